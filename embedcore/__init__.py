@@ -1,0 +1,1 @@
+"""embedcore: which pretrained backbone embeds my images best, how fast, and did the last upgrade break it?"""

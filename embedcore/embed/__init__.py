@@ -1,0 +1,1 @@
+"""Pixels and a backbone in, embeddings and timings out."""

@@ -1,0 +1,26 @@
+"""The errors that embedcore raises on purpose; the message of each is one clear line for the user."""
+
+from __future__ import annotations
+
+
+class EmbedcoreError(Exception):
+    """Base of all errors that embedcore raises on purpose."""
+
+
+class UsageError(EmbedcoreError):
+    """The user asked for something that cannot be: a missing folder, an unknown family, a bad option value.
+
+    The plugin turns it into pytest's usage error (exit code 4).
+    """
+
+
+class WeightsUnavailable(EmbedcoreError):
+    """No weights for this model can be had here and now (status ``no-weights``)."""
+
+
+class WeightsGated(EmbedcoreError):
+    """The weights exist but their licence has not been accepted with this account (status ``gated``)."""
+
+
+class UnsupportedModel(EmbedcoreError):
+    """The model cannot give what was asked, such as an embedding point that it does not have (status ``unsupported``)."""

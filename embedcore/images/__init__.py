@@ -1,0 +1,1 @@
+"""Labelled images: sources and splits, geometry and the pixel store."""

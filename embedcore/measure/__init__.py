@@ -1,0 +1,1 @@
+"""One case in, one result out, inline or in a child process. Knows nothing of pytest."""

@@ -1,0 +1,1 @@
+"""The pytest plugin: options, cases, fixtures, replay into pytest-benchmark, terminal summary."""

@@ -1,0 +1,1 @@
+"""Leaderboards for people: terminal, Markdown, CSV and JSON."""

@@ -1,0 +1,1 @@
+"""Nearest neighbours, metrics and their intervals: pure functions on arrays, no I/O."""
