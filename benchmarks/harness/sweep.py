@@ -1,0 +1,62 @@
+"""One sweep of several models over a folder of photos, in a process of its own: embedcore's way or timm's own.
+
+``python sweep.py ours|loader FOLDER CACHE BATCH_SIZE CHANNELS_LAST TAG...`` prints the seconds, without imports, as JSON.
+Both build each model with random weights, decode every photo and give every image's embedding.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+
+def sweep_ours(folder: str, cache: str, tags: list[str]) -> None:
+    from embedcore.embed.embedder import embed_pixels
+    from embedcore.images.dataset import load_dataset
+    from embedcore.images.geometry import geometry_of
+    from embedcore.images.pixel_store import open_pixel_store
+    from embedcore.zoo.backbone import load_backbone
+
+    dataset = load_dataset(folder)
+    device = torch.device("cpu")
+    for tag in tags:
+        backbone = load_backbone(tag, weights="random")
+        store = open_pixel_store(dataset, geometry_of(backbone.data_config, "native"), Path(cache))
+        embed_pixels(backbone.to(device), store, device=device)
+
+
+def sweep_loader(folder: str, batch_size: int, channels_last: bool, tags: list[str]) -> None:
+    """timm's dataset, loader and model, driven as its inference script drives them (2 workers, prefetcher)."""
+    import timm
+    from timm.data import create_dataset, create_loader, resolve_data_config
+
+    for tag in tags:
+        model = timm.create_model(tag, num_classes=0).eval()
+        if channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        loader = create_loader(
+            create_dataset(root=folder, name="", split="validation"),
+            batch_size=batch_size,
+            use_prefetcher=True,
+            num_workers=2,
+            device=torch.device("cpu"),
+            # The size that ours takes too: the script's larger test size would only cost it time.
+            **resolve_data_config({}, model=model, use_test_size=False),
+        )
+        with torch.inference_mode():
+            for images, _ in loader:
+                model(images).float().numpy()
+
+
+if __name__ == "__main__":
+    way, folder, cache, batch_size, channels_last, *tags = sys.argv[1:]
+    begin = time.perf_counter()
+    if way == "ours":
+        sweep_ours(folder, cache, tags)
+    else:
+        sweep_loader(folder, int(batch_size), channels_last == "yes", tags)
+    print(json.dumps({"seconds": time.perf_counter() - begin}))

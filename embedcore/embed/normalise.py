@@ -1,0 +1,46 @@
+"""uint8 pixels to the float input of a backbone, with the arithmetic of timm's own transform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from numpy.typing import NDArray
+
+
+class Normaliser:
+    """Turns uint8 [b, h, w, 3] into float32 [b, 3, h, w] in channels-last memory: ``(pixel / 255 - mean) / std``.
+
+    The three operations are done in this order and in float32, as torchvision's ToTensor and Normalize do them, so on
+    the CPU the result equals timm's transform bit for bit.
+
+    >>> Normaliser((0.5,) * 3, (0.5,) * 3)(torch.zeros(1, 1, 1, 3, dtype=torch.uint8)).flatten().tolist()
+    [-1.0, -1.0, -1.0]
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | None = None) -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=device)
+        self.std = torch.tensor(std, dtype=torch.float32, device=device)
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``pixels`` uint8 [b, h, w, 3] on this normaliser's device."""
+        out = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
+        if pixels.device.type == "cpu":
+            # Image by image, so that all passes over one image after the first find it in the cache.
+            for source, target in zip(pixels, out, strict=True):
+                self._into(source, target)
+        else:
+            self._into(pixels, out)
+        return out.permute(0, 3, 1, 2)
+
+    def _into(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        target.copy_(source)
+        target.div_(255).sub_(self.mean).div_(self.std)
+
+
+def as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    """A uint8 batch as a tensor, without a copy where the array allows it."""
+    array = np.ascontiguousarray(pixels)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

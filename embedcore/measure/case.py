@@ -1,0 +1,33 @@
+"""A case: one model tag under one set of settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embedcore.embed.timing import WARMUP_ROUNDS
+
+
+@dataclass(frozen=True)
+class Case:
+    """What to measure. Everything that changes a number is here or in the dataset."""
+
+    model: str
+    """Full tag, such as ``vit_base_patch16_224.augreg_in21k``."""
+    family: str
+    """Slug of the family, carried into the result."""
+    weights: str = "auto"
+    """``auto``, ``random`` or a folder."""
+    protocol: str = "native"
+    """``native`` or ``square224``."""
+    point: str = "pre_logits"
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | str = "auto"
+    """Images a forward pass, or ``auto``."""
+    rounds: int = 10
+    """Timing rounds, each one forward pass of a batch."""
+    warmup_rounds: int = WARMUP_ROUNDS
+    seed: int = 0
+    """Seeds random weights and the resampling of the intervals."""
+    max_params_m: float | None = None
+    """Models with more parameters (millions) are ``too-large``."""

@@ -1,0 +1,60 @@
+"""The fixtures that a benchmark case is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from embedcore.plugin.progress import progress_bars
+from embedcore.plugin.replay import clock
+from embedcore.plugin.stash import RESULT, SESSION
+
+if TYPE_CHECKING:
+    from embedcore.images.dataset import Dataset
+    from embedcore.results.result import Result
+
+
+@pytest.fixture(scope="session")
+def embed_images(pytestconfig: pytest.Config) -> Dataset:
+    """The labelled images of this session (``--embed-dataset``), as an ``embedcore`` Dataset."""
+    return pytestconfig.stash[SESSION].dataset
+
+
+@pytest.fixture
+def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Result]:
+    """Call it with a model tag and a dataset: measures the model under this session's settings, gives its result."""
+    session = request.config.stash[SESSION]
+
+    def measure(model: str, images: Dataset) -> Result:
+        from embedcore.errors import UsageError
+
+        with progress_bars(request.config) as progress_for:
+            try:
+                result = session.measure(model, images, progress_for)
+            except UsageError as error:  # an image or the cache folder: no other case could do better
+                pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        request.node.stash[RESULT] = result
+        return result
+
+    return measure
+
+
+@pytest.fixture
+def embed_replay(benchmark: Any) -> Callable[[Result], None]:
+    """Call it with a result: saves it with pytest-benchmark, or skips or fails the test as its status says."""
+
+    def replay(result: Result) -> None:
+        explanation = f"{result.status}: {result.reason}"
+        if result.outcome == "ok":
+            benchmark.extra_info.update(result.extra_info())
+            clock.replay(benchmark, result.durations, result.batch_size or 1)
+            return
+        # The fixture warns about benchmarks that were not used; this one is not used on purpose.
+        benchmark.skipped = True
+        if result.outcome == "skip":
+            pytest.skip(explanation)
+        pytest.fail(f"{explanation}\n{result.detail}".rstrip(), pytrace=False)
+
+    return replay

@@ -1,0 +1,107 @@
+"""The plugin's hooks; each is short and leaves the work to another module of this room.
+
+This module is imported in every pytest session of an environment where embedcore is installed, so neither it nor what
+it imports at the top may import torch or timm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from embedcore.errors import EmbedcoreError
+from embedcore.plugin import fixtures
+from embedcore.plugin.cases import FAMILY_MARK, MODEL_ARGUMENT, model_parameters
+from embedcore.plugin.options import Options, add_options
+from embedcore.plugin.collector import Collector, attach
+from embedcore.plugin.stash import COLLECTOR, OPTIONS, RESULT, SESSION, USAGE_ERROR
+from embedcore.plugin.summary import show_leaderboards, write_report
+
+embed_images = fixtures.embed_images
+embed_measure = fixtures.embed_measure
+embed_replay = fixtures.embed_replay
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{FAMILY_MARK}(slug): the model's family on the leaderboards.")
+    config.addinivalue_line("markers", "embed_harness: a benchmark of the harness's own speed.")
+    config.stash[OPTIONS] = Options.from_pytest_config(config)
+    config.stash[COLLECTOR] = Collector()
+    config.pluginmanager.register(config.stash[COLLECTOR], "embedcore-collector")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if MODEL_ARGUMENT not in metafunc.fixturenames:
+        return
+    try:
+        parameters = model_parameters(metafunc.config.stash[OPTIONS])
+    except EmbedcoreError as error:
+        # Raised here it would be one of many collection errors; raised after collection it is a usage error.
+        metafunc.config.stash[USAGE_ERROR] = str(error)
+        parameters = []
+    metafunc.parametrize(MODEL_ARGUMENT, parameters)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    config = session.config
+    if USAGE_ERROR in config.stash:
+        raise pytest.UsageError(config.stash[USAGE_ERROR])
+    if config.option.collectonly or not any(MODEL_ARGUMENT in getattr(i, "fixturenames", ()) for i in session.items):
+        return
+    from embedcore.plugin.start import start_session
+
+    try:
+        config.stash[SESSION] = start_session(config.stash[OPTIONS])
+    except EmbedcoreError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.when == "call" and RESULT in item.stash:
+        attach(report, item.stash[RESULT], item.config.stash[SESSION])
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if SESSION in config.stash:
+        config.stash[SESSION].close()
+    folder = config.stash[OPTIONS].report
+    if folder is not None and config.stash[COLLECTOR].results and not hasattr(config, "workerinput"):
+        write_report(config, folder)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[COLLECTOR].results:
+        show_leaderboards(terminalreporter, config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    if config.stash[COLLECTOR].results:
+        output_json["embedcore"] = config.stash[COLLECTOR].json_block()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    if config.stash[COLLECTOR].results:
+        from embedcore.plugin.machine import machine
+
+        machine_info["embedcore"] = machine()
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_benchmark_compare_machine_info(compared_benchmark: dict[str, Any]) -> None:
+    # pytest-benchmark compares before collection, when it is not known yet that this is an embedcore session, and
+    # would warn of a block that its own side lacks. Comparing versions of timm is what embedcore is for: not a warning.
+    compared_benchmark["machine_info"].pop("embedcore", None)

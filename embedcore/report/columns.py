@@ -1,0 +1,186 @@
+"""What the columns of a leaderboard are, and the text of their cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from embedcore.results.leaderboard import Row
+from embedcore.results.result import Result
+
+Metric = Literal["acc", "acc5"]
+
+NOTHING = "–"
+"""Cell of a figure that was not measured."""
+DECAYED = "*"
+TOKEN_MEAN = "†"
+NON_COMMERCIAL = "‡"
+
+_LONGEST_SLUG = 16
+_ID_SHOWN = len("sha256:") + 8
+
+# The licence names that say so themselves, and Apple's research licence, whose text says so and whose name does not.
+_NON_COMMERCIAL = re.compile(r"(?:^|[-_ ])nc(?:[-_ ]|$)|non-?commercial|^apple-amlr$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: how it is headed, what its cells say, and how soon a narrow terminal goes without it."""
+
+    key: str
+    short: str
+    """Heading in the terminal."""
+    long: str
+    """Heading where there is room."""
+    cell: Callable[[Row], str]
+    full: Callable[[Row], str] | None = None
+    """The cell where there is room, if that is another one."""
+    left: bool = False
+    """Aligned left, as text is; figures are aligned right."""
+    narrow: Callable[[Row], str] | None = None
+    """The cell where even the columns that stay have no room, if that is another one."""
+    drop: int = 0
+    """Columns with the highest number go first; those with 0 stay."""
+
+
+def leaderboard_columns(metric: Metric = "acc") -> tuple[Column, ...]:
+    """The columns of a leaderboard ranked by `metric`, which comes first and with its interval."""
+    other: Metric = "acc5" if metric == "acc" else "acc"
+    return (
+        Column("rank", "#", "rank", lambda row: str(row.rank)),
+        Column("model", "model", "model", lambda row: row.result.model, left=True),
+        Column(
+            metric,
+            metric,
+            f"{metric} ±",
+            lambda row: score_with_interval(row.result, metric),
+            narrow=lambda row: score(row.result, metric),
+        ),
+        Column(other, other, other, lambda row: score(row.result, other), drop=2),
+        Column("map_at_r", "map@R", "map_at_r", lambda row: score(row.result, "map_at_r"), drop=6),
+        Column("params_m", "M", "params (M)", lambda row: figure(row.result.params_m), drop=3),
+        Column("gmacs", "GMACs", "GMACs", lambda row: figure(row.result.gmacs), drop=8),
+        Column("input_size", "input", "input size", lambda row: input_size(row.result), drop=9),
+        Column("dim", "dim", "dim", lambda row: dim(row.result), drop=11),
+        Column("images_per_s", "img/s", "images/s", lambda row: images_per_s(row.result), drop=4),
+        Column(
+            "pretraining",
+            "pretraining",
+            "pretraining",
+            lambda row: row.result.pretraining or NOTHING,
+            left=True,
+            drop=5,
+        ),
+        Column("licence", "licence", "licence", lambda row: licence(row.result), left=True, drop=7),
+        Column(
+            "weights",
+            "weights",
+            "weights",
+            lambda row: weights_source(row.result),
+            full=lambda row: weights(row.result),
+            left=True,
+            drop=10,
+        ),
+    )
+
+
+def leader_columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
+    """The columns of the table of leaders: the family comes first (its slug where room is short, else its title), and
+    the overall rank is the last that a narrow terminal goes without."""
+    rank, *others = leaderboard_columns()
+    family = Column(
+        "family",
+        "family",
+        "family",
+        lambda row: cut(row.result.family, _LONGEST_SLUG),
+        full=lambda row: titles.get(row.result.family, row.result.family),
+        left=True,
+    )
+    return family, replace(rank, drop=1), *others
+
+
+def cut(text: str, longest: int) -> str:
+    """`text` of at most `longest` characters, with "…" for what is missing."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def score(result: Result, metric: str) -> str:
+    value = result.scores.get(metric)
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def score_with_interval(result: Result, metric: str) -> str:
+    """Such as ``0.262 ±.031``; the score alone if it has no interval."""
+    half = result.half_interval(metric)
+    return score(result, metric) if half is None else f"{score(result, metric)} ±{f'{half:.3f}'.removeprefix('0')}"
+
+
+def figure(value: float | None) -> str:
+    """Three digits or all before the point: 0.34, 12.1, 304."""
+    if value is None:
+        return NOTHING
+    return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+
+
+def input_size(result: Result) -> str:
+    """The side of a square input, else ``height×width``."""
+    if result.input_size is None:
+        return NOTHING
+    _, height, width = result.input_size
+    return str(height) if height == width else f"{height}×{width}"
+
+
+def dim(result: Result) -> str:
+    return NOTHING if result.dim is None else f"{result.dim}{TOKEN_MEAN if result.token_mean else ''}"
+
+
+def images_per_s(result: Result) -> str:
+    rate = result.images_per_s.get("forward")
+    return NOTHING if rate is None else f"{figure(rate)}{DECAYED if result.batch_decayed else ''}"
+
+
+def non_commercial(result: Result) -> bool:
+    """Whether the licence's name says: not for commercial use. (Another may say so in its text: read it.)"""
+    return result.licence is not None and _NON_COMMERCIAL.search(result.licence) is not None
+
+
+def licence(result: Result) -> str:
+    return f"{result.licence or NOTHING}{NON_COMMERCIAL if non_commercial(result) else ''}"
+
+
+def weights_source(result: Result) -> str:
+    """Random weights are in capitals, so that nobody takes them for pretrained ones."""
+    return "RANDOM" if result.random_weights else result.weights.get("source", NOTHING)
+
+
+def weights(result: Result) -> str:
+    """Source and the beginning of the id: ``hub sha256:01234567``, ``RANDOM seed:0``."""
+    return f"{weights_source(result)} {result.weights.get('id', '')[:_ID_SHOWN]}".rstrip()
+
+
+def random_notice(rows: Sequence[Row]) -> str | None:
+    """The line that every table with random weights in it carries, None for one without."""
+    marked = [row.result for row in rows if row.result.random_weights]
+    if not marked:
+        return None
+    seeds = sorted({result.weights.get("id", "").removeprefix("seed:") or "unknown" for result in marked})
+    which = "" if len(marked) == len(rows) else f" in {len(marked)} of {len(rows)} rows"
+    return f"RANDOM WEIGHTS (seed {', '.join(seeds)}){which}: not pretrained, for testing only"
+
+
+def footnotes(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
+    """What the marks in the columns `keys` of these rows mean, and what a column left out would have warned of."""
+    results = [row.result for row in rows]
+    notes = []
+    if "images_per_s" in keys and any(result.batch_decayed for result in results):
+        notes.append(f"{DECAYED} in a smaller batch than asked for, for lack of memory: do not compare this speed")
+    if "dim" in keys and any(result.token_mean for result in results):
+        notes.append(f"{TOKEN_MEAN} mean of the model's tokens")
+    limited = sum(map(non_commercial, results))
+    if limited and "licence" in keys:
+        notes.append(f"{NON_COMMERCIAL} not for commercial use")
+    elif limited:
+        notes.append(f"{limited} of these {len(results)} not for commercial use")
+    return notes

@@ -1,0 +1,131 @@
+"""Leaderboards: results ranked within their family and overall. Pure: no files, no text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from embedcore.results.result import STATUSES, Result
+
+BEST = 30
+"""Rows of the first part of a family that is shown in two parts."""
+MOST_ROWS = 40
+"""A family of more rows than this is shown in two parts, as the study did with its two largest."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One place of a ranking. Results that only their name tells apart share a rank; the next one's counts them all."""
+
+    rank: int
+    result: Result
+
+
+@dataclass(frozen=True)
+class Group:
+    """One family's leaderboard, by acc."""
+
+    slug: str
+    title: str
+    rows: tuple[Row, ...]
+
+    @property
+    def leader(self) -> Row:
+        return self.rows[0]
+
+    @property
+    def parts(self) -> tuple[tuple[str, tuple[Row, ...]], ...]:
+        """(heading, rows): one part with no heading, or "best 30" and "the rest" if there are more than 40 rows."""
+        if len(self.rows) <= MOST_ROWS:
+            return (("", self.rows),)
+        return ((f"best {BEST}", self.rows[:BEST]), ("the rest", self.rows[BEST:]))
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Cases that could not be measured for one and the same reason."""
+
+    status: str
+    reason: str
+    """With the model's name replaced by ``<model>``, where it is in it and there are several models."""
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All rankings of one run. Every result is in exactly one of `groups` or `excluded`."""
+
+    groups: tuple[Group, ...]
+    """A group per family that has a measured result, in the order asked for."""
+    by_acc: tuple[Row, ...]
+    by_acc5: tuple[Row, ...]
+    excluded: tuple[Exclusion, ...]
+    """In the order of `STATUSES`, the most frequent reason of a status first."""
+    dataset: Mapping[str, Any]
+    """The ``dataset`` block of the saved JSON."""
+
+    @property
+    def leaders(self) -> tuple[tuple[Group, Row], ...]:
+        """The leader of each family with its overall rank by acc, the best one first."""
+        overall = {id(row.result): row for row in self.by_acc}
+        rows = ((group, overall[id(group.leader.result)]) for group in self.groups)
+        return tuple(sorted(rows, key=lambda pair: pair[1].rank))
+
+    @property
+    def excluded_results(self) -> tuple[Result, ...]:
+        return tuple(result for exclusion in self.excluded for result in exclusion.results)
+
+
+def build(
+    results: Iterable[Result],
+    *,
+    dataset: Mapping[str, Any],
+    families: Sequence[str] = (),
+    titles: Mapping[str, str] | None = None,
+) -> Leaderboard:
+    """Rank `results`, measured and not.
+
+    Families come in the order of `families` (slugs), those that it lacks after them by name; `titles` maps a slug to
+    what is shown for it (the slug itself if missing). Within a ranking the order is: the metric, highest first; then
+    the other of acc and acc5; then the model's name. Equal in both metrics means equal rank.
+    """
+    measured: list[Result] = []
+    excluded: list[Result] = []
+    for result in results:
+        (measured if result.ok else excluded).append(result)
+    by_acc = rank(measured, "acc", "acc5")
+    members: dict[str, list[Result]] = {}
+    for row in by_acc:
+        members.setdefault(row.result.family, []).append(row.result)
+    place = {slug: index for index, slug in enumerate(families)}
+    order = sorted(members, key=lambda slug: (place.get(slug, len(place)), slug))
+    groups = (Group(slug, (titles or {}).get(slug, slug), rank(members[slug], "acc", "acc5")) for slug in order)
+    return Leaderboard(tuple(groups), by_acc, rank(measured, "acc5", "acc"), group_excluded(excluded), dataset)
+
+
+def rank(results: Iterable[Result], metric: str, then: str) -> tuple[Row, ...]:
+    """`results` by `metric`, then by the metric `then`, highest first; competition ranking (1, 2, 2, 4)."""
+
+    def key(result: Result) -> tuple[float, float]:
+        return -result.scores[metric], -result.scores[then]
+
+    rows: list[Row] = []
+    for place, result in enumerate(sorted(results, key=lambda result: (*key(result), result.model)), start=1):
+        tied = rows and key(rows[-1].result) == key(result)
+        rows.append(Row(rows[-1].rank if tied else place, result))
+    return tuple(rows)
+
+
+def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
+    """`excluded` grouped by status and reason. Reasons that differ only in the model's own name are one reason."""
+    grouped: dict[tuple[str, str], list[Result]] = {}
+    for result in excluded:
+        reason = result.reason.replace(result.model, "<model>")
+        grouped.setdefault((result.status, reason), []).append(result)
+    exclusions = [
+        Exclusion(status, members[0].reason if len(members) == 1 else reason, tuple(members))
+        for (status, reason), members in grouped.items()
+    ]
+    statuses = list(STATUSES)
+    return tuple(sorted(exclusions, key=lambda e: (statuses.index(e.status), -len(e.results), e.reason)))

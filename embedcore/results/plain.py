@@ -1,0 +1,60 @@
+"""Values made fit for JSON files and one-line output, whatever a model, a path or a foreign file put into them."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import unicodedata
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+# Control, format (bidirectional overrides, zero-width), surrogate; line and paragraph separators. Escape sequences in a
+# model's error message must not reach the terminal, and lone surrogates cannot be written as UTF-8.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def one_line(text: str) -> str:
+    r"""`text` on one line: unprintable characters become spaces, runs of white space one space, ends are stripped.
+
+    >>> one_line("CUDA error:\n  out of\tmemory\x1b[0m ")
+    'CUDA error: out of memory [0m'
+    """
+    if text.isascii() and text.isprintable() and "  " not in text:
+        return text.strip()
+    return " ".join("".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in text).split())
+
+
+def printable_lines(text: str) -> str:
+    """`text` with its lines and indentation kept, unprintable characters made spaces, and without white space at the
+    ends of lines or empty lines at the end."""
+    lines = (
+        "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in line).rstrip()
+        for line in text.expandtabs().splitlines()
+    )
+    return "\n".join(lines).rstrip("\n")
+
+
+def json_safe(value: object) -> Any:
+    """`value` as what strict JSON can hold: numbers that are not finite become None, other objects their text.
+
+    Numpy scalars become Python numbers, keys text, tuples and sets lists (sets sorted, so that a file is reproducible).
+
+    >>> json_safe({"a": (1, float("nan")), "b": {"y", "x"}})
+    {'a': [1, None], 'b': ['x', 'y']}
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    if isinstance(value, Mapping):
+        return {str(json_safe(str(key))): json_safe(item) for key, item in value.items()}
+    if isinstance(value, Set):
+        return sorted((json_safe(item) for item in value), key=repr)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return [json_safe(item) for item in value]
+    return str(value)

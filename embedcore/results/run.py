@@ -1,0 +1,169 @@
+"""A run: the results of one pytest session, as saved in one pytest-benchmark JSON."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcore.errors import UsageError
+from embedcore.results.plain import json_safe, one_line
+from embedcore.results.result import InvalidResultError, Result
+
+SCHEMA = 1
+"""Number of the top-level ``embedcore`` block; raised when a reader of the old one would misread the new one."""
+
+STORAGE = Path(".benchmarks")
+"""Where pytest-benchmark saves by default, as ``<machine>/NNNN_<name>.json``."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one saved run holds. The mappings have the shapes of the saved JSON."""
+
+    path: Path
+    results: tuple[Result, ...]
+    """Status ok, in the order of the file."""
+    excluded: tuple[Result, ...]
+    """The cases that could not be measured; only model, family, status and reason are known of them."""
+    settings: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    """``name`` ``fingerprint`` ``classes`` ``queries`` ``references`` ``acc5_ceiling`` ``chance_acc`` …"""
+    machine: Mapping[str, Any]
+    """pytest-benchmark's ``machine_info``, with `versions` under ``embedcore``."""
+    datetime: str | None
+
+    @property
+    def name(self) -> str:
+        """The name that `--benchmark-save` gave, or the file's own."""
+        return re.sub(r"^\d{4,}_", "", self.path.stem)
+
+    @property
+    def versions(self) -> Mapping[str, Any]:
+        """``timm`` ``torch`` ``cuda`` ``cudnn`` ``driver`` ``gpu`` ``python``, as far as they were recorded."""
+        versions = self.machine.get("embedcore")
+        return versions if isinstance(versions, dict) else {}
+
+    @property
+    def timm(self) -> str | None:
+        """Version of timm that the run was measured with."""
+        version = self.versions.get("timm")
+        return version if isinstance(version, str) else None
+
+
+def embedcore_block(
+    *, settings: Mapping[str, object], dataset: Mapping[str, object], excluded: Iterable[Result]
+) -> dict[str, Any]:
+    """The top-level ``embedcore`` block of the saved JSON; `read_run` is its inverse."""
+    return {
+        "schema": SCHEMA,
+        "settings": json_safe(settings),
+        "dataset": json_safe(dataset),
+        "excluded": [result.excluded_info() for result in excluded],
+    }
+
+
+def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
+    """The run saved at `where`: a file, or a name as `--benchmark-save` makes it (see `find_run`).
+
+    Raises UsageError, with one line that names the file, if it is not JSON, not pytest-benchmark's, was saved without
+    embedcore, or by an embedcore whose schema this one does not know.
+    """
+    path = find_run(where, storage=storage)
+    data = _read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get("benchmarks"), list) or "machine_info" not in data:
+        raise UsageError(f"{path} is not a run saved by pytest-benchmark: it has no 'benchmarks' and 'machine_info'")
+    block = data.get("embedcore")
+    if not isinstance(block, dict):
+        raise UsageError(f"{path} was saved by pytest-benchmark without embedcore: it has no 'embedcore' block")
+    if block.get("schema") != SCHEMA:
+        raise UsageError(
+            f"{path} has embedcore schema {one_line(str(block.get('schema')))[:40]}, and this embedcore reads schema "
+            f"{SCHEMA}: read it with the embedcore that saved it, or a newer one"
+        )
+    infos = [bench.get("extra_info") for bench in data["benchmarks"] if isinstance(bench, dict)]
+    excluded = block.get("excluded", [])
+    if not isinstance(excluded, list):
+        raise UsageError(f"{path}: 'excluded' of the embedcore block is not a list")
+    try:
+        # A session may benchmark other things as well; what has no model and status is not a case of ours.
+        results = [
+            Result.from_json(info) for info in infos if isinstance(info, dict) and {"model", "status"} <= {*info}
+        ]
+        results += [Result.from_json(entry) for entry in excluded]
+    except InvalidResultError as error:
+        raise UsageError(f"{path}: {error}") from error
+    machine, datetime = data["machine_info"], data.get("datetime")
+    return Run(
+        path=path,
+        results=tuple(result for result in results if result.ok),
+        excluded=tuple(result for result in results if not result.ok),
+        settings=_mapping(path, block, "settings"),
+        dataset=_mapping(path, block, "dataset"),
+        machine=machine if isinstance(machine, dict) else {},
+        datetime=datetime if isinstance(datetime, str) else None,
+    )
+
+
+def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
+    """The file of the run that `where` means.
+
+    `where` is the path of a file; or, inside `storage`, ``NAME`` of ``<machine>/NNNN_NAME.json`` (the highest number if
+    it was saved more than once), ``NNNN_NAME``, ``NNNN``, or one of these with ``<machine>/`` in front.
+
+    Raises UsageError if there is none (it lists the names that there are), or if several machine folders have one.
+    """
+    path = Path(where)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UsageError(
+            f"{where} is a folder: name one saved run in it, such as one of {_listed(path.rglob('*.json'))}"
+        )
+    machine, _, name = str(where).rpartition("/")
+    name = name.removesuffix(".json")
+    saved = [file for file in storage.glob("*/*.json") if not machine or file.parent.name == machine]
+    found = [file for file in saved if name in _names(file)]
+    if not found:
+        names = sorted({_names(file)[-1] for file in saved})
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        listed = f"did you mean {', '.join(close)}?" if close else f"there is {', '.join(names[:10]) or 'nothing'}"
+        raise UsageError(f"no saved run {where}: neither a file, nor in {storage}/<machine>/NNNN_{name}.json; {listed}")
+    machines = sorted({file.parent.name for file in found})
+    if len(machines) > 1:
+        raise UsageError(
+            f"saved run {where} is in {storage} for several machines: say which, "
+            + " or ".join(f"{m}/{name}" for m in machines)
+        )
+    return max(found, key=lambda file: int(file.stem.split("_")[0]) if file.stem[:4].isdecimal() else -1)
+
+
+def _names(file: Path) -> tuple[str, ...]:
+    """By which names a saved file can be asked for, the one given by the user last."""
+    numbered = re.match(r"(\d{4,})_(.+)", file.stem, flags=re.DOTALL)
+    return (file.stem, numbered[1], numbered[2]) if numbered else (file.stem,)
+
+
+def _listed(files: Iterable[Path]) -> str:
+    return ", ".join(str(file) for file in sorted(files)[:3]) or "… (it holds no .json file)"
+
+
+def _read_json(path: Path) -> object:
+    try:
+        data: object = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON: {one_line(str(error))[:100]}") from error
+    return data
+
+
+def _mapping(path: Path, block: Mapping[str, object], key: str) -> Mapping[str, Any]:
+    value = block.get(key, {})
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: {key!r} of the embedcore block is not an object")
+    return value

@@ -1,0 +1,109 @@
+"""Compact text for what a saved run keeps of every query (verdicts) and of the embeddings themselves (sketch)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+SKETCH_IMAGES = 8
+SKETCH_DIM = 64
+NEAREST = 5
+"""How many neighbours a verdict counts the hits among."""
+
+# A few kilobytes of zlib can unpack to gigabytes; no dataset that this harness can search has more queries than this.
+_MOST_QUERIES = 50_000_000
+_HITS, _FIRST = 0b0111, 0b1000
+
+
+class Verdicts(NamedTuple):
+    """What became of each query: `hits` uint8 [n_queries], 0-5 of its 5 nearest are of its class; `first` bool
+    [n_queries], the nearest one is."""
+
+    hits: NDArray[np.uint8]
+    first: NDArray[np.bool_]
+
+
+def pack_verdicts(hits: ArrayLike, first: ArrayLike) -> str:
+    """Verdicts as text: one byte a query (hits in bits 0-2, first in bit 3), zlib, base64.
+
+    `hits` integers [n_queries], 0-5; `first` bool [n_queries]. Raises ValueError for anything else, and where the two
+    contradict each other.
+
+    >>> unpack_verdicts(pack_verdicts([5, 0, 2], [True, False, False])).hits.tolist()
+    [5, 0, 2]
+    """
+    import numpy as np
+
+    hit_array, first_array = np.asarray(hits), np.asarray(first)
+    if hit_array.ndim != 1 or first_array.shape != hit_array.shape:
+        raise ValueError(f"hits and first must be [n_queries], not {hit_array.shape} and {first_array.shape}")
+    if hit_array.size and (hit_array.dtype.kind not in "iu" or first_array.dtype.kind != "b"):
+        raise ValueError(f"hits must be integers and first bool, not {hit_array.dtype} and {first_array.dtype}")
+    first_bits = first_array.astype(np.uint8)
+    _check(hit_array, first_bits)
+    return base64.b64encode(zlib.compress((hit_array.astype(np.uint8) | first_bits << 3).tobytes(), 9)).decode()
+
+
+def unpack_verdicts(text: str) -> Verdicts:
+    """The inverse of `pack_verdicts`. Raises ValueError if `text` is not what that wrote."""
+    import numpy as np
+
+    inflate = zlib.decompressobj()
+    try:
+        raw = inflate.decompress(base64.b64decode(text, validate=True), _MOST_QUERIES)
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise ValueError(f"verdicts cannot be unpacked: {error}") from error
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError(f"verdicts are cut short, followed by something, or of more than {_MOST_QUERIES} queries")
+    packed = np.frombuffer(raw, dtype=np.uint8)
+    if packed.size and packed.max() > (_HITS | _FIRST):
+        raise ValueError("verdicts hold an unknown bit")
+    hits, first_bits = packed & np.uint8(_HITS), packed >> np.uint8(3)
+    _check(hits, first_bits)
+    return Verdicts(hits, first_bits.astype(np.bool_))
+
+
+def _check(hits: NDArray[np.integer], first: NDArray[np.uint8]) -> None:
+    """Raises ValueError unless 0 <= hits <= 5, with a hit at rank 1 counted and five hits including it."""
+    if hits.size and (hits.min() < 0 or hits.max() > NEAREST):
+        raise ValueError(f"hits among the {NEAREST} nearest must be 0-{NEAREST}")
+    if ((first == 1) & (hits == 0)).any() or ((first == 0) & (hits == NEAREST)).any():
+        raise ValueError("hits and first contradict each other: the nearest is one of the five")
+
+
+def pack_sketch(sketch: ArrayLike) -> str:
+    """A sketch as text: base64 of little-endian float32 [m, 64], row by row; m is 8, or fewer in a tiny dataset.
+
+    Raises ValueError for another shape and for values that are not finite.
+    """
+    import numpy as np
+
+    array = np.asarray(sketch, dtype="<f4")
+    if array.ndim != 2 or not 1 <= array.shape[0] <= SKETCH_IMAGES or array.shape[1] != SKETCH_DIM:
+        raise ValueError(f"a sketch must be [1-{SKETCH_IMAGES}, {SKETCH_DIM}], not {list(array.shape)}")
+    if not np.isfinite(array).all():
+        raise ValueError("a sketch must be finite")
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def unpack_sketch(text: str) -> NDArray[np.float32]:
+    """The inverse of `pack_sketch`: float32 [m, 64]. Raises ValueError if `text` is not what that wrote."""
+    import numpy as np
+
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"sketch cannot be unpacked: {error}") from error
+    row = SKETCH_DIM * 4
+    if not raw or len(raw) % row or len(raw) > SKETCH_IMAGES * row:
+        raise ValueError(f"a sketch must be [1-{SKETCH_IMAGES}, {SKETCH_DIM}] float32, not {len(raw)} bytes")
+    array = np.frombuffer(raw, dtype="<f4").reshape(-1, SKETCH_DIM).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("a sketch must be finite")
+    return array

@@ -1,0 +1,117 @@
+"""Equal rows searched once. A set of many copies then costs no more than its distinct rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcore.retrieval.exact import DoubleArray, IntArray, Result, similarities
+from embedcore.retrieval.rounding import FloatArray
+
+_FLAT = 2**20  # expanded neighbours held at once
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of equal rows, numbered in the order of their first row.
+
+    first: [g] the first row of each group · of_row: [n] the group of each row · members: [n] rows sorted by
+    (group, row) · start: [g + 1] where each group's members start.
+    """
+
+    first: IntArray
+    of_row: IntArray
+    members: IntArray
+    start: IntArray
+
+
+def equal_rows(rows: FloatArray) -> Groups | None:
+    """Group equal rows [n, d]; None if all rows differ. -0.0 equals 0.0."""
+    keys = _keys(rows)
+    if len(np.unique(keys)) == len(rows):
+        return None
+    _, first, of_row = np.unique(keys, return_index=True, return_inverse=True)
+    of_row = of_row.reshape(-1)
+    for start in range(0, len(rows), 4096):
+        part = slice(start, start + 4096)
+        if not np.array_equal(rows[part], rows[first[of_row[part]]]):
+            # Two different rows share a 64-bit key: compare whole rows instead.
+            _, first, of_row = np.unique(rows + np.float32(0), axis=0, return_index=True, return_inverse=True)
+            of_row = of_row.reshape(-1)
+            break
+    if len(first) == len(rows):
+        return None
+    by_first = np.argsort(first)
+    number = np.empty(len(first), dtype=np.int64)
+    number[by_first] = np.arange(len(first))
+    of_row = number[of_row]
+    sizes = np.bincount(of_row)
+    return Groups(
+        first=first[by_first],
+        of_row=of_row,
+        members=np.argsort(of_row, kind="stable"),
+        start=np.concatenate([[0], np.cumsum(sizes)]),
+    )
+
+
+def expand(groups: Groups, found: Result, k: int) -> Result:
+    """Neighbours [q, k] from ``found``, the nearest groups [q, m] of each query.
+
+    Each group's rows share its similarity and follow one another by index. The ``m = min(k, groups)`` nearest groups
+    suffice, since groups are numbered by their first row and each has at least one.
+    """
+    near, values = found
+    return _expand(groups, near, values, k, own=None)
+
+
+def expand_leave_one_out(groups: Groups, found: Result, rows: FloatArray, k: int) -> Result:
+    """Neighbours [n, k] of every row among the others, from the nearest *other* groups [g, m] of every group."""
+    near, values = found
+    numbers = np.arange(len(groups.first))
+    itself = similarities(rows[groups.first], rows, groups.first[:, None])
+    near = np.concatenate([near, numbers[:, None]], axis=1)
+    values = np.concatenate([values, itself], axis=1)
+    return _expand(groups, near[groups.of_row], values[groups.of_row], k, own=np.arange(len(rows)))
+
+
+def _expand(groups: Groups, near: IntArray, values: DoubleArray, k: int, own: IntArray | None) -> Result:
+    queries = len(near)
+    indices = np.empty((queries, k), dtype=np.int64)
+    similarity = np.empty((queries, k), dtype=np.float64)
+    # One more than k of a group, since the query itself may be among them.
+    sizes = np.minimum(np.diff(groups.start), k + 1)
+    totals = np.cumsum(sizes[near].sum(axis=1))
+    top = 0
+    while top < queries:
+        done = int(totals[top - 1]) if top else 0
+        bottom = max(top + 1, int(np.searchsorted(totals, done + _FLAT)))
+        lengths = sizes[near[top:bottom]].reshape(-1)
+        query = np.repeat(np.arange(top, bottom), near.shape[1])
+        query = np.repeat(query, lengths)
+        offset = np.arange(len(query)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        member = groups.members[np.repeat(groups.start[near[top:bottom]].reshape(-1), lengths) + offset]
+        value = np.repeat(values[top:bottom].reshape(-1), lengths)
+        if own is not None:
+            others = member != own[query]
+            query, member, value = query[others], member[others], value[others]
+        order = np.lexsort((member, -value, query))
+        counts = np.bincount(query - top, minlength=bottom - top)
+        starts = np.cumsum(counts) - counts
+        chosen = order[starts[:, None] + np.arange(k)]
+        indices[top:bottom] = member[chosen]
+        similarity[top:bottom] = value[chosen]
+        top = bottom
+    return indices, similarity
+
+
+def _keys(rows: FloatArray) -> npt.NDArray[np.uint64]:
+    """A 64-bit key of each row: equal rows have equal keys."""
+    odd = np.random.default_rng(0).integers(0, 2**63, rows.shape[1], dtype=np.uint64) | np.uint64(1)
+    keys = np.empty(len(rows), dtype=np.uint64)
+    for start in range(0, len(rows), 512):
+        # Adding zero turns -0.0 into 0.0, whose bits differ.
+        bits = np.ascontiguousarray(rows[start : start + 512] + np.float32(0)).view(np.uint32)
+        np.einsum("ij,j->i", bits.astype(np.uint64), odd, out=keys[start : start + 512])
+    return keys

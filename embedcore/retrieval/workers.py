@@ -1,0 +1,51 @@
+"""A pool of threads that each multiply on their own share of the cores.
+
+Whole tiles side by side beat one product spread over all cores: no core waits for another at the end of each product,
+and what is not a product (comparing, sorting) runs beside it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_MOST = 16  # more tiles at once gain little and each needs its buffer
+
+
+@contextmanager
+def tile_workers() -> Iterator[Executor]:
+    """A pool of up to 16 threads, with torch's number of threads shared out among them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    count = min(threads, _MOST)
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads // count,)) as pool:
+        try:
+            yield pool
+        finally:
+            # set_num_threads in a worker also sets what threads started later begin with.
+            torch.set_num_threads(threads)
+
+
+class Scratch:
+    """One flat tensor per thread, reused from tile to tile: fresh pages for every tile would cost a fifth of it."""
+
+    def __init__(self, size: int, dtype: torch.dtype) -> None:
+        self._size = size
+        self._dtype = dtype
+        self._local = threading.local()
+
+    def get(self) -> torch.Tensor:
+        """This thread's tensor; what it held before is lost with the next use."""
+        import torch
+
+        if not hasattr(self._local, "tensor"):
+            self._local.tensor = torch.empty(self._size, dtype=self._dtype)
+        tensor: torch.Tensor = self._local.tensor
+        return tensor

@@ -1,0 +1,69 @@
+"""The backbone: one timm model with its weights, ready to turn pixels into raw embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+import torch
+from torch import Tensor, nn
+
+from embedcore.errors import UnsupportedModel
+from embedcore.zoo import points, registry
+from embedcore.zoo.hub import Hub
+from embedcore.zoo.transforms import DataConfig, data_config
+from embedcore.zoo.weights import Located, Weights, build_model, fetch_weights, locate_weights
+
+
+@dataclass
+class Backbone:
+    """A loaded model. module is in eval mode and without gradients; params_m counts the full model, classifier included.
+
+    token_mean tells, after the first embed, whether the embedding is a mean over output positions (tokens, or the places of
+    a feature map), because the model gives no single vector at the point.
+    """
+
+    name: str
+    module: nn.Module
+    data_config: DataConfig
+    params_m: float
+    weights: Weights
+    point: str
+    token_mean: bool = False
+    _forward: points.Forward = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._forward = points.point_forward(self.module, self.point, self.name)
+
+    @torch.inference_mode()
+    def embed(self, x: Tensor) -> Tensor:
+        """Raw embeddings [b, dim] of normalised pixels [b, 3, h, w] on the module's device; not L2-normalised.
+
+        The dtype is the module's, or that of an autocast around the call. Raises UnsupportedModel where the model
+        gives something else than one vector, one row of tokens or one map an image.
+        """
+        output, pooled = points.pool(self._forward(x), self.module)
+        if output.ndim != 2 or output.shape[0] != x.shape[0]:
+            shape = tuple(output.shape)
+            raise UnsupportedModel(f"{self.name}: gives {shape} for {x.shape[0]} images at the embedding point {self.point!r}")
+        self.token_mean = pooled
+        return output
+
+
+def load_backbone(
+    model: str, *, weights: str = "auto", point: str = "pre_logits", seed: int = 0, hub: Hub | None = None
+) -> Backbone:
+    """Find a model's weights, load them and build the backbone, on the CPU.
+
+    model is a tag, or an architecture for its default tag. weights is "auto", "random" (from seed) or a folder of weight files;
+    point one of points.POINTS. Raises UsageError, WeightsUnavailable, WeightsGated or UnsupportedModel.
+    """
+    name = model if "." in model else registry.default_tag(model) or model
+    return build_backbone(locate_weights(name, weights, seed=seed, hub=hub), point=point, hub=hub)
+
+
+def build_backbone(located: Located, *, point: str = "pre_logits", hub: Hub | None = None) -> Backbone:
+    """The second half of load_backbone, for weights that were located before, in another process perhaps."""
+    points.check_point(point)  # before the slow part
+    fetched = fetch_weights(located, hub=hub)
+    module = build_model(located.model, fetched)
+    params_m = sum(parameter.numel() for parameter in module.parameters()) / 1e6
+    return Backbone(located.model, module, data_config(located.model), params_m, fetched, point)

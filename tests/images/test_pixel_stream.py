@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedcore.images.decode import BadImageError
+from embedcore.images.geometry import Geometry
+from embedcore.images.pixel_rows import PixelReader
+from embedcore.images.pixel_stream import PixelStream
+
+
+@dataclass
+class Levels:
+    """Image i is of one grey level i; remembers which were loaded."""
+
+    count: int
+    loaded: list[int] = field(default_factory=list)
+    decoder = "none"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def digest(self, index: int) -> str:
+        return str(index)
+
+    def load(self, index: int) -> Image.Image:
+        self.loaded.append(index)
+        if index == 66:
+            raise BadImageError("66", "broken")
+        return Image.new("RGB", (8, 8), (index,) * 3)
+
+
+@pytest.fixture
+def source() -> Levels:
+    return Levels(100)
+
+
+@pytest.fixture
+def stream(source: Levels):
+    digests = tuple(map(str, range(source.count)))
+    stream = PixelStream(PixelReader(source, digests, Geometry(4, 4, "bilinear", 1.0, "center")), workers=2)
+    yield stream
+    stream.close()
+
+
+def test_ranges_in_order_are_each_decoded_once(source: Levels, stream: PixelStream) -> None:
+    rows = np.concatenate([stream.read(start, start + 6) for start in range(0, 60, 6)])
+    np.testing.assert_array_equal(rows[:, 2, 2, 0], range(60))
+    stream.close()
+    assert sorted(source.loaded) == sorted(set(source.loaded))
+    assert max(source.loaded) < 66  # one range ahead, no more
+
+
+def test_jumps(stream: PixelStream) -> None:
+    for start in (40, 0, 90, 3):
+        rows = stream.read(start, start + 5)
+        np.testing.assert_array_equal(rows[:, 0, 0, 1], range(start, start + 5))
+
+
+def test_the_last_range_reads_nothing_beyond(source: Levels, stream: PixelStream) -> None:
+    assert stream.read(95, 100).shape == (5, 4, 4, 3)
+    stream.close()
+    assert sorted(source.loaded) == list(range(95, 100))
+
+
+def test_a_bad_image_raises_when_its_range_is_read(stream: PixelStream) -> None:
+    stream.read(50, 60)
+    with pytest.raises(BadImageError, match="'66': broken"):
+        stream.read(60, 70)
+    assert stream.read(70, 72)[1, 0, 0, 0] == 71
+
+
+def test_no_thread_is_left(stream: PixelStream) -> None:
+    stream.read(0, 10)
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embedcore-pixels")]

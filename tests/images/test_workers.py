@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.images.dataset import load_dataset
+from embedcore.images.geometry import Geometry
+from embedcore.images.pixel_rows import PixelReader, blocks_of
+from embedcore.images.pixel_store import StoredPixels, open_pixel_store
+from embedcore.images.workers import worker_context, write_blocks
+
+GEOMETRY = Geometry(32, 32, "bicubic", 0.9, "center")
+
+
+def reader_of(root: Path) -> PixelReader:
+    dataset = load_dataset(str(root))
+    return PixelReader(dataset.images, dataset.digests, GEOMETRY)
+
+
+def workers_of_this_process() -> list[multiprocessing.process.BaseProcess]:
+    return [child for child in multiprocessing.active_children() if child.name == "embedcore-pixels"]
+
+
+def test_workers_make_the_same_store_as_one_process(make_folder, tmp_path: Path) -> None:
+    dataset = load_dataset(str(make_folder({"a": 70, "b": 70})))
+    seen: list[tuple[int, int]] = []
+    stores = [
+        open_pixel_store(dataset, GEOMETRY, tmp_path / "two", workers=2, progress=lambda *call: seen.append(call)),
+        open_pixel_store(dataset, GEOMETRY, tmp_path / "one", workers=1),
+    ]
+    assert all(isinstance(store, StoredPixels) for store in stores)
+    np.testing.assert_array_equal(stores[0].read(0, 140), stores[1].read(0, 140))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[-1] == (140, 140)
+    assert workers_of_this_process() == []
+
+
+def test_bad_images_of_all_workers_are_named(make_folder, tmp_path: Path) -> None:
+    root = make_folder({"a": 60, "b": 60})
+    for name in ("a/003.png", "b/055.png"):
+        (root / name).write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"2 of 120 images cannot be read: 'a/003\.png' .*'b/055\.png'"):
+        open_pixel_store(load_dataset(str(root)), GEOMETRY, tmp_path / "cache", workers=2)
+
+
+def test_a_worker_that_is_killed_is_reported_with_its_images(make_folder, tmp_path: Path) -> None:
+    dataset = load_dataset(str(make_folder({"a": 150, "b": 150}, size=(200, 200))))
+
+    def kill(done: int, total: int) -> None:
+        for child in workers_of_this_process():
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+
+    with pytest.raises(
+        EmbedcoreError, match=r"a worker died \(signal SIGKILL\) while decoding images \d+ to \d+ \('[ab]/"
+    ):
+        open_pixel_store(dataset, GEOMETRY, tmp_path / "cache", workers=2, progress=kill)
+    assert workers_of_this_process() == []
+    assert [file.suffix for file in (tmp_path / "cache" / "pixels").iterdir()] == [".lock"]
+
+
+def test_a_failure_inside_a_worker_arrives_with_its_traceback(tmp_path: Path) -> None:
+    source = SimpleNamespace(decoder="none", name=str, digest=str, load=abs)  # a source that gives numbers for images
+    reader = PixelReader(source, tuple(map(str, range(40))), GEOMETRY)
+    file = tmp_path / "rows"
+    file.touch()
+    with pytest.raises(
+        EmbedcoreError, match=r"(?s)a worker failed while decoding images 0 to 31 .*Traceback.*TypeError"
+    ):
+        next(write_blocks(reader, file, 0, [(0, 32)], 1, worker_context()))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_arrives_as_the_error_that_it_is(make_folder) -> None:
+    reader = reader_of(make_folder({"a": 40, "b": 40}))
+    with pytest.raises(OSError) as caught:
+        list(write_blocks(reader, Path("/dev/full"), 0, blocks_of(80), 2, worker_context()))
+    assert caught.value.errno == errno.ENOSPC
+    assert workers_of_this_process() == []
+
+
+def test_a_script_without_a_main_guard_is_not_run_again_in_each_worker(make_folder, tmp_path: Path) -> None:
+    root = make_folder({"a": 70, "b": 70})
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+            from pathlib import Path
+            from embedcore.images.dataset import load_dataset
+            from embedcore.images.geometry import Geometry
+            from embedcore.images.pixel_store import open_pixel_store
+
+            print("started")
+            dataset = load_dataset({str(root)!r})
+            geometry = Geometry(640, 640, "bicubic", 0.9, "center")
+            store = open_pixel_store(dataset, geometry, Path({str(tmp_path / "cache")!r}), workers=2)
+            print(store.shape)
+        """)
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout.splitlines() == ["started", "(140, 640, 640, 3)"], done.stderr

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedcore.measure.forkserver import TUNABLES, forkserver_context, tunables_with
+
+names = st.sampled_from(["glibc.malloc.mmap_threshold", "glibc.malloc.arena_max", "glibc.cpu.hwcaps"])
+
+
+def entries(tunables: str) -> dict[str, str]:
+    return dict(entry.split("=", 1) for entry in tunables.split(":"))
+
+
+@given(st.dictionaries(names, st.sampled_from(["1", "2-3"])))
+def test_what_the_user_has_set_wins_and_ours_is_added(theirs):
+    existing = ":".join(f"{key}={value}" for key, value in theirs.items())
+    assert entries(tunables_with(existing)) == entries(TUNABLES) | theirs
+
+
+def test_without_the_users_it_is_ours():
+    assert entries(tunables_with(None)) == entries(TUNABLES)
+
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_children_have_the_tunables_and_the_parent_has_not():
+    # In an interpreter of its own: the forkserver of this one may have been started by another test.
+    code = (
+        "import os, sys\n"
+        "from embedcore.measure.forkserver import forkserver_context\n"
+        "def send(sender):\n"
+        "    sender.send((os.environ.get('GLIBC_TUNABLES'), 'torch' in sys.modules and 'timm' in sys.modules))\n"
+        "if __name__ == '__main__':\n"
+        "    context = forkserver_context()\n"
+        "    receiver, sender = context.Pipe(duplex=False)\n"
+        "    child = context.Process(target=send, args=(sender,))\n"
+        "    child.start()\n"
+        "    print(*receiver.recv(), os.environ.get('GLIBC_TUNABLES'))\n"
+        "    child.join()\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    done = subprocess.run(
+        [sys.executable, "-"], input=code, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [TUNABLES, "True", "None"]
+
+
+def test_context_is_a_forkserver():
+    assert forkserver_context().get_start_method() == "forkserver"

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from embedcore.embed.dataset import embed_dataset
+from embedcore.embed.memory import is_out_of_memory
+from embedcore.errors import UnsupportedModel, UsageError, WeightsGated, WeightsUnavailable
+from embedcore.measure.measure import Images, attempt
+from embedcore.measure.outcome import NotFinite, TooLarge, reason_of, status_of
+from embedcore.results.verdicts import unpack_sketch, unpack_verdicts
+from embedcore.zoo.backbone import load_backbone
+
+
+def test_result_holds_what_was_measured(case, images, dataset):
+    result = attempt(case, images)
+    assert result.status == "ok", result.reason
+    backbone = load_backbone(case.model, weights="random")
+    embeddings = embed_dataset(backbone, dataset)
+    similarities = embeddings @ embeddings.T
+    np.fill_diagonal(similarities, -np.inf)
+    order = np.argsort(-similarities, axis=1, kind="stable")
+    hits = dataset.labels[order] == dataset.labels[:, None]
+    assert result.scores["acc"] == pytest.approx(hits[:, 0].mean())
+    assert result.scores["acc5"] == pytest.approx(hits[:, :5].sum(axis=1).mean() / 5)
+    hits5, rank1 = unpack_verdicts(result.verdicts)
+    assert hits5.tolist() == hits[:, :5].sum(axis=1).tolist()
+    assert rank1.tolist() == hits[:, 0].tolist()
+    assert result.dim == embeddings.shape[1]
+    assert result.params_m == pytest.approx(sum(p.numel() for p in backbone.module.parameters()) / 1e6)
+    assert result.gmacs > 0
+    assert unpack_sketch(result.sketch).shape == (8, 64)
+    low, high = result.ci95["acc"]
+    assert low <= result.scores["acc"] <= high
+    batch_seconds = np.median(result.durations)
+    assert result.images_per_s["forward"] == pytest.approx(result.batch_size / batch_seconds)
+    assert (result.precision, result.device, result.batch_decayed) == ("fp32", "cpu", False)
+    assert (result.architecture, result.tag) == ("test_resnet", "r160_in1k")
+
+
+def test_settings_are_followed(case, images):
+    changed = dataclasses.replace(case, batch_size=4, rounds=2, precision="bf16", seed=1)
+    result = attempt(changed, images)
+    assert (result.batch_size, len(result.durations), result.precision) == (4, 2, "bf16")
+    assert result.weights == {"source": "random", "id": "seed:1"}
+    assert result.scores != attempt(case, images).scores or result.sketch != attempt(case, images).sketch
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "reason"),
+    [
+        ({"model": "resnet18.a1_in1k", "weights": "auto"}, "no-weights", "resnet18.a1_in1k"),
+        ({"point": "cls"}, "unsupported", "cls"),
+        ({"max_params_m": 0.1}, "too-large", "--embed-max-params 0.1"),
+        ({"device": "cuda:9"}, "error", "cuda:9"),
+    ],
+)
+def test_what_cannot_be_measured_has_a_status_and_a_reason(case, images, monkeypatch, change, status, reason):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = attempt(dataclasses.replace(case, **change), images)
+    assert result.status == status
+    assert reason in result.reason
+    assert "\n" not in result.reason
+
+
+class Pixels:
+    """Pixels in memory which fail, or are such that the embeddings cannot be finite."""
+
+    def __init__(self, shape, error=None):
+        self.shape, self.error = shape, error
+
+    def __len__(self):
+        return self.shape[0]
+
+    def read(self, start, stop):
+        if self.error is not None:
+            raise self.error
+        return np.zeros((stop - start, *self.shape[1:]), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no more"), torch.cuda.OutOfMemoryError("CUDA out of memory")])
+def test_memory_that_runs_out_with_one_image_is_oom(case, images, shape, error):
+    result = attempt(dataclasses.replace(case, batch_size=2), Images(images.dataset, Pixels(shape, error)))
+    assert (result.status, result.outcome) == ("oom", "skip")
+    assert is_out_of_memory(error)
+
+
+def test_nan_embeddings_are_a_failure(case, images, monkeypatch):
+    from embedcore.zoo.backbone import Backbone
+
+    monkeypatch.setattr(Backbone, "embed", lambda self, x: torch.full((len(x), 8), torch.nan))
+    result = attempt(case, images)
+    assert (result.status, result.outcome) == ("nan", "fail")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (WeightsUnavailable("none here"), "no-weights", "none here"),
+        (WeightsGated("accept first"), "gated", "accept first"),
+        (UnsupportedModel("no class token"), "unsupported", "no class token"),
+        (TooLarge("400 M"), "too-large", "400 M"),
+        (NotFinite("NaN"), "nan", "NaN"),
+        (UsageError("no such device"), "error", "no such device"),
+        (KeyError("x"), "error", "KeyError: 'x'"),
+        (RuntimeError("two\nlines"), "error", "RuntimeError: two lines"),
+        (ZeroDivisionError(), "error", "ZeroDivisionError"),
+    ],
+)
+def test_status_and_reason_of_an_exception(error, status, reason):
+    assert (status_of(error), reason_of(error)) == (status, reason)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from embedcore.results.journal import read_journal
+from embedcore.results.run import read_run
+
+MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
+
+
+def test_three_models_are_measured_saved_and_ranked(run, project, saved):
+    outcome = run("--benchmark-json=run.json", "--embed-report=report", "--embed-isolation=process")
+    outcome.assert_outcomes(passed=3)
+    text = outcome.stdout.str()
+    assert "embedcore: leaderboards" in text
+    assert "RANDOM WEIGHTS" in text
+    data = saved()
+    assert [bench["name"] for bench in data["benchmarks"]] == [f"test_model[{model}]" for model in MODELS]
+    for bench in data["benchmarks"]:
+        info = bench["extra_info"]
+        assert bench["params"] == {"embed_model": info["model"]}
+        assert info["status"] == "ok"
+        assert info["weights"] == {"source": "random", "id": "seed:0"}
+        assert set(info["scores"]) >= {"acc", "acc5", "acc5_norm", "hit5", "map_at_r", "r_precision", "knn20", "centroid"}
+        assert set(info["ci95"]) == set(info["scores"])
+        # pytest-benchmark's statistics are those of the measured rounds, in seconds an image.
+        assert bench["stats"]["rounds"] == 2
+        assert bench["stats"]["iterations"] == info["batch_size"] == 12
+        assert bench["stats"]["median"] == pytest.approx(1 / info["images_per_s"]["forward"])
+        assert bench["stats"]["data"] == pytest.approx([s / 12 for s in info["durations"]])
+    block = data["embedcore"]
+    assert block["schema"] == 1
+    assert block["settings"]["weights"] == "random"
+    assert block["dataset"]["classes"] == 3
+    assert block["dataset"]["queries"] == block["dataset"]["references"] == 12
+    assert block["excluded"] == []
+    versions = data["machine_info"]["embedcore"]
+    assert set(versions) == {"timm", "torch", "cuda", "cudnn", "driver", "gpu", "python"}
+    rows = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]
+    assert {row["model"] for row in rows} == set(MODELS)
+    assert len(list(csv.DictReader((project.path / "report" / "leaderboard.csv").open()))) == 3
+    assert "RANDOM" in (project.path / "report" / "leaderboard.md").read_text()
+
+
+def test_save_and_json_together_are_both_whole(run, project, saved):
+    run("--benchmark-json=run.json", "--benchmark-save=mini", "-k", "test_vit", "--embed-isolation=none")
+    stored = read_run("mini", storage=project.path / ".benchmarks")
+    direct = read_run(project.path / "run.json")
+    assert stored.results[0].model == direct.results[0].model == MODELS[1]
+    assert stored.results[0].scores == direct.results[0].scores
+    assert stored.dataset == direct.dataset
+    assert stored.timm == direct.timm is not None
+
+
+def test_pytest_benchmark_compares_the_saved_json(run, project):
+    for _ in range(2):
+        run("--benchmark-save=mini", "-k", "test_vit", "--embed-isolation=none")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_benchmark", "compare"], cwd=project.path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("test_model[test_vit.r160_in1k]") == 2
+
+
+def test_comparing_with_an_earlier_run_warns_of_nothing(run):
+    run("--benchmark-save=mini", "-k", "test_vit", "--embed-isolation=none")
+    outcome = run("--benchmark-compare", "-k", "test_vit", "--embed-isolation=none")
+    assert "machine_info is different" not in outcome.stdout.str() + outcome.stderr.str()
+
+
+def test_models_without_weights_are_skipped_with_a_reason_and_kept(run, project, saved):
+    project.path.joinpath("roster.txt").write_text("resnet18.a1_in1k\ntest_vit.r160_in1k\n")
+    outcome = run("--benchmark-json=run.json", "--embed-report=report", "-rs", weights="auto")
+    outcome.assert_outcomes(skipped=2)
+    assert "no-weights" in outcome.stdout.str()
+    report = json.loads((project.path / "report" / "leaderboard.json").read_text())
+    assert [(row["model"], row["status"]) for row in report["excluded"]] == [
+        ("resnet18.a1_in1k", "no-weights"),
+        ("test_vit.r160_in1k", "no-weights"),
+    ]
+
+
+def test_too_large_and_ok_are_both_in_the_json(run, project, saved):
+    project.path.joinpath("roster.txt").write_text("resnet18.a1_in1k\ntest_vit.r160_in1k\n")
+    outcome = run("--benchmark-json=run.json", "--embed-max-params=1")
+    outcome.assert_outcomes(passed=1, skipped=1)
+    (excluded,) = saved()["embedcore"]["excluded"]
+    assert excluded["model"] == "resnet18.a1_in1k"
+    assert excluded["family"] == "resnet"
+    assert excluded["status"] == "too-large"
+    assert "M parameters" in excluded["reason"]
+
+
+def test_a_case_that_fails_is_a_failed_test_and_the_next_one_runs(run, project, saved, monkeypatch):
+    from embedcore.zoo.backbone import Backbone
+
+    embed = Backbone.embed
+
+    def breaks(self, x):
+        if self.name.startswith("test_resnet"):
+            raise ZeroDivisionError("by design")
+        return embed(self, x)
+
+    monkeypatch.setattr(Backbone, "embed", breaks)
+    outcome = run("--benchmark-json=run.json", "--embed-isolation=none")
+    outcome.assert_outcomes(passed=2, failed=1)
+    text = outcome.stdout.str()
+    assert "error: ZeroDivisionError: by design" in text
+    assert "in breaks" in text  # the traceback is there
+    assert [entry["status"] for entry in saved()["embedcore"]["excluded"]] == ["error"]
+
+
+def test_every_result_is_in_the_journal(run, project):
+    run("--embed-isolation=none", "--benchmark-disable")
+    (journal,) = (project.path / "cache" / "runs").glob("*.jsonl")
+    contents = read_journal(journal)
+    assert [result.model for result in contents.results] == list(MODELS)
+    assert contents.header["dataset"]["classes"] == 3
+
+
+def test_leaderboards_also_with_benchmarks_disabled(run):
+    outcome = run("--benchmark-disable", "--embed-isolation=none", "-k", "test_vit")
+    outcome.assert_outcomes(passed=1)
+    assert "Leader of each family" in outcome.stdout.str()
+
+
+def test_results_of_xdist_workers_reach_the_controller():
+    """Reports carry results as plain values, which is what pytest-xdist sends."""
+    from _pytest.reports import TestReport
+
+    from embedcore.plugin.collector import Collector, attach
+    from embedcore.results.result import Result
+
+    class Session:
+        settings = {"protocol": "native"}
+
+        class dataset:  # noqa: N801
+            @staticmethod
+            def summary():
+                return {"classes": 3}
+
+    report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
+    result = Result.unmeasured("a.b", family="resnet", status="oom", reason="memory")
+    attach(report, result, Session)
+    received = TestReport._from_json(json.loads(json.dumps(report._to_json())))
+    collector = Collector()
+    collector.pytest_runtest_logreport(received)
+    assert collector.results == {"a.b": result}
+    assert collector.json_block()["dataset"] == {"classes": 3}

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedcore.zoo.families import family_of
+from embedcore.zoo.roster import all_tags
+
+ROOT = Path(__file__).parents[2]
+
+
+def collected(outcome):
+    return [line.partition("::")[2] for line in outcome.outlines if "::" in line]
+
+
+def test_every_tag_is_a_case(run):
+    outcome = run("--collect-only", "-q", roster="all")
+    assert collected(outcome) == [f"test_model[{tag}]" for tag in all_tags()]
+
+
+def test_k_is_a_substring_match_on_the_tag(run):
+    outcome = run("--collect-only", "-q", "-k", "vit", roster="all")
+    assert collected(outcome) == [f"test_model[{tag}]" for tag in all_tags() if "vit" in tag]
+
+
+def test_family_narrows_the_roster(run):
+    outcome = run("--collect-only", "-q", "--embed-family=convnext", "--embed-family=vgg", roster="all")
+    expected = [tag for tag in all_tags() if family_of(tag).slug in ("convnext", "vgg")]
+    assert collected(outcome) == [f"test_model[{tag}]" for tag in expected]
+
+
+def test_a_marker_carries_the_family(run, project):
+    project.makeconftest(
+        """
+        def pytest_collection_modifyitems(items):
+            for item in items:
+                print(item.callspec.params["embed_model"], item.get_closest_marker("embed_family").args)
+        """
+    )
+    run("--collect-only", "-q", "-s").stdout.fnmatch_lines(["test_vit.r160_in1k ('vit',)"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"dataset": "nowhere"}, "*nowhere*"),
+        ({"roster": "nowhere.txt"}, "*nowhere.txt*"),
+        ({"extra": "--embed-family=resnett"}, "*resnett*resnet*"),
+        ({"extra": "--embed-device=cuda:77"}, "*cuda:77*"),
+        ({"weights": "nowhere"}, "*nowhere*"),
+    ],
+    ids=["dataset", "roster", "family", "device", "weights"],
+)
+def test_what_is_not_there_is_one_line_and_exit_code_4(run, arguments, line):
+    extra = arguments.pop("extra", None)
+    outcome = run(*([extra] if extra else []), **arguments)
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    errors = [text for text in outcome.errlines if text.startswith("ERROR")]
+    assert len(errors) == 1, outcome.errlines
+    outcome.stderr.fnmatch_lines([f"ERROR: {line}"])
+
+
+def test_a_broken_image_ends_the_run_with_one_line_and_exit_code_4(run, project):
+    project.path.joinpath("images", "class0", "broken.png").write_bytes(b"not an image")
+    outcome = run("--embed-isolation=none")
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stdout.fnmatch_lines(["*broken.png*"])
+
+
+def test_collecting_does_not_load_the_dataset(run):
+    outcome = run("--collect-only", "-q", dataset="nowhere")
+    assert outcome.ret == 0
+
+
+def test_the_harness_is_left_out_unless_named():
+    def harness_cases(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return sum("benchmarks/harness/" in line and "::" in line for line in done.stdout.splitlines())
+
+    roster = ["--embed-roster", "local"]
+    assert harness_cases("benchmarks", *roster) == 0
+    by_marker = harness_cases("benchmarks", "-m", "embed_harness", *roster)
+    assert by_marker == harness_cases("benchmarks/harness") > 5
+
+
+def test_a_project_without_embedcore_tests_imports_neither_torch_nor_timm(pytester):
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_light(request):
+            assert request.config.pluginmanager.hasplugin("embedcore")
+            assert not {"torch", "timm", "numpy"} & set(sys.modules)
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_works_without_pytest_benchmark_in_other_projects(pytester):
+    pytester.makepyfile("def test_nothing(): pass")
+    pytester.runpytest_subprocess("-p", "no:benchmark").assert_outcomes(passed=1)

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+# Whoever reads saved runs (a CI job, the command line) must not pay for torch, nor have pytest installed.
+PROGRAM = """
+import sys
+import embedcore.report.files, embedcore.report.text
+import embedcore.results.journal, embedcore.results.run, embedcore.results.verdicts
+print(sorted({"torch", "timm", "numpy", "pytest"} & set(sys.modules)))
+"""
+
+
+def test_results_and_report_import_neither_torch_nor_pytest() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from embedcore.report.columns import leaderboard_columns
+from embedcore.report.text import fit, terminal_report
+from embedcore.results.leaderboard import Leaderboard
+from embedcore.results.result import Result
+
+Make = Callable[..., Result]
+Board = Callable[[list[Result]], Leaderboard]
+
+LONG = "vit_mediumd_patch16_reg4_gap_384.sbb2_e200_in12k_ft_in1k"  # 56 characters: the longest of timm 1.0.31
+
+
+def _tables(text: str) -> dict[str, list[list[str]]]:
+    """The rows of each table, by the heading above it; a cell ends where two blanks are."""
+    tables: dict[str, list[list[str]]] = {}
+    for block in text.split("\n\n"):
+        lines = block.splitlines()
+        rule = next((i for i, line in enumerate(lines) if re.fullmatch(r"-+(  -+)+", line)), None)
+        if rule is not None:
+            spans = [match.span() for match in re.finditer("-+", lines[rule])]
+            rows = [lines[rule - 1]]
+            for line in lines[rule + 1 :]:
+                if line.startswith(("…", "*", "†", "‡")) or " of these " in line:
+                    break
+                rows.append(line)
+            tables[lines[0]] = [[row[a:b].strip() for a, b in spans] for row in rows]
+    return tables
+
+
+def _few(result_of: Make) -> list[Result]:
+    return [
+        result_of("vit_base_patch16_224.augreg_in21k", 0.5, 0.3),
+        result_of("vit_tiny_patch16_224.augreg_in21k", 0.4, 0.35, licence="cc-by-nc-4.0"),
+        result_of("resnet18.a1_in1k", 0.45, 0.2, family="resnet", batch_decayed=True),
+        Result.unmeasured("vgg11.tv_in1k", family="vgg", status="oom", reason="out of memory"),
+    ]
+
+
+def test_every_leaderboard_is_there_with_its_rows_in_order(board_of: Board, result_of: Make) -> None:
+    text = terminal_report(board_of(_few(result_of)), width=120)
+    tables = {heading.partition(";")[0]: rows for heading, rows in _tables(text).items()}
+    vit, tiny, resnet = (result.model for result in _few(result_of)[:3])
+    models = {heading: [row[rows[0].index("model")] for row in rows[1:]] for heading, rows in tables.items()}
+    assert models == {
+        "ViT (2 models)": [vit, tiny],
+        "ResNet (1 model)": [resnet],
+        "Leader of each family, the best first": [vit, resnet],
+        "Overall by acc (3 models)": [vit, resnet, tiny],
+        "Overall by acc5 (3 models)": [tiny, vit, resnet],
+    }
+    assert tables["Overall by acc (3 models)"][1][:4] == ["1", vit, "0.500 ±.030", "0.300"]
+    assert tables["Overall by acc5 (3 models)"][1][:4] == ["1", tiny, "0.350 ±.010", "0.400"]
+    assert tables["Leader of each family, the best first"][2][:3] == ["resnet", "2", resnet]
+
+
+def test_what_the_numbers_stand_on_is_said(board_of: Board, result_of: Make) -> None:
+    text = terminal_report(board_of(_few(result_of)), width=200, settings={"protocol": "square224"})
+    assert "544 queries, 543 references, 256 classes; acc5 ceiling 0.690; chance acc 0.004; duplicates 3" in text
+    assert "lone queries 7" in text
+    assert "protocol square224" in text
+    assert text.count("acc5 at most 0.690") == 5
+    assert "1 oom: out of memory (vgg11.tv_in1k)" in text
+    assert "102*" in text
+    assert "do not compare this speed" in text
+    assert "‡ not for commercial use" in text
+
+
+def test_80_columns_show_the_most_important(board_of: Board, result_of: Make) -> None:
+    text = terminal_report(board_of(_few(result_of)), width=80)
+    assert _tables(text)["ViT (2 models); acc5 at most 0.690"][0] == ["#", "model", "acc", "acc5", "M", "img/s"]
+
+
+def test_a_wide_terminal_shows_every_column(board_of: Board, result_of: Make) -> None:
+    text = terminal_report(board_of(_few(result_of)), width=200)
+    columns = [column.short for column in leaderboard_columns()]
+    assert _tables(text)["ViT (2 models); acc5 at most 0.690"][0] == columns
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_lines_keep_to_the_width_and_names_are_whole(
+    board_of: Board, result_of: Make, many: list[Result], width: int
+) -> None:
+    leader = result_of(LONG, 0.999, family="efficientformer", weights={"source": "random", "id": "seed:0"})
+    text = terminal_report(board_of([*many, leader]), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count(LONG) >= 3  # its family, the leaders, overall
+    assert "…_" not in text
+
+
+def test_only_a_name_wider_than_the_terminal_is_cut(board_of: Board, result_of: Make) -> None:
+    text = terminal_report(board_of([result_of(LONG)]), width=50)
+    rows = _tables(text)["ViT (1 model); acc5 at most 0.690"]
+    assert rows[0] == ["#", "model", "acc"]
+    assert rows[1][1].endswith("…")
+    assert LONG.startswith(rows[1][1][:-1])
+    assert max(map(len, text.splitlines())) <= 50
+
+
+@given(width=st.integers(60, 250), lengths=st.lists(st.integers(3, 60), min_size=1, max_size=12), random=st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+def test_columns_are_dropped_least_important_first(
+    result_of: Make, board_of: Board, width: int, lengths: list[int], random: bool
+) -> None:
+    weights = {"weights": {"source": "random", "id": "seed:0"}} if random else {}
+    rows = board_of([result_of("m" * n + f"{i}.x", i / 20, **weights) for i, n in enumerate(lengths)]).by_acc
+    kept = {column.key for column in fit(leaderboard_columns(), rows, width)}
+    assert {"rank", "model", "acc"} <= kept
+    assert "weights" in kept or not random
+    order = sorted(leaderboard_columns(), key=lambda column: column.drop)
+    ranked = [column.key in kept for column in order if column.key != "weights"]
+    assert ranked == sorted(ranked, reverse=True)
+    wider = {column.key for column in fit(leaderboard_columns(), rows, width + 10)}
+    assert kept <= wider
+
+
+def test_the_top_ten_and_where_the_rest_is(board_of: Board, many: list[Result]) -> None:
+    text = terminal_report(board_of(many), width=80)
+    tables = _tables(text)
+    assert len(tables["ViT (300 models); acc5 at most 0.690"]) == 1 + 10
+    assert len(tables["Overall by acc (1800 models); acc5 at most 0.690"]) == 1 + 10
+    assert len(tables["Leader of each family, the best first; acc5 at most 0.690"]) == 1 + 36
+    assert "… 290 more; --embed-report DIR writes all of them" in text
+    assert "… 290 more; all are in out/leaderboard.md" in terminal_report(board_of(many), width=80, report_dir="out")
+    assert len(text.splitlines()) < 700
+
+
+def test_1822_models_without_weights_are_a_few_lines(board_of: Board) -> None:
+    excluded = [
+        Result.unmeasured(f"m{i}.x", family="vit", status="no-weights", reason=f"m{i}.x: hub unreachable")
+        for i in range(1822)
+    ]
+    text = terminal_report(board_of(excluded), width=80)
+    assert "1822 no-weights: <model>: hub unreachable (first: m0.x)" in text
+    assert "Not measured: 1822 of 1822 models (1822 no-weights)" in text
+    assert len(text.splitlines()) <= 5
+
+
+def test_many_different_reasons_are_counted(board_of: Board) -> None:
+    excluded = [Result.unmeasured(f"m{i}.x", family="vit", status="error", reason=f"E{i} " * 400) for i in range(50)]
+    text = terminal_report(board_of(excluded), width=80)
+    assert "45 error for 45 other reasons" in text
+    assert len(text.splitlines()) < 40
+
+
+def test_random_weights_are_marked_on_every_table(board_of: Board, result_of: Make) -> None:
+    weights = {"source": "random", "id": "seed:0"}
+    results = [result_of(LONG, weights=weights), result_of("resnet18.a1_in1k", family="resnet", weights=weights)]
+    text = terminal_report(board_of(results), width=80)
+    tables = _tables(text)
+    assert len(tables) == 5
+    assert text.count("RANDOM WEIGHTS (seed 0): not pretrained, for testing only") == len(tables)
+    for rows in tables.values():
+        assert {row[rows[0].index("weights")] for row in rows[1:]} == {"RANDOM"}
+
+
+def test_hostile_text_cannot_reach_the_terminal(board_of: Board) -> None:
+    reason = "\x1b]0;owned\x07\nFAKE LINE\x9b31m"
+    text = terminal_report(
+        board_of([Result.unmeasured("a.b\x1b[2J", family="vit", status="error", reason=reason)]), width=80
+    )
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+    assert "\nFAKE" not in text
+
+
+def test_nothing_at_all(board_of: Board) -> None:
+    assert "544 queries" in terminal_report(board_of([]), width=80)

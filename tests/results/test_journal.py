@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from embedcore.errors import UsageError
+from embedcore.results.journal import Journal, read_journal
+from embedcore.results.result import Result
+
+Make = Callable[..., Result]
+
+
+def _written(path: Path, results: list[Result]) -> bytes:
+    with Journal.create(path, {"settings": {"protocol": "native", "cache": Path("c"), "nan": float("nan")}}) as journal:
+        for result in results:
+            journal.append(result)
+    return path.read_bytes()
+
+
+def _results(result_of: Make) -> list[Result]:
+    failed = Result.unmeasured(
+        "b.x", family="vgg", status="error", reason="line\u2028end", detail="Traceback\n  at \x85 …"
+    )
+    return [result_of("a.x"), failed, result_of("c.x", acc=0.1)]
+
+
+def test_what_was_appended_is_read_back(tmp_path: Path, result_of: Make) -> None:
+    results = _results(result_of)
+    raw = _written(tmp_path / "new" / "run.jsonl", results)
+    contents = read_journal(tmp_path / "new" / "run.jsonl")
+    assert contents.results == tuple(results)
+    assert contents.header == {"journal": 1, "settings": {"protocol": "native", "cache": "c", "nan": None}}
+    assert (contents.torn, contents.whole_bytes) == (False, len(raw))
+    assert len(raw.decode("ascii").splitlines()) == 1 + len(results)
+
+
+def test_a_line_is_in_the_file_before_the_journal_is_closed(tmp_path: Path, result_of: Make) -> None:
+    path = tmp_path / "run.jsonl"
+    with Journal.create(path, {}) as journal:
+        assert read_journal(path).results == ()
+        journal.append(result_of("a.x"))
+        assert [result.model for result in read_journal(path).results] == ["a.x"]
+
+
+def test_a_file_cut_anywhere_loses_at_most_its_last_line(tmp_path: Path, result_of: Make) -> None:
+    path = tmp_path / "run.jsonl"
+    results = _results(result_of)
+    raw = _written(path, results)
+    header_end = raw.index(b"\n") + 1
+    for length in range(header_end, len(raw) + 1):
+        path.write_bytes(raw[:length])
+        contents = read_journal(path)
+        whole = raw[:length].count(b"\n") - 1
+        assert contents.results == tuple(results[:whole])
+        assert contents.whole_bytes == raw[:length].rindex(b"\n") + 1
+        assert contents.torn == (contents.whole_bytes < length)
+
+
+def test_zeros_that_a_power_cut_left_at_the_end_are_a_torn_line(tmp_path: Path, result_of: Make) -> None:
+    path = tmp_path / "run.jsonl"
+    raw = _written(path, _results(result_of))
+    path.write_bytes(raw + bytes(4096))
+    contents = read_journal(path)
+    assert len(contents.results) == 3
+    assert contents.torn
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{oops}", "line 3 is not JSON"),
+        (b"[1]", "line 3 is not a JSON object"),
+        (b"\xff\xfe", "line 3 is not JSON"),
+        (b"[" * 100_000, "line 3 is not JSON"),
+        (b'{"model": "a.x"}', "line 3: result of 'a.x': field 'family' is missing"),
+    ],
+)
+def test_a_damaged_whole_line_is_an_error(tmp_path: Path, result_of: Make, line: bytes, message: str) -> None:
+    path = tmp_path / "run.jsonl"
+    lines = _written(path, _results(result_of)).splitlines(keepends=True)
+    lines[2] = line + b"\n"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(UsageError, match=message) as caught:
+        read_journal(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", [b"", b'{"journal": 1}', b"{}\n", b'{"journal": 2}\n'])
+def test_not_a_journal(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(raw)
+    with pytest.raises(UsageError, match="is not a journal"):
+        read_journal(path)
+
+
+def test_missing_journal(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"run\.jsonl cannot be read: No such file"):
+        read_journal(tmp_path / "run.jsonl")
+
+
+def test_a_journal_is_never_overwritten(tmp_path: Path, result_of: Make) -> None:
+    path = tmp_path / "run.jsonl"
+    raw = _written(path, _results(result_of))
+    with pytest.raises(UsageError, match="is there already"):
+        Journal.create(path, {})
+    assert path.read_bytes() == raw
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"journal .*file"):
+        Journal.create(tmp_path / "file" / "run.jsonl", {})
+
+
+def test_every_line_is_strict_json(tmp_path: Path, result_of: Make) -> None:
+    def refuse(token: str) -> None:
+        raise AssertionError(token)
+
+    raw = _written(
+        tmp_path / "run.jsonl", [result_of(gmacs=float("nan"), scores={"acc": 1, "acc5": 1, "x": float("inf")})]
+    )
+    for line in raw.splitlines():
+        json.loads(line, parse_constant=refuse)

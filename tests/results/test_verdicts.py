@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import base64
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from embedcore.results import verdicts
+from embedcore.results.verdicts import pack_sketch, pack_verdicts, unpack_sketch, unpack_verdicts
+
+# (hits, first) of one query: a hit at rank 1 is one of the hits, and five hits include it.
+_VERDICT = st.tuples(st.integers(0, 5), st.booleans()).filter(lambda v: v not in ((0, True), (5, False)))
+
+
+@given(st.lists(_VERDICT, max_size=300), st.sampled_from([np.int64, np.uint8, np.int32]))
+def test_verdicts_round_trip(pairs: list[tuple[int, bool]], dtype: type[np.integer]) -> None:
+    hits = np.array([hit for hit, _ in pairs], dtype=dtype)
+    first = np.array([one for _, one in pairs], dtype=bool)
+    text = pack_verdicts(hits, first)
+    assert text.isascii()
+    back = unpack_verdicts(text)
+    assert back.hits.dtype == np.uint8
+    assert back.first.dtype == np.bool_
+    assert back.hits.tolist() == hits.tolist()
+    assert back.first.tolist() == first.tolist()
+
+
+def test_verdicts_are_one_byte_a_query_before_compression() -> None:
+    raw = zlib.decompress(base64.b64decode(pack_verdicts([5, 0, 2, 2], [True, False, False, True])))
+    assert list(raw) == [0b1101, 0b0000, 0b0010, 0b1010]
+
+
+@pytest.mark.parametrize(
+    ("hits", "first"),
+    [
+        ([6], [True]),
+        ([-1], [False]),
+        ([0], [True]),
+        ([5], [False]),
+        ([1, 2], [True]),
+        ([[1]], [[True]]),
+        ([1.0], [True]),
+        ([1], [1]),
+    ],
+)
+def test_impossible_verdicts_are_refused(hits: list[int], first: list[bool]) -> None:
+    with pytest.raises(ValueError, match="hits"):
+        pack_verdicts(hits, first)
+
+
+def _packed(raw: bytes) -> str:
+    return base64.b64encode(zlib.compress(raw)).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not base64!",
+        "ümlaut",
+        base64.b64encode(b"not zlib").decode(),
+        base64.b64encode(zlib.compress(b"\x01" * 50)[:-3]).decode(),
+        base64.b64encode(zlib.compress(b"\x01") + b"more").decode(),
+        _packed(b"\x10"),
+        _packed(b"\x07"),
+        _packed(b"\x08"),
+        _packed(b"\x05"),
+        "",
+    ],
+)
+def test_damaged_verdicts_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"verdicts|hits"):
+        unpack_verdicts(text)
+
+
+def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "_MOST_QUERIES", 1000)
+    assert len(unpack_verdicts(_packed(b"\x00" * 1000)).hits) == 1000
+    with pytest.raises(ValueError, match="more than 1000 queries"):
+        unpack_verdicts(_packed(b"\x00" * 1001))
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 8), st.just(64)), elements=st.floats(-(2.0**99), 2.0**99, width=32))
+)
+def test_sketch_round_trip(sketch: np.ndarray) -> None:
+    back = unpack_sketch(pack_sketch(sketch))
+    assert back.dtype == np.float32
+    assert np.array_equal(back, sketch)
+
+
+@pytest.mark.parametrize("shape", [(9, 64), (0, 64), (8, 63), (512,)])
+def test_sketch_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="a sketch must be"):
+        pack_sketch(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_sketch_must_be_finite(value: float) -> None:
+    sketch = np.full((8, 64), value, np.float32)
+    with pytest.raises(ValueError, match="finite"):
+        pack_sketch(sketch)
+    with pytest.raises(ValueError, match="finite"):
+        unpack_sketch(base64.b64encode(sketch.tobytes()).decode())
+
+
+@pytest.mark.parametrize("text", ["", "AAAA", "?", base64.b64encode(bytes(9 * 256)).decode()])
+def test_damaged_sketch_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="sketch"):
+        unpack_sketch(text)

@@ -1,0 +1,71 @@
+"""The rules of the layout: imports point one way, and heavy libraries stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import embedcore
+
+PACKAGE = Path(embedcore.__file__).parent
+# results stands before measure, which makes them.
+ROOMS = ["zoo", "images", "embed", "retrieval", "results", "measure", "report"]
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported_modules(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_point_one_way(file):
+    room, imported = room_of(file), imported_modules(file)
+    libraries = {name.partition(".")[0] for name in imported}
+    if room != "zoo":
+        assert "timm" not in libraries or file.name == "machine.py", "only zoo/ imports timm"
+    if room != "plugin":
+        assert not libraries & {"pytest", "_pytest", "pytest_benchmark"}, "only plugin/ imports pytest"
+    if room in ("results", "report"):
+        assert "torch" not in libraries
+    if room in ROOMS:
+        allowed = {*ROOMS[: ROOMS.index(room) + 1], "errors"}
+        used = {name.split(".")[1] for name in imported if name.startswith("embedcore.")}
+        assert used <= allowed, f"{room}/ may not import {used - allowed}"
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("embedcore", {"torch", "timm", "numpy", "PIL", "tabulate"}),
+        ("embedcore.plugin.hooks", {"torch", "timm", "numpy", "PIL", "tabulate"}),
+        ("embedcore.results.result", {"torch", "timm", "numpy"}),
+        ("embedcore.report.files", {"torch", "timm"}),
+        ("embedcore.retrieval.metrics", {"torch", "timm"}),
+    ],
+)
+def test_import_stays_light(module, absent):
+    code = f"import sys, {module}; print(*sorted({absent!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_top_level_names_exist():
+    for name in embedcore.__all__:
+        assert getattr(embedcore, name).__name__ == name
+    with pytest.raises(AttributeError, match="nonsense"):
+        embedcore.nonsense  # noqa: B018
