@@ -4,8 +4,8 @@
 
 Models are built and run on the meta device, so this needs no weights, no memory and no fast machine. GMACs are half the
 FLOPs that torch's FlopCounterMode counts for one image of the default tag's input size (convolutions and matrix
-products, attention products included). A field stays empty where an architecture cannot be built or counted within the time
-limit. Each row is written at once; a second call goes on where the first was stopped.
+products, attention products included). A field stays empty where an architecture cannot be built or counted within
+the time limit. Each row is written at once; a second call goes on where the first was stopped.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from torch.utils.flop_counter import FlopCounterMode
 COLUMNS = ("architecture", "params_m", "gmacs")
 
 
-class OutOfTime(Exception):
+class OutOfTimeError(Exception):
     """The time limit of one architecture has passed."""
 
 
 @contextlib.contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise OutOfTime(f"{seconds} s have passed")
+        raise OutOfTimeError(f"{seconds} s have passed")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
@@ -83,7 +83,7 @@ def measure(architecture: str, seconds: int, largest_on_cpu_m: float) -> tuple[f
                     log(f"{architecture}: {device}: {type(error).__name__}: {str(error)[:150]!r}")
                 else:
                     return params, gmacs
-    except OutOfTime as error:
+    except OutOfTimeError as error:
         log(f"{architecture}: {error}")
     return params, None
 
@@ -103,7 +103,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=int, default=120, help="time limit of one architecture")
-    parser.add_argument("--largest-on-cpu", type=float, default=700, help="millions of parameters that may be built really")
+    parser.add_argument(
+        "--largest-on-cpu", type=float, default=700, help="millions of parameters that may be built really"
+    )
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)

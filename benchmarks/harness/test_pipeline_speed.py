@@ -1,6 +1,6 @@
 """The embedding pipeline against its limit, the raw forward pass of the same model on inputs that are ready.
 
-Both run in one process, set up like a measuring child (see ``embedcore.measure.forkserver``), in turn.
+Both run in one process, set up like a measuring child (see ``embedcore.forkserver``), in turn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from embedcore.measure.forkserver import tunables_with
+from embedcore.forkserver import tunables_with
 
 pytestmark = pytest.mark.embed_harness
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from embedcore.measure.forkserver import tunables_with
+from embedcore.forkserver import tunables_with
 
 pytestmark = pytest.mark.embed_harness
 

@@ -20,7 +20,7 @@ from embedcore.embed.transfer import pinned_batches
 if TYPE_CHECKING:
     from embedcore.zoo.backbone import Backbone
 
-# On the CPU the batch size hardly matters once glibc keeps large blocks (see measure/forkserver.py), and 16 is also the
+# On the CPU the batch size hardly matters once glibc keeps large blocks (see forkserver.py), and 16 is also the
 # best of 16, 32, 64 where it does not.
 AUTO_BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
 

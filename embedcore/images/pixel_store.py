@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import process
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 FOLDER = "pixels"  # within the cache folder
 
 _FORMAT = 1
-_SMALL = 64  # fewer images are made in the process itself: workers would not pay
+_SMALL = 256  # fewer images are made in the process itself, sooner than a forkserver has imported what workers need
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _log = logging.getLogger(__name__)
 
@@ -138,7 +137,6 @@ def open_pixel_store(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    context: BaseContext | None = None,
 ) -> PixelStore:
     """The pixels of all images of a dataset, from the store under ``cache_dir`` or made now.
 
@@ -147,7 +145,7 @@ def open_pixel_store(
     room, the pixels are streamed instead and a RuntimeWarning says so.
 
     ``workers``: processes that decode, all usable CPUs by default. ``progress(done, total)`` is called as images are
-    made. ``context``: how worker processes start; by default a forkserver of multiprocessing.
+    made.
 
     Raises UsageError where images cannot be read (all of them are counted, the first few named) or ``cache_dir`` cannot
     be written to, EmbedcoreError where a worker died (with the range of images that it had in hand).
@@ -162,7 +160,7 @@ def open_pixel_store(
         path.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(path):
             if not _is_sound(path, wanted):
-                _make(path, wanted, reader, workers, progress, context)
+                _make(path, wanted, reader, workers, progress)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise UsageError(
@@ -199,7 +197,6 @@ def _make(
     reader: PixelReader,
     workers: int,
     progress: Callable[[int, int], None] | None,
-    context: BaseContext | None,
 ) -> None:
     """Write the store under a temporary name, compare it with its checksums, give it its name. The lock is held."""
     partial = path.with_name(path.name + ".partial")  # one name, so that what a killed process left is overwritten
@@ -212,7 +209,7 @@ def _make(
         empty = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=wanted.shape)
         offset = empty.offset
         del empty
-        written = _write_all(reader, partial, offset, workers, progress, context)
+        written = _write_all(reader, partial, offset, workers, progress)
         bad = [failure for block in written for failure in block.bad]
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
@@ -234,14 +231,13 @@ def _write_all(
     offset: int,
     workers: int,
     progress: Callable[[int, int], None] | None,
-    context: BaseContext | None,
 ) -> list[WrittenBlock]:
     blocks = blocks_of(len(reader))
     outcomes: Iterator[WrittenBlock]
     if len(reader) < _SMALL or workers == 1 or process.current_process().daemon:  # a daemon may have no children
         outcomes = (write_block(reader, path, offset, start, stop) for start, stop in blocks)
     else:
-        outcomes = write_blocks(reader, path, offset, blocks, workers, context or worker_context())
+        outcomes = write_blocks(reader, path, offset, blocks, workers, worker_context())
     written = []
     done = 0
     try:

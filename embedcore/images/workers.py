@@ -15,12 +15,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 from embedcore.errors import EmbedcoreError
+from embedcore.forkserver import forkserver_context
 from embedcore.images.pixel_rows import PixelReader, WrittenBlock, write_block
-
-_PRELOAD = ["timm.data", "embedcore.images.pixel_rows"]  # what takes seconds to import, once for all workers
-
 
 def usable_cpus() -> int:
     """CPUs that this process may run on."""
@@ -31,11 +30,9 @@ def usable_cpus() -> int:
 
 def worker_context() -> BaseContext:
     """A forkserver where the system has one, else spawn: a plain fork of a process that runs torch may hang."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)  # without effect where one is running already
-    return context
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        return forkserver_context()
+    return multiprocessing.get_context("spawn")
 
 
 def write_blocks(
@@ -48,7 +45,6 @@ def write_blocks(
 ) -> Iterator[WrittenBlock]:
     """Have worker processes write the blocks into the file; yields each as it is done, in no fixed order.
 
-    The calling process works too until the first worker is up, so that a small set does not wait for imports.
     Raises OSError as the workers met it while writing (no space left, …) and EmbedcoreError with the range of images
     and the worker's traceback or signal where a worker failed otherwise. The workers are gone when the iterator ends or
     is closed.
@@ -60,19 +56,12 @@ def write_blocks(
             worker = _Worker(context, reader, path, offset)
             crew[worker.connection] = worker
             worker.hand(todo.popleft())
-        anyone_up = False
-        while any(worker.block for worker in crew.values()):
-            ready = wait(
-                [worker.connection for worker in crew.values() if worker.block], 0 if todo and not anyone_up else None
-            )
-            anyone_up = anyone_up or bool(ready)
-            if not ready:
-                yield write_block(reader, path, offset, *todo.popleft())
-            for connection in ready:
-                assert isinstance(connection, Connection)
-                yield crew[connection].take()
+        while busy := [worker.connection for worker in crew.values() if worker.block]:
+            for connection in wait(busy):
+                worker = crew[cast(Connection, connection)]
+                yield worker.take()
                 if todo:
-                    crew[connection].hand(todo.popleft())
+                    worker.hand(todo.popleft())
     finally:
         for worker in crew.values():
             worker.dismiss()
@@ -87,7 +76,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         make: Callable[..., BaseProcess] = context.Process  # type: ignore[attr-defined]
         self._process = make(target=_serve, args=(theirs, reader, path, offset), name="embedcore-pixels", daemon=True)
-        with _hidden_main(reader):
+        with hidden_main(keep=type(reader.source).__module__ == "__main__"):
             self._process.start()
         theirs.close()
 
@@ -138,18 +127,22 @@ def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int)
             answer = error
         except Exception:
             answer = traceback.format_exc()
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except BrokenPipeError:
+            return
 
 
 @contextlib.contextmanager
-def _hidden_main(reader: PixelReader) -> Iterator[None]:
+def hidden_main(*, keep: bool = False) -> Iterator[None]:
     """Keep a starting child from running the user's script again, as it otherwise does to find what was pickled from
     there.
 
-    A script without a main guard would start all its work once more in each worker.
+    A script without a main guard would start all its work once more in each child. ``keep``: do not hide it, since the
+    child needs something that is defined there.
     """
     main = sys.modules["__main__"]
-    if type(reader.source).__module__ == "__main__":  # a source of the user's own, which the worker needs
+    if keep:
         yield
         return
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from embedcore.measure.forkserver import forkserver_context
+from embedcore.images.workers import hidden_main
+from embedcore.forkserver import forkserver_context
 from embedcore.measure.measure import Images, attempt
 from embedcore.results.result import Result
 
@@ -58,7 +59,8 @@ class ChildExecutor:
         with receiver, tempfile.TemporaryDirectory(prefix="embedcore-") as folder:
             output = Path(folder) / "output"
             child = context.Process(target=_measure_in_child, args=(sender, str(output), case, images), daemon=False)
-            child.start()
+            with hidden_main(keep=type(images.dataset.images).__module__ == "__main__"):
+                child.start()
             sender.close()
             try:
                 result = _receive(receiver, child, begin + self.timeout_s, progress)

@@ -109,11 +109,8 @@ class BenchmarkSession:
     def _pixels(self, case: Case, dataset: Dataset, progress: Callable[[int, int], None]) -> PixelStore:
         from embedcore.images.geometry import geometry_of
         from embedcore.images.pixel_store import open_pixel_store
-        from embedcore.measure.forkserver import forkserver_context
         from embedcore.zoo.transforms import data_config
 
-        # The pool that decodes uses the same forkserver as the measuring children: it must be ours, started our way.
-        forkserver_context()
         geometry = geometry_of(data_config(case.model), case.protocol)
         return open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress)
 

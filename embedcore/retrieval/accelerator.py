@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from embedcore.retrieval.exact import IntArray, Result, best_of_candidates, dense_nearest
-from embedcore.retrieval.rounding import FloatArray, margin, prepare
+from embedcore.retrieval.operands import float32_margin
+from embedcore.retrieval.tiles import FloatArray
 
 _TILE = 8192
 
@@ -32,7 +33,7 @@ def search_on_device(
 
     size = tile or _TILE
     kept = min(k + max(16, k // 4), len(references))
-    bound = margin(prepare(queries, "f32"), prepare(references, "f32"))
+    bound = float32_margin(queries.shape[1], 1.01)  # rows are L2-normalised
     indices = np.empty((len(queries), k), dtype=np.int64)
     similarities = np.empty((len(queries), k), dtype=np.float64)
     unsure = []
@@ -48,7 +49,8 @@ def search_on_device(
                 if exclude is not None:
                     column = exclude[rows] - start
                     here = np.flatnonzero((column >= 0) & (column < tile_scores.shape[1]))
-                    tile_scores[torch.from_numpy(here).to(device), torch.from_numpy(column[here]).to(device)] = -torch.inf
+                    at = torch.from_numpy(here).to(device), torch.from_numpy(column[here]).to(device)
+                    tile_scores[at] = -torch.inf
                 best, place = tile_scores.topk(min(kept, tile_scores.shape[1]), dim=1)
                 scores, ids = torch.cat([scores, best], dim=1), torch.cat([ids, place + start], dim=1)
                 scores, place = scores.topk(min(kept, scores.shape[1]), dim=1)

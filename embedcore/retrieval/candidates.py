@@ -7,7 +7,8 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
-from embedcore.retrieval.rounding import FloatArray, Margin
+from embedcore.retrieval.operands import Margin
+from embedcore.retrieval.tiles import FloatArray
 
 IntArray = npt.NDArray[np.int64]
 
@@ -76,9 +77,7 @@ class CandidateBlock:
         self._scores[rows, slots] = scores
         self.count[rows[starts]] += lengths
 
-    def _under_no_cut(
-        self, rows: IntArray, ids: IntArray, scores: FloatArray
-    ) -> tuple[IntArray, IntArray, FloatArray]:
+    def _under_no_cut(self, rows: IntArray, ids: IntArray, scores: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
         keep = scores >= self.cut[rows]
         return (rows, ids, scores) if keep.all() else (rows[keep], ids[keep], scores[keep])
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcore.retrieval.exact import DoubleArray, IntArray, Result, similarities
-from embedcore.retrieval.rounding import FloatArray
+from embedcore.retrieval.tiles import FloatArray
 
 _FLAT = 2**20  # expanded neighbours held at once
 
@@ -56,14 +56,15 @@ def equal_rows(rows: FloatArray) -> Groups | None:
     )
 
 
-def expand(groups: Groups, found: Result, k: int) -> Result:
+def expand(groups: Groups, found: Result, k: int, leave_out: IntArray | None = None) -> Result:
     """Neighbours [q, k] from ``found``, the nearest groups [q, m] of each query.
 
     Each group's rows share its similarity and follow one another by index. The ``m = min(k, groups)`` nearest groups
-    suffice, since groups are numbered by their first row and each has at least one.
+    suffice, since groups are numbered by their first row and each has at least one; with ``leave_out`` [q], a row that
+    each query may not find, one group more.
     """
     near, values = found
-    return _expand(groups, near, values, k, own=None)
+    return _expand(groups, near, values, k, leave_out)
 
 
 def expand_leave_one_out(groups: Groups, found: Result, rows: FloatArray, k: int) -> Result:
@@ -73,10 +74,10 @@ def expand_leave_one_out(groups: Groups, found: Result, rows: FloatArray, k: int
     itself = similarities(rows[groups.first], rows, groups.first[:, None])
     near = np.concatenate([near, numbers[:, None]], axis=1)
     values = np.concatenate([values, itself], axis=1)
-    return _expand(groups, near[groups.of_row], values[groups.of_row], k, own=np.arange(len(rows)))
+    return _expand(groups, near[groups.of_row], values[groups.of_row], k, np.arange(len(rows)))
 
 
-def _expand(groups: Groups, near: IntArray, values: DoubleArray, k: int, own: IntArray | None) -> Result:
+def _expand(groups: Groups, near: IntArray, values: DoubleArray, k: int, leave_out: IntArray | None) -> Result:
     queries = len(near)
     indices = np.empty((queries, k), dtype=np.int64)
     similarity = np.empty((queries, k), dtype=np.float64)
@@ -93,8 +94,8 @@ def _expand(groups: Groups, near: IntArray, values: DoubleArray, k: int, own: In
         offset = np.arange(len(query)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         member = groups.members[np.repeat(groups.start[near[top:bottom]].reshape(-1), lengths) + offset]
         value = np.repeat(values[top:bottom].reshape(-1), lengths)
-        if own is not None:
-            others = member != own[query]
+        if leave_out is not None:
+            others = member != leave_out[query]
             query, member, value = query[others], member[others], value[others]
         order = np.lexsort((member, -value, query))
         counts = np.bincount(query - top, minlength=bottom - top)

@@ -13,7 +13,8 @@ from concurrent.futures import Executor
 import numpy as np
 import numpy.typing as npt
 
-from embedcore.retrieval.rounding import FloatArray, accumulation
+from embedcore.retrieval.operands import accumulation
+from embedcore.retrieval.tiles import FloatArray
 
 IntArray = npt.NDArray[np.int64]
 DoubleArray = npt.NDArray[np.float64]
@@ -111,9 +112,7 @@ def _products(queries: FloatArray, references: FloatArray) -> DoubleArray:
     return products
 
 
-def _order(
-    products: DoubleArray, queries: FloatArray, references: FloatArray, k: int, apart: float
-) -> Result:
+def _order(products: DoubleArray, queries: FloatArray, references: FloatArray, k: int, apart: float) -> Result:
     """The first ``k`` of each row by float64 products, near ties decided pair by pair."""
     columns = products.shape[1]
     kth = np.partition(products, columns - k, axis=1)[:, columns - k]

@@ -7,87 +7,60 @@ each serves its rows and, read by columns, its columns too.
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
-
 import numpy as np
 
 from embedcore.retrieval.candidates import CandidateBlock, capacity
 from embedcore.retrieval.exact import IntArray, Result, best_of_candidates, dense_nearest
-from embedcore.retrieval.rounding import (
-    FloatArray,
-    Operand,
-    Precision,
-    above,
-    bf16_pays,
-    decode,
-    hide,
-    kth_best_bound,
-    margin,
-    multiply,
-    prepare,
-)
-from embedcore.retrieval.workers import Scratch
+from embedcore.retrieval.operands import Precision, bf16_pays, margin, prepare
+from embedcore.retrieval.tiles import FloatArray, RawTile, above, decode, hide, kth_best_bound, multiply
+from embedcore.retrieval.workers import Scratch, Workers
 
-_PILOT = 64
+_PILOT = 32
 _LISTS_BYTES = 300 * 2**20  # candidate lists of all rows at once, at most
 
 
 def choose_precision(queries: FloatArray, references: FloatArray, k: int) -> Precision | None:
     """The cheapest first pass whose margin leaves short candidate lists, tried on a few queries; None if neither does.
 
-    Where all similarities lie closer together than the margin (a randomly initialised model gives cosines of 0.999
-    for everything), the rough pass would name every reference and decide nothing.
+    Where similarities lie closer together than the margin, the rough pass would name every reference and decide
+    nothing. For leave-one-out ``k`` includes the query itself.
     """
     import torch
 
     rng = np.random.default_rng(0)
-    pilot = queries[rng.choice(len(queries), min(_PILOT, len(queries)), replace=False)]
+    pilot = queries[np.sort(rng.choice(len(queries), min(_PILOT, len(queries)), replace=False))]
+    centre = _centre(references)
     products = np.empty((len(pilot), len(references)), dtype=np.float32)
-    for left in range(0, len(references), 4096):
-        part = torch.from_numpy(references[left : left + 4096])
-        products[:, left : left + 4096] = torch.mm(torch.from_numpy(pilot), part.T).numpy()
+    for start in range(0, len(references), 4096):
+        part = torch.from_numpy(references[start : start + 4096])
+        products[:, start : start + 4096] = torch.mm(torch.from_numpy(pilot), part.T).numpy()
+    products -= centre @ centre
     kth = np.partition(products, len(references) - k, axis=1)[:, len(references) - k]
     precisions: tuple[Precision, ...] = ("bf16", "f32") if bf16_pays() else ("f32",)
     for precision in precisions:
-        bound = margin(prepare(pilot, precision), prepare(references[:4096], precision))
+        bound = margin(prepare(pilot, centre, precision), prepare(references[:1024], centre, precision))
         lengths = np.count_nonzero(products >= bound.cut(kth)[:, None], axis=1)
         if np.mean(lengths > 0.75 * capacity(k)) <= 0.1:
             return precision
     return None
 
 
-def search(
-    queries: FloatArray, references: FloatArray, k: int, precision: Precision, tile: int, pool: Executor
-) -> Result:
-    """The ``k`` nearest references of every query."""
-    order = _shuffled(len(references))
-    left = prepare(queries, precision)
-    right = prepare(references, precision, order)
-    return _rectangular(queries, references, left, right, order, k, tile, pool, exclude=None)
-
-
-def search_leave_one_out(rows: FloatArray, k: int, precision: Precision, tile: int, pool: Executor) -> Result:
-    """The ``k`` nearest other rows of every row."""
-    order = _shuffled(len(rows))
-    operand = prepare(rows, precision, order)
-    if len(rows) * capacity(k) * 8 > _LISTS_BYTES:
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        left = prepare(rows, precision)
-        return _rectangular(rows, rows, left, operand, order, k, tile, pool, exclude=place)
-    return _symmetric(rows, operand, order, k, tile, pool)
-
-
-def _symmetric(rows: FloatArray, operand: Operand, order: IntArray, k: int, tile: int, pool: Executor) -> Result:
+def search_symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: Workers) -> Result:
+    """The ``k`` nearest other rows of every row; each pair of rows is multiplied once."""
     n = len(rows)
+    if n * capacity(k) * 8 > _LISTS_BYTES:
+        return search_pairs(rows, rows, k, precision, tile, pool, itself=np.arange(n))
+    order = _shuffled(n)
+    left = prepare(rows, _centre(rows), precision, order, pool)
+    right = left.as_right()
     tops = range(0, n, tile)
-    bound = margin(operand, operand)
+    bound = margin(left, right)
     blocks = [CandidateBlock(min(tile, n - top), k, bound) for top in tops]
-    scratch = Scratch(tile * tile, operand.matrix.dtype)
+    scratch = Scratch(tile * tile, left.matrix.dtype)
 
-    def product(i: int, j: int) -> np.ndarray:
+    def product(i: int, j: int) -> RawTile:
         a, b = tops[i], tops[j]
-        return multiply(operand.matrix[a : a + tile], operand.matrix[b : b + tile], scratch.get())
+        return multiply(left.matrix[a : a + tile], right.matrix[b : b + tile], scratch.get())
 
     def diagonal(i: int) -> None:
         raw = product(i, i)
@@ -127,30 +100,40 @@ def _symmetric(rows: FloatArray, operand: Operand, order: IntArray, k: int, tile
         failed.append(original[left_over])
     again = np.concatenate(failed)
     if len(again):
-        indices[again], similarities[again] = dense_nearest(rows[again], rows, k, exclude=again, pool=pool)
+        indices[again], similarities[again] = _again(rows[again], rows, k, precision, tile, pool, itself=again)
     return indices, similarities
 
 
-def _rectangular(
+def search_pairs(
     queries: FloatArray,
     references: FloatArray,
-    left: Operand,
-    right: Operand,
-    order: IntArray,
     k: int,
+    precision: Precision,
     tile: int,
-    pool: Executor,
-    exclude: IntArray | None,
+    pool: Workers,
+    itself: IntArray | None,
 ) -> Result:
-    """exclude: [n], the place in ``order`` of the reference that each query may not find."""
+    """The ``k`` nearest references of every query.
+
+    itself: [n], the reference that each query may not find, or None.
+    """
     n = len(queries)
+    order = _shuffled(len(references))
+    exclude = None if itself is None else _inverse(order)[itself]
+    centre = _centre(references)
+    left = prepare(queries, centre, precision, pool=pool)
+    right = prepare(references, centre, precision, order, pool).as_right()
     bound = margin(left, right)
     indices = np.empty((n, k), dtype=np.int64)
     similarities = np.empty((n, k), dtype=np.float64)
     scratch = Scratch(tile * tile, right.matrix.dtype)
 
+    # Blocks of equal height, a whole number of them for each worker: none ends with nothing to do.
+    rounds = -(-n // (tile * pool.count))
+    height = -(-n // (rounds * pool.count))
+
     def work(top: int) -> IntArray:
-        mine = slice(top, min(top + tile, n))
+        mine = slice(top, min(top + height, n))
         block = CandidateBlock(mine.stop - top, k, bound)
         for start in range(0, len(references), tile):
             raw = multiply(left.matrix[mine], right.matrix[start : start + tile], scratch.get())
@@ -167,15 +150,30 @@ def _rectangular(
         indices[mine], similarities[mine] = found
         return left_over + top
 
-    again = np.concatenate(list(pool.map(work, range(0, n, tile))))
+    again = np.concatenate(list(pool.map(work, range(0, n, height))))
     if len(again):
-        itself = None if exclude is None else order[exclude[again]]
-        indices[again], similarities[again] = dense_nearest(queries[again], references, k, exclude=itself, pool=pool)
+        mine = None if itself is None else itself[again]
+        indices[again], similarities[again] = _again(queries[again], references, k, precision, tile, pool, mine)
     return indices, similarities
 
 
+def _again(
+    queries: FloatArray,
+    references: FloatArray,
+    k: int,
+    precision: Precision,
+    tile: int,
+    pool: Workers,
+    itself: IntArray | None,
+) -> Result:
+    """Search the rows whose candidates did not fit, with the next finer products."""
+    if precision == "bf16":
+        return search_pairs(queries, references, k, "f32", tile, pool, itself)
+    return dense_nearest(queries, references, k, exclude=itself, pool=pool)
+
+
 def _resolve(
-    block: CandidateBlock, queries: FloatArray, references: FloatArray, order: IntArray, k: int, pool: Executor | None
+    block: CandidateBlock, queries: FloatArray, references: FloatArray, order: IntArray, k: int, pool: Workers | None
 ) -> tuple[Result, IntArray]:
     """Exact neighbours [rows, k] from a block's candidates, and the rows that could not hold theirs."""
     block.finish()
@@ -195,3 +193,15 @@ def _resolve(
 def _shuffled(n: int) -> IntArray:
     """A fixed random order: the first tile is then a fair sample, and no tile holds all of a row's neighbours."""
     return np.random.default_rng(0).permutation(n)
+
+
+def _inverse(order: IntArray) -> IntArray:
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return place
+
+
+def _centre(references: FloatArray) -> FloatArray:
+    """The mean row (of a sample, if there are many): whatever it is, the margin accounts for it."""
+    sample: FloatArray = references[:: max(1, len(references) // 4096)].mean(axis=0, dtype=np.float32)
+    return sample

@@ -9,14 +9,15 @@ import numpy.typing as npt
 
 from embedcore.errors import UsageError
 from embedcore.retrieval import duplicates
-from embedcore.retrieval.exact import Result, dense_nearest
-from embedcore.retrieval.first_pass import choose_precision, search, search_leave_one_out
-from embedcore.retrieval.rounding import FloatArray
+from embedcore.retrieval.exact import IntArray, Result, dense_nearest
+from embedcore.retrieval.first_pass import choose_precision, search_pairs, search_symmetric
+from embedcore.retrieval.tiles import FloatArray
 from embedcore.retrieval.workers import tile_workers
 
 _SMALL = 2**22  # products of a whole search, under which tiles do not pay
 _FEW = 512  # neighbours, above which candidate lists do not pay
 _NORM_SLACK = 1e-3
+_TILE = 2048
 
 
 @dataclass(frozen=True)
@@ -78,38 +79,76 @@ def nearest(
         return Neighbours(empty.astype(np.int64), empty)
     groups = duplicates.equal_rows(right)
     if groups is None:
-        return Neighbours(*_distinct(left, None if alone else right, k, device, tile))
+        itself = np.arange(len(left)) if alone else None
+        return Neighbours(*_search(left, right, k, device, tile, itself, symmetric=alone))
     distinct = right[groups.first]
     if not alone:
-        found = _distinct(left, distinct, min(k, len(distinct)), device, tile)
+        found = _search(left, distinct, min(k, len(distinct)), device, tile, itself=None)
         return Neighbours(*duplicates.expand(groups, found, k))
     others = min(k, len(distinct) - 1)
     if others:
-        found = _distinct(distinct, None, others, device, tile)
+        found = _search(distinct, distinct, others, device, tile, np.arange(len(distinct)), symmetric=True)
     else:
         found = np.empty((1, 0), dtype=np.int64), np.empty((1, 0))
     return Neighbours(*duplicates.expand_leave_one_out(groups, found, left, k))
 
 
-def _distinct(queries: FloatArray, references: FloatArray | None, k: int, device: str, tile: int | None) -> Result:
-    """The search proper, among references of which no two are equal."""
-    right = queries if references is None else references
-    itself = np.arange(len(queries)) if references is None else None
+def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, device: str = "cpu") -> Neighbours:
+    """Leave-one-out for ``some`` of the rows only: what ``nearest(rows, None, k)`` gives for them.
+
+    For sets whose neighbours cannot all be held at once. It does not gain from symmetry as the whole search does.
+
+    Args:
+        rows: float32 [n, d], L2-normalised.
+        some: int64 [m], which rows are queries.
+        k: how many neighbours; at most n - 1 columns come back.
+        device: see ``nearest``.
+
+    Raises:
+        UsageError: as ``nearest``.
+    """
+    every = _checked(rows, "embeddings")
+    k = min(k, len(every) - 1)
+    groups = duplicates.equal_rows(every)
+    if k == 0:
+        return Neighbours(np.empty((len(some), 0), dtype=np.int64), np.empty((len(some), 0)))
+    if groups is None:
+        return Neighbours(*_search(every[some], every, k, device, None, itself=some))
+    distinct = every[groups.first]
+    # The query's own group is among these: one more than k of them hold k others.
+    found = _search(every[some], distinct, min(k + 1, len(distinct)), device, None, itself=None)
+    return Neighbours(*duplicates.expand(groups, found, k, leave_out=some))
+
+
+def _search(
+    queries: FloatArray,
+    references: FloatArray,
+    k: int,
+    device: str,
+    tile: int | None,
+    itself: IntArray | None,
+    symmetric: bool = False,
+) -> Result:
+    """The search proper, among references of which no two are equal.
+
+    itself: [n], the reference that each query may not find, or None. symmetric: both sides are one set, in order.
+    """
     if device != "cpu":
         from embedcore.retrieval.accelerator import search_on_device
 
-        return search_on_device(queries, right, k, device, tile, exclude=itself)
-    if len(queries) * len(right) <= _SMALL and tile is None:
-        return dense_nearest(queries, right, k, exclude=itself)
+        return search_on_device(queries, references, k, device, tile, exclude=itself)
+    if len(queries) * len(references) <= _SMALL and tile is None:
+        return dense_nearest(queries, references, k, exclude=itself)
     precision = None
-    if k <= _FEW and 8 * k <= len(right):
-        precision = choose_precision(queries, right, k)
+    if k <= _FEW and 8 * k <= len(references):
+        # A query that is among the references takes a place that it will not have.
+        precision = choose_precision(queries, references, k if itself is None else k + 1)
     with tile_workers() as pool:
         if precision is None:
-            return dense_nearest(queries, right, k, exclude=itself, pool=pool)
-        if references is None:
-            return search_leave_one_out(queries, k, precision, tile or 2048, pool)
-        return search(queries, right, k, precision, tile or 2048, pool)
+            return dense_nearest(queries, references, k, exclude=itself, pool=pool)
+        if symmetric:
+            return search_symmetric(references, k, precision, tile or _TILE, pool)
+        return search_pairs(queries, references, k, precision, tile or _TILE, pool, itself)
 
 
 def _checked(rows: npt.ArrayLike, name: str) -> FloatArray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,14 +18,24 @@ if TYPE_CHECKING:
 _MOST = 16  # more tiles at once gain little and each needs its buffer
 
 
+class Workers(ThreadPoolExecutor):
+    """A pool that knows its size, each worker with ``threads`` of torch's threads."""
+
+    def __init__(self, count: int, threads: int) -> None:
+        import torch
+
+        super().__init__(count, initializer=torch.set_num_threads, initargs=(threads,))
+        self.count = count
+
+
 @contextmanager
-def tile_workers() -> Iterator[Executor]:
-    """A pool of up to 16 threads, with torch's number of threads shared out among them."""
+def tile_workers() -> Iterator[Workers]:
+    """Up to 16 workers, with torch's number of threads shared out among them."""
     import torch
 
     threads = torch.get_num_threads()
     count = min(threads, _MOST)
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads // count,)) as pool:
+    with Workers(count, threads // count) as pool:
         try:
             yield pool
         finally:

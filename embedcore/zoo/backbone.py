@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
@@ -15,10 +16,10 @@ from embedcore.zoo.weights import Located, Weights, build_model, fetch_weights, 
 
 @dataclass
 class Backbone:
-    """A loaded model. module is in eval mode and without gradients; params_m counts the full model, classifier included.
+    """A loaded model: module is in eval mode and without gradients, params_m counts it whole, with its classifier.
 
-    token_mean tells, after the first embed, whether the embedding is a mean over output positions (tokens, or the places of
-    a feature map), because the model gives no single vector at the point.
+    token_mean tells, after the first embed, whether the embedding is a mean over output positions (tokens, or the
+    places of a feature map), because the model gives no single vector at the point.
     """
 
     name: str
@@ -43,7 +44,8 @@ class Backbone:
         output, pooled = points.pool(self._forward(x), self.module)
         if output.ndim != 2 or output.shape[0] != x.shape[0]:
             shape = tuple(output.shape)
-            raise UnsupportedModel(f"{self.name}: gives {shape} for {x.shape[0]} images at the embedding point {self.point!r}")
+            where = f"for {x.shape[0]} images at the embedding point {self.point!r}"
+            raise UnsupportedModel(f"{self.name}: gives {shape} {where}")
         self.token_mean = pooled
         return output
 
@@ -53,8 +55,8 @@ def load_backbone(
 ) -> Backbone:
     """Find a model's weights, load them and build the backbone, on the CPU.
 
-    model is a tag, or an architecture for its default tag. weights is "auto", "random" (from seed) or a folder of weight files;
-    point one of points.POINTS. Raises UsageError, WeightsUnavailable, WeightsGated or UnsupportedModel.
+    model is a tag, or an architecture for its default tag. weights is "auto", "random" (from seed) or a folder of
+    weight files; point one of points.POINTS. Raises UsageError, WeightsUnavailable, WeightsGated or UnsupportedModel.
     """
     name = model if "." in model else registry.default_tag(model) or model
     return build_backbone(locate_weights(name, weights, seed=seed, hub=hub), point=point, hub=hub)

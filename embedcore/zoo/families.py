@@ -1,4 +1,4 @@
-"""Families: the architecture groups of the leaderboards, derived from the module of timm that defines an architecture."""
+"""Families: the architecture groups of the leaderboards, derived from timm's module of an architecture."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Family:
 
 
 # One row a family, in leaderboard order: slug, title, what belongs to it. A word is a module of timm, which the family
-# takes whole, or `module:pattern`, a part of a module by architecture name (fnmatch). A part goes before the whole, a longer
-# pattern before a shorter one, so a row may take from what another row has. What no row takes is "other", as is every
-# module that timm adds later.
+# takes whole, or `module:pattern`, a part of a module by architecture name (fnmatch). A part goes before the whole, a
+# longer pattern before a shorter one, so a row may take from what another row has. What no row takes is "other", as is
+# every module that timm adds later.
 # Rows 1 to 15 and the last are the groups of the 2022 study.
 _TABLE = """
 vgg            | VGG                                | vgg  byobnet:repvgg*

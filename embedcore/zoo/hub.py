@@ -14,15 +14,14 @@ from urllib.parse import urlsplit
 
 import huggingface_hub
 import torch
-from huggingface_hub import constants
-from huggingface_hub.utils import (
+from huggingface_hub import constants, get_session
+from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
-    get_session,
 )
 
 from embedcore.errors import WeightsGated, WeightsUnavailable
@@ -97,8 +96,8 @@ def _url_cache(url: str) -> Path:
 class Hub:
     """Access to the hub for one run: knows after at most TOTAL_SECONDS in all whether hosts can be reached.
 
-    endpoint is the hub's address, by default that of huggingface_hub (``HF_ENDPOINT``). A plain picklable value: a child
-    process that is handed one does not probe again. unreachable maps the hosts that did not answer to why.
+    endpoint is the hub's address, by default that of huggingface_hub (``HF_ENDPOINT``). A plain picklable value: a
+    child process that is handed one does not probe again. unreachable maps hosts that did not answer to why.
     """
 
     endpoint: str = field(default_factory=lambda: str(constants.ENDPOINT))
@@ -108,7 +107,10 @@ class Hub:
     _answered: dict[str, float] = field(default_factory=dict)
 
     def why_unreachable(self, remote: RemoteFile) -> str | None:
-        """None where the file's host can be reached, else the reason in a few words. Probes a host at most once while it fails."""
+        """None where the file's host can be reached, else why not, in a few words.
+
+        A host that fails is probed once; one that answers is probed again when that is TRUST_SECONDS ago.
+        """
         if constants.HF_HUB_OFFLINE:
             return "HF_HUB_OFFLINE is set"
         address = remote.url or self.endpoint
@@ -152,11 +154,13 @@ class Hub:
                 f"{model}: the weights are gated; accept the terms at {page}, then log in (`hf auth login` or HF_TOKEN)"
             ) from error
         except RepositoryNotFoundError as error:
-            raise WeightsUnavailable(f"{model}: no repository {remote.repo} at {self.endpoint}, or it is private") from error
+            where = f"{remote.repo} at {self.endpoint}"
+            raise WeightsUnavailable(f"{model}: no repository {where}, or it is private") from error
         except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
             raise WeightsUnavailable(f"{model}: {remote}: {self._lost(remote, error)}") from error
         except EntryNotFoundError as error:
-            raise WeightsUnavailable(f"{model}: the repository has no {' nor '.join(remote.names)}: {remote.repo}") from error
+            names = " nor ".join(remote.names)
+            raise WeightsUnavailable(f"{model}: the repository has no {names}: {remote.repo}") from error
         except HfHubHTTPError as error:
             raise WeightsUnavailable(f"{model}: {remote}: {_first_line(error)}") from error
         except (OSError, _client_error()) as error:
@@ -205,7 +209,7 @@ def _ask(address: str, seconds: float, answers: queue.Queue[str]) -> None:
 
 
 def _client_error() -> type[Exception]:
-    """The base of the errors of the HTTP client that the installed huggingface_hub uses (requests, or a kind of httpx)."""
+    """The base of the errors of the HTTP client that huggingface_hub uses: requests, or a kind of httpx."""
     client: Any = sys.modules[type(get_session()).__module__.partition(".")[0]]
     base: type[Exception] = getattr(client, "HTTPError", OSError)
     return base

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ POINTS = ("pre_logits", "avg", "cls", "head")
 Forward = Callable[[Tensor], Tensor]
 
 
-def point_forward(module: nn.Module, point: str, model: str) -> Forward:
+def point_forward(module: Any, point: str, model: str) -> Forward:
     """A function from pixels [b, 3, h, w] to what the module gives at a point, tokens or feature maps not yet pooled.
 
     - ``pre_logits``: what goes into the classifier, which is what ``num_classes=0`` gives
@@ -21,8 +22,8 @@ def point_forward(module: nn.Module, point: str, model: str) -> Forward:
     - ``cls``: the class token of ``forward_features``
     - ``head``: the classifier's output; of a CLIP tower the projection into the joint space
 
-    model is the name for messages. Raises UsageError for an unknown point and UnsupportedModel where the module has none;
-    what only the output tells (a list of features, say) is raised at the first call. May drop the module's classifier.
+    model is the name for messages. Raises UsageError for an unknown point and UnsupportedModel where the module has
+    none; what only the output tells (a list of features, say) is raised at the first call. May drop the classifier.
     """
     check_point(point)
     if point == "pre_logits":
@@ -50,18 +51,21 @@ def has_head(module: nn.Module) -> bool:
     return bool(getattr(module, "num_classes", 0))
 
 
-def _pre_logits(module: nn.Module) -> Callable[[Tensor], object]:
+def _pre_logits(module: Any) -> Callable[[Tensor], object]:
+    forward: Callable[[Tensor], object] = module.forward
+    if not has_head(module):  # then forward is it already; the encoders of language models have no other
+        return forward
     head = getattr(module, "forward_head", None)
     if head is not None and "pre_logits" in inspect.signature(head).parameters:
         return lambda x: head(module.forward_features(x), pre_logits=True)
-    if has_head(module):  # old timm has models without that switch: there the classifier itself is taken off
-        module.reset_classifier(0)
-    return module.forward
+    module.reset_classifier(0)  # old timm has models without that switch: there the classifier itself is taken off
+    return forward
 
 
 def _one_tensor(output: object, model: str) -> Tensor:
     if not isinstance(output, Tensor):
-        raise UnsupportedModel(f"{model}: gives a {type(output).__name__} instead of one tensor at this embedding point")
+        kind = type(output).__name__
+        raise UnsupportedModel(f"{model}: gives a {kind} instead of one tensor at this embedding point")
     return output
 
 
@@ -76,7 +80,7 @@ def prefix_tokens(module: nn.Module) -> int:
 def _patches(module: nn.Module, features: object, model: str) -> Tensor:
     tokens = _one_tensor(features, model)
     if tokens.ndim != 3:
-        return channels_first(module, tokens)
+        return tokens  # a feature map, which `pool` averages over its positions
     patches = tokens[:, prefix_tokens(module) :]
     if patches.shape[1] == 0:
         raise UnsupportedModel(f"{model}: its features are class tokens only, so no embedding point 'avg'")
@@ -101,8 +105,8 @@ def channels_first(module: nn.Module, maps: Tensor) -> Tensor:
 
 def pool(output: Tensor, module: nn.Module) -> tuple[Tensor, bool]:
     """One vector an image [n, d], and whether positions had to be averaged: tokens [n, t, d] or a map [n, c, h, w]."""
-    if output.ndim == 3:
-        return output.mean(dim=1), True
     if output.ndim == 4:
-        return channels_first(module, output).mean(dim=(2, 3)), True
+        output = channels_first(module, output).flatten(2).transpose(1, 2)
+    if output.ndim == 3:
+        return output.mean(dim=1), output.shape[1] > 1
     return output, False

@@ -1,4 +1,4 @@
-"""What timm's registry knows of a model, plus the entries that only weight wheels add: the one place that asks for it."""
+"""What timm's registry knows of a model, and the entries that only weight wheels add: the one place that asks."""
 
 from __future__ import annotations
 
@@ -51,31 +51,29 @@ def pretrained_cfg(model: str) -> Mapping[str, Any]:
     An architecture without a tag stands for its default tag. Absent values are left out, as ``PretrainedCfg.to_dict``
     does it. Raises UsageError for a model that neither timm nor a weight wheel knows.
     """
-    own = wheels.own_entry(model)
-    if own is not None:
-        cfg = timm.models.PretrainedCfg(**own.cfg, architecture=own.architecture, tag=split_tag(model)[1])
-        return dict(cfg.to_dict())
-    return _timm_cfg(model)
+    cfg = _cfg(model)
+    if cfg is None:
+        raise UsageError(unknown_model(model))
+    return cfg
 
 
 def default_tag(architecture: str) -> str:
-    """The tag that timm loads for an architecture named without one, as ``architecture.tag``; "" where it has no weights."""
-    try:
-        cfg = pretrained_cfg(architecture)
-    except UsageError:
-        return ""
+    """``architecture.tag`` of the weights that timm loads for an architecture; "" where it has none."""
+    cfg = _cfg(architecture) or {}
     name = f"{architecture}.{cfg['tag']}" if cfg.get("tag") else architecture
     return name if timm.is_model_pretrained(name) else ""
 
 
-def _timm_cfg(model: str) -> dict[str, Any]:
+def _cfg(model: str) -> dict[str, Any] | None:
+    own = wheels.own_entry(model)
+    if own is not None:
+        own_cfg: Any = timm.models.PretrainedCfg(**own.cfg, architecture=own.architecture, tag=split_tag(model)[1])
+        return dict(own_cfg.to_dict())
     try:
-        cfg = timm.models.get_pretrained_cfg(model)
+        cfg: Any = timm.models.get_pretrained_cfg(model)
     except RuntimeError:  # a known architecture with a tag that it does not have
-        cfg = None
-    if cfg is None:
-        raise UsageError(unknown_model(model))
-    return dict(cfg.to_dict())
+        return None
+    return None if cfg is None else dict(cfg.to_dict())
 
 
 def unknown_model(model: str) -> str:

@@ -17,7 +17,7 @@ __all__ = ["all_tags", "article_tags", "local_tags", "resolve_roster", "split_ta
 
 
 def all_tags() -> list[str]:
-    """Every pretrained tag of the installed timm in its natural order, then what installed weight wheels add to them."""
+    """Every pretrained tag of the installed timm in its natural order, then what installed weight wheels add."""
     return [*registry.pretrained_tags(), *wheels.own_entries()]
 
 
@@ -49,9 +49,9 @@ def article_tags() -> tuple[list[str], list[str]]:
 def resolve_roster(spec: str, *, families: Sequence[str] = ()) -> list[str]:
     """The tags that a roster option names, without duplicates, in order.
 
-    spec is "all", "local", "article", or the path of a text file with one tag or glob (fnmatch) a line, ``#`` starting a comment.
-    families, slugs, narrow it. Raises UsageError for a file that is missing, says nothing, or has a line that matches no tag,
-    and for an unknown family.
+    spec is "all", "local", "article", or the path of a text file with one tag or glob (fnmatch) a line, ``#`` starting
+    a comment. families, slugs, narrow it. Raises UsageError for a file that is missing, says nothing, or has a line
+    that matches no tag, and for an unknown family.
     """
     wanted = {families_.family_by_slug(slug) for slug in families}
     if spec == "all":
@@ -88,11 +88,15 @@ def _tags_of_file(path: Path) -> list[str]:
 
 
 def _matches(pattern: str, known: Sequence[str]) -> list[str]:
-    """The tags for one line: the tag itself, the default tag of an architecture, or what a glob matches."""
+    """The tags for one line: the tag itself, the default tag of an architecture, or what a glob matches.
+
+    A glob without a dot is matched against architectures too and then means all their tags, as in timm's own filters.
+    """
     if pattern in known:
         return [pattern]
     if any(sign in pattern for sign in "*?["):
-        return [tag for tag in known if fnmatch.fnmatchcase(tag, pattern)]
+        globs = (pattern,) if "." in pattern else (pattern, f"{pattern}.*")
+        return [tag for tag in known if any(fnmatch.fnmatchcase(tag, glob) for glob in globs)]
     default = registry.default_tag(pattern) if "." not in pattern else ""
     return [default] if default else []
 

@@ -28,8 +28,9 @@ def _row(model: str) -> tuple[float | None, float | None]:
 
 @functools.cache
 def _table() -> Mapping[str, tuple[float | None, float | None]]:
-    with resources.files("embedcore.zoo").joinpath("sizes.csv").open(newline="") as stream:
-        return {row["architecture"]: (_number(row["params_m"]), _number(row["gmacs"])) for row in csv.DictReader(stream)}
+    with resources.files("embedcore.zoo").joinpath("sizes.csv").open(encoding="utf-8") as stream:
+        rows = csv.DictReader(stream)
+        return {row["architecture"]: (_number(row["params_m"]), _number(row["gmacs"])) for row in rows}
 
 
 def _number(text: str) -> float | None:

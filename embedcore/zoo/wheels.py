@@ -45,7 +45,7 @@ def efficientnet_lite_to_timm(state: State, target: Mapping[str, tuple[int, ...]
     """Rename an EfficientNet-Lite checkpoint of the TensorFlow-port layout to timm's.
 
     target maps timm's keys, in timm's order, to shapes. ``_blocks.N`` is the N-th of timm's ``blocks.S.B``. A block
-    without an expanding convolution (the first stage) is depthwise-separable in timm, which numbers its two norms 1 and 2.
+    without an expanding convolution (the first stage) is depthwise-separable in timm, with two norms, 1 and 2.
     """
     blocks = list(dict.fromkeys(".".join(key.split(".")[:3]) for key in target if key.startswith("blocks.")))
     outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -75,8 +75,8 @@ def efficientnet_lite_to_timm(state: State, target: Mapping[str, tuple[int, ...]
 def in_order_to_timm(state: State, target: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Give the tensors timm's keys one after the other: for a model whose layers come in the same order as timm's.
 
-    target maps timm's keys, in timm's order, to shapes. Raises EmbedcoreError where count, a shape or the last part of a name
-    (``weight``, ``running_mean``, …) differs.
+    target maps timm's keys, in timm's order, to shapes. Raises EmbedcoreError where the number, a shape or the last
+    part of a name (``weight``, ``running_mean``, …) differs.
     """
     if len(state) != len(target):
         raise EmbedcoreError(f"checkpoint has {len(state)} tensors, timm's model {len(target)}")
@@ -88,8 +88,8 @@ def in_order_to_timm(state: State, target: Mapping[str, tuple[int, ...]]) -> dic
     return converted
 
 
-# torchvision evaluates these weights at 256 → 224 (crop 0.875), bilinear, with the ImageNet statistics. The package itself
-# squashes every image to 224 × 224, for person crops; the evaluation they were trained for is the fair one here.
+# torchvision evaluates these weights at 256 → 224 (crop 0.875), bilinear, with the ImageNet statistics. The package
+# itself squashes every image to 224 × 224, for person crops; the evaluation they were trained for is the fair one here.
 _DEEP_SORT_CFG: Mapping[str, Any] = {
     "input_size": (3, 224, 224),
     "interpolation": "bilinear",

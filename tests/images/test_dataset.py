@@ -85,12 +85,12 @@ def test_the_fingerprint_is_of_content_not_place(make_folder, tmp_path: Path) ->
 
     seen = {here.fingerprint}
     for change in (
-        lambda: (moved / "query" / "a").rename(moved / "query" / "A"),  # a class by another name
+        lambda: [(moved / side / "a").rename(moved / side / "A") for side in ("query", "reference")],  # another name
         lambda: (moved / "query" / "b" / "000.png").write_bytes(
             (moved / "query" / "b" / "000.png").read_bytes() + b"\0"
         ),
         lambda: (moved / "query" / "b" / "000.png").rename(moved / "reference" / "b" / "001.png"),  # another role
-        lambda: shutil.copy(moved / "reference" / "a" / "000.png", moved / "query" / "A" / "002.png"),  # one more
+        lambda: shutil.copy(moved / "reference" / "A" / "000.png", moved / "query" / "A" / "002.png"),  # one more
     ):
         change()
         seen.add(load_dataset(str(moved)).fingerprint)

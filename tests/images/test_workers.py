@@ -33,23 +33,23 @@ def workers_of_this_process() -> list[multiprocessing.process.BaseProcess]:
 
 
 def test_workers_make_the_same_store_as_one_process(make_folder, tmp_path: Path) -> None:
-    dataset = load_dataset(str(make_folder({"a": 70, "b": 70})))
+    dataset = load_dataset(str(make_folder({"a": 150, "b": 150})))
     seen: list[tuple[int, int]] = []
     stores = [
         open_pixel_store(dataset, GEOMETRY, tmp_path / "two", workers=2, progress=lambda *call: seen.append(call)),
         open_pixel_store(dataset, GEOMETRY, tmp_path / "one", workers=1),
     ]
     assert all(isinstance(store, StoredPixels) for store in stores)
-    np.testing.assert_array_equal(stores[0].read(0, 140), stores[1].read(0, 140))
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[-1] == (140, 140)
+    np.testing.assert_array_equal(stores[0].read(0, 300), stores[1].read(0, 300))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[-1] == (300, 300)
     assert workers_of_this_process() == []
 
 
 def test_bad_images_of_all_workers_are_named(make_folder, tmp_path: Path) -> None:
-    root = make_folder({"a": 60, "b": 60})
+    root = make_folder({"a": 150, "b": 150})
     for name in ("a/003.png", "b/055.png"):
         (root / name).write_bytes(b"no image")
-    with pytest.raises(UsageError, match=r"2 of 120 images cannot be read: 'a/003\.png' .*'b/055\.png'"):
+    with pytest.raises(UsageError, match=r"2 of 300 images cannot be read: 'a/003\.png' .*'b/055\.png'"):
         open_pixel_store(load_dataset(str(root)), GEOMETRY, tmp_path / "cache", workers=2)
 
 
@@ -90,7 +90,7 @@ def test_a_full_disk_arrives_as_the_error_that_it_is(make_folder) -> None:
 
 
 def test_a_script_without_a_main_guard_is_not_run_again_in_each_worker(make_folder, tmp_path: Path) -> None:
-    root = make_folder({"a": 70, "b": 70})
+    root = make_folder({"a": 150, "b": 150})
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(f"""
@@ -101,11 +101,11 @@ def test_a_script_without_a_main_guard_is_not_run_again_in_each_worker(make_fold
 
             print("started")
             dataset = load_dataset({str(root)!r})
-            geometry = Geometry(640, 640, "bicubic", 0.9, "center")
+            geometry = Geometry(32, 32, "bicubic", 0.9, "center")
             store = open_pixel_store(dataset, geometry, Path({str(tmp_path / "cache")!r}), workers=2)
             print(store.shape)
         """)
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=120)
-    assert done.stdout.splitlines() == ["started", "(140, 640, 640, 3)"], done.stderr
+    assert done.stdout.splitlines() == ["started", "(300, 32, 32, 3)"], done.stderr

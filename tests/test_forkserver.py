@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.measure.forkserver import TUNABLES, forkserver_context, tunables_with
+from embedcore.forkserver import TUNABLES, forkserver_context, tunables_with
 
 names = st.sampled_from(["glibc.malloc.mmap_threshold", "glibc.malloc.arena_max", "glibc.cpu.hwcaps"])
 
@@ -29,11 +29,11 @@ def test_without_the_users_it_is_ours():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
-def test_children_have_the_tunables_and_the_parent_has_not():
+def test_children_have_the_tunables_and_the_parent_has_not(tmp_path):
     # In an interpreter of its own: the forkserver of this one may have been started by another test.
     code = (
         "import os, sys\n"
-        "from embedcore.measure.forkserver import forkserver_context\n"
+        "from embedcore.forkserver import forkserver_context\n"
         "def send(sender):\n"
         "    sender.send((os.environ.get('GLIBC_TUNABLES'), 'torch' in sys.modules and 'timm' in sys.modules))\n"
         "if __name__ == '__main__':\n"
@@ -41,12 +41,15 @@ def test_children_have_the_tunables_and_the_parent_has_not():
         "    receiver, sender = context.Pipe(duplex=False)\n"
         "    child = context.Process(target=send, args=(sender,))\n"
         "    child.start()\n"
+        "    sender.close()\n"
         "    print(*receiver.recv(), os.environ.get('GLIBC_TUNABLES'))\n"
         "    child.join()\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    script = tmp_path / "script.py"
+    script.write_text(code)
     done = subprocess.run(
-        [sys.executable, "-"], input=code, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [TUNABLES, "True", "None"]

@@ -1,4 +1,7 @@
-"""The forkserver from which measuring children are forked: torch and timm imported once, memory set up for speed."""
+"""The forkserver of every child process of embedcore: torch and timm imported once, memory set up for speed.
+
+multiprocessing has one forkserver a process, so the workers that decode and the children that measure share it.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +46,9 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def forkserver_context() -> ForkServerContext:
-    """The forkserver context, with its server running; one that has died is started anew.
-
-    ``__main__`` is preloaded too: otherwise every child would import pytest's main module again.
-    """
+    """The forkserver context, with its server running; one that has died is started anew."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", *PRELOAD])
+    context.set_forkserver_preload(PRELOAD)
     with _environment("GLIBC_TUNABLES", tunables_with(os.environ.get("GLIBC_TUNABLES"))):
         forkserver.ensure_running()
     return context

@@ -1,0 +1,214 @@
+"""Retrieval metrics of labelled embeddings, per query, over queries (micro) and over classes (macro)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcore.errors import UsageError
+from embedcore.images.ceilings import reference_counts
+from embedcore.retrieval.resampling import class_means, intervals
+from embedcore.retrieval.search import Neighbours, nearest, nearest_others
+from embedcore.retrieval.votes import nearest_mean, weighted_vote
+
+LabelArray = npt.NDArray[np.int64]
+DoubleArray = npt.NDArray[np.float64]
+
+VOTERS = 20
+NEIGHBOUR_METRICS = ("acc", "acc5", "acc5_norm", "hit5", "map_at_r", "r_precision", "knn20")
+METRICS = (*NEIGHBOUR_METRICS, "centroid")
+"""Each also as ``<name>_macro``."""
+
+_HELD = 2**23  # neighbours held at once
+_FEW = 512  # neighbours that one search gives all queries at most
+_BLOCK = 2**20  # neighbours whose ranks are counted at once
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well labelled embeddings retrieve their own classes. All values are fractions, 0-1.
+
+    values: metric, and metric + ``_macro``, → value · ci95: the same names → (low, high), classes resampled ·
+    per_query: metric → float64 [n_scored], the queries that have a reference of their class, in order · classes: int64
+    [n_scored], their labels · scored: bool [n_queries], which they are · hits5: uint8 [n_queries], how many of the 5
+    nearest are of the query's class · rank1: bool [n_queries], whether the nearest is. Queries without any reference
+    of their class have hits5 0 and rank1 False.
+    """
+
+    values: dict[str, float]
+    ci95: dict[str, tuple[float, float]]
+    per_query: dict[str, DoubleArray]
+    classes: LabelArray
+    scored: npt.NDArray[np.bool_]
+    hits5: npt.NDArray[np.uint8]
+    rank1: npt.NDArray[np.bool_]
+
+    @property
+    def lone_queries(self) -> int:
+        """Queries whose class has no (other) reference; they are left out of all values."""
+        return int(np.count_nonzero(~self.scored))
+
+
+def score(
+    query_embeddings: npt.ArrayLike,
+    query_labels: npt.ArrayLike,
+    reference_embeddings: npt.ArrayLike | None = None,
+    reference_labels: npt.ArrayLike | None = None,
+    *,
+    device: str = "cpu",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Score embeddings: each query should find references of its class.
+
+    ``score(embeddings, labels)`` is leave-one-out: each row is a query and a reference for all others.
+
+    Args:
+        query_embeddings: float32 [n_queries, d], L2-normalised.
+        query_labels: integers [n_queries].
+        reference_embeddings: float32 [n_references, d], L2-normalised; given together with
+        reference_labels: integers [n_references].
+        device: where neighbours are searched, see ``nearest``.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        UsageError: what ``nearest`` raises; labels that do not fit; no query with a reference of its class.
+
+    >>> rows = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]], dtype=np.float32)
+    >>> scores = score(rows, [0, 0, 1, 1])
+    >>> scores.values["acc"], scores.values["acc5"]
+    (0.5, 0.2)
+    """
+    queries = np.ascontiguousarray(query_embeddings, dtype=np.float32)
+    labels = _labels(query_labels, len(queries), "query")
+    if (reference_embeddings is None) != (reference_labels is None):
+        raise UsageError("give reference embeddings and reference labels together, or neither for leave-one-out")
+    references = other = None
+    if reference_embeddings is not None and reference_labels is not None:
+        references = np.ascontiguousarray(reference_embeddings, dtype=np.float32)
+        other = _labels(reference_labels, len(references), "reference")
+    counts = reference_counts(labels, other)
+    scored = counts > 0
+    if not scored.any():
+        raise UsageError(
+            f"no query can be scored: none of the {len(labels)} queries has a reference of its class"
+            + (" besides itself (leave-one-out)" if other is None else "")
+        )
+    values, hits5 = _from_embeddings(queries, labels, references, other, counts, device)
+    per_query = {name: column[scored] for name, column in values.items()}
+    guess = nearest_mean(queries, labels, references, other)
+    per_query["centroid"] = (guess == labels)[scored].astype(np.float64)
+    classes = labels[scored]
+    means, _ = class_means(np.stack(list(per_query.values()), axis=1), classes)
+    summary = {name: float(column.mean()) for name, column in per_query.items()}
+    summary |= {f"{name}_macro": float(mean) for name, mean in zip(per_query, means.mean(axis=0), strict=True)}
+    ci95 = intervals(per_query, classes, resamples=resamples, seed=seed)
+    return Scores(summary, ci95, per_query, classes, scored, hits5, values["acc"] > 0)
+
+
+def score_neighbours(
+    neighbours: Neighbours, query_labels: npt.ArrayLike, reference_labels: npt.ArrayLike | None = None
+) -> dict[str, DoubleArray]:
+    """Metrics per query, float64 [n_queries], of neighbours that are already known; all but ``centroid``.
+
+    Args:
+        neighbours: [n_queries, k], k at least 20 and the most references of any query's class, or all there are.
+        query_labels: integers [n_queries].
+        reference_labels: integers [n_references]; None for leave-one-out.
+
+    Returns:
+        metric → values; NaN for queries whose class has no reference.
+
+    Raises:
+        UsageError: labels that do not fit, or too few neighbours.
+    """
+    labels = _labels(query_labels, len(neighbours.indices), "query")
+    other = None if reference_labels is None else np.asarray(reference_labels, dtype=np.int64)
+    counts = reference_counts(labels, other)
+    available = len(labels) - 1 if other is None else len(other)
+    needed = min(max(VOTERS, int(counts.max(initial=0))), available)
+    if neighbours.indices.shape[1] < needed:
+        raise UsageError(f"{neighbours.indices.shape[1]} neighbours a query are too few: these labels need {needed}")
+    values, _ = _per_query(neighbours, labels, labels if other is None else other, counts)
+    for column in values.values():
+        column[counts == 0] = np.nan
+    return values
+
+
+def _from_embeddings(
+    queries: npt.NDArray[np.float32],
+    labels: LabelArray,
+    references: npt.NDArray[np.float32] | None,
+    reference_labels: LabelArray | None,
+    counts: LabelArray,
+    device: str,
+) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8]]:
+    """What ``_per_query`` gives for all queries, never holding many neighbours at once.
+
+    One search serves all queries whose R is not large. Those of large classes, which need as many neighbours as their
+    class has references, are searched again, some at a time.
+    """
+    others = labels if reference_labels is None else reference_labels
+    enough = max(VOTERS, min(_FEW, _HELD // len(queries)))
+    k = max(VOTERS, int(counts[counts <= enough].max(initial=0)))
+    values, hits5 = _per_query(nearest(queries, references, k, device=device), labels, others, counts)
+    large = np.flatnonzero(counts > k)
+    large = large[np.argsort(counts[large], kind="stable")]
+    while len(large):
+        rows = large[: max(1, _HELD // int(counts[large[-1]]))]
+        large = large[len(rows) :]
+        most = int(counts[rows].max())
+        if references is None:
+            found = nearest_others(queries, rows, most, device=device)
+        else:
+            found = nearest(queries[rows], references, most, device=device)
+        again, hits5[rows] = _per_query(found, labels[rows], others, counts[rows])
+        for name, column in again.items():
+            values[name][rows] = column
+    return values, hits5
+
+
+def _per_query(
+    neighbours: Neighbours, labels: LabelArray, reference_labels: LabelArray, counts: LabelArray
+) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8]]:
+    """Metric → [n], and hits among the 5 nearest [n]; a query without a reference counts as one with R = 1."""
+    n, k = neighbours.indices.shape
+    values = {name: np.zeros(n) for name in NEIGHBOUR_METRICS}
+    hits5 = np.zeros(n, dtype=np.uint8)
+    if k == 0:
+        return values, hits5
+    ranks = np.arange(1, k + 1)
+    height = max(1, _BLOCK // k)
+    for top in range(0, n, height):
+        rows = slice(top, min(top + height, n))
+        found = reference_labels[neighbours.indices[rows]]
+        hits = found == labels[rows, None]
+        relevant = np.maximum(counts[rows], 1)
+        of_five = hits[:, :5].sum(axis=1)
+        hits5[rows] = of_five
+        values["acc"][rows] = hits[:, 0]
+        values["acc5"][rows] = of_five / 5
+        values["acc5_norm"][rows] = of_five / np.minimum(relevant, 5)
+        values["hit5"][rows] = of_five > 0
+        # "A Metric Learning Reality Check", section 3.2: only the first R ranks count, both sums are over R.
+        within = hits & (ranks <= relevant[:, None])
+        values["r_precision"][rows] = within.sum(axis=1) / relevant
+        precision = np.cumsum(within, axis=1, dtype=np.int32) / ranks
+        values["map_at_r"][rows] = np.where(within, precision, 0.0).sum(axis=1) / relevant
+        vote = weighted_vote(found[:, :VOTERS], neighbours.similarities[rows, :VOTERS])
+        values["knn20"][rows] = vote == labels[rows]
+    return values, hits5
+
+
+def _labels(labels: npt.ArrayLike, rows: int, side: str) -> LabelArray:
+    array = np.asarray(labels)
+    if array.shape != (rows,):
+        raise UsageError(
+            f"{side} labels have shape {array.shape}: one label for each of the {rows} embeddings is needed"
+        )
+    if array.dtype.kind not in "iu":
+        raise UsageError(f"{side} labels are {array.dtype}: class numbers (integers) are needed")
+    return array.astype(np.int64)

@@ -1,0 +1,187 @@
+"""Rows as the first pass multiplies them, in float32 or bfloat16, and how far such products can be from the truth.
+
+The first pass only has to name candidates. It may therefore be rough, as long as the roughness has a proven bound:
+a candidate list with that much margin holds every true neighbour, and the float64 pass decides the order.
+
+Embeddings of one model tend to lie in a narrow cone, all cosines between 0.5 and 1, say. With m a vector common to all
+rows and y = x - m,
+
+    x·x' = m·m + (y·y' + m·y + m·y')
+
+so the part in brackets ranks exactly as x·x' does, while its terms, and with them the error of a rough product, are as
+small as the cone is narrow. The bracket is one inner product of width d + 4: [y, c, e, 1, 1]·[y', 1, 1, c', e'], where
+c + e is m·y in two parts, since one bfloat16 would be too rough for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcore.retrieval.tiles import FloatArray, floor_to_bf16
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["bf16", "f32"]
+
+EXTRA_COLUMNS = 4
+_CHUNK = 1024
+# Twice the unit roundoff of float32, so that the bound also holds for units that truncate while they accumulate.
+_ACCUMULATE = 2.0**-23
+# Half the spacing of bfloat16 (8 significant bits), relative to the value.
+_BF16_HALF_STEP = 2.0**-8
+# Norms are computed in float32, whose own error is far below a thousandth.
+_INFLATE = 1.001
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far below an approximate k-th best a true neighbour's approximate similarity can lie.
+
+    absolute: the largest |approximate - true| before the result is rounded to the output type · relative: the largest
+    relative error of that rounding. The true k-th best is at least ``t - relative*|t| - absolute`` when the approximate
+    k-th best is ``t``; a true neighbour is then computed to at least ``absolute`` less than that, and rounding to
+    nearest keeps that order.
+    """
+
+    absolute: float
+    relative: float
+    precision: Precision
+
+    def cut(self, kth: FloatArray) -> FloatArray:
+        """The lowest approximate similarity that a candidate may have, rounded down to the first pass's type."""
+        wide = kth.astype(np.float64)
+        lowest = wide - self.relative * np.abs(wide) - 2.0 * self.absolute
+        down = np.nextafter(lowest.astype(np.float32), np.float32(-np.inf))
+        return floor_to_bf16(down) if self.precision == "bf16" else down
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Rows ready to be multiplied, with the sizes that bound the error of their products.
+
+    matrix: [n, d + 4] · precision: its type · norm: largest |x - m| · error: largest distance of a rounded row from
+    x - m · offset: largest |m·(x - m)| · offset_error: largest error of that in its two parts · row_norm: largest |x|.
+    """
+
+    matrix: torch.Tensor
+    precision: Precision
+    norm: float
+    error: float
+    offset: float
+    offset_error: float
+    row_norm: float
+
+    def as_right(self) -> Operand:
+        """The same rows arranged for the other side of the product."""
+        matrix = self.matrix.clone()
+        matrix[:, -4:-2], matrix[:, -2:] = self.matrix[:, -2:], self.matrix[:, -4:-2]
+        return replace(self, matrix=matrix)
+
+
+def prepare(
+    rows: FloatArray,
+    centre: FloatArray,
+    precision: Precision,
+    order: npt.NDArray[np.int64] | None = None,
+    pool: Executor | None = None,
+) -> Operand:
+    """Round ``rows`` [n, d], less ``centre`` [d], for the left side; in ``order``, if one is given."""
+    import torch
+
+    n, dim = rows.shape
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    matrix = torch.empty((n, dim + EXTRA_COLUMNS), dtype=dtype)
+    wide_centre = centre.astype(np.float64)
+
+    def fill(start: int) -> tuple[float, ...]:
+        part = slice(start, min(start + _CHUNK, n))
+        chunk = rows[part] if order is None else rows[order[part]]
+        along = torch.from_numpy(np.einsum("ij,j->i", chunk, wide_centre) - wide_centre @ wide_centre)
+        less = torch.from_numpy(chunk - centre)
+        block = matrix[part]
+        block[:, :dim] = less
+        block[:, dim] = along
+        block[:, dim + 1] = along - block[:, dim].double()
+        block[:, dim + 2 :] = 1
+        left_over = along - block[:, dim].double() - block[:, dim + 1].double()
+        return (
+            _largest_norm(less.numpy()),
+            _largest_norm((block[:, :dim].float() - less).numpy()) if precision == "bf16" else 0.0,
+            float(along.abs().max()),
+            float(left_over.abs().max()),
+            _largest_norm(chunk),
+        )
+
+    starts = range(0, n, _CHUNK)
+    sizes = [fill(start) for start in starts] if pool is None else list(pool.map(fill, starts))
+    norm, error, offset, offset_error, row_norm = (max(column) for column in zip(*sizes, strict=True))
+    # The subtraction itself rounded, to float32; the offsets were computed in float64.
+    error += norm * 2.0**-23
+    offset_error += 2.0 * accumulation(dim, 2.0**-53)
+    return Operand(matrix, precision, norm, error, offset * _INFLATE, offset_error, row_norm)
+
+
+def margin(left: Operand, right: Operand) -> Margin:
+    """The margin of products between two operands.
+
+    Cauchy-Schwarz bounds what rounding the rows does, |y·y' - ŷ·ŷ'| <= |y - ŷ| |y'| + |ŷ| |y' - ŷ'|; the standard
+    bound n·u / (1 - n·u), relative to the sum of the terms' sizes, for an inner product in any order of summation
+    (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1) bounds what accumulating in float32 does. The
+    float64 similarity that decides the order has the same bound with its own unit roundoff.
+    """
+    width = left.matrix.shape[1]
+    rounded_left, rounded_right = left.norm + left.error, right.norm + right.error
+    rounding = left.error * (right.norm + right.error) + rounded_left * right.error
+    offsets = left.offset_error + right.offset_error
+    # The small second parts of the offsets are covered by doubling the first.
+    terms = rounded_left * rounded_right + 2.0 * (left.offset + right.offset)
+    deciding = accumulation(width, 2.0**-53) * left.row_norm * right.row_norm
+    absolute = rounding + offsets + accumulation(width, _ACCUMULATE) * terms + deciding + 1e-30
+    relative = _BF16_HALF_STEP if left.precision == "bf16" else 0.0
+    return Margin(absolute, relative, left.precision)
+
+
+def float32_margin(dim: int, size: float) -> Margin:
+    """The margin of plain float32 products of rows of width ``dim``, the product of whose norms is at most ``size``."""
+    return Margin(accumulation(dim, _ACCUMULATE) * size + 1e-30, 0.0, "f32")
+
+
+def accumulation(dim: int, unit: float) -> float:
+    """Largest relative error of an inner product of ``dim`` terms whose operations each round by at most ``unit``."""
+    return dim * unit / (1.0 - dim * unit)
+
+
+@functools.cache
+def bf16_pays() -> bool:
+    """Whether this machine multiplies bfloat16 matrices well faster than float32 (a probe of some milliseconds).
+
+    It only chooses between two exact ways, so a wrong answer costs time, never a result. Without oneDNN a product of
+    bfloat16 might not accumulate in float32, so it is then not considered.
+    """
+    import torch
+
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        block = torch.full((1024, 512), 0.03, dtype=dtype)
+        torch.mm(block, block.T)
+        rounds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.mm(block, block.T)
+            rounds.append(time.perf_counter() - start)
+        seconds[dtype] = min(rounds)
+    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
+
+
+def _largest_norm(rows: FloatArray) -> float:
+    return float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max())) * _INFLATE

@@ -1,0 +1,101 @@
+"""Tiles of first-pass products, in float32 or in the bits of bfloat16: what is above a cut, and where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+FloatArray = npt.NDArray[np.float32]
+RawTile = npt.NDArray[Any]  # float32, or int16 holding the bits of bfloat16
+
+
+def multiply(queries: torch.Tensor, references: torch.Tensor, out: torch.Tensor) -> RawTile:
+    """``queries @ references.T`` into the front of the flat buffer ``out``; the tile as a NumPy view of that buffer."""
+    import torch
+
+    rows, columns = len(queries), len(references)
+    tile = out[: rows * columns].view(rows, columns)
+    torch.mm(queries, references.T, out=tile)
+    raw: RawTile = (tile.view(torch.int16) if tile.dtype == torch.bfloat16 else tile).numpy()
+    return raw
+
+
+def decode(raw: RawTile) -> FloatArray:
+    """The float32 values of a raw tile; float32 comes back as it is."""
+    if raw.dtype == np.float32:
+        return raw
+    wide = raw.view(np.uint16).astype(np.uint32)
+    wide <<= np.uint32(16)
+    return wide.view(np.float32)
+
+
+def encode(values: FloatArray) -> npt.NDArray[np.int16]:
+    """The bits of bfloat16 numbers given as float32."""
+    return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16).view(np.int16)
+
+
+def hide(raw: RawTile, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> None:
+    """Set entries of a raw tile to minus infinity."""
+    raw[rows, columns] = -np.inf if raw.dtype == np.float32 else encode(np.array([-np.inf], dtype=np.float32))[0]
+
+
+def above(raw: RawTile, row_cuts: FloatArray, column_cuts: FloatArray | None = None) -> npt.NDArray[np.int64]:
+    """Flat positions of entries that reach the cut of their row or, if given, of their column.
+
+    bfloat16 is compared by its bits as integers, several times faster than as numbers. While all cuts are positive
+    the bits will do as they are: positive numbers are in the order of their bits, and negative ones read as negative.
+    """
+    row_keys: RawTile = row_cuts
+    column_keys: RawTile | None = column_cuts
+    keys = raw
+    if raw.dtype == np.int16:
+        lowest = min(float(row_cuts.min()), np.inf if column_cuts is None else float(column_cuts.min()))
+        row_keys = _ordered(encode(row_cuts))
+        column_keys = None if column_cuts is None else _ordered(encode(column_cuts))
+        keys = raw if lowest > 0 else _ordered(raw)
+    hits = keys >= row_keys[:, None]
+    if column_keys is not None:
+        hits |= keys >= column_keys[None, :]
+    return np.flatnonzero(hits)
+
+
+def kth_best_bound(raw: RawTile, k: int) -> FloatArray:
+    """A lower bound of each row's ``k``-th best entry (minus infinity where the row has fewer than ``k``).
+
+    The k-th best of the maxima of groups is such a bound, and close to the k-th best when there are many more groups
+    than k; it costs a fraction of sorting the row.
+    """
+    rows, columns = raw.shape
+    if columns < k:
+        return np.full(rows, -np.inf, dtype=np.float32)
+    size = 1
+    while size < 32 and columns // (2 * size) >= 4 * k:
+        size *= 2
+    groups = columns // size
+    keys = _ordered(raw) if raw.dtype == np.int16 else raw
+    maxima = keys[:, : groups * size].reshape(rows, size, groups).max(axis=1)
+    if maxima.dtype == np.int16:
+        maxima = decode(_ordered(maxima))
+    return np.partition(maxima, groups - k, axis=1)[:, groups - k]
+
+
+def _ordered(bits: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Integers in the order of the bfloat16 numbers with these bits; applied twice it gives the bits back."""
+    keys = bits >> np.int16(15)
+    keys &= np.int16(0x7FFF)
+    keys ^= bits
+    return keys
+
+
+def floor_to_bf16(values: FloatArray) -> FloatArray:
+    """Round float32 numbers down (towards minus infinity) to bfloat16, kept as float32."""
+    bits = values.view(np.uint32)
+    away = np.where((bits >> np.uint32(31)) != 0, np.uint32(0xFFFF), np.uint32(0))
+    infinite = np.isinf(values)
+    down = ((bits + np.where(infinite, np.uint32(0), away)) & np.uint32(0xFFFF0000)).astype(np.uint32)
+    return down.view(np.float32)

