@@ -27,7 +27,6 @@ def test_without_the_users_it_is_ours():
     assert entries(tunables_with(None)) == entries(TUNABLES)
 
 
-
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_children_have_the_tunables_and_the_parent_has_not(tmp_path):
     # In an interpreter of its own: the forkserver of this one may have been started by another test.

@@ -10,7 +10,7 @@ import torch
 
 from embedcore.embed.device import choose_device, pin_tf32, place
 from embedcore.embed.embedder import auto_batch_size, embed_pixels, first_batch
-from embedcore.embed.precision import choose_precision
+from embedcore.embed.precision import CANARY_IMAGES, choose_precision
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
 
@@ -47,7 +47,8 @@ def embed_dataset(
         pixels = open_pixel_store(dataset, geometry, cache or Path(scratch))
         images = auto_batch_size(batch_size, where, len(pixels))
         with torch.inference_mode():
-            chosen = choose_precision(precision, backbone.embed, first_batch(backbone, pixels, images, where))
+            few = first_batch(backbone, pixels, min(images, CANARY_IMAGES), where)
+            chosen = choose_precision(precision, backbone.embed, few)
         return embed_pixels(
             backbone, pixels, device=where, precision=chosen, batch_size=images, progress=progress
         ).embeddings

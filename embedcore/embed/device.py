@@ -23,21 +23,18 @@ def choose_device(spec: str = "auto") -> torch.device:
         raise UsageError(f"device {spec!r} is not known: use auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UsageError(f"device {spec!r}: torch {torch.__version__} sees no CUDA device here; use --embed-device cpu")
+            raise UsageError(
+                f"device {spec!r}: torch {torch.__version__} sees no CUDA device here; use --embed-device cpu"
+            )
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise UsageError(f"device {spec!r}: this machine has {count} CUDA devices, counted from 0")
         return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"device {spec!r}: torch {torch.__version__} has no MPS device here; use --embed-device cpu")
+        raise UsageError(f"device {spec!r}: torch {torch.__version__} has no MPS device here; use cpu")
     if device.type not in ("cpu", "mps"):
         raise UsageError(f"device {spec!r} is not supported: use auto, cpu, cuda, cuda:N or mps")
     return device
-
-
-def device_label(device: torch.device) -> str:
-    """The name that a result carries: ``cpu``, ``mps`` or ``cuda:0``."""
-    return str(device)
 
 
 def pin_tf32() -> None:

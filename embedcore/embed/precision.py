@@ -12,6 +12,7 @@ from embedcore.errors import UsageError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 CANARY_COSINE = 0.999
+CANARY_IMAGES = 32
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -21,6 +21,7 @@ from embedcore.errors import EmbedcoreError
 from embedcore.forkserver import forkserver_context
 from embedcore.images.pixel_rows import PixelReader, WrittenBlock, write_block
 
+
 def usable_cpus() -> int:
     """CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):

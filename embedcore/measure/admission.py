@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedcore.errors import EmbedcoreError
-from embedcore.measure.outcome import TooLarge, reason_of, status_of
+from embedcore.measure.outcome import TooLargeError, reason_of, status_of
 from embedcore.results.result import Result
 from embedcore.zoo.sizes import known_params_m
 from embedcore.zoo.weights import locate_weights
@@ -26,6 +26,6 @@ def refusal(case: Case, hub: Hub) -> Result | None:
 
 
 def check_size(max_params_m: float | None, params_m: float | None) -> None:
-    """Raise TooLarge if a model of ``params_m`` million parameters is larger than asked for; None is unknown."""
+    """Raise TooLargeError if a model of ``params_m`` million parameters is larger than asked for; None is unknown."""
     if max_params_m is not None and params_m is not None and params_m > max_params_m:
-        raise TooLarge(f"{params_m:.1f} M parameters, more than --embed-max-params {max_params_m:g}")
+        raise TooLargeError(f"{params_m:.1f} M parameters, more than --embed-max-params {max_params_m:g}")

@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from embedcore.images.workers import hidden_main
 from embedcore.forkserver import forkserver_context
+from embedcore.images.workers import hidden_main
 from embedcore.measure.measure import Images, attempt
 from embedcore.results.result import Result
 
@@ -142,8 +142,8 @@ def _measure_in_child(sender: Connection, output: str, case: Case, images: Image
     os.dup2(descriptor, 2)
     os.close(descriptor)
     # Under pytest's capture the inherited text streams write elsewhere than to descriptors 1 and 2.
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115, PTH123
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     faulthandler.enable()
     result = attempt(case, images, lambda done, total: sender.send(("progress", (done, total))))
     sender.send(("result", result.to_json()))

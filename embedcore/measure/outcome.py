@@ -8,11 +8,11 @@ from embedcore.embed.memory import is_out_of_memory
 from embedcore.errors import EmbedcoreError, UnsupportedModel, UsageError, WeightsGated, WeightsUnavailable
 
 
-class NotFinite(EmbedcoreError):
+class NotFiniteError(EmbedcoreError):
     """Embeddings hold NaN or infinity, or one of them is zero (status ``nan``)."""
 
 
-class TooLarge(EmbedcoreError):
+class TooLargeError(EmbedcoreError):
     """The model has more parameters than were asked for (status ``too-large``)."""
 
 
@@ -20,8 +20,8 @@ _STATUS_OF: tuple[tuple[type[BaseException], str], ...] = (
     (WeightsUnavailable, "no-weights"),
     (WeightsGated, "gated"),
     (UnsupportedModel, "unsupported"),
-    (TooLarge, "too-large"),
-    (NotFinite, "nan"),
+    (TooLargeError, "too-large"),
+    (NotFiniteError, "nan"),
 )
 
 

@@ -32,6 +32,8 @@ def model_parameters(options: Options) -> list[ParameterSet]:
             marks=[
                 pytest.mark.benchmark(group=family.title, timer=replayed_seconds),
                 getattr(pytest.mark, FAMILY_MARK)(family.slug),
+                # pytest-benchmark warns where a failed case has nothing to time: the failure says it already.
+                pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"),
             ],
         )
         for model in resolve_roster(options.roster, families=options.family)

@@ -1,4 +1,4 @@
-"""The results of the session, gathered from the reports of its tests: in one process or from workers of pytest-xdist."""
+"""The results of the session, gathered from the reports of its tests, also those of pytest-xdist's workers."""
 
 from __future__ import annotations
 

@@ -51,8 +51,6 @@ def embed_replay(benchmark: Any) -> Callable[[Result], None]:
             benchmark.extra_info.update(result.extra_info())
             clock.replay(benchmark, result.durations, result.batch_size or 1)
             return
-        # The fixture warns about benchmarks that were not used; this one is not used on purpose.
-        benchmark.skipped = True
         if result.outcome == "skip":
             pytest.skip(explanation)
         pytest.fail(f"{explanation}\n{result.detail}".rstrip(), pytrace=False)

@@ -14,8 +14,8 @@ import pytest
 from embedcore.errors import EmbedcoreError
 from embedcore.plugin import fixtures
 from embedcore.plugin.cases import FAMILY_MARK, MODEL_ARGUMENT, model_parameters
-from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.collector import Collector, attach
+from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.stash import COLLECTOR, OPTIONS, RESULT, SESSION, USAGE_ERROR
 from embedcore.plugin.summary import show_leaderboards, write_report
 

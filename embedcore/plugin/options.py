@@ -77,13 +77,17 @@ OPTIONS = (
     ),
     _Option(
         "split",
-        "auto: query/ and reference/ (or gallery/) folders or a role column if present, else leave-one-out; loo: always "
-        "leave-one-out",
+        "auto: query/ and reference/ (or gallery/) folders or a role column if present, else leave-one-out; "
+        "loo: always leave-one-out",
         default="auto",
         choices=("auto", "loo"),
     ),
     _Option(
-        "max-classes", "seeded subset of the classes, 0 = all (default: 256 for emoji, else all)", None, _count, metavar="N"
+        "max-classes",
+        "seeded subset of classes, 0 = all (default: 256 for emoji, else all)",
+        None,
+        _count,
+        metavar="N",
     ),
     _Option("max-per-class", "seeded subset of the images of a class, 0 = all", None, _count, metavar="N"),
     _Option("seed", "seed of subsets, random weights and intervals", 0, int, metavar="N"),
@@ -101,7 +105,11 @@ OPTIONS = (
     ),
     _Option("family", "only this family, by slug; repeatable", (), metavar="SLUG", repeatable=True),
     _Option(
-        "max-params", "skip models with more than M million parameters as too-large", None, _positive_number, metavar="M"
+        "max-params",
+        "skip models of more than M million parameters (too-large)",
+        None,
+        _positive_number,
+        metavar="M",
     ),
     _Option(
         "weights",
@@ -133,7 +141,7 @@ OPTIONS = (
         choices=("process", "none"),
     ),
     _Option("timeout", "seconds a case may take", 3600.0, _positive_number, metavar="S"),
-    _Option("cache", "folder for pixel stores and journals (default: the user's cache folder)", None, Path, metavar="DIR"),
+    _Option("cache", "folder of pixel stores and journals (default: the user's cache)", None, Path, metavar="DIR"),
     _Option("report", "write leaderboard.md, .csv and .json into this folder", None, Path, metavar="DIR"),
 )
 

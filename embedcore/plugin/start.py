@@ -6,12 +6,14 @@ from embedcore.embed.device import choose_device
 from embedcore.images.dataset import load_dataset
 from embedcore.plugin.options import Options
 from embedcore.plugin.session import BenchmarkSession
+from embedcore.zoo.weights import check_policy
 
 
 def start_session(options: Options) -> BenchmarkSession:
     """Load the dataset and check what can be checked. Raises UsageError for what the user has to mend."""
     if options.device != "auto":
         choose_device(options.device)
+    check_policy(options.weights)
     dataset = load_dataset(
         options.dataset,
         split=options.split,

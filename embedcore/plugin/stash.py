@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from embedcore.plugin.collector import Collector
-    from embedcore.plugin.options import Options
-    from embedcore.plugin.session import BenchmarkSession
-    from embedcore.results.result import Result
+    pass
 
 OPTIONS = pytest.StashKey["Options"]()
 USAGE_ERROR = pytest.StashKey[str]()

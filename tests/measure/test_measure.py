@@ -10,7 +10,7 @@ from embedcore.embed.dataset import embed_dataset
 from embedcore.embed.memory import is_out_of_memory
 from embedcore.errors import UnsupportedModel, UsageError, WeightsGated, WeightsUnavailable
 from embedcore.measure.measure import Images, attempt
-from embedcore.measure.outcome import NotFinite, TooLarge, reason_of, status_of
+from embedcore.measure.outcome import NotFiniteError, TooLargeError, reason_of, status_of
 from embedcore.results.verdicts import unpack_sketch, unpack_verdicts
 from embedcore.zoo.backbone import load_backbone
 
@@ -102,8 +102,8 @@ def test_nan_embeddings_are_a_failure(case, images, monkeypatch):
         (WeightsUnavailable("none here"), "no-weights", "none here"),
         (WeightsGated("accept first"), "gated", "accept first"),
         (UnsupportedModel("no class token"), "unsupported", "no class token"),
-        (TooLarge("400 M"), "too-large", "400 M"),
-        (NotFinite("NaN"), "nan", "NaN"),
+        (TooLargeError("400 M"), "too-large", "400 M"),
+        (NotFiniteError("NaN"), "nan", "NaN"),
         (UsageError("no such device"), "error", "no such device"),
         (KeyError("x"), "error", "KeyError: 'x'"),
         (RuntimeError("two\nlines"), "error", "RuntimeError: two lines"),

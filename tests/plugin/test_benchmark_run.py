@@ -26,7 +26,16 @@ def test_three_models_are_measured_saved_and_ranked(run, project, saved):
         assert bench["params"] == {"embed_model": info["model"]}
         assert info["status"] == "ok"
         assert info["weights"] == {"source": "random", "id": "seed:0"}
-        assert set(info["scores"]) >= {"acc", "acc5", "acc5_norm", "hit5", "map_at_r", "r_precision", "knn20", "centroid"}
+        assert set(info["scores"]) >= {
+            "acc",
+            "acc5",
+            "acc5_norm",
+            "hit5",
+            "map_at_r",
+            "r_precision",
+            "knn20",
+            "centroid",
+        }
         assert set(info["ci95"]) == set(info["scores"])
         # pytest-benchmark's statistics are those of the measured rounds, in seconds an image.
         assert bench["stats"]["rounds"] == 2
@@ -61,7 +70,11 @@ def test_pytest_benchmark_compares_the_saved_json(run, project):
     for _ in range(2):
         run("--benchmark-save=mini", "-k", "test_vit", "--embed-isolation=none")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest_benchmark", "compare"], cwd=project.path, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "pytest_benchmark", "compare"],
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.count("test_model[test_vit.r160_in1k]") == 2
 

@@ -10,7 +10,7 @@ Embeddings = Callable[..., np.ndarray]
 
 @pytest.fixture
 def embeddings() -> Embeddings:
-    """Make float32 [n, d] with L2-normalised rows, ``spread`` around ``centres`` common points, in a narrow ``cone``."""
+    """Make float32 [n, d], rows L2-normalised: ``spread`` around ``centres`` common points, in a narrow ``cone``."""
 
     def make(n: int, d: int, *, seed: int = 0, centres: int = 0, spread: float = 1.0, cone: float = 0.0) -> np.ndarray:
         rng = np.random.default_rng(seed)
