@@ -23,4 +23,4 @@ class WeightsGated(EmbedcoreError):
 
 
 class UnsupportedModel(EmbedcoreError):
-    """The model cannot give what was asked, such as an embedding point that it does not have (status ``unsupported``)."""
+    """The model cannot give what was asked, such as a point that it does not have (status ``unsupported``)."""

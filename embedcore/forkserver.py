@@ -13,7 +13,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
 # glibc gives blocks above a threshold straight back to the kernel, so that every activation of every layer is paid for
-# again in page faults. Keeping up to 4 GiB makes a convolutional network 2 to 4 times faster on the CPU (README, Speed).
+# again in page faults. Keeping up to 4 GiB makes a convolutional network 2 to 4 times faster (README, Speed).
 # Both thresholds are needed, and they must be in the environment before the process starts.
 _KEEP_BYTES = 4 * 2**30
 TUNABLES = f"glibc.malloc.mmap_threshold={_KEEP_BYTES}:glibc.malloc.trim_threshold={_KEEP_BYTES}"

@@ -18,4 +18,5 @@ def sketch_of(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     n, dim = embeddings.shape
     chosen = np.linspace(0, n - 1, SKETCH_IMAGES).round().astype(np.int64)
     projection = np.random.Generator(np.random.PCG64(0)).standard_normal((dim, SKETCH_DIM)) / np.sqrt(SKETCH_DIM)
-    return (embeddings[chosen].astype(np.float64) @ projection).astype(np.float32)
+    projected: NDArray[np.float32] = (embeddings[chosen].astype(np.float64) @ projection).astype(np.float32)
+    return projected

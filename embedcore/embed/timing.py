@@ -45,4 +45,4 @@ def _device_seconds(embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.
     embed(batch)
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / 1e3
+    return float(begin.elapsed_time(end)) / 1e3

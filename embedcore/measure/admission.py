@@ -12,7 +12,7 @@ from embedcore.zoo.weights import locate_weights
 
 if TYPE_CHECKING:
     from embedcore.measure.case import Case
-    from embedcore.zoo.weights import Hub
+    from embedcore.zoo.hub import Hub
 
 
 def refusal(case: Case, hub: Hub) -> Result | None:

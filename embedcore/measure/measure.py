@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
     from embedcore.measure.case import Case
-    from embedcore.zoo.weights import Hub
+    from embedcore.zoo.hub import Hub
 
 Progress = Callable[[int, int], None]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedcore.measure.executors import Executor
     from embedcore.plugin.options import Options
     from embedcore.results.journal import Journal
-    from embedcore.zoo.weights import Hub
+    from embedcore.zoo.hub import Hub
 
 ProgressFor = Callable[[str], Callable[[int, int], None]]
 
@@ -31,7 +31,7 @@ class BenchmarkSession:
 
     @cached_property
     def hub(self) -> Hub:
-        from embedcore.zoo.weights import Hub
+        from embedcore.zoo.hub import Hub
 
         return Hub()
 

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    pass
+    from embedcore.plugin.collector import Collector
+    from embedcore.plugin.options import Options
+    from embedcore.plugin.session import BenchmarkSession
+    from embedcore.results.result import Result
 
-OPTIONS = pytest.StashKey["Options"]()
-USAGE_ERROR = pytest.StashKey[str]()
-SESSION = pytest.StashKey["BenchmarkSession"]()
-RESULT = pytest.StashKey["Result"]()
-COLLECTOR = pytest.StashKey["Collector"]()
+# On the configuration of the session:
+OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
+COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
+SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()
+USAGE_ERROR: pytest.StashKey[str] = pytest.StashKey()
+# On the test of a case:
+RESULT: pytest.StashKey[Result] = pytest.StashKey()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from pathlib import Path
 
@@ -83,12 +82,16 @@ def test_megabytes_of_output_neither_block_nor_reach_the_terminal(case, images, 
     assert "xxx" not in "".join(capfd.readouterr())
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_no_process_and_no_descriptor_is_left(case, images, executor):
     executor.run(case, images)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for _ in range(3):
         executor.run(dataclasses.replace(case, rounds=1), images)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_unknown_signal_and_code_in_words():

@@ -25,7 +25,7 @@ MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160
 
 @pytest.fixture
 def project(pytester, monkeypatch):
-    """A folder with test_models.py as users have it, ``images/`` of three classes and ``roster.txt`` of three models."""
+    """A folder with test_models.py as users have it, images/ of three classes and roster.txt of three models."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(pytester.path / "hub"))
     monkeypatch.setenv("COLUMNS", "100")

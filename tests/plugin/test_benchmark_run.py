@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,17 +149,11 @@ def test_results_of_xdist_workers_reach_the_controller():
     from embedcore.plugin.collector import Collector, attach
     from embedcore.results.result import Result
 
-    class Session:
-        settings = {"protocol": "native"}
-
-        class dataset:  # noqa: N801
-            @staticmethod
-            def summary():
-                return {"classes": 3}
-
+    dataset = SimpleNamespace(summary=lambda: {"classes": 3})
+    session = SimpleNamespace(settings={"protocol": "native"}, dataset=dataset)
     report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
     result = Result.unmeasured("a.b", family="resnet", status="oom", reason="memory")
-    attach(report, result, Session)
+    attach(report, result, session)
     received = TestReport._from_json(json.loads(json.dumps(report._to_json())))
     collector = Collector()
     collector.pytest_runtest_logreport(received)
