@@ -1,6 +1,6 @@
 """One sweep of several models over a folder of photos, in a process of its own: embedcore's way or timm's own.
 
-``python sweep.py ours|loader FOLDER CACHE BATCH_SIZE CHANNELS_LAST TAG...`` prints the seconds, without imports, as JSON.
+``python sweep.py ours|loader FOLDER CACHE BATCH_SIZE CHANNELS_LAST TAG...`` prints the seconds as JSON, imports aside.
 Both build each model with random weights, decode every photo and give every image's embedding.
 """
 

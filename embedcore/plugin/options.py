@@ -200,7 +200,10 @@ def add_options(parser: pytest.Parser) -> None:
             help=f"{option.help}{_default_note(option)}",
             **extra,
         )
-        parser.addini(option.dest, option.help, type="linelist" if option.repeatable else "string", default=None)
+        if option.repeatable:
+            parser.addini(option.dest, option.help, type="linelist", default=None)
+        else:
+            parser.addini(option.dest, option.help, default=None)
 
 
 def _default_note(option: _Option) -> str:

@@ -113,6 +113,27 @@ def test_near_ties_below_float32_are_ordered_in_float64(forced):
     assert (np.diff(found.similarities[0]) <= 0).all()
 
 
+def test_rounding_that_all_goes_one_way_misleads_nobody(forced):
+    # bfloat16 steps by 1/128 above a power of two and by 1/256 below. The 20 best rows lie where the query is rounded
+    # down, and are rounded down themselves; the 100 others the other way round, which puts all of them first by more
+    # than a step. Mirrored rows keep the mean at zero.
+    rng = np.random.default_rng(0)
+
+    def rows(n: int, high: float, low: float, left: int) -> np.ndarray:
+        made = np.zeros((n, 180))
+        is_high = np.argsort(rng.random((n, 60)), axis=1) < 30
+        made[:, left : left + 60] = np.where(is_high, high / 8, low / 8)
+        made[:, 120] = 0.25  # where the query has nothing: similarities below 1/2 are rounded in finer steps
+        return made
+
+    best, others = rows(20, 1.0038, 0.9976, left=0), rows(100, 1.0040, 0.9960, left=60)
+    references = np.concatenate([others, best, -others, -best]).astype(np.float32)
+    query = np.repeat([1.0038 / 16, 1.0040 / 16, 0.0], 60)
+    query[121:] = np.sqrt((1 - query @ query) / 59)
+    found = nearest(query[None], references, 20, tile=64)
+    assert sorted(found.indices[0].tolist()) == list(range(100, 120))
+
+
 def test_rows_that_no_first_pass_can_hold_are_still_exact(forced, embeddings):
     # Thousands of references a hair from each other: every one is a candidate of the rough products.
     rows = embeddings(2500, 16, spread=1e-5, centres=1)
