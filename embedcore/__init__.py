@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embedcore.embed.dataset import embed_dataset
-    from embedcore.errors import EmbedcoreError, UnsupportedModel, UsageError, WeightsGated, WeightsUnavailable
+    from embedcore.errors import (
+        EmbedcoreError,
+        UnsupportedModel,
+        UsageError,
+        WeightsDamaged,
+        WeightsGated,
+        WeightsUnavailable,
+    )
     from embedcore.images.dataset import Dataset, load_dataset
     from embedcore.retrieval.metrics import Scores, score
     from embedcore.retrieval.search import Neighbours, nearest
@@ -26,6 +33,7 @@ _HOMES = {
     "Scores": "embedcore.retrieval.metrics",
     "UnsupportedModel": "embedcore.errors",
     "UsageError": "embedcore.errors",
+    "WeightsDamaged": "embedcore.errors",
     "WeightsGated": "embedcore.errors",
     "WeightsUnavailable": "embedcore.errors",
     "embed_dataset": "embedcore.embed.dataset",
@@ -43,6 +51,7 @@ __all__ = [
     "Scores",
     "UnsupportedModel",
     "UsageError",
+    "WeightsDamaged",
     "WeightsGated",
     "WeightsUnavailable",
     "embed_dataset",

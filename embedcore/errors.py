@@ -22,5 +22,9 @@ class WeightsGated(EmbedcoreError):
     """The weights exist but their licence has not been accepted with this account (status ``gated``)."""
 
 
+class WeightsDamaged(EmbedcoreError):
+    """A weight file is there but is wrong: damaged, of another model, or not plain tensors (status ``error``)."""
+
+
 class UnsupportedModel(EmbedcoreError):
     """The model cannot give what was asked, such as a point that it does not have (status ``unsupported``)."""

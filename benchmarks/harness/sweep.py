@@ -15,6 +15,7 @@ import torch
 
 
 def sweep_ours(folder: str, cache: str, tags: list[str]) -> None:
+    from embedcore.embed.device import place
     from embedcore.embed.embedder import embed_pixels
     from embedcore.images.dataset import load_dataset
     from embedcore.images.geometry import geometry_of
@@ -26,7 +27,8 @@ def sweep_ours(folder: str, cache: str, tags: list[str]) -> None:
     for tag in tags:
         backbone = load_backbone(tag, weights="random")
         store = open_pixel_store(dataset, geometry_of(backbone.data_config, "native"), Path(cache))
-        embed_pixels(backbone.to(device), store, device=device)
+        place(backbone.module, device)
+        embed_pixels(backbone, store, device=device)
 
 
 def sweep_loader(folder: str, batch_size: int, channels_last: bool, tags: list[str]) -> None:

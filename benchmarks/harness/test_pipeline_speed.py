@@ -20,12 +20,14 @@ pytestmark = pytest.mark.embed_harness
 SCRIPT = """
 import json, sys, time
 import numpy as np, torch
+from embedcore.embed.device import place
 from embedcore.embed.embedder import embed_pixels, first_batch
 from embedcore.zoo.backbone import load_backbone
 
 tag, batch_size, batches, pairs = sys.argv[1], 16, 8, 6
 device = torch.device("cpu")
-backbone = load_backbone(tag, weights="random").to(device)
+backbone = load_backbone(tag, weights="random")
+place(backbone.module, device)
 
 class Stored:
     def __init__(self):
@@ -52,7 +54,9 @@ print(json.dumps([(raw(), pipeline()) for _ in range(pairs)]))
 
 
 @pytest.mark.parametrize(
-    "tag", ["tf_efficientnet_lite0.in1k", "mobilenetv3_large_100.ra_in1k", "resnet50.tv_in1k"], ids=["a", "b", "c"]
+    "tag",
+    ["tf_efficientnet_lite0.in1k", "mobilenetv3_large_100.ra_in1k", "resnet50.tv_in1k"],
+    ids=["lite0", "mobile", "50"],
 )
 def test_pipeline_over_raw_forward(benchmark, tag):
     environment = dict(os.environ, GLIBC_TUNABLES=tunables_with(os.environ.get("GLIBC_TUNABLES")))

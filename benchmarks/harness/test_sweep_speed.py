@@ -22,7 +22,7 @@ from embedcore.forkserver import tunables_with
 
 pytestmark = pytest.mark.embed_harness
 
-PHOTOS, CLASSES = 240, 8
+PHOTOS, CLASSES = 160, 8
 TAGS = (
     "tf_efficientnet_lite0.in1k",
     "mobilenetv3_large_100.ra_in1k",
@@ -30,7 +30,7 @@ TAGS = (
     "resnet50.tv_in1k",
     "regnety_008.pycls_in1k",
 )
-PAIRS = 3
+PAIRS = 2
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
-from embedcore.embed.memory import is_out_of_memory, release_memory
+from embedcore.embed.halving import halving
 from embedcore.embed.normalise import Normaliser, as_tensor
 from embedcore.embed.precision import autocast
 from embedcore.embed.transfer import pinned_batches
@@ -95,28 +95,36 @@ def embed_pixels(
     When memory runs out, the batch is halved and the same images are tried again, down to one image; with one image
     the error is raised.
     """
-    normalise = Normaliser(backbone.data_config.mean, backbone.data_config.std, device)
-    total, done, wanted = len(pixels), 0, batch_size
-    out: NDArray[np.float32] | None = None
+    way = _Pass(backbone, pixels, device, precision, progress)
     begin = time.perf_counter()
-    with torch.inference_mode():
-        while done < total:
-            try:
-                for batch in _batches(pixels, done, batch_size, device):
-                    with autocast(precision, device):
-                        features = backbone.embed(normalise(batch))
-                    embeddings = F.normalize(features.float(), dim=1).cpu().numpy()
-                    if out is None:
-                        out = np.empty((total, embeddings.shape[1]), dtype=np.float32)
-                    out[done : done + len(embeddings)] = embeddings
-                    done += len(embeddings)
-                    if progress is not None:
-                        progress(done, total)
-            except (RuntimeError, MemoryError) as error:
-                if batch_size == 1 or not is_out_of_memory(error):
-                    raise
-                batch_size //= 2
-                release_memory(device)
-    if out is None:
+    _, fitted = halving(batch_size, device, way.go_on)
+    if way.out is None:
         raise ValueError("there are no images to embed")
-    return Embedded(out, time.perf_counter() - begin, batch_size, batch_decayed=batch_size < wanted)
+    return Embedded(way.out, time.perf_counter() - begin, fitted, batch_decayed=fitted < batch_size)
+
+
+class _Pass:
+    """One pass over all images, which can be taken up where it broke off."""
+
+    def __init__(
+        self, backbone: Backbone, pixels: Pixels, device: torch.device, precision: str, progress: Progress | None
+    ) -> None:
+        self.out: NDArray[np.float32] | None = None
+        self._backbone, self._pixels, self._device = backbone, pixels, device
+        self._precision, self._progress = precision, progress
+        self._normalise = Normaliser(backbone.data_config.mean, backbone.data_config.std, device)
+        self._done = 0
+
+    @torch.inference_mode()
+    def go_on(self, batch_size: int) -> None:
+        total = len(self._pixels)
+        for batch in _batches(self._pixels, self._done, batch_size, self._device) if self._done < total else ():
+            with autocast(self._precision, self._device):
+                features = self._backbone.embed(self._normalise(batch))
+            embeddings = F.normalize(features.float(), dim=1).cpu().numpy()
+            if self.out is None:
+                self.out = np.empty((total, embeddings.shape[1]), dtype=np.float32)
+            self.out[self._done : self._done + len(embeddings)] = embeddings
+            self._done += len(embeddings)
+            if self._progress is not None:
+                self._progress(self._done, total)

@@ -26,17 +26,14 @@ class Normaliser:
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """``pixels`` uint8 [b, h, w, 3] on this normaliser's device."""
         out = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
-        if pixels.device.type == "cpu":
-            # Image by image, so that all passes over one image after the first find it in the cache.
-            for source, target in zip(pixels, out, strict=True):
-                self._into(source, target)
-        else:
-            self._into(pixels, out)
+        # Row by row with mean and std repeated along the row: broadcasting over 3 channels takes 8 times as long.
+        width = pixels.shape[2]
+        mean, std = self.mean.repeat(width), self.std.repeat(width)
+        rows, target = pixels.flatten(2), out.flatten(2)
+        # On the CPU image by image, so that all passes over one image after the first find it in the cache.
+        for i in range(len(rows)) if pixels.device.type == "cpu" else [slice(None)]:
+            target[i].copy_(rows[i]).div_(255).sub_(mean).div_(std)
         return out.permute(0, 3, 1, 2)
-
-    def _into(self, source: torch.Tensor, target: torch.Tensor) -> None:
-        target.copy_(source)
-        target.div_(255).sub_(self.mean).div_(self.std)
 
 
 def as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:

@@ -76,12 +76,19 @@ def _image_paths(root: Path) -> Iterator[str]:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         stack.append((f"{prefix}{entry.name}/", (*parents, here)))
                     elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122 (a name, many times)
                         yield prefix + entry.name
         except OSError as error:
             raise UsageError(f"cannot list folder {folder.absolute()}: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: the audit names it if it is called like an image
+        return False
 
 
 def _order(path: str) -> tuple[bytes, ...]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.images.decode import BadImageError
-from embedcore.images.geometry import Geometry
 from embedcore.images.sources import ImageSource
+
+if TYPE_CHECKING:
+    from embedcore.images.geometry import Geometry
 
 BLOCK = 32  # images: the unit of work and of the checksums
 

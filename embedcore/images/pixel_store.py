@@ -1,7 +1,8 @@
 """Pixel store: all images of a dataset decoded once for one geometry, on disk, memory-mapped.
 
 A store is a ``.npy`` file, uint8 [n, h, w, 3], with a ``.json`` beside it that says what it holds and carries a
-checksum of each block. The file gets its name only when it is whole; the checksums are compared when it is opened.
+checksum of each block (store_file.py). The file gets its name only when it is whole; the checksums are compared when it
+is opened.
 """
 
 from __future__ import annotations
@@ -9,17 +10,15 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
-import json
 import logging
 import os
+import secrets
 import shutil
 import warnings
-import zlib
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from multiprocessing import process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,17 +29,30 @@ from numpy.typing import NDArray
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.images.geometry import Geometry
+from embedcore.images.ledger import lock_file
 from embedcore.images.pixel_rows import BLOCK, PixelReader, WrittenBlock, blocks_of, write_block
 from embedcore.images.pixel_stream import PixelStream
 from embedcore.images.sources import describe_bad_images
+from embedcore.images.store_file import (
+    FORMAT,
+    PARTIAL,
+    Description,
+    checksums_of,
+    hold,
+    is_sound,
+    partials_of,
+    pixels_of,
+    remember_as_sound,
+    sidecar_content,
+    sidecar_of,
+    store_path,
+    touch,
+)
 from embedcore.images.workers import usable_cpus, worker_context, write_blocks
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
 
-FOLDER = "pixels"  # within the cache folder
-
-_FORMAT = 1
 _SMALL = 256  # fewer images are made in the process itself, sooner than a forkserver has imported what workers need
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _log = logging.getLogger(__name__)
@@ -117,19 +129,6 @@ class StreamedPixels(PixelStore):
         return self._stream.read(start, min(stop, len(self)))
 
 
-@dataclass(frozen=True)
-class _Description:
-    """What a store holds: the sidecar's content, less the checksums."""
-
-    format: int
-    fingerprint: str
-    geometry: str
-    shape: tuple[int, ...]
-    made_by: str
-    """Digest of the transform's behaviour and of the decoder's version."""
-    block: int
-
-
 def open_pixel_store(
     dataset: Dataset,
     geometry: Geometry,
@@ -147,20 +146,24 @@ def open_pixel_store(
     ``workers``: processes that decode, all usable CPUs by default. ``progress(done, total)`` is called as images are
     made.
 
-    Raises UsageError where images cannot be read (all of them are counted, the first few named) or ``cache_dir`` cannot
-    be written to, EmbedcoreError where a worker died (with the range of images that it had in hand).
+    As long as the store given is referenced, ``embedcore cache prune`` leaves its files alone.
+
+    Raises UsageError where images cannot be read (all of them are named) or ``cache_dir`` cannot be written to,
+    EmbedcoreError where a worker died (with the range of images that it had in hand).
     """
     reader = PixelReader(dataset.images, dataset.digests, geometry)
     made_by = hashlib.sha256(f"{geometry.behaviour()}\n{dataset.images.decoder}".encode()).hexdigest()
     shape = (len(reader), *reader.shape)
-    wanted = _Description(_FORMAT, dataset.fingerprint, geometry.key, shape, made_by, BLOCK)
+    wanted = Description(FORMAT, dataset.fingerprint, geometry.key, shape, made_by, BLOCK)
     workers = workers or usable_cpus()
-    path = cache_dir / FOLDER / f"{dataset.fingerprint[:16]}-{geometry.key}-{made_by[:8]}.npy"
+    path = store_path(cache_dir, wanted)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(path):
-            if not _is_sound(path, wanted):
-                _make(path, wanted, reader, workers, progress)
+            if not is_sound(path, wanted):
+                _make(path, wanted, reader, dataset.name, workers, progress)
+            touch(path)
+            held = hold(path)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise UsageError(
@@ -174,12 +177,15 @@ def open_pixel_store(
             stacklevel=2,
         )
         return StreamedPixels(reader, workers)
-    return StoredPixels(path, shape)
+    store = StoredPixels(path, shape)
+    if held is not None:
+        weakref.finalize(store, os.close, held)
+    return store
 
 
 @contextmanager
 def _only_one(path: Path) -> Iterator[None]:
-    lock = filelock.FileLock(f"{path}.lock")
+    lock = filelock.FileLock(lock_file(path))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -193,15 +199,17 @@ def _only_one(path: Path) -> Iterator[None]:
 
 def _make(
     path: Path,
-    wanted: _Description,
+    wanted: Description,
     reader: PixelReader,
+    dataset: str,
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write the store under a temporary name, compare it with its checksums, give it its name. The lock is held."""
-    partial = path.with_name(path.name + ".partial")  # one name, so that what a killed process left is overwritten
-    partial.unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    for left in [*partials_of(path), path]:
+        left.unlink(missing_ok=True)
+    # A name of its own, since a worker of a killed process may still be about to write to the one that it knows.
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     size = int(np.prod(wanted.shape))
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -214,13 +222,13 @@ def _make(
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
         checksums = [block.checksum for block in written]
-        if _checksums(np.load(partial, mmap_mode="r", allow_pickle=False)) != checksums:
+        if checksums_of(pixels_of(partial, wanted)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
+        sidecar = sidecar_content(partial, wanted, checksums, dataset)
         partial.replace(path)
-        sidecar = json.dumps({**asdict(wanted), "checksums": checksums})
-        partial.write_text(sidecar, encoding="utf-8")
-        partial.replace(_sidecar(path))
-        _sound_files.add(_identity(path))
+        partial.write_bytes(sidecar)
+        partial.replace(sidecar_of(path))
+        remember_as_sound(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -249,43 +257,3 @@ def _write_all(
     finally:
         outcomes.close()  # type: ignore[attr-defined]
     return sorted(written, key=lambda block: block.start)
-
-
-def _is_sound(path: Path, wanted: _Description) -> bool:
-    """Whether the store is there, is the one wanted, and matches its checksums (compared once in a process)."""
-    try:
-        sidecar = json.loads(_sidecar(path).read_text(encoding="utf-8"))
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, EOFError) as error:
-        _log.warning("pixel store %s is damaged (%s): made anew", path, error)
-        return False
-    checksums = sidecar.pop("checksums", None) if isinstance(sidecar, dict) else None
-    if sidecar != json.loads(json.dumps(asdict(wanted))) or pixels.shape != wanted.shape or pixels.dtype != np.uint8:
-        return False
-    if _identity(path) in _sound_files:
-        return True
-    if _checksums(pixels) != checksums:
-        _log.warning("pixel store %s is damaged (a checksum differs): made anew", path)
-        return False
-    _sound_files.add(_identity(path))
-    return True
-
-
-_sound_files: set[tuple[str, int, int, int]] = set()
-
-
-def _identity(path: Path) -> tuple[str, int, int, int]:
-    status = path.stat()
-    return str(path), status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _checksums(pixels: NDArray[np.uint8]) -> list[int]:
-    """CRC-32 of each block; zlib releases the interpreter lock, so that threads do."""
-    with ThreadPoolExecutor(max_workers=min(8, usable_cpus())) as pool:
-        return list(pool.map(lambda block: zlib.crc32(pixels[block[0] : block[1]].data), blocks_of(len(pixels))))
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_suffix(".json")

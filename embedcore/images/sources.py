@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
+import stat
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,13 +13,14 @@ from typing import Literal, Protocol
 import PIL
 from PIL import Image, features
 
-from embedcore.errors import UsageError
-from embedcore.images.decode import load_rgb
+from embedcore.images.decode import Preview, load_preview, load_rgb
 
 Role = Literal["query", "reference"]
 ROLES: tuple[Role, Role] = ("query", "reference")
 
-_NAMED_AT_MOST = 5  # bad images spelled out in one error line
+NAMED_AT_MOST = 50  # bad images spelled out in one error
+
+_PIECE = 2**20  # bytes
 
 
 class ImageSource(Protocol):
@@ -28,6 +29,11 @@ class ImageSource(Protocol):
     @property
     def decoder(self) -> str:
         """What turns the content into pixels, with its version: equal content and decoder give equal pixels."""
+        ...
+
+    @property
+    def trusted(self) -> bool:
+        """Whether whoever has put the images there has seen to it that they can be read."""
         ...
 
     def __len__(self) -> int: ...
@@ -39,8 +45,16 @@ class ImageSource(Protocol):
         """
         ...
 
+    def file(self, index: int) -> Path | None:
+        """The file whose bytes are the image's content; None where it is not one file of its own."""
+        ...
+
     def load(self, index: int) -> Image.Image:
         """The image, mode RGB. Raises BadImageError."""
+        ...
+
+    def preview(self, index: int) -> Preview:
+        """The image, decoded whole but perhaps smaller than it is, with the facts of its file. Raises BadImageError."""
         ...
 
     def digest(self, index: int) -> str:
@@ -75,20 +89,27 @@ class FileSource:
     def decoder(self) -> str:
         return pillow_decoder()
 
+    @property
+    def trusted(self) -> bool:
+        return False
+
     def __len__(self) -> int:
         return len(self.paths)
 
     def name(self, index: int) -> str:
         return self.paths[index]
 
+    def file(self, index: int) -> Path:
+        return Path(self.root, self.paths[index])
+
     def load(self, index: int) -> Image.Image:
-        return load_rgb(self._path(index), self.name(index))
+        return load_rgb(self.file(index), self.name(index))
+
+    def preview(self, index: int) -> Preview:
+        return load_preview(self.file(index), self.name(index))
 
     def digest(self, index: int) -> str:
-        return hashlib.sha256(self._path(index).read_bytes()).hexdigest()
-
-    def _path(self, index: int) -> Path:
-        return Path(self.root, self.paths[index])
+        return file_digest(self.file(index))
 
 
 @dataclass(frozen=True)
@@ -102,14 +123,24 @@ class Selection:
     def decoder(self) -> str:
         return self.source.decoder
 
+    @property
+    def trusted(self) -> bool:
+        return self.source.trusted
+
     def __len__(self) -> int:
         return len(self.indices)
 
     def name(self, index: int) -> str:
         return self.source.name(self.indices[index])
 
+    def file(self, index: int) -> Path | None:
+        return self.source.file(self.indices[index])
+
     def load(self, index: int) -> Image.Image:
         return self.source.load(self.indices[index])
+
+    def preview(self, index: int) -> Preview:
+        return self.source.preview(self.indices[index])
 
     def digest(self, index: int) -> str:
         return self.source.digest(self.indices[index])
@@ -128,32 +159,26 @@ def select(source: ImageSource, indices: Sequence[int]) -> ImageSource:
     return Selection(source, tuple(indices))
 
 
-def digests_of(source: ImageSource) -> tuple[str, ...]:
-    """Digest of every image, each file read once, several at a time.
+def file_digest(file: Path) -> str:
+    """SHA-256 (hex) of a file, read in pieces. Raises OSError, also for a pipe or a device, which might never end."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as content:
+        while piece := content.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
-    Raises UsageError with all images that could not be read.
+
+def describe_bad_images(bad: Sequence[tuple[str, str]], total: int, where: str = "") -> str:
+    """A head line, then a line for each of the (name, reason) pairs, up to 50.
+
+    >>> print(describe_bad_images([("a/1.jpg", "truncated")], 40, "folder /shop"))
+    1 of 40 images of folder /shop cannot be read:
+      'a/1.jpg': truncated
     """
-
-    def digest_or_reason(index: int) -> tuple[str, str]:
-        try:
-            return source.digest(index), ""
-        except OSError as error:
-            return "", error.strerror or str(error)
-
-    with ThreadPoolExecutor(max_workers=min(32, 4 + (os.cpu_count() or 1))) as pool:
-        answers = list(pool.map(digest_or_reason, range(len(source))))
-    bad = [(source.name(index), reason) for index, (_, reason) in enumerate(answers) if reason]
-    if bad:
-        raise UsageError(describe_bad_images(bad, len(source)))
-    return tuple(digest for digest, _ in answers)
-
-
-def describe_bad_images(bad: Sequence[tuple[str, str]], total: int) -> str:
-    """One line for (name, reason) pairs.
-
-    >>> describe_bad_images([("a/1.jpg", "truncated")], 40)
-    "1 of 40 images cannot be read: 'a/1.jpg' (truncated); repair or remove them"
-    """
-    named = ", ".join(f"{name!r} ({reason})" for name, reason in bad[:_NAMED_AT_MOST])
-    rest = f" and {len(bad) - _NAMED_AT_MOST} more" if len(bad) > _NAMED_AT_MOST else ""
-    return f"{len(bad)} of {total} images cannot be read: {named}{rest}; repair or remove them"
+    lines = [f"{len(bad)} of {total} images{f' of {where}' if where else ''} cannot be read:"]
+    lines += [f"  {name!r}: {reason}" for name, reason in bad[:NAMED_AT_MOST]]
+    if len(bad) > NAMED_AT_MOST:
+        lines.append(f"  and {len(bad) - NAMED_AT_MOST} more")
+    return "\n".join(lines)

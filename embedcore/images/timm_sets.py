@@ -14,9 +14,8 @@ from typing import Any
 from PIL import Image
 
 from embedcore.errors import UsageError
-from embedcore.images.decode import load_rgb, to_rgb
+from embedcore.images.decode import DAMAGE, BadImageError, Preview, load_preview, load_rgb, reason_of, to_rgb
 from embedcore.images.sources import ImageSource, LabelledImages, pillow_decoder
-from embedcore.zoo.datasets import open_timm_dataset
 
 SCHEMES = ("hfds", "hfids", "tfds", "wds", "torch")
 _OPTIONS = ("root", "split", "download")
@@ -29,6 +28,8 @@ def timm_images(spec: str) -> LabelledImages:
     ``spec`` is timm's name, then options: ``,root=FOLDER`` ``,split=NAME`` (``validation``) ``,download=true``.
     Datasets that can only be read from front to end are read once and kept, uncompressed, in a temporary file.
     """
+    from embedcore.zoo.datasets import open_timm_dataset  # seconds: for those only who use such a dataset
+
     name, options = parse_timm_spec(spec)
     split = options.get("split", _DEFAULT_SPLIT)
     download = options.get("download", "false").lower() in ("1", "true", "yes")
@@ -81,15 +82,36 @@ class IndexedSource:
     def decoder(self) -> str:
         return pillow_decoder()
 
+    @property
+    def trusted(self) -> bool:
+        return False
+
     def __len__(self) -> int:
         return self._count
 
     def name(self, index: int) -> str:
         return f"{self._name}#{index}"
 
+    def file(self, index: int) -> None:
+        return None
+
     def load(self, index: int) -> Image.Image:
-        content = self._content(index)
-        return load_rgb(io.BytesIO(content), self.name(index)) if isinstance(content, bytes) else to_rgb(content)
+        content = self._readable_content(index)
+        return load_rgb(content, self.name(index)) if isinstance(content, io.BytesIO) else to_rgb(content)
+
+    def preview(self, index: int) -> Preview:
+        content = self._readable_content(index)
+        if isinstance(content, io.BytesIO):
+            return load_preview(content, self.name(index))
+        rgb = to_rgb(content)
+        return Preview(rgb, *rgb.size, content.mode, content.format or "decoded")
+
+    def _readable_content(self, index: int) -> io.BytesIO | Image.Image:
+        try:
+            content = self._content(index)
+        except DAMAGE as error:
+            raise BadImageError(self.name(index), reason_of(error)) from error
+        return io.BytesIO(content) if isinstance(content, bytes) else content
 
     def digest(self, index: int) -> str:
         content = self._content(index)
@@ -122,14 +144,24 @@ class SpooledSource:
     def decoder(self) -> str:
         return "raw"
 
+    @property
+    def trusted(self) -> bool:
+        return False
+
     def __len__(self) -> int:
         return len(self._sizes)
 
     def name(self, index: int) -> str:
         return f"{self._name}#{index}"
 
+    def file(self, index: int) -> None:
+        return None
+
     def load(self, index: int) -> Image.Image:
         return Image.frombytes("RGB", self._sizes[index], self._bytes(index))
+
+    def preview(self, index: int) -> Preview:
+        return Preview(self.load(index), *self._sizes[index], "RGB", "decoded")
 
     def digest(self, index: int) -> str:
         return hashlib.sha256(_raw_header(self._sizes[index]) + self._bytes(index)).hexdigest()

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import dataclasses
+import functools
+import pickle
 import signal
-import tempfile
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from embedcore.forkserver import forkserver_context
-from embedcore.images.workers import hidden_main
+from embedcore.measure.child import Child, Heard, StartError
 from embedcore.measure.measure import Images, attempt
-from embedcore.results.result import Result
+from embedcore.measure.memory_limit import bound_memory, is_bounded, ran_out
+from embedcore.measure.messages import GarbledMessageError
+from embedcore.measure.oom_killer import MemoryWatch
+from embedcore.measure.outcome import with_peak
+from embedcore.results.result import InvalidResultError, Result
 
 if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
     from embedcore.measure.case import Case
+    from embedcore.measure.supervisor import Send
 
 Progress = Callable[[int, int], None]
-
-STDERR_TAIL_LINES = 30
-# How long a child that has closed its pipe may take to end by itself before its process group is killed.
-EXIT_GRACE_S = 5.0
 
 
 class Executor(Protocol):
@@ -36,63 +32,79 @@ class Executor(Protocol):
 
 
 class InlineExecutor:
-    """Measures in this process: for a debugger. A crash or a hang takes the session along."""
+    """Measures in this process: for a debugger. A crash or a hang takes the session along, and no memory is limited."""
 
     def run(self, case: Case, images: Images, progress: Progress | None = None) -> Result:
         return attempt(case, images, progress)
 
 
 class ChildExecutor:
-    """Measures each case in a fresh child process, in a process group of its own.
+    """Measures each case in a fresh child process, in a session of its own.
 
-    A crash, a hang beyond ``timeout_s`` or a kill becomes a result with status ``crashed`` or ``timeout``; whatever
-    processes the case has started are gone afterwards.
+    Whatever becomes of it is a result: a crash or a kill has status ``crashed``, a hang beyond ``timeout_s`` has
+    ``timeout``, a death for want of memory ``oom``. The reason has the signal and the peak memory, the detail the last
+    lines that it printed. All processes that the case has started, daemons included, are gone afterwards; also when
+    the session itself is killed. An exception of ``progress``, or Ctrl-C, ends the case and is passed on.
     """
 
     def __init__(self, timeout_s: float = 3600.0) -> None:
         self.timeout_s = timeout_s
 
     def run(self, case: Case, images: Images, progress: Progress | None = None) -> Result:
-        context = forkserver_context()
-        receiver, sender = context.Pipe(duplex=False)
         begin = time.monotonic()
-        with receiver, tempfile.TemporaryDirectory(prefix="embedcore-") as folder:
-            output = Path(folder) / "output"
-            child = context.Process(target=_measure_in_child, args=(sender, str(output), case, images), daemon=False)
-            with hidden_main(keep=type(images.dataset.images).__module__ == "__main__"):
-                child.start()
-            sender.close()
-            try:
-                result = _receive(receiver, child, begin + self.timeout_s, progress)
-                if result is None:
-                    result = self._without_result(case, child, output, time.monotonic() - begin)
-                else:
-                    child.join(EXIT_GRACE_S)
-                return result
-            finally:
-                _kill_group(child)
-                child.join()
-                child.close()
-
-    def _without_result(self, case: Case, child: BaseProcess, output: Path, seconds: float) -> Result:
-        """The result of a child that ended, or had to be ended, without sending one."""
-        if child.exitcode is None:
-            child.join(0 if seconds >= self.timeout_s else EXIT_GRACE_S)
-        if child.exitcode is None:
-            status, reason = "timeout", f"no result after {self.timeout_s:g} s (--embed-timeout)"
-        else:
-            status, reason = "crashed", f"the measuring process {exit_words(child.exitcode)}"
-        return Result.unmeasured(
-            case.model, family=case.family, status=status, reason=reason, detail=_tail(output), measured_s=seconds
+        listener = _Listener(progress)
+        watch = MemoryWatch()
+        # Pickled here and unpickled in the measuring process itself, where it can do no harm.
+        work = functools.partial(_measure, pickle.dumps((case, images)))
+        try:
+            with Child(work, keep_main=type(images.dataset.images).__module__ == "__main__") as child:
+                heard = child.listen(self.timeout_s, listener, watch.sample)
+                vanished = heard.ended is None and not heard.late
+                supervisor_code = child.supervisor_exit_code() if vanished else None
+        except StartError as error:
+            return _unmeasured(case, "crashed", str(error), seconds=time.monotonic() - begin)
+        if listener.result is not None:
+            return _with_note(listener.result, heard)
+        status, reason = self._diagnosis(case, heard, watch, supervisor_code)
+        peak = heard.ended.peak_memory_mb if heard.ended is not None else None
+        return _unmeasured(
+            case,
+            status,
+            with_peak(reason, peak),
+            detail=heard.output,
+            peak_memory_mb=peak,
+            seconds=time.monotonic() - begin,
         )
 
+    def _diagnosis(self, case: Case, heard: Heard, watch: MemoryWatch, supervisor_code: int | None) -> tuple[str, str]:
+        """Status and reason of a case whose measuring process ended, or had to be ended, without a result."""
+        if heard.garbled:
+            return "crashed", f"the measuring process sent what is no message and was ended: {heard.garbled}"
+        if heard.late:
+            return "timeout", f"no result after {self.timeout_s:g} s (--embed-timeout)"
+        if heard.silent:
+            return "crashed", "the measuring process closed its pipe without a result, went on and was ended"
+        if heard.ended is None:
+            return "crashed", f"the supervisor of the measuring process {exit_words(supervisor_code)}"
+        code = heard.ended.exit_code
+        if code == -signal.SIGKILL and watch.killer_struck:
+            return "oom", "the measuring process was killed by the kernel's out-of-memory killer (SIGKILL)"
+        words = f"the measuring process {exit_words(code)}"
+        if ran_out(code, heard.output, limited=case.memory_limit_gb is not None):
+            return "oom", f"{words} for want of memory"
+        if code == -signal.SIGKILL and watch.nearly_exhausted:
+            words += ", most likely for want of memory: the machine's was nearly exhausted"
+        return "crashed", words + (" in the middle of a message" if heard.cut_short else "")
 
-def exit_words(code: int) -> str:
+
+def exit_words(code: int | None) -> str:
     """An exit code of multiprocessing in words.
 
     >>> exit_words(-9), exit_words(3)
     ('was killed by SIGKILL', 'ended with exit code 3')
     """
+    if code is None:
+        return "vanished"
     if code >= 0:
         return f"ended with exit code {code}"
     try:
@@ -101,50 +113,51 @@ def exit_words(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def _receive(receiver: Connection, child: BaseProcess, deadline: float, progress: Progress | None) -> Result | None:
-    """The result that the child sends, or None when it ends or the deadline passes without one."""
-    while True:
-        ready = wait([receiver, child.sentinel], max(0.0, deadline - time.monotonic()))
-        if receiver not in ready:
-            return None
-        try:
-            kind, payload = receiver.recv()
-        except EOFError:
-            return None
-        if kind == "result":
-            return Result.from_json(payload)
-        if progress is not None:
-            progress(*payload)
+class _Listener:
+    """Takes in the messages of `_measure`."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.result: Result | None = None
+        self._progress = progress
+
+    def __call__(self, message: dict[str, Any]) -> bool:
+        match message:
+            case {"result": dict(fields)}:
+                try:
+                    self.result = Result.from_json(fields)
+                except InvalidResultError as error:
+                    raise GarbledMessageError(str(error)) from error
+                return True
+            case {"progress": [int(done), int(total)]}:
+                if self._progress is not None:
+                    self._progress(done, total)
+                return False
+            case _:
+                raise GarbledMessageError(f"neither a result nor progress: {str(message)[:80]}")
 
 
-def _kill_group(child: BaseProcess) -> None:
-    assert child.pid is not None
-    # The child leads its own group; if it died or was caught before it could make one, there is only itself to kill.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.kill()
-
-
-def _tail(output: Path) -> str:
-    if not output.exists():
-        return ""
-    return "\n".join(output.read_text(errors="replace").splitlines()[-STDERR_TAIL_LINES:])
-
-
-def _measure_in_child(sender: Connection, output: str, case: Case, images: Images) -> None:
-    """Runs in the child: everything printed goes to a file, of which the parent shows the end if the child dies."""
+def _measure(pickled: bytes, send: Send) -> None:
+    """Runs in the measuring process."""
     import faulthandler
-    import sys
 
-    os.setsid()
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    # Under pytest's capture the inherited text streams write elsewhere than to descriptors 1 and 2.
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     faulthandler.enable()
-    result = attempt(case, images, lambda done, total: sender.send(("progress", (done, total))))
-    sender.send(("result", result.to_json()))
-    sender.close()
+    case, images = pickle.loads(pickled)
+    if case.memory_limit_gb is not None and is_bounded(case.device):
+        bound_memory(case.memory_limit_gb)
+    result = attempt(case, images, lambda done, total: send({"progress": [done, total]}))
+    send({"result": result.to_json()})
+
+
+def _unmeasured(case: Case, status: str, reason: str, *, seconds: float, **measured: Any) -> Result:
+    return Result.unmeasured(
+        case.model, family=case.family, status=status, reason=reason, measured_s=seconds, **measured
+    )
+
+
+def _with_note(result: Result, heard: Heard) -> Result:
+    """The result, with a note if the case has left something to be cleared away."""
+    left = heard.ended.left_behind if heard.ended is not None else 0
+    if not left:
+        return result
+    note = f"{left} {'process' if left == 1 else 'processes'} that the case left behind had to be killed"
+    return dataclasses.replace(result, detail=f"{result.detail}\n{note}".lstrip())

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,17 +15,15 @@ from numpy.typing import NDArray
 
 from embedcore.embed.cost import count_gmacs
 from embedcore.embed.device import choose_device, pin_tf32, place
-from embedcore.embed.embedder import Embedded, auto_batch_size, embed_pixels, first_batch
 from embedcore.embed.memory import peak_memory_mb
-from embedcore.embed.precision import CANARY_IMAGES, choose_precision
 from embedcore.embed.sketch import sketch_of
-from embedcore.embed.timing import time_forward
 from embedcore.measure.admission import check_size
-from embedcore.measure.outcome import NotFiniteError, detail_of, reason_of, status_of
+from embedcore.measure.forward import Forward, run_forward
+from embedcore.measure.outcome import detail_of, reason_of, status_of, with_peak
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
-from embedcore.zoo.backbone import Backbone, load_backbone
+from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.provenance import licence, pretraining_data
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ class Images:
     pixels: PixelStore
     hub: Hub | None = None
     """What is already known of the hub, so that a child need not find out again."""
+    embeddings_folder: Path | None = None
+    """Where embeddings are kept, and taken from if they are there; None not to keep any."""
 
 
 def attempt(case: Case, images: Images, progress: Progress | None = None) -> Result:
@@ -52,12 +53,17 @@ def attempt(case: Case, images: Images, progress: Progress | None = None) -> Res
     try:
         return measure(case, images, progress)
     except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
+        status, reason, peak = status_of(error), reason_of(error), None
+        if status == "oom":
+            peak = peak_memory_mb(choose_device(case.device))
+            reason = with_peak(reason, peak)
         return Result.unmeasured(
             case.model,
             family=case.family,
-            status=status_of(error),
-            reason=reason_of(error),
+            status=status,
+            reason=reason,
             detail=detail_of(error),
+            peak_memory_mb=peak,
             measured_s=time.perf_counter() - begin,
         )
 
@@ -73,11 +79,19 @@ def measure(case: Case, images: Images, progress: Progress | None = None) -> Res
     backbone = load_backbone(case.model, weights=case.weights, point=case.point, seed=case.seed, hub=images.hub)
     check_size(case.max_params_m, backbone.params_m)
     place(backbone.module, device)
-    embedded, durations, precision = _forward(case, backbone, images.pixels, device, progress)
+    # First, since the heap that larger batches leave behind may have no room for one image more.
+    gmacs = count_gmacs(backbone)
+    forward = run_forward(
+        case,
+        backbone,
+        images.dataset,
+        images.pixels,
+        device,
+        embeddings_folder=images.embeddings_folder,
+        progress=progress,
+    )
     peak = peak_memory_mb(device)
-    if not embedded.finite:
-        raise NotFiniteError(f"embeddings in {precision} hold NaN, infinity or zero vectors")
-    scores = _score(embedded.embeddings, images.dataset, device, case.seed)
+    scores = _score(forward.embeddings, images.dataset, device, case.seed)
     architecture, _, tag = case.model.partition(".")
     return Result(
         model=case.model,
@@ -85,49 +99,36 @@ def measure(case: Case, images: Images, progress: Progress | None = None) -> Res
         tag=tag,
         family=case.family,
         status="ok",
+        detail=forward.note,
         pretraining=pretraining_data(case.model),
         licence=licence(case.model),
         params_m=backbone.params_m,
-        gmacs=count_gmacs(backbone),
+        gmacs=gmacs,
         input_size=backbone.data_config.input_size,
-        dim=embedded.embeddings.shape[1],
+        dim=forward.embeddings.shape[1],
         point=case.point,
         token_mean=backbone.token_mean,
-        precision=precision,
-        batch_size=embedded.batch_size,
-        batch_decayed=embedded.batch_decayed,
+        precision=forward.precision,
+        batch_size=forward.batch_size,
+        batch_decayed=forward.batch_decayed,
         device=str(device),
         weights={"source": backbone.weights.source, "id": backbone.weights.id},
         scores=scores.values,
         ci95=scores.ci95,
-        images_per_s={
-            "forward": embedded.batch_size / statistics.median(durations),
-            "end_to_end": len(embedded.embeddings) / embedded.seconds,
-        },
+        images_per_s=_images_per_s(forward),
         peak_memory_mb=peak,
         verdicts=pack_verdicts(scores.hits5, scores.rank1),
-        sketch=pack_sketch(sketch_of(embedded.embeddings)),
-        durations=tuple(durations),
+        sketch=pack_sketch(sketch_of(forward.embeddings)),
+        durations=forward.durations,
         measured_s=time.perf_counter() - begin,
     )
 
 
-def _forward(
-    case: Case, backbone: Backbone, pixels: PixelStore, device: torch.device, progress: Progress | None
-) -> tuple[Embedded, list[float], str]:
-    """Embeddings of all images, seconds of each timing round of a full batch, and the precision of both."""
-    batch_size = auto_batch_size(case.batch_size, device, len(pixels))
-    with torch.inference_mode():
-        few = first_batch(backbone, pixels, min(batch_size, CANARY_IMAGES), device)
-        precision = choose_precision(case.precision, backbone.embed, few)
-    embedded = embed_pixels(
-        backbone, pixels, device=device, precision=precision, batch_size=batch_size, progress=progress
-    )
-    batch = first_batch(backbone, pixels, embedded.batch_size, device)
-    durations = time_forward(
-        backbone.embed, batch, precision=precision, rounds=case.rounds, warmup_rounds=case.warmup_rounds
-    )
-    return embedded, durations, precision
+def _images_per_s(forward: Forward) -> dict[str, float]:
+    rates = {"forward": forward.batch_size / statistics.median(forward.durations)}
+    if forward.seconds is not None:
+        rates["end_to_end"] = len(forward.embeddings) / forward.seconds
+    return rates
 
 
 def _score(embeddings: NDArray[np.float32], dataset: Dataset, device: torch.device, seed: int) -> Scores:

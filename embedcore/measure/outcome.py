@@ -41,6 +41,15 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def with_peak(reason: str, peak_memory_mb: float | None) -> str:
+    """A reason with the peak memory behind it, where that is known.
+
+    >>> with_peak("the measuring process was killed by SIGKILL", 812.4)
+    'the measuring process was killed by SIGKILL; peak memory 812 MB'
+    """
+    return reason if peak_memory_mb is None else f"{reason}; peak memory {peak_memory_mb:.0f} MB"
+
+
 def detail_of(error: BaseException) -> str:
     """The traceback, for a failure that nobody planned; "" for embedcore's own one-line errors."""
     if isinstance(error, EmbedcoreError) and not isinstance(error, UsageError):

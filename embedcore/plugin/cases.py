@@ -9,6 +9,8 @@ import pytest
 from embedcore.plugin.replay import replayed_seconds
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     from _pytest.mark.structures import ParameterSet
 
     from embedcore.plugin.options import Options
@@ -24,6 +26,7 @@ def model_parameters(options: Options) -> list[ParameterSet]:
     """
     from embedcore.zoo.families import family_of
     from embedcore.zoo.roster import resolve_roster
+    from embedcore.zoo.weights import check_policy
 
     return [
         pytest.param(
@@ -36,6 +39,28 @@ def model_parameters(options: Options) -> list[ParameterSet]:
                 pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"),
             ],
         )
-        for model in resolve_roster(options.roster, families=options.family)
+        for model in resolve_roster(options.roster, families=options.family, weights=check_policy(options.weights))
         for family in [family_of(model)]
     ]
+
+
+def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
+    """Whether a test is one of our cases, with its model in ``item.callspec.params``."""
+    return isinstance(item, pytest.Function) and hasattr(item, "callspec") and MODEL_ARGUMENT in item.callspec.params
+
+
+def model_of(case: pytest.Function) -> str:
+    """The model of one of our cases."""
+    return str(case.callspec.params[MODEL_ARGUMENT])
+
+
+def sort_by_cost(items: list[pytest.Item]) -> None:
+    """Put the cases among ``items`` in order of expected cost, in place; other tests stay where they are."""
+    cases = {model_of(item): item for item in items if is_case(item)}
+    places = [place for place, item in enumerate(items) if is_case(item)]
+    if len(places) < 2 or len(cases) < len(places):  # a test of the user's own that takes each model more than once
+        return
+    from embedcore.plugin.cost import cheapest_first
+
+    for place, model in zip(places, cheapest_first(list(cases)), strict=True):
+        items[place] = cases[model]

@@ -18,7 +18,7 @@ _ATTRIBUTE = "embedcore"
 
 def attach(report: pytest.TestReport, result: Result, session: BenchmarkSession) -> None:
     """Let a report carry a result; plain values on a report reach the controller of pytest-xdist with it."""
-    carried = {"result": result.to_json(), "dataset": session.dataset.summary(), "settings": dict(session.settings)}
+    carried = {"result": result.to_json(), "dataset": dict(session.dataset_block), "settings": dict(session.settings)}
     setattr(report, _ATTRIBUTE, carried)
 
 

@@ -10,6 +10,8 @@ import pytest
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
 from embedcore.plugin.stash import RESULT, SESSION
+from embedcore.plugin.summary import budget_message
+from embedcore.results.plain import printable_lines
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -29,12 +31,15 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
 
     def measure(model: str, images: Dataset) -> Result:
         from embedcore.errors import UsageError
+        from embedcore.plugin.session import BudgetSpent
 
         with progress_bars(request.config) as progress_for:
             try:
                 result = session.measure(model, images, progress_for)
             except UsageError as error:  # an image or the cache folder: no other case could do better
-                pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+                pytest.exit(printable_lines(str(error)), returncode=pytest.ExitCode.USAGE_ERROR)
+            except BudgetSpent:
+                pytest.exit(budget_message(session), returncode=pytest.ExitCode.INTERRUPTED)
         request.node.stash[RESULT] = result
         return result
 

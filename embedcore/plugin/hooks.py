@@ -13,11 +13,12 @@ import pytest
 
 from embedcore.errors import EmbedcoreError
 from embedcore.plugin import fixtures
-from embedcore.plugin.cases import FAMILY_MARK, MODEL_ARGUMENT, model_parameters
+from embedcore.plugin.cases import FAMILY_MARK, MODEL_ARGUMENT, is_case, model_of, model_parameters, sort_by_cost
 from embedcore.plugin.collector import Collector, attach
 from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.stash import COLLECTOR, OPTIONS, RESULT, SESSION, USAGE_ERROR
-from embedcore.plugin.summary import show_leaderboards, write_report
+from embedcore.plugin.summary import budget_message, show_leaderboards, write_report
+from embedcore.results.plain import printable_lines
 
 embed_images = fixtures.embed_images
 embed_measure = fixtures.embed_measure
@@ -43,23 +44,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         parameters = model_parameters(metafunc.config.stash[OPTIONS])
     except EmbedcoreError as error:
         # Raised here it would be one of many collection errors; raised after collection it is a usage error.
-        metafunc.config.stash[USAGE_ERROR] = str(error)
+        metafunc.config.stash[USAGE_ERROR] = printable_lines(str(error))
         parameters = []
     metafunc.parametrize(MODEL_ARGUMENT, parameters)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.stash[OPTIONS].order == "cost":
+        sort_by_cost(items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if USAGE_ERROR in config.stash:
         raise pytest.UsageError(config.stash[USAGE_ERROR])
-    if config.option.collectonly or not any(MODEL_ARGUMENT in getattr(i, "fixturenames", ()) for i in session.items):
+    models = [model_of(item) for item in session.items if is_case(item)]
+    if config.option.collectonly or not models:
         return
     from embedcore.plugin.start import start_session
 
     try:
-        config.stash[SESSION] = start_session(config.stash[OPTIONS])
+        config.stash[SESSION] = start_session(config.stash[OPTIONS], models)
     except EmbedcoreError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(printable_lines(str(error))) from error
 
 
 @pytest.hookimpl(wrapper=True)
@@ -72,6 +80,17 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    outcome = yield
+    session = item.config.stash.get(SESSION, None)
+    if session is None or nextitem is None or not is_case(nextitem):
+        return outcome
+    if session.exceeds_budget(model_of(nextitem)):
+        item.session.shouldstop = budget_message(session)
+    return outcome
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if SESSION in config.stash:
@@ -81,6 +100,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         write_report(config, folder)
 
 
+@pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[COLLECTOR].results:
         show_leaderboards(terminalreporter, config)

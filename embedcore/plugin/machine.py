@@ -8,6 +8,16 @@ import subprocess
 from collections.abc import Mapping
 
 
+def versions() -> Mapping[str, str]:
+    """The versions on which numbers depend, for the identity of a run."""
+    import timm
+    import torch
+
+    from embedcore.version import VERSION
+
+    return {"embedcore": VERSION, "timm": timm.__version__, "torch": torch.__version__}
+
+
 def machine() -> Mapping[str, str | None]:
     """Versions of timm, torch, cuda, cudnn and the driver, the GPUs' names and python; None for what is not there.
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embedcore.results.estimate import parse_duration
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,6 +52,7 @@ class _Option:
     choices: Sequence[str] = ()
     metavar: str | None = None
     repeatable: bool = False
+    flag: bool = False
 
     @property
     def dest(self) -> str:
@@ -141,6 +144,28 @@ OPTIONS = (
         choices=("process", "none"),
     ),
     _Option("timeout", "seconds a case may take", 3600.0, _positive_number, metavar="S"),
+    _Option("resume", "continue the newest unfinished run of the same dataset and settings", False, flag=True),
+    _Option(
+        "order",
+        "cost: cheapest cases first; roster: as the roster has them",
+        default="cost",
+        choices=("cost", "roster"),
+    ),
+    _Option(
+        "budget",
+        "stop before this much time is over, such as 2h or 1h30m, to be resumed (exit code 2)",
+        None,
+        parse_duration,
+        metavar="TIME",
+    ),
+    _Option("memory-limit", "GB of memory that a case may use on the CPU", None, _positive_number, metavar="GB"),
+    _Option(
+        "bad-images",
+        "images that cannot be read: fail before any model is loaded, with all of them listed, or skip them",
+        default="fail",
+        choices=("fail", "skip"),
+    ),
+    _Option("keep-embeddings", "keep embeddings in the cache folder, and use those that are there", False, flag=True),
     _Option("cache", "folder of pixel stores and journals (default: the user's cache)", None, Path, metavar="DIR"),
     _Option("report", "write leaderboard.md, .csv and .json into this folder", None, Path, metavar="DIR"),
 )
@@ -167,6 +192,12 @@ class Options:
     rounds: int
     isolation: str
     timeout: float
+    resume: bool
+    order: str
+    budget: float | None
+    memory_limit: float | None
+    bad_images: str
+    keep_embeddings: bool
     cache: Path | None
     report: Path | None
 
@@ -189,25 +220,32 @@ def add_options(parser: pytest.Parser) -> None:
     """Declare every option and its ini key."""
     group = parser.getgroup("embedcore", "embedcore: benchmark of pretrained image backbones")
     for option in OPTIONS:
-        extra: dict[str, Any] = {"choices": option.choices} if option.choices else {"type": option.parse_argument}
+        extra: dict[str, Any] = {"action": "append" if option.repeatable else "store"}
+        if option.flag:
+            extra["action"] = "store_true"
+        elif option.choices:
+            extra["choices"] = option.choices
+        else:
+            extra["type"] = option.parse_argument
         if option.metavar:
             extra["metavar"] = option.metavar
         group.addoption(
             f"--embed-{option.name}",
             dest=option.dest,
-            action="append" if option.repeatable else "store",
             default=None,
             help=f"{option.help}{_default_note(option)}",
             **extra,
         )
         if option.repeatable:
             parser.addini(option.dest, option.help, type="linelist", default=None)
+        elif option.flag:
+            parser.addini(option.dest, option.help, type="bool", default=False)
         else:
             parser.addini(option.dest, option.help, default=None)
 
 
 def _default_note(option: _Option) -> str:
-    return "" if option.default in (None, ()) else f" (default: {option.default})"
+    return "" if option.default in (None, (), False) else f" (default: {option.default})"
 
 
 def _read(config: pytest.Config, option: _Option) -> Any:
@@ -215,8 +253,8 @@ def _read(config: pytest.Config, option: _Option) -> Any:
     if given is not None:
         return tuple(given) if option.repeatable else given
     text = config.getini(option.dest)
-    if not text:
-        return option.default
+    if option.flag or not text:
+        return text or option.default
     try:
         return tuple(option.value(line) for line in text) if option.repeatable else option.value(text)
     except ValueError as error:

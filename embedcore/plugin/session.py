@@ -4,50 +4,87 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedcore.errors import UsageError
+from embedcore.images.duplicates import duplicates_line
+from embedcore.measure.admission import refusal
+from embedcore.measure.case import Case
+from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
+from embedcore.measure.measure import Images
+from embedcore.plugin.cost import case_gmacs
+from embedcore.plugin.machine import versions
+from embedcore.results.estimate import estimate_seconds, show_duration
+from embedcore.results.identity import resume
+from embedcore.results.journal import Journal
 from embedcore.results.result import Result
+from embedcore.zoo.families import family_of
+from embedcore.zoo.hub import Hub
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
-    from embedcore.measure.case import Case
-    from embedcore.measure.executors import Executor
     from embedcore.plugin.options import Options
-    from embedcore.results.journal import Journal
-    from embedcore.zoo.hub import Hub
 
 ProgressFor = Callable[[str], Callable[[int, int], None]]
+
+
+def skipped_line(dataset: Dataset) -> str | None:
+    """What a report has to say of images that ``--embed-bad-images skip`` left out; None where there are none."""
+    if not dataset.skipped:
+        return None
+    return f"{len(dataset.skipped)} images that cannot be read were skipped, the first: {dataset.skipped[0][0]}"
+
+
+class BudgetSpent(Exception):
+    """The time of ``--embed-budget`` is over; the case in hand has no result, a resumed run measures it."""
 
 
 class BenchmarkSession:
     """Measures the session's cases one by one and keeps each result, on disk before its test reports."""
 
-    def __init__(self, options: Options, dataset: Dataset) -> None:
+    def __init__(self, options: Options, dataset: Dataset, models: Sequence[str]) -> None:
+        """``models`` are the cases of this session, in the order in which they run."""
         self.options = options
         self.dataset = dataset
+        self.hub = Hub()
+        self.results: dict[str, Result] = {}
+        self.resumed = 0
+        self._models = tuple(models)
+        self._begin = time.monotonic()
+        self._folder = options.cache_folder / "runs"
+        self.journal = self._open_journal()
 
-    @cached_property
-    def hub(self) -> Hub:
-        from embedcore.zoo.hub import Hub
-
-        return Hub()
-
-    @cached_property
-    def executor(self) -> Executor:
-        from embedcore.measure.executors import ChildExecutor, InlineExecutor
-
-        return InlineExecutor() if self.options.isolation == "none" else ChildExecutor(self.options.timeout)
-
-    @cached_property
-    def journal(self) -> Journal:
-        from embedcore.results.journal import Journal
-
+    def _open_journal(self) -> Journal:
+        if self.options.resume:
+            found = resume(self._folder, self.identity)
+            if found is not None:
+                journal, results = found
+                self.results = {result.model: result for result in results}
+                self.resumed = sum(model in self.results for model in self._models)
+                return journal
         now = datetime.datetime.now(datetime.timezone.utc)
-        path = self.options.cache_folder / "runs" / f"{now:%Y%m%dT%H%M%S}-{os.getpid()}.jsonl"
-        return Journal.create(path, {"settings": self.settings, "dataset": self.dataset.summary()})
+        path = self._folder / f"{now:%Y%m%dT%H%M%S%f}-{os.getpid()}.jsonl"
+        header = {"identity": self.identity, "settings": self.settings, "dataset": self.dataset_block}
+        return Journal.create(path, header)
+
+    @property
+    def _embeddings_folder(self) -> Path | None:
+        return self.options.cache_folder / "embeddings" if self.options.keep_embeddings else None
+
+    @cached_property
+    def dataset_block(self) -> Mapping[str, Any]:
+        """What the saved JSON says of the dataset."""
+        summary = self.dataset.summary()
+        return {
+            **summary,
+            "query_reference_duplicates": self.dataset.query_reference_duplicates,
+            "notes": [note for note in (duplicates_line(self.dataset), skipped_line(self.dataset)) if note],
+        }
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -67,14 +104,22 @@ class BenchmarkSession:
             "batch_size": options.batch_size,
             "rounds": options.rounds,
             "isolation": options.isolation,
+            "memory_limit": options.memory_limit,
+            "max_params": options.max_params,
             "tf32": False,
+        }
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """What must be equal for a run to be continued: content of the dataset, settings and versions."""
+        return {
+            **self.settings,
+            "dataset": self.dataset.fingerprint,
+            **versions(),
         }
 
     def case(self, model: str) -> Case:
         """The case of one model under this session's settings."""
-        from embedcore.measure.case import Case
-        from embedcore.zoo.families import family_of
-
         options = self.options
         return Case(
             model=model,
@@ -88,23 +133,40 @@ class BenchmarkSession:
             rounds=options.rounds,
             seed=options.seed,
             max_params_m=options.max_params,
+            memory_limit_gb=options.memory_limit,
         )
 
     def measure(self, model: str, dataset: Dataset, progress_for: ProgressFor) -> Result:
-        """The result of one model on ``dataset``, written to the journal before it is returned."""
+        """The result of one model on ``dataset``: from the journal, or measured now and written to it.
+
+        Raises BudgetSpent where ``--embed-budget`` ended the measurement.
+        """
+        if model in self.results:
+            return self.results[model]
+        changed = dataset.changed()
+        if changed is not None:
+            raise UsageError(f"{changed}: the dataset has changed during the run; start again, with the new content")
         result = self._measure(self.case(model), dataset, progress_for)
+        if result.status == "no-weights":
+            self.hub.doubt(result.reason)  # a hub that was lost in the child is lost for the next model too
+        if result.status == "timeout" and self.budget_left() <= 0:
+            raise BudgetSpent
         self.journal.append(result)
+        self.results[model] = result
         return result
 
     def _measure(self, case: Case, dataset: Dataset, progress_for: ProgressFor) -> Result:
-        from embedcore.measure.admission import refusal
-        from embedcore.measure.measure import Images
-
         refused = refusal(case, self.hub)
         if refused is not None:
             return refused
-        images = Images(dataset, self._pixels(case, dataset, progress_for("decoding")), self.hub)
-        return self.executor.run(case, images, progress_for(case.model))
+        pixels = self._pixels(case, dataset, progress_for("decoding"))
+        images = Images(dataset, pixels, self.hub, self._embeddings_folder)
+        return self._executor().run(case, images, progress_for(self._progress_label(case.model)))
+
+    def _executor(self) -> Executor:
+        if self.options.isolation == "none":
+            return InlineExecutor()
+        return ChildExecutor(max(0.0, min(self.options.timeout, self.budget_left())))
 
     def _pixels(self, case: Case, dataset: Dataset, progress: Callable[[int, int], None]) -> PixelStore:
         from embedcore.images.geometry import geometry_of
@@ -114,7 +176,36 @@ class BenchmarkSession:
         geometry = geometry_of(data_config(case.model), case.protocol)
         return open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress)
 
+    def budget_left(self) -> float:
+        """Seconds that ``--embed-budget`` leaves; infinite without one."""
+        if self.options.budget is None:
+            return float("inf")
+        return self.options.budget - (time.monotonic() - self._begin)
+
+    def exceeds_budget(self, model: str) -> bool:
+        """Whether a case is expected not to be done within ``--embed-budget``; False where nothing is known yet."""
+        if self.options.budget is None or model in self.results:
+            return False
+        seconds = estimate_seconds(self._measured(), [case_gmacs(model)])
+        return self.budget_left() <= (seconds or 0.0)
+
+    def remaining(self) -> tuple[int, float | None]:
+        """How many cases have no result yet, and the seconds that they are expected to take, if there is any basis."""
+        left = [case_gmacs(model) for model in self._models if model not in self.results]
+        return len(left), estimate_seconds(self._measured(), left)
+
+    def _measured(self) -> list[tuple[float, float]]:
+        # Cases that were refused or failed say nothing of how long a measurement takes.
+        timed = ((case_gmacs(model), result.measured_s) for model, result in self.results.items() if result.ok)
+        return [(cost, seconds) for cost, seconds in timed if cost is not None and seconds is not None]
+
+    def _progress_label(self, model: str) -> str:
+        left, seconds = self.remaining()
+        place = f"{model} ({len(self._models) - left + 1}/{len(self._models)}"
+        return f"{place})" if seconds is None else f"{place}, about {show_duration(seconds)} to go)"
+
     def close(self) -> None:
-        """Close the journal, if a case has opened it."""
-        if "journal" in self.__dict__:
-            self.journal.close()
+        """Close the journal, as finished if every case has its result."""
+        if all(model in self.results for model in self._models):
+            self.journal.finish(datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
+        self.journal.close()

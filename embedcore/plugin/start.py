@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from embedcore.embed.device import choose_device
 from embedcore.images.dataset import load_dataset
 from embedcore.plugin.options import Options
@@ -9,8 +11,11 @@ from embedcore.plugin.session import BenchmarkSession
 from embedcore.zoo.weights import check_policy
 
 
-def start_session(options: Options) -> BenchmarkSession:
-    """Load the dataset and check what can be checked. Raises UsageError for what the user has to mend."""
+def start_session(options: Options, models: Sequence[str]) -> BenchmarkSession:
+    """Load the dataset, check what can be checked and open the journal for the cases ``models``.
+
+    Raises UsageError for what the user has to mend.
+    """
     if options.device != "auto":
         choose_device(options.device)
     check_policy(options.weights)
@@ -20,5 +25,7 @@ def start_session(options: Options) -> BenchmarkSession:
         max_classes=options.max_classes,
         max_per_class=options.max_per_class,
         seed=options.seed,
+        bad_images=options.bad_images,
+        cache_dir=options.cache_folder,
     )
-    return BenchmarkSession(options, dataset)
+    return BenchmarkSession(options, dataset, models)

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcore.plugin.stash import COLLECTOR, OPTIONS
+from embedcore.results.estimate import show_duration
 from embedcore.results.leaderboard import Leaderboard, build
 
 if TYPE_CHECKING:
     import pytest
+
+    from embedcore.plugin.session import BenchmarkSession
 
 
 def leaderboard(config: pytest.Config) -> Leaderboard:
@@ -39,6 +42,14 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
             report_dir=None if folder is None else str(folder),
         )
     )
+
+
+def budget_message(session: BenchmarkSession) -> str:
+    """Why the session stops, what is left and how to go on."""
+    left, seconds = session.remaining()
+    expected = "" if seconds is None else f", about {show_duration(seconds)}"
+    spent = show_duration(session.options.budget or 0.0)
+    return f"--embed-budget of {spent} is used up: {left} cases left{expected}; go on with --embed-resume"
 
 
 def write_report(config: pytest.Config, folder: Path) -> None:

@@ -27,6 +27,9 @@ def dataset_line(dataset: Mapping[str, Any]) -> str:
     if dataset.get("lone_queries") is not None:
         lone = dataset["lone_queries"]
         parts.append(f"lone queries {_shown(lone)}" + (" (no reference of their class: left out)" if lone else ""))
+    # What the session has found out about the images besides: duplicates between the two sides, skipped files.
+    notes = dataset.get("notes")
+    parts += [one_line(str(note)) for note in notes] if isinstance(notes, list) else []
     return "; ".join(parts)
 
 

@@ -18,8 +18,8 @@ from embedcore.results.plain import json_safe
 from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
 
-# What a spreadsheet would take for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@")
+# What a spreadsheet would take for the beginning of a formula; with East Asian settings the wide forms too.
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 # Kept in the saved run only: thousands of characters a row that no reader of a leaderboard can use.
 _NOT_IN_REPORTS = ("detail", "verdicts", "sketch", "durations")
@@ -77,10 +77,15 @@ def write_report(directory: Path, board: Leaderboard, *, settings: Mapping[str, 
 
 
 def write_atomically(path: Path, text: str) -> Path:
-    """Write `text` to `path` as UTF-8, so that a reader sees the old file or the new one. Raises OSError."""
+    """Write `text` to `path` as UTF-8, so that a reader sees the old file or the new one. Raises OSError.
+
+    A link in the place of `path` is replaced, not followed.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(text.encode())
+        temporary.unlink(missing_ok=True)  # left by a killed process, or a link that somebody planted
+        with temporary.open("xb") as stream:
+            stream.write(text.encode())
         temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -168,7 +168,7 @@ def bf16_pays() -> bool:
     """
     import torch
 
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not torch.backends.mkldnn.is_available():
         return False
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):

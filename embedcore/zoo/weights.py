@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import hashlib
 import logging
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import timm
 import torch
-from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from embedcore.errors import EmbedcoreError, UsageError, WeightsUnavailable
+from embedcore.errors import EmbedcoreError, UsageError, WeightsDamaged, WeightsUnavailable
 from embedcore.zoo import registry, wheels
-from embedcore.zoo.hub import Hub, RemoteFile, cache_folder, find_cached, remote_file
+from embedcore.zoo.content import check_cached, content_id, file_hash
+from embedcore.zoo.folder import SUFFIXES, check_entry, find_in_folder, read_manifest
+from embedcore.zoo.hub import Hub
+from embedcore.zoo.remote import RemoteFile, cache_folder, find_cached, remote_file
+from embedcore.zoo.state_files import check_safetensors, differences, is_memory, listing, mismatch, read_state
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+# What timm's own conversion of a checkpoint raises where the file is another model's.
+_UNFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub 
 
     policy "random" stands for seeded random weights. Else the order is: the folder where policy names one, installed
     weight wheels, the hub's cache, the hub. A folder holds ``<tag>`` or ``<architecture>`` with a suffix of SUFFIXES;
-    the tag goes first. Raises WeightsUnavailable, saying what was looked for, and UsageError for a bad policy or an
-    unknown model.
+    the tag goes first. Raises WeightsUnavailable, saying what was looked for, WeightsDamaged where the folder has
+    something else than a file in its place, and UsageError for a bad policy or an unknown model.
     """
     folder = check_policy(policy)
     registry.pretrained_cfg(model)  # an unknown model is the user's mistake, not a lack of weights
@@ -104,18 +103,12 @@ def wheel_hint(model: str) -> str:
     return f" (pip install {names[0]})" if names else ""
 
 
-def find_in_folder(model: str, folder: Path) -> Path | None:
-    """A model's file in a folder of weights, the tag's before the architecture's."""
-    for name in dict.fromkeys((model, registry.split_tag(model)[0])):
-        for suffix in SUFFIXES:
-            path = folder / f"{name}{suffix}"
-            if path.is_file():
-                return path
-    return None
-
-
 def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
-    """Download if need be, and identify the content. Raises WeightsGated or WeightsUnavailable."""
+    """Download if need be, and identify the content.
+
+    Raises WeightsGated or WeightsUnavailable, and WeightsDamaged for a file that cannot be read or, in a folder with a
+    manifest, is not what that says.
+    """
     if located.source == "random":
         return Weights("random", f"seed:{located.seed}")
     path = located.path
@@ -123,23 +116,23 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
         if located.remote is None:
             raise WeightsUnavailable(f"{located.model}: no weights were located")
         path = (hub or Hub()).download(located.model, located.remote)
-    return Weights(located.source, content_id(path), path)
-
-
-def content_id(path: Path) -> str:
-    """ "sha256:" and the first 16 hex digits of a file's SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return f"sha256:{digest.hexdigest()[:16]}"
+    try:
+        sha256 = file_hash(path)
+    except OSError as error:
+        raise WeightsDamaged(f"{located.model}: {path} cannot be read: {error.strerror or error}") from error
+    if located.source == "folder":
+        entry = read_manifest(path.parent).get(path.name)
+        if entry is not None:
+            check_entry(path, entry, sha256)
+    check_cached(path, sha256)
+    return Weights(located.source, content_id(sha256), path)
 
 
 def build_model(model: str, weights: Weights) -> nn.Module:
     """Build timm's model with these weights, on the CPU, in eval mode, without gradients.
 
     Random weights are the same in every process for the same seed and leave torch's own generator as it was. Raises
-    EmbedcoreError where a file does not fit the model and WeightsUnavailable where it is no file of plain tensors.
+    WeightsDamaged where a file does not fit the model or is no whole file of plain tensors.
     """
     if weights.path is None:
         module = _build_random(model, int(weights.id.removeprefix("seed:")))
@@ -172,34 +165,62 @@ def _module(model: Any) -> nn.Module:
 
 def _build_from_wheel(model: str, wheel: wheels.WeightWheel, path: Path) -> nn.Module:
     module = _build_random(model, 0)
+    return _load_strictly(model, module, wheel_state(wheel, path, module), path)
+
+
+def wheel_state(wheel: wheels.WeightWheel, path: Path, module: nn.Module | None = None) -> dict[str, Tensor]:
+    """The tensors of a wheel's file by the keys of timm's model, which is built where it is not given."""
+    module = _build_random(wheel.model, 0) if module is None else module
     target = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    state = wheel.convert(read_state(path), target)
+    try:
+        return wheel.convert(read_state(path), target)
+    except WeightsDamaged:
+        raise
+    except (EmbedcoreError, *_UNFIT) as error:
+        raise WeightsDamaged(f"{wheel.model}: {path} is not the file that is known of this wheel: {error}") from error
+
+
+def _load_strictly(model: str, module: nn.Module, state: Mapping[str, Tensor], path: Path) -> nn.Module:
     try:
         module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise EmbedcoreError(f"{model}: {path} {mismatch(str(error))}") from error
+    except _UNFIT as error:
+        raise WeightsDamaged(f"{model}: {path} {_unfit(error, state, module)}") from error
     return module
 
 
 def _build_from_file(model: str, path: Path) -> nn.Module:
     """Hand a file to timm's own conversion; a pickle as tensors read here, since timm of old would run its code."""
+    if wheels.own_entry(model) is not None:  # timm has no such weights, hence no conversion
+        return _load_strictly(model, _build_random(model, 0), read_state(path), path)
     overlay: dict[str, Any] = {"custom_load": False, "source": None}
     if path.suffix == ".safetensors":
-        _check_safetensors(path)
+        check_safetensors(path)
         overlay["file"] = str(path)
     else:
         overlay["state_dict"] = read_state(path)
     try:
         with _missing_keys() as missing:
             module = _create(model, pretrained=True, pretrained_cfg_overlay=overlay)
-    except (RuntimeError, KeyError) as error:
-        raise EmbedcoreError(f"{model}: {path} {mismatch(str(error))}") from error
+    except _UNFIT as error:
+        if is_memory(error):
+            raise
+        module = _build_random(model, 0)  # a model that cannot even be built is no fault of the file
+        raise WeightsDamaged(f"{model}: {path} {_unfit(error, read_state(path), module)}") from error
     if missing:
-        raise EmbedcoreError(f"{model}: {path} does not fit: {_listing(missing, 'missing keys', 3)}")
+        raise WeightsDamaged(f"{model}: {path} does not fit: {listing(missing, 'missing')}")
     cfg = getattr(module, "pretrained_cfg", None)
     if isinstance(cfg, dict):
         cfg.pop("state_dict", None)  # a second copy of all weights
     return module
+
+
+def _unfit(error: Exception, state: Mapping[str, Tensor], module: nn.Module) -> str:
+    """What to say of a file that does not fit: torch's report in short, else how its keys differ from the model's."""
+    return (
+        mismatch(str(error))
+        or differences(state, module.state_dict())
+        or f"cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    )
 
 
 @contextlib.contextmanager
@@ -222,61 +243,3 @@ def _missing_keys() -> Iterator[list[str]]:
     finally:
         logger.setLevel(own_level)
         logger.removeFilter(note)
-
-
-def _check_safetensors(path: Path) -> None:
-    try:
-        with safetensors.safe_open(str(path), framework="pt"):
-            pass
-    except safetensors.SafetensorError as error:
-        raise WeightsUnavailable(f"{path} is no safetensors file ({error}); fetch it again") from error
-
-
-def read_state(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a weight file by name; of a training checkpoint its EMA or model weights, as timm takes them.
-
-    Never runs code from the file: safetensors, or ``torch.load(weights_only=True)``. Raises WeightsUnavailable where
-    that fails.
-    """
-    if path.suffix == ".safetensors":
-        _check_safetensors(path)
-        return dict(safetensors.torch.load_file(str(path)))
-    # timm's own training checkpoints carry their arguments: a Namespace of plain values, harmless to rebuild.
-    allow = getattr(torch.serialization, "safe_globals", None)
-    try:
-        with allow([argparse.Namespace]) if allow else contextlib.nullcontext():
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        advice = "save its state dict as .safetensors"
-        raise WeightsUnavailable(f"{path} is no file of plain tensors ({first}); {advice}") from error
-    if isinstance(content, dict):
-        for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-    if not isinstance(content, dict):
-        raise WeightsUnavailable(f"{path} holds a {type(content).__name__}, not a state dict")
-    return dict(clean_state_dict(content))
-
-
-def mismatch(message: str, shown: int = 3) -> str:
-    r"""One line from torch's report of a state dict that does not fit: counts and the first few keys of each kind.
-
-    >>> mismatch('Error(s) in loading state_dict for Net:\n\tMissing key(s) in state_dict: "a", "b". ', shown=1)
-    'does not fit: 2 missing keys (a, …)'
-    """
-    parts = []
-    for kind, title in (("Missing", "missing"), ("Unexpected", "unexpected")):
-        found = re.search(rf'{kind} key\(s\) in state_dict: ("[^\n]*")\.', message)
-        if found:
-            parts.append(_listing(re.findall(r'"([^"]+)"', found.group(1)), f"{title} keys", shown))
-    sizes = re.findall(r"size mismatch for ([^:\s]+):", message)
-    if sizes:
-        parts.append(_listing(sizes, "wrong shapes", shown))
-    return f"does not fit: {'; '.join(parts)}" if parts else f"cannot be loaded: {' '.join(message.split())[:200]}"
-
-
-def _listing(names: list[str], title: str, shown: int) -> str:
-    more = ", …" if len(names) > shown else ""
-    return f"{len(names)} {title} ({', '.join(names[:shown])}{more})"

@@ -182,5 +182,5 @@ def test_bad_arguments(make_folder) -> None:
 def test_an_unreadable_file_is_named(make_folder) -> None:
     root = make_folder({"a": 2, "b": 2})
     (root / "a" / "gone.png").symlink_to("nowhere")
-    with pytest.raises(UsageError, match=r"1 of 5 images cannot be read: 'a/gone\.png' \(No such file"):
+    with pytest.raises(UsageError, match=r"1 of 5 images of folder .* cannot be read:\n  'a/gone\.png': No such file"):
         load_dataset(str(root))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from embedcore.errors import UsageError
-from embedcore.images.decode import BadImageError, load_rgb, to_rgb
+from embedcore.images.decode import BadImageError, load_preview, load_rgb, to_rgb
 
 GRADIENT = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -175,6 +175,57 @@ def test_a_damaged_file_is_named_with_a_reason(tmp_path: Path, kind: str) -> Non
     assert caught.value.reason
     assert str(caught.value).startswith("cannot read image 'cats/one\\n.png': ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".webp", ".bmp", ".tif", ".jp2", ".ppm", ".tga", ".pcx"])
+def test_whatever_stands_in_a_file_it_is_read_or_bad(suffix: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(colours(24, 32)).save(buffer, Image.registered_extensions()[suffix])
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(60):
+        content = bytearray(buffer.getvalue())
+        for place in rng.integers(0, min(len(content), rng.choice([60, 10**6])), 3):
+            content[place] = rng.integers(0, 256)
+        try:
+            load_preview(io.BytesIO(content[: rng.integers(len(content) // 2, 2 * len(content))]), "x")
+            outcomes.add("read")
+        except BadImageError as error:
+            assert error.reason.isprintable()
+            outcomes.add("bad")
+    assert "bad" in outcomes
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_preview_is_smaller_and_knows_the_whole_size(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(colours(600, 1100)).save(tmp_path / "large.jpg", exif=exif)
+    whole = load_rgb(tmp_path / "large.jpg", "x")
+    preview = load_preview(tmp_path / "large.jpg", "x")
+    assert (preview.width, preview.height) == whole.size and preview.format == "JPEG" and preview.mode == "RGB"
+    assert min(preview.rgb.size) == 150  # a quarter
+    small = whole.resize(preview.rgb.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(small).astype(int) - np.asarray(preview.rgb)).mean() < 6
+
+
+def test_a_preview_misses_no_truncation(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)).save(buffer, "JPEG")
+    content = buffer.getvalue()
+    outcomes = set()
+    for missing in range(1, 200):
+        kinds = []
+        for load in (load_rgb, load_preview):
+            try:
+                load(io.BytesIO(content[:-missing]), "x")
+                kinds.append("read")
+            except BadImageError:
+                kinds.append("bad")
+        assert kinds[0] == kinds[1]
+        outcomes.add(kinds[0])
+    assert "bad" in outcomes
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

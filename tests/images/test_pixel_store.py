@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.images import pixel_store
+from embedcore.images import store_file
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
@@ -118,7 +118,7 @@ def flip_a_byte(path: Path) -> None:
 def edit_sidecar(**changes: object):
     def edit(path: Path) -> None:
         sidecar = path.with_suffix(".json")
-        sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **changes}))
+        sidecar.write_bytes(store_file.sealed({**store_file.unsealed(sidecar.read_bytes()), **changes}))
 
     return edit
 
@@ -132,6 +132,10 @@ DAMAGES = {
     "other fingerprint": edit_sidecar(fingerprint="0" * 64),
     "other transform": edit_sidecar(made_by="0" * 64),
     "no checksums": edit_sidecar(checksums=None),
+    "a sidecar of another format": edit_sidecar(format=1),
+    "a sidecar without a seal": lambda path: path.with_suffix(".json").write_text(
+        json.dumps(store_file.unsealed(path.with_suffix(".json").read_bytes()))
+    ),
     "a pickle": lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True),
     "empty": lambda path: path.write_bytes(b""),
     "gone": lambda path: path.unlink(),
@@ -143,7 +147,7 @@ def test_a_damaged_store_is_made_anew(
     dataset: Dataset, cache: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     DAMAGES[damage](opened(dataset, cache).path)
-    monkeypatch.setattr(pixel_store, "_sound_files", set())  # as in another process
+    monkeypatch.setattr(store_file, "_sound_files", set())  # as in another process
     again = Counter()
     store = opened(dataset, cache, progress=again)
     assert again.calls[-1] == (9, 9)
@@ -171,18 +175,23 @@ def test_two_at_once_share_one_build(dataset: Dataset, cache: Path) -> None:
 
 def test_all_bad_images_are_named_and_nothing_is_stored(make_folder, cache: Path) -> None:
     root = make_folder({"a": 3, "b": 3})
+    dataset = load_dataset(str(root))
     (root / "a" / "001.png").write_bytes(b"no image")
-    content = (root / "b" / "002.png").read_bytes()
-    (root / "b" / "002.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UsageError, match=r"2 of 6 images cannot be read: 'a/001.png' \(not an image.*'b/002.png' \("):
-        open_pixel_store(load_dataset(str(root)), GEOMETRY, cache)
+    (root / "b" / "002.png").unlink()
+    with pytest.raises(UsageError) as caught:
+        open_pixel_store(dataset, GEOMETRY, cache)
+    assert str(caught.value).splitlines() == [
+        "2 of 6 images cannot be read:",
+        "  'a/001.png': its content has changed since the dataset was loaded",
+        "  'b/002.png': No such file or directory",
+    ]
     assert [file.suffix for file in (cache / "pixels").iterdir()] == [".lock"]
 
 
 def test_an_image_that_changed_since_loading_is_named(dataset: Dataset, cache: Path, make_folder, make_image) -> None:
     root = Path(dataset.images.root)
     make_image(root / "b" / "003.png", seed=99, size=(37, 51))
-    with pytest.raises(UsageError, match=r"'b/003.png' \(its content has changed since the dataset was loaded\)"):
+    with pytest.raises(UsageError, match=r"'b/003.png': its content has changed since the dataset was loaded"):
         open_pixel_store(dataset, GEOMETRY, cache)
 
 
@@ -217,5 +226,5 @@ def test_checksums_are_compared_once_in_a_process(
     dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(dataset, cache)
-    monkeypatch.setattr(pixel_store, "_checksums", lambda pixels: pytest.fail("read again"))
+    monkeypatch.setattr(store_file, "checksums_of", lambda pixels: pytest.fail("read again"))
     opened(dataset, cache)

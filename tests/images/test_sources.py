@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from embedcore.errors import UsageError
-from embedcore.images.sources import FileSource, Selection, describe_bad_images, digests_of, select
+from embedcore.images.sources import FileSource, Selection, describe_bad_images, file_digest, select
 
 
 @pytest.fixture
@@ -20,26 +19,33 @@ def source(tmp_path: Path, make_image) -> FileSource:
 
 def test_digests_are_those_of_the_files(source: FileSource, tmp_path: Path) -> None:
     expected = [hashlib.sha256((tmp_path / path).read_bytes()).hexdigest() for path in source.paths]
-    assert list(digests_of(source)) == expected
+    assert [source.digest(index) for index in range(4)] == expected
+    assert [source.file(index) for index in range(4)] == [tmp_path / path for path in source.paths]
 
 
-def test_all_unreadable_files_are_counted(source: FileSource, tmp_path: Path) -> None:
-    (tmp_path / "1.png").unlink()
-    (tmp_path / "3.png").unlink()
-    (tmp_path / "3.png").symlink_to("nowhere")
-    with pytest.raises(UsageError, match=r"2 of 4 images cannot be read: '1\.png' \(No such file.*\), '3\.png' \("):
-        digests_of(source)
+@pytest.mark.parametrize("name", ["device", "folder", "nowhere"])
+def test_what_is_no_file_has_no_digest(tmp_path: Path, name: str) -> None:
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"not a regular file|No such file"):
+        file_digest(tmp_path / name)
+
+
+def test_a_large_file_is_read_in_pieces(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 12_289
+    (tmp_path / "x").write_bytes(content)
+    assert file_digest(tmp_path / "x") == hashlib.sha256(content).hexdigest()
 
 
 def test_a_selection_is_the_images_in_the_order_asked_for(source: FileSource) -> None:
     chosen = select(source, [2, 0])
     assert isinstance(chosen, Selection) and len(chosen) == 2
-    assert [chosen.name(0), chosen.digest(1)] == ["2.png", source.digest(0)]
+    assert [chosen.name(0), chosen.digest(1), chosen.file(1)] == ["2.png", source.digest(0), source.file(0)]
     assert chosen.load(0).tobytes() == source.load(2).tobytes()
     assert pickle.loads(pickle.dumps(chosen)) == chosen
     assert select(source, range(4)) is source
 
 
-def test_a_long_list_of_bad_images_is_cut() -> None:
-    line = describe_bad_images([(f"{number}.png", "empty") for number in range(30)], 90)
-    assert line.startswith("30 of 90 images") and "and 25 more" in line and len(line) < 300
+def test_a_name_or_reason_cannot_act_on_the_terminal() -> None:
+    lines = describe_bad_images([("a/\x1b[2J\n\u202e.png", "empty"), ("\udce9", "gone")], 2).splitlines()
+    assert lines == ["2 of 2 images cannot be read:", r"  'a/\x1b[2J\n\u202e.png': empty", r"  '\udce9': gone"]

@@ -126,11 +126,11 @@ def test_front_to_end_sources_without_any_package(tmp_path: Path, monkeypatch: p
             return iter([(picture, np.int64(number % 2)) for number, picture in enumerate(pictures)])
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("embedcore.images.timm_sets.open_timm_dataset", lambda name, **kwargs: FrontToEnd(4))
+    monkeypatch.setattr("embedcore.zoo.datasets.open_timm_dataset", lambda name, **kwargs: FrontToEnd(4))
     found = timm_images("tfds/x")
     assert list(found.class_names) == ["0", "1", "0", "1"]
     assert [found.source.load(index).getpixel((0, 0)) for index in range(4)] == [(10 * n,) * 3 for n in range(4)]
-    monkeypatch.setattr("embedcore.images.timm_sets.open_timm_dataset", lambda name, **kwargs: FrontToEnd(5))
+    monkeypatch.setattr("embedcore.zoo.datasets.open_timm_dataset", lambda name, **kwargs: FrontToEnd(5))
     with pytest.raises(UsageError, match="gave 4 images of the 5 that it lists"):
         timm_images("tfds/x")
     del found

@@ -47,10 +47,11 @@ def test_workers_make_the_same_store_as_one_process(make_folder, tmp_path: Path)
 
 def test_bad_images_of_all_workers_are_named(make_folder, tmp_path: Path) -> None:
     root = make_folder({"a": 150, "b": 150})
+    dataset = load_dataset(str(root))
     for name in ("a/003.png", "b/055.png"):
         (root / name).write_bytes(b"no image")
-    with pytest.raises(UsageError, match=r"2 of 300 images cannot be read: 'a/003\.png' .*'b/055\.png'"):
-        open_pixel_store(load_dataset(str(root)), GEOMETRY, tmp_path / "cache", workers=2)
+    with pytest.raises(UsageError, match=r"(?s)2 of 300 images cannot be read:\n  'a/003\.png': .*'b/055\.png'"):
+        open_pixel_store(dataset, GEOMETRY, tmp_path / "cache", workers=2)
 
 
 def test_a_worker_that_is_killed_is_reported_with_its_images(make_folder, tmp_path: Path) -> None:

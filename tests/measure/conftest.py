@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from embedcore.images.dataset import load_dataset
@@ -17,18 +18,37 @@ from embedcore.zoo.transforms import data_config
 
 MODEL = "test_resnet.r160_in1k"
 
-FAULTS = """
-import os, signal, subprocess, sys, time
+FAULTS = '''
+"""Pixels which do to the measuring process what faults do, when they are first read."""
+
+import ctypes, gc, os, signal, subprocess, sys, time
+from multiprocessing.connection import Connection
+
 import numpy as np
 
+
 class Fault:
-    def __init__(self, shape):
-        self.shape = shape
+    def __init__(self, shape, pid_file=None):
+        self.shape, self.pid_file = shape, pid_file
+
     def __len__(self):
         return self.shape[0]
+
     def read(self, start, stop):
         self.strike()
         return np.zeros((stop - start, *self.shape[1:]), dtype=np.uint8)
+
+    def tell(self, pid):
+        with open(self.pid_file + ".part", "w") as file:
+            file.write(str(pid))
+        os.rename(self.pid_file + ".part", self.pid_file)
+
+
+def inbox():
+    """The connection that leads to the session."""
+    (found,) = [o for o in gc.get_objects() if isinstance(o, Connection) and not o.closed and o.writable]
+    return found
+
 
 class Segfault(Fault):
     def strike(self):
@@ -39,23 +59,106 @@ class Killed(Fault):
     def strike(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
+class Large(Fault):
+    def strike(self):
+        self.hoard = np.ones(2**27, dtype=np.uint8)
+        np.ones(2**28, dtype=np.uint8)
+        os.kill(os.getpid(), signal.SIGKILL)
+
 class Exits(Fault):
     def strike(self):
         os._exit(7)
 
+class ExitsWithoutResult(Fault):
+    def strike(self):
+        os._exit(0)
+
+class ExitsWhenUnpickled(Fault):
+    def __setstate__(self, state):
+        os._exit(7)
+
 class Hangs(Fault):
     def strike(self):
+        if self.pid_file:
+            self.tell(os.getpid())
         time.sleep(600)
 
+class HangsHoldingTheLock(Fault):
+    """No thread of the process gets to run any Python."""
+    def strike(self):
+        self.tell(os.getpid())
+        ctypes.PyDLL(None).sleep(600)
+
 class HangsWithChild(Fault):
-    def __init__(self, shape, pid_file):
-        super().__init__(shape)
-        self.pid_file = pid_file
     def strike(self):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        with open(self.pid_file + ".part", "w") as file:
-            file.write(str(child.pid))
-        os.rename(self.pid_file + ".part", self.pid_file)
+        self.tell(child.pid)
+        time.sleep(600)
+
+class LeavesChild(Fault):
+    def strike(self):
+        if not os.path.exists(self.pid_file):
+            self.tell(subprocess.Popen(["sleep", "600"]).pid)
+
+class LeavesDaemon(Fault):
+    """A daemon as the books have it: forked twice, in a session of its own, without a parent."""
+    def strike(self):
+        if os.path.exists(self.pid_file):
+            return
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            if os.fork() == 0:
+                self.tell(os.getpid())
+                time.sleep(600)
+            os._exit(0)
+        os.waitpid(child, 0)
+        while not os.path.exists(self.pid_file):
+            time.sleep(0.01)
+
+class DiesWithDaemon(LeavesDaemon):
+    def strike(self):
+        super().strike()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class KillsItsGroup(Fault):
+    def strike(self):
+        os.killpg(0, signal.SIGTERM)
+
+class KillsItsParent(Fault):
+    def strike(self):
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+
+class StopsItsParent(Fault):
+    def strike(self):
+        self.tell(os.getpid())
+        os.kill(os.getppid(), signal.SIGSTOP)
+        time.sleep(600)
+
+class ClosesItsPipe(Fault):
+    def strike(self):
+        inbox().close()
+        time.sleep(600)
+
+class Garbage(Fault):
+    def strike(self):
+        os.write(inbox().fileno(), bytes(range(256)) * 10)
+        time.sleep(600)
+
+class Nonsense(Fault):
+    def strike(self):
+        os.write(inbox().fileno(), b'{"result": {"model": 3}}' + bytes([10]))
+        time.sleep(600)
+
+class HalfAMessage(Fault):
+    def strike(self):
+        os.write(inbox().fileno(), b'{"result": {"model": "test_res')
+        os._exit(3)
+
+class HalfAMessageForEver(Fault):
+    def strike(self):
+        os.write(inbox().fileno(), b'{"result": {"model": "test_res')
         time.sleep(600)
 
 class Raises(Fault):
@@ -66,7 +169,62 @@ class Chatty(Fault):
     def strike(self):
         print("x" * 5_000_000)
         os.write(2, b"y" * 5_000_000)
-"""
+
+class ChattyForEver(Fault):
+    def strike(self):
+        while True:
+            os.write(1, b"all work and no play " * 5000 + bytes([10]))
+
+class NotANumber(Fault):
+    def strike(self):
+        import torch
+        from embedcore.zoo.backbone import Backbone
+        Backbone.embed = lambda self, x: torch.full((len(x), 8), torch.nan)
+
+class ExhaustsMemory(Fault):
+    def strike(self):
+        hoard = []
+        while True:
+            hoard.append(np.ones(2**24, dtype=np.uint8))
+
+class ThrowsBadAlloc(Fault):
+    """What a C++ library does that does not expect to find no memory."""
+    def strike(self):
+        new = ctypes.CDLL("libstdc++.so.6")._Znwm
+        new.argtypes = [ctypes.c_size_t]
+        new(2**46)
+
+class Hungry(Fault):
+    """A model that needs 16 MB an image besides."""
+    def strike(self):
+        import torch
+        from embedcore.zoo.backbone import Backbone
+        if not hasattr(Backbone, "modest"):
+            Backbone.modest = Backbone.embed
+            Backbone.embed = lambda self, x: (torch.ones(len(x) * 2**22), self.modest(x))[1]
+
+def session(case, images):
+    """All that a session does, for a process of its own."""
+    from embedcore.measure.executors import ChildExecutor
+    ChildExecutor(timeout_s=300).run(case, images)
+
+class Slow(Fault):
+    def strike(self):
+        if self.pid_file and not os.path.exists(self.pid_file):
+            self.tell(os.getpid())
+            time.sleep(1.5)
+'''
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """One thread for each process: with more the small models take many times longer where cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # for the forkserver, unless it is running already
+        yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +261,7 @@ def images(dataset, tmp_path_factory):
 
 @pytest.fixture
 def case():
-    return Case(model=MODEL, family="resnet", weights="random", rounds=3)
+    return Case(model=MODEL, family="resnet", weights="random", rounds=2, warmup_rounds=1)
 
 
 @pytest.fixture

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from embedcore.measure import child, oom_killer
 from embedcore.measure.executors import ChildExecutor, InlineExecutor, exit_words
 from embedcore.measure.measure import Images
+
+QUICK = {"rounds": 1, "warmup_rounds": 0}
 
 
 @pytest.fixture
@@ -15,8 +21,35 @@ def executor():
     return ChildExecutor(timeout_s=120)
 
 
-def with_pixels(images, pixels):
-    return Images(images.dataset, pixels)
+@pytest.fixture
+def pid_file(tmp_path):
+    return tmp_path / "pid"
+
+
+@pytest.fixture
+def strike(case, images, faults, shape, pid_file):
+    """Run a fault by its name; gives its result."""
+
+    def run(fault, executor=None, progress=None, **changes):
+        pixels = getattr(faults, fault)(shape, str(pid_file))
+        executor = executor or ChildExecutor(timeout_s=120)
+        return executor.run(dataclasses.replace(case, **QUICK, **changes), Images(images.dataset, pixels), progress)
+
+    return run
+
+
+def is_gone(pid_file: Path) -> bool:
+    """Whether the process named in the file is no more, at the latest in a moment; a zombie is none."""
+    stat = Path(f"/proc/{pid_file.read_text()}/stat")
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_child_and_inline_give_the_same_scores(case, images, executor):
@@ -28,6 +61,7 @@ def test_child_and_inline_give_the_same_scores(case, images, executor):
     assert child.ci95 == inline.ci95
     assert child.verdicts == inline.verdicts
     assert child.weights == inline.weights == {"source": "random", "id": "seed:0"}
+    assert child.detail == ""
     assert progress[-1] == (20, 20)
     assert len(child.durations) == case.rounds
 
@@ -35,66 +69,182 @@ def test_child_and_inline_give_the_same_scores(case, images, executor):
 @pytest.mark.parametrize(
     ("fault", "reason", "detail"),
     [
-        ("Segfault", "was killed by SIGSEGV", "about to fall"),
-        ("Killed", "was killed by SIGKILL", ""),
-        ("Exits", "ended with exit code 7", ""),
+        ("Segfault", "the measuring process was killed by SIGSEGV; peak memory ", "about to fall"),
+        ("Killed", "the measuring process was killed by SIGKILL; peak memory ", ""),
+        ("KillsItsGroup", "the measuring process was killed by SIGTERM; peak memory ", ""),
+        ("Exits", "the measuring process ended with exit code 7; peak memory ", ""),
+        ("ExitsWithoutResult", "the measuring process ended with exit code 0; peak memory ", ""),
+        ("ExitsWhenUnpickled", "the measuring process ended with exit code 7; peak memory ", ""),
+        ("Garbage", "the measuring process sent what is no message and was ended: ", ""),
+        ("Nonsense", "was ended: result of 3: field 'architecture' is missing; peak memory ", ""),
+        ("HalfAMessage", "ended with exit code 3 in the middle of a message; peak memory ", ""),
+        ("KillsItsParent", "the supervisor of the measuring process was killed by SIGKILL", ""),
     ],
 )
-def test_a_child_that_dies_is_a_crashed_result(case, images, executor, faults, shape, fault, reason, detail):
-    result = executor.run(case, with_pixels(images, getattr(faults, fault)(shape)))
+def test_a_child_that_dies_or_goes_mad_is_a_crashed_result(strike, fault, reason, detail):
+    result = strike(fault)
     assert (result.status, result.outcome) == ("crashed", "fail")
     assert reason in result.reason
+    assert "\n" not in result.reason
     assert detail in result.detail
-    assert executor.run(case, images).status == "ok"
 
 
-def test_a_hanging_child_is_a_timeout_and_its_children_are_gone(case, images, faults, shape, tmp_path):
-    pid_file = tmp_path / "pid"
-    executor = ChildExecutor(timeout_s=4)
-    result = executor.run(case, with_pixels(images, faults.HangsWithChild(shape, str(pid_file))))
+def test_the_peak_memory_of_a_dead_child_is_known(strike):
+    least = strike("Killed").peak_memory_mb
+    result = strike("Large")
+    assert result.peak_memory_mb == pytest.approx(least + 3 * 128, abs=60)
+    assert result.reason.endswith(f"peak memory {result.peak_memory_mb:.0f} MB")
+
+
+@pytest.mark.parametrize("fault", ["Hangs", "HangsHoldingTheLock", "HangsWithChild", "HalfAMessageForEver"])
+def test_a_hanging_child_is_a_timeout_and_its_processes_are_gone(strike, pid_file, fault):
+    result = strike(fault, ChildExecutor(timeout_s=1.5))
     assert (result.status, result.outcome) == ("timeout", "fail")
-    assert "4 s" in result.reason
-    deadline = time.monotonic() + 5
-    while is_running(int(pid_file.read_text())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(int(pid_file.read_text()))
+    assert result.reason.startswith("no result after 1.5 s (--embed-timeout); peak memory ")
+    assert fault.startswith("Half") or is_gone(pid_file)
 
 
-def is_running(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] != "Z"  # a zombie waits for its adoptive parent only
-    except FileNotFoundError:
-        return False
+def test_a_child_that_closes_its_pipe_and_lives_on_is_ended(strike, monkeypatch):
+    monkeypatch.setattr(child, "EXIT_GRACE_S", 0.3)
+    result = strike("ClosesItsPipe")
+    assert result.status == "crashed"
+    assert "closed its pipe without a result" in result.reason
 
 
-def test_an_exception_keeps_its_traceback(case, images, executor, faults, shape):
-    result = executor.run(case, with_pixels(images, faults.Raises(shape)))
+def test_a_supervisor_that_does_not_answer_is_killed_with_all_below(strike, pid_file, monkeypatch):
+    monkeypatch.setattr(child, "KILL_GRACE_S", 0.2)
+    result = strike("StopsItsParent", ChildExecutor(timeout_s=1))
+    assert (result.status, result.peak_memory_mb) == ("timeout", None)
+    assert is_gone(pid_file)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [("LeavesChild", "ok"), ("LeavesDaemon", "ok"), ("DiesWithDaemon", "crashed")]
+)
+def test_what_a_case_leaves_running_is_gone(strike, pid_file, fault, status):
+    result = strike(fault)
+    assert result.status == status, result.reason
+    assert is_gone(pid_file)
+    if status == "ok":
+        assert "1 process that the case left behind had to be killed" in result.detail
+
+
+def test_an_exception_keeps_its_traceback(strike):
+    result = strike("Raises")
     assert result.status == "error"
     assert result.reason == "KeyError: 'no such thing'"
     assert "Traceback" in result.detail
     assert "in strike" in result.detail
 
 
-def test_megabytes_of_output_neither_block_nor_reach_the_terminal(case, images, executor, faults, shape, capfd):
-    result = executor.run(case, with_pixels(images, faults.Chatty(shape)))
+def test_nan_in_a_child(strike):
+    result = strike("NotANumber")
+    assert (result.status, result.outcome) == ("nan", "fail")
+
+
+def test_megabytes_of_output_neither_block_nor_reach_the_terminal(strike, capfd):
+    result = strike("Chatty")
     assert result.status == "ok", result.reason
     assert "xxx" not in "".join(capfd.readouterr())
+
+
+def test_output_without_end_is_bounded(strike):
+    result = strike("ChattyForEver", ChildExecutor(timeout_s=1.5))
+    assert result.status == "timeout"
+    assert "all work and no play all work and no play" in result.detail
+    assert len(result.detail) < 20_000
+
+
+def test_the_out_of_memory_killer_is_told_from_other_kills(strike, monkeypatch, tmp_path):
+    """A machine on which the kernel's count of kills rises while the case runs."""
+    counts = iter([3, 4])
+    monkeypatch.setattr(oom_killer, "oom_kills", lambda root: next(counts))
+    result = strike("Killed")
+    assert (result.status, result.outcome) == ("oom", "skip")
+    assert "out-of-memory killer (SIGKILL); peak memory " in result.reason
+
+
+def test_a_kill_while_memory_is_nearly_exhausted_has_a_hint(strike, monkeypatch):
+    monkeypatch.setattr(oom_killer, "available_share", lambda root: 0.01)
+    result = strike("Killed")
+    assert result.status == "crashed"
+    assert "most likely for want of memory" in result.reason
+    assert "memory" not in strike("Segfault").reason.split(";")[0]
+
+
+class Interrupt:
+    """Ctrl-C as soon as the case is under way."""
+
+    def __init__(self, pid_file):
+        self.pid_file, self.at = pid_file, None
+
+    def __call__(self):
+        while not self.pid_file.exists():
+            time.sleep(0.01)
+        self.at = time.monotonic()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+def test_an_interrupt_ends_the_case_and_is_passed_on_at_once(strike, pid_file):
+    interrupt = Interrupt(pid_file)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        strike("Hangs")
+    assert time.monotonic() - interrupt.at < 5
+    thread.join()
+    assert is_gone(pid_file)
+
+
+def test_an_exception_of_progress_ends_the_case_and_is_passed_on(strike, pid_file):
+    def stop(done, total):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        strike("LeavesDaemon", progress=stop)
+    assert is_gone(pid_file)
+
+
+def test_two_hundred_cases_leave_memory_and_open_files_flat(strike):
+    strike("ExitsWhenUnpickled")
+    before = open_descriptors()
+    for number in range(200):
+        assert strike("ExitsWhenUnpickled").status == "crashed"
+        if number == 20:  # by then every cache is warm
+            resident = resident_kb()
+    assert open_descriptors() == before
+    assert resident_kb() - resident < 4096
+    assert [thread.name for thread in threading.enumerate() if "embedcore" in thread.name] == []
 
 
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_no_process_and_no_descriptor_is_left(case, images, executor):
-    executor.run(case, images)
-    before = open_descriptors()
-    for _ in range(3):
-        executor.run(dataclasses.replace(case, rounds=1), images)
-    assert open_descriptors() == before
+def resident_kb() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+def test_a_child_that_cannot_be_started_is_tried_again_then_crashed(case, images, executor, monkeypatch):
+    real, failures = child.forkserver_context, []
+
+    def failing(times):
+        if len(failures) < times:
+            failures.append(1)
+            raise ConnectionRefusedError("nobody listens")
+        return real()
+
+    monkeypatch.setattr(child, "forkserver_context", functools.partial(failing, 1))
+    assert executor.run(case, images).status == "ok"
+    monkeypatch.setattr(child, "forkserver_context", functools.partial(failing, 99))
+    result = executor.run(case, images)
+    assert result.status == "crashed"
+    assert "no child process can be started: ConnectionRefusedError: nobody listens" in result.reason
 
 
 def test_unknown_signal_and_code_in_words():
     assert exit_words(-6) == "was killed by SIGABRT"
     assert exit_words(0) == "ended with exit code 0"
     assert "signal 63" in exit_words(-63)
+    assert exit_words(None) == "vanished"

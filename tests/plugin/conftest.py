@@ -32,7 +32,7 @@ def project(pytester, monkeypatch):
     pytester.makepyfile(test_models=BENCHMARK.read_text())
     rng = np.random.default_rng(0)
     for label, colour in enumerate([(220, 30, 30), (30, 220, 30), (30, 30, 220)]):
-        for number in range(4):
+        for number in range(3):
             pixels = np.clip(rng.normal(colour, 40, (40, 50, 3)), 0, 255).astype(np.uint8)
             path = pytester.path / "images" / f"class{label}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

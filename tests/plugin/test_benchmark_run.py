@@ -40,14 +40,14 @@ def test_three_models_are_measured_saved_and_ranked(run, project, saved):
         assert set(info["ci95"]) == set(info["scores"])
         # pytest-benchmark's statistics are those of the measured rounds, in seconds an image.
         assert bench["stats"]["rounds"] == 2
-        assert bench["stats"]["iterations"] == info["batch_size"] == 12
+        assert bench["stats"]["iterations"] == info["batch_size"] == 9
         assert bench["stats"]["median"] == pytest.approx(1 / info["images_per_s"]["forward"])
-        assert bench["stats"]["data"] == pytest.approx([s / 12 for s in info["durations"]])
+        assert bench["stats"]["data"] == pytest.approx([s / 9 for s in info["durations"]])
     block = data["embedcore"]
     assert block["schema"] == 1
     assert block["settings"]["weights"] == "random"
     assert block["dataset"]["classes"] == 3
-    assert block["dataset"]["queries"] == block["dataset"]["references"] == 12
+    assert block["dataset"]["queries"] == block["dataset"]["references"] == 9
     assert block["excluded"] == []
     versions = data["machine_info"]["embedcore"]
     assert set(versions) == {"timm", "torch", "cuda", "cudnn", "driver", "gpu", "python"}
@@ -149,8 +149,7 @@ def test_results_of_xdist_workers_reach_the_controller():
     from embedcore.plugin.collector import Collector, attach
     from embedcore.results.result import Result
 
-    dataset = SimpleNamespace(summary=lambda: {"classes": 3})
-    session = SimpleNamespace(settings={"protocol": "native"}, dataset=dataset)
+    session = SimpleNamespace(settings={"protocol": "native"}, dataset_block={"classes": 3})
     report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
     result = Result.unmeasured("a.b", family="resnet", status="oom", reason="memory")
     attach(report, result, session)

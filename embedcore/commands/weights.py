@@ -1,0 +1,271 @@
+"""Where the weights of models are, and filling a folder with them for a machine without network.
+
+    embedcore weights list -k "vit_tiny or resnet50"
+
+on a connected machine:
+    embedcore weights fetch --family vit --to /mnt/stick/weights
+
+on the other one:
+    pytest benchmarks --embed-weights /mnt/stick/weights --embed-roster local
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.results.plain import one_line
+
+if TYPE_CHECKING:
+    from embedcore.zoo.hub import Hub
+    from embedcore.zoo.mirror import Fetched, Holding, Mirror
+
+ASKING = 8  # requests to the hub at a time
+PATIENCE_SECONDS = 10.0  # a fetch may wait longer for the next byte than a measurement may
+NAMED = 3  # models named for one reason
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``weights list`` and ``weights fetch``."""
+    parser = commands.add_parser(
+        "weights",
+        help="list where weights are, or fetch them into a folder",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(required=True, metavar="list|fetch")
+    selection = argparse.ArgumentParser(add_help=False)
+    selection.add_argument(
+        "--roster", metavar="ROSTER", help="all, local, article, or a text file of tags or globs (default: all)"
+    )
+    selection.add_argument("--family", action="append", default=[], metavar="SLUG", help="only this family; repeatable")
+    selection.add_argument(
+        "-k", dest="keyword", default="", metavar="EXPR", help="only tags that contain this; and, or, not, parentheses"
+    )
+    selection.add_argument("--weights", type=Path, metavar="DIR", help="a folder of weights that is looked into first")
+    listing = actions.add_parser("list", parents=[selection], help="name the files and where they are now")
+    listing.add_argument("--ask", action="store_true", help="ask the hub for sizes and for what is gated or not there")
+    listing.set_defaults(run=run_list)
+    fetching = actions.add_parser("fetch", parents=[selection], help="copy or download the missing files")
+    fetching.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to fill")
+    fetching.set_defaults(run=run_fetch)
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Print a line a model and a total; exit code 0."""
+    from embedcore.zoo.hub import Hub
+    from embedcore.zoo.mirror import find_holding
+
+    models = _selected(arguments)
+    holdings = [find_holding(model, arguments.weights) for model in models]
+    notes = []
+    if arguments.ask:
+        holdings, refused = _asked(holdings, Hub(stall_seconds=PATIENCE_SECONDS))
+        notes += [f"The hub was not asked: {refused}."] if refused else []
+    for holding in holdings:
+        print(_row(holding.place, ("~" if holding.estimated else "") + bytes_text(holding.size), holding.file))
+    print()
+    print(_wrapped(_total(holdings)))
+    if any(holding.estimated for holding in holdings):
+        notes.append("~ reckoned from the number of parameters (--ask asks the hub).")
+    for line in notes:
+        print(_wrapped(line))
+    for line in _grouped((holding.place, holding.model, holding.note) for holding in holdings if holding.note):
+        print(_wrapped(line, "  "))
+    return 0
+
+
+def run_fetch(arguments: argparse.Namespace) -> int:
+    """Fill the folder, a line a model; exit code 1 if some weights could not be had."""
+    from embedcore.zoo.hub import OFFLINE, Hub, is_offline
+    from embedcore.zoo.mirror import open_mirror
+
+    if not (arguments.roster or arguments.family or arguments.keyword.strip()):
+        raise UsageError("weights fetch: say which with -k, --family or --roster (all of them: --roster all)")
+    models = _selected(arguments)
+    if is_offline():
+        print(_wrapped(f"{OFFLINE}: only what is on this machine can be had."))
+    with open_mirror(arguments.to) as mirror:
+        try:
+            done, failed = _fetch_all(mirror, models, arguments.weights, Hub(stall_seconds=PATIENCE_SECONDS))
+        except KeyboardInterrupt:
+            print("\nInterrupted: what is whole is kept; the same command goes on from here.")
+            return 130
+    print()
+    print(_wrapped(_outcome(done, arguments.to, complete=not failed)))
+    if not failed:
+        return 0
+    print(f"{len(failed)} of {len(models)} could not be had:")
+    for line in _grouped(failed):
+        print(_wrapped(line, "  "))
+    return 1
+
+
+def _selected(arguments: argparse.Namespace) -> list[str]:
+    """The models that are asked for, at least one."""
+    from embedcore.zoo.keyword import select
+    from embedcore.zoo.registry import close_names
+    from embedcore.zoo.roster import resolve_roster
+
+    folder = arguments.weights
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"weights folder {folder}: no such folder")
+    roster = resolve_roster(arguments.roster or "all", families=arguments.family, weights=folder)
+    models = select(roster, arguments.keyword)
+    if models:
+        return models
+    if not roster:
+        narrowed = f" of {', '.join(arguments.family)}" if arguments.family else ""
+        raise UsageError(f"roster {arguments.roster or 'all'}{narrowed} has no model")
+    close = close_names(arguments.keyword)
+    hint = f"; close: {', '.join(close)}" if close else ""
+    raise UsageError(f"-k {arguments.keyword!r}: true of none of the {len(roster)} tags{hint}")
+
+
+def _asked(holdings: Sequence[Holding], hub: Hub) -> tuple[list[Holding], str]:
+    """The holdings with what the hub says of those that it has, and why it could not be asked, "" if it could."""
+    from embedcore.zoo.mirror import ask_hub
+
+    first = next((holding.remote for holding in holdings if holding.place == "hub" and holding.remote), None)
+    refused = hub.why_unreachable(first) if first is not None else None
+    if refused:
+        return list(holdings), refused
+    with ThreadPoolExecutor(ASKING) as pool:
+        return list(pool.map(lambda h: ask_hub(h, hub) if h.place == "hub" else h, holdings)), ""
+
+
+def _fetch_all(
+    mirror: Mirror, models: Sequence[str], source: Path | None, hub: Hub
+) -> tuple[list[Fetched], list[tuple[str, str, str]]]:
+    """What is in the folder now, and (status, model, reason) of what is not."""
+    from embedcore.zoo.mirror import status_word
+
+    done: list[Fetched] = []
+    failed: list[tuple[str, str, str]] = []
+    for model in models:
+        bar = _Bar(model)
+        try:
+            fetched = mirror.fetch(model, source=source, hub=hub, progress=bar)
+        except UsageError:
+            raise
+        except EmbedcoreError as error:
+            status = status_word(error)
+            failed.append((status, model, str(error)))
+            line = _row(status, "", model)
+        else:
+            done.append(fetched)
+            line = _row(fetched.how, bytes_text(fetched.size), fetched.file)
+        finally:
+            bar.close()
+        print(line, flush=True)
+    return done, failed
+
+
+class _Bar:
+    """A progress bar of one download, on a terminal, from its first report on."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar: Any = None
+
+    def __call__(self, here: int, size: int | None) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=self._title[-40:], total=size, initial=here, unit="B", unit_scale=True, leave=False, disable=None
+            )
+        self._bar.total = size
+        self._bar.update(here - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _row(word: str, size: str, file: str) -> str:
+    """One line; on a terminal that is too narrow the name comes on a line of its own."""
+    figures = f"{word:<10} {size:>8}"
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    gap = "\n  " if width and len(figures) + 2 + len(file) > width else "  "
+    return f"{figures}{gap}{file}"
+
+
+def bytes_text(size: int | None) -> str:
+    """A length in three digits: ``1.45 MB``; "?" where it is not known.
+
+    >>> bytes_text(999), bytes_text(1_450_000), bytes_text(98_000_000), bytes_text(999_999_999)
+    ('999 B', '1.45 MB', '98.0 MB', '1.00 GB')
+    """
+    if size is None:
+        return "?"
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.5:
+            return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {unit}"
+    return f"{value / 1000:.2f} TB"
+
+
+def _total(holdings: Sequence[Holding]) -> str:
+    from embedcore.zoo.mirror import PLACES
+
+    counts = {place: sum(holding.place == place for holding in holdings) for place in PLACES}
+    listed = ", ".join(f"{count} {place}" for place, count in counts.items() if count)
+    here = sum(holding.size or 0 for holding in holdings if holding.here)
+    there = [holding for holding in holdings if holding.place == "hub"]
+    parts = [f"{bytes_text(here)} here"] if any(holding.here for holding in holdings) else []
+    if there:
+        about = "about " if any(holding.estimated or holding.size is None for holding in there) else ""
+        parts.append(f"{about}{bytes_text(sum(holding.size or 0 for holding in there))} on the hub")
+    return f"{_models(len(holdings))}: {listed}; {', '.join(parts) or 'nothing to be had'}"
+
+
+def _outcome(done: Sequence[Fetched], folder: Path, *, complete: bool) -> str:
+    new = [fetched for fetched in done if fetched.how != "kept"]
+    kept = len(done) - len(new)
+    if not new:
+        what = "Nothing to fetch" if complete else "Nothing was fetched"
+        return f"{what}: {_models(kept)} in {folder}, unchanged." if kept else f"{what}."
+    verb = f"{_models(len(new))} fetched into {folder} ({bytes_text(sum(fetched.size for fetched in new))})"
+    return f"{verb}, {kept} there before." if kept else f"{verb}."
+
+
+def _grouped(failures: Iterable[tuple[str, str, str]]) -> list[str]:
+    """A line for each word and reason, with the models that it holds for; the same but for the model is the same."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for word, model, reason in failures:
+        groups.setdefault((word, reason.replace(model, "MODEL")), []).append((model, reason))
+    lines = []
+    for (word, pattern), members in groups.items():
+        if len(members) == 1:
+            lines.append(f"{word}: {members[0][1]}")
+            continue
+        named = ", ".join(model for model, _ in members[:NAMED]) + (", …" if len(members) > NAMED else "")
+        lines.append(f"{len(members)} {word}: {pattern.removeprefix('MODEL: ')} ({named})")
+    return lines
+
+
+def _models(count: int) -> str:
+    return f"{count} model{'' if count == 1 else 's'}"
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(
+        one_line(text),  # a server's words may be in it
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

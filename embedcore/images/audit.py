@@ -1,0 +1,184 @@
+"""The audit: every image is looked at once, before anything is measured, and all that cannot be read are found."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from embedcore.images.decode import DAMAGE, BadImageError, reason_of
+from embedcore.images.ledger import ImageFacts, Ledger, Stamp
+from embedcore.images.perceptual import perceptual_hash
+from embedcore.images.sources import ImageSource
+from embedcore.images.workers import usable_cpus
+
+CHUNK = 1024  # images looked at before what was found out is kept: as many an interrupted audit loses at most
+
+# A file that is changed again within one tick of its file system's clock keeps its stamp. FAT's tick is the longest,
+# 2 s. What was read of a file so soon after a change is not relied upon later.
+_TICK_NS = 3_000_000_000
+
+# One pixel wide and a million high becomes 224 wide and 224 million high when it is scaled to a model's input.
+_MOST_ELONGATED = 10_000
+_INT64 = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the audit found out about one image."""
+
+    digest: str = ""
+    """Of its content; empty where that cannot be had."""
+    facts: ImageFacts | None = None
+    """None if it cannot be read, or was not decoded."""
+    reason: str = ""
+    """Why it cannot be read; empty if it can."""
+    stamp: Stamp | None = None
+    """Of its file, before it was read; None for images that are not files of their own."""
+
+
+def audit(
+    source: ImageSource,
+    *,
+    decode: bool = True,
+    cache_dir: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Finding]:
+    """Look at all images of a source, several at a time; gives their findings in order.
+
+    Each content is read for its digest and decoded whole, once: with ``cache_dir`` what was found out is kept there,
+    and a digest is relied upon while its file's size, times and inode are the same. That an image is bad is not kept
+    but found out anew. Without ``decode`` images are only read. ``progress(done, total)`` is called as images are
+    looked at.
+    """
+    ledger = None if cache_dir is None else Ledger(cache_dir)
+    findings: list[Finding] = []
+    facts: dict[str, ImageFacts] = {}
+    with _threads() as pool:
+        for start in range(0, len(source), CHUNK):
+            indices = range(start, min(start + CHUNK, len(source)))
+            findings += _digested(source, indices, ledger, pool)
+            if not decode:
+                if progress is not None:
+                    progress(indices.stop, len(source))
+                continue
+            if ledger is not None:
+                wanted = {findings[index].digest for index in indices} - facts.keys() - {""}
+                facts |= ledger.facts(wanted, source.decoder)
+            _inspect_all(source, indices, findings, facts, ledger, pool, progress)
+    return findings
+
+
+def stamp_of(file: Path) -> Stamp:
+    """The stamp of a file. Raises OSError."""
+    status = file.stat()
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INT64)
+
+
+def _digested(
+    source: ImageSource, indices: Sequence[int], ledger: Ledger | None, pool: ThreadPoolExecutor
+) -> list[Finding]:
+    """Findings with digests and stamps, or the reason why there are none."""
+    files = [source.file(index) for index in indices]
+    paths = [os.fsencode(file.absolute()) if file is not None else b"" for file in files]
+    known = ledger.digests([path for path in paths if path]) if ledger is not None else {}
+    begin = time.time_ns()
+
+    def look(index: int, file: Path | None, path: bytes) -> Finding:
+        stamp = None
+        try:
+            stamp = stamp_of(file) if file is not None else None
+            before = known.get(path)
+            if before is not None and before[0] == stamp and _may_read(path):
+                return Finding(before[1], stamp=stamp)
+            return Finding(source.digest(index), stamp=stamp)
+        except DAMAGE as error:
+            return Finding(reason=reason_of(error), stamp=stamp)
+
+    found = list(pool.map(look, indices, files, paths))
+    if ledger is not None:
+        new = {
+            path: (finding.stamp, finding.digest)
+            for path, finding in zip(paths, found, strict=True)
+            if path not in known or known[path] != (finding.stamp, finding.digest)
+            if finding.digest and finding.stamp is not None
+            if max(finding.stamp.mtime_ns, finding.stamp.ctime_ns) < begin - _TICK_NS
+        }
+        ledger.keep(new, {}, source.decoder)
+    return found
+
+
+def _may_read(path: bytes) -> bool:
+    if os.access in os.supports_effective_ids:
+        return os.access(path, os.R_OK, effective_ids=True)
+    return os.access(path, os.R_OK)
+
+
+def _inspect_all(
+    source: ImageSource,
+    indices: Sequence[int],
+    findings: list[Finding],
+    facts: dict[str, ImageFacts],
+    ledger: Ledger | None,
+    pool: ThreadPoolExecutor,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Complete the findings at ``indices``, decoding one image of each content whose facts are not known."""
+    first = {findings[index].digest: index for index in reversed(indices) if findings[index].digest not in facts}
+    first.pop("", None)
+    reasons: dict[str, str] = {}
+    new: dict[str, ImageFacts] = {}
+    done = indices[0] + len(indices) - len(first)
+    for outcome, (digest, index) in zip(
+        pool.map(lambda index: _inspect(source, index), first.values()), first.items(), strict=True
+    ):
+        if isinstance(outcome, str):
+            reasons[digest] = outcome
+        else:
+            facts[digest] = outcome
+            if _unchanged(source, index, findings[index].stamp):
+                new[digest] = outcome
+        done += 1
+        if progress is not None:
+            progress(done, len(source))
+    if progress is not None and not first:
+        progress(done, len(source))
+    if ledger is not None:
+        ledger.keep({}, new, source.decoder)
+    for index in indices:
+        if digest := findings[index].digest:
+            findings[index] = replace(findings[index], facts=facts.get(digest), reason=reasons.get(digest, ""))
+
+
+def _inspect(source: ImageSource, index: int) -> ImageFacts | str:
+    """Facts of an image, or the reason why it cannot be read."""
+    try:
+        seen = source.preview(index)
+    except BadImageError as error:
+        return error.reason
+    if max(seen.width, seen.height) > _MOST_ELONGATED * min(seen.width, seen.height):
+        return f"{seen.width} x {seen.height} pixels: too elongated to be scaled"
+    return ImageFacts(seen.width, seen.height, seen.mode, seen.format, seen.animated, perceptual_hash(seen.rgb))
+
+
+def _unchanged(source: ImageSource, index: int, stamp: Stamp | None) -> bool:
+    """Whether what was decoded is what the digest is of."""
+    file = source.file(index)
+    try:
+        return file is None or stamp_of(file) == stamp
+    except OSError:
+        return False
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that read and decode, where Pillow releases the interpreter lock; none is waited for after Ctrl-C."""
+    pool = ThreadPoolExecutor(max_workers=min(32, 4 + usable_cpus()), thread_name_prefix="embedcore-audit")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,186 @@
+"""The files of a pixel store: their names, their sidecar, whether they are sound, who uses them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcore.images.pixel_rows import blocks_of
+from embedcore.images.workers import usable_cpus
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+FOLDER = "pixels"  # within the cache folder
+FORMAT = 2
+PARTIAL = ".partial"
+
+_LONGEST_HEADER = 4096  # bytes before the pixels of a .npy file; numpy writes 128
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a store holds."""
+
+    format: int
+    fingerprint: str
+    geometry: str
+    shape: tuple[int, ...]
+    made_by: str
+    """Digest of the transform's behaviour and of the decoder's version."""
+    block: int
+
+
+def store_path(cache_dir: Path, description: Description) -> Path:
+    """Where a store of this description lies."""
+    name = f"{description.fingerprint[:16]}-{description.geometry}-{description.made_by[:8]}.npy"
+    return cache_dir / FOLDER / name
+
+
+def sidecar_of(path: Path) -> Path:
+    """The file beside the pixels that says what they are. Its modification time is when the store was last opened."""
+    return path.with_suffix(".json")
+
+
+def partials_of(path: Path) -> list[Path]:
+    """What processes that were killed left of a store."""
+    return [file for file in path.parent.iterdir() if file.name.startswith(path.name) and file.suffix == PARTIAL]
+
+
+def sidecar_content(path: Path, description: Description, checksums: list[int], dataset: str) -> bytes:
+    """The sidecar of the pixels in the file ``path``, whose blocks have these checksums.
+
+    ``dataset`` is its name, for people: content decides whether a store is the one that is wanted.
+    """
+    header = zlib.crc32(_header(path, description))
+    return sealed({**asdict(description), "header": header, "checksums": checksums, "dataset": dataset})
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """One line of JSON with a checksum of itself."""
+    return _canonical({**content, "seal": zlib.crc32(_canonical(content))})
+
+
+def unsealed(raw: bytes) -> dict[str, Any]:
+    """The content of a sidecar. Raises ValueError unless it is byte for byte what :func:`sealed` has made."""
+    content = json.loads(raw)
+    if isinstance(content, dict):
+        content.pop("seal", None)
+        if sealed(content) == raw:
+            return content
+    raise ValueError("its sidecar is not as it was written")
+
+
+def pixels_of(path: Path, description: Description) -> NDArray[np.uint8]:
+    """The pixels in a file, memory-mapped. Raises OSError or ValueError."""
+    offset = len(_header(path, description))
+    return np.memmap(path, np.uint8, "r", offset, description.shape)
+
+
+def is_sound(path: Path, wanted: Description) -> bool:
+    """Whether the store is there, is the one wanted, and matches its checksums (compared once in a process).
+
+    No byte of either file can change unnoticed.
+    """
+    try:
+        content = unsealed(sidecar_of(path).read_bytes())
+        if {key: content.get(key) for key in asdict(wanted)} != json.loads(_canonical(asdict(wanted))):
+            return False
+        if content["header"] != zlib.crc32(_header(path, wanted)):
+            raise ValueError("a checksum differs")
+        if identity(path) not in _sound_files and checksums_of(pixels_of(path, wanted)) != content["checksums"]:
+            raise ValueError("a checksum differs")
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, LookupError, RecursionError) as error:
+        _log.warning("pixel store %s is damaged (%s): made anew", path, error)
+        return False
+    remember_as_sound(path)
+    return True
+
+
+_sound_files: set[tuple[str, int, int, int]] = set()
+
+
+def remember_as_sound(path: Path) -> None:
+    """Its checksums have been compared in this process."""
+    _sound_files.add(identity(path))
+
+
+def identity(path: Path) -> tuple[str, int, int, int]:
+    """Changes when the file does. Raises OSError."""
+    status = path.stat()
+    return str(path), status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def checksums_of(pixels: NDArray[np.uint8]) -> list[int]:
+    """CRC-32 of each block; zlib releases the interpreter lock, so that threads do."""
+    with ThreadPoolExecutor(max_workers=min(8, usable_cpus())) as pool:
+        return list(pool.map(lambda block: zlib.crc32(pixels[block[0] : block[1]].data), blocks_of(len(pixels))))
+
+
+def hold(path: Path) -> int | None:
+    """Tell other processes that this one uses the file, until the file descriptor given is closed.
+
+    None where there are no shared locks: on Windows, where a file in use cannot be removed anyway, and on some network
+    file systems. Raises OSError where there is no such file.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Whether this or another process holds the file. Raises OSError where there is no such file."""
+    if fcntl is None:
+        return False
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def touch(path: Path) -> None:
+    """Note that the store is used now."""
+    with contextlib.suppress(OSError):  # such as a cache that may be read only
+        os.utime(sidecar_of(path))
+
+
+def _header(path: Path, description: Description) -> bytes:
+    """The bytes before the pixels. Raises OSError, and ValueError where the file is too short or too long."""
+    size = path.stat().st_size
+    length = size - int(np.prod(description.shape))
+    if not 0 < length <= _LONGEST_HEADER:
+        raise ValueError(f"it has {size} bytes")
+    with path.open("rb") as file:
+        return file.read(length)
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,204 @@
+"""The session's side of a measuring process: starting it, listening to it, ending it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any, cast
+
+from embedcore.errors import EmbedcoreError
+from embedcore.forkserver import forkserver_context
+from embedcore.images.workers import hidden_main
+from embedcore.measure.messages import GarbledMessageError, Inbox, send
+from embedcore.measure.output_tail import OutputTail
+from embedcore.measure.processes import kill_group, kill_tree
+from embedcore.measure.supervisor import KILL_GRACE_S, Ended, supervise
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from embedcore.measure.supervisor import Send
+
+# How long a process that has closed its pipe or given its result may take to end by itself.
+EXIT_GRACE_S = 5.0
+
+_TICK_S = 0.5
+_PIECE = 2**16
+_MOST_PIECES = 256
+_START_TRIES = 3
+
+
+class StartError(EmbedcoreError):
+    """No child process can be had."""
+
+
+@dataclass
+class Heard:
+    """What a session has learnt of a measuring process when it is over."""
+
+    ended: Ended | None = None
+    """None where not even the supervisor could tell."""
+    output: str = ""
+    """The last lines of what it printed."""
+    late: bool = False
+    """It was ended because its time was over."""
+    silent: bool = False
+    """It was ended because it had closed its pipe and went on living."""
+    garbled: str = ""
+    """It was ended because it had sent this."""
+    cut_short: bool = False
+    """The last message lacks its end."""
+
+
+Listener = Callable[[dict[str, Any]], bool]
+"""Called with each message; says whether it is the last one. Raises GarbledMessageError at one that makes no sense."""
+
+
+class Child:
+    """A measuring process and its supervisor. A context manager: when it is left, nothing of both is left."""
+
+    def __init__(self, work: Callable[[Send], None], *, keep_main: bool = False) -> None:
+        """Start ``work(send)``, which must be picklable, in a process of its own.
+
+        ``keep_main``: see ``hidden_main``. Raises StartError.
+        """
+        self._measuring: int | None = None
+        self._ended: Ended | None = None
+        for left in reversed(range(_START_TRIES)):
+            try:
+                self._start(work, keep_main)
+                return
+            except (OSError, EOFError) as error:  # the forkserver died just now: the next try starts another
+                if not left:
+                    raise StartError(f"no child process can be started: {type(error).__name__}: {error}") from error
+                time.sleep(0.2)
+
+    def _start(self, work: Callable[[Send], None], keep_main: bool) -> None:
+        context = forkserver_context()
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            # The other end of `control` is also the child's lifeline: nobody but this process may hold this one.
+            self._control, control = context.Pipe(duplex=True)
+            self._inbox, inbox = context.Pipe(duplex=False)
+            self._output, output = context.Pipe(duplex=False)
+            for end in (self._control, self._inbox, self._output):
+                ours.enter_context(end)
+            for end in (control, inbox, output):
+                theirs.enter_context(end)
+            # Not a daemon, which multiprocessing would not let have children.
+            self._process: BaseProcess = context.Process(
+                target=supervise, args=(control, inbox, output, work), name="embedcore-measure", daemon=False
+            )
+            with hidden_main(keep=keep_main):
+                self._process.start()
+            ours.pop_all()
+
+    def listen(self, timeout_s: float, listener: Listener, tick: Callable[[], None]) -> Heard:
+        """Follow the process to its end, by itself or not, for at most ``timeout_s`` seconds and some grace.
+
+        ``tick`` is called about every half second. Whatever ``listener`` and ``tick`` raise (and KeyboardInterrupt) is
+        passed on.
+        """
+        heard = Heard()
+        tail, inbox, control = OutputTail(), Inbox(), Inbox()
+        deadline, next_tick = time.monotonic() + timeout_s, 0.0
+        told_to_end = complete = False
+        ends = [self._control, self._inbox, self._output]
+        while self._control in ends:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                if told_to_end:
+                    break
+                heard.silent = not complete and self._inbox not in ends
+                heard.late = not complete and not heard.silent
+            if left <= 0 or (heard.garbled and not told_to_end):
+                self._tell_to_end()
+                told_to_end, deadline = True, time.monotonic() + KILL_GRACE_S + 1
+                continue
+            ready = cast("list[Connection]", wait(ends, min(left, _TICK_S)))
+            if time.monotonic() >= next_tick:
+                tick()
+                next_tick = time.monotonic() + _TICK_S
+            for end in ready:
+                piece = _read(end)
+                if not piece:
+                    ends.remove(end)
+                    if end is self._inbox and not told_to_end:
+                        deadline = min(deadline, time.monotonic() + EXIT_GRACE_S)
+                elif end is self._output:
+                    tail.feed(piece)
+                elif end is self._control:
+                    self._note(control, piece)
+                elif not complete and not heard.garbled:
+                    complete = self._hear(piece, inbox, listener, heard)
+                    if complete and not told_to_end:
+                        deadline = time.monotonic() + EXIT_GRACE_S
+        for piece in _rest(self._output):
+            tail.feed(piece)
+        for piece in _rest(self._inbox):
+            if not complete and not heard.garbled:
+                complete = self._hear(piece, inbox, listener, heard)
+        heard.ended, heard.output = self._ended, tail.text()
+        heard.cut_short = not complete and inbox.pending
+        return heard
+
+    def _hear(self, piece: bytes, inbox: Inbox, listener: Listener, heard: Heard) -> bool:
+        try:
+            for message in inbox.feed(piece):
+                if listener(message):
+                    return True
+        except GarbledMessageError as error:
+            heard.garbled = str(error)
+        return False
+
+    def _note(self, control: Inbox, piece: bytes) -> None:
+        for message in control.feed(piece):
+            if "pid" in message:
+                self._measuring = message["pid"]
+            else:
+                self._ended = Ended(**message)
+
+    def _tell_to_end(self) -> None:
+        with contextlib.suppress(OSError):
+            send(self._control.fileno(), {"end": True})
+
+    def supervisor_exit_code(self) -> int | None:
+        """How the supervisor ended; None if it does not, or nobody knows."""
+        self._process.join(EXIT_GRACE_S)
+        # multiprocessing says 255 where the forkserver, which would know, is dead too.
+        return None if self._process.exitcode == 255 else self._process.exitcode
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell_to_end()
+        for end in (self._control, self._inbox, self._output):
+            end.close()
+        if self._ended is None and self._measuring is not None:
+            kill_group(self._measuring)
+        self._process.join(KILL_GRACE_S + 1)
+        if self._process.exitcode is None and self._process.pid is not None:
+            kill_tree(self._process.pid)
+            self._process.join(KILL_GRACE_S)
+        if self._process.exitcode is not None:
+            self._process.close()
+
+
+def _read(end: Connection) -> bytes:
+    """What there is to read, at least one byte; nothing at its end."""
+    try:
+        return os.read(end.fileno(), _PIECE)
+    except OSError:  # the other side is gone, in a hurry
+        return b""
+
+
+def _rest(end: Connection) -> list[bytes]:
+    """What is still in a pipe whose writer is dead; not all of it if somebody else goes on writing."""
+    pieces: list[bytes] = []
+    while len(pieces) < _MOST_PIECES and wait([end], 0) and (piece := _read(end)):
+        pieces.append(piece)
+    return pieces

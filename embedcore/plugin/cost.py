@@ -1,0 +1,25 @@
+"""What a case is expected to cost, before it is measured."""
+
+from __future__ import annotations
+
+import functools
+
+from embedcore.zoo.registry import input_pixels, split_tag
+from embedcore.zoo.sizes import known_gmacs
+
+
+@functools.cache
+def case_gmacs(model: str) -> float | None:
+    """GMACs of one image at the tag's own input size, None for an architecture that is not in the table of sizes.
+
+    The table holds those of the architecture's default tag; another tag's are scaled by the number of pixels.
+    """
+    known = known_gmacs(model)
+    own, default = input_pixels(model), input_pixels(split_tag(model)[0])
+    return known if known is None or not own or not default else known * own / default
+
+
+def cheapest_first(models: list[str]) -> list[str]:
+    """The models by expected cost; those of unknown cost last, equal ones in the order given."""
+    costs = {model: case_gmacs(model) for model in models}
+    return sorted(models, key=lambda model: float("inf") if (cost := costs[model]) is None else cost)

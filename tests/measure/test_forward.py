@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from embedcore.measure import forward
+from embedcore.measure.executors import ChildExecutor
+from embedcore.measure.measure import attempt
+from embedcore.zoo.backbone import Backbone, load_backbone
+
+MEASURED_ANEW = {"durations", "images_per_s", "measured_s", "peak_memory_mb", "detail"}
+
+
+def unequal_fields(one, other):
+    return {
+        field.name
+        for field in dataclasses.fields(one)
+        if getattr(one, field.name) != getattr(other, field.name) and field.name not in MEASURED_ANEW
+    }
+
+
+@pytest.fixture
+def keeping(images, tmp_path):
+    """Images whose embeddings are kept, and are empty to begin with."""
+    return dataclasses.replace(images, embeddings_folder=tmp_path / "embeddings")
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The number of images of each forward pass."""
+    seen, embed = [], Backbone.embed
+
+    def counted(self, x):
+        seen.append(len(x))
+        return embed(self, x)
+
+    monkeypatch.setattr(Backbone, "embed", counted)
+    return seen
+
+
+def test_a_kept_run_equals_the_fresh_one_and_embeds_nothing(case, images, keeping, passes):
+    case = dataclasses.replace(case, batch_size=4, rounds=2, warmup_rounds=1)
+    fresh = attempt(case, images)
+    first = attempt(case, keeping)
+    gmacs, rounds = [1], [4, 4, 4]
+    assert passes == 2 * [*gmacs, 4, 4, 4, 4, 4, *rounds]
+    passes.clear()
+    progress = []
+    second = attempt(case, keeping, lambda done, total: progress.append((done, total)))
+    assert passes == [*gmacs, *rounds]
+    assert progress == [(20, 20)]
+    assert first.status == second.status == "ok", second.reason
+    assert unequal_fields(fresh, first) == unequal_fields(fresh, second) == set()
+    assert set(first.images_per_s) == {"forward", "end_to_end"}
+    assert set(second.images_per_s) == {"forward"}  # what was not measured is not told
+    assert len(second.durations) == 2
+    assert "not timed" in second.detail
+
+
+def test_a_child_keeps_and_finds_embeddings_too(case, keeping):
+    first, second = (ChildExecutor(60).run(case, keeping) for _ in range(2))
+    assert first.status == second.status == "ok", second.reason
+    assert unequal_fields(first, second) == set()
+    assert "end_to_end" not in second.images_per_s
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"point": "avg"}, {"precision": "bf16"}, {"protocol": "square224"}, {"model": "test_vit.r160_in1k"}],
+)
+def test_another_setting_is_embedded_anew(case, keeping, change):
+    attempt(case, keeping)
+    changed = attempt(dataclasses.replace(case, **change), keeping)
+    assert changed.status == "ok", changed.reason
+    assert "end_to_end" in changed.images_per_s
+    assert len(list(keeping.embeddings_folder.glob("*.npy"))) == 2
+
+
+def test_the_key_holds_what_is_no_setting(case, dataset):
+    backbone = load_backbone(case.model, weights="random")
+    facts = forward.facts_of(case, backbone, dataset, torch.device("cpu"), "fp32")
+    assert (facts["weights"], facts["dataset"]) == ("seed:0", dataset.fingerprint)
+    assert (facts["timm"], facts["torch"], facts["device"]) == (timm.__version__, torch.__version__, "cpu")
+    assert facts["mean"] == list(backbone.data_config.mean)
+    json.dumps(facts, allow_nan=False)
+
+
+def test_embeddings_that_cannot_be_kept_cost_no_result(case, images, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    result = attempt(case, dataclasses.replace(images, embeddings_folder=tmp_path / "file"))
+    assert result.status == "ok", result.reason
+    assert "could not be kept" in result.detail
+
+
+def test_embeddings_that_are_not_finite_are_not_kept(case, keeping, monkeypatch):
+    monkeypatch.setattr(Backbone, "embed", lambda self, x: torch.full((len(x), 8), torch.nan))
+    assert attempt(case, keeping).status == "nan"
+    assert not keeping.embeddings_folder.exists()
+
+
+def small_canary(room, monkeypatch):
+    """Memory that suffices for ``room`` images where the precision is chosen."""
+
+    def choose(spec, embed, batch):
+        refuse(batch, room)
+        return "fp32"
+
+    monkeypatch.setattr(forward, "choose_precision", choose)
+
+
+def small_timing(room, monkeypatch):
+    """Memory that suffices for ``room`` images where rounds are timed."""
+    original = forward.time_forward
+
+    def timed(embed, batch, **settings):
+        refuse(batch, room)
+        return original(embed, batch, **settings)
+
+    monkeypatch.setattr(forward, "time_forward", timed)
+
+
+def refuse(batch, room):
+    if len(batch) > room:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("shrink", [small_canary, small_timing])
+def test_memory_that_runs_out_in_the_canary_or_the_timing_halves_the_batch(case, images, monkeypatch, shrink):
+    roomy = attempt(dataclasses.replace(case, batch_size=16), images)
+    shrink(5, monkeypatch)
+    result = attempt(dataclasses.replace(case, batch_size=16), images)
+    assert result.status == "ok", result.reason
+    assert (result.batch_size, result.batch_decayed) == (4, True)
+    assert (roomy.batch_size, roomy.batch_decayed) == (16, False)
+    assert result.images_per_s["forward"] == pytest.approx(4 / np.median(result.durations))
+    assert result.scores == pytest.approx(roomy.scores)
+
+
+@pytest.mark.parametrize("shrink", [small_canary, small_timing])
+def test_memory_that_suffices_for_no_image_is_oom(case, images, monkeypatch, shrink):
+    shrink(0, monkeypatch)
+    result = attempt(case, images)
+    assert (result.status, result.outcome) == ("oom", "skip")
+    assert result.reason.startswith("OutOfMemoryError: CUDA out of memory; peak memory ")
+    assert result.peak_memory_mb > 0

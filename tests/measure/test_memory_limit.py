@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from embedcore.measure.executors import ChildExecutor
+from embedcore.measure.measure import Images
+from embedcore.measure.memory_limit import is_bounded, ran_out
+
+
+def run(case, images, pixels=None, **changes):
+    return ChildExecutor(timeout_s=60).run(
+        dataclasses.replace(case, **changes), images if pixels is None else Images(images.dataset, pixels)
+    )
+
+
+def test_a_limit_with_room_changes_nothing(case, images):
+    free, limited = run(case, images), run(case, images, memory_limit_gb=2.0)
+    assert limited.status == "ok", limited.reason
+    assert (limited.scores, limited.batch_size, limited.batch_decayed) == (free.scores, free.batch_size, False)
+
+
+def test_a_tight_limit_halves_the_batch_and_keeps_the_scores(case, images, faults, shape):
+    free, limited = (run(case, images, faults.Hungry(shape), memory_limit_gb=limit) for limit in (None, 0.2))
+    assert limited.status == "ok", (limited.reason, limited.detail)
+    assert (free.batch_size, free.batch_decayed) == (16, False)
+    assert (limited.batch_size, limited.batch_decayed) in [(4, True), (8, True)]
+    assert limited.scores == free.scores
+    assert limited.peak_memory_mb < free.peak_memory_mb
+
+
+def test_a_limit_too_small_for_one_image_is_oom(case, images):
+    result = run(case, images, memory_limit_gb=0.0001)
+    assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
+    assert "; peak memory " in result.reason
+    assert result.peak_memory_mb > 0
+
+
+def test_a_child_that_takes_all_it_can_is_oom(case, images, faults, shape):
+    result = run(case, images, faults.ExhaustsMemory(shape), memory_limit_gb=0.5)
+    assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
+    assert "MemoryError" in result.reason
+    assert 500 < result.peak_memory_mb < 2000
+
+
+def test_an_abort_over_bad_alloc_is_oom(case, images, faults, shape):
+    result = run(case, images, faults.ThrowsBadAlloc(shape), memory_limit_gb=0.5)
+    assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
+    assert "was killed by SIGABRT for want of memory; peak memory " in result.reason
+    assert "std::bad_alloc" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "limited", "expected"),
+    [
+        (-6, "what():  std::bad_alloc", False, True),
+        (-6, "Assertion failed", True, False),
+        (-11, "std::bad_alloc", False, False),
+        (1, "libgomp: Thread creation failed: Resource temporarily unavailable", True, True),
+        (1, "libgomp: Thread creation failed: Resource temporarily unavailable", False, False),
+        (0, "MemoryError", True, False),
+    ],
+)
+def test_a_death_for_want_of_memory(code, words, limited, expected):
+    assert ran_out(code, words, limited=limited) is expected
+
+
+def test_the_limit_is_for_the_cpu():
+    assert is_bounded("cpu")
+    assert not is_bounded("cuda:99")

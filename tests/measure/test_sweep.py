@@ -1,0 +1,41 @@
+"""A sweep of twelve cases most of which come to grief: every one has its status, and the others are untouched."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from embedcore.measure.executors import ChildExecutor
+from embedcore.measure.measure import Images
+
+SWEEP = [
+    (None, "ok"),
+    ("Segfault", "crashed"),
+    ("LeavesDaemon", "ok"),
+    ("Hangs", "timeout"),
+    (None, "ok"),
+    ("ExhaustsMemory", "oom"),
+    ("NotANumber", "nan"),
+    ("ChattyForEver", "timeout"),
+    (None, "ok"),
+    ("ThrowsBadAlloc", "oom"),
+    ("Garbage", "crashed"),
+    (None, "ok"),
+]
+
+
+def test_twelve_cases(case, images, faults, shape, tmp_path):
+    results = []
+    for number, (fault, _) in enumerate(SWEEP):
+        pixels = getattr(faults, fault)(shape, str(tmp_path / f"pid{number}")) if fault else images.pixels
+        seconds = 1.5 if fault in ("Hangs", "ChattyForEver") else 60
+        limited = dataclasses.replace(case, memory_limit_gb=0.5)
+        results.append(ChildExecutor(seconds).run(limited, Images(images.dataset, pixels)))
+    assert [result.status for result in results] == [status for _, status in SWEEP]
+    sound = [result for result, (fault, _) in zip(results, SWEEP, strict=True) if fault is None]
+    alone = ChildExecutor(60).run(case, images)
+    for result in sound:
+        assert (result.scores, result.ci95, result.sketch) == (alone.scores, alone.ci95, alone.sketch)
+        assert (result.detail, result.batch_decayed) == ("", False)
+    for result in results:
+        assert result.ok or result.reason
+        assert result.status == "nan" or result.peak_memory_mb > 0

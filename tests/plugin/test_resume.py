@@ -1,0 +1,223 @@
+"""A sweep that cannot be lost: interrupted, killed, resumed, out of time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+
+import pytest
+
+from embedcore.forkserver import forkserver_context
+from embedcore.results.journal import read_journal
+from embedcore.zoo.roster import all_tags
+
+MINI = [tag for tag in all_tags() if tag.startswith("test_")][:12]
+
+# Runs in a fresh process which has torch and timm imported already, so that 60 sessions take minutes, not an hour.
+SESSION = """
+import os, sys
+
+def session(folder, arguments, output):
+    os.chdir(folder)
+    os.setsid()
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", closefd=False)
+    import pytest
+    code = pytest.main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(code))
+"""
+
+
+@pytest.fixture(scope="module")
+def session_target(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("target")
+    (folder / "embedcore_session.py").write_text(SESSION)
+    sys.path.insert(0, str(folder))
+    import embedcore_session
+
+    yield embedcore_session.session
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture
+def start(project, session_target):
+    """Start a session in a process of its own; more arguments as given."""
+
+    def start(*arguments, cache="cache", roster=MINI):
+        (project.path / "roster.txt").write_text("\n".join(roster))
+        everything = [
+            "test_models.py",
+            "-p",
+            "no:cacheprovider",
+            "--embed-dataset=images",
+            "--embed-roster=roster.txt",
+            "--embed-weights=random",
+            f"--embed-cache={project.path / cache}",
+            "--embed-rounds=1",
+            *arguments,
+        ]
+        process = forkserver_context().Process(
+            target=session_target, args=(str(project.path), everything, str(project.path / "output"))
+        )
+        process.start()
+        return process
+
+    return start
+
+
+def ended(process):
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def scores_of(path):
+    """All that must be equal between an interrupted and an uninterrupted run, by model, and the models in order."""
+    data = json.loads(path.read_text())
+    cases = [bench["extra_info"] for bench in data["benchmarks"]]
+    keys = ("scores", "ci95", "verdicts", "sketch", "weights", "dim", "params_m", "gmacs")
+    return [case["model"] for case in cases], {case["model"]: {key: case[key] for key in keys} for case in cases}
+
+
+def journal_of(cache):
+    """The contents of the one journal of a cache folder, None before it is there."""
+    found = [path for path in (cache / "runs").glob("*.jsonl") if b"\n" in path.read_bytes()]
+    assert len(found) <= 1, "a resumed run must go on in its journal"
+    return read_journal(found[0]) if found else None
+
+
+def results_in(cache):
+    contents = journal_of(cache)
+    return 0 if contents is None else len(contents.results)
+
+
+def kill_in_case(process, cache, number, delay):
+    """SIGKILL for the session when it has measured ``number`` cases, after some more seconds."""
+    deadline = time.monotonic() + 120
+    while process.is_alive() and results_in(cache) < number and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(delay)
+    process.kill()
+    process.join()
+
+
+def test_killed_at_30_random_moments_and_resumed(start, project):
+    """Ten sweeps of 12 cases, each killed three times at random moments of different cases, then resumed to the end."""
+    assert ended(start("--benchmark-json=whole.json", cache="whole")) == 0
+    whole = scores_of(project.path / "whole.json")
+    assert len(whole[0]) == 12
+    moments = random.Random(0)
+    kills = 0
+    for sweep in range(10):
+        cache = project.path / f"cache{sweep}"
+        cache.mkdir()
+        (cache / "pixels").symlink_to(project.path / "whole" / "pixels")  # decoded once: this is about the sweep
+        begun = [0] * 12
+        # At least two apart, so that no two kills meet the same case.
+        for number in sorted(moments.sample(range(0, 11, 3), 3)):
+            before = results_in(cache)
+            victim = start("--embed-resume", cache=cache.name)
+            kill_in_case(victim, cache, number, moments.uniform(0.0, 0.15))
+            assert victim.exitcode == -signal.SIGKILL
+            kills += 1
+            for case in range(before, min(results_in(cache) + 1, 12)):
+                begun[case] += 1
+        for case in range(results_in(cache), 12):
+            begun[case] += 1
+        assert ended(start("--embed-resume", f"--benchmark-json=resumed{sweep}.json", cache=cache.name)) == 0
+        assert scores_of(project.path / f"resumed{sweep}.json") == whole
+        contents = journal_of(cache)
+        assert [result.model for result in contents.results] == whole[0]
+        assert contents.finished
+        assert max(begun) <= 2, begun
+    assert kills == 30
+
+
+def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
+    whole = start("--benchmark-json=whole.json", cache="whole")
+    assert ended(whole) == 0
+    process = start("--benchmark-json=part.json", "--embed-report=report", cache="cache")
+    journal = wait_for_results(project.path / "cache" / "runs", 3)
+    os.kill(process.pid, signal.SIGINT)
+    assert ended(process) == pytest.ExitCode.INTERRUPTED
+    models, _ = scores_of(project.path / "part.json")
+    assert 3 <= len(models) < 12
+    report = json.loads((project.path / "report" / "leaderboard.json").read_text())
+    assert {row["model"] for row in report["rows"]} == set(models)
+    assert not read_journal(journal).finished
+    assert ended(start("--embed-resume", "--benchmark-json=rest.json", cache="cache")) == 0
+    assert scores_of(project.path / "rest.json") == scores_of(project.path / "whole.json")
+    assert read_journal(journal).finished
+
+
+def wait_for_results(folder, count):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for path in folder.glob("*.jsonl"):
+            if path.read_bytes().count(b"\n") > count:
+                return path
+        time.sleep(0.01)
+    raise AssertionError("no results appeared")
+
+
+def test_a_second_process_on_the_same_journal_is_refused(start, project):
+    first = start(cache="cache")
+    wait_for_results(project.path / "cache" / "runs", 1)
+    second = start("--embed-resume", cache="cache")
+    assert ended(second) == pytest.ExitCode.USAGE_ERROR
+    assert "in use by another process" in (project.path / "output").read_text()
+    assert ended(first) == 0
+
+
+def test_another_identity_is_refused(run, project):
+    run("--embed-isolation=none", "-k", "test_vit or test_resnet", "-x", "--embed-budget=1s")
+    unfinish(project)
+    outcome = run("--embed-isolation=none", "--embed-resume", "--embed-seed=5")
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines(["ERROR: --embed-resume: *seed 0, now 5*"])
+
+
+def unfinish(project):
+    """Take the last line off the only journal, as if the run had been cut off."""
+    (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(line for line in lines if not line.startswith(b'{"finished"')))
+
+
+def test_resuming_nothing_starts_a_new_run(run):
+    run("--embed-isolation=none", "--embed-resume", "-k", "test_vit").assert_outcomes(passed=1)
+
+
+def test_the_budget_stops_the_sweep_and_it_goes_on_later(run, project, saved):
+    outcome = run("--embed-budget=0.2s", "--benchmark-json=run.json")
+    assert outcome.ret == pytest.ExitCode.INTERRUPTED
+    assert "--embed-budget" in outcome.stdout.str()
+    assert "--embed-resume" in outcome.stdout.str()
+    outcome = run("--embed-resume", "--benchmark-json=run.json", "--embed-budget=1h")
+    outcome.assert_outcomes(passed=3)
+    assert len(saved()["benchmarks"]) == 3
+
+
+def test_cheapest_first_unless_asked_otherwise(run, project):
+    (project.path / "roster.txt").write_text("resnet50.tv_in1k\ntest_vit.r160_in1k\nresnet18.a1_in1k\n")
+    by_cost = [line for line in run("--collect-only", "-q").outlines if "::" in line]
+    as_given = [line for line in run("--collect-only", "-q", "--embed-order=roster").outlines if "::" in line]
+    assert [line.partition("[")[2] for line in by_cost] == [
+        "test_vit.r160_in1k]",
+        "resnet18.a1_in1k]",
+        "resnet50.tv_in1k]",
+    ]
+    assert [line.partition("[")[2] for line in as_given] == [
+        "resnet50.tv_in1k]",
+        "test_vit.r160_in1k]",
+        "resnet18.a1_in1k]",
+    ]

