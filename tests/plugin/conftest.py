@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,7 +28,8 @@ MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160
 def project(pytester, monkeypatch):
     """A folder with test_models.py as users have it, images/ of three classes and roster.txt of three models."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(pytester.path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read from the environment at import
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(pytester.path / "hub"))
     monkeypatch.setenv("COLUMNS", "100")
     pytester.makepyfile(test_models=BENCHMARK.read_text())
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ def test_three_models_are_measured_saved_and_ranked(run, project, saved):
     assert "embedcore: leaderboards" in text
     assert "RANDOM WEIGHTS" in text
     data = saved()
-    assert [bench["name"] for bench in data["benchmarks"]] == [f"test_model[{model}]" for model in MODELS]
+    assert {bench["name"] for bench in data["benchmarks"]} == {f"test_model[{model}]" for model in MODELS}
     for bench in data["benchmarks"]:
         info = bench["extra_info"]
         assert bench["params"] == {"embed_model": info["model"]}
@@ -92,10 +92,10 @@ def test_models_without_weights_are_skipped_with_a_reason_and_kept(run, project,
     outcome.assert_outcomes(skipped=2)
     assert "no-weights" in outcome.stdout.str()
     report = json.loads((project.path / "report" / "leaderboard.json").read_text())
-    assert [(row["model"], row["status"]) for row in report["excluded"]] == [
+    assert {(row["model"], row["status"]) for row in report["excluded"]} == {
         ("resnet18.a1_in1k", "no-weights"),
         ("test_vit.r160_in1k", "no-weights"),
-    ]
+    }
 
 
 def test_too_large_and_ok_are_both_in_the_json(run, project, saved):
@@ -132,7 +132,8 @@ def test_every_result_is_in_the_journal(run, project):
     run("--embed-isolation=none", "--benchmark-disable")
     (journal,) = (project.path / "cache" / "runs").glob("*.jsonl")
     contents = read_journal(journal)
-    assert [result.model for result in contents.results] == list(MODELS)
+    assert {result.model for result in contents.results} == set(MODELS)
+    assert contents.finished
     assert contents.header["dataset"]["classes"] == 3
 
 

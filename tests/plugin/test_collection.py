@@ -63,11 +63,19 @@ def test_what_is_not_there_is_one_line_and_exit_code_4(run, arguments, line):
     outcome.stderr.fnmatch_lines([f"ERROR: {line}"])
 
 
-def test_a_broken_image_ends_the_run_with_one_line_and_exit_code_4(run, project):
+def test_broken_images_end_the_run_before_any_model_all_of_them_listed(run, project):
     project.path.joinpath("images", "class0", "broken.png").write_bytes(b"not an image")
+    project.path.joinpath("images", "class1", "empty.jpg").touch()
     outcome = run("--embed-isolation=none")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stdout.fnmatch_lines(["*broken.png*"])
+    outcome.stderr.fnmatch_lines(["ERROR: 2 of 11 images *", "*broken.png*", "*empty.jpg*"])
+
+
+def test_broken_images_are_skipped_when_asked_and_said_so(run, project):
+    project.path.joinpath("images", "class0", "broken.png").write_bytes(b"not an image")
+    outcome = run("--embed-isolation=none", "--embed-bad-images=skip", "-k", "test_vit")
+    outcome.assert_outcomes(passed=1)
+    assert "1 images that cannot be read were skipped" in " ".join(outcome.stdout.str().split())
 
 
 def test_collecting_does_not_load_the_dataset(run):

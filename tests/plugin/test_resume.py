@@ -150,7 +150,7 @@ def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
     os.kill(process.pid, signal.SIGINT)
     assert ended(process) == pytest.ExitCode.INTERRUPTED
     models, _ = scores_of(project.path / "part.json")
-    assert 3 <= len(models) < 12
+    assert 2 <= len(models) < 12  # the third may have been on its way from the journal to its test
     report = json.loads((project.path / "report" / "leaderboard.json").read_text())
     assert {row["model"] for row in report["rows"]} == set(models)
     assert not read_journal(journal).finished
