@@ -97,13 +97,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         config.stash[SESSION].close()
     folder = config.stash[OPTIONS].report
     if folder is not None and config.stash[COLLECTOR].results and not hasattr(config, "workerinput"):
-        write_report(config, folder)
+        try:
+            write_report(config, folder)
+        except EmbedcoreError as error:
+            # Raised here it would keep pytest-benchmark from saving; the summary shows it.
+            config.stash[USAGE_ERROR] = printable_lines(str(error))
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[COLLECTOR].results:
         show_leaderboards(terminalreporter, config)
+    if config.stash[COLLECTOR].results and USAGE_ERROR in config.stash:
+        terminalreporter.write_line(f"ERROR: {config.stash[USAGE_ERROR]}", red=True)
 
 
 @pytest.hookimpl(optionalhook=True)

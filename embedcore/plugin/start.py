@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from embedcore.embed.device import choose_device
+from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
 from embedcore.plugin.options import Options
 from embedcore.plugin.session import BenchmarkSession
@@ -19,6 +21,8 @@ def start_session(options: Options, models: Sequence[str]) -> BenchmarkSession:
     if options.device != "auto":
         choose_device(options.device)
     check_policy(options.weights)
+    if options.report is not None:
+        make_report_folder(options.report)
     dataset = load_dataset(
         options.dataset,
         split=options.split,
@@ -29,3 +33,11 @@ def start_session(options: Options, models: Sequence[str]) -> BenchmarkSession:
         cache_dir=options.cache_folder,
     )
     return BenchmarkSession(options, dataset, models)
+
+
+def make_report_folder(folder: Path) -> None:
+    """Make the folder now, so that a path that cannot be one is told before hours of measuring."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--embed-report: {folder} cannot be made: {error.strerror or error}") from error

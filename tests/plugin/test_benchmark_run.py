@@ -128,6 +128,20 @@ def test_a_case_that_fails_is_a_failed_test_and_the_next_one_runs(run, project, 
     assert [entry["status"] for entry in saved()["embedcore"]["excluded"]] == ["error"]
 
 
+def test_a_report_that_cannot_be_written_loses_nothing(run, project, saved, monkeypatch):
+    from embedcore.errors import UsageError
+    from embedcore.report import files
+
+    def full(*arguments, **settings):
+        raise UsageError("report: no space left on device")
+
+    monkeypatch.setattr(files, "write_report", full)
+    outcome = run("--embed-isolation=none", "-k", "test_vit", "--embed-report=report", "--benchmark-json=run.json")
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stdout.fnmatch_lines(["ERROR: report: no space left on device"])
+    assert len(saved()["benchmarks"]) == 1
+
+
 def test_every_result_is_in_the_journal(run, project):
     run("--embed-isolation=none", "--benchmark-disable")
     (journal,) = (project.path / "cache" / "runs").glob("*.jsonl")

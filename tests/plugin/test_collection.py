@@ -51,8 +51,9 @@ def test_a_marker_carries_the_family(run, project):
         ({"extra": "--embed-family=resnett"}, "*resnett*resnet*"),
         ({"extra": "--embed-device=cuda:77"}, "*cuda:77*"),
         ({"weights": "nowhere"}, "*nowhere*"),
+        ({"extra": "--embed-report=roster.txt"}, "*roster.txt*"),
     ],
-    ids=["dataset", "roster", "family", "device", "weights"],
+    ids=["dataset", "roster", "family", "device", "weights", "report"],
 )
 def test_what_is_not_there_is_one_line_and_exit_code_4(run, arguments, line):
     extra = arguments.pop("extra", None)
