@@ -59,7 +59,7 @@ class Result:
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None
-    """Parameters without the classifier, in millions."""
+    """Parameters of the full model as timm defines it, classifier included, in millions."""
     gmacs: float | None = None
     """Multiply-accumulate operations of one image, in thousands of millions."""
     input_size: tuple[int, int, int] | None = None
