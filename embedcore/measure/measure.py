@@ -100,7 +100,7 @@ def measure(case: Case, images: Images, progress: Progress | None = None) -> Res
         family=case.family,
         status="ok",
         detail=forward.note,
-        pretraining=pretraining_data(case.model),
+        pretraining=None if backbone.weights.source == "random" else pretraining_data(case.model),
         licence=licence(case.model),
         params_m=backbone.params_m,
         gmacs=gmacs,

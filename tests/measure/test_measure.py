@@ -30,6 +30,7 @@ def test_result_holds_what_was_measured(case, images, dataset):
     assert hits5.tolist() == hits[:, :5].sum(axis=1).tolist()
     assert rank1.tolist() == hits[:, 0].tolist()
     assert result.dim == embeddings.shape[1]
+    assert result.pretraining is None  # random weights were trained on nothing, whatever the tag says
     assert result.params_m == pytest.approx(sum(p.numel() for p in backbone.module.parameters()) / 1e6)
     assert result.gmacs > 0
     assert unpack_sketch(result.sketch).shape == (8, 64)
