@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embedcore.plugin.interrupts import interrupts_held
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
-from embedcore.plugin.stash import RESULT, SESSION
+from embedcore.plugin.stash import RESULT, SESSION, UNTIL_REPORTED
 from embedcore.plugin.summary import budget_message
 from embedcore.results.plain import printable_lines
 
@@ -36,6 +37,8 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
         with progress_bars(request.config) as progress_for:
             try:
                 result = session.measure(model, images, progress_for)
+                request.node.stash[UNTIL_REPORTED].enter_context(interrupts_held())
+                session.keep(result)
             except UsageError as error:  # an image or the cache folder: no other case could do better
                 pytest.exit(printable_lines(str(error)), returncode=pytest.ExitCode.USAGE_ERROR)
             except BudgetSpent:

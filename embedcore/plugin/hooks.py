@@ -6,6 +6,7 @@ it imports at the top may import torch or timm.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from typing import Any
 
@@ -16,7 +17,7 @@ from embedcore.plugin import fixtures
 from embedcore.plugin.cases import FAMILY_MARK, MODEL_ARGUMENT, is_case, model_of, model_parameters, sort_by_cost
 from embedcore.plugin.collector import Collector, attach
 from embedcore.plugin.options import Options, add_options
-from embedcore.plugin.stash import COLLECTOR, OPTIONS, RESULT, SESSION, USAGE_ERROR
+from embedcore.plugin.stash import COLLECTOR, OPTIONS, RESULT, SESSION, UNTIL_REPORTED, USAGE_ERROR
 from embedcore.plugin.summary import budget_message, show_leaderboards, write_report
 from embedcore.results.plain import printable_lines
 
@@ -82,7 +83,8 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    outcome = yield
+    with contextlib.ExitStack() as item.stash[UNTIL_REPORTED]:
+        outcome = yield
     session = item.config.stash.get(SESSION, None)
     if session is None or nextitem is None or not is_case(nextitem):
         return outcome

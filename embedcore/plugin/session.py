@@ -137,7 +137,7 @@ class BenchmarkSession:
         )
 
     def measure(self, model: str, dataset: Dataset, progress_for: ProgressFor) -> Result:
-        """The result of one model on ``dataset``: from the journal, or measured now and written to it.
+        """The result of one model on ``dataset``: the one that was kept, or measured now.
 
         Raises BudgetSpent where ``--embed-budget`` ended the measurement.
         """
@@ -151,9 +151,13 @@ class BenchmarkSession:
             self.hub.doubt(result.reason)  # a hub that was lost in the child is lost for the next model too
         if result.status == "timeout" and self.budget_left() <= 0:
             raise BudgetSpent
-        self.journal.append(result)
-        self.results[model] = result
         return result
+
+    def keep(self, result: Result) -> None:
+        """Write a result to the journal, unless it comes from there; when this returns, it is on disk."""
+        if result.model not in self.results:
+            self.journal.append(result)
+            self.results[result.model] = result
 
     def _measure(self, case: Case, dataset: Dataset, progress_for: ProgressFor) -> Result:
         refused = refusal(case, self.hub)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,3 +20,4 @@ SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()
 USAGE_ERROR: pytest.StashKey[str] = pytest.StashKey()
 # On the test of a case:
 RESULT: pytest.StashKey[Result] = pytest.StashKey()
+UNTIL_REPORTED: pytest.StashKey[ExitStack] = pytest.StashKey()

@@ -159,6 +159,57 @@ def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
     assert read_journal(journal).finished
 
 
+INTERRUPT = """
+import signal, pytest
+from embedcore.plugin.replay import clock
+from embedcore.plugin.session import BenchmarkSession
+from embedcore.results.journal import Journal
+
+calls = dict.fromkeys(["journal", "replay", "report"], 0)
+
+def interrupt(where):
+    calls[where] += 1
+    if where == "MOMENT" and calls[where] == 2:
+        signal.raise_signal(signal.SIGINT)
+
+append, replay = Journal.append, clock.replay
+
+def interrupted_append(self, result):
+    append(self, result)
+    interrupt("journal")
+
+def interrupted_replay(benchmark, durations, images):
+    make = benchmark._make_stats
+    def made(iterations):
+        stats = make(iterations)
+        interrupt("replay")  # pytest-benchmark has a benchmark now, but not one round of it
+        return stats
+    benchmark._make_stats = made
+    replay(benchmark, durations, images)
+
+Journal.append = interrupted_append
+clock.replay = interrupted_replay
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        interrupt("report")
+"""
+
+
+@pytest.mark.parametrize("moment", ["journal", "replay", "report"])
+def test_ctrl_c_after_a_measurement_waits_until_the_case_is_reported(start, project, moment):
+    """Else pytest-benchmark keeps a benchmark without rounds, fails over it and writes no JSON at all."""
+    (project.path / "conftest.py").write_text(INTERRUPT.replace("MOMENT", moment))
+    process = start("--benchmark-json=part.json", "--embed-report=report", "--embed-rounds=2", roster=MINI[:3])
+    assert ended(process) == pytest.ExitCode.INTERRUPTED
+    measured = [result.model for result in journal_of(project.path / "cache").results]
+    reported = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]
+    assert len(measured) == 2
+    assert scores_of(project.path / "part.json")[0] == measured
+    assert {row["model"] for row in reported} == set(measured)
+
+
 def wait_for_results(folder, count):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

@@ -1,0 +1,55 @@
+"""Ctrl-C that waits."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from embedcore.plugin.interrupts import interrupts_held
+
+
+def press():
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_the_first_waits_until_the_end_of_the_block():
+    done = False
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        press()
+        done = True
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_second_takes_effect_at_once_and_only_once():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        press()
+        done.append(1)
+        press()
+        done.append(2)
+    assert done == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_without_one_nothing_happens_and_an_error_is_passed_on():
+    with interrupts_held():
+        pass
+    with pytest.raises(ZeroDivisionError), interrupts_held():
+        1 / 0  # noqa: B018
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_another_thread_changes_nothing():
+    handlers = []
+
+    def work():
+        with interrupts_held():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
