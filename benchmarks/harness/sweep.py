@@ -22,7 +22,7 @@ def sweep_ours(folder: str, cache: str, tags: list[str]) -> None:
     from embedcore.images.pixel_store import open_pixel_store
     from embedcore.zoo.backbone import load_backbone
 
-    dataset = load_dataset(folder)
+    dataset = load_dataset(folder, cache_dir=Path(cache))
     device = torch.device("cpu")
     for tag in tags:
         backbone = load_backbone(tag, weights="random")
