@@ -52,6 +52,8 @@ class Dataset:
     """SHA-256 (hex) of the content of each image, [n]."""
     credits: tuple[str, ...] = ()
     """Lines to print wherever images are shown."""
+    notes: tuple[str, ...] = ()
+    """Lines that every report has to show."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Name and reason of the images that were left out since they cannot be read."""
     stamps: NDArray[np.int64] | None = field(default=None, repr=False)
@@ -234,6 +236,7 @@ class AuditedDataset:
             images=select(self.found.source, kept),
             digests=tuple(finding.digest for finding in self.good),
             credits=self.found.credits,
+            notes=self.found.notes,
             skipped=self.bad,
             stamps=stamp_table([finding.stamp for finding in self.good]),
         )
@@ -276,7 +279,10 @@ def _sides(
     names = [found.class_names[index] for index in kept]
     classes = tuple(sorted(set(names), key=lambda name: name.encode("utf-8", "surrogateescape")))
     if len(classes) < 2:
-        raise UsageError(f"only one class, {classes[0]!r}, in {where}: retrieval needs images of at least two")
+        found_in = f"only one class, {classes[0]!r}, in {where}"
+        if len(set(found.class_names)) > 1:
+            found_in = f"one class only is left of {where}"
+        raise UsageError(f"{found_in}: retrieval needs images of at least two")
     position = {name: label for label, name in enumerate(classes)}
     labels = np.array([position[name] for name in names], np.int64)
     if found.roles is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from embedcore.errors import UsageError
@@ -38,17 +38,21 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
         )
     sides = _sides(root) if split == "auto" else {}
     if len(set(sides.values())) < 2:
+        _refuse_half_a_split(root, sides, paths)
         names = [_parent(path) for path in paths]
         return LabelledImages(
             root.resolve().name, f"folder {root.absolute()}", FileSource(str(root), tuple(paths)), names, None
         )
+    everywhere = len(paths)
     paths = [path for path in paths if path.partition("/")[0] in sides]
+    outside, names = everywhere - len(paths), "/ and ".join(sorted(sides, key=str.lower))
     return LabelledImages(
         name=root.resolve().name,
         where=f"folder {root.absolute()}",
         source=FileSource(str(root), tuple(paths)),
         class_names=[_parent(path.partition("/")[2]) for path in paths],
         roles=[sides[path.partition("/")[0]] for path in paths],
+        notes=(f"{outside} images outside {names}/ were left out",) if outside else (),
     )
 
 
@@ -59,6 +63,20 @@ def _sides(root: Path) -> dict[str, Role]:
         for entry in root.iterdir()
         if entry.name.lower() in _ROLE_FOLDERS and entry.is_dir()
     }
+
+
+def _refuse_half_a_split(root: Path, sides: dict[str, Role], paths: Iterable[str]) -> None:
+    """Raise UsageError where classes lie in folders of one side only: the other side is called by another name.
+
+    A folder of that name that holds images itself is a class.
+    """
+    for name, role in sides.items():
+        if any(path.startswith(f"{name}/") and path.count("/") > 1 for path in paths):
+            other = "reference/ or gallery/" if role == "query" else "query/"
+            raise UsageError(
+                f"{root.absolute()} has classes in {name}/ but no folder {other} beside it for the other side; for "
+                "leave-one-out over all folders give --embed-split loo"
+            )
 
 
 def _image_paths(root: Path) -> Iterator[str]:

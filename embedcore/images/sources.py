@@ -75,6 +75,8 @@ class LabelledImages:
     roles: Sequence[Role] | None
     """Role of each image, [n]; None: leave-one-out."""
     credits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Lines that every report has to show."""
 
 
 @dataclass(frozen=True)

@@ -28,4 +28,4 @@ def refusal(case: Case, hub: Hub) -> Result | None:
 def check_size(max_params_m: float | None, params_m: float | None) -> None:
     """Raise TooLargeError if a model of ``params_m`` million parameters is larger than asked for; None is unknown."""
     if max_params_m is not None and params_m is not None and params_m > max_params_m:
-        raise TooLargeError(f"{params_m:.1f} M parameters, more than --embed-max-params {max_params_m:g}")
+        raise TooLargeError(f"more than {max_params_m:g} million parameters (--embed-max-params)")

@@ -53,19 +53,21 @@ def attempt(case: Case, images: Images, progress: Progress | None = None) -> Res
     try:
         return measure(case, images, progress)
     except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
-        status, reason, peak = status_of(error), reason_of(error), None
-        if status == "oom":
-            peak = peak_memory_mb(choose_device(case.device))
-            reason = with_peak(reason, peak)
-        return Result.unmeasured(
-            case.model,
-            family=case.family,
-            status=status,
-            reason=reason,
-            detail=detail_of(error),
-            peak_memory_mb=peak,
-            measured_s=time.perf_counter() - begin,
-        )
+        peak = peak_memory_mb(choose_device(case.device)) if status_of(error) == "oom" else None
+        return failure(case, error, peak_memory_mb=peak, measured_s=time.perf_counter() - begin)
+
+
+def failure(case: Case, error: Exception, *, peak_memory_mb: float | None = None, measured_s: float = 0.0) -> Result:
+    """The result of a case that an exception has ended."""
+    return Result.unmeasured(
+        case.model,
+        family=case.family,
+        status=status_of(error),
+        reason=with_peak(reason_of(error), peak_memory_mb),
+        detail=detail_of(error),
+        peak_memory_mb=peak_memory_mb,
+        measured_s=measured_s,
+    )
 
 
 def measure(case: Case, images: Images, progress: Progress | None = None) -> Result:

@@ -34,7 +34,7 @@ def model_parameters(options: Options) -> list[ParameterSet]:
             id=model,
             marks=[
                 pytest.mark.benchmark(group=family.title, timer=replayed_seconds),
-                getattr(pytest.mark, FAMILY_MARK)(family.slug),
+                getattr(pytest.mark, FAMILY_MARK)(family.slug, slug=family.slug),  # -m sees keywords only
                 # pytest-benchmark warns where a failed case has nothing to time: the failure says it already.
                 pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"),
             ],

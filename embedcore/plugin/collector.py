@@ -29,6 +29,8 @@ class Collector:
         self.results: dict[str, Result] = {}
         self.dataset: Mapping[str, Any] = {}
         self.settings: Mapping[str, Any] = {}
+        self.saved = False
+        """Whether our block went into a saved JSON."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         carried = getattr(report, _ATTRIBUTE, None)
@@ -38,7 +40,13 @@ class Collector:
         self.results[result.model] = result
         self.dataset, self.settings = carried["dataset"], carried["settings"]
 
+    @property
+    def measured(self) -> bool:
+        """Whether any case has scores."""
+        return any(result.ok for result in self.results.values())
+
     def json_block(self) -> dict[str, Any]:
         """The ``embedcore`` block of the saved JSON."""
+        self.saved = True
         excluded = [result for result in self.results.values() if not result.ok]
         return embedcore_block(settings=self.settings, dataset=self.dataset, excluded=excluded)

@@ -17,7 +17,8 @@ from embedcore.plugin import fixtures
 from embedcore.plugin.cases import FAMILY_MARK, MODEL_ARGUMENT, is_case, model_of, model_parameters, sort_by_cost
 from embedcore.plugin.collector import Collector, attach
 from embedcore.plugin.options import Options, add_options
-from embedcore.plugin.stash import COLLECTOR, OPTIONS, RESULT, SESSION, UNTIL_REPORTED, USAGE_ERROR
+from embedcore.plugin.saving import save_without_benchmarks
+from embedcore.plugin.stash import COLLECTOR, OPTIONS, RESULT, SAVED, SESSION, UNTIL_REPORTED, USAGE_ERROR
 from embedcore.plugin.summary import budget_message, show_leaderboards, write_report
 from embedcore.results.plain import printable_lines
 
@@ -97,20 +98,27 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if SESSION in config.stash:
         config.stash[SESSION].close()
-    folder = config.stash[OPTIONS].report
-    if folder is not None and config.stash[COLLECTOR].results and not hasattr(config, "workerinput"):
-        try:
+    collector = config.stash[COLLECTOR]
+    if not collector.results or hasattr(config, "workerinput"):
+        return
+    try:
+        if not collector.measured and not collector.saved:
+            config.stash[SAVED] = save_without_benchmarks(config)
+        folder = config.stash[OPTIONS].report
+        if folder is not None:
             write_report(config, folder)
-        except EmbedcoreError as error:
-            # Raised here it would keep pytest-benchmark from saving; the summary shows it.
-            config.stash[USAGE_ERROR] = printable_lines(str(error))
-            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    except EmbedcoreError as error:
+        # Raised here it would keep other plugins from finishing; the summary shows it.
+        config.stash[USAGE_ERROR] = printable_lines(str(error))
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[COLLECTOR].results:
         show_leaderboards(terminalreporter, config)
+    for line in config.stash.get(SAVED, []):
+        terminalreporter.write_line(line)
     if config.stash[COLLECTOR].results and USAGE_ERROR in config.stash:
         terminalreporter.write_line(f"ERROR: {config.stash[USAGE_ERROR]}", red=True)
 

@@ -16,29 +16,47 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError("must be 0 (all) or more")
+_LARGEST_SEED = 2**63 - 1  # what numpy and torch both take
+
+
+def _whole_number(text: str, least: int, wanted: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise ValueError(f"must be {wanted}")
     return value
 
 
+def _count(text: str) -> int:
+    return _whole_number(text, 0, "a whole number, 0 (all) or more")
+
+
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError("must be 1 or more")
+    return _whole_number(text, 1, "a whole number, 1 or more")
+
+
+def _seed(text: str) -> int:
+    wanted = f"a whole number from 0 to {_LARGEST_SEED}"
+    value = _whole_number(text, 0, wanted)
+    if value > _LARGEST_SEED:
+        raise ValueError(f"must be {wanted}")
     return value
 
 
 def _positive_number(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not value > 0:
-        raise ValueError("must be above 0")
+        raise ValueError("must be a number above 0")
     return value
 
 
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else _positive(text)
+    return text if text == "auto" else _whole_number(text, 1, "auto, or a whole number, 1 or more")
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,7 @@ OPTIONS = (
         metavar="N",
     ),
     _Option("max-per-class", "seeded subset of the images of a class, 0 = all", None, _count, metavar="N"),
-    _Option("seed", "seed of subsets, random weights and intervals", 0, int, metavar="N"),
+    _Option("seed", "seed of subsets, random weights and intervals", 0, _seed, metavar="N"),
     _Option(
         "protocol",
         "native: the tag's own eval transform; square224: image to 224x224, then to the model's input size",
@@ -252,7 +270,10 @@ def _read(config: pytest.Config, option: _Option) -> Any:
     given = config.getoption(option.dest)
     if given is not None:
         return tuple(given) if option.repeatable else given
-    text = config.getini(option.dest)
+    try:
+        text = config.getini(option.dest)
+    except (ValueError, pytest.UsageError) as error:  # pytest itself reads flags
+        raise pytest.UsageError(f"ini key {option.dest}: {error}") from error
     if option.flag or not text:
         return text or option.default
     try:

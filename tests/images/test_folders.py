@@ -39,6 +39,15 @@ def test_query_and_reference_folders_are_the_two_sides(make_folder, name: str) -
         ("a/x", "reference"),
         ("b", "reference"),
     ]
+    assert found.notes == (f"1 images outside {'/ and '.join(sorted(['query', name], key=str.lower))}/ were left out",)
+
+
+@pytest.mark.parametrize("side", ["query", "reference", "gallery"])
+def test_classes_in_one_side_without_the_other_are_refused(make_folder, side: str) -> None:
+    root = make_folder({f"{side}/a": 1, f"{side}/b": 1, "refs/a": 1, "refs/b": 1})
+    with pytest.raises(UsageError, match=f"classes in {side}/ but no folder .*--embed-split loo"):
+        scan_folder(root, split="auto")
+    assert scan_folder(root, split="loo").roles is None
 
 
 def test_one_side_alone_is_a_class_like_others(make_folder) -> None:

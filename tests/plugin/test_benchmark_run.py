@@ -92,10 +92,49 @@ def test_models_without_weights_are_skipped_with_a_reason_and_kept(run, project,
     outcome.assert_outcomes(skipped=2)
     assert "no-weights" in outcome.stdout.str()
     report = json.loads((project.path / "report" / "leaderboard.json").read_text())
-    assert {(row["model"], row["status"]) for row in report["excluded"]} == {
-        ("resnet18.a1_in1k", "no-weights"),
-        ("test_vit.r160_in1k", "no-weights"),
-    }
+    expected = {("resnet18.a1_in1k", "no-weights"), ("test_vit.r160_in1k", "no-weights")}
+    assert {(row["model"], row["status"]) for row in report["excluded"]} == expected
+    assert {(row["model"], row["status"]) for row in saved()["embedcore"]["excluded"]} == expected
+
+
+def test_the_json_is_whole_where_no_case_is_measured(run, project, saved):
+    outcome = run("--benchmark-json=run.json", "--benchmark-save=none", "--embed-max-params=0.001")
+    outcome.assert_outcomes(skipped=3)
+    outcome.stdout.fnmatch_lines(["*run.json (no case was measured)"])
+    stored = read_run("none", storage=project.path / ".benchmarks")
+    direct = read_run(project.path / "run.json")
+    assert [result.status for result in direct.excluded] == ["too-large"] * 3
+    assert [result.model for result in stored.excluded] == [result.model for result in direct.excluded]
+    assert saved()["benchmarks"] == []
+    assert saved().keys() >= {"machine_info", "commit_info", "datetime", "version", "embedcore"}
+    assert direct.timm is not None
+    subprocess.run([sys.executable, "-m", "pytest_benchmark", "compare"], cwd=project.path, check=True)
+
+
+def test_a_json_that_cannot_be_written_is_a_usage_error_at_the_end(run, project):
+    outcome = run("--benchmark-json=missing/run.json", "--embed-max-params=0.001")
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stdout.fnmatch_lines(["ERROR: --benchmark-json*missing/run.json*"])
+
+
+def test_what_fails_before_the_child_starts_is_a_result_too(run, project, saved, monkeypatch):
+    from embedcore.errors import EmbedcoreError
+    from embedcore.images import pixel_store
+
+    build = pixel_store.open_pixel_store
+    calls = []
+
+    def fails_once(*arguments, **settings):
+        calls.append(1)
+        if len(calls) == 1:
+            raise EmbedcoreError("a worker died")
+        return build(*arguments, **settings)
+
+    monkeypatch.setattr(pixel_store, "open_pixel_store", fails_once)
+    outcome = run("--benchmark-json=run.json", "--embed-isolation=none")
+    outcome.assert_outcomes(passed=2, failed=1)
+    (excluded,) = saved()["embedcore"]["excluded"]
+    assert (excluded["status"], excluded["reason"]) == ("error", "a worker died")
 
 
 def test_too_large_and_ok_are_both_in_the_json(run, project, saved):
@@ -106,7 +145,7 @@ def test_too_large_and_ok_are_both_in_the_json(run, project, saved):
     assert excluded["model"] == "resnet18.a1_in1k"
     assert excluded["family"] == "resnet"
     assert excluded["status"] == "too-large"
-    assert "M parameters" in excluded["reason"]
+    assert excluded["reason"] == "more than 1 million parameters (--embed-max-params)"
 
 
 def test_a_case_that_fails_is_a_failed_test_and_the_next_one_runs(run, project, saved, monkeypatch):

@@ -37,10 +37,12 @@ def test_a_marker_carries_the_family(run, project):
         """
         def pytest_collection_modifyitems(items):
             for item in items:
-                print(item.callspec.params["embed_model"], item.get_closest_marker("embed_family").args)
+                print(item.callspec.params["embed_model"], item.get_closest_marker("embed_family").kwargs)
         """
     )
-    run("--collect-only", "-q", "-s").stdout.fnmatch_lines(["test_vit.r160_in1k ('vit',)"])
+    run("--collect-only", "-q", "-s").stdout.fnmatch_lines(["test_vit.r160_in1k {'slug': 'vit'}"])
+    selected = run("--collect-only", "-q", "-m", "embed_family(slug='resnet')")
+    assert collected(selected) == ["test_model[test_resnet.r160_in1k]"]
 
 
 @pytest.mark.parametrize(
@@ -49,11 +51,13 @@ def test_a_marker_carries_the_family(run, project):
         ({"dataset": "nowhere"}, "*nowhere*"),
         ({"roster": "nowhere.txt"}, "*nowhere.txt*"),
         ({"extra": "--embed-family=resnett"}, "*resnett*resnet*"),
+        ({"extra": "--embed-family=vgg"}, "*no model of family vgg*"),
+        ({"extra": "--embed-max-classes=1"}, "*one class only is left*"),
         ({"extra": "--embed-device=cuda:77"}, "*cuda:77*"),
         ({"weights": "nowhere"}, "*nowhere*"),
         ({"extra": "--embed-report=roster.txt"}, "*roster.txt*"),
     ],
-    ids=["dataset", "roster", "family", "device", "weights", "report"],
+    ids=["dataset", "roster", "family", "empty family", "one class", "device", "weights", "report"],
 )
 def test_what_is_not_there_is_one_line_and_exit_code_4(run, arguments, line):
     extra = arguments.pop("extra", None)

@@ -46,6 +46,9 @@ def test_families_accumulate_and_the_ini_takes_lines(options):
         "--embed-timeout=0",
         "--embed-protocol=native224",
         "--embed-max-params=x",
+        "--embed-seed=-1",
+        "--embed-seed=9223372036854775808",
+        "--embed-seed=x",
     ],
 )
 def test_a_bad_value_is_a_usage_error_naming_option_and_value(pytester, argument):
@@ -55,9 +58,13 @@ def test_a_bad_value_is_a_usage_error_naming_option_and_value(pytester, argument
     (line,) = [line for line in outcome.errlines if "error:" in line]
     assert option in line
     assert value in line
+    assert "literal" not in line  # Python's own words
 
 
-@pytest.mark.parametrize(("key", "value"), [("embed_rounds", "0"), ("embed_split", "half"), ("embed_max_params", "x")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("embed_rounds", "0"), ("embed_split", "half"), ("embed_max_params", "x"), ("embed_resume", "maybe")],
+)
 def test_a_bad_ini_value_names_its_key(options, key, value):
     with pytest.raises(pytest.UsageError, match=f"{key}.*{value}"):
         options(**{key: value})

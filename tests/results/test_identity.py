@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedcore.errors import UsageError
-from embedcore.results.identity import differences, find_unfinished, resume
+from embedcore.results.identity import differences, find_runs, resume
 from embedcore.results.journal import Journal, read_journal
 from embedcore.results.result import Result
 
@@ -50,12 +50,21 @@ def test_another_identity_is_refused_with_what_differs(tmp_path: Path, result_of
     assert "weights" not in str(caught.value)
 
 
+def test_an_unfinished_run_that_another_has_followed_is_in_nobodys_way(tmp_path: Path, result_of: Make) -> None:
+    _journal(tmp_path, "given-up", OURS | {"timm": "1.0.15"}, [result_of("a.x")])
+    _journal(tmp_path, "done", OURS, [result_of("b.x")], finished=True)
+    assert resume(tmp_path, OURS) is None
+    found = resume(tmp_path, OURS | {"timm": "1.0.15"})  # with its own settings it still goes on
+    assert found is not None
+    found[0].close()
+
+
 def test_nothing_unfinished_is_nothing_to_resume(tmp_path: Path, result_of: Make) -> None:
     assert resume(tmp_path / "missing", OURS) is None
     _journal(tmp_path, "done", OURS, [result_of("d.x")], finished=True)
     (tmp_path / "torn.jsonl").write_text('{"journal": 1, "iden')
     (tmp_path / "not.jsonl").write_text("hello\nworld\n")
-    assert find_unfinished(tmp_path) == []
+    assert [path.name for path, _ in find_runs(tmp_path)] == ["done.jsonl"]
     assert resume(tmp_path, OURS) is None
 
 
