@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedcore.errors import EmbedcoreError
+from embedcore.errors import EmbedcoreError, WeightsDamaged
 from embedcore.measure.outcome import TooLargeError, reason_of, status_of
 from embedcore.results.result import Result
 from embedcore.zoo.sizes import known_params_m
-from embedcore.zoo.weights import locate_weights
+from embedcore.zoo.weights import fetch_weights, locate_weights
 
 if TYPE_CHECKING:
     from embedcore.measure.case import Case
@@ -23,6 +23,22 @@ def refusal(case: Case, hub: Hub) -> Result | None:
     except EmbedcoreError as error:
         return Result.unmeasured(case.model, family=case.family, status=status_of(error), reason=reason_of(error))
     return None
+
+
+def weights_changed(case: Case, result: Result, hub: Hub) -> bool:
+    """Whether a result from before belongs to other weights than those that the case would load now.
+
+    Reads the file of the weights once. False where they are not here any more, and for random ones.
+    """
+    if not result.ok or result.weights.get("source") == "random":
+        return False
+    try:
+        located = locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
+        return located.path is not None and fetch_weights(located).id != result.weights.get("id")
+    except WeightsDamaged:
+        return True  # measuring says what is wrong
+    except EmbedcoreError:
+        return False
 
 
 def check_size(max_params_m: float | None, params_m: float | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embedcore.plugin.budget import BudgetSpent
 from embedcore.plugin.interrupts import interrupts_held
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
@@ -32,7 +33,6 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
 
     def measure(model: str, images: Dataset) -> Result:
         from embedcore.errors import UsageError
-        from embedcore.plugin.session import BudgetSpent
 
         with progress_bars(request.config) as progress_for:
             try:
@@ -57,6 +57,8 @@ def embed_replay(benchmark: Any) -> Callable[[Result], None]:
         explanation = f"{result.status}: {result.reason}"
         if result.outcome == "ok":
             benchmark.extra_info.update(result.extra_info())
+            if result.batch_decayed:  # in a table of its own, here and in pytest-benchmark's compare
+                benchmark.group = f"{benchmark.group}, in a smaller batch than asked for"
             clock.replay(benchmark, result.durations, result.batch_size or 1)
             return
         if result.outcome == "skip":

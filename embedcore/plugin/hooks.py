@@ -14,12 +14,14 @@ import pytest
 
 from embedcore.errors import EmbedcoreError
 from embedcore.plugin import fixtures
+from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.cases import FAMILY_MARK, MODEL_ARGUMENT, is_case, model_of, model_parameters, sort_by_cost
 from embedcore.plugin.collector import Collector, attach
 from embedcore.plugin.options import Options, add_options
+from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.saving import save_without_benchmarks
-from embedcore.plugin.stash import COLLECTOR, OPTIONS, RESULT, SAVED, SESSION, UNTIL_REPORTED, USAGE_ERROR
-from embedcore.plugin.summary import budget_message, show_leaderboards, write_report
+from embedcore.plugin.stash import BUDGET, COLLECTOR, OPTIONS, RESULT, SAVED, SESSION, UNTIL_REPORTED, USAGE_ERROR
+from embedcore.plugin.summary import budget_message, budget_words, show_leaderboards, tell_progress, write_report
 from embedcore.results.plain import printable_lines
 
 embed_images = fixtures.embed_images
@@ -35,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{FAMILY_MARK}(slug): the model's family on the leaderboards.")
     config.addinivalue_line("markers", "embed_harness: a benchmark of the harness's own speed.")
     config.stash[OPTIONS] = Options.from_pytest_config(config)
+    config.stash[BUDGET] = Budget(config.stash[OPTIONS].budget)
     config.stash[COLLECTOR] = Collector()
     config.pluginmanager.register(config.stash[COLLECTOR], "embedcore-collector")
 
@@ -66,8 +69,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     from embedcore.plugin.start import start_session
 
+    options, budget = config.stash[OPTIONS], config.stash[BUDGET]
     try:
-        config.stash[SESSION] = start_session(config.stash[OPTIONS], models)
+        with progress_bars(config) as progress_for:
+            config.stash[SESSION] = start_session(options, models, budget, progress_for("looking at the images"))
+    except BudgetSpent:
+        pytest.exit(f"{budget_words(budget)} before the first case", returncode=pytest.ExitCode.INTERRUPTED)
     except EmbedcoreError as error:
         raise pytest.UsageError(printable_lines(str(error))) from error
 
@@ -89,6 +96,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     session = item.config.stash.get(SESSION, None)
     if session is None or nextitem is None or not is_case(nextitem):
         return outcome
+    if session.progress_is_due():
+        tell_progress(item.config, session)
     if session.exceeds_budget(model_of(nextitem)):
         item.session.shouldstop = budget_message(session)
     return outcome

@@ -50,7 +50,7 @@ def _positive_number(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not value > 0:
+    if not 0 < value < float("inf"):
         raise ValueError("must be a number above 0")
     return value
 

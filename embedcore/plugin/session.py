@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.errors import UsageError
 from embedcore.images.duplicates import duplicates_line
-from embedcore.measure.admission import refusal
+from embedcore.measure.admission import refusal, weights_changed
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
 from embedcore.measure.measure import Images, failure
+from embedcore.plugin.budget import Budget, BudgetSpent, Progress
 from embedcore.plugin.cost import case_gmacs
-from embedcore.plugin.machine import versions
+from embedcore.plugin.machine import machine, versions
 from embedcore.results.estimate import estimate_seconds, show_duration
-from embedcore.results.identity import resume
+from embedcore.results.identity import Resumed, resume
 from embedcore.results.journal import Journal
 from embedcore.results.result import Result
 from embedcore.zoo.families import family_of
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from embedcore.images.pixel_store import PixelStore
     from embedcore.plugin.options import Options
 
-ProgressFor = Callable[[str], Callable[[int, int], None]]
+TELL_EVERY_S = 600.0
+"""How often a log hears how far the sweep is."""
+
+ProgressFor = Callable[[str], Progress]
 
 
 def skipped_line(dataset: Dataset) -> str | None:
@@ -40,37 +44,60 @@ def skipped_line(dataset: Dataset) -> str | None:
     return f"{len(dataset.skipped)} images that cannot be read were skipped, the first: {dataset.skipped[0][0]}"
 
 
-class BudgetSpent(Exception):
-    """The time of ``--embed-budget`` is over; the case in hand has no result, a resumed run measures it."""
-
-
 class BenchmarkSession:
     """Measures the session's cases one by one and keeps each result, on disk before its test reports."""
 
-    def __init__(self, options: Options, dataset: Dataset, models: Sequence[str]) -> None:
+    def __init__(self, options: Options, dataset: Dataset, models: Sequence[str], budget: Budget) -> None:
         """``models`` are the cases of this session, in the order in which they run."""
         self.options = options
         self.dataset = dataset
+        self.budget = budget
         self.hub = Hub()
         self.results: dict[str, Result] = {}
-        self.resumed = 0
+        self.notices: list[str] = []
+        """Lines about the journal that the summary has to show."""
         self._models = tuple(models)
-        self._begin = time.monotonic()
         self._folder = options.cache_folder / "runs"
+        self._before: set[str] = set()
+        self._run_models: set[str] = set(models)
+        self._told = time.monotonic()
+        self._journal_whole = True
         self.journal = self._open_journal()
 
     def _open_journal(self) -> Journal:
         if self.options.resume:
-            found = resume(self._folder, self.identity)
-            if found is not None:
-                journal, results = found
-                self.results = {result.model: result for result in results}
-                self.resumed = sum(model in self.results for model in self._models)
-                return journal
+            resumed, notices = resume(self._folder, self.identity)
+            self.notices += notices
+            if resumed is not None:
+                return self._go_on(resumed)
         now = datetime.datetime.now(datetime.timezone.utc)
         path = self._folder / f"{now:%Y%m%dT%H%M%S%f}-{os.getpid()}.jsonl"
         header = {"identity": self.identity, "settings": self.settings, "dataset": self.dataset_block}
-        return Journal.create(path, header)
+        return Journal.create(path, header, models=self._models)
+
+    def _go_on(self, resumed: Resumed) -> Journal:
+        contents = resumed.contents
+        self.results = {result.model: result for result in contents.results}
+        self._before = set(self.results)
+        replayed = sum(model in self.results for model in self._models)
+        self.notices.append(f"resumed: {replayed} of {len(self._models)} results are from before")
+        more = [model for model in self._models if model not in contents.models]
+        self._run_models.update(contents.models)
+        if more:
+            self._write_journal(lambda: resumed.journal.add_models(more))
+        return resumed.journal
+
+    def _write_journal(self, write: Callable[[], None]) -> None:
+        """Write to the journal; where that fails the run goes on, and the summary says that it cannot be resumed."""
+        try:
+            write()
+        except OSError as error:
+            if self._journal_whole:
+                self.notices.append(
+                    f"the journal cannot be written ({error.strerror or error}): results are in the JSON and the "
+                    "report, but --embed-resume will measure some again"
+                )
+            self._journal_whole = False
 
     @property
     def _embeddings_folder(self) -> Path | None:
@@ -126,7 +153,9 @@ class BenchmarkSession:
     def identity(self) -> Mapping[str, Any]:
         """What must be equal for a run to be continued: content of the dataset, settings and versions."""
         numbers = {key: value for key, value in self.settings.items() if key not in self._selection}
-        return {**numbers, "dataset": self.dataset.fingerprint, **versions()}
+        # By name, so that a run that began on one card does not go on with another one, or on the CPU.
+        gpu = None if self.options.device == "cpu" else machine()["gpu"]
+        return {**numbers, "gpu": gpu, "dataset": self.dataset.fingerprint, **versions()}
 
     def case(self, model: str) -> Case:
         """The case of one model under this session's settings."""
@@ -149,8 +178,14 @@ class BenchmarkSession:
     def measure(self, model: str, dataset: Dataset, progress_for: ProgressFor) -> Result:
         """The result of one model on ``dataset``: the one that was kept, or measured now.
 
+        One from before that belongs to weights that have changed since is measured again.
+
         Raises BudgetSpent where ``--embed-budget`` ended the measurement.
         """
+        if model in self._before and weights_changed(self.case(model), self.results[model], self.hub):
+            self.notices.append(f"{model}: measured again, since its weights have changed")
+            del self.results[model]
+        self._before.discard(model)
         if model in self.results:
             return self.results[model]
         changed = dataset.changed()
@@ -159,23 +194,26 @@ class BenchmarkSession:
         result = self._measure(self.case(model), dataset, progress_for)
         if result.status == "no-weights":
             self.hub.doubt(result.reason)  # a hub that was lost in the child is lost for the next model too
-        if result.status == "timeout" and self.budget_left() <= 0:
+        if result.status == "timeout" and self.budget.left() <= 0:
             raise BudgetSpent
         return result
 
     def keep(self, result: Result) -> None:
-        """Write a result to the journal, unless it comes from there; when this returns, it is on disk."""
+        """Write a result to the journal, unless it comes from there; when this returns, it is on disk.
+
+        A full disk loses nothing but that: see `notices`.
+        """
         if result.model not in self.results:
-            self.journal.append(result)
             self.results[result.model] = result
+            self._write_journal(lambda: self.journal.append(result))
 
     def _measure(self, case: Case, dataset: Dataset, progress_for: ProgressFor) -> Result:
         refused = refusal(case, self.hub)
         if refused is not None:
             return refused
         try:
-            pixels = self._pixels(case, dataset, progress_for("decoding"))
-        except UsageError:  # of the images or the cache folder: no other case could do better
+            pixels = self._pixels(case, dataset, self.budget.within(progress_for("decoding")))
+        except (UsageError, BudgetSpent):  # of the images or the cache folder: no other case could do better
             raise
         except Exception as error:  # of this model's geometry, or of a worker that died
             return failure(case, error)
@@ -185,9 +223,9 @@ class BenchmarkSession:
     def _executor(self) -> Executor:
         if self.options.isolation == "none":
             return InlineExecutor()
-        return ChildExecutor(max(0.0, min(self.options.timeout, self.budget_left())))
+        return ChildExecutor(max(0.0, min(self.options.timeout, self.budget.left())))
 
-    def _pixels(self, case: Case, dataset: Dataset, progress: Callable[[int, int], None]) -> PixelStore:
+    def _pixels(self, case: Case, dataset: Dataset, progress: Progress) -> PixelStore:
         from embedcore.images.geometry import geometry_of
         from embedcore.images.pixel_store import open_pixel_store
         from embedcore.zoo.transforms import data_config
@@ -195,18 +233,19 @@ class BenchmarkSession:
         geometry = geometry_of(data_config(case.model), case.protocol)
         return open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress)
 
-    def budget_left(self) -> float:
-        """Seconds that ``--embed-budget`` leaves; infinite without one."""
-        if self.options.budget is None:
-            return float("inf")
-        return self.options.budget - (time.monotonic() - self._begin)
-
     def exceeds_budget(self, model: str) -> bool:
         """Whether a case is expected not to be done within ``--embed-budget``; False where nothing is known yet."""
-        if self.options.budget is None or model in self.results:
+        if self.budget.seconds is None or model in self.results:
             return False
         seconds = estimate_seconds(self._measured(), [case_gmacs(model)])
-        return self.budget_left() <= (seconds or 0.0)
+        return self.budget.left() <= (seconds or 0.0)
+
+    def progress_is_due(self) -> bool:
+        """Whether it is time to tell how far the sweep is; True once in TELL_EVERY_S."""
+        due = time.monotonic() - self._told >= TELL_EVERY_S
+        if due:
+            self._told = time.monotonic()
+        return due
 
     def remaining(self) -> tuple[int, float | None]:
         """How many cases have no result yet, and the seconds that they are expected to take, if there is any basis."""
@@ -224,7 +263,8 @@ class BenchmarkSession:
         return f"{place})" if seconds is None else f"{place}, about {show_duration(seconds)} to go)"
 
     def close(self) -> None:
-        """Close the journal, as finished if every case has its result."""
-        if all(model in self.results for model in self._models):
-            self.journal.finish(datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
+        """Close the journal, as finished if every case of the run has its result."""
+        if self._journal_whole and all(model in self.results for model in self._run_models):
+            now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            self._write_journal(lambda: self.journal.finish(now))
         self.journal.close()

@@ -8,16 +8,20 @@ from pathlib import Path
 from embedcore.embed.device import choose_device
 from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
+from embedcore.plugin.budget import Budget, Progress
 from embedcore.plugin.options import Options
 from embedcore.plugin.session import BenchmarkSession
 from embedcore.zoo.weights import check_policy
 
 
-def start_session(options: Options, models: Sequence[str]) -> BenchmarkSession:
+def start_session(options: Options, models: Sequence[str], budget: Budget, progress: Progress) -> BenchmarkSession:
     """Load the dataset, check what can be checked and open the journal for the cases ``models``.
 
-    Raises UsageError for what the user has to mend.
+    ``progress(done, total)`` is called as images are looked at. Raises UsageError for what the user has to mend, and
+    BudgetSpent.
     """
+    if options.memory_limit is not None and options.isolation == "none":
+        raise UsageError("--embed-memory-limit bounds a child process: it needs --embed-isolation process")
     if options.device != "auto":
         choose_device(options.device)
     check_policy(options.weights)
@@ -31,8 +35,9 @@ def start_session(options: Options, models: Sequence[str]) -> BenchmarkSession:
         seed=options.seed,
         bad_images=options.bad_images,
         cache_dir=options.cache_folder,
+        progress=budget.within(progress),
     )
-    return BenchmarkSession(options, dataset, models)
+    return BenchmarkSession(options, dataset, models, budget)
 
 
 def make_report_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from embedcore.plugin.budget import Budget
     from embedcore.plugin.collector import Collector
     from embedcore.plugin.options import Options
     from embedcore.plugin.session import BenchmarkSession
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # On the configuration of the session:
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
+BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
 COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
 SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()
 SAVED: pytest.StashKey[list[str]] = pytest.StashKey()

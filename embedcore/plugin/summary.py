@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from embedcore.plugin.stash import COLLECTOR, OPTIONS, SESSION
 from embedcore.results.estimate import show_duration
 from embedcore.results.leaderboard import Leaderboard, build
+from embedcore.results.plain import printable_lines
 
 if TYPE_CHECKING:
     import pytest
 
+    from embedcore.plugin.budget import Budget
     from embedcore.plugin.session import BenchmarkSession
 
 
@@ -35,8 +37,8 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
     folder = config.stash[OPTIONS].report
     session = config.stash.get(SESSION, None)
     reporter.section("embedcore: leaderboards")
-    if session is not None and session.resumed:
-        reporter.write_line(f"resumed: {session.resumed} of {len(session.results)} results are from before")
+    for notice in session.notices if session is not None else ():
+        reporter.write_line(printable_lines(notice))
     reporter.write_line(
         terminal_report(
             leaderboard(config),
@@ -47,12 +49,31 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
     )
 
 
+def tell_progress(config: pytest.Config, session: BenchmarkSession) -> None:
+    """Write how far the sweep is, for logs that show no progress bar; not with ``-q``."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    left, seconds = session.remaining()
+    if reporter is None or config.get_verbosity() < 0 or not left:
+        return
+    expected = "" if seconds is None else f", about {show_duration(seconds)} to go"
+    reporter.ensure_newline()
+    reporter.write_line(f"embedcore: {_cases(left)} left{expected}")
+
+
 def budget_message(session: BenchmarkSession) -> str:
     """Why the session stops, what is left and how to go on."""
     left, seconds = session.remaining()
     expected = "" if seconds is None else f", about {show_duration(seconds)}"
-    spent = show_duration(session.options.budget or 0.0)
-    return f"--embed-budget of {spent} is used up: {left} cases left{expected}; go on with --embed-resume"
+    return f"{budget_words(session.budget)}: {_cases(left)} left{expected}; go on with --embed-resume"
+
+
+def _cases(count: int) -> str:
+    return f"{count} {'case' if count == 1 else 'cases'}"
+
+
+def budget_words(budget: Budget) -> str:
+    """That the time is over."""
+    return f"--embed-budget of {show_duration(budget.seconds or 0.0)} is used up"
 
 
 def write_report(config: pytest.Config, folder: Path) -> None:

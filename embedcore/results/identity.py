@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +26,45 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
     ]
 
 
-def find_runs(folder: Path) -> list[tuple[Path, JournalContents]]:
-    """The journals of ``folder``, the newest first; other files are passed over."""
-    found = []
+@dataclass(frozen=True)
+class Resumed:
+    """An unfinished run that goes on."""
+
+    journal: Journal
+    contents: JournalContents
+
+
+def find_runs(folder: Path) -> tuple[list[tuple[Path, JournalContents]], list[str]]:
+    """The journals of ``folder``, the newest first, and why others were passed over.
+
+    A journal whose process was killed before its header was whole holds nothing, and is passed over in silence.
+    """
+    found, passed_over = [], []
     for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
-            contents = read_journal(path)
-        except UsageError:  # killed before its header was whole, or damaged: nothing to continue
-            continue
-        found.append((path, contents))
-    return found
+            found.append((path, read_journal(path)))
+        except UsageError as error:
+            if b"\n" in path.read_bytes():
+                passed_over.append(str(error))
+    return found, passed_over
 
 
-def resume(folder: Path, identity: Mapping[str, Any]) -> tuple[Journal, Sequence[Any]] | None:
-    """Reopen the newest unfinished run of ``folder`` with this identity; gives its journal and its results.
+def resume(folder: Path, identity: Mapping[str, Any]) -> tuple[Resumed | None, list[str]]:
+    """Reopen the newest unfinished run of ``folder`` with this identity; also lines to tell of what was damaged.
 
     None where there is none and a new run may start. Raises UsageError where the newest run of all is unfinished and
     has another identity, naming what differs, and where another process is still writing to the run. An unfinished
     run that another has followed was given up: it stands in nobody's way.
     """
     wanted = json_safe(identity)
-    runs = find_runs(folder)
+    runs, notices = find_runs(folder)
     for path, contents in runs:
         if not contents.finished and contents.header.get("identity") == wanted:
-            journal, contents = Journal.reopen(path)
-            return journal, contents.results
+            resumed = Resumed(*Journal.reopen(path))
+            damaged = resumed.contents.damaged
+            if damaged:
+                notices.append(f"journal {path}: {'; '.join(damaged)}: measured again")
+            return resumed, notices
     if runs and not runs[0][1].finished:
         path, contents = runs[0]
         theirs = contents.header.get("identity")
@@ -58,7 +73,7 @@ def resume(folder: Path, identity: Mapping[str, Any]) -> tuple[Journal, Sequence
             f"--embed-resume: the newest run ({path}) is unfinished and another one: {'; '.join(differing)}. Run with "
             f"its settings, or once without --embed-resume to give it up"
         )
-    return None
+    return None, notices
 
 
 def _shown(value: object) -> str:

@@ -34,12 +34,11 @@ def test_the_newest_unfinished_run_of_the_same_identity_is_continued(tmp_path: P
     newest = _journal(tmp_path, "newest", OURS, [result_of("b.x"), result_of("c.x")])
     _journal(tmp_path, "done", OURS, [result_of("d.x")], finished=True)
     _journal(tmp_path, "other", OURS | {"seed": 1}, [result_of("e.x")])
-    found = resume(tmp_path, OURS)
-    assert found is not None
-    journal, results = found
-    assert [result.model for result in results] == ["b.x", "c.x"]
-    journal.append(result_of("f.x"))
-    journal.close()
+    found, notices = resume(tmp_path, OURS)
+    assert found is not None and notices == []
+    assert [result.model for result in found.contents.results] == ["b.x", "c.x"]
+    found.journal.append(result_of("f.x"))
+    found.journal.close()
     assert [result.model for result in read_journal(newest).results] == ["b.x", "c.x", "f.x"]
 
 
@@ -53,19 +52,22 @@ def test_another_identity_is_refused_with_what_differs(tmp_path: Path, result_of
 def test_an_unfinished_run_that_another_has_followed_is_in_nobodys_way(tmp_path: Path, result_of: Make) -> None:
     _journal(tmp_path, "given-up", OURS | {"timm": "1.0.15"}, [result_of("a.x")])
     _journal(tmp_path, "done", OURS, [result_of("b.x")], finished=True)
-    assert resume(tmp_path, OURS) is None
-    found = resume(tmp_path, OURS | {"timm": "1.0.15"})  # with its own settings it still goes on
+    assert resume(tmp_path, OURS) == (None, [])
+    found, _ = resume(tmp_path, OURS | {"timm": "1.0.15"})  # with its own settings it still goes on
     assert found is not None
-    found[0].close()
+    found.journal.close()
 
 
 def test_nothing_unfinished_is_nothing_to_resume(tmp_path: Path, result_of: Make) -> None:
-    assert resume(tmp_path / "missing", OURS) is None
+    assert resume(tmp_path / "missing", OURS) == (None, [])
     _journal(tmp_path, "done", OURS, [result_of("d.x")], finished=True)
     (tmp_path / "torn.jsonl").write_text('{"journal": 1, "iden')
     (tmp_path / "not.jsonl").write_text("hello\nworld\n")
-    assert [path.name for path, _ in find_runs(tmp_path)] == ["done.jsonl"]
-    assert resume(tmp_path, OURS) is None
+    runs, passed_over = find_runs(tmp_path)
+    assert [path.name for path, _ in runs] == ["done.jsonl"]
+    (line,) = passed_over  # one with half a header holds nothing
+    assert "not.jsonl is not a journal of embedcore, or is damaged: line 1 has no checksum" in line
+    assert resume(tmp_path, OURS) == (None, passed_over)
 
 
 def test_a_journal_that_is_being_written_is_refused(tmp_path: Path, result_of: Make) -> None:
@@ -73,24 +75,33 @@ def test_a_journal_that_is_being_written_is_refused(tmp_path: Path, result_of: M
         journal.append(result_of("a.x"))
         with pytest.raises(UsageError, match="in use by another process"):
             resume(tmp_path, OURS)
-    found = resume(tmp_path, OURS)
+    found, _ = resume(tmp_path, OURS)
     assert found is not None
-    found[0].close()
+    found.journal.close()
 
 
 def test_a_torn_line_is_cut_off_before_more_is_written(tmp_path: Path, result_of: Make) -> None:
     path = _journal(tmp_path, "run", OURS, [result_of("a.x"), result_of("b.x")])
     path.write_bytes(path.read_bytes()[:-7])
-    found = resume(tmp_path, OURS)
+    found, _ = resume(tmp_path, OURS)
     assert found is not None
-    journal, results = found
-    assert [result.model for result in results] == ["a.x"]
-    journal.append(result_of("c.x"))
-    journal.close()
+    assert [result.model for result in found.contents.results] == ["a.x"]
+    found.journal.append(result_of("c.x"))
+    found.journal.close()
     contents = read_journal(path)
     assert [result.model for result in contents.results] == ["a.x", "c.x"]
     assert not contents.torn
     assert not contents.finished
+
+
+def test_a_damaged_line_is_told_and_its_case_has_no_result(tmp_path: Path, result_of: Make) -> None:
+    path = _journal(tmp_path, "run", OURS, [result_of("a.x", acc=0.5), result_of("b.x")], finished=True)
+    path.write_bytes(path.read_bytes().replace(b'"acc": 0.5', b'"acc": 0.1', 1))
+    found, notices = resume(tmp_path, OURS)
+    assert found is not None
+    found.journal.close()
+    assert [result.model for result in found.contents.results] == ["b.x"]
+    assert notices == [f"journal {path}: line 2 does not fit its checksum: measured again"]
 
 
 def test_differences_name_what_only_one_side_has() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +21,10 @@ def _written(path: Path, results: list[Result]) -> bytes:
         for result in results:
             journal.append(result)
     return path.read_bytes()
+
+
+def _sealed(text: bytes) -> bytes:
+    return b'%s, "crc32": "%08x"}' % (text[:-1], zlib.crc32(text))
 
 
 def _results(result_of: Make) -> list[Result]:
@@ -71,24 +78,85 @@ def test_zeros_that_a_power_cut_left_at_the_end_are_a_torn_line(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{oops}", "line 3 is not JSON"),
-        (b"[1]", "line 3 is not a JSON object"),
-        (b"\xff\xfe", "line 3 is not JSON"),
-        (b"[" * 100_000, "line 3 is not JSON"),
-        (b'{"model": "a.x"}', "line 3: result of 'a.x': field 'family' is missing"),
+        (b"{oops}", "line 3 has no checksum"),
+        (_sealed(b"{oops}"), "line 3 is not JSON"),
+        (_sealed(b'{"a": ' + b"[" * 100_000 + b"}"), "line 3 is not JSON"),
+        (_sealed(b'{"model": "a.x"}'), "line 3: result of 'a.x': field 'family' is missing"),
+        (_sealed(b'{"models": "a.x"}'), "line 3 has something else than names for models"),
+        (_sealed(b'{"model": "a.x"}').replace(b"a.x", b"b.x"), "line 3 does not fit its checksum"),
+        (b"\xff\xfe", "line 3 has no checksum"),
     ],
 )
-def test_a_damaged_whole_line_is_an_error(tmp_path: Path, result_of: Make, line: bytes, message: str) -> None:
+def test_a_damaged_whole_line_is_dropped_and_told(tmp_path: Path, result_of: Make, line: bytes, message: str) -> None:
     path = tmp_path / "run.jsonl"
     lines = _written(path, _results(result_of)).splitlines(keepends=True)
     lines[2] = line + b"\n"
     path.write_bytes(b"".join(lines))
-    with pytest.raises(UsageError, match=message) as caught:
-        read_journal(path)
-    assert str(path) in str(caught.value)
+    contents = read_journal(path)
+    assert [result.model for result in contents.results] == ["a.x", "c.x"]
+    assert contents.damaged == (message,)
+    assert not contents.torn and not contents.finished
 
 
-@pytest.mark.parametrize("raw", [b"", b'{"journal": 1}', b"{}\n", b'{"journal": 2}\n'])
+def test_any_flipped_bit_is_noticed(tmp_path: Path, result_of: Make) -> None:
+    path = tmp_path / "run.jsonl"
+    raw = _written(path, [result_of("a.x"), result_of("b.x")])
+    begin, end = raw.index(b"\n") + 1, raw.rindex(b"\n", 0, -1)
+    for position in range(begin, end):
+        damaged = bytearray(raw)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(bytes(damaged))
+        contents = read_journal(path)
+        assert [result.model for result in contents.results] == ["b.x"], position
+        assert contents.damaged
+
+
+def test_models_of_the_header_and_later_ones(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    with Journal.create(path, {"settings": {}}, models=["a.x", "b.x"]) as journal:
+        journal.add_models(["c.x", "a.x"])
+    contents = read_journal(path)
+    assert contents.models == ("a.x", "b.x", "c.x")
+    assert contents.header == {"journal": 1, "settings": {}}
+
+
+@pytest.mark.parametrize("written", [0, 10])
+def test_a_full_disk_leaves_the_journal_as_it_was(
+    tmp_path: Path, result_of: Make, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    path = tmp_path / "run.jsonl"
+    write = os.write
+
+    def no_room(descriptor: int, data: bytes) -> int:
+        if written and data.startswith(b"{"):
+            return write(descriptor, data[:written])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal.create(path, {}) as journal:
+        journal.append(result_of("a.x"))
+        before = path.read_bytes()
+        monkeypatch.setattr(os, "write", no_room)
+        with pytest.raises(OSError, match="No space"):
+            journal.append(result_of("b.x"))
+        assert path.read_bytes() == before
+        monkeypatch.undo()
+        journal.append(result_of("c.x"))
+    assert [result.model for result in read_journal(path).results] == ["a.x", "c.x"]
+
+
+def test_a_disk_that_is_full_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", no_room)
+    with pytest.raises(UsageError, match=r"run\.jsonl cannot be written: No space"):
+        Journal.create(tmp_path / "run.jsonl", {})
+    assert not (tmp_path / "run.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", _sealed(b'{"journal": 1}'), b"{}\n", b'{"journal": 1}\n', _sealed(b'{"journal": 2}') + b"\n"]
+)
 def test_not_a_journal(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "run.jsonl"
     path.write_bytes(raw)

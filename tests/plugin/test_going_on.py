@@ -1,0 +1,176 @@
+"""What a resumed run makes of a world that has changed meanwhile: other cases, other weights, a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import pytest
+import timm
+from safetensors.torch import save_file
+
+from embedcore.images import pixel_store
+from embedcore.plugin import session as session_module
+from embedcore.plugin.budget import Budget
+from embedcore.results.journal import Journal, read_journal
+
+MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
+INLINE = "--embed-isolation=none"
+
+
+def journals(project):
+    return sorted((project.path / "cache" / "runs").glob("*.jsonl"))
+
+
+def measured(path):
+    return [result.model for result in read_journal(path).results]
+
+
+@pytest.fixture
+def cut_off(run, project):
+    """Begin a run over the whole roster that ends after its first case."""
+
+    def begin(*arguments, **settings):
+        run(INLINE, "--embed-order=roster", *arguments, **settings)
+        (path,) = journals(project)
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:2]))
+        return path
+
+    return begin
+
+
+def test_going_on_with_fewer_cases_leaves_the_others_to_be_done(run, cut_off, project):
+    path = cut_off()
+    outcome = run(INLINE, "--embed-resume", "-k", "test_vit")
+    outcome.assert_outcomes(passed=1)
+    outcome.stdout.fnmatch_lines(["resumed: 0 of 1 results are from before"])
+    assert not read_journal(path).finished
+    outcome = run(INLINE, "--embed-resume")
+    outcome.assert_outcomes(passed=3)
+    outcome.stdout.fnmatch_lines(["resumed: 2 of 3 results are from before"])
+    assert journals(project) == [path]
+    assert sorted(measured(path)) == sorted(MODELS)
+    assert read_journal(path).finished
+
+
+def test_going_on_with_more_cases_takes_them_into_the_run(run, cut_off, project):
+    path = cut_off("-k", "test_resnet or test_vit")
+    run(INLINE, "--embed-resume", "-k", "test_efficientnet or test_resnet")
+    contents = read_journal(path)
+    assert set(contents.models) == set(MODELS)
+    assert not contents.finished  # test_vit is still to be done
+    run(INLINE, "--embed-resume", "-k", "test_vit")
+    assert read_journal(path).finished
+
+
+def test_weights_that_have_changed_are_measured_again(run, cut_off, project, saved):
+    folder = project.path / "weights"
+    folder.mkdir()
+
+    def write_weights(scale):
+        for model in MODELS:
+            state = timm.create_model(model, pretrained=False).state_dict()
+            changed = {key: value * scale if value.is_floating_point() else value for key, value in state.items()}
+            save_file({key: value.contiguous() for key, value in changed.items()}, folder / f"{model}.safetensors")
+
+    write_weights(1.0)
+    path = cut_off(weights="weights")
+    (before,) = read_journal(path).results
+    outcome = run(INLINE, "--embed-resume", "--embed-order=roster", weights="weights")
+    assert "measured again" not in outcome.stdout.str()
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    write_weights(0.5)
+    outcome = run(INLINE, "--embed-resume", "--benchmark-json=run.json", weights="weights")
+    outcome.stdout.fnmatch_lines([f"{MODELS[0]}: measured again, since its weights have changed"])
+    ids = {bench["extra_info"]["model"]: bench["extra_info"]["weights"]["id"] for bench in saved()["benchmarks"]}
+    assert ids[MODELS[0]] != before.weights["id"]
+    assert len(ids) == 3
+
+
+def test_a_disk_that_fills_loses_no_result(run, project, saved, monkeypatch):
+    append = Journal.append
+    calls = []
+
+    def full_from_the_second_on(self, result):
+        calls.append(result)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, result)
+
+    monkeypatch.setattr(Journal, "append", full_from_the_second_on)
+    outcome = run(INLINE, "--benchmark-json=run.json", "--embed-report=report")
+    outcome.assert_outcomes(passed=3)
+    text = outcome.stdout.str()
+    assert text.count("the journal cannot be written (No space left on device)") == 1
+    assert len(saved()["benchmarks"]) == 3
+    assert len(json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]) == 3
+    (path,) = journals(project)
+    assert not read_journal(path).finished
+
+
+def test_a_disk_that_is_full_at_the_start_is_one_line(run, project, monkeypatch):
+    def full(self, line):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "_write", full)
+    outcome = run(INLINE)
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines(["ERROR: journal *: No space left on device*"])
+
+
+def test_the_budget_covers_looking_at_the_images(run, monkeypatch):
+    monkeypatch.setattr(Budget, "left", lambda self: -1.0)
+    outcome = run(INLINE, "--embed-budget=1h")
+    assert outcome.ret == pytest.ExitCode.INTERRUPTED
+    assert "--embed-budget of 1 h is used up before the first case" in outcome.stdout.str()
+
+
+def test_the_budget_covers_decoding(run, project, monkeypatch):
+    decoding = []
+    build = pixel_store.open_pixel_store
+
+    def begin(*arguments, **settings):
+        decoding.append(True)
+        return build(*arguments, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pixel_store, "open_pixel_store", begin)
+        patched.setattr(Budget, "left", lambda self: -1.0 if decoding else 100.0)
+        outcome = run(INLINE, "--embed-budget=1h")
+    assert outcome.ret == pytest.ExitCode.INTERRUPTED
+    assert "is used up: 3 cases left; go on with --embed-resume" in outcome.stdout.str()
+    (path,) = journals(project)
+    assert measured(path) == []
+    run(INLINE, "--embed-resume").assert_outcomes(passed=3)
+    assert journals(project) == [path]
+
+
+def test_a_long_sweep_tells_how_far_it_is(run, monkeypatch):
+    monkeypatch.setattr(session_module, "TELL_EVERY_S", 0.0)
+    text = run(INLINE).stdout.str()
+    assert "embedcore: 2 cases left, about " in text
+    assert "embedcore: 1 case left, about " in text
+    assert "cases left" not in run(INLINE, "-q").stdout.str()
+
+
+def test_a_smaller_batch_is_in_a_table_of_its_own(run, saved, monkeypatch):
+    run_case = session_module.InlineExecutor.run
+
+    def decays(self, case, images, progress=None):
+        result = run_case(self, case, images, progress)
+        if case.model == MODELS[0]:
+            object.__setattr__(result, "batch_decayed", True)
+        return result
+
+    monkeypatch.setattr(session_module.InlineExecutor, "run", decays)
+    run(INLINE, "--benchmark-json=run.json").assert_outcomes(passed=3)
+    groups = {bench["extra_info"]["model"]: bench["group"] for bench in saved()["benchmarks"]}
+    assert groups[MODELS[0]].endswith(", in a smaller batch than asked for")
+    assert not any("smaller" in groups[model] for model in MODELS[1:])
+
+
+def test_a_memory_limit_needs_a_child(run):
+    outcome = run(INLINE, "--embed-memory-limit=2")
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines(["ERROR: --embed-memory-limit *--embed-isolation process"])
