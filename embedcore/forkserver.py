@@ -8,9 +8,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+from typing import TypeVar
+
+from embedcore.errors import EmbedcoreError
 
 # glibc gives blocks above a threshold straight back to the kernel, so that every activation of every layer is paid for
 # again in page faults. Keeping up to 4 GiB makes a convolutional network 2 to 4 times faster (README, Speed).
@@ -19,6 +23,14 @@ _KEEP_BYTES = 4 * 2**30
 TUNABLES = f"glibc.malloc.mmap_threshold={_KEEP_BYTES}:glibc.malloc.trim_threshold={_KEEP_BYTES}"
 
 PRELOAD = ["embedcore.measure.executors"]
+
+_START_TRIES = 3
+_START_PAUSE_S = 0.2
+_Started = TypeVar("_Started")
+
+
+class StartError(EmbedcoreError):
+    """No child process can be had."""
 
 
 def tunables_with(existing: str | None) -> str:
@@ -52,3 +64,20 @@ def forkserver_context() -> ForkServerContext:
     with _environment("GLIBC_TUNABLES", tunables_with(os.environ.get("GLIBC_TUNABLES"))):
         forkserver.ensure_running()
     return context
+
+
+def start_surely(start: Callable[[], _Started]) -> _Started:
+    """What ``start()`` gives, which starts a child; it is called again where the forkserver died just now.
+
+    ``start`` asks for the context itself, so that each call finds a server running, with the memory set up. What a
+    failed call has opened it closes. Raises StartError when the third call has failed too.
+    """
+    failures = 0
+    while True:
+        try:
+            return start()
+        except (OSError, EOFError) as error:
+            failures += 1
+            if failures == _START_TRIES:
+                raise StartError(f"no child process can be started: {type(error).__name__}: {error}") from error
+        time.sleep(_START_PAUSE_S)

@@ -57,7 +57,7 @@ def _counts(audited: AuditedDataset, dataset: Dataset) -> Iterator[str]:
     yield from _row("dataset", repr(dataset.name))
     yield from _row("found in", one_line(audited.where))
     yield from _row("fingerprint", summary["fingerprint"])
-    for note in dataset.notes:
+    for note in audited.found.notes:
         yield from _row("note", one_line(note))
     if dataset.leave_one_out:
         yield from _row("images", f"{len(dataset):,}, each looked for among all others (leave-one-out)")

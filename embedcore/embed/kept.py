@@ -1,6 +1,7 @@
 """Embeddings that are kept on disk, so that another metric, or a run again, costs no forward pass of the whole set.
 
-Each is a ``.npy`` file, float32 [n, dim], with a ``.json`` beside it that names what it is of and carries a checksum.
+Each is a ``.npy`` file, float32 [n, dim], with a ``.json`` beside it that names what it is of and carries a checksum of
+the whole file, and of itself. No byte of either can change unnoticed.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcore.images.store_file import sealed, sidecar_of, touch, unsealed
+
 FOLDER = "embeddings"  # within the cache folder
 
 # Raise it when the way from pixels to embeddings changes a number.
-_FORMAT = 1
+_FORMAT = 2
 _log = logging.getLogger(__name__)
 
 
@@ -44,39 +48,37 @@ class KeptEmbeddings:
         """The embeddings of ``n`` images, float32 [n, dim]; None where there are none, or what is there is damaged."""
         path = self._path(facts)
         try:
-            sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+            sidecar = unsealed(sidecar_of(path).read_bytes())
+            content = np.fromfile(path, np.uint8)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             _log.warning("kept embeddings %s are damaged (%s): made anew", path, error)
             return None
-        expected = {"format": _FORMAT, "facts": json.loads(_canonical(facts)), "shape": list(mapped.shape)}
-        checksum = sidecar.pop("sha256", None) if isinstance(sidecar, dict) else None
-        if sidecar != expected or mapped.dtype != np.float32 or mapped.ndim != 2 or len(mapped) != n:
+        if (sidecar.get("format"), sidecar.get("facts")) != (_FORMAT, _plain(facts)) or sidecar["shape"][0] != n:
             _log.warning("kept embeddings %s are not what their name says: made anew", path)
             return None
-        # Copied before they are compared: what is used is what was compared.
-        embeddings = np.array(mapped, dtype=np.float32, order="C")
-        if _checksum(embeddings) != checksum:
+        # Before anything in the file is believed, its header included: what is used is what was compared.
+        if hashlib.sha256(content.data).hexdigest() != sidecar["sha256"]:
             _log.warning("kept embeddings %s are damaged (the checksum differs): made anew", path)
             return None
-        return embeddings
+        touch(path)
+        shape = tuple(sidecar["shape"])
+        rows = content[content.nbytes - math.prod(shape) * np.dtype(np.float32).itemsize :]
+        return rows.view(np.float32).reshape(shape)
 
     def save(self, facts: Mapping[str, Any], embeddings: NDArray[np.float32]) -> None:
         """Keep embeddings, float32 [n, dim]. A file has its name only when it is whole. Raises OSError."""
         path = self._path(facts)
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = np.ascontiguousarray(embeddings, dtype=np.float32)
-        sidecar = {
-            "format": _FORMAT,
-            "facts": json.loads(_canonical(facts)),
-            "shape": list(rows.shape),
-            "sha256": _checksum(rows),
-        }
         # The sidecar last: without it, or with one that does not fit, the other file is not read.
-        _write_whole(path, lambda file: np.save(file, rows, allow_pickle=False))
-        _write_whole(path.with_suffix(".json"), lambda file: file.write(json.dumps(sidecar, indent=1).encode()))
+        with _written_whole(path) as file:
+            hashed = _Hashed(file)
+            np.save(hashed, rows, allow_pickle=False)
+        sidecar = {"format": _FORMAT, "facts": _plain(facts), "shape": list(rows.shape), "sha256": hashed.hexdigest()}
+        with _written_whole(sidecar_of(path)) as file:
+            file.write(sealed(sidecar))
 
     def _path(self, facts: Mapping[str, Any]) -> Path:
         return self.folder / f"{key_of(facts)}.npy"
@@ -86,23 +88,35 @@ def _canonical(facts: Mapping[str, Any]) -> str:
     return json.dumps(facts, sort_keys=True, allow_nan=False)
 
 
-def _checksum(rows: NDArray[np.float32]) -> str:
-    return hashlib.sha256(rows.data).hexdigest()
+def _plain(facts: Mapping[str, Any]) -> Any:
+    """The facts as they come back from JSON."""
+    return json.loads(_canonical(facts))
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    with _temporary_beside(path) as (file, name):
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-        name.replace(path)
+class _Hashed:
+    """Writes into a file, and knows the SHA-256 of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 @contextlib.contextmanager
-def _temporary_beside(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
+def _written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write into, which gets its name when the block ends without an exception."""
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            yield file, Path(name)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)

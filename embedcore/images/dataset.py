@@ -236,10 +236,21 @@ class AuditedDataset:
             images=select(self.found.source, kept),
             digests=tuple(finding.digest for finding in self.good),
             credits=self.found.credits,
-            notes=self.found.notes,
+            notes=(*self.found.notes, *self._animated()),
             skipped=self.bad,
             stamps=stamp_table([finding.stamp for finding in self.good]),
         )
+
+    def _animated(self) -> tuple[str, ...]:
+        """The note on animated images, if there are any."""
+        pairs = zip(self.chosen, self.findings, strict=True)
+        animated = [index for index, finding in pairs if finding.facts is not None and finding.facts.animated]
+        if not animated:
+            return ()
+        first = self.found.source.name(animated[0])
+        if len(animated) == 1:
+            return (f"1 animated image, {first!r}: its first frame is used",)
+        return (f"{len(animated)} animated images: the first frame of each is used, the first is {first!r}",)
 
 
 def _find(spec: str, split: str) -> LabelledImages:

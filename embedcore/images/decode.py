@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import threading
+import warnings
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +32,14 @@ _UPRIGHT = {
 _SIDEWAYS = (5, 6, 7, 8)  # of these, columns become rows
 _PREVIEW = 128  # pixels
 _WHITE = (255, 255, 255, 255)
+
+# Pixels. An image just below Pillow's limit, in a palette with transparency, takes 2 GB on the way to RGB: as many
+# threads as decode, each with such an image, would take more than the machine has.
+_LARGE = 32_000_000
+_one_large_image = threading.Lock()
+
+# As Python keeps the filter "ignore" of a category.
+_NO_WARNING = ("ignore", None, Image.DecompressionBombWarning, None, 0)
 
 # What Pillow's readers raise on damaged files, beside OSError. Warnings, where the user has made them errors.
 DAMAGE = (
@@ -88,7 +99,7 @@ def load_rgb(file: Path | BinaryIO, name: str) -> Image.Image:
     whole.
     """
     with _opened(file, name) as image:
-        return to_rgb(image)
+        return _in_turn(image, image.width * image.height)
 
 
 def load_preview(file: Path | BinaryIO, name: str) -> Preview:
@@ -100,13 +111,38 @@ def load_preview(file: Path | BinaryIO, name: str) -> Preview:
     with _opened(file, name) as image:
         mode, kind, size = image.mode, image.format or "unknown", image.size
         image.draft(None, (_PREVIEW, _PREVIEW))
-        rgb = to_rgb(image)  # before the orientation is asked for, which would swallow what is wrong with a PNG
+        # Of a progressive JPEG all coefficients are held, however small it is read.
+        held = size if image.info.get("progressive") else image.size
+        # Before the orientation is asked for, which would swallow what is wrong with a PNG.
+        rgb = _in_turn(image, held[0] * held[1])
         width, height = reversed(size) if _orientation(image) in _SIDEWAYS else size
         return Preview(rgb, width, height, mode, kind, kind in _ANIMATED_FORMATS and _has_more_frames(image))
 
 
+def _in_turn(image: Image.Image, pixels: int) -> Image.Image:
+    """As :func:`to_rgb`, which holds so many pixels; of the large images of this process one is decoded at a time."""
+    if pixels <= _LARGE:
+        return to_rgb(image)
+    # In a thread of its own: glibc keeps for each thread that has decoded a large image what that took, but a new
+    # thread takes over what is kept for one that has ended.
+    with _one_large_image, ThreadPoolExecutor(1, thread_name_prefix="embedcore-large-image") as pool:
+        return pool.submit(to_rgb, image).result()
+
+
+def _accept_up_to_the_limit() -> None:
+    """Let no warning of Pillow's be shown for an image that is large but below the limit at which Pillow refuses it.
+
+    The filter stays: filters belong to the whole process, so that threads which each saved and restored them would
+    restore each other's. Set only where it is not the first one, since a change of the filters lets Python show again
+    what it has shown once.
+    """
+    if warnings.filters[:1] != [_NO_WARNING]:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
 @contextlib.contextmanager
 def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    _accept_up_to_the_limit()
     try:
         with Image.open(file) as image:
             yield image

@@ -18,7 +18,7 @@ from PIL import Image
 
 from embedcore.errors import UsageError
 from embedcore.images.decode import BadImageError, Preview, load_rgb, reason_of
-from embedcore.images.sources import ROLES, LabelledImages, Role, file_digest
+from embedcore.images.sources import ROLES, LabelledImages, Role, expect_digest, file_digest, read_content
 
 EDGE = 224  # pixels of the square that an emoji is rendered on
 DEFAULT_CLASSES = 256
@@ -60,12 +60,14 @@ class EmojiSource:
     def file(self, index: int) -> Path:
         return self.files[index]
 
-    def load(self, index: int) -> Image.Image:
+    def load(self, index: int, digest: str | None = None) -> Image.Image:
+        name = self.names[index]
+        content = read_content(self.files[index], name)
+        expect_digest(content, digest, name)
         try:
-            svg = self.files[index].read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadImageError(self.names[index], reason_of(error)) from error
-        return render_svg(svg, self.names[index])
+            return render_svg(content.decode(), name)
+        except UnicodeDecodeError as error:
+            raise BadImageError(name, reason_of(error)) from error
 
     def preview(self, index: int) -> Preview:
         return Preview(self.load(index), EDGE, EDGE, "RGB", "SVG")

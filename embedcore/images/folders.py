@@ -45,14 +45,14 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
         )
     everywhere = len(paths)
     paths = [path for path in paths if path.partition("/")[0] in sides]
-    outside, names = everywhere - len(paths), "/ and ".join(sorted(sides, key=str.lower))
+    outside, side_names = everywhere - len(paths), "/ and ".join(sorted(sides, key=str.lower))
     return LabelledImages(
         name=root.resolve().name,
         where=f"folder {root.absolute()}",
         source=FileSource(str(root), tuple(paths)),
         class_names=[_parent(path.partition("/")[2]) for path in paths],
         roles=[sides[path.partition("/")[0]] for path in paths],
-        notes=(f"{outside} images outside {names}/ were left out",) if outside else (),
+        notes=(f"{outside} images outside {side_names}/ were left out",) if outside else (),
     )
 
 

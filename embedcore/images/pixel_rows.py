@@ -43,9 +43,7 @@ class PixelReader:
         """
         name = self.source.name(index)
         try:
-            if self.source.digest(index) != self.digests[index]:
-                raise BadImageError(name, "its content has changed since the dataset was loaded")
-            return self.geometry.transform()(self.source.load(index))
+            return self.geometry.transform()(self.source.load(index, self.digests[index]))
         except OSError as error:
             raise BadImageError(name, error.strerror or str(error)) from error
         except (ValueError, MemoryError, OverflowError) as error:  # such as one pixel high and a million wide

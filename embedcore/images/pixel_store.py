@@ -48,7 +48,7 @@ from embedcore.images.store_file import (
     store_path,
     touch,
 )
-from embedcore.images.workers import usable_cpus, worker_context, write_blocks
+from embedcore.images.workers import usable_cpus, write_blocks
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -148,8 +148,9 @@ def open_pixel_store(
 
     As long as the store given is referenced, ``embedcore cache prune`` leaves its files alone.
 
-    Raises UsageError where images cannot be read (all of them are named) or ``cache_dir`` cannot be written to,
-    EmbedcoreError where a worker died (with the range of images that it had in hand).
+    Raises UsageError where images cannot be read (all of them are named), have changed since the dataset was loaded, or
+    ``cache_dir`` cannot be written to; EmbedcoreError where a worker died (with the range of images that it had in
+    hand) or none can be started.
     """
     reader = PixelReader(dataset.images, dataset.digests, geometry)
     made_by = hashlib.sha256(f"{geometry.behaviour()}\n{dataset.images.decoder}".encode()).hexdigest()
@@ -161,7 +162,7 @@ def open_pixel_store(
         path.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(path):
             if not is_sound(path, wanted):
-                _make(path, wanted, reader, dataset.name, workers, progress)
+                _make(path, wanted, reader, dataset, workers, progress)
             touch(path)
             held = hold(path)
     except OSError as error:
@@ -201,7 +202,7 @@ def _make(
     path: Path,
     wanted: Description,
     reader: PixelReader,
-    dataset: str,
+    dataset: Dataset,
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -224,7 +225,10 @@ def _make(
         checksums = [block.checksum for block in written]
         if checksums_of(pixels_of(partial, wanted)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
-        sidecar = sidecar_content(partial, wanted, checksums, dataset)
+        # The pixels are those of the digests all the same, but no later session could use them.
+        if (change := dataset.changed()) is not None:
+            raise UsageError(f"{change}: start again, with the new content")
+        sidecar = sidecar_content(partial, wanted, checksums, dataset.name)
         partial.replace(path)
         partial.write_bytes(sidecar)
         partial.replace(sidecar_of(path))
@@ -245,7 +249,7 @@ def _write_all(
     if len(reader) < _SMALL or workers == 1 or process.current_process().daemon:  # a daemon may have no children
         outcomes = (write_block(reader, path, offset, start, stop) for start, stop in blocks)
     else:
-        outcomes = write_blocks(reader, path, offset, blocks, workers, worker_context())
+        outcomes = write_blocks(reader, path, offset, blocks, workers)
     written = []
     done = 0
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,10 @@ from typing import Literal, Protocol
 import PIL
 from PIL import Image, features
 
-from embedcore.images.decode import Preview, load_preview, load_rgb
+from embedcore.images.decode import DAMAGE, BadImageError, Preview, load_preview, load_rgb, reason_of
 
 Role = Literal["query", "reference"]
 ROLES: tuple[Role, Role] = ("query", "reference")
-
-NAMED_AT_MOST = 50  # bad images spelled out in one error
 
 _PIECE = 2**20  # bytes
 
@@ -49,8 +48,12 @@ class ImageSource(Protocol):
         """The file whose bytes are the image's content; None where it is not one file of its own."""
         ...
 
-    def load(self, index: int) -> Image.Image:
-        """The image, mode RGB. Raises BadImageError."""
+    def load(self, index: int, digest: str | None = None) -> Image.Image:
+        """The image, mode RGB. Raises BadImageError.
+
+        With ``digest`` also where the content is of another digest. It is asked of the very bytes that are decoded:
+        read a second time, they might be others.
+        """
         ...
 
     def preview(self, index: int) -> Preview:
@@ -104,8 +107,11 @@ class FileSource:
     def file(self, index: int) -> Path:
         return Path(self.root, self.paths[index])
 
-    def load(self, index: int) -> Image.Image:
-        return load_rgb(self.file(index), self.name(index))
+    def load(self, index: int, digest: str | None = None) -> Image.Image:
+        name = self.name(index)
+        content = read_content(self.file(index), name)
+        expect_digest(content, digest, name)
+        return load_rgb(io.BytesIO(content), name)
 
     def preview(self, index: int) -> Preview:
         return load_preview(self.file(index), self.name(index))
@@ -138,8 +144,8 @@ class Selection:
     def file(self, index: int) -> Path | None:
         return self.source.file(self.indices[index])
 
-    def load(self, index: int) -> Image.Image:
-        return self.source.load(self.indices[index])
+    def load(self, index: int, digest: str | None = None) -> Image.Image:
+        return self.source.load(self.indices[index], digest)
 
     def preview(self, index: int) -> Preview:
         return self.source.preview(self.indices[index])
@@ -163,8 +169,7 @@ def select(source: ImageSource, indices: Sequence[int]) -> ImageSource:
 
 def file_digest(file: Path) -> str:
     """SHA-256 (hex) of a file, read in pieces. Raises OSError, also for a pipe or a device, which might never end."""
-    if not stat.S_ISREG(file.stat().st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
+    _require_regular(file)
     digest = hashlib.sha256()
     with file.open("rb", buffering=0) as content:
         while piece := content.read(_PIECE):
@@ -172,15 +177,33 @@ def file_digest(file: Path) -> str:
     return digest.hexdigest()
 
 
+def read_content(file: Path, name: str) -> bytes:
+    """All bytes of an image's file. Raises BadImageError."""
+    try:
+        _require_regular(file)
+        return file.read_bytes()
+    except DAMAGE as error:
+        raise BadImageError(name, reason_of(error)) from error
+
+
+def expect_digest(content: bytes, digest: str | None, name: str) -> None:
+    """Raise BadImageError unless the content is that of the digest; None: any content will do."""
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise BadImageError(name, "its content has changed since the dataset was loaded")
+
+
+def _require_regular(file: Path) -> None:
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
 def describe_bad_images(bad: Sequence[tuple[str, str]], total: int, where: str = "") -> str:
-    """A head line, then a line for each of the (name, reason) pairs, up to 50.
+    """A head line, then a line for each of the (name, reason) pairs.
 
     >>> print(describe_bad_images([("a/1.jpg", "truncated")], 40, "folder /shop"))
     1 of 40 images of folder /shop cannot be read:
       'a/1.jpg': truncated
     """
     lines = [f"{len(bad)} of {total} images{f' of {where}' if where else ''} cannot be read:"]
-    lines += [f"  {name!r}: {reason}" for name, reason in bad[:NAMED_AT_MOST]]
-    if len(bad) > NAMED_AT_MOST:
-        lines.append(f"  and {len(bad) - NAMED_AT_MOST} more")
+    lines += [f"  {name!r}: {reason}" for name, reason in bad]
     return "\n".join(lines)

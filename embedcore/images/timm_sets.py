@@ -15,7 +15,7 @@ from PIL import Image
 
 from embedcore.errors import UsageError
 from embedcore.images.decode import DAMAGE, BadImageError, Preview, load_preview, load_rgb, reason_of, to_rgb
-from embedcore.images.sources import ImageSource, LabelledImages, pillow_decoder
+from embedcore.images.sources import ImageSource, LabelledImages, expect_digest, pillow_decoder
 
 SCHEMES = ("hfds", "hfids", "tfds", "wds", "torch")
 _OPTIONS = ("root", "split", "download")
@@ -95,23 +95,27 @@ class IndexedSource:
     def file(self, index: int) -> None:
         return None
 
-    def load(self, index: int) -> Image.Image:
-        content = self._readable_content(index)
-        return load_rgb(content, self.name(index)) if isinstance(content, io.BytesIO) else to_rgb(content)
+    def load(self, index: int, digest: str | None = None) -> Image.Image:
+        name, content = self.name(index), self._readable_content(index)
+        if isinstance(content, bytes):
+            expect_digest(content, digest, name)
+            return load_rgb(io.BytesIO(content), name)
+        rgb = to_rgb(content)
+        expect_digest(_raw(rgb), digest, name)
+        return rgb
 
     def preview(self, index: int) -> Preview:
         content = self._readable_content(index)
-        if isinstance(content, io.BytesIO):
-            return load_preview(content, self.name(index))
+        if isinstance(content, bytes):
+            return load_preview(io.BytesIO(content), self.name(index))
         rgb = to_rgb(content)
         return Preview(rgb, *rgb.size, content.mode, content.format or "decoded")
 
-    def _readable_content(self, index: int) -> io.BytesIO | Image.Image:
+    def _readable_content(self, index: int) -> bytes | Image.Image:
         try:
-            content = self._content(index)
+            return self._content(index)
         except DAMAGE as error:
             raise BadImageError(self.name(index), reason_of(error)) from error
-        return io.BytesIO(content) if isinstance(content, bytes) else content
 
     def digest(self, index: int) -> str:
         content = self._content(index)
@@ -157,8 +161,10 @@ class SpooledSource:
     def file(self, index: int) -> None:
         return None
 
-    def load(self, index: int) -> Image.Image:
-        return Image.frombytes("RGB", self._sizes[index], self._bytes(index))
+    def load(self, index: int, digest: str | None = None) -> Image.Image:
+        size, content = self._sizes[index], self._bytes(index)
+        expect_digest(_raw_header(size) + content, digest, self.name(index))
+        return Image.frombytes("RGB", size, content)
 
     def preview(self, index: int) -> Preview:
         return Preview(self.load(index), *self._sizes[index], "RGB", "decoded")

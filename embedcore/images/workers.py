@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import cast
 
 from embedcore.errors import EmbedcoreError
-from embedcore.forkserver import forkserver_context
+from embedcore.forkserver import forkserver_context, start_surely
 from embedcore.images.pixel_rows import PixelReader, WrittenBlock, write_block
 
 
@@ -42,19 +42,18 @@ def write_blocks(
     offset: int,
     blocks: list[tuple[int, int]],
     workers: int,
-    context: BaseContext,
 ) -> Iterator[WrittenBlock]:
     """Have worker processes write the blocks into the file; yields each as it is done, in no fixed order.
 
     Raises OSError as the workers met it while writing (no space left, …) and EmbedcoreError with the range of images
-    and the worker's traceback or signal where a worker failed otherwise. The workers are gone when the iterator ends or
-    is closed.
+    and the worker's traceback or signal where a worker failed otherwise; StartError where none can be started. The
+    workers are gone when the iterator ends or is closed.
     """
     todo = deque(blocks)
     crew: dict[Connection, _Worker] = {}
     try:
         for _ in range(min(workers, len(blocks))):
-            worker = _Worker(context, reader, path, offset)
+            worker = start_surely(lambda: _Worker(worker_context(), reader, path, offset))
             crew[worker.connection] = worker
             worker.hand(todo.popleft())
         while busy := [worker.connection for worker in crew.values() if worker.block]:
@@ -77,9 +76,11 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         make: Callable[..., BaseProcess] = context.Process  # type: ignore[attr-defined]
         self._process = make(target=_serve, args=(theirs, reader, path, offset), name="embedcore-pixels", daemon=True)
-        with hidden_main(keep=type(reader.source).__module__ == "__main__"):
-            self._process.start()
-        theirs.close()
+        with theirs, contextlib.ExitStack() as ours:
+            ours.enter_context(self.connection)
+            with hidden_main(keep=type(reader.source).__module__ == "__main__"):
+                self._process.start()
+            ours.pop_all()
 
     def hand(self, block: tuple[int, int]) -> None:
         """Give the worker a block; a worker that is dead already is noticed by :meth:`take`."""

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, cast
 
-from embedcore.errors import EmbedcoreError
-from embedcore.forkserver import forkserver_context
+from embedcore.forkserver import forkserver_context, start_surely
 from embedcore.images.workers import hidden_main
 from embedcore.measure.messages import GarbledMessageError, Inbox, send
 from embedcore.measure.output_tail import OutputTail
@@ -29,11 +28,6 @@ EXIT_GRACE_S = 5.0
 _TICK_S = 0.5
 _PIECE = 2**16
 _MOST_PIECES = 256
-_START_TRIES = 3
-
-
-class StartError(EmbedcoreError):
-    """No child process can be had."""
 
 
 @dataclass
@@ -68,14 +62,7 @@ class Child:
         """
         self._measuring: int | None = None
         self._ended: Ended | None = None
-        for left in reversed(range(_START_TRIES)):
-            try:
-                self._start(work, keep_main)
-                return
-            except (OSError, EOFError) as error:  # the forkserver died just now: the next try starts another
-                if not left:
-                    raise StartError(f"no child process can be started: {type(error).__name__}: {error}") from error
-                time.sleep(0.2)
+        start_surely(lambda: self._start(work, keep_main))
 
     def _start(self, work: Callable[[Send], None], keep_main: bool) -> None:
         context = forkserver_context()

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from embedcore.measure.child import Child, Heard, StartError
+from embedcore.forkserver import StartError
+from embedcore.measure.child import Child, Heard
 from embedcore.measure.measure import Images, attempt
 from embedcore.measure.memory_limit import bound_memory, is_bounded, ran_out
 from embedcore.measure.messages import GarbledMessageError

@@ -20,6 +20,7 @@ from embedcore.embed.precision import CANARY_IMAGES, choose_precision
 from embedcore.embed.timing import time_forward
 from embedcore.images.geometry import geometry_of
 from embedcore.measure.outcome import NotFiniteError
+from embedcore.version import VERSION
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -121,6 +122,7 @@ def facts_of(case: Case, backbone: Backbone, dataset: Dataset, device: torch.dev
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "timm": version("timm"),
+        "embedcore": VERSION,
     }
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import time
 
 import numpy as np
 import pytest
 
 from embedcore.embed.kept import KeptEmbeddings, key_of
+from embedcore.images.store_file import sealed, unsealed
 
 FACTS = {"model": "test_vit.r160_in1k", "weights": "sha256:0123456789abcdef", "mean": [0.5, 0.25, 0.1]}
 
@@ -34,6 +36,36 @@ def test_what_was_kept_comes_back_bit_for_bit(kept, rows):
     assert json.loads((kept.folder / f"{name}.json").read_text())["facts"] == FACTS
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_no_byte_can_change_unnoticed(kept, rows, suffix):
+    kept.save(FACTS, rows)
+    file = kept.folder / f"{key_of(FACTS)}{suffix}"
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        for flip in (0x01, 0x80):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+            assert kept.load(FACTS, 7) is None, (place, flip)
+    file.write_bytes(whole)
+    assert np.array_equal(kept.load(FACTS, 7), rows)
+
+
+def test_numpy_reads_the_file_too(kept, rows):
+    kept.save(FACTS, rows)
+    assert np.array_equal(np.load(kept.folder / f"{key_of(FACTS)}.npy"), rows)
+
+
+def test_loading_notes_the_use(kept, rows):
+    kept.save(FACTS, rows)
+    files = list(kept.folder.iterdir())
+    for file in files:
+        os.utime(file, (1e9, 1e9))
+    assert kept.load(FACTS, 8) is None
+    assert max(file.stat().st_mtime for file in files) == 1e9
+    before = time.time() - 5
+    assert kept.load(FACTS, 7) is not None
+    assert max(file.stat().st_mtime for file in files) > before  # what `embedcore cache prune --older-than` looks at
+
+
 def test_nothing_there(kept):
     assert kept.load(FACTS, 7) is None
 
@@ -56,12 +88,16 @@ def damaged(file, how):
         file.write_bytes(b"")
     elif how == "garbage":
         file.write_bytes(b"\x00\xff" * 100)
+    elif how == "zip":
+        file.unlink()
+        with file.open("wb") as archive:
+            np.savez(archive, np.zeros((7, 5), np.float32))
     elif how == "gone":
         file.unlink()
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
-@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "garbage", "gone"])
+@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "garbage", "zip", "gone"])
 def test_damage_is_noticed_and_mended_by_keeping_again(kept, rows, suffix, how):
     kept.save(FACTS, rows)
     damaged(kept.folder / f"{key_of(FACTS)}{suffix}", how)
@@ -74,8 +110,10 @@ def test_damage_is_noticed_and_mended_by_keeping_again(kept, rows, suffix, how):
 def test_a_sidecar_that_says_otherwise_is_not_believed(kept, rows, field):
     kept.save(FACTS, rows)
     sidecar = kept.folder / f"{key_of(FACTS)}.json"
-    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {field: [8, 5]}))
-    assert kept.load(FACTS, 7) is None
+    other = unsealed(sidecar.read_bytes()) | {field: [8, 5]}
+    for written in (json.dumps(other).encode(), sealed(other)):
+        sidecar.write_bytes(written)
+        assert kept.load(FACTS, 7) is None
 
 
 class Malicious:

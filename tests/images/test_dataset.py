@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
@@ -177,6 +178,27 @@ def test_bad_arguments(make_folder) -> None:
         load_dataset(root, max_classes=-1)
     with pytest.raises(UsageError, match="max_per_class is -2"):
         load_dataset(root, max_per_class=-2)
+
+
+def test_animated_images_are_noted_also_when_they_are_known(make_folder, tmp_path: Path) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    assert load_dataset(str(root)).notes == ()
+    frames[0].save(root / "b" / "moving 1.gif", save_all=True, append_images=frames[1:])
+    assert load_dataset(str(root)).notes == ("1 animated image, 'b/moving 1.gif': its first frame is used",)
+    frames[1].save(root / "a" / "new\nline.gif", save_all=True, append_images=frames[1:])
+    frames[2].save(root / "b" / "pages.tif", save_all=True, append_images=frames[1:])  # no animation
+    expected = ("2 animated images: the first frame of each is used, the first is 'a/new\\nline.gif'",)
+    for _ in range(2):
+        assert load_dataset(str(root), cache_dir=tmp_path / "cache").notes == expected
+
+
+def test_a_note_on_animated_images_follows_those_of_the_source(make_folder) -> None:
+    root = make_folder({"query/a": 1, "reference/a": 1, "reference/b": 1, "outside": 1})
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime")]
+    frames[0].save(root / "query" / "a" / "moving.gif", save_all=True, append_images=frames[1:])
+    outside, animated = load_dataset(str(root)).notes
+    assert "left out" in outside and "'query/a/moving.gif'" in animated
 
 
 def test_an_unreadable_file_is_named(make_folder) -> None:

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
+import time
+import warnings
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +16,7 @@ import pytest
 from PIL import Image
 
 from embedcore.errors import UsageError
+from embedcore.images import decode
 from embedcore.images.decode import BadImageError, load_preview, load_rgb, to_rgb
 
 GRADIENT = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -177,7 +184,7 @@ def test_a_damaged_file_is_named_with_a_reason(tmp_path: Path, kind: str) -> Non
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".webp", ".bmp", ".tif", ".jp2", ".ppm", ".tga", ".pcx"])
 def test_whatever_stands_in_a_file_it_is_read_or_bad(suffix: str) -> None:
     buffer = io.BytesIO()
@@ -234,6 +241,70 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(BadImageError, match="DecompressionBomb"):
         load_rgb(file, "bomb.png")
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_image_below_pillows_limit_is_read_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (100, 100)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9000)  # Pillow warns up to twice as many
+    for load in (load_rgb, load_preview):
+        load(tmp_path / "large.png", "large.png")
+    set_once = list(warnings.filters)
+    load_rgb(tmp_path / "large.png", "large.png")
+    assert warnings.filters == set_once
+    warnings.resetwarnings()  # nor where there is no filter at all
+    load_rgb(tmp_path / "large.png", "large.png")
+
+
+@dataclass
+class Decoding:
+    """How many images are being decoded, at the most."""
+
+    now: int = 0
+    most: int = 0
+
+
+@pytest.fixture
+def decoding(monkeypatch: pytest.MonkeyPatch) -> Decoding:
+    seen, lock, original = Decoding(), threading.Lock(), decode.to_rgb
+
+    def slow(image: Image.Image) -> Image.Image:
+        with lock:
+            seen.now += 1
+            seen.most = max(seen.most, seen.now)
+        time.sleep(0.05)
+        try:
+            return original(image)
+        finally:
+            with lock:
+                seen.now -= 1
+
+    monkeypatch.setattr(decode, "to_rgb", slow)
+    monkeypatch.setattr(decode, "_LARGE", 512 * 512)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "load", "one_at_a_time"),
+    [
+        ("large.png", {}, load_rgb, True),
+        ("large.png", {}, load_preview, True),
+        ("large.jpg", {}, load_rgb, True),
+        ("large.jpg", {}, load_preview, False),  # read at a quarter of its size
+        ("large.jpg", {"progressive": True}, load_preview, True),  # whose decoder holds all of it
+        ("small.png", {}, load_rgb, False),
+    ],
+)
+def test_large_images_are_decoded_one_at_a_time(
+    tmp_path: Path, decoding: Decoding, name: str, options: dict[str, bool], load: Callable, one_at_a_time: bool
+) -> None:
+    file = tmp_path / name
+    Image.new("RGB", (600, 600) if name.startswith("large") else (500, 500)).save(file, **options)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: load(file, name), range(8)))
+    assert (decoding.most == 1) == one_at_a_time
 
 
 def test_to_rgb_leaves_its_argument_alone() -> None:

@@ -87,6 +87,13 @@ def test_the_source_is_picklable_and_names_its_renderer(found) -> None:
     assert again.decoder.startswith("resvg_py ")
 
 
+def test_with_a_digest_only_that_drawing_is_loaded(found) -> None:
+    drawn = found.source.load(0, found.source.digest(0))
+    assert drawn.tobytes() == found.source.load(0).tobytes()
+    with pytest.raises(BadImageError, match="has changed since the dataset was loaded"):
+        found.source.load(0, found.source.digest(1))
+
+
 def test_both_sets_are_credited(found) -> None:
     assert found.credits == CREDITS
     assert "CC BY-SA 4.0" in CREDITS[0] and "CC BY 4.0" in CREDITS[1]

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.images import store_file
 from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.decode import load_rgb
 from embedcore.images.geometry import Geometry
+from embedcore.images.pixel_rows import PixelReader
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
 
 GEOMETRY = Geometry(32, 40, "bicubic", 0.9, "center")
@@ -193,6 +196,34 @@ def test_an_image_that_changed_since_loading_is_named(dataset: Dataset, cache: P
     make_image(root / "b" / "003.png", seed=99, size=(37, 51))
     with pytest.raises(UsageError, match=r"'b/003.png': its content has changed since the dataset was loaded"):
         open_pixel_store(dataset, GEOMETRY, cache)
+
+
+def swapped_before_it_is_decoded(dataset: Dataset, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let another image take the place of the file when its content has been read."""
+    file = dataset.images.file(index)
+    assert file is not None
+
+    def load(content: object, name: str) -> Image.Image:
+        if name == dataset.images.name(index):
+            Image.new("RGB", (51, 37), "red").save(file)
+        return load_rgb(content, name)
+
+    monkeypatch.setattr("embedcore.images.sources.load_rgb", load)
+
+
+def test_what_is_decoded_is_what_the_digest_is_of(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = plain_pixels(dataset)
+    swapped_before_it_is_decoded(dataset, 5, monkeypatch)
+    np.testing.assert_array_equal(PixelReader(dataset.images, dataset.digests, GEOMETRY).pixels(5), right[5])
+
+
+def test_an_image_that_changed_while_the_store_is_made_is_named(
+    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapped_before_it_is_decoded(dataset, 5, monkeypatch)
+    with pytest.raises(UsageError, match=r"^image 'b/001.png' has changed since the dataset was loaded: start again"):
+        open_pixel_store(dataset, GEOMETRY, cache)
+    assert [file.suffix for file in (cache / "pixels").iterdir()] == [".lock"]
 
 
 def test_without_room_the_pixels_are_streamed(dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

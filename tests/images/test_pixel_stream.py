@@ -27,10 +27,7 @@ class Levels:
     def name(self, index: int) -> str:
         return str(index)
 
-    def digest(self, index: int) -> str:
-        return str(index)
-
-    def load(self, index: int) -> Image.Image:
+    def load(self, index: int, digest: str | None = None) -> Image.Image:
         self.loaded.append(index)
         if index == 66:
             raise BadImageError("66", "broken")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from embedcore.images.decode import BadImageError
 from embedcore.images.sources import FileSource, Selection, describe_bad_images, file_digest, select
 
 
@@ -44,6 +45,21 @@ def test_a_selection_is_the_images_in_the_order_asked_for(source: FileSource) ->
     assert chosen.load(0).tobytes() == source.load(2).tobytes()
     assert pickle.loads(pickle.dumps(chosen)) == chosen
     assert select(source, range(4)) is source
+
+
+def test_with_a_digest_only_that_content_is_loaded(source: FileSource) -> None:
+    chosen = select(source, [2, 0])
+    assert chosen.load(0, source.digest(2)).tobytes() == source.load(2).tobytes()
+    with pytest.raises(BadImageError, match=r"'2\.png': its content has changed since the dataset was loaded"):
+        chosen.load(0, source.digest(0))
+
+
+@pytest.mark.parametrize("name", ["device", "folder", "nowhere", "nu\0ll"])
+def test_what_is_no_file_is_a_bad_image(tmp_path: Path, name: str) -> None:
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadImageError, match=r"not a regular file|No such file|null byte"):
+        FileSource(str(tmp_path), (name,)).load(0)
 
 
 def test_a_name_or_reason_cannot_act_on_the_terminal() -> None:

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from embedcore.errors import UsageError
+from embedcore.images.decode import BadImageError
+from embedcore.images.sources import ImageSource
 from embedcore.images.timm_sets import parse_timm_spec, timm_images
 
 
@@ -30,6 +32,14 @@ def test_torchs_image_folder(make_folder, make_image) -> None:
     assert len({found.source.digest(index) for index in range(3)}) == 3
     assert len(timm_images(f"torch/image_folder,root={root},split=train").class_names) == 1
     assert pickle.loads(pickle.dumps(found.source)).digest(1) == found.source.digest(1)
+    assert_loaded_by_digest(found.source)
+
+
+def assert_loaded_by_digest(source: ImageSource) -> None:
+    """Images 0 and 1, which differ, are loaded if their content is what it is said to be, and not else."""
+    assert source.load(0, source.digest(0)).tobytes() == source.load(0).tobytes()
+    with pytest.raises(BadImageError, match="has changed since the dataset was loaded"):
+        source.load(0, source.digest(1))
 
 
 def write_mnist(root: Path, images: np.ndarray, labels: list[int]) -> None:
@@ -53,6 +63,7 @@ def test_a_torchvision_dataset(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(loaded)[..., 1], digits[3])
     assert len({found.source.digest(index) for index in range(4)}) == 4
     assert found.source.name(3) == "torch/mnist#3"
+    assert_loaded_by_digest(found.source)
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
@@ -130,6 +141,7 @@ def test_front_to_end_sources_without_any_package(tmp_path: Path, monkeypatch: p
     found = timm_images("tfds/x")
     assert list(found.class_names) == ["0", "1", "0", "1"]
     assert [found.source.load(index).getpixel((0, 0)) for index in range(4)] == [(10 * n,) * 3 for n in range(4)]
+    assert_loaded_by_digest(found.source)
     monkeypatch.setattr("embedcore.zoo.datasets.open_timm_dataset", lambda name, **kwargs: FrontToEnd(5))
     with pytest.raises(UsageError, match="gave 4 images of the 5 that it lists"):
         timm_images("tfds/x")

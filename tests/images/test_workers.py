@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +17,12 @@ import numpy as np
 import pytest
 
 from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.forkserver import StartError, forkserver_context, start_surely
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_rows import PixelReader, blocks_of
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
-from embedcore.images.workers import worker_context, write_blocks
+from embedcore.images.workers import write_blocks
 
 GEOMETRY = Geometry(32, 32, "bicubic", 0.9, "center")
 
@@ -70,22 +74,68 @@ def test_a_worker_that_is_killed_is_reported_with_its_images(make_folder, tmp_pa
     assert [file.suffix for file in (tmp_path / "cache" / "pixels").iterdir()] == [".lock"]
 
 
+def killed_while_it_starts_a_worker() -> threading.Thread:
+    """Kill the forkserver when the next worker has been asked of it."""
+    victim = forkserver._forkserver._forkserver_pid
+    os.kill(victim, signal.SIGSTOP)  # so that it is asked, and does not answer
+
+    def kill() -> None:
+        time.sleep(0.5)
+        os.kill(victim, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into multiprocessing")
+def test_the_death_of_the_forkserver_is_survived(make_folder, tmp_path: Path) -> None:
+    dataset = load_dataset(str(make_folder({"a": 150, "b": 150})))
+    forkserver_context()
+    victim = forkserver._forkserver._forkserver_pid
+    thread = killed_while_it_starts_a_worker()
+    store = open_pixel_store(dataset, GEOMETRY, tmp_path / "cache", workers=2)
+    thread.join()
+    assert isinstance(store, StoredPixels) and store.shape == (300, 32, 32, 3)
+    assert forkserver._forkserver._forkserver_pid != victim
+    assert workers_of_this_process() == []
+
+
+def test_a_start_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedcore.forkserver._START_PAUSE_S", 0)
+    errors: list[Exception] = [EOFError(), ConnectionRefusedError(111, "Connection refused")]
+
+    def start() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "started"
+
+    assert start_surely(start) == "started"
+    errors += [EOFError(), EOFError(), BrokenPipeError(32, "Broken pipe"), EOFError()]
+    with pytest.raises(StartError, match=r"no child process can be started: BrokenPipeError: .*Broken pipe"):
+        start_surely(start)
+    assert len(errors) == 1
+    errors[:] = [ValueError("no fault of the forkserver")]
+    with pytest.raises(ValueError, match="no fault"):
+        start_surely(start)
+
+
 def test_a_failure_inside_a_worker_arrives_with_its_traceback(tmp_path: Path) -> None:
-    source = SimpleNamespace(decoder="none", name=str, digest=str, load=abs)  # a source that gives numbers for images
+    source = SimpleNamespace(decoder="none", name=str, load=slice)  # a source that gives slices for images
     reader = PixelReader(source, tuple(map(str, range(40))), GEOMETRY)
     file = tmp_path / "rows"
     file.touch()
     with pytest.raises(
         EmbedcoreError, match=r"(?s)a worker failed while decoding images 0 to 31 .*Traceback.*TypeError"
     ):
-        next(write_blocks(reader, file, 0, [(0, 32)], 1, worker_context()))
+        next(write_blocks(reader, file, 0, [(0, 32)], 1))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_arrives_as_the_error_that_it_is(make_folder) -> None:
     reader = reader_of(make_folder({"a": 40, "b": 40}))
     with pytest.raises(OSError) as caught:
-        list(write_blocks(reader, Path("/dev/full"), 0, blocks_of(80), 2, worker_context()))
+        list(write_blocks(reader, Path("/dev/full"), 0, blocks_of(80), 2))
     assert caught.value.errno == errno.ENOSPC
     assert workers_of_this_process() == []
 

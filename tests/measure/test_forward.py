@@ -11,6 +11,7 @@ import torch
 from embedcore.measure import forward
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import attempt
+from embedcore.version import VERSION
 from embedcore.zoo.backbone import Backbone, load_backbone
 
 MEASURED_ANEW = {"durations", "images_per_s", "measured_s", "peak_memory_mb", "detail"}
@@ -86,6 +87,7 @@ def test_the_key_holds_what_is_no_setting(case, dataset):
     facts = forward.facts_of(case, backbone, dataset, torch.device("cpu"), "fp32")
     assert (facts["weights"], facts["dataset"]) == ("seed:0", dataset.fingerprint)
     assert (facts["timm"], facts["torch"], facts["device"]) == (timm.__version__, torch.__version__, "cpu")
+    assert facts["embedcore"] == VERSION
     assert facts["mean"] == list(backbone.data_config.mean)
     json.dumps(facts, allow_nan=False)
 
