@@ -20,7 +20,7 @@ from embedcore.plugin.collector import Collector, attach
 from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.saving import save_without_benchmarks
-from embedcore.plugin.stash import BUDGET, COLLECTOR, OPTIONS, RESULT, SAVED, SESSION, UNTIL_REPORTED, USAGE_ERROR
+from embedcore.plugin.stash import BUDGET, COLLECTOR, OPTIONS, RESULT, SESSION, UNTIL_REPORTED, UNWRITTEN, USAGE_ERROR
 from embedcore.plugin.summary import budget_message, budget_words, show_leaderboards, tell_progress, write_report
 from embedcore.results.plain import printable_lines
 
@@ -110,26 +110,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     collector = config.stash[COLLECTOR]
     if not collector.results or hasattr(config, "workerinput"):
         return
-    try:
-        if not collector.measured and not collector.saved:
-            config.stash[SAVED] = save_without_benchmarks(config)
-        folder = config.stash[OPTIONS].report
-        if folder is not None:
-            write_report(config, folder)
-    except EmbedcoreError as error:
-        # Raised here it would keep other plugins from finishing; the summary shows it.
-        config.stash[USAGE_ERROR] = printable_lines(str(error))
-        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    for write in (save_without_benchmarks, write_report):
+        try:
+            write(config)
+        except EmbedcoreError as error:
+            # Raised here it would keep what follows from being written; the summary shows it.
+            config.stash[UNWRITTEN] = [*config.stash.get(UNWRITTEN, []), printable_lines(str(error))]
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[COLLECTOR].results:
         show_leaderboards(terminalreporter, config)
-    for line in config.stash.get(SAVED, []):
-        terminalreporter.write_line(line)
-    if config.stash[COLLECTOR].results and USAGE_ERROR in config.stash:
-        terminalreporter.write_line(f"ERROR: {config.stash[USAGE_ERROR]}", red=True)
+    for line in config.stash.get(UNWRITTEN, []):
+        terminalreporter.write_line(f"ERROR: {line}", red=True)
 
 
 @pytest.hookimpl(optionalhook=True)

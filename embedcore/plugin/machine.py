@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ def machine() -> Mapping[str, str | None]:
     }
 
 
+@functools.cache  # asked for the identity of the run, and again for what is saved
 def _nvidia_smi() -> tuple[str | None, str | None]:
     program = shutil.which("nvidia-smi")
     if program is None:

@@ -16,9 +16,10 @@ from embedcore.measure.admission import refusal, weights_changed
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
 from embedcore.measure.measure import Images, failure
-from embedcore.plugin.budget import Budget, BudgetSpent, Progress
+from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.cost import case_gmacs
 from embedcore.plugin.machine import machine, versions
+from embedcore.plugin.progress import Progress
 from embedcore.results.estimate import estimate_seconds, show_duration
 from embedcore.results.identity import Resumed, resume
 from embedcore.results.journal import Journal

@@ -8,8 +8,9 @@ from pathlib import Path
 from embedcore.embed.device import choose_device
 from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
-from embedcore.plugin.budget import Budget, Progress
+from embedcore.plugin.budget import Budget
 from embedcore.plugin.options import Options
+from embedcore.plugin.progress import Progress
 from embedcore.plugin.session import BenchmarkSession
 from embedcore.zoo.weights import check_policy
 

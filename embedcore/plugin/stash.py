@@ -19,7 +19,7 @@ OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
 COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
 SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()
-SAVED: pytest.StashKey[list[str]] = pytest.StashKey()
+UNWRITTEN: pytest.StashKey[list[str]] = pytest.StashKey()
 USAGE_ERROR: pytest.StashKey[str] = pytest.StashKey()
 # On the test of a case:
 RESULT: pytest.StashKey[Result] = pytest.StashKey()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcore.plugin.stash import COLLECTOR, OPTIONS, SESSION
@@ -76,8 +75,11 @@ def budget_words(budget: Budget) -> str:
     return f"--embed-budget of {show_duration(budget.seconds or 0.0)} is used up"
 
 
-def write_report(config: pytest.Config, folder: Path) -> None:
-    """Write leaderboard.md, .csv and .json into ``folder``. Raises UsageError if it cannot be written."""
+def write_report(config: pytest.Config) -> None:
+    """Write what ``--embed-report`` asks for. Raises UsageError if it cannot be written."""
     from embedcore.report import files
 
+    folder = config.stash[OPTIONS].report
+    if folder is None:
+        return
     files.write_report(folder, leaderboard(config), settings=config.stash[COLLECTOR].settings)

@@ -112,9 +112,10 @@ def test_the_json_is_whole_where_no_case_is_measured(run, project, saved):
 
 
 def test_a_json_that_cannot_be_written_is_a_usage_error_at_the_end(run, project):
-    outcome = run("--benchmark-json=missing/run.json", "--embed-max-params=0.001")
+    outcome = run("--benchmark-json=missing/run.json", "--embed-max-params=0.001", "--embed-report=report")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
     outcome.stdout.fnmatch_lines(["ERROR: --benchmark-json*missing/run.json*"])
+    assert (project.path / "report" / "leaderboard.json").exists()  # the one does not keep the other from being written
 
 
 def test_what_fails_before_the_child_starts_is_a_result_too(run, project, saved, monkeypatch):
