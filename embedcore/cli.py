@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from embedcore.errors import EmbedcoreError
-from embedcore.results.plain import printable_lines
+from embedcore.plain import printable_lines
 
 COMMANDS = ("cache", "check", "weights")
 

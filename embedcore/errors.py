@@ -18,6 +18,10 @@ class WeightsUnavailable(EmbedcoreError):
     """No weights for this model can be had here and now (status ``no-weights``)."""
 
 
+class HubUnreachable(WeightsUnavailable):
+    """The weights are on a hub that cannot be reached now: a later try may have them (status ``no-weights``)."""
+
+
 class WeightsGated(EmbedcoreError):
     """The weights exist but their licence has not been accepted with this account (status ``gated``)."""
 

@@ -12,7 +12,7 @@ import tabulate
 
 from embedcore.commands.cache_entries import KINDS, Entry, entries_of, remove
 from embedcore.errors import UsageError
-from embedcore.results.plain import one_line
+from embedcore.plain import one_line
 
 _DAY_S = 86_400.0
 _LINE = 80  # characters

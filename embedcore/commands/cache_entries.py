@@ -19,7 +19,7 @@ import filelock
 
 from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.images import ledger, store_file
-from embedcore.results.plain import one_line
+from embedcore.plain import one_line
 
 KINDS = {
     "pixels": "Pixel stores",

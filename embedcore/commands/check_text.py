@@ -12,7 +12,7 @@ from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import AuditedDataset, Dataset
 from embedcore.images.duplicates import NEAR, count_copies, count_near_duplicates, duplicates_line
 from embedcore.images.ledger import ImageFacts
-from embedcore.results.plain import one_line
+from embedcore.plain import one_line
 
 _LINE = 80
 _LABEL = 16  # width of the left column

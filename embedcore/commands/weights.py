@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.results.plain import one_line
+from embedcore.plain import one_line
 
 if TYPE_CHECKING:
     from embedcore.zoo.hub import Hub

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embedcore.plain import printable_lines
 from embedcore.plugin.budget import BudgetSpent
 from embedcore.plugin.interrupts import interrupts_held
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
 from embedcore.plugin.stash import RESULT, SESSION, UNTIL_REPORTED
 from embedcore.plugin.summary import budget_message
-from embedcore.results.plain import printable_lines
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset

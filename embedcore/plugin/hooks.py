@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from embedcore.errors import EmbedcoreError
+from embedcore.plain import printable_lines
 from embedcore.plugin import fixtures
 from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.cases import FAMILY_MARK, MODEL_ARGUMENT, is_case, model_of, model_parameters, sort_by_cost
@@ -22,7 +23,6 @@ from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.saving import save_without_benchmarks
 from embedcore.plugin.stash import BUDGET, COLLECTOR, OPTIONS, RESULT, SESSION, UNTIL_REPORTED, UNWRITTEN, USAGE_ERROR
 from embedcore.plugin.summary import budget_message, budget_words, show_leaderboards, tell_progress, write_report
-from embedcore.results.plain import printable_lines
 
 embed_images = fixtures.embed_images
 embed_measure = fixtures.embed_measure

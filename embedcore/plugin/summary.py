@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedcore.plain import printable_lines
 from embedcore.plugin.stash import COLLECTOR, OPTIONS, SESSION
 from embedcore.results.estimate import show_duration
 from embedcore.results.leaderboard import Leaderboard, build
-from embedcore.results.plain import printable_lines
 
 if TYPE_CHECKING:
     import pytest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from embedcore.plain import json_safe, one_line
 from embedcore.results.leaderboard import Exclusion, Leaderboard
-from embedcore.results.plain import json_safe, one_line
 from embedcore.results.result import Result
 
 _DEFAULTS = {"protocol": "native", "point": "pre_logits"}

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
+from embedcore.plain import json_safe
 from embedcore.report.markdown import markdown_report
 from embedcore.results.leaderboard import Leaderboard
-from embedcore.results.plain import json_safe
 from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from embedcore.plain import one_line
 from embedcore.report.captions import acc5_limit, dataset_line, excluded_summary, exclusion_line, settings_line
 from embedcore.report.columns import Column, footnotes, leader_columns, leaderboard_columns, random_notice
 from embedcore.results.leaderboard import Leaderboard, Row
-from embedcore.results.plain import one_line
 
 OVERALL_TOP = 50
 """Rows of the overall tables; all rows are in the families' tables, and their overall ranks in leaderboard.csv."""

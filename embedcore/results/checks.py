@@ -11,7 +11,7 @@ import numbers
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from embedcore.results.plain import one_line, printable_lines
+from embedcore.plain import one_line, printable_lines
 
 
 def text(value: object) -> str:

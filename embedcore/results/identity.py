@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
+from embedcore.plain import json_safe, one_line
 from embedcore.results.journal import Journal, JournalContents, read_journal
-from embedcore.results.plain import json_safe, one_line
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

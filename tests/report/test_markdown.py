@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedcore.plain import one_line
 from embedcore.report.markdown import OVERALL_TOP, escape, markdown_report
 from embedcore.results.leaderboard import Leaderboard
-from embedcore.results.plain import one_line
 from embedcore.results.result import Result
 
 Make = Callable[..., Result]

@@ -20,7 +20,7 @@ Make = Callable[..., Result]
 EXTRA_INFO_KEYS = {
     *("model", "architecture", "tag", "family", "status", "params_m", "gmacs", "input_size", "dim", "point"),
     *("precision", "batch_size", "batch_decayed", "device", "weights", "scores", "ci95", "images_per_s"),
-    *("peak_memory_mb", "verdicts", "sketch"),
+    *("peak_memory_mb", "verdicts", "sketch", "channels_last", "warmup_rounds"),
     *("token_mean", "pretraining", "licence", "durations", "measured_s"),
 }
 

@@ -58,3 +58,21 @@ def json_safe(value: object) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return [json_safe(item) for item in value]
     return str(value)
+
+
+def bytes_text(size: float | None) -> str:
+    """A length in three digits, in units of powers of 1000: ``1.45 MB``; "?" where it is not known.
+
+    >>> bytes_text(999), bytes_text(1_450_000), bytes_text(98_000_000), bytes_text(999_999_999)
+    ('999 B', '1.45 MB', '98.0 MB', '1.00 GB')
+    """
+    if size is None:
+        return "?"
+    if size < 1000:
+        return f"{size:.0f} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.5:
+            return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {unit}"
+    return f"{value / 1000:.2f} TB"

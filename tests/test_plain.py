@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.results.plain import json_safe, one_line, printable_lines
+from embedcore.plain import json_safe, one_line, printable_lines
 
 
 @given(st.text())
