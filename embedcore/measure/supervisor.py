@@ -44,7 +44,7 @@ class Ended:
 
     exit_code: int
     """As multiprocessing counts: -9 is SIGKILL."""
-    peak_memory_mb: float
+    resident_mb: float
     """The most resident memory it had."""
     killed: bool
     """Whether the supervisor killed it, as it was told to."""
@@ -107,7 +107,7 @@ class _Supervisor:
         self._measuring = measuring
         self._control = control
         self._exit_code: int | None = None
-        self._peak_memory_mb = 0.0
+        self._resident_mb = 0.0
 
     def watch(self, woken: socket.socket) -> None:
         """Until the measuring process ends or is to be ended; returns when nothing of it is left."""
@@ -126,7 +126,7 @@ class _Supervisor:
             self._tell(
                 {
                     "exit_code": self._exit_code,
-                    "peak_memory_mb": self._peak_memory_mb,
+                    "resident_mb": self._resident_mb,
                     "killed": killed and not ended,
                     "left_behind": others,
                 }
@@ -148,7 +148,7 @@ class _Supervisor:
                 return True
             if pid == self._measuring:
                 self._exit_code = os.waitstatus_to_exitcode(status)
-                self._peak_memory_mb = usage.ru_maxrss / _MAXRSS_PER_MB
+                self._resident_mb = usage.ru_maxrss / _MAXRSS_PER_MB
 
     def _end_all(self) -> int:
         """Kill all descendants, over and over until none is left; gives how many besides the measuring process."""

@@ -22,7 +22,7 @@ def _board(board_of: Board, result_of: Make) -> Leaderboard:
         [
             result_of("vit_base_patch16_224.augreg_in21k", 0.5, 0.2),
             result_of("resnet18.a1_in1k", 0.25, 0.3, family="resnet", token_mean=None, gmacs=None),
-            Result.unmeasured("vgg11.tv_in1k", family="vgg", status="oom", reason="=cmd|' /C calc'!A0", detail="a\nb"),
+            Result.make("vgg11.tv_in1k", family="vgg", status="oom", reason="=cmd|' /C calc'!A0", detail="a\nb"),
         ]
     )
 
