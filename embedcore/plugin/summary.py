@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedcore.plain import printable_lines
+from embedcore.plugin.machine import machine
 from embedcore.plugin.stash import COLLECTOR, OPTIONS, SESSION
 from embedcore.results.estimate import show_duration
 from embedcore.results.leaderboard import Leaderboard, build
@@ -40,9 +41,10 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
         reporter.write_line(printable_lines(notice))
     reporter.write_line(
         terminal_report(
-            leaderboard(config),
+            [leaderboard(config)],
             width=config.get_terminal_writer().fullwidth,
             settings=config.stash[COLLECTOR].settings,
+            machine=machine(),
             report_dir=None if folder is None else str(folder),
         )
     )
@@ -82,4 +84,4 @@ def write_report(config: pytest.Config) -> None:
     folder = config.stash[OPTIONS].report
     if folder is None:
         return
-    files.write_report(folder, leaderboard(config), settings=config.stash[COLLECTOR].settings)
+    files.write_report(folder, [leaderboard(config)], settings=config.stash[COLLECTOR].settings, machine=machine())
