@@ -1,36 +1,68 @@
-"""The lines that say what a leaderboard's numbers stand on: dataset, ceilings, protocol, device."""
+"""The lines that say what a leaderboard's numbers stand on: dataset, ceilings, protocol, machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from embedcore.plain import json_safe, one_line
 from embedcore.results.leaderboard import Exclusion, Leaderboard
 from embedcore.results.result import Result
 
-_DEFAULTS = {"protocol": "native", "point": "pre_logits"}
+FEWEST_CLASSES = 10
+"""Of fewer classes than this an interval, which resamples classes, says little."""
 
-_COUNTS = (("queries", "queries"), ("references", "references"), ("classes", "classes"))
+MISSING = "Models of the study that cannot be had any more"
+
+_DEFAULTS = {"protocol": "native", "point": "pre_logits"}
+_COUNTS = ("queries", "references", "classes")
+_FACTS = {
+    "acc5_ceiling": "acc5 ceiling",
+    "chance_acc": "chance acc",
+    "duplicates": "duplicates",
+    "lone_queries": "lone queries",
+}
+
+
+def legend(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
+    """The lines above the tables of one dataset."""
+    lines = [dataset_line(board.dataset), *_lines(board.dataset, "credits")] if board.dataset else []
+    if not board.by_acc:
+        return lines
+    interval = ", ± half its 95 % interval (resampled by class)" if has_intervals(board.dataset) else ""
+    return [
+        *lines,
+        f"acc: share of queries whose nearest neighbour is of their class{interval}",
+        "acc5: share of the 5 nearest neighbours that are of the query's class, always divided by 5",
+        "M: million parameters; images/s (img/s): the forward pass alone",
+        settings_line([row.result for row in board.by_acc], settings, machine),
+    ]
 
 
 def dataset_line(dataset: Mapping[str, Any]) -> str:
     """Such as ``emoji: 544 queries, 544 references, 256 classes; acc5 ceiling 0.690; …``, without what is unknown."""
-    counts = ", ".join(f"{_shown(dataset[key])} {word}" for key, word in _COUNTS if dataset.get(key) is not None)
-    parts = [f"{one_line(str(dataset.get('name', 'dataset')))}: {counts}"]
-    if dataset.get("acc5_ceiling") is not None:
-        parts.append(f"acc5 ceiling {_shown(dataset['acc5_ceiling'])}")
-    if dataset.get("chance_acc") is not None:
-        parts.append(f"chance acc {_shown(dataset['chance_acc'])}")
-    if dataset.get("duplicates") is not None:
-        parts.append(f"duplicates {_shown(dataset['duplicates'])}")
-    if dataset.get("lone_queries") is not None:
-        lone = dataset["lone_queries"]
-        parts.append(f"lone queries {_shown(lone)}" + (" (no reference of their class: left out)" if lone else ""))
+    counts = ", ".join(f"{_shown(dataset[key])} {key}" for key in _COUNTS if dataset.get(key) is not None)
+    parts = [f"{dataset_name(dataset)}: {counts}"]
+    parts += [f"{words} {_shown(dataset[key])}" for key, words in _FACTS.items() if dataset.get(key) is not None]
+    if dataset.get("lone_queries"):
+        parts[-1] += " (no reference of their class: left out)"
     # What the session has found out about the images besides: duplicates between the two sides, skipped files.
-    notes = dataset.get("notes")
-    parts += [one_line(str(note)) for note in notes] if isinstance(notes, list) else []
+    parts += _lines(dataset, "notes")
+    if not has_intervals(dataset):
+        count = dataset["classes"]
+        parts.append(f"only {count} class{'' if count == 1 else 'es'}: too few for the intervals to mean much")
     return "; ".join(parts)
+
+
+def dataset_name(dataset: Mapping[str, Any]) -> str:
+    return one_line(str(dataset.get("name", "dataset")))
+
+
+def has_intervals(dataset: Mapping[str, Any]) -> bool:
+    """Whether there are classes enough for the intervals to be shown."""
+    classes = dataset.get("classes")
+    return not isinstance(classes, int) or classes >= FEWEST_CLASSES
 
 
 def acc5_limit(dataset: Mapping[str, Any]) -> str:
@@ -39,22 +71,33 @@ def acc5_limit(dataset: Mapping[str, Any]) -> str:
     return f"acc5 at most {_shown(ceiling)}" if isinstance(ceiling, int | float) and ceiling < 1 else ""
 
 
-def settings_line(results: Iterable[Result], settings: Mapping[str, Any]) -> str:
-    """Where it was measured, and what of the protocol is not the default."""
-    measured = list(results)
-    parts = [
-        f"{key} {one_line(str(settings[key]))}" for key, usual in _DEFAULTS.items() if settings.get(key, usual) != usual
-    ]
-    precisions = _distinct(result.precision for result in measured)
-    if precisions and set(precisions) != {"fp32"}:
-        counts = {name: sum(result.precision == name for result in measured) for name in precisions}
-        parts.append(
-            "precision " + ", ".join(name if len(counts) == 1 else f"{name} ({n})" for name, n in counts.items())
-        )
-    devices = _distinct(result.device for result in measured)
-    if devices:
-        parts.append(f"measured on {', '.join(devices)}")
+def settings_line(results: Sequence[Result], settings: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    """What of the protocol is not the default, and on what it was measured.
+
+    Such as ``point avg; measured on cuda:0 (NVIDIA H100), bf16; timm 1.0.31, torch 2.14.1, CUDA 13.0; processor AMD
+    EPYC 7B13, 8 threads``. `machine` is what ``machine_info.embedcore`` of the saved JSON has.
+    """
+    parts = [f"{key} {_shown(settings[key])}" for key, usual in _DEFAULTS.items() if settings.get(key, usual) != usual]
+    cards: dict[str, list[str]] = {"processor": [], "gpu": []}
+    for device in _counted(result.device for result in results):
+        cards["gpu" if device.startswith("cuda") else "processor"].append(device)
+    named = {key: f" ({_shown(machine[key])})" if machine.get(key) else "" for key in cards}
+    places = " and ".join(", ".join(devices) + named[key] for key, devices in cards.items() if devices)
+    precisions = _counted(result.precision for result in results)
+    counts = ", ".join(name if len(precisions) == 1 else f"{name} ({n})" for name, n in precisions.items())
+    parts.append(f"measured on {places or 'an unknown device'}, {counts or 'in an unknown precision'}")
+    versions = [f"{name} {_shown(machine[name])}" for name in ("timm", "torch") if machine.get(name)]
+    if cards["gpu"] and machine.get("cuda"):
+        versions.append(f"CUDA {_shown(machine['cuda'])}")
+    parts += [", ".join(versions)] if versions else []
+    if machine.get("processor") and not cards["processor"]:
+        parts.append(f"processor {_shown(machine['processor'])}")
     return "; ".join(parts)
+
+
+def missing_lines(settings: Mapping[str, Any]) -> list[str]:
+    """``name: reason`` of each model of the study that cannot be had any more (``--embed-roster article``)."""
+    return [f"{_shown(name)}: {_shown(reason)}" for name, reason in settings.get("roster_missing") or ()]
 
 
 def exclusion_line(exclusion: Exclusion, *, most_names: int | None = None) -> str:
@@ -72,16 +115,18 @@ def excluded_summary(board: Leaderboard) -> str:
     excluded = board.excluded_results
     if not excluded:
         return ""
-    counts: dict[str, int] = {}
-    for result in excluded:
-        counts[result.status] = counts.get(result.status, 0) + 1
-    total = len(excluded) + len(board.by_acc)
-    listed = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return f"Not measured: {len(excluded)} of {total} models ({listed})"
+    listed = ", ".join(f"{n} {status}" for status, n in _counted(result.status for result in excluded).items())
+    return f"Not measured: {len(excluded)} of {len(excluded) + len(board.by_acc)} models ({listed})"
 
 
-def _distinct(names: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(name for name in names if name))
+def _counted(names: Iterable[str | None]) -> Counter[str]:
+    """How often each name comes, in the order of their first places."""
+    return Counter(name for name in names if name)
+
+
+def _lines(dataset: Mapping[str, Any], key: str) -> list[str]:
+    lines = dataset.get(key)
+    return [one_line(str(line)) for line in lines] if isinstance(lines, list | tuple) else []
 
 
 def _shown(value: object) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from embedcore.results.leaderboard import Row
 from embedcore.results.result import Result
-
-Metric = Literal["acc", "acc5"]
 
 NOTHING = "–"
 """Cell of a figure that was not measured."""
@@ -30,58 +27,44 @@ class Column:
     """One column: how it is headed, what its cells say, and how soon a narrow terminal goes without it."""
 
     key: str
-    short: str
-    """Heading in the terminal."""
-    long: str
-    """Heading where there is room."""
     cell: Callable[[Row], str]
+    short: str = ""
+    """Heading in the terminal, if not the key."""
+    long: str = ""
+    """Heading where there is room, if not the key."""
     full: Callable[[Row], str] | None = None
     """The cell where there is room, if that is another one."""
+    narrow: Callable[[Row], str] | None = None
+    """The cell without the interval, if it has one: for where room is short or classes are few."""
     left: bool = False
     """Aligned left, as text is; figures are aligned right."""
-    narrow: Callable[[Row], str] | None = None
-    """The cell where even the columns that stay have no room, if that is another one."""
     drop: int = 0
     """Columns with the highest number go first; those with 0 stay."""
 
 
-def leaderboard_columns(metric: Metric = "acc") -> tuple[Column, ...]:
+def leaderboard_columns(metric: str = "acc") -> tuple[Column, ...]:
     """The columns of a leaderboard ranked by `metric`, which comes first and with its interval."""
-    other: Metric = "acc5" if metric == "acc" else "acc"
+    other = "acc5" if metric == "acc" else "acc"
     return (
-        Column("rank", "#", "rank", lambda row: str(row.rank)),
-        Column("model", "model", "model", lambda row: row.result.model, left=True),
+        Column("rank", lambda row: str(row.rank), "#"),
+        Column("model", lambda row: row.result.model, left=True),
         Column(
             metric,
-            metric,
-            f"{metric} ±",
             lambda row: score_with_interval(row.result, metric),
+            long=f"{metric} ±",
             narrow=lambda row: score(row.result, metric),
         ),
-        Column(other, other, other, lambda row: score(row.result, other), drop=2),
-        Column("map_at_r", "map@R", "map_at_r", lambda row: score(row.result, "map_at_r"), drop=6),
-        Column("params_m", "M", "params (M)", lambda row: figure(row.result.params_m), drop=3),
-        Column("gmacs", "GMACs", "GMACs", lambda row: figure(row.result.gmacs), drop=8),
-        Column("input_size", "input", "input size", lambda row: input_size(row.result), drop=9),
-        Column("dim", "dim", "dim", lambda row: dim(row.result), drop=11),
-        Column("images_per_s", "img/s", "images/s", lambda row: images_per_s(row.result), drop=4),
+        Column(other, lambda row: score(row.result, other), drop=2),
+        Column("map_at_r", lambda row: score(row.result, "map_at_r"), "map@R", drop=6),
+        Column("params_m", lambda row: figure(row.result.params_m), "M", "params (M)", drop=3),
+        Column("gmacs", lambda row: figure(row.result.gmacs), "GMACs", "GMACs", drop=8),
+        Column("input_size", lambda row: input_size(row.result), "input", "input size", drop=9),
+        Column("dim", lambda row: dim(row.result), drop=11),
+        Column("images_per_s", lambda row: images_per_s(row.result), "img/s", "images/s", drop=4),
+        Column("pretraining", lambda row: row.result.pretraining or NOTHING, left=True, drop=5),
+        Column("licence", lambda row: licence(row.result), left=True, drop=7),
         Column(
-            "pretraining",
-            "pretraining",
-            "pretraining",
-            lambda row: row.result.pretraining or NOTHING,
-            left=True,
-            drop=5,
-        ),
-        Column("licence", "licence", "licence", lambda row: licence(row.result), left=True, drop=7),
-        Column(
-            "weights",
-            "weights",
-            "weights",
-            lambda row: weights_source(row.result),
-            full=lambda row: weights(row.result),
-            left=True,
-            drop=10,
+            "weights", lambda row: weights_source(row.result), full=lambda row: weights(row.result), left=True, drop=10
         ),
     )
 
@@ -92,13 +75,15 @@ def leader_columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
     rank, *others = leaderboard_columns()
     family = Column(
         "family",
-        "family",
-        "family",
         lambda row: cut(row.result.family, _LONGEST_SLUG),
         full=lambda row: titles.get(row.result.family, row.result.family),
         left=True,
     )
     return family, replace(rank, drop=1), *others
+
+
+def without_intervals(columns: Iterable[Column]) -> list[Column]:
+    return [replace(c, cell=c.narrow, long="", narrow=None) if c.narrow else c for c in columns]
 
 
 def cut(text: str, longest: int) -> str:

@@ -2,112 +2,76 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
+from embedcore.files import written_whole
 from embedcore.plain import json_safe
+from embedcore.report.captions import dataset_name
 from embedcore.report.markdown import markdown_report
-from embedcore.results.leaderboard import Leaderboard
+from embedcore.results.leaderboard import Leaderboard, build
 from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
 
 # What a spreadsheet would take for the beginning of a formula; with East Asian settings the wide forms too.
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
-# Kept in the saved run only: thousands of characters a row that no reader of a leaderboard can use.
-_NOT_IN_REPORTS = ("detail", "verdicts", "sketch", "durations")
-
-_COLUMNS: tuple[tuple[str, Callable[[Result], object]], ...] = (
-    ("model", lambda r: r.model),
-    ("architecture", lambda r: r.architecture),
-    ("tag", lambda r: r.tag),
-    ("family", lambda r: r.family),
-    ("status", lambda r: r.status),
-    ("reason", lambda r: r.reason),
-    ("pretraining", lambda r: r.pretraining),
-    ("licence", lambda r: r.licence),
-    ("params_m", lambda r: r.params_m),
-    ("gmacs", lambda r: r.gmacs),
-    ("input_height", lambda r: r.input_size and r.input_size[1]),
-    ("input_width", lambda r: r.input_size and r.input_size[2]),
-    ("dim", lambda r: r.dim),
-    ("point", lambda r: r.point),
-    ("token_mean", lambda r: r.token_mean),
-    ("precision", lambda r: r.precision),
-    ("batch_size", lambda r: r.batch_size),
-    ("batch_decayed", lambda r: r.batch_decayed),
-    ("device", lambda r: r.device),
-    ("weights_source", lambda r: r.weights.get("source")),
-    ("weights_id", lambda r: r.weights.get("id")),
-    ("images_per_s_forward", lambda r: r.images_per_s.get("forward")),
-    ("images_per_s_end_to_end", lambda r: r.images_per_s.get("end_to_end")),
-    ("peak_memory_mb", lambda r: r.peak_memory_mb),
-    ("measured_s", lambda r: r.measured_s),
-)
+# Kept in the saved run only: thousands of characters that no reader of a leaderboard can use.
+_NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations")
+_NOT_IN_DATASET = ("query_classes", "class_names")
 
 _RANKS = ("rank", "rank_acc5", "rank_in_family")
+_MACHINE = ("processor", "gpu", "timm", "torch")
+_ALWAYS = {"weights": ("source", "id"), "images_per_s": ("forward", "end_to_end")}
+"""Columns of these fields that the CSV has whether or not a result has them."""
 
 
-def write_report(directory: Path, board: Leaderboard, *, settings: Mapping[str, Any] | None = None) -> list[Path]:
+def write_report(
+    directory: Path,
+    boards: Sequence[Leaderboard],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    machine: Mapping[str, Any] | None = None,
+) -> list[Path]:
     """Write leaderboard.md, leaderboard.csv and leaderboard.json into `directory`, which is made if it is missing.
 
-    Each file is whole or not there: it is written under another name and renamed. Returns the paths. Raises UsageError
-    if the folder cannot be made or written.
+    `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON. Each file is whole
+    or not there. Returns the paths. Raises UsageError if the folder cannot be made or written.
     """
     contents = {
-        "leaderboard.md": markdown_report(board, settings=settings),
-        "leaderboard.csv": csv_report(board),
-        "leaderboard.json": json_report(board, settings=settings),
+        "leaderboard.md": markdown_report(boards, settings=settings, machine=machine),
+        "leaderboard.csv": csv_report(boards, machine=machine),
+        "leaderboard.json": json_report(boards, settings=settings, machine=machine),
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        return [write_atomically(directory / name, text) for name, text in contents.items()]
+        for name, text in contents.items():
+            with written_whole(directory / name) as file:
+                file.write(text.encode())
     except OSError as error:
         raise UsageError(
             f"report folder {directory} cannot be written: {error.strerror or error}; "
             "give --embed-report a folder that can"
         ) from error
+    return [directory / name for name in contents]
 
 
-def write_atomically(path: Path, text: str) -> Path:
-    """Write `text` to `path` as UTF-8, so that a reader sees the old file or the new one. Raises OSError.
-
-    A link in the place of `path` is replaced, not followed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)  # left by a killed process, or a link that somebody planted
-        with temporary.open("xb") as stream:
-            stream.write(text.encode())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    return path
-
-
-def csv_report(board: Leaderboard) -> str:
-    """One row a result, measured or not, overall best first: ranks, fields, and each score with its low and high."""
-    results = [row.result for row in board.by_acc] + list(board.excluded_results)
-    metrics = list(dict.fromkeys(metric for result in results for metric in result.scores))
-    ranks = _ranks(board)
+def csv_report(boards: Sequence[Leaderboard], *, machine: Mapping[str, Any] | None = None) -> str:
+    """One row a result, overall best first, then those not measured: ranks, fields, each score with low and high."""
+    rows = [row for board in boards for row in _rows(board)]
+    # A result with nothing in it has all columns, also where there is no row.
+    nothing = build([Result.make("-", family="-", status="error", reason="-")], dataset={})
+    cells = [_cells(row, machine or {}) for row in (*_rows(nothing), *rows)]
+    columns = list(dict.fromkeys(name for row in cells for name in row))
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
-    scores = [name for metric in metrics for name in (metric, f"{metric}_low", f"{metric}_high")]
-    writer.writerow([guarded(name) for name in (*_RANKS, *(name for name, _ in _COLUMNS), *scores)])
-    for result in results:
-        cells: list[object] = [*ranks.get(id(result), (None, None, None)), *(value(result) for _, value in _COLUMNS)]
-        for metric in metrics:
-            cells += [result.scores.get(metric), *result.ci95.get(metric, (None, None))]
-        writer.writerow([guarded(cell) for cell in cells])
+    writer.writerow(map(guarded, columns))
+    writer.writerows([guarded(row.get(name)) for name in columns] for row in cells[1:])
     return out.getvalue()
 
 
@@ -116,20 +80,49 @@ def guarded(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def json_report(board: Leaderboard, *, settings: Mapping[str, Any] | None = None) -> str:
-    """``schema``, ``settings``, ``dataset``, ``rows`` (overall best first, with their ranks) and ``excluded``."""
-    block = embedcore_block(settings=settings or {}, dataset=board.dataset, excluded=board.excluded_results)
-    ranks = _ranks(board)
-    block["rows"] = [
-        dict(zip(_RANKS, ranks[id(row.result)], strict=True))
-        | {key: value for key, value in row.result.extra_info().items() if key not in _NOT_IN_REPORTS}
-        for row in board.by_acc
+def json_report(
+    boards: Sequence[Leaderboard],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    machine: Mapping[str, Any] | None = None,
+) -> str:
+    """``schema``, ``settings``, ``machine``, ``dataset``, ``rows`` (overall best first, with their ranks) and
+    ``excluded``. ``dataset`` is the first one; where there are more, ``datasets`` has all."""
+    datasets = [{key: value for key, value in b.dataset.items() if key not in _NOT_IN_DATASET} for b in boards]
+    block = embedcore_block(settings=settings or {}, datasets=datasets, excluded=())
+    block["machine"] = machine or {}
+    block["rows"] = [row for board in boards for row in _rows(board) if row["status"] == "ok"]
+    block["excluded"] = [
+        result.excluded_info() | {"dataset": dataset_name(board.dataset)}
+        for board in boards
+        for result in board.excluded_results
     ]
     return json.dumps(json_safe(block), indent=1, allow_nan=False) + "\n"
 
 
-def _ranks(board: Leaderboard) -> dict[int, tuple[int, int, int]]:
-    """Of each measured result, by its identity: rank by acc, rank by acc5, rank in its family by acc."""
-    by_acc5 = {id(row.result): row.rank for row in board.by_acc5}
-    in_family = {id(row.result): row.rank for group in board.groups for row in group.rows}
-    return {id(row.result): (row.rank, by_acc5[id(row.result)], in_family[id(row.result)]) for row in board.by_acc}
+def _rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
+    """Ranks and fields of each result, measured or not."""
+    ranks = board.ranks
+    for result in (*(row.result for row in board.by_acc), *board.excluded_results):
+        fields = {name: value for name, value in result.to_json().items() if name not in _NOT_IN_ROWS}
+        if result.ok:
+            del fields["reason"]
+        places = ranks.get(id(result), (None, None, None))
+        yield dict(zip(_RANKS, places, strict=True)) | fields | {"dataset": dataset_name(board.dataset)}
+
+
+def _cells(row: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, object]:
+    """A row of the CSV: without anything inside of another."""
+    cells: dict[str, object] = {}
+    for name, value in row.items():
+        if name == "input_size":
+            cells |= dict(zip(("input_height", "input_width"), value[1:] if value else (None, None), strict=True))
+        elif isinstance(value, Mapping) and name not in ("scores", "ci95"):
+            cells |= {f"{name}_{key}": value.get(key) for key in dict.fromkeys((*_ALWAYS.get(name, ()), *value))}
+        elif not isinstance(value, Mapping):
+            cells[name] = value
+    cells |= {key: machine.get(key) for key in _MACHINE}
+    for metric, value in row["scores"].items():
+        low, high = row["ci95"].get(metric, (None, None))
+        cells |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+    return cells

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from tabulate import tabulate
 
-from embedcore.report.captions import (
-    acc5_limit,
-    dataset_line,
-    excluded_summary,
-    exclusion_line,
-    settings_line,
+from embedcore.report import captions
+from embedcore.report.columns import (
+    Column,
+    cut,
+    footnotes,
+    leader_columns,
+    leaderboard_columns,
+    random_notice,
+    without_intervals,
 )
-from embedcore.report.columns import Column, cut, footnotes, leader_columns, leaderboard_columns, random_notice
-from embedcore.results.leaderboard import Exclusion, Leaderboard, Row
+from embedcore.results.leaderboard import Leaderboard, Row
 
 TOP = 10
 """Rows of a table in the terminal."""
@@ -30,34 +33,44 @@ _LONGEST_REASON = 300
 
 
 def terminal_report(
-    board: Leaderboard,
+    boards: Sequence[Leaderboard],
     *,
     width: int,
     settings: Mapping[str, Any] | None = None,
+    machine: Mapping[str, Any] | None = None,
     report_dir: str | None = None,
-    top: int = TOP,
 ) -> str:
-    """All leaderboards as text of at most `width` columns (a model's name that is wider by itself is cut).
+    """All leaderboards, one a dataset, as text of at most `width` columns (a model's name that is wider is cut).
 
-    Of each table the first `top` rows; what is left out is said, with `report_dir`, the folder of the full tables, or
+    Of each table the first `TOP` rows; what is left out is said, with `report_dir`, the folder of the full tables, or
     with how to get one. Excluded cases come last.
     """
     rest = f"all are in {report_dir}/leaderboard.md" if report_dir else "--embed-report DIR writes all of them"
-    blocks: list[str] = []
+    blocks: list[list[str]] = []
+    for board in boards:
+        if len(boards) > 1:
+            blocks.append([f"=== {captions.dataset_name(board.dataset)} ==="])
+        blocks.append(captions.legend(board, settings or {}, machine or {}))
+        for heading, rows, columns, most in _tables(board):
+            blocks.append(_table(heading, rows[:most], board, columns, width))
+            if len(rows) > most:
+                blocks[-1].append(f"… {len(rows) - most} more; {rest}")
+        blocks.append(list(_excluded(board, rest)))
+    blocks.append(list(_missing(settings or {}, rest)))
+    # A line that holds line ends is a table.
+    texts = ("\n".join(line if "\n" in line else _wrapped(line, width) for line in block) for block in blocks)
+    return "\n\n".join(text for text in texts if text)
+
+
+def _tables(board: Leaderboard) -> Iterator[tuple[str, Sequence[Row], Sequence[Column], int]]:
+    """Heading, rows, columns and the most rows to be shown of each table; what matters most comes last, where a
+    terminal shows it."""
+    for group in board.groups:
+        yield f"{group.title} ({_models(group.rows)})", group.rows, leaderboard_columns(), TOP
     if board.by_acc:
-        blocks.append(_legend(board, settings or {}, width))
-        blocks += [_table(f"{g.title} ({_models(g.rows)})", g.rows, board, width, top, rest) for g in board.groups]
-        leaders = tuple(row for _, row in board.leaders)
-        heading = "Leader of each family, the best first"
-        blocks.append(_table(heading, leaders, board, width, len(leaders), rest, leader_columns({})))
-        blocks.append(_table(f"Overall by acc ({_models(board.by_acc)})", board.by_acc, board, width, top, rest))
-        heading = f"Overall by acc5 ({_models(board.by_acc5)})"
-        blocks.append(_table(heading, board.by_acc5, board, width, top, rest, leaderboard_columns("acc5")))
-    elif board.dataset:
-        blocks.append(_wrapped(dataset_line(board.dataset), width))
-    if board.excluded:
-        blocks.append(_excluded(board, width, rest))
-    return "\n\n".join(blocks)
+        yield "Leader of each family, the best first", board.leaders, leader_columns({}), len(board.leaders)
+        yield f"Overall by acc ({_models(board.by_acc)})", board.by_acc, leaderboard_columns("acc"), TOP
+        yield f"Overall by acc5 ({_models(board.by_acc5)})", board.by_acc5, leaderboard_columns("acc5"), TOP
 
 
 def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Column]:
@@ -72,31 +85,23 @@ def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Colu
     while sum(widths[c.key] + _GAP for c in kept) - _GAP > width:
         least = max(kept, key=lambda column: column.drop)
         if not least.drop:
-            return [replace(c, cell=c.narrow or c.cell) for c in kept]
+            return without_intervals(kept)
         kept.remove(least)
     return kept
 
 
 def _column_width(column: Column, rows: Sequence[Row]) -> int:
-    return max(len(column.short), *(len(column.cell(row)) for row in rows))
+    return max(len(column.short or column.key), *(len(column.cell(row)) for row in rows))
 
 
-def _table(
-    heading: str,
-    rows: Sequence[Row],
-    board: Leaderboard,
-    width: int,
-    top: int,
-    rest: str,
-    columns: Sequence[Column] | None = None,
-) -> str:
-    shown = rows[:top]
-    kept = fit(columns or leaderboard_columns(), shown, width)
-    others = sum(_column_width(column, shown) + _GAP for column in kept if column.key != "model")
+def _table(heading: str, rows: Sequence[Row], board: Leaderboard, columns: Sequence[Column], width: int) -> list[str]:
+    """A table of all these rows, and the lines above and below it."""
+    kept = fit(columns if captions.has_intervals(board.dataset) else without_intervals(columns), rows, width)
+    others = sum(_column_width(column, rows) + _GAP for column in kept if column.key != "model")
     longest = max(_SHORTEST_NAME, width - others)
-    cells = [[cut(c.cell(row), longest) if c.key == "model" else c.cell(row) for c in kept] for row in shown]
+    cells = [[cut(c.cell(row), longest) if c.key == "model" else c.cell(row) for c in kept] for row in rows]
     # The heading is a row like the others: as headers, tabulate would make columns two blanks wider than they need.
-    headings = [column.short for column in kept]
+    headings = [column.short or column.key for column in kept]
     rules = ["-" * max(map(len, texts)) for texts in zip(headings, *cells, strict=True)]
     table = tabulate(
         [headings, rules, *cells],
@@ -104,54 +109,44 @@ def _table(
         colalign=["left" if column.left else "right" for column in kept],
         disable_numparse=True,
     )
-    limit = acc5_limit(board.dataset)
-    lines = [_wrapped(f"{heading}; {limit}" if limit else heading, width)]
-    notice = random_notice(shown)
-    lines += [_wrapped(notice, width)] if notice else []
-    lines.append(table)
-    if len(rows) > len(shown):
-        lines.append(_wrapped(f"… {len(rows) - len(shown)} more; {rest}", width))
-    lines += [_wrapped(note, width) for note in footnotes(shown, [column.key for column in kept])]
-    return "\n".join(lines)
+    limit = captions.acc5_limit(board.dataset)
+    above = [f"{heading}; {limit}" if limit else heading, random_notice(rows)]
+    return [*filter(None, above), table, *footnotes(rows, [column.key for column in kept])]
 
 
-def _legend(board: Leaderboard, settings: Mapping[str, Any], width: int) -> str:
-    lines = [
-        dataset_line(board.dataset),
-        "acc: the nearest neighbour is of the query's class (± half the 95 % interval); acc5: share of the 5 nearest; "
-        "M: million parameters; img/s: forward pass",
-        settings_line((row.result for row in board.by_acc), settings),
-    ]
-    return "\n".join(_wrapped(line, width) for line in lines if line)
-
-
-def _excluded(board: Leaderboard, width: int, rest: str) -> str:
-    lines = [_wrapped(excluded_summary(board), width)]
-    by_status: dict[str, list[Exclusion]] = {}
-    for exclusion in board.excluded:
-        by_status.setdefault(exclusion.status, []).append(exclusion)
-    for status, exclusions in by_status.items():
+def _excluded(board: Leaderboard, rest: str) -> Iterator[str]:
+    if board.excluded:
+        yield captions.excluded_summary(board)
+    for status, same in groupby(board.excluded, key=lambda exclusion: exclusion.status):
+        exclusions = list(same)
         for exclusion in exclusions[:_MOST_REASONS]:
-            short = Exclusion(status, cut(exclusion.reason, _LONGEST_REASON), exclusion.results)
-            lines.append(_wrapped(exclusion_line(short, most_names=_MOST_NAMES), width, "  "))
-        left = exclusions[_MOST_REASONS:]
-        if left:
-            count = sum(len(exclusion.results) for exclusion in left)
-            reasons = f"{len(left)} other reason{'' if len(left) == 1 else 's'}"
-            lines.append(_wrapped(f"{count} {status} for {reasons}; {rest}", width, "  "))
-    return "\n".join(lines)
+            short = replace(exclusion, reason=cut(exclusion.reason, _LONGEST_REASON))
+            yield f"  {captions.exclusion_line(short, most_names=_MOST_NAMES)}"
+        others = exclusions[_MOST_REASONS:]
+        if others:
+            count = sum(len(exclusion.results) for exclusion in others)
+            yield f"  {count} {status} for {len(others)} other reason{'' if len(others) == 1 else 's'}; {rest}"
+
+
+def _missing(settings: Mapping[str, Any], rest: str) -> Iterator[str]:
+    lines = captions.missing_lines(settings)
+    if lines:
+        yield f"{captions.MISSING}: {len(lines)}"
+        yield from (f"  {cut(line, _LONGEST_REASON)}" for line in lines[:_MOST_NAMES])
+    if len(lines) > _MOST_NAMES:
+        yield f"  … {len(lines) - _MOST_NAMES} more; {rest}"
 
 
 def _models(rows: Sequence[Row]) -> str:
     return f"{len(rows)} model{'' if len(rows) == 1 else 's'}"
 
 
-def _wrapped(text: str, width: int, indent: str = "") -> str:
+def _wrapped(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
     return textwrap.fill(
-        text,
+        line,
         width=max(width, 20),
-        initial_indent=indent,
-        subsequent_indent=indent + "  ",
+        subsequent_indent=f"{indent}  ",
         break_long_words=False,
         break_on_hyphens=False,
     )

@@ -31,10 +31,6 @@ class Group:
     rows: tuple[Row, ...]
 
     @property
-    def leader(self) -> Row:
-        return self.rows[0]
-
-    @property
     def parts(self) -> tuple[tuple[str, tuple[Row, ...]], ...]:
         """(heading, rows): one part with no heading, or "best 30" and "the rest" if there are more than 40 rows."""
         if len(self.rows) <= MOST_ROWS:
@@ -66,11 +62,19 @@ class Leaderboard:
     """The ``dataset`` block of the saved JSON."""
 
     @property
-    def leaders(self) -> tuple[tuple[Group, Row], ...]:
-        """The leader of each family with its overall rank by acc, the best one first."""
-        overall = {id(row.result): row for row in self.by_acc}
-        rows = ((group, overall[id(group.leader.result)]) for group in self.groups)
-        return tuple(sorted(rows, key=lambda pair: pair[1].rank))
+    def leaders(self) -> tuple[Row, ...]:
+        """The best of each family with its overall rank by acc, the best one first."""
+        first: dict[str, Row] = {}
+        for row in self.by_acc:
+            first.setdefault(row.result.family, row)
+        return tuple(first.values())
+
+    @property
+    def ranks(self) -> Mapping[int, tuple[int, int, int]]:
+        """Of each measured result, by its ``id()``: rank by acc, rank by acc5, rank in its family by acc."""
+        rankings = (self.by_acc, self.by_acc5, [row for group in self.groups for row in group.rows])
+        acc, acc5, family = ({id(row.result): row.rank for row in rows} for rows in rankings)
+        return {result: (rank, acc5[result], family[result]) for result, rank in acc.items()}
 
     @property
     def excluded_results(self) -> tuple[Result, ...]:

@@ -67,11 +67,12 @@ def result_of() -> Callable[..., Result]:
 
 
 @pytest.fixture
-def board_of() -> Callable[[Sequence[Result]], Leaderboard]:
-    """A function from results to their leaderboard on the made-up dataset."""
+def board_of() -> Callable[..., Leaderboard]:
+    """A function from results, and what else is to be said of the made-up dataset, to their leaderboard."""
 
-    def board(results: Sequence[Result]) -> Leaderboard:
-        return build(results, dataset=DATASET, families=("vit", "resnet"), titles={"vit": "ViT", "resnet": "ResNet"})
+    def board(results: Sequence[Result], **facts: Any) -> Leaderboard:
+        dataset = DATASET | facts
+        return build(results, dataset=dataset, families=("vit", "resnet"), titles={"vit": "ViT", "resnet": "ResNet"})
 
     return board
 

@@ -4,12 +4,19 @@ from collections.abc import Callable
 
 import pytest
 
-from embedcore.report.captions import acc5_limit, dataset_line, excluded_summary, exclusion_line, settings_line
+from embedcore.report.captions import (
+    acc5_limit,
+    dataset_line,
+    excluded_summary,
+    exclusion_line,
+    has_intervals,
+    settings_line,
+)
 from embedcore.results.leaderboard import Exclusion, Leaderboard
 from embedcore.results.result import Result
 
 Make = Callable[..., Result]
-Board = Callable[[list[Result]], Leaderboard]
+Board = Callable[..., Leaderboard]
 
 
 def test_dataset_line(board_of: Board) -> None:
@@ -31,15 +38,45 @@ def test_acc5_limit(ceiling: float | None, text: str) -> None:
     assert acc5_limit({"acc5_ceiling": ceiling}) == text
 
 
-def test_settings_line_names_only_what_is_not_the_default(result_of: Make) -> None:
+def test_settings_line_names_the_machine_and_what_is_not_the_default(result_of: Make) -> None:
     default = {"protocol": "native", "point": "pre_logits", "other": 3}
-    assert settings_line([result_of()], default) == "measured on cpu"
-    assert settings_line([result_of()], {}) == "measured on cpu"
-    assert settings_line([result_of(precision="bf16", device="cuda:0")], {"protocol": "square224", "point": "avg"}) == (
-        "protocol square224; point avg; precision bf16; measured on cuda:0"
+    machine = {"processor": "AMD EPYC 7B13, 2 threads", "timm": "1.0.31", "torch": "2.14.1", "cuda": "13.0"}
+    assert settings_line([result_of()], default, machine) == (
+        "measured on cpu (AMD EPYC 7B13, 2 threads), fp32; timm 1.0.31, torch 2.14.1"
     )
-    mixed = [result_of(precision="bf16"), result_of(), result_of(precision="bf16")]
-    assert settings_line(mixed, {}) == "precision bf16 (2), fp32 (1); measured on cpu"
+    on_card = [result_of(precision="bf16", device="cuda:0")]
+    assert settings_line(on_card, {"protocol": "square224", "point": "avg"}, machine | {"gpu": "NVIDIA H100"}) == (
+        "protocol square224; point avg; measured on cuda:0 (NVIDIA H100), bf16; timm 1.0.31, torch 2.14.1, CUDA 13.0; "
+        "processor AMD EPYC 7B13, 2 threads"
+    )
+
+
+def test_settings_line_of_what_is_unknown_or_mixed(result_of: Make) -> None:
+    assert settings_line([result_of()], {}, {}) == "measured on cpu, fp32"
+    mixed = [result_of(precision="bf16", device=device) for device in ("cuda:1", "cpu")] + [result_of(device="cuda:0")]
+    assert settings_line(mixed, {}, {"gpu": "A + B", "timm": None}) == (
+        "measured on cpu and cuda:1, cuda:0 (A + B), bf16 (2), fp32 (1)"
+    )
+    assert settings_line([result_of(precision=None, device=None)], {}, {}) == (
+        "measured on an unknown device, in an unknown precision"
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (1, "only 1 class: too few for the intervals to mean much"),
+        (9, "only 9 classes: too few for the intervals to mean much"),
+        (10, None),
+        (None, None),
+    ],
+)
+def test_too_few_classes(classes: int | None, words: str | None) -> None:
+    dataset = {"name": "x", "classes": classes}
+    assert has_intervals(dataset) == (words is None)
+    line = dataset_line(dataset)
+    assert ("too few" in line) == (words is not None)
+    assert line.endswith(words or "")
 
 
 def test_exclusion_line() -> None:

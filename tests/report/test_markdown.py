@@ -14,8 +14,9 @@ from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.result import Result
 
 Make = Callable[..., Result]
-Board = Callable[[list[Result]], Leaderboard]
+Board = Callable[..., Leaderboard]
 
+MACHINE = {"processor": "AMD EPYC 7B13, 2 threads", "timm": "1.0.31", "torch": "2.14.1"}
 RANDOM = {"source": "random", "id": "seed:0"}
 
 
@@ -34,7 +35,7 @@ def _sections(text: str) -> dict[str, list[list[str]]]:
 
 def test_all_columns_and_tables(board_of: Board, result_of: Make) -> None:
     resnet = result_of("resnet18.a1_in1k", 0.6, 0.2, family="resnet")
-    sections = _sections(markdown_report(board_of([result_of(), resnet])))
+    sections = _sections(markdown_report([board_of([result_of(), resnet])]))
     assert list(sections) == [
         "embedcore leaderboards",
         "Overall by acc",
@@ -66,7 +67,7 @@ def test_all_columns_and_tables(board_of: Board, result_of: Make) -> None:
 
 
 def test_every_result_is_in_its_family_and_every_excluded_one_is_named(board_of: Board, many: list[Result]) -> None:
-    text = markdown_report(board_of(many))
+    text = markdown_report([board_of(many)])
     sections = _sections(text)
     assert [len(sections[f"ViT: {part}"]) for part in ("best 30", "the rest")] == [1 + 30, 1 + 270]
     assert len(sections["Overall by acc"]) == 1 + OVERALL_TOP
@@ -77,7 +78,7 @@ def test_every_result_is_in_its_family_and_every_excluded_one_is_named(board_of:
 
 
 def test_random_weights_are_marked_on_every_table(board_of: Board, result_of: Make) -> None:
-    text = markdown_report(board_of([result_of(weights=RANDOM)]))
+    text = markdown_report([board_of([result_of(weights=RANDOM)])])
     tables = [rows for rows in _sections(text).values() if rows]
     assert text.count("**RANDOM WEIGHTS (seed 0): not pretrained, for testing only**") == len(tables) == 4
     assert all(row[-1] == "RANDOM seed:0" for rows in tables for row in rows[1:])
@@ -113,8 +114,41 @@ def test_escape(text: str, escaped: str) -> None:
 def test_hostile_names_stay_in_their_cell(board_of: Board, result_of: Make) -> None:
     evil = "a|b`<img src=x onerror=alert(1)>\n## Heading"
     board = board_of([result_of(evil, licence=evil), Result.make(evil, family=evil, status="error", reason=evil)])
-    text = markdown_report(board)
+    text = markdown_report([board])
     assert "<img" not in text
     assert "\n## Heading" not in text
     for rows in _sections(text).values():
         assert len({len(row) for row in rows}) <= 1
+
+
+def test_machine_versions_and_precision_are_named(board_of: Board, result_of: Make) -> None:
+    text = markdown_report([board_of([result_of()])], machine=MACHINE)
+    assert "- measured on cpu (AMD EPYC 7B13, 2 threads), fp32; timm 1.0.31, torch 2.14.1\n" in text
+
+
+def test_few_classes_have_scores_without_intervals(board_of: Board, result_of: Make) -> None:
+    text = markdown_report([board_of([result_of()], classes=3)])
+    assert "only 3 classes: too few for the intervals to mean much" in text
+    assert "±" not in text
+    assert _sections(text)["ViT (1)"][0][2] == "acc"
+
+
+def test_credits_and_the_models_that_are_missing(board_of: Board, result_of: Make) -> None:
+    missing = [[f"old_{i}", "renamed | gone"] for i in range(12)]
+    text = markdown_report(
+        [board_of([result_of()], credits=["Emoji by A, CC BY"])], settings={"roster_missing": missing}
+    )
+    assert "\n- Emoji by A, CC BY\n" in text
+    section = text.partition("## Models of the study that cannot be had any more (12)\n\n")[2]
+    assert section.splitlines() == [f"- old_{i}: renamed \\| gone" for i in range(12)]
+
+
+def test_each_dataset_has_its_part(board_of: Board, result_of: Make) -> None:
+    boards = [board_of([result_of()], name="a_*"), board_of([result_of("resnet18.a1_in1k", family="resnet")], name="b")]
+    text = markdown_report(boards)
+    assert [line for line in text.splitlines() if line.startswith("# ")] == [
+        r"# embedcore leaderboards: a\_\*",
+        "# embedcore leaderboards: b",
+    ]
+    first, second = text.split("# embedcore leaderboards: b")
+    assert ("resnet18" in first, "resnet18" in second) == (False, True)

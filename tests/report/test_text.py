@@ -13,7 +13,7 @@ from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.result import Result
 
 Make = Callable[..., Result]
-Board = Callable[[list[Result]], Leaderboard]
+Board = Callable[..., Leaderboard]
 
 LONG = "vit_mediumd_patch16_reg4_gap_384.sbb2_e200_in12k_ft_in1k"  # 56 characters: the longest of timm 1.0.31
 
@@ -45,7 +45,7 @@ def _few(result_of: Make) -> list[Result]:
 
 
 def test_every_leaderboard_is_there_with_its_rows_in_order(board_of: Board, result_of: Make) -> None:
-    text = terminal_report(board_of(_few(result_of)), width=120)
+    text = terminal_report([board_of(_few(result_of))], width=120)
     tables = {heading.partition(";")[0]: rows for heading, rows in _tables(text).items()}
     vit, tiny, resnet = (result.model for result in _few(result_of)[:3])
     models = {heading: [row[rows[0].index("model")] for row in rows[1:]] for heading, rows in tables.items()}
@@ -62,7 +62,7 @@ def test_every_leaderboard_is_there_with_its_rows_in_order(board_of: Board, resu
 
 
 def test_what_the_numbers_stand_on_is_said(board_of: Board, result_of: Make) -> None:
-    text = terminal_report(board_of(_few(result_of)), width=200, settings={"protocol": "square224"})
+    text = terminal_report([board_of(_few(result_of))], width=200, settings={"protocol": "square224"})
     assert "544 queries, 543 references, 256 classes; acc5 ceiling 0.690; chance acc 0.004; duplicates 3" in text
     assert "lone queries 7" in text
     assert "protocol square224" in text
@@ -74,13 +74,13 @@ def test_what_the_numbers_stand_on_is_said(board_of: Board, result_of: Make) -> 
 
 
 def test_80_columns_show_the_most_important(board_of: Board, result_of: Make) -> None:
-    text = terminal_report(board_of(_few(result_of)), width=80)
+    text = terminal_report([board_of(_few(result_of))], width=80)
     assert _tables(text)["ViT (2 models); acc5 at most 0.690"][0] == ["#", "model", "acc", "acc5", "M", "img/s"]
 
 
 def test_a_wide_terminal_shows_every_column(board_of: Board, result_of: Make) -> None:
-    text = terminal_report(board_of(_few(result_of)), width=200)
-    columns = [column.short for column in leaderboard_columns()]
+    text = terminal_report([board_of(_few(result_of))], width=200)
+    columns = [column.short or column.key for column in leaderboard_columns()]
     assert _tables(text)["ViT (2 models); acc5 at most 0.690"][0] == columns
 
 
@@ -89,14 +89,14 @@ def test_lines_keep_to_the_width_and_names_are_whole(
     board_of: Board, result_of: Make, many: list[Result], width: int
 ) -> None:
     leader = result_of(LONG, 0.999, family="efficientformer", weights={"source": "random", "id": "seed:0"})
-    text = terminal_report(board_of([*many, leader]), width=width)
+    text = terminal_report([board_of([*many, leader])], width=width)
     assert max(map(len, text.splitlines())) <= width
     assert text.count(LONG) >= 3  # its family, the leaders, overall
     assert "…_" not in text
 
 
 def test_only_a_name_wider_than_the_terminal_is_cut(board_of: Board, result_of: Make) -> None:
-    text = terminal_report(board_of([result_of(LONG)]), width=50)
+    text = terminal_report([board_of([result_of(LONG)])], width=50)
     rows = _tables(text)["ViT (1 model); acc5 at most 0.690"]
     assert rows[0] == ["#", "model", "acc"]
     assert rows[1][1].endswith("…")
@@ -122,13 +122,13 @@ def test_columns_are_dropped_least_important_first(
 
 
 def test_the_top_ten_and_where_the_rest_is(board_of: Board, many: list[Result]) -> None:
-    text = terminal_report(board_of(many), width=80)
+    text = terminal_report([board_of(many)], width=80)
     tables = _tables(text)
     assert len(tables["ViT (300 models); acc5 at most 0.690"]) == 1 + 10
     assert len(tables["Overall by acc (1800 models); acc5 at most 0.690"]) == 1 + 10
     assert len(tables["Leader of each family, the best first; acc5 at most 0.690"]) == 1 + 36
     assert "… 290 more; --embed-report DIR writes all of them" in text
-    assert "… 290 more; all are in out/leaderboard.md" in terminal_report(board_of(many), width=80, report_dir="out")
+    assert "… 290 more; all are in out/leaderboard.md" in terminal_report([board_of(many)], width=80, report_dir="out")
     assert len(text.splitlines()) < 700
 
 
@@ -137,7 +137,7 @@ def test_1822_models_without_weights_are_a_few_lines(board_of: Board) -> None:
         Result.make(f"m{i}.x", family="vit", status="no-weights", reason=f"m{i}.x: hub unreachable")
         for i in range(1822)
     ]
-    text = terminal_report(board_of(excluded), width=80)
+    text = terminal_report([board_of(excluded)], width=80)
     assert "1822 no-weights: <model>: hub unreachable (first: m0.x)" in text
     assert "Not measured: 1822 of 1822 models (1822 no-weights)" in text
     assert len(text.splitlines()) <= 5
@@ -145,7 +145,7 @@ def test_1822_models_without_weights_are_a_few_lines(board_of: Board) -> None:
 
 def test_many_different_reasons_are_counted(board_of: Board) -> None:
     excluded = [Result.make(f"m{i}.x", family="vit", status="error", reason=f"E{i} " * 400) for i in range(50)]
-    text = terminal_report(board_of(excluded), width=80)
+    text = terminal_report([board_of(excluded)], width=80)
     assert "45 error for 45 other reasons" in text
     assert len(text.splitlines()) < 40
 
@@ -153,7 +153,7 @@ def test_many_different_reasons_are_counted(board_of: Board) -> None:
 def test_random_weights_are_marked_on_every_table(board_of: Board, result_of: Make) -> None:
     weights = {"source": "random", "id": "seed:0"}
     results = [result_of(LONG, weights=weights), result_of("resnet18.a1_in1k", family="resnet", weights=weights)]
-    text = terminal_report(board_of(results), width=80)
+    text = terminal_report([board_of(results)], width=80)
     tables = _tables(text)
     assert len(tables) == 5
     assert text.count("RANDOM WEIGHTS (seed 0): not pretrained, for testing only") == len(tables)
@@ -163,10 +163,53 @@ def test_random_weights_are_marked_on_every_table(board_of: Board, result_of: Ma
 
 def test_hostile_text_cannot_reach_the_terminal(board_of: Board) -> None:
     reason = "\x1b]0;owned\x07\nFAKE LINE\x9b31m"
-    text = terminal_report(board_of([Result.make("a.b\x1b[2J", family="vit", status="error", reason=reason)]), width=80)
+    text = terminal_report(
+        [board_of([Result.make("a.b\x1b[2J", family="vit", status="error", reason=reason)])], width=80
+    )
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
     assert "\nFAKE" not in text
 
 
 def test_nothing_at_all(board_of: Board) -> None:
-    assert "544 queries" in terminal_report(board_of([]), width=80)
+    assert "544 queries" in terminal_report([board_of([])], width=80)
+
+
+MACHINE = {"gpu": "NVIDIA H100", "processor": "AMD EPYC 7B13, 2 threads", "timm": "1.0.31", "torch": "2.14.1"}
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_machine_credits_and_missing_models_are_named_within_the_width(
+    board_of: Board, result_of: Make, width: int
+) -> None:
+    missing = [(f"gluon_xception{i}", "its weights are in no tag of timm any more " * 3) for i in range(12)]
+    board = board_of([result_of(device="cuda:0", precision="bf16")], credits=["Emoji by A, CC BY", "Others by B"])
+    text = terminal_report([board], width=width, machine=MACHINE, settings={"roster_missing": missing})
+    assert max(map(len, text.splitlines())) <= width
+    assert "Emoji by A, CC BY\nOthers by B\n" in text
+    words = " ".join(text.split())
+    assert "measured on cuda:0 (NVIDIA H100), bf16; timm 1.0.31, torch 2.14.1; processor AMD EPYC 7B13, 2 thr" in words
+    assert "Models of the study that cannot be had any more: 12 gluon_xception0: its weights are in no tag" in words
+    assert "… 9 more; --embed-report DIR writes all of them" in words
+
+
+def test_few_classes_have_scores_without_intervals(board_of: Board, result_of: Make) -> None:
+    text = terminal_report([board_of(_few(result_of), classes=3)], width=200)
+    assert "only 3 classes: too few for the intervals to mean much" in " ".join(text.split())
+    assert "±" not in text
+    assert _tables(text)["ViT (2 models); acc5 at most 0.690"][1][:4] == [
+        "1",
+        _few(result_of)[0].model,
+        "0.500",
+        "0.300",
+    ]
+    assert "±" in terminal_report([board_of(_few(result_of), classes=10)], width=200)
+
+
+def test_each_dataset_has_its_part_under_its_name(board_of: Board, result_of: Make) -> None:
+    boards = [board_of([result_of()], name="a"), board_of([result_of("resnet18.a1_in1k", family="resnet")], name="b")]
+    text = terminal_report(boards, width=80)
+    first, second = text.split("=== b ===\n\n")
+    assert first.startswith("=== a ===\n\na: 544 queries")
+    assert second.startswith("b: 544 queries")
+    assert ("resnet18" in first, "resnet18" in second) == (False, True)
+    assert "===" not in terminal_report(boards[:1], width=80)

@@ -80,13 +80,21 @@ def _shape(board: Leaderboard) -> tuple[object, ...]:
 @given(_RESULTS)
 def test_leaders_are_the_first_of_each_family_by_overall_rank(results: list[Result]) -> None:
     board = build(results, dataset={}, families=FAMILIES)
-    overall = {id(row.result): row.rank for row in board.by_acc}
-    assert {group.slug for group, _ in board.leaders} == {group.slug for group in board.groups}
-    ranks = [row.rank for _, row in board.leaders]
-    assert ranks == sorted(ranks)
-    for group, row in board.leaders:
-        assert row.result is group.rows[0].result
-        assert row.rank == overall[id(row.result)] == min(overall[id(other.result)] for other in group.rows)
+    assert sorted(row.result.family for row in board.leaders) == sorted(group.slug for group in board.groups)
+    assert [row.rank for row in board.leaders] == sorted(row.rank for row in board.leaders)
+    groups = {group.slug: group for group in board.groups}
+    for row in board.leaders:
+        others = groups[row.result.family].rows
+        assert row.result is others[0].result
+        assert row.rank == board.ranks[id(row.result)][0] == min(board.ranks[id(other.result)][0] for other in others)
+
+
+@given(_RESULTS)
+def test_ranks_of_each_result_are_those_of_the_three_rankings(results: list[Result]) -> None:
+    board = build(results, dataset={}, families=FAMILIES)
+    assert set(board.ranks) == {id(row.result) for row in board.by_acc}
+    for place, rows in enumerate((board.by_acc, board.by_acc5, [row for group in board.groups for row in group.rows])):
+        assert all(board.ranks[id(row.result)][place] == row.rank for row in rows)
 
 
 def test_families_come_in_the_order_given_and_unknown_ones_after_them() -> None:
