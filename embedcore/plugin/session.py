@@ -104,7 +104,7 @@ class BenchmarkSession:
         """The case of one model under this session's settings."""
         of_options = {item.name for item in dataclasses.fields(Case)} & vars(self.options).keys()
         values = {name: getattr(self.options, name) for name in of_options}
-        return Case(model=model, family=family_of(model).slug, **{**values, "device": self._device})
+        return Case(**{**values, "model": model, "family": family_of(model).slug, "device": self._device})
 
     def measure(self, model: str, dataset: Dataset, progress_for: ProgressFor) -> Result:
         """The result of one model on ``dataset``: the one that was kept, or measured now.
