@@ -12,12 +12,12 @@ import functools
 import hashlib
 import logging
 import os
-import secrets
 import shutil
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import process
 from pathlib import Path
@@ -28,14 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.files import written_whole
 from embedcore.images.geometry import Geometry
-from embedcore.images.ledger import lock_file
 from embedcore.images.pixel_rows import BLOCK, PixelReader, WrittenBlock, blocks_of, write_block
-from embedcore.images.pixel_stream import PixelStream
-from embedcore.images.sources import describe_bad_images
+from embedcore.images.sources import MemorySource, describe_bad_images
 from embedcore.images.store_file import (
     FORMAT,
-    PARTIAL,
     Description,
     checksums_of,
     hold,
@@ -49,6 +47,7 @@ from embedcore.images.store_file import (
     touch,
 )
 from embedcore.images.workers import usable_cpus, write_blocks
+from embedcore.progress import Progress
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -64,9 +63,6 @@ class PixelStore(ABC):
     Picklable: another process opens the same store without checking it again.
     """
 
-    streamed: bool
-    """Whether the pixels are made anew at each reading, for want of room on the disk."""
-
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.shape = shape
         """[n, h, w, 3]."""
@@ -81,8 +77,6 @@ class PixelStore(ABC):
 
 class StoredPixels(PixelStore):
     """A store on disk."""
-
-    streamed = False
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
         super().__init__(shape)
@@ -109,24 +103,40 @@ class StoredPixels(PixelStore):
 
 
 class StreamedPixels(PixelStore):
-    """No store: the pixels are made at each reading."""
+    """No store, for want of room: pixels decoded at each reading, by ``workers`` threads, ahead of the reader.
 
-    streamed = True
+    While the caller works on one range, as many images after it are being made; at most two ranges are held in memory.
+    Pillow releases the interpreter lock where it decodes and resizes. Not safe for several readers at once.
+    """
 
     def __init__(self, reader: PixelReader, workers: int) -> None:
         super().__init__((len(reader), *reader.shape))
         self._reader = reader
         self._workers = workers
+        self._ahead: dict[int, Future[NDArray[np.uint8]]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StreamedPixels, (self._reader, self._workers)
 
     @functools.cached_property
-    def _stream(self) -> PixelStream:
-        return PixelStream(self._reader, self._workers)
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="embedcore-pixels")
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        return self._stream.read(start, min(stop, len(self)))
+        """As for a stored one, but a copy. Raises BadImageError."""
+        stop = min(stop, len(self))
+        ahead, self._ahead = self._ahead, {}
+        wanted = [ahead.pop(index) if index in ahead else self._submit(index) for index in range(start, stop)]
+        for stale in ahead.values():  # the reader jumped
+            stale.cancel()
+        self._ahead = {index: self._submit(index) for index in range(stop, min(2 * stop - start, len(self)))}
+        rows = np.empty((stop - start, *self.shape[1:]), np.uint8)
+        for row, future in zip(rows, wanted, strict=True):
+            row[...] = future.result()
+        return rows
+
+    def _submit(self, index: int) -> Future[NDArray[np.uint8]]:
+        return self._pool.submit(self._reader.pixels, index)
 
 
 def open_pixel_store(
@@ -135,7 +145,7 @@ def open_pixel_store(
     cache_dir: Path,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PixelStore:
     """The pixels of all images of a dataset, from the store under ``cache_dir`` or made now.
 
@@ -186,7 +196,7 @@ def open_pixel_store(
 
 @contextmanager
 def _only_one(path: Path) -> Iterator[None]:
-    lock = filelock.FileLock(lock_file(path))
+    lock = filelock.FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -204,21 +214,21 @@ def _make(
     reader: PixelReader,
     dataset: Dataset,
     workers: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     """Write the store under a temporary name, compare it with its checksums, give it its name. The lock is held."""
     for left in [*partials_of(path), path]:
         left.unlink(missing_ok=True)
-    # A name of its own, since a worker of a killed process may still be about to write to the one that it knows.
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     size = int(np.prod(wanted.shape))
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    try:
-        empty = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=wanted.shape)
-        offset = empty.offset
-        del empty
-        written = _write_all(reader, partial, offset, workers, progress)
+    # Its temporary name is its own: a worker of a killed process may still be about to write to the one that it knows.
+    with written_whole(path) as file:
+        partial = Path(file.name)
+        header = {"descr": "|u1", "fortran_order": False, "shape": wanted.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + size)
+        written = _write_all(reader, partial, file.tell(), workers, progress)
         bad = [failure for block in written for failure in block.bad]
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
@@ -226,27 +236,21 @@ def _make(
         if checksums_of(pixels_of(partial, wanted)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
         # The pixels are those of the digests all the same, but no later session could use them.
-        if (change := dataset.changed()) is not None:
+        if (change := dataset.changed(now=True)) is not None:
             raise UsageError(f"{change}: start again, with the new content")
         sidecar = sidecar_content(partial, wanted, checksums, dataset.name)
-        partial.replace(path)
-        partial.write_bytes(sidecar)
-        partial.replace(sidecar_of(path))
-        remember_as_sound(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(sidecar_of(path)) as file:
+        file.write(sidecar)
+    remember_as_sound(path)
 
 
 def _write_all(
-    reader: PixelReader,
-    path: Path,
-    offset: int,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
+    reader: PixelReader, path: Path, offset: int, workers: int, progress: Progress | None
 ) -> list[WrittenBlock]:
     blocks = blocks_of(len(reader))
+    alone = len(reader) < _SMALL or workers == 1 or isinstance(reader.source, MemorySource)
     outcomes: Iterator[WrittenBlock]
-    if len(reader) < _SMALL or workers == 1 or process.current_process().daemon:  # a daemon may have no children
+    if alone or process.current_process().daemon:  # a daemon may have no children
         outcomes = (write_block(reader, path, offset, start, stop) for start, stop in blocks)
     else:
         outcomes = write_blocks(reader, path, offset, blocks, workers)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcore.errors import UsageError
-from embedcore.images.duplicates import duplicates_line
 from embedcore.measure.admission import refusal, weights_changed
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
@@ -108,7 +107,7 @@ class BenchmarkSession:
     def dataset_block(self) -> Mapping[str, Any]:
         """What the saved JSON says of the dataset."""
         summary = self.dataset.summary()
-        notes = (*self.dataset.notes, duplicates_line(self.dataset), skipped_line(self.dataset))
+        notes = (*self.dataset.notes, self.dataset.duplicates_line, skipped_line(self.dataset))
         return {
             **summary,
             "query_reference_duplicates": self.dataset.query_reference_duplicates,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedcore.files import sealed
 from embedcore.images import audit as audit_module
-from embedcore.images import ledger as ledger_module
 from embedcore.images.dataset import load_dataset
 from embedcore.images.ledger import FILE
 
@@ -136,24 +137,24 @@ def scribble(path: Path) -> None:
 def edit_rows(path: Path) -> None:
     """Digests of other content, as sound as a database goes."""
     with sqlite3.connect(path) as database:
-        for key, row in database.execute("SELECT path, row FROM files").fetchall():
-            database.execute("UPDATE files SET row = ? WHERE path = ?", (row.replace(b'"', b'"0')[:-3] + b'"]', key))
+        for key, row in database.execute("SELECT key, row FROM rows").fetchall():
+            edited = re.sub(rb'"[0-9a-f]{64}"', b'"%s"' % (b"0" * 64), row)
+            database.execute("UPDATE rows SET row = ? WHERE key = ?", (edited, key))
     database.close()
 
 
 def odd_rows(path: Path) -> None:
     """Rows with the right checksum and nothing that is a row."""
     with sqlite3.connect(path) as database:
-        for (key,) in database.execute("SELECT path FROM files").fetchall():
-            row = b'{"a": [1]}'
-            checksum = ledger_module._checksum(key, row)
-            database.execute("UPDATE files SET row = ?, checksum = ? WHERE path = ?", (row, checksum, key))
+        for (key,) in database.execute("SELECT key FROM rows").fetchall():
+            row = sealed({"key": os.fsdecode(key), "row": {"a": [1]}})
+            database.execute("UPDATE rows SET row = ? WHERE key = ?", (row, key))
     database.close()
 
 
 def other_tables(path: Path) -> None:
     with sqlite3.connect(path) as database:
-        database.execute("DROP TABLE files")
+        database.execute("DROP TABLE rows")
     database.close()
 
 
