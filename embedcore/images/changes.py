@@ -47,13 +47,7 @@ class FileWatch:
 
     def _first_change(self) -> str | None:
         with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="embedcore-changes") as pool:
-            futures = [pool.submit(self._change_in, start) for start in range(0, len(self._digests), _RANGE)]
-            for future in futures:
-                change = future.result()
-                if change is not None:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    return change
-        return None
+            return next(filter(None, pool.map(self._change_in, range(0, len(self._digests), _RANGE))), None)
 
     def _change_in(self, start: int) -> str | None:
         for index in range(start, min(start + _RANGE, len(self._digests))):

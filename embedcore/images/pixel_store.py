@@ -7,18 +7,17 @@ is opened.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
-import logging
 import os
 import shutil
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from multiprocessing import process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 
 _SMALL = 256  # fewer images are made in the process itself, sooner than a forkserver has imported what workers need
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_log = logging.getLogger(__name__)
 
 
 class PixelStore(ABC):
@@ -170,7 +168,7 @@ def open_pixel_store(
     path = store_path(cache_dir, wanted)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(path):
+        with filelock.FileLock(f"{path}.lock"):
             if not is_sound(path, wanted):
                 _make(path, wanted, reader, dataset, workers, progress)
             touch(path)
@@ -192,20 +190,6 @@ def open_pixel_store(
     if held is not None:
         weakref.finalize(store, os.close, held)
     return store
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        _log.info("waiting for another process that makes the pixel store %s", path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _make(
@@ -249,19 +233,17 @@ def _write_all(
 ) -> list[WrittenBlock]:
     blocks = blocks_of(len(reader))
     alone = len(reader) < _SMALL or workers == 1 or isinstance(reader.source, MemorySource)
-    outcomes: Iterator[WrittenBlock]
+    outcomes: Generator[WrittenBlock, None, None]
     if alone or process.current_process().daemon:  # a daemon may have no children
         outcomes = (write_block(reader, path, offset, start, stop) for start, stop in blocks)
     else:
         outcomes = write_blocks(reader, path, offset, blocks, workers)
     written = []
     done = 0
-    try:
+    with contextlib.closing(outcomes):
         for outcome in outcomes:
             written.append(outcome)
             done += outcome.stop - outcome.start
             if progress is not None:
                 progress(done, len(reader))
-    finally:
-        outcomes.close()  # type: ignore[attr-defined]
     return sorted(written, key=lambda block: block.start)

@@ -9,7 +9,7 @@ import sys
 import traceback
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -33,7 +33,7 @@ def write_blocks(
     offset: int,
     blocks: list[tuple[int, int]],
     workers: int,
-) -> Iterator[WrittenBlock]:
+) -> Generator[WrittenBlock, None, None]:
     """Have worker processes write the blocks into the file; yields each as it is done, in no fixed order.
 
     Raises OSError as the workers met it while writing (no space left, …) and EmbedcoreError with the range of images
