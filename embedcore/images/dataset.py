@@ -349,7 +349,7 @@ def _find(
     if hasattr(images, "columns") and hasattr(images, "to_dict"):
         return frame_images(images, split=split)
     if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple):
-        return pairs_images(images, kind, kind, f"the {kind}")
+        return pairs_images(images, kind, kind, f"the {kind}", portable=False)
     raise UsageError(f"a {kind} without labels is no dataset: load_dataset(images, labels); to embed only, as_dataset")
 
 

@@ -30,7 +30,7 @@ from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.files import written_whole
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_rows import BLOCK, PixelReader, WrittenBlock, blocks_of, write_block
-from embedcore.images.sources import MemorySource, describe_bad_images
+from embedcore.images.sources import describe_bad_images
 from embedcore.images.store_file import (
     FORMAT,
     Description,
@@ -232,10 +232,11 @@ def _write_all(
     reader: PixelReader, path: Path, offset: int, workers: int, progress: Progress | None
 ) -> list[WrittenBlock]:
     blocks = blocks_of(len(reader))
-    alone = len(reader) < _SMALL or workers == 1 or isinstance(reader.source, MemorySource)
     outcomes: Generator[WrittenBlock, None, None]
-    if alone or process.current_process().daemon:  # a daemon may have no children
+    if len(reader) < _SMALL or workers == 1:
         outcomes = (write_block(reader, path, offset, start, stop) for start, stop in blocks)
+    elif process.current_process().daemon or not reader.source.portable:  # a daemon may have no children
+        outcomes = _written_by_threads(reader, path, offset, blocks, workers)
     else:
         outcomes = write_blocks(reader, path, offset, blocks, workers)
     written = []
@@ -247,3 +248,10 @@ def _write_all(
             if progress is not None:
                 progress(done, len(reader))
     return sorted(written, key=lambda block: block.start)
+
+
+def _written_by_threads(
+    reader: PixelReader, path: Path, offset: int, blocks: list[tuple[int, int]], workers: int
+) -> Generator[WrittenBlock, None, None]:
+    with ThreadPoolExecutor(workers, thread_name_prefix="embedcore-pixels") as pool:
+        yield from pool.map(lambda block: write_block(reader, path, offset, *block), blocks)

@@ -8,7 +8,7 @@ import io
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -28,23 +28,22 @@ _Source = TypeVar("_Source", bound="ImageSource")
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A sequence of images, picklable, since worker processes load from it.
+    """A sequence of images.
 
     The content of an image is its encoded file, or the image itself where it comes decoded.
     """
 
     items: tuple[Any, ...]
     """What each image is found by."""
+    trusted: bool = field(default=False, kw_only=True)
+    """Whether whoever has put the images there has seen to it that they can be read."""
+    portable: bool = field(default=True, kw_only=True)
+    """Whether other processes can load the images too: not if they are in memory, or code of the user gives them."""
 
     @property
     def decoder(self) -> str:
         """What turns the content into pixels, with its version: equal content and decoder give equal pixels."""
         return pillow_decoder()
-
-    @property
-    def trusted(self) -> bool:
-        """Whether whoever has put the images there has seen to it that they can be read."""
-        return False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -166,7 +165,7 @@ def source_of(images: Sequence[Any]) -> FileSource | MemorySource:
             as_image(image).load()  # here and now, since threads that load one image at the same time would not share
         except (TypeError, *DAMAGE) as error:
             raise UsageError(f"image {index} of the list cannot be taken: {reason_of(error)}") from error
-    return MemorySource(tuple((f"#{index}", image) for index, image in enumerate(images)))
+    return MemorySource(tuple((f"#{index}", image) for index, image in enumerate(images)), portable=False)
 
 
 def as_image(image: Any) -> Image.Image:

@@ -35,15 +35,16 @@ def timm_images(spec: str) -> LabelledImages:
     return pairs_images(dataset, name, f"{name},split={split}", f"dataset {name}, split {split}")
 
 
-def pairs_images(dataset: Any, name: str, title: str, where: str) -> LabelledImages:
+def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: bool = True) -> LabelledImages:
     """The images of a dataset object that gives pairs of an image and its class, always leave-one-out.
 
-    ``name``: what its images are called by. ``title`` and ``where``: name and place of the dataset.
+    ``name``: what its images are called by. ``title`` and ``where``: name and place of the dataset. ``portable``:
+    whether other processes can unpickle the object.
     """
     source: ImageSource
     if hasattr(dataset, "__getitem__") and hasattr(getattr(dataset, "reader", dataset), "__getitem__"):
         targets = _targets(dataset)
-        source = IndexedSource(tuple(range(len(targets))), name, dataset)
+        source = IndexedSource(tuple(range(len(targets))), name, dataset, portable=portable)
     else:
         source, targets = _spool(name, dataset)
     if not targets:

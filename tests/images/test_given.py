@@ -206,10 +206,30 @@ def test_an_array_that_changes_is_noticed(tmp_path: Path) -> None:
         open_pixel_store(dataset, GEOMETRY, tmp_path)
 
 
-def test_many_images_in_memory_stay_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedcore.images.pixel_store.write_blocks", lambda *args: pytest.fail("sent to workers"))
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_many_images_in_memory_stay_in_this_process(tmp_path: Path) -> None:
     dataset = as_dataset([np.full((4, 4, 3), level % 256, np.uint8) for level in range(300)])
     assert pixels(dataset, tmp_path)[:, 0, 0, 0].tolist() == [level % 256 for level in range(300)]
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_a_dataset_that_cannot_be_pickled_stays_in_this_process(tmp_path: Path) -> None:
+    class Levels:
+        def __len__(self) -> int:
+            return 300
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.new("RGB", (4, 4), (index % 256,) * 3), index % 2
+
+    dataset = load_dataset(Levels())
+    assert pixels(dataset, tmp_path)[:, 0, 0, 0].tolist() == [level % 256 for level in range(300)]
+    dataset = load_dataset(Levels(), max_per_class=140)
+    assert len(pixels(dataset, tmp_path)) == 280
 
 
 def test_arrays_and_tensors_as_images() -> None:
