@@ -20,7 +20,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.images.store_file import sealed, sidecar_of, touch, unsealed
+from embedcore.files import sealed, unsealed
+from embedcore.images.store_file import sidecar_of, touch
 
 FOLDER = "embeddings"  # within the cache folder
 
