@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from embedcore.errors import WeightsDamaged
+from embedcore.files import written_whole
 from embedcore.zoo import registry
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -90,15 +90,8 @@ def _entry(name: str, item: Any) -> Entry:
 def write_manifest(folder: Path, entries: Mapping[str, Entry]) -> None:
     """Replace a folder's manifest, whole or not at all. Raises OSError."""
     content = {"format": _FORMAT, "files": {name: asdict(entries[name]) for name in sorted(entries)}}
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{MANIFEST}.", dir=folder)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(content, indent=1) + "\n")
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(folder / MANIFEST)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with written_whole(folder / MANIFEST) as file:
+        file.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
 def check_entry(path: Path, entry: Entry, sha256: str) -> None:

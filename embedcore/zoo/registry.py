@@ -13,6 +13,8 @@ import timm.models
 from embedcore.errors import UsageError
 from embedcore.zoo import wheels
 
+VERSION: str = timm.__version__
+
 
 def pretrained_tags() -> list[str]:
     """Every pretrained tag of the installed timm, in timm's natural order."""
@@ -27,11 +29,6 @@ def split_tag(model: str) -> tuple[str, str]:
     """
     architecture, _, tag = model.partition(".")
     return architecture, tag
-
-
-def is_architecture(name: str) -> bool:
-    """Whether the installed timm can build this architecture (retired names, which only redirect, count too)."""
-    return bool(timm.is_model(name))
 
 
 def module_of(architecture: str) -> str:
@@ -90,7 +87,7 @@ def unknown_model(model: str) -> str:
     """One line for a name that is no model here, with the closest names that are."""
     close = close_names(model)
     hint = f"; close: {', '.join(close)}" if close else ""
-    here = f"the {len(pretrained_tags())} pretrained tags of timm {timm.__version__}"
+    here = f"the {len(pretrained_tags())} pretrained tags of timm {VERSION}"
     return f"unknown model {model!r}: not among {here}{hint}"
 
 
