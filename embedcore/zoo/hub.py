@@ -215,7 +215,10 @@ class Hub:
             if _status(error) == 429 or _status(error) >= 500:  # too many requests, or a hub in trouble
                 raise self._lost(model, remote, error) from error
             raise WeightsUnavailable(f"{model}: {remote}: {_first_line(error)}") from error
-        except RuntimeError as error:  # torch's, for a file whose hash is not the one in its name
+        except RuntimeError as error:
+            if not remote.url:
+                raise
+            # torch's, for a file whose hash is not the one in its name
             raise WeightsDamaged(f"{model}: what came from {remote} is damaged: {_first_line(error)}") from error
         except (OSError, client_error()) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
