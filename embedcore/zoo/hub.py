@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import huggingface_hub
@@ -46,9 +46,8 @@ OFFLINE = "HF_HUB_OFFLINE is set"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Loss:
-    """That a host could not be reached: why, and until when (seconds of the hub's clock) it is left alone."""
+class Loss(NamedTuple):
+    """That a host could not be reached: why, and for how long and until when by the hub's clock it is left alone."""
 
     why: str
     pause: float
@@ -73,10 +72,7 @@ class Hub:
     _losses: dict[str, Loss] = field(default_factory=dict)
 
     def why_unreachable(self, remote: RemoteFile) -> str | None:
-        """None where the file's host can be reached, else why not and when it is asked again, in a few words.
-
-        A host that answers is probed again when that is TRUST_SECONDS ago, one that does not when its pause is over.
-        """
+        """None where the file's host can be reached, else why not and when it is asked again, in a few words."""
         if is_offline():
             return OFFLINE
         address = remote.url or self.endpoint
@@ -94,11 +90,8 @@ class Hub:
         return self._cannot_reach(host)
 
     def doubt(self, reason: str) -> None:
-        """Note what a child process said of hosts that it lost; what it learns of the hub is gone with it.
-
-        A reason that names a host which could not be reached counts as one loss of it, however often it is told;
-        another reason changes nothing.
-        """
+        """Note what a child process said of a host that it lost, once however often it is told; what else it says
+        changes nothing."""
         for host, why in _CANNOT_REACH.findall(reason):
             if host in self._answered:
                 self._lose(host, why)
@@ -115,7 +108,8 @@ class Hub:
     def download(self, model: str, remote: RemoteFile, cache: Path | None = None) -> Path:
         """Fetch a file into the hub's cache, torch's for a URL, or another folder of that layout; gives its path.
 
-        Raises as ask does, and WeightsDamaged where what came is not what was announced.
+        Raises as ask does, and WeightsDamaged where what came is not what was announced. A file that grows tells a slow
+        line from a lost one.
         """
         folder = cache or cache_folder(remote)
         with self._explained(model, remote, folder), _bytewise():
@@ -123,26 +117,22 @@ class Hub:
                 path = url_file(remote.url, cache)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 found = torch.hub.HASH_REGEX.search(path.name)
-                prefix, bar = found and found[1], sys.stderr.isatty()
-                self._watched(path.parent, torch.hub.download_url_to_file, remote.url, str(path), prefix, bar)
+                download: Callable[..., Any] = torch.hub.download_url_to_file
+                fetch = partial(download, remote.url, str(path), found and found[1], progress=sys.stderr.isatty())
+                within(self.stall_seconds, fetch, partial(_bytes_in, path.parent))
                 return path
             content = self._ask(remote)
             where = {"cache_dir": folder, "endpoint": self.endpoint, "revision": remote.revision}
-            files = folder / "--".join(["models", *remote.repo.split("/")])
-            fetch = partial(huggingface_hub.hf_hub_download, etag_timeout=self.stall_seconds, **where)
-            path = Path(str(self._watched(files, fetch, remote.repo, content.name)))
+            fetch = partial(huggingface_hub.hf_hub_download, remote.repo, content.name, **where)
+            blobs = folder / "--".join(["models", *remote.repo.split("/")]) / "blobs"
+            path = Path(within(self.stall_seconds, fetch, partial(_bytes_in, blobs)))
         sha256 = sha256_of(path)
         if len(content.etag) == 64 and sha256 != content.etag:  # else it is git's hash, which stands for small files
             path.resolve().unlink()
             path.unlink(missing_ok=True)
-            raise WeightsDamaged(
-                f"{model}: what came from {remote.repo} is not what the hub announced: "
-                f"sha256 {sha256}, not {content.etag}"
-            )
+            said = f"is not what the hub announced: sha256 {sha256}, not {content.etag}"
+            raise WeightsDamaged(f"{model}: what came from {remote.repo} {said}")
         return path
-
-    def _watched(self, folder: Path, function: Callable[..., object], *arguments: object) -> object:
-        return within(self.stall_seconds, partial(function, *arguments), partial(_bytes_in, folder))
 
     def _ask(self, remote: RemoteFile) -> RemoteContent:
         *alternatives, last = remote.names
@@ -160,7 +150,8 @@ class Hub:
         told = within(seconds, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds))
         commit, etag = told.commit_hash or "", told.etag or ""
         if not (_COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)):  # they become names of files in the cache
-            raise _NotAHubError(f"{self.endpoint} does not answer as a hub does (commit {commit!r}, etag {etag!r})")
+            said = f"{self.endpoint} does not answer as a hub does (commit {commit!r}, etag {etag!r})"
+            raise WeightsUnavailable(f"{remote}: {said}")
         return RemoteContent(name, told.size, etag)
 
     def _probe(self, host: str, address: str) -> str:
@@ -199,19 +190,17 @@ class Hub:
         try:
             yield
         except GatedRepoError as error:
-            page = f"{self.endpoint}/{remote.repo}"
-            raise WeightsGated(
-                f"{model}: the weights are gated; accept the terms at {page}, then log in (`hf auth login` or HF_TOKEN)"
-            ) from error
+            how = f"accept the terms at {self.endpoint}/{remote.repo}, then log in (`hf auth login` or HF_TOKEN)"
+            raise WeightsGated(f"{model}: the weights are gated; {how}") from error
         except RepositoryNotFoundError as error:
-            where = f"{remote.repo} at {self.endpoint}"
-            raise WeightsUnavailable(f"{model}: no repository {where}, or it is private") from error
+            where = f"{remote.repo} at {self.endpoint}, or it is private"
+            raise WeightsUnavailable(f"{model}: no repository {where}") from error
         except LocalEntryNotFoundError as error:  # the library's word for a hub that was lost between two questions
             raise self._lost(model, remote, error.__cause__ or error) from error
         except EntryNotFoundError as error:
             names = " nor ".join(remote.names)
             raise WeightsUnavailable(f"{model}: the repository has no {names}: {remote.repo}") from error
-        except (HfHubHTTPError, urllib.error.HTTPError, _NotAHubError) as error:
+        except (HfHubHTTPError, urllib.error.HTTPError) as error:
             if _status(error) == 429 or _status(error) >= 500:  # too many requests, or a hub in trouble
                 raise self._lost(model, remote, error) from error
             raise WeightsUnavailable(f"{model}: {remote}: {_first_line(error)}") from error
@@ -220,7 +209,7 @@ class Hub:
                 raise
             # torch's, for a file whose hash is not the one in its name
             raise WeightsDamaged(f"{model}: what came from {remote} is damaged: {_first_line(error)}") from error
-        except (OSError, client_error()) as error:
+        except (OSError, _client_error()) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
                 reason = f"cannot be written to {folder} ({_first_line(error)})"
                 raise WeightsUnavailable(f"{model}: {remote}: {reason}") from error
@@ -261,15 +250,11 @@ def within(seconds: float, function: Callable[[], T], sign: Callable[[], object]
     return answer.result()
 
 
-def client_error() -> type[Exception]:
+def _client_error() -> type[Exception]:
     """The base of the errors of the HTTP client that huggingface_hub uses: requests, or a kind of httpx."""
     client: Any = sys.modules[type(get_session()).__module__.partition(".")[0]]
     base: type[Exception] = getattr(client, "RequestException", None) or client.HTTPError
     return base
-
-
-class _NotAHubError(Exception):
-    """A server answers, and lacks what a hub's answer has."""
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -279,13 +264,10 @@ _CANNOT_REACH = re.compile(r"(\S+) cannot be reached: ([^;]*)")
 
 @contextlib.contextmanager
 def _bytewise() -> Iterator[None]:
-    """Make huggingface_hub write what comes at once, so that a file which grows tells a slow line from a lost one.
-
-    Its own pieces of 10 MB, and those of its Xet client, can take minutes.
-    """
+    """Have huggingface_hub write what comes at once: its pieces of 10 MB, and its Xet client's, can take minutes."""
     wanted = {"DOWNLOAD_CHUNK_SIZE": 1 << 16, "HF_HUB_DISABLE_XET": True}
-    before = {name: getattr(constants, name) for name in wanted if hasattr(constants, name)}
-    vars(constants).update({name: wanted[name] for name in before})
+    before = {name: getattr(constants, name, None) for name in wanted}
+    vars(constants).update(wanted)
     try:
         yield
     finally:
@@ -294,7 +276,7 @@ def _bytewise() -> Iterator[None]:
 
 def _bytes_in(folder: Path) -> int:
     try:
-        return sum(path.lstat().st_size for path in folder.rglob("*"))
+        return sum(path.lstat().st_size for path in folder.glob("*"))
     except FileNotFoundError:  # a file got its final name meanwhile
         return -1
 
@@ -303,7 +285,7 @@ def _answer(address: str, seconds: float) -> str:
     """ "" where a host answers, else why that answer is none. The hub's own client asks: same proxy, certificates."""
     try:
         status = within(seconds, lambda: int(get_session().head(address, timeout=2 * seconds).status_code))
-    except (OSError, client_error()) as error:
+    except (OSError, _client_error()) as error:
         return _first_line(error)
     return f"HTTP status {status}" if status >= 500 or status == 407 else ""
 

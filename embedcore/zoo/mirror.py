@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 import safetensors.torch
 
-from embedcore.errors import UsageError, WeightsDamaged, WeightsGated, WeightsUnavailable
+from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, WeightsGated, WeightsUnavailable
 from embedcore.files import sha256_of, written_whole
 from embedcore.zoo import wheels
 from embedcore.zoo.folder import (
@@ -92,6 +92,8 @@ def ask_hub(holding: Holding, hub: Hub) -> Holding:
         content = hub.ask(holding.model, holding.remote)
     except WeightsGated as error:
         return replace(holding, place="gated", note=str(error))
+    except HubUnreachable as error:
+        return replace(holding, note=str(error))
     except WeightsUnavailable as error:
         return replace(holding, place="missing", size=None, estimated=False, note=str(error))
     file = f"{holding.model}{_known(Path(content.name).suffix)}"

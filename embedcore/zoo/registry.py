@@ -63,12 +63,8 @@ def default_tag(architecture: str) -> str:
 
 def input_pixels(model: str) -> int | None:
     """Height times width of the input that a tag was made for; None where the registry does not say."""
-    own = wheels.own_entry(model)
-    try:
-        cfg = timm.models.get_pretrained_cfg(own.architecture if own is not None else model)
-    except RuntimeError:  # a known architecture with a tag that it does not have
-        return None
-    return None if cfg is None else int(cfg.input_size[1] * cfg.input_size[2])
+    size = (_cfg(model) or {}).get("input_size")
+    return int(size[1] * size[2]) if size else None
 
 
 def _cfg(model: str) -> dict[str, Any] | None:
@@ -106,8 +102,5 @@ def renamed_models() -> Mapping[str, str | None]:
 
     Empty where the installed timm does not publish that table.
     """
-    for home in (timm.models, getattr(timm.models, "_registry", None)):
-        table = getattr(home, "get_deprecated_models", None)
-        if table is not None:
-            return dict(table())
-    return {}
+    table = getattr(timm.models._registry, "get_deprecated_models", dict)
+    return dict(table())

