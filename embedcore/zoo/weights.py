@@ -196,7 +196,7 @@ def _build_from_file(model: str, path: Path) -> nn.Module:
         module = _build_random(model, 0)  # a model that cannot even be built is no fault of the file
         raise WeightsDamaged(f"{model}: {path} {_unfit(error, read_state(path), module)}") from error
     if missing:
-        raise WeightsDamaged(f"{model}: {path} does not fit: {listing(missing, 'missing')}")
+        raise WeightsDamaged(f"{model}: {path} does not fit: {listing(missing, 'missing keys')}")
     cfg = getattr(module, "pretrained_cfg", None)
     if isinstance(cfg, dict):
         cfg.pop("state_dict", None)  # a second copy of all weights
