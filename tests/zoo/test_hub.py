@@ -284,14 +284,13 @@ def test_a_silent_hub_costs_a_download_its_patience(silent_server, clock):
 def test_a_broken_connection_is_taken_up_again(hub_of, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     content = bytes(range(256)) * 256 * 4
-    server = hub_of({f"{PATH}model.safetensors": {"content": content, "cuts": [1 << 16, 1 << 17]}})
+    server = hub_of({f"{PATH}model.safetensors": {"content": content, "cuts": [1 << 17]}})
     hub = Hub(server.address)
-    for _ in range(2):  # a library before 1.0 goes on at the next call only
-        with contextlib.suppress(HubUnreachable):
-            hub.download("a_model.a_tag", REMOTE)
+    with contextlib.suppress(HubUnreachable):  # a library before 1.0 goes on at the next call only
+        hub.download("a_model.a_tag", REMOTE)
     assert hub.download("a_model.a_tag", REMOTE).read_bytes() == content
     parts = [request.partition("safetensors")[2] for request in server.requests if "GET /cdn" in request]
-    assert parts[0] == "" and len(parts) == 3 and all(part.startswith(" bytes=") for part in parts[1:])
+    assert parts[0] == "" and len(parts) == 2 and parts[1].startswith(" bytes=")
 
 
 def test_a_slow_line_is_not_a_lost_one():
