@@ -191,3 +191,14 @@ def test_what_makes_no_sense_is_one_line(arguments, message, capsys, tmp_path, m
     out, error = capsys.readouterr()
     assert out == "" and re.search(message.replace("|", r"\|"), error)
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("keyword", "expected"),
+    [("VGG13", ["vgg13", "vgg13_bn"]), ("vgg1[13].*", ["vgg11", "vgg13"]), ("*_bn.tv*", ["vgg11_bn", "vgg13_bn"])],
+)
+def test_a_keyword_is_a_part_of_the_tag_or_a_glob(keyword, expected, caches, capsys):
+    roster = ",".join(["vgg11", "vgg13", "vgg11_bn", "vgg13_bn"])
+    assert main(["weights", "list", "--roster", roster, "-k", keyword]) == 0
+    files = [line.split()[-1] for line in capsys.readouterr().out.split("\n\n")[0].splitlines()]
+    assert files == [f"{name}.tv_in1k.safetensors" for name in expected]
