@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedcore.retrieval.exact import DoubleArray, IntArray, Result, similarities
+from embedcore.retrieval.exact import DoubleArray, IntArray, Found, similarities
 from embedcore.retrieval.tiles import FloatArray
 
 _FLAT = 2**20  # expanded neighbours held at once
@@ -56,7 +56,7 @@ def equal_rows(rows: FloatArray) -> Groups | None:
     )
 
 
-def expand(groups: Groups, found: Result, k: int, leave_out: IntArray | None = None) -> Result:
+def expand(groups: Groups, found: Found, k: int, leave_out: IntArray | None = None) -> Found:
     """Neighbours [q, k] from ``found``, the nearest groups [q, m] of each query.
 
     Each group's rows share its similarity and follow one another by index. The ``m = min(k, groups)`` nearest groups
@@ -67,7 +67,7 @@ def expand(groups: Groups, found: Result, k: int, leave_out: IntArray | None = N
     return _expand(groups, near, values, k, leave_out)
 
 
-def expand_leave_one_out(groups: Groups, found: Result, rows: FloatArray, k: int) -> Result:
+def expand_leave_one_out(groups: Groups, found: Found, rows: FloatArray, k: int) -> Found:
     """Neighbours [n, k] of every row among the others, from the nearest *other* groups [g, m] of every group."""
     near, values = found
     numbers = np.arange(len(groups.first))
@@ -77,7 +77,7 @@ def expand_leave_one_out(groups: Groups, found: Result, rows: FloatArray, k: int
     return _expand(groups, near[groups.of_row], values[groups.of_row], k, np.arange(len(rows)))
 
 
-def _expand(groups: Groups, near: IntArray, values: DoubleArray, k: int, leave_out: IntArray | None) -> Result:
+def _expand(groups: Groups, near: IntArray, values: DoubleArray, k: int, leave_out: IntArray | None) -> Found:
     queries = len(near)
     indices = np.empty((queries, k), dtype=np.int64)
     similarity = np.empty((queries, k), dtype=np.float64)

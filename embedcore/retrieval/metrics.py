@@ -109,35 +109,6 @@ def score(
     return Scores(summary, ci95, per_query, classes, scored, hits5, values["acc"] > 0)
 
 
-def score_neighbours(
-    neighbours: Neighbours, query_labels: npt.ArrayLike, reference_labels: npt.ArrayLike | None = None
-) -> dict[str, DoubleArray]:
-    """Metrics per query, float64 [n_queries], of neighbours that are already known; all but ``centroid``.
-
-    Args:
-        neighbours: [n_queries, k], k at least 20 and the most references of any query's class, or all there are.
-        query_labels: integers [n_queries].
-        reference_labels: integers [n_references]; None for leave-one-out.
-
-    Returns:
-        metric → values; NaN for queries whose class has no reference.
-
-    Raises:
-        UsageError: labels that do not fit, or too few neighbours.
-    """
-    labels = _labels(query_labels, len(neighbours.indices), "query")
-    other = None if reference_labels is None else np.asarray(reference_labels, dtype=np.int64)
-    counts = reference_counts(labels, other)
-    available = len(labels) - 1 if other is None else len(other)
-    needed = min(max(VOTERS, int(counts.max(initial=0))), available)
-    if neighbours.indices.shape[1] < needed:
-        raise UsageError(f"{neighbours.indices.shape[1]} neighbours a query are too few: these labels need {needed}")
-    values, _ = _per_query(neighbours, labels, labels if other is None else other, counts)
-    for column in values.values():
-        column[counts == 0] = np.nan
-    return values
-
-
 def _from_embeddings(
     queries: npt.NDArray[np.float32],
     labels: LabelArray,

@@ -58,7 +58,7 @@ class Margin:
     def cut(self, kth: FloatArray) -> FloatArray:
         """The lowest approximate similarity that a candidate may have, rounded down to the first pass's type."""
         wide = kth.astype(np.float64)
-        lowest = wide - self.relative * np.abs(wide) - 2.0 * self.absolute
+        lowest = wide * (1.0 - np.copysign(self.relative, wide)) - 2.0 * self.absolute
         down = np.nextafter(lowest.astype(np.float32), np.float32(-np.inf))
         return floor_to_bf16(down) if self.precision == "bf16" else down
 
@@ -86,6 +86,12 @@ class Operand:
         return replace(self, matrix=matrix)
 
 
+def centre_of(rows: FloatArray) -> FloatArray:
+    """The mean row [d] (of a sample, if there are many): whatever it is, the margin accounts for it."""
+    mean: FloatArray = rows[:: max(1, len(rows) // 4096)].mean(axis=0, dtype=np.float32)
+    return mean
+
+
 def prepare(
     rows: FloatArray,
     centre: FloatArray,
@@ -111,12 +117,12 @@ def prepare(
         block[:, dim] = along
         block[:, dim + 1] = along - block[:, dim].double()
         block[:, dim + 2 :] = 1
-        left_over = along - block[:, dim].double() - block[:, dim + 1].double()
+        rest = along - block[:, dim].double() - block[:, dim + 1].double()
         return (
             _largest_norm(less.numpy()),
             _largest_norm((block[:, :dim].float() - less).numpy()) if precision == "bf16" else 0.0,
             float(along.abs().max()),
-            float(left_over.abs().max()),
+            float(rest.abs().max()),
             _largest_norm(chunk),
         )
 
@@ -147,11 +153,6 @@ def margin(left: Operand, right: Operand) -> Margin:
     absolute = rounding + offsets + accumulation(width, _ACCUMULATE) * terms + deciding + 1e-30
     relative = _BF16_HALF_STEP if left.precision == "bf16" else 0.0
     return Margin(absolute, relative, left.precision)
-
-
-def float32_margin(dim: int, size: float) -> Margin:
-    """The margin of plain float32 products of rows of width ``dim``, the product of whose norms is at most ``size``."""
-    return Margin(accumulation(dim, _ACCUMULATE) * size + 1e-30, 0.0, "f32")
 
 
 def accumulation(dim: int, unit: float) -> float:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from embedcore.errors import UsageError
 from embedcore.retrieval import duplicates
-from embedcore.retrieval.exact import IntArray, Result, dense_nearest
-from embedcore.retrieval.first_pass import choose_precision, search_pairs, search_symmetric
+from embedcore.retrieval.exact import Found, IntArray, dense_nearest
+from embedcore.retrieval.first_pass import choose_precision, search_tiles
 from embedcore.retrieval.tiles import FloatArray
 from embedcore.retrieval.workers import tile_workers
 
@@ -34,16 +34,17 @@ class Neighbours:
 
 def nearest(
     queries: npt.ArrayLike,
-    references: npt.ArrayLike | None,
-    k: int,
+    references: npt.ArrayLike | None = None,
+    k: int = 5,
     *,
     device: str = "cpu",
     tile: int | None = None,
 ) -> Neighbours:
     """Find the ``k`` most similar references of every query, by (similarity descending, index ascending).
 
-    The result equals that of comparing all pairs in float64, whatever the device, the tile or the number of threads.
-    Beyond its inputs, the call holds a rounded copy of them and candidate lists, never all pairs.
+    ``nearest(embeddings, k=5)`` is leave-one-out: each row's nearest others. The indices are those of comparing all
+    pairs in float64, whatever the device, the tile or the number of threads; similarities agree to 1e-14. Beyond its
+    inputs, the call holds a rounded copy of them and candidate lists, never all pairs.
 
     Args:
         queries: float32 [n_queries, d], rows L2-normalised (a row of zeros is let through).
@@ -57,40 +58,38 @@ def nearest(
         UsageError: not two-dimensional, empty, of different widths, not finite or not L2-normalised; k below 1.
 
     >>> rows = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
-    >>> nearest(rows, None, k=1).indices.tolist()
+    >>> nearest(rows, k=1).indices.tolist()
     [[2], [2], [1]]
     """
-    left = _checked(queries, "queries")
-    right = left if references is None else _checked(references, "references")
-    if left.shape[1] != right.shape[1]:
+    rows = _checked(queries, "queries")
+    alone = references is None
+    others = rows if references is None else _checked(references, "references")
+    if rows.shape[1] != others.shape[1]:
         raise UsageError(
-            f"queries have {left.shape[1]} columns and references {right.shape[1]}: "
+            f"queries have {rows.shape[1]} columns and references {others.shape[1]}: "
             "both must come from the same embedding"
         )
     if k < 1:
         raise UsageError(f"k is {k}: ask for at least 1 neighbour")
     if tile is not None and tile < 1:
         raise UsageError(f"tile is {tile}: a tile has at least 1 row")
-    alone = references is None
-    available = len(right) - 1 if alone else len(right)
-    k = min(k, available)
+    k = min(k, len(others) - alone)
     if k == 0:
-        empty = np.empty((len(left), 0))
-        return Neighbours(empty.astype(np.int64), empty)
-    groups = duplicates.equal_rows(right)
+        return _nothing(len(rows))
+    groups = duplicates.equal_rows(others)
     if groups is None:
-        itself = np.arange(len(left)) if alone else None
-        return Neighbours(*_search(left, right, k, device, tile, itself, symmetric=alone))
-    distinct = right[groups.first]
+        itself = np.arange(len(rows)) if alone else None
+        return Neighbours(*_search(rows, others, k, device, tile, itself, symmetric=alone))
+    distinct = others[groups.first]
     if not alone:
-        found = _search(left, distinct, min(k, len(distinct)), device, tile, itself=None)
+        found = _search(rows, distinct, min(k, len(distinct)), device, tile, itself=None)
         return Neighbours(*duplicates.expand(groups, found, k))
-    others = min(k, len(distinct) - 1)
-    if others:
-        found = _search(distinct, distinct, others, device, tile, np.arange(len(distinct)), symmetric=True)
+    numbers = np.arange(len(distinct))
+    if len(distinct) > 1:
+        found = _search(distinct, distinct, min(k, len(distinct) - 1), device, tile, numbers, symmetric=True)
     else:
         found = np.empty((1, 0), dtype=np.int64), np.empty((1, 0))
-    return Neighbours(*duplicates.expand_leave_one_out(groups, found, left, k))
+    return Neighbours(*duplicates.expand_leave_one_out(groups, found, rows, k))
 
 
 def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, device: str = "cpu") -> Neighbours:
@@ -111,13 +110,17 @@ def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, 
     k = min(k, len(every) - 1)
     groups = duplicates.equal_rows(every)
     if k == 0:
-        return Neighbours(np.empty((len(some), 0), dtype=np.int64), np.empty((len(some), 0)))
+        return _nothing(len(some))
     if groups is None:
         return Neighbours(*_search(every[some], every, k, device, None, itself=some))
     distinct = every[groups.first]
     # The query's own group is among these: one more than k of them hold k others.
     found = _search(every[some], distinct, min(k + 1, len(distinct)), device, None, itself=None)
     return Neighbours(*duplicates.expand(groups, found, k, leave_out=some))
+
+
+def _nothing(queries: int) -> Neighbours:
+    return Neighbours(np.empty((queries, 0), dtype=np.int64), np.empty((queries, 0)))
 
 
 def _search(
@@ -128,7 +131,7 @@ def _search(
     tile: int | None,
     itself: IntArray | None,
     symmetric: bool = False,
-) -> Result:
+) -> Found:
     """The search proper, among references of which no two are equal.
 
     itself: [n], the reference that each query may not find, or None. symmetric: both sides are one set, in order.
@@ -146,9 +149,7 @@ def _search(
     with tile_workers() as pool:
         if precision is None:
             return dense_nearest(queries, references, k, exclude=itself, pool=pool)
-        if symmetric:
-            return search_symmetric(references, k, precision, tile or _TILE, pool)
-        return search_pairs(queries, references, k, precision, tile or _TILE, pool, itself)
+        return search_tiles(queries, references, k, precision, tile or _TILE, pool, itself, symmetric)
 
 
 def _checked(rows: npt.ArrayLike, name: str) -> FloatArray:
