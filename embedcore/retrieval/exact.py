@@ -115,7 +115,7 @@ def dense_block(
     wide = torch.from_numpy(queries).to(held.device).double()
     products = wide.new_empty((len(queries), len(held)))
     for start in range(0, len(held), _TILE):
-        products[:, start : start + _TILE] = wide @ held[start : start + _TILE].double().T
+        torch.mm(wide, held[start : start + _TILE].double().T, out=products[:, start : start + _TILE])
     if exclude is not None:
         products[torch.arange(len(products)), torch.from_numpy(exclude)] = -torch.inf
     kth = products.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,7 @@ class Scores:
 
     values: metric, and metric + ``_macro``, → value · ci95: the same names → (low, high), classes resampled ·
     per_query: metric → float64 [n_scored], the queries that have a reference of their class, in order · classes: int64
-    [n_scored], their labels · scored: bool [n_queries], which they are · hits5: uint8 [n_queries], how many of the 5
+    [n_scored], their labels, or for labels that are text their places among all labels sorted · scored: bool [n_queries], which they are · hits5: uint8 [n_queries], how many of the 5
     nearest are of the query's class · rank1: bool [n_queries], whether the nearest is. Queries without any reference
     of their class have hits5 0 and rank1 False.
     """
@@ -49,6 +51,19 @@ class Scores:
     def lone_queries(self) -> int:
         """Queries whose class has no (other) reference; they are left out of all values."""
         return int(np.count_nonzero(~self.scored))
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each metric: ``value``, and its 95 % interval from ``low`` to ``high``.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ModuleNotFoundError as error:
+            raise UsageError("scores as a DataFrame need pandas, which is not installed: pip install pandas") from error
+        rows = {name: (value, *self.ci95[name]) for name, value in self.values.items()}
+        return pandas.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
 def score(
@@ -67,9 +82,9 @@ def score(
 
     Args:
         query_embeddings: float32 [n_queries, d], L2-normalised.
-        query_labels: integers [n_queries].
+        query_labels: class numbers (integers) or class names (text) [n_queries].
         reference_embeddings: float32 [n_references, d], L2-normalised; given together with
-        reference_labels: integers [n_references].
+        reference_labels: likewise [n_references].
         device: where neighbours are searched, see ``nearest``.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -82,14 +97,21 @@ def score(
     >>> scores.values["acc"], scores.values["acc5"]
     (0.5, 0.2)
     """
-    queries = np.ascontiguousarray(query_embeddings, dtype=np.float32)
-    labels = _labels(query_labels, len(queries), "query")
     if (reference_embeddings is None) != (reference_labels is None):
         raise UsageError("give reference embeddings and reference labels together, or neither for leave-one-out")
+    queries = np.ascontiguousarray(query_embeddings, dtype=np.float32)
+    labels = _labels(query_labels, len(queries), "query")
     references = other = None
     if reference_embeddings is not None and reference_labels is not None:
         references = np.ascontiguousarray(reference_embeddings, dtype=np.float32)
         other = _labels(reference_labels, len(references), "reference")
+        if (labels.dtype.kind == "U") != (other.dtype.kind == "U"):
+            raise UsageError(
+                f"query labels are {labels.dtype} and reference labels {other.dtype}: both must be numbers or both text"
+            )
+    if labels.dtype.kind == "U":
+        _, codes = np.unique(labels if other is None else np.concatenate([labels, other]), return_inverse=True)
+        labels, other = codes[: len(queries)], None if other is None else codes[len(queries) :]
     counts = reference_counts(labels, other)
     scored = counts > 0
     if not scored.any():
@@ -174,12 +196,15 @@ def _per_query(
     return values, hits5
 
 
-def _labels(labels: npt.ArrayLike, rows: int, side: str) -> LabelArray:
+def _labels(labels: npt.ArrayLike, rows: int, side: str) -> npt.NDArray[Any]:
+    """Labels as int64 or as text."""
     array = np.asarray(labels)
     if array.shape != (rows,):
         raise UsageError(
             f"{side} labels have shape {array.shape}: one label for each of the {rows} embeddings is needed"
         )
+    if array.dtype.kind == "U" or (array.dtype.kind == "O" and all(isinstance(label, str) for label in array)):
+        return array.astype(np.str_)
     if array.dtype.kind not in "iu":
-        raise UsageError(f"{side} labels are {array.dtype}: class numbers (integers) are needed")
+        raise UsageError(f"{side} labels are {array.dtype}: class numbers (integers) or names (text) are needed")
     return array.astype(np.int64)
