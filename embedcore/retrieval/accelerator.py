@@ -7,6 +7,7 @@ Memory that runs out halves the tile; the rows that are done stay done.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ import torch
 
 from embedcore.embed.halving import halving
 from embedcore.embed.memory import is_out_of_memory, release_memory
-from embedcore.retrieval.exact import Found, IntArray, best_of_candidates, dense_block, dense_nearest, settled
+from embedcore.retrieval.exact import best_of_candidates, dense_block, dense_nearest, settled
 from embedcore.retrieval.operands import centre_of, margin, prepare
-from embedcore.retrieval.tiles import FloatArray
+from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
 from embedcore.retrieval.workers import tile_workers
 
 _TILE = 8192
@@ -27,27 +28,17 @@ _WIDE = 2**25  # float64 numbers of a block on the device
 
 
 def search_on_device(
-    queries: FloatArray,
-    references: FloatArray,
-    k: int,
-    device: str,
-    tile: int | None = None,
-    exclude: IntArray | None = None,
+    queries: FloatArray, references: FloatArray, k: int, device: str, tile: int | None = None
 ) -> Found:
-    """The ``k`` nearest references of each query, with the products on a torch device (``cpu`` is one, too).
-
-    exclude: [n], the reference that each query may not find, or None.
-    """
+    """The ``k`` nearest references of each query, with the products on a torch device (``cpu`` is one, too)."""
     with _float32_products(), tile_workers() as pool:
-        search = _Search(queries, references, k, torch.device(device), exclude, pool)
+        search = _Search(queries, references, k, torch.device(device), pool)
         size = min(tile or _TILE, max(len(queries), len(references)))
-        every = np.arange(len(queries))
-        unsure = every
+        unsure = np.arange(len(queries))
         for kept in (k + max(16, k // 4), 8 * k + 128):
             if 4 * kept <= len(references):
-                unsure = search.in_blocks(unsure, size, lambda rows, size, kept=kept: search.keep(rows, size, kept))
-        height = max(1, min(512, _WIDE // len(references)))
-        search.in_blocks(unsure, height, lambda rows, _: search.compare_all(rows))
+                unsure = search.in_blocks(unsure, size, functools.partial(search.keep, kept=kept))
+        search.in_blocks(unsure, max(1, min(512, _WIDE // len(references))), search.compare_all)
     return search.indices, search.similarities
 
 
@@ -55,18 +46,10 @@ class _Search:
     """Both sides of a search, on the device where they fit, and what has been found."""
 
     def __init__(
-        self,
-        queries: FloatArray,
-        references: FloatArray,
-        k: int,
-        device: torch.device,
-        exclude: IntArray | None,
-        pool: Executor,
+        self, queries: FloatArray, references: FloatArray, k: int, device: torch.device, pool: Executor
     ) -> None:
-        self.queries, self.references, self.k = queries, references, k
-        self.device, self.exclude, self.pool = device, exclude, pool
-        self.indices = np.empty((len(queries), k), dtype=np.int64)
-        self.similarities = np.empty((len(queries), k), dtype=np.float64)
+        self.queries, self.references, self.k, self.device, self.pool = queries, references, k, device, pool
+        self.indices, self.similarities = unfilled(len(queries), k)
         centre = centre_of(references)
         self.left = prepare(queries, centre, "f32", pool=pool)
         right = prepare(references, centre, "f32", pool=pool).as_right()
@@ -77,29 +60,26 @@ class _Search:
         self.exact = None if device.type == "mps" else self._placed(torch.from_numpy(references))  # MPS has no float64
 
     def in_blocks(self, rows: IntArray, size: int, step: Callable[[IntArray, int], IntArray]) -> IntArray:
-        """``step(rows, size)`` with up to ``size`` of the rows at a time, fewer where memory runs out; joins what it gives."""
-        unit = -(-size // 2**_HALVINGS)
-        units, start = 2**_HALVINGS, 0
+        """``step(rows, size)`` with ``size`` of the rows at a time, fewer where memory runs out; all that it gives."""
+        unit, units, start = -(-size // 2**_HALVINGS), 2**_HALVINGS, 0
         results = [rows[:0]]
+
+        def attempt(units: int) -> IntArray:
+            return step(rows[start : start + units * unit], units * unit)
+
         while start < len(rows):
-            some = rows[start:]
-            result, units = halving(units, self.device, lambda units, some=some: step(some[: units * unit], units * unit))
+            result, units = halving(units, self.device, attempt)
             results.append(result)
             start += units * unit
         return np.concatenate(results)
 
     def keep(self, rows: IntArray, size: int, kept: int) -> IntArray:
-        """Find the neighbours of ``rows`` among the ``kept`` best float32 products; the rows for which they are too few."""
+        """Find neighbours of ``rows`` among the ``kept`` best float32 products; the rows that need more of them."""
         block = self.left.matrix[torch.from_numpy(rows)].to(self.device)
         scores = torch.empty((len(rows), 0), device=self.device)
         ids = torch.empty((len(rows), 0), dtype=torch.int64, device=self.device)
         for start in range(0, len(self.right), size):
             products = _multiply(block, self.right[start : start + size].to(self.device))
-            if self.exclude is not None:
-                column = self.exclude[rows] - start
-                here = np.flatnonzero((column >= 0) & (column < products.shape[1]))
-                at = torch.from_numpy(here).to(self.device), torch.from_numpy(column[here]).to(self.device)
-                products[at] = -torch.inf
             best, place = products.topk(min(kept, products.shape[1]), dim=1)
             scores, ids = torch.cat([scores, best], dim=1), torch.cat([ids, place + start], dim=1)
             scores, place = scores.topk(min(kept, scores.shape[1]), dim=1)
@@ -110,13 +90,12 @@ class _Search:
         self._decide(rows[sure], ids[torch.from_numpy(sure).to(self.device)])
         return rows[unsure]
 
-    def compare_all(self, rows: IntArray) -> IntArray:
+    def compare_all(self, rows: IntArray, _: int) -> IntArray:
         """Find the neighbours of ``rows`` by float64 products with all references."""
-        hidden = None if self.exclude is None else self.exclude[rows]
         if self.exact is None:
-            found = dense_nearest(self.queries[rows], self.references, self.k, hidden, self.pool)
+            found = dense_nearest(self.queries[rows], self.references, self.k, self.pool)
         else:
-            found = dense_block(self.queries[rows], self.references, self.exact, self.k, hidden, self.pool)
+            found = dense_block(self.queries[rows], self.references, self.exact, self.k, self.pool)
         self.indices[rows], self.similarities[rows] = found
         return rows[:0]
 

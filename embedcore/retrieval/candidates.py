@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcore.retrieval.operands import Margin
-from embedcore.retrieval.tiles import FloatArray
+from embedcore.retrieval.tiles import FloatArray, IntArray, position_in_runs
 
-IntArray = npt.NDArray[np.int64]
 IdArray = npt.NDArray[np.int32]
 
 
@@ -55,7 +54,7 @@ class CandidateBlock:
             rows, ids = self._tighten()
         count = np.bincount(rows, minlength=len(self.cut))
         table = np.zeros((len(count), max(self.k, int(count.max()))), dtype=np.int32)
-        table[rows, _position(count)] = ids
+        table[rows, position_in_runs(count)] = ids
         return table, count
 
     def _tighten(self) -> tuple[IdArray, IdArray]:
@@ -84,8 +83,3 @@ def _keys(rows: IdArray, scores: FloatArray) -> IntArray:
     bits = scores.view(np.int32)
     ordered = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
     return (rows.astype(np.int64) << 32) - ordered
-
-
-def _position(count: IntArray) -> IntArray:
-    """0, 1, 2, … for each row of ``count``: ``[3, 2]`` gives ``[0, 1, 2, 0, 1]``."""
-    return np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)

@@ -16,14 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcore.retrieval.operands import accumulation
-from embedcore.retrieval.tiles import FloatArray
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, Found, IntArray, position_in_runs, unfilled
 
 if TYPE_CHECKING:
     import torch
-
-IntArray = npt.NDArray[np.int64]
-DoubleArray = npt.NDArray[np.float64]
-Found = tuple[IntArray, DoubleArray]  # indices and similarities, each [rows, k]
 
 _CACHED = 2**17  # float64 numbers that stay in a core's second-level cache
 _DENSE = 2**22  # float64 numbers in a block of a dense search
@@ -61,8 +57,7 @@ def best_of_candidates(
 
     Where ``count[i]`` is below k the rest of the row has similarity minus infinity.
     """
-    indices = np.empty((len(queries), k), dtype=np.int64)
-    values = np.empty((len(queries), k), dtype=np.float64)
+    indices, values = unfilled(len(queries), k)
 
     def work(start: int) -> None:
         rows = slice(start, min(start + 64, len(queries)))
@@ -78,24 +73,17 @@ def best_of_candidates(
     return indices, values
 
 
-def dense_nearest(
-    queries: FloatArray, references: FloatArray, k: int, exclude: IntArray | None = None, pool: Executor | None = None
-) -> Found:
-    """The ``k`` nearest of each query by float64 products with all references, some rows at a time.
-
-    exclude: [n], the reference that each query may not find (itself), or None.
-    """
+def dense_nearest(queries: FloatArray, references: FloatArray, k: int, pool: Executor | None = None) -> Found:
+    """The ``k`` nearest of each query by float64 products with all references, some rows at a time."""
     import torch
 
-    indices = np.empty((len(queries), k), dtype=np.int64)
-    values = np.empty((len(queries), k), dtype=np.float64)
+    indices, values = unfilled(len(queries), k)
     height = max(1, min(512, _DENSE // len(references)))
     held = torch.from_numpy(references)
 
     def work(start: int) -> None:
         rows = slice(start, min(start + height, len(queries)))
-        hidden = None if exclude is None else exclude[rows]
-        indices[rows], values[rows] = dense_block(queries[rows], references, held, k, hidden)
+        indices[rows], values[rows] = dense_block(queries[rows], references, held, k)
 
     _each(work, range(0, len(queries), height), pool)
     return indices, values
@@ -106,7 +94,6 @@ def dense_block(
     references: FloatArray,
     held: torch.Tensor,
     k: int,
-    exclude: IntArray | None,
     pool: Executor | None = None,
 ) -> Found:
     """``dense_nearest`` in one block, on the device on which ``held``, the references again, is."""
@@ -116,16 +103,12 @@ def dense_block(
     products = wide.new_empty((len(queries), len(held)))
     for start in range(0, len(held), _TILE):
         torch.mm(wide, held[start : start + _TILE].double().T, out=products[:, start : start + _TILE])
-    if exclude is not None:
-        products[torch.arange(len(products)), torch.from_numpy(exclude)] = -torch.inf
     kth = products.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    reached = products >= kth - _apart(references.shape[1])
-    reached &= products > -torch.inf
-    places = reached.nonzero(as_tuple=True)
+    places = (products >= kth - _apart(references.shape[1])).nonzero(as_tuple=True)
     found = products[places].cpu().numpy()
     row, column = (place.cpu().numpy() for place in places)
     count = np.bincount(row, minlength=len(queries))
-    slot = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    slot = position_in_runs(count)
     ids = np.zeros((len(queries), int(count.max())), dtype=np.int64)
     values = np.full(ids.shape, -np.inf)
     ids[row, slot], values[row, slot] = column, found

@@ -10,9 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from embedcore.retrieval.candidates import CandidateBlock, capacity
-from embedcore.retrieval.exact import DoubleArray, Found, IntArray, best_of_candidates, dense_nearest
+from embedcore.retrieval.exact import best_of_candidates, dense_nearest
 from embedcore.retrieval.operands import Precision, bf16_pays, centre_of, margin, prepare
-from embedcore.retrieval.tiles import FloatArray, RawTile, above, decode, hide, kth_best_bound, multiply
+from embedcore.retrieval.tiles import (
+    DoubleArray,
+    FloatArray,
+    Found,
+    IntArray,
+    RawTile,
+    above,
+    kth_best_bound,
+    multiply,
+    unfilled,
+)
 from embedcore.retrieval.workers import Scratch, Workers
 
 Partly = tuple[IntArray, DoubleArray, IntArray]  # as Found, and the rows whose candidates did not fit
@@ -25,7 +35,7 @@ def choose_precision(queries: FloatArray, references: FloatArray, k: int) -> Pre
     """The cheapest first pass whose margin leaves short candidate lists, tried on a few queries; None if neither does.
 
     Where similarities lie closer together than the margin, the rough pass would name every reference and decide
-    nothing. For leave-one-out ``k`` includes the query itself.
+    nothing.
     """
     import torch
 
@@ -54,25 +64,21 @@ def search_tiles(
     precision: Precision,
     tile: int,
     pool: Workers,
-    itself: IntArray | None,
     symmetric: bool = False,
 ) -> Found:
-    """The ``k`` nearest references of every query.
+    """The ``k`` nearest references of every query; symmetric: both sides are one set, in order.
 
     Rows whose candidates do not fit are searched again with the next finer products.
-
-    itself: [n], the reference that each query may not find, or None. symmetric: both sides are one set, in order.
     """
     if symmetric and len(queries) * capacity(k) * 8 <= _LISTS_BYTES:
         indices, similarities, again = _symmetric(references, k, precision, tile, pool)
     else:
-        indices, similarities, again = _pairs(queries, references, k, precision, tile, pool, itself)
+        indices, similarities, again = _pairs(queries, references, k, precision, tile, pool)
     if len(again):
-        rest, mine = queries[again], None if itself is None else itself[again]
         if precision == "bf16":
-            found = search_tiles(rest, references, k, "f32", tile, pool, mine)
+            found = search_tiles(queries[again], references, k, "f32", tile, pool)
         else:
-            found = dense_nearest(rest, references, k, mine, pool)
+            found = dense_nearest(queries[again], references, k, pool)
         indices[again], similarities[again] = found
     return indices, similarities
 
@@ -94,19 +100,13 @@ def _symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: 
 
     def diagonal(i: int) -> None:
         raw = product(i, i)
-        numbers = np.arange(len(raw))
-        hide(raw, numbers, numbers)
         blocks[i].raise_cut(kth_best_bound(raw, k))
-        hits = above(raw, blocks[i].cut)
-        row, column = np.divmod(hits, raw.shape[1])
-        blocks[i].add(row, column + tops[i], decode(raw.reshape(-1)[hits]))
+        row, column, values = above(raw, blocks[i].cut)
+        blocks[i].add(row, column + tops[i], values)
 
     def pair(job: tuple[int, int]) -> None:
         i, j = job
-        raw = product(i, j)
-        hits = above(raw, blocks[i].cut, blocks[j].cut)
-        row, column = np.divmod(hits, raw.shape[1])
-        values = decode(raw.reshape(-1)[hits])
+        row, column, values = above(product(i, j), blocks[i].cut, blocks[j].cut)
         of_row, of_column = values >= blocks[i].cut[row], values >= blocks[j].cut[column]
         blocks[i].add(row[of_row], column[of_row] + tops[j], values[of_row])
         blocks[j].add(column[of_column], row[of_column] + tops[i], values[of_column])
@@ -116,8 +116,7 @@ def _symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: 
     # By distance from the diagonal, so that all rows have seen about equally much at any time.
     list(pool.map(pair, [(i, i + step) for step in range(1, count) for i in range(count - step)]))
 
-    indices = np.empty((n, k), dtype=np.int64)
-    similarities = np.empty((n, k), dtype=np.float64)
+    indices, similarities = unfilled(n, k)
     for block, top in zip(blocks, tops, strict=True):
         original = order[top : top + tile]
         ids, held = block.finish()
@@ -127,24 +126,16 @@ def _symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: 
 
 
 def _pairs(
-    queries: FloatArray,
-    references: FloatArray,
-    k: int,
-    precision: Precision,
-    tile: int,
-    pool: Workers,
-    itself: IntArray | None,
+    queries: FloatArray, references: FloatArray, k: int, precision: Precision, tile: int, pool: Workers
 ) -> Partly:
     """All queries are multiplied with all references."""
     n = len(queries)
     order = _shuffled(len(references))
-    exclude = None if itself is None else np.argsort(order)[itself]
     centre = centre_of(references)
     left = prepare(queries, centre, precision, pool=pool)
     right = prepare(references, centre, precision, order, pool).as_right()
     bound = margin(left, right)
-    indices = np.empty((n, k), dtype=np.int64)
-    similarities = np.empty((n, k), dtype=np.float64)
+    indices, similarities = unfilled(n, k)
     scratch = Scratch(tile * tile, right.matrix.dtype)
 
     # Blocks of equal height, a whole number of them for each worker: none ends with nothing to do.
@@ -156,15 +147,10 @@ def _pairs(
         block = CandidateBlock(mine.stop - top, k, bound)
         for start in range(0, len(references), tile):
             raw = multiply(left.matrix[mine], right.matrix[start : start + tile], scratch.tensor)
-            if exclude is not None:
-                column = exclude[mine] - start
-                here = np.flatnonzero((column >= 0) & (column < raw.shape[1]))
-                hide(raw, here, column[here])
             if start == 0:
                 block.raise_cut(kth_best_bound(raw, k))
-            hits = above(raw, block.cut)
-            row, column = np.divmod(hits, raw.shape[1])
-            block.add(row, column + start, decode(raw.reshape(-1)[hits]))
+            row, column, values = above(raw, block.cut)
+            block.add(row, column + start, values)
         ids, held = block.finish()
         indices[mine], similarities[mine] = best_of_candidates(queries[mine], references, order[ids], held, k)
         return top + np.flatnonzero(block.overfull)

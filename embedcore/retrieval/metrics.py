@@ -13,10 +13,8 @@ from embedcore.errors import UsageError
 from embedcore.images.ceilings import reference_counts
 from embedcore.retrieval.resampling import class_means, intervals
 from embedcore.retrieval.search import Neighbours, nearest, nearest_others
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 from embedcore.retrieval.votes import nearest_mean, weighted_vote
-
-LabelArray = npt.NDArray[np.int64]
-DoubleArray = npt.NDArray[np.float64]
 
 VOTERS = 20
 NEIGHBOUR_METRICS = ("acc", "acc5", "acc5_norm", "hit5", "map_at_r", "r_precision", "knn20")
@@ -34,15 +32,15 @@ class Scores:
 
     values: metric, and metric + ``_macro``, → value · ci95: the same names → (low, high), classes resampled ·
     per_query: metric → float64 [n_scored], the queries that have a reference of their class, in order · classes: int64
-    [n_scored], their labels, or for labels that are text their places among all labels sorted · scored: bool [n_queries], which they are · hits5: uint8 [n_queries], how many of the 5
-    nearest are of the query's class · rank1: bool [n_queries], whether the nearest is. Queries without any reference
-    of their class have hits5 0 and rank1 False.
+    [n_scored], their labels (where labels are text, the place of each among all of them, sorted) · scored: bool
+    [n_queries], which they are · hits5: uint8 [n_queries], how many of the 5 nearest are of the query's class · rank1:
+    bool [n_queries], whether the nearest is. Queries without any reference of their class have hits5 0 and rank1 False.
     """
 
     values: dict[str, float]
     ci95: dict[str, tuple[float, float]]
     per_query: dict[str, DoubleArray]
-    classes: LabelArray
+    classes: IntArray
     scored: npt.NDArray[np.bool_]
     hits5: npt.NDArray[np.uint8]
     rank1: npt.NDArray[np.bool_]
@@ -132,11 +130,11 @@ def score(
 
 
 def _from_embeddings(
-    queries: npt.NDArray[np.float32],
-    labels: LabelArray,
-    references: npt.NDArray[np.float32] | None,
-    reference_labels: LabelArray | None,
-    counts: LabelArray,
+    queries: FloatArray,
+    labels: IntArray,
+    references: FloatArray | None,
+    reference_labels: IntArray | None,
+    counts: IntArray,
     device: str,
 ) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8]]:
     """What ``_per_query`` gives for all queries, never holding many neighbours at once.
@@ -165,7 +163,7 @@ def _from_embeddings(
 
 
 def _per_query(
-    neighbours: Neighbours, labels: LabelArray, reference_labels: LabelArray, counts: LabelArray
+    neighbours: Neighbours, labels: IntArray, reference_labels: IntArray, counts: IntArray
 ) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8]]:
     """Metric → [n], and hits among the 5 nearest [n]; a query without a reference counts as one with R = 1."""
     n, k = neighbours.indices.shape

@@ -22,9 +22,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from embedcore.retrieval.tiles import FloatArray, floor_to_bf16
+from embedcore.retrieval.tiles import FloatArray, IntArray, floor_to_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +95,7 @@ def prepare(
     rows: FloatArray,
     centre: FloatArray,
     precision: Precision,
-    order: npt.NDArray[np.int64] | None = None,
+    order: IntArray | None = None,
     pool: Executor | None = None,
 ) -> Operand:
     """Round ``rows`` [n, d], less ``centre`` [d], for the left side; in ``order``, if one is given."""

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from embedcore.errors import UsageError
 from embedcore.retrieval import duplicates
-from embedcore.retrieval.exact import Found, IntArray, dense_nearest
+from embedcore.retrieval.exact import dense_nearest
 from embedcore.retrieval.first_pass import choose_precision, search_tiles
-from embedcore.retrieval.tiles import FloatArray
+from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
 from embedcore.retrieval.workers import tile_workers
 
 _SMALL = 2**22  # products of a whole search, under which tiles do not pay
@@ -73,23 +73,8 @@ def nearest(
         raise UsageError(f"k is {k}: ask for at least 1 neighbour")
     if tile is not None and tile < 1:
         raise UsageError(f"tile is {tile}: a tile has at least 1 row")
-    k = min(k, len(others) - alone)
-    if k == 0:
-        return _nothing(len(rows))
-    groups = duplicates.equal_rows(others)
-    if groups is None:
-        itself = np.arange(len(rows)) if alone else None
-        return Neighbours(*_search(rows, others, k, device, tile, itself, symmetric=alone))
-    distinct = others[groups.first]
-    if not alone:
-        found = _search(rows, distinct, min(k, len(distinct)), device, tile, itself=None)
-        return Neighbours(*duplicates.expand(groups, found, k))
-    numbers = np.arange(len(distinct))
-    if len(distinct) > 1:
-        found = _search(distinct, distinct, min(k, len(distinct) - 1), device, tile, numbers, symmetric=True)
-    else:
-        found = np.empty((1, 0), dtype=np.int64), np.empty((1, 0))
-    return Neighbours(*duplicates.expand_leave_one_out(groups, found, rows, k))
+    own = np.arange(len(rows)) if alone else None
+    return _neighbours(rows, others, k, device, tile, own, symmetric=alone)
 
 
 def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, device: str = "cpu") -> Neighbours:
@@ -107,49 +92,59 @@ def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, 
         UsageError: as ``nearest``.
     """
     every = _checked(rows, "embeddings")
-    k = min(k, len(every) - 1)
-    groups = duplicates.equal_rows(every)
-    if k == 0:
-        return _nothing(len(some))
-    if groups is None:
-        return Neighbours(*_search(every[some], every, k, device, None, itself=some))
-    distinct = every[groups.first]
-    # The query's own group is among these: one more than k of them hold k others.
-    found = _search(every[some], distinct, min(k + 1, len(distinct)), device, None, itself=None)
-    return Neighbours(*duplicates.expand(groups, found, k, leave_out=some))
+    return _neighbours(every[some], every, k, device, None, some)
 
 
-def _nothing(queries: int) -> Neighbours:
-    return Neighbours(np.empty((queries, 0), dtype=np.int64), np.empty((queries, 0)))
-
-
-def _search(
+def _neighbours(
     queries: FloatArray,
     references: FloatArray,
     k: int,
     device: str,
     tile: int | None,
-    itself: IntArray | None,
+    own: IntArray | None,
     symmetric: bool = False,
-) -> Found:
-    """The search proper, among references of which no two are equal.
+) -> Neighbours:
+    """Copies among the references are searched once; a query that is a reference is dropped from what it finds.
 
-    itself: [n], the reference that each query may not find, or None. symmetric: both sides are one set, in order.
+    own: [n], the reference that each query is, or None. symmetric: both sides are one set, in order.
     """
+    itself = own is not None
+    k = min(k, len(references) - itself)
+    if k == 0:
+        return Neighbours(*unfilled(len(queries), 0))
+    groups = duplicates.equal_rows(references)
+    if groups is not None:
+        distinct = references[groups.first]
+        sought = distinct if symmetric else queries
+        indices, values = _search(sought, distinct, min(k + itself, len(distinct)), device, tile, symmetric)
+        if symmetric:
+            indices, values = indices[groups.of_row], values[groups.of_row]
+        return Neighbours(*duplicates.expand(groups, (indices, values), k, own))
+    indices, values = _search(queries, references, k + itself, device, tile, symmetric)
+    if own is not None:
+        kept = indices != own[:, None]
+        kept[kept.all(axis=1), -1] = False  # its norm is a little below 1, and k others are nearer than itself
+        indices, values = indices[kept].reshape(-1, k), values[kept].reshape(-1, k)
+    return Neighbours(indices, values)
+
+
+def _search(
+    queries: FloatArray, references: FloatArray, k: int, device: str, tile: int | None, symmetric: bool
+) -> Found:
+    """The search proper, among references of which no two are equal."""
     if device != "cpu":
         from embedcore.retrieval.accelerator import search_on_device
 
-        return search_on_device(queries, references, k, device, tile, exclude=itself)
+        return search_on_device(queries, references, k, device, tile)
     if len(queries) * len(references) <= _SMALL and tile is None:
-        return dense_nearest(queries, references, k, exclude=itself)
+        return dense_nearest(queries, references, k)
     precision = None
     if k <= _FEW and 8 * k <= len(references):
-        # A query that is among the references takes a place that it will not have.
-        precision = choose_precision(queries, references, k if itself is None else k + 1)
+        precision = choose_precision(queries, references, k)
     with tile_workers() as pool:
         if precision is None:
-            return dense_nearest(queries, references, k, exclude=itself, pool=pool)
-        return search_tiles(queries, references, k, precision, tile or _TILE, pool, itself, symmetric)
+            return dense_nearest(queries, references, k, pool)
+        return search_tiles(queries, references, k, precision, tile or _TILE, pool, symmetric)
 
 
 def _checked(rows: npt.ArrayLike, name: str) -> FloatArray:

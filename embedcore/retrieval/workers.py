@@ -44,7 +44,7 @@ def tile_workers() -> Iterator[Workers]:
 
 
 class Scratch(threading.local):
-    """A flat ``tensor`` in each thread, reused from tile to tile: fresh pages for every tile would cost a fifth of it."""
+    """A flat ``tensor`` for each thread, used again by tile after tile: fresh pages would cost a fifth of a tile."""
 
     def __init__(self, size: int, dtype: torch.dtype) -> None:
         import torch
