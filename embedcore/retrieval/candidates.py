@@ -35,9 +35,8 @@ class CandidateBlock:
         self._lock = threading.Lock()
 
     def raise_cut(self, kth_bound: FloatArray) -> None:
-        """Take lower bounds [rows] of the k-th best, known from elsewhere, into the cuts."""
-        with self._lock:
-            np.maximum(self.cut, self.margin.cut(kth_bound), out=self.cut)
+        """Take lower bounds [rows] of the k-th best, known from elsewhere, into the cuts, before any other call."""
+        np.maximum(self.cut, self.margin.cut(kth_bound), out=self.cut)
 
     def add(self, rows: IntArray, ids: IntArray, scores: FloatArray) -> None:
         """Add candidates, in any order."""
@@ -50,8 +49,7 @@ class CandidateBlock:
 
     def finish(self) -> tuple[IdArray, IntArray]:
         """Ids [rows, k or more], of which each row's first ``count`` [rows] are its candidates; the others are 0."""
-        with self._lock:
-            rows, ids = self._tighten()
+        rows, ids = self._tighten()
         count = np.bincount(rows, minlength=len(self.cut))
         table = np.zeros((len(count), max(self.k, int(count.max()))), dtype=np.int32)
         table[rows, position_in_runs(count)] = ids

@@ -28,17 +28,12 @@ class Groups:
 
 def equal_rows(rows: FloatArray) -> Groups | None:
     """Group equal rows [n, d]; None if all rows differ. -0.0 equals 0.0."""
-    keys = _keys(rows)
-    if len(np.unique(keys)) == len(rows):
-        return None
-    _, first, of_row = np.unique(keys, return_index=True, return_inverse=True)
-    for start in range(0, len(rows), 4096):
-        part = slice(start, start + 4096)
-        if not np.array_equal(rows[part], rows[first[of_row[part]]]):
-            # Two different rows share a 64-bit key: compare whole rows instead.
-            _, first, of_row = np.unique(rows + np.float32(0), axis=0, return_index=True, return_inverse=True)
-            of_row = of_row.reshape(-1)  # NumPy 2.0 gives a column
-            break
+    _, first, of_row = np.unique(_keys(rows), return_index=True, return_inverse=True)
+    parts = [slice(start, start + 4096) for start in range(0, len(rows), 4096)]
+    if len(first) < len(rows) and any((rows[part] != rows[first[of_row[part]]]).any() for part in parts):
+        # Two different rows share a 64-bit key: compare whole rows instead.
+        _, first, of_row = np.unique(rows + np.float32(0), axis=0, return_index=True, return_inverse=True)
+        of_row = of_row.reshape(-1)  # NumPy 2.0 gives a column
     if len(first) == len(rows):
         return None
     first, of_row, sizes = np.unique(first[of_row], return_inverse=True, return_counts=True)

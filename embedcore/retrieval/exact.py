@@ -90,11 +90,7 @@ def dense_nearest(queries: FloatArray, references: FloatArray, k: int, pool: Exe
 
 
 def dense_block(
-    queries: FloatArray,
-    references: FloatArray,
-    held: torch.Tensor,
-    k: int,
-    pool: Executor | None = None,
+    queries: FloatArray, references: FloatArray, held: torch.Tensor, k: int, pool: Executor | None = None
 ) -> Found:
     """``dense_nearest`` in one block, on the device on which ``held``, the references again, is."""
     import torch

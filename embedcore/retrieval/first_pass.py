@@ -9,20 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from embedcore.retrieval import tiles
 from embedcore.retrieval.candidates import CandidateBlock, capacity
 from embedcore.retrieval.exact import best_of_candidates, dense_nearest
 from embedcore.retrieval.operands import Precision, bf16_pays, centre_of, margin, prepare
-from embedcore.retrieval.tiles import (
-    DoubleArray,
-    FloatArray,
-    Found,
-    IntArray,
-    RawTile,
-    above,
-    kth_best_bound,
-    multiply,
-    unfilled,
-)
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, Found, IntArray, unfilled
 from embedcore.retrieval.workers import Scratch, Workers
 
 Partly = tuple[IntArray, DoubleArray, IntArray]  # as Found, and the rows whose candidates did not fit
@@ -34,18 +25,14 @@ _LISTS_BYTES = 300 * 2**20  # candidate lists of all rows at once, at most
 def choose_precision(queries: FloatArray, references: FloatArray, k: int) -> Precision | None:
     """The cheapest first pass whose margin leaves short candidate lists, tried on a few queries; None if neither does.
 
-    Where similarities lie closer together than the margin, the rough pass would name every reference and decide
-    nothing.
+    Where similarities lie closer together than the margin, a rough pass would name every reference.
     """
     import torch
 
     rng = np.random.default_rng(0)
     pilot = queries[np.sort(rng.choice(len(queries), min(_PILOT, len(queries)), replace=False))]
     centre = centre_of(references)
-    products = np.empty((len(pilot), len(references)), dtype=np.float32)
-    for start in range(0, len(references), 4096):
-        part = torch.from_numpy(references[start : start + 4096])
-        products[:, start : start + 4096] = torch.mm(torch.from_numpy(pilot), part.T).numpy()
+    products: FloatArray = torch.mm(torch.from_numpy(pilot), torch.from_numpy(references).T).numpy()
     products -= centre @ centre
     kth = np.partition(products, len(references) - k, axis=1)[:, len(references) - k]
     precisions: tuple[Precision, ...] = ("bf16", "f32") if bf16_pays() else ("f32",)
@@ -94,34 +81,28 @@ def _symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: 
     blocks = [CandidateBlock(min(tile, n - top), k, bound) for top in tops]
     scratch = Scratch(tile * tile, left.matrix.dtype)
 
-    def product(i: int, j: int) -> RawTile:
-        a, b = tops[i], tops[j]
-        return multiply(left.matrix[a : a + tile], right.matrix[b : b + tile], scratch.tensor)
-
-    def diagonal(i: int) -> None:
-        raw = product(i, i)
-        blocks[i].raise_cut(kth_best_bound(raw, k))
-        row, column, values = above(raw, blocks[i].cut)
-        blocks[i].add(row, column + tops[i], values)
-
-    def pair(job: tuple[int, int]) -> None:
+    def work(job: tuple[int, int]) -> None:
         i, j = job
-        row, column, values = above(product(i, j), blocks[i].cut, blocks[j].cut)
+        a, b = tops[i], tops[j]
+        raw = tiles.multiply(left.matrix[a : a + tile], right.matrix[b : b + tile], scratch.tensor)
+        if i == j:
+            blocks[i].raise_cut(tiles.kth_best_bound(raw, k))
+        row, column, values = tiles.above(raw, blocks[i].cut, blocks[j].cut)
         of_row, of_column = values >= blocks[i].cut[row], values >= blocks[j].cut[column]
-        blocks[i].add(row[of_row], column[of_row] + tops[j], values[of_row])
-        blocks[j].add(column[of_column], row[of_column] + tops[i], values[of_column])
+        blocks[i].add(row[of_row], column[of_row] + b, values[of_row])
+        if i != j:
+            blocks[j].add(column[of_column], row[of_column] + a, values[of_column])
 
     count = len(blocks)
-    list(pool.map(diagonal, range(count)))
+    list(pool.map(work, [(i, i) for i in range(count)]))  # first, for the cuts
     # By distance from the diagonal, so that all rows have seen about equally much at any time.
-    list(pool.map(pair, [(i, i + step) for step in range(1, count) for i in range(count - step)]))
+    list(pool.map(work, [(i, i + step) for step in range(1, count) for i in range(count - step)]))
 
     indices, similarities = unfilled(n, k)
     for block, top in zip(blocks, tops, strict=True):
         original = order[top : top + tile]
         ids, held = block.finish()
-        found = best_of_candidates(rows[original], rows, order[ids], held, k, pool)
-        indices[original], similarities[original] = found
+        indices[original], similarities[original] = best_of_candidates(rows[original], rows, order[ids], held, k, pool)
     return indices, similarities, order[np.concatenate([block.overfull for block in blocks])]
 
 
@@ -146,10 +127,10 @@ def _pairs(
         mine = slice(top, min(top + height, n))
         block = CandidateBlock(mine.stop - top, k, bound)
         for start in range(0, len(references), tile):
-            raw = multiply(left.matrix[mine], right.matrix[start : start + tile], scratch.tensor)
+            raw = tiles.multiply(left.matrix[mine], right.matrix[start : start + tile], scratch.tensor)
             if start == 0:
-                block.raise_cut(kth_best_bound(raw, k))
-            row, column, values = above(raw, block.cut)
+                block.raise_cut(tiles.kth_best_bound(raw, k))
+            row, column, values = tiles.above(raw, block.cut)
             block.add(row, column + start, values)
         ids, held = block.finish()
         indices[mine], similarities[mine] = best_of_candidates(queries[mine], references, order[ids], held, k)

@@ -51,11 +51,7 @@ class Scores:
         return int(np.count_nonzero(~self.scored))
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with a row for each metric: ``value``, and its 95 % interval from ``low`` to ``high``.
-
-        Raises:
-            UsageError: pandas is not installed.
-        """
+        """A pandas DataFrame with a row for each metric: ``value``, and its 95 % interval from ``low`` to ``high``."""
         try:
             pandas = importlib.import_module("pandas")
         except ModuleNotFoundError as error:

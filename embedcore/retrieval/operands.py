@@ -16,7 +16,7 @@ c + e is m·y in two parts, since one bfloat16 would be too rough for it.
 from __future__ import annotations
 
 import functools
-import time
+import timeit
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -44,10 +44,9 @@ _INFLATE = 1.001
 class Margin:
     """How far below an approximate k-th best a true neighbour's approximate similarity can lie.
 
-    absolute: the largest |approximate - true| before the result is rounded to the output type · relative: the largest
-    relative error of that rounding. The true k-th best is at least ``t - relative*|t| - absolute`` when the approximate
-    k-th best is ``t``; a true neighbour is then computed to at least ``absolute`` less than that, and rounding to
-    nearest keeps that order.
+    absolute: the largest |approximate - true| before rounding to the output type · relative: the largest relative error
+    of that rounding. With ``t`` the approximate k-th best, the true one is at least ``t - relative*|t| - absolute``;
+    a true neighbour is computed to at least ``absolute`` less than that, and rounding to nearest keeps that order.
     """
 
     absolute: float
@@ -145,11 +144,11 @@ def margin(left: Operand, right: Operand) -> Margin:
     width = left.matrix.shape[1]
     rounded_left, rounded_right = left.norm + left.error, right.norm + right.error
     rounding = left.error * (right.norm + right.error) + rounded_left * right.error
-    offsets = left.offset_error + right.offset_error
     # The small second parts of the offsets are covered by doubling the first.
     terms = rounded_left * rounded_right + 2.0 * (left.offset + right.offset)
     deciding = accumulation(width, 2.0**-53) * left.row_norm * right.row_norm
-    absolute = rounding + offsets + accumulation(width, _ACCUMULATE) * terms + deciding + 1e-30
+    rounding += left.offset_error + right.offset_error
+    absolute = rounding + accumulation(width, _ACCUMULATE) * terms + deciding + 1e-30
     relative = _BF16_HALF_STEP if left.precision == "bf16" else 0.0
     return Margin(absolute, relative, left.precision)
 
@@ -173,13 +172,8 @@ def bf16_pays() -> bool:
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         block = torch.full((1024, 512), 0.03, dtype=dtype)
-        torch.mm(block, block.T)
-        rounds = []
-        for _ in range(5):
-            start = time.perf_counter()
-            torch.mm(block, block.T)
-            rounds.append(time.perf_counter() - start)
-        seconds[dtype] = min(rounds)
+        # The first of the six is the warm-up, and the slowest.
+        seconds[dtype] = min(timeit.repeat(functools.partial(torch.mm, block, block.T), number=1, repeat=6))
     return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
 
 

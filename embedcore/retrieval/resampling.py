@@ -41,9 +41,8 @@ def intervals(
 
     The drawn class counts [resamples, C] times the per-class sums [C, m] give all resamples at once.
 
-    With two classes a resample is one class twice, the other twice, or both, so that the interval runs from one class's
-    value to the other's; with few classes in general the intervals are rough and tend to be narrow. One class alone
-    says nothing about others: its intervals are (0, 1). An interval always holds the value itself.
+    With few classes the intervals are rough and tend to be narrow; one class alone says nothing about others: its
+    intervals are (0, 1). An interval always holds the value itself.
 
     Args:
         per_query: metric name → [n_queries], fractions 0-1.

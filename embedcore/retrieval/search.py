@@ -73,23 +73,13 @@ def nearest(
         raise UsageError(f"k is {k}: ask for at least 1 neighbour")
     if tile is not None and tile < 1:
         raise UsageError(f"tile is {tile}: a tile has at least 1 row")
-    own = np.arange(len(rows)) if alone else None
-    return _neighbours(rows, others, k, device, tile, own, symmetric=alone)
+    return _neighbours(rows, others, k, device, tile, np.arange(len(rows)) if alone else None, symmetric=alone)
 
 
 def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, device: str = "cpu") -> Neighbours:
-    """Leave-one-out for ``some`` of the rows only: what ``nearest(rows, None, k)`` gives for them.
+    """``nearest(rows, k=k)`` for the rows ``some`` [m] only, for sets whose neighbours cannot all be held at once.
 
-    For sets whose neighbours cannot all be held at once. It does not gain from symmetry as the whole search does.
-
-    Args:
-        rows: float32 [n, d], L2-normalised.
-        some: int64 [m], which rows are queries.
-        k: how many neighbours; at most n - 1 columns come back.
-        device: see ``nearest``.
-
-    Raises:
-        UsageError: as ``nearest``.
+    It does not gain from symmetry as the whole search does.
     """
     every = _checked(rows, "embeddings")
     return _neighbours(every[some], every, k, device, None, some)
@@ -138,9 +128,8 @@ def _search(
         return search_on_device(queries, references, k, device, tile)
     if len(queries) * len(references) <= _SMALL and tile is None:
         return dense_nearest(queries, references, k)
-    precision = None
-    if k <= _FEW and 8 * k <= len(references):
-        precision = choose_precision(queries, references, k)
+    lists_pay = k <= _FEW and 8 * k <= len(references)
+    precision = choose_precision(queries, references, k) if lists_pay else None
     with tile_workers() as pool:
         if precision is None:
             return dense_nearest(queries, references, k, pool)

@@ -95,11 +95,9 @@ def _ordered(bits: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 def floor_to_bf16(values: FloatArray) -> FloatArray:
     """Round float32 numbers down (towards minus infinity) to bfloat16, kept as float32."""
-    bits = values.view(np.uint32)
-    away = np.where((bits >> np.uint32(31)) != 0, np.uint32(0xFFFF), np.uint32(0))
-    infinite = np.isinf(values)
-    down = ((bits + np.where(infinite, np.uint32(0), away)) & np.uint32(0xFFFF0000)).astype(np.uint32)
-    return down.view(np.float32)
+    away = np.where((values < 0) & np.isfinite(values), np.uint32(0xFFFF), np.uint32(0))
+    down: FloatArray = ((values.view(np.uint32) + away) & np.uint32(0xFFFF0000)).view(np.float32)
+    return down
 
 
 def position_in_runs(lengths: IntArray) -> IntArray:

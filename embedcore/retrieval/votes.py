@@ -50,7 +50,8 @@ def nearest_mean(
     chosen = np.full(len(queries), classes[0])
     for start in range(0, len(classes), _CLASSES):
         part = slice(start, min(start + _CLASSES, len(classes)))
-        sums = np.stack([_sum(rows, order[s : s + n]) for s, n in zip(starts[part], sizes[part], strict=True)])
+        members = [order[s : s + n] for s, n in zip(starts[part], sizes[part], strict=True)]
+        sums = np.stack([rows[some].sum(axis=0, dtype=np.float64) for some in members])
         means = _normalised(sums).T
         for top in range(0, len(queries), _QUERIES):
             block = slice(top, min(top + _QUERIES, len(queries)))
@@ -69,12 +70,6 @@ def nearest_mean(
             best[top + better] = top_value[better]
             chosen[top + better] = classes[start + first[better]]
     return chosen
-
-
-def _sum(rows: FloatArray, members: IntArray) -> DoubleArray:
-    """The sum [d] of some rows, without a float64 copy of a large class."""
-    total: DoubleArray = rows[members].sum(axis=0, dtype=np.float64)
-    return total
 
 
 def _normalised(rows: DoubleArray) -> DoubleArray:
