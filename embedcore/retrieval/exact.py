@@ -146,8 +146,7 @@ def settled(
 def _apart(dim: int) -> float:
     """Float64 products further apart than this are in the order of their pairs' similarities.
 
-    Two products are compared: each is off by one bound from the true value, and so is each pair's own similarity.
-    Rows have norm 1, to a thousandth.
+    Each of two products is off by one bound, and so is each pair's own similarity; norms are 1, to a thousandth.
     """
     return 4.01 * accumulation(dim, 2.0**-53)
 
