@@ -67,7 +67,7 @@ class ChildExecutor:
         if listener.result is not None:
             return _with_note(listener.result, heard)
         status, reason = self._diagnosis(case, heard, watch, supervisor_code)
-        peak = heard.ended.peak_memory_mb if heard.ended is not None else None
+        peak = heard.ended.resident_mb if heard.ended is not None else None
         return _unmeasured(
             case,
             status,
