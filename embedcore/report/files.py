@@ -104,7 +104,7 @@ def _rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
     for result in (*(row.result for row in board.by_acc), *board.excluded_results):
         fields = {name: value for name, value in result.to_json().items() if name not in _NOT_IN_ROWS}
         if result.ok:
-            del fields["reason"]
+            fields.pop("reason", None)
         places = ranks.get(id(result), (None, None, None))
         yield dict(zip(_RANKS, places, strict=True)) | fields | {"dataset": dataset_name(board.dataset)}
 
