@@ -92,7 +92,7 @@ def test_a_child_that_dies_or_goes_mad_is_a_crashed_result(strike, fault, reason
 def test_the_peak_memory_of_a_dead_child_is_known(strike):
     least = strike("Killed").peak_memory_mb
     result = strike("Large")
-    assert result.peak_memory_mb == pytest.approx(least + 3 * 128, abs=60)
+    assert result.peak_memory_mb == pytest.approx(least + 3 * 2**27 / 1e6, abs=9)  # MB of 10^6 bytes
     assert result.reason.endswith(f"peak memory {result.peak_memory_mb:.0f} MB")
 
 
