@@ -213,14 +213,14 @@ def clean(text: str) -> bool:
 
 def test_a_report_stays_in_its_folder(tmp_path, board):
     folder = tmp_path / "deep" / "er" / "report"
-    write_report(folder, board, settings={"protocol": "../x", "point": HOSTILE[9]})
+    write_report(folder, [board], settings={"protocol": "../x", "point": HOSTILE[9]})
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {f"deep/er/report/leaderboard.{kind}" for kind in ("md", "csv", "json")}
     assert not [path for path in (Path("/etc/escaped"), tmp_path / "escaped") if path.exists()]
 
 
 def test_nothing_of_a_result_is_live_in_a_report(tmp_path, board):
-    write_report(tmp_path, board, settings={"protocol": "[x](y)", "point": HOSTILE[9]})
+    write_report(tmp_path, [board], settings={"protocol": "[x](y)", "point": HOSTILE[9]})
     texts = {kind: (tmp_path / f"leaderboard.{kind}").read_text(encoding="utf-8") for kind in ("md", "csv", "json")}
     assert all(clean(text) for text in texts.values())
     markdown = texts["md"]
@@ -229,7 +229,7 @@ def test_nothing_of_a_result_is_live_in_a_report(tmp_path, board):
     for row in csv.reader(io.StringIO(texts["csv"], newline="")):
         assert not [cell for cell in row if re.match(r"[=+@＠]|-(?![\d.]+$)", cell)]
     json.loads(texts["json"])
-    terminal = terminal_report(board, width=80, settings={"protocol": HOSTILE[9], "point": HOSTILE[8]})
+    terminal = terminal_report([board], width=80, settings={"protocol": HOSTILE[9], "point": HOSTILE[8]})
     assert clean(terminal) and "# heading" not in terminal.splitlines()
 
 
@@ -239,9 +239,8 @@ def test_a_link_in_the_report_folder_is_replaced_and_not_followed(tmp_path, boar
     precious.write_text("precious")
     folder = tmp_path / "report"
     folder.mkdir()
-    for planted in (folder / name, folder / f".{name}.{os.getpid()}.tmp"):
-        planted.symlink_to(precious)
-    write_report(folder, board)
+    (folder / name).symlink_to(precious)
+    write_report(folder, [board])
     assert precious.read_text() == "precious"
     assert not (folder / name).is_symlink() and (folder / name).stat().st_size > 100
     assert sorted(path.name for path in folder.iterdir()) == [f"leaderboard.{kind}" for kind in ("csv", "json", "md")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, cast
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
     from embedcore.measure.supervisor import Send
 
-# How long a process that has closed its pipe or given its result may take to end by itself.
+# How long a process that has given its result or closed a pipe may take until all is at its end.
 EXIT_GRACE_S = 5.0
 
 _TICK_S = 0.5
 _PIECE = 2**16
-_MOST_PIECES = 256
 
 
 @dataclass
@@ -53,7 +52,7 @@ Listener = Callable[[dict[str, Any]], bool]
 
 
 class Child:
-    """A measuring process and its supervisor. A context manager: when it is left, nothing of both is left."""
+    """A measuring process and its supervisor. A context manager: when it ends, both are gone."""
 
     def __init__(self, work: Callable[[Send], None], *, keep_main: bool = False) -> None:
         """Start ``work(send)``, which must be picklable, in a process of its own.
@@ -67,14 +66,12 @@ class Child:
     def _start(self, work: Callable[[Send], None], keep_main: bool) -> None:
         context = forkserver_context()
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            pairs = context.Pipe(duplex=True), context.Pipe(duplex=False), context.Pipe(duplex=False)
+            for own, other in pairs:
+                ours.enter_context(own)
+                theirs.enter_context(other)
             # The other end of `control` is also the child's lifeline: nobody but this process may hold this one.
-            self._control, control = context.Pipe(duplex=True)
-            self._inbox, inbox = context.Pipe(duplex=False)
-            self._output, output = context.Pipe(duplex=False)
-            for end in (self._control, self._inbox, self._output):
-                ours.enter_context(end)
-            for end in (control, inbox, output):
-                theirs.enter_context(end)
+            (self._control, control), (self._inbox, inbox), (self._output, output) = pairs
             # Not a daemon, which multiprocessing would not let have children.
             self._process: BaseProcess = context.Process(
                 target=supervise, args=(control, inbox, output, work), name="embedcore-measure", daemon=False
@@ -94,18 +91,18 @@ class Child:
         deadline, next_tick = time.monotonic() + timeout_s, 0.0
         told_to_end = complete = False
         ends = [self._control, self._inbox, self._output]
-        while self._control in ends:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                if told_to_end:
+        while ends:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                if told_to_end or self._control not in ends:
                     break
                 heard.silent = not complete and self._inbox not in ends
                 heard.late = not complete and not heard.silent
-            if left <= 0 or (heard.garbled and not told_to_end):
+            if remaining <= 0 or (heard.garbled and not told_to_end):
                 self._tell_to_end()
                 told_to_end, deadline = True, time.monotonic() + KILL_GRACE_S + 1
                 continue
-            ready = cast("list[Connection]", wait(ends, min(left, _TICK_S)))
+            ready = cast("list[Connection]", wait(ends, min(remaining, _TICK_S)))
             if time.monotonic() >= next_tick:
                 tick()
                 next_tick = time.monotonic() + _TICK_S
@@ -113,36 +110,23 @@ class Child:
                 piece = _read(end)
                 if not piece:
                     ends.remove(end)
-                    if end is self._inbox and not told_to_end:
-                        deadline = min(deadline, time.monotonic() + EXIT_GRACE_S)
                 elif end is self._output:
                     tail.feed(piece)
                 elif end is self._control:
-                    self._note(control, piece)
+                    self._note(control.feed(piece))
                 elif not complete and not heard.garbled:
-                    complete = self._hear(piece, inbox, listener, heard)
-                    if complete and not told_to_end:
-                        deadline = time.monotonic() + EXIT_GRACE_S
-        for piece in _rest(self._output):
-            tail.feed(piece)
-        for piece in _rest(self._inbox):
-            if not complete and not heard.garbled:
-                complete = self._hear(piece, inbox, listener, heard)
+                    try:
+                        complete = any(listener(message) for message in inbox.feed(piece))
+                    except GarbledMessageError as error:
+                        heard.garbled = str(error)
+                if (complete or end not in ends) and end is not self._output and not told_to_end:
+                    deadline = min(deadline, time.monotonic() + EXIT_GRACE_S)
         heard.ended, heard.output = self._ended, tail.text()
         heard.cut_short = not complete and inbox.pending
         return heard
 
-    def _hear(self, piece: bytes, inbox: Inbox, listener: Listener, heard: Heard) -> bool:
-        try:
-            for message in inbox.feed(piece):
-                if listener(message):
-                    return True
-        except GarbledMessageError as error:
-            heard.garbled = str(error)
-        return False
-
-    def _note(self, control: Inbox, piece: bytes) -> None:
-        for message in control.feed(piece):
+    def _note(self, messages: Iterable[dict[str, Any]]) -> None:
+        for message in messages:
             if "pid" in message:
                 self._measuring = message["pid"]
             else:
@@ -181,11 +165,3 @@ def _read(end: Connection) -> bytes:
         return os.read(end.fileno(), _PIECE)
     except OSError:  # the other side is gone, in a hurry
         return b""
-
-
-def _rest(end: Connection) -> list[bytes]:
-    """What is still in a pipe whose writer is dead; not all of it if somebody else goes on writing."""
-    pieces: list[bytes] = []
-    while len(pieces) < _MOST_PIECES and wait([end], 0) and (piece := _read(end)):
-        pieces.append(piece)
-    return pieces

@@ -21,19 +21,17 @@ class GarbledMessageError(ValueError):
 
 def send(descriptor: int, message: dict[str, Any]) -> None:
     """Write one message whole. Raises OSError where nobody reads any more."""
-    left = memoryview(json.dumps(message).encode() + b"\n")
-    while left:
-        left = left[os.write(descriptor, left) :]
+    unsent = memoryview(json.dumps(message).encode() + b"\n")
+    while unsent:
+        unsent = unsent[os.write(descriptor, unsent) :]
 
 
 class Inbox:
     """Puts together messages from pieces as they come.
 
     >>> inbox = Inbox()
-    >>> list(inbox.feed(b'{"a": 1}' + bytes([10]) + b'{"b"'))
-    [{'a': 1}]
-    >>> inbox.pending
-    True
+    >>> list(inbox.feed(b'{"a": 1}' + bytes([10]) + b'{"b"')), inbox.pending
+    ([{'a': 1}], True)
     """
 
     def __init__(self) -> None:
@@ -52,16 +50,12 @@ class Inbox:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             searched = 0
-            yield _parse(line)
+            try:
+                message = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise GarbledMessageError(f"{line[:40]!r}: {error}") from error
+            if not isinstance(message, dict):
+                raise GarbledMessageError(f"{line[:40]!r}: not a JSON object")
+            yield message
         if len(self._buffer) > MAX_BYTES:
             raise GarbledMessageError(f"a message of more than {MAX_BYTES} bytes")
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise GarbledMessageError(f"{line[:40]!r}: {error}") from error
-    if not isinstance(message, dict):
-        raise GarbledMessageError(f"{line[:40]!r}: not a JSON object")
-    return message

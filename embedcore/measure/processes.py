@@ -7,8 +7,9 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -18,27 +19,15 @@ _PR_SET_CHILD_SUBREAPER = 36
 _OOM_SCORE_ADJ = 500
 
 
-def descendants(ancestor: int, proc: Path = Path("/proc")) -> list[int]:
-    """The process ids of all descendants of ``ancestor``, zombies included; none where there is no /proc.
+def descendants(ancestor: int) -> list[int]:
+    """The process ids of all descendants, zombies included; of no process, none.
 
     A process whose parent has died counts where the kernel has put it: below the nearest ancestor that adopts orphans.
     """
-    children: dict[int, list[int]] = {}
-    for pid, parent in _parents(proc):
-        children.setdefault(parent, []).append(pid)
-    found, ahead = [], [ancestor]
-    while ahead:
-        below = children.pop(ahead.pop(), [])  # popped, so that ids which are reused meanwhile make no circle
-        found += below
-        ahead += below
-    return found
-
-
-def _parents(proc: Path) -> Iterator[tuple[int, int]]:
-    for entry in proc.glob("[0-9]*"):
-        # A process may be gone at any moment. Its name, in brackets, may hold brackets too.
-        with contextlib.suppress(OSError):
-            yield int(entry.name), int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    try:
+        return [process.pid for process in psutil.Process(ancestor).children(recursive=True)]
+    except psutil.Error:  # it is gone
+        return []
 
 
 def kill(pid: int) -> None:

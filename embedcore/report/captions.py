@@ -17,12 +17,7 @@ MISSING = "Models of the study that cannot be had any more"
 
 _DEFAULTS = {"protocol": "native", "point": "pre_logits"}
 _COUNTS = ("queries", "references", "classes")
-_FACTS = {
-    "acc5_ceiling": "acc5 ceiling",
-    "chance_acc": "chance acc",
-    "duplicates": "duplicates",
-    "lone_queries": "lone queries",
-}
+_FACTS = ("acc5_ceiling", "chance_acc", "duplicates", "lone_queries")
 
 
 def legend(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
@@ -44,7 +39,7 @@ def dataset_line(dataset: Mapping[str, Any]) -> str:
     """Such as ``emoji: 544 queries, 544 references, 256 classes; acc5 ceiling 0.690; …``, without what is unknown."""
     counts = ", ".join(f"{_shown(dataset[key])} {key}" for key in _COUNTS if dataset.get(key) is not None)
     parts = [f"{dataset_name(dataset)}: {counts}"]
-    parts += [f"{words} {_shown(dataset[key])}" for key, words in _FACTS.items() if dataset.get(key) is not None]
+    parts += [f"{key.replace('_', ' ')} {_shown(dataset[key])}" for key in _FACTS if dataset.get(key) is not None]
     if dataset.get("lone_queries"):
         parts[-1] += " (no reference of their class: left out)"
     # What the session has found out about the images besides: duplicates between the two sides, skipped files.
@@ -78,19 +73,19 @@ def settings_line(results: Sequence[Result], settings: Mapping[str, Any], machin
     EPYC 7B13, 8 threads``. `machine` is what ``machine_info.embedcore`` of the saved JSON has.
     """
     parts = [f"{key} {_shown(settings[key])}" for key, usual in _DEFAULTS.items() if settings.get(key, usual) != usual]
-    cards: dict[str, list[str]] = {"processor": [], "gpu": []}
+    devices: dict[str, list[str]] = {"processor": [], "gpu": []}
     for device in _counted(result.device for result in results):
-        cards["gpu" if device.startswith("cuda") else "processor"].append(device)
-    named = {key: f" ({_shown(machine[key])})" if machine.get(key) else "" for key in cards}
-    places = " and ".join(", ".join(devices) + named[key] for key, devices in cards.items() if devices)
+        devices["gpu" if device.startswith("cuda") else "processor"].append(device)
+    named = {key: f" ({_shown(machine[key])})" if machine.get(key) else "" for key in devices}
+    places = " and ".join(", ".join(names) + named[key] for key, names in devices.items() if names)
     precisions = _counted(result.precision for result in results)
     counts = ", ".join(name if len(precisions) == 1 else f"{name} ({n})" for name, n in precisions.items())
     parts.append(f"measured on {places or 'an unknown device'}, {counts or 'in an unknown precision'}")
     versions = [f"{name} {_shown(machine[name])}" for name in ("timm", "torch") if machine.get(name)]
-    if cards["gpu"] and machine.get("cuda"):
+    if devices["gpu"] and machine.get("cuda"):
         versions.append(f"CUDA {_shown(machine['cuda'])}")
     parts += [", ".join(versions)] if versions else []
-    if machine.get("processor") and not cards["processor"]:
+    if machine.get("processor") and not devices["processor"]:
         parts.append(f"processor {_shown(machine['processor'])}")
     return "; ".join(parts)
 

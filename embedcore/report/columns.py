@@ -36,8 +36,8 @@ class Column:
     """The cell where there is room, if that is another one."""
     narrow: Callable[[Row], str] | None = None
     """The cell without the interval, if it has one: for where room is short or classes are few."""
-    left: bool = False
-    """Aligned left, as text is; figures are aligned right."""
+    text: bool = False
+    """Aligned as text is, not as figures are."""
     drop: int = 0
     """Columns with the highest number go first; those with 0 stay."""
 
@@ -47,7 +47,7 @@ def leaderboard_columns(metric: str = "acc") -> tuple[Column, ...]:
     other = "acc5" if metric == "acc" else "acc"
     return (
         Column("rank", lambda row: str(row.rank), "#"),
-        Column("model", lambda row: row.result.model, left=True),
+        Column("model", lambda row: row.result.model, text=True),
         Column(
             metric,
             lambda row: score_with_interval(row.result, metric),
@@ -61,10 +61,10 @@ def leaderboard_columns(metric: str = "acc") -> tuple[Column, ...]:
         Column("input_size", lambda row: input_size(row.result), "input", "input size", drop=9),
         Column("dim", lambda row: dim(row.result), drop=11),
         Column("images_per_s", lambda row: images_per_s(row.result), "img/s", "images/s", drop=4),
-        Column("pretraining", lambda row: row.result.pretraining or NOTHING, left=True, drop=5),
-        Column("licence", lambda row: licence(row.result), left=True, drop=7),
+        Column("pretraining", lambda row: row.result.pretraining or NOTHING, text=True, drop=5),
+        Column("licence", lambda row: licence(row.result), text=True, drop=7),
         Column(
-            "weights", lambda row: weights_source(row.result), full=lambda row: weights(row.result), left=True, drop=10
+            "weights", lambda row: weights_source(row.result), full=lambda row: weights(row.result), text=True, drop=10
         ),
     )
 
@@ -77,7 +77,7 @@ def leader_columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
         "family",
         lambda row: cut(row.result.family, _LONGEST_SLUG),
         full=lambda row: titles.get(row.result.family, row.result.family),
-        left=True,
+        text=True,
     )
     return family, replace(rank, drop=1), *others
 

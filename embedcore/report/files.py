@@ -43,10 +43,11 @@ def write_report(
     `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON. Each file is whole
     or not there. Returns the paths. Raises UsageError if the folder cannot be made or written.
     """
+    settings, machine = settings or {}, machine or {}
     contents = {
         "leaderboard.md": markdown_report(boards, settings=settings, machine=machine),
-        "leaderboard.csv": csv_report(boards, machine=machine),
-        "leaderboard.json": json_report(boards, settings=settings, machine=machine),
+        "leaderboard.csv": csv_report(boards, machine),
+        "leaderboard.json": json_report(boards, settings, machine),
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -61,12 +62,12 @@ def write_report(
     return [directory / name for name in contents]
 
 
-def csv_report(boards: Sequence[Leaderboard], *, machine: Mapping[str, Any] | None = None) -> str:
+def csv_report(boards: Sequence[Leaderboard], machine: Mapping[str, Any]) -> str:
     """One row a result, overall best first, then those not measured: ranks, fields, each score with low and high."""
     rows = [row for board in boards for row in _rows(board)]
     # A result with nothing in it has all columns, also where there is no row.
     nothing = build([Result.make("-", family="-", status="error", reason="-")], dataset={})
-    cells = [_cells(row, machine or {}) for row in (*_rows(nothing), *rows)]
+    cells = [_cells(row, machine) for row in (*_rows(nothing), *rows)]
     columns = list(dict.fromkeys(name for row in cells for name in row))
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
@@ -80,17 +81,12 @@ def guarded(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def json_report(
-    boards: Sequence[Leaderboard],
-    *,
-    settings: Mapping[str, Any] | None = None,
-    machine: Mapping[str, Any] | None = None,
-) -> str:
+def json_report(boards: Sequence[Leaderboard], settings: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
     """``schema``, ``settings``, ``machine``, ``dataset``, ``rows`` (overall best first, with their ranks) and
     ``excluded``. ``dataset`` is the first one; where there are more, ``datasets`` has all."""
     datasets = [{key: value for key, value in b.dataset.items() if key not in _NOT_IN_DATASET} for b in boards]
-    block = embedcore_block(settings=settings or {}, datasets=datasets, excluded=())
-    block["machine"] = machine or {}
+    block = embedcore_block(settings=settings, datasets=datasets, excluded=())
+    block["machine"] = machine
     block["rows"] = [row for board in boards for row in _rows(board) if row["status"] == "ok"]
     block["excluded"] = [
         result.excluded_info() | {"dataset": dataset_name(board.dataset)}
@@ -106,7 +102,7 @@ def _rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
     for result in (*(row.result for row in board.by_acc), *board.excluded_results):
         fields = {name: value for name, value in result.to_json().items() if name not in _NOT_IN_ROWS}
         if result.ok:
-            del fields["reason"]
+            fields.pop("reason", None)
         places = ranks.get(id(result), (None, None, None))
         yield dict(zip(_RANKS, places, strict=True)) | fields | {"dataset": dataset_name(board.dataset)}
 

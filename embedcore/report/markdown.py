@@ -84,7 +84,7 @@ def _table(rows: Sequence[Row], board: Leaderboard, columns: Sequence[Column]) -
         [[escape((column.full or column.cell)(row)) for column in columns] for row in rows],
         headers=[column.long or column.key for column in columns],
         tablefmt="pipe",
-        colalign=["left" if column.left else "right" for column in columns],
+        colalign=["left" if column.text else "right" for column in columns],
         disable_numparse=True,
     )
     notice = random_notice(rows)

@@ -106,7 +106,7 @@ def _table(heading: str, rows: Sequence[Row], board: Leaderboard, columns: Seque
     table = tabulate(
         [headings, rules, *cells],
         tablefmt="plain",
-        colalign=["left" if column.left else "right" for column in kept],
+        colalign=["left" if column.text else "right" for column in kept],
         disable_numparse=True,
     )
     limit = captions.acc5_limit(board.dataset)
@@ -144,9 +144,5 @@ def _models(rows: Sequence[Row]) -> str:
 def _wrapped(line: str, width: int) -> str:
     indent = line[: len(line) - len(line.lstrip())]
     return textwrap.fill(
-        line,
-        width=max(width, 20),
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
+        line, max(width, 20), subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
     )

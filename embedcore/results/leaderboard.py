@@ -94,10 +94,8 @@ def build(
     what is shown for it (the slug itself if missing). Within a ranking the order is: the metric, highest first; then
     the other of acc and acc5; then the model's name. Equal in both metrics means equal rank.
     """
-    measured: list[Result] = []
-    excluded: list[Result] = []
-    for result in results:
-        (measured if result.ok else excluded).append(result)
+    everything = list(results)
+    measured = [result for result in everything if result.ok]
     by_acc = rank(measured, "acc", "acc5")
     members: dict[str, list[Result]] = {}
     for row in by_acc:
@@ -105,7 +103,8 @@ def build(
     place = {slug: index for index, slug in enumerate(families)}
     order = sorted(members, key=lambda slug: (place.get(slug, len(place)), slug))
     groups = (Group(slug, (titles or {}).get(slug, slug), rank(members[slug], "acc", "acc5")) for slug in order)
-    return Leaderboard(tuple(groups), by_acc, rank(measured, "acc5", "acc"), group_excluded(excluded), dataset)
+    excluded = group_excluded(result for result in everything if not result.ok)
+    return Leaderboard(tuple(groups), by_acc, rank(measured, "acc5", "acc"), excluded, dataset)
 
 
 def rank(results: Iterable[Result], metric: str, then: str) -> tuple[Row, ...]:
@@ -114,11 +113,9 @@ def rank(results: Iterable[Result], metric: str, then: str) -> tuple[Row, ...]:
     def key(result: Result) -> tuple[float, float]:
         return -result.scores[metric], -result.scores[then]
 
-    rows: list[Row] = []
-    for place, result in enumerate(sorted(results, key=lambda result: (*key(result), result.model)), start=1):
-        tied = rows and key(rows[-1].result) == key(result)
-        rows.append(Row(rows[-1].rank if tied else place, result))
-    return tuple(rows)
+    first: dict[tuple[float, float], int] = {}
+    ordered = sorted(results, key=lambda result: (*key(result), result.model))
+    return tuple(Row(first.setdefault(key(result), place), result) for place, result in enumerate(ordered, start=1))
 
 
 def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:

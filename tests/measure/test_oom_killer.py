@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import types
+
+import psutil
 import pytest
 
+from embedcore.measure import oom_killer
 from embedcore.measure.oom_killer import MemoryWatch, available_share, oom_kills
 
 
@@ -37,27 +41,39 @@ def test_kills_of_the_nearest_control_group_are_counted(tmp_path, files, expecte
     assert oom_kills(machine(tmp_path, files)) == expected
 
 
-def meminfo(available):
-    return {"proc/meminfo": f"MemTotal:  1000 kB\nMemFree:  10 kB\nMemAvailable:  {available} kB\n"}
+@pytest.fixture
+def machine_at(monkeypatch):
+    """Let the machine have so many kills (None: it does not tell) and so much available memory of 1,000."""
+
+    def at(kills, available):
+        monkeypatch.setattr(oom_killer, "oom_kills", lambda: kills)
+        memory = types.SimpleNamespace(total=1000, available=available)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+
+    return at
 
 
-def test_available_share(tmp_path):
-    assert available_share(tmp_path) is None
-    assert available_share(machine(tmp_path, meminfo(250))) == 0.25
+def test_available_share(machine_at):
+    assert 0 < available_share() < 1
+    machine_at(None, 250)
+    assert available_share() == 0.25
 
 
-def test_a_watch_remembers_the_worst_moment_and_a_rising_count(tmp_path):
-    watch = MemoryWatch(machine(tmp_path, meminfo(500) | {"proc/vmstat": "oom_kill 2\n"}))
+def test_a_watch_remembers_the_worst_moment_and_a_rising_count(machine_at):
+    machine_at(2, 500)
+    watch = MemoryWatch()
     watch.sample()
     assert (watch.nearly_exhausted, watch.killer_struck) == (False, False)
-    machine(tmp_path, meminfo(20))
+    machine_at(2, 20)
     watch.sample()
-    machine(tmp_path, meminfo(900) | {"proc/vmstat": "oom_kill 3\n"})
+    machine_at(3, 900)
     watch.sample()
     assert (watch.nearly_exhausted, watch.killer_struck) == (True, True)
 
 
-def test_a_watch_of_a_machine_that_tells_nothing(tmp_path):
-    watch = MemoryWatch(tmp_path)
-    watch.sample()
-    assert (watch.nearly_exhausted, watch.killer_struck) == (False, False)
+@pytest.mark.parametrize(("before", "after"), [(None, None), (None, 3), (3, None)])
+def test_a_machine_that_does_not_tell_its_kills(machine_at, before, after):
+    machine_at(before, 500)
+    watch = MemoryWatch()
+    machine_at(after, 500)
+    assert not watch.killer_struck

@@ -40,7 +40,7 @@ def test_three_files_in_a_folder_that_is_made(tmp_path: Path, board_of: Board, r
 
 
 def test_csv_has_a_row_for_every_result(board_of: Board, result_of: Make) -> None:
-    rows = _rows(csv_report([_board(board_of, result_of)]))
+    rows = _rows(csv_report([_board(board_of, result_of)], {}))
     assert [(row["model"], row["status"], row["rank"], row["rank_acc5"], row["rank_in_family"]) for row in rows] == [
         ("vit_base_patch16_224.augreg_in21k", "ok", "1", "2", "1"),
         ("resnet18.a1_in1k", "ok", "2", "1", "1"),
@@ -56,9 +56,9 @@ def test_csv_has_a_row_for_every_result(board_of: Board, result_of: Make) -> Non
 
 
 def test_csv_cannot_hold_a_formula(board_of: Board, result_of: Make) -> None:
-    assert _rows(csv_report([_board(board_of, result_of)]))[2]["reason"] == "'=cmd|' /C calc'!A0"
+    assert _rows(csv_report([_board(board_of, result_of)], {}))[2]["reason"] == "'=cmd|' /C calc'!A0"
     board = board_of([result_of("@SUM(1)", scores={"acc": 0.1, "acc5": 0.1, "=evil()": -0.5})])
-    for row in csv.reader(io.StringIO(csv_report([board]), newline="")):
+    for row in csv.reader(io.StringIO(csv_report([board], {}), newline="")):
         assert not [
             cell for cell in row if cell.startswith(("=", "+", "@")) or (cell.startswith("-") and cell != "-0.5")
         ]
@@ -94,15 +94,15 @@ def test_json(tmp_path: Path, board_of: Board, result_of: Make) -> None:
 def test_json_and_csv_name_the_machine(board_of: Board, result_of: Make) -> None:
     boards = [_board(board_of, result_of)]
     machine = {"processor": "EPYC", "gpu": "H100", "timm": "1.0.31", "torch": "2.14.1", "cuda": "13.0"}
-    assert json.loads(json_report(boards, machine=machine))["machine"] == machine
-    for row in _rows(csv_report(boards, machine=machine)):
+    assert json.loads(json_report(boards, {}, machine))["machine"] == machine
+    for row in _rows(csv_report(boards, machine)):
         assert (row["processor"], row["gpu"], row["timm"], row["torch"]) == ("EPYC", "H100", "1.0.31", "2.14.1")
-    assert [(row["device"], row["precision"]) for row in _rows(csv_report(boards))[:2]] == [("cpu", "fp32")] * 2
+    assert [(row["device"], row["precision"]) for row in _rows(csv_report(boards, {}))[:2]] == [("cpu", "fp32")] * 2
 
 
 def test_json_has_credits_and_missing_models_but_no_packed_classes(board_of: Board) -> None:
     boards = [board_of([], credits=["by A"], query_classes="eJwD", class_names=["x"])]
-    data = json.loads(json_report(boards, settings={"roster_missing": [["old", "gone"]]}))
+    data = json.loads(json_report(boards, {"roster_missing": [["old", "gone"]]}, {}))
     assert data["dataset"] == {**board_of([]).dataset, "credits": ["by A"]}
     assert data["settings"]["roster_missing"] == [["old", "gone"]]
 
@@ -110,12 +110,12 @@ def test_json_has_credits_and_missing_models_but_no_packed_classes(board_of: Boa
 def test_rows_of_several_datasets_say_which(board_of: Board, result_of: Make) -> None:
     left = Result.make("vgg11.tv_in1k", family="vgg", status="oom", reason="")
     boards = [board_of([result_of(acc=0.9), left], name="a"), board_of([result_of(acc=0.1)], name="b")]
-    assert [(row["dataset"], row["model"], row["rank"]) for row in _rows(csv_report(boards))] == [
+    assert [(row["dataset"], row["model"], row["rank"]) for row in _rows(csv_report(boards, {}))] == [
         ("a", "vit_base_patch16_224.augreg_in21k", "1"),
         ("a", "vgg11.tv_in1k", ""),
         ("b", "vit_base_patch16_224.augreg_in21k", "1"),
     ]
-    data = json.loads(json_report(boards))
+    data = json.loads(json_report(boards, {}, {}))
     assert [(row["dataset"], row["rank"]) for row in data["rows"]] == [("a", 1), ("b", 1)]
     assert [(entry["dataset"], entry["model"]) for entry in data["excluded"]] == [("a", "vgg11.tv_in1k")]
     assert data["dataset"]["name"] == "a"
@@ -123,8 +123,8 @@ def test_rows_of_several_datasets_say_which(board_of: Board, result_of: Make) ->
 
 
 def test_csv_has_its_columns_also_where_nothing_was_measured(board_of: Board, result_of: Make) -> None:
-    full = csv_report([board_of([result_of()])]).splitlines()[0].split(",")
-    empty = csv_report([board_of([])]).splitlines()
+    full = csv_report([board_of([result_of()])], {}).splitlines()[0].split(",")
+    empty = csv_report([board_of([])], {}).splitlines()
     assert [column for column in full if not column.startswith(("acc", "map_at_r"))] == empty[0].split(",")
     assert {"input_height", "weights_source", "images_per_s_forward", "reason", "timm"} <= set(empty[0].split(","))
     assert empty[1:] == []
