@@ -34,7 +34,7 @@ class Backbone:
     def __post_init__(self) -> None:
         self._forward = points.point_forward(self.module, self.point, self.name)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
         """Raw embeddings [b, dim] of normalised pixels [b, 3, h, w] on the module's device; not L2-normalised.
 

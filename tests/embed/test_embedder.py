@@ -7,13 +7,14 @@ import torch
 from PIL import Image
 
 from embedcore.embed.device import place
-from embedcore.embed.embedder import auto_batch_size, embed_pixels, first_batch
+from embedcore.embed.embedder import Way, auto_batch_size, embed_pixels, first_batch
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.zoo.backbone import load_backbone
 
 CPU = torch.device("cpu")
+ON_CPU = Way(CPU)
 MODELS = [
     "test_resnet.r160_in1k",
     "test_vit.r160_in1k",
@@ -62,7 +63,7 @@ def test_equals_a_plain_timm_loop(folder, tmp_path, tag, batch_size):
     store = open_pixel_store(dataset, geometry_of(backbone.data_config, "native"), tmp_path)
     progress = []
     embedded = embed_pixels(
-        backbone, store, device=CPU, batch_size=batch_size, progress=lambda done, total: progress.append((done, total))
+        backbone, store, ON_CPU, batch_size=batch_size, progress=lambda done, total: progress.append((done, total))
     )
     cosines = (embedded.embeddings * plain_timm_loop(tag, folder)).sum(axis=1)
     assert embedded.embeddings.dtype == np.float32
@@ -91,6 +92,7 @@ class Small:
     def __init__(self, room, failure, dim=4):
         self.room, self.failure, self.dim = room, failure, dim
         self.data_config = load_config()
+        self.module = torch.nn.Identity()
         self.seen = []
 
     def embed(self, batch):
@@ -112,8 +114,8 @@ FAILURES = [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()]
 @pytest.mark.parametrize("failure", FAILURES, ids=["device", "host"])
 def test_exhausted_memory_halves_the_batch_and_loses_no_image(failure):
     backbone = Small(3, failure)
-    embedded = embed_pixels(backbone, Grey(21), device=CPU, batch_size=16)
-    roomy = embed_pixels(Small(100, failure), Grey(21), device=CPU, batch_size=16)
+    embedded = embed_pixels(backbone, Grey(21), ON_CPU, batch_size=16)
+    roomy = embed_pixels(Small(100, failure), Grey(21), ON_CPU, batch_size=16)
     assert (embedded.batch_size, embedded.batch_decayed) == (2, True)
     assert sum(backbone.seen) == 21
     assert not roomy.batch_decayed
@@ -122,13 +124,13 @@ def test_exhausted_memory_halves_the_batch_and_loses_no_image(failure):
 
 def test_exhausted_memory_with_one_image_is_raised():
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        embed_pixels(Small(0, FAILURES[0]), Grey(4), device=CPU, batch_size=4)
+        embed_pixels(Small(0, FAILURES[0]), Grey(4), ON_CPU, batch_size=4)
 
 
 def test_other_errors_are_raised_at_once():
     backbone = Small(3, RuntimeError("shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes"):
-        embed_pixels(backbone, Grey(8), device=CPU, batch_size=4)
+        embed_pixels(backbone, Grey(8), ON_CPU, batch_size=4)
     assert backbone.seen == []
 
 
@@ -144,17 +146,17 @@ def test_what_is_not_finite_is_told():
             return super().embed(batch) * 0
 
     for kind in (Broken, Dead):
-        assert not embed_pixels(kind(9, MemoryError()), Grey(3), device=CPU, batch_size=2).finite
+        assert not embed_pixels(kind(9, MemoryError()), Grey(3), ON_CPU, batch_size=2).finite
 
 
 def test_no_images():
     with pytest.raises(ValueError, match="no images"):
-        embed_pixels(Small(1, MemoryError()), Grey(0), device=CPU)
+        embed_pixels(Small(1, MemoryError()), Grey(0), ON_CPU)
 
 
 def test_first_batch_is_what_the_pipeline_feeds():
     backbone = Small(9, MemoryError())
-    batch = first_batch(backbone, Grey(5), 3, CPU)
+    batch = first_batch(backbone, Grey(5), 3, ON_CPU)
     assert batch.shape == (3, 3, 8, 8)
     assert torch.equal(batch[2], torch.full((3, 8, 8), 2 / 255))
 

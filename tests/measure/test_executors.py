@@ -13,7 +13,7 @@ from embedcore.measure import child, oom_killer
 from embedcore.measure.executors import ChildExecutor, InlineExecutor, exit_words
 from embedcore.measure.measure import Images
 
-QUICK = {"rounds": 1, "warmup_rounds": 0}
+QUICK = {"rounds": 1}
 
 
 @pytest.fixture
