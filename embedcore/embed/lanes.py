@@ -27,8 +27,8 @@ def lane_of(device: torch.device, read: Read, forward: Forward, batch_size: int)
 class HostLane:
     """The CPU, which computes at once, and MPS, whose queue of work torch keeps.
 
-    On the CPU pixels are memory-mapped views, which cost nothing to read ahead but the time of the cores that compute:
-    seen over 12 pairs of passes, a thread that reads ahead gains nothing. On MPS it fills the time of the waiting.
+    On the CPU pixels are memory-mapped views, and a thread that reads ahead would take its time from the cores that
+    compute; so they are read inline there. On MPS the thread fills the time of the waiting.
     """
 
     def __init__(self, device: torch.device, read: Read, forward: Forward) -> None:
