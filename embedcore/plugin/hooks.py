@@ -129,7 +129,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _give_up(session: pytest.Session, why: str, code: pytest.ExitCode) -> None:
-    """End the session before its first test; a worker of pytest-xdist has nothing to do then: its controller says it."""
+    """End the session before its first test; where this is a worker of pytest-xdist, its controller says why."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput[_STOPPED] = why, int(code)
         session.items.clear()
