@@ -52,3 +52,11 @@ def place(module: torch.nn.Module, device: torch.device) -> None:
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
+def device_name(device: torch.device) -> str:
+    return "a processor"
+
+
+def worker_device(spec: str, worker: int, cards: int) -> str:
+    return f"cuda:{worker % cards}" if cards and spec in ("auto", "cuda") else spec

@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedcore.errors import EmbedcoreError, WeightsDamaged
-from embedcore.measure.outcome import TooLargeError, reason_of, status_of
-from embedcore.results.result import Result
+from embedcore.measure.outcome import TooLargeError, failure
 from embedcore.zoo.sizes import known_params_m
 from embedcore.zoo.weights import fetch_weights, locate_weights
 
 if TYPE_CHECKING:
     from embedcore.measure.case import Case
+    from embedcore.results.result import Result
     from embedcore.zoo.hub import Hub
 
 
 def refusal(case: Case, hub: Hub) -> Result | None:
     """The result of a case that is known to be too large or to have no weights here, else None."""
     try:
-        check_size(case.max_params_m, known_params_m(case.model))
+        check_size(case.max_params, known_params_m(case.model))
         locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
     except EmbedcoreError as error:
-        return Result.unmeasured(case.model, family=case.family, status=status_of(error), reason=reason_of(error))
+        return failure(case, error)
     return None
 
 

@@ -29,8 +29,8 @@ class Case:
     warmup_rounds: int = WARMUP_ROUNDS
     seed: int = 0
     """Seeds random weights and the resampling of the intervals."""
-    max_params_m: float | None = None
+    max_params: float | None = None
     """Models with more parameters (millions) are ``too-large``."""
-    memory_limit_gb: float | None = None
+    memory_limit: float | None = None
     """Memory that a measuring process may allocate on the CPU besides what it starts with, in units of 2^30 bytes; see
     ``measure/memory_limit.py``. Exhausting it halves the batch, then the case is ``oom``."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pickle
 import signal
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from embedcore.forkserver import StartError
 from embedcore.measure.child import Child, Heard
@@ -16,14 +16,13 @@ from embedcore.measure.measure import Images, attempt
 from embedcore.measure.memory_limit import bound_memory, is_bounded, ran_out
 from embedcore.measure.messages import GarbledMessageError
 from embedcore.measure.oom_killer import MemoryWatch
-from embedcore.measure.outcome import with_peak
+from embedcore.plain import bytes_text
+from embedcore.progress import Progress
 from embedcore.results.result import InvalidResultError, Result
 
 if TYPE_CHECKING:
     from embedcore.measure.case import Case
     from embedcore.measure.supervisor import Send
-
-Progress = Callable[[int, int], None]
 
 
 class Executor(Protocol):
@@ -67,15 +66,9 @@ class ChildExecutor:
         if listener.result is not None:
             return _with_note(listener.result, heard)
         status, reason = self._diagnosis(case, heard, watch, supervisor_code)
-        peak = heard.ended.resident_mb if heard.ended is not None else None
-        return _unmeasured(
-            case,
-            status,
-            with_peak(reason, peak),
-            detail=heard.output,
-            peak_memory_mb=peak,
-            seconds=time.monotonic() - begin,
-        )
+        if heard.ended is not None:
+            reason += f"; at most {bytes_text(heard.ended.resident_mb * 1e6)} of memory were resident"
+        return _unmeasured(case, status, reason, detail=heard.output, seconds=time.monotonic() - begin)
 
     def _diagnosis(self, case: Case, heard: Heard, watch: MemoryWatch, supervisor_code: int | None) -> tuple[str, str]:
         """Status and reason of a case whose measuring process ended, or had to be ended, without a result."""
@@ -91,7 +84,7 @@ class ChildExecutor:
         if code == -signal.SIGKILL and watch.killer_struck:
             return "oom", "the measuring process was killed by the kernel's out-of-memory killer (SIGKILL)"
         words = f"the measuring process {exit_words(code)}"
-        if ran_out(code, heard.output, limited=case.memory_limit_gb is not None):
+        if ran_out(code, heard.output, limited=case.memory_limit is not None):
             return "oom", f"{words} for want of memory"
         if code == -signal.SIGKILL and watch.nearly_exhausted:
             words += ", most likely for want of memory: the machine's was nearly exhausted"
@@ -143,22 +136,20 @@ def _measure(pickled: bytes, send: Send) -> None:
 
     faulthandler.enable()
     case, images = pickle.loads(pickled)
-    if case.memory_limit_gb is not None and is_bounded(case.device):
-        bound_memory(case.memory_limit_gb)
+    if case.memory_limit is not None and is_bounded(case.device):
+        bound_memory(case.memory_limit)
     result = attempt(case, images, lambda done, total: send({"progress": [done, total]}))
     send({"result": result.to_json()})
 
 
-def _unmeasured(case: Case, status: str, reason: str, *, seconds: float, **measured: Any) -> Result:
-    return Result.unmeasured(
-        case.model, family=case.family, status=status, reason=reason, measured_s=seconds, **measured
-    )
+def _unmeasured(case: Case, status: str, reason: str, *, seconds: float, detail: str = "") -> Result:
+    return Result.make(case.model, family=case.family, status=status, reason=reason, detail=detail, measured_s=seconds)
 
 
 def _with_note(result: Result, heard: Heard) -> Result:
     """The result, with a note if the case has left something to be cleared away."""
-    left = heard.ended.left_behind if heard.ended is not None else 0
-    if not left:
+    behind = heard.ended.left_behind if heard.ended is not None else 0
+    if not behind:
         return result
-    note = f"{left} {'process' if left == 1 else 'processes'} that the case left behind had to be killed"
-    return dataclasses.replace(result, detail=f"{result.detail}\n{note}".lstrip())
+    note = f"{behind} {'process' if behind == 1 else 'processes'} that the case left behind had to be killed"
+    return msgspec.structs.replace(result, detail=f"{result.detail}\n{note}".lstrip())

@@ -19,7 +19,7 @@ from embedcore.embed.memory import peak_memory_mb
 from embedcore.embed.sketch import sketch_of
 from embedcore.measure.admission import check_size
 from embedcore.measure.forward import Forward, run_forward
-from embedcore.measure.outcome import detail_of, reason_of, status_of, with_peak
+from embedcore.measure.outcome import failure
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
@@ -53,21 +53,7 @@ def attempt(case: Case, images: Images, progress: Progress | None = None) -> Res
     try:
         return measure(case, images, progress)
     except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
-        peak = peak_memory_mb(choose_device(case.device)) if status_of(error) == "oom" else None
-        return failure(case, error, peak_memory_mb=peak, measured_s=time.perf_counter() - begin)
-
-
-def failure(case: Case, error: Exception, *, peak_memory_mb: float | None = None, measured_s: float = 0.0) -> Result:
-    """The result of a case that an exception has ended."""
-    return Result.unmeasured(
-        case.model,
-        family=case.family,
-        status=status_of(error),
-        reason=with_peak(reason_of(error), peak_memory_mb),
-        detail=detail_of(error),
-        peak_memory_mb=peak_memory_mb,
-        measured_s=measured_s,
-    )
+        return failure(case, error, measured_s=time.perf_counter() - begin)
 
 
 def measure(case: Case, images: Images, progress: Progress | None = None) -> Result:
@@ -79,7 +65,7 @@ def measure(case: Case, images: Images, progress: Progress | None = None) -> Res
     pin_tf32()
     device = choose_device(case.device)
     backbone = load_backbone(case.model, weights=case.weights, point=case.point, seed=case.seed, hub=images.hub)
-    check_size(case.max_params_m, backbone.params_m)
+    check_size(case.max_params, backbone.params_m)
     place(backbone.module, device)
     # First, since the heap that larger batches leave behind may have no room for one image more.
     gmacs = count_gmacs(backbone)
@@ -94,11 +80,8 @@ def measure(case: Case, images: Images, progress: Progress | None = None) -> Res
     )
     peak = peak_memory_mb(device)
     scores = _score(forward.embeddings, images.dataset, device, case.seed)
-    architecture, _, tag = case.model.partition(".")
-    return Result(
-        model=case.model,
-        architecture=architecture,
-        tag=tag,
+    return Result.make(
+        case.model,
         family=case.family,
         status="ok",
         detail=forward.note,

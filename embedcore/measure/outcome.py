@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import traceback
+from typing import TYPE_CHECKING
 
 from embedcore.embed.memory import is_out_of_memory
-from embedcore.errors import EmbedcoreError, UnsupportedModel, UsageError, WeightsGated, WeightsUnavailable
+from embedcore.errors import (
+    EmbedcoreError,
+    HubUnreachable,
+    UnsupportedModel,
+    UsageError,
+    WeightsGated,
+    WeightsUnavailable,
+)
+from embedcore.results.result import Result
+
+if TYPE_CHECKING:
+    from embedcore.measure.case import Case
 
 
 class NotFiniteError(EmbedcoreError):
@@ -25,6 +37,19 @@ _STATUS_OF: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
+def failure(case: Case, error: BaseException, *, measured_s: float = 0.0) -> Result:
+    """The result of a case that an exception has ended."""
+    return Result.make(
+        case.model,
+        family=case.family,
+        status=status_of(error),
+        reason=reason_of(error),
+        detail=detail_of(error),
+        unreachable=isinstance(error, HubUnreachable),
+        measured_s=measured_s,
+    )
+
+
 def status_of(error: BaseException) -> str:
     """The status that an exception of a measurement stands for; ``error`` for one that nobody planned."""
     for kind, status in _STATUS_OF:
@@ -39,15 +64,6 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, EmbedcoreError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def with_peak(reason: str, peak_memory_mb: float | None) -> str:
-    """A reason with the peak memory behind it, where that is known.
-
-    >>> with_peak("the measuring process was killed by SIGKILL", 812.4)
-    'the measuring process was killed by SIGKILL; peak memory 812 MB'
-    """
-    return reason if peak_memory_mb is None else f"{reason}; peak memory {peak_memory_mb:.0f} MB"
 
 
 def detail_of(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from embedcore.plugin.progress import Progress
+from embedcore.progress import Progress
 
 
 class BudgetSpent(Exception):

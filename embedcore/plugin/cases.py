@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +20,7 @@ FAMILY_MARK = "embed_family"
 
 
 def model_parameters(options: Options) -> list[ParameterSet]:
-    """A pytest parameter for each model: the tag as value and id, its family as a marker, the replaying timer.
+    """A pytest parameter for each model: the tag as value and id, its family as a marker.
 
     Raises UsageError for a roster or a family that does not exist.
     """
@@ -33,10 +33,8 @@ def model_parameters(options: Options) -> list[ParameterSet]:
             model,
             id=model,
             marks=[
-                pytest.mark.benchmark(group=family.title, timer=replayed_seconds),
+                pytest.mark.benchmark(group=family.title),
                 getattr(pytest.mark, FAMILY_MARK)(family.slug, slug=family.slug),  # -m sees keywords only
-                # pytest-benchmark warns where a failed case has nothing to time: the failure says it already.
-                pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"),
             ],
         )
         for model in resolve_roster(options.roster, families=options.family, weights=check_policy(options.weights))
@@ -49,18 +47,27 @@ def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
     return isinstance(item, pytest.Function) and hasattr(item, "callspec") and MODEL_ARGUMENT in item.callspec.params
 
 
-def model_of(case: pytest.Function) -> str:
+def model_of(case: Any) -> str:
     """The model of one of our cases."""
     return str(case.callspec.params[MODEL_ARGUMENT])
 
 
+def replay_timer(items: list[pytest.Item]) -> None:
+    """Have pytest-benchmark take the time of tests with ``embed_replay`` from what was measured."""
+    for item in items:
+        if "embed_replay" in getattr(item, "fixturenames", ()):
+            own = item.get_closest_marker("benchmark")
+            settings = {**(own.kwargs if own else {}), "timer": replayed_seconds}
+            item.add_marker(pytest.mark.benchmark(**settings), append=False)
+
+
 def sort_by_cost(items: list[pytest.Item]) -> None:
     """Put the cases among ``items`` in order of expected cost, in place; other tests stay where they are."""
-    cases = {model_of(item): item for item in items if is_case(item)}
     places = [place for place, item in enumerate(items) if is_case(item)]
-    if len(places) < 2 or len(cases) < len(places):  # a test of the user's own that takes each model more than once
+    if len(places) < 2:
         return
-    from embedcore.plugin.cost import cheapest_first
+    from embedcore.plugin.cost import expected_cost
 
-    for place, model in zip(places, cheapest_first(list(cases)), strict=True):
-        items[place] = cases[model]
+    cases = sorted((items[place] for place in places), key=lambda item: expected_cost(model_of(item)))
+    for place, item in zip(places, cases, strict=True):
+        items[place] = item

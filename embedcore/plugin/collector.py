@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embedcore.results.result import Result
@@ -16,29 +16,47 @@ if TYPE_CHECKING:
 _ATTRIBUTE = "embedcore"
 
 
-def attach(report: pytest.TestReport, result: Result, session: BenchmarkSession) -> None:
-    """Let a report carry a result; plain values on a report reach the controller of pytest-xdist with it."""
-    carried = {"result": result.to_json(), "dataset": dict(session.dataset_block), "settings": dict(session.settings)}
-    setattr(report, _ATTRIBUTE, carried)
-
-
 class Collector:
-    """A pytest plugin that keeps the result of each reported case, by model."""
+    """A pytest plugin that keeps the results of reported cases, by model and dataset."""
 
     def __init__(self) -> None:
-        self.results: dict[str, Result] = {}
-        self.dataset: Mapping[str, Any] = {}
+        self.results: dict[tuple[str, str | None], Result] = {}
+        self.datasets: dict[str, Mapping[str, Any]] = {}
+        """The ``dataset`` block of each dataset, by fingerprint; that of the session first."""
         self.settings: Mapping[str, Any] = {}
+        self.machine: Mapping[str, Any] = {}
+        self.notices: list[str] = []
+        """Lines that the summary has to show."""
         self.saved = False
         """Whether our block went into a saved JSON."""
+        self._told: set[str] = set()
+
+    def attach(self, report: pytest.TestReport, results: list[Result], session: BenchmarkSession) -> None:
+        """Let a report carry results; plain values on a report reach the controller of pytest-xdist with it.
+
+        What holds for all results goes with the first report only: names of classes may be many.
+        """
+        new = {key: dict(block) for key, block in session.blocks.items() if key not in self._told}
+        carried: dict[str, Any] = {"results": [result.to_json() for result in results]}
+        if new:
+            carried |= {"datasets": new, "settings": dict(session.settings), "machine": dict(session.machine)}
+        self._told.update(new)
+        setattr(report, _ATTRIBUTE, carried)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         carried = getattr(report, _ATTRIBUTE, None)
         if carried is None:
             return
-        result = Result.from_json(carried["result"])
-        self.results[result.model] = result
-        self.dataset, self.settings = carried["dataset"], carried["settings"]
+        for fields in carried["results"]:
+            result = Result.from_json(fields)
+            self.results[result.model, result.dataset] = result
+        if "datasets" in carried:
+            self.datasets = {**self.datasets, **carried["datasets"]}
+            self.settings, self.machine = carried["settings"], carried["machine"]
+
+    def notice(self, lines: Sequence[str]) -> None:
+        """Note lines for the summary, each once, whichever worker has them."""
+        self.notices = list(dict.fromkeys([*self.notices, *lines]))
 
     @property
     def measured(self) -> bool:
@@ -49,4 +67,4 @@ class Collector:
         """The ``embedcore`` block of the saved JSON."""
         self.saved = True
         excluded = [result for result in self.results.values() if not result.ok]
-        return embedcore_block(settings=self.settings, dataset=self.dataset, excluded=excluded)
+        return embedcore_block(settings=self.settings, datasets=list(self.datasets.values()), excluded=excluded)

@@ -19,7 +19,7 @@ def case_gmacs(model: str) -> float | None:
     return known if known is None or not own or not default else known * own / default
 
 
-def cheapest_first(models: list[str]) -> list[str]:
-    """The models by expected cost; those of unknown cost last, equal ones in the order given."""
-    costs = {model: case_gmacs(model) for model in models}
-    return sorted(models, key=lambda model: float("inf") if (cost := costs[model]) is None else cost)
+def expected_cost(model: str) -> float:
+    """The cost to sort by: models of unknown cost come last."""
+    gmacs = case_gmacs(model)
+    return float("inf") if gmacs is None else gmacs

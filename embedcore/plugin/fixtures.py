@@ -1,4 +1,4 @@
-"""The fixtures that a benchmark case is made of."""
+"""The fixtures that a benchmark case is made of; each also works in a test of the user's own without the others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from embedcore.plugin.budget import BudgetSpent
 from embedcore.plugin.interrupts import interrupts_held
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
-from embedcore.plugin.stash import RESULT, SESSION, UNTIL_REPORTED
+from embedcore.plugin.stash import RESULTS, SESSION, UNTIL_REPORTED
 from embedcore.plugin.summary import budget_message
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.results.result import Result
+
+OF_SESSION = frozenset({"embed_images", "embed_measure"})
+"""What a test asks for that needs the session's dataset."""
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +41,12 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
             try:
                 result = session.measure(model, images, progress_for)
                 request.node.stash[UNTIL_REPORTED].enter_context(interrupts_held())
-                session.keep(result)
+                session.books.keep(result)
             except UsageError as error:  # an image or the cache folder: no other case could do better
                 pytest.exit(printable_lines(str(error)), returncode=pytest.ExitCode.USAGE_ERROR)
             except BudgetSpent:
                 pytest.exit(budget_message(session), returncode=pytest.ExitCode.INTERRUPTED)
-        request.node.stash[RESULT] = result
+        request.node.stash.setdefault(RESULTS, []).append(result)
         return result
 
     return measure

@@ -7,7 +7,7 @@ it imports at the top may import torch or timm.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import pytest
@@ -16,17 +16,46 @@ from embedcore.errors import EmbedcoreError
 from embedcore.plain import printable_lines
 from embedcore.plugin import fixtures
 from embedcore.plugin.budget import Budget, BudgetSpent
-from embedcore.plugin.cases import FAMILY_MARK, MODEL_ARGUMENT, is_case, model_of, model_parameters, sort_by_cost
-from embedcore.plugin.collector import Collector, attach
+from embedcore.plugin.cases import (
+    FAMILY_MARK,
+    MODEL_ARGUMENT,
+    is_case,
+    model_of,
+    model_parameters,
+    replay_timer,
+    sort_by_cost,
+)
+from embedcore.plugin.collector import Collector
 from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.saving import save_without_benchmarks
-from embedcore.plugin.stash import BUDGET, COLLECTOR, OPTIONS, RESULT, SESSION, UNTIL_REPORTED, UNWRITTEN, USAGE_ERROR
-from embedcore.plugin.summary import budget_message, budget_words, show_leaderboards, tell_progress, write_report
+from embedcore.plugin.stash import (
+    BUDGET,
+    COLLECTOR,
+    FOR_WORKERS,
+    OPTIONS,
+    RESULTS,
+    SESSION,
+    UNTIL_REPORTED,
+    UNWRITTEN,
+    USAGE_ERROR,
+)
+from embedcore.plugin.summary import (
+    budget_message,
+    budget_words,
+    hides_table,
+    show_leaderboards,
+    tell_progress,
+    write_report,
+)
+from embedcore.results.books import FOLDER, Place, runs_in_use
 
 embed_images = fixtures.embed_images
 embed_measure = fixtures.embed_measure
 embed_replay = fixtures.embed_replay
+
+_OF_WORKERS = "embedcore"
+"""Our key in what pytest-xdist takes to its workers and back."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +69,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BUDGET] = Budget(config.stash[OPTIONS].budget)
     config.stash[COLLECTOR] = Collector()
     config.pluginmanager.register(config.stash[COLLECTOR], "embedcore-collector")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let the workers of pytest-xdist agree on the run, and know what other sessions hold, before they begin."""
+    config = node.config
+    if FOR_WORKERS not in config.stash:
+        in_use = runs_in_use(config.stash[OPTIONS].cache_folder / FOLDER)
+        config.stash[FOR_WORKERS] = {"run": Place.alone().new_run, "in_use": sorted(in_use)}
+    node.workerinput[_OF_WORKERS] = config.stash[FOR_WORKERS]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -56,27 +95,42 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    replay_timer(items)
     if config.stash[OPTIONS].order == "cost":
         sort_by_cost(items)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist tells that this worker is ready
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if USAGE_ERROR in config.stash:
         raise pytest.UsageError(config.stash[USAGE_ERROR])
-    models = [model_of(item) for item in session.items if is_case(item)]
-    if config.option.collectonly or not models:
+    items = [item for item in session.items if fixtures.OF_SESSION & set(getattr(item, "fixturenames", ()))]
+    if config.option.collectonly or not items:
         return
-    from embedcore.plugin.start import start_session
+    from embedcore.plugin.session import start_session
 
     options, budget = config.stash[OPTIONS], config.stash[BUDGET]
+    models = [model_of(item) for item in items if is_case(item)]
+    # pytest-benchmark warns where a failed or interrupted case has nothing to time: its report says it already.
+    config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     try:
         with progress_bars(config) as progress_for:
-            config.stash[SESSION] = start_session(options, models, budget, progress_for("looking at the images"))
+            config.stash[SESSION] = start_session(
+                options, models, budget, _place(config), progress_for("looking at the images")
+            )
     except BudgetSpent:
         pytest.exit(f"{budget_words(budget)} before the first case", returncode=pytest.ExitCode.INTERRUPTED)
     except EmbedcoreError as error:
         raise pytest.UsageError(printable_lines(str(error))) from error
+
+
+def _place(config: pytest.Config) -> Place:
+    worker = getattr(config, "workerinput", None)
+    if worker is None:
+        return Place.alone()
+    given = worker[_OF_WORKERS]
+    return Place(given["run"], worker["workerid"], frozenset(given["in_use"]))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -84,8 +138,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if call.when == "call" and RESULT in item.stash:
-        attach(report, item.stash[RESULT], item.config.stash[SESSION])
+    if call.when == "call" and RESULTS in item.stash:
+        item.config.stash[COLLECTOR].attach(report, item.stash[RESULTS], item.config.stash[SESSION])
     return report
 
 
@@ -106,9 +160,12 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if SESSION in config.stash:
-        config.stash[SESSION].close()
-    collector = config.stash[COLLECTOR]
-    if not collector.results or hasattr(config, "workerinput"):
+        books = config.stash[SESSION].books
+        books.close()
+        config.stash[COLLECTOR].notice(books.notices)
+        if hasattr(config, "workeroutput"):
+            config.workeroutput[_OF_WORKERS] = books.notices
+    if not config.stash[COLLECTOR].results or hasattr(config, "workerinput"):
         return
     for write in (save_without_benchmarks, write_report):
         try:
@@ -119,12 +176,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[COLLECTOR].notice(getattr(node, "workeroutput", {}).get(_OF_WORKERS, ()))
+
+
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[COLLECTOR].results:
         show_leaderboards(terminalreporter, config)
     for line in config.stash.get(UNWRITTEN, []):
         terminalreporter.write_line(f"ERROR: {line}", red=True)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: Sequence[Any]) -> list[Any] | None:
+    """No groups, and so no table, where it would bury the leaderboards."""
+    return [] if hides_table(config, len(benchmarks)) else None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -136,9 +204,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     if config.stash[COLLECTOR].results:
-        from embedcore.plugin.machine import machine
-
-        machine_info["embedcore"] = machine()
+        machine_info["embedcore"] = dict(config.stash[COLLECTOR].machine)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

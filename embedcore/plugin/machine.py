@@ -1,4 +1,4 @@
-"""What of the machine and the libraries a run depends on, for ``machine_info``."""
+"""What of the machine and the libraries a run depends on, for ``machine_info`` and for the identity of a run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+
+Machine = Mapping[str, "str | None"]
 
 
 def versions() -> Mapping[str, str]:
@@ -19,38 +21,81 @@ def versions() -> Mapping[str, str]:
     return {"embedcore": VERSION, "timm": timm.__version__, "torch": torch.__version__}
 
 
-def machine() -> Mapping[str, str | None]:
-    """Versions of timm, torch, cuda, cudnn and the driver, the GPUs' names and python; None for what is not there.
+def machine(device: str, *, several: bool = False) -> Machine:
+    """Versions of timm, torch, cuda, cudnn and the driver, the processor, the card in use and python; None for what is
+    not there.
 
-    CUDA is never initialised here: the pytest process must stay free of it. Driver and GPU are what nvidia-smi says.
+    ``device`` is the option's value; with ``several``, the workers of pytest-xdist use all cards. CUDA is never
+    initialised here: the pytest process must stay free of it.
     """
     import timm
     import torch
 
+    from embedcore.embed.device import device_name
+
     cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
-    gpu, driver = _nvidia_smi()
+    cards = card_names() if device == "auto" or device.startswith("cuda") else ()
+    if device.startswith("cuda:"):
+        cards = cards[int(device.removeprefix("cuda:")) :][:1]
+    elif not several:
+        cards = cards[:1]
     return {
         "timm": timm.__version__,
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": None if cudnn is None else str(cudnn),
-        "driver": driver,
-        "gpu": gpu,
+        "driver": _driver(),
+        "gpu": " + ".join(dict.fromkeys(cards)) or None,
+        "processor": device_name(torch.device("cpu")),
         "python": platform.python_version(),
     }
 
 
+def machine_in_use(facts: Machine) -> str | None:
+    """What the models run on: the card, or the processor and its threads."""
+    return facts["gpu"] or facts["processor"]
+
+
 @functools.cache  # asked for the identity of the run, and again for what is saved
-def _nvidia_smi() -> tuple[str | None, str | None]:
+def card_names() -> tuple[str, ...]:
+    """The names of the CUDA cards that torch sees, in its order, in which CUDA_VISIBLE_DEVICES is heeded.
+
+    Asked in a child process, since asking initialises CUDA.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return ()
+    from embedcore.forkserver import forkserver_context
+    from embedcore.images.workers import hidden_main
+
+    with hidden_main(), forkserver_context().Pool(1) as pool:
+        return pool.apply(_card_names)
+
+
+def _card_names() -> tuple[str, ...]:
+    import torch
+
+    return tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+
+
+def device_of_worker(device: str, worker: str) -> str:
+    """The device of a worker of pytest-xdist, such as ``gw1``: each has a card of its own, as far as there are some."""
+    if not worker:
+        return device
+    from embedcore.embed.device import worker_device
+
+    return worker_device(device, int(worker.removeprefix("gw")), len(card_names()))
+
+
+@functools.cache
+def _driver() -> str | None:
     program = shutil.which("nvidia-smi")
     if program is None:
-        return None, None
-    command = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        return None
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None, None  # a driver without a card answers with an error: there is no GPU then
-    rows = [line.split(", ") for line in done.stdout.splitlines() if ", " in line]
-    if not rows:
-        return None, None
-    return " + ".join(row[0] for row in rows), rows[0][-1]
+        return None  # a driver without a card answers with an error
+    return next(iter(done.stdout.split()), None)

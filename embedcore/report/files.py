@@ -66,7 +66,7 @@ def csv_report(boards: Sequence[Leaderboard], machine: Mapping[str, Any]) -> str
     """One row a result, overall best first, then those not measured: ranks, fields, each score with low and high."""
     rows = [row for board in boards for row in _rows(board)]
     # A result with nothing in it has all columns, also where there is no row.
-    nothing = build([Result.unmeasured("-", family="-", status="error", reason="-")], dataset={})
+    nothing = build([Result.make("-", family="-", status="error", reason="-")], dataset={})
     cells = [_cells(row, machine) for row in (*_rows(nothing), *rows)]
     columns = list(dict.fromkeys(name for row in cells for name in row))
     out = io.StringIO(newline="")
@@ -85,9 +85,7 @@ def json_report(boards: Sequence[Leaderboard], settings: Mapping[str, Any], mach
     """``schema``, ``settings``, ``machine``, ``dataset``, ``rows`` (overall best first, with their ranks) and
     ``excluded``. ``dataset`` is the first one; where there are more, ``datasets`` has all."""
     datasets = [{key: value for key, value in b.dataset.items() if key not in _NOT_IN_DATASET} for b in boards]
-    block = embedcore_block(settings=settings, dataset=datasets[0], excluded=())
-    if len(boards) > 1:
-        block["datasets"] = datasets
+    block = embedcore_block(settings=settings, datasets=datasets, excluded=())
     block["machine"] = machine
     block["rows"] = [row for board in boards for row in _rows(board) if row["status"] == "ok"]
     block["excluded"] = [

@@ -128,5 +128,5 @@ def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
         Exclusion(status, members[0].reason if len(members) == 1 else reason, tuple(members))
         for (status, reason), members in grouped.items()
     ]
-    statuses = list(STATUSES)
+    statuses: list[str] = list(STATUSES)
     return tuple(sorted(exclusions, key=lambda e: (statuses.index(e.status), -len(e.results), e.reason)))

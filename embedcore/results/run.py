@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,17 @@ class Run:
         """The name that `--benchmark-save` gave, or the file's own."""
         return re.sub(r"^\d{4,}_", "", self.path.stem)
 
+    def to_frame(self) -> Any:
+        """A pandas DataFrame of the measured models, one a row: the fields of `Result`, mappings as ``scores.acc``.
+
+        Raises UsageError where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError("a DataFrame needs pandas, which is not installed: pip install pandas") from error
+        return pandas.json_normalize([result.extra_info() for result in self.results])
+
     @property
     def versions(self) -> Mapping[str, Any]:
         """``timm`` ``torch`` ``cuda`` ``cudnn`` ``driver`` ``gpu`` ``python``, as far as they were recorded."""
@@ -56,15 +67,21 @@ class Run:
 
 
 def embedcore_block(
-    *, settings: Mapping[str, object], dataset: Mapping[str, object], excluded: Iterable[Result]
+    *, settings: Mapping[str, object], datasets: Sequence[Mapping[str, object]], excluded: Iterable[Result]
 ) -> dict[str, Any]:
-    """The top-level ``embedcore`` block of the saved JSON; `read_run` is its inverse."""
-    return {
+    """The top-level ``embedcore`` block of the saved JSON; `read_run` is its inverse.
+
+    `datasets`: that of the session first. Where a benchmark of the user's own has measured on more, all are under
+    ``datasets``, and excluded models name theirs, as the measured ones do, by its fingerprint.
+    """
+    several = len(datasets) > 1
+    block = {
         "schema": SCHEMA,
         "settings": json_safe(settings),
-        "dataset": json_safe(dataset),
-        "excluded": [result.excluded_info() for result in excluded],
+        "dataset": json_safe(datasets[0] if datasets else {}),
+        "excluded": [result.excluded_info() | ({"dataset": result.dataset} if several else {}) for result in excluded],
     }
+    return block | ({"datasets": json_safe(datasets)} if several else {})
 
 
 def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:

@@ -54,14 +54,7 @@ def unpack_verdicts(text: str) -> Verdicts:
     """The inverse of `pack_verdicts`. Raises ValueError if `text` is not what that wrote."""
     import numpy as np
 
-    inflate = zlib.decompressobj()
-    try:
-        raw = inflate.decompress(base64.b64decode(text, validate=True), _MOST_QUERIES)
-    except (binascii.Error, zlib.error, ValueError) as error:
-        raise ValueError(f"verdicts cannot be unpacked: {error}") from error
-    if not inflate.eof or inflate.unused_data:
-        raise ValueError(f"verdicts are cut short, followed by something, or of more than {_MOST_QUERIES} queries")
-    packed = np.frombuffer(raw, dtype=np.uint8)
+    packed = np.frombuffer(_inflated(text, _MOST_QUERIES, "verdicts"), dtype=np.uint8)
     if packed.size and packed.max() > (_HITS | _FIRST):
         raise ValueError("verdicts hold an unknown bit")
     hits, first_bits = packed & np.uint8(_HITS), packed >> np.uint8(3)
@@ -75,6 +68,39 @@ def _check(hits: NDArray[np.integer], first: NDArray[np.uint8]) -> None:
         raise ValueError(f"hits among the {NEAREST} nearest must be 0-{NEAREST}")
     if ((first == 1) & (hits == 0)).any() or ((first == 0) & (hits == NEAREST)).any():
         raise ValueError("hits and first contradict each other: the nearest is one of the five")
+
+
+def pack_classes(classes: ArrayLike) -> str:
+    """The class index of each query, integers [n_queries], as text: uint32 little-endian, zlib, base64.
+
+    >>> unpack_classes(pack_classes([0, 0, 7])).tolist()
+    [0, 0, 7]
+    """
+    import numpy as np
+
+    return base64.b64encode(zlib.compress(np.asarray(classes).astype("<u4").tobytes(), 9)).decode()
+
+
+def unpack_classes(text: str) -> NDArray[np.uint32]:
+    """The inverse of `pack_classes`: uint32 [n_queries]. Raises ValueError if `text` is not what that wrote."""
+    import numpy as np
+
+    raw = _inflated(text, 4 * _MOST_QUERIES, "query classes")
+    if len(raw) % 4:
+        raise ValueError(f"query classes are cut short: {len(raw)} bytes")
+    return np.frombuffer(raw, dtype="<u4").astype(np.uint32)
+
+
+def _inflated(text: str, most: int, what: str) -> bytes:
+    """The bytes behind base64 and zlib, at most `most`. Raises ValueError for what is not whole."""
+    inflate = zlib.decompressobj()
+    try:
+        raw = inflate.decompress(base64.b64decode(text, validate=True), most)
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise ValueError(f"{what} cannot be unpacked: {error}") from error
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError(f"{what} are cut short, followed by something, or of more than {_MOST_QUERIES} queries")
+    return raw
 
 
 def pack_sketch(sketch: ArrayLike) -> str:

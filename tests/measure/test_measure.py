@@ -55,7 +55,7 @@ def test_settings_are_followed(case, images):
     [
         ({"model": "resnet18.a1_in1k", "weights": "auto"}, "no-weights", "resnet18.a1_in1k"),
         ({"point": "cls"}, "unsupported", "cls"),
-        ({"max_params_m": 0.1}, "too-large", "0.1 million parameters"),
+        ({"max_params": 0.1}, "too-large", "0.1 million parameters"),
         ({"device": "cuda:9"}, "error", "cuda:9"),
     ],
 )

@@ -16,13 +16,13 @@ def run(case, images, pixels=None, **changes):
 
 
 def test_a_limit_with_room_changes_nothing(case, images):
-    free, limited = run(case, images), run(case, images, memory_limit_gb=2.0)
+    free, limited = run(case, images), run(case, images, memory_limit=2.0)
     assert limited.status == "ok", limited.reason
     assert (limited.scores, limited.batch_size, limited.batch_decayed) == (free.scores, free.batch_size, False)
 
 
 def test_a_tight_limit_halves_the_batch_and_keeps_the_scores(case, images, faults, shape):
-    free, limited = (run(case, images, faults.Hungry(shape), memory_limit_gb=limit) for limit in (None, 0.2))
+    free, limited = (run(case, images, faults.Hungry(shape), memory_limit=limit) for limit in (None, 0.2))
     assert limited.status == "ok", (limited.reason, limited.detail)
     assert (free.batch_size, free.batch_decayed) == (16, False)
     assert (limited.batch_size, limited.batch_decayed) in [(4, True), (8, True)]
@@ -31,21 +31,21 @@ def test_a_tight_limit_halves_the_batch_and_keeps_the_scores(case, images, fault
 
 
 def test_a_limit_too_small_for_one_image_is_oom(case, images):
-    result = run(case, images, memory_limit_gb=0.0001)
+    result = run(case, images, memory_limit=0.0001)
     assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
     assert "; peak memory " in result.reason
     assert result.peak_memory_mb > 0
 
 
 def test_a_child_that_takes_all_it_can_is_oom(case, images, faults, shape):
-    result = run(case, images, faults.ExhaustsMemory(shape), memory_limit_gb=0.5)
+    result = run(case, images, faults.ExhaustsMemory(shape), memory_limit=0.5)
     assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
     assert "MemoryError" in result.reason
     assert 500 < result.peak_memory_mb < 2000
 
 
 def test_an_abort_over_bad_alloc_is_oom(case, images, faults, shape):
-    result = run(case, images, faults.ThrowsBadAlloc(shape), memory_limit_gb=0.5)
+    result = run(case, images, faults.ThrowsBadAlloc(shape), memory_limit=0.5)
     assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
     assert "was killed by SIGABRT for want of memory; peak memory " in result.reason
     assert "std::bad_alloc" in result.detail

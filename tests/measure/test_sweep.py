@@ -28,7 +28,7 @@ def test_twelve_cases(case, images, faults, shape, tmp_path):
     for number, (fault, _) in enumerate(SWEEP):
         pixels = getattr(faults, fault)(shape, str(tmp_path / f"pid{number}")) if fault else images.pixels
         seconds = 1.5 if fault in ("Hangs", "ChattyForEver") else 60
-        limited = dataclasses.replace(case, memory_limit_gb=0.5)
+        limited = dataclasses.replace(case, memory_limit=0.5)
         results.append(ChildExecutor(seconds).run(limited, Images(images.dataset, pixels)))
     assert [result.status for result in results] == [status for _, status in SWEEP]
     sound = [result for result, (fault, _) in zip(results, SWEEP, strict=True) if fault is None]
@@ -38,4 +38,4 @@ def test_twelve_cases(case, images, faults, shape, tmp_path):
         assert (result.detail, result.batch_decayed) == ("", False)
     for result in results:
         assert result.ok or result.reason
-        assert result.status == "nan" or result.peak_memory_mb > 0
+        assert not result.ok or result.peak_memory_mb > 0

@@ -16,7 +16,7 @@ from PIL import Image
 
 import embedcore.measure.executors
 import embedcore.plugin.machine
-import embedcore.plugin.start
+import embedcore.plugin.session
 import embedcore.report.files
 import embedcore.zoo.roster  # noqa: F401
 

@@ -206,7 +206,7 @@ def test_results_of_xdist_workers_reach_the_controller():
 
     session = SimpleNamespace(settings={"protocol": "native"}, dataset_block={"classes": 3})
     report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
-    result = Result.unmeasured("a.b", family="resnet", status="oom", reason="memory")
+    result = Result.make("a.b", family="resnet", status="oom", reason="memory")
     attach(report, result, session)
     received = TestReport._from_json(json.loads(json.dumps(report._to_json())))
     collector = Collector()

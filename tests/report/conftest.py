@@ -57,7 +57,7 @@ def _result(model: str = TAGS[1], acc: float = 0.5, acc5: float = 0.3, **other: 
         "verdicts": "eJwDAAAAAAE=",
         "durations": (0.61, 0.62),
     }
-    return Result(**(fields | other))
+    return Result.make(**(fields | other))
 
 
 @pytest.fixture
@@ -87,5 +87,5 @@ def many() -> list[Result]:
         for i in range(1800)
     ]
     return results + [
-        Result.unmeasured(f"x{i}.y", family="vit", status="no-weights", reason="hub unreachable") for i in range(22)
+        Result.make(f"x{i}.y", family="vit", status="no-weights", reason="hub unreachable") for i in range(22)
     ]

@@ -80,7 +80,7 @@ def test_too_few_classes(classes: int | None, words: str | None) -> None:
 
 
 def test_exclusion_line() -> None:
-    results = tuple(Result.unmeasured(f"m{i}.x", family="vit", status="oom", reason="big") for i in range(4))
+    results = tuple(Result.make(f"m{i}.x", family="vit", status="oom", reason="big") for i in range(4))
     assert exclusion_line(Exclusion("oom", "big", results), most_names=3) == "4 oom: big (first: m0.x)"
     assert exclusion_line(Exclusion("oom", "big", results[:2]), most_names=3) == "2 oom: big (m0.x, m1.x)"
     assert exclusion_line(Exclusion("oom", "", results)) == "4 oom: no reason given (m0.x, m1.x, m2.x, m3.x)"
@@ -88,8 +88,6 @@ def test_exclusion_line() -> None:
 
 def test_excluded_summary(board_of: Board, result_of: Make) -> None:
     assert excluded_summary(board_of([result_of()])) == ""
-    excluded = [
-        Result.unmeasured(f"m{i}.x", family="vit", status=s, reason="") for i, s in enumerate(["nan", "oom", "nan"])
-    ]
+    excluded = [Result.make(f"m{i}.x", family="vit", status=s, reason="") for i, s in enumerate(["nan", "oom", "nan"])]
     expected = "Not measured: 3 of 4 models (1 oom, 2 nan)"
     assert excluded_summary(board_of([result_of(), *excluded])) == expected

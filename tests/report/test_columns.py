@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from embedcore.report import columns
 from embedcore.results.leaderboard import Row
@@ -91,7 +91,7 @@ def test_the_columns_of_the_design_in_their_order() -> None:
 
 
 def test_a_result_without_optional_fields_has_a_cell_in_every_column() -> None:
-    row = Row(1, Result("a.b", "a", "b", "vit", "ok", scores={"acc": 0.5, "acc5": 0.25}))
+    row = Row(1, Result.make("a.b", family="vit", status="ok", scores={"acc": 0.5, "acc5": 0.25}))
     cells = {column.key: (column.full or column.cell)(row) for column in columns.leaderboard_columns()}
     assert cells.pop("acc") == "0.500"
     assert cells.pop("acc5") == "0.250"

@@ -22,7 +22,7 @@ def _board(board_of: Board, result_of: Make) -> Leaderboard:
         [
             result_of("vit_base_patch16_224.augreg_in21k", 0.5, 0.2),
             result_of("resnet18.a1_in1k", 0.25, 0.3, family="resnet", token_mean=None, gmacs=None),
-            Result.unmeasured("vgg11.tv_in1k", family="vgg", status="oom", reason="=cmd|' /C calc'!A0", detail="a\nb"),
+            Result.make("vgg11.tv_in1k", family="vgg", status="oom", reason="=cmd|' /C calc'!A0", detail="a\nb"),
         ]
     )
 
@@ -108,7 +108,7 @@ def test_json_has_credits_and_missing_models_but_no_packed_classes(board_of: Boa
 
 
 def test_rows_of_several_datasets_say_which(board_of: Board, result_of: Make) -> None:
-    left = Result.unmeasured("vgg11.tv_in1k", family="vgg", status="oom", reason="")
+    left = Result.make("vgg11.tv_in1k", family="vgg", status="oom", reason="")
     boards = [board_of([result_of(acc=0.9), left], name="a"), board_of([result_of(acc=0.1)], name="b")]
     assert [(row["dataset"], row["model"], row["rank"]) for row in _rows(csv_report(boards, {}))] == [
         ("a", "vit_base_patch16_224.augreg_in21k", "1"),

@@ -113,7 +113,7 @@ def test_escape(text: str, escaped: str) -> None:
 
 def test_hostile_names_stay_in_their_cell(board_of: Board, result_of: Make) -> None:
     evil = "a|b`<img src=x onerror=alert(1)>\n## Heading"
-    board = board_of([result_of(evil, licence=evil), Result.unmeasured(evil, family=evil, status="error", reason=evil)])
+    board = board_of([result_of(evil, licence=evil), Result.make(evil, family=evil, status="error", reason=evil)])
     text = markdown_report([board])
     assert "<img" not in text
     assert "\n## Heading" not in text

@@ -40,7 +40,7 @@ def _few(result_of: Make) -> list[Result]:
         result_of("vit_base_patch16_224.augreg_in21k", 0.5, 0.3),
         result_of("vit_tiny_patch16_224.augreg_in21k", 0.4, 0.35, licence="cc-by-nc-4.0"),
         result_of("resnet18.a1_in1k", 0.45, 0.2, family="resnet", batch_decayed=True),
-        Result.unmeasured("vgg11.tv_in1k", family="vgg", status="oom", reason="out of memory"),
+        Result.make("vgg11.tv_in1k", family="vgg", status="oom", reason="out of memory"),
     ]
 
 
@@ -134,7 +134,7 @@ def test_the_top_ten_and_where_the_rest_is(board_of: Board, many: list[Result]) 
 
 def test_1822_models_without_weights_are_a_few_lines(board_of: Board) -> None:
     excluded = [
-        Result.unmeasured(f"m{i}.x", family="vit", status="no-weights", reason=f"m{i}.x: hub unreachable")
+        Result.make(f"m{i}.x", family="vit", status="no-weights", reason=f"m{i}.x: hub unreachable")
         for i in range(1822)
     ]
     text = terminal_report([board_of(excluded)], width=80)
@@ -144,7 +144,7 @@ def test_1822_models_without_weights_are_a_few_lines(board_of: Board) -> None:
 
 
 def test_many_different_reasons_are_counted(board_of: Board) -> None:
-    excluded = [Result.unmeasured(f"m{i}.x", family="vit", status="error", reason=f"E{i} " * 400) for i in range(50)]
+    excluded = [Result.make(f"m{i}.x", family="vit", status="error", reason=f"E{i} " * 400) for i in range(50)]
     text = terminal_report([board_of(excluded)], width=80)
     assert "45 error for 45 other reasons" in text
     assert len(text.splitlines()) < 40
@@ -164,7 +164,7 @@ def test_random_weights_are_marked_on_every_table(board_of: Board, result_of: Ma
 def test_hostile_text_cannot_reach_the_terminal(board_of: Board) -> None:
     reason = "\x1b]0;owned\x07\nFAKE LINE\x9b31m"
     text = terminal_report(
-        [board_of([Result.unmeasured("a.b\x1b[2J", family="vit", status="error", reason=reason)])], width=80
+        [board_of([Result.make("a.b\x1b[2J", family="vit", status="error", reason=reason)])], width=80
     )
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
     assert "\nFAKE" not in text

@@ -42,7 +42,7 @@ def _result(
         "durations": (0.61, 0.62),
         "measured_s": 12.5,
     }
-    return Result(**(fields | other))
+    return Result.make(**(fields | other))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ Make = Callable[..., Result]
 
 
 def _written(path: Path, results: list[Result]) -> bytes:
-    with Journal.create(path, {"settings": {"protocol": "native", "cache": Path("c"), "nan": float("nan")}}) as journal:
+    with closing(
+        Journal(path, {"settings": {"protocol": "native", "cache": Path("c"), "nan": float("nan")}})
+    ) as journal:
         for result in results:
             journal.append(result)
     return path.read_bytes()
@@ -28,9 +31,7 @@ def _sealed(text: bytes) -> bytes:
 
 
 def _results(result_of: Make) -> list[Result]:
-    failed = Result.unmeasured(
-        "b.x", family="vgg", status="error", reason="line\u2028end", detail="Traceback\n  at \x85 …"
-    )
+    failed = Result.make("b.x", family="vgg", status="error", reason="line\u2028end", detail="Traceback\n  at \x85 …")
     return [result_of("a.x"), failed, result_of("c.x", acc=0.1)]
 
 
@@ -39,14 +40,14 @@ def test_what_was_appended_is_read_back(tmp_path: Path, result_of: Make) -> None
     raw = _written(tmp_path / "new" / "run.jsonl", results)
     contents = read_journal(tmp_path / "new" / "run.jsonl")
     assert contents.results == tuple(results)
-    assert contents.header == {"journal": 1, "settings": {"protocol": "native", "cache": "c", "nan": None}}
-    assert (contents.torn, contents.whole_bytes) == (False, len(raw))
+    assert contents.header == {"journal": 2, "settings": {"protocol": "native", "cache": "c", "nan": None}}
+    assert contents.whole_bytes == len(raw)
     assert len(raw.decode("ascii").splitlines()) == 1 + len(results)
 
 
 def test_a_line_is_in_the_file_before_the_journal_is_closed(tmp_path: Path, result_of: Make) -> None:
     path = tmp_path / "run.jsonl"
-    with Journal.create(path, {}) as journal:
+    with closing(Journal(path, {})) as journal:
         assert read_journal(path).results == ()
         journal.append(result_of("a.x"))
         assert [result.model for result in read_journal(path).results] == ["a.x"]
@@ -63,7 +64,6 @@ def test_a_file_cut_anywhere_loses_at_most_its_last_line(tmp_path: Path, result_
         whole = raw[:length].count(b"\n") - 1
         assert contents.results == tuple(results[:whole])
         assert contents.whole_bytes == raw[:length].rindex(b"\n") + 1
-        assert contents.torn == (contents.whole_bytes < length)
 
 
 def test_zeros_that_a_power_cut_left_at_the_end_are_a_torn_line(tmp_path: Path, result_of: Make) -> None:
@@ -72,7 +72,7 @@ def test_zeros_that_a_power_cut_left_at_the_end_are_a_torn_line(tmp_path: Path, 
     path.write_bytes(raw + bytes(4096))
     contents = read_journal(path)
     assert len(contents.results) == 3
-    assert contents.torn
+    assert contents.whole_bytes == len(raw)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_zeros_that_a_power_cut_left_at_the_end_are_a_torn_line(tmp_path: Path, 
         (b"{oops}", "line 3 has no checksum"),
         (_sealed(b"{oops}"), "line 3 is not JSON"),
         (_sealed(b'{"a": ' + b"[" * 100_000 + b"}"), "line 3 is not JSON"),
-        (_sealed(b'{"model": "a.x"}'), "line 3: result of 'a.x': field 'family' is missing"),
+        (_sealed(b'{"model": "a.x"}'), "line 3: result of a.x: Object missing required field `family`"),
         (_sealed(b'{"models": "a.x"}'), "line 3 has something else than names for models"),
         (_sealed(b'{"model": "a.x"}').replace(b"a.x", b"b.x"), "line 3 does not fit its checksum"),
         (b"\xff\xfe", "line 3 has no checksum"),
@@ -95,7 +95,7 @@ def test_a_damaged_whole_line_is_dropped_and_told(tmp_path: Path, result_of: Mak
     contents = read_journal(path)
     assert [result.model for result in contents.results] == ["a.x", "c.x"]
     assert contents.damaged == (message,)
-    assert not contents.torn and not contents.finished
+    assert not contents.finished
 
 
 def test_any_flipped_bit_is_noticed(tmp_path: Path, result_of: Make) -> None:
@@ -111,13 +111,21 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path, result_of: Make) -> None:
         assert contents.damaged
 
 
-def test_models_of_the_header_and_later_ones(tmp_path: Path) -> None:
+def test_models_of_the_header_and_of_those_who_go_on(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    with Journal.create(path, {"settings": {}}, models=["a.x", "b.x"]) as journal:
-        journal.add_models(["c.x", "a.x"])
+    Journal(path, {"settings": {}}, models=["a.x", "b.x"]).close()
+    Journal(path, {"settings": {"other": 1}}, models=["c.x", "a.x"]).close()
     contents = read_journal(path)
     assert contents.models == ("a.x", "b.x", "c.x")
-    assert contents.header == {"journal": 1, "settings": {}}
+    assert contents.header == {"journal": 2, "settings": {}}
+
+
+def test_a_journal_without_a_whole_header_is_begun_anew(tmp_path: Path, result_of: Make) -> None:
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(b'{"journal": 2, "set')
+    with closing(Journal(path, {"settings": {}})) as journal:
+        journal.append(result_of("a.x"))
+    assert [result.model for result in read_journal(path).results] == ["a.x"]
 
 
 @pytest.mark.parametrize("written", [0, 10])
@@ -132,7 +140,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(
             return write(descriptor, data[:written])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with Journal.create(path, {}) as journal:
+    with closing(Journal(path, {})) as journal:
         journal.append(result_of("a.x"))
         before = path.read_bytes()
         monkeypatch.setattr(os, "write", no_room)
@@ -150,12 +158,12 @@ def test_a_disk_that_is_full_from_the_beginning(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "write", no_room)
     with pytest.raises(UsageError, match=r"run\.jsonl cannot be written: No space"):
-        Journal.create(tmp_path / "run.jsonl", {})
+        Journal(tmp_path / "run.jsonl", {})
     assert not (tmp_path / "run.jsonl").exists()
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", _sealed(b'{"journal": 1}'), b"{}\n", b'{"journal": 1}\n', _sealed(b'{"journal": 2}') + b"\n"]
+    "raw", [b"", _sealed(b'{"journal": 2}'), b"{}\n", b'{"journal": 2}\n', _sealed(b'{"journal": 1}') + b"\n"]
 )
 def test_not_a_journal(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "run.jsonl"
@@ -169,18 +177,10 @@ def test_missing_journal(tmp_path: Path) -> None:
         read_journal(tmp_path / "run.jsonl")
 
 
-def test_a_journal_is_never_overwritten(tmp_path: Path, result_of: Make) -> None:
-    path = tmp_path / "run.jsonl"
-    raw = _written(path, _results(result_of))
-    with pytest.raises(UsageError, match="is there already"):
-        Journal.create(path, {})
-    assert path.read_bytes() == raw
-
-
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"journal .*file"):
-        Journal.create(tmp_path / "file" / "run.jsonl", {})
+        Journal(tmp_path / "file" / "run.jsonl", {})
 
 
 def test_every_line_is_strict_json(tmp_path: Path, result_of: Make) -> None:

@@ -17,14 +17,14 @@ FAMILIES = ("vit", "resnet", "other")
 
 
 def _measured(model: str, family: str, acc: float, acc5: float) -> Result:
-    return Result(model, model, "", family, "ok", scores={"acc": acc, "acc5": acc5})
+    return Result.make(model, family=family, status="ok", scores={"acc": acc, "acc5": acc5})
 
 
 # Few distinct values and names, so that ties of every kind are common.
 _SCORE = st.sampled_from([0.0, 0.1, 0.25, 1.0])
 _MEASURED = st.builds(_measured, st.sampled_from("abcdef"), st.sampled_from([*FAMILIES, "new"]), _SCORE, _SCORE)
 _EXCLUDED = st.builds(
-    lambda model, family, status, reason: Result.unmeasured(model, family=family, status=status, reason=reason),
+    lambda model, family, status, reason: Result.make(model, family=family, status=status, reason=reason),
     st.sampled_from("abcdef"),
     st.sampled_from(FAMILIES),
     st.sampled_from([status for status in STATUSES if status != "ok"]),
@@ -124,11 +124,11 @@ def test_ties_share_a_rank_and_the_next_rank_counts_them() -> None:
 
 def test_many_cases_of_one_reason_are_one_exclusion() -> None:
     no_weights = [
-        Result.unmeasured(f"m{i}.x", family="vit", status="no-weights", reason=f"m{i}.x: hub unreachable")
+        Result.make(f"m{i}.x", family="vit", status="no-weights", reason=f"m{i}.x: hub unreachable")
         for i in range(1822)
     ]
-    single = Result.unmeasured("n.x", family="vit", status="no-weights", reason="no file for n.x")
-    crash = Result.unmeasured("o.x", family="vit", status="crashed", reason="killed by SIGKILL")
+    single = Result.make("n.x", family="vit", status="no-weights", reason="no file for n.x")
+    crash = Result.make("o.x", family="vit", status="crashed", reason="killed by SIGKILL")
     exclusions = group_excluded([crash, single, *no_weights])
     assert [(e.status, e.reason, len(e.results)) for e in exclusions] == [
         ("no-weights", "<model>: hub unreachable", 1822),

@@ -25,7 +25,7 @@ def _saved(results: list[Result], excluded: list[Result]) -> dict[str, Any]:
         "benchmarks": [{"name": f"test_model[{r.model}]", "extra_info": r.extra_info(), "stats": {}} for r in results],
         "datetime": "2030-01-01T00:00:00",
         "version": "5.3.1",
-        "embedcore": embedcore_block(settings={"protocol": "native"}, dataset=DATASET, excluded=excluded),
+        "embedcore": embedcore_block(settings={"protocol": "native"}, datasets=[DATASET], excluded=excluded),
     }
 
 
@@ -37,7 +37,7 @@ def _write(path: Path, data: object) -> Path:
 
 def test_a_run_is_read_whole(tmp_path: Path, result_of: Make) -> None:
     results = [result_of("b.x"), result_of("a.x", acc=0.1)]
-    excluded = [Result.unmeasured("c.x", family="vgg", status="oom", reason="too big")]
+    excluded = [Result.make("c.x", family="vgg", status="oom", reason="too big")]
     run = read_run(_write(tmp_path / "0003_timm-1.0.31.json", _saved(results, excluded)))
     assert run.results == tuple(results)
     assert run.excluded == tuple(excluded)
@@ -73,13 +73,13 @@ def _block(**changes: object) -> Callable[[dict[str, Any]], object]:
         (_block(schema=2), "embedcore schema 2, and this embedcore reads schema 1"),
         (_block(schema=None), "embedcore schema None"),
         (_block(excluded={}), "'excluded' of the embedcore block is not a list"),
-        (_block(excluded=[{"model": "c.x"}]), "field 'family' is missing"),
+        (_block(excluded=[{"model": "c.x"}]), "Object missing required field `family`"),
         (_block(settings=3), "'settings' of the embedcore block is not an object"),
         (
             lambda data: (
                 data | {"benchmarks": [{"extra_info": {"model": "a.x", "family": "v", "status": "ok", "dim": "x"}}]}
             ),
-            "result of a.x: field 'dim' must be",
+            "result of a.x: field 'dim': Expected `int",
         ),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_folder_is_not_a_run(storage: Path) -> None:
 
 def test_what_pytest_benchmark_really_saves_is_read(tmp_path: Path, result_of: Make) -> None:
     result = result_of("a.x")
-    excluded = Result.unmeasured("c.x", family="vgg", status="oom", reason="too big")
+    excluded = Result.make("c.x", family="vgg", status="oom", reason="too big")
     _write(
         tmp_path / "conftest.py",
         "import json, pathlib\n"
@@ -172,7 +172,7 @@ def test_what_pytest_benchmark_really_saves_is_read(tmp_path: Path, result_of: M
         "    benchmark.extra_info.update(json.loads(pathlib.Path('info.json').read_text()))\n"
         "    benchmark.pedantic(int, rounds=2)\n",
     )
-    _write(tmp_path / "block.json", embedcore_block(settings={}, dataset=DATASET, excluded=[excluded]))
+    _write(tmp_path / "block.json", embedcore_block(settings={}, datasets=[DATASET], excluded=[excluded]))
     _write(tmp_path / "info.json", result.extra_info())
     command = [
         sys.executable,
@@ -191,3 +191,17 @@ def test_what_pytest_benchmark_really_saves_is_read(tmp_path: Path, result_of: M
     assert run.results == (result,)
     assert run.excluded == (excluded,)
     assert run.name == "mine"
+
+
+def test_several_datasets_are_all_in_the_block_and_excluded_models_name_theirs(result_of: Make) -> None:
+    other = DATASET | {"name": "photos", "fingerprint": "def"}
+    excluded = [Result.make("c.x", family="vgg", status="oom", reason="too big", dataset="def")]
+    block = embedcore_block(settings={}, datasets=[DATASET, other], excluded=excluded)
+    assert (block["dataset"], block["datasets"]) == (DATASET, [DATASET, other])
+    assert block["excluded"][0]["dataset"] == "def"
+
+
+def test_a_run_is_a_dataframe_too(tmp_path: Path, result_of: Make) -> None:
+    path = _write(tmp_path / "run.json", _saved([result_of("b.x"), result_of("a.x", acc=0.125)], []))
+    frame = read_run(path).to_frame()
+    assert frame.set_index("model")["scores.acc"].to_dict() == {"b.x": 0.5, "a.x": 0.125}

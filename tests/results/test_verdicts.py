@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from embedcore.results import verdicts
-from embedcore.results.verdicts import pack_sketch, pack_verdicts, unpack_sketch, unpack_verdicts
+from embedcore.results.verdicts import (
+    pack_classes,
+    pack_sketch,
+    pack_verdicts,
+    unpack_classes,
+    unpack_sketch,
+    unpack_verdicts,
+)
 
 # (hits, first) of one query: a hit at rank 1 is one of the hits, and five hits include it.
 _VERDICT = st.tuples(st.integers(0, 5), st.booleans()).filter(lambda v: v not in ((0, True), (5, False)))
@@ -111,3 +118,14 @@ def test_sketch_must_be_finite(value: float) -> None:
 def test_damaged_sketch_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="sketch"):
         unpack_sketch(text)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1)))
+def test_classes_come_back(classes: list[int]) -> None:
+    assert unpack_classes(pack_classes(classes)).tolist() == classes
+
+
+@pytest.mark.parametrize("text", ["", "%%%", "AAAA", pack_classes([1, 2])[:-4]])
+def test_what_are_no_packed_classes(text: str) -> None:
+    with pytest.raises(ValueError, match="query classes"):
+        unpack_classes(text)
