@@ -5,11 +5,10 @@ multiprocessing has one forkserver a process, so the workers that decode and the
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from typing import TypeVar
@@ -44,25 +43,18 @@ def tunables_with(existing: str | None) -> str:
     return ":".join(f"{key}={value}" for key, value in entries.items())
 
 
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
 def forkserver_context() -> ForkServerContext:
     """The forkserver context, with its server running; one that has died is started anew."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    with _environment("GLIBC_TUNABLES", tunables_with(os.environ.get("GLIBC_TUNABLES"))):
+    before = os.environ.get("GLIBC_TUNABLES")
+    os.environ["GLIBC_TUNABLES"] = tunables_with(before)
+    try:
         forkserver.ensure_running()
+    finally:
+        del os.environ["GLIBC_TUNABLES"]
+        if before is not None:
+            os.environ["GLIBC_TUNABLES"] = before
     return context
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.plain import json_safe, one_line, printable_lines
+from embedcore.plain import bytes_text, json_safe, one_line, printable_lines
 
 
 @given(st.text())
@@ -66,3 +66,19 @@ def test_json_safe_of_other_types() -> None:
     assert json_safe(np.float32(0.5)) == 0.5
     assert json_safe(np.int64(3)) == 3
     assert json_safe({1: math.inf, "p": Path("a/b"), "s": {"b", "a"}}) == {"1": None, "p": "a/b", "s": ["a", "b"]}
+
+
+def test_lengths_have_three_digits() -> None:
+    for size, text in (
+        (None, "?"),
+        (0, "0 B"),
+        (1000, "1.00 kB"),
+        (9_994, "9.99 kB"),
+        (9_996, "10.0 kB"),
+        (99_960, "100 kB"),
+        (999_400, "999 kB"),
+        (999_600, "1.00 MB"),
+        (2_500_000_000, "2.50 GB"),
+        (3_000_000_000_000, "3.00 TB"),
+    ):
+        assert bytes_text(size) == text

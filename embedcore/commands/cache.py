@@ -12,7 +12,7 @@ import tabulate
 
 from embedcore.commands.cache_entries import KINDS, Entry, entries_of, remove
 from embedcore.errors import UsageError
-from embedcore.plain import one_line
+from embedcore.plain import bytes_text, one_line
 
 _DAY_S = 86_400.0
 _LINE = 80  # characters
@@ -67,9 +67,9 @@ def run_list(arguments: argparse.Namespace) -> int:
     for kind, title in KINDS.items():
         of_kind = sorted((entry for entry in entries if entry.kind == kind), key=lambda entry: -entry.used)
         if of_kind:
-            print(f"\n{title}: {len(of_kind)}, {_size(sum(entry.bytes for entry in of_kind))}")
+            print(f"\n{title}: {len(of_kind)}, {bytes_text(sum(entry.bytes for entry in of_kind))}")
             print(_table(of_kind, now))
-    print(f"\ntogether {_size(sum(entry.bytes for entry in entries))}")
+    print(f"\ntogether {bytes_text(sum(entry.bytes for entry in entries))}")
     return 0
 
 
@@ -88,7 +88,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
     )
     freed = removed = 0
     for entry in chosen:
-        what = f"{entry.kind} {entry.name} ({_size(entry.bytes)}, last used {_age(now - entry.used)})"
+        what = f"{entry.kind} {entry.name} ({bytes_text(entry.bytes)}, last used {_age(now - entry.used)})"
         obstacle = "" if arguments.dry_run else remove(entry)
         if obstacle:
             print(f"left: {what}: {obstacle}")
@@ -96,7 +96,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
         print(f"{'would remove' if arguments.dry_run else 'removed'}: {what}")
         removed += 1
         freed += entry.bytes
-    print(f"{removed} {'would be ' if arguments.dry_run else ''}removed, {_size(freed)}")
+    print(f"{removed} {'would be ' if arguments.dry_run else ''}removed, {bytes_text(freed)}")
     return 0
 
 
@@ -139,7 +139,9 @@ def _number(text: str) -> float:
 def _table(entries: Sequence[Entry], now: float) -> str:
     """Columns of text, the least telling of which is cut where the lines would be wider than 80."""
     keys = list(entries[0].columns)
-    cells = [[*(entry.columns[key] for key in keys), _size(entry.bytes), _age(now - entry.used)] for entry in entries]
+    cells = [
+        [*(entry.columns[key] for key in keys), bytes_text(entry.bytes), _age(now - entry.used)] for entry in entries
+    ]
     headers = [*keys, "size", "last used"]
     widths = [max(len(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
     excess = sum(widths) + 2 * (len(widths) - 1) - _LINE
@@ -150,13 +152,6 @@ def _table(entries: Sequence[Entry], now: float) -> str:
             row[column] = row[column] if len(row[column]) <= limit else row[column][: limit - 3] + "..."
     align = ["right", *["left"] * (len(keys) - 1), "right", "right"] if len(keys) > 1 else ["left", "right", "right"]
     return tabulate.tabulate(cells, headers=headers, tablefmt="plain", colalign=align, disable_numparse=True)
-
-
-def _size(count: float) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count:.0f} B"
 
 
 def _age(seconds: float) -> str:

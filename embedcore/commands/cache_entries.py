@@ -6,7 +6,7 @@ Links are passed over, so that nothing outside the cache folder is listed or rem
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import re
 from collections import defaultdict
@@ -18,8 +18,11 @@ from typing import Any
 import filelock
 
 from embedcore.embed.kept import FOLDER as EMBEDDINGS
+from embedcore.errors import UsageError
+from embedcore.files import unsealed
 from embedcore.images import ledger, store_file
 from embedcore.plain import one_line
+from embedcore.results.journal import read_journal
 
 KINDS = {
     "pixels": "Pixel stores",
@@ -30,9 +33,9 @@ KINDS = {
 
 RUNS = "runs"  # folder of the journals, within the cache folder
 
-_STORE = re.compile(r"([0-9a-f]{16}-.+-[0-9a-f]{8})\.(?:npy|json|npy\..*partial)")
+_STORE = re.compile(r"([0-9a-f]{16}-.+-[0-9a-f]{8})\.(?:npy|json|(?:npy|json)\..*partial)")
 _EMBEDDINGS = re.compile(r"([0-9a-f]{32})\.(?:npy|json|(?:npy|json)\..+\.partial)")
-_JOURNAL = re.compile(r"(\d{8}T\d{6,12}-\d+)\.jsonl")
+_JOURNAL = re.compile(r"(\d{8}T\d{6,12}-\d+)(?:\.\w+)?\.jsonl")
 _AUDIT = re.compile(rf"({re.escape(ledger.FILE)})(?:-journal)?")
 
 _Stat = tuple[Path, os.stat_result]
@@ -51,8 +54,8 @@ class Entry:
     bytes: int
     used: float
     """When it was last used, in seconds since the epoch."""
-    lock: Path | None = None
-    """The file of the lock that its writer holds."""
+    locks: tuple[Path, ...] = ()
+    """The files of the locks that its writers hold."""
 
     @property
     def can_be_made_anew(self) -> bool:
@@ -64,7 +67,7 @@ def entries_of(folder: Path) -> list[Entry]:
     return [
         *(_store(name, files) for name, files in _groups(folder / store_file.FOLDER, _STORE)),
         *(_embeddings(name, files) for name, files in _groups(folder / EMBEDDINGS, _EMBEDDINGS)),
-        *(_journal(name, files) for name, files in _groups(folder / RUNS, _JOURNAL)),
+        *(_run(name, files) for name, files in _groups(folder / RUNS, _JOURNAL)),
         *(_audit(files) for _, files in _groups(folder, _AUDIT)),
     ]
 
@@ -75,9 +78,9 @@ def remove(entry: Entry) -> str:
     The empty file of the lock stays: another process may be waiting for it.
     """
     try:
-        if entry.lock is None:
-            return _unlink(entry.files)
-        with filelock.FileLock(entry.lock, timeout=0):
+        with contextlib.ExitStack() as locked:
+            for lock in entry.locks:
+                locked.enter_context(filelock.FileLock(lock, timeout=0))
             return _unlink(entry.files)
     except filelock.Timeout:
         return "in use by a running process"
@@ -111,23 +114,20 @@ def _groups(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, list[
 
 
 def _store(name: str, files: list[_Stat]) -> Entry:
-    sidecar = _json(files)
+    sidecar = _sidecar(files)
     shape = sidecar.get("shape")
     pixels = files[0][0].with_name(f"{name}.npy")
     whole = {pixels, store_file.sidecar_of(pixels)} <= {path for path, _ in files}
-    geometry = str(sidecar.get("geometry") or name[17:-9])
     columns = {
         "images": f"{shape[0]:,}" if isinstance(shape, list) and shape and isinstance(shape[0], int) else "",
         "dataset": _text(sidecar.get("dataset")) if whole else "(unfinished)",
-        "geometry": geometry,
+        "geometry": _text(sidecar.get("geometry")) or name[17:-9],
     }
-    return _entry(
-        "pixels", f"{columns['dataset']} {columns['geometry']}", columns, files, Path(ledger.lock_file(pixels))
-    )
+    return _entry("pixels", f"{columns['dataset']} {columns['geometry']}", columns, files, pixels)
 
 
 def _embeddings(name: str, files: list[_Stat]) -> Entry:
-    sidecar = _json(files)
+    sidecar = _sidecar(files)
     facts = sidecar.get("facts")
     facts = facts if isinstance(facts, dict) else {}
     shape = sidecar.get("shape")
@@ -139,36 +139,32 @@ def _embeddings(name: str, files: list[_Stat]) -> Entry:
     return _entry("embeddings", f"{columns['model']} {name[:8]}", columns, files)
 
 
-def _journal(name: str, files: list[_Stat]) -> Entry:
-    path = files[0][0]
-    header: Any = {}
-    lines = 0
-    last = b""
-    try:
-        with path.open("rb") as journal:
-            for line in journal:
-                if line.endswith(b"\n"):  # a torn last line is no result
-                    header = _parsed(line) if lines == 0 else header
-                    lines += 1
-                    last = line
-    except OSError:
-        lines = 0
-    dataset = header.get("dataset") if isinstance(header, dict) else None
-    finished = last.startswith(b'{"finished"')
-    columns = {
-        "results": str(max(lines - 1 - finished, 0)),
-        "run": name,
-        "dataset": _text(dataset.get("name")) if isinstance(dataset, dict) else "",
-        "state": "finished" if finished else "unfinished",
-    }
-    return _entry("journal", name, columns, files, Path(ledger.lock_file(path)))
+def _run(name: str, files: list[_Stat]) -> Entry:
+    """The journals of one run: one for each process that has measured."""
+    results = 0
+    states, datasets = set(), set()
+    for path, _ in files:
+        try:
+            journal = read_journal(path)
+        except UsageError:
+            states.add("unreadable")
+            continue
+        results += len(journal.results)
+        states.add("finished" if journal.finished else "unfinished")
+        dataset = journal.header.get("dataset")
+        datasets.add(_text(dataset.get("name")) if isinstance(dataset, dict) else "")
+    state = next(state for state in ("unreadable", "unfinished", "finished") if state in states)
+    columns = {"results": str(results), "run": name, "dataset": ", ".join(sorted(datasets)), "state": state}
+    return _entry("journal", name, columns, files, *(path for path, _ in files))
 
 
 def _audit(files: list[_Stat]) -> Entry:
-    return _entry("audit", files[0][0].name, {"file": files[0][0].name}, files, Path(ledger.lock_file(files[0][0])))
+    file = files[0][0]
+    return _entry("audit", file.name, {"file": file.name}, files, file)
 
 
-def _entry(kind: str, name: str, columns: Mapping[str, str], files: list[_Stat], lock: Path | None = None) -> Entry:
+def _entry(kind: str, name: str, columns: Mapping[str, str], files: list[_Stat], *written: Path) -> Entry:
+    """``written``: the files that a writer holds the lock of."""
     # Sidecars first: without its sidecar what is left is not read, should a removal be cut short.
     ordered = sorted((path for path, _ in files), key=lambda path: (path.suffix != ".json", path.name))
     return Entry(
@@ -178,27 +174,17 @@ def _entry(kind: str, name: str, columns: Mapping[str, str], files: list[_Stat],
         files=tuple(ordered),
         bytes=sum(status.st_size for _, status in files),
         used=max(status.st_mtime for _, status in files),
-        lock=lock,
+        locks=tuple(Path(f"{path}.lock") for path in written),
     )
 
 
-def _json(files: list[_Stat]) -> dict[str, Any]:
-    """The sidecar among the files, whatever it says; empty where it is missing or damaged."""
+def _sidecar(files: list[_Stat]) -> dict[str, Any]:
+    """What the sidecar among the files says; empty where it is missing or damaged."""
     for path, _ in files:
         if path.suffix == ".json":
-            try:
-                content = _parsed(path.read_bytes())
-            except OSError:
-                return {}
-            return content if isinstance(content, dict) else {}
+            with contextlib.suppress(OSError, ValueError):
+                return unsealed(path.read_bytes())
     return {}
-
-
-def _parsed(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _text(value: object) -> str:

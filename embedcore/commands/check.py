@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import tqdm
@@ -12,6 +11,7 @@ from embedcore.commands.cache import cache_folder
 from embedcore.commands.check_text import audit_lines, bad_lines
 from embedcore.errors import UsageError
 from embedcore.images.dataset import SPLITS, audit_dataset
+from embedcore.progress import Progress
 
 EXIT_BAD = 1
 
@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             max_per_class=arguments.max_per_class,
             seed=arguments.seed,
             decode_all=True,
+            hashes=arguments.near_duplicates,
             cache_dir=cache_folder(arguments.cache),
             progress=_shown_in(bar),
         )
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_BAD if audited.bad else 0
 
 
-def _shown_in(bar: tqdm.tqdm) -> Callable[[int, int], None]:
+def _shown_in(bar: tqdm.tqdm) -> Progress:
     def show(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)

@@ -10,7 +10,7 @@ import numpy as np
 
 from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import AuditedDataset, Dataset
-from embedcore.images.duplicates import NEAR, count_copies, count_near_duplicates, duplicates_line
+from embedcore.images.duplicates import NEAR, count_copies, count_near_duplicates
 from embedcore.images.ledger import ImageFacts
 from embedcore.plain import one_line
 
@@ -25,7 +25,7 @@ def audit_lines(audited: AuditedDataset, dataset: Dataset, *, near_duplicates: b
     facts = [finding.facts for finding in audited.good if finding.facts is not None]
     yield from _counts(audited, dataset)
     yield ""
-    yield from _duplicates(dataset, facts if near_duplicates else None)
+    yield from _duplicates(dataset, facts if near_duplicates else [])
     yield ""
     yield from _sizes(facts)
     yield from _row("modes", _tally(fact.mode for fact in facts))
@@ -80,7 +80,7 @@ def _lone_queries(dataset: Dataset, lone: int) -> str:
     return f"{lone:,} have no reference of their class, such as of {first!r}: they are not scored"
 
 
-def _duplicates(dataset: Dataset, facts: Sequence[ImageFacts] | None) -> Iterator[str]:
+def _duplicates(dataset: Dataset, facts: Sequence[ImageFacts]) -> Iterator[str]:
     copies = count_copies(dataset.digests, dataset.labels)
     total = copies.within_classes + copies.across_classes
     yield from _row(
@@ -90,13 +90,13 @@ def _duplicates(dataset: Dataset, facts: Sequence[ImageFacts] | None) -> Iterato
         if total
         else "none",
     )
-    if line := duplicates_line(dataset):
+    if line := dataset.duplicates_line:
         yield from _row("", line)
-    if facts is None:
+    hashes = [fact.perceptual_hash for fact in facts if fact.perceptual_hash is not None]
+    if not hashes:
         return
-    hashes = np.array([fact.perceptual_hash for fact in facts], np.uint64)
     sides = None if dataset.leave_one_out else dataset.is_query
-    near = count_near_duplicates(hashes, dataset.digests, dataset.labels, sides)
+    near = count_near_duplicates(np.array(hashes, np.uint64), dataset.digests, dataset.labels, sides)
     between = "" if near.between_sides is None else f"; {near.between_sides:,} of a query and a reference"
     yield from _row(
         "near-duplicates",

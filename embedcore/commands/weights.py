@@ -1,6 +1,6 @@
 """Where the weights of models are, and filling a folder with them for a machine without network.
 
-    embedcore weights list -k "vit_tiny or resnet50"
+    embedcore weights list -k vit_tiny
 
 on a connected machine:
     embedcore weights fetch --family vit --to /mnt/stick/weights
@@ -12,16 +12,17 @@ on the other one:
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.plain import one_line
+from embedcore.plain import bytes_text, one_line
 
 if TYPE_CHECKING:
     from embedcore.zoo.hub import Hub
@@ -43,11 +44,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     actions = parser.add_subparsers(required=True, metavar="list|fetch")
     selection = argparse.ArgumentParser(add_help=False)
     selection.add_argument(
-        "--roster", metavar="ROSTER", help="all, local, article, or a text file of tags or globs (default: all)"
+        "--roster", metavar="ROSTER", help="all, local, article, tags or globs, or a text file of them (default: all)"
     )
     selection.add_argument("--family", action="append", default=[], metavar="SLUG", help="only this family; repeatable")
     selection.add_argument(
-        "-k", dest="keyword", default="", metavar="EXPR", help="only tags that contain this; and, or, not, parentheses"
+        "-k", dest="keyword", default="", metavar="WORD", help="only tags that contain this, or that this glob matches"
     )
     selection.add_argument("--weights", type=Path, metavar="DIR", help="a folder of weights that is looked into first")
     listing = actions.add_parser("list", parents=[selection], help="name the files and where they are now")
@@ -110,7 +111,6 @@ def run_fetch(arguments: argparse.Namespace) -> int:
 
 def _selected(arguments: argparse.Namespace) -> list[str]:
     """The models that are asked for, at least one."""
-    from embedcore.zoo.keyword import select
     from embedcore.zoo.registry import close_names
     from embedcore.zoo.roster import resolve_roster
 
@@ -118,15 +118,14 @@ def _selected(arguments: argparse.Namespace) -> list[str]:
     if folder is not None and not folder.is_dir():
         raise UsageError(f"weights folder {folder}: no such folder")
     roster = resolve_roster(arguments.roster or "all", families=arguments.family, weights=folder)
-    models = select(roster, arguments.keyword)
+    word = arguments.keyword.strip().lower()
+    pattern = word if any(sign in word for sign in "*?[") else f"*{word}*"
+    models = [model for model in roster if fnmatch.fnmatchcase(model.lower(), pattern)]
     if models:
         return models
-    if not roster:
-        narrowed = f" of {', '.join(arguments.family)}" if arguments.family else ""
-        raise UsageError(f"roster {arguments.roster or 'all'}{narrowed} has no model")
     close = close_names(arguments.keyword)
     hint = f"; close: {', '.join(close)}" if close else ""
-    raise UsageError(f"-k {arguments.keyword!r}: true of none of the {len(roster)} tags{hint}")
+    raise UsageError(f"-k {arguments.keyword!r}: in none of the {len(roster)} tags{hint}")
 
 
 def _asked(holdings: Sequence[Holding], hub: Hub) -> tuple[list[Holding], str]:
@@ -145,49 +144,24 @@ def _fetch_all(
     mirror: Mirror, models: Sequence[str], source: Path | None, hub: Hub
 ) -> tuple[list[Fetched], list[tuple[str, str, str]]]:
     """What is in the folder now, and (status, model, reason) of what is not."""
-    from embedcore.zoo.mirror import status_word
+    from embedcore.measure.outcome import status_of
 
     done: list[Fetched] = []
     failed: list[tuple[str, str, str]] = []
     for model in models:
-        bar = _Bar(model)
         try:
-            fetched = mirror.fetch(model, source=source, hub=hub, progress=bar)
+            fetched = mirror.fetch(model, source=source, hub=hub)
         except UsageError:
             raise
         except EmbedcoreError as error:
-            status = status_word(error)
+            status = status_of(error)
             failed.append((status, model, str(error)))
             line = _row(status, "", model)
         else:
             done.append(fetched)
             line = _row(fetched.how, bytes_text(fetched.size), fetched.file)
-        finally:
-            bar.close()
         print(line, flush=True)
     return done, failed
-
-
-class _Bar:
-    """A progress bar of one download, on a terminal, from its first report on."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._bar: Any = None
-
-    def __call__(self, here: int, size: int | None) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(
-                desc=self._title[-40:], total=size, initial=here, unit="B", unit_scale=True, leave=False, disable=None
-            )
-        self._bar.total = size
-        self._bar.update(here - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _row(word: str, size: str, file: str) -> str:
@@ -196,24 +170,6 @@ def _row(word: str, size: str, file: str) -> str:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     gap = "\n  " if width and len(figures) + 2 + len(file) > width else "  "
     return f"{figures}{gap}{file}"
-
-
-def bytes_text(size: int | None) -> str:
-    """A length in three digits: ``1.45 MB``; "?" where it is not known.
-
-    >>> bytes_text(999), bytes_text(1_450_000), bytes_text(98_000_000), bytes_text(999_999_999)
-    ('999 B', '1.45 MB', '98.0 MB', '1.00 GB')
-    """
-    if size is None:
-        return "?"
-    if size < 1000:
-        return f"{size} B"
-    value = float(size)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 999.5:
-            return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {unit}"
-    return f"{value / 1000:.2f} TB"
 
 
 def _total(holdings: Sequence[Holding]) -> str:

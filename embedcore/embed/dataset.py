@@ -1,31 +1,28 @@
-"""Embedding a dataset in one call, for use outside pytest."""
+"""Embedding images in one call, for use outside pytest."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from embedcore.embed.device import choose_device, pin_tf32, place
-from embedcore.embed.embedder import auto_batch_size, embed_pixels, first_batch
-from embedcore.embed.precision import CANARY_IMAGES, choose_precision
+from embedcore.embed.device import use_device
+from embedcore.embed.embedder import auto_batch_size, choose_way, embed_pixels
+from embedcore.images.dataset import as_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
+from embedcore.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from embedcore.embed.embedder import Progress
-    from embedcore.images.dataset import Dataset
     from embedcore.zoo.backbone import Backbone
 
 
 def embed_dataset(
     backbone: Backbone,
-    dataset: Dataset,
+    images: Any,
     *,
     protocol: str = "native",
     device: str = "auto",
@@ -34,21 +31,15 @@ def embed_dataset(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """The embeddings of all images of a dataset: float32 [n, dim], rows of length 1, in the dataset's order.
+    """The embeddings of all images: float32 [n, dim], rows of length 1, in their order.
 
-    Images are decoded once for each geometry and kept in ``cache``; without one they go into a temporary folder which
-    is gone afterwards. Raises UsageError for a device that is not here or an image that cannot be read.
+    ``images``: a Dataset, or a list of PIL images, uint8 arrays [h, w, 3] or paths. They are decoded once for each
+    geometry and kept in ``cache``; without one they go into a temporary folder which is gone afterwards. A CUDA device
+    becomes torch's current one. Raises UsageError for a device that is not here or an image that cannot be read.
     """
-    pin_tf32()
-    where = choose_device(device)
-    place(backbone.module, where)
+    where = use_device(device)
+    dataset = as_dataset(images)
     with tempfile.TemporaryDirectory(prefix="embedcore-") as scratch:
-        geometry = geometry_of(backbone.data_config, protocol)
-        pixels = open_pixel_store(dataset, geometry, cache or Path(scratch))
-        images = auto_batch_size(batch_size, where, len(pixels))
-        with torch.inference_mode():
-            few = first_batch(backbone, pixels, min(images, CANARY_IMAGES), where)
-            chosen = choose_precision(precision, backbone.embed, few)
-        return embed_pixels(
-            backbone, pixels, device=where, precision=chosen, batch_size=images, progress=progress
-        ).embeddings
+        pixels = open_pixel_store(dataset, geometry_of(backbone.data_config, protocol), cache or Path(scratch))
+        way, size = choose_way(backbone, pixels, where, precision, auto_batch_size(batch_size, where, len(pixels)))
+        return embed_pixels(backbone, pixels, way, batch_size=size, progress=progress).embeddings

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 
 from embedcore.errors import UsageError
@@ -37,26 +41,65 @@ def choose_device(spec: str = "auto") -> torch.device:
     return device
 
 
-def pin_tf32() -> None:
-    """Turn TF32 off, so that fp32 means fp32 on every CUDA card and torch default."""
+def use_device(spec: str = "auto") -> torch.device:
+    """:func:`choose_device`, with torch set up to measure on it: once in a measuring process, or in a library call.
+
+    The card becomes the current one, on which events record. TF32 is off, so that fp32 means fp32 on every card, and
+    cuDNN tries its algorithms for each new shape and keeps the fastest, as timm's own benchmark has it.
+    """
+    device = choose_device(spec)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
-def place(module: torch.nn.Module, device: torch.device) -> None:
-    """Move a module to ``device``, its convolutions in channels-last memory (2 to 3 times faster on the CPU).
+def device_name(device: torch.device) -> str:
+    """What computes, for people: the card's own name, or the processor's with the number of threads that torch uses."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    if device.type == "mps":
+        return f"Apple MPS ({platform.machine()})"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    try:
+        lines = info.read_text(errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
+
+
+def worker_device(spec: str, worker: int, cards: int) -> str:
+    """The device for the process number ``worker`` of several: ``auto`` and ``cuda`` are shared out over the cards.
+
+    >>> worker_device("auto", 5, 4), worker_device("cuda:0", 5, 4), worker_device("auto", 5, 0)
+    ('cuda:1', 'cuda:0', 'auto')
+    """
+    return f"cuda:{worker % cards}" if cards > 0 and spec in ("auto", "cuda") else spec
+
+
+def place(module: torch.nn.Module, device: torch.device, *, channels_last: bool = True) -> None:
+    """Move a module to ``device``, the weights of its convolutions in channels-last memory or in torch's own order.
 
     Done tensor by tensor, since ``Module.to(memory_format=...)`` refuses modules that also have 3-D convolutions.
     """
     module.to(device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.contiguous(memory_format=layout)
 
 
-def device_name(device: torch.device) -> str:
-    return "a processor"
+def choose_channels_last(device: torch.device, precision: str, seconds: Callable[[bool], float]) -> bool:
+    """Whether convolutions are to run in channels-last memory.
 
-
-def worker_device(spec: str, worker: int, cards: int) -> str:
-    return f"cuda:{worker % cards}" if cards and spec in ("auto", "cuda") else spec
+    Always on the CPU (2 to 3 times faster there) and on MPS, and in half precision, for which the tensor cores of CUDA
+    want it; in fp32 on CUDA where the canary ``seconds(channels_last)``, of a forward pass, says that it is faster.
+    """
+    return device.type != "cuda" or precision != "fp32" or seconds(True) < seconds(False)

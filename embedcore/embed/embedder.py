@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,10 +12,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
+from embedcore.embed.device import choose_channels_last, place
 from embedcore.embed.halving import halving
+from embedcore.embed.lanes import lane_of
 from embedcore.embed.normalise import Normaliser, as_tensor
-from embedcore.embed.precision import autocast
-from embedcore.embed.transfer import pinned_batches
+from embedcore.embed.pipeline import Lane, Span, run, spans_of
+from embedcore.embed.precision import CANARY_IMAGES, autocast, choose_precision
+from embedcore.embed.timing import time_forward
+from embedcore.progress import Progress
 
 if TYPE_CHECKING:
     from embedcore.zoo.backbone import Backbone
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 # best of 16, 32, 64 where it does not.
 AUTO_BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
 
-Progress = Callable[[int, int], None]
+CANARY_ROUNDS = 3
 
 
 class Pixels(Protocol):
@@ -33,6 +37,15 @@ class Pixels(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a backbone computes on a device."""
+
+    device: torch.device
+    precision: str = "fp32"
+    channels_last: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,69 +75,88 @@ def auto_batch_size(spec: str | int, device: torch.device, n_images: int) -> int
     return max(1, min(wanted, n_images))
 
 
-def _batches(pixels: Pixels, start: int, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """uint8 [b, h, w, 3] batches on the device, from image ``start`` on."""
-    total = len(pixels)
-    if device.type == "cuda":
-        first = pixels.read(start, start + 1)
-        yield from pinned_batches(
-            lambda a, b: pixels.read(start + a, start + b), total - start, batch_size, first.shape[1:], device
-        )
-        return
-    for begin in range(start, total, batch_size):
-        yield as_tensor(pixels.read(begin, min(begin + batch_size, total))).to(device)
+def first_batch(backbone: Backbone, pixels: Pixels, batch_size: int, way: Way) -> torch.Tensor:
+    """The first images as the backbone's input, float32 [b, 3, h, w] on the device."""
+    normalise = _normaliser(backbone, way)
+    return normalise(as_tensor(pixels.read(0, min(batch_size, len(pixels)))).to(way.device))
 
 
-def first_batch(backbone: Backbone, pixels: Pixels, batch_size: int, device: torch.device) -> torch.Tensor:
-    """The first images as the backbone's input, float32 [b, 3, h, w] on the device, channels-last."""
-    normalise = Normaliser(backbone.data_config.mean, backbone.data_config.std, device)
-    return normalise(as_tensor(pixels.read(0, min(batch_size, len(pixels)))).to(device))
+def _normaliser(backbone: Backbone, way: Way) -> Normaliser:
+    config = backbone.data_config
+    return Normaliser(config.mean, config.std, way.device, channels_last=way.channels_last)
+
+
+def choose_way(
+    backbone: Backbone, pixels: Pixels, device: torch.device, precision: str, batch_size: int
+) -> tuple[Way, int]:
+    """Move a backbone to a device and try on a canary batch in which precision and memory layout it is to compute.
+
+    Also gives the batch size, which is less than the one wanted where memory did not suffice for the canary.
+    """
+    canary = min(batch_size, CANARY_IMAGES)
+
+    def choose(images: int) -> Way:
+        # Anew in each layout, since a batch that did not fit may have left the weights in the other one.
+        place(backbone.module, device, channels_last=device.type != "cuda")
+        few = first_batch(backbone, pixels, images, Way(device, channels_last=device.type != "cuda"))
+        chosen = choose_precision(precision, backbone, few)
+
+        def seconds(channels_last: bool) -> float:
+            place(backbone.module, device, channels_last=channels_last)
+            batch = first_batch(backbone, pixels, images, Way(device, chosen, channels_last))
+            with autocast(chosen, device, backbone.module):
+                return float(np.median(time_forward(backbone.embed, batch, CANARY_ROUNDS)[0]))
+
+        way = Way(device, chosen, choose_channels_last(device, chosen, seconds))
+        place(backbone.module, device, channels_last=way.channels_last)
+        return way
+
+    way, fitted = halving(canary, device, choose)
+    return way, batch_size if fitted == canary else fitted
+
+
+LaneOf = Callable[
+    [torch.device, Callable[[int, int], NDArray[np.uint8]], Callable[[torch.Tensor], torch.Tensor], int], Lane
+]
 
 
 def embed_pixels(
     backbone: Backbone,
     pixels: Pixels,
+    way: Way,
     *,
-    device: torch.device,
-    precision: str = "fp32",
     batch_size: int = 16,
     progress: Progress | None = None,
+    lane_of: LaneOf = lane_of,
 ) -> Embedded:
-    """Embed all images of a pixel store with a backbone that is already on ``device``.
+    """Embed all images of a pixel store with a backbone that was placed on the device of ``way``.
 
-    When memory runs out, the batch is halved and the same images are tried again, down to one image; with one image
-    the error is raised.
+    When memory runs out, the batch is halved and the images whose embeddings have not arrived are tried again, down to
+    one image; with one image the error is raised. ``lane_of`` gives the device as the pipeline sees it.
     """
-    way = _Pass(backbone, pixels, device, precision, progress)
-    begin = time.perf_counter()
-    _, fitted = halving(batch_size, device, way.go_on)
-    if way.out is None:
+    total = len(pixels)
+    if total == 0:
         raise ValueError("there are no images to embed")
-    return Embedded(way.out, time.perf_counter() - begin, fitted, batch_decayed=fitted < batch_size)
+    normalise = _normaliser(backbone, way)
+    out: list[NDArray[np.float32]] = []
+    done = 0
 
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        return F.normalize(backbone.embed(normalise(batch)).float(), dim=1)
 
-class _Pass:
-    """One pass over all images, which can be taken up where it broke off."""
+    def deliver(span: Span, rows: NDArray[np.float32]) -> None:
+        nonlocal done
+        if not out:
+            out.append(np.empty((total, rows.shape[1]), dtype=np.float32))
+        out[0][slice(*span)] = rows
+        done = span[1]
+        if progress is not None:
+            progress(done, total)
 
-    def __init__(
-        self, backbone: Backbone, pixels: Pixels, device: torch.device, precision: str, progress: Progress | None
-    ) -> None:
-        self.out: NDArray[np.float32] | None = None
-        self._backbone, self._pixels, self._device = backbone, pixels, device
-        self._precision, self._progress = precision, progress
-        self._normalise = Normaliser(backbone.data_config.mean, backbone.data_config.std, device)
-        self._done = 0
+    def go_on(size: int) -> None:
+        run(lane_of(way.device, pixels.read, forward, size), list(spans_of(done, total, size)), deliver)
 
-    @torch.inference_mode()
-    def go_on(self, batch_size: int) -> None:
-        total = len(self._pixels)
-        for batch in _batches(self._pixels, self._done, batch_size, self._device) if self._done < total else ():
-            with autocast(self._precision, self._device):
-                features = self._backbone.embed(self._normalise(batch))
-            embeddings = F.normalize(features.float(), dim=1).cpu().numpy()
-            if self.out is None:
-                self.out = np.empty((total, embeddings.shape[1]), dtype=np.float32)
-            self.out[self._done : self._done + len(embeddings)] = embeddings
-            self._done += len(embeddings)
-            if self._progress is not None:
-                self._progress(self._done, total)
+    begin = time.perf_counter()
+    with autocast(way.precision, way.device, backbone.module):
+        _, fitted = halving(batch_size, way.device, go_on)
+    return Embedded(out[0], time.perf_counter() - begin, fitted, batch_decayed=fitted < batch_size)

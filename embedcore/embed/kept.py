@@ -12,20 +12,19 @@ import json
 import logging
 import math
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.images.store_file import sealed, sidecar_of, touch, unsealed
+from embedcore.files import sealed, sha256_of, unsealed, written_whole
 
 FOLDER = "embeddings"  # within the cache folder
 
 # Raise it when the way from pixels to embeddings changes a number.
-_FORMAT = 2
+_FORMAT = 3
 _log = logging.getLogger(__name__)
 
 
@@ -48,11 +47,11 @@ class KeptEmbeddings:
         """The embeddings of ``n`` images, float32 [n, dim]; None where there are none, or what is there is damaged."""
         path = self._path(facts)
         try:
-            sidecar = unsealed(sidecar_of(path).read_bytes())
+            sidecar = unsealed(path.with_suffix(".json").read_bytes())
             content = np.fromfile(path, np.uint8)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             _log.warning("kept embeddings %s are damaged (%s): made anew", path, error)
             return None
         if (sidecar.get("format"), sidecar.get("facts")) != (_FORMAT, _plain(facts)) or sidecar["shape"][0] != n:
@@ -62,7 +61,8 @@ class KeptEmbeddings:
         if hashlib.sha256(content.data).hexdigest() != sidecar["sha256"]:
             _log.warning("kept embeddings %s are damaged (the checksum differs): made anew", path)
             return None
-        touch(path)
+        with contextlib.suppress(OSError):  # such as a folder that may be read only
+            os.utime(path.with_suffix(".json"))
         shape = tuple(sidecar["shape"])
         rows = content[content.nbytes - math.prod(shape) * np.dtype(np.float32).itemsize :]
         return rows.view(np.float32).reshape(shape)
@@ -73,11 +73,12 @@ class KeptEmbeddings:
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = np.ascontiguousarray(embeddings, dtype=np.float32)
         # The sidecar last: without it, or with one that does not fit, the other file is not read.
-        with _written_whole(path) as file:
-            hashed = _Hashed(file)
-            np.save(hashed, rows, allow_pickle=False)
-        sidecar = {"format": _FORMAT, "facts": _plain(facts), "shape": list(rows.shape), "sha256": hashed.hexdigest()}
-        with _written_whole(sidecar_of(path)) as file:
+        with written_whole(path) as file:
+            np.save(file, rows, allow_pickle=False)
+            file.flush()
+            digest = sha256_of(Path(file.name))
+        sidecar = {"format": _FORMAT, "facts": _plain(facts), "shape": list(rows.shape), "sha256": digest}
+        with written_whole(path.with_suffix(".json")) as file:
             file.write(sealed(sidecar))
 
     def _path(self, facts: Mapping[str, Any]) -> Path:
@@ -91,32 +92,3 @@ def _canonical(facts: Mapping[str, Any]) -> str:
 def _plain(facts: Mapping[str, Any]) -> Any:
     """The facts as they come back from JSON."""
     return json.loads(_canonical(facts))
-
-
-class _Hashed:
-    """Writes into a file, and knows the SHA-256 of what was written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        return self._file.write(data)
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write into, which gets its name when the block ends without an exception."""
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)

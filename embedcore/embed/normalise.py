@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Normaliser:
-    """Turns uint8 [b, h, w, 3] into float32 [b, 3, h, w] in channels-last memory: ``(pixel / 255 - mean) / std``.
+    """Turns uint8 [b, h, w, 3] into float32 [b, 3, h, w], channels-last or not: ``(pixel / 255 - mean) / std``.
 
     The three operations are done in this order and in float32, as torchvision's ToTensor and Normalize do them, so on
     the CPU the result equals timm's transform bit for bit.
@@ -19,7 +19,15 @@ class Normaliser:
     [-1.0, -1.0, -1.0]
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | None = None,
+        *,
+        channels_last: bool = True,
+    ) -> None:
+        self.channels_last = channels_last
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device)
         self.std = torch.tensor(std, dtype=torch.float32, device=device)
 
@@ -33,7 +41,8 @@ class Normaliser:
         # On the CPU image by image, so that all passes over one image after the first find it in the cache.
         for i in range(len(rows)) if pixels.device.type == "cpu" else [slice(None)]:
             target[i].copy_(rows[i]).div_(255).sub_(mean).div_(std)
-        return out.permute(0, 3, 1, 2)
+        images = out.permute(0, 3, 1, 2)
+        return images if self.channels_last else images.contiguous()
 
 
 def as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:

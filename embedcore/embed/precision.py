@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from embedcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedcore.zoo.backbone import Backbone
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 CANARY_COSINE = 0.999
@@ -17,31 +21,52 @@ CANARY_IMAGES = 32
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """The context in which a forward pass of this precision runs; a no-op for fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=_DTYPES[precision])
+@contextlib.contextmanager
+def autocast(precision: str, device: torch.device, module: torch.nn.Module) -> Iterator[None]:
+    """The context in which forward passes of ``module`` run in this precision, without gradients.
+
+    In half precision each weight is cast once in the context: autocast keeps the casts of leaves that require a
+    gradient (``cached_cast`` in torch's autocast_mode.cpp), so the weights say that they do for as long as it lasts.
+    """
+    with torch.no_grad():
+        if precision == "fp32":
+            yield
+            return
+        frozen = [weight for weight in module.parameters() if weight.is_floating_point() and not weight.requires_grad]
+        try:
+            for weight in frozen:
+                weight.requires_grad_(True)
+            with torch.autocast(device.type, dtype=_DTYPES[precision]):
+                yield
+        finally:
+            for weight in frozen:
+                weight.requires_grad_(False)
 
 
-def canary_cosine(embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, precision: str) -> float:
+def canary_cosine(backbone: Backbone, batch: torch.Tensor, precision: str) -> float:
     """The lowest cosine, over the images of ``batch`` [b, 3, h, w], between embeddings in fp32 and in ``precision``."""
-    full = embed(batch).float()
-    with autocast(precision, batch.device):
-        reduced = embed(batch).float()
+    full, reduced = (_embed(backbone, batch, name) for name in ("fp32", precision))
     return float(F.cosine_similarity(full, reduced).min())
 
 
-def choose_precision(spec: str, embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> str:
+def _embed(backbone: Backbone, batch: torch.Tensor, precision: str) -> torch.Tensor:
+    with autocast(precision, batch.device, backbone.module):
+        return backbone.embed(batch).float()
+
+
+def choose_precision(spec: str, backbone: Backbone, batch: torch.Tensor) -> str:
     """The precision that ``spec`` (``auto``, ``fp32``, ``bf16``, ``fp16``) means for this backbone and device.
 
-    ``auto`` is fp32 on the CPU and on MPS; on CUDA it is bf16 autocast if a canary batch agrees with fp32 to a cosine
-    of 0.999 for each of its images, else fp32.
+    ``auto`` is fp32 on the CPU and on MPS; on a CUDA card that does not merely emulate bf16 (as those
+    before Ampere do) it is bf16 autocast if a canary batch agrees with fp32 to a cosine of 0.999 for each image.
     """
     if spec != "auto":
         if spec not in PRECISIONS:
             raise UsageError(f"precision {spec!r} is not known: use auto, {', '.join(PRECISIONS)}")
         return spec
-    if batch.device.type != "cuda" or not torch.cuda.is_bf16_supported():
+    if batch.device.type != "cuda":
         return "fp32"
-    return "bf16" if canary_cosine(embed, batch, "bf16") >= CANARY_COSINE else "fp32"
+    with torch.cuda.device(batch.device):
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            return "fp32"
+    return "bf16" if canary_cosine(backbone, batch, "bf16") >= CANARY_COSINE else "fp32"

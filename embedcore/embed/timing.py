@@ -7,39 +7,50 @@ from collections.abc import Callable
 
 import torch
 
-from embedcore.embed.precision import autocast
+FEWEST_WARMUPS, MOST_WARMUPS = 2, 20
+AGREEMENT = 0.05
 
-WARMUP_ROUNDS = 2
+
+def warm_up(seconds: Callable[[], float]) -> int:
+    """Run rounds until two successive ones differ by at most 5 % of the longer, at least 2 and at most 20.
+
+    ``seconds()`` runs a round and gives its duration. Returns how many were run.
+    """
+    last = seconds()
+    for rounds in range(FEWEST_WARMUPS, MOST_WARMUPS + 1):
+        now = seconds()
+        if abs(now - last) <= AGREEMENT * max(now, last):
+            return rounds
+        last = now
+    return MOST_WARMUPS
 
 
 def time_forward(
-    embed: Callable[[torch.Tensor], torch.Tensor],
-    batch: torch.Tensor,
-    *,
-    precision: str = "fp32",
-    rounds: int = 10,
-    warmup_rounds: int = WARMUP_ROUNDS,
-) -> list[float]:
-    """Seconds of each of ``rounds`` forward passes of the same ``batch`` [b, 3, h, w], after ``warmup_rounds`` more.
+    embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, rounds: int = 10
+) -> tuple[list[float], int]:
+    """Seconds of each of ``rounds`` forward passes of the same ``batch`` [b, 3, h, w], and how many rounds of
+    :func:`warm_up` came before them. Run in the context that the passes need (``precision.autocast``).
 
     On CUDA the time is taken on the device with events; elsewhere with a monotonic clock on the host.
     """
-    clock = _device_seconds if batch.device.type == "cuda" else _host_seconds
-    with torch.inference_mode(), autocast(precision, batch.device):
-        for _ in range(warmup_rounds):
-            clock(embed, batch)
-        return [clock(embed, batch) for _ in range(rounds)]
+    clock = device_seconds if batch.device.type == "cuda" else host_seconds
+    warmups = warm_up(lambda: clock(embed, batch))
+    return [clock(embed, batch) for _ in range(rounds)], warmups
 
 
-def _host_seconds(embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> float:
+def host_seconds(embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> float:
+    """Wall time of a forward pass, waiting for the device included."""
     begin = time.perf_counter()
     embed(batch)
     if batch.device.type == "mps":
         torch.mps.synchronize()
+    elif batch.device.type == "cuda":
+        torch.cuda.synchronize(batch.device)
     return time.perf_counter() - begin
 
 
-def _device_seconds(embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> float:
+def device_seconds(embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> float:
+    """Time of a forward pass on the current CUDA device, between two events."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
     embed(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from embedcore.images.ledger import ImageFacts, Ledger, Stamp
 from embedcore.images.perceptual import perceptual_hash
 from embedcore.images.sources import ImageSource
 from embedcore.images.workers import usable_cpus
+from embedcore.progress import Progress
 
 CHUNK = 1024  # images looked at before what was found out is kept: as many an interrupted audit loses at most
 
@@ -45,15 +46,15 @@ def audit(
     source: ImageSource,
     *,
     decode: bool = True,
+    hashes: bool = False,
     cache_dir: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Finding]:
     """Look at all images of a source, several at a time; gives their findings in order.
 
     Each content is read for its digest and decoded whole, once: with ``cache_dir`` what was found out is kept there,
     and a digest is relied upon while its file's size, times and inode are the same. That an image is bad is not kept
-    but found out anew. Without ``decode`` images are only read. ``progress(done, total)`` is called as images are
-    looked at.
+    but found out anew. Without ``decode`` images are only read; with ``hashes`` their facts have a perceptual hash.
     """
     ledger = None if cache_dir is None else Ledger(cache_dir)
     findings: list[Finding] = []
@@ -62,14 +63,16 @@ def audit(
         for start in range(0, len(source), CHUNK):
             indices = range(start, min(start + CHUNK, len(source)))
             findings += _digested(source, indices, ledger, pool)
-            if not decode:
-                if progress is not None:
-                    progress(indices.stop, len(source))
-                continue
-            if ledger is not None:
+            if decode:
                 wanted = {findings[index].digest for index in indices} - facts.keys() - {""}
-                facts |= ledger.facts(wanted, source.decoder)
-            _inspect_all(source, indices, findings, facts, ledger, pool, progress)
+                if ledger is not None:
+                    known = ledger.facts(wanted, source.decoder)
+                    facts |= {
+                        key: fact for key, fact in known.items() if not hashes or fact.perceptual_hash is not None
+                    }
+                _inspect_all(source, indices, findings, facts, hashes, ledger, pool, progress)
+            elif progress is not None:
+                progress(indices.stop, len(source))
     return findings
 
 
@@ -123,30 +126,29 @@ def _inspect_all(
     indices: Sequence[int],
     findings: list[Finding],
     facts: dict[str, ImageFacts],
+    hashes: bool,
     ledger: Ledger | None,
     pool: ThreadPoolExecutor,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     """Complete the findings at ``indices``, decoding one image of each content whose facts are not known."""
     first = {findings[index].digest: index for index in reversed(indices) if findings[index].digest not in facts}
     first.pop("", None)
     reasons: dict[str, str] = {}
     new: dict[str, ImageFacts] = {}
-    done = indices[0] + len(indices) - len(first)
-    for outcome, (digest, index) in zip(
-        pool.map(lambda index: _inspect(source, index), first.values()), first.items(), strict=True
-    ):
+    outcomes = pool.map(lambda index: _inspect(source, index, hashes), first.values())
+    known = indices[0] + len(indices) - len(first)
+    if progress is not None:
+        progress(known, len(source))
+    for done, (outcome, (digest, index)) in enumerate(zip(outcomes, first.items(), strict=True), start=known + 1):
         if isinstance(outcome, str):
             reasons[digest] = outcome
         else:
             facts[digest] = outcome
             if _unchanged(source, index, findings[index].stamp):
                 new[digest] = outcome
-        done += 1
         if progress is not None:
             progress(done, len(source))
-    if progress is not None and not first:
-        progress(done, len(source))
     if ledger is not None:
         ledger.keep({}, new, source.decoder)
     for index in indices:
@@ -154,7 +156,7 @@ def _inspect_all(
             findings[index] = replace(findings[index], facts=facts.get(digest), reason=reasons.get(digest, ""))
 
 
-def _inspect(source: ImageSource, index: int) -> ImageFacts | str:
+def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:
     """Facts of an image, or the reason why it cannot be read."""
     try:
         seen = source.preview(index)
@@ -162,7 +164,8 @@ def _inspect(source: ImageSource, index: int) -> ImageFacts | str:
         return error.reason
     if max(seen.width, seen.height) > _MOST_ELONGATED * min(seen.width, seen.height):
         return f"{seen.width} x {seen.height} pixels: too elongated to be scaled"
-    return ImageFacts(seen.width, seen.height, seen.mode, seen.format, seen.animated, perceptual_hash(seen.rgb))
+    hashed = perceptual_hash(seen.rgb) if hashes else None
+    return ImageFacts(seen.width, seen.height, seen.mode, seen.format, seen.animated, hashed)
 
 
 def _unchanged(source: ImageSource, index: int, stamp: Stamp | None) -> bool:

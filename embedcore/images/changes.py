@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
@@ -14,51 +15,57 @@ from embedcore.images.decode import reason_of
 from embedcore.images.ledger import Stamp
 from embedcore.images.sources import ImageSource
 
+LOOK_EVERY_S = 60.0
+
 _THREADS = 8  # a network file system takes its time for each file
 _RANGE = 1024  # files a thread looks at before another change, found meanwhile, stops it
 
 
-def stamp_table(stamps: Sequence[Stamp | None]) -> NDArray[np.int64]:
-    """Stamps as rows int64 [n, 4], of -1 where there is none."""
-    return np.array([(-1,) * 4 if stamp is None else astuple(stamp) for stamp in stamps], np.int64).reshape(-1, 4)
+class FileWatch:
+    """Watches the files of a source whose contents had these digests and stamps."""
 
+    def __init__(self, source: ImageSource, digests: Sequence[str], stamps: Sequence[Stamp | None]) -> None:
+        self._source = source
+        self._digests = digests
+        # Numbers instead of objects: there may be a million. -1 where there is no stamp.
+        rows = [(-1,) * 4 if stamp is None else astuple(stamp) for stamp in stamps]
+        self._stamps: NDArray[np.int64] = np.array(rows, np.int64).reshape(-1, 4)
+        self._unchanged_at: float | None = None
 
-def first_change(source: ImageSource, digests: Sequence[str], stamps: NDArray[np.int64]) -> str | None:
-    """One line on the first image whose content is not that of its digest any more; None if there is none.
+    def change(self, *, now: bool = False) -> str | None:
+        """One line on the first image whose content is not that of its digest any more; None if there is none.
 
-    Only files whose stamp differs are read. If their content is the same (a backup has set a time), their new stamp is
-    put into ``stamps`` [n, 4], so that they are not read again.
-    """
+        No file is looked at within a minute of a look that has found no change, unless ``now``. Only files whose stamp
+        differs are read. If their content is the same (a backup has set a time), they are not read again.
+        """
+        begin = time.monotonic()
+        if not now and self._unchanged_at is not None and begin - self._unchanged_at < LOOK_EVERY_S:
+            return None
+        change = self._first_change()
+        self._unchanged_at = begin if change is None else None
+        return change
 
-    def change_in(start: int) -> str | None:
-        for index in range(start, min(start + _RANGE, len(digests))):
-            if stamps[index, 0] >= 0 and (change := _change_of(source, index, digests[index], stamps)):
+    def _first_change(self) -> str | None:
+        with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="embedcore-changes") as pool:
+            return next(filter(None, pool.map(self._change_in, range(0, len(self._digests), _RANGE))), None)
+
+    def _change_in(self, start: int) -> str | None:
+        for index in range(start, min(start + _RANGE, len(self._digests))):
+            if self._stamps[index, 0] >= 0 and (change := self._change_of(index)):
                 return change
         return None
 
-    with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="embedcore-changes") as pool:
-        futures = [pool.submit(change_in, start) for start in range(0, len(digests), _RANGE)]
-        for future in futures:
-            change = future.result()
-            if change is not None:
-                for later in futures:
-                    later.cancel()
-                return change
-    return None
-
-
-def _change_of(source: ImageSource, index: int, digest: str, stamps: NDArray[np.int64]) -> str | None:
-    file = source.file(index)
-    if file is None:
-        return None
-    name = source.name(index)
-    try:
-        stamp = astuple(stamp_of(file))
-        if stamp == tuple(stamps[index].tolist()):
+    def _change_of(self, index: int) -> str | None:
+        file, name = self._source.file(index), self._source.name(index)
+        if file is None:
             return None
-        if source.digest(index) == digest:
-            stamps[index] = stamp
-            return None
-    except OSError as error:
-        return f"image {name!r} can no longer be read: {reason_of(error)}"
-    return f"image {name!r} has changed since the dataset was loaded"
+        try:
+            stamp = astuple(stamp_of(file))
+            if stamp == tuple(self._stamps[index].tolist()):
+                return None
+            if self._source.digest(index) == self._digests[index]:
+                self._stamps[index] = stamp
+                return None
+        except OSError as error:
+            return f"image {name!r} can no longer be read: {reason_of(error)}"
+        return f"image {name!r} has changed since the dataset was loaded"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,25 @@ from embedcore.errors import UsageError
 from embedcore.images import emoji
 from embedcore.images.audit import Finding, audit
 from embedcore.images.ceilings import acc5_ceiling, chance_acc, reference_counts
-from embedcore.images.changes import first_change, stamp_table
+from embedcore.images.changes import FileWatch
 from embedcore.images.duplicates import queries_among_references
 from embedcore.images.folders import scan_folder
-from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images, select
+from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
 from embedcore.images.subset import choose
-from embedcore.images.tables import read_table
-from embedcore.images.timm_sets import SCHEMES, timm_images
+from embedcore.images.tables import frame_images, listed_images, read_table
+from embedcore.images.timm_sets import SCHEMES, pairs_images, timm_images
+from embedcore.progress import Progress
 
 SPLITS = ("auto", "loo")
 BAD_IMAGES = ("fail", "skip")
+
+
+class Numbered(Protocol):
+    """A list, a DataFrame, or a dataset object of torch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +65,14 @@ class Dataset:
     """Lines that every report has to show."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Name and reason of the images that were left out since they cannot be read."""
-    stamps: NDArray[np.int64] | None = field(default=None, repr=False)
-    """Stamp of each image's file, [n, 4], for :meth:`changed`. Left behind when the dataset goes to another process."""
+    watch: FileWatch | None = field(default=None, repr=False)
+    """For :meth:`changed`. Left behind when the dataset goes to another process."""
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "stamps": None}
+        return {**self.__dict__, "watch": None}
 
     @property
     def query_labels(self) -> NDArray[np.int64]:
@@ -74,6 +83,26 @@ class Dataset:
     def reference_labels(self) -> NDArray[np.int64] | None:
         """[n_references]; None for leave-one-out, as the functions of retrieval/ take it."""
         return None if self.leave_one_out else self.labels[self.is_reference]
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the images, such as their paths below the dataset's folder, [n]."""
+        return tuple(self.images.name(index) for index in range(len(self)))
+
+    @functools.cached_property
+    def query_names(self) -> tuple[str, ...]:
+        """[n_queries]"""
+        return tuple(self.names[index] for index in np.flatnonzero(self.is_query))
+
+    @functools.cached_property
+    def reference_names(self) -> tuple[str, ...]:
+        """What the indices of neighbours stand for, [n_references]; of leave-one-out, of all images."""
+        return tuple(self.names[index] for index in np.flatnonzero(self.is_reference))
+
+    def expect_classes(self) -> None:
+        """Raise UsageError for images without classes, which can be embedded but not scored."""
+        if len(self.classes) < 2:
+            raise UsageError(f"{self.name} has no classes: it can be embedded, but scores need labels")
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -93,17 +122,31 @@ class Dataset:
     def query_reference_duplicates(self) -> int:
         """How many queries are, byte for byte, among the references too (leave-one-out: among the other images).
 
-        Any embedding finds them at similarity 1, which inflates accuracy; see :func:`duplicates.duplicates_line`.
+        Any embedding finds them at similarity 1, which inflates accuracy; see :attr:`duplicates_line`.
         """
-        return int(queries_among_references(self).sum())
+        return int(queries_among_references(self.digests, self.is_query, self.is_reference).sum())
 
-    def changed(self) -> str | None:
+    @property
+    def duplicates_line(self) -> str | None:
+        """What a report has to say of queries that are references too; None where there are none."""
+        found = self.query_reference_duplicates
+        if not found:
+            return None
+        those = "other images" if self.leave_one_out else "references"
+        labelled = list(zip(self.digests, self.labels.tolist(), strict=True))
+        own = int(queries_among_references(labelled, self.is_query, self.is_reference).sum())
+        effect = f"{own:,} of them in their own class, which inflates accuracy" if own else "all in other classes"
+        queries = f"{found:,} of {int(self.is_query.sum()):,} queries"
+        return f"{queries} are byte for byte among the {those} too, {effect}"
+
+    def changed(self, *, now: bool = False) -> str | None:
         """One line naming the first image whose file has changed or gone since the dataset was loaded, else None.
 
-        Cheap: a file is read again only if its size, times or inode have changed. Images that are not files of their
-        own, and those of a dataset that came from another process, are taken to be as they were.
+        Files are looked at once a minute, or ``now``; a file is read again only if its size, times or inode have
+        changed. Images that are not files of their own, and those of a dataset that came from another process, are
+        taken to be as they were.
         """
-        return None if self.stamps is None else first_change(self.images, self.digests, self.stamps)
+        return None if self.watch is None else self.watch.change(now=now)
 
     def summary(self) -> dict[str, Any]:
         """The facts about the dataset that are saved with every run, as plain JSON values.
@@ -125,20 +168,24 @@ class Dataset:
 
 
 def load_dataset(
-    spec: str = "emoji",
+    images: str | Path | Numbered = "emoji",
+    labels: Sequence[Any] | None = None,
     *,
+    roles: Sequence[Any] | None = None,
     split: str = "auto",
     max_classes: int | None = None,
     max_per_class: int | None = None,
     seed: int = 0,
     bad_images: str = "fail",
     cache_dir: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
-    """Find the images that a spec stands for, and look at each once.
+    """Find the labelled images that ``images`` stands for, and look at each once.
 
-    ``spec``: ``emoji``; a folder; ``csv:FILE``; or one of timm's schemes, such as
-    ``torch/mnist,root=/data,split=test``.
+    ``images``: ``emoji``; a folder, whose subfolders are the classes; ``csv:FILE``; one of timm's schemes, such as
+    ``torch/mnist,root=/data,split=test``; a list of paths, PIL images or arrays (uint8 [h, w, 3]), with their
+    ``labels`` [n] and perhaps ``roles`` [n] (``query``, ``reference`` or ``gallery``); a DataFrame with the columns
+    path, label and perhaps role; or an object that gives pairs (image, class) by number, such as torchvision's.
     ``split``: ``auto`` takes queries and references where the data has them, else leave-one-out; ``loo`` is
     leave-one-out over all images. ``max_classes`` and ``max_per_class`` take a subset chosen by ``seed`` (None: all,
     but 256 classes of emoji; 0: all).
@@ -153,7 +200,9 @@ def load_dataset(
     if bad_images not in BAD_IMAGES:
         raise UsageError(f"bad_images is {bad_images!r}: one of {', '.join(BAD_IMAGES)}")
     audited = audit_dataset(
-        spec,
+        images,
+        labels,
+        roles=roles,
         split=split,
         max_classes=max_classes,
         max_per_class=max_per_class,
@@ -166,34 +215,64 @@ def load_dataset(
     return audited.dataset()
 
 
+def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
+    """Images to embed, without classes: of a folder and its subfolders, or a list of paths, PIL images or arrays
+    (uint8 [h, w, 3]). A Dataset is given back as it is.
+
+    All are of the class "."; see :meth:`Dataset.expect_classes`. Raises UsageError for anything else, and for files
+    that are not there.
+    """
+    if isinstance(images, Dataset):
+        return images
+    if isinstance(images, str | Path):
+        found = scan_folder(Path(images).expanduser(), split="loo")
+    elif isinstance(images, Iterable) and not hasattr(images, "columns") and getattr(images, "ndim", 4) == 4:
+        listed = list(images)
+        found = listed_images(listed, ["."] * len(listed), None, split="loo")
+    else:
+        raise UsageError(f"a {type(images).__name__} cannot be embedded: give a dataset, a folder or a list of images")
+    if not len(found.source):
+        raise UsageError("no images to embed: the list is empty")
+    found = replace(found, class_names=["."] * len(found.source), classless=True)
+    audited = AuditedDataset(found, range(len(found.source)), audit(found.source, decode=False))
+    if audited.bad:
+        raise UsageError(describe_bad_images(audited.bad, len(audited.findings), audited.where))
+    return audited.dataset()
+
+
 def audit_dataset(
-    spec: str = "emoji",
+    images: str | Path | Numbered = "emoji",
+    labels: Sequence[Any] | None = None,
     *,
+    roles: Sequence[Any] | None = None,
     split: str = "auto",
     max_classes: int | None = None,
     max_per_class: int | None = None,
     seed: int = 0,
     decode_all: bool = False,
+    hashes: bool = False,
     cache_dir: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> AuditedDataset:
     """What :func:`load_dataset` is going to find; the arguments are the same. Bad images raise nothing here.
 
-    ``decode_all``: also images of a trusted source, which are otherwise only read.
+    ``decode_all``: also images of a trusted source, which are otherwise only read. ``hashes``: also their perceptual
+    hashes, for near-duplicates.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
     for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
         if value is not None and value < 0:
             raise UsageError(f"{option} is {value}: a number of at least 0, where 0 means all")
+    found = _find(images, labels, roles, split)
     if max_classes is None:
-        max_classes = emoji.DEFAULT_CLASSES if spec == "emoji" else 0
-    found = _find(spec, split)
+        max_classes = emoji.DEFAULT_CLASSES if isinstance(images, str) and images == "emoji" else 0
     kept = choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
     _sides(found, kept, found.where)  # what no image can mend is said before any is looked at
-    source = select(found.source, kept)
+    source = found.source.select(kept)
     decode = decode_all or not source.trusted
-    return AuditedDataset(found, kept, audit(source, decode=decode, cache_dir=cache_dir, progress=progress))
+    findings = audit(source, decode=decode, hashes=hashes, cache_dir=cache_dir, progress=progress)
+    return AuditedDataset(found, kept, findings)
 
 
 @dataclass(frozen=True)
@@ -226,6 +305,8 @@ class AuditedDataset:
         kept = [index for index, finding in zip(self.chosen, self.findings, strict=True) if not finding.reason]
         left_out = f", {len(self.bad)} bad images left out" if self.bad else ""
         classes, labels, is_query, is_reference = _sides(self.found, kept, self.where + left_out)
+        images = self.found.source.select(kept)
+        digests = tuple(finding.digest for finding in self.good)
         return Dataset(
             name=self.found.name,
             classes=classes,
@@ -233,12 +314,12 @@ class AuditedDataset:
             is_query=is_query,
             is_reference=is_reference,
             leave_one_out=self.found.roles is None,
-            images=select(self.found.source, kept),
-            digests=tuple(finding.digest for finding in self.good),
+            images=images,
+            digests=digests,
             credits=self.found.credits,
             notes=(*self.found.notes, *self._animated()),
             skipped=self.bad,
-            stamps=stamp_table([finding.stamp for finding in self.good]),
+            watch=FileWatch(images, digests, [finding.stamp for finding in self.good]),
         )
 
     def _animated(self) -> tuple[str, ...]:
@@ -253,18 +334,35 @@ class AuditedDataset:
         return (f"{len(animated)} animated images: the first frame of each is used, the first is {first!r}",)
 
 
-def _find(spec: str, split: str) -> LabelledImages:
+def _find(
+    images: str | Path | Numbered, labels: Sequence[Any] | None, roles: Sequence[Any] | None, split: str
+) -> LabelledImages:
+    kind = type(images).__name__
+    if labels is not None and not isinstance(images, str | Path):
+        return listed_images([images[index] for index in range(len(images))], labels, roles, split=split)
+    if labels is not None or roles is not None:
+        raise UsageError("labels and roles belong to a list of images: load_dataset(images, labels, roles=roles)")
+    if isinstance(images, Path):
+        return scan_folder(images.expanduser(), split=split)
+    if isinstance(images, str):
+        return _named(images, split)
+    if hasattr(images, "columns") and hasattr(images, "to_dict"):
+        return frame_images(images, split=split)
+    if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple):
+        return pairs_images(images, kind, kind, f"the {kind}", portable=False)
+    raise UsageError(f"a {kind} without labels is no dataset: load_dataset(images, labels); to embed only, as_dataset")
+
+
+def _named(spec: str, split: str) -> LabelledImages:
     scheme = re.match(r"[a-z]{2,}(?=[:/])", spec)
-    readers: Mapping[str, Callable[[], LabelledImages]] = {
-        "csv": lambda: read_table(Path(spec.removeprefix("csv:")).expanduser(), split=split),
-        **dict.fromkeys(SCHEMES, lambda: timm_images(spec)),
-    }
     if spec == "emoji":
         return emoji.emoji_images(split=split)
     if not spec:
         raise UsageError(f"no dataset named: {_KINDS}")
-    if scheme and scheme[0] in readers and (spec[scheme.end()] == ":") == (scheme[0] == "csv"):
-        return readers[scheme[0]]()
+    if spec.startswith("csv:"):
+        return read_table(Path(spec.removeprefix("csv:")).expanduser(), split=split)
+    if scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/":
+        return timm_images(spec)
     folder = Path(spec).expanduser()
     if folder.is_dir():
         return scan_folder(folder, split=split)
@@ -289,7 +387,7 @@ def _sides(
         raise UsageError(f"no images are left in {where}")
     names = [found.class_names[index] for index in kept]
     classes = tuple(sorted(set(names), key=lambda name: name.encode("utf-8", "surrogateescape")))
-    if len(classes) < 2:
+    if len(classes) < 2 and not found.classless:
         found_in = f"only one class, {classes[0]!r}, in {where}"
         if len(set(found.class_names)) > 1:
             found_in = f"one class only is left of {where}"
@@ -298,7 +396,7 @@ def _sides(
     labels = np.array([position[name] for name in names], np.int64)
     if found.roles is None:
         is_query = is_reference = np.ones(len(kept), np.bool_)
-        if np.bincount(labels).max() < 2:
+        if np.bincount(labels).max() < 2 and not found.classless:
             raise UsageError(f"every class in {where} has one image only: no image has another of its class to find")
         return classes, labels, is_query, is_reference
     is_query = np.array([found.roles[index] == "query" for index in kept], np.bool_)

@@ -43,20 +43,8 @@ _NO_WARNING = ("ignore", None, Image.DecompressionBombWarning, None, 0)
 
 # What Pillow's readers raise on damaged files, beside OSError. Warnings, where the user has made them errors.
 DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Warning,
+    *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Warning),
 )
 
 # Formats whose further frames are an animation; those of others are pages (TIFF) or a camera's extras (MPO).
@@ -129,32 +117,22 @@ def _in_turn(image: Image.Image, pixels: int) -> Image.Image:
         return pool.submit(to_rgb, image).result()
 
 
-def _accept_up_to_the_limit() -> None:
-    """Let no warning of Pillow's be shown for an image that is large but below the limit at which Pillow refuses it.
-
-    The filter stays: filters belong to the whole process, so that threads which each saved and restored them would
-    restore each other's. Set only where it is not the first one, since a change of the filters lets Python show again
-    what it has shown once.
-    """
-    if warnings.filters[:1] != [_NO_WARNING]:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-
-
 @contextlib.contextmanager
 def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    _accept_up_to_the_limit()
+    # No warning for an image that is large but below the limit at which Pillow refuses it. The filter stays: threads
+    # that each saved and restored the filters would restore each other's. Set only where it is not the first one, since
+    # a change of the filters lets Python show again what it has shown once.
+    if warnings.filters[:1] != [_NO_WARNING]:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         with Image.open(file) as image:
             yield image
     except UnidentifiedImageError as error:
-        reason = "the file is empty" if _is_empty(file) else "not an image that Pillow can read"
+        size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
+        reason = "not an image that Pillow can read" if size else "the file is empty"
         raise BadImageError(name, reason) from error
     except DAMAGE as error:
         raise BadImageError(name, reason_of(error)) from error
-
-
-def _is_empty(file: Path | BinaryIO) -> bool:
-    return file.stat().st_size == 0 if isinstance(file, Path) else file.seek(0, os.SEEK_END) == 0
 
 
 def _has_more_frames(image: Image.Image) -> bool:
@@ -175,7 +153,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.transpose(turn)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return _scale_to_8_bits(image).convert("RGB")
-    if _may_be_transparent(image):
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
     return image.convert("RGB")
@@ -187,10 +165,6 @@ def _orientation(image: Image.Image) -> int:
     except DAMAGE:  # broken EXIF does not make the picture unreadable: viewers show it unturned
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _may_be_transparent(image: Image.Image) -> bool:
-    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from embedcore.images.dataset import Dataset
 
 NEAR = 4  # bits of 64 in which the perceptual hashes of near-duplicates differ at most
 
@@ -40,30 +37,17 @@ def count_copies(digests: Sequence[str], labels: NDArray[np.int64]) -> Copies:
     return Copies(within_classes=len(digests) - in_classes, across_classes=in_classes - distinct)
 
 
-def queries_among_references(dataset: Dataset, *, own_class: bool = False) -> NDArray[np.bool_]:
-    """Whether the very content of each query is also a reference (leave-one-out: another image), bool [n_queries].
+def queries_among_references(
+    images: Sequence[Hashable], is_query: NDArray[np.bool_], is_reference: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Whether each query's equal among ``images`` [n] is also a reference, other than the query itself: [n_queries].
 
-    ``own_class``: a reference of the query's class.
+    >>> queries_among_references("xxy", np.ones(3, np.bool_), np.ones(3, np.bool_)).tolist()
+    [True, True, False]
     """
-    labels = dataset.labels.tolist() if own_class else [0] * len(dataset)
-    images = list(zip(dataset.digests, labels, strict=True))
-    if dataset.leave_one_out:
-        counts = Counter(images)
-        return np.array([counts[image] > 1 for image in images], np.bool_)
-    references = {images[index] for index in np.flatnonzero(dataset.is_reference)}
-    return np.array([images[index] in references for index in np.flatnonzero(dataset.is_query)], np.bool_)
-
-
-def duplicates_line(dataset: Dataset) -> str | None:
-    """What a report has to say of queries that are references too; None where there are none."""
-    found = dataset.query_reference_duplicates
-    if not found:
-        return None
-    queries = int(dataset.is_query.sum())
-    those = "other images" if dataset.leave_one_out else "references"
-    own = int(queries_among_references(dataset, own_class=True).sum())
-    effect = f"{own:,} of them in their own class, which inflates accuracy" if own else "all in other classes"
-    return f"{found:,} of {queries:,} queries are byte for byte among the {those} too, {effect}"
+    references = Counter(itertools.compress(images, is_reference))
+    queries = zip(itertools.compress(images, is_query), is_reference[is_query], strict=True)
+    return np.array([references[image] > itself for image, itself in queries], np.bool_)
 
 
 @dataclass(frozen=True)
@@ -106,7 +90,8 @@ def count_near_pairs(hashes: NDArray[np.uint64], groups: NDArray[np.int64], dist
     """
     pairs = _equal_pairs(hashes, groups)
     hashes, groups, counts = _distinct(hashes, groups)
-    masks = _part_masks(distance + 1)
+    edges = [_BITS * part // (distance + 1) for part in range(distance + 2)]
+    masks = [np.uint64((1 << stop) - (1 << start)) for start, stop in itertools.pairwise(edges)]
     for number, mask in enumerate(masks):
         order = np.lexsort((hashes & mask, groups))
         words, owners, weights = hashes[order], groups[order], counts[order]
@@ -142,11 +127,6 @@ def _distinct(
 def _equal_pairs(words: NDArray[np.uint64] | NDArray[np.int64], groups: NDArray[np.int64]) -> int:
     counts = _distinct(words, groups)[2]
     return int((counts * (counts - 1) // 2).sum())
-
-
-def _part_masks(parts: int) -> list[np.uint64]:
-    edges = [_BITS * part // parts for part in range(parts + 1)]
-    return [np.uint64((1 << stop) - (1 << start)) for start, stop in itertools.pairwise(edges)]
 
 
 def _ones(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

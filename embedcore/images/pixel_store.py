@@ -7,18 +7,17 @@ is opened.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
-import logging
 import os
-import secrets
 import shutil
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.files import written_whole
 from embedcore.images.geometry import Geometry
-from embedcore.images.ledger import lock_file
 from embedcore.images.pixel_rows import BLOCK, PixelReader, WrittenBlock, blocks_of, write_block
-from embedcore.images.pixel_stream import PixelStream
 from embedcore.images.sources import describe_bad_images
 from embedcore.images.store_file import (
     FORMAT,
-    PARTIAL,
     Description,
     checksums_of,
     hold,
@@ -49,13 +46,13 @@ from embedcore.images.store_file import (
     touch,
 )
 from embedcore.images.workers import usable_cpus, write_blocks
+from embedcore.progress import Progress
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
 
 _SMALL = 256  # fewer images are made in the process itself, sooner than a forkserver has imported what workers need
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_log = logging.getLogger(__name__)
 
 
 class PixelStore(ABC):
@@ -63,9 +60,6 @@ class PixelStore(ABC):
 
     Picklable: another process opens the same store without checking it again.
     """
-
-    streamed: bool
-    """Whether the pixels are made anew at each reading, for want of room on the disk."""
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.shape = shape
@@ -81,8 +75,6 @@ class PixelStore(ABC):
 
 class StoredPixels(PixelStore):
     """A store on disk."""
-
-    streamed = False
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
         super().__init__(shape)
@@ -109,24 +101,40 @@ class StoredPixels(PixelStore):
 
 
 class StreamedPixels(PixelStore):
-    """No store: the pixels are made at each reading."""
+    """No store, for want of room: pixels decoded at each reading, by ``workers`` threads, ahead of the reader.
 
-    streamed = True
+    While the caller works on one range, as many images after it are being made; at most two ranges are held in memory.
+    Pillow releases the interpreter lock where it decodes and resizes. Not safe for several readers at once.
+    """
 
     def __init__(self, reader: PixelReader, workers: int) -> None:
         super().__init__((len(reader), *reader.shape))
         self._reader = reader
         self._workers = workers
+        self._ahead: dict[int, Future[NDArray[np.uint8]]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StreamedPixels, (self._reader, self._workers)
 
     @functools.cached_property
-    def _stream(self) -> PixelStream:
-        return PixelStream(self._reader, self._workers)
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="embedcore-pixels")
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        return self._stream.read(start, min(stop, len(self)))
+        """As for a stored one, but a copy. Raises BadImageError."""
+        stop = min(stop, len(self))
+        ahead, self._ahead = self._ahead, {}
+        wanted = [ahead.pop(index) if index in ahead else self._submit(index) for index in range(start, stop)]
+        for stale in ahead.values():  # the reader jumped
+            stale.cancel()
+        self._ahead = {index: self._submit(index) for index in range(stop, min(2 * stop - start, len(self)))}
+        rows = np.empty((stop - start, *self.shape[1:]), np.uint8)
+        for row, future in zip(rows, wanted, strict=True):
+            row[...] = future.result()
+        return rows
+
+    def _submit(self, index: int) -> Future[NDArray[np.uint8]]:
+        return self._pool.submit(self._reader.pixels, index)
 
 
 def open_pixel_store(
@@ -135,7 +143,7 @@ def open_pixel_store(
     cache_dir: Path,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PixelStore:
     """The pixels of all images of a dataset, from the store under ``cache_dir`` or made now.
 
@@ -160,7 +168,7 @@ def open_pixel_store(
     path = store_path(cache_dir, wanted)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(path):
+        with filelock.FileLock(f"{path}.lock"):
             if not is_sound(path, wanted):
                 _make(path, wanted, reader, dataset, workers, progress)
             touch(path)
@@ -184,41 +192,27 @@ def open_pixel_store(
     return store
 
 
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    lock = filelock.FileLock(lock_file(path))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        _log.info("waiting for another process that makes the pixel store %s", path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _make(
     path: Path,
     wanted: Description,
     reader: PixelReader,
     dataset: Dataset,
     workers: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     """Write the store under a temporary name, compare it with its checksums, give it its name. The lock is held."""
     for left in [*partials_of(path), path]:
         left.unlink(missing_ok=True)
-    # A name of its own, since a worker of a killed process may still be about to write to the one that it knows.
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     size = int(np.prod(wanted.shape))
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    try:
-        empty = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=wanted.shape)
-        offset = empty.offset
-        del empty
-        written = _write_all(reader, partial, offset, workers, progress)
+    # Its temporary name is its own: a worker of a killed process may still be about to write to the one that it knows.
+    with written_whole(path) as file:
+        partial = Path(file.name)
+        header = {"descr": "|u1", "fortran_order": False, "shape": wanted.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + size)
+        written = _write_all(reader, partial, file.tell(), workers, progress)
         bad = [failure for block in written for failure in block.bad]
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
@@ -226,38 +220,38 @@ def _make(
         if checksums_of(pixels_of(partial, wanted)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
         # The pixels are those of the digests all the same, but no later session could use them.
-        if (change := dataset.changed()) is not None:
+        if (change := dataset.changed(now=True)) is not None:
             raise UsageError(f"{change}: start again, with the new content")
         sidecar = sidecar_content(partial, wanted, checksums, dataset.name)
-        partial.replace(path)
-        partial.write_bytes(sidecar)
-        partial.replace(sidecar_of(path))
-        remember_as_sound(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(sidecar_of(path)) as file:
+        file.write(sidecar)
+    remember_as_sound(path)
 
 
 def _write_all(
-    reader: PixelReader,
-    path: Path,
-    offset: int,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
+    reader: PixelReader, path: Path, offset: int, workers: int, progress: Progress | None
 ) -> list[WrittenBlock]:
     blocks = blocks_of(len(reader))
-    outcomes: Iterator[WrittenBlock]
-    if len(reader) < _SMALL or workers == 1 or process.current_process().daemon:  # a daemon may have no children
+    outcomes: Generator[WrittenBlock, None, None]
+    if len(reader) < _SMALL or workers == 1:
         outcomes = (write_block(reader, path, offset, start, stop) for start, stop in blocks)
+    elif process.current_process().daemon or not reader.source.portable:  # a daemon may have no children
+        outcomes = _written_by_threads(reader, path, offset, blocks, workers)
     else:
         outcomes = write_blocks(reader, path, offset, blocks, workers)
     written = []
     done = 0
-    try:
+    with contextlib.closing(outcomes):
         for outcome in outcomes:
             written.append(outcome)
             done += outcome.stop - outcome.start
             if progress is not None:
                 progress(done, len(reader))
-    finally:
-        outcomes.close()  # type: ignore[attr-defined]
     return sorted(written, key=lambda block: block.start)
+
+
+def _written_by_threads(
+    reader: PixelReader, path: Path, offset: int, blocks: list[tuple[int, int]], workers: int
+) -> Generator[WrittenBlock, None, None]:
+    with ThreadPoolExecutor(workers, thread_name_prefix="embedcore-pixels") as pool:
+        yield from pool.map(lambda block: write_block(reader, path, offset, *block), blocks)

@@ -5,48 +5,71 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import PIL
 from PIL import Image, features
 
-from embedcore.images.decode import DAMAGE, BadImageError, Preview, load_preview, load_rgb, reason_of
+from embedcore.errors import UsageError
+from embedcore.files import sha256_of
+from embedcore.images.decode import DAMAGE, BadImageError, Preview, load_preview, load_rgb, reason_of, to_rgb
 
 Role = Literal["query", "reference"]
 ROLES: tuple[Role, Role] = ("query", "reference")
 
-_PIECE = 2**20  # bytes
+_Source = TypeVar("_Source", bound="ImageSource")
 
 
-class ImageSource(Protocol):
-    """A sequence of images. Implementations are picklable, since worker processes load from them."""
+@dataclass(frozen=True)
+class ImageSource:
+    """A sequence of images.
+
+    The content of an image is its encoded file, or the image itself where it comes decoded.
+    """
+
+    items: tuple[Any, ...]
+    """What each image is found by."""
+    trusted: bool = field(default=False, kw_only=True)
+    """Whether whoever has put the images there has seen to it that they can be read."""
+    portable: bool = field(default=True, kw_only=True)
+    """Whether other processes can load the images too: not if they are in memory, or code of the user gives them."""
 
     @property
     def decoder(self) -> str:
         """What turns the content into pixels, with its version: equal content and decoder give equal pixels."""
-        ...
+        return pillow_decoder()
 
-    @property
-    def trusted(self) -> bool:
-        """Whether whoever has put the images there has seen to it that they can be read."""
-        ...
+    def __len__(self) -> int:
+        return len(self.items)
 
-    def __len__(self) -> int: ...
+    def select(self: _Source, indices: Sequence[int]) -> _Source:
+        """Some of the images, in the order given; the source itself where that is all of them in order."""
+        if len(indices) == len(self) and all(index == position for position, index in enumerate(indices)):
+            return self
+        return replace(self, items=tuple(self.items[index] for index in indices))
 
     def name(self, index: int) -> str:
         """What the image is called in messages; independent of where the dataset lies.
 
         Bytes of a file name that are not UTF-8 are surrogate escapes, as in ``os.fsdecode``.
         """
-        ...
+        raise NotImplementedError
 
     def file(self, index: int) -> Path | None:
         """The file whose bytes are the image's content; None where it is not one file of its own."""
-        ...
+        return None
+
+    def content(self, index: int) -> bytes | Image.Image:
+        """Raises whatever stands in the way, such as OSError; also for a pipe or a device, which might never end."""
+        file = self.file(index)
+        assert file is not None
+        return _regular(file).read_bytes()
 
     def load(self, index: int, digest: str | None = None) -> Image.Image:
         """The image, mode RGB. Raises BadImageError.
@@ -54,15 +77,61 @@ class ImageSource(Protocol):
         With ``digest`` also where the content is of another digest. It is asked of the very bytes that are decoded:
         read a second time, they might be others.
         """
-        ...
+        content = self._readable(index)
+        if not isinstance(content, bytes):
+            content = to_rgb(content)
+        if digest is not None and _digest(content) != digest:
+            raise BadImageError(self.name(index), "its content has changed since the dataset was loaded")
+        return self._decoded(content, self.name(index)) if isinstance(content, bytes) else content
 
     def preview(self, index: int) -> Preview:
         """The image, decoded whole but perhaps smaller than it is, with the facts of its file. Raises BadImageError."""
-        ...
+        content = self._readable(index)
+        if isinstance(content, bytes):
+            return load_preview(io.BytesIO(content), self.name(index))
+        rgb = to_rgb(content)
+        return Preview(rgb, *rgb.size, content.mode, content.format or "decoded")
 
     def digest(self, index: int) -> str:
-        """SHA-256 (hex) of the image's content. Raises OSError where the content cannot be had."""
-        ...
+        """SHA-256 (hex) of the content. Raises OSError and others where it cannot be had."""
+        file = self.file(index)
+        if file is not None:
+            return sha256_of(_regular(file))
+        content = self.content(index)
+        return _digest(content if isinstance(content, bytes) else to_rgb(content))
+
+    def _decoded(self, content: bytes, name: str) -> Image.Image:
+        return load_rgb(io.BytesIO(content), name)
+
+    def _readable(self, index: int) -> bytes | Image.Image:
+        try:
+            return self.content(index)
+        except DAMAGE as error:
+            raise BadImageError(self.name(index), reason_of(error)) from error
+
+
+@dataclass(frozen=True)
+class FileSource(ImageSource):
+    """Image files by their paths relative to a folder (or absolute), with ``/`` between the parts."""
+
+    root: str
+
+    def name(self, index: int) -> str:
+        return str(self.items[index])
+
+    def file(self, index: int) -> Path:
+        return Path(self.root, self.items[index])
+
+
+@dataclass(frozen=True)
+class MemorySource(ImageSource):
+    """Names and images (PIL images or uint8 arrays) that are in memory already."""
+
+    def name(self, index: int) -> str:
+        return str(self.items[index][0])
+
+    def content(self, index: int) -> Image.Image:
+        return as_image(self.items[index][1])
 
 
 @dataclass(frozen=True)
@@ -75,83 +144,49 @@ class LabelledImages:
     source: ImageSource
     class_names: Sequence[str]
     """Class of each image, [n]."""
-    roles: Sequence[Role] | None
+    roles: Sequence[Role] | None = None
     """Role of each image, [n]; None: leave-one-out."""
+    classless: bool = False
+    """Whether there are no classes (all images are of one), so that they can be embedded but not scored."""
     credits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """Lines that every report has to show."""
 
 
-@dataclass(frozen=True)
-class FileSource:
-    """Image files under one folder."""
+def source_of(images: Sequence[Any]) -> FileSource | MemorySource:
+    """The source of a list of paths, or of PIL images and arrays as :func:`as_image` takes them.
 
-    root: str
-    paths: tuple[str, ...]
-    """Relative to root (or absolute, for csv files that say so), with ``/`` between the parts."""
-
-    @property
-    def decoder(self) -> str:
-        return pillow_decoder()
-
-    @property
-    def trusted(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        return self.paths[index]
-
-    def file(self, index: int) -> Path:
-        return Path(self.root, self.paths[index])
-
-    def load(self, index: int, digest: str | None = None) -> Image.Image:
-        name = self.name(index)
-        content = read_content(self.file(index), name)
-        expect_digest(content, digest, name)
-        return load_rgb(io.BytesIO(content), name)
-
-    def preview(self, index: int) -> Preview:
-        return load_preview(self.file(index), self.name(index))
-
-    def digest(self, index: int) -> str:
-        return file_digest(self.file(index))
+    Raises UsageError for anything else.
+    """
+    if all(isinstance(image, str | os.PathLike) for image in images):
+        return FileSource(tuple(os.fspath(image) for image in images), ".")
+    for index, image in enumerate(images):
+        try:
+            as_image(image).load()  # here and now, since threads that load one image at the same time would not share
+        except (TypeError, *DAMAGE) as error:
+            raise UsageError(f"image {index} of the list cannot be taken: {reason_of(error)}") from error
+    return MemorySource(tuple((f"#{index}", image) for index, image in enumerate(images)), portable=False)
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Some images of another source, in the order given."""
-
-    source: ImageSource
-    indices: tuple[int, ...]
-
-    @property
-    def decoder(self) -> str:
-        return self.source.decoder
-
-    @property
-    def trusted(self) -> bool:
-        return self.source.trusted
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def name(self, index: int) -> str:
-        return self.source.name(self.indices[index])
-
-    def file(self, index: int) -> Path | None:
-        return self.source.file(self.indices[index])
-
-    def load(self, index: int, digest: str | None = None) -> Image.Image:
-        return self.source.load(self.indices[index], digest)
-
-    def preview(self, index: int) -> Preview:
-        return self.source.preview(self.indices[index])
-
-    def digest(self, index: int) -> str:
-        return self.source.digest(self.indices[index])
+def as_image(image: Any) -> Image.Image:
+    """A PIL image as it is; of an array or tensor [h, w], [h, w, c] or [c, h, w] with 1, 3 or 4 channels, uint8 or of
+    floats from 0 to 1, the image that it holds. Raises TypeError and ValueError for anything else."""
+    if isinstance(image, Image.Image):
+        return image
+    if not hasattr(image, "__array__"):
+        raise TypeError(f"a {type(image).__name__} is no PIL image, array or path")
+    levels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    if levels.ndim == 3 and levels.shape[2] not in (1, 3, 4):
+        levels = np.moveaxis(levels, 0, 2)
+    if levels.ndim == 3 and levels.shape[2] == 1:
+        levels = levels[..., 0]
+    if levels.ndim != 2 and not (levels.ndim == 3 and levels.shape[2] in (3, 4)):
+        raise ValueError(f"an array of shape {list(image.shape)} is not [h, w, channels]")
+    if levels.dtype.kind == "f" and levels.size and levels.min() >= 0 and levels.max() <= 1:
+        levels = np.rint(levels * 255).astype(np.uint8)
+    if levels.dtype != np.uint8:
+        raise ValueError(f"levels of {levels.dtype} that are neither uint8 nor floats from 0 to 1")
+    return Image.fromarray(np.ascontiguousarray(levels))
 
 
 def pillow_decoder() -> str:
@@ -160,41 +195,17 @@ def pillow_decoder() -> str:
     return f"Pillow {PIL.__version__} {codecs}"
 
 
-def select(source: ImageSource, indices: Sequence[int]) -> ImageSource:
-    """The source itself where all its images are wanted in order, else a :class:`Selection`."""
-    if len(indices) == len(source) and all(index == position for position, index in enumerate(indices)):
-        return source
-    return Selection(source, tuple(indices))
+def _digest(content: bytes | Image.Image) -> str:
+    """Of a decoded image that of its size and RGB pixels."""
+    if isinstance(content, Image.Image):
+        content = b"RGB %d %d\n" % content.size + content.tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
-def file_digest(file: Path) -> str:
-    """SHA-256 (hex) of a file, read in pieces. Raises OSError, also for a pipe or a device, which might never end."""
-    _require_regular(file)
-    digest = hashlib.sha256()
-    with file.open("rb", buffering=0) as content:
-        while piece := content.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def read_content(file: Path, name: str) -> bytes:
-    """All bytes of an image's file. Raises BadImageError."""
-    try:
-        _require_regular(file)
-        return file.read_bytes()
-    except DAMAGE as error:
-        raise BadImageError(name, reason_of(error)) from error
-
-
-def expect_digest(content: bytes, digest: str | None, name: str) -> None:
-    """Raise BadImageError unless the content is that of the digest; None: any content will do."""
-    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-        raise BadImageError(name, "its content has changed since the dataset was loaded")
-
-
-def _require_regular(file: Path) -> None:
+def _regular(file: Path) -> Path:
     if not stat.S_ISREG(file.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
+    return file
 
 
 def describe_bad_images(bad: Sequence[tuple[str, str]], total: int, where: str = "") -> str:

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
+import fcntl
 import logging
 import os
 import zlib
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcore.files import PARTIAL, sealed, unsealed
 from embedcore.images.pixel_rows import blocks_of
 from embedcore.images.workers import usable_cpus
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 FOLDER = "pixels"  # within the cache folder
-FORMAT = 2
-PARTIAL = ".partial"
+FORMAT = 3
 
 _LONGEST_HEADER = 4096  # bytes before the pixels of a .npy file; numpy writes 128
 _log = logging.getLogger(__name__)
@@ -59,7 +52,7 @@ def sidecar_of(path: Path) -> Path:
 
 def partials_of(path: Path) -> list[Path]:
     """What processes that were killed left of a store."""
-    return [file for file in path.parent.iterdir() if file.name.startswith(path.name) and file.suffix == PARTIAL]
+    return [file for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}.") and file.suffix == PARTIAL]
 
 
 def sidecar_content(path: Path, description: Description, checksums: list[int], dataset: str) -> bytes:
@@ -71,25 +64,9 @@ def sidecar_content(path: Path, description: Description, checksums: list[int], 
     return sealed({**asdict(description), "header": header, "checksums": checksums, "dataset": dataset})
 
 
-def sealed(content: Mapping[str, Any]) -> bytes:
-    """One line of JSON with a checksum of itself."""
-    return _canonical({**content, "seal": zlib.crc32(_canonical(content))})
-
-
-def unsealed(raw: bytes) -> dict[str, Any]:
-    """The content of a sidecar. Raises ValueError unless it is byte for byte what :func:`sealed` has made."""
-    content = json.loads(raw)
-    if isinstance(content, dict):
-        content.pop("seal", None)
-        if sealed(content) == raw:
-            return content
-    raise ValueError("its sidecar is not as it was written")
-
-
 def pixels_of(path: Path, description: Description) -> NDArray[np.uint8]:
     """The pixels in a file, memory-mapped. Raises OSError or ValueError."""
-    offset = len(_header(path, description))
-    return np.memmap(path, np.uint8, "r", offset, description.shape)
+    return np.memmap(path, np.uint8, "r", len(_header(path, description)), description.shape)
 
 
 def is_sound(path: Path, wanted: Description) -> bool:
@@ -98,8 +75,13 @@ def is_sound(path: Path, wanted: Description) -> bool:
     No byte of either file can change unnoticed.
     """
     try:
-        content = unsealed(sidecar_of(path).read_bytes())
-        if {key: content.get(key) for key in asdict(wanted)} != json.loads(_canonical(asdict(wanted))):
+        raw = sidecar_of(path).read_bytes()
+        if b'"format": %d,' % FORMAT not in raw:  # of another version, which is no damage
+            return False
+        content = unsealed(raw)
+        if not raw.endswith(b"\n"):
+            raise ValueError("its sidecar is cut short")
+        if any(content.get(key) != value for key, value in {**asdict(wanted), "shape": [*wanted.shape]}.items()):
             return False
         if content["header"] != zlib.crc32(_header(path, wanted)):
             raise ValueError("a checksum differs")
@@ -107,7 +89,7 @@ def is_sound(path: Path, wanted: Description) -> bool:
             raise ValueError("a checksum differs")
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, LookupError, RecursionError) as error:
+    except (OSError, ValueError, LookupError) as error:
         _log.warning("pixel store %s is damaged (%s): made anew", path, error)
         return False
     remember_as_sound(path)
@@ -137,11 +119,8 @@ def checksums_of(pixels: NDArray[np.uint8]) -> list[int]:
 def hold(path: Path) -> int | None:
     """Tell other processes that this one uses the file, until the file descriptor given is closed.
 
-    None where there are no shared locks: on Windows, where a file in use cannot be removed anyway, and on some network
-    file systems. Raises OSError where there is no such file.
+    None where there are no shared locks, as on some network file systems. Raises OSError where there is no such file.
     """
-    if fcntl is None:
-        return None
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -153,8 +132,6 @@ def hold(path: Path) -> int | None:
 
 def is_held(path: Path) -> bool:
     """Whether this or another process holds the file. Raises OSError where there is no such file."""
-    if fcntl is None:
-        return False
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,7 +157,3 @@ def _header(path: Path, description: Description) -> bytes:
         raise ValueError(f"it has {size} bytes")
     with path.open("rb") as file:
         return file.read(length)
-
-
-def _canonical(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, allow_nan=False).encode() + b"\n"

@@ -1,13 +1,14 @@
-"""Datasets listed in a csv file: ``path,label[,role]``."""
+"""Datasets listed by the user: a csv file or a DataFrame ``path,label[,role]``, or lists of images and labels."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from embedcore.errors import UsageError
-from embedcore.images.sources import FileSource, LabelledImages, Role
+from embedcore.images.sources import FileSource, LabelledImages, Role, source_of
 
 _ROLES: dict[str, Role] = {"query": "query", "reference": "reference", "gallery": "reference"}
 _COLUMNS = ("path", "label", "role")
@@ -26,52 +27,80 @@ def read_table(file: Path, *, split: str) -> LabelledImages:
     """
     if not file.is_file():
         raise UsageError(f"no such csv file: {file.absolute()}")
-    paths: list[str] = []
-    labels: list[str] = []
-    roles: list[Role] = []
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             rows = csv.DictReader(lines, skipinitialspace=True)
-            columns = [name.strip().lower() for name in rows.fieldnames or []]
-            rows.fieldnames = columns
-            missing = [name for name in _COLUMNS[:2] if name not in columns]
-            if missing:
-                raise UsageError(
-                    f"{file}, line 1: no column {missing[0]!r}; the first line must name the columns "
-                    f"path,label[,role], it is {','.join(columns)!r}"
-                )
-            with_roles = split == "auto" and "role" in columns
-            for row in rows:
-                where = f"{file}, line {rows.line_num}"
-                path, label = _field(row, "path", where), _field(row, "label", where)
-                paths.append(path)
-                labels.append(label)
-                if with_roles:
-                    roles.append(_role(row, where))
+            rows.fieldnames = columns = [name.strip().lower() for name in rows.fieldnames or []]
+            _expect_columns(columns, f"{file}, line 1", "the first line must name the columns")
+            numbered = ((f"{file}, line {rows.line_num}", row) for row in rows)
+            paths, labels, roles = _listed(numbered, columns, split)
     except csv.Error as error:
         raise UsageError(f"{file}, line {rows.line_num}: not readable as csv: {error}") from error
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     if not paths:
         raise UsageError(f"{file} names no images: nothing follows its first line")
-    return LabelledImages(
-        name=file.stem,
-        where=f"csv file {file.absolute()}",
-        source=FileSource(str(file.parent), tuple(paths)),
-        class_names=labels,
-        roles=roles if with_roles else None,
-    )
+    source = FileSource(tuple(paths), str(file.parent))
+    return LabelledImages(file.stem, f"csv file {file.absolute()}", source, labels, roles)
 
 
-def _field(row: Mapping[str, str | None], column: str, where: str) -> str:
-    value = (row[column] or "").strip()
-    if not value:
+def frame_images(frame: Any, *, split: str) -> LabelledImages:
+    """The images that a pandas DataFrame names in its columns, as :func:`read_table`; paths as for ``open``."""
+    columns = [str(name) for name in frame.columns]
+    _expect_columns(columns, "the DataFrame", "it must have the columns")
+    rows = zip(frame.index, frame.to_dict("records"), strict=True)
+    paths, labels, roles = _listed(((f"row {index} of the DataFrame", row) for index, row in rows), columns, split)
+    return LabelledImages("DataFrame", "the DataFrame", FileSource(tuple(paths), "."), labels, roles)
+
+
+def listed_images(
+    images: Sequence[Any], labels: Sequence[Any], roles: Sequence[Any] | None, *, split: str
+) -> LabelledImages:
+    """Paths, PIL images or arrays with the class of each, and its role if ``roles`` are given.
+
+    Raises UsageError where the lists are not of one length, or hold something else.
+    """
+    for what, given in (("labels", labels), ("roles", roles)):
+        if given is not None and len(given) != len(images):
+            raise UsageError(f"{len(images)} images but {len(given)} {what}: one is needed for each image")
+    names = [str(label) for label in labels]
+    sides = None
+    if roles is not None and split == "auto":
+        sides = [_role(str(role), f"image {index} of the list") for index, role in enumerate(roles)]
+    return LabelledImages("images", "the list of images", source_of(images), names, sides)
+
+
+def _expect_columns(columns: Sequence[str], where: str, wanted: str) -> None:
+    missing = [name for name in _COLUMNS[:2] if name not in columns]
+    if missing:
+        has = ",".join(columns)
+        raise UsageError(f"{where}: no column {missing[0]!r}; {wanted} path,label[,role], it is {has!r}")
+
+
+def _listed(
+    rows: Iterable[tuple[str, Mapping[Any, Any]]], columns: Sequence[str], split: str
+) -> tuple[list[str], list[str], list[Role] | None]:
+    """Paths, labels and roles of rows, each with how it is called in a message."""
+    paths: list[str] = []
+    labels: list[str] = []
+    roles: list[Role] | None = [] if split == "auto" and "role" in columns else None
+    for where, row in rows:
+        paths.append(_field(row, "path", where))
+        labels.append(_field(row, "label", where))
+        if roles is not None:
+            roles.append(_role(_field(row, "role", where), where))
+    return paths, labels, roles
+
+
+def _field(row: Mapping[Any, Any], column: str, where: str) -> str:
+    value = row[column]
+    text = "" if value is None or value != value else str(value).strip()  # a DataFrame has NaN where nothing is
+    if not text:
         raise UsageError(f"{where}: column {column!r} is empty")
-    return value
+    return text
 
 
-def _role(row: Mapping[str, str | None], where: str) -> Role:
-    value = _field(row, "role", where)
+def _role(value: str, where: str) -> Role:
     try:
         return _ROLES[value.lower()]
     except KeyError:

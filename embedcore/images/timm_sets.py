@@ -1,21 +1,19 @@
-"""Datasets behind timm's schemes: ``torch/mnist,root=/data,split=test``, ``hfds/user/name,split=train``, …"""
+"""Datasets of pairs (image, class): those behind timm's schemes, ``hfds/user/name,split=train``, and the user's own."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import tempfile
 import weakref
-from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from embedcore.errors import UsageError
-from embedcore.images.decode import DAMAGE, BadImageError, Preview, load_preview, load_rgb, reason_of, to_rgb
-from embedcore.images.sources import ImageSource, LabelledImages, expect_digest, pillow_decoder
+from embedcore.images.decode import to_rgb
+from embedcore.images.sources import ImageSource, LabelledImages, as_image
 
 SCHEMES = ("hfds", "hfids", "tfds", "wds", "torch")
 _OPTIONS = ("root", "split", "download")
@@ -34,22 +32,25 @@ def timm_images(spec: str) -> LabelledImages:
     split = options.get("split", _DEFAULT_SPLIT)
     download = options.get("download", "false").lower() in ("1", "true", "yes")
     dataset = open_timm_dataset(name, root=options.get("root"), split=split, download=download)
+    return pairs_images(dataset, name, f"{name},split={split}", f"dataset {name}, split {split}")
+
+
+def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: bool = True) -> LabelledImages:
+    """The images of a dataset object that gives pairs of an image and its class, always leave-one-out.
+
+    ``name``: what its images are called by. ``title`` and ``where``: name and place of the dataset. ``portable``:
+    whether other processes can unpickle the object.
+    """
     source: ImageSource
-    if hasattr(dataset, "__getitem__") and _has_random_access(dataset):
+    if hasattr(dataset, "__getitem__") and hasattr(getattr(dataset, "reader", dataset), "__getitem__"):
         targets = _targets(dataset)
-        source = IndexedSource(name, dataset, len(targets))
+        source = IndexedSource(tuple(range(len(targets))), name, dataset, portable=portable)
     else:
         source, targets = _spool(name, dataset)
     if not targets:
-        raise UsageError(f"dataset {name}, split {split}, holds no images")
+        raise UsageError(f"{where} holds no images")
     titles = _class_titles(dataset)
-    return LabelledImages(
-        name=f"{name},split={split}",
-        where=f"dataset {name}, split {split}",
-        source=source,
-        class_names=[titles.get(target, str(target)) for target in targets],
-        roles=None,
-    )
+    return LabelledImages(title, where, source, [titles.get(target, str(target)) for target in targets])
 
 
 def parse_timm_spec(spec: str) -> tuple[str, Mapping[str, str]]:
@@ -70,177 +71,122 @@ def parse_timm_spec(spec: str) -> tuple[str, Mapping[str, str]]:
     return name, options
 
 
-class IndexedSource:
-    """A dataset object of timm or torchvision that gives any image by its number."""
+@dataclass(frozen=True)
+class IndexedSource(ImageSource):
+    """A dataset object of timm, torchvision or the user that gives any image by its number."""
 
-    def __init__(self, name: str, dataset: Any, count: int) -> None:
-        self._name = name
-        self._dataset = dataset
-        self._count = count
-
-    @property
-    def decoder(self) -> str:
-        return pillow_decoder()
-
-    @property
-    def trusted(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return self._count
+    title: str
+    dataset: Any
 
     def name(self, index: int) -> str:
-        return f"{self._name}#{index}"
+        return f"{self.title}#{self.items[index]}"
 
-    def file(self, index: int) -> None:
-        return None
-
-    def load(self, index: int, digest: str | None = None) -> Image.Image:
-        name, content = self.name(index), self._readable_content(index)
-        if isinstance(content, bytes):
-            expect_digest(content, digest, name)
-            return load_rgb(io.BytesIO(content), name)
-        rgb = to_rgb(content)
-        expect_digest(_raw(rgb), digest, name)
-        return rgb
-
-    def preview(self, index: int) -> Preview:
-        content = self._readable_content(index)
-        if isinstance(content, bytes):
-            return load_preview(io.BytesIO(content), self.name(index))
-        rgb = to_rgb(content)
-        return Preview(rgb, *rgb.size, content.mode, content.format or "decoded")
-
-    def _readable_content(self, index: int) -> bytes | Image.Image:
-        try:
-            return self._content(index)
-        except DAMAGE as error:
-            raise BadImageError(self.name(index), reason_of(error)) from error
-
-    def digest(self, index: int) -> str:
-        content = self._content(index)
-        return hashlib.sha256(content if isinstance(content, bytes) else _raw(to_rgb(content))).hexdigest()
-
-    def _content(self, index: int) -> bytes | Image.Image:
-        """The encoded file where there is one; timm's own ``dataset[i]`` would decode it, and pass over a bad image."""
-        reader = getattr(self._dataset, "reader", None)
+    def content(self, index: int) -> bytes | Image.Image:
+        """The encoded file where there is one; ``dataset[i]`` would decode it, and timm's pass over a bad image."""
+        number = self.items[index]
+        reader = getattr(self.dataset, "reader", None)
         if reader is not None:
-            with reader[index][0] as stream:
+            with reader[number][0] as stream:
                 return bytes(stream.read())
-        samples = getattr(self._dataset, "samples", None)
+        samples = _samples(self.dataset)
         if samples is not None:
-            return Path(samples[index][0]).read_bytes()
-        image = self._dataset[index][0]
-        assert isinstance(image, Image.Image), f"{self._name} gives {type(image).__name__}, not PIL images"
-        return image
+            return Path(samples[number][0]).read_bytes()
+        return as_image(_pair(self.dataset, number)[0])
 
 
-class SpooledSource:
-    """RGB images one after another in a temporary file, which goes when the object that made it does."""
+@dataclass(frozen=True)
+class SpooledSource(ImageSource):
+    """RGB images, each (number, offset in bytes, width, height), one after another in a temporary file."""
 
-    def __init__(self, name: str, path: Path, offsets: array[int], sizes: Sequence[tuple[int, int]]) -> None:
-        self._name = name
-        self._path = path
-        self._offsets = offsets
-        self._sizes = sizes
+    title: str
+    spool: _Spool
 
     @property
     def decoder(self) -> str:
         return "raw"
 
-    @property
-    def trusted(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
     def name(self, index: int) -> str:
-        return f"{self._name}#{index}"
+        return f"{self.title}#{self.items[index][0]}"
 
-    def file(self, index: int) -> None:
+    def content(self, index: int) -> Image.Image:
+        _, offset, width, height = self.items[index]
+        with self.spool.path.open("rb") as file:
+            file.seek(offset)
+            return Image.frombytes("RGB", (width, height), file.read(3 * width * height))
+
+
+@dataclass(frozen=True, eq=False)
+class _Spool:
+    """The temporary file, which goes when the object that made it does, not with a copy in another process."""
+
+    path: Path
+
+
+def _samples(holder: Any) -> Any:
+    """The list of pairs of a file and its class, where the dataset has one."""
+    samples = getattr(holder, "samples", None)
+    if not isinstance(samples, list | tuple) or not samples or not isinstance(samples[0], list | tuple):
         return None
-
-    def load(self, index: int, digest: str | None = None) -> Image.Image:
-        size, content = self._sizes[index], self._bytes(index)
-        expect_digest(_raw_header(size) + content, digest, self.name(index))
-        return Image.frombytes("RGB", size, content)
-
-    def preview(self, index: int) -> Preview:
-        return Preview(self.load(index), *self._sizes[index], "RGB", "decoded")
-
-    def digest(self, index: int) -> str:
-        return hashlib.sha256(_raw_header(self._sizes[index]) + self._bytes(index)).hexdigest()
-
-    def _bytes(self, index: int) -> bytes:
-        width, height = self._sizes[index]
-        with self._path.open("rb") as file:
-            file.seek(self._offsets[index])
-            return file.read(3 * width * height)
+    return samples if isinstance(samples[0][0], str | Path) else None
 
 
-def _has_random_access(dataset: Any) -> bool:
-    reader = getattr(dataset, "reader", dataset)
-    return hasattr(reader, "__getitem__")
+def _pair(pairs: Any, index: int) -> Sequence[Any]:
+    pair = pairs[index]
+    if not isinstance(pair, tuple | list) or len(pair) < 2:
+        raise UsageError(f"{type(pairs).__name__} gives {type(pair).__name__}, not pairs of an image and its class")
+    return pair
 
 
 def _targets(dataset: Any) -> list[Any]:
     """The target of each image, without decoding where the dataset lists them."""
-    for holder, attribute in ((getattr(dataset, "reader", None), "samples"), (dataset, "samples")):
-        samples = getattr(holder, attribute, None)
-        if samples is not None:
-            return [target for _, target in samples]
-    listed = getattr(dataset, "targets", None)
-    if listed is not None:
-        return [target.item() if hasattr(target, "item") else target for target in listed]
     reader = getattr(dataset, "reader", None)
-    if reader is not None and hasattr(reader, "iter_targets"):
-        return list(reader.iter_targets())
-    pairs = dataset if reader is None else reader
-    return [pairs[index][1] for index in range(len(pairs))]
+    samples = _samples(reader) or _samples(dataset)
+    listed = getattr(dataset, "targets", None)
+    if samples is not None:
+        listed = [sample[1] for sample in samples]
+    elif listed is None and reader is not None and hasattr(reader, "iter_targets"):
+        listed = reader.iter_targets()
+    elif listed is None:
+        pairs = dataset if reader is None else reader
+        listed = (_pair(pairs, index)[1] for index in range(len(pairs)))
+    return [_plain(target) for target in listed]
+
+
+def _plain(target: Any) -> Any:
+    """A number of numpy or torch as Python's own."""
+    return target.item() if hasattr(target, "item") else target
 
 
 def _class_titles(dataset: Any) -> dict[Any, str]:
     """Name of each target where the dataset has them all different, else nothing."""
-    reader = getattr(dataset, "reader", None)
-    for holder in (reader, dataset):
+    for holder in (getattr(dataset, "reader", None), dataset):
         index = getattr(holder, "class_to_idx", None)
         if isinstance(index, Mapping) and index:
             return {target: str(title) for title, target in index.items()}
     return {}
 
 
-def _spool(name: str, dataset: Any) -> tuple[ImageSource, list[Any]]:
+def _spool(name: str, dataset: Any) -> tuple[SpooledSource, list[Any]]:
     with tempfile.NamedTemporaryFile(prefix="embedcore-", suffix=".rgb", delete=False) as file:
-        path = Path(file.name)
-        offsets, sizes, targets = array("q"), [], []
+        spool = _Spool(Path(file.name))
+        remove = weakref.finalize(spool, spool.path.unlink, missing_ok=True)
+        items: list[tuple[int, int, int, int]] = []
+        targets = []
         try:
             for image, target in dataset:
                 rgb = to_rgb(image)
-                offsets.append(file.tell())
-                sizes.append(rgb.size)
-                targets.append(target.item() if hasattr(target, "item") else target)
+                items.append((len(items), file.tell(), *rgb.size))
+                targets.append(_plain(target))
                 file.write(rgb.tobytes())
+            file.flush()
         except OSError as error:
-            path.unlink()
-            raise UsageError(f"cannot keep the images of {name} in {path.parent}: {error.strerror or error}") from error
-        except BaseException:
-            path.unlink()
-            raise
+            remove()
+            place = spool.path.parent
+            raise UsageError(f"cannot keep the images of {name} in {place}: {error.strerror or error}") from error
     expected = len(dataset)
     if expected and expected != len(targets):
-        path.unlink()
+        remove()
         raise UsageError(
             f"dataset {name} gave {len(targets)} images of the {expected} that it lists: some cannot be read"
         )
-    source = SpooledSource(name, path, offsets, sizes)
-    weakref.finalize(source, path.unlink, missing_ok=True)
-    return source, targets
-
-
-def _raw(image: Image.Image) -> bytes:
-    return _raw_header(image.size) + image.tobytes()
-
-
-def _raw_header(size: tuple[int, int]) -> bytes:
-    return f"RGB {size[0]} {size[1]}\n".encode()
+    return SpooledSource(tuple(items), name, spool), targets

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
 import traceback
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import cast
 
@@ -29,20 +27,13 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def worker_context() -> BaseContext:
-    """A forkserver where the system has one, else spawn: a plain fork of a process that runs torch may hang."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        return forkserver_context()
-    return multiprocessing.get_context("spawn")
-
-
 def write_blocks(
     reader: PixelReader,
     path: Path,
     offset: int,
     blocks: list[tuple[int, int]],
     workers: int,
-) -> Iterator[WrittenBlock]:
+) -> Generator[WrittenBlock, None, None]:
     """Have worker processes write the blocks into the file; yields each as it is done, in no fixed order.
 
     Raises OSError as the workers met it while writing (no space left, …) and EmbedcoreError with the range of images
@@ -53,7 +44,7 @@ def write_blocks(
     crew: dict[Connection, _Worker] = {}
     try:
         for _ in range(min(workers, len(blocks))):
-            worker = start_surely(lambda: _Worker(worker_context(), reader, path, offset))
+            worker = start_surely(lambda: _Worker(forkserver_context(), reader, path, offset))
             crew[worker.connection] = worker
             worker.hand(todo.popleft())
         while busy := [worker.connection for worker in crew.values() if worker.block]:
@@ -70,12 +61,13 @@ def write_blocks(
 class _Worker:
     """One process and the block that it has in hand."""
 
-    def __init__(self, context: BaseContext, reader: PixelReader, path: Path, offset: int) -> None:
+    def __init__(self, context: ForkServerContext, reader: PixelReader, path: Path, offset: int) -> None:
         self.block: tuple[int, int] | None = None
         self._reader = reader
         self.connection, theirs = context.Pipe()
-        make: Callable[..., BaseProcess] = context.Process  # type: ignore[attr-defined]
-        self._process = make(target=_serve, args=(theirs, reader, path, offset), name="embedcore-pixels", daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, reader, path, offset), name="embedcore-pixels", daemon=True
+        )
         with theirs, contextlib.ExitStack() as ours:
             ours.enter_context(self.connection)
             with hidden_main(keep=type(reader.source).__module__ == "__main__"):
@@ -144,10 +136,8 @@ def hidden_main(*, keep: bool = False) -> Iterator[None]:
     child needs something that is defined there.
     """
     main = sys.modules["__main__"]
-    if keep:
-        yield
-        return
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    if not keep:
+        sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         yield
     finally:

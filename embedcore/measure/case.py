@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from embedcore.embed.timing import WARMUP_ROUNDS
-
 
 @dataclass(frozen=True)
 class Case:
@@ -26,7 +24,6 @@ class Case:
     """Images a forward pass, or ``auto``."""
     rounds: int = 10
     """Timing rounds, each one forward pass of a batch."""
-    warmup_rounds: int = WARMUP_ROUNDS
     seed: int = 0
     """Seeds random weights and the resampling of the intervals."""
     max_params: float | None = None

@@ -16,7 +16,6 @@ from embedcore.measure.measure import Images, attempt
 from embedcore.measure.memory_limit import bound_memory, is_bounded, ran_out
 from embedcore.measure.messages import GarbledMessageError
 from embedcore.measure.oom_killer import MemoryWatch
-from embedcore.plain import bytes_text
 from embedcore.progress import Progress
 from embedcore.results.result import InvalidResultError, Result
 
@@ -67,7 +66,7 @@ class ChildExecutor:
             return _with_note(listener.result, heard)
         status, reason = self._diagnosis(case, heard, watch, supervisor_code)
         if heard.ended is not None:
-            reason += f"; at most {bytes_text(heard.ended.resident_mb * 1e6)} of memory were resident"
+            reason += f"; peak memory {heard.ended.resident_mb:.0f} MB resident"
         return _unmeasured(case, status, reason, detail=heard.output, seconds=time.monotonic() - begin)
 
     def _diagnosis(self, case: Case, heard: Heard, watch: MemoryWatch, supervisor_code: int | None) -> tuple[str, str]:

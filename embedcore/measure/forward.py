@@ -1,9 +1,8 @@
-"""The forward passes of a case: the precision, the embeddings of all images, and the timing rounds."""
+"""The forward passes of a case: how to compute, the embeddings of all images, and the timing rounds."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedcore.embed.embedder import auto_batch_size, embed_pixels, first_batch
+from embedcore.embed.device import device_name
+from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
 from embedcore.embed.halving import halving
 from embedcore.embed.kept import KeptEmbeddings
-from embedcore.embed.precision import CANARY_IMAGES, choose_precision
+from embedcore.embed.precision import autocast
 from embedcore.embed.timing import time_forward
 from embedcore.images.geometry import geometry_of
 from embedcore.measure.outcome import NotFiniteError
+from embedcore.progress import Progress
 from embedcore.version import VERSION
 
 if TYPE_CHECKING:
@@ -28,11 +29,9 @@ if TYPE_CHECKING:
     from embedcore.measure.case import Case
     from embedcore.zoo.backbone import Backbone
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
-class Forward:
+class ForwardPasses:
     """What came of the forward passes of a case."""
 
     embeddings: NDArray[np.float32]
@@ -41,10 +40,11 @@ class Forward:
     """From the first read to the last embedding; None where the embeddings were kept from another run."""
     durations: tuple[float, ...]
     """Seconds of each timing round, a forward pass of ``batch_size`` images."""
+    warmup_rounds: int
     batch_size: int
     batch_decayed: bool
     """Whether memory forced a smaller batch than asked for."""
-    precision: str
+    way: Way
     note: str = ""
     """What is to be said of the kept embeddings."""
 
@@ -58,33 +58,24 @@ def run_forward(
     *,
     embeddings_folder: Path | None = None,
     progress: Progress | None = None,
-) -> Forward:
-    """Choose the precision, embed all images and time a batch; whenever memory runs out, go on with half the batch.
+) -> ForwardPasses:
+    """Choose how to compute, embed all images and time a batch; whenever memory runs out, go on with half the batch.
 
     With an ``embeddings_folder`` the embeddings are taken from there if they are there, else put there. Timing rounds
     are run in any case: a duration of another day is no measurement of this one.
     Raises NotFiniteError, and the memory error of a batch of one image.
     """
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
-    canary = min(wanted, CANARY_IMAGES)
-
-    def find_precision(images: int) -> str:
-        with torch.inference_mode():
-            return choose_precision(case.precision, backbone.embed, first_batch(backbone, pixels, images, device))
-
-    precision, fitted = halving(canary, device, find_precision)
-    batch_size = wanted if fitted == canary else fitted
+    way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted)
 
     kept = KeptEmbeddings(embeddings_folder) if embeddings_folder is not None else None
-    facts = facts_of(case, backbone, dataset, device, precision) if kept is not None else {}
+    facts = facts_of(case, backbone, dataset, way) if kept is not None else {}
     embeddings = kept.load(facts, len(pixels)) if kept is not None else None
     seconds, note = None, ""
     if embeddings is None:
-        embedded = embed_pixels(
-            backbone, pixels, device=device, precision=precision, batch_size=batch_size, progress=progress
-        )
+        embedded = embed_pixels(backbone, pixels, way, batch_size=batch_size, progress=progress)
         if not embedded.finite:
-            raise NotFiniteError(f"embeddings in {precision} hold NaN, infinity or zero vectors")
+            raise NotFiniteError(f"embeddings in {way.precision} hold NaN, infinity or zero vectors")
         embeddings, seconds, batch_size = embedded.embeddings, embedded.seconds, embedded.batch_size
         if kept is not None:
             note = _keep(kept, facts, embeddings)
@@ -93,18 +84,17 @@ def run_forward(
         if progress is not None:
             progress(len(pixels), len(pixels))
 
-    def time_rounds(images: int) -> list[float]:
-        with torch.inference_mode():
-            batch = first_batch(backbone, pixels, images, device)
-        return time_forward(
-            backbone.embed, batch, precision=precision, rounds=case.rounds, warmup_rounds=case.warmup_rounds
-        )
+    def time_rounds(images: int) -> tuple[list[float], int]:
+        batch = first_batch(backbone, pixels, images, way)
+        with autocast(way.precision, device, backbone.module):
+            return time_forward(backbone.embed, batch, case.rounds)
 
-    durations, batch_size = halving(batch_size, device, time_rounds)
-    return Forward(embeddings, seconds, tuple(durations), batch_size, batch_size < wanted, precision, note)
+    (durations, warmup_rounds), batch_size = halving(batch_size, device, time_rounds)
+    decayed = batch_size < wanted
+    return ForwardPasses(embeddings, seconds, tuple(durations), warmup_rounds, batch_size, decayed, way, note)
 
 
-def facts_of(case: Case, backbone: Backbone, dataset: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
+def facts_of(case: Case, backbone: Backbone, dataset: Dataset, way: Way) -> dict[str, Any]:
     """Everything that decides a case's embeddings but for the rounding that comes with the batch size."""
     config = backbone.data_config
     geometry = geometry_of(config, case.protocol)
@@ -118,8 +108,8 @@ def facts_of(case: Case, backbone: Backbone, dataset: Dataset, device: torch.dev
         "mean": list(config.mean),
         "std": list(config.std),
         "point": case.point,
-        "precision": precision,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": way.precision,
+        "device": device_name(way.device) if way.device.type == "cuda" else way.device.type,
         "torch": torch.__version__,
         "timm": version("timm"),
         "embedcore": VERSION,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from embedcore.embed.cost import count_gmacs
-from embedcore.embed.device import choose_device, pin_tf32, place
-from embedcore.embed.memory import peak_memory_mb
+from embedcore.embed.device import place, use_device
+from embedcore.embed.memory import PeakMemory
 from embedcore.embed.sketch import sketch_of
 from embedcore.measure.admission import check_size
-from embedcore.measure.forward import Forward, run_forward
-from embedcore.measure.outcome import failure
+from embedcore.measure.forward import ForwardPasses, run_forward
+from embedcore.measure.outcome import failure, status_of
+from embedcore.progress import Progress
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from embedcore.images.pixel_store import PixelStore
     from embedcore.measure.case import Case
     from embedcore.zoo.hub import Hub
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -50,25 +48,27 @@ class Images:
 def attempt(case: Case, images: Images, progress: Progress | None = None) -> Result:
     """``measure``, with every failure turned into a result with a status and a reason."""
     begin = time.perf_counter()
-    try:
-        return measure(case, images, progress)
-    except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
-        return failure(case, error, measured_s=time.perf_counter() - begin)
+    with PeakMemory() as memory:
+        try:
+            return measure(case, images, progress, memory)
+        except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
+            peak = memory.mb if status_of(error) == "oom" else None
+            return failure(case, error, peak_memory_mb=peak, measured_s=time.perf_counter() - begin)
 
 
-def measure(case: Case, images: Images, progress: Progress | None = None) -> Result:
+def measure(case: Case, images: Images, progress: Progress | None, memory: PeakMemory) -> Result:
     """Load the backbone, embed all images, time the forward pass, find neighbours and score them.
 
     Raises what goes wrong; ``attempt`` is the call that does not. ``progress(done, total)`` is called after each batch.
     """
     begin = time.perf_counter()
-    pin_tf32()
-    device = choose_device(case.device)
+    device = use_device(case.device)
     backbone = load_backbone(case.model, weights=case.weights, point=case.point, seed=case.seed, hub=images.hub)
     check_size(case.max_params, backbone.params_m)
     place(backbone.module, device)
     # First, since the heap that larger batches leave behind may have no room for one image more.
     gmacs = count_gmacs(backbone)
+    memory.restart(device)
     forward = run_forward(
         case,
         backbone,
@@ -78,7 +78,7 @@ def measure(case: Case, images: Images, progress: Progress | None = None) -> Res
         embeddings_folder=images.embeddings_folder,
         progress=progress,
     )
-    peak = peak_memory_mb(device)
+    peak = memory.mb
     scores = _score(forward.embeddings, images.dataset, device, case.seed)
     return Result.make(
         case.model,
@@ -93,10 +93,12 @@ def measure(case: Case, images: Images, progress: Progress | None = None) -> Res
         dim=forward.embeddings.shape[1],
         point=case.point,
         token_mean=backbone.token_mean,
-        precision=forward.precision,
+        precision=forward.way.precision,
         batch_size=forward.batch_size,
         batch_decayed=forward.batch_decayed,
         device=str(device),
+        channels_last=forward.way.channels_last,
+        warmup_rounds=forward.warmup_rounds,
         weights={"source": backbone.weights.source, "id": backbone.weights.id},
         scores=scores.values,
         ci95=scores.ci95,
@@ -109,7 +111,7 @@ def measure(case: Case, images: Images, progress: Progress | None = None) -> Res
     )
 
 
-def _images_per_s(forward: Forward) -> dict[str, float]:
+def _images_per_s(forward: ForwardPasses) -> dict[str, float]:
     rates = {"forward": forward.batch_size / statistics.median(forward.durations)}
     if forward.seconds is not None:
         rates["end_to_end"] = len(forward.embeddings) / forward.seconds

@@ -37,15 +37,19 @@ _STATUS_OF: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def failure(case: Case, error: BaseException, *, measured_s: float = 0.0) -> Result:
-    """The result of a case that an exception has ended."""
+def failure(
+    case: Case, error: BaseException, *, peak_memory_mb: float | None = None, measured_s: float = 0.0
+) -> Result:
+    """The result of a case that an exception has ended; peak memory, where it is known, stands in the reason too."""
+    peak = "" if peak_memory_mb is None else f"; peak memory {peak_memory_mb:.0f} MB"
     return Result.make(
         case.model,
         family=case.family,
         status=status_of(error),
-        reason=reason_of(error),
+        reason=f"{reason_of(error)}{peak}",
         detail=detail_of(error),
         unreachable=isinstance(error, HubUnreachable),
+        peak_memory_mb=peak_memory_mb,
         measured_s=measured_s,
     )
 

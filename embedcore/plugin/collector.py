@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from embedcore.plain import json_safe
 from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
 
@@ -41,7 +42,7 @@ class Collector:
         if new:
             carried |= {"datasets": new, "settings": dict(session.settings), "machine": dict(session.machine)}
         self._told.update(new)
-        setattr(report, _ATTRIBUTE, carried)
+        setattr(report, _ATTRIBUTE, json_safe(carried))  # pytest-xdist takes nothing but plain values
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         carried = getattr(report, _ATTRIBUTE, None)

@@ -36,6 +36,7 @@ from embedcore.plugin.stash import (
     OPTIONS,
     RESULTS,
     SESSION,
+    STOPPED,
     UNTIL_REPORTED,
     UNWRITTEN,
     USAGE_ERROR,
@@ -54,8 +55,9 @@ embed_images = fixtures.embed_images
 embed_measure = fixtures.embed_measure
 embed_replay = fixtures.embed_replay
 
+# Our keys in what pytest-xdist takes to its workers and back.
 _OF_WORKERS = "embedcore"
-"""Our key in what pytest-xdist takes to its workers and back."""
+_STOPPED = "embedcore_stopped"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -104,7 +106,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if USAGE_ERROR in config.stash:
-        raise pytest.UsageError(config.stash[USAGE_ERROR])
+        _give_up(session, config.stash[USAGE_ERROR], pytest.ExitCode.USAGE_ERROR)
+        return
     items = [item for item in session.items if fixtures.OF_SESSION & set(getattr(item, "fixturenames", ()))]
     if config.option.collectonly or not items:
         return
@@ -120,9 +123,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 options, models, budget, _place(config), progress_for("looking at the images")
             )
     except BudgetSpent:
-        pytest.exit(f"{budget_words(budget)} before the first case", returncode=pytest.ExitCode.INTERRUPTED)
+        _give_up(session, f"{budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
     except EmbedcoreError as error:
-        raise pytest.UsageError(printable_lines(str(error))) from error
+        _give_up(session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
+
+
+def _give_up(session: pytest.Session, why: str, code: pytest.ExitCode) -> None:
+    """End the session before its first test; a worker of pytest-xdist has nothing to do then: its controller says it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_STOPPED] = why, int(code)
+        session.items.clear()
+    elif code == pytest.ExitCode.USAGE_ERROR:
+        raise pytest.UsageError(why)
+    else:
+        pytest.exit(why, returncode=code)
 
 
 def _place(config: pytest.Config) -> Place:
@@ -165,6 +179,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         config.stash[COLLECTOR].notice(books.notices)
         if hasattr(config, "workeroutput"):
             config.workeroutput[_OF_WORKERS] = books.notices
+    if STOPPED in config.stash:
+        session.exitstatus = config.stash[STOPPED][1]
     if not config.stash[COLLECTOR].results or hasattr(config, "workerinput"):
         return
     for write in (save_without_benchmarks, write_report):
@@ -178,13 +194,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    node.config.stash[COLLECTOR].notice(getattr(node, "workeroutput", {}).get(_OF_WORKERS, ()))
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[COLLECTOR].notice(output.get(_OF_WORKERS, ()))
+    if _STOPPED in output:
+        node.config.stash[STOPPED] = output[_STOPPED]
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[COLLECTOR].results:
         show_leaderboards(terminalreporter, config)
+    if STOPPED in config.stash:
+        terminalreporter.write_line(f"ERROR: {config.stash[STOPPED][0]}", red=True)
     for line in config.stash.get(UNWRITTEN, []):
         terminalreporter.write_line(f"ERROR: {line}", red=True)
 

@@ -12,7 +12,6 @@ import msgspec
 
 from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
-from embedcore.images.duplicates import duplicates_line
 from embedcore.measure.admission import refusal, weights_changed
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
@@ -205,7 +204,7 @@ def _settings(options: Options) -> Mapping[str, Any]:
 
 def dataset_block(dataset: Dataset) -> Mapping[str, Any]:
     """What the saved JSON says of a dataset."""
-    notes = (*dataset.notes, duplicates_line(dataset), skipped_line(dataset))
+    notes = (*dataset.notes, dataset.duplicates_line, skipped_line(dataset))
     return {
         **dataset.summary(),
         "query_reference_duplicates": dataset.query_reference_duplicates,

@@ -20,6 +20,8 @@ BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
 COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
 SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()
 FOR_WORKERS: pytest.StashKey[dict[str, object]] = pytest.StashKey()
+STOPPED: pytest.StashKey[tuple[str, int]] = pytest.StashKey()
+"""Why the workers of pytest-xdist could not begin, and the exit code."""
 UNWRITTEN: pytest.StashKey[list[str]] = pytest.StashKey()
 USAGE_ERROR: pytest.StashKey[str] = pytest.StashKey()
 # On the test of a case:

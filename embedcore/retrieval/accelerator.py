@@ -1,79 +1,138 @@
-"""Candidates from a GPU: float32 products in tiles with a running top-k; the order is then decided in float64."""
+"""The search on a GPU: float32 products in tiles with a running top-k; the order is then decided in float64, there too.
+
+Each row keeps some more candidates than k. Where the last that it kept is still within the margin of the k-th, one
+more might have been a neighbour: that row is searched again keeping more, and then by float64 products with everything.
+Memory that runs out halves the tile; the rows that are done stay done.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 
-from embedcore.retrieval.exact import IntArray, Result, best_of_candidates, dense_nearest
-from embedcore.retrieval.operands import float32_margin
-from embedcore.retrieval.tiles import FloatArray
+from embedcore.embed.halving import halving
+from embedcore.embed.memory import is_out_of_memory, release_memory
+from embedcore.retrieval.exact import best_of_candidates, dense_block, dense_nearest, settled
+from embedcore.retrieval.operands import centre_of, margin, prepare
+from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
+from embedcore.retrieval.workers import tile_workers
 
 _TILE = 8192
+_HALVINGS = 5  # of the tile, before memory that runs out is an error
+_WIDE = 2**25  # float64 numbers of a block on the device
 
 
 def search_on_device(
-    queries: FloatArray,
-    references: FloatArray,
-    k: int,
-    device: str,
-    tile: int | None = None,
-    exclude: IntArray | None = None,
-) -> Result:
-    """The ``k`` nearest references of each query, with the products on a torch device.
+    queries: FloatArray, references: FloatArray, k: int, device: str, tile: int | None = None
+) -> Found:
+    """The ``k`` nearest references of each query, with the products on a torch device (``cpu`` is one, too)."""
+    with _float32_products(), tile_workers() as pool:
+        search = _Search(queries, references, k, torch.device(device), pool)
+        size = min(tile or _TILE, max(len(queries), len(references)))
+        unsure = np.arange(len(queries))
+        for kept in (k + max(16, k // 4), 8 * k + 128):
+            if 4 * kept <= len(references):
+                unsure = search.in_blocks(unsure, size, functools.partial(search.keep, kept=kept))
+        search.in_blocks(unsure, max(1, min(512, _WIDE // len(references))), search.compare_all)
+    return search.indices, search.similarities
 
-    Each row keeps some more than k. Where the last that it kept is still inside the margin of the k-th, one more
-    might have been a neighbour: that row is searched again in float64.
 
-    exclude: [n], the reference that each query may not find, or None.
-    """
-    import torch
+class _Search:
+    """Both sides of a search, on the device where they fit, and what has been found."""
 
-    size = tile or _TILE
-    kept = min(k + max(16, k // 4), len(references))
-    bound = float32_margin(queries.shape[1], 1.01)  # rows are L2-normalised
-    indices = np.empty((len(queries), k), dtype=np.int64)
-    similarities = np.empty((len(queries), k), dtype=np.float64)
-    unsure = []
-    on_device = torch.from_numpy(references).to(device)
-    with torch.inference_mode(), _float32_products():
-        for top in range(0, len(queries), size):
-            rows = slice(top, min(top + size, len(queries)))
-            block = torch.from_numpy(queries[rows]).to(device)
-            scores = torch.full((len(block), 0), 0.0, device=device)
-            ids = torch.full((len(block), 0), 0, dtype=torch.int64, device=device)
-            for start in range(0, len(references), size):
-                tile_scores = block @ on_device[start : start + size].T
-                if exclude is not None:
-                    column = exclude[rows] - start
-                    here = np.flatnonzero((column >= 0) & (column < tile_scores.shape[1]))
-                    at = torch.from_numpy(here).to(device), torch.from_numpy(column[here]).to(device)
-                    tile_scores[at] = -torch.inf
-                best, place = tile_scores.topk(min(kept, tile_scores.shape[1]), dim=1)
-                scores, ids = torch.cat([scores, best], dim=1), torch.cat([ids, place + start], dim=1)
-                scores, place = scores.topk(min(kept, scores.shape[1]), dim=1)
-                ids = ids.gather(1, place)
-            held = scores.cpu().numpy()
-            # An excluded entry comes last where there is nothing else left to keep.
-            count = np.count_nonzero(held > -np.inf, axis=1)
-            names = ids.cpu().numpy().astype(np.int32)
-            indices[rows], similarities[rows] = best_of_candidates(queries[rows], references, names, count, k)
-            if kept < len(references):
-                unsure.append(top + np.flatnonzero(held[:, -1] >= bound.cut(held[:, k - 1])))
-    again = np.concatenate(unsure) if unsure else np.zeros(0, dtype=np.int64)
-    if len(again):
-        itself = None if exclude is None else exclude[again]
-        indices[again], similarities[again] = dense_nearest(queries[again], references, k, exclude=itself)
-    return indices, similarities
+    def __init__(
+        self, queries: FloatArray, references: FloatArray, k: int, device: torch.device, pool: Executor
+    ) -> None:
+        self.queries, self.references, self.k, self.device, self.pool = queries, references, k, device, pool
+        self.indices, self.similarities = unfilled(len(queries), k)
+        centre = centre_of(references)
+        self.left = prepare(queries, centre, "f32", pool=pool)
+        right = prepare(references, centre, "f32", pool=pool).as_right()
+        self.margin = margin(self.left, right)
+        # Where they do not fit, tiles are copied as they are needed, and the order is decided in threads of the CPU.
+        placed = self._placed(right.matrix)
+        self.right = right.matrix if placed is None else placed
+        self.exact = None if device.type == "mps" else self._placed(torch.from_numpy(references))  # MPS has no float64
+
+    def in_blocks(self, rows: IntArray, size: int, step: Callable[[IntArray, int], IntArray]) -> IntArray:
+        """``step(rows, size)`` with ``size`` of the rows at a time, fewer where memory runs out; all that it gives."""
+        unit, units, start = -(-size // 2**_HALVINGS), 2**_HALVINGS, 0
+        results = [rows[:0]]
+
+        def attempt(units: int) -> IntArray:
+            return step(rows[start : start + units * unit], units * unit)
+
+        while start < len(rows):
+            result, units = halving(units, self.device, attempt)
+            results.append(result)
+            start += units * unit
+        return np.concatenate(results)
+
+    def keep(self, rows: IntArray, size: int, kept: int) -> IntArray:
+        """Find neighbours of ``rows`` among the ``kept`` best float32 products; the rows that need more of them."""
+        block = self.left.matrix[torch.from_numpy(rows)].to(self.device)
+        scores = torch.empty((len(rows), 0), device=self.device)
+        ids = torch.empty((len(rows), 0), dtype=torch.int64, device=self.device)
+        for start in range(0, len(self.right), size):
+            products = _multiply(block, self.right[start : start + size].to(self.device))
+            best, place = products.topk(min(kept, products.shape[1]), dim=1)
+            scores, ids = torch.cat([scores, best], dim=1), torch.cat([ids, place + start], dim=1)
+            scores, place = scores.topk(min(kept, scores.shape[1]), dim=1)
+            ids = ids.gather(1, place)
+        ends = scores[:, [self.k - 1, kept - 1]].cpu().numpy()
+        unsure = ends[:, 1] >= self.margin.cut(ends[:, 0])
+        sure = np.flatnonzero(~unsure)
+        self._decide(rows[sure], ids[torch.from_numpy(sure).to(self.device)])
+        return rows[unsure]
+
+    def compare_all(self, rows: IntArray, _: int) -> IntArray:
+        """Find the neighbours of ``rows`` by float64 products with all references."""
+        if self.exact is None:
+            found = dense_nearest(self.queries[rows], self.references, self.k, self.pool)
+        else:
+            found = dense_block(self.queries[rows], self.references, self.exact, self.k, self.pool)
+        self.indices[rows], self.similarities[rows] = found
+        return rows[:0]
+
+    def _decide(self, rows: IntArray, ids: torch.Tensor) -> None:
+        """The first k of the candidates ``ids`` [rows, c] in float64, on the device if it has that."""
+        queries, names = self.queries[rows], ids.cpu().numpy()
+        if self.exact is None:
+            count = np.full(len(rows), names.shape[1])
+            found = best_of_candidates(queries, self.references, names, count, self.k, self.pool)
+        else:
+            wide = torch.from_numpy(queries).to(self.device).double()
+            values = wide.new_empty(ids.shape)
+            height = max(1, _WIDE // (ids.shape[1] * wide.shape[1]))
+            for start in range(0, len(rows), height):
+                part = slice(start, start + height)
+                values[part] = torch.einsum("rd,rcd->rc", wide[part], self.exact[ids[part]].double())
+            found = settled(names, values.cpu().numpy(), queries, self.references, self.k, self.pool)
+        self.indices[rows], self.similarities[rows] = found
+
+    def _placed(self, matrix: torch.Tensor) -> torch.Tensor | None:
+        """The matrix on the device, or None if it does not fit there."""
+        try:
+            return matrix.to(self.device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory(self.device)
+        return None
+
+
+def _multiply(queries: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    return queries @ references.T
 
 
 @contextmanager
 def _float32_products() -> Iterator[None]:
     """Products on the GPU in float32 proper, not TF32, whose error the margin does not cover."""
-    import torch
-
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedcore.retrieval.exact import DoubleArray, IntArray, Result, similarities
-from embedcore.retrieval.tiles import FloatArray
+from embedcore.retrieval.tiles import FloatArray, Found, IntArray, position_in_runs, unfilled
 
 _FLAT = 2**20  # expanded neighbours held at once
 
@@ -29,34 +28,19 @@ class Groups:
 
 def equal_rows(rows: FloatArray) -> Groups | None:
     """Group equal rows [n, d]; None if all rows differ. -0.0 equals 0.0."""
-    keys = _keys(rows)
-    if len(np.unique(keys)) == len(rows):
-        return None
-    _, first, of_row = np.unique(keys, return_index=True, return_inverse=True)
-    of_row = of_row.reshape(-1)
-    for start in range(0, len(rows), 4096):
-        part = slice(start, start + 4096)
-        if not np.array_equal(rows[part], rows[first[of_row[part]]]):
-            # Two different rows share a 64-bit key: compare whole rows instead.
-            _, first, of_row = np.unique(rows + np.float32(0), axis=0, return_index=True, return_inverse=True)
-            of_row = of_row.reshape(-1)
-            break
+    _, first, of_row = np.unique(_keys(rows), return_index=True, return_inverse=True)
+    parts = [slice(start, start + 4096) for start in range(0, len(rows), 4096)]
+    if len(first) < len(rows) and any((rows[part] != rows[first[of_row[part]]]).any() for part in parts):
+        # Two different rows share a 64-bit key: compare whole rows instead.
+        _, first, of_row = np.unique(rows + np.float32(0), axis=0, return_index=True, return_inverse=True)
+        of_row = of_row.reshape(-1)  # NumPy 2.0 gives a column
     if len(first) == len(rows):
         return None
-    by_first = np.argsort(first)
-    number = np.empty(len(first), dtype=np.int64)
-    number[by_first] = np.arange(len(first))
-    of_row = number[of_row]
-    sizes = np.bincount(of_row)
-    return Groups(
-        first=first[by_first],
-        of_row=of_row,
-        members=np.argsort(of_row, kind="stable"),
-        start=np.concatenate([[0], np.cumsum(sizes)]),
-    )
+    first, of_row, sizes = np.unique(first[of_row], return_inverse=True, return_counts=True)
+    return Groups(first, of_row, np.argsort(of_row, kind="stable"), np.concatenate([[0], np.cumsum(sizes)]))
 
 
-def expand(groups: Groups, found: Result, k: int, leave_out: IntArray | None = None) -> Result:
+def expand(groups: Groups, found: Found, k: int, leave_out: IntArray | None = None) -> Found:
     """Neighbours [q, k] from ``found``, the nearest groups [q, m] of each query.
 
     Each group's rows share its similarity and follow one another by index. The ``m = min(k, groups)`` nearest groups
@@ -64,23 +48,8 @@ def expand(groups: Groups, found: Result, k: int, leave_out: IntArray | None = N
     each query may not find, one group more.
     """
     near, values = found
-    return _expand(groups, near, values, k, leave_out)
-
-
-def expand_leave_one_out(groups: Groups, found: Result, rows: FloatArray, k: int) -> Result:
-    """Neighbours [n, k] of every row among the others, from the nearest *other* groups [g, m] of every group."""
-    near, values = found
-    numbers = np.arange(len(groups.first))
-    itself = similarities(rows[groups.first], rows, groups.first[:, None])
-    near = np.concatenate([near, numbers[:, None]], axis=1)
-    values = np.concatenate([values, itself], axis=1)
-    return _expand(groups, near[groups.of_row], values[groups.of_row], k, np.arange(len(rows)))
-
-
-def _expand(groups: Groups, near: IntArray, values: DoubleArray, k: int, leave_out: IntArray | None) -> Result:
     queries = len(near)
-    indices = np.empty((queries, k), dtype=np.int64)
-    similarity = np.empty((queries, k), dtype=np.float64)
+    indices, similarity = unfilled(queries, k)
     # One more than k of a group, since the query itself may be among them.
     sizes = np.minimum(np.diff(groups.start), k + 1)
     totals = np.cumsum(sizes[near].sum(axis=1))
@@ -89,20 +58,17 @@ def _expand(groups: Groups, near: IntArray, values: DoubleArray, k: int, leave_o
         done = int(totals[top - 1]) if top else 0
         bottom = max(top + 1, int(np.searchsorted(totals, done + _FLAT)))
         lengths = sizes[near[top:bottom]].reshape(-1)
-        query = np.repeat(np.arange(top, bottom), near.shape[1])
-        query = np.repeat(query, lengths)
-        offset = np.arange(len(query)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        member = groups.members[np.repeat(groups.start[near[top:bottom]].reshape(-1), lengths) + offset]
+        query = np.repeat(np.repeat(np.arange(top, bottom), near.shape[1]), lengths)
+        starts = groups.start[near[top:bottom]].reshape(-1)
+        member = groups.members[np.repeat(starts, lengths) + position_in_runs(lengths)]
         value = np.repeat(values[top:bottom].reshape(-1), lengths)
         if leave_out is not None:
             others = member != leave_out[query]
             query, member, value = query[others], member[others], value[others]
         order = np.lexsort((member, -value, query))
         counts = np.bincount(query - top, minlength=bottom - top)
-        starts = np.cumsum(counts) - counts
-        chosen = order[starts[:, None] + np.arange(k)]
-        indices[top:bottom] = member[chosen]
-        similarity[top:bottom] = value[chosen]
+        chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
+        indices[top:bottom], similarity[top:bottom] = member[chosen], value[chosen]
         top = bottom
     return indices, similarity
 

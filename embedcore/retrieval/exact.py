@@ -2,26 +2,28 @@
 
 Products of float32 numbers are exact in float64; only their sum rounds. :func:`similarities` sums every pair in the
 same order, whatever else is computed beside it, so equal rows have equal similarities, and q·r = r·q, to the last bit.
-A float64 matrix product does not promise that, so it only proposes an order; what it cannot tell apart within its
-error bound is computed again pair by pair.
+Other float64 sums, such as a matrix product or a sum on a GPU, do not promise that. They only propose an order; what
+they cannot tell apart within their error bound is computed again pair by pair (:func:`settled`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcore.retrieval.operands import accumulation
-from embedcore.retrieval.tiles import FloatArray
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, Found, IntArray, position_in_runs, unfilled
 
-IntArray = npt.NDArray[np.int64]
-DoubleArray = npt.NDArray[np.float64]
-Result = tuple[IntArray, DoubleArray]  # indices and similarities, each [rows, k]
+if TYPE_CHECKING:
+    import torch
 
 _CACHED = 2**17  # float64 numbers that stay in a core's second-level cache
 _DENSE = 2**22  # float64 numbers in a block of a dense search
+_PAIRS = 4096  # near ties computed at once
 _TILE = 2048
 
 
@@ -34,126 +36,127 @@ def similarities(queries: FloatArray, references: FloatArray, ids: npt.NDArray[n
     result = np.empty((rows, columns), dtype=np.float64)
     for top in range(0, rows, height):
         query = queries[top : top + height].astype(np.float64)[:, None, :]
-        for left in range(0, columns, width):
-            wanted = ids[top : top + height, left : left + width]
+        for start in range(0, columns, width):
+            wanted = ids[top : top + height, start : start + width]
             products = references[wanted.reshape(-1)].astype(np.float64).reshape(*wanted.shape, dim)
             products *= query
             # NumPy sums along the last, contiguous axis pairwise: the order depends on the width d alone.
-            np.add.reduce(products, axis=2, out=result[top : top + height, left : left + width])
+            np.add.reduce(products, axis=2, out=result[top : top + height, start : start + width])
     return result
 
 
 def best_of_candidates(
     queries: FloatArray,
     references: FloatArray,
-    ids: npt.NDArray[np.int32],
+    ids: npt.NDArray[np.integer],
     count: IntArray,
     k: int,
     pool: Executor | None = None,
-) -> Result:
-    """The ``k`` nearest among the first ``count[i] >= k`` ids of each row, by (similarity descending, id ascending)."""
-    indices = np.empty((len(queries), k), dtype=np.int64)
-    values = np.empty((len(queries), k), dtype=np.float64)
+) -> Found:
+    """The ``k`` nearest among the first ``count[i]`` ids of each row, by (similarity descending, id ascending).
+
+    Where ``count[i]`` is below k the rest of the row has similarity minus infinity.
+    """
+    indices, values = unfilled(len(queries), k)
 
     def work(start: int) -> None:
         rows = slice(start, min(start + 64, len(queries)))
         held = count[rows, None]
-        width = int(held.max())
+        width = max(k, int(held.max()))
         absent = np.arange(width) >= held
-        block = np.sort(np.where(absent, np.iinfo(np.int32).max, ids[rows, :width]), axis=1)
+        block = np.sort(np.where(absent, np.iinfo(np.int64).max, ids[rows, :width]), axis=1)
         exact = similarities(queries[rows], references, np.where(absent, 0, block))
         exact[absent] = -np.inf
         indices[rows], values[rows] = _first(block, exact, k)
 
-    starts = range(0, len(queries), 64)
-    if pool is None:
-        for start in starts:
-            work(start)
-    else:
-        list(pool.map(work, starts))
+    _each(work, range(0, len(queries), 64), pool)
     return indices, values
 
 
-def dense_nearest(
-    queries: FloatArray, references: FloatArray, k: int, exclude: IntArray | None = None, pool: Executor | None = None
-) -> Result:
-    """The ``k`` nearest of each query by float64 products with all references, some rows at a time.
+def dense_nearest(queries: FloatArray, references: FloatArray, k: int, pool: Executor | None = None) -> Found:
+    """The ``k`` nearest of each query by float64 products with all references, some rows at a time."""
+    import torch
 
-    exclude: [n], the reference that each query may not find (itself), or None.
-    """
-    indices = np.empty((len(queries), k), dtype=np.int64)
-    values = np.empty((len(queries), k), dtype=np.float64)
+    indices, values = unfilled(len(queries), k)
     height = max(1, min(512, _DENSE // len(references)))
-    norm = float(np.sqrt(max(_largest_square(queries), _largest_square(references)))) * 1.001
-    # Between two products: each is off by one bound from the true value, and so is each pair's own similarity.
-    apart = 4.0 * accumulation(queries.shape[1], 2.0**-53) * norm * norm + 1e-300
+    held = torch.from_numpy(references)
 
     def work(start: int) -> None:
         rows = slice(start, min(start + height, len(queries)))
-        products = _products(queries[rows], references)
-        if exclude is not None:
-            products[np.arange(len(products)), exclude[rows]] = -np.inf
-        indices[rows], values[rows] = _order(products, queries[rows], references, k, apart)
+        indices[rows], values[rows] = dense_block(queries[rows], references, held, k)
 
-    starts = range(0, len(queries), height)
-    if pool is None:
-        for start in starts:
-            work(start)
-    else:
-        list(pool.map(work, starts))
+    _each(work, range(0, len(queries), height), pool)
     return indices, values
 
 
-def _products(queries: FloatArray, references: FloatArray) -> DoubleArray:
-    wide = queries.astype(np.float64)
-    products = np.empty((len(queries), len(references)), dtype=np.float64)
-    for left in range(0, len(references), _TILE):
-        np.matmul(wide, references[left : left + _TILE].astype(np.float64).T, out=products[:, left : left + _TILE])
-    return products
+def dense_block(
+    queries: FloatArray, references: FloatArray, held: torch.Tensor, k: int, pool: Executor | None = None
+) -> Found:
+    """``dense_nearest`` in one block, on the device on which ``held``, the references again, is."""
+    import torch
 
-
-def _order(products: DoubleArray, queries: FloatArray, references: FloatArray, k: int, apart: float) -> Result:
-    """The first ``k`` of each row by float64 products, near ties decided pair by pair."""
-    columns = products.shape[1]
-    kth = np.partition(products, columns - k, axis=1)[:, columns - k]
-    reached = products >= kth[:, None] - apart
-    reached &= products > -np.inf
-    count = reached.sum(axis=1)
-    row, column = np.nonzero(reached)
-    slot = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    ids = np.zeros((len(products), int(count.max())), dtype=np.int64)
+    wide = torch.from_numpy(queries).to(held.device).double()
+    products = wide.new_empty((len(queries), len(held)))
+    for start in range(0, len(held), _TILE):
+        torch.mm(wide, held[start : start + _TILE].double().T, out=products[:, start : start + _TILE])
+    kth = products.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    places = (products >= kth - _apart(references.shape[1])).nonzero(as_tuple=True)
+    found = products[places].cpu().numpy()
+    row, column = (place.cpu().numpy() for place in places)
+    count = np.bincount(row, minlength=len(queries))
+    slot = position_in_runs(count)
+    ids = np.zeros((len(queries), int(count.max())), dtype=np.int64)
     values = np.full(ids.shape, -np.inf)
-    ids[row, slot] = column
-    values[row, slot] = products[row, column]
+    ids[row, slot], values[row, slot] = column, found
+    return settled(ids, values, queries, references, k, pool)
+
+
+def settled(
+    ids: IntArray,
+    values: DoubleArray,
+    queries: FloatArray,
+    references: FloatArray,
+    k: int,
+    pool: Executor | None = None,
+) -> Found:
+    """The first ``k`` of the references ``ids`` [n, c], whose float64 products ``values`` were summed in any order.
+
+    Neighbours in that order that lie within the error of such sums get :func:`similarities`' value instead.
+    """
     order = np.argsort(-values, axis=1, kind="stable")
     ids, values = np.take_along_axis(ids, order, axis=1), np.take_along_axis(values, order, axis=1)
     close = np.zeros(values.shape, dtype=bool)
     with np.errstate(invalid="ignore"):  # minus infinity less itself, beyond the end of a short row
-        near = values[:, :-1] - values[:, 1:] <= apart
+        near = values[:, :-1] - values[:, 1:] <= _apart(references.shape[1])
     close[:, :-1] |= near
     close[:, 1:] |= near
-    if close.any():
-        _settle(values, ids, close, queries, references)
-        by_id = np.argsort(ids, axis=1, kind="stable")
-        ids, values = np.take_along_axis(ids, by_id, axis=1), np.take_along_axis(values, by_id, axis=1)
-        return _first(ids, values, k)
-    return ids[:, :k], values[:, :k]
+    if not close.any():
+        return ids[:, :k], values[:, :k]
+    row, column = np.nonzero(close)
+
+    def work(start: int) -> None:
+        at = row[start : start + _PAIRS], column[start : start + _PAIRS]
+        values[at] = similarities(queries[at[0]], references, ids[at][:, None])[:, 0]
+
+    _each(work, range(0, len(row), _PAIRS), pool)
+    by_id = np.argsort(ids, axis=1, kind="stable")
+    return _first(np.take_along_axis(ids, by_id, axis=1), np.take_along_axis(values, by_id, axis=1), k)
 
 
-def _settle(
-    values: DoubleArray, ids: IntArray, close: npt.NDArray[np.bool_], queries: FloatArray, references: FloatArray
-) -> None:
-    """Replace the values marked ``close`` by the pairs' own similarities."""
-    for row in np.flatnonzero(close.any(axis=1)):
-        columns = np.flatnonzero(close[row])
-        values[row, columns] = similarities(queries[row : row + 1], references, ids[row, columns][None, :])[0]
+def _apart(dim: int) -> float:
+    """Float64 products further apart than this are in the order of their pairs' similarities.
+
+    Each of two products is off by one bound, and so is each pair's own similarity; norms are 1, to a thousandth.
+    """
+    return 4.01 * accumulation(dim, 2.0**-53)
 
 
-def _first(ids: npt.NDArray[np.integer], values: DoubleArray, k: int) -> Result:
+def _first(ids: npt.NDArray[np.integer], values: DoubleArray, k: int) -> Found:
     """The first ``k`` by descending value; equal values stay in their order, which is by ascending id."""
     order = np.argsort(-values, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(ids, order, axis=1).astype(np.int64), np.take_along_axis(values, order, axis=1)
 
 
-def _largest_square(rows: FloatArray) -> float:
-    return float(np.einsum("ij,ij->i", rows, rows).max())
+def _each(work: Callable[[int], None], starts: Iterable[int], pool: Executor | None) -> None:
+    for _ in (map if pool is None else pool.map)(work, starts):
+        pass

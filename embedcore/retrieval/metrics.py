@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +13,8 @@ from embedcore.errors import UsageError
 from embedcore.images.ceilings import reference_counts
 from embedcore.retrieval.resampling import class_means, intervals
 from embedcore.retrieval.search import Neighbours, nearest, nearest_others
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 from embedcore.retrieval.votes import nearest_mean, weighted_vote
-
-LabelArray = npt.NDArray[np.int64]
-DoubleArray = npt.NDArray[np.float64]
 
 VOTERS = 20
 NEIGHBOUR_METRICS = ("acc", "acc5", "acc5_norm", "hit5", "map_at_r", "r_precision", "knn20")
@@ -32,15 +32,15 @@ class Scores:
 
     values: metric, and metric + ``_macro``, → value · ci95: the same names → (low, high), classes resampled ·
     per_query: metric → float64 [n_scored], the queries that have a reference of their class, in order · classes: int64
-    [n_scored], their labels · scored: bool [n_queries], which they are · hits5: uint8 [n_queries], how many of the 5
-    nearest are of the query's class · rank1: bool [n_queries], whether the nearest is. Queries without any reference
-    of their class have hits5 0 and rank1 False.
+    [n_scored], their labels (where labels are text, the place of each among all of them, sorted) · scored: bool
+    [n_queries], which they are · hits5: uint8 [n_queries], how many of the 5 nearest are of the query's class · rank1:
+    bool [n_queries], whether the nearest is. Queries without any reference of their class have hits5 0 and rank1 False.
     """
 
     values: dict[str, float]
     ci95: dict[str, tuple[float, float]]
     per_query: dict[str, DoubleArray]
-    classes: LabelArray
+    classes: IntArray
     scored: npt.NDArray[np.bool_]
     hits5: npt.NDArray[np.uint8]
     rank1: npt.NDArray[np.bool_]
@@ -49,6 +49,15 @@ class Scores:
     def lone_queries(self) -> int:
         """Queries whose class has no (other) reference; they are left out of all values."""
         return int(np.count_nonzero(~self.scored))
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each metric: ``value``, and its 95 % interval from ``low`` to ``high``."""
+        try:
+            pandas = importlib.import_module("pandas")
+        except ModuleNotFoundError as error:
+            raise UsageError("scores as a DataFrame need pandas, which is not installed: pip install pandas") from error
+        rows = {name: (value, *self.ci95[name]) for name, value in self.values.items()}
+        return pandas.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
 def score(
@@ -67,9 +76,9 @@ def score(
 
     Args:
         query_embeddings: float32 [n_queries, d], L2-normalised.
-        query_labels: integers [n_queries].
+        query_labels: class numbers (integers) or class names (text) [n_queries].
         reference_embeddings: float32 [n_references, d], L2-normalised; given together with
-        reference_labels: integers [n_references].
+        reference_labels: likewise [n_references].
         device: where neighbours are searched, see ``nearest``.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -82,14 +91,21 @@ def score(
     >>> scores.values["acc"], scores.values["acc5"]
     (0.5, 0.2)
     """
-    queries = np.ascontiguousarray(query_embeddings, dtype=np.float32)
-    labels = _labels(query_labels, len(queries), "query")
     if (reference_embeddings is None) != (reference_labels is None):
         raise UsageError("give reference embeddings and reference labels together, or neither for leave-one-out")
+    queries = np.ascontiguousarray(query_embeddings, dtype=np.float32)
+    labels = _labels(query_labels, len(queries), "query")
     references = other = None
     if reference_embeddings is not None and reference_labels is not None:
         references = np.ascontiguousarray(reference_embeddings, dtype=np.float32)
         other = _labels(reference_labels, len(references), "reference")
+        if (labels.dtype.kind == "U") != (other.dtype.kind == "U"):
+            raise UsageError(
+                f"query labels are {labels.dtype} and reference labels {other.dtype}: both must be numbers or both text"
+            )
+    if labels.dtype.kind == "U":
+        _, codes = np.unique(labels if other is None else np.concatenate([labels, other]), return_inverse=True)
+        labels, other = codes[: len(queries)], None if other is None else codes[len(queries) :]
     counts = reference_counts(labels, other)
     scored = counts > 0
     if not scored.any():
@@ -109,41 +125,12 @@ def score(
     return Scores(summary, ci95, per_query, classes, scored, hits5, values["acc"] > 0)
 
 
-def score_neighbours(
-    neighbours: Neighbours, query_labels: npt.ArrayLike, reference_labels: npt.ArrayLike | None = None
-) -> dict[str, DoubleArray]:
-    """Metrics per query, float64 [n_queries], of neighbours that are already known; all but ``centroid``.
-
-    Args:
-        neighbours: [n_queries, k], k at least 20 and the most references of any query's class, or all there are.
-        query_labels: integers [n_queries].
-        reference_labels: integers [n_references]; None for leave-one-out.
-
-    Returns:
-        metric → values; NaN for queries whose class has no reference.
-
-    Raises:
-        UsageError: labels that do not fit, or too few neighbours.
-    """
-    labels = _labels(query_labels, len(neighbours.indices), "query")
-    other = None if reference_labels is None else np.asarray(reference_labels, dtype=np.int64)
-    counts = reference_counts(labels, other)
-    available = len(labels) - 1 if other is None else len(other)
-    needed = min(max(VOTERS, int(counts.max(initial=0))), available)
-    if neighbours.indices.shape[1] < needed:
-        raise UsageError(f"{neighbours.indices.shape[1]} neighbours a query are too few: these labels need {needed}")
-    values, _ = _per_query(neighbours, labels, labels if other is None else other, counts)
-    for column in values.values():
-        column[counts == 0] = np.nan
-    return values
-
-
 def _from_embeddings(
-    queries: npt.NDArray[np.float32],
-    labels: LabelArray,
-    references: npt.NDArray[np.float32] | None,
-    reference_labels: LabelArray | None,
-    counts: LabelArray,
+    queries: FloatArray,
+    labels: IntArray,
+    references: FloatArray | None,
+    reference_labels: IntArray | None,
+    counts: IntArray,
     device: str,
 ) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8]]:
     """What ``_per_query`` gives for all queries, never holding many neighbours at once.
@@ -172,7 +159,7 @@ def _from_embeddings(
 
 
 def _per_query(
-    neighbours: Neighbours, labels: LabelArray, reference_labels: LabelArray, counts: LabelArray
+    neighbours: Neighbours, labels: IntArray, reference_labels: IntArray, counts: IntArray
 ) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8]]:
     """Metric → [n], and hits among the 5 nearest [n]; a query without a reference counts as one with R = 1."""
     n, k = neighbours.indices.shape
@@ -203,12 +190,15 @@ def _per_query(
     return values, hits5
 
 
-def _labels(labels: npt.ArrayLike, rows: int, side: str) -> LabelArray:
+def _labels(labels: npt.ArrayLike, rows: int, side: str) -> npt.NDArray[Any]:
+    """Labels as int64 or as text."""
     array = np.asarray(labels)
     if array.shape != (rows,):
         raise UsageError(
             f"{side} labels have shape {array.shape}: one label for each of the {rows} embeddings is needed"
         )
+    if array.dtype.kind == "U" or (array.dtype.kind == "O" and all(isinstance(label, str) for label in array)):
+        return array.astype(np.str_)
     if array.dtype.kind not in "iu":
-        raise UsageError(f"{side} labels are {array.dtype}: class numbers (integers) are needed")
+        raise UsageError(f"{side} labels are {array.dtype}: class numbers (integers) or names (text) are needed")
     return array.astype(np.int64)

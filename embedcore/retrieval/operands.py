@@ -16,15 +16,14 @@ c + e is m·y in two parts, since one bfloat16 would be too rough for it.
 from __future__ import annotations
 
 import functools
-import time
+import timeit
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from embedcore.retrieval.tiles import FloatArray, floor_to_bf16
+from embedcore.retrieval.tiles import FloatArray, IntArray, floor_to_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -45,10 +44,9 @@ _INFLATE = 1.001
 class Margin:
     """How far below an approximate k-th best a true neighbour's approximate similarity can lie.
 
-    absolute: the largest |approximate - true| before the result is rounded to the output type · relative: the largest
-    relative error of that rounding. The true k-th best is at least ``t - relative*|t| - absolute`` when the approximate
-    k-th best is ``t``; a true neighbour is then computed to at least ``absolute`` less than that, and rounding to
-    nearest keeps that order.
+    absolute: the largest |approximate - true| before rounding to the output type · relative: the largest relative error
+    of that rounding. With ``t`` the approximate k-th best, the true one is at least ``t - relative*|t| - absolute``;
+    a true neighbour is computed to at least ``absolute`` less than that, and rounding to nearest keeps that order.
     """
 
     absolute: float
@@ -58,7 +56,7 @@ class Margin:
     def cut(self, kth: FloatArray) -> FloatArray:
         """The lowest approximate similarity that a candidate may have, rounded down to the first pass's type."""
         wide = kth.astype(np.float64)
-        lowest = wide - self.relative * np.abs(wide) - 2.0 * self.absolute
+        lowest = wide * (1.0 - np.copysign(self.relative, wide)) - 2.0 * self.absolute
         down = np.nextafter(lowest.astype(np.float32), np.float32(-np.inf))
         return floor_to_bf16(down) if self.precision == "bf16" else down
 
@@ -86,11 +84,17 @@ class Operand:
         return replace(self, matrix=matrix)
 
 
+def centre_of(rows: FloatArray) -> FloatArray:
+    """The mean row [d] (of a sample, if there are many): whatever it is, the margin accounts for it."""
+    mean: FloatArray = rows[:: max(1, len(rows) // 4096)].mean(axis=0, dtype=np.float32)
+    return mean
+
+
 def prepare(
     rows: FloatArray,
     centre: FloatArray,
     precision: Precision,
-    order: npt.NDArray[np.int64] | None = None,
+    order: IntArray | None = None,
     pool: Executor | None = None,
 ) -> Operand:
     """Round ``rows`` [n, d], less ``centre`` [d], for the left side; in ``order``, if one is given."""
@@ -111,12 +115,12 @@ def prepare(
         block[:, dim] = along
         block[:, dim + 1] = along - block[:, dim].double()
         block[:, dim + 2 :] = 1
-        left_over = along - block[:, dim].double() - block[:, dim + 1].double()
+        rest = along - block[:, dim].double() - block[:, dim + 1].double()
         return (
             _largest_norm(less.numpy()),
             _largest_norm((block[:, :dim].float() - less).numpy()) if precision == "bf16" else 0.0,
             float(along.abs().max()),
-            float(left_over.abs().max()),
+            float(rest.abs().max()),
             _largest_norm(chunk),
         )
 
@@ -140,18 +144,13 @@ def margin(left: Operand, right: Operand) -> Margin:
     width = left.matrix.shape[1]
     rounded_left, rounded_right = left.norm + left.error, right.norm + right.error
     rounding = left.error * (right.norm + right.error) + rounded_left * right.error
-    offsets = left.offset_error + right.offset_error
     # The small second parts of the offsets are covered by doubling the first.
     terms = rounded_left * rounded_right + 2.0 * (left.offset + right.offset)
     deciding = accumulation(width, 2.0**-53) * left.row_norm * right.row_norm
-    absolute = rounding + offsets + accumulation(width, _ACCUMULATE) * terms + deciding + 1e-30
+    rounding += left.offset_error + right.offset_error
+    absolute = rounding + accumulation(width, _ACCUMULATE) * terms + deciding + 1e-30
     relative = _BF16_HALF_STEP if left.precision == "bf16" else 0.0
     return Margin(absolute, relative, left.precision)
-
-
-def float32_margin(dim: int, size: float) -> Margin:
-    """The margin of plain float32 products of rows of width ``dim``, the product of whose norms is at most ``size``."""
-    return Margin(accumulation(dim, _ACCUMULATE) * size + 1e-30, 0.0, "f32")
 
 
 def accumulation(dim: int, unit: float) -> float:
@@ -173,13 +172,8 @@ def bf16_pays() -> bool:
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         block = torch.full((1024, 512), 0.03, dtype=dtype)
-        torch.mm(block, block.T)
-        rounds = []
-        for _ in range(5):
-            start = time.perf_counter()
-            torch.mm(block, block.T)
-            rounds.append(time.perf_counter() - start)
-        seconds[dtype] = min(rounds)
+        # The first of the six is the warm-up, and the slowest.
+        seconds[dtype] = min(timeit.repeat(functools.partial(torch.mm, block, block.T), number=1, repeat=6))
     return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-DoubleArray = npt.NDArray[np.float64]
+from embedcore.retrieval.tiles import DoubleArray, IntArray
 
 _DRAWN = 2**21  # class draws held at once
 
 
-def class_means(values: DoubleArray, classes: npt.NDArray[np.int64]) -> tuple[DoubleArray, DoubleArray]:
+def class_means(values: DoubleArray, classes: IntArray) -> tuple[DoubleArray, DoubleArray]:
     """Means [C, m] over the values [n, m] of each class, and class sizes [C]; classes ascending.
 
     >>> means, sizes = class_means(np.array([[1.0], [0.0], [1.0]]), np.array([7, 7, 9]))
@@ -32,7 +31,7 @@ def class_means(values: DoubleArray, classes: npt.NDArray[np.int64]) -> tuple[Do
 
 def intervals(
     per_query: Mapping[str, DoubleArray],
-    classes: npt.NDArray[np.int64],
+    classes: IntArray,
     *,
     resamples: int = 1000,
     level: float = 0.95,
@@ -42,9 +41,8 @@ def intervals(
 
     The drawn class counts [resamples, C] times the per-class sums [C, m] give all resamples at once.
 
-    With two classes a resample is one class twice, the other twice, or both, so that the interval runs from one class's
-    value to the other's; with few classes in general the intervals are rough and tend to be narrow. One class alone
-    says nothing about others: its intervals are (0, 1). An interval always holds the value itself.
+    With few classes the intervals are rough and tend to be narrow; one class alone says nothing about others: its
+    intervals are (0, 1). An interval always holds the value itself.
 
     Args:
         per_query: metric name → [n_queries], fractions 0-1.

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from embedcore.errors import UsageError
 from embedcore.retrieval import duplicates
-from embedcore.retrieval.exact import IntArray, Result, dense_nearest
-from embedcore.retrieval.first_pass import choose_precision, search_pairs, search_symmetric
-from embedcore.retrieval.tiles import FloatArray
+from embedcore.retrieval.exact import dense_nearest
+from embedcore.retrieval.first_pass import choose_precision, search_tiles
+from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
 from embedcore.retrieval.workers import tile_workers
 
 _SMALL = 2**22  # products of a whole search, under which tiles do not pay
@@ -34,16 +34,17 @@ class Neighbours:
 
 def nearest(
     queries: npt.ArrayLike,
-    references: npt.ArrayLike | None,
-    k: int,
+    references: npt.ArrayLike | None = None,
+    k: int = 5,
     *,
     device: str = "cpu",
     tile: int | None = None,
 ) -> Neighbours:
     """Find the ``k`` most similar references of every query, by (similarity descending, index ascending).
 
-    The result equals that of comparing all pairs in float64, whatever the device, the tile or the number of threads.
-    Beyond its inputs, the call holds a rounded copy of them and candidate lists, never all pairs.
+    ``nearest(embeddings, k=5)`` is leave-one-out: each row's nearest others. The indices are those of comparing all
+    pairs in float64, whatever the device, the tile or the number of threads; similarities agree to 1e-14. Beyond its
+    inputs, the call holds a rounded copy of them and candidate lists, never all pairs.
 
     Args:
         queries: float32 [n_queries, d], rows L2-normalised (a row of zeros is let through).
@@ -57,98 +58,82 @@ def nearest(
         UsageError: not two-dimensional, empty, of different widths, not finite or not L2-normalised; k below 1.
 
     >>> rows = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
-    >>> nearest(rows, None, k=1).indices.tolist()
+    >>> nearest(rows, k=1).indices.tolist()
     [[2], [2], [1]]
     """
-    left = _checked(queries, "queries")
-    right = left if references is None else _checked(references, "references")
-    if left.shape[1] != right.shape[1]:
+    rows = _checked(queries, "queries")
+    alone = references is None
+    others = rows if references is None else _checked(references, "references")
+    if rows.shape[1] != others.shape[1]:
         raise UsageError(
-            f"queries have {left.shape[1]} columns and references {right.shape[1]}: "
+            f"queries have {rows.shape[1]} columns and references {others.shape[1]}: "
             "both must come from the same embedding"
         )
     if k < 1:
         raise UsageError(f"k is {k}: ask for at least 1 neighbour")
     if tile is not None and tile < 1:
         raise UsageError(f"tile is {tile}: a tile has at least 1 row")
-    alone = references is None
-    available = len(right) - 1 if alone else len(right)
-    k = min(k, available)
-    if k == 0:
-        empty = np.empty((len(left), 0))
-        return Neighbours(empty.astype(np.int64), empty)
-    groups = duplicates.equal_rows(right)
-    if groups is None:
-        itself = np.arange(len(left)) if alone else None
-        return Neighbours(*_search(left, right, k, device, tile, itself, symmetric=alone))
-    distinct = right[groups.first]
-    if not alone:
-        found = _search(left, distinct, min(k, len(distinct)), device, tile, itself=None)
-        return Neighbours(*duplicates.expand(groups, found, k))
-    others = min(k, len(distinct) - 1)
-    if others:
-        found = _search(distinct, distinct, others, device, tile, np.arange(len(distinct)), symmetric=True)
-    else:
-        found = np.empty((1, 0), dtype=np.int64), np.empty((1, 0))
-    return Neighbours(*duplicates.expand_leave_one_out(groups, found, left, k))
+    return _neighbours(rows, others, k, device, tile, np.arange(len(rows)) if alone else None, symmetric=alone)
 
 
 def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, device: str = "cpu") -> Neighbours:
-    """Leave-one-out for ``some`` of the rows only: what ``nearest(rows, None, k)`` gives for them.
+    """``nearest(rows, k=k)`` for the rows ``some`` [m] only, for sets whose neighbours cannot all be held at once.
 
-    For sets whose neighbours cannot all be held at once. It does not gain from symmetry as the whole search does.
-
-    Args:
-        rows: float32 [n, d], L2-normalised.
-        some: int64 [m], which rows are queries.
-        k: how many neighbours; at most n - 1 columns come back.
-        device: see ``nearest``.
-
-    Raises:
-        UsageError: as ``nearest``.
+    It does not gain from symmetry as the whole search does.
     """
     every = _checked(rows, "embeddings")
-    k = min(k, len(every) - 1)
-    groups = duplicates.equal_rows(every)
-    if k == 0:
-        return Neighbours(np.empty((len(some), 0), dtype=np.int64), np.empty((len(some), 0)))
-    if groups is None:
-        return Neighbours(*_search(every[some], every, k, device, None, itself=some))
-    distinct = every[groups.first]
-    # The query's own group is among these: one more than k of them hold k others.
-    found = _search(every[some], distinct, min(k + 1, len(distinct)), device, None, itself=None)
-    return Neighbours(*duplicates.expand(groups, found, k, leave_out=some))
+    return _neighbours(every[some], every, k, device, None, some)
 
 
-def _search(
+def _neighbours(
     queries: FloatArray,
     references: FloatArray,
     k: int,
     device: str,
     tile: int | None,
-    itself: IntArray | None,
+    own: IntArray | None,
     symmetric: bool = False,
-) -> Result:
-    """The search proper, among references of which no two are equal.
+) -> Neighbours:
+    """Copies among the references are searched once; a query that is a reference is dropped from what it finds.
 
-    itself: [n], the reference that each query may not find, or None. symmetric: both sides are one set, in order.
+    own: [n], the reference that each query is, or None. symmetric: both sides are one set, in order.
     """
+    itself = own is not None
+    k = min(k, len(references) - itself)
+    if k == 0:
+        return Neighbours(*unfilled(len(queries), 0))
+    groups = duplicates.equal_rows(references)
+    if groups is not None:
+        distinct = references[groups.first]
+        sought = distinct if symmetric else queries
+        indices, values = _search(sought, distinct, min(k + itself, len(distinct)), device, tile, symmetric)
+        if symmetric:
+            indices, values = indices[groups.of_row], values[groups.of_row]
+        return Neighbours(*duplicates.expand(groups, (indices, values), k, own))
+    indices, values = _search(queries, references, k + itself, device, tile, symmetric)
+    if own is not None:
+        kept = indices != own[:, None]
+        kept[kept.all(axis=1), -1] = False  # its norm is a little below 1, and k others are nearer than itself
+        indices, values = indices[kept].reshape(-1, k), values[kept].reshape(-1, k)
+    return Neighbours(indices, values)
+
+
+def _search(
+    queries: FloatArray, references: FloatArray, k: int, device: str, tile: int | None, symmetric: bool
+) -> Found:
+    """The search proper, among references of which no two are equal."""
     if device != "cpu":
         from embedcore.retrieval.accelerator import search_on_device
 
-        return search_on_device(queries, references, k, device, tile, exclude=itself)
+        return search_on_device(queries, references, k, device, tile)
     if len(queries) * len(references) <= _SMALL and tile is None:
-        return dense_nearest(queries, references, k, exclude=itself)
-    precision = None
-    if k <= _FEW and 8 * k <= len(references):
-        # A query that is among the references takes a place that it will not have.
-        precision = choose_precision(queries, references, k if itself is None else k + 1)
+        return dense_nearest(queries, references, k)
+    lists_pay = k <= _FEW and 8 * k <= len(references)
+    precision = choose_precision(queries, references, k) if lists_pay else None
     with tile_workers() as pool:
         if precision is None:
-            return dense_nearest(queries, references, k, exclude=itself, pool=pool)
-        if symmetric:
-            return search_symmetric(references, k, precision, tile or _TILE, pool)
-        return search_pairs(queries, references, k, precision, tile or _TILE, pool, itself)
+            return dense_nearest(queries, references, k, pool)
+        return search_tiles(queries, references, k, precision, tile or _TILE, pool, symmetric)
 
 
 def _checked(rows: npt.ArrayLike, name: str) -> FloatArray:

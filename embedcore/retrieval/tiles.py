@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import torch
 
 FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Found = tuple[IntArray, DoubleArray]  # indices and similarities of neighbours, each [rows, k]
 RawTile = npt.NDArray[Any]  # float32, or int16 holding the bits of bfloat16
 
 
@@ -39,13 +42,10 @@ def encode(values: FloatArray) -> npt.NDArray[np.int16]:
     return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16).view(np.int16)
 
 
-def hide(raw: RawTile, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> None:
-    """Set entries of a raw tile to minus infinity."""
-    raw[rows, columns] = -np.inf if raw.dtype == np.float32 else encode(np.array([-np.inf], dtype=np.float32))[0]
-
-
-def above(raw: RawTile, row_cuts: FloatArray, column_cuts: FloatArray | None = None) -> npt.NDArray[np.int64]:
-    """Flat positions of entries that reach the cut of their row or, if given, of their column.
+def above(
+    raw: RawTile, row_cuts: FloatArray, column_cuts: FloatArray | None = None
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Rows, columns and values of the entries that reach the cut of their row or, if given, of their column.
 
     bfloat16 is compared by its bits as integers, several times faster than as numbers. While all cuts are positive
     the bits will do as they are: positive numbers are in the order of their bits, and negative ones read as negative.
@@ -61,7 +61,8 @@ def above(raw: RawTile, row_cuts: FloatArray, column_cuts: FloatArray | None = N
     hits = keys >= row_keys[:, None]
     if column_keys is not None:
         hits |= keys >= column_keys[None, :]
-    return np.flatnonzero(hits)
+    flat = np.flatnonzero(hits)
+    return *np.divmod(flat, raw.shape[1]), decode(raw.reshape(-1)[flat])
 
 
 def kth_best_bound(raw: RawTile, k: int) -> FloatArray:
@@ -94,8 +95,16 @@ def _ordered(bits: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 def floor_to_bf16(values: FloatArray) -> FloatArray:
     """Round float32 numbers down (towards minus infinity) to bfloat16, kept as float32."""
-    bits = values.view(np.uint32)
-    away = np.where((bits >> np.uint32(31)) != 0, np.uint32(0xFFFF), np.uint32(0))
-    infinite = np.isinf(values)
-    down = ((bits + np.where(infinite, np.uint32(0), away)) & np.uint32(0xFFFF0000)).astype(np.uint32)
-    return down.view(np.float32)
+    away = np.where((values < 0) & np.isfinite(values), np.uint32(0xFFFF), np.uint32(0))
+    down: FloatArray = ((values.view(np.uint32) + away) & np.uint32(0xFFFF0000)).view(np.float32)
+    return down
+
+
+def position_in_runs(lengths: IntArray) -> IntArray:
+    """0, 1, 2, … for each run: ``[3, 2]`` gives ``[0, 1, 2, 0, 1]``."""
+    return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def unfilled(rows: int, k: int) -> Found:
+    """Room for neighbours [rows, k]."""
+    return np.empty((rows, k), dtype=np.int64), np.empty((rows, k), dtype=np.float64)

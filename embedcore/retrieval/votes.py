@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-LabelArray = npt.NDArray[np.int64]
-DoubleArray = npt.NDArray[np.float64]
-FloatArray = npt.NDArray[np.float32]
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 
 TEMPERATURE = 0.07
 _CLASSES = 2048  # class means at a time
@@ -16,7 +13,7 @@ _QUERIES = 1024  # queries at a time
 _EQUAL = 1e-12
 
 
-def weighted_vote(labels: LabelArray, similarities: DoubleArray) -> LabelArray:
+def weighted_vote(labels: IntArray, similarities: DoubleArray) -> IntArray:
     """The class [n] with the largest vote among the neighbours' ``labels`` [n, k].
 
     A neighbour's vote weighs exp(similarity / 0.07), as in DINO's evaluation (arXiv 2104.14294, section 4.1). Equal
@@ -30,13 +27,13 @@ def weighted_vote(labels: LabelArray, similarities: DoubleArray) -> LabelArray:
     for column in range(labels.shape[1]):
         votes += np.where(labels == labels[:, column : column + 1], weights[:, column : column + 1], 0.0)
     leading = votes == votes.max(axis=1, keepdims=True)
-    smallest: LabelArray = np.where(leading, labels, np.iinfo(np.int64).max).min(axis=1)
+    smallest: IntArray = np.where(leading, labels, np.iinfo(np.int64).max).min(axis=1)
     return smallest
 
 
 def nearest_mean(
-    queries: FloatArray, query_labels: LabelArray, references: FloatArray | None, reference_labels: LabelArray | None
-) -> LabelArray:
+    queries: FloatArray, query_labels: IntArray, references: FloatArray | None, reference_labels: IntArray | None
+) -> IntArray:
     """The class [n] whose L2-normalised mean of references is most similar to each query [n, d].
 
     Without references it is leave-one-out: the queries are the references, and each is taken out of the mean of its
@@ -51,33 +48,28 @@ def nearest_mean(
     classes, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
     best = np.full(len(queries), -np.inf)
     chosen = np.full(len(queries), classes[0])
-    for left in range(0, len(classes), _CLASSES):
-        part = slice(left, min(left + _CLASSES, len(classes)))
-        sums = np.stack([_sum(rows, order[s : s + n]) for s, n in zip(starts[part], sizes[part], strict=True)])
+    for start in range(0, len(classes), _CLASSES):
+        part = slice(start, min(start + _CLASSES, len(classes)))
+        members = [order[s : s + n] for s, n in zip(starts[part], sizes[part], strict=True)]
+        sums = np.stack([rows[some].sum(axis=0, dtype=np.float64) for some in members])
         means = _normalised(sums).T
         for top in range(0, len(queries), _QUERIES):
             block = slice(top, min(top + _QUERIES, len(queries)))
             wide = queries[block].astype(np.float64)
             similarity = wide @ means
             if references is None:
-                own = np.searchsorted(classes, query_labels[block]) - left
+                own = np.searchsorted(classes, query_labels[block]) - start
                 here = np.flatnonzero((own >= 0) & (own < similarity.shape[1]))
                 rest = _normalised(sums[own[here]] - wide[here])
                 similarity[here, own[here]] = np.einsum("ij,ij->i", wide[here], rest)
-                alone = here[sizes[own[here] + left] == 1]
+                alone = here[sizes[own[here] + start] == 1]
                 similarity[alone, own[alone]] = -np.inf
             top_value = similarity.max(axis=1)
             first = np.argmax(similarity >= top_value[:, None] - _EQUAL, axis=1)
             better = np.flatnonzero(top_value > best[block] + _EQUAL)
             best[top + better] = top_value[better]
-            chosen[top + better] = classes[left + first[better]]
+            chosen[top + better] = classes[start + first[better]]
     return chosen
-
-
-def _sum(rows: FloatArray, members: LabelArray) -> DoubleArray:
-    """The sum [d] of some rows, without a float64 copy of a large class."""
-    total: DoubleArray = rows[members].sum(axis=0, dtype=np.float64)
-    return total
 
 
 def _normalised(rows: DoubleArray) -> DoubleArray:

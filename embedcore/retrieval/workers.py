@@ -43,19 +43,10 @@ def tile_workers() -> Iterator[Workers]:
             torch.set_num_threads(threads)
 
 
-class Scratch:
-    """One flat tensor per thread, reused from tile to tile: fresh pages for every tile would cost a fifth of it."""
+class Scratch(threading.local):
+    """A flat ``tensor`` for each thread, used again by tile after tile: fresh pages would cost a fifth of a tile."""
 
     def __init__(self, size: int, dtype: torch.dtype) -> None:
-        self._size = size
-        self._dtype = dtype
-        self._local = threading.local()
-
-    def get(self) -> torch.Tensor:
-        """This thread's tensor; what it held before is lost with the next use."""
         import torch
 
-        if not hasattr(self._local, "tensor"):
-            self._local.tensor = torch.empty(self._size, dtype=self._dtype)
-        tensor: torch.Tensor = self._local.tensor
-        return tensor
+        self.tensor = torch.empty(size, dtype=dtype)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from embedcore.errors import UnsupportedModel
 from embedcore.zoo import points, registry
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.transforms import DataConfig, data_config
+from embedcore.zoo.transforms import DataConfig, data_config, eval_transform
 from embedcore.zoo.weights import Located, Weights, build_model, fetch_weights, locate_weights
 
 
@@ -34,13 +37,22 @@ class Backbone:
     def __post_init__(self) -> None:
         self._forward = points.point_forward(self.module, self.point, self.name)
 
-    @torch.inference_mode()
-    def embed(self, x: Tensor) -> Tensor:
-        """Raw embeddings [b, dim] of normalised pixels [b, 3, h, w] on the module's device; not L2-normalised.
+    @functools.cached_property
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """The model's own evaluation preprocessing, timm's: PIL image → normalised float32 [3, h, w]."""
+        return eval_transform(self.data_config)
 
-        The dtype is the module's, or that of an autocast around the call. Raises UnsupportedModel where the model
+    @torch.no_grad()  # not inference mode: what a module keeps of its first call could not be used outside of it
+    def embed(self, x: Tensor | Image.Image) -> Tensor:
+        """Raw embeddings [b, dim], not L2-normalised, of normalised pixels [b, 3, h, w] on the module's device.
+
+        A PIL image is preprocessed and gives [1, dim]. The dtype is the module's, or that of an autocast around the
+        call. Raises UnsupportedModel where the model
         gives something else than one vector, one row of tokens or one map an image.
         """
+        if isinstance(x, Image.Image):
+            device = next(self.module.parameters()).device
+            x = self.transform(x)[None].to(device)
         output, pooled = points.pool(self._forward(x), self.module)
         if output.ndim != 2 or output.shape[0] != x.shape[0]:
             shape = tuple(output.shape)

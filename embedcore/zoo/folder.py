@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+import msgspec
 
 from embedcore.errors import WeightsDamaged
+from embedcore.files import written_whole
 from embedcore.zoo import registry
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 MANIFEST = "embedcore-weights.json"
-
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -25,9 +23,14 @@ class Entry:
     """What a file of a weights folder is: the SHA-256 of its content in hex digits, its length in bytes and its
     source (``REPOSITORY@COMMIT``, a URL, ``wheel:NAME`` or ``folder``)."""
 
-    sha256: str
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     size: int
     source: str
+
+
+class _Manifest(msgspec.Struct):
+    format: Literal[1]
+    files: dict[str, Entry]
 
 
 def find_in_folder(model: str, folder: Path) -> Path | None:
@@ -63,42 +66,17 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
     """The entries of a folder's manifest by file name; empty where it has none. Raises WeightsDamaged for a bad one."""
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_bytes()) if path.is_file() else {"format": _FORMAT, "files": {}}
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError(f"it has no 'format': {_FORMAT}")
-        if not isinstance(content["files"], dict):
-            raise ValueError("its 'files' is not an object")
-        return {name: _entry(name, item) for name, item in content["files"].items()}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=_Manifest).files if path.is_file() else {}
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         why = " ".join(str(error).split())[:100]
         raise WeightsDamaged(f"the manifest {path} cannot be read ({why}); delete it and fetch again") from error
 
 
-def _entry(name: str, item: Any) -> Entry:
-    entry = Entry(item["sha256"], item["size"], item["source"])
-    sound = (
-        isinstance(entry.sha256, str)
-        and re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
-        and type(entry.size) is int
-        and isinstance(entry.source, str)
-    )
-    if not sound:
-        raise ValueError(f"a bad entry for {name!r}")
-    return entry
-
-
 def write_manifest(folder: Path, entries: Mapping[str, Entry]) -> None:
     """Replace a folder's manifest, whole or not at all. Raises OSError."""
-    content = {"format": _FORMAT, "files": {name: asdict(entries[name]) for name in sorted(entries)}}
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{MANIFEST}.", dir=folder)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(content, indent=1) + "\n")
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(folder / MANIFEST)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    content = msgspec.json.encode(_Manifest(1, dict(entries)), order="sorted")
+    with written_whole(folder / MANIFEST) as file:
+        file.write(msgspec.json.format(content, indent=1) + b"\n")
 
 
 def check_entry(path: Path, entry: Entry, sha256: str) -> None:

@@ -1,234 +1,225 @@
-"""The Hugging Face hub: whether it can be reached at all, what it says of a file, and downloads."""
+"""The Hugging Face hub: whether it can be reached at all, what it says of a file, and downloads by its own library."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
-import shutil
+import sys
+import threading
 import time
-from collections.abc import Iterator
+import urllib.error
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
-import filelock
 import huggingface_hub
+import torch
 from huggingface_hub import constants, get_session
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from embedcore.errors import WeightsDamaged, WeightsGated, WeightsUnavailable
-from embedcore.zoo import hub_cache
-from embedcore.zoo.content import file_hash, matches
-from embedcore.zoo.remote import RemoteContent, RemoteFile, cache_folder
-from embedcore.zoo.transfer import Progress, StatusError, client_error, transfer, within
+from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
+from embedcore.files import sha256_of
+from embedcore.zoo.remote import RemoteContent, RemoteFile, cache_folder, url_file
 
-# An unreachable hub may cost a run ten seconds in all: one probe where it never answered; where it is lost in the
-# middle, what a download waits for the next byte and then one shorter probe.
+# An unreachable hub may cost a run ten seconds in all before the first pause: a probe where it never answered; where it
+# is lost in the middle, what a download waits for the next byte and then one shorter probe. After a pause, at least a
+# minute long, it may cost one more of the shorter probes.
 PROBE_SECONDS = 6.0  # longest wait for one host; looking up a name can block for longer than any socket timeout
-TOTAL_SECONDS = 8.0  # longest wait for all hosts together
-AGAIN_SECONDS = 3.0  # longest wait for a host that had answered before
+TOTAL_SECONDS = 8.0  # longest wait for the first answers of all hosts together
+AGAIN_SECONDS = 3.0  # longest wait for a host that had answered, or failed to, before
 STALL_SECONDS = 5.0  # longest wait for an answer or the next byte of a download
 TRUST_SECONDS = 60.0  # a host that answered is asked again after this
-MOST_LOSSES = 2  # a host whose connections broke so often is left alone, though it answers probes
+SHORTEST_PAUSE, LONGEST_PAUSE = 60.0, 1800.0  # seconds
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP}
 OFFLINE = "HF_HUB_OFFLINE is set"
+T = TypeVar("T")
+
+
+class Loss(NamedTuple):
+    """That a host could not be reached: why, and for how long and until when by the hub's clock it is left alone."""
+
+    why: str
+    pause: float
+    until: float
 
 
 @dataclass
 class Hub:
     """Access to the hub for one run: knows after at most TOTAL_SECONDS in all whether hosts can be reached.
 
-    endpoint is the hub's address, by default that of huggingface_hub (``HF_ENDPOINT``). A plain picklable value: a
-    child process that is handed one does not probe again. unreachable maps hosts that did not answer to why.
+    A host that was lost in the middle is probed before it is next used; where that fails, or it is lost again, it is
+    left alone for a minute, then two, … at most half an hour. endpoint is the hub's address, by default that of
+    huggingface_hub (``HF_ENDPOINT``). A plain picklable value: a child process that is handed one does not probe again.
     """
 
     endpoint: str = field(default_factory=lambda: str(constants.ENDPOINT))
     probe_seconds: float = PROBE_SECONDS
     budget_seconds: float = TOTAL_SECONDS
     stall_seconds: float = STALL_SECONDS
-    unreachable: dict[str, str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
     _answered: dict[str, float] = field(default_factory=dict)
-    _losses: dict[str, int] = field(default_factory=dict)
+    _losses: dict[str, Loss] = field(default_factory=dict)
 
     def why_unreachable(self, remote: RemoteFile) -> str | None:
-        """None where the file's host can be reached, else why not, in a few words.
-
-        A host that fails is probed once; one that answers is probed again when that is TRUST_SECONDS ago.
-        """
+        """None where the file's host can be reached, else why not and when it is asked again, in a few words."""
         if is_offline():
             return OFFLINE
         address = remote.url or self.endpoint
         host = urlsplit(address).netloc
-        if host not in self.unreachable and time.time() - self._answered.get(host, 0.0) > TRUST_SECONDS:
-            if self.budget_seconds <= 0.0:
-                self.unreachable[host] = "not tried: other hosts have used up the time for trying"
-            else:
-                self._probe(host, f"{urlsplit(address).scheme}://{host}/")
-        reason = self.unreachable.get(host)
-        return _cannot_reach(host, reason) if reason else None
+        loss = self._losses.get(host)
+        if loss is not None and self.clock() < loss.until:
+            return self._cannot_reach(host)
+        if self.clock() - self._answered.get(host, -TRUST_SECONDS) < TRUST_SECONDS:
+            return None
+        why = self._probe(host, f"{urlsplit(address).scheme}://{host}/")
+        if not why:
+            self._answered[host] = self.clock()
+            return None
+        self._lose(host, why, SHORTEST_PAUSE)
+        return self._cannot_reach(host)
 
-    def doubt(self, reason: str = "") -> None:
-        """Forget that hosts answered, so that each is probed before it is next used.
-
-        For the process that runs children, after one of them had no weights: what a child learns of the hub is lost
-        with it. reason is what the child said; where it names a host that could not be reached only that one is
-        doubted, and a host that was lost MOST_LOSSES times is left alone; another reason changes nothing. Without a
-        reason all hosts are doubted.
-        """
-        if not reason:
-            self._answered.clear()
+    def doubt(self, reason: str) -> None:
+        """Note what a child process said of a host that it lost, once however often it is told; what else it says
+        changes nothing."""
         for host, why in _CANNOT_REACH.findall(reason):
-            self._doubt(host, why)
+            if host in self._answered:
+                self._lose(host, why)
 
     def ask(self, model: str, remote: RemoteFile) -> RemoteContent:
-        """What the hub says of a file, without fetching it; a plain URL is not asked.
+        """What the hub says of a file in a repository, without fetching it.
 
-        Raises WeightsGated where its terms have not been accepted and WeightsUnavailable where it cannot be had.
+        Raises WeightsGated where its terms have not been accepted, HubUnreachable where a later try may have it, and
+        WeightsUnavailable where it cannot be had.
         """
         with self._explained(model, remote):
             return self._ask(remote)
 
-    def download(self, model: str, remote: RemoteFile) -> Path:
-        """Fetch a file into the cache and return its path there.
+    def download(self, model: str, remote: RemoteFile, cache: Path | None = None) -> Path:
+        """Fetch a file into the hub's cache, torch's for a URL, or another folder of that layout; gives its path.
 
-        Raises as ask does, and WeightsDamaged where what came is not what the hub announced.
+        Raises as ask does, and WeightsDamaged where what came is not what was announced. A file that grows tells a slow
+        line from a lost one.
         """
-        with self._explained(model, remote):
-            content = self._ask(remote)
+        folder = cache or cache_folder(remote)
+        with self._explained(model, remote, folder), _bytewise():
             if remote.url:
-                path = hub_cache.url_file(remote.url)
-                self.fetch(model, remote, content, path)
+                path = url_file(remote.url, cache)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                found = torch.hub.HASH_REGEX.search(path.name)
+                download: Callable[..., Any] = torch.hub.download_url_to_file
+                fetch = partial(download, remote.url, str(path), found and found[1], progress=sys.stderr.isatty())
+                within(self.stall_seconds, fetch, partial(_bytes_in, path.parent))
                 return path
-            blob = hub_cache.blob_file(remote.repo, content.etag)
-            lock = hub_cache.lock_file(remote.repo, content.etag)
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(lock):
-                if not blob.is_file():
-                    self.fetch(model, remote, content, blob)
-            return hub_cache.enter(
-                remote.repo, content.name, etag=content.etag, commit=content.commit, revision=remote.revision
-            )
-
-    def fetch(
-        self, model: str, remote: RemoteFile, content: RemoteContent, path: Path, progress: Progress | None = None
-    ) -> str:
-        """Fetch a file to ``path``, which then is whole and of the announced hash; gives its SHA-256.
-
-        What a broken connection leaves in ``<path>.incomplete`` is where the next call goes on. Raises as download.
-        """
-        partial = path.with_name(f"{path.name}.incomplete")
-        with self._explained(model, remote, path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            resumed = partial.exists()
-            sha256 = self._transfer(remote, content, partial, progress)
-            if resumed and not matches(partial, content.etag, sha256):
-                partial.unlink()  # the beginning was of another content: the hub's has changed since
-                sha256 = self._transfer(remote, content, partial, progress)
-            if not matches(partial, content.etag, sha256):
-                partial.unlink()
-                raise WeightsDamaged(
-                    f"{model}: what came from {remote.repo} is not what the hub announced: "
-                    f"sha256 {sha256}, not {content.etag}"
-                )
-            partial.replace(path)
-        return sha256
-
-    def _transfer(self, remote: RemoteFile, content: RemoteContent, partial: Path, progress: Progress | None) -> str:
-        here = partial.stat().st_size if partial.exists() else 0
-        if content.size is not None and shutil.disk_usage(partial.parent).free < content.size - here:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        headers = {} if remote.url else build_hf_headers()
-        seconds = self.stall_seconds
-        transfer(content.url, partial, headers=headers, size=content.size, stall_seconds=seconds, progress=progress)
-        return file_hash(partial)
+            content = self._ask(remote)
+            where = {"cache_dir": folder, "endpoint": self.endpoint, "revision": remote.revision}
+            fetch = partial(huggingface_hub.hf_hub_download, remote.repo, content.name, **where)
+            blobs = folder / "--".join(["models", *remote.repo.split("/")]) / "blobs"
+            path = Path(within(self.stall_seconds, fetch, partial(_bytes_in, blobs)))
+        sha256 = sha256_of(path)
+        if len(content.etag) == 64 and sha256 != content.etag:  # else it is git's hash, which stands for small files
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            said = f"is not what the hub announced: sha256 {sha256}, not {content.etag}"
+            raise WeightsDamaged(f"{model}: what came from {remote.repo} {said}")
+        return path
 
     def _ask(self, remote: RemoteFile) -> RemoteContent:
-        if remote.url:
-            return RemoteContent(Path(urlsplit(remote.url).path).name, remote.url)
         *alternatives, last = remote.names
         for name in alternatives:
-            try:
+            with contextlib.suppress(EntryNotFoundError):
                 return self._ask_name(remote, name)
-            except EntryNotFoundError:
-                continue
         return self._ask_name(remote, last)
 
     def _ask_name(self, remote: RemoteFile, name: str) -> RemoteContent:
-        url = self._url(remote.repo, remote.revision or hub_cache.MAIN, name)
+        revision = quote(remote.revision or "main", safe="")
+        # hf_hub_url does not heed its endpoint argument once the library's own endpoint has been changed
+        url = f"{self.endpoint}/{remote.repo}/resolve/{revision}/{quote(name)}"
         seconds = self.stall_seconds
         # the client's own timeout comes later than ours, and only ends the thread
         told = within(seconds, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds))
         commit, etag = told.commit_hash or "", told.etag or ""
         if not (_COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)):  # they become names of files in the cache
-            raise _NotAHubError(f"{self.endpoint} does not answer as a hub does (commit {commit!r}, etag {etag!r})")
-        return RemoteContent(name, self._url(remote.repo, commit, name), told.size, etag, commit)
+            said = f"{self.endpoint} does not answer as a hub does (commit {commit!r}, etag {etag!r})"
+            raise WeightsUnavailable(f"{remote}: {said}")
+        return RemoteContent(name, told.size, etag)
 
-    def _url(self, repo: str, revision: str, name: str) -> str:
-        # hf_hub_url does not heed its endpoint argument once the library's own endpoint has been changed
-        return f"{self.endpoint}/{repo}/resolve/{quote(revision, safe='')}/{quote(name)}"
+    def _probe(self, host: str, address: str) -> str:
+        """Why a host does not answer; "" where it does."""
+        if host in self._losses:
+            return _answer(address, min(AGAIN_SECONDS, self.probe_seconds))
+        if self.budget_seconds <= 0.0:
+            return "not tried: other hosts have used up the time for trying"
+        start = self.clock()
+        why = _answer(address, min(self.probe_seconds, self.budget_seconds))
+        if why:
+            self.budget_seconds -= self.clock() - start
+        return why
 
-    def _probe(self, host: str, address: str) -> None:
-        start = time.monotonic()
-        longest = AGAIN_SECONDS if host in self._losses else self.probe_seconds
-        deadline = min(longest, self.probe_seconds, self.budget_seconds)
-        try:
-            reason = within(deadline, lambda: _answer(address, 2 * deadline))
-        except (OSError, client_error()) as error:
-            reason = _first_line(error)
-        if reason:
-            self.unreachable[host] = reason
-            self.budget_seconds -= time.monotonic() - start
-        else:
-            self._answered[host] = time.time()
+    def _lose(self, host: str, why: str, pause: float = 0.0) -> None:
+        """Leave a host alone for ``pause`` seconds, longer where it had been lost a short time before."""
+        now, before = self.clock(), self._losses.get(host)
+        if before is not None:
+            well = self._answered.get(host, 0.0) - before.until  # how long it has answered since
+            if well <= max(before.pause, SHORTEST_PAUSE):
+                pause = min(max(2 * before.pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+        self._answered.pop(host, None)
+        self._losses[host] = Loss(why.replace(";", ","), pause, now + pause)
 
-    def _doubt(self, host: str, why: str) -> None:
-        if self._answered.pop(host, None) is None:
-            return  # doubted already: one loss may be told twice
-        self._losses[host] = self._losses.get(host, 0) + 1
-        if self._losses[host] >= MOST_LOSSES:
-            self.unreachable[host] = f"lost {self._losses[host]} times, last: {why}"
+    def _cannot_reach(self, host: str) -> str:
+        loss = self._losses[host]
+        again = f"; asked again after {time.strftime('%H:%M:%S', time.localtime(loss.until))}" if loss.pause else ""
+        return f"{host} cannot be reached: {loss.why}{again}"
 
     @contextlib.contextmanager
     def _explained(self, model: str, remote: RemoteFile, folder: Path | None = None) -> Iterator[None]:
         """Turn what goes wrong in asking or fetching into one line."""
         reason = self.why_unreachable(remote)
         if reason:
-            raise WeightsUnavailable(f"{model}: {remote} is not in the cache and {reason}")
+            raise HubUnreachable(f"{model}: {remote} is not in the cache and {reason}")
         try:
             yield
         except GatedRepoError as error:
-            page = f"{self.endpoint}/{remote.repo}"
-            raise WeightsGated(
-                f"{model}: the weights are gated; accept the terms at {page}, then log in (`hf auth login` or HF_TOKEN)"
-            ) from error
+            how = f"accept the terms at {self.endpoint}/{remote.repo}, then log in (`hf auth login` or HF_TOKEN)"
+            raise WeightsGated(f"{model}: the weights are gated; {how}") from error
         except RepositoryNotFoundError as error:
-            where = f"{remote.repo} at {self.endpoint}"
-            raise WeightsUnavailable(f"{model}: no repository {where}, or it is private") from error
+            where = f"{remote.repo} at {self.endpoint}, or it is private"
+            raise WeightsUnavailable(f"{model}: no repository {where}") from error
+        except LocalEntryNotFoundError as error:  # the library's word for a hub that was lost between two questions
+            raise self._lost(model, remote, error.__cause__ or error) from error
         except EntryNotFoundError as error:
             names = " nor ".join(remote.names)
             raise WeightsUnavailable(f"{model}: the repository has no {names}: {remote.repo}") from error
-        except (HfHubHTTPError, StatusError, _NotAHubError) as error:
+        except (HfHubHTTPError, urllib.error.HTTPError) as error:
+            if _status(error) == 429 or _status(error) >= 500:  # too many requests, or a hub in trouble
+                raise self._lost(model, remote, error) from error
             raise WeightsUnavailable(f"{model}: {remote}: {_first_line(error)}") from error
-        except (OSError, client_error()) as error:
+        except RuntimeError as error:
+            if not remote.url:
+                raise
+            # torch's, for a file whose hash is not the one in its name
+            raise WeightsDamaged(f"{model}: what came from {remote} is damaged: {_first_line(error)}") from error
+        except (OSError, _client_error()) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
-                reason = f"cannot be written to {folder or cache_folder(remote)} ({_first_line(error)})"
-            else:
-                reason = self._lost(remote, error)
-            raise WeightsUnavailable(f"{model}: {remote}: {reason}") from error
+                reason = f"cannot be written to {folder} ({_first_line(error)})"
+                raise WeightsUnavailable(f"{model}: {remote}: {reason}") from error
+            raise self._lost(model, remote, error) from error
 
-    def _lost(self, remote: RemoteFile, error: BaseException) -> str:
-        """Note that a host which had answered no longer does, so that it is probed before the next use."""
+    def _lost(self, model: str, remote: RemoteFile, error: BaseException) -> HubUnreachable:
+        """Note that a host which had answered no longer does; gives what to raise."""
         host = urlsplit(remote.url or self.endpoint).netloc
-        self._doubt(host, _first_line(error))
-        return _cannot_reach(host, _first_line(error))
+        self._lose(host, _first_line(error))
+        return HubUnreachable(f"{model}: {remote}: {self._cannot_reach(host)}")
 
 
 def is_offline() -> bool:
@@ -236,8 +227,34 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-class _NotAHubError(Exception):
-    """A server answers, and lacks what a hub's answer has."""
+def within(seconds: float, function: Callable[[], T], sign: Callable[[], object] = lambda: None) -> T:
+    """What ``function`` returns or raises; TimeoutError where ``seconds`` pass without its end or a change of ``sign``.
+
+    It runs in a thread, which is left alone then: looking up a name heeds no timeout.
+    """
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(function())
+        except BaseException as error:  # raised by the waiting thread
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    seen = sign()
+    while not wait([answer], seconds).done:
+        now = sign()
+        if now == seen:
+            raise TimeoutError(f"nothing came for {seconds:.3g} s")
+        seen = now
+    return answer.result()
+
+
+def _client_error() -> type[Exception]:
+    """The base of the errors of the HTTP client that huggingface_hub uses: requests, or a kind of httpx."""
+    client: Any = sys.modules[type(get_session()).__module__.partition(".")[0]]
+    base: type[Exception] = getattr(client, "RequestException", None) or client.HTTPError
+    return base
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -245,14 +262,36 @@ _ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
 _CANNOT_REACH = re.compile(r"(\S+) cannot be reached: ([^;]*)")
 
 
-def _cannot_reach(host: str, why: str) -> str:
-    return f"{host} cannot be reached: {why}"
+@contextlib.contextmanager
+def _bytewise() -> Iterator[None]:
+    """Have huggingface_hub write what comes at once: its pieces of 10 MB, and its Xet client's, can take minutes."""
+    wanted = {"DOWNLOAD_CHUNK_SIZE": 1 << 16, "HF_HUB_DISABLE_XET": True}
+    before = {name: getattr(constants, name, None) for name in wanted}
+    vars(constants).update(wanted)
+    try:
+        yield
+    finally:
+        vars(constants).update(before)
+
+
+def _bytes_in(folder: Path) -> int:
+    try:
+        return sum(path.lstat().st_size for path in folder.glob("*"))
+    except FileNotFoundError:  # a file got its final name meanwhile
+        return -1
 
 
 def _answer(address: str, seconds: float) -> str:
     """ "" where a host answers, else why that answer is none. The hub's own client asks: same proxy, certificates."""
-    status = int(get_session().head(address, timeout=seconds).status_code)
+    try:
+        status = within(seconds, lambda: int(get_session().head(address, timeout=2 * seconds).status_code))
+    except (OSError, _client_error()) as error:
+        return _first_line(error)
     return f"HTTP status {status}" if status >= 500 or status == 407 else ""
+
+
+def _status(error: Exception) -> int:
+    return int(getattr(getattr(error, "response", error), "status_code", getattr(error, "code", 0)))
 
 
 def _first_line(error: BaseException) -> str:

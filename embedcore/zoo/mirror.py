@@ -11,9 +11,9 @@ from pathlib import Path
 import filelock
 import safetensors.torch
 
-from embedcore.errors import EmbedcoreError, UsageError, WeightsDamaged, WeightsGated, WeightsUnavailable
-from embedcore.zoo import hub_cache, wheels
-from embedcore.zoo.content import check_cached, file_hash
+from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, WeightsGated, WeightsUnavailable
+from embedcore.files import sha256_of, written_whole
+from embedcore.zoo import wheels
 from embedcore.zoo.folder import (
     MANIFEST,
     SUFFIXES,
@@ -25,13 +25,14 @@ from embedcore.zoo.folder import (
     write_manifest,
 )
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.remote import RemoteFile, find_cached, remote_file
+from embedcore.zoo.remote import RemoteFile, check_cached, commit_of, find_cached, remote_file
 from embedcore.zoo.sizes import known_params_m
 from embedcore.zoo.state_files import check_safetensors, read_state
-from embedcore.zoo.transfer import Progress
 from embedcore.zoo.weights import wheel_hint, wheel_state
 
 LOCK = ".embedcore-weights.lock"
+FETCHING = ".embedcore-fetching"
+"""A folder in the mirror laid out as the hub's cache, for what is on its way."""
 PLACES = ("folder", "wheel", "cache", "hub", "gated", "missing", "damaged")
 
 
@@ -91,6 +92,8 @@ def ask_hub(holding: Holding, hub: Hub) -> Holding:
         content = hub.ask(holding.model, holding.remote)
     except WeightsGated as error:
         return replace(holding, place="gated", note=str(error))
+    except HubUnreachable as error:
+        return replace(holding, note=str(error))
     except WeightsUnavailable as error:
         return replace(holding, place="missing", size=None, estimated=False, note=str(error))
     file = f"{holding.model}{_known(Path(content.name).suffix)}"
@@ -129,7 +132,7 @@ class Mirror:
         self.folder = folder
         self.entries = read_manifest(folder)
 
-    def fetch(self, model: str, *, source: Path | None = None, hub: Hub, progress: Progress | None = None) -> Fetched:
+    def fetch(self, model: str, *, source: Path | None = None, hub: Hub) -> Fetched:
         """See to it that the folder has a model's file, whole and with an entry in the manifest.
 
         A file that is there is compared with the manifest and fetched anew if it differs. Else the file comes from
@@ -140,7 +143,7 @@ class Mirror:
         if present is not None and self._is_sound(present):
             return Fetched("kept", present.name, present.stat().st_size)
         try:
-            how, path, entry = self._bring(model, source, hub, progress)
+            how, path, entry = self._bring(model, source, hub)
             if present is not None and present != path:
                 present.unlink()  # a damaged file of another suffix, which could go before the new one
                 self.entries.pop(present.name, None)
@@ -153,10 +156,10 @@ class Mirror:
         try:
             entry = self.entries.get(path.name)
             if entry is not None:
-                check_entry(path, entry, file_hash(path))
+                check_entry(path, entry, sha256_of(path))
             else:  # put there by someone else: taken over if it is a file of tensors
                 check_safetensors(path) if path.suffix == ".safetensors" else read_state(path)
-                self._enter(path, Entry(file_hash(path), path.stat().st_size, "folder"))
+                self._enter(path, Entry(sha256_of(path), path.stat().st_size, "folder"))
         except WeightsDamaged:
             return False
         return True
@@ -165,56 +168,47 @@ class Mirror:
         self.entries[path.name] = entry
         write_manifest(self.folder, self.entries)
 
-    def _bring(self, model: str, source: Path | None, hub: Hub, progress: Progress | None) -> tuple[str, Path, Entry]:
+    def _bring(self, model: str, source: Path | None, hub: Hub) -> tuple[str, Path, Entry]:
         """How it came, the file in its place, and its entry."""
         found = find_in_folder(model, source) if source is not None else None
         if found is not None:
-            path, entry = self._copy(model, found, "folder", read_manifest(found.parent).get(found.name))
-            return "copied", path, entry
+            return "copied", *self._copy(model, found, "folder", read_manifest(found.parent).get(found.name))
         wheel = wheels.find_wheel(model)
         if wheel is not None:
-            path, entry = self._convert(*wheel)
-            return "converted", path, entry
-        found = find_cached(model)
+            return "converted", *self._convert(*wheel)
         remote = remote_file(model)
-        if found is not None and remote is not None:
-            path, entry = self._copy(model, found, _origin(remote, hub_cache.commit_of(found)))
-            return "copied", path, entry
         if remote is None:
             raise WeightsUnavailable(f"{model}: timm has no address for its weights{wheel_hint(model)}")
-        content = hub.ask(model, remote)
-        path = self.folder / f"{model}{_known(Path(content.name).suffix)}"
-        sha256 = hub.fetch(model, remote, content, path, progress)
-        return "downloaded", path, Entry(sha256, path.stat().st_size, _origin(remote, content.commit))
+        found = find_cached(model)
+        if found is not None:
+            return "copied", *self._copy(model, found, _origin(remote, found))
+        found = hub.download(model, remote, self.folder / FETCHING)
+        path = self.folder / f"{model}{_known(found.suffix)}"
+        found.resolve().replace(path)
+        shutil.rmtree(self.folder / FETCHING, ignore_errors=True)
+        return "downloaded", path, Entry(sha256_of(path), path.stat().st_size, _origin(remote, found))
 
     def _copy(self, model: str, found: Path, origin: str, expected: Entry | None = None) -> tuple[Path, Entry]:
         path = self.folder / f"{model}{_known(found.suffix)}"
-        partial = path.with_name(f"{path.name}.incomplete")
-        partial.unlink(missing_ok=True)
-        shutil.copyfile(found, partial)
-        sha256 = file_hash(partial)
-        try:
+        with written_whole(path) as file, found.open("rb") as content:
+            shutil.copyfileobj(content, file)
+            file.flush()
+            sha256 = sha256_of(Path(file.name))
             if expected is not None:
                 check_entry(found, expected, sha256)
             check_cached(found, sha256)
-        except WeightsDamaged:
-            partial.unlink()
-            raise
-        partial.replace(path)
         return path, Entry(sha256, path.stat().st_size, origin)
 
     def _convert(self, wheel: wheels.WeightWheel, found: Path) -> tuple[Path, Entry]:
         path = self.folder / f"{wheel.model}.safetensors"
-        partial = path.with_name(f"{path.name}.incomplete")
-        partial.unlink(missing_ok=True)
         state = {key: value.contiguous() for key, value in wheel_state(wheel, found).items()}
-        partial.write_bytes(safetensors.torch.save(state))  # save_file makes a file for its owner only
-        partial.replace(path)
-        return path, Entry(file_hash(path), path.stat().st_size, wheel.source)
+        with written_whole(path) as file:
+            file.write(safetensors.torch.save(state))
+        return path, Entry(sha256_of(path), path.stat().st_size, wheel.source)
 
 
-def _origin(remote: RemoteFile, commit: str) -> str:
-    return f"{remote.repo}@{commit}" if remote.repo else remote.url
+def _origin(remote: RemoteFile, found: Path) -> str:
+    return f"{remote.repo}@{commit_of(found)}" if remote.repo else remote.url
 
 
 @contextlib.contextmanager
@@ -228,8 +222,3 @@ def open_mirror(folder: Path) -> Iterator[Mirror]:
         raise UsageError(f"weights folder {folder}: another process is filling it") from None
     except OSError as error:
         raise UsageError(f"weights folder {folder} cannot be written: {error.strerror or error}") from error
-
-
-def status_word(error: EmbedcoreError) -> str:
-    """The status that a case would have for this error."""
-    return {WeightsGated: "gated", WeightsUnavailable: "no-weights"}.get(type(error), "error")

@@ -6,38 +6,19 @@ import functools
 
 from embedcore.zoo import registry
 
-# Words between the underscores of a tag that name a data set, and how the tables write it.
+# Words between the underscores of a tag that name a data set; where the tables write it otherwise, how.
+_SAME = (
+    "in1k in12k in21k in22k inw21k ig1b yfcc15m yfcc100m cc12m laion400m laion2b datacomp1b dfn2b dfn5b dfndr2b "
+    "merged2b metaclip metaclip2 webli lvd142m lvd1689m sat493m sa1b bamboo"
+)
 _DATA = {
-    "in1k": "in1k",
-    "in12k": "in12k",
-    "in21k": "in21k",
-    "in22k": "in22k",
-    "inw21k": "inw21k",
+    **{word: word for word in _SAME.split()},
     "jft": "jft300m",
-    "ig1b": "ig1b",
-    "yfcc15m": "yfcc15m",
-    "yfcc100m": "yfcc100m",
-    "cc12m": "cc12m",
     "laiona": "laion-a",
-    "laion400m": "laion400m",
-    "laion2b": "laion2b",
     "datacompxl": "datacomp-xl",
-    "datacomp1b": "datacomp1b",
-    "dfn2b": "dfn2b",
-    "dfn5b": "dfn5b",
-    "dfndr2b": "dfndr2b",
-    "merged2b": "merged2b",
-    "metaclip": "metaclip",
-    "metaclip2": "metaclip2",
     "openai": "wit400m",
-    "webli": "webli",
-    "lvd142m": "lvd142m",
-    "lvd1689m": "lvd1689m",
-    "sat493m": "sat493m",
     "m30m": "merged30m",
     "m38m": "merged38m",
-    "sa1b": "sa1b",
-    "bamboo": "bamboo",
     "florence2": "fld5b",
     "pali": "webli",
     "pali2": "webli",

@@ -13,6 +13,8 @@ import timm.models
 from embedcore.errors import UsageError
 from embedcore.zoo import wheels
 
+VERSION: str = timm.__version__
+
 
 def pretrained_tags() -> list[str]:
     """Every pretrained tag of the installed timm, in timm's natural order."""
@@ -27,11 +29,6 @@ def split_tag(model: str) -> tuple[str, str]:
     """
     architecture, _, tag = model.partition(".")
     return architecture, tag
-
-
-def is_architecture(name: str) -> bool:
-    """Whether the installed timm can build this architecture (retired names, which only redirect, count too)."""
-    return bool(timm.is_model(name))
 
 
 def module_of(architecture: str) -> str:
@@ -66,12 +63,8 @@ def default_tag(architecture: str) -> str:
 
 def input_pixels(model: str) -> int | None:
     """Height times width of the input that a tag was made for; None where the registry does not say."""
-    own = wheels.own_entry(model)
-    try:
-        cfg = timm.models.get_pretrained_cfg(own.architecture if own is not None else model)
-    except RuntimeError:  # a known architecture with a tag that it does not have
-        return None
-    return None if cfg is None else int(cfg.input_size[1] * cfg.input_size[2])
+    size = (_cfg(model) or {}).get("input_size")
+    return int(size[1] * size[2]) if size else None
 
 
 def _cfg(model: str) -> dict[str, Any] | None:
@@ -90,7 +83,7 @@ def unknown_model(model: str) -> str:
     """One line for a name that is no model here, with the closest names that are."""
     close = close_names(model)
     hint = f"; close: {', '.join(close)}" if close else ""
-    here = f"the {len(pretrained_tags())} pretrained tags of timm {timm.__version__}"
+    here = f"the {len(pretrained_tags())} pretrained tags of timm {VERSION}"
     return f"unknown model {model!r}: not among {here}{hint}"
 
 
@@ -109,8 +102,5 @@ def renamed_models() -> Mapping[str, str | None]:
 
     Empty where the installed timm does not publish that table.
     """
-    for home in (timm.models, getattr(timm.models, "_registry", None)):
-        table = getattr(home, "get_deprecated_models", None)
-        if table is not None:
-            return dict(table())
-    return {}
+    table = getattr(timm.models._registry, "get_deprecated_models", dict)
+    return dict(table())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import huggingface_hub
+import torch
 from huggingface_hub import constants
 
-from embedcore.zoo import hub_cache, registry
+from embedcore.errors import WeightsDamaged
+from embedcore.zoo import registry
 
 
 @dataclass(frozen=True)
@@ -25,17 +31,12 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteContent:
-    """What a server says of a weight file: under which of its names it is there, its length in bytes and its hash.
-
-    etag is the SHA-256 of the content, or git's hash for a small file; it and commit are "" for a plain URL, where
-    size is None too.
-    """
+    """What the hub says of a weight file: under which of its names it is there, its length in bytes and its hash, the
+    SHA-256 of the content or git's for a small file."""
 
     name: str
-    url: str
-    size: int | None = None
-    etag: str = ""
-    commit: str = ""
+    size: int | None
+    etag: str
 
 
 def remote_file(model: str) -> RemoteFile | None:
@@ -66,12 +67,31 @@ def find_cached(model: str) -> Path | None:
     if remote is None:
         return None
     if remote.url:
-        path = hub_cache.url_file(remote.url)
+        path = url_file(remote.url)
         return path if path.is_file() else None
-    found = (hub_cache.hub_file(remote.repo, name, remote.revision) for name in remote.names)
-    return next((path for path in found if path is not None), None)
+    look = partial(huggingface_hub.try_to_load_from_cache, remote.repo, revision=remote.revision)
+    return next((Path(path) for path in map(look, remote.names) if isinstance(path, str)), None)
+
+
+def url_file(url: str, folder: Path | None = None) -> Path:
+    """Where torch keeps the file of a plain URL, or its place in another folder."""
+    return (folder or Path(torch.hub.get_dir()) / "checkpoints") / Path(urlsplit(url).path).name
 
 
 def cache_folder(remote: RemoteFile) -> Path:
     """The folder that find_cached looks into."""
-    return hub_cache.url_file(remote.url).parent if remote.url else Path(constants.HF_HUB_CACHE)
+    return url_file(remote.url).parent if remote.url else Path(constants.HF_HUB_CACHE)
+
+
+def commit_of(path: Path) -> str:
+    """The commit whose snapshot a file of the hub's cache belongs to; "" for a file that lies elsewhere."""
+    return path.parent.name if path.parent.parent.name == "snapshots" else ""
+
+
+def check_cached(path: Path, sha256: str) -> None:
+    """Raise WeightsDamaged where a file of the hub's cache, whose content is named by its SHA-256, has another one."""
+    name = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", name) and name != sha256:
+        raise WeightsDamaged(
+            f"the cached {path} is damaged: its sha256 is {sha256}, not {name}; delete {path.resolve()}"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
+import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,8 @@ from embedcore.zoo.folder import names_in_folder
 from embedcore.zoo.registry import split_tag
 
 __all__ = ["all_tags", "article_tags", "local_tags", "resolve_roster", "split_tag"]
+
+_HUB_NAME = re.compile(r"^(hf[-_]hub:)?timm/")
 
 
 def all_tags() -> list[str]:
@@ -37,33 +39,38 @@ def local_tags(folder: Path | None = None) -> list[str]:
     ]
 
 
-def article_tags() -> tuple[list[str], list[str]]:
-    """The tags of today for the 2022 study's models, and the names that lead to no weights of the installed timm.
-
-    A name is looked up in timm's table of renamed models; an architecture stands for its default tag.
-    """
-    found: list[str] = []
-    gone: list[str] = []
+def article_tags() -> tuple[list[str], list[tuple[str, str]]]:
+    """The tags with the weights of the 2022 study, and (name of then, reason) for what cannot be had any more."""
+    text = resources.files("embedcore.zoo").joinpath("article.txt").read_text(encoding="utf-8")
     tags = set(registry.pretrained_tags())
-    for name in _study_names():
-        model = registry.renamed_models().get(name) or name
-        tag = model if "." in model else registry.default_tag(model)
-        if tag in tags:
+    found: list[str] = []
+    missing: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        name, arrow, tag = line.partition(" -> ")
+        if line.startswith("#") or not line.strip():
+            continue
+        if not arrow:
+            name, _, reason = line.partition(": ")
+            missing.append((name, reason))
+        elif tag in tags:
             found.append(tag)
         else:
-            gone.append(name)
-    return _unique(found), gone
+            missing.append((name, f"{tag} is not in timm {registry.VERSION}"))
+    return _unique(found), missing
 
 
 def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None = None) -> list[str]:
     """The tags that a roster option names, without duplicates, in order.
 
-    spec is "all", "local", "article", or the path of a text file with one tag or glob (fnmatch) a line, ``#`` starting
-    a comment. families, slugs, narrow it. weights, a folder, holds weights that count as local. Raises UsageError for
-    a file that is missing, says nothing, or has a line that matches no tag, for an unknown family, and where no model
-    is left.
+    spec is "all", "local", "article", the path of a text file with one name a line (``#`` starts a comment), or names
+    themselves with commas or white space between them. A name is a tag, an architecture, a glob (fnmatch) over them,
+    one of timm's old names, or one as on the hub (``timm/TAG``, ``hf-hub:timm/TAG``). A file goes before a name.
+    families, slugs, narrow the roster. weights, a folder, holds weights that count as local. Raises UsageError for a
+    file that is missing or says nothing, for names that match no tag (all of them, a line each), for an unknown family
+    and where no model is left.
     """
     wanted = {families_.family_by_slug(slug) for slug in families}
+    words = spec.replace(",", " ").split()
     if spec == "all":
         tags = all_tags()
     elif spec == "local":
@@ -73,12 +80,26 @@ def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | N
             raise UsageError(f"roster 'local' has no model: no weights are on this machine; {hint}")
     elif spec == "article":
         tags = article_tags()[0]
-    else:
+    elif any(map(_looks_like_a_path, words)) or _is_file(spec):
         tags = _tags_of_file(Path(spec))
+    else:
+        tags = _tags_of_names(("roster: ", word) for word in words)
     kept = [tag for tag in tags if families_.family_of(tag) in wanted] if wanted else tags
     if not kept:
-        raise UsageError(f"roster {spec!r} has no model of family {' or '.join(families)}")
+        raise UsageError(f"roster {spec!r} has no model" + (f" of family {' or '.join(families)}" if families else ""))
     return kept
+
+
+def _is_file(spec: str) -> bool:
+    try:
+        return Path(spec).is_file()
+    except (OSError, ValueError):  # a list that is too long for a name
+        return False
+
+
+def _looks_like_a_path(word: str) -> bool:
+    name = _HUB_NAME.sub("", word)
+    return "/" in name or name.startswith(("~", ".")) or name.endswith((".txt", ".toml", ".csv"))
 
 
 def _tags_of_file(path: Path) -> list[str]:
@@ -88,39 +109,42 @@ def _tags_of_file(path: Path) -> list[str]:
         raise UsageError(f"roster {str(path)!r}: not 'all', 'local' or 'article', and no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"roster {str(path)!r}: cannot be read as a text file ({error})") from error
-    known = all_tags()
-    tags: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        pattern = line.partition("#")[0].strip()
-        if not pattern:
-            continue
-        matches = _matches(pattern, known)
-        if not matches:
-            raise UsageError(f"{path}, line {number}: {registry.unknown_model(pattern)}")
-        tags += matches
+    names = ((f"{path}, line {n}: ", line.partition("#")[0].strip()) for n, line in enumerate(lines, start=1))
+    tags = _tags_of_names((where, name) for where, name in names if name)
     if not tags:
         raise UsageError(f"roster file {path} names no model: it wants one tag or glob a line, such as 'vit_tiny*'")
+    return tags
+
+
+def _tags_of_names(names: Iterable[tuple[str, str]]) -> list[str]:
+    """The tags of names, each with the beginning of the message for the case that it has none."""
+    known = all_tags()
+    tags: list[str] = []
+    wrong: list[str] = []
+    for where, name in names:
+        found = matching(name, known)
+        tags += found
+        if not found:
+            wrong.append(where + registry.unknown_model(_HUB_NAME.sub("", name)))
+    if wrong:
+        raise UsageError("\n".join(wrong))
     return _unique(tags)
 
 
-def _matches(pattern: str, known: Sequence[str]) -> list[str]:
-    """The tags for one line: the tag itself, the default tag of an architecture, or what a glob matches.
+def matching(name: str, known: Sequence[str]) -> list[str]:
+    """The tags for one name: the tag itself, the default tag of an architecture, or what a glob matches.
 
     A glob without a dot is matched against architectures too and then means all their tags, as in timm's own filters.
     """
-    if pattern in known:
-        return [pattern]
-    if any(sign in pattern for sign in "*?["):
-        globs = (pattern,) if "." in pattern else (pattern, f"{pattern}.*")
+    name = _HUB_NAME.sub("", name)
+    name = name if name in known else registry.renamed_models().get(name) or name
+    if name in known:
+        return [name]
+    if any(sign in name for sign in "*?["):
+        globs = (name,) if "." in name else (name, f"{name}.*")
         return [tag for tag in known if any(fnmatch.fnmatchcase(tag, glob) for glob in globs)]
-    default = registry.default_tag(pattern) if "." not in pattern else ""
+    default = registry.default_tag(name) if "." not in name else ""
     return [default] if default else []
-
-
-@functools.cache
-def _study_names() -> tuple[str, ...]:
-    text = resources.files("embedcore.zoo").joinpath("article.txt").read_text(encoding="utf-8")
-    return tuple(line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#"))
 
 
 def _unique(names: Iterable[str]) -> list[str]:

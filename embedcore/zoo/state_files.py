@@ -17,9 +17,6 @@ from torch import Tensor
 
 from embedcore.errors import WeightsDamaged, WeightsUnavailable
 
-SHOWN = 3
-"""Keys of a list that a message names."""
-
 # Before it a crafted file could run code in spite of weights_only (CVE-2025-32434, CVE-2026-24747).
 _SAFE_TORCH = (2, 10)
 _CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -36,14 +33,10 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         return dict(safetensors.torch.load_file(str(path)))
     content = _unpickle(path)
     if isinstance(content, dict):
-        for key in _CHECKPOINT_KEYS:
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-    if not isinstance(content, dict):
-        raise WeightsDamaged(f"{path} holds a {type(content).__name__}, not a state dict")
-    if not all(isinstance(key, str) for key in content):
-        raise WeightsDamaged(f"{path} holds a dict whose keys are not names, not a state dict")
+        inner = (content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), dict))
+        content = next(inner, content)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise WeightsDamaged(f"{path} holds a {type(content).__name__}, not a state dict with names for keys")
     return dict(clean_state_dict(content))
 
 
@@ -89,14 +82,15 @@ def differences(state: Iterable[str], wanted: Iterable[str]) -> str:
     >>> differences(["a", "old.b"], ["a", "b"])
     'does not fit: 1 missing keys (b); 1 unexpected keys (old.b)'
     """
-    have, want = list(state), list(wanted)
-    missing = [key for key in want if key not in set(have)]
-    unexpected = [key for key in have if key not in set(want)]
-    parts = [listing(keys, title) for keys, title in ((missing, "missing"), (unexpected, "unexpected")) if keys]
+    have, want = dict.fromkeys(state), dict.fromkeys(wanted)
+    missing = [key for key in want if key not in have]
+    unexpected = [key for key in have if key not in want]
+    sides = (missing, "missing keys"), (unexpected, "unexpected keys")
+    parts = [listing(keys, title) for keys, title in sides if keys]
     return f"does not fit: {'; '.join(parts)}" if parts else ""
 
 
-def mismatch(message: str, shown: int = SHOWN) -> str:
+def mismatch(message: str, shown: int = 3) -> str:
     r"""One line from torch's report of a state dict that does not fit: counts and the first few keys of each kind.
 
     >>> mismatch('Error(s) in loading state_dict for Net:\n\tMissing key(s) in state_dict: "a", "b". ', shown=1)
@@ -106,17 +100,13 @@ def mismatch(message: str, shown: int = SHOWN) -> str:
     for title in ("missing", "unexpected"):
         found = re.search(rf'{title.title()} key\(s\) in state_dict: ("[^\n]*")\.', message)
         if found:
-            parts.append(listing(re.findall(r'"([^"]+)"', found.group(1)), title, shown))
+            parts.append(listing(re.findall(r'"([^"]+)"', found.group(1)), f"{title} keys", shown))
     sizes = re.findall(r"size mismatch for ([^:\s]+):", message)
     if sizes:
-        parts.append(f"{len(sizes)} wrong shapes ({_first(sizes, shown)})")
+        parts.append(listing(sizes, "wrong shapes", shown))
     return f"does not fit: {'; '.join(parts)}" if parts else ""
 
 
-def listing(keys: list[str], title: str, shown: int = SHOWN) -> str:
+def listing(keys: list[str], title: str, shown: int = 3) -> str:
     """Such as ``12 missing keys (fc.weight, fc.bias, …)``."""
-    return f"{len(keys)} {title} keys ({_first(keys, shown)})"
-
-
-def _first(keys: list[str], shown: int) -> str:
-    return ", ".join(keys[:shown]) + (", …" if len(keys) > shown else "")
+    return f"{len(keys)} {title} ({', '.join(keys[:shown])}{', …' if len(keys) > shown else ''})"

@@ -7,7 +7,7 @@ few settings, so that many models can share it; :func:`pixel_transform` is that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
+from torch import Tensor
 
 from embedcore.errors import UnsupportedModel
 from embedcore.zoo import registry
@@ -69,17 +70,14 @@ def pixel_transform(
     ``pixels / 255`` minus mean, over std, equals the output of timm's whole transform bit for bit.
     Raises UnsupportedModel for a filter that timm does not know.
     """
-    try:
-        transform = create_transform(
-            input_size=(3, *size),
-            interpolation=interpolation,
-            crop_pct=crop_pct,
-            crop_mode=crop_mode,
-            mean=tuple(mean),
-            use_prefetcher=True,  # timm then leaves scaling and normalisation to its loader: uint8 comes out
-        )
-    except KeyError as error:
-        raise UnsupportedModel(f"timm knows no interpolation {interpolation!r} for evaluation") from error
+    transform = _timm_transform(
+        input_size=(3, *size),
+        interpolation=interpolation,
+        crop_pct=crop_pct,
+        crop_mode=crop_mode,
+        mean=tuple(mean),
+        use_prefetcher=True,  # timm then leaves scaling and normalisation to its loader: uint8 comes out
+    )
 
     def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
         # timm gives a tensor, or an array before its 1.0: [3, h, w] both times
@@ -90,6 +88,24 @@ def pixel_transform(
         return pixels
 
     return to_pixels
+
+
+def eval_transform(config: DataConfig) -> Callable[[Image.Image], Tensor]:
+    """timm's whole eval transform: a PIL image, made RGB as PIL does it, to normalised float32 [3, h, w].
+
+    Raises UnsupportedModel for a filter that timm does not know.
+    """
+    transform = _timm_transform(**asdict(config))
+    return lambda image: transform(image.convert("RGB"))
+
+
+def _timm_transform(**settings: Any) -> Callable[[Image.Image], Any]:
+    create: Callable[..., Callable[[Image.Image], Any]] = create_transform  # untyped
+    try:
+        return create(**settings)
+    except KeyError as error:
+        filter_name = settings["interpolation"]
+        raise UnsupportedModel(f"timm knows no interpolation {filter_name!r} for evaluation") from error
 
 
 def _per_channel(values: Sequence[float]) -> tuple[float, float, float]:

@@ -14,12 +14,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from embedcore.errors import EmbedcoreError, UsageError, WeightsDamaged, WeightsUnavailable
+from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
+from embedcore.files import sha256_of
 from embedcore.zoo import registry, wheels
-from embedcore.zoo.content import check_cached, content_id, file_hash
 from embedcore.zoo.folder import SUFFIXES, check_entry, find_in_folder, read_manifest
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.remote import RemoteFile, cache_folder, find_cached, remote_file
+from embedcore.zoo.remote import RemoteFile, cache_folder, check_cached, find_cached, remote_file
 from embedcore.zoo.state_files import check_safetensors, differences, is_memory, listing, mismatch, read_state
 
 # What timm's own conversion of a checkpoint raises where the file is another model's.
@@ -65,8 +65,9 @@ def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub 
 
     policy "random" stands for seeded random weights. Else the order is: the folder where policy names one, installed
     weight wheels, the hub's cache, the hub. A folder holds ``<tag>`` or ``<architecture>`` with a suffix of SUFFIXES;
-    the tag goes first. Raises WeightsUnavailable, saying what was looked for, WeightsDamaged where the folder has
-    something else than a file in its place, and UsageError for a bad policy or an unknown model.
+    the tag goes first. Raises WeightsUnavailable, saying what was looked for; HubUnreachable where a later try may find
+    them; WeightsDamaged where the folder has something else than a file in its place; UsageError for a bad policy or an
+    unknown model.
     """
     folder = check_policy(policy)
     registry.pretrained_cfg(model)  # an unknown model is the user's mistake, not a lack of weights
@@ -84,17 +85,15 @@ def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub 
     missed.append("in no installed weight wheel" + wheel_hint(model))
     remote = remote_file(model)
     if remote is None:
-        missed.append("timm has no address for them")
-    else:
-        path = find_cached(model)
-        if path is not None:
-            return Located(model, "hub", path)
-        missed.append(f"not in the cache {cache_folder(remote)}")
-        reason = (hub or Hub()).why_unreachable(remote)
-        if reason is None:
-            return Located(model, "hub", remote=remote)
-        missed.append(f"not downloaded: {reason}")
-    raise WeightsUnavailable(f"{model}: no weights: {'; '.join(missed)}")
+        raise WeightsUnavailable(f"{model}: no weights: {'; '.join(missed)}; timm has no address for them")
+    path = find_cached(model)
+    if path is not None:
+        return Located(model, "hub", path)
+    reason = (hub or Hub()).why_unreachable(remote)
+    if reason is None:
+        return Located(model, "hub", remote=remote)
+    missed.append(f"not in the cache {cache_folder(remote)}")
+    raise HubUnreachable(f"{model}: no weights: {'; '.join(missed)}; not downloaded: {reason}")
 
 
 def wheel_hint(model: str) -> str:
@@ -106,8 +105,8 @@ def wheel_hint(model: str) -> str:
 def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
     """Download if need be, and identify the content.
 
-    Raises WeightsGated or WeightsUnavailable, and WeightsDamaged for a file that cannot be read or, in a folder with a
-    manifest, is not what that says.
+    Raises WeightsGated, WeightsUnavailable or HubUnreachable, and WeightsDamaged for a file that cannot be read or, in
+    a folder with a manifest, is not what that says.
     """
     if located.source == "random":
         return Weights("random", f"seed:{located.seed}")
@@ -117,7 +116,7 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
             raise WeightsUnavailable(f"{located.model}: no weights were located")
         path = (hub or Hub()).download(located.model, located.remote)
     try:
-        sha256 = file_hash(path)
+        sha256 = sha256_of(path)
     except OSError as error:
         raise WeightsDamaged(f"{located.model}: {path} cannot be read: {error.strerror or error}") from error
     if located.source == "folder":
@@ -125,7 +124,7 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
         if entry is not None:
             check_entry(path, entry, sha256)
     check_cached(path, sha256)
-    return Weights(located.source, content_id(sha256), path)
+    return Weights(located.source, f"sha256:{sha256[:16]}", path)
 
 
 def build_model(model: str, weights: Weights) -> nn.Module:
@@ -136,12 +135,11 @@ def build_model(model: str, weights: Weights) -> nn.Module:
     """
     if weights.path is None:
         module = _build_random(model, int(weights.id.removeprefix("seed:")))
+    elif weights.source.startswith("wheel:") and (wheel := wheels.find_wheel(model)) is not None:
+        module = _build_random(model, 0)
+        _load_strictly(model, module, wheel_state(wheel[0], weights.path, module), weights.path)
     else:
-        wheel = wheels.find_wheel(model) if weights.source.startswith("wheel:") else None
-        if wheel is not None:
-            module = _build_from_wheel(model, wheel[0], weights.path)
-        else:
-            module = _build_from_file(model, weights.path)
+        module = _build_from_file(model, weights.path)
     return module.eval().requires_grad_(False)
 
 
@@ -154,18 +152,9 @@ def _build_random(model: str, seed: int, **kwargs: Any) -> nn.Module:
 def _create(model: str, **kwargs: Any) -> nn.Module:
     own = wheels.own_entry(model)
     if own is not None:  # timm does not know this tag: build its architecture without a classifier
-        return _module(timm.create_model(own.architecture, num_classes=0, **kwargs))
-    return _module(timm.create_model(model, **kwargs))
-
-
-def _module(model: Any) -> nn.Module:
-    assert isinstance(model, nn.Module)
-    return model
-
-
-def _build_from_wheel(model: str, wheel: wheels.WeightWheel, path: Path) -> nn.Module:
-    module = _build_random(model, 0)
-    return _load_strictly(model, module, wheel_state(wheel, path, module), path)
+        model, kwargs = own.architecture, {"num_classes": 0, **kwargs}
+    module: nn.Module = timm.create_model(model, **kwargs)
+    return module
 
 
 def wheel_state(wheel: wheels.WeightWheel, path: Path, module: nn.Module | None = None) -> dict[str, Tensor]:
@@ -207,7 +196,7 @@ def _build_from_file(model: str, path: Path) -> nn.Module:
         module = _build_random(model, 0)  # a model that cannot even be built is no fault of the file
         raise WeightsDamaged(f"{model}: {path} {_unfit(error, read_state(path), module)}") from error
     if missing:
-        raise WeightsDamaged(f"{model}: {path} does not fit: {listing(missing, 'missing')}")
+        raise WeightsDamaged(f"{model}: {path} does not fit: {listing(missing, 'missing keys')}")
     cfg = getattr(module, "pretrained_cfg", None)
     if isinstance(cfg, dict):
         cfg.pop("state_dict", None)  # a second copy of all weights

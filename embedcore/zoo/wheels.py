@@ -151,9 +151,5 @@ def weight_file(wheel: WeightWheel) -> Path | None:
         files = importlib.metadata.files(wheel.distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-    for file in files or ():
-        if fnmatch.fnmatch(file.as_posix(), wheel.file):
-            path = Path(str(file.locate()))
-            if path.is_file():
-                return path
-    return None
+    paths = (Path(str(file.locate())) for file in files or () if fnmatch.fnmatch(file.as_posix(), wheel.file))
+    return next(filter(Path.is_file, paths), None)

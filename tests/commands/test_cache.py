@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -17,9 +16,11 @@ from embedcore.cli import main
 from embedcore.commands.cache import choose_to_remove
 from embedcore.commands.cache_entries import Entry, entries_of
 from embedcore.embed.kept import KeptEmbeddings
+from embedcore.files import sealed
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import open_pixel_store
+from embedcore.results.journal import FORMAT
 
 SMALL, LARGE = Geometry(16, 16, "bicubic", 0.9, "center"), Geometry(40, 40, "bicubic", 1.0, "squash", square=224)
 DAY = 86_400
@@ -43,10 +44,15 @@ def cache(tmp_path: Path, dataset: Dataset) -> Path:
     for model in ("vit.x", "resnet.y"):
         KeptEmbeddings(folder / "embeddings").save({"model": model, "precision": "fp32"}, np.ones((6, 8), np.float32))
     (folder / "runs").mkdir()
-    header = json.dumps({"journal": 1, "dataset": {"name": "photos"}})
-    for stem, end in (("20260101T000000123456-77", '{"finished": "now"}\n'), ("20260102T000000123456-78", '{"mod')):
-        (folder / "runs" / f"{stem}.jsonl").write_text(f'{header}\n{{"model": "a"}}\n{{"model": "b"}}\n{end}')
+    write_journal(folder / "runs" / "20260101T000000123456-77.jsonl", "a", "b", end=sealed({"finished": "now"}))
+    write_journal(folder / "runs" / "20260102T000000123456-78.jsonl", "a", "b", end=b'{"mod')
     return folder
+
+
+def write_journal(path: Path, *models: str, dataset: str = "photos", end: bytes = b"") -> None:
+    lines = [{"journal": FORMAT, "dataset": {"name": dataset}, "models": list(models)}]
+    lines += [{"model": model, "family": "vit", "status": "error", "reason": "broken"} for model in models]
+    path.write_bytes(b"".join(map(sealed, lines)) + end)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -86,6 +92,35 @@ def test_the_list(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "embedcore-audit.sqlite" in text
     assert lines[-1].startswith("together ")
     assert all(len(line) <= 80 for line in lines[1:])
+
+
+def test_the_journals_of_a_run_are_one_entry(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for worker in ("gw0", "gw1"):
+        write_journal(cache / "runs" / f"20260102T000000123456-78.{worker}.jsonl", f"only {worker}")
+    write_journal(cache / "runs" / "20260101T000000123456-77.gw3.jsonl", "c", end=sealed({"finished": "now"}))
+    _, text, _ = run(capsys, "list", "--cache", cache)
+    rows = {line.split()[1]: line.split() for line in text.splitlines() if "20260" in line}
+    assert "Journals of runs: 2, " in text
+    assert rows["20260101T000000123456-77"][:4] == ["3", "20260101T000000123456-77", "photos", "finished"]
+    assert rows["20260102T000000123456-78"][:4] == ["4", "20260102T000000123456-78", "photos", "unfinished"]
+    (cache / "runs" / "20260102T000000123456-78.gw1.jsonl").write_bytes(b"torn")
+    _, text, _ = run(capsys, "list", "--cache", cache)
+    assert any(
+        line.split()[:4] == ["3", *["20260102T000000123456-78", "photos", "unreadable"]] for line in text.splitlines()
+    )
+    with filelock.FileLock(cache / "runs" / "20260102T000000123456-78.gw0.jsonl.lock"):
+        _, text, _ = run(capsys, "prune", "--all", "--cache", cache)
+    assert "left: journal 20260102T000000123456-78" in text
+    assert tree(cache) == {f"runs/20260102T000000123456-78{worker}.jsonl" for worker in ("", ".gw0", ".gw1")}
+
+
+def test_a_damaged_line_is_no_result(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = cache.glob("runs/*-77.jsonl")
+    path.write_bytes(path.read_bytes().replace(b'"model": "b"', b'"model": "x"'))
+    _, text, _ = run(capsys, "list", "--cache", cache)
+    assert any(
+        line.split()[:4] == ["1", "20260101T000000123456-77", "photos", "unfinished"] for line in text.splitlines()
+    )
 
 
 def test_sizes_are_those_of_the_files(cache: Path) -> None:
@@ -286,7 +321,8 @@ def test_the_cache_folder_itself_may_be_a_link(cache: Path, tmp_path: Path, caps
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"null", b"\xff", b'{"shape": "x", "facts": [], "dataset": 7}', b"[" * 10**5]
+    "content",
+    [b"", b"[]", b"null", b"\xff", b"[" * 10**5, sealed({"shape": "x", "facts": [], "dataset": 7, "geometry": [1]})],
 )
 def test_damaged_files_are_listed_and_removed(cache: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     for pattern in ("pixels/*.json", "embeddings/*.json", "runs/*.jsonl", "*.sqlite"):
@@ -294,17 +330,18 @@ def test_damaged_files_are_listed_and_removed(cache: Path, content: bytes, capsy
             file.write_bytes(content)
     code, text, _ = run(capsys, "list", "--cache", cache)
     assert code == 0 and "Pixel stores: 2" in text and "Journals of runs: 2" in text
+    assert text.count("unreadable") == 2
     assert "7 removed" in run(capsys, "prune", "--all", "--cache", cache)[1]
 
 
 def test_names_cannot_act_on_the_terminal(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "\x1b[2J\u202eevil\n" + "long " * 40
     for file in cache.glob("pixels/*.json"):
-        file.write_text(json.dumps({"dataset": hostile, "geometry": hostile, "shape": [6]}))
+        file.write_bytes(sealed({"dataset": hostile, "geometry": hostile, "shape": [6]}))
     for file in cache.glob("embeddings/*.json"):
-        file.write_text(json.dumps({"facts": {"model": hostile}, "shape": ["\x1b[2J"]}))
+        file.write_bytes(sealed({"facts": {"model": hostile}, "shape": ["\x1b[2J"]}))
     for file in cache.glob("runs/*.jsonl"):
-        file.write_text(json.dumps({"dataset": {"name": hostile}}) + "\n")
+        write_journal(file, "a", dataset=hostile)
     for arguments in (["list"], ["prune", "--all"]):
         _, text, _ = run(capsys, *arguments, "--cache", cache)
         assert "evil" in text and all(line.isprintable() for line in text.splitlines())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import timm
@@ -7,13 +9,15 @@ import torch
 from PIL import Image
 
 from embedcore.embed.device import place
-from embedcore.embed.embedder import auto_batch_size, embed_pixels, first_batch
+from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
+from embedcore.embed.lanes import HostLane
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.zoo.backbone import load_backbone
 
 CPU = torch.device("cpu")
+ON_CPU = Way(CPU)
 MODELS = [
     "test_resnet.r160_in1k",
     "test_vit.r160_in1k",
@@ -62,7 +66,7 @@ def test_equals_a_plain_timm_loop(folder, tmp_path, tag, batch_size):
     store = open_pixel_store(dataset, geometry_of(backbone.data_config, "native"), tmp_path)
     progress = []
     embedded = embed_pixels(
-        backbone, store, device=CPU, batch_size=batch_size, progress=lambda done, total: progress.append((done, total))
+        backbone, store, ON_CPU, batch_size=batch_size, progress=lambda done, total: progress.append((done, total))
     )
     cosines = (embedded.embeddings * plain_timm_loop(tag, folder)).sum(axis=1)
     assert embedded.embeddings.dtype == np.float32
@@ -91,6 +95,7 @@ class Small:
     def __init__(self, room, failure, dim=4):
         self.room, self.failure, self.dim = room, failure, dim
         self.data_config = load_config()
+        self.module = torch.nn.Identity()
         self.seen = []
 
     def embed(self, batch):
@@ -112,8 +117,8 @@ FAILURES = [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()]
 @pytest.mark.parametrize("failure", FAILURES, ids=["device", "host"])
 def test_exhausted_memory_halves_the_batch_and_loses_no_image(failure):
     backbone = Small(3, failure)
-    embedded = embed_pixels(backbone, Grey(21), device=CPU, batch_size=16)
-    roomy = embed_pixels(Small(100, failure), Grey(21), device=CPU, batch_size=16)
+    embedded = embed_pixels(backbone, Grey(21), ON_CPU, batch_size=16)
+    roomy = embed_pixels(Small(100, failure), Grey(21), ON_CPU, batch_size=16)
     assert (embedded.batch_size, embedded.batch_decayed) == (2, True)
     assert sum(backbone.seen) == 21
     assert not roomy.batch_decayed
@@ -122,13 +127,13 @@ def test_exhausted_memory_halves_the_batch_and_loses_no_image(failure):
 
 def test_exhausted_memory_with_one_image_is_raised():
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        embed_pixels(Small(0, FAILURES[0]), Grey(4), device=CPU, batch_size=4)
+        embed_pixels(Small(0, FAILURES[0]), Grey(4), ON_CPU, batch_size=4)
 
 
 def test_other_errors_are_raised_at_once():
     backbone = Small(3, RuntimeError("shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes"):
-        embed_pixels(backbone, Grey(8), device=CPU, batch_size=4)
+        embed_pixels(backbone, Grey(8), ON_CPU, batch_size=4)
     assert backbone.seen == []
 
 
@@ -144,17 +149,17 @@ def test_what_is_not_finite_is_told():
             return super().embed(batch) * 0
 
     for kind in (Broken, Dead):
-        assert not embed_pixels(kind(9, MemoryError()), Grey(3), device=CPU, batch_size=2).finite
+        assert not embed_pixels(kind(9, MemoryError()), Grey(3), ON_CPU, batch_size=2).finite
 
 
 def test_no_images():
     with pytest.raises(ValueError, match="no images"):
-        embed_pixels(Small(1, MemoryError()), Grey(0), device=CPU)
+        embed_pixels(Small(1, MemoryError()), Grey(0), ON_CPU)
 
 
 def test_first_batch_is_what_the_pipeline_feeds():
     backbone = Small(9, MemoryError())
-    batch = first_batch(backbone, Grey(5), 3, CPU)
+    batch = first_batch(backbone, Grey(5), 3, ON_CPU)
     assert batch.shape == (3, 3, 8, 8)
     assert torch.equal(batch[2], torch.full((3, 8, 8), 2 / 255))
 
@@ -162,3 +167,76 @@ def test_first_batch_is_what_the_pipeline_feeds():
 @pytest.mark.parametrize(("spec", "n", "expected"), [("auto", 100, 16), ("auto", 5, 5), (64, 100, 64), (64, 10, 10)])
 def test_auto_batch_size(spec, n, expected):
     assert auto_batch_size(spec, CPU, n) == expected
+
+
+class AheadLane(HostLane):
+    """The CPU as a lane that reads ahead in a thread, as other devices do."""
+
+    def __init__(self, device, read, forward, batch_size):
+        super().__init__(device, read, forward)
+        self.slots, self.flying = 3, 2
+
+
+@pytest.mark.parametrize("failure", [*FAILURES, RuntimeError("GET was unable to find an engine to execute this")])
+def test_halving_with_batches_on_their_way_loses_and_repeats_no_row(failure):
+    backbone, progress = Small(5, failure), []
+
+    def told(done, total):
+        progress.append(done)
+        if done >= 32:
+            backbone.room = 2
+
+    embedded = embed_pixels(backbone, Grey(61), ON_CPU, batch_size=16, progress=told, lane_of=AheadLane)
+    plain = embed_pixels(Small(100, failure), Grey(61), ON_CPU, batch_size=16)
+    assert (embedded.batch_size, embedded.batch_decayed) == (2, True)
+    np.testing.assert_allclose(embedded.embeddings, plain.embeddings, rtol=1e-6)
+    assert progress == sorted(set(progress)) and progress[-1] == 61
+
+
+def test_what_progress_raises_ends_the_pass_and_its_thread():
+    class SpentError(Exception):
+        pass
+
+    def spent(done, total):
+        assert threading.current_thread() is threading.main_thread()
+        raise SpentError
+
+    with pytest.raises(SpentError):
+        embed_pixels(Small(9, MemoryError()), Grey(61), ON_CPU, batch_size=4, progress=spent, lane_of=AheadLane)
+    assert not [thread for thread in threading.enumerate() if thread.name == "embedcore-reader"]
+
+
+def test_what_reading_raises_reaches_the_caller_with_its_traceback():
+    class Lost(Grey):
+        def read(self, start, stop):
+            if start >= 20:
+                raise OSError(5, "the disk has gone")
+            return super().read(start, stop)
+
+    with pytest.raises(OSError, match="the disk has gone") as caught:
+        embed_pixels(Small(9, MemoryError()), Lost(61), ON_CPU, batch_size=4, lane_of=AheadLane)
+    assert "raise OSError" in str(caught.getrepr())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_backbone_is_of_use_afterwards_outside_of_the_harness(precision):
+    """convit keeps a tensor that it made in its first forward pass."""
+    backbone = load_backbone("convit_tiny.fb_in1k", weights="random", seed=0)
+    place(backbone.module, CPU)
+    size = backbone.data_config.input_size[1]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+
+    class Two(Grey):
+        def read(self, start, stop):
+            return pixels[start:stop]
+
+    embedded = embed_pixels(backbone, Two(2), Way(CPU, precision), batch_size=2)
+    assert embedded.finite
+    backbone.module.requires_grad_(True)
+    backbone.module(torch.zeros(1, 3, size, size)).sum().backward()
+    assert any(weight.grad is not None for weight in backbone.module.parameters())
+
+
+def test_the_way_is_what_was_asked_for():
+    assert choose_way(Small(100, FAILURES[0]), Grey(61), CPU, "fp32", 50) == (ON_CPU, 50)
+    assert choose_way(Small(100, FAILURES[0]), Grey(61), CPU, "bf16", 50) == (Way(CPU, "bf16"), 50)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedcore.embed.kept import KeptEmbeddings, key_of
-from embedcore.images.store_file import sealed, unsealed
+from embedcore.files import sealed, unsealed
 
 FACTS = {"model": "test_vit.r160_in1k", "weights": "sha256:0123456789abcdef", "mean": [0.5, 0.25, 0.1]}
 

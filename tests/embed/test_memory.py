@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import resource
+import threading
 
+import numpy as np
 import pytest
 import torch
 
-from embedcore.embed.memory import is_out_of_memory, peak_memory_mb, release_memory
+from embedcore.embed.memory import PeakMemory, fits_if_smaller, is_out_of_memory, release_memory
 
 
 def test_a_real_allocation_failure_is_told():
@@ -31,11 +34,74 @@ def test_other_errors(error, expected):
     assert is_out_of_memory(error) is expected
 
 
-def test_peak_covers_what_was_allocated():
-    before = peak_memory_mb(torch.device("cpu"))
-    block = torch.ones(64 * 2**20, dtype=torch.uint8)
-    assert peak_memory_mb(torch.device("cpu")) >= before
-    assert peak_memory_mb(torch.device("cpu")) > block.nbytes / 2**20
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET was unable to find an engine to execute this computation",
+        "FIND was unable to find an engine to execute this computation",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+        "Expected canUse32BitIndexMath(input) && canUse32BitIndexMath(output) to be true, but got false.",
+        "input tensor must fit into 32-bit index math",
+        "integer out of range",
+    ],
+)
+def test_what_kernels_cannot_count_asks_for_a_smaller_batch_but_is_no_want_of_memory(text):
+    assert fits_if_smaller(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError(text))  # with one image it is an error
+    assert not fits_if_smaller(ValueError(text))
+
+
+def test_want_of_memory_asks_for_a_smaller_batch():
+    assert fits_if_smaller(MemoryError())
+    assert not fits_if_smaller(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+MB = 10**6
+
+
+def test_a_mapped_file_that_is_read_does_not_count(tmp_path):
+    path = tmp_path / "pixels.npy"
+    np.save(path, np.ones(200 * MB, np.uint8))
+    with PeakMemory() as memory:
+        total = int(np.load(path, mmap_mode="r").sum(dtype=np.int64))
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert memory.mb < 100
+    assert (total, resident > 200 * MB / 2**10) == (200 * MB, True)
+
+
+def test_an_allocation_that_is_freed_again_counts():
+    with PeakMemory() as memory:
+        block = np.ones(300 * MB, np.uint8)
+        before = memory.mb
+        del block
+        assert memory.mb == before
+    assert 290 < memory.mb < 400
+
+
+def test_memory_is_looked_at_all_along():
+    """What grows and shrinks between two questions is seen by the sampler."""
+    looked = threading.Semaphore(0)
+    sizes = itertools.chain([1000 * MB, 1700 * MB, 1200 * MB], itertools.repeat(1100 * MB))
+
+    def private_bytes():
+        looked.release()
+        return next(sizes)
+
+    with PeakMemory(private_bytes) as memory:
+        for _ in range(4):
+            assert looked.acquire(timeout=60)
+        assert memory.mb == 700
+    assert not [thread for thread in threading.enumerate() if thread.name == "embedcore-memory"]
+
+
+def test_on_a_card_it_is_what_was_allocated_since_the_forward_passes_began(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or 123_400_000)
+    with PeakMemory() as memory:
+        memory.restart(torch.device("cuda", 1))
+        assert memory.mb == 123.4
+    assert asked == [torch.device("cuda", 1)] * 2
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ def test_output_is_channels_last_and_input_unchanged():
     out = Normaliser(MEAN, STD)(as_tensor(pixels))
     assert out.shape == (2, 3, 4, 6)
     assert out.is_contiguous(memory_format=torch.channels_last)
+    other = Normaliser(MEAN, STD, channels_last=False)(as_tensor(pixels))
+    assert other.is_contiguous() and torch.equal(other, out)
     assert (pixels == 7).all()
 
 

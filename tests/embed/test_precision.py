@@ -1,42 +1,114 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from embedcore.embed import precision
 from embedcore.embed.precision import autocast, canary_cosine, choose_precision
 from embedcore.errors import UsageError
+from embedcore.zoo.backbone import load_backbone
 
+CPU = torch.device("cpu")
 WEIGHT = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
 BATCH = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
 
 
-def product(x):
-    return x @ WEIGHT
+def backbone_of(embed):
+    return SimpleNamespace(embed=embed, module=torch.nn.Identity())
+
+
+PRODUCT = backbone_of(lambda x: x @ WEIGHT)
 
 
 def test_auto_is_fp32_on_the_cpu():
-    assert choose_precision("auto", product, BATCH) == "fp32"
+    assert choose_precision("auto", PRODUCT, BATCH) == "fp32"
 
 
 @pytest.mark.parametrize("spec", ["fp32", "bf16", "fp16"])
 def test_explicit_precision_is_taken_as_it_is(spec):
-    assert choose_precision(spec, product, BATCH) == spec
+    assert choose_precision(spec, PRODUCT, BATCH) == spec
 
 
 def test_unknown_precision_is_named():
     with pytest.raises(UsageError, match="fp8"):
-        choose_precision("fp8", product, BATCH)
+        choose_precision("fp8", PRODUCT, BATCH)
 
 
 def test_autocast_changes_the_product_and_the_canary_sees_how_much():
-    with autocast("bf16", BATCH.device):
-        assert product(BATCH).dtype == torch.bfloat16
-    with autocast("fp32", BATCH.device):
-        assert product(BATCH).dtype == torch.float32
-    assert 0.999 < canary_cosine(product, BATCH, "bf16") < 1.0
+    with autocast("bf16", CPU, PRODUCT.module):
+        assert PRODUCT.embed(BATCH).dtype == torch.bfloat16
+    with autocast("fp32", CPU, PRODUCT.module):
+        assert PRODUCT.embed(BATCH).dtype == torch.float32
+    assert 0.999 < canary_cosine(PRODUCT, BATCH, "bf16") < 1.0
 
     def breaks(x):  # a model whose small differences are all that counts: bf16 rounds them away
         big = (x * 0 + 1e4) @ torch.ones(64, 32)
-        return (big + product(x) * 1e-2) - 64e4
+        return (big + x @ WEIGHT * 1e-2) - 64e4
 
-    assert canary_cosine(breaks, BATCH, "bf16") < 0.999
+    assert canary_cosine(backbone_of(breaks), BATCH, "bf16") < 0.999
+
+
+@pytest.mark.parametrize(
+    ("emulated", "cosine", "expected"), [(True, 1.0, "fp32"), (False, 1.0, "bf16"), (False, 0.9, "fp32")]
+)
+def test_on_a_card_bf16_must_be_real_and_agree(monkeypatch, emulated, cosine, expected):
+    """A card that says yes to bf16 unless emulation is left out, as a T4 does; asked with that card current."""
+    current = []
+
+    class Current:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            current.append(self.device)
+
+        def __exit__(self, *error):
+            current.pop()
+
+    def supported(including_emulation=True):
+        assert current == ["cuda:1"]
+        return including_emulation or not emulated
+
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(precision, "canary_cosine", lambda *_: cosine)
+    device = type("Device", (str,), {"type": "cuda"})("cuda:1")
+    assert choose_precision("auto", PRODUCT, SimpleNamespace(device=device)) == expected
+
+
+class Casts(TorchDispatchMode):
+    """Counts the casts of each weight to half precision."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.weights = {id(weight): name for name, weight in module.named_parameters()}
+        self.counted = dict.fromkeys(self.weights.values(), 0)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") in (torch.bfloat16, torch.float16):
+            name = self.weights.get(id(args[0]))
+            if name is not None:
+                self.counted[name] += 1
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("model", ["test_vit.r160_in1k", "test_resnet.r160_in1k"])
+def test_each_weight_is_cast_once_however_many_rounds(model):
+    backbone = load_backbone(model, weights="random")
+    batch = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    assert not any(weight.requires_grad for weight in backbone.module.parameters())
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = backbone.embed(batch)
+    casts = Casts(backbone.module)
+    with autocast("bf16", CPU, backbone.module), casts:
+        rounds = [backbone.embed(batch) for _ in range(3)]
+    assert max(casts.counted.values()) == 1
+    assert sum(casts.counted.values()) > 10
+    for output in rounds:
+        assert torch.equal(output, plain)
+        assert not output.requires_grad
+    assert not any(weight.requires_grad for weight in backbone.module.parameters())

@@ -1,20 +1,36 @@
 from __future__ import annotations
 
-import time
+import itertools
 
+import pytest
 import torch
 
-from embedcore.embed.timing import time_forward
+from embedcore.embed import timing
+from embedcore.embed.timing import time_forward, warm_up
 
 
-def test_rounds_and_warmups_are_counted_and_the_time_is_that_of_the_call():
+@pytest.mark.parametrize(
+    ("seconds", "rounds"),
+    [
+        ([1.0, 1.0], 2),
+        ([1.0, 0.96], 2),  # the 5 % are of the longer one
+        ([9.0, 1.0, 1.04], 3),
+        ([9.0, 5.0, 3.0, 2.0, 2.2, 2.1], 6),
+        ([1.0, 2.0] * 10, 20),
+        ([1.0, 2.0] * 9 + [1.0, 1.0], 20),
+        ([0.0, 0.0], 2),
+    ],
+)
+def test_warm_up_ends_when_two_successive_rounds_agree(seconds, rounds):
+    clock = iter(seconds)
+    assert warm_up(lambda: next(clock)) == rounds
+    assert next(clock, None) is None
+
+
+def test_rounds_are_timed_one_by_one_after_the_warm_up(monkeypatch):
+    ticks = itertools.accumulate([0, *[v for d in (5, 1, 1, 2, 3, 4) for v in (d, 100)]])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
     calls = []
-
-    def embed(batch):
-        calls.append(torch.is_inference_mode_enabled())
-        time.sleep(0.01)
-
-    durations = time_forward(embed, torch.zeros(2, 3, 4, 4), rounds=3, warmup_rounds=2)
-    assert len(durations) == 3
-    assert calls == [True] * 5
-    assert all(duration >= 0.01 for duration in durations)
+    durations, warmups = time_forward(calls.append, torch.zeros(2, 3, 4, 4), 3)
+    assert (durations, warmups) == ([2, 3, 4], 3)
+    assert len(calls) == 6

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 
 
 def source_of(*paths: Path) -> FileSource:
-    return FileSource("/", tuple(str(path) for path in paths))
+    return FileSource(tuple(str(path) for path in paths), "/")
 
 
 def test_each_of_40_damaged_files_is_bad_with_one_plain_line(damaged_file) -> None:

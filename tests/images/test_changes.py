@@ -3,9 +3,13 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from embedcore.errors import UsageError
+from embedcore.images import audit, changes, pixel_store
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import open_pixel_store
@@ -64,6 +68,60 @@ def test_the_same_content_anew_is_no_change_and_read_once(dataset: Dataset, monk
     assert dataset.changed() is None and len(read) == 2
 
 
+@pytest.fixture
+def stats(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Each file that is looked at, once for each look."""
+    seen: list[Path] = []
+    monkeypatch.setattr(changes, "stamp_of", lambda file: (seen.append(file), audit.stamp_of(file))[1])
+    return seen
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """``clock.now`` is the time in seconds."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(changes, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def test_files_are_looked_at_once_a_minute(dataset: Dataset, stats: list[Path], clock: SimpleNamespace) -> None:
+    for case in range(1800):  # cases of a tenth of a second
+        clock.now = 1000.0 + case / 10
+        assert dataset.changed() is None
+    assert len(stats) == 3 * len(dataset)
+
+
+def test_a_change_is_noticed_within_a_minute(dataset: Dataset, stats: list[Path], clock: SimpleNamespace) -> None:
+    assert dataset.changed() is None
+    file_of(dataset, 1).unlink()
+    clock.now += 59.9
+    assert dataset.changed() is None and len(stats) == 6
+    clock.now += 0.1
+    for _ in range(2):  # and not forgotten within the next minute
+        assert "'a/001.png' can no longer be read" in str(dataset.changed())
+
+
+def test_a_look_can_be_forced(dataset: Dataset, stats: list[Path], clock: SimpleNamespace) -> None:
+    assert dataset.changed() is None
+    file_of(dataset, 1).unlink()
+    assert "'a/001.png' can no longer be read" in str(dataset.changed(now=True))
+
+
+def test_no_store_is_made_of_what_has_changed_since_a_look(
+    dataset: Dataset, clock: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dataset.changed() is None
+    whole = pixel_store.checksums_of
+
+    def replace(pixels: np.ndarray) -> list[int]:
+        file_of(dataset, 4).unlink()  # when all images have been decoded
+        return whole(pixels)
+
+    monkeypatch.setattr(pixel_store, "checksums_of", replace)
+    with pytest.raises(UsageError, match=r"'b/001\.png' can no longer be read.*: start again"):
+        open_pixel_store(dataset, Geometry(8, 8, "bicubic", 0.9, "center"), tmp_path / "cache")
+
+
 def test_a_name_cannot_act_on_the_terminal(make_folder, make_image) -> None:
     root = make_folder({"a": 2, "b\x1b[2J": 2})
     dataset = load_dataset(str(root))
@@ -80,7 +138,7 @@ def test_a_subset_watches_its_own_images(make_folder) -> None:
             file.unlink()
     assert dataset.changed() is None
     file_of(dataset, 3).unlink()
-    assert dataset.images.name(3) in str(dataset.changed())
+    assert dataset.images.name(3) in str(dataset.changed(now=True))
 
 
 def test_another_process_does_not_watch(dataset: Dataset) -> None:

@@ -13,7 +13,6 @@ from embedcore.images.duplicates import (
     count_copies,
     count_near_duplicates,
     count_near_pairs,
-    duplicates_line,
 )
 
 # Few words with few bits changed, so that pairs of every small distance occur, across the edges of the parts too.
@@ -73,13 +72,13 @@ def test_near_duplicates_leave_out_exact_ones() -> None:
 
 def test_queries_that_are_references_too(make_folder) -> None:
     root = make_folder({"query/a": 3, "query/b": 2, "reference/a": 2, "reference/b": 2})
-    assert duplicates_line(load_dataset(str(root))) is None
+    assert load_dataset(str(root)).duplicates_line is None
     shutil.copy(root / "query" / "a" / "000.png", root / "reference" / "a" / "copy.png")
     shutil.copy(root / "query" / "a" / "000.png", root / "reference" / "b" / "copy.png")
     shutil.copy(root / "query" / "a" / "001.png", root / "query" / "a" / "copy.png")  # on one side: nothing to find
     dataset = load_dataset(str(root))
     assert dataset.query_reference_duplicates == 1
-    assert duplicates_line(dataset) == (
+    assert dataset.duplicates_line == (
         "1 of 6 queries are byte for byte among the references too, 1 of them in their own class, "
         "which inflates accuracy"
     )
@@ -92,9 +91,9 @@ def test_duplicates_of_leave_one_out(make_folder) -> None:
     dataset = load_dataset(str(root))
     assert dataset.query_reference_duplicates == 2
     assert (
-        duplicates_line(dataset) == "2 of 6 queries are byte for byte among the other images too, all in other classes"
+        dataset.duplicates_line == "2 of 6 queries are byte for byte among the other images too, all in other classes"
     )
     shutil.copy(root / "a" / "000.png", root / "a" / "copy.png")
     assert "3 of 7 queries are byte for byte among the other images too, 2 of them in their own" in str(
-        duplicates_line(load_dataset(str(root)))
+        load_dataset(str(root)).duplicates_line
     )

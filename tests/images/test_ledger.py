@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedcore.files import sealed
 from embedcore.images import audit as audit_module
-from embedcore.images import ledger as ledger_module
-from embedcore.images.dataset import load_dataset
+from embedcore.images.dataset import audit_dataset, load_dataset
 from embedcore.images.ledger import FILE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -136,24 +137,24 @@ def scribble(path: Path) -> None:
 def edit_rows(path: Path) -> None:
     """Digests of other content, as sound as a database goes."""
     with sqlite3.connect(path) as database:
-        for key, row in database.execute("SELECT path, row FROM files").fetchall():
-            database.execute("UPDATE files SET row = ? WHERE path = ?", (row.replace(b'"', b'"0')[:-3] + b'"]', key))
+        for key, row in database.execute("SELECT key, row FROM rows").fetchall():
+            edited = re.sub(rb'"[0-9a-f]{64}"', b'"%s"' % (b"0" * 64), row)
+            database.execute("UPDATE rows SET row = ? WHERE key = ?", (edited, key))
     database.close()
 
 
 def odd_rows(path: Path) -> None:
     """Rows with the right checksum and nothing that is a row."""
     with sqlite3.connect(path) as database:
-        for (key,) in database.execute("SELECT path FROM files").fetchall():
-            row = b'{"a": [1]}'
-            checksum = ledger_module._checksum(key, row)
-            database.execute("UPDATE files SET row = ?, checksum = ? WHERE path = ?", (row, checksum, key))
+        for (key,) in database.execute("SELECT key FROM rows").fetchall():
+            row = sealed({"key": os.fsdecode(key), "row": {"a": [1]}})
+            database.execute("UPDATE rows SET row = ? WHERE key = ?", (row, key))
     database.close()
 
 
 def other_tables(path: Path) -> None:
     with sqlite3.connect(path) as database:
-        database.execute("DROP TABLE files")
+        database.execute("DROP TABLE rows")
     database.close()
 
 
@@ -196,3 +197,34 @@ def test_a_cache_that_cannot_be_written_costs_time_only(make_folder, tmp_path: P
 def test_a_trusted_source_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedcore.images.emoji.render_svg", lambda *args: pytest.fail("drawn"))
     assert len(load_dataset("emoji", max_classes=4, cache_dir=tmp_path)) >= 8
+
+
+def test_perceptual_hashes_are_made_where_they_are_asked_for(
+    make_folder, tmp_path: Path, looked_at, settled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, cache = make_folder({"a": 2, "b": 2}), tmp_path / "cache"
+    hashed: list[int] = []
+    make = audit_module.perceptual_hash
+    monkeypatch.setattr(audit_module, "perceptual_hash", lambda image: (hashed.append(1), make(image))[1])
+    load_dataset(str(root), cache_dir=cache)
+    assert len(looked_at.decoded) == 4 and hashed == []
+    for _ in range(2):  # what is known without a hash is looked at again for it, once
+        facts = [finding.facts for finding in audit_dataset(str(root), hashes=True, cache_dir=cache).findings]
+        assert len({fact.perceptual_hash for fact in facts} - {None}) == 4
+        assert len(hashed) == 4 and len(looked_at.decoded) == 8
+    load_dataset(str(root), cache_dir=cache)
+    assert len(hashed) == 4 and len(looked_at.decoded) == 8
+
+
+def test_a_ledger_of_an_older_version_is_replaced(make_folder, tmp_path: Path, looked_at, settled: None) -> None:
+    root, cache = make_folder({"a": 2, "b": 2}), tmp_path / "cache"
+    cache.mkdir()
+    with sqlite3.connect(cache / FILE) as database:
+        database.executescript("CREATE TABLE files (path BLOB, row BLOB, checksum INTEGER); PRAGMA user_version = 1")
+    database.close()
+    for _ in range(2):
+        load_dataset(str(root), cache_dir=cache)
+    assert len(looked_at.read) == len(looked_at.decoded) == 4
+    with sqlite3.connect(cache / FILE) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("rows",)]
+    database.close()

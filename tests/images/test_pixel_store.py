@@ -18,7 +18,7 @@ from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.decode import load_rgb
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_rows import PixelReader
-from embedcore.images.pixel_store import StoredPixels, open_pixel_store
+from embedcore.images.pixel_store import StoredPixels, StreamedPixels, open_pixel_store
 
 GEOMETRY = Geometry(32, 40, "bicubic", 0.9, "center")
 
@@ -66,7 +66,7 @@ def opened(dataset: Dataset, cache: Path, **kwargs: object) -> StoredPixels:
 )
 def test_a_store_holds_what_the_transform_gives(dataset: Dataset, cache: Path, geometry: Geometry) -> None:
     store = open_pixel_store(dataset, geometry, cache)
-    assert isinstance(store, StoredPixels) and not store.streamed
+    assert isinstance(store, StoredPixels)
     assert store.shape == store.pixels.shape == (9, geometry.height, geometry.width, 3) and len(store) == 9
     assert store.pixels.dtype == np.uint8 and store.pixels.flags.c_contiguous and not store.pixels.flags.writeable
     np.testing.assert_array_equal(store.pixels, plain_pixels(dataset, geometry))
@@ -230,7 +230,7 @@ def test_without_room_the_pixels_are_streamed(dataset: Dataset, cache: Path, mon
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.warns(RuntimeWarning, match=r"no room for a pixel store of 0\.0 GB in .*pixels: images are decoded at"):
         store = open_pixel_store(dataset, GEOMETRY, cache)
-    assert store.streamed and len(store) == 9 and store.shape == (9, 32, 40, 3)
+    assert isinstance(store, StreamedPixels) and len(store) == 9 and store.shape == (9, 32, 40, 3)
     np.testing.assert_array_equal(store.read(2, 99), plain_pixels(dataset)[2:])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).read(0, 2), plain_pixels(dataset)[:2])
 
@@ -243,7 +243,7 @@ def test_a_disk_that_fills_up_while_writing_streams(dataset: Dataset, cache: Pat
             store = open_pixel_store(dataset, GEOMETRY, cache)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert store.streamed
+    assert isinstance(store, StreamedPixels)
     assert [file.suffix for file in (cache / "pixels").iterdir()] == [".lock"]
 
 

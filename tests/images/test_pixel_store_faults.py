@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedcore.files import PARTIAL
 from embedcore.forkserver import forkserver_context
 from embedcore.images import pixel_store
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.geometry import Geometry
-from embedcore.images.pixel_store import StoredPixels, open_pixel_store
-from embedcore.images.store_file import PARTIAL
+from embedcore.images.pixel_store import StoredPixels, StreamedPixels, open_pixel_store
 
 GEOMETRY = Geometry(40, 40, "bicubic", 0.9, "center")
 
@@ -197,7 +197,7 @@ def test_a_full_disk_streams(
         monkeypatch.setattr(pixel_store.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**9))
     with pytest.warns(RuntimeWarning, match="no room for a pixel store"):
         store = open_pixel_store(dataset, GEOMETRY, tiny_disk, workers=1)
-    assert store.streamed
+    assert isinstance(store, StreamedPixels)
     np.testing.assert_array_equal(store.read(0, 120), right(dataset))
     assert [file.suffix for file in (tiny_disk / "pixels").iterdir()] == [".lock"]
 
@@ -206,11 +206,11 @@ def test_a_disk_that_has_room_again_stores_again(dataset: Dataset, tiny_disk: Pa
     (tiny_disk / "other").write_bytes(bytes(200_000))
     few = load_dataset(str(Path(dataset.images.root)), max_per_class=12)
     with pytest.warns(RuntimeWarning, match="no room"):
-        assert open_pixel_store(few, GEOMETRY, tiny_disk).streamed
+        assert isinstance(open_pixel_store(few, GEOMETRY, tiny_disk), StreamedPixels)
     (tiny_disk / "other").unlink()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not open_pixel_store(few, GEOMETRY, tiny_disk).streamed
+        assert isinstance(open_pixel_store(few, GEOMETRY, tiny_disk), StoredPixels)
 
 
 def test_a_full_disk_keeps_no_ledger(dataset: Dataset, tiny_disk: Path) -> None:

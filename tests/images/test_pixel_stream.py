@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 from embedcore.images.decode import BadImageError
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_rows import PixelReader
-from embedcore.images.pixel_stream import PixelStream
+from embedcore.images.pixel_store import StreamedPixels
 
 
 @dataclass
@@ -40,41 +42,45 @@ def source() -> Levels:
 
 
 @pytest.fixture
-def stream(source: Levels):
+def stream(source: Levels) -> StreamedPixels:
     digests = tuple(map(str, range(source.count)))
-    stream = PixelStream(PixelReader(source, digests, Geometry(4, 4, "bilinear", 1.0, "center")), workers=2)
-    yield stream
-    stream.close()
+    return StreamedPixels(PixelReader(source, digests, Geometry(4, 4, "bilinear", 1.0, "center")), workers=2)
 
 
-def test_ranges_in_order_are_each_decoded_once(source: Levels, stream: PixelStream) -> None:
+def test_ranges_in_order_are_each_decoded_once(source: Levels, stream: StreamedPixels) -> None:
     rows = np.concatenate([stream.read(start, start + 6) for start in range(0, 60, 6)])
     np.testing.assert_array_equal(rows[:, 2, 2, 0], range(60))
-    stream.close()
+    wait(stream._ahead.values())
     assert sorted(source.loaded) == sorted(set(source.loaded))
     assert max(source.loaded) < 66  # one range ahead, no more
 
 
-def test_jumps(stream: PixelStream) -> None:
+def test_jumps(stream: StreamedPixels) -> None:
     for start in (40, 0, 90, 3):
         rows = stream.read(start, start + 5)
         np.testing.assert_array_equal(rows[:, 0, 0, 1], range(start, start + 5))
 
 
-def test_the_last_range_reads_nothing_beyond(source: Levels, stream: PixelStream) -> None:
+def test_the_last_range_reads_nothing_beyond(source: Levels, stream: StreamedPixels) -> None:
     assert stream.read(95, 100).shape == (5, 4, 4, 3)
-    stream.close()
     assert sorted(source.loaded) == list(range(95, 100))
 
 
-def test_a_bad_image_raises_when_its_range_is_read(stream: PixelStream) -> None:
+def test_a_bad_image_raises_when_its_range_is_read(stream: StreamedPixels) -> None:
     stream.read(50, 60)
     with pytest.raises(BadImageError, match="'66': broken"):
         stream.read(60, 70)
     assert stream.read(70, 72)[1, 0, 0, 0] == 71
 
 
-def test_no_thread_is_left(stream: PixelStream) -> None:
+def test_no_thread_is_left(source: Levels) -> None:
+    digests = tuple(map(str, range(source.count)))
+    stream = StreamedPixels(PixelReader(source, digests, Geometry(4, 4, "bilinear", 1.0, "center")), workers=2)
     stream.read(0, 10)
-    stream.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embedcore-pixels")]
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("embedcore-pixels")]
+    assert threads
+    del stream
+    gc.collect()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)

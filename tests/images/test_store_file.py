@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedcore.files import unsealed
 from embedcore.images import store_file
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
-from embedcore.images.store_file import is_held, sealed, sidecar_of, unsealed
+from embedcore.images.store_file import is_held, sidecar_of
 
 GEOMETRY = Geometry(8, 8, "bicubic", 0.9, "center")
 
@@ -77,12 +78,23 @@ def test_a_file_of_another_length_is_noticed(store: StoredPixels, data: st.DataO
         file.write_bytes(content)
 
 
-def test_a_seal_is_not_moved_to_other_content() -> None:
-    raw = sealed({"a": 1, "b": [2, "\udce9"]})
-    assert unsealed(raw) == {"a": 1, "b": [2, "\udce9"]} and raw.isascii()
-    for other in (raw.replace(b"1", b"2", 1), raw.rstrip(), b" " + raw, b"[]\n", b"", b"null\n", b"\xff"):
-        with pytest.raises(ValueError):
-            unsealed(other)
+def test_a_store_of_an_older_version_is_made_anew_without_a_word(
+    store: StoredPixels, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = described(store)
+    sidecar = sidecar_of(store.path)
+    content = sidecar.read_bytes()
+    try:
+        old = {**json.loads(content), "format": 2, "seal": 1}
+        del old["crc32"]
+        sidecar.write_text(json.dumps(old) + "\n")
+        assert not sound_as_in_another_process(store, wanted)
+        assert caplog.records == []
+        sidecar.write_bytes(content[:-11] + b'00000000"}\n')
+        assert not sound_as_in_another_process(store, wanted)
+        assert "is damaged" in caplog.text
+    finally:
+        sidecar.write_bytes(content)
 
 
 def test_the_sidecar_names_the_dataset(store: StoredPixels) -> None:

@@ -13,7 +13,7 @@ COUNTS = st.dictionaries(st.text("abcxyz", min_size=1, max_size=3), st.integers(
 
 def images(counts: dict[str, int], roles: list[str] | None = None) -> LabelledImages:
     paths = [f"{name}/{index}.png" for name, count in counts.items() for index in range(count)]
-    return LabelledImages("x", "x", FileSource("", tuple(paths)), [path.partition("/")[0] for path in paths], roles)
+    return LabelledImages("x", "x", FileSource(tuple(paths), ""), [path.partition("/")[0] for path in paths], roles)
 
 
 def classes(found: LabelledImages, kept: list[int]) -> set[str]:

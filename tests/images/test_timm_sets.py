@@ -117,7 +117,7 @@ def test_a_webdataset_is_read_once_and_kept(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(found.source.load(number)), picture[number])
     again = pickle.loads(pickle.dumps(found.source))
     assert again.digest(2) == found.source.digest(2) != found.source.digest(1)
-    file = found.source._path
+    file = found.source.spool.path
     assert file.exists()
     del found
     assert not file.exists()

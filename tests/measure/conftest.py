@@ -261,7 +261,7 @@ def images(dataset, tmp_path_factory):
 
 @pytest.fixture
 def case():
-    return Case(model=MODEL, family="resnet", weights="random", rounds=2, warmup_rounds=1)
+    return Case(model=MODEL, family="resnet", weights="random", rounds=2)
 
 
 @pytest.fixture

@@ -8,13 +8,15 @@ import pytest
 import timm
 import torch
 
+from embedcore.embed import embedder
+from embedcore.embed.embedder import Way
 from embedcore.measure import forward
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import attempt
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import Backbone, load_backbone
 
-MEASURED_ANEW = {"durations", "images_per_s", "measured_s", "peak_memory_mb", "detail"}
+MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "detail"}
 
 
 def unequal_fields(one, other):
@@ -45,15 +47,16 @@ def passes(monkeypatch):
 
 
 def test_a_kept_run_equals_the_fresh_one_and_embeds_nothing(case, images, keeping, passes):
-    case = dataclasses.replace(case, batch_size=4, rounds=2, warmup_rounds=1)
+    case = dataclasses.replace(case, batch_size=4, rounds=2)
     fresh = attempt(case, images)
     first = attempt(case, keeping)
-    gmacs, rounds = [1], [4, 4, 4]
-    assert passes == 2 * [*gmacs, 4, 4, 4, 4, 4, *rounds]
+    gmacs = [1]
+    assert passes == [size for run in (fresh, first) for size in (*gmacs, *[4] * (5 + run.warmup_rounds + 2))]
     passes.clear()
     progress = []
     second = attempt(case, keeping, lambda done, total: progress.append((done, total)))
-    assert passes == [*gmacs, *rounds]
+    assert passes == [*gmacs, *[4] * (second.warmup_rounds + 2)]
+    assert 2 <= second.warmup_rounds <= 20
     assert progress == [(20, 20)]
     assert first.status == second.status == "ok", second.reason
     assert unequal_fields(fresh, first) == unequal_fields(fresh, second) == set()
@@ -84,7 +87,7 @@ def test_another_setting_is_embedded_anew(case, keeping, change):
 
 def test_the_key_holds_what_is_no_setting(case, dataset):
     backbone = load_backbone(case.model, weights="random")
-    facts = forward.facts_of(case, backbone, dataset, torch.device("cpu"), "fp32")
+    facts = forward.facts_of(case, backbone, dataset, Way(torch.device("cpu")))
     assert (facts["weights"], facts["dataset"]) == ("seed:0", dataset.fingerprint)
     assert (facts["timm"], facts["torch"], facts["device"]) == (timm.__version__, torch.__version__, "cpu")
     assert facts["embedcore"] == VERSION
@@ -108,20 +111,20 @@ def test_embeddings_that_are_not_finite_are_not_kept(case, keeping, monkeypatch)
 def small_canary(room, monkeypatch):
     """Memory that suffices for ``room`` images where the precision is chosen."""
 
-    def choose(spec, embed, batch):
+    def choose(spec, backbone, batch):
         refuse(batch, room)
         return "fp32"
 
-    monkeypatch.setattr(forward, "choose_precision", choose)
+    monkeypatch.setattr(embedder, "choose_precision", choose)
 
 
 def small_timing(room, monkeypatch):
     """Memory that suffices for ``room`` images where rounds are timed."""
     original = forward.time_forward
 
-    def timed(embed, batch, **settings):
+    def timed(embed, batch, rounds):
         refuse(batch, room)
-        return original(embed, batch, **settings)
+        return original(embed, batch, rounds)
 
     monkeypatch.setattr(forward, "time_forward", timed)
 

@@ -39,6 +39,9 @@ def test_result_holds_what_was_measured(case, images, dataset):
     batch_seconds = np.median(result.durations)
     assert result.images_per_s["forward"] == pytest.approx(result.batch_size / batch_seconds)
     assert (result.precision, result.device, result.batch_decayed) == ("fp32", "cpu", False)
+    assert result.channels_last
+    assert 2 <= result.warmup_rounds <= 20
+    assert 0 < result.peak_memory_mb < 1000  # not what torch itself takes
     assert (result.architecture, result.tag) == ("test_resnet", "r160_in1k")
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ import pytest
 
 from embedcore.results.journal import read_journal
 from embedcore.results.run import read_run
+from embedcore.results.verdicts import unpack_classes
 
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
 
@@ -50,7 +53,7 @@ def test_three_models_are_measured_saved_and_ranked(run, project, saved):
     assert block["dataset"]["queries"] == block["dataset"]["references"] == 9
     assert block["excluded"] == []
     versions = data["machine_info"]["embedcore"]
-    assert set(versions) == {"timm", "torch", "cuda", "cudnn", "driver", "gpu", "python"}
+    assert set(versions) == {"timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python"}
     rows = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]
     assert {row["model"] for row in rows} == set(MODELS)
     assert len(list(csv.DictReader((project.path / "report" / "leaderboard.csv").open()))) == 3
@@ -198,18 +201,130 @@ def test_leaderboards_also_with_benchmarks_disabled(run):
 
 
 def test_results_of_xdist_workers_reach_the_controller():
-    """Reports carry results as plain values, which is what pytest-xdist sends."""
+    """Reports carry results as plain values, which is what pytest-xdist sends; names of classes go with the first."""
     from _pytest.reports import TestReport
 
-    from embedcore.plugin.collector import Collector, attach
+    from embedcore.plugin.collector import Collector
     from embedcore.results.result import Result
 
-    session = SimpleNamespace(settings={"protocol": "native"}, dataset_block={"classes": 3})
-    report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
-    result = Result.make("a.b", family="resnet", status="oom", reason="memory")
-    attach(report, result, session)
-    received = TestReport._from_json(json.loads(json.dumps(report._to_json())))
-    collector = Collector()
-    collector.pytest_runtest_logreport(received)
-    assert collector.results == {"a.b": result}
-    assert collector.json_block()["dataset"] == {"classes": 3}
+    block = {"classes": 3, "fingerprint": "abc"}
+    session = SimpleNamespace(settings={"protocol": "native"}, machine={"timm": "1.0"}, blocks={"abc": block})
+    worker, controller = Collector(), Collector()
+    sent = []
+    for model in ("a.b", "c.d"):
+        report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
+        result = Result.make(model, family="resnet", status="oom", reason="memory", dataset="abc")
+        worker.attach(report, [result], session)
+        sent.append(json.dumps(report._to_json()))
+        controller.pytest_runtest_logreport(TestReport._from_json(json.loads(sent[-1])))
+    assert ["classes" in text for text in sent] == [True, False]
+    assert list(controller.results) == [("a.b", "abc"), ("c.d", "abc")]
+    assert controller.json_block()["dataset"] == block
+    assert controller.machine == {"timm": "1.0"}
+
+
+def test_the_json_has_the_class_of_each_query(run, saved):
+    run("--benchmark-json=run.json", "-k", "test_vit", "--embed-isolation=none")
+    dataset = saved()["embedcore"]["dataset"]
+    assert dataset["class_names"] == ["class0", "class1", "class2"]
+    assert unpack_classes(dataset["query_classes"]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_every_report_names_machine_versions_and_precision(run, project, saved):
+    outcome = run("--benchmark-json=run.json", "--embed-report=report", "-k", "test_vit", "--embed-isolation=none")
+    machine = saved()["machine_info"]["embedcore"]
+    assert re.fullmatch(r".+, \d+ threads?", machine["processor"])
+    folder = project.path / "report"
+    texts = [" ".join(outcome.stdout.str().split()), (folder / "leaderboard.md").read_text()]
+    (row,) = csv.DictReader((folder / "leaderboard.csv").open())
+    texts += [",".join(row.values()), (folder / "leaderboard.json").read_text()]
+    for text in texts:
+        for fact in (machine["processor"], machine["timm"], machine["torch"], "fp32", "cpu"):
+            assert fact in text.replace("\\", ""), (fact, text)
+
+
+def test_three_classes_are_too_few_for_an_interval(run):
+    text = run("-k", "test_vit", "--embed-isolation=none").stdout.str()
+    assert "only 3 classes" in text
+    assert "±." not in text
+
+
+TWO_DATASETS = """
+import pytest
+from pathlib import Path
+from embedcore import load_dataset
+
+HERE = Path(__file__).parent
+
+@pytest.fixture(scope="session")
+def others():
+    return load_dataset(str(HERE / "others"))
+
+def test_here(embed_model, embed_images, embed_measure, embed_replay):
+    embed_replay(embed_measure(embed_model, embed_images))
+
+def test_there(embed_model, others, embed_measure, embed_replay):
+    embed_replay(embed_measure(embed_model, others))
+"""
+
+
+def test_two_datasets_in_one_file_are_two_measurements(run, project, saved):
+    project.makepyfile(test_models=TWO_DATASETS)
+    shutil.copytree(project.path / "images", project.path / "others")
+    for file in (project.path / "others" / "class2").iterdir():
+        file.rename(file.parent.parent / "class1" / f"moved{file.name}")  # a class less
+    arguments = ("-k", "test_vit", "--embed-isolation=none", "--benchmark-json=run.json", "--embed-report=report")
+    outcome = run(*arguments)
+    outcome.assert_outcomes(passed=2)
+    block = saved()["embedcore"]
+    assert [(data["name"], data["classes"]) for data in block["datasets"]] == [("images", 3), ("others", 2)]
+    assert block["dataset"] == block["datasets"][0]
+    cases = {bench["name"].partition("[")[0]: bench["extra_info"] for bench in saved()["benchmarks"]}
+    assert cases["test_here"]["dataset"] == block["datasets"][0]["fingerprint"]
+    assert cases["test_there"]["dataset"] == block["datasets"][1]["fingerprint"]
+    assert cases["test_here"]["verdicts"] != cases["test_there"]["verdicts"]
+    rows = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]
+    assert {row["dataset"] for row in rows} == {"images", "others"}
+    (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
+    assert len(read_journal(path).results) == 2
+
+
+def test_fixtures_work_in_tests_without_the_others(run, project, saved):
+    project.makepyfile(
+        test_models="""
+        def test_images_alone(embed_images):
+            assert len(embed_images) == 9
+
+        def test_one_model(embed_images, embed_measure, embed_replay):
+            embed_replay(embed_measure("test_vit.r160_in1k", embed_images))
+
+        def test_model_alone(embed_model):
+            assert embed_model
+        """
+    )
+    run("--embed-isolation=none", "--benchmark-json=run.json").assert_outcomes(passed=5)
+    (bench,) = saved()["benchmarks"]
+    assert bench["stats"]["median"] == pytest.approx(1 / bench["extra_info"]["images_per_s"]["forward"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"), [([], False), (["-v"], True), (["--benchmark-columns=median"], True)], ids=str
+)
+def test_a_long_table_of_pytest_benchmark_is_shown_only_if_asked_for(run, monkeypatch, arguments, shown):
+    from embedcore.plugin import summary
+
+    monkeypatch.setattr(summary, "MOST_ROWS", 1)
+    text = run("--embed-isolation=none", "-k", "test_vit or test_resnet", *arguments).stdout.str()
+    assert ("Name (time in" in text) == shown
+    assert ("pytest-benchmark's table of 2 rows is left out: -v shows it" in text) != shown
+
+
+def test_credits_of_images_are_in_every_report(run, project, saved, monkeypatch):
+    from embedcore.plugin import session
+
+    block = session.dataset_block
+    monkeypatch.setattr(session, "dataset_block", lambda dataset: {**block(dataset), "credits": ["drawn by Ada"]})
+    outcome = run("--embed-report=report", "-k", "test_vit", "--embed-isolation=none")
+    assert "drawn by Ada" in outcome.stdout.str()
+    for name in ("leaderboard.md", "leaderboard.json"):
+        assert "drawn by Ada" in (project.path / "report" / name).read_text()

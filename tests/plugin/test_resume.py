@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from multiprocessing import forkserver
 
 import pytest
 
@@ -21,7 +22,11 @@ MINI = [tag for tag in all_tags() if tag.startswith("test_")][:12]
 SESSION = """
 import os, sys
 
-def session(folder, arguments, output):
+def session(folder, arguments, output, forkserver_state):
+    from multiprocessing import forkserver
+    vars(forkserver._forkserver).update(forkserver_state)
+    # The forkserver of the tests makes this session's children too: one of its own would import torch for 5 s.
+    forkserver.ensure_running = lambda: None
     os.chdir(folder)
     os.setsid()
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -35,6 +40,9 @@ def session(folder, arguments, output):
     sys.stderr.flush()
     os._exit(int(code))
 """
+
+
+SHARED = ("_forkserver_address", "_forkserver_authkey")
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +73,10 @@ def start(project, session_target):
             "--embed-rounds=1",
             *arguments,
         ]
-        process = forkserver_context().Process(
-            target=session_target, args=(str(project.path), everything, str(project.path / "output"))
+        context = forkserver_context()
+        state = {name: value for name, value in vars(forkserver._forkserver).items() if name in SHARED}
+        process = context.Process(
+            target=session_target, args=(str(project.path), everything, str(project.path / "output"), state)
         )
         process.start()
         return process

@@ -15,7 +15,6 @@ def add_all(block: CandidateBlock, scores: np.ndarray, width: int) -> None:
         part = scores[:, start : start + width]
         row, column = np.nonzero(part >= block.cut[:, None])
         block.add(row, column + start, part[row, column])
-    block.finish()
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,6 +33,7 @@ def test_holds_what_the_margin_allows_or_says_that_it_cannot(seed, k, columns, w
     margin = Margin(absolute=0.01, relative=0.0, precision="f32")
     block = CandidateBlock(7, k, margin)
     add_all(block, scores, width)
+    ids, count = block.finish()
     cut = margin.cut(np.sort(scores, axis=1)[:, -k])
     for row in range(7):
         wanted = np.flatnonzero(scores[row] >= cut[row]).tolist()
@@ -42,7 +42,7 @@ def test_holds_what_the_margin_allows_or_says_that_it_cannot(seed, k, columns, w
             seen = [np.sort(scores[row, :stop])[::-1] for stop in range(k, columns + 1)]
             assert any((s >= margin.cut(s[k - 1 : k])[0]).sum() > capacity(k) for s in seen)
         else:
-            assert sorted(block.ids[row, : block.count[row]].tolist()) == wanted
+            assert sorted(ids[row, : count[row]].tolist()) == wanted
 
 
 @pytest.mark.parametrize("extra", [0, 1])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
 from embedcore.retrieval import metrics
-from embedcore.retrieval.metrics import METRICS, score, score_neighbours
-from embedcore.retrieval.search import nearest, nearest_others
+from embedcore.retrieval.metrics import METRICS, score
+from embedcore.retrieval.search import nearest_others
 from embedcore.retrieval.votes import nearest_mean, weighted_vote
 
 
@@ -154,17 +155,30 @@ def test_large_classes_are_searched_in_blocks(embeddings, monkeypatch):
     assert set(asked) == {199}
 
 
-def test_score_of_known_neighbours(embeddings):
-    labels = np.random.default_rng(0).integers(0, 8, 120)
-    rows = embeddings(120, 6)
-    labels[5] = 99
-    scores = score(rows, labels, resamples=2)
-    per_query = score_neighbours(nearest(rows, None, 40), labels)
-    assert np.isnan(per_query["acc"][5])
-    for name, values in per_query.items():
-        assert values[scores.scored].tolist() == scores.per_query[name].tolist()
-    with pytest.raises(UsageError, match="3 neighbours a query are too few"):
-        score_neighbours(nearest(rows, None, 3), labels)
+@pytest.mark.parametrize("kind", [list, np.array, lambda names: np.array(names, dtype=object)])
+def test_text_labels_are_classes_like_numbers(embeddings, kind):
+    rows, labels = embeddings(80, 6), np.random.default_rng(0).integers(0, 8, 80)
+    names = [f"class {label}" for label in labels]
+    assert score(rows, kind(names), resamples=20).values == score(rows, labels, resamples=20).values
+    # Some classes are on one side only, so that the sides alone would number their names differently.
+    labels[:30] += 3
+    names = [f"class {label:2}" for label in labels]
+    text = score(rows[:30], kind(names[:30]), rows[30:], kind(names[30:]), resamples=20)
+    numbers = score(rows[:30], labels[:30], rows[30:], labels[30:], resamples=20)
+    assert (text.values, text.ci95) == (numbers.values, numbers.ci95)
+    assert 0 < text.lone_queries < 30
+    assert text.classes.tolist() == numbers.classes.tolist()
+
+
+def test_scores_as_a_frame(embeddings, monkeypatch):
+    scores = score(embeddings(40, 6), np.arange(40) % 5, resamples=20)
+    frame = scores.to_frame()
+    assert frame.columns.tolist() == ["value", "low", "high"]
+    assert frame["value"].to_dict() == scores.values
+    assert {name: (row["low"], row["high"]) for name, row in frame.iterrows()} == scores.ci95
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match="pip install pandas"):
+        scores.to_frame()
 
 
 def test_worked_example():
@@ -213,6 +227,7 @@ def test_class_means_in_chunks_are_the_same(embeddings, monkeypatch):
         ((np.eye(2), [0.0, 1.0]), "query labels are float64"),
         ((np.eye(2), [0, 1]), r"none of the 2 queries has a reference of its class besides itself"),
         ((np.eye(2), [0, 1], np.eye(2), [2, 3]), "no query can be scored"),
+        ((np.eye(2), ["a", "b"], np.eye(2), [0, 1]), "both must be numbers or both text"),
         ((np.eye(2), [0, 0], np.eye(2)), "give reference embeddings and reference labels together"),
     ],
 )

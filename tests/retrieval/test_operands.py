@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedcore.retrieval.operands import margin, prepare
+from embedcore.retrieval.operands import Margin, margin, prepare
 from embedcore.retrieval.tiles import decode, encode, floor_to_bf16, kth_best_bound, multiply
 
 FINITE = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
@@ -37,6 +37,11 @@ def test_a_narrow_cone_has_a_small_margin(embeddings):
         operand = prepare(rows, rows.mean(axis=0, dtype=np.float32), "bf16")
         bounds.append(margin(operand, operand.as_right()).absolute)
     assert bounds[1] < bounds[0] / 3
+
+
+@pytest.mark.parametrize(("precision", "relative"), [("bf16", 2.0**-8), ("f32", 0.0)])
+def test_nothing_is_cut_where_no_kth_best_is_known(precision, relative):
+    assert Margin(0.1, relative, precision).cut(np.array([-np.inf], dtype=np.float32)).tolist() == [-np.inf]
 
 
 @given(st.lists(FINITE, min_size=1, max_size=50))

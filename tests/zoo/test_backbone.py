@@ -5,6 +5,7 @@ import pickle
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from embedcore.errors import UnsupportedModel, UsageError, WeightsUnavailable
 from embedcore.zoo.backbone import Backbone, build_backbone, load_backbone
@@ -191,3 +192,29 @@ def test_weights_located_in_one_process_are_loaded_in_another():
 def test_no_weights_are_told_before_anything_is_built(closed_port):
     with pytest.raises(WeightsUnavailable, match=r"resnet18\.a1_in1k: no weights"):
         load_backbone("resnet18", hub=Hub(closed_port))
+
+
+def test_one_image_is_embedded_as_timm_preprocesses_it():
+    backbone = load_backbone("resnet18", weights="random", seed=5)
+    image = Image.effect_noise((300, 250), 80).convert("RGB")
+    transform = timm.data.create_transform(
+        **timm.data.resolve_data_config(pretrained_cfg=backbone.module.pretrained_cfg)
+    )
+    pixels_ = backbone.transform(image)
+    assert pixels_.dtype == torch.float32 and torch.equal(pixels_, transform(image))
+    embedding = backbone.embed(image)
+    assert embedding.dtype == torch.float32 and embedding.shape == (1, 512)
+    assert torch.equal(embedding, backbone.embed(transform(image)[None]))
+    grey = image.convert("L")
+    assert torch.equal(backbone.embed(grey), backbone.embed(grey.convert("RGB")))
+
+
+@pytest.mark.parametrize("architecture", ["convit_tiny", "swin_tiny_patch4_window7_224", "resnet18"])
+def test_a_backbone_can_be_trained_after_it_was_used(architecture):
+    """convit keeps positions that it computes in its first call."""
+    backbone = load_backbone(architecture, weights="random")
+    x = pixels(backbone, 1)
+    assert not backbone.embed(x).requires_grad
+    backbone.module.requires_grad_(True)
+    backbone.module(x).sum().backward()
+    assert any(p.grad is not None for p in backbone.module.parameters())

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
@@ -86,7 +85,7 @@ def test_a_failed_write_keeps_the_old_manifest(tmp_path, monkeypatch):
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(json, "dumps", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
         write_manifest(tmp_path, {})
     assert read_manifest(tmp_path) == {"a.pth": ENTRY} and len(list(tmp_path.iterdir())) == 1

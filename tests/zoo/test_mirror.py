@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from embedcore.errors import UsageError, WeightsDamaged, WeightsGated, WeightsUnavailable
+from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, WeightsGated, WeightsUnavailable
 from embedcore.zoo import mirror as mirror_
 from embedcore.zoo import wheels
 from embedcore.zoo.backbone import load_backbone
@@ -62,22 +62,16 @@ def test_a_damaged_file_is_fetched_anew(tmp_path, server, mini, content, damage)
     assert path.read_bytes() == content
 
 
-def test_a_killed_fetch_is_continued(tmp_path, hub_of, mini, content):
-    half = 1 << 19
-    server = hub_of({_path(mini): {"content": content, "cuts": [half, 0]}})
-    with pytest.raises(WeightsUnavailable, match="cannot be reached"):
+def test_a_broken_fetch_leaves_no_entry_and_the_next_one_is_whole(tmp_path, hub_of, mini, content, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    server = hub_of({_path(mini): {"content": content, "cuts": [1 << 19, *[0] * 12]}})
+    with pytest.raises(HubUnreachable, match="cannot be reached"):
         fetch(tmp_path, mini, server)
-    assert (tmp_path / f"{mini}.safetensors.incomplete").stat().st_size == half
-    assert read_manifest(tmp_path) == {}
-    fetch(tmp_path, mini, server)
-    assert server.requests[-1].endswith(f" bytes={half}-")
-    assert (tmp_path / f"{mini}.safetensors").read_bytes() == content
-
-
-def test_what_was_begun_of_an_older_content_is_begun_anew(tmp_path, server, mini, content):
-    (tmp_path / f"{mini}.safetensors.incomplete").write_bytes(b"of another content")
+    assert read_manifest(tmp_path) == {} and not list(tmp_path.glob("test_*"))
+    server.files[_path(mini)].cuts.clear()
     assert fetch(tmp_path, mini, server).how == "downloaded"
     assert (tmp_path / f"{mini}.safetensors").read_bytes() == content
+    assert {path.name for path in tmp_path.iterdir()} <= {f"{mini}.safetensors", MANIFEST, mirror_.LOCK}
 
 
 def test_a_wrong_hash_leaves_nothing(tmp_path, hub_of, mini, content):
@@ -92,7 +86,7 @@ def test_gated_missing_and_unreachable_are_told_apart(tmp_path, server, mini, cl
         fetch(tmp_path, GATED, server)
     with pytest.raises(WeightsUnavailable, match=r"the repository has no model\.safetensors nor"):
         fetch(tmp_path, "resnet34.a1_in1k", server)
-    with open_mirror(tmp_path) as mirror, pytest.raises(WeightsUnavailable, match="cannot be reached"):
+    with open_mirror(tmp_path) as mirror, pytest.raises(HubUnreachable, match="cannot be reached"):
         mirror.fetch(mini, hub=Hub(closed_port))
 
 

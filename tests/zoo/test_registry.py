@@ -42,7 +42,6 @@ def test_modules_of_current_and_retired_names():
 
 def test_a_timm_without_a_table_of_renamed_models_has_none(monkeypatch):
     registry.renamed_models.cache_clear()
-    monkeypatch.delattr(timm.models, "get_deprecated_models")
     monkeypatch.delattr(timm.models._registry, "get_deprecated_models")
     assert registry.renamed_models() == {}
     registry.renamed_models.cache_clear()

@@ -58,29 +58,115 @@ def test_local_sees_a_folder_of_weights(caches):
     assert local == {"resnet18.a1_in1k", *(tag for tag in all_tags() if tag.startswith("vgg11."))}
 
 
-def test_article_has_the_studys_models_under_todays_tags():
-    tags, gone = article_tags()
-    assert len(tags) > 400 and len(set(tags)) == len(tags) and set(tags) <= set(timm.list_models(pretrained=True))
+def test_article_has_the_studys_weights_under_todays_tags():
+    tags, missing = article_tags()
+    assert len(tags) + len(missing) > 600 and len(set(tags)) == len(tags) and set(tags) <= set(all_tags())
     assert resolve_roster("article") == tags
-    for old, new in {
-        "swsl_resnet50": "resnet50.fb_swsl_ig1b_ft_in1k",
-        "gluon_resnet50_v1b": "resnet50.gluon_in1k",
-        "resnetv2_101x1_bitm": "resnetv2_101x1_bit.goog_in21k_ft_in1k",
-        "tf_efficientnet_l2_ns": "tf_efficientnet_l2.ns_jft_in1k",
-        "mobilenetv2_140": roster.registry.default_tag("mobilenetv2_140"),
-        "spnasnet_100": roster.registry.default_tag("spnasnet_100"),
-    }.items():
-        assert old in roster._study_names() and new in tags
-    later = ("eva", "dinov2", "siglip", "clip", "convnextv2", "maxvit")
-    assert not [tag for tag in tags if any(word in tag for word in later)]
-    assert gone == ["resnext101_32x48d.fb_wsl_ig1b_ft_in1k"]  # timm has dropped these weights
+    for tag in (
+        "resnet18.tv_in1k",
+        "resnet34.bt_in1k",
+        "convnext_tiny.fb_in1k",
+        "mixer_b16_224.goog_in21k",
+        "resmlp_12_224.fb_dino",
+        "resmlp_24_224.fb_dino",
+        "resnext101_32x16d.fb_wsl_ig1b_ft_in1k",
+        "resnext101_32x32d.fb_wsl_ig1b_ft_in1k",
+        "beit_base_patch16_224.in22k_ft_in22k",
+        "beit_large_patch16_224.in22k_ft_in22k",
+        "vit_base_patch16_224.sam_in1k",
+        "vit_base_patch32_224.sam_in1k",
+        "resnet50.fb_swsl_ig1b_ft_in1k",
+        "resnetv2_101x1_bit.goog_in21k_ft_in1k",
+        "tf_efficientnet_l2.ns_jft_in1k",
+        "tf_efficientnet_b0.aa_in1k",
+        "spnasnet_100.rmsp_in1k",
+    ):
+        assert tag in tags
+    later = ("eva", "dinov2", "siglip", "clip", "convnextv2", "maxvit", ".a1_in1k", "in12k")
+    assert [tag for tag in tags if any(word in tag for word in later)] == ["resnet50.a1_in1k"]
 
 
-def test_article_goes_on_without_timms_table_of_renamed_models(monkeypatch):
-    whole = len(article_tags()[0])
-    monkeypatch.setattr(roster.registry, "renamed_models", lambda: {})
-    tags, gone = article_tags()
-    assert "swsl_resnet50" in gone and 0 < len(tags) < whole
+@pytest.mark.skipif(timm.__version__ != "1.0.31", reason="the list is made with this timm")
+def test_what_the_study_had_and_nobody_can_have_any_more_is_named():
+    assert {name: reason.partition(",")[0].partition(" (")[0] for name, reason in article_tags()[1]} == {
+        "resnetrs200": "timm has other weights in its place",
+        "ig_resnext101_32x48d": "timm has other weights in its place",
+        "gluon_xception65": "timm has dropped these weights",
+        "mnasnet_small": "timm has other weights in its place",
+    }
+
+
+def test_a_tag_that_the_installed_timm_lacks_is_missing(monkeypatch):
+    tags, missing = article_tags()
+    monkeypatch.setattr(roster.registry, "pretrained_tags", lambda: [tag for tag in tags if tag != "resnet34.bt_in1k"])
+    fewer, more = article_tags()
+    assert fewer == [tag for tag in tags if tag != "resnet34.bt_in1k"]
+    assert sorted({*more} - {*missing}) == [("resnet34", f"resnet34.bt_in1k is not in timm {timm.__version__}")]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("resnet50.a1_in1k", ["resnet50.a1_in1k"]),
+        ("vgg11", ["vgg11.tv_in1k"]),
+        ("vgg11,vgg13", ["vgg11.tv_in1k", "vgg13.tv_in1k"]),
+        (" vgg11 ,\n vgg1[13].*", ["vgg11.tv_in1k", "vgg13.tv_in1k"]),
+        ("timm/vit_base_patch16_224.augreg_in21k", ["vit_base_patch16_224.augreg_in21k"]),
+        ("hf-hub:timm/resnet50.a1_in1k hf_hub:timm/vgg11.tv_in1k", ["resnet50.a1_in1k", "vgg11.tv_in1k"]),
+        ("swsl_resnet50,tv_densenet121", ["resnet50.fb_swsl_ig1b_ft_in1k", "densenet121.tv_in1k"]),
+    ],
+)
+def test_names_are_taken_directly(spec, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_roster(spec) == expected
+    (tmp_path / "names.of.mine").write_text("\n".join(spec.replace(",", " ").split()))
+    assert resolve_roster("names.of.mine") == expected  # the same names in a file
+
+
+def test_a_glob_is_taken_directly():
+    expected = timm.list_models("vit_tiny*", pretrained=True)
+    assert resolve_roster("vit_tiny*") == expected and len(expected) > 2
+    assert resolve_roster(f"resnet50.a1_in1k,vit_tiny*,{expected[0]}") == ["resnet50.a1_in1k", *expected]
+
+
+def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vgg11").write_text("resnet50.a1_in1k\n")
+    assert resolve_roster("vgg11") == ["resnet50.a1_in1k"]
+    (tmp_path / "all").write_text("resnet50.a1_in1k\n")
+    assert len(resolve_roster("all")) > 1000
+    (tmp_path / "vgg13").mkdir()
+    assert resolve_roster("vgg13") == ["vgg13.tv_in1k"]
+    many = ",".join(["vgg11.tv_in1k"] * 500)  # longer than a name of a file can be
+    assert resolve_roster(many) == ["vgg11.tv_in1k"]
+
+
+def test_names_that_match_nothing_are_told_with_close_ones():
+    with pytest.raises(UsageError) as caught:
+        resolve_roster("resnet50.a1in1k,vgg11,no_such_*")
+    first, second = str(caught.value).splitlines()
+    assert "unknown model 'resnet50.a1in1k'" in first and "close: resnet50.a1_in1k" in first
+    assert "unknown model 'no_such_*'" in second
+    for spec in ("", " , "):
+        with pytest.raises(UsageError, match="has no model"):
+            resolve_roster(spec)
+
+
+@pytest.mark.parametrize("spec", ["roster.txt", "./x", "~/x", "lists/x", "my list.txt", "hf-hub:else/x"])
+def test_what_looks_like_a_path_is_told_as_a_missing_file(spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"not 'all', 'local' or 'article', and no such file"):
+        resolve_roster(spec)
+
+
+def test_all_bad_lines_of_a_file_are_told_at_once(tmp_path):
+    path = tmp_path / "roster.txt"
+    path.write_text("resnet50.a1in1k\nvgg11\n\n# vgg\nvgg9 # none\nno_such_*\n")
+    with pytest.raises(UsageError) as caught:
+        resolve_roster(str(path))
+    lines = str(caught.value).splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [f"{path}, line {number}" for number in (1, 5, 6)]
+    assert "close: resnet50.a1_in1k" in lines[0] and "unknown model 'vgg9'" in lines[1]
 
 
 def test_a_file_names_tags_architectures_and_globs(tmp_path):

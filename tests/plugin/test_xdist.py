@@ -1,0 +1,117 @@
+"""Several workers of pytest-xdist: one run, a journal and a card each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from embedcore.plugin import machine
+from embedcore.results.books import find_runs
+from embedcore.zoo.roster import all_tags
+
+MINI = [tag for tag in all_tags() if tag.startswith("test_")][:8]
+
+
+@pytest.fixture
+def workers(project):
+    """Start the benchmark with workers of pytest-xdist, in a process group of its own."""
+
+    def start(count, *arguments, dataset="images"):
+        command = [
+            *(sys.executable, "-m", "pytest", "test_models.py", "-p", "no:cacheprovider", f"-n{count}"),
+            *(f"--embed-dataset={dataset}", "--embed-roster=roster.txt", "--embed-weights=random"),
+            *(f"--embed-cache={project.path / 'cache'}", "--embed-rounds=2", *arguments),
+        ]
+        with (project.path / "output").open("wb") as output:
+            return subprocess.Popen(
+                command, cwd=project.path, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    return start
+
+
+def test_a_killed_run_of_two_workers_goes_on_in_one_process(run, project, saved, workers):
+    (project.path / "roster.txt").write_text("\n".join(MINI))
+    folder = project.path / "cache" / "runs"
+    process = workers(2)
+
+    def results():
+        return [result.model for contents in find_runs(folder)[0].values() for result in contents.results]
+
+    deadline = time.monotonic() + 240
+    while process.poll() is None and len(results()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, (project.path / "output").read_text()
+    before = results()
+    assert 3 <= len(before) < len(MINI)
+    assert len(list(folder.glob("*.gw0.jsonl"))) == len(list(folder.glob("*.gw1.jsonl"))) == 1
+
+    outcome = run("--embed-resume", "--benchmark-json=run.json")
+    outcome.assert_outcomes(passed=len(MINI))
+    outcome.stdout.fnmatch_lines([f"resumed: {len(before)} of {len(MINI)} results are from before"])
+    assert len(saved()["benchmarks"]) == len(MINI)
+    (contents,) = find_runs(folder)[0].values()
+    assert contents.finished
+    assert sorted(result.model for result in contents.results) == sorted(MINI)  # none twice
+    assert [result.model for result in contents.results][: len(before)] == before
+
+
+def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
+    process = workers(2, "--embed-report=report")
+    assert process.wait(300) == 0, (project.path / "output").read_text()
+    text = (project.path / "output").read_text()
+    assert text.count("embedcore: leaderboards") == 1
+    assert "Overall by acc (3 models)" in text
+    ((_, contents),) = find_runs(project.path / "cache" / "runs")[0].items()
+    assert contents.finished
+    process = workers(1, dataset="nowhere")
+    assert process.wait(300) == pytest.ExitCode.USAGE_ERROR
+    text = (project.path / "output").read_text()
+    assert text.count("no such folder of images") == 1
+    assert "INTERNALERROR" not in text
+
+
+def test_each_worker_has_a_card_of_its_own(monkeypatch):
+    monkeypatch.setattr(machine, "card_names", lambda: ("H100", "H100", "A100"))
+    assert [machine.device_of_worker("auto", f"gw{n}") for n in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert machine.device_of_worker("cuda", "gw1") == "cuda:1"
+    assert machine.device_of_worker("cuda:2", "gw1") == "cuda:2"
+    assert machine.device_of_worker("cpu", "gw1") == "cpu"
+    assert machine.device_of_worker("auto", "") == "auto"
+    monkeypatch.setattr(machine, "card_names", lambda: ())
+    assert machine.device_of_worker("auto", "gw1") == "auto"
+
+
+@pytest.mark.parametrize(
+    ("device", "several", "gpu"),
+    [
+        ("auto", False, "H100"),
+        ("cuda", False, "H100"),
+        ("cuda:2", False, "A100"),
+        ("auto", True, "H100 + A100"),
+        ("cpu", False, None),
+    ],
+)
+def test_a_run_names_the_card_in_use(monkeypatch, device, several, gpu):
+    monkeypatch.setattr(machine, "card_names", lambda: ("H100", "H100", "A100"))
+    facts = machine.machine(device, several=several)
+    assert facts["gpu"] == gpu
+    assert machine.machine_in_use(facts) == (gpu or facts["processor"])
+
+
+def test_cards_are_asked_for_in_a_child_process(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    machine.card_names.cache_clear()
+    try:
+        assert machine.card_names() == ()  # the child has no card, and this process was not asked
+    finally:
+        machine.card_names.cache_clear()
+    assert not torch.cuda.is_initialized()
