@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import huggingface_hub
 import torch
-from huggingface_hub import constants, get_session
+from huggingface_hub import HfFileMetadata, constants, get_session
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 
 from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
 from embedcore.files import sha256_of
-from embedcore.zoo.remote import RemoteContent, RemoteFile, cache_folder, url_file
+from embedcore.zoo.remote import RemoteFile, cache_folder, url_file
 
 # An unreachable hub may cost a run ten seconds in all before the first pause: a probe where it never answered; where it
 # is lost in the middle, what a download waits for the next byte and then one shorter probe. After a pause, at least a
@@ -96,8 +96,8 @@ class Hub:
             if host in self._answered:
                 self._lose(host, why)
 
-    def ask(self, model: str, remote: RemoteFile) -> RemoteContent:
-        """What the hub says of a file in a repository, without fetching it.
+    def ask(self, model: str, remote: RemoteFile) -> tuple[str, HfFileMetadata]:
+        """Under which of its names the hub has a file in a repository, and what it says of it, without fetching it.
 
         Raises WeightsGated where its terms have not been accepted, HubUnreachable where a later try may have it, and
         WeightsUnavailable where it cannot be had.
@@ -121,27 +121,27 @@ class Hub:
                 fetch = partial(download, remote.url, str(path), found and found[1], progress=sys.stderr.isatty())
                 within(self.stall_seconds, fetch, partial(_bytes_in, path.parent))
                 return path
-            content = self._ask(remote)
+            name, told = self._ask(remote)
             where = {"cache_dir": folder, "endpoint": self.endpoint, "revision": remote.revision}
-            fetch = partial(huggingface_hub.hf_hub_download, remote.repo, content.name, **where)
+            fetch = partial(huggingface_hub.hf_hub_download, remote.repo, name, **where)
             blobs = folder / "--".join(["models", *remote.repo.split("/")]) / "blobs"
             path = Path(within(self.stall_seconds, fetch, partial(_bytes_in, blobs)))
         sha256 = sha256_of(path)
-        if len(content.etag) == 64 and sha256 != content.etag:  # else it is git's hash, which stands for small files
+        if len(told.etag or "") == 64 and sha256 != told.etag:  # else it is git's hash, which stands for small files
             path.resolve().unlink()
             path.unlink(missing_ok=True)
-            said = f"is not what the hub announced: sha256 {sha256}, not {content.etag}"
+            said = f"is not what the hub announced: sha256 {sha256}, not {told.etag}"
             raise WeightsDamaged(f"{model}: what came from {remote.repo} {said}")
         return path
 
-    def _ask(self, remote: RemoteFile) -> RemoteContent:
+    def _ask(self, remote: RemoteFile) -> tuple[str, HfFileMetadata]:
         *alternatives, last = remote.names
         for name in alternatives:
             with contextlib.suppress(EntryNotFoundError):
-                return self._ask_name(remote, name)
-        return self._ask_name(remote, last)
+                return name, self._ask_name(remote, name)
+        return last, self._ask_name(remote, last)
 
-    def _ask_name(self, remote: RemoteFile, name: str) -> RemoteContent:
+    def _ask_name(self, remote: RemoteFile, name: str) -> HfFileMetadata:
         revision = quote(remote.revision or "main", safe="")
         # hf_hub_url does not heed its endpoint argument once the library's own endpoint has been changed
         url = f"{self.endpoint}/{remote.repo}/resolve/{revision}/{quote(name)}"
@@ -152,7 +152,7 @@ class Hub:
         if not (_COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)):  # they become names of files in the cache
             said = f"{self.endpoint} does not answer as a hub does (commit {commit!r}, etag {etag!r})"
             raise WeightsUnavailable(f"{remote}: {said}")
-        return RemoteContent(name, told.size, etag)
+        return told
 
     def _probe(self, host: str, address: str) -> str:
         """Why a host does not answer; "" where it does."""
@@ -209,7 +209,7 @@ class Hub:
                 raise
             # torch's, for a file whose hash is not the one in its name
             raise WeightsDamaged(f"{model}: what came from {remote} is damaged: {_first_line(error)}") from error
-        except (OSError, _client_error()) as error:
+        except (OSError, _ClientError) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
                 reason = f"cannot be written to {folder} ({_first_line(error)})"
                 raise WeightsUnavailable(f"{model}: {remote}: {reason}") from error
@@ -250,13 +250,8 @@ def within(seconds: float, function: Callable[[], T], sign: Callable[[], object]
     return answer.result()
 
 
-def _client_error() -> type[Exception]:
-    """The base of the errors of the HTTP client that huggingface_hub uses: requests, or a kind of httpx."""
-    client: Any = sys.modules[type(get_session()).__module__.partition(".")[0]]
-    base: type[Exception] = getattr(client, "RequestException", None) or client.HTTPError
-    return base
-
-
+# The base of the errors of huggingface_hub's HTTP client, a kind of httpx; before it requests, whose are OSErrors too.
+_ClientError: Any = HfHubHTTPError.__bases__[0]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
 _CANNOT_REACH = re.compile(r"(\S+) cannot be reached: ([^;]*)")
@@ -285,7 +280,7 @@ def _answer(address: str, seconds: float) -> str:
     """ "" where a host answers, else why that answer is none. The hub's own client asks: same proxy, certificates."""
     try:
         status = within(seconds, lambda: int(get_session().head(address, timeout=2 * seconds).status_code))
-    except (OSError, _client_error()) as error:
+    except (OSError, _ClientError) as error:
         return _first_line(error)
     return f"HTTP status {status}" if status >= 500 or status == 407 else ""
 
