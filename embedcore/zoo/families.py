@@ -88,8 +88,14 @@ other          | Other                              | vovnet  hrnet  byobnet:ger
 _ROWS = [[cell.strip() for cell in row.split("|")] for row in _TABLE.strip().splitlines()]
 FAMILIES = tuple(Family(slug, title) for slug, title, _ in _ROWS)
 OTHER = FAMILIES[-1]
-_MEMBERS = [(*member.partition(":")[::2], family) for family, row in zip(FAMILIES, _ROWS) for member in row[2].split()]
-_MEMBERS.sort(key=lambda member: -len(member[1]))
+_MEMBERS = sorted(
+    (
+        (*member.partition(":")[::2], family)
+        for family, (_, _, members) in zip(FAMILIES, _ROWS, strict=True)
+        for member in members.split()
+    ),
+    key=lambda member: -len(member[1]),
+)
 
 
 def family_of(model: str) -> Family:

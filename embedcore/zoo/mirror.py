@@ -68,8 +68,8 @@ def find_holding(model: str, folder: Path | None = None) -> Holding:
 
 
 def ask_hub(holding: Holding, hub: Hub) -> Holding:
-    """A holding of the hub with what the hub says of it: its size, or that it is gated or not there."""
-    if holding.remote is None or holding.remote.url:
+    """A holding with what the hub, if it is there, says of it: its size, or that it is gated or not there."""
+    if holding.place != "hub" or holding.remote is None or holding.remote.url:
         return holding
     try:
         name, told = hub.ask(holding.model, holding.remote)
