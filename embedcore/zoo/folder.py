@@ -38,11 +38,7 @@ def find_in_folder(model: str, folder: Path) -> Path | None:
 
     Raises WeightsDamaged where its place is taken by something that is no file.
     """
-    for name in dict.fromkeys((model, registry.split_tag(model)[0])):
-        path = find_file(name, folder)
-        if path is not None:
-            return path
-    return None
+    return find_file(model, folder) or find_file(registry.split_tag(model)[0], folder)
 
 
 def find_file(name: str, folder: Path) -> Path | None:

