@@ -159,7 +159,7 @@ def _total(holdings: Sequence[Holding]) -> str:
 
     counts = Counter(holding.place for holding in holdings)
     listed = ", ".join(f"{counts[place]} {place}" for place in PLACES if counts[place])
-    here = [holding.size or 0 for holding in holdings if holding.here]
+    here = [holding.size or 0 for holding in holdings if holding.place in ("folder", "wheel", "cache")]
     there = [holding for holding in holdings if holding.place == "hub"]
     parts = [f"{bytes_text(sum(here))} here"] if here else []
     if there:

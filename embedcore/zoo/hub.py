@@ -11,7 +11,7 @@ import time
 import urllib.error
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -83,11 +83,11 @@ class Hub:
         if self.clock() - self._answered.get(host, -TRUST_SECONDS) < TRUST_SECONDS:
             return None
         why = self._probe(host, f"{urlsplit(address).scheme}://{host}/")
-        if not why:
-            self._answered[host] = self.clock()
-            return None
-        self._lose(host, why, SHORTEST_PAUSE)
-        return self._cannot_reach(host)
+        if why:
+            self._lose(host, why, SHORTEST_PAUSE)
+            return self._cannot_reach(host)
+        self._answered[host] = self.clock()
+        return None
 
     def doubt(self, reason: str) -> None:
         """Note what a child process said of a host that it lost, once however often it is told."""
@@ -134,24 +134,22 @@ class Hub:
         return path
 
     def _ask(self, remote: RemoteFile) -> tuple[str, HfFileMetadata]:
-        *alternatives, last = remote.names
-        for name in alternatives:
-            with contextlib.suppress(EntryNotFoundError):
-                return name, self._ask_name(remote, name)
-        return last, self._ask_name(remote, last)
-
-    def _ask_name(self, remote: RemoteFile, name: str) -> HfFileMetadata:
+        name, *others = remote.names
         revision = quote(remote.revision or "main", safe="")
         # hf_hub_url does not heed its endpoint argument once the library's own endpoint has been changed
         url = f"{self.endpoint}/{remote.repo}/resolve/{revision}/{quote(name)}"
         seconds = self.stall_seconds
-        # the client's own timeout comes later than ours, and only ends the thread
-        told = within(seconds, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds))
+        try:  # the client's own timeout comes later than ours, and only ends the thread
+            told = within(seconds, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds))
+        except EntryNotFoundError:
+            if not others:
+                raise
+            return self._ask(replace(remote, names=tuple(others)))
         commit, etag = told.commit_hash or "", told.etag or ""
         if not (_COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)):  # they become names of files in the cache
             said = f"{self.endpoint} does not answer as a hub does (commit {commit!r}, etag {etag!r})"
             raise WeightsUnavailable(f"{remote}: {said}")
-        return told
+        return name, told
 
     def _probe(self, host: str, address: str) -> str:
         """Why a host does not answer; "" where it does."""

