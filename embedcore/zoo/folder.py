@@ -80,6 +80,5 @@ def check_entry(path: Path, entry: Entry, sha256: str) -> None:
     if sha256 != entry.sha256:
         size = path.stat().st_size
         lengths = "" if size == entry.size else f" ({size} bytes instead of {entry.size})"
-        raise WeightsDamaged(
-            f"{path} is damaged{lengths}: its sha256 is {sha256}, {MANIFEST} says {entry.sha256}; fetch it again"
-        )
+        said = f"its sha256 is {sha256}, {MANIFEST} says {entry.sha256}; fetch it again"
+        raise WeightsDamaged(f"{path} is damaged{lengths}: {said}")

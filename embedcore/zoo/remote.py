@@ -75,6 +75,5 @@ def check_cached(path: Path, sha256: str) -> None:
     """Raise WeightsDamaged where a file of the hub's cache, whose content is named by its SHA-256, has another one."""
     name = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", name) and name != sha256:
-        raise WeightsDamaged(
-            f"the cached {path} is damaged: its sha256 is {sha256}, not {name}; delete {path.resolve()}"
-        )
+        said = f"its sha256 is {sha256}, not {name}; delete {path.resolve()}"
+        raise WeightsDamaged(f"the cached {path} is damaged: {said}")

@@ -113,16 +113,11 @@ def _tags_of_file(path: Path) -> list[str]:
 def _tags_of_names(names: Iterable[tuple[str, str]]) -> list[str]:
     """The tags of names, each with the beginning of the message for the case that it has none."""
     known = all_tags()
-    tags: list[str] = []
-    wrong: list[str] = []
-    for where, name in names:
-        found = matching(name, known)
-        tags += found
-        if not found:
-            wrong.append(where + registry.unknown_model(_HUB_NAME.sub("", name)))
+    found = [(where, name, matching(name, known)) for where, name in names]
+    wrong = [where + registry.unknown_model(_HUB_NAME.sub("", name)) for where, name, tags in found if not tags]
     if wrong:
         raise UsageError("\n".join(wrong))
-    return list(dict.fromkeys(tags))
+    return list(dict.fromkeys(tag for _, _, tags in found for tag in tags))
 
 
 def matching(name: str, known: Sequence[str]) -> list[str]:

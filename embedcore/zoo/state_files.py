@@ -33,8 +33,7 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         return dict(safetensors.torch.load_file(str(path)))
     content = _unpickle(path)
     if isinstance(content, dict):
-        inner = (content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), dict))
-        content = next(inner, content)
+        content = next((content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise WeightsDamaged(f"{path} holds a {type(content).__name__}, not a state dict with names for keys")
     return dict(clean_state_dict(content))

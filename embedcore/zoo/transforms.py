@@ -103,8 +103,7 @@ def _timm_transform(**settings: Any) -> Callable[[Image.Image], Any]:
     try:
         return create(**settings)
     except KeyError as error:
-        filter_name = settings["interpolation"]
-        raise UnsupportedModel(f"timm knows no interpolation {filter_name!r} for evaluation") from error
+        raise UnsupportedModel(f"timm knows no interpolation {settings['interpolation']!r} for evaluation") from error
 
 
 def _per_channel(values: Sequence[float]) -> tuple[float, float, float]:
