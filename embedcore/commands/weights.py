@@ -16,8 +16,10 @@ import fnmatch
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +27,7 @@ from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.plain import bytes_text, one_line
 
 if TYPE_CHECKING:
-    from embedcore.zoo.hub import Hub
-    from embedcore.zoo.mirror import Fetched, Holding, Mirror
+    from embedcore.zoo.mirror import Fetched, Holding
 
 ASKING = 8  # requests to the hub at a time
 PATIENCE_SECONDS = 10.0  # a fetch may wait longer for the next byte than a measurement may
@@ -62,14 +63,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_list(arguments: argparse.Namespace) -> int:
     """Print a line a model and a total; exit code 0."""
     from embedcore.zoo.hub import Hub
-    from embedcore.zoo.mirror import find_holding
+    from embedcore.zoo.mirror import ask_hub, find_holding
 
-    models = _selected(arguments)
-    holdings = [find_holding(model, arguments.weights) for model in models]
+    holdings = [find_holding(model, arguments.weights) for model in _selected(arguments)]
     notes = []
     if arguments.ask:
-        holdings, refused = _asked(holdings, Hub(stall_seconds=PATIENCE_SECONDS))
-        notes += [f"The hub was not asked: {refused}."] if refused else []
+        hub = Hub(stall_seconds=PATIENCE_SECONDS)
+        first = next((holding.remote for holding in holdings if holding.place == "hub" and holding.remote), None)
+        refused = hub.why_unreachable(first) if first else None
+        if refused:
+            notes.append(f"The hub was not asked: {refused}.")
+        else:
+            with ThreadPoolExecutor(ASKING) as pool:
+                holdings = list(pool.map(partial(ask_hub, hub=hub), holdings))
     for holding in holdings:
         print(_row(holding.place, ("~" if holding.estimated else "") + bytes_text(holding.size), holding.file))
     print()
@@ -85,6 +91,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_fetch(arguments: argparse.Namespace) -> int:
     """Fill the folder, a line a model; exit code 1 if some weights could not be had."""
+    from embedcore.measure.outcome import status_of
     from embedcore.zoo.hub import OFFLINE, Hub, is_offline
     from embedcore.zoo.mirror import open_mirror
 
@@ -93,9 +100,22 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     models = _selected(arguments)
     if is_offline():
         print(_wrapped(f"{OFFLINE}: only what is on this machine can be had."))
+    hub = Hub(stall_seconds=PATIENCE_SECONDS)
+    done: list[Fetched] = []
+    failed: list[tuple[str, str, str]] = []
     with open_mirror(arguments.to) as mirror:
         try:
-            done, failed = _fetch_all(mirror, models, arguments.weights, Hub(stall_seconds=PATIENCE_SECONDS))
+            for model in models:
+                try:
+                    fetched = mirror.fetch(model, source=arguments.weights, hub=hub)
+                except UsageError:
+                    raise
+                except EmbedcoreError as error:
+                    failed.append((status_of(error), model, str(error)))
+                    print(_row(failed[-1][0], "", model), flush=True)
+                else:
+                    done.append(fetched)
+                    print(_row(fetched.how, bytes_text(fetched.size), fetched.file), flush=True)
         except KeyboardInterrupt:
             print("\nInterrupted: what is whole is kept; the same command goes on from here.")
             return 130
@@ -111,7 +131,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
 
 def _selected(arguments: argparse.Namespace) -> list[str]:
     """The models that are asked for, at least one."""
-    from embedcore.zoo.registry import close_names
+    from embedcore.zoo.registry import close_hint
     from embedcore.zoo.roster import resolve_roster
 
     folder = arguments.weights
@@ -123,45 +143,7 @@ def _selected(arguments: argparse.Namespace) -> list[str]:
     models = [model for model in roster if fnmatch.fnmatchcase(model.lower(), pattern)]
     if models:
         return models
-    close = close_names(arguments.keyword)
-    hint = f"; close: {', '.join(close)}" if close else ""
-    raise UsageError(f"-k {arguments.keyword!r}: in none of the {len(roster)} tags{hint}")
-
-
-def _asked(holdings: Sequence[Holding], hub: Hub) -> tuple[list[Holding], str]:
-    """The holdings with what the hub says of those that it has, and why it could not be asked, "" if it could."""
-    from embedcore.zoo.mirror import ask_hub
-
-    first = next((holding.remote for holding in holdings if holding.place == "hub" and holding.remote), None)
-    refused = hub.why_unreachable(first) if first is not None else None
-    if refused:
-        return list(holdings), refused
-    with ThreadPoolExecutor(ASKING) as pool:
-        return list(pool.map(lambda h: ask_hub(h, hub) if h.place == "hub" else h, holdings)), ""
-
-
-def _fetch_all(
-    mirror: Mirror, models: Sequence[str], source: Path | None, hub: Hub
-) -> tuple[list[Fetched], list[tuple[str, str, str]]]:
-    """What is in the folder now, and (status, model, reason) of what is not."""
-    from embedcore.measure.outcome import status_of
-
-    done: list[Fetched] = []
-    failed: list[tuple[str, str, str]] = []
-    for model in models:
-        try:
-            fetched = mirror.fetch(model, source=source, hub=hub)
-        except UsageError:
-            raise
-        except EmbedcoreError as error:
-            status = status_of(error)
-            failed.append((status, model, str(error)))
-            line = _row(status, "", model)
-        else:
-            done.append(fetched)
-            line = _row(fetched.how, bytes_text(fetched.size), fetched.file)
-        print(line, flush=True)
-    return done, failed
+    raise UsageError(f"-k {arguments.keyword!r}: in none of the {len(roster)} tags{close_hint(arguments.keyword)}")
 
 
 def _row(word: str, size: str, file: str) -> str:
@@ -175,11 +157,11 @@ def _row(word: str, size: str, file: str) -> str:
 def _total(holdings: Sequence[Holding]) -> str:
     from embedcore.zoo.mirror import PLACES
 
-    counts = {place: sum(holding.place == place for holding in holdings) for place in PLACES}
-    listed = ", ".join(f"{count} {place}" for place, count in counts.items() if count)
-    here = sum(holding.size or 0 for holding in holdings if holding.here)
+    counts = Counter(holding.place for holding in holdings)
+    listed = ", ".join(f"{counts[place]} {place}" for place in PLACES if counts[place])
+    here = [holding.size or 0 for holding in holdings if holding.place in ("folder", "wheel", "cache")]
     there = [holding for holding in holdings if holding.place == "hub"]
-    parts = [f"{bytes_text(here)} here"] if any(holding.here for holding in holdings) else []
+    parts = [f"{bytes_text(sum(here))} here"] if here else []
     if there:
         about = "about " if any(holding.estimated or holding.size is None for holding in there) else ""
         parts.append(f"{about}{bytes_text(sum(holding.size or 0 for holding in there))} on the hub")

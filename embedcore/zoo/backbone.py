@@ -14,7 +14,7 @@ from embedcore.errors import UnsupportedModel
 from embedcore.zoo import points, registry
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.transforms import DataConfig, data_config, eval_transform
-from embedcore.zoo.weights import Located, Weights, build_model, fetch_weights, locate_weights
+from embedcore.zoo.weights import Weights, build_model, fetch_weights, locate_weights
 
 
 @dataclass
@@ -47,17 +47,14 @@ class Backbone:
         """Raw embeddings [b, dim], not L2-normalised, of normalised pixels [b, 3, h, w] on the module's device.
 
         A PIL image is preprocessed and gives [1, dim]. The dtype is the module's, or that of an autocast around the
-        call. Raises UnsupportedModel where the model
-        gives something else than one vector, one row of tokens or one map an image.
+        call. Raises UnsupportedModel where a model gives no vector, row of tokens or map for each image.
         """
         if isinstance(x, Image.Image):
-            device = next(self.module.parameters()).device
-            x = self.transform(x)[None].to(device)
+            x = self.transform(x)[None].to(next(self.module.parameters()).device)
         output, pooled = points.pool(self._forward(x), self.module)
         if output.ndim != 2 or output.shape[0] != x.shape[0]:
-            shape = tuple(output.shape)
             where = f"for {x.shape[0]} images at the embedding point {self.point!r}"
-            raise UnsupportedModel(f"{self.name}: gives {shape} {where}")
+            raise UnsupportedModel(f"{self.name}: gives {tuple(output.shape)} {where}")
         self.token_mean = pooled
         return output
 
@@ -68,16 +65,12 @@ def load_backbone(
     """Find a model's weights, load them and build the backbone, on the CPU.
 
     model is a tag, or an architecture for its default tag. weights is "auto", "random" (from seed) or a folder of
-    weight files; point one of points.POINTS. Raises UsageError, WeightsUnavailable, WeightsGated or UnsupportedModel.
+    weight files; point one of points.POINTS. Raises UsageError, WeightsUnavailable, WeightsGated, WeightsDamaged or
+    UnsupportedModel.
     """
     name = model if "." in model else registry.default_tag(model) or model
-    return build_backbone(locate_weights(name, weights, seed=seed, hub=hub), point=point, hub=hub)
-
-
-def build_backbone(located: Located, *, point: str = "pre_logits", hub: Hub | None = None) -> Backbone:
-    """The second half of load_backbone, for weights that were located before, in another process perhaps."""
     points.check_point(point)  # before the slow part
-    fetched = fetch_weights(located, hub=hub)
-    module = build_model(located.model, fetched)
+    fetched = fetch_weights(locate_weights(name, weights, seed=seed, hub=hub), hub=hub)
+    module = build_model(name, fetched)
     params_m = sum(parameter.numel() for parameter in module.parameters()) / 1e6
-    return Backbone(located.model, module, data_config(located.model), params_m, fetched, point)
+    return Backbone(name, module, data_config(name), params_m, fetched, point)

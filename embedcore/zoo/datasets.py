@@ -17,15 +17,13 @@ def open_timm_dataset(name: str, *, root: str | None, split: str, download: bool
     ``name`` keeps its scheme. Raises UsageError where a package or the data are missing; what timm, torchvision or the
     library behind a scheme said is in the message and its traceback in the cause.
     """
-    scheme = name.partition("/")[0]
     place = f"root={root}" if root else "no root given"
     try:
         return create_dataset(name, root=root, split=split, download=download, is_training=False)
     except ImportError as error:
-        package = _PACKAGES.get(scheme, scheme)
-        raise UsageError(
-            f"dataset {name} needs a package that is not installed: pip install {package} ({error})"
-        ) from error
+        scheme = name.partition("/")[0]
+        needed = f"a package that is not installed: pip install {_PACKAGES.get(scheme, scheme)} ({error})"
+        raise UsageError(f"dataset {name} needs {needed}") from error
     except (AssertionError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(

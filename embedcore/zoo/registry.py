@@ -22,11 +22,7 @@ def pretrained_tags() -> list[str]:
 
 
 def split_tag(model: str) -> tuple[str, str]:
-    """Split a model name into architecture and tag.
-
-    >>> split_tag("resnet50.a1_in1k"), split_tag("resnet50")
-    (('resnet50', 'a1_in1k'), ('resnet50', ''))
-    """
+    """Architecture and tag of a model name, the tag "" where it has none."""
     architecture, _, tag = model.partition(".")
     return architecture, tag
 
@@ -81,26 +77,19 @@ def _cfg(model: str) -> dict[str, Any] | None:
 
 def unknown_model(model: str) -> str:
     """One line for a name that is no model here, with the closest names that are."""
-    close = close_names(model)
-    hint = f"; close: {', '.join(close)}" if close else ""
     here = f"the {len(pretrained_tags())} pretrained tags of timm {VERSION}"
-    return f"unknown model {model!r}: not among {here}{hint}"
+    return f"unknown model {model!r}: not among {here}{close_hint(model)}"
 
 
-def close_names(model: str, n: int = 3) -> list[str]:
-    """Up to n names of tags which look like a mistyped one; tags of the same architecture come first."""
+def close_hint(model: str) -> str:
+    """Up to three tags which look like a mistyped one, of the same architecture if there are such, to end a line."""
     tags = pretrained_tags()
     same = [tag for tag in tags if split_tag(tag)[0] == split_tag(model)[0]]
-    if same:
-        return difflib.get_close_matches(model, same, n, cutoff=0.0)
-    return difflib.get_close_matches(model, tags, n)
+    close = difflib.get_close_matches(model, same or tags, cutoff=0.0 if same else 0.6)
+    return f"; close: {', '.join(close)}" if close else ""
 
 
 @functools.cache
 def renamed_models() -> Mapping[str, str | None]:
-    """timm's own table of retired names: old name → architecture or tag of today, None where it was dropped.
-
-    Empty where the installed timm does not publish that table.
-    """
-    table = getattr(timm.models._registry, "get_deprecated_models", dict)
-    return dict(table())
+    """timm's table, empty in an old timm: retired name → architecture or tag of today, None where it was dropped."""
+    return dict(getattr(timm.models._registry, "get_deprecated_models", dict)())

@@ -29,16 +29,6 @@ class RemoteFile:
         return f"{self.repo} ({' or '.join(self.names)})" if self.repo else self.url
 
 
-@dataclass(frozen=True)
-class RemoteContent:
-    """What the hub says of a weight file: under which of its names it is there, its length in bytes and its hash, the
-    SHA-256 of the content or git's for a small file."""
-
-    name: str
-    size: int | None
-    etag: str
-
-
 def remote_file(model: str) -> RemoteFile | None:
     """Where timm would fetch a model's weights from; None where it has no address for them.
 
@@ -56,9 +46,7 @@ def remote_file(model: str) -> RemoteFile | None:
 
 def _names(name: str) -> tuple[str, ...]:
     known = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
-    if name in known:
-        return known[name], name
-    return (f"{name.removesuffix('.bin')}.safetensors", name) if name.endswith(".bin") else (name,)
+    return tuple(dict.fromkeys((known.get(name) or re.sub(r"\.bin$", ".safetensors", name), name)))
 
 
 def find_cached(model: str) -> Path | None:
@@ -83,15 +71,9 @@ def cache_folder(remote: RemoteFile) -> Path:
     return url_file(remote.url).parent if remote.url else Path(constants.HF_HUB_CACHE)
 
 
-def commit_of(path: Path) -> str:
-    """The commit whose snapshot a file of the hub's cache belongs to; "" for a file that lies elsewhere."""
-    return path.parent.name if path.parent.parent.name == "snapshots" else ""
-
-
 def check_cached(path: Path, sha256: str) -> None:
     """Raise WeightsDamaged where a file of the hub's cache, whose content is named by its SHA-256, has another one."""
     name = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", name) and name != sha256:
-        raise WeightsDamaged(
-            f"the cached {path} is damaged: its sha256 is {sha256}, not {name}; delete {path.resolve()}"
-        )
+        said = f"its sha256 is {sha256}, not {name}; delete {path.resolve()}"
+        raise WeightsDamaged(f"the cached {path} is damaged: {said}")

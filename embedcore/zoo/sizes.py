@@ -10,28 +10,20 @@ from importlib import resources
 
 def known_params_m(model: str) -> float | None:
     """Millions of parameters of the architecture with the classifier of its default tag; None where it is not known."""
-    return _row(model)[0]
+    return _known(model, "params_m")
 
 
 def known_gmacs(model: str) -> float | None:
-    """Billions of multiply-accumulates of one image at the default tag's input size; None where it is not known.
-
-    >>> known_gmacs("resnet50.a1_in1k")
-    4.0892
-    """
-    return _row(model)[1]
+    """Billions of multiply-accumulates of one image at the default tag's input size; None where it is not known."""
+    return _known(model, "gmacs")
 
 
-def _row(model: str) -> tuple[float | None, float | None]:
-    return _table().get(model.partition(".")[0], (None, None))
+def _known(model: str, column: str) -> float | None:
+    number = _table().get(model.partition(".")[0], {}).get(column)
+    return float(number) if number else None
 
 
 @functools.cache
-def _table() -> Mapping[str, tuple[float | None, float | None]]:
+def _table() -> Mapping[str, Mapping[str, str]]:
     with resources.files("embedcore.zoo").joinpath("sizes.csv").open(encoding="utf-8") as stream:
-        rows = csv.DictReader(stream)
-        return {row["architecture"]: (_number(row["params_m"]), _number(row["gmacs"])) for row in rows}
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None
+        return {row["architecture"]: row for row in csv.DictReader(stream)}

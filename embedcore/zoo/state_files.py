@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,11 +13,12 @@ import safetensors.torch
 import torch
 from timm.models import clean_state_dict
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from embedcore.errors import WeightsDamaged, WeightsUnavailable
 
 # Before it a crafted file could run code in spite of weights_only (CVE-2025-32434, CVE-2026-24747).
-_SAFE_TORCH = (2, 10)
+_SAFE_TORCH = "2.10"
 _CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
@@ -33,25 +33,21 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         return dict(safetensors.torch.load_file(str(path)))
     content = _unpickle(path)
     if isinstance(content, dict):
-        inner = (content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), dict))
-        content = next(inner, content)
+        content = next((content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise WeightsDamaged(f"{path} holds a {type(content).__name__}, not a state dict with names for keys")
     return dict(clean_state_dict(content))
 
 
 def _unpickle(path: Path) -> Any:
-    version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
-    if version < _SAFE_TORCH:
-        needed = ".".join(map(str, _SAFE_TORCH))
+    if TorchVersion(torch.__version__) < _SAFE_TORCH:
         raise WeightsUnavailable(
             f"{path} is a pickle, which torch {torch.__version__} cannot read safely: "
-            f"upgrade to torch {needed}, or save its state dict as .safetensors"
+            f"upgrade to torch {_SAFE_TORCH}, or save its state dict as .safetensors"
         )
-    # timm's own training checkpoints carry their arguments: a Namespace of plain values, harmless to rebuild.
-    allow = getattr(torch.serialization, "safe_globals", None)
     try:
-        with allow([argparse.Namespace]) if allow else contextlib.nullcontext():
+        # timm's own training checkpoints carry their arguments: a Namespace of plain values, harmless to rebuild.
+        with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on damaged bytes the unpickler trips over whatever comes next
         if is_memory(error):
@@ -77,17 +73,10 @@ def check_safetensors(path: Path) -> None:
 
 
 def differences(state: Iterable[str], wanted: Iterable[str]) -> str:
-    """One line on the keys that a state dict lacks and has too many; "" where they are the same.
-
-    >>> differences(["a", "old.b"], ["a", "b"])
-    'does not fit: 1 missing keys (b); 1 unexpected keys (old.b)'
-    """
+    """One line on the keys that a state dict lacks and has too many; "" where they are the same."""
     have, want = dict.fromkeys(state), dict.fromkeys(wanted)
     missing = [key for key in want if key not in have]
-    unexpected = [key for key in have if key not in want]
-    sides = (missing, "missing keys"), (unexpected, "unexpected keys")
-    parts = [listing(keys, title) for keys, title in sides if keys]
-    return f"does not fit: {'; '.join(parts)}" if parts else ""
+    return misfit({"missing keys": missing, "unexpected keys": [key for key in have if key not in want]})
 
 
 def mismatch(message: str, shown: int = 3) -> str:
@@ -96,17 +85,19 @@ def mismatch(message: str, shown: int = 3) -> str:
     >>> mismatch('Error(s) in loading state_dict for Net:\n\tMissing key(s) in state_dict: "a", "b". ', shown=1)
     'does not fit: 2 missing keys (a, …)'
     """
-    parts = []
+    kinds = {}
     for title in ("missing", "unexpected"):
         found = re.search(rf'{title.title()} key\(s\) in state_dict: ("[^\n]*")\.', message)
-        if found:
-            parts.append(listing(re.findall(r'"([^"]+)"', found.group(1)), f"{title} keys", shown))
-    sizes = re.findall(r"size mismatch for ([^:\s]+):", message)
-    if sizes:
-        parts.append(listing(sizes, "wrong shapes", shown))
-    return f"does not fit: {'; '.join(parts)}" if parts else ""
+        kinds[f"{title} keys"] = re.findall(r'"([^"]+)"', found[1]) if found else []
+    return misfit({**kinds, "wrong shapes": re.findall(r"size mismatch for ([^:\s]+):", message)}, shown)
 
 
-def listing(keys: list[str], title: str, shown: int = 3) -> str:
-    """Such as ``12 missing keys (fc.weight, fc.bias, …)``."""
-    return f"{len(keys)} {title} ({', '.join(keys[:shown])}{', …' if len(keys) > shown else ''})"
+def misfit(kinds: Mapping[str, list[str]], shown: int = 3) -> str:
+    """Such as ``does not fit: 12 missing keys (fc.weight, fc.bias, …)``; "" where no kind has a key."""
+    parts = (
+        f"{len(keys)} {kind} ({', '.join(keys[:shown])}{', …' if len(keys) > shown else ''})"
+        for kind, keys in kinds.items()
+        if keys
+    )
+    listed = "; ".join(parts)
+    return f"does not fit: {listed}" if listed else ""

@@ -23,20 +23,19 @@ from embedcore.zoo import registry
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The input that a pretrained tag expects."""
+    """The input that a pretrained tag expects.
+
+    input_size is channels, height, width; interpolation timm's name of the resize filter; mean and std are per channel
+    on the scale 0–1; crop_pct is the edge of the crop over that of the resized image; crop_mode is ``center`` (resize
+    the shorter edge, crop), ``squash`` (resize both) or ``border`` (resize the longer, pad).
+    """
 
     input_size: tuple[int, int, int]
-    """Channels, height, width."""
     interpolation: str
-    """timm's name of the resize filter: ``bicubic``, ``bilinear``, …"""
     mean: tuple[float, float, float]
-    """Per channel, on the scale 0–1."""
     std: tuple[float, float, float]
-    """Per channel, on the scale 0–1."""
     crop_pct: float
-    """Edge of the crop over the edge of the resized image."""
     crop_mode: str
-    """``center`` (resize the shorter edge, crop), ``squash`` (resize both) or ``border`` (resize the longer, pad)."""
 
 
 def data_config(model: str) -> DataConfig:
@@ -104,8 +103,7 @@ def _timm_transform(**settings: Any) -> Callable[[Image.Image], Any]:
     try:
         return create(**settings)
     except KeyError as error:
-        filter_name = settings["interpolation"]
-        raise UnsupportedModel(f"timm knows no interpolation {filter_name!r} for evaluation") from error
+        raise UnsupportedModel(f"timm knows no interpolation {settings['interpolation']!r} for evaluation") from error
 
 
 def _per_channel(values: Sequence[float]) -> tuple[float, float, float]:

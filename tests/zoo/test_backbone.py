@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from embedcore.errors import UnsupportedModel, UsageError, WeightsUnavailable
-from embedcore.zoo.backbone import Backbone, build_backbone, load_backbone
+from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.weights import locate_weights
+from embedcore.zoo.weights import build_model, fetch_weights, locate_weights
 
 # One small architecture of each of many modules, with what is special about it.
 ARCHITECTURES = [
@@ -183,9 +183,10 @@ def test_non_square_images_pass_a_convolutional_backbone():
 
 def test_weights_located_in_one_process_are_loaded_in_another():
     located = locate_weights("resnet18.a1_in1k", "random", seed=9)
-    first = build_backbone(pickle.loads(pickle.dumps(located)))
-    x = pixels(first, 1)
-    assert torch.equal(first.embed(x), load_backbone("resnet18.a1_in1k", weights="random", seed=9).embed(x))
+    module = build_model("resnet18.a1_in1k", fetch_weights(pickle.loads(pickle.dumps(located))))
+    backbone = load_backbone("resnet18.a1_in1k", weights="random", seed=9)
+    x = pixels(backbone, 1)
+    assert torch.equal(module(x), backbone.module(x))
 
 
 @pytest.mark.usefixtures("caches")

@@ -5,7 +5,8 @@ import timm
 
 from embedcore.errors import UsageError
 from embedcore.zoo import remote, roster, wheels
-from embedcore.zoo.roster import all_tags, article_tags, resolve_roster, split_tag
+from embedcore.zoo.registry import split_tag
+from embedcore.zoo.roster import all_tags, article_tags, resolve_roster
 
 
 def test_all_is_timms_list_and_what_wheels_add(monkeypatch):

