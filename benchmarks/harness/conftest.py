@@ -2,10 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
 import pytest
 from tabulate import tabulate
 
+from embedcore.embed.device import choose_device, device_name, use_device
+from embedcore.errors import UsageError
+from embedcore.plugin.stash import OPTIONS
+
+if TYPE_CHECKING:
+    import torch
+
 COMPARISONS = pytest.StashKey[list[dict]]()
+
+
+@dataclass
+class Proof:
+    """What a session saw of a device, as rows of a table in Markdown."""
+
+    device: torch.device
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    def add(self, what: str, value: str, against: str, verdict: str) -> None:
+        self.rows.append((what, value, against, verdict))
+
+    def table(self) -> str:
+        headers = ["what", "value", "against", "verdict"]
+        return tabulate(self.rows, headers, tablefmt="github", disable_numparse=True)
+
+    def title(self) -> str:
+        import torch
+
+        cuda = f"CUDA {torch.version.cuda}" if self.device.type == "cuda" else "no CUDA in use"
+        return f"{device_name(self.device)} · torch {torch.__version__}, timm {version('timm')}, {cuda}"
+
+
+PROOF = pytest.StashKey[Proof]()
+
+
+@pytest.fixture(scope="session")
+def proof(request):
+    """The table of the device of ``--embed-device``, which torch is set up for."""
+    if hasattr(request.config, "workerinput"):
+        pytest.skip("a device is measured alone: run this without -n")
+    return request.config.stash.setdefault(PROOF, Proof(use_device(request.config.stash[OPTIONS].device)))
+
+
+def pytest_collection_finish(session):
+    """Say in one line, before the first test, that there is no such device."""
+    config = session.config
+    if any("proof" in item.fixturenames for item in session.items) and not hasattr(config, "workerinput"):
+        try:
+            choose_device(config.stash[OPTIONS].device)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +77,11 @@ def _ratio(row):
 
 
 def pytest_terminal_summary(terminalreporter, config):
+    proof = config.stash.get(PROOF, None)
+    if proof is not None and proof.rows:
+        terminalreporter.section("embedcore: what this device does")
+        for line in (proof.title(), "", *proof.table().splitlines()):
+            terminalreporter.write_line(line)
     rows = config.stash.get(COMPARISONS, [])
     if not rows:
         return
