@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedcore.images.decode import DAMAGE, BadImageError, reason_of
+from embedcore.images.duplicates import perceptual_hash
 from embedcore.images.ledger import ImageFacts, Ledger, Stamp
-from embedcore.images.perceptual import perceptual_hash
 from embedcore.images.sources import ImageSource
 from embedcore.images.workers import usable_cpus
 from embedcore.progress import Progress

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.files import written_whole
 from embedcore.images.geometry import Geometry
-from embedcore.images.pixel_rows import BLOCK, PixelReader, WrittenBlock, blocks_of, write_block
 from embedcore.images.sources import describe_bad_images
 from embedcore.images.store_file import (
     FORMAT,
@@ -45,7 +44,7 @@ from embedcore.images.store_file import (
     store_path,
     touch,
 )
-from embedcore.images.workers import usable_cpus, write_blocks
+from embedcore.images.workers import BLOCK, PixelReader, WrittenBlock, blocks_of, usable_cpus, write_block, write_blocks
 from embedcore.progress import Progress
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.files import PARTIAL, sealed, unsealed
-from embedcore.images.pixel_rows import blocks_of
-from embedcore.images.workers import usable_cpus
+from embedcore.images.workers import blocks_of, usable_cpus
 
 FOLDER = "pixels"  # within the cache folder
 FORMAT = 3
