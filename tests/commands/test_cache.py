@@ -44,14 +44,14 @@ def cache(tmp_path: Path, dataset: Dataset) -> Path:
     for model in ("vit.x", "resnet.y"):
         KeptEmbeddings(folder / "embeddings").save({"model": model, "precision": "fp32"}, np.ones((6, 8), np.float32))
     (folder / "runs").mkdir()
-    write_journal(folder / "runs" / "20260101T000000123456-77.jsonl", "a", "b", end=sealed({"finished": "now"}))
+    write_journal(folder / "runs" / "20260101T000000123456-77.jsonl", "a", "b", status="nan")
     write_journal(folder / "runs" / "20260102T000000123456-78.jsonl", "a", "b", end=b'{"mod')
     return folder
 
 
-def write_journal(path: Path, *models: str, dataset: str = "photos", end: bytes = b"") -> None:
+def write_journal(path: Path, *models: str, dataset: str = "photos", status: str = "error", end: bytes = b"") -> None:
     lines = [{"journal": FORMAT, "dataset": {"name": dataset}, "models": list(models)}]
-    lines += [{"model": model, "family": "vit", "status": "error", "reason": "broken"} for model in models]
+    lines += [{"model": model, "family": "vit", "status": status, "reason": "broken"} for model in models]
     path.write_bytes(b"".join(map(sealed, lines)) + end)
 
 
@@ -97,7 +97,7 @@ def test_the_list(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_journals_of_a_run_are_one_entry(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for worker in ("gw0", "gw1"):
         write_journal(cache / "runs" / f"20260102T000000123456-78.{worker}.jsonl", f"only {worker}")
-    write_journal(cache / "runs" / "20260101T000000123456-77.gw3.jsonl", "c", end=sealed({"finished": "now"}))
+    write_journal(cache / "runs" / "20260101T000000123456-77.gw3.jsonl", "c", status="nan")
     _, text, _ = run(capsys, "list", "--cache", cache)
     rows = {line.split()[1]: line.split() for line in text.splitlines() if "20260" in line}
     assert "Journals of runs: 2, " in text
