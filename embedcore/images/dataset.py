@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from embedcore.errors import UsageError
 from embedcore.images import emoji
-from embedcore.images.audit import Finding, audit
+from embedcore.images.audit import FileWatch, Finding, audit
 from embedcore.images.ceilings import acc5_ceiling, chance_acc, reference_counts
-from embedcore.images.changes import FileWatch
 from embedcore.images.duplicates import queries_among_references
 from embedcore.images.folders import scan_folder
-from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
-from embedcore.images.subset import choose
+from embedcore.images.sources import ImageSource, LabelledImages, choose, describe_bad_images
 from embedcore.images.tables import frame_images, listed_images, read_table
 from embedcore.images.timm_sets import SCHEMES, pairs_images, timm_images
 from embedcore.progress import Progress

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from embedcore.errors import UsageError
-from embedcore.images.sources import FileSource, LabelledImages, Role
+from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -16,7 +16,6 @@ EXTENSIONS = frozenset(
         *("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "tga", "pcx"),
     )
 )
-_ROLE_FOLDERS: dict[str, Role] = {"query": "query", "reference": "reference", "gallery": "reference"}
 
 
 def scan_folder(root: Path, *, split: str) -> LabelledImages:
@@ -57,9 +56,9 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
 def _sides(root: Path) -> dict[str, Role]:
     """The role of each subfolder that is named as a side."""
     return {
-        entry.name: _ROLE_FOLDERS[entry.name.lower()]
+        entry.name: ROLE_WORDS[entry.name.lower()]
         for entry in root.iterdir()
-        if entry.name.lower() in _ROLE_FOLDERS and entry.is_dir()
+        if entry.name.lower() in ROLE_WORDS and entry.is_dir()
     }
 
 

@@ -34,6 +34,7 @@ from embedcore.images.store_file import (
     FORMAT,
     Description,
     checksums_of,
+    header_of,
     hold,
     is_sound,
     partials_of,
@@ -208,20 +209,19 @@ def _make(
     # Its temporary name is its own: a worker of a killed process may still be about to write to the one that it knows.
     with written_whole(path) as file:
         partial = Path(file.name)
-        header = {"descr": "|u1", "fortran_order": False, "shape": wanted.shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(header_of(wanted.shape))
         file.truncate(file.tell() + size)
         written = _write_all(reader, partial, file.tell(), workers, progress)
         bad = [failure for block in written for failure in block.bad]
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
         checksums = [block.checksum for block in written]
-        if checksums_of(pixels_of(partial, wanted)) != checksums:
+        if checksums_of(pixels_of(partial, wanted.shape)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
         # The pixels are those of the digests all the same, but no later session could use them.
         if (change := dataset.changed(now=True)) is not None:
             raise UsageError(f"{change}: start again, with the new content")
-        sidecar = sidecar_content(partial, wanted, checksums, dataset.name)
+        sidecar = sidecar_content(wanted, checksums, dataset.name)
     with written_whole(sidecar_of(path)) as file:
         file.write(sidecar)
     remember_as_sound(path)

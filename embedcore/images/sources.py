@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from embedcore.images.decode import DAMAGE, BadImageError, Preview, load_preview
 
 Role = Literal["query", "reference"]
 ROLES: tuple[Role, Role] = ("query", "reference")
+
+ROLE_WORDS: dict[str, Role] = {"query": "query", "reference": "reference", "gallery": "reference"}
+"""How the two sides are called in folders, tables and lists."""
 
 _Source = TypeVar("_Source", bound="ImageSource")
 
@@ -151,6 +155,42 @@ class LabelledImages:
     credits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """Lines that every report has to show."""
+
+
+def choose(images: LabelledImages, *, max_classes: int, max_per_class: int, seed: int) -> list[int]:
+    """Indices of the images kept, ascending.
+
+    Which class or image goes first is decided by a hash of the seed and its name alone. So the choice of classes does
+    not depend on how many images they have or are kept, a class more or less elsewhere changes little, and every
+    machine chooses alike.
+
+    ``max_classes``: 0 for all; classes with both a query and a reference are preferred to others. ``max_per_class``: 0
+    for all; with queries and references it bounds each of the two.
+    """
+    kept = _first_classes(images, max_classes, seed)
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, class_name in enumerate(images.class_names):
+        if class_name in kept:
+            groups[class_name, images.roles[index] if images.roles else ""].append(index)
+    chosen: list[int] = []
+    for members in groups.values():
+        if max_per_class and len(members) > max_per_class:
+            members = sorted(members, key=lambda index: (_draw(seed, images.source.name(index)), index))[:max_per_class]
+        chosen += members
+    return sorted(chosen)
+
+
+def _first_classes(images: LabelledImages, max_classes: int, seed: int) -> set[str]:
+    classes = set(images.class_names)
+    if not max_classes or len(classes) <= max_classes:
+        return classes
+    pairs = set(zip(images.class_names, images.roles, strict=True)) if images.roles else set()
+    one_sided = {name for name in classes if pairs and any((name, role) not in pairs for role in ROLES)}
+    return set(sorted(classes, key=lambda name: (name in one_sided, _draw(seed, name), name))[:max_classes])
+
+
+def _draw(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\n".encode() + name.encode("utf-8", "surrogateescape")).digest()
 
 
 def source_of(images: Sequence[Any]) -> FileSource | MemorySource:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
-from embedcore.images.sources import FileSource, LabelledImages, Role, source_of
+from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role, source_of
 
-_ROLES: dict[str, Role] = {"query": "query", "reference": "reference", "gallery": "reference"}
 _COLUMNS = ("path", "label", "role")
 
 
@@ -102,6 +101,6 @@ def _field(row: Mapping[Any, Any], column: str, where: str) -> str:
 
 def _role(value: str, where: str) -> Role:
     try:
-        return _ROLES[value.lower()]
+        return ROLE_WORDS[value.lower()]
     except KeyError:
-        raise UsageError(f"{where}: role {value!r} is none of {', '.join(_ROLES)}") from None
+        raise UsageError(f"{where}: role {value!r} is none of {', '.join(ROLE_WORDS)}") from None
