@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +27,7 @@ from embedcore.progress import Progress
 
 SPLITS = ("auto", "loo")
 BAD_IMAGES = ("fail", "skip")
-
-
-class Numbered(Protocol):
-    """A list, a DataFrame, or a dataset object of torch."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Any, /) -> Any: ...
+_KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +84,12 @@ class Dataset:
     @functools.cached_property
     def query_names(self) -> tuple[str, ...]:
         """[n_queries]"""
-        return tuple(self.names[index] for index in np.flatnonzero(self.is_query))
+        return tuple(itertools.compress(self.names, self.is_query))
 
     @functools.cached_property
     def reference_names(self) -> tuple[str, ...]:
         """What the indices of neighbours stand for, [n_references]; of leave-one-out, of all images."""
-        return tuple(self.names[index] for index in np.flatnonzero(self.is_reference))
+        return tuple(itertools.compress(self.names, self.is_reference))
 
     def expect_classes(self) -> None:
         """Raise UsageError for images without classes, which can be embedded but not scored."""
@@ -166,7 +160,7 @@ class Dataset:
 
 
 def load_dataset(
-    images: str | Path | Numbered = "emoji",
+    images: Any = "emoji",
     labels: Sequence[Any] | None = None,
     *,
     roles: Sequence[Any] | None = None,
@@ -230,7 +224,7 @@ def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
 
 
 def audit_dataset(
-    images: str | Path | Numbered = "emoji",
+    images: Any = "emoji",
     labels: Sequence[Any] | None = None,
     *,
     decode_all: bool = False,
@@ -301,16 +295,14 @@ class AuditedDataset:
         """The note on animated images, if there are any."""
         pairs = zip(self.chosen, self.findings, strict=True)
         animated = [index for index, finding in pairs if finding.facts is not None and finding.facts.animated]
-        if not animated:
-            return ()
-        first = self.found.source.name(animated[0])
-        if len(animated) == 1:
-            return (f"1 animated image, {first!r}: its first frame is used",)
-        return (f"{len(animated)} animated images: the first frame of each is used, the first is {first!r}",)
+        first = self.found.source.name(animated[0]) if animated else ""
+        if len(animated) > 1:
+            return (f"{len(animated)} animated images: the first frame of each is used, the first is {first!r}",)
+        return (f"1 animated image, {first!r}: its first frame is used",) if animated else ()
 
 
 def _chosen(
-    images: str | Path | Numbered,
+    images: Any,
     labels: Sequence[Any] | None,
     roles: Sequence[Any] | None = None,
     split: str = "auto",
@@ -362,9 +354,6 @@ def _named(spec: str, split: str) -> LabelledImages:
     if folder.exists():
         raise UsageError(f"{folder.absolute()} is a file, not a folder of images: {_KINDS}")
     raise UsageError(f"no such folder of images: {folder.absolute()}; {_KINDS}")
-
-
-_KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
 
 
 def _sides(

@@ -48,11 +48,7 @@ class Copies:
 
 
 def count_copies(digests: Sequence[str], labels: NDArray[np.int64]) -> Copies:
-    """Exact duplicates, each counted once.
-
-    >>> count_copies(["x", "x", "y", "x"], np.array([0, 0, 1, 1]))
-    Copies(within_classes=1, across_classes=1)
-    """
+    """Exact duplicates, each counted once."""
     in_classes = len(set(zip(digests, labels.tolist(), strict=True)))
     return Copies(within_classes=len(digests) - in_classes, across_classes=in_classes - len(set(digests)))
 
@@ -60,11 +56,7 @@ def count_copies(digests: Sequence[str], labels: NDArray[np.int64]) -> Copies:
 def queries_among_references(
     images: Sequence[Hashable], is_query: NDArray[np.bool_], is_reference: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Whether each query's equal among ``images`` [n] is also a reference, other than the query itself: [n_queries].
-
-    >>> queries_among_references("xxy", np.ones(3, np.bool_), np.ones(3, np.bool_)).tolist()
-    [True, True, False]
-    """
+    """Whether each query's equal among ``images`` [n] is also a reference, other than the query itself: [n_queries]."""
     references = Counter(itertools.compress(images, is_reference))
     queries = zip(itertools.compress(images, is_query), is_reference[is_query], strict=True)
     return np.array([references[image] > itself for image, itself in queries], np.bool_)
@@ -104,9 +96,6 @@ def count_near_pairs(hashes: NDArray[np.uint64], groups: NDArray[np.int64], dist
     The 64 bits are cut into ``distance + 1`` parts. Two hashes that differ in at most ``distance`` bits agree in at
     least one part, so that only those which share a part are compared: sorted by it, each with the next, the next but
     one, and so on while the part is the same. Memory is O(n).
-
-    >>> count_near_pairs(np.array([0, 1, 31, 2**64 - 1], np.uint64), np.zeros(4, np.int64))
-    2
     """
     rows, counts = np.unique(np.stack([hashes, groups.astype(np.uint64)], 1), axis=0, return_counts=True)
     pairs = int((counts * (counts - 1) // 2).sum())

@@ -249,12 +249,7 @@ def _regular(file: Path) -> Path:
 
 
 def describe_bad_images(bad: Sequence[tuple[str, str]], total: int, where: str = "") -> str:
-    """A head line, then a line for each of the (name, reason) pairs.
-
-    >>> print(describe_bad_images([("a/1.jpg", "truncated")], 40, "folder /shop"))
-    1 of 40 images of folder /shop cannot be read:
-      'a/1.jpg': truncated
-    """
+    """A head line, then a line for each of the (name, reason) pairs."""
     lines = [f"{len(bad)} of {total} images{f' of {where}' if where else ''} cannot be read:"]
     lines += [f"  {name!r}: {reason}" for name, reason in bad]
     return "\n".join(lines)

@@ -82,11 +82,7 @@ class WrittenBlock:
 
 
 def blocks_of(total: int) -> list[tuple[int, int]]:
-    """Start and stop of each block.
-
-    >>> blocks_of(70)
-    [(0, 32), (32, 64), (64, 70)]
-    """
+    """Start and stop of each block."""
     return [(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)]
 
 
@@ -152,11 +148,9 @@ class _Worker:
         self._process = context.Process(
             target=_serve, args=(theirs, reader, path, offset), name="embedcore-pixels", daemon=True
         )
-        with theirs, contextlib.ExitStack() as ours:
-            ours.enter_context(self.connection)
-            with hidden_main(keep=type(reader.source).__module__ == "__main__"):
-                self._process.start()
-            ours.pop_all()
+        # Where it cannot be started, our end of the pipe is closed as the object is let go.
+        with theirs, hidden_main(keep=type(reader.source).__module__ == "__main__"):
+            self._process.start()
 
     def hand(self, block: tuple[int, int]) -> None:
         """Give the worker a block; a worker that is dead already is noticed by :meth:`take`."""
@@ -174,7 +168,9 @@ class _Worker:
             answer = self.connection.recv()
         except (EOFError, ConnectionResetError) as error:
             self._process.join()
-            raise EmbedcoreError(f"a worker died ({_manner(self._process.exitcode)}) while decoding {names}") from error
+            code = self._process.exitcode or 0
+            manner = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise EmbedcoreError(f"a worker died ({manner}) while decoding {names}") from error
         self.block = None
         if isinstance(answer, OSError):
             raise answer
@@ -226,9 +222,3 @@ def hidden_main(*, keep: bool = False) -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _manner(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"signal {signal.Signals(-exit_code).name}"
-    return f"exit code {exit_code}"
