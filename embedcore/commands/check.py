@@ -149,13 +149,11 @@ def _lone_queries(dataset: Dataset, lone: int) -> str:
 def _duplicates(dataset: Dataset, facts: Sequence[ImageFacts]) -> Iterator[str]:
     copies = count_copies(dataset.digests, dataset.labels)
     total = copies.within_classes + copies.across_classes
-    yield from _row(
-        "duplicates",
+    said = (
         f"{total:,} byte for byte equal to an earlier image: {copies.within_classes:,} to one of its class, "
         f"{copies.across_classes:,} to other classes only"
-        if total
-        else "none",
     )
+    yield from _row("duplicates", said if total else "none")
     if line := dataset.duplicates_line:
         yield from _row("", line)
     hashes = [fact.perceptual_hash for fact in facts if fact.perceptual_hash is not None]
@@ -200,12 +198,5 @@ def _tally(values: Iterable[str]) -> str:
 
 
 def _row(label: str, text: str) -> list[str]:
-    first = f"{label:<{_LABEL}}"
-    return textwrap.wrap(
-        text,
-        _LINE,
-        initial_indent=first,
-        subsequent_indent=" " * _LABEL,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    wrapped = textwrap.TextWrapper(_LINE - _LABEL, break_long_words=False, break_on_hyphens=False).wrap(text)
+    return [f"{first:<{_LABEL}}{line}" for first, line in zip([label, *[""] * len(wrapped)], wrapped, strict=False)]

@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +160,9 @@ def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:
 def _unchanged(source: ImageSource, index: int, stamp: Stamp | None) -> bool:
     """Whether what was decoded is what the digest is of."""
     file = source.file(index)
-    try:
+    with suppress(OSError):
         return file is None or stamp_of(file) == stamp
-    except OSError:
-        return False
+    return False
 
 
 @contextmanager
@@ -183,8 +182,7 @@ class FileWatch:
         self._source = source
         self._digests = digests
         # Numbers instead of objects: there may be a million. -1 where there is no stamp.
-        rows = [(-1,) * 4 if stamp is None else astuple(stamp) for stamp in stamps]
-        self._stamps: NDArray[np.int64] = np.array(rows, np.int64).reshape(-1, 4)
+        self._stamps: NDArray[np.int64] = np.array([stamp or (-1,) * 4 for stamp in stamps], np.int64).reshape(-1, 4)
         self._unchanged_at: float | None = None
 
     def change(self, *, now: bool = False) -> str | None:
@@ -196,27 +194,22 @@ class FileWatch:
         begin = time.monotonic()
         if not now and self._unchanged_at is not None and begin - self._unchanged_at < LOOK_EVERY_S:
             return None
-        change = self._first_change()
+        with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="embedcore-changes") as pool:
+            change = next(filter(None, pool.map(self._change_in, range(0, len(self._digests), _RANGE))), None)
         self._unchanged_at = begin if change is None else None
         return change
 
-    def _first_change(self) -> str | None:
-        with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="embedcore-changes") as pool:
-            return next(filter(None, pool.map(self._change_in, range(0, len(self._digests), _RANGE))), None)
-
     def _change_in(self, start: int) -> str | None:
-        for index in range(start, min(start + _RANGE, len(self._digests))):
-            if self._stamps[index, 0] >= 0 and (change := self._change_of(index)):
-                return change
-        return None
+        indices = range(start, min(start + _RANGE, len(self._digests)))
+        return next(filter(None, (self._change_of(index) for index in indices if self._stamps[index, 0] >= 0)), None)
 
     def _change_of(self, index: int) -> str | None:
         file, name = self._source.file(index), self._source.name(index)
         if file is None:
             return None
         try:
-            stamp = astuple(stamp_of(file))
-            if stamp == tuple(self._stamps[index].tolist()):
+            stamp = stamp_of(file)
+            if stamp == tuple(self._stamps[index]):
                 return None
             if self._source.digest(index) == self._digests[index]:
                 self._stamps[index] = stamp

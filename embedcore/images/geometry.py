@@ -54,8 +54,7 @@ class Geometry:
     def behaviour(self) -> str:
         """A digest (hex) of what the transform does to fixed images.
 
-        It changes when another timm, torchvision or Pillow resizes or crops differently, whatever its version number
-        says.
+        It changes when another timm, torchvision or Pillow resizes or crops differently, whatever its version says.
         """
         return _behaviour(self)
 

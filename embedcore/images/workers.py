@@ -209,8 +209,7 @@ def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int)
 
 @contextlib.contextmanager
 def hidden_main(*, keep: bool = False) -> Iterator[None]:
-    """Keep a starting child from running the user's script again, as it otherwise does to find what was pickled from
-    there.
+    """Keep a starting child from running the user's script again, where it would look for what was pickled from there.
 
     A script without a main guard would start all its work once more in each child. ``keep``: do not hide it, since the
     child needs something that is defined there.
