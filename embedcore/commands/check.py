@@ -1,19 +1,33 @@
-"""``embedcore check``: what a benchmark would find in a dataset, without measuring anything."""
+"""``embedcore check``: what a benchmark would find in a dataset, without measuring anything.
+
+Its lines have at most 80 characters, but for names that are longer.
+"""
 
 from __future__ import annotations
 
 import argparse
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import tqdm
 
 from embedcore.commands.cache import cache_folder
-from embedcore.commands.check_text import audit_lines, bad_lines
 from embedcore.errors import UsageError
-from embedcore.images.dataset import SPLITS, audit_dataset
-from embedcore.progress import Progress
+from embedcore.images.ceilings import reference_counts
+from embedcore.images.dataset import SPLITS, AuditedDataset, Dataset, audit_dataset
+from embedcore.images.duplicates import NEAR, count_copies, count_near_duplicates
+from embedcore.images.ledger import ImageFacts
+from embedcore.plain import one_line
 
 EXIT_BAD = 1
+
+_LINE = 80
+_LABEL = 16  # width of the left column
+_BAR = 40
+_ANIMATED_NAMED = 10
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,6 +61,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Print the audit of a dataset; 1 if some of its images cannot be read."""
     with tqdm.tqdm(desc="looking at images", unit=" images", disable=None, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
         audited = audit_dataset(
             arguments.dataset,
             split=arguments.split,
@@ -56,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             decode_all=True,
             hashes=arguments.near_duplicates,
             cache_dir=cache_folder(arguments.cache),
-            progress=_shown_in(bar),
+            progress=show,
         )
     try:
         dataset = audited.dataset()
@@ -67,9 +86,117 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_BAD if audited.bad else 0
 
 
-def _shown_in(bar: tqdm.tqdm) -> Progress:
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
+def audit_lines(audited: AuditedDataset, dataset: Dataset, *, near_duplicates: bool = True) -> Iterator[str]:
+    """Everything about a dataset; ``dataset`` is what of ``audited`` can be read."""
+    facts = [finding.facts for finding in audited.good if finding.facts is not None]
+    yield from _counts(audited, dataset)
+    yield ""
+    yield from _duplicates(dataset, facts if near_duplicates else [])
+    yield ""
+    yield from _sizes(facts)
+    yield from _row("modes", _tally(fact.mode for fact in facts))
+    yield from _row("formats", _tally(fact.format for fact in facts))
+    yield from _animated(dataset, facts)
+    yield ""
+    yield from bad_lines(audited)
 
-    return show
+
+def bad_lines(audited: AuditedDataset) -> Iterator[str]:
+    """Every image that cannot be read, with the reason."""
+    if not audited.bad:
+        yield "Every image can be read."
+        return
+    count = f"{len(audited.bad):,} of {len(audited.findings):,} images"
+    yield f"{count} cannot be read (--embed-bad-images skip leaves them out):"
+    for name, reason in audited.bad:
+        line = f"  {name!r}: {reason}"
+        if len(line) <= _LINE:
+            yield line
+        else:
+            yield f"  {name!r}:"
+            yield from textwrap.wrap(reason, _LINE, initial_indent="      ", subsequent_indent="      ")
+
+
+def _counts(audited: AuditedDataset, dataset: Dataset) -> Iterator[str]:
+    summary = dataset.summary()
+    sizes = np.bincount(dataset.labels)
+    yield from _row("dataset", repr(dataset.name))
+    yield from _row("found in", one_line(audited.found.where))
+    yield from _row("fingerprint", summary["fingerprint"])
+    for note in audited.found.notes:
+        yield from _row("note", one_line(note))
+    if dataset.leave_one_out:
+        yield from _row("images", f"{len(dataset):,}, each looked for among all others (leave-one-out)")
+    else:
+        yield from _row(
+            "images", f"{len(dataset):,}: {summary['queries']:,} queries, {summary['references']:,} references"
+        )
+    spread = f"{sizes.min():,} to {sizes.max():,}" if sizes.min() < sizes.max() else f"{sizes.min():,}"
+    yield from _row("classes", f"{len(dataset.classes):,}, of {spread} images (median {np.median(sizes):g})")
+    yield from _row("lone queries", _lone_queries(dataset, summary["lone_queries"]))
+    yield from _row("acc5 ceiling", f"{summary['acc5_ceiling']:.4f}: the acc5 of a perfect embedding")
+    yield from _row("chance acc", f"{summary['chance_acc']:.4f}: the acc of a random reference as the nearest")
+
+
+def _lone_queries(dataset: Dataset, lone: int) -> str:
+    if not lone:
+        return "none: every query has a reference of its class"
+    counts = reference_counts(dataset.query_labels, dataset.reference_labels)
+    first = dataset.classes[dataset.query_labels[np.flatnonzero(counts == 0)[0]]]
+    return f"{lone:,} have no reference of their class, such as of {first!r}: they are not scored"
+
+
+def _duplicates(dataset: Dataset, facts: Sequence[ImageFacts]) -> Iterator[str]:
+    copies = count_copies(dataset.digests, dataset.labels)
+    total = copies.within_classes + copies.across_classes
+    said = (
+        f"{total:,} byte for byte equal to an earlier image: {copies.within_classes:,} to one of its class, "
+        f"{copies.across_classes:,} to other classes only"
+    )
+    yield from _row("duplicates", said if total else "none")
+    if line := dataset.duplicates_line:
+        yield from _row("", line)
+    hashes = [fact.perceptual_hash for fact in facts if fact.perceptual_hash is not None]
+    if not hashes:
+        return
+    sides = None if dataset.leave_one_out else dataset.is_query
+    near = count_near_duplicates(np.array(hashes, np.uint64), dataset.digests, dataset.labels, sides)
+    between = "" if near.between_sides is None else f"; {near.between_sides:,} of a query and a reference"
+    yield from _row(
+        "near-duplicates",
+        f"{near.pairs:,} pairs look alike: {near.within_classes:,} of one class, "
+        f"{near.pairs - near.within_classes:,} of two{between} "
+        f"(at most {NEAR} of 64 bits of their perceptual hashes differ)"
+        if near.pairs
+        else f"none (no perceptual hashes differ in at most {NEAR} of 64 bits)",
+    )
+
+
+def _sizes(facts: Sequence[ImageFacts]) -> Iterator[str]:
+    """A histogram of the shorter sides, in powers of two."""
+    shorter = [min(fact.width, fact.height) for fact in facts]
+    octaves = Counter(side.bit_length() for side in shorter)
+    most = max(octaves.values())
+    yield from _row("sizes", f"shorter side {min(shorter):,} to {max(shorter):,} pixels, median {np.median(shorter):g}")
+    for octave in range(min(octaves), max(octaves) + 1):
+        count = octaves[octave]
+        bar = "#" * max(round(_BAR * count / most), count > 0)
+        yield f"{f'{2 ** (octave - 1)}-{2**octave - 1}':>{_LABEL - 2}}  {count:>9,}  {bar}".rstrip()
+
+
+def _animated(dataset: Dataset, facts: Sequence[ImageFacts]) -> Iterator[str]:
+    animated = [dataset.images.name(index) for index, fact in enumerate(facts) if fact.animated]
+    if not animated:
+        return
+    named = ", ".join(repr(name) for name in animated[:_ANIMATED_NAMED])
+    more = f" and {len(animated) - _ANIMATED_NAMED:,} more" if len(animated) > _ANIMATED_NAMED else ""
+    yield from _row("animated", f"{len(animated):,}, of which the first frame is taken: {named}{more}")
+
+
+def _tally(values: Iterable[str]) -> str:
+    return ", ".join(f"{one_line(value)} {count:,}" for value, count in Counter(values).most_common())
+
+
+def _row(label: str, text: str) -> list[str]:
+    wrapped = textwrap.TextWrapper(_LINE - _LABEL, break_long_words=False, break_on_hyphens=False).wrap(text)
+    return [f"{first:<{_LABEL}}{line}" for first, line in zip([label, *[""] * len(wrapped)], wrapped, strict=False)]

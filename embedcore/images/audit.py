@@ -6,13 +6,16 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from embedcore.images.decode import DAMAGE, BadImageError, reason_of
+from embedcore.images.duplicates import perceptual_hash
 from embedcore.images.ledger import ImageFacts, Ledger, Stamp
-from embedcore.images.perceptual import perceptual_hash
 from embedcore.images.sources import ImageSource
 from embedcore.images.workers import usable_cpus
 from embedcore.progress import Progress
@@ -22,6 +25,10 @@ CHUNK = 1024  # images looked at before what was found out is kept: as many an i
 # A file that is changed again within one tick of its file system's clock keeps its stamp. FAT's tick is the longest,
 # 2 s. What was read of a file so soon after a change is not relied upon later.
 _TICK_NS = 3_000_000_000
+
+LOOK_EVERY_S = 60.0  # at files that have been audited: whether they have changed since
+_THREADS = 8  # a network file system takes its time for each file
+_RANGE = 1024  # files a thread looks at before another change, found meanwhile, stops it
 
 # One pixel wide and a million high becomes 224 wide and 224 million high when it is scaled to a model's input.
 _MOST_ELONGATED = 10_000
@@ -62,16 +69,35 @@ def audit(
     with _threads() as pool:
         for start in range(0, len(source), CHUNK):
             indices = range(start, min(start + CHUNK, len(source)))
-            findings += _digested(source, indices, ledger, pool)
+            found = _digested(source, indices, ledger, pool)
             if decode:
-                wanted = {findings[index].digest for index in indices} - facts.keys() - {""}
+                wanted = {finding.digest for finding in found} - facts.keys() - {""}
+                known = {} if ledger is None else ledger.facts(wanted, source.decoder)
+                facts |= {key: fact for key, fact in known.items() if not hashes or fact.perceptual_hash is not None}
+                # One image of each content whose facts are not known.
+                first = {one.digest: index for index, one in zip(indices, found, strict=True) if one.digest in wanted}
+                first = {digest: index for digest, index in first.items() if digest not in facts}
+                new: dict[str, ImageFacts] = {}
+                reasons: dict[str, str] = {}
+                outcomes = pool.map(lambda index: _inspect(source, index, hashes), first.values())
+                for done, (outcome, digest) in enumerate(zip(outcomes, first, strict=True), indices.stop - len(first)):
+                    if progress is not None:
+                        progress(done, len(source))
+                    if isinstance(outcome, str):
+                        reasons[digest] = outcome
+                    elif _unchanged(source, first[digest], found[first[digest] - start].stamp):
+                        new[digest] = outcome
+                    else:
+                        facts[digest] = outcome
+                facts |= new
                 if ledger is not None:
-                    known = ledger.facts(wanted, source.decoder)
-                    facts |= {
-                        key: fact for key, fact in known.items() if not hashes or fact.perceptual_hash is not None
-                    }
-                _inspect_all(source, indices, findings, facts, hashes, ledger, pool, progress)
-            elif progress is not None:
+                    ledger.keep({}, new, source.decoder)
+                found = [
+                    replace(one, facts=facts.get(one.digest), reason=one.reason or reasons.get(one.digest, ""))
+                    for one in found
+                ]
+            findings += found
+            if progress is not None:
                 progress(indices.stop, len(source))
     return findings
 
@@ -116,44 +142,7 @@ def _digested(
 
 
 def _may_read(path: bytes) -> bool:
-    if os.access in os.supports_effective_ids:
-        return os.access(path, os.R_OK, effective_ids=True)
-    return os.access(path, os.R_OK)
-
-
-def _inspect_all(
-    source: ImageSource,
-    indices: Sequence[int],
-    findings: list[Finding],
-    facts: dict[str, ImageFacts],
-    hashes: bool,
-    ledger: Ledger | None,
-    pool: ThreadPoolExecutor,
-    progress: Progress | None,
-) -> None:
-    """Complete the findings at ``indices``, decoding one image of each content whose facts are not known."""
-    first = {findings[index].digest: index for index in reversed(indices) if findings[index].digest not in facts}
-    first.pop("", None)
-    reasons: dict[str, str] = {}
-    new: dict[str, ImageFacts] = {}
-    outcomes = pool.map(lambda index: _inspect(source, index, hashes), first.values())
-    known = indices[0] + len(indices) - len(first)
-    if progress is not None:
-        progress(known, len(source))
-    for done, (outcome, (digest, index)) in enumerate(zip(outcomes, first.items(), strict=True), start=known + 1):
-        if isinstance(outcome, str):
-            reasons[digest] = outcome
-        else:
-            facts[digest] = outcome
-            if _unchanged(source, index, findings[index].stamp):
-                new[digest] = outcome
-        if progress is not None:
-            progress(done, len(source))
-    if ledger is not None:
-        ledger.keep({}, new, source.decoder)
-    for index in indices:
-        if digest := findings[index].digest:
-            findings[index] = replace(findings[index], facts=facts.get(digest), reason=reasons.get(digest, ""))
+    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:
@@ -171,10 +160,9 @@ def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:
 def _unchanged(source: ImageSource, index: int, stamp: Stamp | None) -> bool:
     """Whether what was decoded is what the digest is of."""
     file = source.file(index)
-    try:
+    with suppress(OSError):
         return file is None or stamp_of(file) == stamp
-    except OSError:
-        return False
+    return False
 
 
 @contextmanager
@@ -185,3 +173,47 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class FileWatch:
+    """Watches the files of a source whose contents had these digests and stamps."""
+
+    def __init__(self, source: ImageSource, digests: Sequence[str], stamps: Sequence[Stamp | None]) -> None:
+        self._source = source
+        self._digests = digests
+        # Numbers instead of objects: there may be a million. -1 where there is no stamp.
+        self._stamps: NDArray[np.int64] = np.array([stamp or (-1,) * 4 for stamp in stamps], np.int64).reshape(-1, 4)
+        self._unchanged_at: float | None = None
+
+    def change(self, *, now: bool = False) -> str | None:
+        """One line on the first image whose content is not that of its digest any more; None if there is none.
+
+        No file is looked at within a minute of a look that has found no change, unless ``now``. Only files whose stamp
+        differs are read. If their content is the same (a backup has set a time), they are not read again.
+        """
+        begin = time.monotonic()
+        if not now and self._unchanged_at is not None and begin - self._unchanged_at < LOOK_EVERY_S:
+            return None
+        with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="embedcore-changes") as pool:
+            change = next(filter(None, pool.map(self._change_in, range(0, len(self._digests), _RANGE))), None)
+        self._unchanged_at = begin if change is None else None
+        return change
+
+    def _change_in(self, start: int) -> str | None:
+        indices = range(start, min(start + _RANGE, len(self._digests)))
+        return next(filter(None, (self._change_of(index) for index in indices if self._stamps[index, 0] >= 0)), None)
+
+    def _change_of(self, index: int) -> str | None:
+        file, name = self._source.file(index), self._source.name(index)
+        if file is None:
+            return None
+        try:
+            stamp = stamp_of(file)
+            if stamp == tuple(self._stamps[index]):
+                return None
+            if self._source.digest(index) == self._digests[index]:
+                self._stamps[index] = stamp
+                return None
+        except OSError as error:
+            return f"image {name!r} can no longer be read: {reason_of(error)}"
+        return f"image {name!r} has changed since the dataset was loaded"

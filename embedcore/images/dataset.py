@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import UsageError
 from embedcore.images import emoji
-from embedcore.images.audit import Finding, audit
+from embedcore.images.audit import FileWatch, Finding, audit
 from embedcore.images.ceilings import acc5_ceiling, chance_acc, reference_counts
-from embedcore.images.changes import FileWatch
 from embedcore.images.duplicates import queries_among_references
 from embedcore.images.folders import scan_folder
-from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
-from embedcore.images.subset import choose
+from embedcore.images.sources import ImageSource, LabelledImages, choose, describe_bad_images
 from embedcore.images.tables import frame_images, listed_images, read_table
 from embedcore.images.timm_sets import SCHEMES, pairs_images, timm_images
 from embedcore.progress import Progress
 
 SPLITS = ("auto", "loo")
 BAD_IMAGES = ("fail", "skip")
-
-
-class Numbered(Protocol):
-    """A list, a DataFrame, or a dataset object of torch."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Any, /) -> Any: ...
+_KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +84,12 @@ class Dataset:
     @functools.cached_property
     def query_names(self) -> tuple[str, ...]:
         """[n_queries]"""
-        return tuple(self.names[index] for index in np.flatnonzero(self.is_query))
+        return tuple(itertools.compress(self.names, self.is_query))
 
     @functools.cached_property
     def reference_names(self) -> tuple[str, ...]:
         """What the indices of neighbours stand for, [n_references]; of leave-one-out, of all images."""
-        return tuple(self.names[index] for index in np.flatnonzero(self.is_reference))
+        return tuple(itertools.compress(self.names, self.is_reference))
 
     def expect_classes(self) -> None:
         """Raise UsageError for images without classes, which can be embedded but not scored."""
@@ -168,7 +160,7 @@ class Dataset:
 
 
 def load_dataset(
-    images: str | Path | Numbered = "emoji",
+    images: Any = "emoji",
     labels: Sequence[Any] | None = None,
     *,
     roles: Sequence[Any] | None = None,
@@ -199,20 +191,14 @@ def load_dataset(
     """
     if bad_images not in BAD_IMAGES:
         raise UsageError(f"bad_images is {bad_images!r}: one of {', '.join(BAD_IMAGES)}")
-    audited = audit_dataset(
-        images,
-        labels,
-        roles=roles,
-        split=split,
-        max_classes=max_classes,
-        max_per_class=max_per_class,
-        seed=seed,
-        cache_dir=cache_dir,
-        progress=progress,
-    )
-    if audited.bad and bad_images == "fail":
-        raise UsageError(describe_bad_images(audited.bad, len(audited.findings), audited.where))
-    return audited.dataset()
+    choice: dict[str, Any] = {
+        "roles": roles,
+        "split": split,
+        "max_classes": max_classes,
+        "max_per_class": max_per_class,
+        "seed": seed,
+    }
+    return audit_dataset(images, labels, cache_dir=cache_dir, progress=progress, **choice).dataset(bad_images)
 
 
 def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
@@ -234,40 +220,25 @@ def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
     if not len(found.source):
         raise UsageError("no images to embed: the list is empty")
     found = replace(found, class_names=["."] * len(found.source), classless=True)
-    audited = AuditedDataset(found, range(len(found.source)), audit(found.source, decode=False))
-    if audited.bad:
-        raise UsageError(describe_bad_images(audited.bad, len(audited.findings), audited.where))
-    return audited.dataset()
+    return AuditedDataset(found, range(len(found.source)), audit(found.source, decode=False)).dataset("fail")
 
 
 def audit_dataset(
-    images: str | Path | Numbered = "emoji",
+    images: Any = "emoji",
     labels: Sequence[Any] | None = None,
     *,
-    roles: Sequence[Any] | None = None,
-    split: str = "auto",
-    max_classes: int | None = None,
-    max_per_class: int | None = None,
-    seed: int = 0,
     decode_all: bool = False,
     hashes: bool = False,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    **choice: Any,
 ) -> AuditedDataset:
     """What :func:`load_dataset` is going to find; the arguments are the same. Bad images raise nothing here.
 
     ``decode_all``: also images of a trusted source, which are otherwise only read. ``hashes``: also their perceptual
     hashes, for near-duplicates.
     """
-    if split not in SPLITS:
-        raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
-    for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
-        if value is not None and value < 0:
-            raise UsageError(f"{option} is {value}: a number of at least 0, where 0 means all")
-    found = _find(images, labels, roles, split)
-    if max_classes is None:
-        max_classes = emoji.DEFAULT_CLASSES if isinstance(images, str) and images == "emoji" else 0
-    kept = choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
+    found, kept = _chosen(images, labels, **choice)
     _sides(found, kept, found.where)  # what no image can mend is said before any is looked at
     source = found.source.select(kept)
     decode = decode_all or not source.trusted
@@ -285,10 +256,6 @@ class AuditedDataset:
     findings: Sequence[Finding]
     """Of the images chosen."""
 
-    @property
-    def where(self) -> str:
-        return self.found.where
-
     @functools.cached_property
     def bad(self) -> tuple[tuple[str, str], ...]:
         """Name and reason of the images that cannot be read."""
@@ -300,11 +267,13 @@ class AuditedDataset:
         """Findings of the images that can be read: those of :meth:`dataset`."""
         return [finding for finding in self.findings if not finding.reason]
 
-    def dataset(self) -> Dataset:
-        """The images that can be read. Raises UsageError if they cannot be measured."""
+    def dataset(self, bad_images: str = "skip") -> Dataset:
+        """The images that can be read. Raises UsageError if they cannot be measured, or ``bad_images`` ``fail``."""
+        if self.bad and bad_images == "fail":
+            raise UsageError(describe_bad_images(self.bad, len(self.findings), self.found.where))
         kept = [index for index, finding in zip(self.chosen, self.findings, strict=True) if not finding.reason]
         left_out = f", {len(self.bad)} bad images left out" if self.bad else ""
-        classes, labels, is_query, is_reference = _sides(self.found, kept, self.where + left_out)
+        classes, labels, is_query, is_reference = _sides(self.found, kept, self.found.where + left_out)
         images = self.found.source.select(kept)
         digests = tuple(finding.digest for finding in self.good)
         return Dataset(
@@ -326,31 +295,45 @@ class AuditedDataset:
         """The note on animated images, if there are any."""
         pairs = zip(self.chosen, self.findings, strict=True)
         animated = [index for index, finding in pairs if finding.facts is not None and finding.facts.animated]
-        if not animated:
-            return ()
-        first = self.found.source.name(animated[0])
-        if len(animated) == 1:
-            return (f"1 animated image, {first!r}: its first frame is used",)
-        return (f"{len(animated)} animated images: the first frame of each is used, the first is {first!r}",)
+        first = self.found.source.name(animated[0]) if animated else ""
+        if len(animated) > 1:
+            return (f"{len(animated)} animated images: the first frame of each is used, the first is {first!r}",)
+        return (f"1 animated image, {first!r}: its first frame is used",) if animated else ()
 
 
-def _find(
-    images: str | Path | Numbered, labels: Sequence[Any] | None, roles: Sequence[Any] | None, split: str
-) -> LabelledImages:
+def _chosen(
+    images: Any,
+    labels: Sequence[Any] | None,
+    roles: Sequence[Any] | None = None,
+    split: str = "auto",
+    max_classes: int | None = None,
+    max_per_class: int | None = None,
+    seed: int = 0,
+) -> tuple[LabelledImages, list[int]]:
+    """All images that ``images`` stands for, and which of them the subset holds."""
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
+    for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
+        if value is not None and value < 0:
+            raise UsageError(f"{option} is {value}: a number of at least 0, where 0 means all")
     kind = type(images).__name__
     if labels is not None and not isinstance(images, str | Path):
-        return listed_images([images[index] for index in range(len(images))], labels, roles, split=split)
-    if labels is not None or roles is not None:
+        found = listed_images([images[index] for index in range(len(images))], labels, roles, split=split)
+    elif labels is not None or roles is not None:
         raise UsageError("labels and roles belong to a list of images: load_dataset(images, labels, roles=roles)")
-    if isinstance(images, Path):
-        return scan_folder(images.expanduser(), split=split)
-    if isinstance(images, str):
-        return _named(images, split)
-    if hasattr(images, "columns") and hasattr(images, "to_dict"):
-        return frame_images(images, split=split)
-    if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple):
-        return pairs_images(images, kind, kind, f"the {kind}", portable=False)
-    raise UsageError(f"a {kind} without labels is no dataset: load_dataset(images, labels); to embed only, as_dataset")
+    elif isinstance(images, Path):
+        found = scan_folder(images.expanduser(), split=split)
+    elif isinstance(images, str):
+        found = _named(images, split)
+    elif hasattr(images, "columns") and hasattr(images, "to_dict"):
+        found = frame_images(images, split=split)
+    elif hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple):
+        found = pairs_images(images, kind, kind, f"the {kind}", portable=False)
+    else:
+        raise UsageError(f"a {kind} without labels is no dataset: load_dataset(images, labels); to embed, as_dataset")
+    if max_classes is None:
+        max_classes = emoji.DEFAULT_CLASSES if isinstance(images, str) and images == "emoji" else 0
+    return found, choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
 
 
 def _named(spec: str, split: str) -> LabelledImages:
@@ -371,9 +354,6 @@ def _named(spec: str, split: str) -> LabelledImages:
     if folder.exists():
         raise UsageError(f"{folder.absolute()} is a file, not a folder of images: {_KINDS}")
     raise UsageError(f"no such folder of images: {folder.absolute()}; {_KINDS}")
-
-
-_KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
 
 
 def _sides(

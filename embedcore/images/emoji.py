@@ -81,30 +81,18 @@ def emoji_images(*, split: str) -> LabelledImages:
 
 
 def code_points(stem: str) -> str:
-    """The common spelling of a drawing's file name: lower case, no leading zeros, no variation selector.
-
-    >>> code_points("0023-FE0F-20E3"), code_points("1F57A-1F3FB")
-    ('23-20e3', '1f57a-1f3fb')
-    """
+    """The common spelling of a drawing's file name: lower case, no leading zeros, no variation selector."""
     points = (point.lstrip("0") for point in stem.lower().split("-"))
     return "-".join(point for point in points if point not in ("", "fe0f"))
 
 
 def emoji_class(points: str) -> str:
-    """Code points without skin tones.
-
-    >>> emoji_class("1f468-1f3fd-200d-1f4bb")
-    '1f468-200d-1f4bb'
-    """
+    """Code points without skin tones."""
     return "-".join(point for point in points.split("-") if point not in _SKIN_TONES)
 
 
 def is_pictured(points: str) -> bool:
-    """Whether the code points are an emoji of their own: no flag of a country or region, no mere component.
-
-    >>> is_pictured("1f1e9-1f1ea"), is_pictured("1f3fb"), is_pictured("1f57a-1f3fb")
-    (False, False, True)
-    """
+    """Whether the code points are an emoji of their own: no flag of a country or region, no mere component."""
     parts = points.split("-")
     return not _FLAG_PARTS.intersection(parts) and not (_SKIN_TONES | _HAIR).issuperset(parts)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from embedcore.errors import UsageError
-from embedcore.images.sources import FileSource, LabelledImages, Role
+from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -16,7 +16,6 @@ EXTENSIONS = frozenset(
         *("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "tga", "pcx"),
     )
 )
-_ROLE_FOLDERS: dict[str, Role] = {"query": "query", "reference": "reference", "gallery": "reference"}
 
 
 def scan_folder(root: Path, *, split: str) -> LabelledImages:
@@ -37,7 +36,8 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
             f"no images under {root.absolute()}: looked for {' '.join(sorted(EXTENSIONS))} in it and its subfolders"
         )
     name, where = root.resolve().name, f"folder {root.absolute()}"
-    sides = _sides(root) if split == "auto" else {}
+    named = [entry.name for entry in root.iterdir() if entry.name.lower() in ROLE_WORDS and entry.is_dir()]
+    sides = {folder: ROLE_WORDS[folder.lower()] for folder in named} if split == "auto" else {}
     if len(set(sides.values())) < 2:
         _refuse_half_a_split(root, sides, paths)
         return LabelledImages(name, where, FileSource(tuple(paths), str(root)), [_parent(path) for path in paths])
@@ -52,15 +52,6 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
         roles=[sides[path.partition("/")[0]] for path in paths],
         notes=(f"{outside} images outside {side_names}/ were left out",) if outside else (),
     )
-
-
-def _sides(root: Path) -> dict[str, Role]:
-    """The role of each subfolder that is named as a side."""
-    return {
-        entry.name: _ROLE_FOLDERS[entry.name.lower()]
-        for entry in root.iterdir()
-        if entry.name.lower() in _ROLE_FOLDERS and entry.is_dir()
-    }
 
 
 def _refuse_half_a_split(root: Path, sides: dict[str, Role], paths: Iterable[str]) -> None:

@@ -39,11 +39,7 @@ class Geometry:
 
     @property
     def key(self) -> str:
-        """Short and stable, fit for file names.
-
-        >>> Geometry(224, 224, "bicubic", 0.9, "center").key
-        '224x224-center0.9-bicubic'
-        """
+        """Short and stable, fit for file names."""
         parts = [f"{self.height}x{self.width}", f"{self.crop_mode}{self.crop_pct!r}", self.interpolation]
         if self.border is not None:
             parts.append("border" + bytes(self.border).hex())
@@ -58,8 +54,7 @@ class Geometry:
     def behaviour(self) -> str:
         """A digest (hex) of what the transform does to fixed images.
 
-        It changes when another timm, torchvision or Pillow resizes or crops differently, whatever its version number
-        says.
+        It changes when another timm, torchvision or Pillow resizes or crops differently, whatever its version says.
         """
         return _behaviour(self)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import filelock
 
@@ -30,8 +30,7 @@ _log = logging.getLogger(__name__)
 _Row = TypeVar("_Row")
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What the file system says of a file. It changes whenever the content does.
 
     The change time tells what the modification time may hide, which programs set at will (``cp -p``, ``rsync -t``).
@@ -75,7 +74,7 @@ class Ledger:
 
     def keep(self, files: Mapping[bytes, tuple[Stamp, str]], facts: Mapping[str, ImageFacts], decoder: str) -> None:
         """Add or replace rows. A ledger that cannot be written is left as it is."""
-        rows: dict[bytes, list[Any]] = {path: [*astuple(stamp), digest] for path, (stamp, digest) in files.items()}
+        rows: dict[bytes, list[Any]] = {path: [*stamp, digest] for path, (stamp, digest) in files.items()}
         rows |= {f"{digest} {decoder}".encode(): list(astuple(fact)) for digest, fact in facts.items()}
         if not rows:
             return

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import math
 import os
 import shutil
 import warnings
@@ -29,12 +30,12 @@ from numpy.typing import NDArray
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.files import written_whole
 from embedcore.images.geometry import Geometry
-from embedcore.images.pixel_rows import BLOCK, PixelReader, WrittenBlock, blocks_of, write_block
 from embedcore.images.sources import describe_bad_images
 from embedcore.images.store_file import (
     FORMAT,
     Description,
     checksums_of,
+    header_of,
     hold,
     is_sound,
     partials_of,
@@ -45,7 +46,7 @@ from embedcore.images.store_file import (
     store_path,
     touch,
 )
-from embedcore.images.workers import usable_cpus, write_blocks
+from embedcore.images.workers import BLOCK, PixelReader, WrittenBlock, blocks_of, usable_cpus, write_block, write_blocks
 from embedcore.progress import Progress
 
 if TYPE_CHECKING:
@@ -149,12 +150,8 @@ def open_pixel_store(
 
     A store that is damaged, or was made of other content or by a transform or decoder that behaves otherwise, is made
     anew. Of several processes that want the same store one makes it while the others wait. Where the disk lacks the
-    room, the pixels are streamed instead and a RuntimeWarning says so.
-
-    ``workers``: processes that decode, all usable CPUs by default. ``progress(done, total)`` is called as images are
-    made.
-
-    As long as the store given is referenced, ``embedcore cache prune`` leaves its files alone.
+    room, the pixels are streamed instead and a RuntimeWarning says so. As long as the store given is referenced,
+    ``embedcore cache prune`` leaves its files alone. ``workers``: processes that decode, all usable CPUs by default.
 
     Raises UsageError where images cannot be read (all of them are named), have changed since the dataset was loaded, or
     ``cache_dir`` cannot be written to; EmbedcoreError where a worker died (with the range of images that it had in
@@ -178,10 +175,9 @@ def open_pixel_store(
             raise UsageError(
                 f"cannot write the pixel store {path}: {error.strerror or error}; choose another cache folder"
             ) from error
-        needed = int(np.prod(shape)) / 1e9
         warnings.warn(
-            f"no room for a pixel store of {needed:.1f} GB in {path.parent}: images are decoded at each reading "
-            f"instead, once per model (free some space, or choose another cache folder)",
+            f"no room for a pixel store of {math.prod(shape) / 1e9:.1f} GB in {path.parent}: images are decoded at "
+            f"each reading instead, once per model (free some space, or choose another cache folder)",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -193,36 +189,30 @@ def open_pixel_store(
 
 
 def _make(
-    path: Path,
-    wanted: Description,
-    reader: PixelReader,
-    dataset: Dataset,
-    workers: int,
-    progress: Progress | None,
+    path: Path, wanted: Description, reader: PixelReader, dataset: Dataset, workers: int, progress: Progress | None
 ) -> None:
     """Write the store under a temporary name, compare it with its checksums, give it its name. The lock is held."""
     for left in [*partials_of(path), path]:
         left.unlink(missing_ok=True)
-    size = int(np.prod(wanted.shape))
+    size = math.prod(wanted.shape)
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     # Its temporary name is its own: a worker of a killed process may still be about to write to the one that it knows.
     with written_whole(path) as file:
         partial = Path(file.name)
-        header = {"descr": "|u1", "fortran_order": False, "shape": wanted.shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(header_of(wanted.shape))
         file.truncate(file.tell() + size)
         written = _write_all(reader, partial, file.tell(), workers, progress)
         bad = [failure for block in written for failure in block.bad]
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
         checksums = [block.checksum for block in written]
-        if checksums_of(pixels_of(partial, wanted)) != checksums:
+        if checksums_of(pixels_of(partial, wanted.shape)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
         # The pixels are those of the digests all the same, but no later session could use them.
         if (change := dataset.changed(now=True)) is not None:
             raise UsageError(f"{change}: start again, with the new content")
-        sidecar = sidecar_content(partial, wanted, checksums, dataset.name)
+        sidecar = sidecar_content(wanted, checksums, dataset.name)
     with written_whole(sidecar_of(path)) as file:
         file.write(sidecar)
     remember_as_sound(path)
@@ -234,7 +224,7 @@ def _write_all(
     blocks = blocks_of(len(reader))
     outcomes: Generator[WrittenBlock, None, None]
     if len(reader) < _SMALL or workers == 1:
-        outcomes = (write_block(reader, path, offset, start, stop) for start, stop in blocks)
+        outcomes = (write_block(reader, path, offset, *block) for block in blocks)
     elif process.current_process().daemon or not reader.source.portable:  # a daemon may have no children
         outcomes = _written_by_threads(reader, path, offset, blocks, workers)
     else:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from embedcore.images.decode import DAMAGE, BadImageError, Preview, load_preview
 
 Role = Literal["query", "reference"]
 ROLES: tuple[Role, Role] = ("query", "reference")
+
+ROLE_WORDS: dict[str, Role] = {"query": "query", "reference": "reference", "gallery": "reference"}
+"""How the two sides are called in folders, tables and lists."""
 
 _Source = TypeVar("_Source", bound="ImageSource")
 
@@ -153,6 +157,42 @@ class LabelledImages:
     """Lines that every report has to show."""
 
 
+def choose(images: LabelledImages, *, max_classes: int, max_per_class: int, seed: int) -> list[int]:
+    """Indices of the images kept, ascending.
+
+    Which class or image goes first is decided by a hash of the seed and its name alone. So the choice of classes does
+    not depend on how many images they have or are kept, a class more or less elsewhere changes little, and every
+    machine chooses alike.
+
+    ``max_classes``: 0 for all; classes with both a query and a reference are preferred to others. ``max_per_class``: 0
+    for all; with queries and references it bounds each of the two.
+    """
+    kept = _first_classes(images, max_classes, seed)
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, class_name in enumerate(images.class_names):
+        if class_name in kept:
+            groups[class_name, images.roles[index] if images.roles else ""].append(index)
+    chosen: list[int] = []
+    for members in groups.values():
+        if max_per_class and len(members) > max_per_class:
+            members = sorted(members, key=lambda index: (_draw(seed, images.source.name(index)), index))[:max_per_class]
+        chosen += members
+    return sorted(chosen)
+
+
+def _first_classes(images: LabelledImages, max_classes: int, seed: int) -> set[str]:
+    classes = set(images.class_names)
+    if not max_classes or len(classes) <= max_classes:
+        return classes
+    pairs = set(zip(images.class_names, images.roles, strict=True)) if images.roles else set()
+    one_sided = {name for name in classes if pairs and any((name, role) not in pairs for role in ROLES)}
+    return set(sorted(classes, key=lambda name: (name in one_sided, _draw(seed, name), name))[:max_classes])
+
+
+def _draw(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\n".encode() + name.encode("utf-8", "surrogateescape")).digest()
+
+
 def source_of(images: Sequence[Any]) -> FileSource | MemorySource:
     """The source of a list of paths, or of PIL images and arrays as :func:`as_image` takes them.
 
@@ -209,12 +249,7 @@ def _regular(file: Path) -> Path:
 
 
 def describe_bad_images(bad: Sequence[tuple[str, str]], total: int, where: str = "") -> str:
-    """A head line, then a line for each of the (name, reason) pairs.
-
-    >>> print(describe_bad_images([("a/1.jpg", "truncated")], 40, "folder /shop"))
-    1 of 40 images of folder /shop cannot be read:
-      'a/1.jpg': truncated
-    """
+    """A head line, then a line for each of the (name, reason) pairs."""
     lines = [f"{len(bad)} of {total} images{f' of {where}' if where else ''} cannot be read:"]
     lines += [f"  {name!r}: {reason}" for name, reason in bad]
     return "\n".join(lines)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import logging
+import math
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.files import PARTIAL, sealed, unsealed
-from embedcore.images.pixel_rows import blocks_of
-from embedcore.images.workers import usable_cpus
+from embedcore.images.workers import blocks_of, usable_cpus
 
 FOLDER = "pixels"  # within the cache folder
 FORMAT = 3
 
-_LONGEST_HEADER = 4096  # bytes before the pixels of a .npy file; numpy writes 128
 _log = logging.getLogger(__name__)
 
 
@@ -55,18 +55,30 @@ def partials_of(path: Path) -> list[Path]:
     return [file for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}.") and file.suffix == PARTIAL]
 
 
-def sidecar_content(path: Path, description: Description, checksums: list[int], dataset: str) -> bytes:
-    """The sidecar of the pixels in the file ``path``, whose blocks have these checksums.
+def header_of(shape: tuple[int, ...]) -> bytes:
+    """What a ``.npy`` file of uint8 pixels of this shape begins with."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def sidecar_content(description: Description, checksums: list[int], dataset: str) -> bytes:
+    """The sidecar of a file whose blocks have these checksums.
 
     ``dataset`` is its name, for people: content decides whether a store is the one that is wanted.
     """
-    header = zlib.crc32(_header(path, description))
-    return sealed({**asdict(description), "header": header, "checksums": checksums, "dataset": dataset})
+    return sealed({**asdict(description), "checksums": checksums, "dataset": dataset})
 
 
-def pixels_of(path: Path, description: Description) -> NDArray[np.uint8]:
-    """The pixels in a file, memory-mapped. Raises OSError or ValueError."""
-    return np.memmap(path, np.uint8, "r", len(_header(path, description)), description.shape)
+def pixels_of(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The pixels in a file, memory-mapped. Raises OSError, and ValueError where there is another header or length."""
+    header, size = header_of(shape), path.stat().st_size
+    if size != len(header) + math.prod(shape):
+        raise ValueError(f"it has {size} bytes")
+    with path.open("rb") as file:
+        if file.read(len(header)) != header:
+            raise ValueError("another header")
+    return np.memmap(path, np.uint8, "r", len(header), shape)
 
 
 def is_sound(path: Path, wanted: Description) -> bool:
@@ -83,9 +95,8 @@ def is_sound(path: Path, wanted: Description) -> bool:
             raise ValueError("its sidecar is cut short")
         if any(content.get(key) != value for key, value in {**asdict(wanted), "shape": [*wanted.shape]}.items()):
             return False
-        if content["header"] != zlib.crc32(_header(path, wanted)):
-            raise ValueError("a checksum differs")
-        if identity(path) not in _sound_files and checksums_of(pixels_of(path, wanted)) != content["checksums"]:
+        pixels = pixels_of(path, wanted.shape)
+        if identity(path) not in _sound_files and checksums_of(pixels) != content["checksums"]:
             raise ValueError("a checksum differs")
     except FileNotFoundError:
         return False
@@ -147,13 +158,3 @@ def touch(path: Path) -> None:
     """Note that the store is used now."""
     with contextlib.suppress(OSError):  # such as a cache that may be read only
         os.utime(sidecar_of(path))
-
-
-def _header(path: Path, description: Description) -> bytes:
-    """The bytes before the pixels. Raises OSError, and ValueError where the file is too short or too long."""
-    size = path.stat().st_size
-    length = size - int(np.prod(description.shape))
-    if not 0 < length <= _LONGEST_HEADER:
-        raise ValueError(f"it has {size} bytes")
-    with path.open("rb") as file:
-        return file.read(length)

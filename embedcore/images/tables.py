@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
-from embedcore.images.sources import FileSource, LabelledImages, Role, source_of
+from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role, source_of
 
-_ROLES: dict[str, Role] = {"query": "query", "reference": "reference", "gallery": "reference"}
 _COLUMNS = ("path", "label", "role")
 
 
@@ -33,24 +32,22 @@ def read_table(file: Path, *, split: str) -> LabelledImages:
             rows.fieldnames = columns = [name.strip().lower() for name in rows.fieldnames or []]
             _expect_columns(columns, f"{file}, line 1", "the first line must name the columns")
             numbered = ((f"{file}, line {rows.line_num}", row) for row in rows)
-            paths, labels, roles = _listed(numbered, columns, split)
+            found = _listed(numbered, columns, split, file.stem, f"csv file {file.absolute()}", file.parent)
     except csv.Error as error:
         raise UsageError(f"{file}, line {rows.line_num}: not readable as csv: {error}") from error
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    if not paths:
+    if not found.class_names:
         raise UsageError(f"{file} names no images: nothing follows its first line")
-    source = FileSource(tuple(paths), str(file.parent))
-    return LabelledImages(file.stem, f"csv file {file.absolute()}", source, labels, roles)
+    return found
 
 
 def frame_images(frame: Any, *, split: str) -> LabelledImages:
     """The images that a pandas DataFrame names in its columns, as :func:`read_table`; paths as for ``open``."""
     columns = [str(name) for name in frame.columns]
     _expect_columns(columns, "the DataFrame", "it must have the columns")
-    rows = zip(frame.index, frame.to_dict("records"), strict=True)
-    paths, labels, roles = _listed(((f"row {index} of the DataFrame", row) for index, row in rows), columns, split)
-    return LabelledImages("DataFrame", "the DataFrame", FileSource(tuple(paths), "."), labels, roles)
+    rows = zip((f"row {index} of the DataFrame" for index in frame.index), frame.to_dict("records"), strict=True)
+    return _listed(rows, columns, split, "DataFrame", "the DataFrame", Path())
 
 
 def listed_images(
@@ -78,18 +75,18 @@ def _expect_columns(columns: Sequence[str], where: str, wanted: str) -> None:
 
 
 def _listed(
-    rows: Iterable[tuple[str, Mapping[Any, Any]]], columns: Sequence[str], split: str
-) -> tuple[list[str], list[str], list[Role] | None]:
-    """Paths, labels and roles of rows, each with how it is called in a message."""
+    rows: Iterable[tuple[str, Mapping[Any, Any]]], columns: Sequence[str], split: str, name: str, where: str, root: Path
+) -> LabelledImages:
+    """The images of rows, each with how it is called in a message; their paths are below ``root``."""
     paths: list[str] = []
     labels: list[str] = []
     roles: list[Role] | None = [] if split == "auto" and "role" in columns else None
-    for where, row in rows:
-        paths.append(_field(row, "path", where))
-        labels.append(_field(row, "label", where))
+    for place, row in rows:
+        paths.append(_field(row, "path", place))
+        labels.append(_field(row, "label", place))
         if roles is not None:
-            roles.append(_role(_field(row, "role", where), where))
-    return paths, labels, roles
+            roles.append(_role(_field(row, "role", place), place))
+    return LabelledImages(name, where, FileSource(tuple(paths), str(root)), labels, roles)
 
 
 def _field(row: Mapping[Any, Any], column: str, where: str) -> str:
@@ -101,7 +98,6 @@ def _field(row: Mapping[Any, Any], column: str, where: str) -> str:
 
 
 def _role(value: str, where: str) -> Role:
-    try:
-        return _ROLES[value.lower()]
-    except KeyError:
-        raise UsageError(f"{where}: role {value!r} is none of {', '.join(_ROLES)}") from None
+    if value.lower() not in ROLE_WORDS:
+        raise UsageError(f"{where}: role {value!r} is none of {', '.join(ROLE_WORDS)}")
+    return ROLE_WORDS[value.lower()]

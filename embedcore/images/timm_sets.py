@@ -54,11 +54,7 @@ def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: b
 
 
 def parse_timm_spec(spec: str) -> tuple[str, Mapping[str, str]]:
-    """Name and options.
-
-    >>> parse_timm_spec("torch/mnist,root=/data,split=test")
-    ('torch/mnist', {'root': '/data', 'split': 'test'})
-    """
+    """Name and options."""
     name, *settings = spec.split(",")
     options = {}
     for setting in settings:

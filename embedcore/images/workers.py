@@ -1,4 +1,4 @@
-"""Worker processes that fill a pixel store."""
+"""The work on a pixel store, block by block: decode, transform, write; in this process or in workers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ import signal
 import sys
 import traceback
 import types
+import zlib
 from collections import deque
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from embedcore.errors import EmbedcoreError
 from embedcore.forkserver import forkserver_context, start_surely
-from embedcore.images.pixel_rows import PixelReader, WrittenBlock, write_block
+from embedcore.images.decode import BadImageError
+from embedcore.images.sources import ImageSource
+
+if TYPE_CHECKING:
+    from embedcore.images.geometry import Geometry
+
+BLOCK = 32  # images: the unit of work and of the checksums
 
 
 def usable_cpus() -> int:
@@ -25,6 +36,75 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class PixelReader:
+    """Gives the pixels of a dataset's images in one geometry, each made when asked for."""
+
+    source: ImageSource
+    digests: tuple[str, ...]
+    """Content digest of each image, as it was when the dataset was loaded."""
+    geometry: Geometry
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: height, width, 3."""
+        return self.geometry.height, self.geometry.width, 3
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """uint8 [h, w, 3].
+
+        Raises BadImageError for an image that cannot be read, or has changed since the dataset was loaded.
+        """
+        name = self.source.name(index)
+        try:
+            return self.geometry.transform()(self.source.load(index, self.digests[index]))
+        except OSError as error:
+            raise BadImageError(name, error.strerror or str(error)) from error
+        except (ValueError, MemoryError, OverflowError) as error:  # such as one pixel high and a million wide
+            raise BadImageError(name, f"it cannot be resized ({type(error).__name__}: {error})") from error
+
+
+@dataclass(frozen=True)
+class WrittenBlock:
+    """What became of the images start to stop - 1."""
+
+    start: int
+    stop: int
+    checksum: int
+    """CRC-32 of the block's pixels."""
+    bad: tuple[tuple[str, str], ...]
+    """Name and reason of the images that could not be read."""
+
+
+def blocks_of(total: int) -> list[tuple[int, int]]:
+    """Start and stop of each block."""
+    return [(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)]
+
+
+def write_block(reader: PixelReader, path: Path, offset: int, start: int, stop: int) -> WrittenBlock:
+    """Make the pixels of a block and write them at their place in the file, whose rows begin at byte ``offset``.
+
+    Written with ``write``, not through a memory map: on a full disk a map kills the process (SIGBUS) where this raises
+    OSError.
+    """
+    rows = np.zeros((stop - start, *reader.shape), np.uint8)
+    bad = []
+    for index in range(start, stop):
+        try:
+            rows[index - start] = reader.pixels(index)
+        except BadImageError as error:
+            bad.append((error.name, error.reason))
+    with path.open("r+b", buffering=0) as file:
+        file.seek(offset + start * rows[0].nbytes)
+        remaining = memoryview(rows.data).cast("B")
+        while remaining:
+            remaining = remaining[file.write(remaining) :]
+    return WrittenBlock(start, stop, zlib.crc32(rows.data), tuple(bad))
 
 
 def write_blocks(
@@ -68,11 +148,9 @@ class _Worker:
         self._process = context.Process(
             target=_serve, args=(theirs, reader, path, offset), name="embedcore-pixels", daemon=True
         )
-        with theirs, contextlib.ExitStack() as ours:
-            ours.enter_context(self.connection)
-            with hidden_main(keep=type(reader.source).__module__ == "__main__"):
-                self._process.start()
-            ours.pop_all()
+        # Where it cannot be started, our end of the pipe is closed as the object is let go.
+        with theirs, hidden_main(keep=type(reader.source).__module__ == "__main__"):
+            self._process.start()
 
     def hand(self, block: tuple[int, int]) -> None:
         """Give the worker a block; a worker that is dead already is noticed by :meth:`take`."""
@@ -90,7 +168,9 @@ class _Worker:
             answer = self.connection.recv()
         except (EOFError, ConnectionResetError) as error:
             self._process.join()
-            raise EmbedcoreError(f"a worker died ({_manner(self._process.exitcode)}) while decoding {names}") from error
+            code = self._process.exitcode or 0
+            manner = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise EmbedcoreError(f"a worker died ({manner}) while decoding {names}") from error
         self.block = None
         if isinstance(answer, OSError):
             raise answer
@@ -129,8 +209,7 @@ def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int)
 
 @contextlib.contextmanager
 def hidden_main(*, keep: bool = False) -> Iterator[None]:
-    """Keep a starting child from running the user's script again, as it otherwise does to find what was pickled from
-    there.
+    """Keep a starting child from running the user's script again, where it would look for what was pickled from there.
 
     A script without a main guard would start all its work once more in each child. ``keep``: do not hide it, since the
     child needs something that is defined there.
@@ -142,9 +221,3 @@ def hidden_main(*, keep: bool = False) -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _manner(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"signal {signal.Signals(-exit_code).name}"
-    return f"exit code {exit_code}"

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embedcore.cli import main
-from embedcore.commands.cache import choose_to_remove
-from embedcore.commands.cache_entries import Entry, entries_of
+from embedcore.commands.cache import Entry, choose_to_remove, entries_of
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.files import sealed
 from embedcore.images.dataset import Dataset, load_dataset
@@ -81,7 +80,7 @@ def test_the_list(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and error == ""
     lines = text.splitlines()
     assert lines[0] == str(cache)
-    assert "Pixel stores: 2, 34.4 kB" in text
+    assert "Pixel stores: 2, 34.3 kB" in text
     assert any(
         line.split()[:3] == ["6", "photos", "16x16-center0.9-bicubic"] and "3 days ago" in line for line in lines
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedcore.errors import UsageError
-from embedcore.images import audit, changes, pixel_store
+from embedcore.images import audit, pixel_store
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import open_pixel_store
@@ -72,7 +72,8 @@ def test_the_same_content_anew_is_no_change_and_read_once(dataset: Dataset, monk
 def stats(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Each file that is looked at, once for each look."""
     seen: list[Path] = []
-    monkeypatch.setattr(changes, "stamp_of", lambda file: (seen.append(file), audit.stamp_of(file))[1])
+    stamp_of = audit.stamp_of
+    monkeypatch.setattr(audit, "stamp_of", lambda file: (seen.append(file), stamp_of(file))[1])
     return seen
 
 
@@ -80,7 +81,7 @@ def stats(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """``clock.now`` is the time in seconds."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(changes, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(audit, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 

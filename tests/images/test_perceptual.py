@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.fft import dctn
 
-from embedcore.images.perceptual import perceptual_hash
+from embedcore.images.duplicates import perceptual_hash
 
 
 def scene(seed: int, edge: int = 200) -> Image.Image:

@@ -17,8 +17,8 @@ from embedcore.images import store_file
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.decode import load_rgb
 from embedcore.images.geometry import Geometry
-from embedcore.images.pixel_rows import PixelReader
 from embedcore.images.pixel_store import StoredPixels, StreamedPixels, open_pixel_store
+from embedcore.images.workers import PixelReader
 
 GEOMETRY = Geometry(32, 40, "bicubic", 0.9, "center")
 

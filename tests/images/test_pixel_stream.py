@@ -11,8 +11,8 @@ from PIL import Image
 
 from embedcore.images.decode import BadImageError
 from embedcore.images.geometry import Geometry
-from embedcore.images.pixel_rows import PixelReader
 from embedcore.images.pixel_store import StreamedPixels
+from embedcore.images.workers import PixelReader
 
 
 @dataclass

@@ -5,8 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.images.sources import FileSource, LabelledImages
-from embedcore.images.subset import choose
+from embedcore.images.sources import FileSource, LabelledImages, choose
 
 COUNTS = st.dictionaries(st.text("abcxyz", min_size=1, max_size=3), st.integers(1, 6), min_size=1, max_size=12)
 

@@ -20,9 +20,8 @@ from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.forkserver import StartError, forkserver_context, start_surely
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
-from embedcore.images.pixel_rows import PixelReader, blocks_of
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
-from embedcore.images.workers import write_blocks
+from embedcore.images.workers import PixelReader, blocks_of, write_blocks
 
 GEOMETRY = Geometry(32, 32, "bicubic", 0.9, "center")
 
