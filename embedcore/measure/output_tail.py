@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 TAIL_BYTES = 64 * 2**10
-TAIL_LINES = 30
+TAIL_LINES = 100  # what faulthandler says of several threads comes after the words of the fault
 LINE_CHARACTERS = 500
 
 
