@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from embedcore.forkserver import forkserver_context, start_surely
 from embedcore.images.workers import hidden_main
 from embedcore.measure.messages import GarbledMessageError, Inbox, send
-from embedcore.measure.output_tail import OutputTail
-from embedcore.measure.processes import kill_group, kill_tree
-from embedcore.measure.supervisor import KILL_GRACE_S, Ended, supervise
+from embedcore.measure.supervisor import KILL_GRACE_S, Ended, kill_group, kill_tree, supervise
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -24,6 +22,11 @@ if TYPE_CHECKING:
 
 # How long a process that has given its result or closed a pipe may take until all is at its end.
 EXIT_GRACE_S = 5.0
+
+# Of what it prints the last is kept: what faulthandler says of several threads comes after the words of the fault.
+TAIL_BYTES = 64 * 2**10
+TAIL_LINES = 100
+LINE_CHARACTERS = 500
 
 _TICK_S = 0.5
 _PIECE = 2**16
@@ -87,7 +90,7 @@ class Child:
         passed on.
         """
         heard = Heard()
-        tail, inbox, control = OutputTail(), Inbox(), Inbox()
+        printed, inbox, control = b"", Inbox(), Inbox()
         deadline, next_tick = time.monotonic() + timeout_s, 0.0
         told_to_end = complete = False
         ends = [self._control, self._inbox, self._output]
@@ -111,7 +114,7 @@ class Child:
                 if not piece:
                     ends.remove(end)
                 elif end is self._output:
-                    tail.feed(piece)
+                    printed = (printed + piece)[-TAIL_BYTES:]
                 elif end is self._control:
                     self._note(control.feed(piece))
                 elif not complete and not heard.garbled:
@@ -121,7 +124,7 @@ class Child:
                         heard.garbled = str(error)
                 if (complete or end not in ends) and end is not self._output and not told_to_end:
                     deadline = min(deadline, time.monotonic() + EXIT_GRACE_S)
-        heard.ended, heard.output = self._ended, tail.text()
+        heard.ended, heard.output = self._ended, last_lines(printed)
         heard.cut_short = not complete and inbox.pending
         return heard
 
@@ -165,3 +168,9 @@ def _read(end: Connection) -> bytes:
         return os.read(end.fileno(), _PIECE)
     except OSError:  # the other side is gone, in a hurry
         return b""
+
+
+def last_lines(printed: bytes) -> str:
+    """The last lines as text: bytes that are not UTF-8 replaced, long lines cut."""
+    lines = printed.decode(errors="replace").splitlines()[-TAIL_LINES:]
+    return "\n".join(line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]}…" for line in lines)
