@@ -11,59 +11,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from embedcore.embed.dataset import embed_dataset
-    from embedcore.errors import (
-        EmbedcoreError,
-        UnsupportedModel,
-        UsageError,
-        WeightsDamaged,
-        WeightsGated,
-        WeightsUnavailable,
-    )
-    from embedcore.images.dataset import Dataset, load_dataset
-    from embedcore.retrieval.metrics import Scores, score
-    from embedcore.retrieval.search import Neighbours, nearest
-    from embedcore.zoo.backbone import Backbone, load_backbone
+    from embedcore.embed.dataset import embed_dataset as embed_dataset
+    from embedcore.errors import EmbedcoreError as EmbedcoreError
+    from embedcore.errors import UnsupportedModel as UnsupportedModel
+    from embedcore.errors import UsageError as UsageError
+    from embedcore.errors import WeightsDamaged as WeightsDamaged
+    from embedcore.errors import WeightsGated as WeightsGated
+    from embedcore.errors import WeightsUnavailable as WeightsUnavailable
+    from embedcore.images.dataset import Dataset as Dataset
+    from embedcore.images.dataset import as_dataset as as_dataset
+    from embedcore.images.dataset import load_dataset as load_dataset
+    from embedcore.results.run import Run as Run
+    from embedcore.results.run import read_run as read_run
+    from embedcore.retrieval.metrics import Scores as Scores
+    from embedcore.retrieval.metrics import score as score
+    from embedcore.retrieval.search import Neighbours as Neighbours
+    from embedcore.retrieval.search import nearest as nearest
+    from embedcore.zoo.backbone import Backbone as Backbone
+    from embedcore.zoo.backbone import load_backbone as load_backbone
 
-_HOMES = {
-    "Backbone": "embedcore.zoo.backbone",
-    "Dataset": "embedcore.images.dataset",
-    "EmbedcoreError": "embedcore.errors",
-    "Neighbours": "embedcore.retrieval.search",
-    "Scores": "embedcore.retrieval.metrics",
-    "UnsupportedModel": "embedcore.errors",
-    "UsageError": "embedcore.errors",
-    "WeightsDamaged": "embedcore.errors",
-    "WeightsGated": "embedcore.errors",
-    "WeightsUnavailable": "embedcore.errors",
-    "embed_dataset": "embedcore.embed.dataset",
-    "load_backbone": "embedcore.zoo.backbone",
-    "load_dataset": "embedcore.images.dataset",
-    "nearest": "embedcore.retrieval.search",
-    "score": "embedcore.retrieval.metrics",
+_NAMES_OF = {
+    "embed.dataset": "embed_dataset",
+    "errors": "EmbedcoreError UnsupportedModel UsageError WeightsDamaged WeightsGated WeightsUnavailable",
+    "images.dataset": "Dataset as_dataset load_dataset",
+    "results.run": "Run read_run",
+    "retrieval.metrics": "Scores score",
+    "retrieval.search": "Neighbours nearest",
+    "zoo.backbone": "Backbone load_backbone",
 }
+_HOMES = {name: f"embedcore.{home}" for home, names in _NAMES_OF.items() for name in names.split()}
 
-__all__ = [
-    "Backbone",
-    "Dataset",
-    "EmbedcoreError",
-    "Neighbours",
-    "Scores",
-    "UnsupportedModel",
-    "UsageError",
-    "WeightsDamaged",
-    "WeightsGated",
-    "WeightsUnavailable",
-    "embed_dataset",
-    "load_backbone",
-    "load_dataset",
-    "nearest",
-    "score",
-]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -22,7 +22,7 @@ from embedcore.errors import UsageError
 from embedcore.files import unsealed
 from embedcore.images import ledger, store_file
 from embedcore.plain import one_line
-from embedcore.results.journal import read_journal
+from embedcore.results.journal import read_journals
 
 KINDS = {
     "pixels": "Pixel stores",
@@ -141,20 +141,16 @@ def _embeddings(name: str, files: list[_Stat]) -> Entry:
 
 def _run(name: str, files: list[_Stat]) -> Entry:
     """The journals of one run: one for each process that has measured."""
-    results = 0
-    states, datasets = set(), set()
-    for path, _ in files:
-        try:
-            journal = read_journal(path)
-        except UsageError:
-            states.add("unreadable")
-            continue
-        results += len(journal.results)
-        states.add("finished" if journal.finished else "unfinished")
-        dataset = journal.header.get("dataset")
-        datasets.add(_text(dataset.get("name")) if isinstance(dataset, dict) else "")
-    state = next(state for state in ("unreadable", "unfinished", "finished") if state in states)
-    columns = {"results": str(results), "run": name, "dataset": ", ".join(sorted(datasets)), "state": state}
+    columns = {"results": "0", "run": name, "dataset": "", "state": "unreadable"}
+    try:
+        run = read_journals(path for path, _ in files if b"\n" in path.read_bytes())  # else nothing was written yet
+        dataset = run.header.get("dataset")
+        columns["results"] = str(len({(result.model, result.dataset) for result in run.results}))
+        columns["dataset"] = _text(dataset.get("name")) if isinstance(dataset, dict) else ""
+        if run.header:
+            columns["state"] = "finished" if run.finished else "unfinished"
+    except (UsageError, OSError):
+        pass
     return _entry("journal", name, columns, files, *(path for path, _ in files))
 
 

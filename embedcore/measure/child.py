@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 # How long a process that has given its result or closed a pipe may take until all is at its end.
 EXIT_GRACE_S = 5.0
 
-# Of what it prints the last is kept: what faulthandler says of several threads comes after the words of the fault.
+# Of what it prints the last is kept.
 TAIL_BYTES = 64 * 2**10
-TAIL_LINES = 100
+TAIL_LINES = 30
 LINE_CHARACTERS = 500
 
 _TICK_S = 0.5

@@ -133,7 +133,7 @@ def _measure(pickled: bytes, send: Send) -> None:
     """Runs in the measuring process."""
     import faulthandler
 
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)  # the thread that reads ahead is not of interest
     case, images = pickle.loads(pickled)
     if case.memory_limit is not None and is_bounded(case.device):
         bound_memory(case.memory_limit)

@@ -56,12 +56,13 @@ class Images:
 def attempt(case: Case, images: Images, progress: Progress | None = None) -> Result:
     """``measure``, with every failure turned into a result with a status and a reason."""
     begin = time.perf_counter()
-    with PeakMemory() as memory:
-        try:
+    memory = PeakMemory()
+    try:
+        with memory:
             return measure(case, images, progress, memory)
-        except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
-            peak = memory.mb if status_of(error) == "oom" else None
-            return failure(case, error, peak_memory_mb=peak, measured_s=time.perf_counter() - begin)
+    except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
+        peak = memory.mb if status_of(error) == "oom" else None
+        return failure(case, error, peak_memory_mb=peak, measured_s=time.perf_counter() - begin)
 
 
 def measure(case: Case, images: Images, progress: Progress | None, memory: PeakMemory) -> Result:

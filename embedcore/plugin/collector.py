@@ -22,6 +22,8 @@ class Collector:
 
     def __init__(self) -> None:
         self.results: dict[tuple[str, str | None], Result] = {}
+        self.tests: dict[tuple[str, str | None], str] = {}
+        """The id of the test that each result comes from."""
         self.datasets: dict[str, Mapping[str, Any]] = {}
         """The ``dataset`` block of each dataset, by fingerprint; that of the session first."""
         self.settings: Mapping[str, Any] = {}
@@ -51,6 +53,7 @@ class Collector:
         for fields in carried["results"]:
             result = Result.from_json(fields)
             self.results[result.model, result.dataset] = result
+            self.tests[result.model, result.dataset] = report.nodeid
         if "datasets" in carried:
             self.datasets = {**self.datasets, **carried["datasets"]}
             self.settings, self.machine = carried["settings"], carried["machine"]
@@ -58,11 +61,6 @@ class Collector:
     def notice(self, lines: Sequence[str]) -> None:
         """Note lines for the summary, each once, whichever worker has them."""
         self.notices = list(dict.fromkeys([*self.notices, *lines]))
-
-    @property
-    def measured(self) -> bool:
-        """Whether any case has scores."""
-        return any(result.ok for result in self.results.values())
 
     def json_block(self) -> dict[str, Any]:
         """The ``embedcore`` block of the saved JSON."""

@@ -12,6 +12,7 @@ from embedcore.plugin.budget import BudgetSpent
 from embedcore.plugin.interrupts import interrupts_held
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
+from embedcore.plugin.saving import benchmark_group
 from embedcore.plugin.stash import RESULTS, SESSION, UNTIL_REPORTED
 from embedcore.plugin.summary import budget_message
 
@@ -60,8 +61,7 @@ def embed_replay(benchmark: Any) -> Callable[[Result], None]:
         explanation = f"{result.status}: {result.reason}"
         if result.outcome == "ok":
             benchmark.extra_info.update(result.extra_info())
-            if result.batch_decayed:  # in a table of its own, here and in pytest-benchmark's compare
-                benchmark.group = f"{benchmark.group}, in a smaller batch than asked for"
+            benchmark.group = benchmark_group(benchmark.group, result)
             clock.replay(benchmark, result.durations, result.batch_size or 1)
             return
         if result.outcome == "skip":

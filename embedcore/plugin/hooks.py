@@ -28,7 +28,7 @@ from embedcore.plugin.cases import (
 from embedcore.plugin.collector import Collector
 from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.progress import progress_bars
-from embedcore.plugin.saving import save_without_benchmarks
+from embedcore.plugin.saving import save_json
 from embedcore.plugin.stash import (
     BUDGET,
     COLLECTOR,
@@ -183,7 +183,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = config.stash[STOPPED][1]
     if not config.stash[COLLECTOR].results or hasattr(config, "workerinput"):
         return
-    for write in (save_without_benchmarks, write_report):
+    for write in (save_json, write_report):
         try:
             write(config)
         except EmbedcoreError as error:

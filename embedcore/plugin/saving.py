@@ -1,9 +1,10 @@
-"""The saved JSON of a session in which no case could be measured: pytest-benchmark then saves nothing."""
+"""The saved JSON where pytest-benchmark saves none: no case was measured, or it is off, as under pytest-xdist."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from embedcore.errors import UsageError
@@ -12,15 +13,16 @@ from embedcore.plugin.stash import COLLECTOR
 if TYPE_CHECKING:
     import pytest
 
+    from embedcore.results.result import Result
 
-def save_without_benchmarks(config: pytest.Config) -> None:
-    """Write what ``--benchmark-json``, ``--benchmark-save`` and ``--benchmark-autosave`` ask for, with no benchmarks.
 
-    Does nothing where a case was measured. The content comes from pytest-benchmark's own hooks, so it has all that a
-    saved run has. Raises UsageError if it cannot be written.
+def save_json(config: pytest.Config) -> None:
+    """Write what ``--benchmark-json``, ``--benchmark-save`` and ``--benchmark-autosave`` ask for.
+
+    Does nothing where pytest-benchmark has done so. The content comes from its own hooks, so it has all that a saved
+    run has. Raises UsageError if it cannot be written.
     """
-    collector = config.stash[COLLECTOR]
-    if collector.measured or collector.saved:
+    if config.stash[COLLECTOR].saved:
         return
     path = config.getoption("benchmark_json", None)
     name = config.getoption("benchmark_save", None) or config.getoption("benchmark_autosave", None)
@@ -32,7 +34,7 @@ def save_without_benchmarks(config: pytest.Config) -> None:
     try:
         if path:
             Path(path).write_text(json.dumps(content, indent=4, default=str), encoding="ascii")
-            _tell(config, f"Wrote benchmark data in: {path} (no case was measured)")
+            _tell(config, f"Wrote benchmark data in: {path} (by embedcore)")
         if storage is not None:
             storage.save(content, name)
     except OSError as error:
@@ -52,8 +54,38 @@ def _content(config: pytest.Config) -> dict[str, Any]:
     hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine_info)
     commit_info = hook.pytest_benchmark_generate_commit_info(config=config)
     hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
+    collector = config.stash[COLLECTOR]
+    benchmarks = [_benchmark(result, collector.tests[key]) for key, result in collector.results.items() if result.ok]
     content: dict[str, Any] = hook.pytest_benchmark_generate_json(
-        config=config, benchmarks=[], include_data=True, machine_info=machine_info, commit_info=commit_info
+        config=config, benchmarks=benchmarks, include_data=True, machine_info=machine_info, commit_info=commit_info
     )
-    hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=content)
+    hook.pytest_benchmark_update_json(config=config, benchmarks=benchmarks, output_json=content)
     return content
+
+
+def _benchmark(result: Result, test: str) -> Any:
+    """A result as pytest-benchmark's hooks hand it out: seconds an image, see `ReplayClock.replay`."""
+    from pytest_benchmark.stats import Metadata
+
+    from embedcore.zoo.families import family_of
+
+    images = result.batch_size or 1
+    fixture = SimpleNamespace(
+        name=test.rpartition("::")[2],
+        fullname=test,
+        group=benchmark_group(family_of(result.model).title, result),
+        param=result.model,
+        params={"embed_model": result.model},
+        extra_info=result.extra_info(),
+        cprofile_stats=None,
+        has_error=False,
+    )
+    benchmark = Metadata(fixture, iterations=images, options={"timer": "replayed_seconds"})
+    for seconds in result.durations:
+        benchmark.stats.update(seconds / images)
+    return benchmark
+
+
+def benchmark_group(family: str, result: Result) -> str:
+    """The table of a result: one of its own for a smaller batch than asked for, in pytest-benchmark's compare too."""
+    return f"{family}, in a smaller batch than asked for" if result.batch_decayed else family

@@ -112,6 +112,7 @@ class BenchmarkSession:
 
         Raises BudgetSpent where ``--embed-budget`` ended the measurement.
         """
+        dataset.expect_classes()
         key = model, dataset.fingerprint
         before = self.books.from_before(key)
         if before is not None and weights_changed(self.case(model), before, self.hub):

@@ -44,14 +44,16 @@ def cache(tmp_path: Path, dataset: Dataset) -> Path:
     for model in ("vit.x", "resnet.y"):
         KeptEmbeddings(folder / "embeddings").save({"model": model, "precision": "fp32"}, np.ones((6, 8), np.float32))
     (folder / "runs").mkdir()
-    write_journal(folder / "runs" / "20260101T000000123456-77.jsonl", "a", "b", end=sealed({"finished": "now"}))
-    write_journal(folder / "runs" / "20260102T000000123456-78.jsonl", "a", "b", end=b'{"mod')
+    write_journal(folder / "runs" / "20260101T000000123456-77.jsonl", "a", "b")
+    write_journal(folder / "runs" / "20260102T000000123456-78.jsonl", "a", "b", status="crashed", end=b'{"mod')
     return folder
 
 
-def write_journal(path: Path, *models: str, dataset: str = "photos", end: bytes = b"") -> None:
+def write_journal(
+    path: Path, *models: str, dataset: str = "photos", status: str = "unsupported", end: bytes = b""
+) -> None:
     lines = [{"journal": FORMAT, "dataset": {"name": dataset}, "models": list(models)}]
-    lines += [{"model": model, "family": "vit", "status": "error", "reason": "broken"} for model in models]
+    lines += [{"model": model, "family": "vit", "status": status, "reason": "broken"} for model in models]
     path.write_bytes(b"".join(map(sealed, lines)) + end)
 
 
@@ -97,21 +99,31 @@ def test_the_list(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_journals_of_a_run_are_one_entry(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for worker in ("gw0", "gw1"):
         write_journal(cache / "runs" / f"20260102T000000123456-78.{worker}.jsonl", f"only {worker}")
-    write_journal(cache / "runs" / "20260101T000000123456-77.gw3.jsonl", "c", end=sealed({"finished": "now"}))
+    write_journal(cache / "runs" / "20260101T000000123456-77.gw3.jsonl", "c")
     _, text, _ = run(capsys, "list", "--cache", cache)
     rows = {line.split()[1]: line.split() for line in text.splitlines() if "20260" in line}
     assert "Journals of runs: 2, " in text
     assert rows["20260101T000000123456-77"][:4] == ["3", "20260101T000000123456-77", "photos", "finished"]
     assert rows["20260102T000000123456-78"][:4] == ["4", "20260102T000000123456-78", "photos", "unfinished"]
     (cache / "runs" / "20260102T000000123456-78.gw1.jsonl").write_bytes(b"torn")
-    _, text, _ = run(capsys, "list", "--cache", cache)
-    assert any(
-        line.split()[:4] == ["3", *["20260102T000000123456-78", "photos", "unreadable"]] for line in text.splitlines()
-    )
+    assert states(capsys, cache) == ["3 photos unfinished", "3 photos finished"]
+    (cache / "runs" / "20260102T000000123456-78.gw1.jsonl").write_bytes(b"not a journal\n")
+    assert states(capsys, cache) == ["0 unreadable", "3 photos finished"]
     with filelock.FileLock(cache / "runs" / "20260102T000000123456-78.gw0.jsonl.lock"):
         _, text, _ = run(capsys, "prune", "--all", "--cache", cache)
     assert "left: journal 20260102T000000123456-78" in text
     assert tree(cache) == {f"runs/20260102T000000123456-78{worker}.jsonl" for worker in ("", ".gw0", ".gw1")}
+
+
+def states(capsys: pytest.CaptureFixture[str], cache: Path) -> list[str]:
+    """Results, dataset and state of each run that is listed, the newest first."""
+    _, text, _ = run(capsys, "list", "--cache", cache)
+    rows = sorted((line.split() for line in text.splitlines() if "T000000123456-" in line), key=lambda r: r[1])
+    cells = [(row[0], *row[2 : row.index(next(word for word in row if word in STATES)) + 1]) for row in rows]
+    return [" ".join(row) for row in reversed(cells)]
+
+
+STATES = ("finished", "unfinished", "unreadable")
 
 
 def test_a_damaged_line_is_no_result(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,7 +103,7 @@ def test_models_without_weights_are_skipped_with_a_reason_and_kept(run, project,
 def test_the_json_is_whole_where_no_case_is_measured(run, project, saved):
     outcome = run("--benchmark-json=run.json", "--benchmark-save=none", "--embed-max-params=0.001")
     outcome.assert_outcomes(skipped=3)
-    outcome.stdout.fnmatch_lines(["*run.json (no case was measured)"])
+    outcome.stdout.fnmatch_lines(["Wrote benchmark data in: *run.json (by embedcore)"])
     stored = read_run("none", storage=project.path / ".benchmarks")
     direct = read_run(project.path / "run.json")
     assert [result.status for result in direct.excluded] == ["too-large"] * 3
@@ -194,10 +194,21 @@ def test_every_result_is_in_the_journal(run, project):
     assert contents.header["dataset"]["classes"] == 3
 
 
-def test_leaderboards_also_with_benchmarks_disabled(run):
-    outcome = run("--benchmark-disable", "--embed-isolation=none", "-k", "test_vit")
+def test_leaderboards_and_json_also_with_benchmarks_disabled(run, saved, project):
+    arguments = ("--embed-isolation=none", "-k", "test_vit", "--benchmark-json=run.json")
+    run(*arguments)
+    timed = saved()
+    outcome = run(*arguments, "--benchmark-disable")
     outcome.assert_outcomes(passed=1)
     assert "Leader of each family" in outcome.stdout.str()
+    (ours,), (theirs,) = saved()["benchmarks"], timed["benchmarks"]
+    assert {*ours} == {*theirs}
+    for key in ("name", "fullname", "group", "param", "params"):
+        assert ours[key] == theirs[key]
+    assert {*ours["stats"]} == {*theirs["stats"]}
+    assert ours["stats"]["median"] == pytest.approx(1 / ours["extra_info"]["images_per_s"]["forward"])
+    assert saved()["embedcore"].keys() == timed["embedcore"].keys()
+    assert read_run(project.path / "run.json").results[0].ok
 
 
 def test_results_of_xdist_workers_reach_the_controller():

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from embedcore.plugin import machine
-from embedcore.results.books import find_runs
+from embedcore.results.books import find_runs, runs_in_use
+from embedcore.results.run import read_run
 from embedcore.zoo.roster import all_tags
 
 MINI = [tag for tag in all_tags() if tag.startswith("test_")][:8]
@@ -48,6 +49,8 @@ def test_a_killed_run_of_two_workers_goes_on_in_one_process(run, project, saved,
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, (project.path / "output").read_text()
+    while runs_in_use(folder) and time.monotonic() < deadline:  # the workers die in their own time
+        time.sleep(0.01)
     before = results()
     assert 3 <= len(before) < len(MINI)
     assert len(list(folder.glob("*.gw0.jsonl"))) == len(list(folder.glob("*.gw1.jsonl"))) == 1
@@ -63,13 +66,16 @@ def test_a_killed_run_of_two_workers_goes_on_in_one_process(run, project, saved,
 
 
 def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
-    process = workers(2, "--embed-report=report")
+    process = workers(2, "--embed-report=report", "--benchmark-json=run.json", "--benchmark-save=two")
     assert process.wait(300) == 0, (project.path / "output").read_text()
     text = (project.path / "output").read_text()
     assert text.count("embedcore: leaderboards") == 1
     assert "Overall by acc (3 models)" in text
     ((_, contents),) = find_runs(project.path / "cache" / "runs")[0].items()
     assert contents.finished
+    stored = read_run("two", storage=project.path / ".benchmarks")
+    assert stored.results == read_run(project.path / "run.json").results
+    assert len(stored.results) == 3 and stored.timm is not None
     process = workers(1, dataset="nowhere")
     assert process.wait(300) == pytest.ExitCode.USAGE_ERROR
     text = (project.path / "output").read_text()
