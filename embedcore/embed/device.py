@@ -74,11 +74,7 @@ def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def worker_device(spec: str, worker: int, cards: int) -> str:
-    """The device for the process number ``worker`` of several: ``auto`` and ``cuda`` are shared out over the cards.
-
-    >>> worker_device("auto", 5, 4), worker_device("cuda:0", 5, 4), worker_device("auto", 5, 0)
-    ('cuda:1', 'cuda:0', 'auto')
-    """
+    """The device for the process number ``worker`` of several: ``auto`` and ``cuda`` are shared out over the cards."""
     return f"cuda:{worker % cards}" if cards > 0 and spec in ("auto", "cuda") else spec
 
 

@@ -30,7 +30,7 @@ CANARY_ROUNDS = 3
 
 
 class Pixels(Protocol):
-    """What the embedder reads: ``len()`` images, ``read(start, stop)`` giving uint8 [stop - start, h, w, 3]."""
+    """Images as the embedder reads them: uint8 [stop - start, h, w, 3]."""
 
     def __len__(self) -> int: ...
 
@@ -75,8 +75,8 @@ def auto_batch_size(spec: str | int, device: torch.device, n_images: int) -> int
 
 def first_batch(backbone: Backbone, pixels: Pixels, batch_size: int, way: Way) -> torch.Tensor:
     """The first images as the backbone's input, float32 [b, 3, h, w] on the device."""
-    normalise = _normaliser(backbone, way)
-    return normalise(as_tensor(pixels.read(0, min(batch_size, len(pixels)))).to(way.device))
+    first = as_tensor(pixels.read(0, min(batch_size, len(pixels))))
+    return _normaliser(backbone, way)(first.to(way.device))
 
 
 def _normaliser(backbone: Backbone, way: Way) -> Normaliser:

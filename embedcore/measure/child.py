@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, cast
@@ -34,20 +34,19 @@ _PIECE = 2**16
 
 @dataclass
 class Heard:
-    """What a session has learnt of a measuring process when it is over."""
+    """What a session has learnt of a measuring process when it is over.
+
+    ``ended``: None where not even the supervisor could tell. ``output``: the last lines that it printed. It was ended
+    because its time was over (``late``), because it had closed its pipe and went on living (``silent``), or because of
+    what it had sent (``garbled``). ``cut_short``: the last message lacks its end.
+    """
 
     ended: Ended | None = None
-    """None where not even the supervisor could tell."""
     output: str = ""
-    """The last lines of what it printed."""
     late: bool = False
-    """It was ended because its time was over."""
     silent: bool = False
-    """It was ended because it had closed its pipe and went on living."""
     garbled: str = ""
-    """It was ended because it had sent this."""
     cut_short: bool = False
-    """The last message lacks its end."""
 
 
 Listener = Callable[[dict[str, Any]], bool]
@@ -116,7 +115,11 @@ class Child:
                 elif end is self._output:
                     printed = (printed + piece)[-TAIL_BYTES:]
                 elif end is self._control:
-                    self._note(control.feed(piece))
+                    for message in control.feed(piece):
+                        if "pid" in message:
+                            self._measuring = message["pid"]
+                        else:
+                            self._ended = Ended(**message)
                 elif not complete and not heard.garbled:
                     try:
                         complete = any(listener(message) for message in inbox.feed(piece))
@@ -127,13 +130,6 @@ class Child:
         heard.ended, heard.output = self._ended, last_lines(printed)
         heard.cut_short = not complete and inbox.pending
         return heard
-
-    def _note(self, messages: Iterable[dict[str, Any]]) -> None:
-        for message in messages:
-            if "pid" in message:
-                self._measuring = message["pid"]
-            else:
-                self._ended = Ended(**message)
 
     def _tell_to_end(self) -> None:
         with contextlib.suppress(OSError):

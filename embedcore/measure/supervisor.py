@@ -29,8 +29,7 @@ from embedcore.measure import messages
 KILL_GRACE_S = 5.0
 
 # From linux/prctl.h.
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 # How much the kernel's out-of-memory killer prefers a measuring process: as if it used half the machine's memory more.
 _OOM_SCORE_ADJ = 500
@@ -120,9 +119,8 @@ class _Supervisor:
             self._reap()
         others = self._end_all()
         if self._exit_code is not None:
-            ended = Ended(self._exit_code, self._resident_mb, others)
             with contextlib.suppress(OSError):
-                messages.send(control.fileno(), asdict(ended))
+                messages.send(control.fileno(), asdict(Ended(self._exit_code, self._resident_mb, others)))
         control.close()
 
     def _reap(self) -> bool:
