@@ -17,28 +17,26 @@ def choose_device(spec: str = "auto") -> torch.device:
     ``auto`` takes the first CUDA device, else Apple's MPS, else the CPU. Raises UsageError for a device that this
     machine or this build of torch does not have.
     """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if spec == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", 0)
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda", 0) if cuda else torch.device("mps" if mps else "cpu")
     try:
         device = torch.device(spec)
-    except RuntimeError as error:
-        raise UsageError(f"device {spec!r} is not known: use auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UsageError(
-                f"device {spec!r}: torch {torch.__version__} sees no CUDA device here; use --embed-device cpu"
-            )
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise UsageError(f"device {spec!r}: this machine has {count} CUDA devices, counted from 0")
-        return torch.device("cuda", device.index or 0)
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"device {spec!r}: torch {torch.__version__} has no MPS device here; use cpu")
-    if device.type not in ("cpu", "mps"):
-        raise UsageError(f"device {spec!r} is not supported: use auto, cpu, cuda, cuda:N or mps")
-    return device
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device {spec!r} is not known: use auto, cpu, cuda, cuda:N or mps")
+    if (device.type == "cuda" and not cuda) or (device.type == "mps" and not mps):
+        name = device.type.upper()
+        raise UsageError(
+            f"device {spec!r}: torch {torch.__version__} sees no {name} device here; use --embed-device cpu"
+        )
+    if device.type != "cuda":
+        return device
+    index, count = device.index or 0, torch.cuda.device_count()
+    if index >= count:
+        raise UsageError(f"device {spec!r}: this machine has {count} CUDA devices, counted from 0")
+    return torch.device("cuda", index)
 
 
 def use_device(spec: str = "auto") -> torch.device:
@@ -76,11 +74,7 @@ def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def worker_device(spec: str, worker: int, cards: int) -> str:
-    """The device for the process number ``worker`` of several: ``auto`` and ``cuda`` are shared out over the cards.
-
-    >>> worker_device("auto", 5, 4), worker_device("cuda:0", 5, 4), worker_device("auto", 5, 0)
-    ('cuda:1', 'cuda:0', 'auto')
-    """
+    """The device for the process number ``worker`` of several: ``auto`` and ``cuda`` are shared out over the cards."""
     return f"cuda:{worker % cards}" if cards > 0 and spec in ("auto", "cuda") else spec
 
 

@@ -13,10 +13,9 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
 from embedcore.embed.device import choose_channels_last, place
-from embedcore.embed.halving import halving
-from embedcore.embed.lanes import lane_of
+from embedcore.embed.memory import halving
 from embedcore.embed.normalise import Normaliser, as_tensor
-from embedcore.embed.pipeline import Lane, Span, run, spans_of
+from embedcore.embed.pipeline import Forward, Lane, Read, Span, lane_of, run, spans_of
 from embedcore.embed.precision import CANARY_IMAGES, autocast, choose_precision
 from embedcore.embed.timing import time_forward
 from embedcore.progress import Progress
@@ -24,15 +23,14 @@ from embedcore.progress import Progress
 if TYPE_CHECKING:
     from embedcore.zoo.backbone import Backbone
 
-# On the CPU the batch size hardly matters once glibc keeps large blocks (see forkserver.py), and 16 is also the
-# best of 16, 32, 64 where it does not.
+# On the CPU it hardly matters once glibc keeps large blocks (see forkserver.py); 16 is the best where it does not.
 AUTO_BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
 
 CANARY_ROUNDS = 3
 
 
 class Pixels(Protocol):
-    """What the embedder reads: ``len()`` images, ``read(start, stop)`` giving uint8 [stop - start, h, w, 3]."""
+    """Images as the embedder reads them: uint8 [stop - start, h, w, 3]."""
 
     def __len__(self) -> int: ...
 
@@ -77,8 +75,8 @@ def auto_batch_size(spec: str | int, device: torch.device, n_images: int) -> int
 
 def first_batch(backbone: Backbone, pixels: Pixels, batch_size: int, way: Way) -> torch.Tensor:
     """The first images as the backbone's input, float32 [b, 3, h, w] on the device."""
-    normalise = _normaliser(backbone, way)
-    return normalise(as_tensor(pixels.read(0, min(batch_size, len(pixels)))).to(way.device))
+    first = as_tensor(pixels.read(0, min(batch_size, len(pixels))))
+    return _normaliser(backbone, way)(first.to(way.device))
 
 
 def _normaliser(backbone: Backbone, way: Way) -> Normaliser:
@@ -95,15 +93,16 @@ def choose_way(
     """
     canary = min(batch_size, CANARY_IMAGES)
 
+    def placed(images: int, channels_last: bool) -> torch.Tensor:
+        place(backbone.module, device, channels_last=channels_last)
+        return first_batch(backbone, pixels, images, Way(device, channels_last=channels_last))
+
     def choose(images: int) -> Way:
         # Anew in each layout, since a batch that did not fit may have left the weights in the other one.
-        place(backbone.module, device, channels_last=device.type != "cuda")
-        few = first_batch(backbone, pixels, images, Way(device, channels_last=device.type != "cuda"))
-        chosen = choose_precision(precision, backbone, few)
+        chosen = choose_precision(precision, backbone, placed(images, device.type != "cuda"))
 
         def seconds(channels_last: bool) -> float:
-            place(backbone.module, device, channels_last=channels_last)
-            batch = first_batch(backbone, pixels, images, Way(device, chosen, channels_last))
+            batch = placed(images, channels_last)
             with autocast(chosen, device, backbone.module):
                 return float(np.median(time_forward(backbone.embed, batch, CANARY_ROUNDS)[0]))
 
@@ -115,11 +114,6 @@ def choose_way(
     return way, batch_size if fitted == canary else fitted
 
 
-LaneOf = Callable[
-    [torch.device, Callable[[int, int], NDArray[np.uint8]], Callable[[torch.Tensor], torch.Tensor], int], Lane
-]
-
-
 def embed_pixels(
     backbone: Backbone,
     pixels: Pixels,
@@ -127,7 +121,7 @@ def embed_pixels(
     *,
     batch_size: int = 16,
     progress: Progress | None = None,
-    lane_of: LaneOf = lane_of,
+    lane_of: Callable[[torch.device, Read, Forward, int], Lane] = lane_of,
 ) -> Embedded:
     """Embed all images of a pixel store with a backbone that was placed on the device of ``way``.
 

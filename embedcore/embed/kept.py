@@ -29,12 +29,8 @@ _log = logging.getLogger(__name__)
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """The name, 32 hex digits, of the embeddings that ``facts`` (plain JSON values) determine.
-
-    >>> key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
-    True
-    """
-    return hashlib.sha256(_canonical(facts).encode()).hexdigest()[:32]
+    """The name, 32 hex digits, of the embeddings that ``facts`` (as JSON has them, in any order) determine."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
 
 
 class KeptEmbeddings:
@@ -54,7 +50,7 @@ class KeptEmbeddings:
         except (OSError, ValueError) as error:
             _log.warning("kept embeddings %s are damaged (%s): made anew", path, error)
             return None
-        if (sidecar.get("format"), sidecar.get("facts")) != (_FORMAT, _plain(facts)) or sidecar["shape"][0] != n:
+        if (sidecar.get("format"), sidecar.get("facts")) != (_FORMAT, facts) or sidecar["shape"][0] != n:
             _log.warning("kept embeddings %s are not what their name says: made anew", path)
             return None
         # Before anything in the file is believed, its header included: what is used is what was compared.
@@ -63,9 +59,8 @@ class KeptEmbeddings:
             return None
         with contextlib.suppress(OSError):  # such as a folder that may be read only
             os.utime(path.with_suffix(".json"))
-        shape = tuple(sidecar["shape"])
-        rows = content[content.nbytes - math.prod(shape) * np.dtype(np.float32).itemsize :]
-        return rows.view(np.float32).reshape(shape)
+        rows = content[content.nbytes - 4 * math.prod(sidecar["shape"]) :]
+        return rows.view(np.float32).reshape(sidecar["shape"])
 
     def save(self, facts: Mapping[str, Any], embeddings: NDArray[np.float32]) -> None:
         """Keep embeddings, float32 [n, dim]. A file has its name only when it is whole. Raises OSError."""
@@ -77,18 +72,9 @@ class KeptEmbeddings:
             np.save(file, rows, allow_pickle=False)
             file.flush()
             digest = sha256_of(Path(file.name))
-        sidecar = {"format": _FORMAT, "facts": _plain(facts), "shape": list(rows.shape), "sha256": digest}
+        sidecar = {"format": _FORMAT, "facts": facts, "shape": list(rows.shape), "sha256": digest}
         with written_whole(path.with_suffix(".json")) as file:
             file.write(sealed(sidecar))
 
     def _path(self, facts: Mapping[str, Any]) -> Path:
         return self.folder / f"{key_of(facts)}.npy"
-
-
-def _canonical(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, sort_keys=True, allow_nan=False)
-
-
-def _plain(facts: Mapping[str, Any]) -> Any:
-    """The facts as they come back from JSON."""
-    return json.loads(_canonical(facts))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import resource
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 # torch has an exception of its own only for devices, and not for what the libraries below it meet; its CPU allocator
 # raises a RuntimeError.
@@ -23,11 +27,9 @@ _SIGNS = (
     "CUDNN_STATUS_ALLOC_FAILED",
 )
 
-
 # What oneDNN and Python say where an allocation fails. They say it on other occasions too, but hardly to a process
 # whose memory is limited.
 _SIGNS_UNDER_A_LIMIT = ("could not create a primitive", "could not create a memory", "can't start new thread")
-
 
 # What CUDA libraries say of tensors of more than 2^31 elements, in lower case. cuDNN says the first two also for want
 # of memory, and of layers that it cannot compute at all: so with one image they are errors like any other.
@@ -39,7 +41,6 @@ _TOO_LARGE = (
     "integer out of range",
 )
 
-BYTES_PER_MB = 10**6
 SAMPLE_S = 0.02
 
 
@@ -49,7 +50,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    signs = _SIGNS + _SIGNS_UNDER_A_LIMIT if memory_is_limited() else _SIGNS
+    signs = _SIGNS + _SIGNS_UNDER_A_LIMIT if _limited() else _SIGNS
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
@@ -60,15 +61,17 @@ def fits_if_smaller(error: BaseException) -> bool:
     )
 
 
-def memory_is_limited() -> bool:
+def _limited() -> bool:
     """Whether this process may allocate only so much (``measure/memory_limit.py``, or the user's ``ulimit -d``)."""
-    import resource
-
     return resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
 
 
 def release_memory(device: torch.device) -> None:
-    """Give cached blocks back to the device, or the kernel, before a smaller batch is tried."""
+    """Give cached blocks back to the device, or the kernel, before a smaller batch is tried.
+
+    On Linux, where memory is limited, half of what the limit withholds is allowed then: the heap has grown up to the
+    limit and is mostly free again, but what is mapped outside of it would find no room however small the batch.
+    """
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -78,21 +81,25 @@ def release_memory(device: torch.device) -> None:
         # mapped outside of the heap, such as the code that oneDNN writes.
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
-        _tap_reserve()
-
-
-def _tap_reserve() -> None:
-    """Where memory is limited, allow half of what the limit withholds.
-
-    The heap has grown up to the limit, and most of it is free again but cannot be given back. What is mapped outside of
-    it would find no room however small the batch.
-    """
-    if memory_is_limited():
-        import resource
-
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard != resource.RLIM_INFINITY:
+        if resource.RLIM_INFINITY not in (soft, hard):
             resource.setrlimit(resource.RLIMIT_DATA, (soft + (hard - soft) // 2, hard))
+
+
+def halving(batch_size: int, device: torch.device, step: Callable[[int], T]) -> tuple[T, int]:
+    """``step(batch_size)``, or with half of it as often as that is too much; gives its value and the size that fitted.
+
+    With one image the error is raised, as is every other error at once.
+    """
+    while True:
+        try:
+            return step(batch_size), batch_size
+        except (RuntimeError, MemoryError, OSError) as error:
+            if batch_size == 1 or not fits_if_smaller(error):
+                raise
+        # Out here the error, and with it every tensor of the step's frames, is gone.
+        batch_size //= 2
+        release_memory(device)
 
 
 class PeakMemory:
@@ -129,19 +136,20 @@ class PeakMemory:
     def mb(self) -> float:
         """The peak so far."""
         if self._card is not None:
-            return torch.cuda.max_memory_allocated(self._card) / BYTES_PER_MB
+            return torch.cuda.max_memory_allocated(self._card) / 1e6
+        self._look()
+        return (self._highest - self._start) / 1e6
+
+    def _look(self) -> None:
         self._highest = max(self._highest, self._private_bytes())
-        return (self._highest - self._start) / BYTES_PER_MB
 
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_S):
-            self._highest = max(self._highest, self._private_bytes())
+            self._look()
 
 
 def _private_bytes() -> int:
-    """Resident memory of this process that is no page of a file; its resident peak where there is no /proc (Linux)."""
-    import resource
-
+    """Resident memory of this process that is no page of a file; its resident peak where there is no /proc."""
     try:
         _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
     except OSError:

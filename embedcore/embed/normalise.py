@@ -14,9 +14,6 @@ class Normaliser:
 
     The three operations are done in this order and in float32, as torchvision's ToTensor and Normalize do them, so on
     the CPU the result equals timm's transform bit for bit.
-
-    >>> Normaliser((0.5,) * 3, (0.5,) * 3)(torch.zeros(1, 1, 1, 3, dtype=torch.uint8)).flatten().tolist()
-    [-1.0, -1.0, -1.0]
     """
 
     def __init__(
@@ -28,8 +25,7 @@ class Normaliser:
         channels_last: bool = True,
     ) -> None:
         self.channels_last = channels_last
-        self.mean = torch.tensor(mean, dtype=torch.float32, device=device)
-        self.std = torch.tensor(std, dtype=torch.float32, device=device)
+        self.mean, self.std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (mean, std))
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """``pixels`` uint8 [b, h, w, 3] on this normaliser's device."""

@@ -14,7 +14,6 @@ from embedcore.errors import UsageError
 if TYPE_CHECKING:
     from embedcore.zoo.backbone import Backbone
 
-PRECISIONS = ("fp32", "bf16", "fp16")
 CANARY_COSINE = 0.999
 CANARY_IMAGES = 32
 
@@ -45,24 +44,22 @@ def autocast(precision: str, device: torch.device, module: torch.nn.Module) -> I
 
 def canary_cosine(backbone: Backbone, batch: torch.Tensor, precision: str) -> float:
     """The lowest cosine, over the images of ``batch`` [b, 3, h, w], between embeddings in fp32 and in ``precision``."""
-    full, reduced = (_embed(backbone, batch, name) for name in ("fp32", precision))
+    with autocast("fp32", batch.device, backbone.module):
+        full = backbone.embed(batch)
+    with autocast(precision, batch.device, backbone.module):
+        reduced = backbone.embed(batch).float()
     return float(F.cosine_similarity(full, reduced).min())
 
 
-def _embed(backbone: Backbone, batch: torch.Tensor, precision: str) -> torch.Tensor:
-    with autocast(precision, batch.device, backbone.module):
-        return backbone.embed(batch).float()
-
-
 def choose_precision(spec: str, backbone: Backbone, batch: torch.Tensor) -> str:
-    """The precision that ``spec`` (``auto``, ``fp32``, ``bf16``, ``fp16``) means for this backbone and device.
+    """The precision that ``spec`` means for this backbone and device.
 
     ``auto`` is fp32 on the CPU and on MPS; on a CUDA card that does not merely emulate bf16 (as those
     before Ampere do) it is bf16 autocast if a canary batch agrees with fp32 to a cosine of 0.999 for each image.
     """
     if spec != "auto":
-        if spec not in PRECISIONS:
-            raise UsageError(f"precision {spec!r} is not known: use auto, {', '.join(PRECISIONS)}")
+        if spec not in ("fp32", *_DTYPES):
+            raise UsageError(f"precision {spec!r} is not known: use auto, fp32, {', '.join(_DTYPES)}")
         return spec
     if batch.device.type != "cuda":
         return "fp32"

@@ -10,6 +10,8 @@ import torch
 FEWEST_WARMUPS, MOST_WARMUPS = 2, 20
 AGREEMENT = 0.05
 
+Embed = Callable[[torch.Tensor], torch.Tensor]
+
 
 def warm_up(seconds: Callable[[], float]) -> int:
     """Run rounds until two successive ones differ by at most 5 % of the longer, at least 2 and at most 20.
@@ -25,9 +27,7 @@ def warm_up(seconds: Callable[[], float]) -> int:
     return MOST_WARMUPS
 
 
-def time_forward(
-    embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, rounds: int = 10
-) -> tuple[list[float], int]:
+def time_forward(embed: Embed, batch: torch.Tensor, rounds: int = 10) -> tuple[list[float], int]:
     """Seconds of each of ``rounds`` forward passes of the same ``batch`` [b, 3, h, w], and how many rounds of
     :func:`warm_up` came before them. Run in the context that the passes need (``precision.autocast``).
 
@@ -38,7 +38,7 @@ def time_forward(
     return [clock(embed, batch) for _ in range(rounds)], warmups
 
 
-def host_seconds(embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> float:
+def host_seconds(embed: Embed, batch: torch.Tensor) -> float:
     """Wall time of a forward pass, waiting for the device included."""
     begin = time.perf_counter()
     embed(batch)
@@ -49,7 +49,7 @@ def host_seconds(embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Ten
     return time.perf_counter() - begin
 
 
-def device_seconds(embed: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> float:
+def device_seconds(embed: Embed, batch: torch.Tensor) -> float:
     """Time of a forward pass on the current CUDA device, between two events."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()

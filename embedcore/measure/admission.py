@@ -26,10 +26,7 @@ def refusal(case: Case, hub: Hub) -> Result | None:
 
 
 def weights_changed(case: Case, result: Result, hub: Hub) -> bool:
-    """Whether a result from before belongs to other weights than those that the case would load now.
-
-    Reads the file of the weights once. False where they are not here any more, and for random ones.
-    """
+    """Whether a result belongs to other weights than the case would load now; False where those are not here, too."""
     if not result.ok or result.weights.get("source") == "random":
         return False
     try:

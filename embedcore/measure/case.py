@@ -11,17 +11,14 @@ class Case:
 
     model: str
     """Full tag, such as ``vit_base_patch16_224.augreg_in21k``."""
-    family: str
-    """Slug of the family, carried into the result."""
+    family: str  # slug
     weights: str = "auto"
     """``auto``, ``random`` or a folder."""
     protocol: str = "native"
-    """``native`` or ``square224``."""
     point: str = "pre_logits"
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | str = "auto"
-    """Images a forward pass, or ``auto``."""
     rounds: int = 10
     """Timing rounds, each one forward pass of a batch."""
     seed: int = 0

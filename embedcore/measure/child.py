@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, cast
@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from embedcore.forkserver import forkserver_context, start_surely
 from embedcore.images.workers import hidden_main
 from embedcore.measure.messages import GarbledMessageError, Inbox, send
-from embedcore.measure.output_tail import OutputTail
-from embedcore.measure.processes import kill_group, kill_tree
-from embedcore.measure.supervisor import KILL_GRACE_S, Ended, supervise
+from embedcore.measure.supervisor import KILL_GRACE_S, Ended, kill_group, kill_tree, supervise
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -25,26 +23,30 @@ if TYPE_CHECKING:
 # How long a process that has given its result or closed a pipe may take until all is at its end.
 EXIT_GRACE_S = 5.0
 
+# Of what it prints the last is kept.
+TAIL_BYTES = 64 * 2**10
+TAIL_LINES = 30
+LINE_CHARACTERS = 500
+
 _TICK_S = 0.5
 _PIECE = 2**16
 
 
 @dataclass
 class Heard:
-    """What a session has learnt of a measuring process when it is over."""
+    """What a session has learnt of a measuring process when it is over.
+
+    ``ended``: None where not even the supervisor could tell. ``output``: the last lines that it printed. It was ended
+    because its time was over (``late``), because it had closed its pipe and went on living (``silent``), or because of
+    what it had sent (``garbled``). ``cut_short``: the last message lacks its end.
+    """
 
     ended: Ended | None = None
-    """None where not even the supervisor could tell."""
     output: str = ""
-    """The last lines of what it printed."""
     late: bool = False
-    """It was ended because its time was over."""
     silent: bool = False
-    """It was ended because it had closed its pipe and went on living."""
     garbled: str = ""
-    """It was ended because it had sent this."""
     cut_short: bool = False
-    """The last message lacks its end."""
 
 
 Listener = Callable[[dict[str, Any]], bool]
@@ -87,7 +89,7 @@ class Child:
         passed on.
         """
         heard = Heard()
-        tail, inbox, control = OutputTail(), Inbox(), Inbox()
+        printed, inbox, control = b"", Inbox(), Inbox()
         deadline, next_tick = time.monotonic() + timeout_s, 0.0
         told_to_end = complete = False
         ends = [self._control, self._inbox, self._output]
@@ -111,9 +113,13 @@ class Child:
                 if not piece:
                     ends.remove(end)
                 elif end is self._output:
-                    tail.feed(piece)
+                    printed = (printed + piece)[-TAIL_BYTES:]
                 elif end is self._control:
-                    self._note(control.feed(piece))
+                    for message in control.feed(piece):
+                        if "pid" in message:
+                            self._measuring = message["pid"]
+                        else:
+                            self._ended = Ended(**message)
                 elif not complete and not heard.garbled:
                     try:
                         complete = any(listener(message) for message in inbox.feed(piece))
@@ -121,16 +127,9 @@ class Child:
                         heard.garbled = str(error)
                 if (complete or end not in ends) and end is not self._output and not told_to_end:
                     deadline = min(deadline, time.monotonic() + EXIT_GRACE_S)
-        heard.ended, heard.output = self._ended, tail.text()
+        heard.ended, heard.output = self._ended, last_lines(printed)
         heard.cut_short = not complete and inbox.pending
         return heard
-
-    def _note(self, messages: Iterable[dict[str, Any]]) -> None:
-        for message in messages:
-            if "pid" in message:
-                self._measuring = message["pid"]
-            else:
-                self._ended = Ended(**message)
 
     def _tell_to_end(self) -> None:
         with contextlib.suppress(OSError):
@@ -165,3 +164,9 @@ def _read(end: Connection) -> bytes:
         return os.read(end.fileno(), _PIECE)
     except OSError:  # the other side is gone, in a hurry
         return b""
+
+
+def last_lines(printed: bytes) -> str:
+    """The last lines as text: bytes that are not UTF-8 replaced, long lines cut."""
+    lines = printed.decode(errors="replace").splitlines()[-TAIL_LINES:]
+    return "\n".join(line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]}…" for line in lines)

@@ -51,7 +51,22 @@ class ChildExecutor:
 
     def run(self, case: Case, images: Images, progress: Progress | None = None) -> Result:
         begin = time.monotonic()
-        listener = _Listener(progress)
+        results: list[Result] = []
+
+        def listener(message: dict[str, Any]) -> bool:
+            match message:
+                case {"result": dict(fields)}:
+                    try:
+                        results.append(Result.from_json(fields))
+                    except InvalidResultError as error:
+                        raise GarbledMessageError(str(error)) from error
+                case {"progress": [int(done), int(total)]}:
+                    if progress is not None:
+                        progress(done, total)
+                case _:
+                    raise GarbledMessageError(f"neither a result nor progress: {str(message)[:80]}")
+            return bool(results)
+
         watch = MemoryWatch()
         # Pickled here and unpickled in the measuring process itself, where it can do no harm.
         work = functools.partial(_measure, pickle.dumps((case, images)))
@@ -62,8 +77,12 @@ class ChildExecutor:
                 supervisor_code = child.supervisor_exit_code() if vanished else None
         except StartError as error:
             return _unmeasured(case, "crashed", str(error), seconds=time.monotonic() - begin)
-        if listener.result is not None:
-            return _with_note(listener.result, heard)
+        if results:
+            behind = heard.ended.left_behind if heard.ended is not None else 0
+            if not behind:
+                return results[0]
+            note = f"{behind} {'process' if behind == 1 else 'processes'} that the case left behind had to be killed"
+            return msgspec.structs.replace(results[0], detail=f"{results[0].detail}\n{note}".lstrip())
         status, reason = self._diagnosis(case, heard, watch, supervisor_code)
         if heard.ended is not None:
             reason += f"; peak memory {heard.ended.resident_mb:.0f} MB resident"
@@ -91,11 +110,7 @@ class ChildExecutor:
 
 
 def exit_words(code: int | None) -> str:
-    """An exit code of multiprocessing in words.
-
-    >>> exit_words(-9), exit_words(3)
-    ('was killed by SIGKILL', 'ended with exit code 3')
-    """
+    """An exit code of multiprocessing in words, such as ``was killed by SIGKILL``."""
     if code is None:
         return "vanished"
     if code >= 0:
@@ -104,29 +119,6 @@ def exit_words(code: int | None) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
-
-
-class _Listener:
-    """Takes in the messages of `_measure`."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.result: Result | None = None
-        self._progress = progress
-
-    def __call__(self, message: dict[str, Any]) -> bool:
-        match message:
-            case {"result": dict(fields)}:
-                try:
-                    self.result = Result.from_json(fields)
-                except InvalidResultError as error:
-                    raise GarbledMessageError(str(error)) from error
-                return True
-            case {"progress": [int(done), int(total)]}:
-                if self._progress is not None:
-                    self._progress(done, total)
-                return False
-            case _:
-                raise GarbledMessageError(f"neither a result nor progress: {str(message)[:80]}")
 
 
 def _measure(pickled: bytes, send: Send) -> None:
@@ -143,12 +135,3 @@ def _measure(pickled: bytes, send: Send) -> None:
 
 def _unmeasured(case: Case, status: str, reason: str, *, seconds: float, detail: str = "") -> Result:
     return Result.make(case.model, family=case.family, status=status, reason=reason, detail=detail, measured_s=seconds)
-
-
-def _with_note(result: Result, heard: Heard) -> Result:
-    """The result, with a note if the case has left something to be cleared away."""
-    behind = heard.ended.left_behind if heard.ended is not None else 0
-    if not behind:
-        return result
-    note = f"{behind} {'process' if behind == 1 else 'processes'} that the case left behind had to be killed"
-    return msgspec.structs.replace(result, detail=f"{result.detail}\n{note}".lstrip())

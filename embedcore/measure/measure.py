@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from embedcore.embed.cost import count_gmacs
-from embedcore.embed.device import place, use_device
-from embedcore.embed.memory import PeakMemory
+from embedcore.embed.device import device_name, place, use_device
+from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
+from embedcore.embed.kept import KeptEmbeddings
+from embedcore.embed.memory import PeakMemory, halving
+from embedcore.embed.precision import autocast
 from embedcore.embed.sketch import sketch_of
+from embedcore.embed.timing import time_forward
+from embedcore.images.geometry import geometry_of
 from embedcore.measure.admission import check_size
-from embedcore.measure.forward import ForwardPasses, run_forward
-from embedcore.measure.outcome import failure, status_of
+from embedcore.measure.outcome import NotFiniteError, failure, status_of
 from embedcore.progress import Progress
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
+from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.provenance import licence, pretraining_data
 
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
     from embedcore.measure.case import Case
+    from embedcore.zoo.backbone import Backbone
     from embedcore.zoo.hub import Hub
 
 
@@ -60,7 +68,8 @@ def attempt(case: Case, images: Images, progress: Progress | None = None) -> Res
 def measure(case: Case, images: Images, progress: Progress | None, memory: PeakMemory) -> Result:
     """Load the backbone, embed all images, time the forward pass, find neighbours and score them.
 
-    Raises what goes wrong; ``attempt`` is the call that does not. ``progress(done, total)`` is called after each batch.
+    Raises what goes wrong; ``attempt`` is the call that does not. Whenever memory runs out it goes on with half the
+    batch. Timing rounds are run also where embeddings were kept: a duration of another day is no measurement.
     """
     begin = time.perf_counter()
     device = use_device(case.device)
@@ -70,53 +79,102 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
     # First, since the heap that larger batches leave behind may have no room for one image more.
     gmacs = count_gmacs(backbone)
     memory.restart(device)
-    forward = run_forward(
-        case,
-        backbone,
-        images.dataset,
-        images.pixels,
-        device,
-        embeddings_folder=images.embeddings_folder,
-        progress=progress,
-    )
+    pixels = images.pixels
+    wanted = auto_batch_size(case.batch_size, device, len(pixels))
+    way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted)
+    embeddings, seconds, batch_size, note = _embeddings(case, images, backbone, way, batch_size, progress)
+
+    def time_rounds(size: int) -> tuple[list[float], int]:
+        batch = first_batch(backbone, pixels, size, way)
+        with autocast(way.precision, device, backbone.module):
+            return time_forward(backbone.embed, batch, case.rounds)
+
+    (durations, warmup_rounds), batch_size = halving(batch_size, device, time_rounds)
     peak = memory.mb
-    scores = _score(forward.embeddings, images.dataset, device, case.seed)
+    rates = {"forward": batch_size / statistics.median(durations)}
+    if seconds is not None:
+        rates["end_to_end"] = len(embeddings) / seconds
+    scores = _score(embeddings, images.dataset, device, case.seed)
     return Result.make(
         case.model,
         family=case.family,
         status="ok",
-        detail=forward.note,
+        detail=note,
         pretraining=None if backbone.weights.source == "random" else pretraining_data(case.model),
         licence=licence(case.model),
         params_m=backbone.params_m,
         gmacs=gmacs,
         input_size=backbone.data_config.input_size,
-        dim=forward.embeddings.shape[1],
+        dim=embeddings.shape[1],
         point=case.point,
         token_mean=backbone.token_mean,
-        precision=forward.way.precision,
-        batch_size=forward.batch_size,
-        batch_decayed=forward.batch_decayed,
+        precision=way.precision,
+        batch_size=batch_size,
+        batch_decayed=batch_size < wanted,
         device=str(device),
-        channels_last=forward.way.channels_last,
-        warmup_rounds=forward.warmup_rounds,
+        channels_last=way.channels_last,
+        warmup_rounds=warmup_rounds,
         weights={"source": backbone.weights.source, "id": backbone.weights.id},
         scores=scores.values,
         ci95=scores.ci95,
-        images_per_s=_images_per_s(forward),
+        images_per_s=rates,
         peak_memory_mb=peak,
         verdicts=pack_verdicts(scores.hits5, scores.rank1),
-        sketch=pack_sketch(sketch_of(forward.embeddings)),
-        durations=forward.durations,
+        sketch=pack_sketch(sketch_of(embeddings)),
+        durations=tuple(durations),
         measured_s=time.perf_counter() - begin,
     )
 
 
-def _images_per_s(forward: ForwardPasses) -> dict[str, float]:
-    rates = {"forward": forward.batch_size / statistics.median(forward.durations)}
-    if forward.seconds is not None:
-        rates["end_to_end"] = len(forward.embeddings) / forward.seconds
-    return rates
+def _embeddings(
+    case: Case, images: Images, backbone: Backbone, way: Way, batch_size: int, progress: Progress | None
+) -> tuple[NDArray[np.float32], float | None, int, str]:
+    """The embeddings of all images, float32 [n, dim], all finite: kept ones where they are there, else made and kept.
+
+    Also the seconds from the first read to the last embedding (None for kept ones), the batch size that fitted, and
+    what is to be said of the keeping. Raises NotFiniteError, and the memory error of a batch of one image.
+    """
+    kept, facts, total = None, {}, len(images.pixels)
+    if images.embeddings_folder is not None:
+        kept, facts = KeptEmbeddings(images.embeddings_folder), facts_of(case, backbone, images.dataset, way)
+        embeddings = kept.load(facts, total)
+        if embeddings is not None:
+            if progress is not None:
+                progress(total, total)
+            note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
+            return embeddings, None, batch_size, note
+    embedded = embed_pixels(backbone, images.pixels, way, batch_size=batch_size, progress=progress)
+    if not embedded.finite:
+        raise NotFiniteError(f"embeddings in {way.precision} hold NaN, infinity or zero vectors")
+    note = ""
+    if kept is not None:
+        try:
+            kept.save(facts, embedded.embeddings)
+        except OSError as error:  # a full disk costs the copy, not the measurement
+            note = f"embeddings could not be kept in {kept.folder}: {error}"
+    return embedded.embeddings, embedded.seconds, embedded.batch_size, note
+
+
+def facts_of(case: Case, backbone: Backbone, dataset: Dataset, way: Way) -> dict[str, Any]:
+    """Everything that decides a case's embeddings but for the rounding that comes with the batch size."""
+    config = backbone.data_config
+    geometry = geometry_of(config, case.protocol)
+    return {
+        "model": backbone.name,
+        "weights": backbone.weights.id,
+        "dataset": dataset.fingerprint,
+        "geometry": geometry.key,
+        # Another decoder or another version of what resizes may make other pixels of the same geometry.
+        "pixels": hashlib.sha256(f"{geometry.behaviour()}\n{dataset.images.decoder}".encode()).hexdigest(),
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "point": case.point,
+        "precision": way.precision,
+        "device": device_name(way.device) if way.device.type == "cuda" else way.device.type,
+        "torch": torch.__version__,
+        "timm": version("timm"),
+        "embedcore": VERSION,
+    }
 
 
 def _score(embeddings: NDArray[np.float32], dataset: Dataset, device: torch.device, seed: int) -> Scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -9,8 +10,6 @@ import torch
 
 from embedcore.embed.device import choose_device
 from embedcore.errors import UsageError
-
-BYTES_PER_GB = 2**30
 
 # The share of the limit that is withheld until memory has run out once, see ``release_memory``.
 RESERVE = 0.15
@@ -29,13 +28,12 @@ def bound_memory(limit_gb: float) -> None:
     """
     if sys.platform != "linux":
         return
-    import resource
-
     # The threads of torch's pool come first: one that cannot be started ends the process without an exception.
     torch.ones(2**20).mul_(2)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = int(limit_gb * BYTES_PER_GB)
-    most = _allocated_bytes() + wanted
+    wanted = int(limit_gb * 2**30)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    most = wanted + next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData:"))
     if hard != resource.RLIM_INFINITY:
         most = min(most, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most - int(RESERVE * wanted), most))
@@ -49,18 +47,10 @@ def is_bounded(device: str) -> bool:
         return False
 
 
-def _allocated_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData:"))
-
-
 def ran_out(exit_code: int, last_words: str, *, limited: bool) -> bool:
     """Whether a process that died without an exception died for want of memory.
 
     An abort over ``std::bad_alloc`` says so itself; of a process whose memory was limited, other words do too.
-
-    >>> ran_out(-6, "terminate called after throwing an instance of 'std::bad_alloc'", limited=False)
-    True
     """
     if exit_code == -6 and "std::bad_alloc" in last_words:
         return True

@@ -27,12 +27,7 @@ def send(descriptor: int, message: dict[str, Any]) -> None:
 
 
 class Inbox:
-    """Puts together messages from pieces as they come.
-
-    >>> inbox = Inbox()
-    >>> list(inbox.feed(b'{"a": 1}' + bytes([10]) + b'{"b"')), inbox.pending
-    ([{'a': 1}], True)
-    """
+    """Puts together messages from pieces as they come."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

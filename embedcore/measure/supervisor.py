@@ -9,6 +9,7 @@ and how much memory it had, whatever it died of. It lives as long as its own par
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -17,20 +18,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
+import psutil
+
 from embedcore.measure import messages
-from embedcore.measure.processes import (
-    adopt_orphans,
-    be_first_to_run_out_of_memory,
-    descendants,
-    die_with_parent,
-    kill,
-    kill_group,
-)
 
 # How long descendants that were killed may take to be gone; more only if one is stuck in the kernel.
 KILL_GRACE_S = 5.0
+
+# From linux/prctl.h.
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+# How much the kernel's out-of-memory killer prefers a measuring process: as if it used half the machine's memory more.
+_OOM_SCORE_ADJ = 500
 
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 2**10
 
@@ -59,7 +61,7 @@ def supervise(control: Connection, inbox: Connection, output: Connection, work: 
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
-    adopt_orphans()
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # to adopt the orphans
     supervisor = os.getpid()
     with _deaths() as deaths:
         pid = os.fork()
@@ -69,9 +71,13 @@ def supervise(control: Connection, inbox: Connection, output: Connection, work: 
             return
     # From here on in the measuring process.
     control.close()
-    die_with_parent(supervisor)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:  # it has died before the kernel was told
+        os.kill(os.getpid(), signal.SIGKILL)
     os.setsid()
-    be_first_to_run_out_of_memory()
+    with contextlib.suppress(OSError):
+        path = Path("/proc/self/oom_score_adj")
+        path.write_text(str(max(_OOM_SCORE_ADJ, int(path.read_text()))))
     # Under pytest's capture the inherited text streams write elsewhere than to descriptors 1 and 2.
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
@@ -113,9 +119,8 @@ class _Supervisor:
             self._reap()
         others = self._end_all()
         if self._exit_code is not None:
-            ended = Ended(self._exit_code, self._resident_mb, others)
             with contextlib.suppress(OSError):
-                messages.send(control.fileno(), asdict(ended))
+                messages.send(control.fileno(), asdict(Ended(self._exit_code, self._resident_mb, others)))
         control.close()
 
     def _reap(self) -> bool:
@@ -144,3 +149,38 @@ class _Supervisor:
             killed.update(below)
             time.sleep(0.002)
         return len(killed - {self._measuring})
+
+
+def descendants(ancestor: int) -> list[int]:
+    """The process ids of all descendants, zombies included; of no process, none.
+
+    A process whose parent has died counts where the kernel has put it: below the nearest ancestor that adopts orphans.
+    """
+    try:
+        return [process.pid for process in psutil.Process(ancestor).children(recursive=True)]
+    except psutil.Error:  # it is gone
+        return []
+
+
+def kill(pid: int) -> None:
+    """SIGKILL for one process, which may be gone already."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def kill_group(leader: int) -> None:
+    """SIGKILL for the process group of ``leader``, which may be gone already."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def kill_tree(root: int) -> None:
+    """SIGKILL for a process, all its descendants and their process groups."""
+    for pid in (root, *descendants(root)):
+        kill_group(pid)
+        kill(pid)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)

@@ -10,8 +10,7 @@ from embedcore.plain import json_safe, one_line
 from embedcore.results.leaderboard import Exclusion, Leaderboard
 from embedcore.results.result import Result
 
-FEWEST_CLASSES = 10
-"""Of fewer classes than this an interval, which resamples classes, says little."""
+FEWEST_CLASSES = 10  # of fewer an interval, which resamples classes, says little
 
 MISSING = "Models of the study that cannot be had any more"
 

@@ -9,11 +9,8 @@ from dataclasses import dataclass, replace
 from embedcore.results.leaderboard import Row
 from embedcore.results.result import Result
 
-NOTHING = "–"
-"""Cell of a figure that was not measured."""
-DECAYED = "*"
-TOKEN_MEAN = "†"
-NON_COMMERCIAL = "‡"
+NOTHING = "–"  # the cell of a figure that was not measured
+DECAYED, TOKEN_MEAN, NON_COMMERCIAL = "*", "†", "‡"
 
 _LONGEST_SLUG = 16
 _ID_SHOWN = len("sha256:") + 8
@@ -24,22 +21,21 @@ _NON_COMMERCIAL = re.compile(r"(?:^|[-_ ])nc(?:[-_ ]|$)|non-?commercial|^apple-a
 
 @dataclass(frozen=True)
 class Column:
-    """One column: how it is headed, what its cells say, and how soon a narrow terminal goes without it."""
+    """One column: how it is headed, what its cells say, and how soon a narrow terminal goes without it.
+
+    ``short`` and ``long``: the heading in the terminal and where there is room, if not the key. ``full``: the cell
+    where there is room, if that is another one; ``narrow``: the cell without the interval, if it has one. ``text``:
+    aligned as text is, not as figures are. ``drop``: columns with the highest number go first; those with 0 stay.
+    """
 
     key: str
     cell: Callable[[Row], str]
     short: str = ""
-    """Heading in the terminal, if not the key."""
     long: str = ""
-    """Heading where there is room, if not the key."""
     full: Callable[[Row], str] | None = None
-    """The cell where there is room, if that is another one."""
     narrow: Callable[[Row], str] | None = None
-    """The cell without the interval, if it has one: for where room is short or classes are few."""
     text: bool = False
-    """Aligned as text is, not as figures are."""
     drop: int = 0
-    """Columns with the highest number go first; those with 0 stay."""
 
 
 def leaderboard_columns(metric: str = "acc") -> tuple[Column, ...]:

@@ -29,11 +29,7 @@ _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^(?=[#+=-])")
 
 
 def escape(text: str) -> str:
-    r"""`text` so that Markdown shows it as it is, on one line and inside a table's cell.
-
-    >>> print(escape("a_b|<b>*x*"))
-    a_b\|&lt;b&gt;\*x\*
-    """
+    """`text` so that Markdown shows it as it is, on one line and inside a table's cell."""
     return _SPECIAL.sub(lambda match: "\\" + match[0], one_line(text)).translate(_HTML)
 
 
@@ -89,5 +85,5 @@ def _table(rows: Sequence[Row], board: Leaderboard, columns: Sequence[Column]) -
     )
     notice = random_notice(rows)
     notes = [captions.acc5_limit(board.dataset), *footnotes(rows, [column.key for column in columns])]
-    below = "; ".join(escape(note) for note in notes if note)
-    return "\n\n".join(block for block in (f"**{escape(notice)}**" if notice else "", table, below) if block)
+    blocks = (f"**{escape(notice)}**" if notice else "", table, "; ".join(escape(note) for note in notes if note))
+    return "\n\n".join(filter(None, blocks))

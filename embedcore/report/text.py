@@ -22,9 +22,7 @@ from embedcore.report.columns import (
 )
 from embedcore.results.leaderboard import Leaderboard, Row
 
-TOP = 10
-"""Rows of a table in the terminal."""
-
+TOP = 10  # rows of a table in the terminal
 _GAP = 2  # blanks that tabulate's "plain" format puts between columns
 _SHORTEST_NAME = 20
 _MOST_NAMES = 3
@@ -132,7 +130,7 @@ def _missing(settings: Mapping[str, Any], rest: str) -> Iterator[str]:
     lines = captions.missing_lines(settings)
     if lines:
         yield f"{captions.MISSING}: {len(lines)}"
-        yield from (f"  {cut(line, _LONGEST_REASON)}" for line in lines[:_MOST_NAMES])
+    yield from (f"  {cut(line, _LONGEST_REASON)}" for line in lines[:_MOST_NAMES])
     if len(lines) > _MOST_NAMES:
         yield f"  … {len(lines) - _MOST_NAMES} more; {rest}"
 

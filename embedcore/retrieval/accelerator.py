@@ -15,8 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from embedcore.embed.halving import halving
-from embedcore.embed.memory import is_out_of_memory, release_memory
+from embedcore.embed.memory import halving, is_out_of_memory, release_memory
 from embedcore.retrieval.exact import best_of_candidates, dense_block, dense_nearest, settled
 from embedcore.retrieval.operands import centre_of, margin, prepare
 from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled

@@ -10,7 +10,7 @@ from PIL import Image
 
 from embedcore.embed.device import place
 from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
-from embedcore.embed.lanes import HostLane
+from embedcore.embed.pipeline import HostLane
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.embed.halving import halving
+from embedcore.embed.memory import halving
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from embedcore.embed import lanes
-from embedcore.embed.lanes import CudaLane, HostLane
-from embedcore.embed.pipeline import run, spans_of
+from embedcore.embed import pipeline
+from embedcore.embed.pipeline import CudaLane, HostLane, run, spans_of
 
 CPU = torch.device("cpu")
 
@@ -49,7 +48,7 @@ class Card:
         monkeypatch.setattr(torch.cuda, "stream", self.on)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.compute)
         monkeypatch.setattr(torch.cuda, "set_device", lambda device: self.set_by.add(threading.get_ident()))
-        monkeypatch.setattr(lanes, "pinned", lambda shape, dtype: torch.empty(shape, dtype=dtype))
+        monkeypatch.setattr(pipeline, "pinned", lambda shape, dtype: torch.empty(shape, dtype=dtype))
         monkeypatch.setattr(
             torch.Tensor, "record_stream", lambda tensor, stream: self.kept.append((tensor.dtype, stream.name))
         )

@@ -10,7 +10,7 @@ import torch
 
 from embedcore.embed import embedder
 from embedcore.embed.embedder import Way
-from embedcore.measure import forward
+from embedcore.measure import measure
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import attempt
 from embedcore.version import VERSION
@@ -84,7 +84,7 @@ def test_another_setting_is_embedded_anew(case, keeping, change):
 
 def test_the_key_holds_what_is_no_setting(case, dataset):
     backbone = load_backbone(case.model, weights="random")
-    facts = forward.facts_of(case, backbone, dataset, Way(torch.device("cpu")))
+    facts = measure.facts_of(case, backbone, dataset, Way(torch.device("cpu")))
     assert (facts["weights"], facts["dataset"]) == ("seed:0", dataset.fingerprint)
     assert (facts["timm"], facts["torch"], facts["device"]) == (timm.__version__, torch.__version__, "cpu")
     assert facts["embedcore"] == VERSION
@@ -117,13 +117,13 @@ def small_canary(room, monkeypatch):
 
 def small_timing(room, monkeypatch):
     """Memory that suffices for ``room`` images where rounds are timed."""
-    original = forward.time_forward
+    original = measure.time_forward
 
     def timed(embed, batch, rounds):
         refuse(batch, room)
         return original(embed, batch, rounds)
 
-    monkeypatch.setattr(forward, "time_forward", timed)
+    monkeypatch.setattr(measure, "time_forward", timed)
 
 
 def refuse(batch, room):

@@ -13,7 +13,7 @@ from pathlib import Path
 from embedcore.forkserver import forkserver_context
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import Images
-from embedcore.measure.processes import descendants
+from embedcore.measure.supervisor import descendants
 
 
 def wait_for(condition, seconds):

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from embedcore.measure.processes import descendants, kill, kill_group, kill_tree
+from embedcore.measure.supervisor import descendants, kill, kill_group, kill_tree
 
 NOBODY = 2**22 + 1  # above the largest process id of Linux
 
