@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from embedcore.embed.device import choose_channels_last, place
 from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
-from embedcore.embed.lanes import lane_of
 from embedcore.embed.memory import BYTES_PER_MB, PeakMemory
-from embedcore.embed.pipeline import run, spans_of
+from embedcore.embed.pipeline import lane_of, run, spans_of
 from embedcore.embed.precision import CANARY_COSINE, CANARY_IMAGES, autocast, canary_cosine, choose_precision
 from embedcore.embed.timing import host_seconds, time_forward
 from embedcore.retrieval.accelerator import search_on_device
