@@ -130,8 +130,8 @@ def test_embed_rate_over_forward_rate(proof):
         embed_rate, forward_rate = len(case.stored) / pipeline, case.size / forward
         proof.add(
             name,
-            f"{embed_rate:.4g} img/s",
-            f"forward {forward_rate:.4g}",
+            f"{embed_rate:.0f} img/s",
+            f"forward {forward_rate:.0f}",
             f"{embed_rate / forward_rate:.2f}, {case.way.precision}",
         )
 
