@@ -7,12 +7,12 @@ import binascii
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from embedcore.embed.sketch import SKETCH_DIM, SKETCH_IMAGES
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-SKETCH_IMAGES = 8
-SKETCH_DIM = 64
 NEAREST = 5
 """How many neighbours a verdict counts the hits among."""
 
