@@ -21,7 +21,7 @@ MODEL = "test_resnet.r160_in1k"
 FAULTS = '''
 """Pixels which do to the measuring process what faults do, when they are first read."""
 
-import ctypes, gc, os, signal, subprocess, sys, time
+import ctypes, gc, itertools, os, signal, subprocess, sys, time
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -159,6 +159,7 @@ class HalfAMessage(Fault):
 class HalfAMessageForEver(Fault):
     def strike(self):
         os.write(inbox().fileno(), b'{"result": {"model": "test_res')
+        self.tell(os.getpid())
         time.sleep(600)
 
 class Raises(Fault):
@@ -172,8 +173,10 @@ class Chatty(Fault):
 
 class ChattyForEver(Fault):
     def strike(self):
-        while True:
+        for number in itertools.count():
             os.write(1, b"all work and no play " * 5000 + bytes([10]))
+            if number == 20:  # more than a pipe holds: the session has read some of it
+                self.tell(os.getpid())
 
 class NotANumber(Fault):
     def strike(self):

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,10 +40,23 @@ def strike(case, images, faults, shape, pid_file):
     return run
 
 
+@pytest.fixture
+def late_once_struck(monkeypatch, pid_file):
+    """The session's clock jumps an hour ahead when the fault has struck: a time-out without a race for a second."""
+    started = []
+
+    def monotonic():
+        struck = bool(started) and pid_file.exists()
+        started.append(True)
+        return time.monotonic() + 3600 * struck
+
+    monkeypatch.setattr(child, "time", SimpleNamespace(monotonic=monotonic))
+
+
 def is_gone(pid_file: Path) -> bool:
     """Whether the process named in the file is no more, at the latest in a moment; a zombie is none."""
     stat = Path(f"/proc/{pid_file.read_text()}/stat")
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             if stat.read_text().rpartition(")")[2].split()[0] == "Z":
@@ -98,11 +112,11 @@ def test_what_a_dead_child_had_resident_is_told_and_is_no_peak_of_the_forward_pa
 
 
 @pytest.mark.parametrize("fault", ["Hangs", "HangsHoldingTheLock", "HangsWithChild", "HalfAMessageForEver"])
-def test_a_hanging_child_is_a_timeout_and_its_processes_are_gone(strike, pid_file, fault):
-    result = strike(fault, ChildExecutor(timeout_s=1.5))
+def test_a_hanging_child_is_a_timeout_and_its_processes_are_gone(strike, pid_file, fault, late_once_struck):
+    result = strike(fault)
     assert (result.status, result.outcome) == ("timeout", "fail")
-    assert result.reason.startswith("no result after 1.5 s (--embed-timeout); peak memory ")
-    assert fault.startswith("Half") or is_gone(pid_file)
+    assert result.reason.startswith("no result after 120 s (--embed-timeout); peak memory ")
+    assert is_gone(pid_file)
 
 
 def test_a_child_that_closes_its_pipe_and_lives_on_is_ended(strike, monkeypatch):
@@ -112,9 +126,9 @@ def test_a_child_that_closes_its_pipe_and_lives_on_is_ended(strike, monkeypatch)
     assert "closed its pipe without a result" in result.reason
 
 
-def test_a_supervisor_that_does_not_answer_is_killed_with_all_below(strike, pid_file, monkeypatch):
+def test_a_supervisor_that_does_not_answer_is_killed_with_all_below(strike, pid_file, monkeypatch, late_once_struck):
     monkeypatch.setattr(child, "KILL_GRACE_S", 0.2)
-    result = strike("StopsItsParent", ChildExecutor(timeout_s=1))
+    result = strike("StopsItsParent")
     assert (result.status, result.peak_memory_mb) == ("timeout", None)
     assert is_gone(pid_file)
 
@@ -149,8 +163,8 @@ def test_megabytes_of_output_neither_block_nor_reach_the_terminal(strike, capfd)
     assert "xxx" not in "".join(capfd.readouterr())
 
 
-def test_output_without_end_is_bounded(strike):
-    result = strike("ChattyForEver", ChildExecutor(timeout_s=1.5))
+def test_output_without_end_is_bounded(strike, late_once_struck):
+    result = strike("ChattyForEver")
     assert result.status == "timeout"
     assert "all work and no play all work and no play" in result.detail
     assert len(result.detail) < 20_000
@@ -177,22 +191,19 @@ class Interrupt:
     """Ctrl-C as soon as the case is under way."""
 
     def __init__(self, pid_file):
-        self.pid_file, self.at = pid_file, None
+        self.pid_file = pid_file
 
     def __call__(self):
         while not self.pid_file.exists():
             time.sleep(0.01)
-        self.at = time.monotonic()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 def test_an_interrupt_ends_the_case_and_is_passed_on_at_once(strike, pid_file):
-    interrupt = Interrupt(pid_file)
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=Interrupt(pid_file))
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         strike("Hangs")
-    assert time.monotonic() - interrupt.at < 5
     thread.join()
     assert is_gone(pid_file)
 
