@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ _Source = TypeVar("_Source", bound="ImageSource")
 
 
 @dataclass(frozen=True)
-class ImageSource:
+class ImageSource(ABC):
     """A sequence of images.
 
     The content of an image is its encoded file, or the image itself where it comes decoded.
@@ -58,12 +59,12 @@ class ImageSource:
             return self
         return replace(self, items=tuple(self.items[index] for index in indices))
 
+    @abstractmethod
     def name(self, index: int) -> str:
         """What the image is called in messages; independent of where the dataset lies.
 
         Bytes of a file name that are not UTF-8 are surrogate escapes, as in ``os.fsdecode``.
         """
-        raise NotImplementedError
 
     def file(self, index: int) -> Path | None:
         """The file whose bytes are the image's content; None where it is not one file of its own."""
