@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SKETCH_IMAGES = 8
 SKETCH_DIM = 64
@@ -15,6 +18,8 @@ def sketch_of(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     The projection is Gaussian with variance 1/64, so the expected squared length of a projected embedding is 1
     (Johnson and Lindenstrauss, 1984); it depends on ``dim`` alone. With fewer than 8 images some are taken twice.
     """
+    import numpy as np
+
     n, dim = embeddings.shape
     chosen = np.linspace(0, n - 1, SKETCH_IMAGES).round().astype(np.int64)
     projection = np.random.Generator(np.random.PCG64(0)).standard_normal((dim, SKETCH_DIM)) / np.sqrt(SKETCH_DIM)

@@ -34,8 +34,9 @@ def session(folder, arguments, output, forkserver_state):
     os.dup2(descriptor, 2)
     sys.stdout = open(1, "w", closefd=False)
     sys.stderr = open(2, "w", closefd=False)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other plugins take longer to import than a case to measure
     import pytest
-    code = pytest.main(arguments)
+    code = pytest.main(["-p", "pytest_benchmark.plugin", "-p", "embedcore.plugin.hooks", *arguments])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(int(code))

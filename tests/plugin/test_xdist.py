@@ -22,15 +22,15 @@ MINI = [tag for tag in all_tags() if tag.startswith("test_")][:8]
 def workers(project):
     """Start the benchmark with workers of pytest-xdist, in a process group of its own."""
 
-    def start(count, *arguments, dataset="images"):
+    def start(count, *arguments, dataset="images", output="output"):
         command = [
             *(sys.executable, "-m", "pytest", "test_models.py", "-p", "no:cacheprovider", f"-n{count}"),
             *(f"--embed-dataset={dataset}", "--embed-roster=roster.txt", "--embed-weights=random"),
             *(f"--embed-cache={project.path / 'cache'}", "--embed-rounds=2", *arguments),
         ]
-        with (project.path / "output").open("wb") as output:
+        with (project.path / output).open("wb") as stream:
             return subprocess.Popen(
-                command, cwd=project.path, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command, cwd=project.path, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     return start
@@ -66,6 +66,7 @@ def test_a_killed_run_of_two_workers_goes_on_in_one_process(run, project, saved,
 
 
 def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
+    mistaken = workers(1, dataset="nowhere", output="mistaken")
     process = workers(2, "--embed-report=report", "--benchmark-json=run.json", "--benchmark-save=two")
     assert process.wait(300) == 0, (project.path / "output").read_text()
     text = (project.path / "output").read_text()
@@ -76,9 +77,8 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
     stored = read_run("two", storage=project.path / ".benchmarks")
     assert stored.results == read_run(project.path / "run.json").results
     assert len(stored.results) == 3 and stored.timm is not None
-    process = workers(1, dataset="nowhere")
-    assert process.wait(300) == pytest.ExitCode.USAGE_ERROR
-    text = (project.path / "output").read_text()
+    assert mistaken.wait(300) == pytest.ExitCode.USAGE_ERROR
+    text = (project.path / "mistaken").read_text()
     assert text.count("no such folder of images") == 1
     assert "INTERNALERROR" not in text
 
