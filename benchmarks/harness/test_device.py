@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from embedcore.embed.device import choose_channels_last, place
 from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
-from embedcore.embed.memory import BYTES_PER_MB, PeakMemory
+from embedcore.embed.memory import PeakMemory
 from embedcore.embed.pipeline import lane_of, run, spans_of
 from embedcore.embed.precision import CANARY_COSINE, CANARY_IMAGES, autocast, canary_cosine, choose_precision
 from embedcore.embed.timing import host_seconds, time_forward
@@ -278,7 +278,7 @@ def test_memory_figure(proof, first):
     with PeakMemory() as memory:
         memory.restart(first.device)
         before = memory.mb
-        known = torch.ones(KNOWN_MB * BYTES_PER_MB, dtype=torch.uint8, device=first.device if on_card else "cpu")
+        known = torch.ones(KNOWN_MB * 10**6, dtype=torch.uint8, device=first.device if on_card else "cpu")
         wait_for(first.device)
         grown = memory.mb - before
         del known
@@ -287,7 +287,7 @@ def test_memory_figure(proof, first):
             forward_memory.restart(first.device)
             first.forward_seconds(1)
             figure = forward_memory.mb
-        allocated = torch.cuda.max_memory_allocated(first.device) / BYTES_PER_MB
+        allocated = torch.cuda.max_memory_allocated(first.device) / 1e6
         proof.add(
             "peak of the forward pass", f"{figure:.0f} MB", f"torch {allocated:.0f} MB", f"{figure / allocated:.2f}"
         )
