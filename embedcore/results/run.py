@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,19 @@ class Run:
     machine: Mapping[str, Any]
     """pytest-benchmark's ``machine_info``, with `versions` under ``embedcore``."""
     datetime: str | None
+    unreached: frozenset[str] = frozenset()
+    """The cases that the session was to run and that it ended before."""
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    """What narrowed the cases: ``roster`` ``family`` ``keyword`` (pytest's ``-k``) ``shard``."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Timm's old name to the new one, of the models of this run."""
+    noise: float | None = None
+    """Standard deviation of the log of a speed ratio between two processes that run the same, if `ab --aa` found it."""
+
+    @property
+    def processor(self) -> str | None:
+        """What the models ran on: the card, or the processor and its threads."""
+        return self.versions.get("gpu") or self.versions.get("processor")
 
     @property
     def name(self) -> str:
@@ -91,7 +104,11 @@ def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
     embedcore, or by an embedcore whose schema this one does not know.
     """
     path = find_run(where, storage=storage)
-    data = _read_json(path)
+    return run_of(read_json(path), path)
+
+
+def run_of(data: object, path: Path) -> Run:
+    """The run that a saved JSON holds; `path` is for messages. Raises UsageError as `read_run` does."""
     if not isinstance(data, dict) or not isinstance(data.get("benchmarks"), list) or "machine_info" not in data:
         raise UsageError(f"{path} is not a run saved by pytest-benchmark: it has no 'benchmarks' and 'machine_info'")
     block = data.get("embedcore")
@@ -123,6 +140,10 @@ def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
         dataset=_mapping(path, block, "dataset"),
         machine=machine if isinstance(machine, dict) else {},
         datetime=datetime if isinstance(datetime, str) else None,
+        unreached=frozenset(filter(lambda name: isinstance(name, str), block.get("unreached") or ())),
+        selection=_mapping(path, block, "selection"),
+        renamed=_mapping(path, block, "renamed"),
+        noise=block["noise"] if isinstance(block.get("noise"), float) and 0 < block["noise"] < 1 else None,
     )
 
 
@@ -169,7 +190,8 @@ def _listed(files: Iterable[Path]) -> str:
     return ", ".join(str(file) for file in sorted(files)[:3]) or "… (it holds no .json file)"
 
 
-def _read_json(path: Path) -> object:
+def read_json(path: Path) -> object:
+    """What the file holds. Raises UsageError, with one line that names it, if it cannot be read or is not JSON."""
     try:
         data: object = json.loads(path.read_bytes())
     except OSError as error:

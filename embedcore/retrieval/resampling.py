@@ -60,7 +60,7 @@ def intervals(
         return dict.fromkeys([*per_query, *(f"{name}_macro" for name in per_query)], (0.0, 1.0))
     metrics = len(per_query)
     table = np.concatenate([means * sizes[:, None], sizes[:, None], means], axis=1)
-    drawn = np.concatenate([counts @ table for counts in _class_counts(len(sizes), resamples, seed)])
+    drawn = np.concatenate([counts @ table for counts in class_counts(len(sizes), resamples, seed)])
     micro = drawn[:, :metrics] / drawn[:, metrics : metrics + 1]
     macro = drawn[:, metrics + 1 :] / len(sizes)
     result = {}
@@ -74,7 +74,7 @@ def intervals(
     return result
 
 
-def _class_counts(classes: int, resamples: int, seed: int) -> Iterator[DoubleArray]:
+def class_counts(classes: int, resamples: int, seed: int) -> Iterator[DoubleArray]:
     """How often each class is drawn, [some resamples, classes] at a time; each row sums to ``classes``."""
     rng = np.random.default_rng(seed)
     height = max(1, _DRAWN // classes)

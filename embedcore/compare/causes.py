@@ -1,0 +1,87 @@
+"""Why a model's numbers may have changed: what else differs between two results, the most telling first."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+from embedcore.compare.pairs import Pair
+from embedcore.compare.statistics import embedding_drift
+from embedcore.results.result import Result
+from embedcore.results.run import Run
+from embedcore.results.verdicts import unpack_sketch
+
+# Less is what the order of sums makes of the same code.
+SAME_EMBEDDINGS = 1e-4
+
+
+def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
+    """Phrases such as ``crop 1.0 → 0.875``, ``other weights file: …``; empty where nothing is known to differ."""
+    old, now = pair.base, pair.new
+    found = [pair.why] if pair.why else []
+    found += weights_causes(old, now)
+    found += transform_causes(old, now)
+    for name in ("dim", "point", "precision", "batch_size", "channels_last", "token_mean"):
+        found += _changed(name, getattr(old, name), getattr(now, name))
+    if not found and _moved(old, now) > SAME_EMBEDDINGS:
+        found.append(
+            f"same weights and settings, embeddings moved {_moved(old, now):.2g}: code ({_versions(base, new)})"
+        )
+    if old.gmacs and now.gmacs and abs(now.gmacs / old.gmacs - 1) > 0.005:
+        found.append(f"GMACs {old.gmacs:.3g} → {now.gmacs:.3g}: another architecture or input")
+    if old.default_tag and now.default_tag and old.default_tag != now.default_tag and not pair.why:
+        found.append(f"the default tag of {now.architecture} is now {now.default_tag}, no longer {old.default_tag}")
+    return tuple(found)
+
+
+def weights_causes(old: Result, now: Result) -> list[str]:
+    """That the weights are others, by their content; or only their place, with the same content."""
+    before, after = old.weights, now.weights
+    addresses = before.get("address", ""), after.get("address", "")
+    moved = f": {addresses[0]} → {addresses[1]}" if all(addresses) and addresses[0] != addresses[1] else ""
+    if before.get("id") != after.get("id") and "random" not in (before.get("source"), after.get("source")):
+        where = moved or (f" at the same address ({posixpath.basename(addresses[0])})" if all(addresses) else "")
+        return [f"other weights file{where}"]
+    return [f"weights at another address, same content{moved}"] if moved and not old.random_weights else []
+
+
+def transform_causes(old: Result, now: Result) -> list[str]:
+    """What the two transforms do otherwise to an image."""
+    found = _changed("input size", old.input_size, now.input_size)
+    for name, word in (
+        ("crop_pct", "crop"),
+        ("crop_mode", "crop mode"),
+        ("interpolation", "interpolation"),
+        ("mean", "mean"),
+        ("std", "std"),
+    ):
+        found += _changed(word, old.transform.get(name), now.transform.get(name))
+    return found
+
+
+def _changed(word: str, old: Any, now: Any) -> list[str]:
+    """Nothing where a side does not know."""
+    if old is None or now is None or old == now:
+        return []
+    return [f"{word} {_text(old)} → {_text(now)}"]
+
+
+def _text(value: Any) -> str:
+    return "×".join(map(str, value[-2:])) if isinstance(value, tuple) else str(value)
+
+
+def _moved(old: Result, now: Result) -> float:
+    """0 where it cannot be told; `compare` has said what is wrong with a sketch that cannot be read."""
+    if old.sketch is None or now.sketch is None:
+        return 0.0
+    sketches = [unpack_sketch(old.sketch), unpack_sketch(now.sketch)]
+    return embedding_drift(*sketches) if sketches[0].shape == sketches[1].shape else 0.0
+
+
+def _versions(base: Run, new: Run) -> str:
+    changed = [
+        f"{key} {base.versions.get(key)} → {new.versions.get(key)}"
+        for key in ("timm", "torch", "cuda", "cudnn", "driver", "python")
+        if base.versions.get(key) != new.versions.get(key)
+    ]
+    return ", ".join(changed) or "of the same versions"
