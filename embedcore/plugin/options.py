@@ -196,6 +196,17 @@ class Options:
     cache: Path | None = _option(
         "folder of pixel stores and journals (default: the user's cache)", None, Path, metavar="DIR", recorded=""
     )
+    compare: str | None = _option(
+        "compare this session with a saved run when it ends; a regression fails the session (exit code 1)",
+        metavar="BASE",
+        recorded="",
+    )
+    fail_on: str | None = _option(
+        "limits of that comparison, and files FILE.toml with those of families and models "
+        "(default: acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status)",
+        metavar="SPEC",
+        recorded="",
+    )
     report: Path | None = _option(
         "write leaderboard.md, .csv and .json into this folder", None, Path, metavar="DIR", recorded=""
     )
