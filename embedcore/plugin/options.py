@@ -202,8 +202,8 @@ class Options:
         recorded="",
     )
     fail_on: str | None = _option(
-        "limits of that comparison, such as acc:0.5pt,drift:1e-3,status, and files FILE.toml with those of families and "
-        "models (default: as of `embedcore compare`)",
+        "limits of that comparison, such as acc:0.5pt,drift:1e-3,status, and files FILE.toml with those of families "
+        "and models (default: as of `embedcore compare`)",
         metavar="SPEC",
         recorded="",
     )
