@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from embedcore.errors import EmbedcoreError, WeightsDamaged
 from embedcore.measure.outcome import TooLargeError, failure
-from embedcore.zoo.sizes import known_params_m
+from embedcore.zoo.registry import known_params_m
 from embedcore.zoo.weights import fetch_weights, locate_weights
 
 if TYPE_CHECKING:

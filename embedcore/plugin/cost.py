@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from embedcore.zoo.registry import input_pixels, split_tag
-from embedcore.zoo.sizes import known_gmacs
+from embedcore.zoo.registry import input_pixels, known_gmacs, split_tag
 
 
 @functools.cache

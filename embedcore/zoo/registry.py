@@ -1,10 +1,12 @@
-"""What timm's registry knows of a model, and the entries that only weight wheels add: the one place that asks."""
+"""What is known of a model without building it: timm's registry, the entries that only weight wheels add, and sizes."""
 
 from __future__ import annotations
 
+import csv
 import difflib
 import functools
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 import timm
@@ -73,6 +75,27 @@ def _cfg(model: str) -> dict[str, Any] | None:
     except RuntimeError:  # a known architecture with a tag that it does not have
         return None
     return None if cfg is None else dict(cfg.to_dict())
+
+
+def known_params_m(model: str) -> float | None:
+    """Millions of parameters of the architecture with the classifier of its default tag; None where it is not known."""
+    return _size(model, "params_m")
+
+
+def known_gmacs(model: str) -> float | None:
+    """Billions of multiply-accumulates of one image at the default tag's input size; None where it is not known."""
+    return _size(model, "gmacs")
+
+
+def _size(model: str, column: str) -> float | None:
+    number = _sizes().get(split_tag(model)[0], {}).get(column)
+    return float(number) if number else None
+
+
+@functools.cache
+def _sizes() -> Mapping[str, Mapping[str, str]]:
+    with resources.files("embedcore.zoo").joinpath("sizes.csv").open(encoding="utf-8") as stream:
+        return {row["architecture"]: row for row in csv.DictReader(stream)}
 
 
 def unknown_model(model: str) -> str:
