@@ -12,11 +12,10 @@ import msgspec
 
 from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
-from embedcore.measure.admission import refusal, weights_changed
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
 from embedcore.measure.measure import Images
-from embedcore.measure.outcome import failure
+from embedcore.measure.outcome import failure, refusal, weights_changed
 from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.cost import case_gmacs
 from embedcore.plugin.machine import device_of_worker, machine, machine_in_use, versions
