@@ -136,18 +136,27 @@ class JournalContents:
 
 def read_journals(paths: Iterable[Path]) -> JournalContents:
     """Read the journals of one run as one. Raises UsageError as `read_journal` does."""
-    lines: list[tuple[float, Result]] = []
+    written: list[tuple[float, Result]] = []
     models: list[str] = []
     damaged: list[str] = []
     header: Mapping[str, Any] = {}
     whole_bytes = 0
     for path in paths:
-        header, more, own, whole_bytes, wrong = _read(path)
-        models += more
-        lines += own
-        damaged += wrong
-    lines.sort(key=lambda line: line[0])
-    results = tuple(result for _, result in lines)
+        header, named, lines, whole_bytes = _whole_lines(path)
+        models += named
+        for number, line in enumerate(lines, start=2):
+            try:
+                entry = unsealed(line)
+                if "models" in entry:
+                    models += _names(entry["models"])
+                else:
+                    written.append((float(entry.get("written") or 0.0), Result.from_json(entry)))
+            except InvalidResultError as error:
+                damaged.append(f"line {number}: {error}")
+            except (ValueError, TypeError) as error:
+                damaged.append(f"line {number} {error}")
+    written.sort(key=lambda line: line[0])
+    results = tuple(result for _, result in written)
     return JournalContents(header, tuple(dict.fromkeys(models)), results, whole_bytes, tuple(damaged))
 
 
@@ -159,8 +168,8 @@ def read_journal(path: Path) -> JournalContents:
     return read_journals([path])
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[str], list[tuple[float, Result]], int, list[str]]:
-    """Header, models, results with when they were written, bytes of whole lines, and what is damaged."""
+def _whole_lines(path: Path) -> tuple[dict[str, Any], list[str], list[bytes], int]:
+    """The header, the models that it names, the other whole lines, and where these end."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -176,20 +185,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str], list[tuple[float, Resu
         raise UsageError(f"{path} is not a journal of embedcore, or is damaged: line 1 {error}") from error
     if header.get("journal") != FORMAT:
         raise UsageError(f"{path} is not a journal that this embedcore can read: its header has no 'journal': {FORMAT}")
-    results: list[tuple[float, Result]] = []
-    damaged: list[str] = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            entry = unsealed(line)
-            if "models" in entry:
-                models += _names(entry["models"])
-            else:
-                results.append((float(entry.get("written") or 0.0), Result.from_json(entry)))
-        except InvalidResultError as error:
-            damaged.append(f"line {number}: {error}")
-        except (ValueError, TypeError) as error:
-            damaged.append(f"line {number} {error}")
-    return header, models, results, whole_bytes, damaged
+    return header, models, lines[1:], whole_bytes
 
 
 def _names(value: object) -> list[str]:
