@@ -35,31 +35,26 @@ class Journal:
 
         Folders are made as needed. Raises UsageError if another process writes to it, or it cannot be read or written.
         """
-        self.path = path
-        self._lock = locked(path)
-        try:
-            begun = path.exists() and b"\n" in path.read_bytes()
-            contents = read_journal(path) if begun else None
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-            self._size = contents.whole_bytes if contents is not None else 0
+        with contextlib.ExitStack() as undo:
+            self._lock = locked(path)
+            undo.callback(self._lock.release)
             try:
+                begun = path.exists() and b"\n" in path.read_bytes()
+                contents = read_journal(path) if begun else None
+                self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+                undo.callback(os.close, self._descriptor)
+                self._size = contents.whole_bytes if contents is not None else 0
+                if contents is None:
+                    undo.callback(path.unlink, missing_ok=True)
                 self._cut()
                 if contents is None:
                     self._write({"journal": FORMAT} | json_safe(header) | {"models": list(models)})
                     _sync_folder(path.parent)
                 elif more := [model for model in models if model not in contents.models]:
                     self._write({"models": more})
-            except OSError:
-                os.close(self._descriptor)
-                if contents is None:
-                    path.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            self._lock.release()
-            raise UsageError(f"journal {path} cannot be written: {error.strerror}") from error
-        except UsageError:
-            self._lock.release()
-            raise
+            except OSError as error:
+                raise UsageError(f"journal {path} cannot be written: {error.strerror}") from error
+            undo.pop_all()
 
     def append(self, result: Result) -> None:
         """Write `result`; when this returns, the line is on the disk.
