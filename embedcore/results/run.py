@@ -91,7 +91,12 @@ def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
     embedcore, or by an embedcore whose schema this one does not know.
     """
     path = find_run(where, storage=storage)
-    data = _read_json(path)
+    try:
+        data: object = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON: {one_line(str(error))[:100]}") from error
     if not isinstance(data, dict) or not isinstance(data.get("benchmarks"), list) or "machine_info" not in data:
         raise UsageError(f"{path} is not a run saved by pytest-benchmark: it has no 'benchmarks' and 'machine_info'")
     block = data.get("embedcore")
@@ -138,9 +143,8 @@ def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise UsageError(
-            f"{where} is a folder: name one saved run in it, such as one of {_listed(path.rglob('*.json'))}"
-        )
+        listed = ", ".join(str(file) for file in sorted(path.rglob("*.json"))[:3]) or "… (it holds no .json file)"
+        raise UsageError(f"{where} is a folder: name one saved run in it, such as one of {listed}")
     machine, _, name = str(where).rpartition("/")
     name = name.removesuffix(".json")
     saved = [file for file in storage.glob("*/*.json") if not machine or file.parent.name == machine]
@@ -163,20 +167,6 @@ def _names(file: Path) -> tuple[str, ...]:
     """By which names a saved file can be asked for, the one given by the user last."""
     numbered = re.match(r"(\d{4,})_(.+)", file.stem, flags=re.DOTALL)
     return (file.stem, numbered[1], numbered[2]) if numbered else (file.stem,)
-
-
-def _listed(files: Iterable[Path]) -> str:
-    return ", ".join(str(file) for file in sorted(files)[:3]) or "… (it holds no .json file)"
-
-
-def _read_json(path: Path) -> object:
-    try:
-        data: object = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON: {one_line(str(error))[:100]}") from error
-    return data
 
 
 def _mapping(path: Path, block: Mapping[str, object], key: str) -> Mapping[str, Any]:
