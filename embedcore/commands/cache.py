@@ -24,7 +24,7 @@ import tabulate
 from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.errors import UsageError
 from embedcore.files import unsealed
-from embedcore.images import ledger, store_file
+from embedcore.images import ledger, pixel_store
 from embedcore.plain import bytes_text, one_line
 from embedcore.results.journal import read_journals
 
@@ -239,7 +239,7 @@ def remove(entry: Entry) -> str:
 
 def _unlink(files: Sequence[Path]) -> str:
     there = [file for file in files if file.exists()]
-    if any(store_file.is_held(file) for file in there):
+    if any(pixel_store.is_held(file) for file in there):
         return "in use by a running process"
     for file in there:
         file.unlink(missing_ok=True)
@@ -267,7 +267,7 @@ def _store(name: str, files: list[_Stat]) -> _Described:
     sidecar = _sidecar(files)
     shape = sidecar.get("shape")
     pixels = files[0][0].with_name(f"{name}.npy")
-    whole = {pixels, store_file.sidecar_of(pixels)} <= {path for path, _ in files}
+    whole = {pixels, pixel_store.sidecar_of(pixels)} <= {path for path, _ in files}
     columns = {
         "images": f"{shape[0]:,}" if isinstance(shape, list) and shape and isinstance(shape[0], int) else "",
         "dataset": _text(sidecar.get("dataset")) if whole else "(unfinished)",
@@ -323,7 +323,7 @@ def _text(value: object) -> str:
 _KINDS = {
     "pixels": (
         "Pixel stores",
-        store_file.FOLDER,
+        pixel_store.FOLDER,
         r"([0-9a-f]{16}-.+-[0-9a-f]{8})\.(?:npy|json|(?:npy|json)\..*partial)",
         _store,
     ),

@@ -99,11 +99,9 @@ def write_block(reader: PixelReader, path: Path, offset: int, start: int, stop: 
             rows[index - start] = reader.pixels(index)
         except BadImageError as error:
             bad.append((error.name, error.reason))
-    with path.open("r+b", buffering=0) as file:
+    with path.open("r+b") as file:
         file.seek(offset + start * rows[0].nbytes)
-        remaining = memoryview(rows.data).cast("B")
-        while remaining:
-            remaining = remaining[file.write(remaining) :]
+        file.write(rows.data)
     return WrittenBlock(start, stop, zlib.crc32(rows.data), tuple(bad))
 
 
