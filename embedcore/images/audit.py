@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.images.decode import DAMAGE, BadImageError, reason_of
+from embedcore.images.decode import DAMAGE, BadImageError, ImageFacts, reason_of
 from embedcore.images.duplicates import perceptual_hash
-from embedcore.images.ledger import ImageFacts, Ledger, Stamp
+from embedcore.images.ledger import Ledger, Stamp
 from embedcore.images.sources import ImageSource
 from embedcore.images.workers import usable_cpus
 from embedcore.progress import Progress
@@ -148,13 +148,12 @@ def _may_read(path: bytes) -> bool:
 def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:
     """Facts of an image, or the reason why it cannot be read."""
     try:
-        seen = source.preview(index)
+        rgb, facts = source.preview(index)
     except BadImageError as error:
         return error.reason
-    if max(seen.width, seen.height) > _MOST_ELONGATED * min(seen.width, seen.height):
-        return f"{seen.width} x {seen.height} pixels: too elongated to be scaled"
-    hashed = perceptual_hash(seen.rgb) if hashes else None
-    return ImageFacts(seen.width, seen.height, seen.mode, seen.format, seen.animated, hashed)
+    if max(facts.width, facts.height) > _MOST_ELONGATED * min(facts.width, facts.height):
+        return f"{facts.width} x {facts.height} pixels: too elongated to be scaled"
+    return replace(facts, perceptual_hash=perceptual_hash(rgb)) if hashes else facts
 
 
 def _unchanged(source: ImageSource, index: int, stamp: Stamp | None) -> bool:
@@ -176,11 +175,7 @@ class FileWatch:
         self._unchanged_at: float | None = None
 
     def change(self, *, now: bool = False) -> str | None:
-        """One line on the first image whose content is not that of its digest any more; None if there is none.
-
-        No file is looked at within a minute of a look that has found no change, unless ``now``. Only files whose stamp
-        differs are read. If their content is the same (a backup has set a time), they are not read again.
-        """
+        """As :meth:`Dataset.changed`. Files whose content is the same (a backup has set a time) are not read again."""
         begin = time.monotonic()
         if not now and self._unchanged_at is not None and begin - self._unchanged_at < LOOK_EVERY_S:
             return None

@@ -13,13 +13,14 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import filelock
 
 from embedcore.files import sealed, unsealed
+from embedcore.images.decode import ImageFacts
 
 FILE = "embedcore-audit.sqlite"  # within the cache folder
 
@@ -40,20 +41,6 @@ class Stamp(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     inode: int
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What decoding an image tells. Only of images that can be decoded."""
-
-    width: int
-    """Upright, in pixels."""
-    height: int
-    mode: str
-    format: str
-    animated: bool
-    perceptual_hash: int | None = None
-    """None where it was not asked for."""
 
 
 class Ledger:

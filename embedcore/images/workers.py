@@ -106,11 +106,7 @@ def write_block(reader: PixelReader, path: Path, offset: int, start: int, stop: 
 
 
 def write_blocks(
-    reader: PixelReader,
-    path: Path,
-    offset: int,
-    blocks: list[tuple[int, int]],
-    workers: int,
+    reader: PixelReader, path: Path, offset: int, blocks: list[tuple[int, int]], workers: int
 ) -> Generator[WrittenBlock, None, None]:
     """Have worker processes write the blocks into the file; yields each as it is done, in no fixed order.
 
