@@ -184,21 +184,16 @@ def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int)
     """The worker's main loop: a block comes in, its outcome goes out; ends when the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
     answer: WrittenBlock | OSError | str
-    while True:
-        try:
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
             start, stop = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer = write_block(reader, path, offset, start, stop)
-        except OSError as error:
-            answer = error
-        except Exception:
-            answer = traceback.format_exc()
-        try:
+            try:
+                answer = write_block(reader, path, offset, start, stop)
+            except OSError as error:
+                answer = error
+            except Exception:
+                answer = traceback.format_exc()
             connection.send(answer)
-        except BrokenPipeError:
-            return
 
 
 @contextlib.contextmanager
