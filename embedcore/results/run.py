@@ -168,9 +168,8 @@ def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise UsageError(
-            f"{where} is a folder: name one saved run in it, such as one of {_listed(path.rglob('*.json'))}"
-        )
+        listed = ", ".join(str(file) for file in sorted(path.rglob("*.json"))[:3]) or "… (it holds no .json file)"
+        raise UsageError(f"{where} is a folder: name one saved run in it, such as one of {listed}")
     machine, _, name = str(where).rpartition("/")
     name = name.removesuffix(".json")
     saved = [file for file in storage.glob("*/*.json") if not machine or file.parent.name == machine]
@@ -193,10 +192,6 @@ def _names(file: Path) -> tuple[str, ...]:
     """By which names a saved file can be asked for, the one given by the user last."""
     numbered = re.match(r"(\d{4,})_(.+)", file.stem, flags=re.DOTALL)
     return (file.stem, numbered[1], numbered[2]) if numbered else (file.stem,)
-
-
-def _listed(files: Iterable[Path]) -> str:
-    return ", ".join(str(file) for file in sorted(files)[:3]) or "… (it holds no .json file)"
 
 
 def read_json(path: Path) -> object:
