@@ -39,6 +39,8 @@ def session(folder, arguments, output, forkserver_state):
     code = pytest.main(["-p", "pytest_benchmark.plugin", "-p", "embedcore.plugin.hooks", *arguments])
     sys.stdout.flush()
     sys.stderr.flush()
+    with open(f"{output}.{os.getpid()}", "w") as file:
+        file.write(str(int(code)))
     os._exit(int(code))
 """
 
@@ -80,15 +82,17 @@ def start(project, session_target):
             target=session_target, args=(str(project.path), everything, str(project.path / "output"), state)
         )
         process.start()
+        process.code = project.path / f"output.{process.pid}"
         return process
 
     return start
 
 
 def ended(process):
-    process.join(120)
+    """Its exit code; from its own file, since an interrupt as it asks for a child can end the forkserver that knows."""
+    process.join(300)
     assert process.exitcode is not None
-    return process.exitcode
+    return int(process.code.read_text()) if process.code.exists() else process.exitcode
 
 
 def scores_of(path):
