@@ -24,6 +24,7 @@ from embedcore.plugin.cases import (
     model_parameters,
     replay_timer,
     sort_by_cost,
+    split_off,
 )
 from embedcore.plugin.collector import Collector
 from embedcore.plugin.options import Options, add_options
@@ -32,6 +33,7 @@ from embedcore.plugin.saving import save_json
 from embedcore.plugin.stash import (
     BUDGET,
     COLLECTOR,
+    EMPTY_SHARD,
     FOR_WORKERS,
     OPTIONS,
     RESULTS,
@@ -58,6 +60,7 @@ embed_replay = fixtures.embed_replay
 # Our keys in what pytest-xdist takes to its workers and back.
 _OF_WORKERS = "embedcore"
 _STOPPED = "embedcore_stopped"
+_EMPTY_SHARD = "embedcore_empty_shard"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,7 +101,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     replay_timer(items)
-    if config.stash[OPTIONS].order == "cost":
+    options = config.stash[OPTIONS]
+    if options.shard and USAGE_ERROR not in config.stash:
+        others = split_off(items, options.shard)
+        if others:
+            config.hook.pytest_deselected(items=others)
+        if others and not any(map(is_case, items)):
+            config.stash[EMPTY_SHARD] = f"shard {options.shard} is empty: all cases ({len(others)}) are in other shards"
+    if options.order == "cost":
         sort_by_cost(items)
 
 
@@ -179,9 +189,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         config.stash[COLLECTOR].notice(books.notices)
         if hasattr(config, "workeroutput"):
             config.workeroutput[_OF_WORKERS] = books.notices
+    if EMPTY_SHARD in config.stash:
+        if hasattr(config, "workeroutput"):
+            config.workeroutput[_EMPTY_SHARD] = config.stash[EMPTY_SHARD]
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK
     if STOPPED in config.stash:
         session.exitstatus = config.stash[STOPPED][1]
-    if not config.stash[COLLECTOR].results or hasattr(config, "workerinput"):
+    if not _has_block(config) or hasattr(config, "workerinput") or config.option.collectonly:
         return
     for write in (save_json, write_report):
         try:
@@ -198,12 +213,16 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[COLLECTOR].notice(output.get(_OF_WORKERS, ()))
     if _STOPPED in output:
         node.config.stash[STOPPED] = output[_STOPPED]
+    if _EMPTY_SHARD in output:
+        node.config.stash[EMPTY_SHARD] = output[_EMPTY_SHARD]
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[COLLECTOR].results:
         show_leaderboards(terminalreporter, config)
+    if EMPTY_SHARD in config.stash:
+        terminalreporter.write_line(f"embedcore: {config.stash[EMPTY_SHARD]}")
     if STOPPED in config.stash:
         terminalreporter.write_line(f"ERROR: {config.stash[STOPPED][0]}", red=True)
     for line in config.stash.get(UNWRITTEN, []):
@@ -218,8 +237,13 @@ def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: Sequence[Any
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    if config.stash[COLLECTOR].results:
-        output_json["embedcore"] = config.stash[COLLECTOR].json_block()
+    if _has_block(config):
+        output_json["embedcore"] = config.stash[COLLECTOR].json_block(config.stash[OPTIONS].selection(config))
+
+
+def _has_block(config: pytest.Config) -> bool:
+    """Whether this session's JSON is one of ours: that of an empty shard too, so that none is missing."""
+    return bool(config.stash[COLLECTOR].results) or EMPTY_SHARD in config.stash
 
 
 @pytest.hookimpl(optionalhook=True)
