@@ -1,7 +1,7 @@
 """The command ``embedcore``.
 
-Exit codes: 0 all is well, 1 something was found that needs attention, 4 something asked for is not there or makes no
-sense (one line on standard error says what).
+Exit codes: 0 all is well, 1 something was found that needs attention (of compare: a regression), 4 something asked for
+is not there or makes no sense (one line on standard error says what). The commands of the gate give 2 for that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from embedcore.errors import EmbedcoreError
 from embedcore.plain import printable_lines
 
-COMMANDS = ("cache", "check", "weights")
+COMMANDS = ("cache", "check", "compare", "weights")
 
 EXIT_USAGE = 4
 
@@ -25,15 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"embedcore.commands.{name}").add_parser(commands)
+    chosen = commands.choices.get(next(iter(sys.argv[1:] if arguments is None else arguments), ""))
+    exit_unusable = (chosen and chosen.get_default("exit_unusable")) or EXIT_USAGE
     try:
         parsed = parser.parse_args(arguments)
     except SystemExit as error:  # argparse has printed its line; its own code for it is 2
-        return EXIT_USAGE if error.code else 0
+        return exit_unusable if error.code else 0
     try:
         return int(parsed.run(parsed))
     except EmbedcoreError as error:
         print(f"embedcore: {printable_lines(str(error))}", file=sys.stderr)
-        return EXIT_USAGE
+        return exit_unusable
     except BrokenPipeError:  # `embedcore … | head` has seen enough
         sys.stderr.close()
         return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -121,9 +121,8 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
     known = [run.noise for run in (base, new) if run.noise is not None]
     noise = max(known, default=NOISE)
     changes: dict[str, list[Change]] = {pair.model: _status(pair) for pair in pairing.pairs}
-    classes = _classes(base) if scored else np.zeros(0, dtype=np.uint32)
-    verdicts = _Verdicts(base, new, len(classes))
-    for model, found in (*_scores(scored, verdicts, classes), *_speeds(timed, noise)):
+    tested = _tested(scored, base, new)
+    for model, found in (*_scores(scored, tested), *_speeds(timed, noise)):
         changes[model].append(found)
     for pair in timed:
         changes[pair.model] += _memory(pair)
@@ -147,7 +146,7 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
         noise=noise,
         noise_measured=bool(known),
         families=_families(models),
-        ranks=_ranks(scored, verdicts, classes),
+        ranks=_ranks(tested),
         settings=tuple(_differences(base, new)),
     )
 
@@ -159,24 +158,70 @@ def _status(pair: Pair) -> list[Change]:
     return [Change("status", base.status, new.status, float(base.ok) - float(new.ok))]
 
 
-class _Verdicts:
-    """Verdicts of both runs, unpacked when they are asked for; of base, new and `classes` equally many queries."""
+class _Tested(NamedTuple):
+    """What the verdicts say of the models that have them in both runs."""
 
-    def __init__(self, base: Run, new: Run, queries: int) -> None:
-        self._paths = {id(result): run.path for run in (base, new) for result in run.results}
-        self._queries = queries
+    models: list[str]
+    paired: Mapping[str, statistics.Paired]
+    """Of each tested score."""
+    sums: tuple[NDArray[np.unsignedinteger], NDArray[np.unsignedinteger]]
+    """[models, C] right queries of each class, before and after."""
+    sizes: NDArray[np.int64]
 
-    def of(self, result: Result) -> Verdicts | None:
-        """None where the run has none."""
-        if result.verdicts is None:
-            return None
-        try:
-            verdicts = unpack_verdicts(result.verdicts)
-            if len(verdicts.hits) != self._queries:
-                raise ValueError(f"verdicts on {len(verdicts.hits)} queries, and the dataset has {self._queries}")
-        except ValueError as error:
-            raise UsageError(f"{self._paths.get(id(result), 'run')}: result of {result.model}: {error}") from error
-        return verdicts
+
+_BLOCK = 64  # models whose verdicts are unpacked at once
+
+
+def _tested(pairs: Sequence[Pair], base: Run, new: Run) -> _Tested | None:
+    """None where there is nothing to test."""
+    pairs = [pair for pair in pairs if pair.base.verdicts and pair.new.verdicts]
+    classes = _classes(base) if pairs else np.zeros(0, dtype=np.uint32)
+    if not len(classes):
+        return None
+    _, which, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    order, ends = np.argsort(which.reshape(-1), kind="stable"), np.cumsum(sizes) - 1
+
+    def side(run: Run, results: Sequence[Result]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+        verdicts = [_verdicts(run, result, len(classes)) for result in results]
+        return np.stack([v.hits for v in verdicts]).view(np.int8), np.stack([v.first for v in verdicts]).view(np.int8)
+
+    def by_class(steps: NDArray[np.int8]) -> NDArray[np.int32]:
+        return np.diff(np.cumsum(steps[:, order], axis=1, dtype=np.int32)[:, ends], axis=1, prepend=0)
+
+    parts: dict[str, list[statistics.Paired]] = {metric: [] for metric in TESTED}
+    sums: tuple[list[Any], list[Any]] = ([], [])
+    for start in range(0, len(pairs), _BLOCK):
+        block = pairs[start : start + _BLOCK]
+        old_hits, old_first = side(base, [pair.base for pair in block])
+        new_hits, new_first = side(new, [pair.new for pair in block])
+        right = by_class(old_first), by_class(new_first)
+        for kept, now in zip(sums, right, strict=True):
+            kept.append(now.astype(np.uint16 if sizes.max() < 2**16 else np.uint32))
+        steps = {
+            "acc": (new_first - old_first, right[1] - right[0], 1.0),
+            "acc5": (None, by_class(new_hits - old_hits), 0.2),
+            "hit5": ((any_hit := (new_hits > 0).view(np.int8) - (old_hits > 0).view(np.int8)), by_class(any_hit), 1.0),
+        }
+        for metric, (signs, difference, unit) in steps.items():
+            paired = statistics.paired_by_class(difference * np.float32(unit), sizes)
+            if signs is not None:
+                p = statistics.mcnemar(np.sum(signs < 0, axis=1), np.sum(signs > 0, axis=1))
+                paired = paired._replace(p=p)
+            parts[metric].append(paired)
+    joined = {
+        metric: statistics.Paired(*map(np.concatenate, zip(*blocks, strict=True))) for metric, blocks in parts.items()
+    }
+    return _Tested([pair.model for pair in pairs], joined, (np.concatenate(sums[0]), np.concatenate(sums[1])), sizes)
+
+
+def _verdicts(run: Run, result: Result, queries: int) -> Verdicts:
+    try:
+        verdicts = unpack_verdicts(result.verdicts or "")
+        if len(verdicts.hits) != queries:
+            raise ValueError(f"verdicts on {len(verdicts.hits)} queries, and the dataset has {queries}")
+    except ValueError as error:
+        raise UsageError(f"{run.path}: result of {result.model}: {error}") from error
+    return verdicts
 
 
 def _classes(run: Run) -> NDArray[np.uint32]:
@@ -190,44 +235,23 @@ def _classes(run: Run) -> NDArray[np.uint32]:
     return np.arange(queries if isinstance(queries, int) and 0 <= queries < 10**8 else 0, dtype=np.uint32)
 
 
-# What a query counts for a score, in whole steps of `unit`.
-_STEPS: Mapping[str, tuple[Callable[[Verdicts], NDArray[Any]], float]] = {
-    "acc": (lambda v: v.first, 1.0),
-    "acc5": (lambda v: v.hits, 0.2),
-    "hit5": (lambda v: v.hits > 0, 1.0),
-}
-
-
-def _scores(pairs: Sequence[Pair], verdicts: _Verdicts, classes: NDArray[np.uint32]) -> list[tuple[str, Change]]:
+def _scores(pairs: Sequence[Pair], tested: _Tested | None) -> list[tuple[str, Change]]:
     """Changes of the scores that the verdicts tell, tested; and of the other ones, not tested."""
-    differences: dict[str, list[NDArray[np.int8]]] = {metric: [] for metric in TESTED}
-    tested = []
     found: list[tuple[str, Change]] = []
-    for pair in pairs:
-        before, after = verdicts.of(pair.base), verdicts.of(pair.new)
-        if before is not None and after is not None:
-            tested.append(pair)
-            for metric, (steps, _) in _STEPS.items():
-                differences[metric].append(steps(after).astype(np.int8) - steps(before).astype(np.int8))
-    for metric, (_, unit) in _STEPS.items() if tested and len(classes) else ():
-        paired = statistics.paired_by_class(differences[metric], classes, unit)
-        p = paired.p
-        if metric != "acc5":
-            signs = np.stack([[np.sum(d < 0), np.sum(d > 0)] for d in differences[metric]], axis=1)
-            p = statistics.mcnemar(*signs)
-        adjusted = statistics.false_discovery(p)
-        for place, pair in enumerate(tested):
-            old = pair.base.scores.get(metric)
-            new = pair.new.scores.get(metric)
-            change = Change(
-                metric, old, new, -float(paired.difference[place]), -float(paired.high[place]),
-                -float(paired.low[place]), float(adjusted[place]), bool(adjusted[place] <= SIGNIFICANT),
-            )  # fmt: skip
-            found.append((pair.model, change))
-    names = {pair.model for pair in tested}
+    by_model = {pair.model: pair for pair in pairs}
+    names = tested.models if tested is not None else []
+    for metric, paired in tested.paired.items() if tested is not None else ():
+        adjusted = statistics.false_discovery(paired.p)
+        for place, model in enumerate(names):
+            old, new = (side.scores.get(metric) for side in (by_model[model].base, by_model[model].new))
+            low, high = -float(paired.high[place]), -float(paired.low[place])
+            p = float(adjusted[place])
+            change = Change(metric, old, new, -float(paired.difference[place]), low, high, p, p <= SIGNIFICANT)
+            found.append((model, change))
+    known = set(names)
     for pair in pairs:
         for metric, old in pair.base.scores.items():
-            if metric in pair.new.scores and not (metric in TESTED and pair.model in names):
+            if metric in pair.new.scores and not (metric in TESTED and pair.model in known):
                 new = pair.new.scores[metric]
                 found.append((pair.model, Change(metric, old, new, old - new, real=False)))
     return found
@@ -304,27 +328,13 @@ def _families(models: Sequence[ModelChange]) -> tuple[FamilyChange, ...]:
     return tuple(sorted(rows))
 
 
-def _ranks(pairs: Sequence[Pair], verdicts: _Verdicts, classes: NDArray[np.uint32]) -> tuple[RankChange, ...]:
-    if len(pairs) < 2 or not len(classes):
+def _ranks(tested: _Tested | None) -> tuple[RankChange, ...]:
+    if tested is None:
         return ()
-    _, which, sizes = np.unique(classes, return_inverse=True, return_counts=True)
-
-    def sums(found: Verdicts) -> NDArray[np.float32]:
-        return np.bincount(which.reshape(-1), weights=found.first, minlength=len(sizes)).astype(np.float32)
-
-    kept, before, after = [], [], []
-    for pair in pairs:
-        old, now = verdicts.of(pair.base), verdicts.of(pair.new)
-        if old is not None and now is not None:
-            kept.append(pair)
-            before.append(sums(old))
-            after.append(sums(now))
-    if len(kept) < 2:
-        return ()
-    ranks = [statistics.rank_intervals(np.stack(side), sizes).tolist() for side in (before, after)]
+    before, after = (statistics.rank_intervals(side, tested.sizes).tolist() for side in tested.sums)
     return tuple(
-        RankChange(pair.model, tuple(old), tuple(now))
-        for pair, old, now in zip(kept, *ranks, strict=True)
+        RankChange(model, tuple(old), tuple(now))
+        for model, old, now in zip(tested.models, before, after, strict=True)
         if (now[0] > old[2] and old[0] < now[1]) or (now[0] < old[1] and old[0] > now[2])
     )
 

@@ -27,6 +27,7 @@ from embedcore.plugin.cases import (
     split_off,
 )
 from embedcore.plugin.collector import Collector
+from embedcore.plugin.gate import judge_session, nothing_measured, open_gate
 from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.saving import save_json
@@ -35,6 +36,7 @@ from embedcore.plugin.stash import (
     COLLECTOR,
     EMPTY_SHARD,
     FOR_WORKERS,
+    GATE,
     OPTIONS,
     RESULTS,
     SESSION,
@@ -42,12 +44,14 @@ from embedcore.plugin.stash import (
     UNTIL_REPORTED,
     UNWRITTEN,
     USAGE_ERROR,
+    VERDICT,
 )
 from embedcore.plugin.summary import (
     budget_message,
     budget_words,
     hides_table,
     show_leaderboards,
+    show_verdict,
     tell_progress,
     write_report,
 )
@@ -74,6 +78,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BUDGET] = Budget(config.stash[OPTIONS].budget)
     config.stash[COLLECTOR] = Collector()
     config.pluginmanager.register(config.stash[COLLECTOR], "embedcore-collector")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput") or session.config.option.collectonly:
+        return
+    try:
+        open_gate(session.config)
+    except EmbedcoreError as error:
+        raise pytest.UsageError(printable_lines(str(error))) from error
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -198,13 +211,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = config.stash[STOPPED][1]
     if not _has_block(config) or hasattr(config, "workerinput") or config.option.collectonly:
         return
-    for write in (save_json, write_report):
+    for act in (save_json, write_report, _judge):
         try:
-            write(config)
+            act(config)
         except EmbedcoreError as error:
-            # Raised here it would keep what follows from being written; the summary shows it.
+            # Raised here it would keep what follows from being done; the summary shows it.
             config.stash[UNWRITTEN] = [*config.stash.get(UNWRITTEN, []), printable_lines(str(error))]
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    failed = nothing_measured(config) or (VERDICT in config.stash and not config.stash[VERDICT][1].passed)
+    if failed and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _judge(config: pytest.Config) -> None:
+    wanted = GATE in config.stash and config.stash[COLLECTOR].results and nothing_measured(config) is None
+    judged = judge_session(config) if wanted else None
+    if judged is not None:
+        config.stash[VERDICT] = judged
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -221,6 +244,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[COLLECTOR].results:
         show_leaderboards(terminalreporter, config)
+        show_verdict(terminalreporter, config)
     if EMPTY_SHARD in config.stash:
         terminalreporter.write_line(f"embedcore: {config.stash[EMPTY_SHARD]}")
     if STOPPED in config.stash:

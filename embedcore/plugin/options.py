@@ -204,6 +204,17 @@ class Options:
     cache: Path | None = _option(
         "folder of pixel stores and journals (default: the user's cache)", None, Path, metavar="DIR", recorded=""
     )
+    compare: str | None = _option(
+        "compare this session with a saved run when it ends; a regression fails the session (exit code 1)",
+        metavar="BASE",
+        recorded="",
+    )
+    fail_on: str | None = _option(
+        "limits of that comparison, such as acc:0.5pt,drift:1e-3,status, and files FILE.toml with those of families and "
+        "models (default: as of `embedcore compare`)",
+        metavar="SPEC",
+        recorded="",
+    )
     report: Path | None = _option(
         "write leaderboard.md, .csv and .json into this folder", None, Path, metavar="DIR", recorded=""
     )

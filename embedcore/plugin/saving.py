@@ -30,13 +30,13 @@ def save_json(config: pytest.Config) -> None:
     storage = getattr(getattr(config, "_benchmarksession", None), "storage", None) if name else None
     if not path and storage is None:
         return
-    content = _content(config)
+    saved = content(config)
     try:
         if path:
-            Path(path).write_text(json.dumps(content, indent=4, default=str), encoding="ascii")
+            Path(path).write_text(json.dumps(saved, indent=4, default=str), encoding="ascii")
             _tell(config, f"Wrote benchmark data in: {path} (by embedcore)")
         if storage is not None:
-            storage.save(content, name)
+            storage.save(saved, name)
     except OSError as error:
         raise UsageError(f"--benchmark-json or --benchmark-save: {error}") from error
 
@@ -48,7 +48,8 @@ def _tell(config: pytest.Config, line: str) -> None:
         reporter.write_line(line)
 
 
-def _content(config: pytest.Config) -> dict[str, Any]:
+def content(config: pytest.Config) -> dict[str, Any]:
+    """What a saved JSON of this session holds, from pytest-benchmark's own hooks."""
     hook = config.hook
     machine_info = hook.pytest_benchmark_generate_machine_info(config=config)
     hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine_info)
@@ -56,11 +57,11 @@ def _content(config: pytest.Config) -> dict[str, Any]:
     hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
     collector = config.stash[COLLECTOR]
     benchmarks = [_benchmark(result, collector.tests[key]) for key, result in collector.results.items() if result.ok]
-    content: dict[str, Any] = hook.pytest_benchmark_generate_json(
+    saved: dict[str, Any] = hook.pytest_benchmark_generate_json(
         config=config, benchmarks=benchmarks, include_data=True, machine_info=machine_info, commit_info=commit_info
     )
-    hook.pytest_benchmark_update_json(config=config, benchmarks=benchmarks, output_json=content)
-    return content
+    hook.pytest_benchmark_update_json(config=config, benchmarks=benchmarks, output_json=saved)
+    return saved
 
 
 def _benchmark(result: Result, test: str) -> Any:

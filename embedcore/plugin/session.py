@@ -132,6 +132,11 @@ class BenchmarkSession:
             raise BudgetSpent
         return msgspec.structs.replace(result, dataset=dataset.fingerprint)
 
+    def measure_again(self, model: str, batch_size: int) -> Result:
+        """A fresh measurement of a model of this session in batches of that size, which no book keeps."""
+        case = dataclasses.replace(self.case(model), batch_size=batch_size)
+        return self._measure(case, self.dataset, lambda label: lambda done, total: None)
+
     def _measure(self, case: Case, dataset: Dataset, progress_for: ProgressFor) -> Result:
         refused = refusal(case, self.hub)
         if refused is not None:

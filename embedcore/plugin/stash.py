@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from embedcore.compare.comparison import Comparison
+    from embedcore.compare.verdict import Verdict
     from embedcore.plugin.budget import Budget
     from embedcore.plugin.collector import Collector
+    from embedcore.plugin.gate import Gate
     from embedcore.plugin.options import Options
     from embedcore.plugin.session import BenchmarkSession
     from embedcore.results.result import Result
@@ -26,6 +29,8 @@ UNWRITTEN: pytest.StashKey[list[str]] = pytest.StashKey()
 EMPTY_SHARD: pytest.StashKey[str] = pytest.StashKey()
 """What to say of a shard that has no case."""
 USAGE_ERROR: pytest.StashKey[str] = pytest.StashKey()
+GATE: pytest.StashKey[Gate] = pytest.StashKey()
+VERDICT: pytest.StashKey[tuple[Comparison, Verdict]] = pytest.StashKey()
 # On the test of a case:
 RESULTS: pytest.StashKey[list[Result]] = pytest.StashKey()
 UNTIL_REPORTED: pytest.StashKey[ExitStack] = pytest.StashKey()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedcore.plain import printable_lines
-from embedcore.plugin.stash import COLLECTOR, OPTIONS
+from embedcore.plugin.gate import nothing_measured
+from embedcore.plugin.stash import COLLECTOR, GATE, OPTIONS, VERDICT
 from embedcore.results.estimate import show_duration
 from embedcore.results.leaderboard import Leaderboard, build
 
@@ -54,6 +55,23 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
     measured = sum(result.ok for result in collector.results.values())
     if hides_table(config, measured):
         reporter.write_line(f"pytest-benchmark's table of {measured} rows is left out: -v shows it")
+
+
+def show_verdict(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Write what ``--embed-compare`` found, and that nothing was measured where that is so."""
+    from embedcore.report import comparison as report
+
+    if GATE in config.stash:
+        reporter.section("embedcore: compared with the saved run")
+        if config.stash[GATE].base is None:
+            reporter.write_line(f"no baseline: nothing is saved at {config.stash[OPTIONS].compare} yet")
+    if VERDICT in config.stash:
+        comparison, verdict = config.stash[VERDICT]
+        reporter.write_line(report.text(comparison, verdict, width=config.get_terminal_writer().fullwidth))
+        report.tell_github(comparison, verdict)
+    nothing = nothing_measured(config)
+    if nothing is not None:
+        reporter.write_line(f"ERROR: {nothing}", red=True)
 
 
 def hides_table(config: pytest.Config, rows: int) -> bool:

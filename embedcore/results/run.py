@@ -147,6 +147,15 @@ def run_of(data: object, path: Path) -> Run:
     )
 
 
+def is_first_run(where: str | Path, *, storage: Path = STORAGE) -> bool:
+    """Whether nothing at all is saved where `where` should be: then a baseline is still to be made, not mistyped."""
+    path = Path(where)
+    if path.exists():
+        return path.is_dir() and not any(path.rglob("*.json"))
+    is_path = path.suffix == ".json" or len(path.parts) > 2
+    return not any((path.parent if is_path else storage).rglob("*.json"))
+
+
 def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
     """The file of the run that `where` means.
 

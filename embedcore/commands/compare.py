@@ -1,0 +1,141 @@
+"""``embedcore compare`` and ``embedcore accept``: the gate over two saved runs, from their JSON alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedcore.errors import UsageError
+from embedcore.results.run import STORAGE
+
+if TYPE_CHECKING:
+    from embedcore.compare.comparison import Comparison
+    from embedcore.compare.verdict import Verdict
+    from embedcore.results.result import Result
+
+EXIT_REGRESSION, EXIT_UNUSABLE = 1, 2
+
+FORMATS = ("text", "markdown", "json", "junit")
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``compare`` and ``accept``."""
+    parser = commands.add_parser(
+        "compare",
+        help="what changed between two saved runs, and whether it may pass",
+        description="Compare two saved runs, model by model. Exit code 0: nothing is worse than the limits allow; "
+        "1: something is; 2: there is nothing that can be compared.",
+    )
+    parser.add_argument(
+        "base", metavar="BASE", help=f"saved run: a file, a folder of its shards, or a name in {STORAGE}"
+    )
+    parser.add_argument("new", metavar="NEW", help="the run to be judged")
+    add_limits(parser)
+    parser.add_argument(
+        "--across-machines", action="store_true", help="the runs are of two machines: compare scores and drift only"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="text", help="of the output (default: text)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write it there, and the text to the terminal"
+    )
+    parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
+    accepting = commands.add_parser(
+        "accept",
+        help="note known changes of a run in the gate file, so that compare lets them pass",
+        description="Write the state that models have in RUN into the gate file: from then on it may stand.",
+    )
+    accepting.add_argument("saved", metavar="RUN", help="the run whose state of the models is fine")
+    accepting.add_argument("models", metavar="MODEL", nargs="+", help="tags or globs")
+    accepting.add_argument("--because", required=True, metavar="WHY", help="the reason, for who reads it later")
+    accepting.add_argument("--file", type=Path, metavar="FILE.toml", help="gate file (default: embedcore-gate.toml)")
+    accepting.set_defaults(run=run_accept, exit_unusable=EXIT_UNUSABLE)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add ``--fail-on``."""
+    parser.add_argument(
+        "--fail-on",
+        metavar="SPEC",
+        help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (these are the "
+        "defaults), and files FILE.toml with those of families and models (default: embedcore-gate.toml, if there)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the comparison; gives the exit code."""
+    from embedcore.compare.comparison import compare
+    from embedcore.compare.limits import read_limits
+    from embedcore.compare.verdict import judge
+    from embedcore.results.run import is_first_run, read_run
+
+    limits = read_limits(arguments.fail_on, Path())
+    new = read_run(arguments.new)
+    if is_first_run(arguments.base):
+        print(f"no baseline: nothing is saved at {arguments.base} yet, so there is nothing to compare with")
+        return 0
+    comparison = compare(read_run(arguments.base), new, across_machines=arguments.across_machines)
+    verdict = judge(comparison, limits)
+    _write(comparison, verdict, arguments.format, arguments.output)
+    return conclude(comparison, verdict)
+
+
+def conclude(comparison: Comparison, verdict: Verdict) -> int:
+    """Tell GitHub where this runs there; gives the exit code. Raises UsageError where nothing was compared."""
+    from embedcore.report import comparison as report
+
+    report.tell_github(comparison, verdict)
+    if not comparison.new.results:
+        raise UsageError(f"{comparison.new.path}: no model was measured, so nothing can be said")
+    if not verdict.passed:
+        return EXIT_REGRESSION
+    if not comparison.compared:
+        why = "; ".join(comparison.barriers.values()) or "they have no measured model in common"
+        raise UsageError(f"nothing of {comparison.base.path} and {comparison.new.path} can be compared: {why}")
+    return 0
+
+
+def _write(comparison: Comparison, verdict: Verdict, form: str, output: Path | None) -> None:
+    from embedcore.report import comparison as report
+
+    width = min(shutil.get_terminal_size((80, 24)).columns, 120)
+    forms = {
+        "text": lambda: report.text(comparison, verdict, width=width) + "\n",
+        "markdown": lambda: report.markdown(comparison, verdict),
+        "json": lambda: json.dumps(report.to_json(comparison, verdict), indent=2) + "\n",
+        "junit": lambda: report.junit(comparison, verdict),
+    }
+    if output is None:
+        sys.stdout.write(forms[form]())
+        return
+    try:
+        output.write_text(forms[form](), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output: {output} cannot be written: {error.strerror}") from error
+    sys.stdout.write(forms["text"]())
+
+
+def run_accept(arguments: argparse.Namespace) -> int:
+    """Write the gate file; gives the exit code."""
+    import fnmatch
+
+    from embedcore.compare.limits import GATE_FILE, accept
+    from embedcore.results.run import read_run
+
+    saved = read_run(arguments.saved)
+    known = {result.model: result for result in (*saved.results, *saved.excluded)}
+    states: dict[str, Result | None] = {}
+    for name in arguments.models:
+        found = fnmatch.filter(known, name)
+        if not found and any(sign in name for sign in "*?["):
+            raise UsageError(f"{name} matches no model of {saved.path}")
+        for model in found or [name]:
+            states[model] = known.get(model)
+    path = arguments.file or Path(GATE_FILE)
+    accept(path, states, arguments.because, saved.name)
+    for model, state in states.items():
+        print(f"{path}: {model} accepted as {'missing' if state is None else state.status} in {saved.name}")
+    return 0

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+import synthetic_runs as made
+
+from embedcore.compare.limits import DEFAULT, GATE_FILE, accept, parse_limits, read_limits
+from embedcore.errors import UsageError
+from embedcore.results.result import Result
+
+MODEL = "vit_tiny.in1k"
+
+
+def state() -> Result:
+    classes = np.repeat(np.arange(20), 5)
+    return Result.from_json(made.result(MODEL, classes, made.hits_of(MODEL, classes, 0.6)))
+
+
+def test_the_defaults_are_the_documented_ones():
+    assert parse_limits(DEFAULT) == {
+        "acc": 0.005, "acc5": 0.01, "images_per_s": 0.05, "memory": 0.1, "drift": 1e-3, "status": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("speed:5%", "'speed' is none of acc"),
+        ("acc:0.5", "acc takes percentage points, such as 0.5pt, not '0.5'"),
+        ("acc", "acc takes percentage points"),
+        ("images_per_s:5pt", "images_per_s takes a percentage"),
+        ("drift:-1", "drift takes a number"),
+        ("drift:nan", "drift takes a number"),
+        ("status:1", "status takes no value but off"),
+        (" , ", "it names nothing"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_one_line(spec, said):
+    with pytest.raises(ValueError, match=said):
+        parse_limits(spec)
+
+
+def test_a_file_narrows_limits_for_families_and_models(tmp_path):
+    (tmp_path / GATE_FILE).write_text(
+        'fail_on = "acc:1pt,status"\n[[limit]]\nfamilies = ["vit"]\nfail_on = "acc:2pt,images_per_s:10%"\n'
+        '[[limit]]\nmodels = ["*_tiny.*"]\nfail_on = "status:off"\n'
+    )
+    limits = read_limits(None, tmp_path)
+    assert limits.of("resnet18.in1k", "resnet") == {"acc": 0.01, "status": 0.0}
+    assert limits.of(MODEL, "vit") == {"acc": 0.02, "images_per_s": 0.1, "status": math.inf}
+    assert read_limits("drift:1e-2", tmp_path).of("a.b", "c") == {"drift": 0.01}, "what is asked for replaces fail_on"
+    assert read_limits("memory:5%", tmp_path / "no folder").overall == {"memory": 0.05}
+
+
+def test_a_file_can_be_named(tmp_path):
+    path = tmp_path / "ours.toml"
+    path.write_text('[[limit]]\nfamilies = ["vit"]\nfail_on = "acc:9pt"\n')
+    assert read_limits(str(path), tmp_path).of(MODEL, "vit")["acc"] == 0.09
+    assert read_limits(f"{path},acc:1pt", tmp_path).overall == {"acc": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fail_on = ", "is not TOML"),
+        ("limits = 1", "unknown field `limits`"),
+        ('[[limit]]\nfail_on = "acc:x"', "acc takes percentage points"),
+        ('[[accepted]]\nmodel = "a.b"', "because"),
+        ('[[accepted]]\nmodel = "a.b"\nbecause = "x"\nstatus = "fine"', "status"),
+        ("\xff", "is not TOML"),
+    ],
+)
+def test_a_broken_file_is_one_line_that_names_it(tmp_path, text, said):
+    path = tmp_path / GATE_FILE
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=said) as error:
+        read_limits(None, tmp_path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_accept_writes_what_read_limits_reads_and_keeps_the_rest(tmp_path):
+    path = tmp_path / GATE_FILE
+    path.write_text('# ours\nfail_on = "acc:1pt"  # a point\n')
+    accept(path, {MODEL: state(), "gone.model": None}, 'crop "was" wrong', "timm-1.0.31")
+    changed = msgspec.structs.replace(state(), scores={**state().scores, "acc": 0.25})
+    accept(path, {MODEL: changed}, "again", "timm-1.0.32")
+    text = path.read_text()
+    assert text.startswith('# ours\nfail_on = "acc:1pt"  # a point\n') and text.count(f'model = "{MODEL}"') == 1
+    accepted = read_limits(None, tmp_path).accepted
+    assert accepted["gone.model"].state is None and accepted["gone.model"].because == 'crop "was" wrong'
+    assert accepted[MODEL].because == "again" and accepted[MODEL].state.scores["acc"] == 0.25
+    assert accepted[MODEL].state.sketch == state().sketch

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from embedcore.compare import statistics
+from embedcore.retrieval.resampling import intervals
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_exact_binomial_test(worse, better):
+    expected = stats.binomtest(worse, worse + better).pvalue if worse + better else 1.0
+    assert statistics.mcnemar([worse], [better])[0] == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_false_discovery_is_that_of_scipy(p):
+    assert statistics.false_discovery(p) == pytest.approx(stats.false_discovery_control(p))
+
+
+def test_false_discovery_of_nothing_is_nothing():
+    assert statistics.false_discovery([]).shape == (0,)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_paired_intervals_are_those_of_resampling_classes(seed):
+    rng = np.random.default_rng(seed)
+    classes = np.sort(rng.integers(0, 300, 3000))
+    difference = rng.choice([-1.0, 0.0, 1.0], 3000, p=[0.1, 0.85, 0.05]) + rng.normal(0, 0.1, 300)[classes]
+    expected = intervals({"d": difference}, classes, resamples=4000)["d"]
+    sizes = np.bincount(classes, minlength=300)
+    paired = statistics.paired_by_class(np.bincount(classes, difference, minlength=300)[None], sizes)
+    assert paired.difference[0] == pytest.approx(difference.mean())
+    width = expected[1] - expected[0]
+    assert (paired.low[0], paired.high[0]) == pytest.approx(expected, abs=0.1 * width)
+
+
+def test_paired_p_values_are_uniform_where_nothing_changed():
+    rng = np.random.default_rng(0)
+    sums = rng.normal(0, 1, (2000, 50)).astype(np.float32)
+    p = statistics.paired_by_class(sums, np.full(50, 10)).p
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_one_class_says_nothing_of_others():
+    paired = statistics.paired_by_class(np.array([[5.0]]), np.array([10]))
+    assert paired.p[0] == 1 and paired.difference[0] == 0.5 and paired.low[0] == -math.inf
+
+
+@given(st.floats(0.2, 5), st.integers(1, 64), st.integers(1, 64))
+def test_the_inverse_speed_ratio_says_the_same(factor, small, large):
+    rng = np.random.default_rng(0)
+    base, new = rng.normal(1, 0.02, 10) * small, rng.normal(factor, 0.02, 10) * large
+    there = statistics.speed_ratio(base, new, 0.02, (small, large))
+    back = statistics.speed_ratio(new, base, 0.02, (large, small))
+    assert there.ratio == pytest.approx(1 / back.ratio) and there.low == pytest.approx(1 / back.high)
+    assert there.p == pytest.approx(back.p) and there.low <= there.ratio <= there.high
+
+
+def test_the_speed_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(500):
+        process = rng.normal(0, 0.02 / math.sqrt(2), 2)
+        rounds = [np.exp(rng.normal(p, 0.01, 10)) for p in process]
+        ratio = statistics.speed_ratio(rounds[0], rounds[1], 0.02)
+        inside += ratio.low <= 1 <= ratio.high
+    assert inside / 500 > 0.93
+
+
+def test_drift_keeps_to_what_rotation_by_an_angle_moves():
+    rng = np.random.default_rng(0)
+    sketch = rng.standard_normal((8, 64)).astype(np.float32)
+    assert statistics.embedding_drift(sketch, sketch) == 0
+    assert statistics.embedding_drift(sketch, sketch * np.float32(1.01)) == pytest.approx(0.01, rel=1e-3)
+    assert statistics.embedding_drift(np.zeros((1, 64)), np.ones((1, 64))) == math.inf
+
+
+def test_ranks_are_those_of_the_means_and_lie_in_their_intervals():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 20, 80)
+    sums = rng.binomial(sizes, np.linspace(0.2, 0.8, 12)[:, None])
+    ranks = statistics.rank_intervals(sums, sizes)
+    assert ranks[:, 0].tolist() == stats.rankdata(-sums.sum(axis=1), method="min").tolist()
+    assert (ranks[:, 1] <= ranks[:, 0]).all() and (ranks[:, 0] <= ranks[:, 2]).all()
+    assert statistics.rank_intervals(sums[:, :1], sizes[:1])[:, 1:].tolist() == [[1, 12]] * 12

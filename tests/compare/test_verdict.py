@@ -1,0 +1,241 @@
+"""Two runs in, findings out: what is compared, what is not and why, what is real, what may pass."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import synthetic_runs as made
+
+from embedcore.compare.comparison import compare
+from embedcore.compare.limits import DEFAULT, Accepted, Limits, parse_limits
+from embedcore.compare.verdict import judge
+from embedcore.errors import UsageError
+from embedcore.results.result import Result
+
+CLASSES = np.repeat(np.arange(200), 10)
+LIMITS = Limits(parse_limits(DEFAULT))
+MODEL = "vit_tiny.in1k"
+
+
+def info(model=MODEL, hits=None, **changes):
+    return made.result(model, CLASSES, made.hits_of(model, CLASSES, 0.6) if hits is None else hits, **changes)
+
+
+def run(*results, **block):
+    return made.as_run(made.saved(list(results) or [info()], CLASSES, **block))
+
+
+def findings(base, new, limits=LIMITS, **options):
+    return judge(compare(base, new, **options), limits).findings
+
+
+def worse(share):
+    """Hits of which a share of the queries has lost all."""
+    hits = made.hits_of(MODEL, CLASSES, 0.6)
+    return np.where(np.random.default_rng(1).random(len(hits)) < share, 0, hits).astype(np.uint8)
+
+
+def test_equal_runs_have_no_finding():
+    comparison = compare(run(), run())
+    assert judge(comparison, LIMITS).findings == () and comparison.compared == 1
+    assert {change.what for change in comparison.models[0].changes} == {
+        "acc", "acc5", "hit5", "images_per_s", "memory", "drift",
+    }  # fmt: skip
+
+
+def test_a_real_fall_of_scores_is_a_regression_with_its_test():
+    found = findings(run(), run(info(hits=worse(0.05))))
+    assert [(f.level, f.change.what) for f in found] == [
+        ("regression", "acc"), ("regression", "acc5"), ("change", "hit5"),
+    ]  # fmt: skip
+    acc = found[0].change
+    assert acc.low < acc.change < acc.high and acc.p < 1e-3 and acc.change == pytest.approx(acc.base - acc.new)
+
+
+def test_a_fall_that_chance_explains_is_none_and_one_within_the_limit_passes():
+    hits = made.hits_of(MODEL, CLASSES, 0.6)
+    noisy = info(hits=made.hits_of(MODEL, CLASSES, 0.6, seed=0))
+    noisy["verdicts"] = made.result(MODEL, CLASSES, hits)["verdicts"]
+    assert findings(run(), run(noisy)) == ()
+    wide = Limits(parse_limits("acc:10pt,acc5:10pt"))
+    assert {f.level for f in findings(run(), run(info(hits=worse(0.05))), wide)} == {"change"}
+
+
+def test_swapped_labels_of_one_class_are_found_by_the_paired_test():
+    hits = made.hits_of(MODEL, CLASSES, 0.98)
+    swapped = np.where(CLASSES == 7, 0, hits).astype(np.uint8)
+    acc = next(c for c in compare(run(info(hits=hits)), run(info(hits=swapped))).models[0].changes if c.what == "acc")
+    assert acc.real and acc.change == pytest.approx(10 / 2000, abs=1e-3)
+
+
+def test_better_is_told_and_never_fails():
+    found = findings(run(info(hits=worse(0.05))), run())
+    assert {f.level for f in found} == {"improvement"}
+    slow = info(durations=[2.0] * 10, images_per_s={"forward": 8.0})
+    assert [(f.level, f.change.what) for f in findings(run(slow), run())] == [("improvement", "images_per_s")]
+
+
+def test_slower_beyond_the_limit_and_the_noise_is_a_regression():
+    slow = info(durations=[1.2] * 10, images_per_s={"forward": 13.3})
+    found = findings(run(), run(slow))
+    assert [(f.level, f.change.what) for f in found] == [("regression", "images_per_s")]
+    assert found[0].change.change == pytest.approx(1 - 1 / 1.2, abs=0.01)
+    noisy = {"noise": 0.15}
+    assert findings(run(), run(slow, **noisy)) == (), "what this machine does by chance"
+
+
+def test_more_memory_and_moved_embeddings_are_regressions():
+    assert [f.change.what for f in findings(run(), run(info(peak_memory_mb=600.0)))] == ["memory"]
+    assert findings(run(info(peak_memory_mb=50.0)), run(info(peak_memory_mb=60.0))) == (), "an allocator's rounding"
+    moved = info(sketch=info("other.model")["sketch"])
+    found = findings(run(), run(moved, machine=made.MACHINE | {"timm": "1.0.31"}))
+    assert [(f.level, f.change.what) for f in found] == [("regression", "drift")]
+    assert found[0].causes == (
+        f"same weights and settings, embeddings moved {found[0].change.change:.2g}: code (timm 1.0.20 → 1.0.31)",
+    )
+    assert findings(run(), run(info(dim=384)))[0].change.change == math.inf
+
+
+def test_half_precision_may_round_but_not_move():
+    moved = np.frombuffer(__import__("base64").b64decode(info()["sketch"]), "<f4").reshape(8, 64) * 1.01
+    half = {"precision": "bf16"}
+    rounded = info(sketch=made.pack_sketch(moved), **half)
+    assert findings(run(info(**half)), run(rounded)) == ()
+    assert [f.change.what for f in findings(run(), run(info(sketch=made.pack_sketch(moved))))] == ["drift"]
+
+
+def test_a_case_that_is_lost_fails_and_one_that_is_back_is_better():
+    oom = {"model": MODEL, "family": "vit", "status": "oom", "reason": "no memory"}
+    other = info("other.model")
+    found = findings(run(info(), other), run(other, excluded=[oom]))
+    assert [(f.level, f.change.what, f.change.new) for f in found] == [("regression", "status", "oom")]
+    assert [f.level for f in findings(run(other, excluded=[oom]), run(info(), other))] == ["improvement"]
+
+
+def test_missing_unreached_and_deselected_are_three_things():
+    other = info("other.model")
+    base = run(info(), other)
+    assert [(f.level, f.change.new) for f in findings(base, run(other))] == [("regression", "missing")]
+    assert [(f.level, f.change.new) for f in findings(base, run(other, unreached=[MODEL]))] == [
+        ("regression", "not reached")
+    ]
+    comparison = compare(base, run(other, selection={"keyword": "other"}))
+    assert judge(comparison, LIMITS).findings == () and [r.model for r in comparison.pairing.deselected] == [MODEL]
+    added = compare(run(other), base).pairing.added
+    assert [result.model for result in added] == [MODEL]
+
+
+def test_renamed_models_and_new_default_tags_are_matched():
+    old, new = info("vit_old.in1k"), info("vit_new.in1k", sketch=info("vit_old.in1k")["sketch"])
+    comparison = compare(run(old), run(new, renamed={"vit_old.in1k": "vit_new.in1k"}))
+    assert comparison.models[0].causes[0] == "vit_old.in1k was renamed to vit_new.in1k"
+    siglip, v2 = info("siglip.webli"), info("siglip.v2_webli")
+    found = findings(run(siglip), run(v2))
+    assert found[0].causes[0] == "the default tag of siglip is now v2_webli: another model"
+    assert findings(run(siglip), run(info("siglip.v2_webli", default_tag="webli"))), "not a default: missing"
+
+
+CAUSES = {
+    "crop 0.875 → 1.0": {"transform": info()["transform"] | {"crop_pct": 1.0}},
+    "interpolation bicubic → bilinear": {"transform": info()["transform"] | {"interpolation": "bilinear"}},
+    "input size 224×224 → 256×256": {"input_size": [3, 256, 256]},
+    "other weights file: hub:timm/vit_tiny.in1k → hub:new": {
+        "weights": {"source": "hub", "id": "sha256:new", "address": "hub:new"}
+    },
+    "other weights file at the same address (vit_tiny.in1k)": {
+        "weights": info()["weights"] | {"id": "sha256:new"},
+    },
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_the_cause_is_named(cause):
+    moved = info(sketch=info("other.model")["sketch"], **CAUSES[cause])
+    assert cause in findings(run(), run(moved))[0].causes
+
+
+BARRIERS = {
+    "another dataset": ({"dataset": {"fingerprint": "beef"}}, {}, {"acc", "drift"}),
+    "another protocol": ({"settings": {"protocol": "square224"}}, {}, {"acc", "drift"}),
+    "another machine": ({"machine": made.MACHINE | {"processor": "another"}}, {}, {"images_per_s", "memory"}),
+    "another precision": ({}, {"precision": "bf16"}, {"acc", "images_per_s", "drift"}),
+    "another device": ({}, {"device": "cuda"}, {"acc", "images_per_s", "drift"}),
+    "another batch size": ({}, {"batch_size": 8}, {"images_per_s", "memory"}),
+    "smaller batch than asked for": ({}, {"batch_decayed": True}, {"images_per_s", "memory"}),
+    "random": ({}, {"weights": {"source": "random", "id": "seed:0"}}, {"acc", "images_per_s", "drift"}),
+}
+
+
+@pytest.mark.parametrize("why", BARRIERS)
+def test_what_is_not_comparable_is_said_and_not_compared(why):
+    block, changes, absent = BARRIERS[why]
+    comparison = compare(run(), run(info(**changes), **block))
+    assert not absent & {change.what for change in comparison.models[0].changes}
+    said = {**comparison.barriers, **comparison.models[0].barriers}
+    assert any(why in text for text in said.values()), said
+
+
+def test_across_machines_scores_and_drift_are_compared():
+    other = run(machine=made.MACHINE | {"processor": "another"})
+    whats = {change.what for change in compare(run(), other, across_machines=True).models[0].changes}
+    assert {"acc", "drift"} <= whats and not {"images_per_s", "memory"} & whats
+
+
+def test_what_was_accepted_may_stand_but_not_get_worse():
+    moved = info(hits=worse(0.05), sketch=info("other.model")["sketch"])
+    state = Result.from_json(moved)
+    limits = Limits(LIMITS.overall, (), {MODEL: Accepted(state, "a better transform")})
+    found = findings(run(), run(moved), limits)
+    assert {f.level for f in found} == {"accepted", "change"} and found[0].because == "a better transform"
+    assert "regression" in {f.level for f in findings(run(), run(info(hits=worse(0.2))), limits)}
+    gone = Limits(LIMITS.overall, (), {MODEL: Accepted(None, "dropped")})
+    other = info("other.model")
+    assert [f.level for f in findings(run(info(), other), run(other), gone)] == ["accepted"]
+
+
+def test_false_alarms_over_many_models_are_rare():
+    rng = np.random.default_rng(0)
+    names = [f"vit_{n}.in1k" for n in range(100)]
+    first, second = [], []
+    for name in names:
+        hits = made.hits_of(name, CLASSES, 0.6)
+        for side in (first, second):
+            flipped = np.where(rng.random(len(hits)) < 0.05, rng.integers(0, 6, len(hits)), hits).astype(np.uint8)
+            durations = np.exp(rng.normal(rng.normal(0, 0.014), 0.01, 10))
+            side.append(info(name, flipped, durations=durations.tolist()))
+    verdict = judge(compare(run(*first), run(*second)), LIMITS)
+    alarms = [f for f in verdict.of("regression") if f.change.what in ("acc", "acc5", "images_per_s")]
+    assert len(alarms) <= 1
+
+
+def test_ranks_that_left_both_intervals_are_told():
+    names = [f"vit_{n}.in1k" for n in range(6)]
+    base = [info(name, made.hits_of(name, CLASSES, 0.3 + 0.1 * n)) for n, name in enumerate(names)]
+    new = [*base[:-1], info(names[-1], made.hits_of(names[-1], CLASSES, 0.2))]
+    assert [rank.model for rank in compare(run(*base), run(*base)).ranks] == []
+    moved = {rank.model: rank for rank in compare(run(*base), run(*new)).ranks}
+    assert moved[names[-1]].base[0] == 1 and moved[names[-1]].new[0] == 6
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"verdicts": "nonsense"},
+        {"verdicts": made.pack_verdicts([1, 2], [True, False])},
+        {"sketch": "AAAA"},
+        {"sketch": made.pack_sketch(np.ones((2, 64)))},
+    ],
+)
+def test_damaged_verdicts_and_sketches_are_one_line(changes):
+    with pytest.raises(UsageError, match=f"run.json.*{MODEL}"):
+        compare(run(), run(info(**changes)))
+
+
+def test_a_run_without_query_classes_is_compared_by_query():
+    data = made.saved([info()], CLASSES)
+    del data["embedcore"]["dataset"]["query_classes"]
+    worse_run = made.saved([info(hits=worse(0.05))], CLASSES)
+    found = findings(made.as_run(data), made.as_run(worse_run))
+    assert found[0].change.what == "acc" and found[0].level == "regression"

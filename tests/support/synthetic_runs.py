@@ -1,0 +1,100 @@
+"""Saved runs made of numbers: what a session would have written, without measuring anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcore.results.run import Run, run_of
+from embedcore.results.verdicts import pack_classes, pack_sketch, pack_verdicts
+
+MACHINE = {
+    "timm": "1.0.20",
+    "torch": "2.14.1",
+    "cuda": None,
+    "gpu": None,
+    "processor": "a CPU, 2 threads",
+    "python": "3.11.2",
+}
+
+
+def hits_of(model: str, classes: np.ndarray, acc: float, seed: int = 0) -> np.ndarray:
+    """Hits among the five nearest, uint8 [n_queries]: easy and hard classes, the same for the same model and seed."""
+    rng = np.random.default_rng([seed, *model.encode()])
+    ease = np.clip(rng.normal(acc, 0.1, classes.max() + 1), 0, 1)[classes]
+    return rng.binomial(5, ease).astype(np.uint8)
+
+
+def result(model: str, classes: np.ndarray, hits: np.ndarray, **changes: Any) -> dict[str, Any]:
+    """``extra_info`` of a measured model; `changes` replace fields."""
+    rng = np.random.default_rng([1, *model.encode()])
+    first = rng.random(len(hits)) < hits / 5
+    architecture, _, tag = model.partition(".")
+    fields = {
+        "model": model,
+        "architecture": architecture,
+        "tag": tag,
+        "family": architecture.split("_")[0],
+        "status": "ok",
+        "params_m": 5.0,
+        "gmacs": 1.0,
+        "input_size": [3, 224, 224],
+        "dim": 192,
+        "point": "pre_logits",
+        "precision": "fp32",
+        "batch_size": 16,
+        "device": "cpu",
+        "transform": {"crop_pct": 0.875, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
+        "default_tag": tag,
+        "weights": {"source": "hub", "id": f"sha256:{model}", "address": f"hub:timm/{model}"},
+        "scores": {"acc": float(first.mean()), "acc5": float(hits.mean() / 5), "hit5": float((hits > 0).mean())},
+        "images_per_s": {"forward": 16.0},
+        "peak_memory_mb": 500.0,
+        "verdicts": pack_verdicts(hits, first),
+        "sketch": pack_sketch(rng.standard_normal((8, 64)) / 8),
+        "durations": [float(s) for s in 1.0 + 0.01 * np.random.default_rng(2).standard_normal(10)],
+    }
+    return fields | changes
+
+
+def saved(
+    results: list[dict[str, Any]],
+    classes: np.ndarray,
+    *,
+    excluded: list[dict[str, Any]] | None = None,
+    machine: Mapping[str, Any] = MACHINE,
+    settings: Mapping[str, Any] | None = None,
+    dataset: Mapping[str, Any] | None = None,
+    **block: Any,
+) -> dict[str, Any]:
+    """The JSON of a run; `block` adds to its ``embedcore`` block."""
+    return {
+        "machine_info": {"embedcore": dict(machine)},
+        "commit_info": {"id": "0" * 40},
+        "datetime": "2026-11-24T12:00:00+00:00",
+        "version": "5.1.0",
+        "benchmarks": [{"name": f"test_model[{info['model']}]", "extra_info": info} for info in results],
+        "embedcore": {
+            "schema": 1,
+            "settings": {"protocol": "native", "weights": "auto", **(settings or {})},
+            "dataset": {
+                "name": "photos",
+                "fingerprint": "f00d",
+                "classes": int(classes.max()) + 1,
+                "queries": len(classes),
+                "query_classes": pack_classes(classes),
+                **(dataset or {}),
+            },
+            "excluded": excluded or [],
+            **block,
+        },
+    }
+
+
+def as_run(data: dict[str, Any], name: str = "run.json") -> Run:
+    """As it is read back."""
+    return run_of(json.loads(json.dumps(data)), Path(name))
