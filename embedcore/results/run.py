@@ -98,12 +98,17 @@ def embedcore_block(
 
 
 def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
-    """The run saved at `where`: a file, or a name as `--benchmark-save` makes it (see `find_run`).
+    """The run saved at `where`: a file, a folder of the files of one run, or a name as `--benchmark-save` makes it (see
+    `find_run`).
 
     Raises UsageError, with one line that names the file, if it is not JSON, not pytest-benchmark's, was saved without
     embedcore, or by an embedcore whose schema this one does not know.
     """
     path = find_run(where, storage=storage)
+    if path.is_dir():
+        from embedcore.results.merge import read_folder
+
+        return read_folder(path)
     return run_of(read_json(path), path)
 
 
@@ -157,20 +162,16 @@ def is_first_run(where: str | Path, *, storage: Path = STORAGE) -> bool:
 
 
 def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
-    """The file of the run that `where` means.
+    """The file of the run that `where` means, or the folder of its files.
 
-    `where` is the path of a file; or, inside `storage`, ``NAME`` of ``<machine>/NNNN_NAME.json`` (the highest number if
-    it was saved more than once), ``NNNN_NAME``, ``NNNN``, or one of these with ``<machine>/`` in front.
+    `where` is the path of a file or folder; or, inside `storage`, ``NAME`` of ``<machine>/NNNN_NAME.json`` (the highest
+    number if it was saved more than once), ``NNNN_NAME``, ``NNNN``, or one of these with ``<machine>/`` in front.
 
     Raises UsageError if there is none (it lists the names that there are), or if several machine folders have one.
     """
     path = Path(where)
-    if path.is_file():
+    if path.is_file() or path.is_dir():
         return path
-    if path.is_dir():
-        raise UsageError(
-            f"{where} is a folder: name one saved run in it, such as one of {_listed(path.rglob('*.json'))}"
-        )
     machine, _, name = str(where).rpartition("/")
     name = name.removesuffix(".json")
     saved = [file for file in storage.glob("*/*.json") if not machine or file.parent.name == machine]
@@ -193,10 +194,6 @@ def _names(file: Path) -> tuple[str, ...]:
     """By which names a saved file can be asked for, the one given by the user last."""
     numbered = re.match(r"(\d{4,})_(.+)", file.stem, flags=re.DOTALL)
     return (file.stem, numbered[1], numbered[2]) if numbered else (file.stem,)
-
-
-def _listed(files: Iterable[Path]) -> str:
-    return ", ".join(str(file) for file in sorted(files)[:3]) or "… (it holds no .json file)"
 
 
 def read_json(path: Path) -> object:
