@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class EmbedcoreError(Exception):
-    """Base of all errors that embedcore raises on purpose."""
+    """Base of all errors that embedcore raises on purpose; ``status`` is that of a case which ends with one of them."""
+
+    status = "error"
 
 
 class UsageError(EmbedcoreError):
@@ -15,20 +17,26 @@ class UsageError(EmbedcoreError):
 
 
 class WeightsUnavailable(EmbedcoreError):
-    """No weights for this model can be had here and now (status ``no-weights``)."""
+    """No weights for this model can be had here and now."""
+
+    status = "no-weights"
 
 
 class HubUnreachable(WeightsUnavailable):
-    """The weights are on a hub that cannot be reached now: a later try may have them (status ``no-weights``)."""
+    """The weights are on a hub that cannot be reached now: a later try may have them."""
 
 
 class WeightsGated(EmbedcoreError):
-    """The weights exist but their licence has not been accepted with this account (status ``gated``)."""
+    """The weights exist but their licence has not been accepted with this account."""
+
+    status = "gated"
 
 
 class WeightsDamaged(EmbedcoreError):
-    """A weight file is there but is wrong: damaged, of another model, or not plain tensors (status ``error``)."""
+    """A weight file is there but is wrong: damaged, of another model, or not plain tensors."""
 
 
 class UnsupportedModel(EmbedcoreError):
-    """The model cannot give what was asked, such as a point that it does not have (status ``unsupported``)."""
+    """The model cannot give what was asked, such as a point that it does not have."""
+
+    status = "unsupported"

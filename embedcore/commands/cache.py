@@ -11,20 +11,21 @@ import contextlib
 import math
 import os
 import re
+import stat
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
+import msgspec
 import tabulate
 
 from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.errors import UsageError
 from embedcore.files import unsealed
-from embedcore.images import ledger, store_file
+from embedcore.images import ledger, pixel_store
 from embedcore.plain import bytes_text, one_line
 from embedcore.results.journal import read_journals
 
@@ -33,8 +34,8 @@ _LINE = 80  # characters
 _CUT = "dataset"  # the column whose text is cut
 _NARROWEST = 10
 
-_Stat = tuple[Path, os.stat_result]
-_Described = tuple[str, dict[str, str], list[Path]]
+_IN_USE = "in use by a running process"
+_Described = tuple[str, dict[str, str], Sequence[Path]]
 """Name, what a table says of it, and the files that a writer holds the lock of."""
 
 
@@ -205,16 +206,15 @@ def entries_of(folder: Path) -> list[Entry]:
     entries = []
     for kind, (_, place, pattern, describe) in _KINDS.items():
         for group, files in _groups(folder, place, pattern):
-            name, columns, written = describe(group, files)
+            name, columns, written = describe(group, [*files])
             entries.append(
                 Entry(
                     kind=kind,
                     name=one_line(name),
                     columns={key: one_line(text) for key, text in columns.items()},  # sidecars may say anything
-                    # Sidecars first: without its sidecar what is left is not read, should a removal be cut short.
-                    files=tuple(sorted((path for path, _ in files), key=lambda path: (path.suffix != ".json", path))),
-                    bytes=sum(status.st_size for _, status in files),
-                    used=max(status.st_mtime for _, status in files),
+                    files=tuple(files),
+                    bytes=sum(status.st_size for status in files.values()),
+                    used=max(status.st_mtime for status in files.values()),
                     locks=tuple(Path(f"{path}.lock") for path in written),
                 )
             )
@@ -230,109 +230,98 @@ def remove(entry: Entry) -> str:
         with contextlib.ExitStack() as locked:
             for lock in entry.locks:
                 locked.enter_context(filelock.FileLock(lock, timeout=0))
-            return _unlink(entry.files)
+            there = [file for file in entry.files if file.exists()]
+            if any(pixel_store.is_held(file) for file in there):
+                return _IN_USE
+            for file in there:
+                file.unlink(missing_ok=True)
     except filelock.Timeout:
-        return "in use by a running process"
+        return _IN_USE
     except OSError as error:
         return error.strerror or str(error)
-
-
-def _unlink(files: Sequence[Path]) -> str:
-    there = [file for file in files if file.exists()]
-    if any(store_file.is_held(file) for file in there):
-        return "in use by a running process"
-    for file in there:
-        file.unlink(missing_ok=True)
     return ""
 
 
-def _groups(cache: Path, place: str, pattern: str) -> Iterator[tuple[str, list[_Stat]]]:
+def _groups(cache: Path, place: str, pattern: str) -> list[tuple[str, dict[Path, os.stat_result]]]:
     """The regular files in a folder whose whole name matches, grouped by the pattern's first group, sorted."""
     folder = cache / place
-    groups: dict[str, list[_Stat]] = defaultdict(list)
+    groups: dict[str, dict[Path, os.stat_result]] = defaultdict(dict)
     if folder.is_symlink() and folder != cache:  # the cache folder itself may be a link: the user has named it
-        return
-    try:
-        with os.scandir(folder) as found:
-            for item in found:
-                match = re.fullmatch(pattern, item.name)
-                if match and item.is_file(follow_symlinks=False):
-                    groups[match[1]].append((Path(item.path), item.stat(follow_symlinks=False)))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    yield from sorted((name, sorted(files)) for name, files in groups.items())
+        return []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        # Sidecars first: without its sidecar what is left is not read, should a removal be cut short.
+        for path in sorted(folder.iterdir(), key=lambda path: (path.suffix != ".json", path)):
+            match = re.fullmatch(pattern, path.name)
+            if match and stat.S_ISREG((status := path.lstat()).st_mode):
+                groups[match[1]][path] = status
+    return sorted(groups.items())
 
 
-def _store(name: str, files: list[_Stat]) -> _Described:
+class _Facts(msgspec.Struct):
+    model: str = ""
+    precision: str = ""
+
+
+class _Sidecar(msgspec.Struct):
+    """What is shown of the files beside pixels and embeddings; nothing where one is missing or damaged."""
+
+    shape: list[int] = []
+    dataset: str = ""
+    geometry: str = ""
+    facts: _Facts = msgspec.field(default_factory=_Facts)
+
+
+def _sidecar(files: Sequence[Path]) -> _Sidecar:
+    if files[0].suffix == ".json":
+        with contextlib.suppress(OSError, ValueError):
+            return msgspec.convert(unsealed(files[0].read_bytes()), _Sidecar)
+    return _Sidecar()
+
+
+def _store(name: str, files: Sequence[Path]) -> _Described:
     sidecar = _sidecar(files)
-    shape = sidecar.get("shape")
-    pixels = files[0][0].with_name(f"{name}.npy")
-    whole = {pixels, store_file.sidecar_of(pixels)} <= {path for path, _ in files}
+    pixels = files[0].with_name(f"{name}.npy")
     columns = {
-        "images": f"{shape[0]:,}" if isinstance(shape, list) and shape and isinstance(shape[0], int) else "",
-        "dataset": _text(sidecar.get("dataset")) if whole else "(unfinished)",
-        "geometry": _text(sidecar.get("geometry")) or name[17:-9],
+        "images": "".join(f"{images:,}" for images in sidecar.shape[:1]),
+        "dataset": sidecar.dataset if {pixels, pixel_store.sidecar_of(pixels)} <= {*files} else "(unfinished)",
+        "geometry": sidecar.geometry or name[17:-9],
     }
     return f"{columns['dataset']} {columns['geometry']}", columns, [pixels]
 
 
-def _embeddings(name: str, files: list[_Stat]) -> _Described:
+def _embeddings(name: str, files: Sequence[Path]) -> _Described:
     sidecar = _sidecar(files)
-    facts = sidecar.get("facts")
-    facts = facts if isinstance(facts, dict) else {}
-    shape = sidecar.get("shape")
     columns = {
-        "embeddings": " x ".join(map(str, shape)) if isinstance(shape, list) else "",
-        "model": _text(facts.get("model")) or "(unfinished)",
-        "precision": _text(facts.get("precision")),
+        "embeddings": " x ".join(map(str, sidecar.shape)),
+        "model": sidecar.facts.model or "(unfinished)",
+        "precision": sidecar.facts.precision,
     }
     return f"{columns['model']} {name[:8]}", columns, []
 
 
-def _run(name: str, files: list[_Stat]) -> _Described:
+def _run(name: str, files: Sequence[Path]) -> _Described:
     """The journals of one run: one for each process that has measured."""
     columns = {"results": "0", "run": name, "dataset": "", "state": "unreadable"}
     with contextlib.suppress(UsageError, OSError):
-        run = read_journals(path for path, _ in files if b"\n" in path.read_bytes())  # else nothing was written yet
+        run = read_journals(path for path in files if b"\n" in path.read_bytes())  # else nothing was written yet
         dataset = run.header.get("dataset")
         columns["results"] = str(len({(result.model, result.dataset) for result in run.results}))
-        columns["dataset"] = _text(dataset.get("name")) if isinstance(dataset, dict) else ""
+        columns["dataset"] = str(dataset.get("name", "")) if isinstance(dataset, dict) else ""
         if run.header:
             columns["state"] = "finished" if run.finished else "unfinished"
-    return name, columns, [path for path, _ in files]
+    return name, columns, files
 
 
-def _audit(name: str, files: list[_Stat]) -> _Described:
-    return name, {"file": name}, [files[0][0]]
+def _audit(name: str, files: Sequence[Path]) -> _Described:
+    return name, {"file": name}, files[:1]
 
 
-def _sidecar(files: list[_Stat]) -> dict[str, Any]:
-    """What the sidecar among the files says; empty where it is missing or damaged."""
-    for path, _ in files:
-        if path.suffix == ".json":
-            with contextlib.suppress(OSError, ValueError):
-                return unsealed(path.read_bytes())
-    return {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
+_ARRAY = r"\.(?:npy|json)(?:\..*partial)?"  # an array, its sidecar, and what is left of either that was not made whole
 
 # Of each kind its title, folder within the cache folder, how its files are named, and what describes them.
 _KINDS = {
-    "pixels": (
-        "Pixel stores",
-        store_file.FOLDER,
-        r"([0-9a-f]{16}-.+-[0-9a-f]{8})\.(?:npy|json|(?:npy|json)\..*partial)",
-        _store,
-    ),
-    "embeddings": (
-        "Kept embeddings",
-        EMBEDDINGS,
-        r"([0-9a-f]{32})\.(?:npy|json|(?:npy|json)\..+\.partial)",
-        _embeddings,
-    ),
+    "pixels": ("Pixel stores", pixel_store.FOLDER, rf"([0-9a-f]{{16}}-.+-[0-9a-f]{{8}}){_ARRAY}", _store),
+    "embeddings": ("Kept embeddings", EMBEDDINGS, rf"([0-9a-f]{{32}}){_ARRAY}", _embeddings),
     "journal": ("Journals of runs", "runs", r"(\d{8}T\d{6,12}-\d+)(?:\.\w+)?\.jsonl", _run),
     "audit": ("What is known of image files", "", rf"({re.escape(ledger.FILE)})(?:-journal)?", _audit),
 }

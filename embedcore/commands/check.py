@@ -18,8 +18,8 @@ from embedcore.commands.cache import cache_folder
 from embedcore.errors import UsageError
 from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import SPLITS, AuditedDataset, Dataset, audit_dataset
+from embedcore.images.decode import ImageFacts
 from embedcore.images.duplicates import NEAR, count_copies, count_near_duplicates
-from embedcore.images.ledger import ImageFacts
 from embedcore.plain import one_line
 
 EXIT_BAD = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,19 +24,11 @@ def count_gmacs(backbone: Backbone) -> float:
     device = next(backbone.module.parameters()).device
     image = torch.zeros((1, *backbone.data_config.input_size), device=device)
     counter = FlopCounterMode(display=False)
-    recurrent = any(isinstance(module, torch.nn.RNNBase) for module in backbone.module.modules())
-    recurrence = _plain_recurrence() if recurrent else contextlib.nullcontext()
-    with sdpa_kernel(SDPBackend.MATH), recurrence, torch.no_grad(), counter:
-        backbone.embed(image)
+    with contextlib.ExitStack() as stack:
+        if any(isinstance(module, torch.nn.RNNBase) for module in backbone.module.modules()):
+            # Without the libraries that have recurrent layers in one piece; convolutions then take longer.
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False, allow_tf32=None))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), counter:
+            backbone.embed(image)
     return counter.get_total_flops() / 2e9
-
-
-@contextlib.contextmanager
-def _plain_recurrence() -> Iterator[None]:
-    """Without the libraries that have recurrent layers in one piece; convolutions then take longer."""
-    before = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
-    torch.backends.mkldnn.enabled = torch.backends.cudnn.enabled = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled = before

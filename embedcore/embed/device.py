@@ -65,11 +65,8 @@ def device_name(device: torch.device) -> str:
 
 
 def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
-    try:
-        lines = info.read_text(errors="replace").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    text = info.read_text(errors="replace") if info.is_file() else ""  # there is none but on Linux
+    models = (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name"))
     return next(models, "") or platform.processor() or platform.machine()
 
 

@@ -52,13 +52,12 @@ class Embedded:
 
     ``embeddings``: float32 [n, dim], rows of length 1 (a row which is not finite stays so, see ``finite``);
     ``seconds``: wall time from the first read to the last embedding; ``batch_size``: images a forward pass, after any
-    halving; ``batch_decayed``: whether memory forced it down.
+    halving.
     """
 
     embeddings: NDArray[np.float32]
     seconds: float
     batch_size: int
-    batch_decayed: bool
 
     @property
     def finite(self) -> bool:
@@ -153,4 +152,4 @@ def embed_pixels(
     begin = time.perf_counter()
     with autocast(way.precision, way.device, backbone.module):
         _, fitted = halving(batch_size, way.device, go_on)
-    return Embedded(out[0], time.perf_counter() - begin, fitted, batch_decayed=fitted < batch_size)
+    return Embedded(out[0], time.perf_counter() - begin, fitted)

@@ -45,17 +45,15 @@ class KeptEmbeddings:
         try:
             sidecar = unsealed(path.with_suffix(".json").read_bytes())
             content = np.fromfile(path, np.uint8)
+            if (sidecar.get("format"), sidecar.get("facts")) != (_FORMAT, facts) or sidecar["shape"][0] != n:
+                raise ValueError("not what the name says")
+            # Before anything in the file is believed, its header included: what is used is what was compared.
+            if hashlib.sha256(content.data).hexdigest() != sidecar["sha256"]:
+                raise ValueError("the checksum differs")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             _log.warning("kept embeddings %s are damaged (%s): made anew", path, error)
-            return None
-        if (sidecar.get("format"), sidecar.get("facts")) != (_FORMAT, facts) or sidecar["shape"][0] != n:
-            _log.warning("kept embeddings %s are not what their name says: made anew", path)
-            return None
-        # Before anything in the file is believed, its header included: what is used is what was compared.
-        if hashlib.sha256(content.data).hexdigest() != sidecar["sha256"]:
-            _log.warning("kept embeddings %s are damaged (the checksum differs): made anew", path)
             return None
         with contextlib.suppress(OSError):  # such as a folder that may be read only
             os.utime(path.with_suffix(".json"))

@@ -1,4 +1,4 @@
-"""Memory: telling an exhausted one, and the peak of a measurement."""
+"""Memory: telling an exhausted one, a limit for it, and the peak of a measurement."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from embedcore.embed.device import choose_device
+from embedcore.errors import UsageError
 
 T = TypeVar("T")
 
@@ -43,6 +46,9 @@ _TOO_LARGE = (
 
 SAMPLE_S = 0.02
 
+# The share of the limit that is withheld until memory has run out once, see ``release_memory``.
+RESERVE = 0.15
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that host or device memory ran out, told by its text where its type does not tell."""
@@ -50,7 +56,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    signs = _SIGNS + _SIGNS_UNDER_A_LIMIT if _limited() else _SIGNS
+    limited = resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY  # also by the user's `ulimit -d`
+    signs = _SIGNS + _SIGNS_UNDER_A_LIMIT if limited else _SIGNS
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
@@ -61,9 +68,33 @@ def fits_if_smaller(error: BaseException) -> bool:
     )
 
 
-def _limited() -> bool:
-    """Whether this process may allocate only so much (``measure/memory_limit.py``, or the user's ``ulimit -d``)."""
-    return resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+def bound_memory(limit_gb: float) -> None:
+    """Let this process allocate at most ``limit_gb`` (of 2^30 bytes) more than it has allocated by now (Linux).
+
+    Counted as the kernel counts for RLIMIT_DATA: memory that is private and writable (the heap and anonymous maps),
+    from when it is allocated, touched or not. Files that are mapped, such as a pixel store or weights, do not count,
+    which they would for RLIMIT_AS. An allocation beyond the limit fails in the process; nothing else is affected.
+    At first only 85 % are allowed: see ``RESERVE``.
+    """
+    if sys.platform != "linux":
+        return
+    # The threads of torch's pool come first: one that cannot be started ends the process without an exception.
+    torch.ones(2**20).mul_(2)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = int(limit_gb * 2**30)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    most = wanted + next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData:"))
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most - int(RESERVE * wanted), most))
+
+
+def is_bounded(device: str) -> bool:
+    """Whether the limit is for a case of this device: with CUDA or MPS, memory on the host is not what counts."""
+    try:
+        return choose_device(device).type == "cpu"
+    except UsageError:  # which the measurement itself is going to raise, with what to do about it
+        return False
 
 
 def release_memory(device: torch.device) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.images.decode import DAMAGE, BadImageError, reason_of
+from embedcore.images.decode import DAMAGE, BadImageError, ImageFacts, reason_of
 from embedcore.images.duplicates import perceptual_hash
-from embedcore.images.ledger import ImageFacts, Ledger, Stamp
+from embedcore.images.ledger import Ledger, Stamp
 from embedcore.images.sources import ImageSource
 from embedcore.images.workers import usable_cpus
 from embedcore.progress import Progress
@@ -63,20 +63,22 @@ def audit(
     and a digest is relied upon while its file's size, times and inode are the same. That an image is bad is not kept
     but found out anew. Without ``decode`` images are only read; with ``hashes`` their facts have a perceptual hash.
     """
-    ledger = None if cache_dir is None else Ledger(cache_dir)
+    ledger = Ledger(cache_dir)
     findings: list[Finding] = []
     facts: dict[str, ImageFacts] = {}
-    with _threads() as pool:
+    # Threads read and decode: Pillow releases the interpreter lock.
+    pool = ThreadPoolExecutor(max_workers=min(32, 4 + usable_cpus()), thread_name_prefix="embedcore-audit")
+    try:
         for start in range(0, len(source), CHUNK):
             indices = range(start, min(start + CHUNK, len(source)))
             found = _digested(source, indices, ledger, pool)
             if decode:
                 wanted = {finding.digest for finding in found} - facts.keys() - {""}
-                known = {} if ledger is None else ledger.facts(wanted, source.decoder)
+                known = ledger.facts(wanted, source.decoder)
                 facts |= {key: fact for key, fact in known.items() if not hashes or fact.perceptual_hash is not None}
+                wanted -= facts.keys()
                 # One image of each content whose facts are not known.
                 first = {one.digest: index for index, one in zip(indices, found, strict=True) if one.digest in wanted}
-                first = {digest: index for digest, index in first.items() if digest not in facts}
                 new: dict[str, ImageFacts] = {}
                 reasons: dict[str, str] = {}
                 outcomes = pool.map(lambda index: _inspect(source, index, hashes), first.values())
@@ -90,8 +92,7 @@ def audit(
                     else:
                         facts[digest] = outcome
                 facts |= new
-                if ledger is not None:
-                    ledger.keep({}, new, source.decoder)
+                ledger.keep({}, new, source.decoder)
                 found = [
                     replace(one, facts=facts.get(one.digest), reason=one.reason or reasons.get(one.digest, ""))
                     for one in found
@@ -99,6 +100,8 @@ def audit(
             findings += found
             if progress is not None:
                 progress(indices.stop, len(source))
+    finally:
+        pool.shutdown(cancel_futures=True)  # so that none is waited for after Ctrl-C
     return findings
 
 
@@ -108,13 +111,11 @@ def stamp_of(file: Path) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INT64)
 
 
-def _digested(
-    source: ImageSource, indices: Sequence[int], ledger: Ledger | None, pool: ThreadPoolExecutor
-) -> list[Finding]:
+def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool: ThreadPoolExecutor) -> list[Finding]:
     """Findings with digests and stamps, or the reason why there are none."""
     files = [source.file(index) for index in indices]
     paths = [os.fsencode(file.absolute()) if file is not None else b"" for file in files]
-    known = ledger.digests([path for path in paths if path]) if ledger is not None else {}
+    known = ledger.digests([path for path in paths if path])
     begin = time.time_ns()
 
     def look(index: int, file: Path | None, path: bytes) -> Finding:
@@ -129,15 +130,14 @@ def _digested(
             return Finding(reason=reason_of(error), stamp=stamp)
 
     found = list(pool.map(look, indices, files, paths))
-    if ledger is not None:
-        new = {
-            path: (finding.stamp, finding.digest)
-            for path, finding in zip(paths, found, strict=True)
-            if path not in known or known[path] != (finding.stamp, finding.digest)
-            if finding.digest and finding.stamp is not None
-            if max(finding.stamp.mtime_ns, finding.stamp.ctime_ns) < begin - _TICK_NS
-        }
-        ledger.keep(new, {}, source.decoder)
+    new = {
+        path: (finding.stamp, finding.digest)
+        for path, finding in zip(paths, found, strict=True)
+        if path not in known or known[path] != (finding.stamp, finding.digest)
+        if finding.digest and finding.stamp is not None
+        if max(finding.stamp.mtime_ns, finding.stamp.ctime_ns) < begin - _TICK_NS
+    }
+    ledger.keep(new, {}, source.decoder)
     return found
 
 
@@ -148,13 +148,12 @@ def _may_read(path: bytes) -> bool:
 def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:
     """Facts of an image, or the reason why it cannot be read."""
     try:
-        seen = source.preview(index)
+        rgb, facts = source.preview(index)
     except BadImageError as error:
         return error.reason
-    if max(seen.width, seen.height) > _MOST_ELONGATED * min(seen.width, seen.height):
-        return f"{seen.width} x {seen.height} pixels: too elongated to be scaled"
-    hashed = perceptual_hash(seen.rgb) if hashes else None
-    return ImageFacts(seen.width, seen.height, seen.mode, seen.format, seen.animated, hashed)
+    if max(facts.width, facts.height) > _MOST_ELONGATED * min(facts.width, facts.height):
+        return f"{facts.width} x {facts.height} pixels: too elongated to be scaled"
+    return replace(facts, perceptual_hash=perceptual_hash(rgb)) if hashes else facts
 
 
 def _unchanged(source: ImageSource, index: int, stamp: Stamp | None) -> bool:
@@ -163,16 +162,6 @@ def _unchanged(source: ImageSource, index: int, stamp: Stamp | None) -> bool:
     with suppress(OSError):
         return file is None or stamp_of(file) == stamp
     return False
-
-
-@contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads that read and decode, where Pillow releases the interpreter lock; none is waited for after Ctrl-C."""
-    pool = ThreadPoolExecutor(max_workers=min(32, 4 + usable_cpus()), thread_name_prefix="embedcore-audit")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class FileWatch:
@@ -186,11 +175,7 @@ class FileWatch:
         self._unchanged_at: float | None = None
 
     def change(self, *, now: bool = False) -> str | None:
-        """One line on the first image whose content is not that of its digest any more; None if there is none.
-
-        No file is looked at within a minute of a look that has found no change, unless ``now``. Only files whose stamp
-        differs are read. If their content is the same (a backup has set a time), they are not read again.
-        """
+        """As :meth:`Dataset.changed`. Files whose content is the same (a backup has set a time) are not read again."""
         begin = time.monotonic()
         if not now and self._unchanged_at is not None and begin - self._unchanged_at < LOOK_EVERY_S:
             return None

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from embedcore.errors import UsageError
+from embedcore.plain import one_line
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -64,13 +65,11 @@ class BadImageError(UsageError):
 
 
 @dataclass(frozen=True)
-class Preview:
-    """An image decoded from its first to its last byte, but perhaps smaller than it is, and the facts of its file."""
+class ImageFacts:
+    """What decoding an image tells. Only of images that can be decoded."""
 
-    rgb: Image.Image
-    """As people see it."""
     width: int
-    """Of the whole image, upright."""
+    """Upright, in pixels."""
     height: int
     mode: str
     """Pillow's mode of the file: RGB, L, P, CMYK, I;16, …"""
@@ -78,6 +77,8 @@ class Preview:
     """Pillow's name of the file's format: JPEG, PNG, …"""
     animated: bool = False
     """Whether frames follow the one that is taken."""
+    perceptual_hash: int | None = None
+    """None where it was not asked for."""
 
 
 def load_rgb(file: Path | BinaryIO, name: str) -> Image.Image:
@@ -90,8 +91,8 @@ def load_rgb(file: Path | BinaryIO, name: str) -> Image.Image:
         return _in_turn(image, image.width * image.height)
 
 
-def load_preview(file: Path | BinaryIO, name: str) -> Preview:
-    """As :func:`load_rgb`, with the facts of the file; of a JPEG, half, a quarter or an eighth of the size.
+def load_preview(file: Path | BinaryIO, name: str) -> tuple[Image.Image, ImageFacts]:
+    """As :func:`load_rgb`, with the facts of the whole image; of a JPEG, half, a quarter or an eighth of the size.
 
     A JPEG's decoder reads and checks all of the file for that too, at up to a third of the cost. No side becomes
     shorter than 128 pixels by it.
@@ -104,7 +105,7 @@ def load_preview(file: Path | BinaryIO, name: str) -> Preview:
         # Before the orientation is asked for, which would swallow what is wrong with a PNG.
         rgb = _in_turn(image, held[0] * held[1])
         width, height = reversed(size) if _orientation(image) in _SIDEWAYS else size
-        return Preview(rgb, width, height, mode, kind, kind in _ANIMATED_FORMATS and _has_more_frames(image))
+        return rgb, ImageFacts(width, height, mode, kind, kind in _ANIMATED_FORMATS and _has_more_frames(image))
 
 
 def _in_turn(image: Image.Image, pixels: int) -> Image.Image:
@@ -183,9 +184,6 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 
 def reason_of(error: BaseException) -> str:
     """What an error says, on one line and without characters that a terminal would obey (it may quote the file)."""
-    said = "".join(character if character.isprintable() else " " for character in str(error))
-    if isinstance(error, OSError) and error.errno is not None:
-        said = error.strerror or said
-    said = " ".join(said.split())
+    said = one_line(str(getattr(error, "strerror", None) or error))
     kind = type(error).__name__
     return said if said and isinstance(error, OSError) else f"{kind}: {said}" if said else kind

@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from embedcore.errors import UsageError
-from embedcore.images.decode import BadImageError, Preview, load_rgb, reason_of
+from embedcore.images.decode import BadImageError, ImageFacts, load_rgb, reason_of
 from embedcore.images.sources import ROLES, ImageSource, LabelledImages
 
 EDGE = 224  # pixels of the square that an emoji is rendered on
@@ -51,8 +51,8 @@ class EmojiSource(ImageSource):
     def file(self, index: int) -> Path:
         return Path(self.items[index][1])
 
-    def preview(self, index: int) -> Preview:
-        return Preview(self.load(index), EDGE, EDGE, "RGB", "SVG")
+    def preview(self, index: int) -> tuple[Image.Image, ImageFacts]:
+        return self.load(index), ImageFacts(EDGE, EDGE, "RGB", "SVG")
 
     def _decoded(self, content: bytes, name: str) -> Image.Image:
         try:

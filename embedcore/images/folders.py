@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from embedcore.errors import UsageError
-from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role
+from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -39,7 +39,13 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
     named = [entry.name for entry in root.iterdir() if entry.name.lower() in ROLE_WORDS and entry.is_dir()]
     sides = {folder: ROLE_WORDS[folder.lower()] for folder in named} if split == "auto" else {}
     if len(set(sides.values())) < 2:
-        _refuse_half_a_split(root, sides, paths)
+        for folder, role in sides.items():  # the other one may be called by another name
+            if any(path.startswith(f"{folder}/") and path.count("/") > 1 for path in paths):  # else it is a class
+                other = "reference/ or gallery/" if role == "query" else "query/"
+                raise UsageError(
+                    f"{root.absolute()} has classes in {folder}/ but no folder {other} beside it for the other side; "
+                    "for leave-one-out over all folders give --embed-split loo"
+                )
         return LabelledImages(name, where, FileSource(tuple(paths), str(root)), [_parent(path) for path in paths])
     everywhere = len(paths)
     paths = [path for path in paths if path.partition("/")[0] in sides]
@@ -52,20 +58,6 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
         roles=[sides[path.partition("/")[0]] for path in paths],
         notes=(f"{outside} images outside {side_names}/ were left out",) if outside else (),
     )
-
-
-def _refuse_half_a_split(root: Path, sides: dict[str, Role], paths: Iterable[str]) -> None:
-    """Raise UsageError where classes lie in folders of one side only: the other side is called by another name.
-
-    A folder of that name that holds images itself is a class.
-    """
-    for name, role in sides.items():
-        if any(path.startswith(f"{name}/") and path.count("/") > 1 for path in paths):
-            other = "reference/ or gallery/" if role == "query" else "query/"
-            raise UsageError(
-                f"{root.absolute()} has classes in {name}/ but no folder {other} beside it for the other side; for "
-                "leave-one-out over all folders give --embed-split loo"
-            )
 
 
 def _image_paths(root: Path) -> Iterator[str]:

@@ -47,16 +47,33 @@ class Geometry:
             parts.append(f"square{self.square}")
         return "-".join(parts)
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019 (by value; a geometry is a few numbers)
     def transform(self) -> PixelTransform:
         """RGB image → uint8 [height, width, 3], C-contiguous."""
-        return _transform(self)
+        scale_and_crop = pixel_transform(
+            size=(self.height, self.width),
+            interpolation=self.interpolation,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+            mean=[level / 255 for level in self.border or (0, 0, 0)],
+        )
+        if self.square is None:
+            return scale_and_crop
+        square = (self.square, self.square)
+        return lambda image: scale_and_crop(image.resize(square, Image.Resampling.BICUBIC))
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019
     def behaviour(self) -> str:
         """A digest (hex) of what the transform does to fixed images.
 
         It changes when another timm, torchvision or Pillow resizes or crops differently, whatever its version says.
         """
-        return _behaviour(self)
+        digest = hashlib.sha256()
+        for height, width in ((97, 131), (211, 64), (150, 150)):
+            row, column = np.arange(height)[:, None, None], np.arange(width)[None, :, None]
+            levels = (row * 37 + column * 91 + row * column * (3 + np.arange(3))) % 256
+            digest.update(self.transform()(Image.fromarray(levels.astype(np.uint8))).data)
+        return digest.hexdigest()
 
 
 def geometry_of(config: DataConfig, protocol: str = "native") -> Geometry:
@@ -75,28 +92,3 @@ def geometry_of(config: DataConfig, protocol: str = "native") -> Geometry:
     red, green, blue = (round(255 * level) for level in config.mean)
     border = (red, green, blue) if config.crop_mode == "border" else None
     return Geometry(height, width, config.interpolation, config.crop_pct, config.crop_mode, border)
-
-
-@functools.lru_cache(maxsize=64)
-def _transform(geometry: Geometry) -> PixelTransform:
-    scale_and_crop = pixel_transform(
-        size=(geometry.height, geometry.width),
-        interpolation=geometry.interpolation,
-        crop_pct=geometry.crop_pct,
-        crop_mode=geometry.crop_mode,
-        mean=[level / 255 for level in geometry.border or (0, 0, 0)],
-    )
-    if geometry.square is None:
-        return scale_and_crop
-    square = (geometry.square, geometry.square)
-    return lambda image: scale_and_crop(image.resize(square, Image.Resampling.BICUBIC))
-
-
-@functools.lru_cache(maxsize=64)
-def _behaviour(geometry: Geometry) -> str:
-    digest = hashlib.sha256()
-    for height, width in ((97, 131), (211, 64), (150, 150)):
-        row, column = np.arange(height)[:, None, None], np.arange(width)[None, :, None]
-        levels = (row * 37 + column * 91 + row * column * (3 + np.arange(3))) % 256
-        digest.update(geometry.transform()(Image.fromarray(levels.astype(np.uint8))).data)
-    return digest.hexdigest()

@@ -13,13 +13,14 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import filelock
 
 from embedcore.files import sealed, unsealed
+from embedcore.images.decode import ImageFacts
 
 FILE = "embedcore-audit.sqlite"  # within the cache folder
 
@@ -42,25 +43,11 @@ class Stamp(NamedTuple):
     inode: int
 
 
-@dataclass(frozen=True)
-class ImageFacts:
-    """What decoding an image tells. Only of images that can be decoded."""
-
-    width: int
-    """Upright, in pixels."""
-    height: int
-    mode: str
-    format: str
-    animated: bool
-    perceptual_hash: int | None = None
-    """None where it was not asked for."""
-
-
 class Ledger:
-    """The ledger of one cache folder."""
+    """The ledger of one cache folder; without a folder it knows nothing and keeps nothing."""
 
-    def __init__(self, cache_dir: Path) -> None:
-        self.path = cache_dir / FILE
+    def __init__(self, cache_dir: Path | None) -> None:
+        self.path = None if cache_dir is None else cache_dir / FILE
         self._damaged = False
 
     def digests(self, paths: Sequence[bytes]) -> dict[bytes, tuple[Stamp, str]]:
@@ -76,7 +63,7 @@ class Ledger:
         """Add or replace rows. A ledger that cannot be written is left as it is."""
         rows: dict[bytes, list[Any]] = {path: [*stamp, digest] for path, (stamp, digest) in files.items()}
         rows |= {f"{digest} {decoder}".encode(): list(astuple(fact)) for digest, fact in facts.items()}
-        if not rows:
+        if self.path is None or not rows:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,25 +71,15 @@ class Ledger:
                 if self._damaged:
                     self.path.unlink(missing_ok=True)
                     self._damaged = False
-                self._write(rows)
+                _write(self.path, rows)
         except (OSError, sqlite3.Error) as error:  # filelock.Timeout is an OSError
             self._damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
             _log.info("what was found out about the images is not kept in %s: %s", self.path, error)
 
-    def _write(self, rows: Mapping[bytes, list[Any]]) -> None:
-        with closing(sqlite3.connect(self.path, timeout=_PATIENCE_S)) as database:
-            if database.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
-                database.executescript("DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS facts;")  # of format 1
-                database.execute(f"PRAGMA user_version = {_FORMAT}")
-            database.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
-            with database:  # one transaction
-                sealed_rows = [(key, sealed({"key": os.fsdecode(key), "row": row})) for key, row in rows.items()]
-                database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", sealed_rows)
-
     def _read(self, keys: Sequence[bytes], parse: Callable[[list[Any]], _Row]) -> dict[bytes, _Row]:
         """The sound rows among those wanted."""
         found: dict[bytes, _Row] = {}
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return found
         try:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
@@ -122,3 +99,14 @@ class Ledger:
             _log.warning("%s is damaged (%s): the images are looked at again", self.path, error)
             self._damaged = True
         return found
+
+
+def _write(path: Path, rows: Mapping[bytes, list[Any]]) -> None:
+    with closing(sqlite3.connect(path, timeout=_PATIENCE_S)) as database:
+        if database.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
+            database.executescript("DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS facts;")  # of format 1
+            database.execute(f"PRAGMA user_version = {_FORMAT}")
+        database.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
+        with database:  # one transaction
+            sealed_rows = [(key, sealed({"key": os.fsdecode(key), "row": row})) for key, row in rows.items()]
+            database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", sealed_rows)

@@ -1,24 +1,28 @@
 """Pixel store: all images of a dataset decoded once for one geometry, on disk, memory-mapped.
 
 A store is a ``.npy`` file, uint8 [n, h, w, 3], with a ``.json`` beside it that says what it holds and carries a
-checksum of each block (store_file.py). The file gets its name only when it is whole; the checksums are compared when it
-is opened.
+checksum of each block. The file gets its name only when it is whole; the checksums are compared when it is opened.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import hashlib
+import io
+import logging
 import math
 import os
 import shutil
 import warnings
 import weakref
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from multiprocessing import process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,32 +32,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.files import written_whole
-from embedcore.images.geometry import Geometry
+from embedcore.files import PARTIAL, sealed, unsealed, written_whole
 from embedcore.images.sources import describe_bad_images
-from embedcore.images.store_file import (
-    FORMAT,
-    Description,
-    checksums_of,
-    header_of,
-    hold,
-    is_sound,
-    partials_of,
-    pixels_of,
-    remember_as_sound,
-    sidecar_content,
-    sidecar_of,
-    store_path,
-    touch,
-)
 from embedcore.images.workers import BLOCK, PixelReader, WrittenBlock, blocks_of, usable_cpus, write_block, write_blocks
 from embedcore.progress import Progress
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
+    from embedcore.images.geometry import Geometry
+
+FOLDER = "pixels"  # within the cache folder
+FORMAT = 3
 
 _SMALL = 256  # fewer images are made in the process itself, sooner than a forkserver has imported what workers need
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_log = logging.getLogger(__name__)
 
 
 class PixelStore(ABC):
@@ -88,14 +81,9 @@ class StoredPixels(PixelStore):
     def pixels(self) -> NDArray[np.uint8]:
         """uint8 [n, h, w, 3], memory-mapped and read-only. Raises EmbedcoreError where the file has been taken away."""
         try:
-            pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            return np.asarray(_pixels_of(self.path, self.shape))
         except (OSError, ValueError) as error:
             raise EmbedcoreError(f"pixel store {self.path} cannot be opened any more: {error}") from error
-        if pixels.shape != self.shape or pixels.dtype != np.uint8:
-            raise EmbedcoreError(
-                f"pixel store {self.path} has changed: {pixels.dtype} {pixels.shape}, not uint8 {self.shape}"
-            )
-        return np.asarray(pixels)
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         return self.pixels[start:stop]
@@ -138,6 +126,19 @@ class StreamedPixels(PixelStore):
         return self._pool.submit(self._reader.pixels, index)
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a store holds."""
+
+    format: int
+    fingerprint: str
+    geometry: str
+    shape: tuple[int, ...]
+    made_by: str
+    """Digest of the transform's behaviour and of the decoder's version."""
+    block: int
+
+
 def open_pixel_store(
     dataset: Dataset,
     geometry: Geometry,
@@ -162,14 +163,15 @@ def open_pixel_store(
     shape = (len(reader), *reader.shape)
     wanted = Description(FORMAT, dataset.fingerprint, geometry.key, shape, made_by, BLOCK)
     workers = workers or usable_cpus()
-    path = store_path(cache_dir, wanted)
+    path = cache_dir / FOLDER / f"{wanted.fingerprint[:16]}-{wanted.geometry}-{wanted.made_by[:8]}.npy"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             if not is_sound(path, wanted):
                 _make(path, wanted, reader, dataset, workers, progress)
-            touch(path)
-            held = hold(path)
+            with contextlib.suppress(OSError):  # such as a cache that may be read only
+                os.utime(sidecar_of(path))
+            held = _hold(path)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise UsageError(
@@ -183,8 +185,7 @@ def open_pixel_store(
         )
         return StreamedPixels(reader, workers)
     store = StoredPixels(path, shape)
-    if held is not None:
-        weakref.finalize(store, os.close, held)
+    weakref.finalize(store, os.close, held)
     return store
 
 
@@ -192,7 +193,7 @@ def _make(
     path: Path, wanted: Description, reader: PixelReader, dataset: Dataset, workers: int, progress: Progress | None
 ) -> None:
     """Write the store under a temporary name, compare it with its checksums, give it its name. The lock is held."""
-    for left in [*partials_of(path), path]:
+    for left in [*path.parent.glob(f"{path.stem}.*{PARTIAL}"), path]:  # of processes that were killed, or damaged
         left.unlink(missing_ok=True)
     size = math.prod(wanted.shape)
     if shutil.disk_usage(path.parent).free < size:
@@ -200,35 +201,33 @@ def _make(
     # Its temporary name is its own: a worker of a killed process may still be about to write to the one that it knows.
     with written_whole(path) as file:
         partial = Path(file.name)
-        file.write(header_of(wanted.shape))
+        file.write(_header_of(wanted.shape))
         file.truncate(file.tell() + size)
         written = _write_all(reader, partial, file.tell(), workers, progress)
         bad = [failure for block in written for failure in block.bad]
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
         checksums = [block.checksum for block in written]
-        if checksums_of(pixels_of(partial, wanted.shape)) != checksums:
+        if checksums_of(_pixels_of(partial, wanted.shape)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
         # The pixels are those of the digests all the same, but no later session could use them.
         if (change := dataset.changed(now=True)) is not None:
             raise UsageError(f"{change}: start again, with the new content")
-        sidecar = sidecar_content(wanted, checksums, dataset.name)
     with written_whole(sidecar_of(path)) as file:
-        file.write(sidecar)
-    remember_as_sound(path)
+        # The name is for people: content decides whether a store is the one that is wanted.
+        file.write(sealed({**asdict(wanted), "checksums": checksums, "dataset": dataset.name}))
+    _sound_files.add(_identity(path))
 
 
 def _write_all(
     reader: PixelReader, path: Path, offset: int, workers: int, progress: Progress | None
 ) -> list[WrittenBlock]:
     blocks = blocks_of(len(reader))
-    outcomes: Generator[WrittenBlock, None, None]
-    if len(reader) < _SMALL or workers == 1:
-        outcomes = (write_block(reader, path, offset, *block) for block in blocks)
-    elif process.current_process().daemon or not reader.source.portable:  # a daemon may have no children
-        outcomes = _written_by_threads(reader, path, offset, blocks, workers)
-    else:
+    shared = len(reader) >= _SMALL and workers > 1 and reader.source.portable
+    if shared and not process.current_process().daemon:  # which may have no children
         outcomes = write_blocks(reader, path, offset, blocks, workers)
+    else:
+        outcomes = _written_by_threads(reader, path, offset, blocks, workers)
     written = []
     done = 0
     with contextlib.closing(outcomes):
@@ -245,3 +244,89 @@ def _written_by_threads(
 ) -> Generator[WrittenBlock, None, None]:
     with ThreadPoolExecutor(workers, thread_name_prefix="embedcore-pixels") as pool:
         yield from pool.map(lambda block: write_block(reader, path, offset, *block), blocks)
+
+
+def sidecar_of(path: Path) -> Path:
+    """The file beside the pixels that says what they are. Its modification time is when the store was last opened."""
+    return path.with_suffix(".json")
+
+
+def _header_of(shape: tuple[int, ...]) -> bytes:
+    """What a ``.npy`` file of uint8 pixels of this shape begins with."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def _pixels_of(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The pixels in a file, memory-mapped. Raises OSError, and ValueError where there is another header or length."""
+    header, size = _header_of(shape), path.stat().st_size
+    if size != len(header) + math.prod(shape):
+        raise ValueError(f"it has changed: {size} bytes")
+    with path.open("rb") as file:
+        if file.read(len(header)) != header:
+            raise ValueError("it has changed: another header")
+    return np.memmap(path, np.uint8, "r", len(header), shape)
+
+
+_sound_files: set[tuple[str, int, int, int]] = set()
+"""Identities of the files whose checksums have been compared in this process."""
+
+
+def is_sound(path: Path, wanted: Description) -> bool:
+    """Whether the store is there, is the one wanted, and matches its checksums (compared once in a process).
+
+    No byte of either file can change unnoticed.
+    """
+    try:
+        raw = sidecar_of(path).read_bytes()
+        if b'"format": %d,' % FORMAT not in raw:  # of another version, which is no damage
+            return False
+        content = unsealed(raw)
+        if not raw.endswith(b"\n"):
+            raise ValueError("its sidecar is cut short")
+        if any(content.get(key) != value for key, value in {**asdict(wanted), "shape": [*wanted.shape]}.items()):
+            return False
+        pixels = _pixels_of(path, wanted.shape)
+        if _identity(path) not in _sound_files and checksums_of(pixels) != content["checksums"]:
+            raise ValueError("a checksum differs")
+        _sound_files.add(_identity(path))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, LookupError) as error:
+        _log.warning("pixel store %s is damaged (%s): made anew", path, error)
+        return False
+    return True
+
+
+def _identity(path: Path) -> tuple[str, int, int, int]:
+    """Changes when the file does. Raises OSError."""
+    status = path.stat()
+    return str(path), status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def checksums_of(pixels: NDArray[np.uint8]) -> list[int]:
+    """CRC-32 of each block; zlib releases the interpreter lock, so that threads do."""
+    with ThreadPoolExecutor(max_workers=min(8, usable_cpus())) as pool:
+        return list(pool.map(lambda block: zlib.crc32(pixels[block[0] : block[1]].data), blocks_of(len(pixels))))
+
+
+def _hold(path: Path) -> int:
+    """Tell other processes that this one uses the file, until the file descriptor given is closed. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # where there are no shared locks, as on some network file systems
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Whether this or another process holds the file. Raises OSError where there is no such file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+    else:
+        return False
+    finally:
+        os.close(descriptor)

@@ -20,7 +20,7 @@ from PIL import Image, features
 
 from embedcore.errors import UsageError
 from embedcore.files import sha256_of
-from embedcore.images.decode import DAMAGE, BadImageError, Preview, load_preview, load_rgb, reason_of, to_rgb
+from embedcore.images.decode import DAMAGE, BadImageError, ImageFacts, load_preview, load_rgb, reason_of, to_rgb
 
 Role = Literal["query", "reference"]
 ROLES: tuple[Role, Role] = ("query", "reference")
@@ -89,13 +89,13 @@ class ImageSource(ABC):
             raise BadImageError(self.name(index), "its content has changed since the dataset was loaded")
         return self._decoded(content, self.name(index)) if isinstance(content, bytes) else content
 
-    def preview(self, index: int) -> Preview:
+    def preview(self, index: int) -> tuple[Image.Image, ImageFacts]:
         """The image, decoded whole but perhaps smaller than it is, with the facts of its file. Raises BadImageError."""
         content = self._readable(index)
         if isinstance(content, bytes):
             return load_preview(io.BytesIO(content), self.name(index))
         rgb = to_rgb(content)
-        return Preview(rgb, *rgb.size, content.mode, content.format or "decoded")
+        return rgb, ImageFacts(*rgb.size, content.mode, content.format or "decoded")
 
     def digest(self, index: int) -> str:
         """SHA-256 (hex) of the content. Raises OSError and others where it cannot be had."""

@@ -99,20 +99,14 @@ def write_block(reader: PixelReader, path: Path, offset: int, start: int, stop: 
             rows[index - start] = reader.pixels(index)
         except BadImageError as error:
             bad.append((error.name, error.reason))
-    with path.open("r+b", buffering=0) as file:
+    with path.open("r+b") as file:
         file.seek(offset + start * rows[0].nbytes)
-        remaining = memoryview(rows.data).cast("B")
-        while remaining:
-            remaining = remaining[file.write(remaining) :]
+        file.write(rows.data)
     return WrittenBlock(start, stop, zlib.crc32(rows.data), tuple(bad))
 
 
 def write_blocks(
-    reader: PixelReader,
-    path: Path,
-    offset: int,
-    blocks: list[tuple[int, int]],
-    workers: int,
+    reader: PixelReader, path: Path, offset: int, blocks: list[tuple[int, int]], workers: int
 ) -> Generator[WrittenBlock, None, None]:
     """Have worker processes write the blocks into the file; yields each as it is done, in no fixed order.
 
@@ -190,21 +184,16 @@ def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int)
     """The worker's main loop: a block comes in, its outcome goes out; ends when the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
     answer: WrittenBlock | OSError | str
-    while True:
-        try:
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
             start, stop = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer = write_block(reader, path, offset, start, stop)
-        except OSError as error:
-            answer = error
-        except Exception:
-            answer = traceback.format_exc()
-        try:
+            try:
+                answer = write_block(reader, path, offset, start, stop)
+            except OSError as error:
+                answer = error
+            except Exception:
+                answer = traceback.format_exc()
             connection.send(answer)
-        except BrokenPipeError:
-            return
 
 
 @contextlib.contextmanager

@@ -27,4 +27,4 @@ class Case:
     """Models with more parameters (millions) are ``too-large``."""
     memory_limit: float | None = None
     """Memory that a measuring process may allocate on the CPU besides what it starts with, in units of 2^30 bytes; see
-    ``measure/memory_limit.py``. Exhausting it halves the batch, then the case is ``oom``."""
+    ``embed/memory.py``. Exhausting it halves the batch, then the case is ``oom``."""

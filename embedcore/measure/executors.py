@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from embedcore.embed.memory import bound_memory, is_bounded
 from embedcore.forkserver import StartError
 from embedcore.measure.child import Child, Heard
 from embedcore.measure.measure import Images, attempt
-from embedcore.measure.memory_limit import bound_memory, is_bounded, ran_out
 from embedcore.measure.messages import GarbledMessageError
-from embedcore.measure.oom_killer import MemoryWatch
+from embedcore.measure.oom_killer import MemoryWatch, ran_out
 from embedcore.progress import Progress
 from embedcore.results.result import InvalidResultError, Result
 

@@ -23,8 +23,7 @@ from embedcore.embed.precision import autocast
 from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import time_forward
 from embedcore.images.geometry import geometry_of
-from embedcore.measure.admission import check_size
-from embedcore.measure.outcome import NotFiniteError, failure, status_of
+from embedcore.measure.outcome import NotFiniteError, check_size, failure, status_of
 from embedcore.progress import Progress
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
@@ -178,9 +177,7 @@ def facts_of(case: Case, backbone: Backbone, dataset: Dataset, way: Way) -> dict
 
 
 def _score(embeddings: NDArray[np.float32], dataset: Dataset, device: torch.device, seed: int) -> Scores:
-    queries, labels = embeddings[dataset.is_query], dataset.query_labels
     # Neighbours are found in fp32 or better also where the forward pass is not: see retrieval/search.py.
     where = str(device) if device.type == "cuda" else "cpu"
-    if dataset.leave_one_out:
-        return score(queries, labels, device=where, seed=seed)
-    return score(queries, labels, embeddings[dataset.is_reference], dataset.reference_labels, device=where, seed=seed)
+    references = () if dataset.leave_one_out else (embeddings[dataset.is_reference], dataset.reference_labels)
+    return score(embeddings[dataset.is_query], dataset.query_labels, *references, device=where, seed=seed)

@@ -39,12 +39,10 @@ class Inbox:
 
     def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
         """The messages that ``piece`` completes. Raises GarbledMessageError at what is no JSON object."""
-        searched = len(self._buffer)
-        self._buffer += piece
-        while (end := self._buffer.find(b"\n", searched)) >= 0:
-            line = bytes(self._buffer[:end])
-            del self._buffer[: end + 1]
-            searched = 0
+        *ends, rest = piece.split(b"\n")
+        for end in ends:
+            line = bytes(self._buffer + end)
+            self._buffer.clear()
             try:
                 message = json.loads(line)
             except (ValueError, RecursionError) as error:
@@ -52,5 +50,6 @@ class Inbox:
             if not isinstance(message, dict):
                 raise GarbledMessageError(f"{line[:40]!r}: not a JSON object")
             yield message
+        self._buffer += rest
         if len(self._buffer) > MAX_BYTES:
             raise GarbledMessageError(f"a message of more than {MAX_BYTES} bytes")

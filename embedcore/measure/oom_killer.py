@@ -1,4 +1,4 @@
-"""The kernel's out-of-memory killer: did it strike, and was the machine's memory nearly exhausted?"""
+"""Whether a process died for want of memory: by the kernel's out-of-memory killer, or by its own last words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import psutil
 
 # Less available memory than this share of the machine's is "nearly exhausted".
 LITTLE = 0.05
+
+# What the C and C++ libraries below torch print when they give up for want of memory, in place of an exception.
+_LAST_WORDS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "Thread creation failed", "cannot allocate")
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
@@ -50,6 +53,16 @@ class MemoryWatch:
     def nearly_exhausted(self) -> bool:
         """Whether a sample has seen the machine's memory nearly exhausted."""
         return self._least < LITTLE
+
+
+def ran_out(exit_code: int, last_words: str, *, limited: bool) -> bool:
+    """Whether a process that died without an exception died for want of memory.
+
+    An abort over ``std::bad_alloc`` says so itself; of a process whose memory was limited, other words do too.
+    """
+    if exit_code == -6 and "std::bad_alloc" in last_words:
+        return True
+    return limited and exit_code != 0 and any(words in last_words for words in _LAST_WORDS)
 
 
 def _cgroup_files(root: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""From an exception to the status of a case."""
+"""The result of a case that is not measured, or not to its end: from an exception to a status and a reason."""
 
 from __future__ import annotations
 
@@ -6,35 +6,55 @@ import traceback
 from typing import TYPE_CHECKING
 
 from embedcore.embed.memory import is_out_of_memory
-from embedcore.errors import (
-    EmbedcoreError,
-    HubUnreachable,
-    UnsupportedModel,
-    UsageError,
-    WeightsGated,
-    WeightsUnavailable,
-)
+from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, WeightsDamaged
 from embedcore.results.result import Result
+from embedcore.zoo.registry import known_params_m
+from embedcore.zoo.weights import fetch_weights, locate_weights
 
 if TYPE_CHECKING:
     from embedcore.measure.case import Case
+    from embedcore.zoo.hub import Hub
 
 
 class NotFiniteError(EmbedcoreError):
-    """Embeddings hold NaN or infinity, or one of them is zero (status ``nan``)."""
+    """Embeddings hold NaN or infinity, or one of them is zero."""
+
+    status = "nan"
 
 
 class TooLargeError(EmbedcoreError):
-    """The model has more parameters than were asked for (status ``too-large``)."""
+    """The model has more parameters than were asked for."""
+
+    status = "too-large"
 
 
-_STATUS_OF: tuple[tuple[type[BaseException], str], ...] = (
-    (WeightsUnavailable, "no-weights"),
-    (WeightsGated, "gated"),
-    (UnsupportedModel, "unsupported"),
-    (TooLargeError, "too-large"),
-    (NotFiniteError, "nan"),
-)
+def refusal(case: Case, hub: Hub) -> Result | None:
+    """The result of a case that is known to be too large or to have no weights here, else None."""
+    try:
+        check_size(case.max_params, known_params_m(case.model))
+        locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
+    except EmbedcoreError as error:
+        return failure(case, error)
+    return None
+
+
+def weights_changed(case: Case, result: Result, hub: Hub) -> bool:
+    """Whether a result belongs to other weights than the case would load now; False where those are not here, too."""
+    if not result.ok or result.weights.get("source") == "random":
+        return False
+    try:
+        located = locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
+        return located.path is not None and fetch_weights(located).id != result.weights.get("id")
+    except WeightsDamaged:
+        return True  # measuring says what is wrong
+    except EmbedcoreError:
+        return False
+
+
+def check_size(max_params_m: float | None, params_m: float | None) -> None:
+    """Raise TooLargeError if a model of ``params_m`` million parameters is larger than asked for; None is unknown."""
+    if max_params_m is not None and params_m is not None and params_m > max_params_m:
+        raise TooLargeError(f"more than {max_params_m:g} million parameters (--embed-max-params)")
 
 
 def failure(
@@ -56,9 +76,8 @@ def failure(
 
 def status_of(error: BaseException) -> str:
     """The status that an exception of a measurement stands for; ``error`` for one that nobody planned."""
-    for kind, status in _STATUS_OF:
-        if isinstance(error, kind):
-            return status
+    if isinstance(error, EmbedcoreError):
+        return error.status
     return "oom" if is_out_of_memory(error) else "error"
 
 

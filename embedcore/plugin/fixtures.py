@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embedcore.errors import UsageError
 from embedcore.plain import printable_lines
 from embedcore.plugin.budget import BudgetSpent
 from embedcore.plugin.interrupts import interrupts_held
@@ -36,8 +37,6 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
     session = request.config.stash[SESSION]
 
     def measure(model: str, images: Dataset) -> Result:
-        from embedcore.errors import UsageError
-
         with progress_bars(request.config) as progress_for:
             try:
                 result = session.measure(model, images, progress_for)

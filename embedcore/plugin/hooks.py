@@ -14,52 +14,14 @@ import pytest
 
 from embedcore.errors import EmbedcoreError
 from embedcore.plain import printable_lines
-from embedcore.plugin import fixtures
+from embedcore.plugin import cases, fixtures, stash, summary
 from embedcore.plugin.budget import Budget, BudgetSpent
-from embedcore.plugin.cases import (
-    FAMILY_MARK,
-    MODEL_ARGUMENT,
-    is_case,
-    model_of,
-    model_parameters,
-    replay_timer,
-    sort_by_cost,
-    split_off,
-)
 from embedcore.plugin.collector import Collector
 from embedcore.plugin.gate import judge_session, nothing_measured, open_gate
 from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.saving import save_json
-from embedcore.plugin.stash import (
-    BUDGET,
-    COLLECTOR,
-    EMPTY_SHARD,
-    FOR_WORKERS,
-    GATE,
-    OPTIONS,
-    RESULTS,
-    SESSION,
-    STOPPED,
-    UNTIL_REPORTED,
-    UNWRITTEN,
-    USAGE_ERROR,
-    VERDICT,
-)
-from embedcore.plugin.summary import (
-    budget_message,
-    budget_words,
-    hides_table,
-    show_leaderboards,
-    show_verdict,
-    tell_progress,
-    write_report,
-)
 from embedcore.results.books import FOLDER, Place, runs_in_use
-
-embed_images = fixtures.embed_images
-embed_measure = fixtures.embed_measure
-embed_replay = fixtures.embed_replay
 
 # Our keys in what pytest-xdist takes to its workers and back.
 _OF_WORKERS = "embedcore"
@@ -72,12 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"{FAMILY_MARK}(slug): the model's family on the leaderboards.")
+    config.addinivalue_line("markers", f"{cases.FAMILY_MARK}(slug): the model's family on the leaderboards.")
     config.addinivalue_line("markers", "embed_harness: a benchmark of the harness's own speed.")
-    config.stash[OPTIONS] = Options.from_pytest_config(config)
-    config.stash[BUDGET] = Budget(config.stash[OPTIONS].budget)
-    config.stash[COLLECTOR] = Collector()
-    config.pluginmanager.register(config.stash[COLLECTOR], "embedcore-collector")
+    config.stash[stash.OPTIONS] = Options.from_pytest_config(config)
+    config.stash[stash.BUDGET] = Budget(config.stash[stash.OPTIONS].budget)
+    config.stash[stash.COLLECTOR] = Collector()
+    config.pluginmanager.register(fixtures, "embedcore-fixtures")
+    config.pluginmanager.register(config.stash[stash.COLLECTOR], "embedcore-collector")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -93,60 +56,61 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Let the workers of pytest-xdist agree on the run, and know what other sessions hold, before they begin."""
     config = node.config
-    if FOR_WORKERS not in config.stash:
-        in_use = runs_in_use(config.stash[OPTIONS].cache_folder / FOLDER)
-        config.stash[FOR_WORKERS] = {"run": Place.alone().new_run, "in_use": sorted(in_use)}
-    node.workerinput[_OF_WORKERS] = config.stash[FOR_WORKERS]
+    if stash.FOR_WORKERS not in config.stash:
+        in_use = runs_in_use(config.stash[stash.OPTIONS].cache_folder / FOLDER)
+        config.stash[stash.FOR_WORKERS] = {"run": Place.alone().new_run, "in_use": sorted(in_use)}
+    node.workerinput[_OF_WORKERS] = config.stash[stash.FOR_WORKERS]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if MODEL_ARGUMENT not in metafunc.fixturenames:
+    if cases.MODEL_ARGUMENT not in metafunc.fixturenames:
         return
     try:
-        parameters = model_parameters(metafunc.config.stash[OPTIONS])
+        parameters = cases.model_parameters(metafunc.config.stash[stash.OPTIONS])
     except EmbedcoreError as error:
         # Raised here it would be one of many collection errors; raised after collection it is a usage error.
-        metafunc.config.stash[USAGE_ERROR] = printable_lines(str(error))
+        metafunc.config.stash[stash.USAGE_ERROR] = printable_lines(str(error))
         parameters = []
-    metafunc.parametrize(MODEL_ARGUMENT, parameters)
+    metafunc.parametrize(cases.MODEL_ARGUMENT, parameters)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    replay_timer(items)
-    options = config.stash[OPTIONS]
-    if options.shard and USAGE_ERROR not in config.stash:
-        others = split_off(items, options.shard)
+    cases.replay_timer(items)
+    options = config.stash[stash.OPTIONS]
+    if options.shard and stash.USAGE_ERROR not in config.stash:
+        others = cases.split_off(items, options.shard)
         if others:
             config.hook.pytest_deselected(items=others)
-        if others and not any(map(is_case, items)):
-            config.stash[EMPTY_SHARD] = f"shard {options.shard} is empty: all cases ({len(others)}) are in other shards"
+        if others and not any(map(cases.is_case, items)):
+            said = f"shard {options.shard} is empty: all cases ({len(others)}) are in other shards"
+            config.stash[stash.EMPTY_SHARD] = said
     if options.order == "cost":
-        sort_by_cost(items)
+        cases.sort_by_cost(items)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist tells that this worker is ready
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
-    if USAGE_ERROR in config.stash:
-        _give_up(session, config.stash[USAGE_ERROR], pytest.ExitCode.USAGE_ERROR)
+    if stash.USAGE_ERROR in config.stash:
+        _give_up(session, config.stash[stash.USAGE_ERROR], pytest.ExitCode.USAGE_ERROR)
         return
     items = [item for item in session.items if fixtures.OF_SESSION & set(getattr(item, "fixturenames", ()))]
     if config.option.collectonly or not items:
         return
     from embedcore.plugin.session import start_session
 
-    options, budget = config.stash[OPTIONS], config.stash[BUDGET]
-    models = [model_of(item) for item in items if is_case(item)]
+    options, budget = config.stash[stash.OPTIONS], config.stash[stash.BUDGET]
+    models = [cases.model_of(item) for item in items if cases.is_case(item)]
     # pytest-benchmark warns where a failed or interrupted case has nothing to time: its report says it already.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     try:
         with progress_bars(config) as progress_for:
-            config.stash[SESSION] = start_session(
+            config.stash[stash.SESSION] = start_session(
                 options, models, budget, _place(config), progress_for("looking at the images")
             )
     except BudgetSpent:
-        _give_up(session, f"{budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
+        _give_up(session, f"{summary.budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
     except EmbedcoreError as error:
         _give_up(session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
 
@@ -175,105 +139,106 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if call.when == "call" and RESULTS in item.stash:
-        item.config.stash[COLLECTOR].attach(report, item.stash[RESULTS], item.config.stash[SESSION])
+    if call.when == "call" and stash.RESULTS in item.stash:
+        item.config.stash[stash.COLLECTOR].attach(report, item.stash[stash.RESULTS], item.config.stash[stash.SESSION])
     return report
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    with contextlib.ExitStack() as item.stash[UNTIL_REPORTED]:
+    with contextlib.ExitStack() as item.stash[stash.UNTIL_REPORTED]:
         outcome = yield
-    session = item.config.stash.get(SESSION, None)
-    if session is None or nextitem is None or not is_case(nextitem):
+    session = item.config.stash.get(stash.SESSION, None)
+    if session is None or nextitem is None or not cases.is_case(nextitem):
         return outcome
     if session.progress_is_due():
-        tell_progress(item.config, session)
-    if session.exceeds_budget(model_of(nextitem)):
-        item.session.shouldstop = budget_message(session)
+        summary.tell_progress(item.config, session)
+    if session.exceeds_budget(cases.model_of(nextitem)):
+        item.session.shouldstop = summary.budget_message(session)
     return outcome
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    if SESSION in config.stash:
-        books = config.stash[SESSION].books
+    if stash.SESSION in config.stash:
+        books = config.stash[stash.SESSION].books
         books.close()
-        config.stash[COLLECTOR].notice(books.notices)
+        config.stash[stash.COLLECTOR].notice(books.notices)
         if hasattr(config, "workeroutput"):
             config.workeroutput[_OF_WORKERS] = books.notices
-    if EMPTY_SHARD in config.stash:
+    if stash.EMPTY_SHARD in config.stash:
         if hasattr(config, "workeroutput"):
-            config.workeroutput[_EMPTY_SHARD] = config.stash[EMPTY_SHARD]
+            config.workeroutput[_EMPTY_SHARD] = config.stash[stash.EMPTY_SHARD]
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
-    if STOPPED in config.stash:
-        session.exitstatus = config.stash[STOPPED][1]
+    if stash.STOPPED in config.stash:
+        session.exitstatus = config.stash[stash.STOPPED][1]
     if not _has_block(config) or hasattr(config, "workerinput") or config.option.collectonly:
         return
-    for act in (save_json, write_report, _judge):
+    for act in (save_json, summary.write_report, _judge):
         try:
             act(config)
         except EmbedcoreError as error:
             # Raised here it would keep what follows from being done; the summary shows it.
-            config.stash[UNWRITTEN] = [*config.stash.get(UNWRITTEN, []), printable_lines(str(error))]
+            config.stash[stash.UNWRITTEN] = [*config.stash.get(stash.UNWRITTEN, []), printable_lines(str(error))]
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
-    failed = nothing_measured(config) or (VERDICT in config.stash and not config.stash[VERDICT][1].passed)
+    failed = nothing_measured(config) or (stash.VERDICT in config.stash and not config.stash[stash.VERDICT][1].passed)
     if failed and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _judge(config: pytest.Config) -> None:
-    wanted = GATE in config.stash and config.stash[COLLECTOR].results and nothing_measured(config) is None
-    judged = judge_session(config) if wanted else None
+    measured = config.stash[stash.COLLECTOR].results and nothing_measured(config) is None
+    judged = judge_session(config) if stash.GATE in config.stash and measured else None
     if judged is not None:
-        config.stash[VERDICT] = judged
+        config.stash[stash.VERDICT] = judged
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     output = getattr(node, "workeroutput", {})
-    node.config.stash[COLLECTOR].notice(output.get(_OF_WORKERS, ()))
+    node.config.stash[stash.COLLECTOR].notice(output.get(_OF_WORKERS, ()))
     if _STOPPED in output:
-        node.config.stash[STOPPED] = output[_STOPPED]
+        node.config.stash[stash.STOPPED] = output[_STOPPED]
     if _EMPTY_SHARD in output:
-        node.config.stash[EMPTY_SHARD] = output[_EMPTY_SHARD]
+        node.config.stash[stash.EMPTY_SHARD] = output[_EMPTY_SHARD]
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.stash[COLLECTOR].results:
-        show_leaderboards(terminalreporter, config)
-        show_verdict(terminalreporter, config)
-    if EMPTY_SHARD in config.stash:
-        terminalreporter.write_line(f"embedcore: {config.stash[EMPTY_SHARD]}")
-    if STOPPED in config.stash:
-        terminalreporter.write_line(f"ERROR: {config.stash[STOPPED][0]}", red=True)
-    for line in config.stash.get(UNWRITTEN, []):
+    if config.stash[stash.COLLECTOR].results:
+        summary.show_leaderboards(terminalreporter, config)
+        summary.show_verdict(terminalreporter, config)
+    if stash.EMPTY_SHARD in config.stash:
+        terminalreporter.write_line(f"embedcore: {config.stash[stash.EMPTY_SHARD]}")
+    if stash.STOPPED in config.stash:
+        terminalreporter.write_line(f"ERROR: {config.stash[stash.STOPPED][0]}", red=True)
+    for line in config.stash.get(stash.UNWRITTEN, []):
         terminalreporter.write_line(f"ERROR: {line}", red=True)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: Sequence[Any]) -> list[Any] | None:
     """No groups, and so no table, where it would bury the leaderboards."""
-    return [] if hides_table(config, len(benchmarks)) else None
+    return [] if summary.hides_table(config, len(benchmarks)) else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     if _has_block(config):
-        output_json["embedcore"] = config.stash[COLLECTOR].json_block(config.stash[OPTIONS].selection(config))
+        selection = config.stash[stash.OPTIONS].selection(config)
+        output_json["embedcore"] = config.stash[stash.COLLECTOR].json_block(selection)
 
 
 def _has_block(config: pytest.Config) -> bool:
     """Whether this session's JSON is one of ours: that of an empty shard too, so that none is missing."""
-    return bool(config.stash[COLLECTOR].results) or EMPTY_SHARD in config.stash
+    return bool(config.stash[stash.COLLECTOR].results) or stash.EMPTY_SHARD in config.stash
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    if config.stash[COLLECTOR].results:
-        machine_info["embedcore"] = dict(config.stash[COLLECTOR].machine)
+    if config.stash[stash.COLLECTOR].results:
+        machine_info["embedcore"] = dict(config.stash[stash.COLLECTOR].machine)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

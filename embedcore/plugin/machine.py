@@ -11,16 +11,6 @@ from collections.abc import Mapping
 Machine = Mapping[str, "str | None"]
 
 
-def versions() -> Mapping[str, str]:
-    """The versions on which numbers depend, for the identity of a run."""
-    import timm
-    import torch
-
-    from embedcore.version import VERSION
-
-    return {"embedcore": VERSION, "timm": timm.__version__, "torch": torch.__version__}
-
-
 def machine(device: str, *, several: bool = False) -> Machine:
     """Versions of timm, torch, cuda, cudnn and the driver, the processor, the card in use and python; None for what is
     not there.

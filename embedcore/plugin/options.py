@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,44 +22,28 @@ Recorded = Literal["number", "choice", ""]
 or not at all. Those of the first kind must be equal for a run to be continued."""
 
 
-def _whole_number(text: str, least: int, wanted: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
+def _number(kind: type[int] | type[float], wanted: str, fits: Callable[[Any], bool]) -> Callable[[str], Any]:
+    """A parser of such numbers as `fits` lets through; its ValueError says what is `wanted`."""
+
+    def parse(text: str) -> Any:
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if fits(value):
+                return value
         raise ValueError(f"must be {wanted}")
-    return value
+
+    return parse
 
 
-def _count(text: str) -> int:
-    return _whole_number(text, 0, "a whole number, 0 (all) or more")
-
-
-def _positive(text: str) -> int:
-    return _whole_number(text, 1, "a whole number, 1 or more")
-
-
-def _seed(text: str) -> int:
-    wanted = f"a whole number from 0 to {_LARGEST_SEED}"
-    value = _whole_number(text, 0, wanted)
-    if value > _LARGEST_SEED:
-        raise ValueError(f"must be {wanted}")
-    return value
-
-
-def _positive_number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ValueError("must be a number above 0")
-    return value
+_count = _number(int, "a whole number, 0 (all) or more", lambda value: value >= 0)
+_positive = _number(int, "a whole number, 1 or more", lambda value: value >= 1)
+_seed = _number(int, f"a whole number from 0 to {_LARGEST_SEED}", lambda value: 0 <= value <= _LARGEST_SEED)
+_positive_number = _number(float, "a number above 0", lambda value: 0 < value < float("inf"))
+_batch_number = _number(int, "auto, or a whole number, 1 or more", lambda value: value >= 1)
 
 
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else _whole_number(text, 1, "auto, or a whole number, 1 or more")
+    return text if text == "auto" else _batch_number(text)
 
 
 @dataclass(frozen=True)
@@ -66,13 +51,13 @@ class _Option:
     """One option: ``--embed-NAME`` on the command line, ``embed_NAME`` (``_`` for ``-``) in an ini file."""
 
     help: str
-    default: Any
-    parse: Callable[[str], Any]
-    metavar: str | None
-    choices: Sequence[str]
-    action: str
+    default: Any = None
+    parse: Callable[[str], Any] = str
+    metavar: str | None = None
+    choices: Sequence[str] = ()
+    action: str = "store"
     """argparse's: store, append or store_true."""
-    recorded: Recorded
+    recorded: Recorded = "number"
     name: str = ""
 
     @property
@@ -92,17 +77,8 @@ class _Option:
             raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
-def _option(
-    help: str,
-    default: Any = None,
-    parse: Callable[[str], Any] = str,
-    *,
-    metavar: str | None = None,
-    choices: Sequence[str] = (),
-    action: str = "store",
-    recorded: Recorded = "number",
-) -> Any:
-    return field(metadata={"option": _Option(help, default, parse, metavar, choices, action, recorded)})
+def _option(*declared: Any, **more: Any) -> Any:
+    return field(metadata={"option": _Option(*declared, **more)})
 
 
 @dataclass(frozen=True)
@@ -210,8 +186,8 @@ class Options:
         recorded="",
     )
     fail_on: str | None = _option(
-        "limits of that comparison, such as acc:0.5pt,drift:1e-3,status, and files FILE.toml with those of families and "
-        "models (default: as of `embedcore compare`)",
+        "limits of that comparison, such as acc:0.5pt,drift:1e-3,status, and files FILE.toml with those of families "
+        "and models (default: as of `embedcore compare`)",
         metavar="SPEC",
         recorded="",
     )
@@ -249,7 +225,7 @@ class Options:
 
 
 OPTIONS: tuple[_Option, ...] = tuple(
-    _Option(**{**vars(item.metadata["option"]), "name": item.name.replace("_", "-")}) for item in fields(Options)
+    replace(item.metadata["option"], name=item.name.replace("_", "-")) for item in fields(Options)
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -30,18 +29,14 @@ def progress_bars(config: pytest.Config) -> Iterator[Callable[[str], Progress]]:
     with contextlib.ExitStack() as open_bars:
 
         def progress_for(what: str) -> Progress:
-            begin = time.monotonic()
-            bar: tqdm[None] | None = None
+            with reveal():
+                shown = config.get_verbosity() >= 0 and sys.stderr.isatty()
+                bar: tqdm[None] = tqdm(desc=what, unit="img", leave=False, disable=not shown, delay=QUIET_S)
+            open_bars.callback(_close, bar)
 
             def progress(done: int, total: int) -> None:
-                nonlocal bar
-                if time.monotonic() - begin < QUIET_S:
-                    return
                 with reveal():
-                    if bar is None:
-                        shown = config.get_verbosity() >= 0 and sys.stderr.isatty()
-                        bar = tqdm(total=total, desc=what, unit="img", leave=False, disable=not shown, delay=0)
-                        open_bars.callback(_close, bar)
+                    bar.total = total
                     bar.update(done - bar.n)
 
             return progress

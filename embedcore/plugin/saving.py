@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.errors import UsageError
 from embedcore.plugin.stash import COLLECTOR
+from embedcore.plugin.summary import tell
 
 if TYPE_CHECKING:
     import pytest
@@ -34,18 +35,11 @@ def save_json(config: pytest.Config) -> None:
     try:
         if path:
             Path(path).write_text(json.dumps(saved, indent=4, default=str), encoding="ascii")
-            _tell(config, f"Wrote benchmark data in: {path} (by embedcore)")
+            tell(config, f"Wrote benchmark data in: {path} (by embedcore)")
         if storage is not None:
             storage.save(saved, name)
     except OSError as error:
         raise UsageError(f"--benchmark-json or --benchmark-save: {error}") from error
-
-
-def _tell(config: pytest.Config, line: str) -> None:
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.ensure_newline()
-        reporter.write_line(line)
 
 
 def content(config: pytest.Config) -> dict[str, Any]:

@@ -12,19 +12,19 @@ import msgspec
 
 from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
-from embedcore.measure.admission import refusal, weights_changed
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
 from embedcore.measure.measure import Images
-from embedcore.measure.outcome import failure
+from embedcore.measure.outcome import failure, refusal, weights_changed
 from embedcore.plugin.budget import Budget, BudgetSpent
-from embedcore.plugin.cost import case_gmacs
-from embedcore.plugin.machine import device_of_worker, machine, machine_in_use, versions
+from embedcore.plugin.cases import case_gmacs
+from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
 from embedcore.progress import Progress
 from embedcore.results.books import FOLDER, Books, Place
 from embedcore.results.estimate import estimate_seconds, show_duration
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_classes
+from embedcore.version import VERSION
 from embedcore.zoo.families import family_of
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.weights import check_policy
@@ -94,7 +94,9 @@ class BenchmarkSession:
             # By name, so that a run that began on one card does not go on with another one, or on the CPU.
             "machine": machine_in_use(self.machine),
             "dataset": dataset.fingerprint,
-            **versions(),
+            "embedcore": VERSION,
+            "timm": self.machine["timm"],
+            "torch": self.machine["torch"],
             **({"shard": str(options.shard)} if options.shard else {}),
         }
         header = {"identity": identity, "settings": self.settings, "dataset": self.blocks[dataset.fingerprint]}
@@ -148,14 +150,11 @@ class BenchmarkSession:
         except Exception as error:  # of this model's geometry, or of a worker that died
             return failure(case, error)
         kept: Path | None = self.options.cache_folder / "embeddings" if self.options.keep_embeddings else None
-        return self._executor().run(
-            case, Images(dataset, pixels, self.hub, kept), progress_for(self._progress_label(case.model))
-        )
-
-    def _executor(self) -> Executor:
-        if self.options.isolation == "none":
-            return InlineExecutor()
-        return ChildExecutor(max(0.0, min(self.options.timeout, self.budget.left())))
+        executor: Executor = InlineExecutor()
+        if self.options.isolation == "process":
+            executor = ChildExecutor(max(0.0, min(self.options.timeout, self.budget.left())))
+        progress = progress_for(self._progress_label(case.model))
+        return executor.run(case, Images(dataset, pixels, self.hub, kept), progress)
 
     def _pixels(self, case: Case, dataset: Dataset, progress: Progress) -> PixelStore:
         from embedcore.images.geometry import geometry_of
@@ -211,19 +210,15 @@ def _settings(options: Options) -> Mapping[str, Any]:
 
 def dataset_block(dataset: Dataset) -> Mapping[str, Any]:
     """What the saved JSON says of a dataset."""
-    notes = (*dataset.notes, dataset.duplicates_line, skipped_line(dataset))
+    notes = [note for note in (*dataset.notes, dataset.duplicates_line) if note]
+    if dataset.skipped:
+        first = dataset.skipped[0][0]
+        notes.append(f"{len(dataset.skipped)} images that cannot be read were skipped, the first: {first}")
     return {
         **dataset.summary(),
         "query_reference_duplicates": dataset.query_reference_duplicates,
-        "notes": [note for note in notes if note],
+        "notes": notes,
         "credits": list(dataset.credits),
         "query_classes": pack_classes(dataset.query_labels),
         "class_names": list(dataset.classes),
     }
-
-
-def skipped_line(dataset: Dataset) -> str | None:
-    """What a report has to say of images that ``--embed-bad-images skip`` left out; None where there are none."""
-    if not dataset.skipped:
-        return None
-    return f"{len(dataset.skipped)} images that cannot be read were skipped, the first: {dataset.skipped[0][0]}"

@@ -85,24 +85,27 @@ def hides_table(config: pytest.Config, rows: int) -> bool:
 
 def tell_progress(config: pytest.Config, session: BenchmarkSession) -> None:
     """Write how far the sweep is, for logs that show no progress bar; not with ``-q``."""
+    if config.get_verbosity() >= 0 and session.remaining()[0]:
+        tell(config, f"embedcore: {_left(session, ' to go')}")
+
+
+def tell(config: pytest.Config, line: str) -> None:
+    """Write a line between those of pytest, where there are any."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    left, seconds = session.remaining()
-    if reporter is None or config.get_verbosity() < 0 or not left:
-        return
-    expected = "" if seconds is None else f", about {show_duration(seconds)} to go"
-    reporter.ensure_newline()
-    reporter.write_line(f"embedcore: {_cases(left)} left{expected}")
+    if reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(line)
 
 
 def budget_message(session: BenchmarkSession) -> str:
     """Why the session stops, what is left and how to go on."""
-    left, seconds = session.remaining()
-    expected = "" if seconds is None else f", about {show_duration(seconds)}"
-    return f"{budget_words(session.budget)}: {_cases(left)} left{expected}; go on with --embed-resume"
+    return f"{budget_words(session.budget)}: {_left(session)}; go on with --embed-resume"
 
 
-def _cases(count: int) -> str:
-    return f"{count} {'case' if count == 1 else 'cases'}"
+def _left(session: BenchmarkSession, to_go: str = "") -> str:
+    count, seconds = session.remaining()
+    expected = "" if seconds is None else f", about {show_duration(seconds)}{to_go}"
+    return f"{count} case{'' if count == 1 else 's'} left{expected}"
 
 
 def budget_words(budget: Budget) -> str:

@@ -250,13 +250,17 @@ def _cells(change: Change) -> tuple[str, str, str, str]:
             return "memory MB", _figure(change.base), _figure(change.new), f"×{1 + change.change:.2f}"
         case _:
             score = [NOTHING if value is None else f"{value:.3f}" for value in (change.base, change.new)]
-            return change.what, *score, _interval(change, lambda c: f"{-100 * c:+.2f}", "") + " pt"  # type: ignore[return-value]
+            return change.what, *score, _interval(change, _points, "") + " pt"  # type: ignore[return-value]
 
 
 def _interval(change: Change, show: Callable[[float], str], sign: str) -> str:
     if change.low is None or change.high is None:
         return f"{sign}{show(change.change)}"
     return f"{sign}{show(change.change)} [{show(change.high)}, {show(change.low)}]"
+
+
+def _points(worse: float) -> str:
+    return f"{-100 * worse:+.2f}".replace("-0.00", "+0.00")
 
 
 def _figure(value: Any) -> str:
@@ -280,7 +284,7 @@ def _families(comparison: Comparison, tablefmt: str) -> str:
             family.family,
             family.models,
             NOTHING if family.speed_ratio is None else f"×{family.speed_ratio:.3f}",
-            NOTHING if family.acc_change is None else f"{100 * family.acc_change:+.2f} pt",
+            NOTHING if family.acc_change is None else f"{_points(-family.acc_change)} pt",
         )
         for family in comparison.families
     ]

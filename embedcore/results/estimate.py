@@ -18,9 +18,8 @@ def parse_duration(text: str) -> float:
     5400.0
     """
     compact = text.strip().lower()
-    parts = _PART.findall(compact)
-    if compact and _PART.sub("", compact).strip() == "" and parts:
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if compact and not _PART.sub("", compact).strip():
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(compact))
     else:
         try:
             seconds = float(compact)

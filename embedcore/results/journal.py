@@ -35,31 +35,26 @@ class Journal:
 
         Folders are made as needed. Raises UsageError if another process writes to it, or it cannot be read or written.
         """
-        self.path = path
-        self._lock = locked(path)
-        try:
-            begun = path.exists() and b"\n" in path.read_bytes()
-            contents = read_journal(path) if begun else None
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-            self._size = contents.whole_bytes if contents is not None else 0
+        with contextlib.ExitStack() as undo:
+            self._lock = locked(path)
+            undo.callback(self._lock.release)
             try:
+                begun = path.exists() and b"\n" in path.read_bytes()
+                contents = read_journal(path) if begun else None
+                self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+                undo.callback(os.close, self._descriptor)
+                self._size = contents.whole_bytes if contents is not None else 0
+                if contents is None:
+                    undo.callback(path.unlink, missing_ok=True)
                 self._cut()
                 if contents is None:
                     self._write({"journal": FORMAT} | json_safe(header) | {"models": list(models)})
                     _sync_folder(path.parent)
                 elif more := [model for model in models if model not in contents.models]:
                     self._write({"models": more})
-            except OSError:
-                os.close(self._descriptor)
-                if contents is None:
-                    path.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            self._lock.release()
-            raise UsageError(f"journal {path} cannot be written: {error.strerror}") from error
-        except UsageError:
-            self._lock.release()
-            raise
+            except OSError as error:
+                raise UsageError(f"journal {path} cannot be written: {error.strerror}") from error
+            undo.pop_all()
 
     def append(self, result: Result) -> None:
         """Write `result`; when this returns, the line is on the disk.
@@ -136,18 +131,27 @@ class JournalContents:
 
 def read_journals(paths: Iterable[Path]) -> JournalContents:
     """Read the journals of one run as one. Raises UsageError as `read_journal` does."""
-    lines: list[tuple[float, Result]] = []
+    written: list[tuple[float, Result]] = []
     models: list[str] = []
     damaged: list[str] = []
     header: Mapping[str, Any] = {}
     whole_bytes = 0
     for path in paths:
-        header, more, own, whole_bytes, wrong = _read(path)
-        models += more
-        lines += own
-        damaged += wrong
-    lines.sort(key=lambda line: line[0])
-    results = tuple(result for _, result in lines)
+        header, named, lines, whole_bytes = _whole_lines(path)
+        models += named
+        for number, line in enumerate(lines, start=2):
+            try:
+                entry = unsealed(line)
+                if "models" in entry:
+                    models += _names(entry["models"])
+                else:
+                    written.append((float(entry.get("written") or 0.0), Result.from_json(entry)))
+            except InvalidResultError as error:
+                damaged.append(f"line {number}: {error}")
+            except (ValueError, TypeError) as error:
+                damaged.append(f"line {number} {error}")
+    written.sort(key=lambda line: line[0])
+    results = tuple(result for _, result in written)
     return JournalContents(header, tuple(dict.fromkeys(models)), results, whole_bytes, tuple(damaged))
 
 
@@ -159,8 +163,8 @@ def read_journal(path: Path) -> JournalContents:
     return read_journals([path])
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[str], list[tuple[float, Result]], int, list[str]]:
-    """Header, models, results with when they were written, bytes of whole lines, and what is damaged."""
+def _whole_lines(path: Path) -> tuple[dict[str, Any], list[str], list[bytes], int]:
+    """The header, the models that it names, the other whole lines, and where these end."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -176,20 +180,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str], list[tuple[float, Resu
         raise UsageError(f"{path} is not a journal of embedcore, or is damaged: line 1 {error}") from error
     if header.get("journal") != FORMAT:
         raise UsageError(f"{path} is not a journal that this embedcore can read: its header has no 'journal': {FORMAT}")
-    results: list[tuple[float, Result]] = []
-    damaged: list[str] = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            entry = unsealed(line)
-            if "models" in entry:
-                models += _names(entry["models"])
-            else:
-                results.append((float(entry.get("written") or 0.0), Result.from_json(entry)))
-        except InvalidResultError as error:
-            damaged.append(f"line {number}: {error}")
-        except (ValueError, TypeError) as error:
-            damaged.append(f"line {number} {error}")
-    return header, models, results, whole_bytes, damaged
+    return header, models, lines[1:], whole_bytes
 
 
 def _names(value: object) -> list[str]:

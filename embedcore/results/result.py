@@ -19,15 +19,8 @@ Outcome = Literal["ok", "skip", "fail"]
 STATUSES: Mapping[Status, Outcome] = MappingProxyType(
     {
         "ok": "ok",
-        "no-weights": "skip",
-        "gated": "skip",
-        "too-large": "skip",
-        "oom": "skip",
-        "unsupported": "skip",
-        "nan": "fail",
-        "timeout": "fail",
-        "crashed": "fail",
-        "error": "fail",
+        **dict.fromkeys(("no-weights", "gated", "too-large", "oom", "unsupported"), "skip"),
+        **dict.fromkeys(("nan", "timeout", "crashed", "error"), "fail"),
     }
 )
 # What another try under the same settings cannot change.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -96,7 +95,7 @@ def _inflated(text: str, most: int, what: str) -> bytes:
     inflate = zlib.decompressobj()
     try:
         raw = inflate.decompress(base64.b64decode(text, validate=True), most)
-    except (binascii.Error, zlib.error, ValueError) as error:
+    except (zlib.error, ValueError) as error:
         raise ValueError(f"{what} cannot be unpacked: {error}") from error
     if not inflate.eof or inflate.unused_data:
         raise ValueError(f"{what} are cut short, followed by something, or of more than {_MOST_QUERIES} queries")
@@ -111,10 +110,7 @@ def pack_sketch(sketch: ArrayLike) -> str:
     import numpy as np
 
     array = np.asarray(sketch, dtype="<f4")
-    if array.ndim != 2 or not 1 <= array.shape[0] <= SKETCH_IMAGES or array.shape[1] != SKETCH_DIM:
-        raise ValueError(f"a sketch must be [1-{SKETCH_IMAGES}, {SKETCH_DIM}], not {list(array.shape)}")
-    if not np.isfinite(array).all():
-        raise ValueError("a sketch must be finite")
+    _check_sketch(array)
     return base64.b64encode(array.tobytes()).decode()
 
 
@@ -123,13 +119,17 @@ def unpack_sketch(text: str) -> NDArray[np.float32]:
     import numpy as np
 
     try:
-        raw = base64.b64decode(text, validate=True)
+        array = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").reshape(-1, SKETCH_DIM)
     except ValueError as error:
         raise ValueError(f"sketch cannot be unpacked: {error}") from error
-    row = SKETCH_DIM * 4
-    if not raw or len(raw) % row or len(raw) > SKETCH_IMAGES * row:
-        raise ValueError(f"a sketch must be [1-{SKETCH_IMAGES}, {SKETCH_DIM}] float32, not {len(raw)} bytes")
-    array = np.frombuffer(raw, dtype="<f4").reshape(-1, SKETCH_DIM).astype(np.float32)
+    _check_sketch(array)
+    return array.astype(np.float32)
+
+
+def _check_sketch(array: NDArray[np.float32]) -> None:
+    import numpy as np
+
+    if array.ndim != 2 or not 1 <= array.shape[0] <= SKETCH_IMAGES or array.shape[1] != SKETCH_DIM:
+        raise ValueError(f"a sketch must be [1-{SKETCH_IMAGES}, {SKETCH_DIM}], not {list(array.shape)}")
     if not np.isfinite(array).all():
         raise ValueError("a sketch must be finite")
-    return array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +52,8 @@ class Scores:
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each metric: ``value``, and its 95 % interval from ``low`` to ``high``."""
         try:
-            pandas = importlib.import_module("pandas")
-        except ModuleNotFoundError as error:
+            import pandas
+        except ImportError as error:
             raise UsageError("scores as a DataFrame need pandas, which is not installed: pip install pandas") from error
         rows = {name: (value, *self.ci95[name]) for name, value in self.values.items()}
         return pandas.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])

@@ -30,14 +30,9 @@ def class_means(values: DoubleArray, classes: IntArray) -> tuple[DoubleArray, Do
 
 
 def intervals(
-    per_query: Mapping[str, DoubleArray],
-    classes: IntArray,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    per_query: Mapping[str, DoubleArray], classes: IntArray, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13) of every metric.
+    """95 % percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13) of every metric.
 
     The drawn class counts [resamples, C] times the per-class sums [C, m] give all resamples at once.
 
@@ -48,7 +43,6 @@ def intervals(
         per_query: metric name → [n_queries], fractions 0-1.
         classes: [n_queries], the class of each query.
         resamples: how many to draw.
-        level: the share of resampled values that an interval holds.
         seed: of the draws.
 
     Returns:
@@ -68,7 +62,7 @@ def intervals(
         (list(per_query), micro, values.mean(axis=0)),
         ([f"{name}_macro" for name in per_query], macro, means.mean(axis=0)),
     ):
-        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
         low, high = np.minimum(low, point), np.maximum(high, point)
         result.update({name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)})
     return result

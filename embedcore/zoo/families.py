@@ -33,15 +33,12 @@ _MEMBERS = sorted(
 )
 
 
+@functools.cache
 def family_of(model: str) -> Family:
     """The family of a tag or architecture; OTHER for what the table does not know."""
-    return _family_of_architecture(model.partition(".")[0])
-
-
-@functools.cache
-def _family_of_architecture(architecture: str) -> Family:
     from embedcore.zoo import registry  # here, so that reports can name families without importing timm
 
+    architecture, _ = registry.split_tag(model)
     return family_in_module(registry.module_of(architecture), architecture)
 
 

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it can be reached at all, what it says of a file, and downloads by its own library."""
+"""The Hugging Face hub and its cache: what is here, whether the hub can be reached, downloads by its own library."""
 
 from __future__ import annotations
 
@@ -19,18 +19,11 @@ from urllib.parse import quote, urlsplit
 
 import huggingface_hub
 import torch
-from huggingface_hub import HfFileMetadata, constants, get_session
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import HfFileMetadata, constants, errors, get_session
 
 from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
 from embedcore.files import sha256_of
-from embedcore.zoo.remote import RemoteFile, cache_folder, url_file
+from embedcore.zoo.registry import RemoteFile, remote_file
 
 # An unreachable hub may cost a run ten seconds in all before the first pause: a probe where it never answered; where it
 # is lost in the middle, what a download waits for the next byte and then one shorter probe. After a pause, at least a
@@ -141,7 +134,7 @@ class Hub:
         seconds = self.stall_seconds
         try:  # the client's own timeout comes later than ours, and only ends the thread
             told = within(seconds, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds))
-        except EntryNotFoundError:
+        except errors.EntryNotFoundError:
             if not others:
                 raise
             return self._ask(replace(remote, names=tuple(others)))
@@ -185,18 +178,18 @@ class Hub:
             raise HubUnreachable(f"{model}: {remote} is not in the cache and {reason}")
         try:
             yield
-        except GatedRepoError as error:
+        except errors.GatedRepoError as error:
             how = f"accept the terms at {self.endpoint}/{remote.repo}, then log in (`hf auth login` or HF_TOKEN)"
             raise WeightsGated(f"{model}: the weights are gated; {how}") from error
-        except RepositoryNotFoundError as error:
+        except errors.RepositoryNotFoundError as error:
             said = f"no repository {remote.repo} at {self.endpoint}, or it is private"
             raise WeightsUnavailable(f"{model}: {said}") from error
-        except LocalEntryNotFoundError as error:  # the library's word for a hub that was lost between two questions
+        except errors.LocalEntryNotFoundError as error:  # the library's word for a hub lost between two questions
             raise self._lost(model, remote, error.__cause__ or error) from error
-        except EntryNotFoundError as error:
+        except errors.EntryNotFoundError as error:
             names = " nor ".join(remote.names)
             raise WeightsUnavailable(f"{model}: the repository has no {names}: {remote.repo}") from error
-        except (HfHubHTTPError, urllib.error.HTTPError) as error:
+        except (errors.HfHubHTTPError, urllib.error.HTTPError) as error:
             if _status(error) == 429 or _status(error) >= 500:  # too many requests, or a hub in trouble
                 raise self._lost(model, remote, error) from error
             raise WeightsUnavailable(f"{model}: {remote}: {_first_line(error)}") from error
@@ -216,6 +209,28 @@ class Hub:
         host = urlsplit(remote.url or self.endpoint).netloc
         self._lose(host, _first_line(error))
         return HubUnreachable(f"{model}: {remote}: {self._cannot_reach(host)}")
+
+
+def find_cached(model: str) -> Path | None:
+    """The weight file of a model in the hub's cache, or in torch's for plain URLs; looks at the disk only."""
+    remote = remote_file(model)
+    if remote is None:
+        return None
+    if remote.url:
+        path = url_file(remote.url)
+        return path if path.is_file() else None
+    look = partial(huggingface_hub.try_to_load_from_cache, remote.repo, revision=remote.revision)
+    return next((Path(path) for path in map(look, remote.names) if isinstance(path, str)), None)
+
+
+def url_file(url: str, folder: Path | None = None) -> Path:
+    """Where torch keeps the file of a plain URL, or its place in another folder."""
+    return (folder or Path(torch.hub.get_dir()) / "checkpoints") / Path(urlsplit(url).path).name
+
+
+def cache_folder(remote: RemoteFile) -> Path:
+    """The folder that find_cached looks into."""
+    return url_file(remote.url).parent if remote.url else Path(constants.HF_HUB_CACHE)
 
 
 def is_offline() -> bool:
@@ -247,7 +262,7 @@ def within(seconds: float, function: Callable[[], T], sign: Callable[[], object]
 
 
 # The base of the errors of huggingface_hub's HTTP client, a kind of httpx; before it requests, whose are OSErrors too.
-_ClientError: Any = HfHubHTTPError.__bases__[0]
+_ClientError: Any = errors.HfHubHTTPError.__bases__[0]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
 _CANNOT_REACH = re.compile(r"(\S+) cannot be reached: ([^;]*)")

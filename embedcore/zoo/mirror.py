@@ -15,8 +15,7 @@ from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, Weights
 from embedcore.files import sha256_of, written_whole
 from embedcore.zoo.folder import MANIFEST, SUFFIXES, Entry, check_entry, find_file, read_manifest, write_manifest
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.remote import RemoteFile, remote_file
-from embedcore.zoo.sizes import known_params_m
+from embedcore.zoo.registry import RemoteFile, known_params_m, remote_file
 from embedcore.zoo.state_files import check_safetensors, read_state
 from embedcore.zoo.weights import Weights, build_model, check_content, find_here, wheel_hint
 

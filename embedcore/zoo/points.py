@@ -48,9 +48,7 @@ def check_point(point: str) -> None:
 
 def _pre_logits(module: Any) -> Callable[[Tensor], object]:
     forward: Callable[[Tensor], object] = module.forward
-    if not getattr(
-        module, "num_classes", 0
-    ):  # then forward is it already; the encoders of language models have no other
+    if not getattr(module, "num_classes", 0):  # then forward is it already; encoders of language models have no other
         return forward
     head = getattr(module, "forward_head", None)
     if head is not None and "pre_logits" in inspect.signature(head).parameters:

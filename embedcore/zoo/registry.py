@@ -1,10 +1,14 @@
-"""What timm's registry knows of a model, and the entries that only weight wheels add: the one place that asks."""
+"""What is known of a model without building it: timm's registry, the entries that only weight wheels add, and sizes."""
 
 from __future__ import annotations
 
+import csv
 import difflib
 import functools
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import timm
@@ -14,6 +18,19 @@ from embedcore.errors import UsageError
 from embedcore.zoo import wheels
 
 VERSION: str = timm.__version__
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One weight file as timm would fetch it: names, best first, in a repository of the hub, or a plain URL."""
+
+    repo: str = ""
+    revision: str | None = None
+    names: tuple[str, ...] = ()
+    url: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.repo} ({' or '.join(self.names)})" if self.repo else self.url
 
 
 def pretrained_tags() -> list[str]:
@@ -73,6 +90,42 @@ def _cfg(model: str) -> dict[str, Any] | None:
     except RuntimeError:  # a known architecture with a tag that it does not have
         return None
     return None if cfg is None else dict(cfg.to_dict())
+
+
+def remote_file(model: str) -> RemoteFile | None:
+    """Where timm would fetch a model's weights from; None where it has no address for them.
+
+    The hub goes before a URL, safetensors before a pickle, as timm's own loader chooses.
+    """
+    cfg = pretrained_cfg(model)
+    if cfg.get("hf_hub_id"):
+        repo, _, revision = str(cfg["hf_hub_id"]).partition("@")
+        return RemoteFile(repo, revision or None, _names(cfg.get("hf_hub_filename") or "pytorch_model.bin"))
+    if cfg.get("url"):
+        url = cfg["url"]  # timm allows a pair (URL, file name)
+        return RemoteFile(url=str(url[0] if isinstance(url, (list, tuple)) else url))
+    return None
+
+
+def _names(name: str) -> tuple[str, ...]:
+    known = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+    return tuple(dict.fromkeys((known.get(name) or re.sub(r"\.bin$", ".safetensors", name), name)))
+
+
+def known_params_m(model: str) -> float | None:
+    """Millions of parameters of the architecture with the classifier of its default tag; None where it is not known."""
+    return _sizes().get(split_tag(model)[0], (None, None))[0]
+
+
+def known_gmacs(model: str) -> float | None:
+    """Billions of multiply-accumulates of one image at the default tag's input size; None where it is not known."""
+    return _sizes().get(split_tag(model)[0], (None, None))[1]
+
+
+@functools.cache
+def _sizes() -> Mapping[str, tuple[float, float]]:
+    with resources.files("embedcore.zoo").joinpath("sizes.csv").open(encoding="utf-8") as stream:
+        return {row["architecture"]: (float(row["params_m"]), float(row["gmacs"])) for row in csv.DictReader(stream)}
 
 
 def unknown_model(model: str) -> str:

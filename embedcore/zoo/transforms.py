@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -46,17 +47,10 @@ def data_config(model: str) -> DataConfig:
     """
     resolve: Callable[..., dict[str, Any]] = resolve_data_config  # untyped
     config = resolve(pretrained_cfg=dict(registry.pretrained_cfg(model)))
-    channels, height, width = (int(extent) for extent in config["input_size"])
+    channels = config["input_size"][0]
     if channels != 3:
         raise UnsupportedModel(f"{model} takes images of {channels} channels; embedcore feeds RGB images")
-    return DataConfig(
-        input_size=(channels, height, width),
-        interpolation=str(config["interpolation"]),
-        mean=_per_channel(config["mean"]),
-        std=_per_channel(config["std"]),
-        crop_pct=float(config["crop_pct"]),
-        crop_mode=str(config["crop_mode"]),
-    )
+    return msgspec.convert(config, DataConfig)
 
 
 def pixel_transform(
@@ -104,8 +98,3 @@ def _timm_transform(**settings: Any) -> Callable[[Image.Image], Any]:
         return create(**settings)
     except KeyError as error:
         raise UnsupportedModel(f"timm knows no interpolation {settings['interpolation']!r} for evaluation") from error
-
-
-def _per_channel(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

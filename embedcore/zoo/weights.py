@@ -18,8 +18,8 @@ from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, Weights
 from embedcore.files import sha256_of
 from embedcore.zoo import registry, wheels
 from embedcore.zoo.folder import SUFFIXES, check_entry, find_in_folder, read_manifest
-from embedcore.zoo.hub import Hub
-from embedcore.zoo.remote import RemoteFile, cache_folder, check_cached, find_cached, remote_file
+from embedcore.zoo.hub import Hub, cache_folder, find_cached
+from embedcore.zoo.registry import RemoteFile, remote_file
 from embedcore.zoo.state_files import check_safetensors, differences, is_memory, misfit, mismatch, read_state
 
 # What timm's own conversion of a checkpoint raises where the file is another model's.
@@ -124,11 +124,14 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
 
 
 def check_content(source: str, path: Path, sha256: str) -> None:
-    """Raise WeightsDamaged where a file is not what its folder's manifest, or its name in the hub's cache, says."""
+    """Raise WeightsDamaged where a file is not what its folder's manifest, or its name (in the hub's cache), says."""
     entry = read_manifest(path.parent).get(path.name) if source == "folder" else None
     if entry is not None:
         check_entry(path, entry, sha256)
-    check_cached(path, sha256)
+    name = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", name) and name != sha256:
+        said = f"its sha256 is {sha256}, not {name}; delete {path.resolve()}"
+        raise WeightsDamaged(f"the cached {path} is damaged: {said}")
 
 
 def build_model(model: str, weights: Weights) -> nn.Module:

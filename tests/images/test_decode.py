@@ -210,11 +210,11 @@ def test_a_preview_is_smaller_and_knows_the_whole_size(tmp_path: Path, orientati
     exif[0x0112] = orientation
     Image.fromarray(colours(600, 1100)).save(tmp_path / "large.jpg", exif=exif)
     whole = load_rgb(tmp_path / "large.jpg", "x")
-    preview = load_preview(tmp_path / "large.jpg", "x")
-    assert (preview.width, preview.height) == whole.size and preview.format == "JPEG" and preview.mode == "RGB"
-    assert min(preview.rgb.size) == 150  # a quarter
-    small = whole.resize(preview.rgb.size, Image.Resampling.BOX)
-    assert np.abs(np.asarray(small).astype(int) - np.asarray(preview.rgb)).mean() < 6
+    rgb, facts = load_preview(tmp_path / "large.jpg", "x")
+    assert (facts.width, facts.height) == whole.size and facts.format == "JPEG" and facts.mode == "RGB"
+    assert min(rgb.size) == 150  # a quarter
+    small = whole.resize(rgb.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(small).astype(int) - np.asarray(rgb)).mean() < 6
 
 
 def test_a_preview_misses_no_truncation(tmp_path: Path) -> None:

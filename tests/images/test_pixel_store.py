@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.images import store_file
+from embedcore.images import pixel_store
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.decode import load_rgb
 from embedcore.images.geometry import Geometry
@@ -121,7 +121,7 @@ def flip_a_byte(path: Path) -> None:
 def edit_sidecar(**changes: object):
     def edit(path: Path) -> None:
         sidecar = path.with_suffix(".json")
-        sidecar.write_bytes(store_file.sealed({**store_file.unsealed(sidecar.read_bytes()), **changes}))
+        sidecar.write_bytes(pixel_store.sealed({**pixel_store.unsealed(sidecar.read_bytes()), **changes}))
 
     return edit
 
@@ -137,7 +137,7 @@ DAMAGES = {
     "no checksums": edit_sidecar(checksums=None),
     "a sidecar of another format": edit_sidecar(format=1),
     "a sidecar without a seal": lambda path: path.with_suffix(".json").write_text(
-        json.dumps(store_file.unsealed(path.with_suffix(".json").read_bytes()))
+        json.dumps(pixel_store.unsealed(path.with_suffix(".json").read_bytes()))
     ),
     "a pickle": lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True),
     "empty": lambda path: path.write_bytes(b""),
@@ -150,7 +150,7 @@ def test_a_damaged_store_is_made_anew(
     dataset: Dataset, cache: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     DAMAGES[damage](opened(dataset, cache).path)
-    monkeypatch.setattr(store_file, "_sound_files", set())  # as in another process
+    monkeypatch.setattr(pixel_store, "_sound_files", set())  # as in another process
     again = Counter()
     store = opened(dataset, cache, progress=again)
     assert again.calls[-1] == (9, 9)
@@ -257,5 +257,5 @@ def test_checksums_are_compared_once_in_a_process(
     dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(dataset, cache)
-    monkeypatch.setattr(store_file, "checksums_of", lambda pixels: pytest.fail("read again"))
+    monkeypatch.setattr(pixel_store, "checksums_of", lambda pixels: pytest.fail("read again"))
     opened(dataset, cache)

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
+from embedcore.embed.memory import is_bounded
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import Images
-from embedcore.measure.memory_limit import is_bounded, ran_out
+from embedcore.measure.oom_killer import ran_out
 
 
 def run(case, images, pixels=None, **changes):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedcore.plugin.cases import case_gmacs
 from embedcore.plugin.collector import Collector
-from embedcore.plugin.cost import case_gmacs
 from embedcore.plugin.hooks import pytest_testnodedown
 from embedcore.plugin.shards import Shard, divide, parse_shard
 from embedcore.plugin.stash import COLLECTOR, EMPTY_SHARD

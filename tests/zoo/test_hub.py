@@ -13,9 +13,8 @@ from huggingface_hub import constants
 
 from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
 from embedcore.zoo import hub as hub_
-from embedcore.zoo import remote as remote_
-from embedcore.zoo.hub import Hub, within
-from embedcore.zoo.remote import RemoteFile, find_cached
+from embedcore.zoo.hub import Hub, find_cached, within
+from embedcore.zoo.registry import RemoteFile
 
 REMOTE = RemoteFile("timm/a_model.a_tag", None, ("model.safetensors", "pytorch_model.bin"))
 PATH = "/timm/a_model.a_tag/resolve/main/"
@@ -81,7 +80,7 @@ def test_download_takes_safetensors_and_fills_the_cache(fake_hub, monkeypatch):
     address, _ = fake_hub({f"{PATH}model.safetensors": b"safe", f"{PATH}pytorch_model.bin": b"pickle"})
     path = Hub(address).download("a_model.a_tag", REMOTE)
     assert path.read_bytes() == b"safe"
-    monkeypatch.setattr(remote_, "remote_file", lambda model: REMOTE)
+    monkeypatch.setattr(hub_, "remote_file", lambda model: REMOTE)
     assert find_cached("a_model.a_tag") == path
 
 
@@ -109,7 +108,7 @@ def test_download_by_url_lands_in_torchs_cache(fake_hub, monkeypatch):
     remote = RemoteFile(url=f"{address}/weights/a-{digest}.pth")
     path = Hub(address).download("a_model.a_tag", remote)
     assert path.read_bytes() == b"content" and path.parent == hub_.cache_folder(remote)
-    monkeypatch.setattr(remote_, "remote_file", lambda model: remote)
+    monkeypatch.setattr(hub_, "remote_file", lambda model: remote)
     assert find_cached("a_model.a_tag") == path
 
 

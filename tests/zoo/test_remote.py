@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from embedcore.zoo import remote as remote_
-from embedcore.zoo.remote import RemoteFile, remote_file
+from embedcore.zoo import registry
+from embedcore.zoo.registry import RemoteFile, remote_file
 
 pytestmark = pytest.mark.usefixtures("caches")
 
@@ -12,12 +12,12 @@ def test_safetensors_are_preferred_as_timm_does():
     assert remote_file("resnet50.a1_in1k") == RemoteFile(
         "timm/resnet50.a1_in1k", None, ("model.safetensors", "pytorch_model.bin")
     )
-    assert remote_._names("open_clip_pytorch_model.bin") == (
+    assert registry._names("open_clip_pytorch_model.bin") == (
         "open_clip_model.safetensors",
         "open_clip_pytorch_model.bin",
     )
-    assert remote_._names("weights.bin") == ("weights.safetensors", "weights.bin")
-    assert remote_._names("weights.safetensors") == ("weights.safetensors",)
+    assert registry._names("weights.bin") == ("weights.safetensors", "weights.bin")
+    assert registry._names("weights.safetensors") == ("weights.safetensors",)
 
 
 def test_a_tag_without_repository_has_its_url():

@@ -4,7 +4,7 @@ import pytest
 import timm
 
 from embedcore.errors import UsageError
-from embedcore.zoo import remote, roster, wheels
+from embedcore.zoo import hub, roster, wheels
 from embedcore.zoo.registry import split_tag
 from embedcore.zoo.roster import all_tags, article_tags, resolve_roster
 
@@ -29,7 +29,7 @@ def test_local_is_what_wheels_and_caches_hold(caches, monkeypatch):
     assert sorted(resolve_roster("local")) == sorted(installed)
     cached = caches / "weights"
     cached.touch()
-    monkeypatch.setattr(remote, "find_cached", lambda model: cached if model == "resnet50.a1_in1k" else None)
+    monkeypatch.setattr(hub, "find_cached", lambda model: cached if model == "resnet50.a1_in1k" else None)
     assert sorted(resolve_roster("local")) == sorted([*installed, "resnet50.a1_in1k"])
 
 

@@ -6,7 +6,7 @@ from importlib import resources
 import pytest
 import timm
 
-from embedcore.zoo.sizes import known_gmacs, known_params_m
+from embedcore.zoo.registry import known_gmacs, known_params_m
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "levit_128s"])

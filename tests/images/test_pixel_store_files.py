@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcore.files import unsealed
-from embedcore.images import store_file
+from embedcore.images import pixel_store
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
-from embedcore.images.pixel_store import StoredPixels, open_pixel_store
-from embedcore.images.store_file import is_held, sidecar_of
+from embedcore.images.pixel_store import StoredPixels, is_held, open_pixel_store, sidecar_of
 
 GEOMETRY = Geometry(8, 8, "bicubic", 0.9, "center")
 
@@ -33,15 +32,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> StoredPixels:
     return opened
 
 
-def described(store: StoredPixels) -> store_file.Description:
+def described(store: StoredPixels) -> pixel_store.Description:
     content = unsealed(sidecar_of(store.path).read_bytes())
-    fields = {name: content[name] for name in store_file.Description.__dataclass_fields__}
-    return store_file.Description(**{**fields, "shape": tuple(fields["shape"])})
+    fields = {name: content[name] for name in pixel_store.Description.__dataclass_fields__}
+    return pixel_store.Description(**{**fields, "shape": tuple(fields["shape"])})
 
 
-def sound_as_in_another_process(store: StoredPixels, wanted: store_file.Description) -> bool:
-    store_file._sound_files.clear()
-    return store_file.is_sound(store.path, wanted)
+def sound_as_in_another_process(store: StoredPixels, wanted: pixel_store.Description) -> bool:
+    pixel_store._sound_files.clear()
+    return pixel_store.is_sound(store.path, wanted)
 
 
 @settings(max_examples=300, deadline=None)

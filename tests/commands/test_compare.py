@@ -1,0 +1,175 @@
+"""`embedcore compare` and `accept` as commands: formats, exit codes, and every input that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import synthetic_runs as made
+
+from embedcore.cli import main
+
+CLASSES = np.repeat(np.arange(100), 10)
+MODELS = (
+    "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    "resnet18.a1_in1k",
+    "a_very_long_name_of_an_architecture_384.with_a_long_tag",
+)
+
+
+def save(path, *, worse=(), **block):
+    results = []
+    for model in MODELS:
+        hits = made.hits_of(model, CLASSES, 0.6)
+        if model in worse:
+            hits = np.where(np.arange(len(hits)) % 10 == 0, 0, hits).astype(np.uint8)
+        results.append(made.result(model, CLASSES, hits))
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(json.dumps(made.saved(results, CLASSES, **block)))
+    return str(path)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    return save(tmp_path / "base.json"), save(tmp_path / "new.json", worse=MODELS[::2])
+
+
+def test_equal_runs_pass(runs, capsys):
+    assert main(["compare", runs[0], runs[0]]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "PASSED: 3 models compared"
+
+
+def test_a_regression_is_told_worst_first_in_80_columns(runs, capsys):
+    assert main(["compare", *runs]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "FAILED: 3 models compared: 2 worse than the limits allow"
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
+    rows = [line for line in lines if " acc " in line and line.endswith("pt")]
+    falls = [float(row.split()[-4]) for row in rows]
+    assert len(rows) == 2 and falls == sorted(falls) and falls[0] < -5
+    assert MODELS[2] in lines, "a name that is too long for its column has a line of its own"
+
+
+def test_names_in_the_storage_are_found_across_python_versions(runs, tmp_path):
+    save(tmp_path / ".benchmarks" / "Linux-CPython-3.10-64bit" / "0001_before.json")
+    save(tmp_path / ".benchmarks" / "Linux-CPython-3.11-64bit" / "0001_after.json", worse=MODELS[:1])
+    assert main(["compare", "before", "after"]) == 1
+    assert main(["compare", "before", "before"]) == 0
+
+
+def test_limits_of_the_command_line_and_of_the_file(runs, tmp_path):
+    assert main(["compare", *runs, "--fail-on", "images_per_s:5%"]) == 0
+    (tmp_path / "embedcore-gate.toml").write_text('[[limit]]\nmodels = ["*"]\nfail_on = "acc:50pt,acc5:50pt"\n')
+    assert main(["compare", *runs]) == 0
+
+
+def test_accepted_changes_pass_and_are_told(runs, capsys):
+    assert main(["accept", runs[1], "vit*", MODELS[2], "--because", "new crop"]) == 0
+    assert "embedcore-gate.toml: vit_tiny" in capsys.readouterr().out
+    assert main(["compare", *runs]) == 0
+    out = capsys.readouterr().out
+    assert "accepted: new crop" in out and out.endswith("PASSED: 3 models compared: 2 changed as accepted\n")
+    assert main(["accept", runs[1], "nothing*", "--because", "x"]) == 2
+    assert "nothing* matches no model of" in capsys.readouterr().err
+
+
+def test_formats(runs, tmp_path, capsys):
+    assert main(["compare", *runs, "--format", "json"]) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert data["passed"] is False and data["compared"] == 3
+    assert {f["model"] for f in data["findings"] if f["level"] == "regression"} == {*MODELS[::2]}
+    assert main(["compare", *runs, "--format", "junit", "-o", "gate.xml"]) == 1
+    assert capsys.readouterr().out.endswith("worse than the limits allow\n"), "the text still goes to the terminal"
+    suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
+    assert suite.get("tests") == "3" and suite.get("failures") == "2" and len(suite.findall("testcase/failure")) == 2
+    assert main(["compare", *runs, "--format", "markdown"]) == 1
+    text = capsys.readouterr().out
+    assert text.startswith("**FAILED: 3 models")
+    assert ["|", f"`{MODELS[0]}`", "|", "acc", "|"] in [line.split()[:5] for line in text.splitlines()]
+
+
+def test_on_github_there_are_annotations_and_a_summary(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    assert main(["compare", *runs]) == 1
+    commands = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert commands and all(line.startswith("::error title=embedcore") for line in commands)
+    assert "FAILED" in (tmp_path / "summary.md").read_text()
+    assert main(["compare", runs[0], runs[0]]) == 0
+    assert "::error" not in capsys.readouterr().err
+
+
+def test_a_first_run_has_nothing_to_be_compared_with(runs, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for base in ("empty", "main", str(tmp_path / "empty" / "base.json")):
+        assert main(["compare", base, runs[1]]) == 0
+        assert "no baseline" in capsys.readouterr().out
+    save(tmp_path / ".benchmarks" / "machine" / "0001_main.json")
+    assert main(["compare", "mian", runs[1]]) == 2
+    assert "did you mean main?" in capsys.readouterr().err
+
+
+def broken(tmp_path):
+    good = made.saved([], CLASSES)
+    yield "cut short", json.dumps(good)[:-20], "is not JSON"
+    yield "foreign", "[1, 2]", "is not a run saved by pytest-benchmark"
+    yield "of pytest-benchmark alone", json.dumps({"benchmarks": [], "machine_info": {}}), "without embedcore"
+    yield "of a later schema", json.dumps(good | {"embedcore": {"schema": 9}}), "has embedcore schema 9"
+    yield "deep", "[" * 100_000, "is not JSON"
+    yield "empty", "", "is not JSON"
+    yield "of numbers that are none", json.dumps(good).replace('"schema": 1', '"schema": NaN'), "schema"
+    for key, value in (("excluded", 3), ("settings", []), ("dataset", "x"), ("selection", 1), ("renamed", [])):
+        yield f"with {key} of another type", json.dumps(good | {"embedcore": good["embedcore"] | {key: value}}), key
+    zeros = {"model": "a.b", "status": "ok", "family": "x", "scores": {}}
+    yield "of a result without scores", json.dumps(good | {"benchmarks": [{"extra_info": zeros}]}), "lacks acc"
+    yield "with nothing measured", json.dumps(good), "no model was measured"
+
+
+def test_every_broken_input_is_one_line_and_exit_code_2(runs, tmp_path, capsys):
+    for what, text, said in broken(tmp_path):
+        path = tmp_path / "broken.json"
+        path.write_text(text)
+        assert main(["compare", runs[0], str(path)]) == 2, what
+        error = capsys.readouterr().err
+        assert said in error and "broken.json" in error and error.count("\n") == 1, (what, error)
+
+
+def test_verdicts_that_unpack_to_gigabytes_are_refused(runs, tmp_path, capsys):
+    import base64
+    import zlib
+
+    data = json.loads((tmp_path / "base.json").read_text())
+    bomb = base64.b64encode(zlib.compress(bytes(60_000_000), 9)).decode()
+    data["benchmarks"][0]["extra_info"]["verdicts"] = bomb
+    (tmp_path / "bomb.json").write_text(json.dumps(data))
+    assert main(["compare", runs[0], str(tmp_path / "bomb.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_other_unusable_input(runs, tmp_path, capsys):
+    other = save(tmp_path / "other.json", dataset={"fingerprint": "beef"}, machine=made.MACHINE | {"processor": "B"})
+    for arguments, said in (
+        (["compare", runs[0], other], "can be compared: another dataset"),
+        (["compare", runs[0], str(tmp_path / "none.json")], "no saved run"),
+        (["compare", *runs, "--fail-on", "speed:5%"], "'speed' is none of"),
+        (["compare", *runs, "--fail-on", "gone.toml"], "gate file gone.toml cannot be read"),
+        (["compare", *runs, "-o", str(tmp_path / "no" / "file")], "cannot be written"),
+        (["compare", runs[0]], "required"),
+    ):
+        assert main(arguments) == 2, arguments
+        assert said in capsys.readouterr().err
+
+
+def test_compare_imports_neither_torch_nor_timm(runs):
+    code = (
+        f"import sys; from embedcore.cli import main; code = main(['compare', {runs[0]!r}, {runs[1]!r}]); "
+        "sys.exit(9 if {'torch', 'timm', 'pytest'} & set(sys.modules) else code)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 1

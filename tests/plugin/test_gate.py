@@ -1,0 +1,115 @@
+"""--embed-compare in a session: what it prints, its exit code, and speed alarms that are measured again."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from embedcore.plugin import session as session_
+from embedcore.plugin.gate import TRIES
+
+
+def change(path, **changes):
+    data = json.loads(path.read_text())
+    for bench in data["benchmarks"]:
+        for key, value in changes.items():
+            bench["extra_info"][key] = value(bench["extra_info"][key]) if callable(value) else value
+    path.write_text(json.dumps(data))
+
+
+@pytest.fixture
+def base(run, project):
+    """The saved run of one model; `run` then compares with it."""
+    assert run("-k", "test_vit", "--benchmark-json=base.json").ret == 0
+    return project.path / "base.json"
+
+
+def test_an_equal_session_passes_and_says_so(run, base):
+    result = run("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=acc:0.5pt,acc5:1pt,drift:1e-3,status")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*compared with the saved run*", "base: base, timm*", "PASSED: 1 model compared*"])
+
+
+def test_moved_embeddings_fail_the_session_also_under_xdist(run, base, project):
+    change(base, sketch=lambda sketch: "AACA" + sketch[4:])
+    limits = "--embed-fail-on=drift:1e-3"
+    for more in ((), ("-n", "1")):
+        result = run("-k", "test_vit", "--embed-compare=base.json", limits, "--benchmark-json=new.json", *more)
+        assert result.ret == 1
+        result.stdout.fnmatch_lines(["REGRESSIONS: 1 model", "test_vit.r160_in1k *drift*", "FAILED: 1 model compared*"])
+        assert (project.path / "new.json").exists()
+
+
+def test_a_slower_model_is_measured_again_before_it_fails(run, base, monkeypatch):
+    """Base rounds of a nanosecond: no measurement reaches them, so the alarm stays; then the second try is as fast."""
+    change(base, durations=lambda rounds: [1e-9] * len(rounds), images_per_s={"forward": 1e9})
+    again = []
+    original = session_.BenchmarkSession.measure_again
+
+    def counted(self, model, batch_size):
+        again.append((model, batch_size))
+        return original(self, model, batch_size)
+
+    monkeypatch.setattr(session_.BenchmarkSession, "measure_again", counted)
+    arguments = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=images_per_s:5%")
+    result = run(*arguments)
+    assert result.ret == 1 and len(again) == TRIES
+    result.stdout.fnmatch_lines(["test_vit.r160_in1k *images/s*"])
+
+    def fast(self, model, batch_size):
+        result = original(self, model, batch_size)
+        return msgspec.structs.replace(result, durations=(1e-9,) * 2, images_per_s={"forward": 1e9})
+
+    monkeypatch.setattr(session_.BenchmarkSession, "measure_again", fast)
+    result = run(*arguments)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["PASSED: 1 model compared*"])
+
+
+def test_a_first_run_passes_and_is_told(run, project):
+    result = run("-k", "test_vit", "--embed-compare=main", "--benchmark-save=main")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["no baseline: nothing is saved at main yet"])
+    assert run("-k", "test_vit", "--embed-compare=main", "--embed-fail-on=status").ret == 0
+    result = run("-k", "test_vit", "--embed-compare=mian")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: no saved run mian*did you mean main?"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--embed-compare=base.json", "--embed-fail-on=speed:5%"), "*'speed' is none of*"),
+        (("--embed-fail-on=status",), "*needs --embed-compare BASE*"),
+        (("--embed-compare=roster.txt",), "*roster.txt is not JSON*"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_measured(run, project, arguments, said):
+    (project.path / "base.json").write_text(
+        json.dumps({"machine_info": {}, "benchmarks": [], "embedcore": {"schema": 1}})
+    )
+    result = run("-k", "test_vit", *arguments)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"ERROR: {said}"])
+    assert "test_models.py" not in result.stdout.str()
+
+
+def test_what_cannot_be_compared_is_a_usage_error_after_the_leaderboards(run, base, project):
+    data = json.loads(base.read_text())
+    data["embedcore"]["dataset"]["fingerprint"] = "beef"
+    data["machine_info"]["embedcore"]["processor"] = "another"
+    base.write_text(json.dumps(data))
+    result = run("-k", "test_vit", "--embed-compare=base.json", "--benchmark-json=new.json")
+    assert result.ret == 4 and (project.path / "new.json").exists()
+    result.stdout.fnmatch_lines(["ERROR: --embed-compare: nothing of this session*another dataset*another machine*"])
+
+
+def test_a_session_that_measured_nothing_fails(run, project):
+    result = run(weights="auto")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["ERROR: nothing was measured: 0 of 3 cases (3 no-weights)"])
+    assert run("--collect-only").ret == 0
+    (project.path / "test_other.py").write_text("def test_other(): pass")
+    assert project.runpytest_inprocess("test_other.py").ret == 0
