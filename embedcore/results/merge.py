@@ -11,7 +11,7 @@ from embedcore.errors import UsageError
 from embedcore.plain import one_line
 from embedcore.results.books import differences
 from embedcore.results.result import Result
-from embedcore.results.run import STORAGE, Run, read_json, run_of
+from embedcore.results.run import STORAGE, Run, is_run, read_json, run_of
 
 # Settings that only choose models.
 _CHOICE = frozenset({"roster", "family", "roster_missing"})
@@ -107,15 +107,11 @@ def read_parts(where: Path) -> list[tuple[Path, Any]]:
             f"{where} is where pytest-benchmark has saved {len(many)} runs: name one, such as {many[-1].stem}, or give "
             "those that belong together to embedcore merge"
         )
-    found = [(file, data) for file in files if _is_run(data := read_json(file))]
+    found = [(file, data) for file in files if is_run(data := read_json(file))]
     if not found:
         others = f"none of its {len(files)} .json files is one" if files else "it holds no .json file"
         raise UsageError(f"{where} holds no run saved with embedcore: {others}")
     return found
-
-
-def _is_run(data: object) -> bool:
-    return isinstance(data, dict) and "benchmarks" in data and isinstance(data.get("embedcore"), dict)
 
 
 def _check_alike(first: _Part, other: _Part) -> None:

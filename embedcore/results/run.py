@@ -36,6 +36,8 @@ class Run:
     machine: Mapping[str, Any]
     """pytest-benchmark's ``machine_info``, with `versions` under ``embedcore``."""
     datetime: str | None
+    commit: str | None = None
+    """Of the repository in which it was measured."""
     unreached: frozenset[str] = frozenset()
     """The cases that the session was to run and that it ended before."""
     selection: Mapping[str, Any] = field(default_factory=dict)
@@ -112,6 +114,11 @@ def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
     return run_of(read_json(path), path)
 
 
+def is_run(data: object) -> bool:
+    """Whether a JSON is meant to be a run of embedcore, be it damaged; others, such as a leaderboard, are not."""
+    return isinstance(data, dict) and "benchmarks" in data and isinstance(data.get("embedcore"), dict)
+
+
 def run_of(data: object, path: Path) -> Run:
     """The run that a saved JSON holds; `path` is for messages. Raises UsageError as `read_run` does."""
     if not isinstance(data, dict) or not isinstance(data.get("benchmarks"), list) or "machine_info" not in data:
@@ -137,6 +144,7 @@ def run_of(data: object, path: Path) -> Run:
     except InvalidResultError as error:
         raise UsageError(f"{path}: {error}") from error
     machine, datetime = data["machine_info"], data.get("datetime")
+    commit = info.get("id") if isinstance(info := data.get("commit_info"), dict) else None
     return Run(
         path=path,
         results=tuple(result for result in results if result.ok),
@@ -145,6 +153,7 @@ def run_of(data: object, path: Path) -> Run:
         dataset=_mapping(path, block, "dataset"),
         machine=machine if isinstance(machine, dict) else {},
         datetime=datetime if isinstance(datetime, str) else None,
+        commit=commit if isinstance(commit, str) else None,
         unreached=frozenset(filter(lambda name: isinstance(name, str), block.get("unreached") or ())),
         selection=_mapping(path, block, "selection"),
         renamed=_mapping(path, block, "renamed"),
