@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "history",
         help="series of acc, speed, memory and drift over saved runs, and the runs where they made a step",
-        description="Look at many saved runs in order of time. Exit code 2 if they cannot be read; steps are no failure.",
+        description="Look at many saved runs in order of time. Exit code 2 if one cannot be read; a step is none.",
     )
     parser.add_argument(
         "runs", metavar="DIR|RUN", nargs="+", help=f"folders of saved runs, such as {STORAGE}, files, or names in it"
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(names: list[str]) -> list[Run]:
-    """Every run that is named, and every one under a folder; in a folder what cannot be read is told and passed over."""
+    """Every run that is named or under a folder; what cannot be read there is told, and passed over."""
     from embedcore.results.run import find_run, is_run, read_json, run_of
 
     runs: dict[Path, Run] = {}

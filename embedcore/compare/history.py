@@ -3,8 +3,8 @@
 A step of speed or memory in a series x: between run i - 1 and run i, the medians of the up to `WINDOW` runs before and
 after differ by more than the limit, and by more than `Z` times their standard error; of two runs the one nearer to the
 other side counts, so that no single run makes a step in the middle of a series. (A change-point library sees such a run
-as two steps, and none in the newest run, or needs several runs after the change.) The step with the largest
-difference is taken first, then its two sides are searched alike. A step at the newest run rests on that run alone.
+as two steps, and none in the newest run, or needs several runs after the change.) Of such places the one with the
+largest jump from run to run is taken, and its two sides are searched alike. A step in the newest run rests on it alone.
 A step of accuracy is a change between neighbours which exceeds the limit and which the paired test of `compare` finds
 real; a step of drift one that exceeds the limit and what rounding explains.
 """
@@ -100,7 +100,7 @@ class History:
     runs: tuple[Run, ...]
     series: tuple[Series, ...]
     steps: tuple[Step, ...]
-    """The newest first, in a run the largest change first."""
+    """The newest first, in a run families first and the largest change first."""
 
     def facts(self, step: Step) -> list[str]:
         """What else was new in the run of a step, a phrase each: commit, versions, machine."""
@@ -133,8 +133,13 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
     return History(
         tuple(ordered),
         tuple(sorted(series, key=lambda s: (not s.of_family, s.family, s.name, WHATS.index(s.what)))),
-        tuple(sorted(steps, key=lambda s: (-s.run, WHATS.index(s.series.what), -abs(s.change), s.series.name))),
+        tuple(sorted(steps, key=_rank)),
     )
+
+
+def _rank(step: Step) -> tuple[object, ...]:
+    series = step.series
+    return -step.run, WHATS.index(series.what), not series.of_family, -abs(step.change), series.name
 
 
 def find_steps(values: Sequence[float], limit: float, spread: float) -> list[int]:
@@ -144,17 +149,17 @@ def find_steps(values: Sequence[float], limit: float, spread: float) -> list[int
     >>> find_steps([10, 10, 7, 10, 10, 6, 6, 6], 1, 0.1)
     [5]
     """
-    best = (0.0, 0.0, 0)
+    found = []
     for place in range(1, len(values)):
         before, after = values[max(0, place - WINDOW) : place], values[place : place + WINDOW]
         (low, high), (below, above) = _range(before), _range(after)
         difference = max(below - high, low - above, 0.0)
         error = spread * math.sqrt(math.pi / 2 * (1 / len(before) + 1 / len(after)))
         if difference > max(limit, Z * error):
-            best = max(best, (difference, abs(values[place] - values[place - 1]), place))
-    place = best[2]
-    if not place:
+            found.append(place)
+    if not found:
         return []
+    place = max(found, key=lambda place: abs(values[place] - values[place - 1]))
     later = [place + step for step in find_steps(values[place:], limit, spread)]
     return [*find_steps(values[:place], limit, spread), place, *later]
 
@@ -315,7 +320,7 @@ def _level_steps(series: Series, limits: Limits, noise: float) -> Iterator[Step]
         return
     spread = noise / math.sqrt(2)  # the noise is that of a ratio of two runs
     if len(logs) >= _LEAST_RUNS:
-        moves = [abs(now - old) for old, now in zip(logs, logs[1:], strict=False)]
+        moves = np.abs(np.diff(logs)).tolist()
         spread = max(spread, 1.4826 * median(moves) / math.sqrt(2))
     edges = [0, *find_steps(logs, least, spread), len(logs)]
     for start, place, end in zip(edges, edges[1:], edges[2:], strict=False):
@@ -347,8 +352,8 @@ def _accuracy_steps(chains: Iterable[_Chain], runs: Sequence[Run], limits: Limit
             found.setdefault(place, []).append((step, p))
     for place, candidates in found.items():
         # What is within the limit counts as tested, and as not real.
-        p = [value for _, value in candidates] + [1.0] * (tests[place] - len(candidates))
-        for (step, _), adjusted in zip(candidates, false_discovery(p), strict=False):
+        values = [value for _, value in candidates] + [1.0] * (tests[place] - len(candidates))
+        for (step, _), adjusted in zip(candidates, false_discovery(values), strict=False):
             if adjusted <= SIGNIFICANT:
                 yield step
 

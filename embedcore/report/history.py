@@ -50,14 +50,14 @@ def _run_lines(history: History, place: int, steps: Sequence[Step], width: int) 
     facts = dict.fromkeys(fact for step in steps for fact in history.facts(step))
     told = "; ".join(map(one_line, facts)) or "same commit, versions and machine as before"
     yield from textwrap.wrap(told, width, initial_indent="  ", subsequent_indent="  ")
-    for (what, of_family), same in groupby(steps, key=lambda step: (step.series.what, step.series.of_family)):
+    for (_, of_family), same in groupby(steps, key=lambda step: (step.series.what, step.series.of_family)):
         alike = list(same)
         for step in alike[:_MOST_STEPS]:
             yield from _step_lines(step, width)
         if len(alike) > _MOST_STEPS:
             kind = "families" if of_family else "models"
             worse = sum(step.worse for step in alike)
-            yield f"    … {len(alike) - _MOST_STEPS} more {kind}; of all {len(alike)} {what} got worse in {worse}"
+            yield f"    … {len(alike) - _MOST_STEPS} more {kind}; worse in {worse} of all {len(alike)}"
 
 
 def _step_lines(step: Step, width: int) -> Iterator[str]:
