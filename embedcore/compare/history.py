@@ -4,7 +4,8 @@ A step of speed or memory in a series x: between run i - 1 and run i, the median
 after differ by more than the limit, and by more than `Z` times their standard error; of two runs the one nearer to the
 other side counts, so that no single run makes a step in the middle of a series. (A change-point library sees such a run
 as two steps, and none in the newest run, or needs several runs after the change.) Of such places the one with the
-largest jump from run to run is taken, and its two sides are searched alike. A step in the newest run rests on it alone.
+largest jump from run to run, or a place near it that fits both levels better, is taken, and its two sides are searched
+alike. A step in the newest run rests on it alone.
 A step of accuracy is a change between neighbours which exceeds the limit and which the paired test of `compare` finds
 real; a step of drift one that exceeds the limit and what rounding explains.
 """
@@ -105,10 +106,14 @@ class History:
     def facts(self, step: Step) -> list[str]:
         """What else was new in the run of a step, a phrase each: commit, versions, machine."""
         base, new = self.runs[step.before], self.runs[step.run]
-        sides = [{"commit": run.commit and run.commit[:10], **run.versions} for run in (base, new)]
+        sides = [{"commit": run.commit, **run.versions} for run in (base, new)]
         keys = ("commit", "timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python")
         pairs = ((key, *(side.get(key) for side in sides)) for key in keys)
-        return [f"{key} {old} → {now}" for key, old, now in pairs if old != now]
+        return [f"{key} {_short(key, old)} → {_short(key, now)}" for key, old, now in pairs if old != now]
+
+
+def _short(key: str, value: object) -> str:
+    return str(value)[:10] if key == "commit" else str(value)
 
 
 def history(runs: Iterable[Run], limits: Limits) -> History:
@@ -159,7 +164,14 @@ def find_steps(values: Sequence[float], limit: float, spread: float) -> list[int
             found.append(place)
     if not found:
         return []
-    place = max(found, key=lambda place: abs(values[place] - values[place - 1]))
+    first = max(found, key=lambda place: abs(values[place] - values[place - 1]))
+    start, end = max(0, first - WINDOW), first + WINDOW
+    base, new = median(values[start:first]), median(values[first:end])
+
+    def misfit(place: int) -> float:
+        return sum(abs(v - base) for v in values[start:place]) + sum(abs(v - new) for v in values[place:end])
+
+    place = min((place for place in found if start < place < end), key=misfit)
     later = [place + step for step in find_steps(values[place:], limit, spread)]
     return [*find_steps(values[:place], limit, spread), place, *later]
 

@@ -22,7 +22,7 @@ from embedcore.results.run import Run
 SCHEMA = 1
 
 _BARS = "▁▂▃▄▅▆▇█"
-_LONGEST_LINE = 16  # characters of a sparkline, the newest runs
+_LONGEST_LINE = 40  # characters of a sparkline, the newest runs
 _MOST_STEPS = 5  # of one quantity in one run
 _MOST_NAMES = 3
 _MOST_IN_CHART = 40
@@ -62,7 +62,7 @@ def _run_lines(history: History, place: int, steps: Sequence[Step], width: int) 
 
 def _step_lines(step: Step, width: int) -> Iterator[str]:
     series = step.series
-    name = f"{'family ' if series.of_family else ''}{one_line(series.name)}"
+    name = _name(series)
     levels = "" if series.what == "drift" else f"{_value(series, step.base)} → {_value(series, step.new)}"
     alone = " (one run only)" if step.runs_after == 1 else ""
     numbers = f"  {series.what:<12} {_change(step):>8}  {levels:<16}"
@@ -83,26 +83,41 @@ def _change(step: Step) -> str:
 def _value(series: Series, value: float) -> str:
     if series.what == "acc":
         return f"{value:.3f}"
+    if series.what == "drift":
+        return f"{value:.2g}"
     return f"{figure(value)} MB" if series.what == "memory" else figure(value)
 
 
 def _table(shown: Sequence[Series], width: int) -> str:
+    """Under the name of each model or family a row for each of its series."""
     rows = [
         (
-            f"family {series.name}" if series.of_family else one_line(series.name),
-            series.what,
+            f"  {series.what}",
             str(len(series.points)),
-            _value(series, series.points[0].value) if series.what != "drift" else "",
-            _value(series, series.points[-1].value) if series.what != "drift" else f"{series.points[-1].value:.2g}",
+            _value(series, series.points[0].value),
+            _value(series, series.points[-1].value),
             sparkline([point.value for point in series.points][-_LONGEST_LINE:]),
         )
         for series in shown
     ]
-    head = ("model", "what", "runs", "first", "last", "")
-    others = sum(max(map(len, column)) + 2 for column in list(zip(head, *rows, strict=True))[1:])
-    cells = [(cut(row[0], max(20, width - others)), *row[1:]) for row in rows]
-    align = ("left", "left", "right", "right", "right", "left")
-    return tabulate([head, *cells], tablefmt="plain", colalign=align, disable_numparse=True)
+    align = ("left", "right", "right", "right", "left")
+    head, *cells = _aligned([("  series", "runs", "first", "last", ""), *rows], align)
+    lines = [head]
+    for name, same in groupby(zip(shown, cells, strict=True), key=lambda row: _name(row[0])):
+        lines += [cut(name, width), *(line for _, line in same)]
+    return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]], align: Sequence[str]) -> list[str]:
+    # A dot keeps the indentation, which tabulate would strip.
+    table = tabulate(
+        [("." + row[0], *row[1:]) for row in rows], tablefmt="plain", colalign=align, disable_numparse=True
+    )
+    return [line[1:] for line in table.splitlines()]
+
+
+def _name(series: Series) -> str:
+    return f"family {series.name}" if series.of_family else one_line(series.name)
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -188,7 +203,7 @@ def chart(history: History, shown: Sequence[Series], kind: str) -> bytes:
         {
             "run": f"{point.run + 1}",
             "place": point.run + 1,
-            "name": f"family {series.name}" if series.of_family else one_line(series.name),
+            "name": _name(series),
             "what": series.what,
             "value": point.value,
             "series": str(number),
