@@ -108,7 +108,7 @@ class History:
         base, new = self.runs[step.before], self.runs[step.run]
         sides = [{"commit": run.commit, **run.versions} for run in (base, new)]
         keys = ("commit", "timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python")
-        pairs = ((key, *(side.get(key) for side in sides)) for key in keys)
+        pairs = ((key, sides[0].get(key), sides[1].get(key)) for key in keys)
         return [f"{key} {_short(key, old)} → {_short(key, now)}" for key, old, now in pairs if old != now]
 
 
