@@ -289,14 +289,14 @@ def _speeds(pairs: Sequence[Pair], noise: float) -> list[tuple[str, Change]]:
 
 
 # On the CPU the figure is a process's growth, which allocators round.
-_LEAST_MEMORY_MB = 32.0
+LEAST_MEMORY_MB = 32.0
 
 
 def _memory(pair: Pair) -> list[Change]:
     old, new = pair.base.peak_memory_mb, pair.new.peak_memory_mb
     if not old or new is None:
         return []
-    return [Change("memory", old, new, new / old - 1, real=abs(new - old) > _LEAST_MEMORY_MB)]
+    return [Change("memory", old, new, new / old - 1, real=abs(new - old) > LEAST_MEMORY_MB)]
 
 
 def _drift(pair: Pair, base: Run, new: Run) -> list[Change]:
