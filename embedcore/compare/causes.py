@@ -22,7 +22,7 @@ def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
     found += weights_causes(old, now)
     found += transform_causes(old, now)
     for name in ("dim", "point", "precision", "batch_size", "channels_last", "token_mean"):
-        found += _changed(name, getattr(old, name), getattr(now, name))
+        found += _changed(name.replace("_", " "), getattr(old, name), getattr(now, name))
     if not found and _moved(old, now) > SAME_EMBEDDINGS:
         found.append(
             f"same weights and settings, embeddings moved {_moved(old, now):.2g}: code ({_versions(base, new)})"
@@ -45,29 +45,36 @@ def weights_causes(old: Result, now: Result) -> list[str]:
     return [f"weights at another address, same content{moved}"] if moved and not old.random_weights else []
 
 
+TRANSFORM = ("input_size", "square", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+"""What decides the pixels that a model sees; ``square`` is the edge that images are scaled to first."""
+
+
 def transform_causes(old: Result, now: Result) -> list[str]:
     """What the two transforms do otherwise to an image."""
-    found = _changed("input size", old.input_size, now.input_size)
-    for name, word in (
-        ("crop_pct", "crop"),
-        ("crop_mode", "crop mode"),
-        ("interpolation", "interpolation"),
-        ("mean", "mean"),
-        ("std", "std"),
-    ):
-        found += _changed(word, old.transform.get(name), now.transform.get(name))
-    return found
+    sides = [{"input_size": result.input_size, **result.transform} for result in (old, now)]
+    return [phrase for name in TRANSFORM for phrase in _changed(name, sides[0].get(name), sides[1].get(name))]
 
 
-def _changed(word: str, old: Any, now: Any) -> list[str]:
+def _changed(name: str, old: Any, now: Any) -> list[str]:
     """Nothing where a side does not know."""
-    if old is None or now is None or old == now:
-        return []
-    return [f"{word} {_text(old)} → {_text(now)}"]
+    return [] if old is None or now is None or old == now else [change_text(name, old, now)]
+
+
+def change_text(name: str, old: Any, now: Any) -> str:
+    """Of a setting that differs.
+
+    >>> change_text("crop_pct", 1.0, 0.875), change_text("input_size", (3, 224, 224), (3, 256, 256))
+    ('crop 1.0 → 0.875', 'input size 224×224 → 256×256')
+    """
+    return f"{name.removesuffix('_pct').replace('_', ' ')} {_text(old)} → {_text(now)}"
 
 
 def _text(value: Any) -> str:
-    return "×".join(map(str, value[-2:])) if isinstance(value, tuple) else str(value)
+    if isinstance(value, (list, tuple)):
+        sizes = all(isinstance(part, int) for part in value)
+        parts = value[-2:] if sizes else value[:1] if len(set(value)) == 1 else value
+        return ("×" if sizes else " ").join(map(str, parts))
+    return "none" if value is None else str(value)
 
 
 def _moved(old: Result, now: Result) -> float:

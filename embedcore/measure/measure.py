@@ -31,9 +31,9 @@ from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
+from embedcore.zoo.configurations import address_of
 from embedcore.zoo.provenance import licence, pretraining_data
-from embedcore.zoo.registry import default_tag, split_tag
-from embedcore.zoo.remote import remote_file
+from embedcore.zoo.registry import default_tag, pretrained_cfg, split_tag
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -192,8 +192,8 @@ def transform_of(config: DataConfig, protocol: str) -> dict[str, Any]:
 
 def _weights(model: str, backbone: Backbone) -> dict[str, str]:
     weights = {"source": backbone.weights.source, "id": backbone.weights.id}
-    remote = None if weights["source"] == "random" else remote_file(model)
-    return weights if remote is None else weights | {"address": remote.address}
+    address = "" if weights["source"] == "random" else address_of(pretrained_cfg(model))
+    return weights | {"address": address} if address else weights
 
 
 def _score(embeddings: NDArray[np.float32], dataset: Dataset, device: torch.device, seed: int) -> Scores:

