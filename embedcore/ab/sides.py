@@ -30,7 +30,7 @@ class Side:
         self.name = name
         self.interpreter = interpreter
         self.facts: Mapping[str, Any] = {}
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [str(interpreter), "-m", MODULE],
             stdin=subprocess.PIPE,
@@ -50,7 +50,7 @@ class Side:
 
     def measure(self, model: str, **changes: Any) -> Result:
         """The result of a model in a fresh process of this side. Raises SideLost."""
-        self._send({"measure": model, **changes})
+        self._send({"measure": model, "changes": changes})
         return Result.from_json(self._answer())
 
     def save_weights(self, model: str, folder: Path) -> None:

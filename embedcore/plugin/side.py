@@ -188,7 +188,7 @@ def main() -> None:
                 case {"open": list(arguments)}:
                     side = Side(arguments)
                     answer = side.facts()
-                case {"measure": str(model), **changes} if side is not None:
+                case {"measure": str(model), "changes": dict(changes)} if side is not None:
                     answer = side.measure(model, **changes).to_json()
                 case {"save_weights": str(model), "folder": str(folder)} if side is not None:
                     side.save_weights(model, folder)
