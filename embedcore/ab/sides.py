@@ -15,7 +15,8 @@ from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.plain import one_line
 from embedcore.results.result import Result
 
-MODULE = "embedcore.plugin.side"
+# Not `-m`: what a process of its own is to run must be importable by its name.
+_PROGRAM = "from embedcore.plugin.side import main; main()"
 
 
 class SideLost(EmbedcoreError):
@@ -32,7 +33,7 @@ class Side:
         self.facts: Mapping[str, Any] = {}
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [str(interpreter), "-m", MODULE],
+            [str(interpreter), "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import queue
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -203,15 +202,12 @@ def main() -> None:
 def _requests() -> queue.Queue[Any]:
     """The requests as they come; when there can be no more, this process ends, and with it whatever it measures."""
     requests: queue.Queue[Any] = queue.Queue()
+    lines = os.fdopen(os.dup(0), encoding="utf-8")  # a copy, since pytest puts something else in its place for a while
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in lines:
             requests.put(json.loads(line))
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
     return requests
-
-
-if __name__ == "__main__":
-    main()
