@@ -27,18 +27,18 @@ from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.images.workers import hidden_main
-from embedcore.measure.admission import refusal
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import Images
-from embedcore.measure.outcome import failure
+from embedcore.measure.outcome import failure, refusal
 from embedcore.plain import json_safe, one_line
 from embedcore.plugin.cases import is_case, model_of
-from embedcore.plugin.machine import machine, machine_in_use, versions
+from embedcore.plugin.machine import machine, machine_in_use
 from embedcore.plugin.options import Options
 from embedcore.plugin.session import dataset_block
 from embedcore.plugin.stash import OPTIONS
 from embedcore.results.result import Result
+from embedcore.version import VERSION
 from embedcore.zoo.families import family_of
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.transforms import data_config
@@ -110,7 +110,7 @@ class Side:
         """What the two sides are told apart by, and what their results have in common."""
         facts = machine(self.options.device)
         return {
-            "versions": {**versions(), "commit": _commit()},
+            "versions": {"embedcore": VERSION, "timm": facts["timm"], "torch": facts["torch"], "commit": _commit()},
             "machine": facts,
             "machine_in_use": machine_in_use(facts),
             "settings": self.options.recorded("number"),
