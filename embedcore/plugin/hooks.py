@@ -7,6 +7,7 @@ it imports at the top may import torch or timm.
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -156,6 +157,16 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if session.exceeds_budget(cases.model_of(nextitem)):
         item.session.shouldstop = summary.budget_message(session)
     return outcome
+
+
+@pytest.hookimpl(tryfirst=True)  # before the terminal's, which shows where the interrupt hit
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    # Python 3.11 and later give some instructions no line; pytest falls over one that is hit, and saves nothing then.
+    lines = [line for _, line in traceback.walk_tb(excinfo.tb)]
+    if None in lines:
+        excinfo.traceback = type(excinfo.traceback)(
+            entry for entry, line in zip(excinfo.traceback, lines, strict=True) if line is not None
+        )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
