@@ -84,7 +84,7 @@ def _look(track: Track, limit: float, models: int, noise: float) -> None:
     track.ratio = ratio_of(track.pairs, models=models, noise=noise)
     if not track.ratio.alarms(limit):
         track.alarmed_after = 0
-        track.settled = track.ratio.known(limit)
+        track.settled = track.ratio.settled(limit)
     elif not track.alarmed_after:
         track.alarmed_after = track.blocks
     else:
