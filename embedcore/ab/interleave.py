@@ -84,7 +84,7 @@ def _look(track: Track, limit: float, models: int, noise: float) -> None:
     track.ratio = ratio_of(track.pairs, models=models, noise=noise)
     if not track.ratio.alarms(limit):
         track.alarmed_after = 0
-        track.settled = track.ratio.known(limit)
+        track.settled = track.ratio.settled(limit)
     elif not track.alarmed_after:
         track.alarmed_after = track.blocks
     else:
@@ -101,7 +101,7 @@ def _measure_block(track: Track, measure: Measures) -> None:
     for place, side in enumerate(order_of(track.blocks)):
         number = 2 * track.blocks + sum(s == side for s in order_of(track.blocks)[:place])
         result = track.first[side]
-        if number or result.batch_decayed or result.batch_size != track.equal["batch_size"]:
+        if number or result.batch_decayed or any(getattr(result, key) != value for key, value in track.equal.items()):
             result = measure(side, track.model, number, track.equal)
         if not result.ok or result.batch_size != track.equal.get("batch_size"):
             track.why = f"side {side} on try {number + 1}: {result.reason or 'memory for a smaller batch only'}"
@@ -122,6 +122,10 @@ def _measure_first(track: Track, measure: Measures) -> None:
         track.settled = True
         track.why = "; ".join(r.reason for r in (base, new) if not r.ok)
         return
-    track.equal = {"batch_size": min(base.batch_size or 1, new.batch_size or 1)}
+    # The layout is chosen by a try, which a busy machine may mislead: as side A found it, on both.
+    track.equal = {
+        "batch_size": min(base.batch_size or 1, new.batch_size or 1),
+        "channels_last": base.channels_last,
+    }
     if base.precision == new.precision:
         track.equal["precision"] = base.precision

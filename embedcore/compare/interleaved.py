@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 from embedcore.compare.statistics import LEVEL, Doubles
 
@@ -56,9 +56,9 @@ class Interleaved(NamedTuple):
         """
         return self.slower and self.low <= 1 - limit
 
-    def known(self, limit: float) -> bool:
-        """Whether the interval is so narrow that a fall of `limit` cannot hide in it."""
-        return -math.log(self.surely_low / self.ratio) <= -math.log1p(-limit) / 2
+    def settled(self, limit: float) -> bool:
+        """Whether a fall of `limit` is beyond chance not what is there, from an interval narrower than the limit."""
+        return self.surely_low > 1 - limit and self.high - self.low <= limit
 
 
 def order_of(block: int) -> str:
@@ -90,9 +90,9 @@ def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interlea
     freedom = len(values) - 1 + _PRIOR
     variance = (_PRIOR * noise**2 + float(np.square(clipped - mean).sum())) / freedom
     error = _EFFICIENCY * math.sqrt(variance / len(values))
-    usual = error * float(stats.t.ppf((1 + LEVEL) / 2, freedom))
-    sure = error * float(stats.t.isf(ALARMS / (len(LOOKS) * max(1, models)), freedom))
-    p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
+    usual = error * float(special.stdtrit(freedom, (1 + LEVEL) / 2))
+    sure = error * float(special.stdtrit(freedom, 1 - ALARMS / (len(LOOKS) * max(1, models))))
+    p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
     low, high, surely_low, surely_high = (math.exp(mean + by) for by in (-usual, usual, -sure, sure))
     return Interleaved(math.exp(mean), low, high, surely_low, surely_high, p, math.sqrt(variance), len(values))
 
