@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from embedcore.errors import EmbedcoreError
 from embedcore.plain import printable_lines
 
-COMMANDS = ("cache", "check", "compare", "weights")
+COMMANDS = ("cache", "check", "compare", "init", "weights")
 
 EXIT_USAGE = 4
 
