@@ -55,6 +55,7 @@ def test_imports_point_one_way(file):
         ("embedcore.plugin.hooks", {"torch", "timm", "numpy", "PIL", "tabulate"}),
         ("embedcore.results.result", {"torch", "timm", "numpy"}),
         ("embedcore.compare.verdict", {"torch", "timm"}),
+        ("embedcore.compare.configurations", {"torch", "timm"}),
         ("embedcore.report.files", {"torch", "timm"}),
         ("embedcore.retrieval.metrics", {"torch", "timm"}),
     ],

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import posixpath
 from typing import Any
 
-from embedcore.compare.pairs import Pair
+from embedcore.compare.pairs import Pair, run_barriers
 from embedcore.compare.statistics import embedding_drift
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 from embedcore.results.verdicts import unpack_sketch
 
-# Less is what the order of sums makes of the same code.
-SAME_EMBEDDINGS = 1e-4
+# What the order of sums makes of the same code; in half precision it depends on kernels, so on drivers and batch sizes.
+ROUNDING = {"fp32": 1e-4, "bf16": 0.03, "fp16": 0.004}
 
 
 def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
@@ -21,12 +20,15 @@ def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
     found = [pair.why] if pair.why else []
     found += weights_causes(old, now)
     found += transform_causes(old, now)
-    for name in ("dim", "point", "precision", "batch_size", "channels_last", "token_mean"):
+    for name in ("dim", "point", "precision", "token_mean", "device"):
         found += _changed(name, getattr(old, name), getattr(now, name))
-    if not found and _moved(old, now) > SAME_EMBEDDINGS:
-        found.append(
-            f"same weights and settings, embeddings moved {_moved(old, now):.2g}: code ({_versions(base, new)})"
-        )
+    comparable = "scores" not in run_barriers(base, new, across_machines=False)
+    moved = _moved(old, now) if comparable and not found else 0.0
+    if moved > ROUNDING.get(now.precision or "", ROUNDING["fp32"]):
+        same, what = ("seed", "code or initial weights") if now.random_weights else ("weights", "code")
+        found.append(f"same {same} and settings, embeddings moved {moved:.2g}: {what} ({_versions(base, new)})")
+    for name in ("batch_size", "channels_last"):  # they round otherwise, and decide the speed
+        found += _changed(name, getattr(old, name), getattr(now, name))
     if old.gmacs and now.gmacs and abs(now.gmacs / old.gmacs - 1) > 0.005:
         found.append(f"GMACs {old.gmacs:.3g} → {now.gmacs:.3g}: another architecture or input")
     if old.default_tag and now.default_tag and old.default_tag != now.default_tag and not pair.why:
@@ -37,37 +39,46 @@ def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
 def weights_causes(old: Result, now: Result) -> list[str]:
     """That the weights are others, by their content; or only their place, with the same content."""
     before, after = old.weights, now.weights
+    if "random" in (before.get("source"), after.get("source")):
+        return _changed("weights", before.get("id"), after.get("id"))
     addresses = before.get("address", ""), after.get("address", "")
     moved = f": {addresses[0]} → {addresses[1]}" if all(addresses) and addresses[0] != addresses[1] else ""
-    if before.get("id") != after.get("id") and "random" not in (before.get("source"), after.get("source")):
-        where = moved or (f" at the same address ({posixpath.basename(addresses[0])})" if all(addresses) else "")
-        return [f"other weights file{where}"]
-    return [f"weights at another address, same content{moved}"] if moved and not old.random_weights else []
+    if before.get("id") != after.get("id"):
+        same = all(addresses) and not moved
+        return ["other weights file" + (f" at the same address ({addresses[0]})" if same else moved)]
+    return [f"weights at another address, same content{moved}"] if moved else []
+
+
+TRANSFORM = ("input_size", "square", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+"""What decides the pixels that a model sees; ``square`` is the edge that images are scaled to first."""
 
 
 def transform_causes(old: Result, now: Result) -> list[str]:
     """What the two transforms do otherwise to an image."""
-    found = _changed("input size", old.input_size, now.input_size)
-    for name, word in (
-        ("crop_pct", "crop"),
-        ("crop_mode", "crop mode"),
-        ("interpolation", "interpolation"),
-        ("mean", "mean"),
-        ("std", "std"),
-    ):
-        found += _changed(word, old.transform.get(name), now.transform.get(name))
-    return found
+    sides = [{"input_size": result.input_size, **result.transform} for result in (old, now)]
+    return [phrase for name in TRANSFORM for phrase in _changed(name, sides[0].get(name), sides[1].get(name))]
 
 
-def _changed(word: str, old: Any, now: Any) -> list[str]:
+def _changed(name: str, old: Any, now: Any) -> list[str]:
     """Nothing where a side does not know."""
-    if old is None or now is None or old == now:
-        return []
-    return [f"{word} {_text(old)} → {_text(now)}"]
+    return [] if old is None or now is None or old == now else [change_text(name, old, now)]
+
+
+def change_text(name: str, old: Any, now: Any) -> str:
+    """Of a setting that differs.
+
+    >>> change_text("crop_pct", 1.0, 0.875), change_text("input_size", (3, 224, 224), (3, 256, 256))
+    ('crop 1.0 → 0.875', 'input size 224×224 → 256×256')
+    """
+    return f"{name.removesuffix('_pct').replace('_', ' ')} {_text(old)} → {_text(now)}"
 
 
 def _text(value: Any) -> str:
-    return "×".join(map(str, value[-2:])) if isinstance(value, tuple) else str(value)
+    if isinstance(value, (list, tuple)):
+        sizes = all(isinstance(part, int) for part in value)
+        parts = value[-2:] if sizes else value[:1] if len(set(value)) == 1 else value
+        return ("×" if sizes else " ").join(map(str, parts))
+    return "none" if value is None else str(value)
 
 
 def _moved(old: Result, now: Result) -> float:

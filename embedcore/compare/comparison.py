@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from embedcore.compare import statistics
 from embedcore.compare.causes import causes_of
@@ -179,14 +180,17 @@ def _tested(pairs: Sequence[Pair], base: Run, new: Run) -> _Tested | None:
     if not len(classes):
         return None
     _, which, sizes = np.unique(classes, return_inverse=True, return_counts=True)
-    order, ends = np.argsort(which.reshape(-1), kind="stable"), np.cumsum(sizes) - 1
+    of_class = csr_array((np.ones(len(which), np.int32), (which.reshape(-1), np.arange(len(which)))))
 
     def side(run: Run, results: Sequence[Result]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+        """Hits and firsts [n_queries, models]."""
         verdicts = [_verdicts(run, result, len(classes)) for result in results]
-        return np.stack([v.hits for v in verdicts]).view(np.int8), np.stack([v.first for v in verdicts]).view(np.int8)
+        hits, first = np.stack([v.hits for v in verdicts], axis=1), np.stack([v.first for v in verdicts], axis=1)
+        return hits.view(np.int8), first.view(np.int8)
 
     def by_class(steps: NDArray[np.int8]) -> NDArray[np.int32]:
-        return np.diff(np.cumsum(steps[:, order], axis=1, dtype=np.int32)[:, ends], axis=1, prepend=0)
+        """Sums [models, C]."""
+        return np.asarray((of_class @ steps).T)
 
     parts: dict[str, list[statistics.Paired]] = {metric: [] for metric in TESTED}
     sums: tuple[list[Any], list[Any]] = ([], [])
@@ -205,7 +209,7 @@ def _tested(pairs: Sequence[Pair], base: Run, new: Run) -> _Tested | None:
         for metric, (signs, difference, unit) in steps.items():
             paired = statistics.paired_by_class(difference * np.float32(unit), sizes)
             if signs is not None:
-                p = statistics.mcnemar(np.sum(signs < 0, axis=1), np.sum(signs > 0, axis=1))
+                p = statistics.mcnemar(np.sum(signs < 0, axis=0), np.sum(signs > 0, axis=0))
                 paired = paired._replace(p=p)
             parts[metric].append(paired)
     joined = {
@@ -285,14 +289,14 @@ def _speeds(pairs: Sequence[Pair], noise: float) -> list[tuple[str, Change]]:
 
 
 # On the CPU the figure is a process's growth, which allocators round.
-_LEAST_MEMORY_MB = 32.0
+LEAST_MEMORY_MB = 32.0
 
 
 def _memory(pair: Pair) -> list[Change]:
     old, new = pair.base.peak_memory_mb, pair.new.peak_memory_mb
     if not old or new is None:
         return []
-    return [Change("memory", old, new, new / old - 1, real=abs(new - old) > _LEAST_MEMORY_MB)]
+    return [Change("memory", old, new, new / old - 1, real=abs(new - old) > LEAST_MEMORY_MB)]
 
 
 def _drift(pair: Pair, base: Run, new: Run) -> list[Change]:

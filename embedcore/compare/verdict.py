@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All findings, the worst first, and whether the gate lets pass."""
+    """All findings, the worst first, those of one model together, and whether the gate lets pass."""
 
     findings: tuple[Finding, ...]
 
@@ -51,7 +51,12 @@ class Verdict:
 def judge(comparison: Comparison, limits: Limits) -> Verdict:
     """A change is a regression if it is worse than its limit, real, and not accepted."""
     findings = [*_of_models(comparison, limits), *_of_missing(comparison, limits)]
-    return Verdict(tuple(sorted(findings, key=_badness)))
+    worst: dict[tuple[Level, str], _Badness] = {}
+    for finding in findings:
+        key = finding.level, finding.model
+        worst[key] = min(worst.get(key, _badness(finding)), _badness(finding))
+    ordered = sorted(findings, key=lambda f: (worst[f.level, f.model], f.model, _badness(f)))
+    return Verdict(tuple(ordered))
 
 
 def _of_models(comparison: Comparison, limits: Limits) -> Iterator[Finding]:
@@ -89,7 +94,7 @@ def _level(change: Change, limit: float | None, model: ModelChange, entry: Accep
         return "accepted", entry.because
     if bad:
         return "regression", ""
-    if worse:
+    if worse or (change.what == "status" and change.change == 0):
         return "change", ""
     # Drift and status have no better side but a case that is ok again.
     better = change.real and (change.change < 0)
@@ -125,6 +130,9 @@ def _is_known(change: Change, limit: float, now: Result, state: Result | None) -
 _ORDER: Mapping[str, int] = {"status": 0, "acc": 1, "acc5": 2, "hit5": 3, "drift": 4, "images_per_s": 5, "memory": 6}
 
 
-def _badness(finding: Finding) -> tuple[int, int, float, str]:
-    size = abs(finding.change.change)
-    return LEVELS.index(finding.level), _ORDER.get(finding.change.what, 9), -size, finding.model
+_Badness = tuple[int, int, float]
+
+
+def _badness(finding: Finding) -> _Badness:
+    change = finding.change
+    return LEVELS.index(finding.level), _ORDER.get(change.what, len(_ORDER)), -abs(change.change)

@@ -30,7 +30,9 @@ from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
+from embedcore.zoo.configurations import address_of
 from embedcore.zoo.provenance import licence, pretraining_data
+from embedcore.zoo.registry import default_tag, pretrained_cfg, split_tag
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from embedcore.measure.case import Case
     from embedcore.zoo.backbone import Backbone
     from embedcore.zoo.hub import Hub
+    from embedcore.zoo.transforms import DataConfig
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
         device=str(device),
         channels_last=way.channels_last,
         warmup_rounds=warmup_rounds,
-        weights={"source": backbone.weights.source, "id": backbone.weights.id},
+        weights=_weights(case.model, backbone),
+        transform=transform_of(backbone.data_config, case.protocol),
+        default_tag=split_tag(default_tag(split_tag(case.model)[0]))[1] or None,
         scores=scores.values,
         ci95=scores.ci95,
         images_per_s=rates,
@@ -174,6 +179,20 @@ def facts_of(case: Case, backbone: Backbone, dataset: Dataset, way: Way) -> dict
         "timm": version("timm"),
         "embedcore": VERSION,
     }
+
+
+def transform_of(config: DataConfig, protocol: str) -> dict[str, Any]:
+    """What is done to an image before the model sees it; ``square`` is the edge that `square224` scales it to first."""
+    geometry = geometry_of(config, protocol)
+    done: dict[str, Any] = {name: getattr(geometry, name) for name in ("crop_pct", "crop_mode", "interpolation")}
+    done |= {"mean": config.mean, "std": config.std}
+    return done if geometry.square is None else done | {"square": geometry.square}
+
+
+def _weights(model: str, backbone: Backbone) -> dict[str, str]:
+    weights = {"source": backbone.weights.source, "id": backbone.weights.id}
+    address = "" if weights["source"] == "random" else address_of(pretrained_cfg(model))
+    return weights | {"address": address} if address else weights
 
 
 def _score(embeddings: NDArray[np.float32], dataset: Dataset, device: torch.device, seed: int) -> Scores:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
 
     from embedcore.plugin.options import Options
+    from embedcore.plugin.shards import Shard
 
 MODEL_ARGUMENT = "embed_model"
 FAMILY_MARK = "embed_family"
@@ -73,6 +74,17 @@ def replay_timer(items: list[pytest.Item]) -> None:
             own = item.get_closest_marker("benchmark")
             settings = {**(own.kwargs if own else {}), "timer": replayed_seconds}
             item.add_marker(pytest.mark.benchmark(**settings), append=False)
+
+
+def split_off(items: list[pytest.Item], shard: Shard) -> list[pytest.Item]:
+    """Take the cases of other shards out of ``items``, in place, and give them; other tests stay in every shard."""
+    from embedcore.plugin.shards import divide
+
+    costs = {model: case_gmacs(model) for model in map(model_of, filter(is_case, items))}
+    own = divide(costs, shard.parts)[shard.part - 1]
+    others: list[pytest.Item] = [item for item in items if is_case(item) and model_of(item) not in own]
+    items[:] = [item for item in items if not is_case(item) or model_of(item) in own]
+    return others
 
 
 def sort_by_cost(items: list[pytest.Item]) -> None:

@@ -28,6 +28,10 @@ class Collector:
         """The ``dataset`` block of each dataset, by fingerprint; that of the session first."""
         self.settings: Mapping[str, Any] = {}
         self.machine: Mapping[str, Any] = {}
+        self.cases: dict[str, None] = {}
+        """The models that the session is to measure, whether or not it comes to them."""
+        self.renamed: dict[str, str] = {}
+        """Timm's retired names for them."""
         self.notices: list[str] = []
         """Lines that the summary has to show."""
         self.saved = False
@@ -42,7 +46,10 @@ class Collector:
         new = {key: dict(block) for key, block in session.blocks.items() if key not in self._told}
         carried: dict[str, Any] = {"results": [result.to_json() for result in results]}
         if new:
+            from embedcore.zoo.registry import renamed_to
+
             carried |= {"datasets": new, "settings": dict(session.settings), "machine": dict(session.machine)}
+            carried |= {"cases": session.cases, "renamed": renamed_to(session.cases)}
         self._told.update(new)
         setattr(report, _ATTRIBUTE, json_safe(carried))  # pytest-xdist takes nothing but plain values
 
@@ -57,13 +64,21 @@ class Collector:
         if "datasets" in carried:
             self.datasets = {**self.datasets, **carried["datasets"]}
             self.settings, self.machine = carried["settings"], carried["machine"]
+            self.cases |= dict.fromkeys(carried["cases"])
+            self.renamed |= carried["renamed"]
 
     def notice(self, lines: Sequence[str]) -> None:
         """Note lines for the summary, each once, whichever worker has them."""
         self.notices = list(dict.fromkeys([*self.notices, *lines]))
 
-    def json_block(self) -> dict[str, Any]:
-        """The ``embedcore`` block of the saved JSON."""
+    def json_block(self, selection: Mapping[str, Any]) -> dict[str, Any]:
+        """The ``embedcore`` block of the saved JSON; `selection` is what narrowed the cases."""
         self.saved = True
         excluded = [result for result in self.results.values() if not result.ok]
-        return embedcore_block(settings=self.settings, datasets=list(self.datasets.values()), excluded=excluded)
+        block = embedcore_block(settings=self.settings, datasets=list(self.datasets.values()), excluded=excluded)
+        reached = {model for model, _ in self.results}
+        return block | {
+            "selection": dict(selection),
+            "unreached": [model for model in self.cases if model not in reached],
+            "renamed": self.renamed,
+        }

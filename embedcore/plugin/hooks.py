@@ -7,6 +7,7 @@ it imports at the top may import torch or timm.
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from embedcore.results.books import FOLDER, Place, runs_in_use
 # Our keys in what pytest-xdist takes to its workers and back.
 _OF_WORKERS = "embedcore"
 _STOPPED = "embedcore_stopped"
+_EMPTY_SHARD = "embedcore_empty_shard"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,7 +78,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     cases.replay_timer(items)
-    if config.stash[stash.OPTIONS].order == "cost":
+    options = config.stash[stash.OPTIONS]
+    if options.shard and stash.USAGE_ERROR not in config.stash:
+        others = cases.split_off(items, options.shard)
+        if others:
+            config.hook.pytest_deselected(items=others)
+        if others and not any(map(cases.is_case, items)):
+            said = f"shard {options.shard} is empty: all cases ({len(others)}) are in other shards"
+            config.stash[stash.EMPTY_SHARD] = said
+    if options.order == "cost":
         cases.sort_by_cost(items)
 
 
@@ -149,6 +159,16 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return outcome
 
 
+@pytest.hookimpl(tryfirst=True)  # before the terminal's, which shows where the interrupt hit
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    # Python 3.11 and later give some instructions no line; pytest falls over one that is hit, and saves nothing then.
+    lines = [line for _, line in traceback.walk_tb(excinfo.tb)]
+    if None in lines:
+        excinfo.traceback = type(excinfo.traceback)(
+            entry for entry, line in zip(excinfo.traceback, lines, strict=True) if line is not None
+        )
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if stash.SESSION in config.stash:
@@ -157,9 +177,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         config.stash[stash.COLLECTOR].notice(books.notices)
         if hasattr(config, "workeroutput"):
             config.workeroutput[_OF_WORKERS] = books.notices
+    if stash.EMPTY_SHARD in config.stash:
+        if hasattr(config, "workeroutput"):
+            config.workeroutput[_EMPTY_SHARD] = config.stash[stash.EMPTY_SHARD]
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK
     if stash.STOPPED in config.stash:
         session.exitstatus = config.stash[stash.STOPPED][1]
-    if not config.stash[stash.COLLECTOR].results or hasattr(config, "workerinput"):
+    if not _has_block(config) or hasattr(config, "workerinput") or config.option.collectonly:
         return
     for act in (save_json, summary.write_report, _judge):
         try:
@@ -174,7 +199,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _judge(config: pytest.Config) -> None:
-    judged = judge_session(config) if stash.GATE in config.stash and nothing_measured(config) is None else None
+    measured = config.stash[stash.COLLECTOR].results and nothing_measured(config) is None
+    judged = judge_session(config) if stash.GATE in config.stash and measured else None
     if judged is not None:
         config.stash[stash.VERDICT] = judged
 
@@ -185,6 +211,8 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[stash.COLLECTOR].notice(output.get(_OF_WORKERS, ()))
     if _STOPPED in output:
         node.config.stash[stash.STOPPED] = output[_STOPPED]
+    if _EMPTY_SHARD in output:
+        node.config.stash[stash.EMPTY_SHARD] = output[_EMPTY_SHARD]
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
@@ -192,6 +220,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.stash[stash.COLLECTOR].results:
         summary.show_leaderboards(terminalreporter, config)
         summary.show_verdict(terminalreporter, config)
+    if stash.EMPTY_SHARD in config.stash:
+        terminalreporter.write_line(f"embedcore: {config.stash[stash.EMPTY_SHARD]}")
     if stash.STOPPED in config.stash:
         terminalreporter.write_line(f"ERROR: {config.stash[stash.STOPPED][0]}", red=True)
     for line in config.stash.get(stash.UNWRITTEN, []):
@@ -206,8 +236,14 @@ def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: Sequence[Any
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    if config.stash[stash.COLLECTOR].results:
-        output_json["embedcore"] = config.stash[stash.COLLECTOR].json_block()
+    if _has_block(config):
+        selection = config.stash[stash.OPTIONS].selection(config)
+        output_json["embedcore"] = config.stash[stash.COLLECTOR].json_block(selection)
+
+
+def _has_block(config: pytest.Config) -> bool:
+    """Whether this session's JSON is one of ours: that of an empty shard too, so that none is missing."""
+    return bool(config.stash[stash.COLLECTOR].results) or stash.EMPTY_SHARD in config.stash
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from embedcore.plain import json_safe
+from embedcore.plugin.shards import Shard, parse_shard
 from embedcore.results.estimate import parse_duration
 
 _LARGEST_SEED = 2**63 - 1  # what numpy and torch both take
@@ -150,6 +151,13 @@ class Options:
     order: str = _option(
         "cost: cheapest cases first; roster: as the roster has them", "cost", choices=("cost", "roster"), recorded=""
     )
+    shard: Shard | None = _option(
+        "run part I of N of the cases, divided by expected cost, the same on every machine; embedcore merge joins them",
+        None,
+        parse_shard,
+        metavar="I/N",
+        recorded="",
+    )
     budget: float | None = _option(
         "stop before this much time is over, such as 2h or 1h30m, to be resumed (exit code 2)",
         None,
@@ -200,6 +208,14 @@ class Options:
         import platformdirs
 
         return platformdirs.user_cache_path("embedcore")
+
+    def selection(self, config: pytest.Config) -> Mapping[str, Any]:
+        """What narrowed the cases of this session, as the saved JSON says it."""
+        return {
+            **{"roster": self.roster, "family": list(self.family)},
+            **{"keyword": config.option.keyword, "marks": config.option.markexpr},
+            "shard": str(self.shard) if self.shard else None,
+        }
 
     def recorded(self, *kinds: Recorded) -> Mapping[str, Any]:
         """The values of the options that are recorded in one of these ways, as JSON holds them."""

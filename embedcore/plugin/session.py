@@ -86,8 +86,8 @@ class BenchmarkSession:
         self.machine = machine(options.device, several=bool(place.worker))
         self.blocks: dict[str, Mapping[str, Any]] = {dataset.fingerprint: dataset_block(dataset)}
         """What the saved JSON says of each dataset, by fingerprint."""
+        self.cases = tuple(models)
         self._device = device_of_worker(options.device, place.worker)
-        self._models = tuple(models)
         self._told = time.monotonic()
         identity = {
             **options.recorded("number"),
@@ -97,9 +97,10 @@ class BenchmarkSession:
             "embedcore": VERSION,
             "timm": self.machine["timm"],
             "torch": self.machine["torch"],
+            **({"shard": str(options.shard)} if options.shard else {}),
         }
         header = {"identity": identity, "settings": self.settings, "dataset": self.blocks[dataset.fingerprint]}
-        self.books = Books(options.cache_folder / FOLDER, header, self._models, place, resume=options.resume)
+        self.books = Books(options.cache_folder / FOLDER, header, self.cases, place, resume=options.resume)
 
     def case(self, model: str) -> Case:
         """The case of one model under this session's settings."""
@@ -179,7 +180,7 @@ class BenchmarkSession:
 
     def remaining(self) -> tuple[int, float | None]:
         """How many cases have no result yet, and the seconds that they are expected to take, if there is any basis."""
-        costs = [case_gmacs(model) for model in self._models if not self._is_done(model)]
+        costs = [case_gmacs(model) for model in self.cases if not self._is_done(model)]
         return len(costs), estimate_seconds(self._measured(), costs)
 
     def _is_done(self, model: str) -> bool:
@@ -193,7 +194,7 @@ class BenchmarkSession:
 
     def _progress_label(self, model: str) -> str:
         count, seconds = self.remaining()
-        place = f"{model} ({len(self._models) - count + 1}/{len(self._models)}"
+        place = f"{model} ({len(self.cases) - count + 1}/{len(self.cases)}"
         return f"{place})" if seconds is None else f"{place}, about {show_duration(seconds)} to go)"
 
 

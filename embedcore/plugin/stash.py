@@ -26,6 +26,8 @@ FOR_WORKERS: pytest.StashKey[dict[str, object]] = pytest.StashKey()
 STOPPED: pytest.StashKey[tuple[str, int]] = pytest.StashKey()
 """Why the workers of pytest-xdist could not begin, and the exit code."""
 UNWRITTEN: pytest.StashKey[list[str]] = pytest.StashKey()
+EMPTY_SHARD: pytest.StashKey[str] = pytest.StashKey()
+"""What to say of a shard that has no case."""
 USAGE_ERROR: pytest.StashKey[str] = pytest.StashKey()
 GATE: pytest.StashKey[Gate] = pytest.StashKey()
 VERDICT: pytest.StashKey[tuple[Comparison, Verdict]] = pytest.StashKey()

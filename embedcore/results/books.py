@@ -151,7 +151,7 @@ def find_unfinished(
 
     None where there is none and a new run may start. Raises UsageError where the newest run of all is unfinished and
     has another identity, naming what differs, and where another session is still writing to the run. An unfinished
-    run that another has followed was given up: it stands in nobody's way.
+    run that another has followed was given up: it stands in nobody's way; nor does one of another shard.
     """
     wanted = json_safe(identity)
     runs, notices = find_runs(folder)
@@ -163,15 +163,20 @@ def find_unfinished(
             if contents.damaged:
                 notices.append(f"run {folder / name}: {'; '.join(contents.damaged)}: measured again")
             return (name, contents), notices
-    newest = next(iter(runs.items()), None)
+    of_shard = ((name, run) for name, run in runs.items() if _identity(run).get("shard") == wanted.get("shard"))
+    newest = next(of_shard, None)
     if newest is not None and not newest[1].finished:
-        theirs = newest[1].header.get("identity")
-        differing = differences(theirs if isinstance(theirs, dict) else {}, wanted)
+        differing = differences(_identity(newest[1]), wanted)
         raise UsageError(
             f"--embed-resume: the newest run ({folder / newest[0]}) is unfinished and another one: "
             f"{'; '.join(differing)}. Run with its settings, or once without --embed-resume to give it up"
         )
     return None, notices
+
+
+def _identity(contents: JournalContents) -> Mapping[str, Any]:
+    identity = contents.header.get("identity")
+    return identity if isinstance(identity, dict) else {}
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

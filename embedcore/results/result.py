@@ -83,7 +83,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     weights: dict[str, str] = {}
     """``source`` (hub, folder, wheel:NAME, random), ``id`` (sha256:…, seed:N), ``address`` (where timm has it)."""
     transform: dict[str, Any] = {}
-    """Of the images: ``crop_pct`` ``crop_mode`` ``interpolation`` ``mean`` ``std``."""
+    """Of the images: ``crop_pct`` ``crop_mode`` ``interpolation`` ``mean`` ``std``, and ``square`` under square224."""
     default_tag: str | None = None
     """The tag that timm takes where only the architecture is named."""
     scores: dict[str, float] = {}

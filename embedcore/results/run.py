@@ -36,6 +36,8 @@ class Run:
     machine: Mapping[str, Any]
     """pytest-benchmark's ``machine_info``, with `versions` under ``embedcore``."""
     datetime: str | None
+    commit: str | None = None
+    """Of the repository in which it was measured."""
     unreached: frozenset[str] = frozenset()
     """The cases that the session was to run and that it ended before."""
     selection: Mapping[str, Any] = field(default_factory=dict)
@@ -98,13 +100,23 @@ def embedcore_block(
 
 
 def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
-    """The run saved at `where`: a file, or a name as `--benchmark-save` makes it (see `find_run`).
+    """The run saved at `where`: a file, a folder of the files of one run, or a name as `--benchmark-save` makes it (see
+    `find_run`).
 
     Raises UsageError, with one line that names the file, if it is not JSON, not pytest-benchmark's, was saved without
     embedcore, or by an embedcore whose schema this one does not know.
     """
     path = find_run(where, storage=storage)
+    if path.is_dir():
+        from embedcore.results.merge import read_folder
+
+        return read_folder(path)
     return run_of(read_json(path), path)
+
+
+def is_run(data: object) -> bool:
+    """Whether a JSON is meant to be a run of embedcore, be it damaged; others, such as a leaderboard, are not."""
+    return isinstance(data, dict) and "benchmarks" in data and isinstance(data.get("embedcore"), dict)
 
 
 def run_of(data: object, path: Path) -> Run:
@@ -132,6 +144,7 @@ def run_of(data: object, path: Path) -> Run:
     except InvalidResultError as error:
         raise UsageError(f"{path}: {error}") from error
     machine, datetime = data["machine_info"], data.get("datetime")
+    commit = info.get("id") if isinstance(info := data.get("commit_info"), dict) else None
     return Run(
         path=path,
         results=tuple(result for result in results if result.ok),
@@ -140,6 +153,7 @@ def run_of(data: object, path: Path) -> Run:
         dataset=_mapping(path, block, "dataset"),
         machine=machine if isinstance(machine, dict) else {},
         datetime=datetime if isinstance(datetime, str) else None,
+        commit=commit if isinstance(commit, str) else None,
         unreached=frozenset(filter(lambda name: isinstance(name, str), block.get("unreached") or ())),
         selection=_mapping(path, block, "selection"),
         renamed=_mapping(path, block, "renamed"),
@@ -157,19 +171,16 @@ def is_first_run(where: str | Path, *, storage: Path = STORAGE) -> bool:
 
 
 def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
-    """The file of the run that `where` means.
+    """The file of the run that `where` means, or the folder of its files.
 
-    `where` is the path of a file; or, inside `storage`, ``NAME`` of ``<machine>/NNNN_NAME.json`` (the highest number if
-    it was saved more than once), ``NNNN_NAME``, ``NNNN``, or one of these with ``<machine>/`` in front.
+    `where` is the path of a file or folder; or, inside `storage`, ``NAME`` of ``<machine>/NNNN_NAME.json`` (the highest
+    number if it was saved more than once), ``NNNN_NAME``, ``NNNN``, or one of these with ``<machine>/`` in front.
 
     Raises UsageError if there is none (it lists the names that there are), or if several machine folders have one.
     """
     path = Path(where)
-    if path.is_file():
+    if path.is_file() or path.is_dir():
         return path
-    if path.is_dir():
-        listed = ", ".join(str(file) for file in sorted(path.rglob("*.json"))[:3]) or "… (it holds no .json file)"
-        raise UsageError(f"{where} is a folder: name one saved run in it, such as one of {listed}")
     machine, _, name = str(where).rpartition("/")
     name = name.removesuffix(".json")
     saved = [file for file in storage.glob("*/*.json") if not machine or file.parent.name == machine]

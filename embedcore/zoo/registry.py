@@ -6,7 +6,7 @@ import csv
 import difflib
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -140,6 +140,19 @@ def close_hint(model: str) -> str:
     same = [tag for tag in tags if split_tag(tag)[0] == split_tag(model)[0]]
     close = difflib.get_close_matches(model, same or tags, cutoff=0.0 if same else 0.6)
     return f"; close: {', '.join(close)}" if close else ""
+
+
+def renamed_to(models: Iterable[str]) -> dict[str, str]:
+    """The retired names under which an older timm may have had these models, each with the name of today."""
+    names: dict[str, str] = {}
+    olds: dict[str | None, list[str]] = {}
+    for old, now in renamed_models().items():
+        olds.setdefault(now, []).append(old)
+    for model in models:
+        architecture, tag = split_tag(model)
+        names |= dict.fromkeys(olds.get(model, ()), model)
+        names |= {f"{old}.{tag}": model for old in olds.get(architecture, ()) if tag}
+    return names
 
 
 @functools.cache

@@ -114,6 +114,21 @@ def test_a_case_that_is_lost_fails_and_one_that_is_back_is_better():
     assert [f.level for f in findings(run(other, excluded=[oom]), run(info(), other))] == ["improvement"]
 
 
+def test_another_failure_is_told():
+    failures = [{"model": MODEL, "family": "vit", "status": status, "reason": ""} for status in ("oom", "nan")]
+    found = findings(*(run(info("other.model"), excluded=[failure]) for failure in failures))
+    assert [(f.level, f.change.base, f.change.new) for f in found] == [("change", "oom", "nan")]
+
+
+def test_findings_of_a_model_stand_together_the_worst_model_first():
+    names = ["a.b", "c.d"]
+    base = [info(name) for name in names]
+    falls = [np.where(np.arange(len(CLASSES)) % step == 0, 0, 3).astype(np.uint8) for step in (20, 5)]
+    new = [info(name, hits) for name, hits in zip(names, falls, strict=True)]
+    models = [f.model for f in findings(run(*base), run(*new)) if f.level == "regression"]
+    assert models == sorted(models, reverse=True) and len(models) > len(set(models)) == 2
+
+
 def test_missing_unreached_and_deselected_are_three_things():
     other = info("other.model")
     base = run(info(), other)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from embedcore.embed.dataset import embed_dataset
 from embedcore.embed.memory import is_out_of_memory
@@ -43,6 +44,18 @@ def test_result_holds_what_was_measured(case, images, dataset):
     assert 2 <= result.warmup_rounds <= 20
     assert 0 < result.peak_memory_mb < 1000  # not what torch itself takes
     assert (result.architecture, result.tag) == ("test_resnet", "r160_in1k")
+
+
+def test_result_says_what_was_done_to_the_images_and_where_the_weights_are(case, images, tmp_path):
+    random = attempt(case, images)
+    half = [0.5, 0.5, 0.5]
+    done = {"crop_pct": 0.95, "crop_mode": "center", "interpolation": "bilinear", "mean": half, "std": half}
+    assert random.transform == done
+    assert (random.default_tag, "address" in random.weights) == ("r160_in1k", False)
+    save_file(load_backbone(case.model, weights="random").module.state_dict(), tmp_path / f"{case.model}.safetensors")
+    squared = attempt(dataclasses.replace(case, weights=str(tmp_path), protocol="square224"), images)
+    assert squared.weights["address"] == "timm/test_resnet.r160_in1k"
+    assert squared.transform == done | {"crop_pct": 1.0, "crop_mode": "squash", "square": 224}
 
 
 def test_settings_are_followed(case, images):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 
 import msgspec
 import pytest
@@ -175,3 +176,21 @@ def test_a_memory_limit_needs_a_child(run):
     outcome = run(INLINE, "--embed-memory-limit=2")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
     outcome.stderr.fnmatch_lines(["ERROR: --embed-memory-limit *--embed-isolation process"])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="every instruction has a line there")
+def test_an_interrupt_at_an_instruction_without_a_line_still_ends_in_a_summary(pytester):
+    pytester.makepyfile(
+        """
+        def interrupted():
+            raise KeyboardInterrupt
+
+        def test_interrupted():
+            code = interrupted.__code__
+            # Entries of the location table that mean: eight code units without a line.
+            exec(code.replace(co_linetable=bytes([0xFF]) * (len(code.co_code) // 16 + 1)))
+        """
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*KeyboardInterrupt*"])

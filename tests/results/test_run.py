@@ -151,9 +151,8 @@ def test_a_missing_name_lists_what_there_is(storage: Path) -> None:
         find_run("new", storage=storage / "none")
 
 
-def test_a_folder_is_not_a_run(storage: Path) -> None:
-    with pytest.raises(UsageError, match=r"is a folder: name one saved run in it.*0001_old\.json"):
-        find_run(storage)
+def test_a_folder_is_itself(storage: Path) -> None:
+    assert find_run(storage) == storage
 
 
 def test_what_pytest_benchmark_really_saves_is_read(tmp_path: Path, result_of: Make) -> None:

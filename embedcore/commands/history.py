@@ -1,0 +1,89 @@
+"""``embedcore history``: what became of speed, accuracy, memory and embeddings over many saved runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedcore.errors import UsageError
+from embedcore.plain import printable_lines
+from embedcore.results.run import STORAGE
+
+if TYPE_CHECKING:
+    from embedcore.results.run import Run
+
+EXIT_UNUSABLE = 2
+CHARTS = (".svg", ".png", ".html")
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``history``."""
+    parser = commands.add_parser(
+        "history",
+        help="series of acc, speed, memory and drift over saved runs, and the runs where they made a step",
+        description="Look at many saved runs in order of time. Exit code 2 if one cannot be read; a step is none.",
+    )
+    parser.add_argument(
+        "runs", metavar="DIR|RUN", nargs="+", help=f"folders of saved runs, such as {STORAGE}, files, or names in it"
+    )
+    parser.add_argument("-k", metavar="GLOB", help="show the series of these models and families")
+    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="(default: text)")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE", help="draw the series of -k, else of the families, as .svg, .png or .html"
+    )
+    parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the history; gives the exit code."""
+    from embedcore.compare.history import history
+    from embedcore.compare.limits import read_limits
+    from embedcore.files import written_whole
+    from embedcore.report import history as report
+
+    chart: Path | None = arguments.chart
+    if chart is not None and chart.suffix not in CHARTS:
+        raise UsageError(f"--chart: {chart} must end with {', '.join(CHARTS[:-1])} or {CHARTS[-1]}")
+    found = history(_read(arguments.runs), read_limits(None, Path()))
+    shown = [series for series in found.series if arguments.k and series.matches(arguments.k)]
+    if arguments.k and not shown:
+        raise UsageError(f"-k {arguments.k}: no model or family of these runs")
+    if arguments.format == "text":
+        sys.stdout.write(report.text(found, shown, width=min(shutil.get_terminal_size((80, 24)).columns, 120)))
+    elif arguments.format == "json":
+        sys.stdout.write(json.dumps(report.to_json(found, shown or found.series), indent=1) + "\n")
+    else:
+        sys.stdout.write(report.to_csv(found, shown or found.series))
+    if chart is not None:
+        drawn = report.chart(found, shown or [s for s in found.series if s.of_family], chart.suffix[1:])
+        try:
+            with written_whole(chart) as file:
+                file.write(drawn)
+        except OSError as error:
+            raise UsageError(f"--chart: {chart} cannot be written: {error.strerror}") from error
+    return 0
+
+
+def _read(names: list[str]) -> list[Run]:
+    """Every run that is named or under a folder; what cannot be read there is told, and passed over."""
+    from embedcore.results.run import find_run, is_run, read_json, run_of
+
+    runs: dict[Path, Run] = {}
+    for name in names:
+        where = find_run(name)
+        for path in sorted(where.rglob("*.json")) if where.is_dir() else [where]:
+            try:
+                data = read_json(path)
+                if is_run(data) or not where.is_dir():
+                    runs[path] = run_of(data, path)
+            except UsageError as error:
+                if not where.is_dir():
+                    raise
+                print(f"embedcore: passed over: {printable_lines(str(error))}", file=sys.stderr)
+    if not runs:
+        raise UsageError(f"no saved run in {', '.join(names)}")
+    return list(runs.values())

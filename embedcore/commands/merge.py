@@ -1,0 +1,51 @@
+"""``embedcore merge``: the JSONs of shards, or of sessions over different models, as one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from embedcore.errors import UsageError
+from embedcore.plain import printable_lines
+from embedcore.results.run import STORAGE
+
+EXIT_UNUSABLE = 2
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``merge``."""
+    parser = commands.add_parser(
+        "merge",
+        help="join the JSONs of shards into one",
+        description="Join saved runs of the same settings, dataset, versions and machine into one pytest-benchmark "
+        "JSON. Exit code 2 if they do not belong together or a shard is missing.",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the JSON to write")
+    parser.add_argument("--allow-missing", action="store_true", help="merge although shards are missing")
+    parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the merged run; gives the exit code."""
+    from embedcore.files import written_whole
+    from embedcore.results.merge import merge, read_parts
+    from embedcore.results.run import find_run
+
+    output: Path = arguments.output
+    parts = dict(part for name in arguments.runs for part in read_parts(find_run(name)))
+    if any(output.exists() and output.samefile(path) for path in parts):
+        raise UsageError(f"--output: {output} is one of the runs to merge: write to another file")
+    merged = merge(list(parts.items()), allow_missing=arguments.allow_missing)
+    for note in merged.notes:
+        print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
+    try:
+        with written_whole(output) as file:
+            file.write(json.dumps(merged.data, indent=4).encode("ascii"))
+    except OSError as error:
+        raise UsageError(f"--output: {output} cannot be written: {error.strerror}") from error
+    block = merged.data["embedcore"]
+    print(f"{output}: {len(merged.data['benchmarks'])} benchmarks and {len(block['excluded'])} excluded models")
+    return 0

@@ -1,0 +1,53 @@
+"""``--embed-shard I/N``: the part of the cases that this session runs."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Shard(NamedTuple):
+    """Part ``part`` of ``parts``, counted from 1."""
+
+    part: int
+    parts: int
+
+    def __str__(self) -> str:
+        return f"{self.part}/{self.parts}"
+
+
+def parse_shard(text: str) -> Shard:
+    """The shard of a text such as ``2/8``. Raises ValueError."""
+    numbers = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+    if numbers is None:
+        raise ValueError("must be I/N, such as 2/8")
+    shard = Shard(int(numbers[1]), int(numbers[2]))
+    if not 1 <= shard.part <= shard.parts:
+        raise ValueError("I of I/N must be from 1 to N")
+    return shard
+
+
+def divide(costs: Mapping[str, float | None], parts: int) -> list[frozenset[str]]:
+    """The models of each shard, so that the shards cost about the same.
+
+    The costliest model that is left goes to the shard that has the least so far (Graham, SIAM J. Appl. Math. 17, 1969:
+    no shard then costs more than 4/3 of what the best division needs). What `costs` holds decides alone, not its order.
+    A model of unknown cost counts as the mean of the known ones.
+
+    >>> [sorted(shard) for shard in divide({"a": 3.0, "b": 2.0, "c": None, "d": 1.0}, 2)]
+    [['a', 'd'], ['b', 'c']]
+    """
+    known = [cost for cost in costs.values() if cost is not None]
+    mean = math.fsum(known) / len(known) if known else 1.0
+    filled = {model: mean if cost is None else cost for model, cost in costs.items()}
+    shards: list[set[str]] = [set() for _ in range(parts)]
+    # Cost, then number of models so far, then place: the smallest is next.
+    loads = [(0.0, 0, place) for place in range(parts)]
+    for model in sorted(filled, key=lambda name: (-filled[name], name)):
+        load, count, place = loads[0]
+        shards[place].add(model)
+        heapq.heapreplace(loads, (load + filled[model], count + 1, place))
+    return [frozenset(shard) for shard in shards]

@@ -1,0 +1,239 @@
+"""The history of saved runs for people and for other programs: text, JSON, CSV, and a chart."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from tabulate import tabulate
+
+from embedcore.compare.history import History, Series, Step
+from embedcore.errors import UsageError
+from embedcore.plain import json_safe, one_line
+from embedcore.report.columns import cut, figure
+from embedcore.results.run import Run
+
+SCHEMA = 1
+
+_BARS = "▁▂▃▄▅▆▇█"
+_LONGEST_LINE = 40  # characters of a sparkline, the newest runs
+_MOST_STEPS = 5  # of one quantity in one run
+_MOST_NAMES = 3
+_MOST_IN_CHART = 40
+
+
+def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
+    """The steps, the newest first, then a table of the series `shown`; at most `width` columns, 60 or more."""
+    runs = history.runs
+    models = len({result.model for run in runs for result in run.results})
+    places = {step.run for step in history.steps}
+    span = f"{_day(runs[0])} to {_day(runs[-1])}"
+    head = f"{_count(len(runs), 'run')}, {span}, {_count(models, 'model')}: "
+    head += f"{_count(len(history.steps), 'step')} in {_count(len(places), 'run')}" if places else "no step"
+    blocks = [head]
+    for place, steps in groupby(history.steps, key=lambda step: step.run):
+        blocks.append("\n".join(_run_lines(history, place, list(steps), width)))
+    if shown:
+        blocks.append(_table(shown, width))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _run_lines(history: History, place: int, steps: Sequence[Step], width: int) -> Iterator[str]:
+    run = history.runs[place]
+    yield cut(f"{(run.datetime or '')[:16].replace('T', ' ')}  {one_line(run.name)}", width)
+    facts = dict.fromkeys(fact for step in steps for fact in history.facts(step))
+    told = "; ".join(map(one_line, facts)) or "same commit, versions and machine as before"
+    yield from textwrap.wrap(told, width, initial_indent="  ", subsequent_indent="  ")
+    for (_, of_family), same in groupby(steps, key=lambda step: (step.series.what, step.series.of_family)):
+        alike = list(same)
+        for step in alike[:_MOST_STEPS]:
+            yield from _step_lines(step, width)
+        if len(alike) > _MOST_STEPS:
+            kind = "families" if of_family else "models"
+            worse = sum(step.worse for step in alike)
+            yield f"    … {len(alike) - _MOST_STEPS} more {kind}; worse in {worse} of all {len(alike)}"
+
+
+def _step_lines(step: Step, width: int) -> Iterator[str]:
+    series = step.series
+    name = _name(series)
+    levels = "" if series.what == "drift" else f"{_value(series, step.base)} → {_value(series, step.new)}"
+    alone = " (one run only)" if step.runs_after == 1 else ""
+    numbers = f"  {series.what:<12} {_change(step):>8}  {levels:<16}"
+    yield f"{numbers}{cut(name, max(20, width - len(numbers) - len(alone)))}{alone}".rstrip()
+    for cause in step.causes[:_MOST_NAMES]:
+        yield from textwrap.wrap(one_line(cause), width, initial_indent=" " * 6, subsequent_indent=" " * 8)
+
+
+def _change(step: Step) -> str:
+    change = step.change
+    if step.series.what == "acc":
+        return f"{100 * change:+.1f} pt"
+    if step.series.what == "drift":
+        return f"{change:.2g}" if math.isfinite(change) else "width"
+    return f"{100 * change:+.1f} %"
+
+
+def _value(series: Series, value: float) -> str:
+    if series.what == "acc":
+        return f"{value:.3f}"
+    if series.what == "drift":
+        return f"{value:.2g}"
+    return f"{figure(value)} MB" if series.what == "memory" else figure(value)
+
+
+def _table(shown: Sequence[Series], width: int) -> str:
+    """Under the name of each model or family a row for each of its series."""
+    rows = [
+        (
+            f"  {series.what}",
+            str(len(series.points)),
+            _value(series, series.points[0].value),
+            _value(series, series.points[-1].value),
+            sparkline([point.value for point in series.points][-_LONGEST_LINE:]),
+        )
+        for series in shown
+    ]
+    align = ("left", "right", "right", "right", "left")
+    head, *cells = _aligned([("  series", "runs", "first", "last", ""), *rows], align)
+    lines = [head]
+    for name, same in groupby(zip(shown, cells, strict=True), key=lambda row: _name(row[0])):
+        lines += [cut(name, width), *(line for _, line in same)]
+    return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]], align: Sequence[str]) -> list[str]:
+    # A dot keeps the indentation, which tabulate would strip.
+    table = tabulate(
+        [("." + row[0], *row[1:]) for row in rows], tablefmt="plain", colalign=align, disable_numparse=True
+    )
+    return [line[1:] for line in table.splitlines()]
+
+
+def _name(series: Series) -> str:
+    return f"family {series.name}" if series.of_family else one_line(series.name)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A bar for each value, from the lowest to the highest of them; ``!`` for one that is not finite.
+
+    >>> sparkline([1, 2, 3, 2])
+    '▁▅█▅'
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    top = len(_BARS) - 1
+    # Values that are all alike are a line in the middle, whatever the last digit says.
+    flat = high - low <= 1e-9 * abs(high)
+    return "".join(
+        "!" if not math.isfinite(v) else _BARS[3 if flat else math.floor((v - low) / (high - low) * top + 0.5)]
+        for v in values
+    )
+
+
+def to_json(history: History, shown: Sequence[Series]) -> dict[str, Any]:
+    """``runs`` (the oldest first), ``steps`` and ``series``, whose points are [place in runs, value]."""
+    return json_safe(  # type: ignore[no-any-return]
+        {
+            "schema": SCHEMA,
+            "runs": [
+                {"path": str(run.path), "datetime": run.datetime, "commit": run.commit, **run.versions}
+                for run in history.runs
+            ],
+            "steps": [
+                {
+                    **_names(step.series),
+                    **{"before": step.before, "run": step.run, "base": step.base, "new": step.new},
+                    **{"change": step.change, "worse": step.worse, "runs_after": step.runs_after},
+                    **{"causes": step.causes, "facts": history.facts(step)},
+                }
+                for step in history.steps
+            ],
+            "series": [{**_names(series), "points": [list(point) for point in series.points]} for series in shown],
+        }
+    )
+
+
+def _names(series: Series) -> dict[str, Any]:
+    return {"model": None if series.of_family else series.name, "family": series.family, "what": series.what}
+
+
+def to_csv(history: History, shown: Sequence[Series]) -> str:
+    """A line for each point; ``series`` numbers the series, of which a model has several where runs could not be
+    compared."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["series", "model", "family", "what", "run", "datetime", "value", "step"])
+    steps = {(_key(step.series), step.run) for step in history.steps}
+    for number, series in enumerate(shown):
+        for point in series.points:
+            run = history.runs[point.run]
+            is_step = int((_key(series), point.run) in steps)
+            names = [number, "" if series.of_family else one_line(series.name), series.family, series.what]
+            writer.writerow([*names, str(run.path), run.datetime, repr(point.value), is_step])
+    return stream.getvalue()
+
+
+def _key(series: Series) -> tuple[object, ...]:
+    return series.name, series.what, series.of_family
+
+
+def chart(history: History, shown: Sequence[Series], kind: str) -> bytes:
+    """A chart of the series as ``svg``, ``png`` or ``html`` (whole in itself, with nothing to load), steps as circles.
+
+    Raises UsageError where there is too much or nothing to draw, or the libraries are not installed.
+    """
+    if not 0 < len(shown) <= _MOST_IN_CHART:
+        raise UsageError(f"--chart: {len(shown)} series, and a chart shows 1 to {_MOST_IN_CHART}: choose some with -k")
+    try:
+        alt: Any = importlib.import_module("altair")
+        importlib.import_module("vl_convert")
+    except ImportError as error:
+        raise UsageError(
+            f"--chart needs Altair and vl-convert ({error.name} is not installed): pip install 'embedcore[charts]'"
+        ) from error
+    steps = {(_key(step.series), step.run) for step in history.steps}
+    rows = [
+        {
+            "run": f"{point.run + 1}",
+            "place": point.run + 1,
+            "name": _name(series),
+            "what": series.what,
+            "value": point.value,
+            "series": str(number),
+            "step": (_key(series), point.run) in steps,
+            "saved": one_line(history.runs[point.run].name),
+            "datetime": history.runs[point.run].datetime,
+        }
+        for number, series in enumerate(shown)
+        for point in series.points
+        if math.isfinite(point.value)
+    ]
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("place:Q", title="run", axis=alt.Axis(tickMinStep=1, format="d")),
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+        color=alt.Color("name:N", title=None, legend=alt.Legend(labelLimit=400)),
+        detail="series:N",
+        tooltip=["name:N", "saved:N", "datetime:N", "value:Q"],
+    )
+    layers = base.mark_line(point=True) + base.transform_filter("datum.step").mark_point(size=150, color="black")
+    panels = layers.properties(width=560, height=140).facet(row=alt.Row("what:N", title=None))
+    drawn = panels.resolve_scale(y="independent")
+    stream: Any = io.BytesIO() if kind == "png" else io.StringIO()
+    drawn.save(stream, format=kind, **({"inline": True} if kind == "html" else {}))
+    content = stream.getvalue()
+    return content if isinstance(content, bytes) else content.encode()
+
+
+def _day(run: Run) -> str:
+    return one_line(run.datetime or "")[:10]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,213 @@
+"""Several saved runs made one: the shards of a session, or sessions over different models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from embedcore.errors import UsageError
+from embedcore.plain import one_line
+from embedcore.results.books import differences
+from embedcore.results.result import Result
+from embedcore.results.run import STORAGE, Run, is_run, read_json, run_of
+
+# Settings that only choose models.
+_CHOICE = frozenset({"roster", "family", "roster_missing"})
+_VERSIONS = ("timm", "torch", "cuda", "cudnn", "driver", "python")
+
+_Data = dict[str, Any]
+_Key = tuple[str, str | None]
+
+
+class Merged(NamedTuple):
+    """The JSON of the one run, in pytest-benchmark's format, and lines on what was decided."""
+
+    data: _Data
+    notes: tuple[str, ...]
+
+
+class _Part(NamedTuple):
+    data: _Data
+    run: Run
+
+
+class _Entry(NamedTuple):
+    path: Path
+    result: Result
+
+
+def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> Merged:
+    """One JSON of those of several sessions; `parts` are (path, content), each path another one.
+
+    Raises UsageError, a line that names the file, where one is not a run, where settings, dataset, versions or machine
+    differ, where a model is measured twice, and where a shard is missing, unless `allow_missing`.
+    """
+    read = [_Part(data, run_of(data, path)) for path, data in parts]
+    # An empty shard has nothing that could differ.
+    filled = [part for part in read if part.run.results or part.run.excluded or part.run.settings]
+    if not filled:
+        raise UsageError(f"nothing to merge: {', '.join(str(path) for path, _ in parts) or 'no file'} without results")
+    first = filled[0]
+    for part in filled[1:]:
+        _check_alike(first, part)
+    notes: list[str] = []
+    several = len(_fingerprints(first)) > 1
+    standing: dict[_Key, _Entry] = {}
+    for part in read:
+        for result in (*part.run.results, *part.run.excluded):
+            key = result.model, str(result.dataset) if several else None
+            standing[key] = _better(standing.get(key), _Entry(part.run.path, result), notes)
+
+    def stands(part: _Part, entry: Mapping[str, Any]) -> bool:
+        dataset = one_line(str(entry.get("dataset"))) if several else None
+        return standing[one_line(str(entry["model"])), dataset].path == part.run.path
+
+    shard = _shards_together([part.run for part in read], notes, allow_missing=allow_missing)
+    block = first.data["embedcore"] | {
+        "settings": {**first.run.settings, **_joined([part.run.settings for part in filled], ("roster", "family"))},
+        "excluded": [e for part in read for e in part.data["embedcore"].get("excluded", ()) if stands(part, e)],
+        "selection": _joined([part.run.selection for part in filled]) | {"shard": shard},
+        "unreached": sorted({m for part in read for m in part.run.unreached} - {model for model, _ in standing}),
+        "renamed": {old: now for part in read for old, now in part.run.renamed.items()},
+    }
+    noises = [part.run.noise for part in read if part.run.noise is not None]
+    commits = {str((part.data.get("commit_info") or {}).get("id")) for part in filled}
+    if len(commits) > 1:
+        notes.append(f"the files are of {len(commits)} commits; commit_info is that of {first.run.path}")
+    data = first.data | {
+        "benchmarks": list(_benchmarks(read, stands)),
+        "datetime": max((part.run.datetime for part in read if part.run.datetime), default=None),
+        "embedcore": block | ({"noise": max(noises)} if noises else {}),
+    }
+    return Merged(data, tuple(notes))
+
+
+def read_folder(folder: Path) -> Run:
+    """The run whose JSONs are under a folder. Raises UsageError."""
+    return run_of(merge(read_parts(folder)).data, folder)
+
+
+def read_parts(where: Path) -> list[tuple[Path, Any]]:
+    """Path and content of a file; or of each saved run under a folder, in which other JSON, such as the leaderboard of
+    a report, is passed over.
+
+    Raises UsageError where there is none, where a file is damaged, and for pytest-benchmark's own storage, whose files
+    are many runs and not one.
+    """
+    if not where.is_dir():
+        return [(where, read_json(where))]
+    files = sorted(where.rglob("*.json"))
+    numbered = [file for file in files if re.match(r"\d{4,}_", file.name)]
+    is_storage = STORAGE.name in (where.resolve().name, where.resolve().parent.name)
+    many = [file for file in numbered if is_storage or sum(file.parent == other.parent for other in numbered) > 1]
+    if len(many) > 1:
+        raise UsageError(
+            f"{where} is where pytest-benchmark has saved {len(many)} runs: name one, such as {many[-1].stem}, or give "
+            "those that belong together to embedcore merge"
+        )
+    found = [(file, data) for file in files if is_run(data := read_json(file))]
+    if not found:
+        others = f"none of its {len(files)} .json files is one" if files else "it holds no .json file"
+        raise UsageError(f"{where} holds no run saved with embedcore: {others}")
+    return found
+
+
+def _check_alike(first: _Part, other: _Part) -> None:
+    """Raises UsageError where two runs were not made alike."""
+    sides = [
+        {
+            "settings": {key: value for key, value in part.run.settings.items() if key not in _CHOICE},
+            "versions": {key: part.run.versions.get(key) for key in _VERSIONS},
+            "machine": {"runs on": part.run.processor},
+            "dataset": {"fingerprint": _fingerprints(part)},
+        }
+        for part in (first, other)
+    ]
+    for what, ours in sides[0].items():
+        differing = differences(ours, sides[1][what])
+        if differing:
+            raise UsageError(
+                f"{other.run.path} does not belong to {first.run.path}: another {what.removesuffix('s')}: "
+                + "; ".join(differing)
+            )
+
+
+def _fingerprints(part: _Part) -> list[object]:
+    blocks = part.data["embedcore"].get("datasets") or [part.run.dataset]
+    return [block.get("fingerprint") for block in blocks if isinstance(block, dict)]
+
+
+def _better(before: _Entry | None, now: _Entry, notes: list[str]) -> _Entry:
+    """Which of two results of a model stands. Raises UsageError where both are measurements."""
+    if before is None or before.path == now.path:
+        return now
+    stands, falls = (now, before) if now.result.ok and not before.result.ok else (before, now)
+    # Without weights on one machine, and with them on another; the saved JSON does not say whether a hub was asked.
+    may_fall = not falls.result.final or falls.result.status in ("no-weights", stands.result.status)
+    if falls.result.ok or (stands.result.ok and not may_fall):
+        states = " and ".join(f"{entry.result.status} in {entry.path}" for entry in (before, now))
+        raise UsageError(f"{now.result.model} is there twice: {states}")
+    notes.append(
+        f"{now.result.model}: {stands.result.status} in {stands.path} stands, "
+        f"{falls.result.status} in {falls.path} does not"
+    )
+    return stands
+
+
+def _benchmarks(parts: Iterable[_Part], stands: Any) -> Iterator[_Data]:
+    """What stands of the benchmarks; one of the user's own, which runs in every shard, is taken once."""
+    seen: set[object] = set()
+    for part in parts:
+        own = set()
+        for bench in part.data["benchmarks"]:
+            info = bench.get("extra_info") if isinstance(bench, dict) else None
+            if isinstance(info, dict) and {"model", "status"} <= {*info}:
+                if stands(part, info):
+                    yield bench
+            elif isinstance(bench, dict) and bench.get("fullname") not in seen:
+                own.add(bench.get("fullname"))
+                yield bench
+        seen |= own
+
+
+def _joined(mappings: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> _Data:
+    """The values that mappings agree on; where they do not, lists put together and texts with commas between."""
+    joined: _Data = {}
+    for name in names or dict.fromkeys(name for mapping in mappings for name in mapping):
+        values = [mapping.get(name) for mapping in mappings]
+        if all(value == values[0] for value in values):
+            joined |= {name: values[0]} if name in mappings[0] else {}
+        elif len(lists := [value for value in values if isinstance(value, list)]) == len(values):
+            # An empty one is no narrowing at all.
+            joined[name] = sorted({str(item) for value in lists for item in value}) if all(lists) else []
+        else:
+            joined[name] = ", ".join(dict.fromkeys(str(value) for value in values))
+    return joined
+
+
+def _shards_together(runs: Sequence[Run], notes: list[str], *, allow_missing: bool) -> str | None:
+    """The ``shard`` of the whole: None where all parts are there, else such as ``1+2/8``. Raises UsageError."""
+    parts: set[int] = set()
+    total, where = 0, Path()
+    for run in runs:
+        text = run.selection.get("shard")
+        if text is None:
+            continue
+        found = re.fullmatch(r"(\d{1,6}(?:\+\d{1,6})*)/(\d{1,6})", text) if isinstance(text, str) else None
+        if found is None:
+            raise UsageError(f"{run.path}: shard {str(text)[:40]!r} is none such as 2/8")
+        if total and int(found[2]) != total:
+            raise UsageError(f"{run.path} is shard {text}, and {where} is one of {total}: they do not belong together")
+        total, where = int(found[2]), run.path
+        parts |= {int(number) for number in found[1].split("+")}
+    missing = [number for number in range(1, total + 1) if number not in parts]
+    if not missing:
+        return None
+    listed = ", ".join(f"{number}/{total}" for number in missing[:20]) + (", …" if len(missing) > 20 else "")
+    line = f"shard {listed} {'is' if len(missing) == 1 else 'are'} missing"
+    if not allow_missing:
+        raise UsageError(f"{line}; --allow-missing merges what is there")
+    notes.append(line)
+    return f"{'+'.join(map(str, sorted(parts)))}/{total}"

@@ -1,0 +1,93 @@
+"""``embedcore history`` on folders of saved runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import synthetic_runs as made
+
+from embedcore.cli import main
+
+CLASSES = np.repeat(np.arange(20), 5)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Runs of one model as pytest-benchmark saves them; the speed falls in the fourth of six."""
+    monkeypatch.chdir(tmp_path)
+    storage = tmp_path / ".benchmarks" / "Linux"
+    storage.mkdir(parents=True)
+    for day in range(1, 7):
+        info = made.result("vit_tiny.in1k", CLASSES, made.hits_of("vit", CLASSES, 0.6))
+        info["images_per_s"] = {"forward": 100.0 if day < 4 else 80.0}
+        data = made.saved([info], CLASSES) | {"datetime": f"2026-11-0{day}T12:00:00+00:00"}
+        (storage / f"000{day}_nightly.json").write_text(json.dumps(data))
+    return tmp_path / ".benchmarks"
+
+
+def test_steps_and_the_series_that_were_asked_for(folder, capsys):
+    assert main(["history", str(folder), "-k", "vit_tiny*"]) == 0
+    out = capsys.readouterr().out
+    assert "6 runs, 2026-11-01 to 2026-11-06, 1 model: 2 steps in 1 run" in out
+    assert "███▁▁▁" in out
+    assert main(["history", str(folder), "--format", "json", "-k", "tiny"]) == 0
+    assert {series["model"] for series in json.loads(capsys.readouterr().out)["series"]} == {"vit_tiny.in1k"}
+    assert (
+        main(["history", "0001", "0006_nightly", str(folder / "Linux" / "0005_nightly.json"), "--format", "csv"]) == 0
+    )
+    assert capsys.readouterr().out.count("2026-11-0") == 3 * 6 + 2  # drift begins with the second run
+
+
+def test_what_is_no_run_is_passed_over_and_what_is_damaged_is_told(folder, capsys):
+    (folder / "Linux" / "leaderboard.json").write_text("{}")
+    (folder / "Linux" / "0007_cut.json").write_text("{")
+    assert main(["history", str(folder)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("6 runs, ")
+    assert captured.err.startswith("embedcore: passed over: ") and captured.err.count("\n") == 1
+    assert "0007_cut.json is not JSON" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([".benchmarks", "-k", "nothing*"], "-k nothing*: no model or family of these runs"),
+        ([".benchmarks", "--chart", "x.gif"], "--chart: x.gif must end with .svg, .png or .html"),
+        (["empty"], "no saved run in empty"),
+        (["nowhere"], "no saved run nowhere"),
+        ([".benchmarks/Linux/0001_nightly.json", "cut.json"], "cut.json is not JSON"),
+    ],
+)
+def test_what_cannot_be_has_exit_code_2_and_one_line(folder, capsys, arguments, said):
+    (folder.parent / "empty").mkdir()
+    (folder.parent / "cut.json").write_text("{")
+    assert main(["history", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_a_chart_is_written_whole_or_not_at_all(folder, capsys):
+    pytest.importorskip("vl_convert")
+    chart = folder.parent / "speed.svg"
+    assert main(["history", str(folder), "--chart", str(chart)]) == 0
+    assert "<svg" in chart.read_text()
+    assert main(["history", str(folder), "--chart", str(folder / "nowhere" / "speed.svg")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_commands_of_saved_runs_import_neither_torch_nor_timm(folder):
+    run = folder / "Linux" / "0001_nightly.json"
+    program = f"""
+import sys
+from embedcore.cli import main
+codes = [main(["history", {str(folder)!r}]), main(["merge", {str(run)!r}, "-o", "all.json"])]
+codes.append(main(["compare", {str(run)!r}, "all.json"]))
+assert codes == [0, 0, 0], codes
+print(sorted({{"torch", "timm", "pytest", "altair"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,214 @@
+"""Series over saved runs: what is joined, and where a step is seen and where none is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import synthetic_runs as made
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedcore.compare.history import find_steps, history
+from embedcore.compare.limits import DEFAULT, Limits, parse_limits
+from embedcore.errors import UsageError
+from embedcore.results.verdicts import pack_sketch
+
+CLASSES = np.repeat(np.arange(100), 10)
+LIMITS = Limits(parse_limits(DEFAULT))
+MODEL = "vit_tiny.in1k"
+HITS = made.hits_of(MODEL, CLASSES, 0.6)
+
+
+def info(speed=100.0, model=MODEL, hits=HITS, **changes):
+    return made.result(model, CLASSES, hits, images_per_s={"forward": speed}, **changes)
+
+
+def run(day, *results, commit="c", **block):
+    data = made.saved(list(results), CLASSES, **block)
+    data |= {"datetime": f"2026-11-{day:02d}T12:00:00+00:00", "commit_info": {"id": commit}}
+    return made.as_run(data, f"{day:02d}.json")
+
+
+def runs_of(speeds, **changes):
+    return [run(day, info(speed, **changes)) for day, speed in enumerate(speeds, start=1)]
+
+
+def steps(runs, limits=LIMITS, *, families=False):
+    found = history(runs, limits)
+    return [step for step in found.steps if families or not step.series.of_family]
+
+
+# The rule.
+
+
+def noisy(seed, count, sd=0.014):
+    return np.random.default_rng(seed).normal(0, sd, count)
+
+
+def test_a_known_step_is_found_where_it_is():
+    for place in range(1, 20):
+        values = noisy(place, 20) + np.where(np.arange(20) < place, 0, -0.12)
+        assert find_steps(values.tolist(), 0.05, 0.014) == [place]
+
+
+def test_noise_alone_makes_no_step():
+    found = [find_steps(noisy(seed, 20).tolist(), 0.05, 0.014) for seed in range(1000)]
+    assert sum(map(bool, found)) <= 2  # of 19,000 places
+
+
+@pytest.mark.parametrize("place", range(1, 18))
+def test_a_single_odd_run_is_no_step_but_at_the_ends_where_nobody_can_tell(place):
+    values = [0.0] * 20
+    values[place] = -1.0
+    assert find_steps(values, 0.05, 0.014) == []
+    values[place], values[-1] = 0.0, -1.0
+    assert find_steps(values, 0.05, 0.014) == [19]
+
+
+def test_two_steps_are_both_found():
+    assert find_steps([0.0] * 4 + [1.0] * 4 + [3.0] * 4, 0.05, 0.014) == [4, 8]
+    assert find_steps([0.0] * 4 + [1.0] * 4 + [0.0] * 4, 0.05, 0.014) == [4, 8]
+
+
+@given(st.lists(st.floats(-5, 5), max_size=25), st.floats(0.01, 1), st.floats(0, 0.5))
+def test_steps_are_in_order_within_and_the_same_for_the_mirrored_values(values, limit, spread):
+    found = find_steps(values, limit, spread)
+    assert found == sorted(set(found)) and all(0 < place < len(values) for place in found)
+    assert find_steps([-value for value in values], limit, spread) == found
+
+
+# Histories.
+
+
+def test_a_fall_of_speed_names_its_run_and_what_was_new_in_it():
+    runs = [
+        run(day, info(100.0 if day < 5 else 88.0), commit="old" if day < 5 else "new",
+            machine=made.MACHINE | {"torch": "2.14.1" if day < 5 else "2.15.0", "driver": "560" if day < 5 else "570"})
+        for day in range(1, 9)
+    ]  # fmt: skip
+    found = history(reversed(runs), LIMITS)
+    family, step = sorted(found.steps, key=lambda step: not step.series.of_family)
+    assert family.series.name == "vit"
+    assert (step.series.name, step.series.what, step.before, step.run, step.runs_after) == (
+        MODEL, "images_per_s", 3, 4, 4,
+    )  # fmt: skip
+    assert (step.change, step.worse) == (pytest.approx(-0.12), True)
+    assert found.facts(step) == ["commit old → new", "torch 2.14.1 → 2.15.0", "driver 560 → 570"]
+
+
+def test_what_stays_makes_no_step():
+    speeds = 100 * np.exp(noisy(3, 20, 0.01))
+    assert steps(runs_of(speeds), families=True) == []
+
+
+def test_a_step_in_the_newest_run_rests_on_it_alone():
+    (step,) = steps(runs_of([100] * 6 + [85]))
+    assert (step.run, step.runs_after) == (6, 1)
+
+
+def test_a_noisy_series_needs_a_larger_step():
+    speeds = 100 * np.exp(noisy(1, 12, 0.08))
+    assert steps(runs_of(speeds)) == []
+    speeds[6:] *= 0.5
+    assert [step.run for step in steps(runs_of(speeds))] == [6]
+
+
+def test_memory_makes_steps_above_what_allocators_round():
+    (step,) = steps([run(day, info(peak_memory_mb=500.0 if day < 4 else 700.0)) for day in range(1, 8)])
+    assert (step.series.what, step.run, step.change) == ("memory", 3, pytest.approx(0.4))
+    assert steps([run(day, info(peak_memory_mb=50.0 if day < 4 else 70.0)) for day in range(1, 8)]) == []
+
+
+def test_accuracy_makes_a_step_by_the_paired_test():
+    worse = np.where(CLASSES < 10, 0, HITS).astype(np.uint8)
+    found = steps([run(day, info(hits=HITS if day < 3 else worse)) for day in range(1, 6)])
+    (step,) = [step for step in found if step.series.what == "acc"]
+    assert (step.before, step.run, step.runs_after) == (1, 2, 3)
+    assert step.change == pytest.approx(-0.06, abs=0.02)
+
+
+def test_a_change_of_accuracy_that_chance_explains_is_none():
+    other = made.hits_of(MODEL, CLASSES, 0.6, seed=1)  # other neighbours, as good as before
+    found = steps([run(1, info()), run(2, info(hits=other))], Limits(parse_limits("acc:0pt")))
+    assert found == []
+
+
+def test_drift_makes_a_step_with_its_cause():
+    sketch = np.random.default_rng(0).standard_normal((8, 64)) / 8
+    before, after = (pack_sketch(values) for values in (sketch, sketch * 1.05))
+    crop = {"crop_pct": 0.875}, {"crop_pct": 1.0}
+    runs = [run(day, info(sketch=before, transform=crop[0])) for day in (1, 2)]
+    runs += [run(day, info(sketch=after, transform=crop[1])) for day in (3, 4)]
+    (step,) = steps(runs)
+    assert (step.series.what, step.run, step.change, step.runs_after) == ("drift", 2, pytest.approx(0.05), 2)
+    assert step.causes == ("crop 0.875 → 1.0",)
+    assert [point.value for point in step.series.points] == pytest.approx([0, 0.05, 0], abs=1e-6)
+
+
+def test_embeddings_of_another_width_are_a_step_of_drift():
+    other = pack_sketch(np.ones((8, 64)))
+    (step,) = steps([run(1, info()), run(2, info(dim=64, sketch=other))])
+    assert math.isinf(step.change)
+
+
+def test_only_what_can_be_compared_is_joined():
+    other = made.MACHINE | {"gpu": "H100"}
+    runs = [
+        run(day, info(100.0 if day % 2 else 900.0), machine=made.MACHINE if day % 2 else other) for day in range(1, 9)
+    ]
+    found = history(runs, LIMITS)
+    assert found.steps == ()
+    speeds = [s for s in found.series if s.what == "images_per_s"]
+    assert sorted((s.of_family, [p.value for p in s.points]) for s in speeds) == [
+        (of_family, pytest.approx([value] * 4)) for of_family in (False, True) for value in (100.0, 900.0)
+    ]
+    (accuracy,) = [s for s in found.series if s.what == "acc" and not s.of_family]
+    assert len(accuracy.points) == 8  # scores do not depend on the machine
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 8}, {"precision": "bf16"}, {"batch_decayed": True}])
+def test_another_batch_or_precision_starts_a_new_series(change):
+    runs = [run(1, info()), run(2, info()), run(3, info(50.0, **change)), run(4, info(50.0, **change))]
+    lengths = [len(s.points) for s in history(runs, LIMITS).series if s.what == "images_per_s" and not s.of_family]
+    assert lengths == ([2, 1, 1] if "batch_decayed" in change else [2, 2])
+    assert steps(runs) == []
+
+
+def test_another_dataset_starts_a_new_series_of_scores():
+    runs = [run(1, info()), run(2, info(hits=HITS * 0), dataset={"fingerprint": "beef"})]
+    found = history(runs, LIMITS)
+    assert found.steps == ()
+    assert [len(s.points) for s in found.series if s.what == "acc" and not s.of_family] == [1, 1]
+
+
+def test_a_renamed_model_goes_on_under_its_new_name():
+    runs = [run(1, info(model="old.a")), run(2, info(model="new.a"), renamed={"old.a": "new.a"})]
+    series = [s for s in history(runs, LIMITS).series if s.what == "images_per_s" and not s.of_family]
+    assert [(s.name, len(s.points)) for s in series] == [("new.a", 2)]
+
+
+def test_a_family_goes_on_where_models_come_and_go():
+    slow = "vit_huge.in1k"
+    runs = [run(1, info(100.0)), run(2, info(100.0), info(4.0, model=slow)), run(3, info(4.0, model=slow))]
+    (series,) = [s for s in history(runs, LIMITS).series if s.what == "images_per_s" and s.of_family]
+    assert [p.value for p in series.points] == pytest.approx([100.0] * 3)
+
+
+def test_a_run_saved_twice_counts_once_and_one_without_a_date_is_refused():
+    once = runs_of([100, 100])
+    assert len(history([*once, *once], LIMITS).runs) == 2
+    with pytest.raises(UsageError, match=r"x\.json has no datetime"):
+        history([made.as_run(made.saved([info()], CLASSES) | {"datetime": None}, "x.json")], LIMITS)
+
+
+@pytest.mark.parametrize("change", [{"sketch": "AAAA"}, {"verdicts": "!", "scores": {"acc": 0.0, "acc5": 0.0}}])
+def test_what_cannot_be_unpacked_is_one_line(change):
+    with pytest.raises(UsageError, match=r"02\.json: result of vit_tiny\.in1k: "):
+        history([run(1, info()), run(2, info(**change))], LIMITS)
+
+
+def test_limits_of_a_model_hold():
+    special = Limits(parse_limits(DEFAULT), [(["vit_*"], ["vit"], parse_limits("images_per_s:off"))])
+    assert steps(runs_of([100] * 4 + [80] * 4), special, families=True) == []

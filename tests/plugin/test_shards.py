@@ -1,0 +1,164 @@
+"""``--embed-shard``: the same division everywhere, and what a session makes of its part."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedcore.plugin.cases import case_gmacs
+from embedcore.plugin.collector import Collector
+from embedcore.plugin.hooks import pytest_testnodedown
+from embedcore.plugin.shards import Shard, divide, parse_shard
+from embedcore.plugin.stash import COLLECTOR, EMPTY_SHARD
+from embedcore.results.run import read_run
+from embedcore.zoo.roster import all_tags
+
+MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
+REFUSED = "--embed-max-params=0.001"  # every model is too large: a result without measuring
+COSTS = st.dictionaries(st.text(max_size=4), st.none() | st.floats(0, 1e4), max_size=40)
+
+
+@given(costs=COSTS, parts=st.integers(1, 12))
+def test_every_model_is_in_one_shard(costs, parts):
+    shards = divide(costs, parts)
+    assert len(shards) == parts
+    assert sorted(model for shard in shards for model in shard) == sorted(costs)
+
+
+@given(costs=COSTS, parts=st.integers(1, 12), seed=st.integers(0, 9))
+def test_the_order_of_the_models_does_not_matter(costs, parts, seed):
+    models = list(costs)
+    random.Random(seed).shuffle(models)
+    assert divide({model: costs[model] for model in models}, parts) == divide(costs, parts)
+
+
+@given(costs=st.dictionaries(st.text(max_size=4), st.floats(0, 1e4), min_size=1, max_size=40), parts=st.integers(1, 12))
+def test_no_shard_exceeds_its_share_by_more_than_one_model(costs, parts):
+    loads = [sum(costs[model] for model in shard) for shard in divide(costs, parts)]
+    assert max(loads) <= sum(costs.values()) / parts + max(costs.values()) * (1 - 1 / parts) + 1e-6
+
+
+def test_models_without_any_cost_are_spread_by_number():
+    assert [len(shard) for shard in divide(dict.fromkeys("abcdefg"), 3)] == [3, 2, 2]
+    assert [len(shard) for shard in divide(dict.fromkeys("abcd", 0.0), 4)] == [1, 1, 1, 1]
+
+
+def test_the_whole_zoo_is_divided_evenly():
+    costs = {model: case_gmacs(model) for model in all_tags()}
+    known = [cost for cost in costs.values() if cost is not None]
+    mean = sum(known) / len(known)
+    loads = [sum(costs[model] or mean for model in shard) for shard in divide(costs, 8)]
+    assert max(loads) < 1.001 * min(loads)
+
+
+def test_a_shard_is_read_and_shown():
+    assert parse_shard(" 2/8 ") == Shard(2, 8)
+    assert str(Shard(2, 8)) == "2/8"
+
+
+@pytest.mark.parametrize("value", ["0/8", "9/8", "x", "2", "1/0", "-1/8", "1/2/3", "1.5/2", "²/8"])
+def test_what_is_no_shard_is_a_usage_error(pytester, value):
+    outcome = pytester.runpytest_inprocess(f"--embed-shard={value}")
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in outcome.errlines if "error:" in line]
+    assert "--embed-shard" in line and value in line and "I" in line and "N" in line
+
+
+@pytest.fixture
+def shards(run, project):
+    """Run each shard, and give the runs that they save."""
+
+    def shards(parts, *arguments):
+        runs = []
+        for part in range(1, parts + 1):
+            outcome = run(REFUSED, f"--embed-shard={part}/{parts}", f"--benchmark-json={part}.json", *arguments)
+            assert outcome.ret in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)  # nothing was measured
+            runs.append((outcome, read_run(project.path / f"{part}.json")))
+        return runs
+
+    return shards
+
+
+def names(saved_run):
+    return [result.model for result in saved_run.excluded]
+
+
+def test_shards_measure_every_case_once_and_say_which_part_they_are(shards):
+    (first, one), (_, two) = shards(2, "--embed-resume")
+    assert sorted(names(one) + names(two)) == sorted(MODELS)
+    assert 1 <= len(names(one)) <= 2
+    first.assert_outcomes(skipped=len(names(one)), deselected=3 - len(names(one)))
+    chosen = {"roster": "roster.txt", "family": [], "keyword": "", "marks": ""}
+    assert [saved_run.selection for saved_run in (one, two)] == [chosen | {"shard": "1/2"}, chosen | {"shard": "2/2"}]
+    assert one.settings == two.settings
+    assert one.unreached == two.unreached == frozenset()
+
+
+def test_a_shard_is_of_the_cases_that_k_has_left(shards):
+    (_, one), (_, two) = shards(2, "-k", "test_vit or test_resnet")
+    assert len(names(one)) == len(names(two)) == 1
+    assert set(names(one) + names(two)) == {"test_vit.r160_in1k", "test_resnet.r160_in1k"}
+    assert one.selection["keyword"] == "test_vit or test_resnet"
+
+
+def test_an_empty_shard_is_no_error_and_saves_that_it_is_there(shards):
+    (_, one), (empty, two) = shards(2, "-k", "test_vit")
+    assert names(one) == ["test_vit.r160_in1k"]
+    assert empty.ret == 0
+    empty.stdout.fnmatch_lines(["embedcore: shard 2/2 is empty: all cases (1) are in other shards"])
+    assert (two.results, two.excluded, two.selection["shard"]) == ((), (), "2/2")
+
+
+def test_no_case_at_all_stays_an_error(run):
+    assert run("--embed-shard=1/2", "-k", "nonsense").ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_shards_on_one_machine_do_not_continue_one_another(run, project):
+    run(REFUSED, "--embed-shard=1/2")
+    (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])  # as if it had been killed
+    other = run(REFUSED, "--embed-shard=2/2", "--embed-resume")
+    assert other.ret == pytest.ExitCode.TESTS_FAILED and "resumed" not in other.stdout.str()
+    again = run(REFUSED, "--embed-shard=1/2", "--embed-resume")
+    again.stdout.fnmatch_lines(["resumed: 0 of * results are from before"])
+
+
+def test_what_a_session_does_not_come_to_is_in_the_json(run, project, saved):
+    (project.path / "conftest.py").write_text(
+        "def pytest_runtest_teardown(item):\n    item.session.shouldstop = 'enough'\n"
+    )
+    run(REFUSED, "--embed-order=roster", "--benchmark-json=run.json")
+    assert [entry["model"] for entry in saved()["embedcore"]["excluded"]] == [MODELS[0]]
+    assert saved()["embedcore"]["unreached"] == list(MODELS[1:])
+
+
+def test_the_json_has_timms_old_names(run, project, saved, monkeypatch):
+    from embedcore.zoo import registry
+
+    monkeypatch.setattr(
+        registry, "renamed_models", lambda: {"old_vit": MODELS[1], "old_net": "test_resnet", "gone": None}
+    )
+    run(REFUSED, "--benchmark-json=run.json")
+    assert saved()["embedcore"]["renamed"] == {"old_vit": MODELS[1], "old_net.r160_in1k": MODELS[0]}
+
+
+def test_a_worker_of_xdist_tells_of_an_empty_shard():
+    config = SimpleNamespace(stash={COLLECTOR: Collector()})
+    pytest_testnodedown(SimpleNamespace(workeroutput={"embedcore_empty_shard": "shard 5/5 is empty"}, config=config))
+    assert config.stash[EMPTY_SHARD] == "shard 5/5 is empty"
+
+
+def test_workers_of_xdist_share_a_shard(project, saved):
+    project.runpytest_subprocess(
+        *("test_models.py", "-p", "no:cacheprovider", "-n2", "--embed-dataset=images", "--embed-roster=roster.txt"),
+        *("--embed-weights=random", f"--embed-cache={project.path / 'cache'}", "--embed-rounds=2", REFUSED),
+        *("--embed-shard=1/2", "--benchmark-json=run.json"),
+    )
+    block = saved()["embedcore"]
+    costs = {model: case_gmacs(model) for model in MODELS}
+    assert {entry["model"] for entry in block["excluded"]} == divide(costs, 2)[0]
+    assert (block["selection"]["shard"], block["unreached"]) == ("1/2", [])
