@@ -22,8 +22,8 @@ WRITTEN = {
 }
 """Path in the repository → file in `TEMPLATES`."""
 
-TO_PASTE = "benchmarks/pytest.ini"
-"""What is there already is left as it is; of this file the lines are shown, since a project may well have its own."""
+SHOWN = "benchmarks/pytest.ini"
+"""The settings: where a project has its own, the lines are shown."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,12 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
-        except FileExistsError:
+        except FileExistsError as error:
             if not path.is_file():
-                raise UsageError(f"{path} cannot be written: a folder is expected above it, and a file there") from None
+                raise UsageError(f"{path} cannot be written: something else is in its place") from error
             print(f"left as it is  {path}")
-            if name == TO_PASTE:
-                print(f"  paste what of this it lacks:\n\n{text}")
+            if name == SHOWN and path.read_text(encoding="utf-8", errors="replace") != text:
+                print(f"  Paste what it lacks of this:\n\n{text}")
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
         else:
