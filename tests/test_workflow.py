@@ -112,17 +112,20 @@ def test_shards_are_named(step):
 
 @pytest.mark.parametrize(("pytest_gives", "expected"), [(0, 0), (1, 0), (5, 0), (2, 1), (3, 1), (4, 1)])
 def test_a_shard_leaves_failed_cases_to_the_gate_and_fails_where_it_has_no_run(step, pytest_gives, expected):
-    command("pytest", f'printf "%s\\n" "$@" > arguments; echo "{{}}" > out/shard-2.json; exit {pytest_gives}')
-    code, said = step("Measure", SELECT="vit and not clip", SHARD="2", SHARDS="8")
+    command(
+        "pytest", f'printf "%s\\n" "$@" "$HF_HOME" > arguments; echo "{{}}" > out/shard-2.json; exit {pytest_gives}'
+    )
+    code, said = step("Measure", SELECT="vit and not clip", SHARD="2", SHARDS="8", STORE="kept")
     assert code == expected
     assert ("::warning::" in said) == (pytest_gives == 1)
     arguments = Path("arguments").read_text().splitlines()
     assert arguments[:5] == ["benchmarks", "-k", "vit and not clip", "--embed-shard", "2/8"]
+    assert arguments[-1] == str(Path("kept", "weights").resolve())
 
 
 def test_a_shard_without_a_saved_run_fails(step):
     command("pytest", "exit 0")
-    assert step("Measure", SELECT="", SHARD="1", SHARDS="1")[0] == 1
+    assert step("Measure", SELECT="", SHARD="1", SHARDS="1", STORE="kept")[0] == 1
 
 
 def test_a_first_run_passes_and_says_so(step):

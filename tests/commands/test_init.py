@@ -26,7 +26,7 @@ def test_everything_is_written_and_named(tmp_path, capsys):
     for name in WRITTEN:
         assert (tmp_path / "new" / "repository" / name).is_file()
         assert f"written        {tmp_path / 'new' / 'repository' / name}\n" in said
-    assert said.endswith("\nNext: pytest benchmarks --benchmark-save=main\n")
+    assert said.endswith("\nNext: pytest benchmarks --benchmark-save=before\n")
 
 
 def test_what_is_there_is_left_and_the_settings_are_shown(tmp_path, capsys, monkeypatch):
