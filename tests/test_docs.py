@@ -1,0 +1,66 @@
+"""The page on upgrades tells the truth: its commands run in order, with the exit codes and findings that it shows."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = (Path(__file__).parents[1] / "docs" / "guard-a-timm-upgrade.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+(SHOWN,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+UPGRADE = "python -m pip install --upgrade timm"
+MODEL = "tf_efficientnet_lite0.in1k"
+
+
+def upgrade_timm(folder):
+    """A copy of timm, ahead of the installed one, that crops another share of the image."""
+    shutil.copytree(Path(importlib.util.find_spec("timm").origin).parent, folder / "timm", symlinks=True)
+    path = folder / "timm" / "models" / "efficientnet.py"
+    source = path.read_text()
+    assert source.count(f"'{MODEL}': _cfg(") == 1
+    path.write_text(source.replace(f"'{MODEL}': _cfg(", f"'{MODEL}': _cfg(crop_pct=1.0,"))
+
+
+def pattern_of(line):
+    """The line with any widths and any figures after the point: the images may become others."""
+    return r"\s+".join(
+        re.sub(r"\d+$", r"\\d+", re.escape(word)) if "." in word else re.escape(word) for word in line.split()
+    )
+
+
+def test_the_commands_run_in_order_and_find_what_the_page_shows(tmp_path):
+    (tmp_path / "upgraded").mkdir()
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    # The user's own settings of pytest are not those of the benchmark.
+    (repository / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--nonsense"\n')
+    # Nor does the outcome hang on the speed of this machine, nor on a second measurement of it.
+    (repository / "embedcore-gate.toml").write_text('fail_on = "acc:0.5pt,drift:1e-3,status"\n')
+    few = f"--embed-roster={MODEL} --embed-max-classes=16 --embed-batch-size=2 --embed-rounds=2 --embed-isolation=none"
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "upgraded"), os.environ.get("PYTHONPATH", "")]),
+        "PYTEST_ADDOPTS": f"{few} --embed-cache={tmp_path / 'cache'} -p no:cacheprovider",
+        "HF_HUB_OFFLINE": "1",
+    }
+    environment.pop("GITHUB_ACTIONS", None)
+    assert UPGRADE in COMMANDS
+    for command in COMMANDS:
+        if command == UPGRADE:
+            upgrade_timm(tmp_path / "upgraded")
+            continue
+        command, _, expected = command.partition("  # exit code ")
+        done = subprocess.run(
+            shlex.split(command), cwd=repository, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == int(expected or 0), f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        if expected:
+            for line in SHOWN.splitlines():
+                assert re.search(pattern_of(line), done.stdout), done.stdout

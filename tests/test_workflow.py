@@ -1,0 +1,188 @@
+"""The workflow that CI copies is valid, and on synthetic runs its steps end with the exit codes that they promise."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic_runs as made
+import yaml
+
+from embedcore.commands.init import TEMPLATES
+
+TEMPLATE = TEMPLATES / "benchmark.yml"
+OURS = Path(__file__).parents[1] / ".github" / "workflows" / "benchmark.yml"
+
+CLASSES = np.repeat(np.arange(100), 10)
+MODELS = ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "resnet18.a1_in1k")
+
+JOBS = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["jobs"]
+STEPS = {step["name"]: step for job in JOBS.values() for step in job["steps"] if "name" in step}
+
+
+@pytest.mark.parametrize("workflow", [TEMPLATE, OURS], ids=["template", "ours"])
+def test_the_schema_of_github_knows_it(workflow):
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("actionlint"), reason="actionlint is not installed")
+def test_actionlint_finds_nothing():
+    done = subprocess.run(["actionlint", TEMPLATE, OURS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ours_is_the_template_started_by_hand():
+    theirs, ours = (path.read_text(encoding="utf-8").partition("  workflow_dispatch:\n") for path in (TEMPLATE, OURS))
+    assert ours[1:] == theirs[1:]
+    assert ours[0].partition("on:\n")[0] == theirs[0].partition("on:\n")[0]
+    assert list(yaml.safe_load("".join(ours))[True]) == ["workflow_dispatch"]  # YAML 1.1 reads the key `on` as true
+
+
+def test_no_input_gets_into_a_script_and_rights_are_few():
+    workflow = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read", "actions": "read"}
+    assert all("timeout-minutes" in job for job in JOBS.values())
+    scripts = [step["run"] for job in JOBS.values() for step in job["steps"] if "run" in step]
+    assert scripts and not any("${{" in script for script in scripts)
+
+
+@pytest.fixture
+def step(tmp_path, monkeypatch):
+    """Run the script of a step as GitHub does; it gives the exit code and the output. `bin/` is first on the PATH."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(
+        "PATH", os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), "/usr/bin:/bin"])
+    )
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "me/mine")
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
+        (tmp_path / name).touch()
+        monkeypatch.setenv(name, str(tmp_path / name))
+
+    def step(name, **environment):
+        Path("script").write_text(STEPS[name]["run"])
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "script"],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return step
+
+
+def command(name, script):
+    path = Path("bin", name)
+    path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+    path.chmod(0o755)
+
+
+def save(path, models, *, shard=None, worse=False):
+    results = []
+    for model in models:
+        hits = made.hits_of(model, CLASSES, 0.6)
+        if worse:
+            hits = np.where(np.arange(len(hits)) % 10 == 0, 0, hits).astype(np.uint8)
+        results.append(made.result(model, CLASSES, hits))
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).write_text(json.dumps(made.saved(results, CLASSES, selection={"shard": shard})))
+
+
+def save_shards(*, worse=False):
+    for number, model in enumerate(MODELS, 1):
+        save(f"shards/shard-{number}.json", [model], shard=f"{number}/2", worse=worse and number == 2)
+
+
+def test_shards_are_named(step):
+    assert step("Name the shards", SHARDS="3")[0] == 0
+    assert Path("GITHUB_OUTPUT").read_text() == "shards=[1,2,3]\n"
+    for wrong in ("0", "x", "1000", "2; rm -rf /"):
+        assert step("Name the shards", SHARDS=wrong)[0] == 1
+
+
+@pytest.mark.parametrize(("pytest_gives", "expected"), [(0, 0), (1, 0), (5, 0), (2, 1), (3, 1), (4, 1)])
+def test_a_shard_leaves_failed_cases_to_the_gate_and_fails_where_it_has_no_run(step, pytest_gives, expected):
+    command(
+        "pytest", f'printf "%s\\n" "$@" "$HF_HOME" > arguments; echo "{{}}" > out/shard-2.json; exit {pytest_gives}'
+    )
+    code, said = step("Measure", SELECT="vit and not clip", SHARD="2", SHARDS="8", STORE="kept")
+    assert code == expected
+    assert ("::warning::" in said) == (pytest_gives == 1)
+    arguments = Path("arguments").read_text().splitlines()
+    assert arguments[:5] == ["benchmarks", "-k", "vit and not clip", "--embed-shard", "2/8"]
+    assert arguments[-1] == str(Path("kept", "weights").resolve())
+
+
+def test_a_shard_without_a_saved_run_fails(step):
+    command("pytest", "exit 0")
+    assert step("Measure", SELECT="", SHARD="1", SHARDS="1", STORE="kept")[0] == 1
+
+
+def test_a_first_run_passes_and_says_so(step):
+    save_shards()
+    assert step("Merge the shards")[0] == 0
+    Path("baseline").mkdir()
+    code, said = step("Compare")
+    assert code == 0 and "no baseline" in said
+
+
+def test_a_regression_fails_the_job_and_is_in_the_summary(step):
+    save("baseline/run.json", MODELS)
+    save_shards(worse=True)
+    assert step("Merge the shards")[0] == 0
+    code, said = step("Compare")
+    assert code == 1 and "FAILED: 2 models compared: 1 worse" in said and "::error" in said
+    assert "FAILED" in Path("GITHUB_STEP_SUMMARY").read_text() and "FAILED" in Path("comparison.md").read_text()
+    accept = ["embedcore", "accept", "run.json", MODELS[1], "--because", "other crop"]
+    assert subprocess.run(accept, capture_output=True).returncode == 0
+    assert step("Compare")[0] == 0
+
+
+def test_a_missing_shard_fails_the_job(step):
+    save("shards/shard-1.json", MODELS[:1], shard="1/2")
+    code, said = step("Merge the shards")
+    assert code == 2 and "shard 2/2 is missing" in said
+
+
+ARTIFACTS = [
+    {"expired": True, "workflow_run": {"id": 9, "head_branch": "main", "head_repository_id": 1, "repository_id": 1}},
+    {"expired": False, "workflow_run": {"id": 8, "head_branch": "main", "head_repository_id": 7, "repository_id": 1}},
+    {"expired": False, "workflow_run": {"id": 7, "head_branch": "dev", "head_repository_id": 1, "repository_id": 1}},
+    {"expired": False, "workflow_run": {"id": 6, "head_branch": "main", "head_repository_id": 1, "repository_id": 1}},
+    {"expired": False, "workflow_run": {"id": 5, "head_branch": "main", "head_repository_id": 1, "repository_id": 1}},
+]
+GH = """
+case "$1 $2" in
+  *artifacts*) jq -r "$4" artifacts.json ;;
+  "api "*) echo '{"default_branch": "main"}' | jq -r "$4" ;;
+  "run download") echo "$3" > baseline/downloaded ;;
+esac
+"""
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+@pytest.mark.parametrize(("artifacts", "fetched"), [(ARTIFACTS, "6\n"), (ARTIFACTS[:3], None), ([], None)])
+def test_the_baseline_is_the_newest_that_the_default_branch_of_this_repository_has_kept(step, artifacts, fetched):
+    command("gh", GH)
+    Path("artifacts.json").write_text(json.dumps({"artifacts": artifacts}))
+    code, said = step("Fetch the last run of the default branch")
+    assert code == 0, said
+    assert Path("GITHUB_OUTPUT").read_text() == "branch=main\n"
+    downloaded = Path("baseline/downloaded")
+    assert (downloaded.read_text() if downloaded.exists() else None) == fetched
+    assert ("No baseline" in Path("GITHUB_STEP_SUMMARY").read_text()) == (fetched is None)
+
+
+def test_a_baseline_that_cannot_be_fetched_fails_the_job(step):
+    command("gh", "exit 1")
+    assert step("Fetch the last run of the default branch")[0] == 1
