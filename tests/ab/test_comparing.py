@@ -75,8 +75,21 @@ def test_a_side_answers_as_pytest_would(arguments, tmp_path):
         side._process.kill()
         with pytest.raises(SideLost, match="A: its process ended with code -9"):
             side.measure(MODEL)
-    with Side("A", sys.executable, ["--embed-point=nowhere"]) as side, pytest.raises(UsageError, match="embed-point"):
-        side.opened()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--embed-point=nowhere"], "argument --embed-point: invalid choice: 'nowhere'"),
+        (["--embed-roster=nonsense_model"], "nonsense_model"),
+    ],
+)
+def test_what_pytest_would_refuse_is_one_line(arguments, line):
+    from embedcore.plugin.side import collect
+
+    with pytest.raises(UsageError, match=line) as error:
+        collect(arguments)
+    assert not str(error.value).startswith("usage")
 
 
 def test_interrupted_command_goes_on(arguments, tmp_path, capsys):
