@@ -33,9 +33,10 @@ class Row:
     @property
     def word(self) -> str:
         worst = [finding.change.what for finding in self.findings if finding.level == self.level]
-        short = {"images_per_s": "slower" if self.level != "improvement" else "faster"}
+        short = {"images_per_s": "faster" if self.level == "improvement" else "slower"}
         words = ", ".join(short.get(what, what) for what in dict.fromkeys(worst))
-        return f"{self.level.upper() if self.level == 'regression' else self.level} {words}".strip() or "same"
+        level = {"regression": "WORSE", "improvement": "better", "change": "within limits:"}.get(self.level, self.level)
+        return f"{level} {words}".strip() or "same"
 
 
 @dataclass(frozen=True)

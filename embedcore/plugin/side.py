@@ -72,7 +72,8 @@ def collect(arguments: Sequence[str]) -> tuple[Options, list[str]]:
             code = pytest.main([*own, str(path), *arguments], plugins=[grabber])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or grabber.options is None:
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
-        why = next((line for line in lines if "rror:" in line or "ERROR" in line), (lines or ["no reason given"])[-1])
+        errors = [line for word in (" error: ", "ERROR", "rror: ") for line in lines if word in line]
+        why = (errors or lines or ["no reason given"])[0].rpartition(" error: ")[2]
         raise UsageError(one_line(why.strip().removeprefix("ERROR:")))
     return grabber.options, grabber.models
 

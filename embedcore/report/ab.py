@@ -1,4 +1,4 @@
-"""The table of a comparison of two sides, and its JSON."""
+"""The table of a comparison of two sides, and its JSON. B/A is the ratio of speeds: less than 1 where B is slower."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from embedcore.ab.outcome import Outcome, Row
 
 _LINE = 80
-_NAME = 34
+_NAME, _WORD = 24, 24
 
 
 def as_text(outcome: Outcome) -> str:
@@ -24,7 +24,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield from _wrapped(f"A {outcome.sides['A']}")
     yield from _wrapped(f"B {outcome.sides['B']}")
     yield ""
-    yield f"{'model':<{_NAME}} {'speed B/A':>9} {'95 % interval':>15} {'drift':>8}  verdict"
+    yield f"{'model':<{_NAME}} {'B/A':>6} {'95 % of B/A':>14} {'drift':>7}  verdict"
     for row in outcome.rows:
         yield from _row(row)
     yield ""
@@ -40,13 +40,21 @@ def _lines(outcome: Outcome) -> Iterator[str]:
 
 
 def _row(row: Row) -> Iterator[str]:
+    """A name that is too long for its column comes on a line of its own."""
     ratio = row.ratio
     speed = "-" if ratio is None else f"{ratio.ratio:.3f}"
     interval = "-" if ratio is None else f"[{ratio.low:.3f}, {ratio.high:.3f}]"
     drift = "-" if row.drift is None else f"{row.drift:.1e}"
-    name = row.model if len(row.model) <= _NAME else f"{row.model[: _NAME - 1]}…"
-    yield f"{name:<{_NAME}} {speed:>9} {interval:>15} {drift:>8}  {row.word}"
-    for note in row.notes:
+    word, notes = row.word, list(row.notes)
+    if len(word) > _WORD:
+        word, _, rest = word.partition(" ")
+        notes.insert(0, rest)
+    name = row.model
+    if len(name) > _NAME:
+        yield name
+        name = ""
+    yield f"{name:<{_NAME}} {speed:>6} {interval:>14} {drift:>7}  {word}"
+    for note in notes:
         yield from _wrapped(note, "    ")
 
 

@@ -75,13 +75,35 @@ def test_a_side_answers_as_pytest_would(arguments, tmp_path):
         side._process.kill()
         with pytest.raises(SideLost, match="A: its process ended with code -9"):
             side.measure(MODEL)
-    with Side("A", sys.executable, ["--embed-point=nowhere"]) as side, pytest.raises(UsageError, match="embed-point"):
-        side.opened()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--embed-point=nowhere"], "argument --embed-point: invalid choice: 'nowhere'"),
+        (["--embed-roster=nonsense_model"], "nonsense_model"),
+    ],
+)
+def test_what_pytest_would_refuse_is_one_line(arguments, line):
+    from embedcore.plugin.side import collect
+
+    with pytest.raises(UsageError, match=line) as error:
+        collect(arguments)
+    assert not str(error.value).startswith("usage")
 
 
 def test_interrupted_command_goes_on(arguments, tmp_path, capsys):
     cache = tmp_path / "cache"
-    command = ["ab", "--python-b", sys.executable, "--fail-on", "drift:1e-3,status", "--format", "json", "--"]
+    command = [
+        "ab",
+        "--python-b",
+        sys.executable,
+        "--fail-on",
+        "drift:1e-3,status,images_per_s:90%",
+        "--format",
+        "json",
+        "--",
+    ]
     command += [*arguments, f"--embed-cache={cache}"]
     process = subprocess.Popen([sys.executable, "-m", "embedcore.cli", *command], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
@@ -162,9 +184,9 @@ def test_worst_first_with_causes_and_models_of_one_side(fake):
     outcome = fake()
     rows = {row.model: row for row in outcome.rows}
     assert [row.level for row in outcome.rows] == ["regression", "regression", ""]
-    assert rows["slow.a"].word == "REGRESSION slower"
+    assert rows["slow.a"].word == "WORSE slower"
     assert rows["slow.a"].ratio.ratio == pytest.approx(1 / 1.06)
-    assert rows["moved.a"].word == "REGRESSION drift"
+    assert rows["moved.a"].word == "WORSE drift"
     assert "code (timm old → new)" in rows["moved.a"].notes[0]
     assert rows["both.a"].word == "same"
     assert outcome.alone == {"A": ["gone.a"], "B": ["added.a"]}
