@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from embedcore.compare import statistics
-from embedcore.compare.causes import causes_of
+from embedcore.compare.causes import causes_of, rounding
 from embedcore.compare.limits import TESTED
 from embedcore.compare.pairs import Pair, Pairing, match, pair_barriers, run_barriers
 from embedcore.errors import UsageError
@@ -24,9 +24,6 @@ NOISE = 0.02
 """Standard deviation of the log of a speed ratio between two sessions that run the same, where no `ab --aa` was run."""
 
 SIGNIFICANT = 0.05
-
-# What rounding alone may move embeddings by; in half precision it depends on kernels, so on drivers and batch sizes.
-ROUNDING = {"bf16": 0.03, "fp16": 0.004}
 
 
 @dataclass(frozen=True)
@@ -313,7 +310,7 @@ def _drift(pair: Pair, base: Run, new: Run) -> list[Change]:
     if sketches[0].shape != sketches[1].shape:
         raise UsageError(f"{new.path}: result of {pair.model}: the sketch is of other images than in {base.path}")
     drift = statistics.embedding_drift(*sketches)
-    return [Change("drift", None, None, drift, real=drift > ROUNDING.get(pair.new.precision or "", 0.0))]
+    return [Change("drift", None, None, drift, real=drift > rounding(pair.new.precision))]
 
 
 def _families(models: Sequence[ModelChange]) -> tuple[FamilyChange, ...]:

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embedcore.compare.causes import causes_of
-from embedcore.compare.comparison import LEAST_MEMORY_MB, NOISE, ROUNDING, SIGNIFICANT
+from embedcore.compare.causes import causes_of, rounding
+from embedcore.compare.comparison import LEAST_MEMORY_MB, NOISE, SIGNIFICANT
 from embedcore.compare.limits import Limits
 from embedcore.compare.pairs import Pair, pair_barriers, run_barriers
 from embedcore.compare.statistics import embedding_drift, false_discovery, mcnemar
@@ -393,7 +393,7 @@ def _drift_steps(chain: _Chain, runs: Sequence[Run], limits: Limits) -> Iterator
     results = dict(chain.links)
     series = Series(chain.name, chain.family, "drift", tuple(points))
     for at, point in enumerate(points):
-        if point.value > max(limit, ROUNDING.get(results[point.run].precision or "", 0.0)):
+        if point.value > max(limit, rounding(results[point.run].precision)):
             after = _runs_alike((Point(point.run, 0.0), *points[at + 1 :]), limit)
             yield Step(series, before[point.run], point.run, 0.0, point.value, after)
 

@@ -53,7 +53,7 @@ def causes(old=None, now=None, base=None, new=None, why=""):
     ("changed", "phrases"),
     [
         ({}, []),
-        ({"moved": 5e-5}, []),
+        ({"moved": 1e-5}, []),
         ({"transform": TRANSFORM | {"crop_pct": 0.875}, "moved": 0.1}, ["crop 1.0 → 0.875"]),
         ({"transform": TRANSFORM | {"mean": (0.5, 0.4, 0.4)}}, ["mean 0.5 → 0.5 0.4 0.4"]),
         ({"transform": TRANSFORM | {"interpolation": "bilinear"}}, ["interpolation bicubic → bilinear"]),

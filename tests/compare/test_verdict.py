@@ -159,7 +159,7 @@ CAUSES = {
     "other weights file: hub:timm/vit_tiny.in1k → hub:new": {
         "weights": {"source": "hub", "id": "sha256:new", "address": "hub:new"}
     },
-    "other weights file at the same address (vit_tiny.in1k)": {
+    "other weights file at the same address (hub:timm/vit_tiny.in1k)": {
         "weights": info()["weights"] | {"id": "sha256:new"},
     },
 }
