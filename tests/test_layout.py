@@ -13,7 +13,7 @@ import embedcore
 
 PACKAGE = Path(embedcore.__file__).parent
 # results stands before measure, which makes them.
-ROOMS = ["zoo", "images", "embed", "retrieval", "results", "measure", "compare", "report"]
+ROOMS = ["zoo", "images", "embed", "retrieval", "results", "measure", "compare", "ab", "report"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -40,7 +40,7 @@ def test_imports_point_one_way(file):
         assert "timm" not in libraries or file.name == "machine.py", "only zoo/ imports timm"
     if room != "plugin":
         assert not libraries & {"pytest", "_pytest", "pytest_benchmark"}, "only plugin/ imports pytest"
-    if room in ("results", "compare", "report"):
+    if room in ("results", "compare", "ab", "report"):
         assert "torch" not in libraries
     if room in ROOMS:
         allowed = {*ROOMS[: ROOMS.index(room) + 1], "errors", "files", "forkserver", "plain", "progress", "version"}
@@ -56,6 +56,7 @@ def test_imports_point_one_way(file):
         ("embedcore.results.result", {"torch", "timm", "numpy"}),
         ("embedcore.compare.verdict", {"torch", "timm"}),
         ("embedcore.compare.configurations", {"torch", "timm"}),
+        ("embedcore.ab.comparing", {"torch", "timm"}),
         ("embedcore.report.files", {"torch", "timm"}),
         ("embedcore.retrieval.metrics", {"torch", "timm"}),
     ],

@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_limits(parser)
     parser.add_argument(
         "--across-machines", action="store_true", help="the runs are of two machines: compare scores and drift only"
+    )
+    parser.add_argument(
+        "--timm",
+        action="store_true",
+        help="BASE and NEW are versions of timm, interpreters or folders that hold it: compare what they say of their "
+        "models, without running one",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder in which timm's releases are kept (default: the user's)"
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="of the output (default: text)")
     parser.add_argument(
@@ -72,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.compare.verdict import judge
     from embedcore.results.run import is_first_run, read_run
 
+    if arguments.timm:
+        return _run_timm(arguments)
     limits = read_limits(arguments.fail_on, Path())
     new = read_run(arguments.new)
     if is_first_run(arguments.base):
@@ -79,8 +91,19 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     comparison = compare(read_run(arguments.base), new, across_machines=arguments.across_machines)
     verdict = judge(comparison, limits)
-    _write(comparison, verdict, arguments.format, arguments.output)
+    _write(comparison, verdict, arguments)
     return conclude(comparison, verdict)
+
+
+def _run_timm(arguments: argparse.Namespace) -> int:
+    from embedcore.commands.cache import cache_folder
+    from embedcore.compare.configurations import compare_timm
+
+    if arguments.format not in ("text", "json"):
+        raise UsageError(f"--timm: there is text and json, not {arguments.format}")
+    changes = compare_timm(arguments.base, arguments.new, cache_folder(arguments.cache))
+    _put({"text": lambda: changes.text(_width()) + "\n", "json": lambda: _json(changes.to_json())}, arguments)
+    return 0
 
 
 def conclude(comparison: Comparison, verdict: Verdict) -> int:
@@ -98,24 +121,36 @@ def conclude(comparison: Comparison, verdict: Verdict) -> int:
     return 0
 
 
-def _write(comparison: Comparison, verdict: Verdict, form: str, output: Path | None) -> None:
+def _write(comparison: Comparison, verdict: Verdict, arguments: argparse.Namespace) -> None:
     from embedcore.report import comparison as report
 
-    width = min(shutil.get_terminal_size((80, 24)).columns, 120)
     forms = {
-        "text": lambda: report.text(comparison, verdict, width=width) + "\n",
+        "text": lambda: report.text(comparison, verdict, width=_width()) + "\n",
         "markdown": lambda: report.markdown(comparison, verdict),
-        "json": lambda: json.dumps(report.to_json(comparison, verdict), indent=2) + "\n",
+        "json": lambda: _json(report.to_json(comparison, verdict)),
         "junit": lambda: report.junit(comparison, verdict),
     }
-    if output is None:
-        sys.stdout.write(forms[form]())
+    _put(forms, arguments)
+
+
+def _put(forms: Mapping[str, Callable[[], str]], arguments: argparse.Namespace) -> None:
+    """Write the form asked for to the file, and then the text to the terminal; without a file, the form alone."""
+    if arguments.output is None:
+        sys.stdout.write(forms[arguments.format]())
         return
     try:
-        output.write_text(forms[form](), encoding="utf-8")
+        arguments.output.write_text(forms[arguments.format](), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--output: {output} cannot be written: {error.strerror}") from error
+        raise UsageError(f"--output: {arguments.output} cannot be written: {error.strerror}") from error
     sys.stdout.write(forms["text"]())
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((80, 24)).columns, 120)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"
 
 
 def run_accept(arguments: argparse.Namespace) -> int:

@@ -120,7 +120,7 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
     scored = [pair for pair in measured if not {"scores"} & (barriers | own[pair.model]).keys()]
     timed = [pair for pair in measured if not {"speed"} & (barriers | own[pair.model]).keys()]
     known = [run.noise for run in (base, new) if run.noise is not None]
-    noise = max(known, default=NOISE)
+    noise = max([NOISE, *known])  # sessions of two days differ by no less than processes in turn
     changes: dict[str, list[Change]] = {pair.model: _status(pair) for pair in pairing.pairs}
     tested = _tested(scored, base, new)
     for model, found in (*_scores(scored, tested), *_speeds(timed, noise)):

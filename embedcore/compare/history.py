@@ -58,8 +58,8 @@ class Series:
     """One of `WHATS`; drift is that from the run before."""
     points: tuple[Point, ...]
     of_family: bool = False
-    """Then a value is the mean of acc or the geometric mean of the others; where models come or go the series goes on
-    from its last value with the change of those that both runs have."""
+    """Then a value is the mean of acc or of drift, or the geometric mean of the others; where models come or go the
+    series (but of drift) goes on from its last value with the change of those that both runs have."""
 
     def matches(self, glob: str) -> bool:
         """Whether its name or its family is meant; without ``*``, ``?`` or ``[`` a part of the name is enough."""
@@ -126,7 +126,7 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
     series: list[Series] = []
     for chain in chains:
         series += chain.series(ordered)
-    series += _family_series(chains)
+    series += [*_family_series(chains), *_family_drifts(series)]
     steps = list(_accuracy_steps(scored, ordered, limits))
     noise = max((run.noise for run in ordered if run.noise is not None), default=NOISE)
     for found in series:
@@ -307,6 +307,16 @@ def _family_series(chains: Iterable[_Chain]) -> Iterator[Series]:
             lines.remove(joined)
             lines.append((points, now))
         yield from (Series(family, family, what, tuple(points), of_family=True) for points, _ in lines)
+
+
+def _family_drifts(series: Iterable[Series]) -> Iterator[Series]:
+    values: dict[str, dict[int, list[float]]] = {}
+    for found in series:
+        for point in found.points if found.what == "drift" else ():
+            values.setdefault(found.family, {}).setdefault(point.run, []).append(point.value)
+    for family, runs in values.items():
+        points = tuple(Point(place, _mean(runs[place], logs=False)) for place in sorted(runs))
+        yield Series(family, family, "drift", points, of_family=True)
 
 
 def _value(result: Result, what: str) -> float | None:

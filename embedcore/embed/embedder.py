@@ -84,9 +84,16 @@ def _normaliser(backbone: Backbone, way: Way) -> Normaliser:
 
 
 def choose_way(
-    backbone: Backbone, pixels: Pixels, device: torch.device, precision: str, batch_size: int
+    backbone: Backbone,
+    pixels: Pixels,
+    device: torch.device,
+    precision: str,
+    batch_size: int,
+    channels_last: bool | None = None,
 ) -> tuple[Way, int]:
     """Move a backbone to a device and try on a canary batch in which precision and memory layout it is to compute.
+
+    With ``channels_last`` the layout is given.
 
     Also gives the batch size, which is less than the one wanted where memory did not suffice for the canary.
     """
@@ -105,7 +112,8 @@ def choose_way(
             with autocast(chosen, device, backbone.module):
                 return float(np.median(time_forward(backbone.embed, batch, CANARY_ROUNDS)[0]))
 
-        way = Way(device, chosen, choose_channels_last(device, chosen, seconds))
+        layout = choose_channels_last(device, chosen, seconds) if channels_last is None else channels_last
+        way = Way(device, chosen, layout)
         place(backbone.module, device, channels_last=way.channels_last)
         return way
 

@@ -19,6 +19,8 @@ class Case:
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | str = "auto"
+    channels_last: bool | None = None
+    """Whether the model computes in channels-last memory; None: as is faster."""
     rounds: int = 10
     """Timing rounds, each one forward pass of a batch."""
     seed: int = 0

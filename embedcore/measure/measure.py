@@ -83,7 +83,7 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
     memory.restart(device)
     pixels = images.pixels
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
-    way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted)
+    way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted, case.channels_last)
     embeddings, seconds, batch_size, note = _embeddings(case, images, backbone, way, batch_size, progress)
 
     def time_rounds(size: int) -> tuple[list[float], int]:

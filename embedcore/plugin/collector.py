@@ -32,6 +32,8 @@ class Collector:
         """The models that the session is to measure, whether or not it comes to them."""
         self.renamed: dict[str, str] = {}
         """Timm's retired names for them."""
+        self.noise: float | None = None
+        """What `ab --aa` has found for this machine."""
         self.notices: list[str] = []
         """Lines that the summary has to show."""
         self.saved = False
@@ -49,7 +51,7 @@ class Collector:
             from embedcore.zoo.registry import renamed_to
 
             carried |= {"datasets": new, "settings": dict(session.settings), "machine": dict(session.machine)}
-            carried |= {"cases": session.cases, "renamed": renamed_to(session.cases)}
+            carried |= {"cases": session.cases, "renamed": renamed_to(session.cases), "noise": session.noise}
         self._told.update(new)
         setattr(report, _ATTRIBUTE, json_safe(carried))  # pytest-xdist takes nothing but plain values
 
@@ -66,6 +68,7 @@ class Collector:
             self.settings, self.machine = carried["settings"], carried["machine"]
             self.cases |= dict.fromkeys(carried["cases"])
             self.renamed |= carried["renamed"]
+            self.noise = carried["noise"]
 
     def notice(self, lines: Sequence[str]) -> None:
         """Note lines for the summary, each once, whichever worker has them."""
@@ -81,4 +84,5 @@ class Collector:
             "selection": dict(selection),
             "unreached": [model for model in self.cases if model not in reached],
             "renamed": self.renamed,
+            "noise": self.noise,
         }

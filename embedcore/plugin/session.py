@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from embedcore.ab.noise import stored_noise
 from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
 from embedcore.measure.case import Case
@@ -84,6 +85,7 @@ class BenchmarkSession:
         self.hub = Hub()
         self.settings = _settings(options)
         self.machine = machine(options.device, several=bool(place.worker))
+        self.noise = stored_noise(options.cache_folder, machine_in_use(self.machine))
         self.blocks: dict[str, Mapping[str, Any]] = {dataset.fingerprint: dataset_block(dataset)}
         """What the saved JSON says of each dataset, by fingerprint."""
         self.cases = tuple(models)

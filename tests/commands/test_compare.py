@@ -173,3 +173,20 @@ def test_compare_imports_neither_torch_nor_timm(runs):
         "sys.exit(9 if {'torch', 'timm', 'pytest'} & set(sys.modules) else code)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 1
+
+
+def test_two_releases_of_timm_are_compared_by_their_configurations(runs, tmp_path, capsys, monkeypatch):
+    from embedcore.compare import configurations
+
+    asked = []
+
+    def compare_timm(base, new, cache):
+        asked.append((base, new, cache))
+        return configurations.ConfigurationChanges("1.0.3", "1.0.9", 10, 11, ())
+
+    monkeypatch.setattr(configurations, "compare_timm", compare_timm)
+    assert main(["compare", "--timm", "1.0.3", "1.0.9", "--cache", str(tmp_path)]) == 0
+    assert asked == [("1.0.3", "1.0.9", tmp_path)]
+    assert capsys.readouterr().out.startswith("timm 1.0.3 → 1.0.9: 10 pretrained tags, now 11\n")
+    assert main(["compare", "--timm", "1.0.3", "1.0.9", "--format", "junit"]) == 2
+    assert "there is text and json, not junit" in capsys.readouterr().err

@@ -145,6 +145,10 @@ def test_drift_makes_a_step_with_its_cause():
     assert (step.series.what, step.run, step.change, step.runs_after) == ("drift", 2, pytest.approx(0.05), 2)
     assert step.causes == ("crop 0.875 → 1.0",)
     assert [point.value for point in step.series.points] == pytest.approx([0, 0.05, 0], abs=1e-6)
+    runs[2] = run(3, info(sketch=after, transform=crop[1]), info(model="vit_base.in1k"))
+    runs[3] = run(4, info(sketch=after, transform=crop[1]), info(model="vit_base.in1k"))
+    (family,) = [s for s in history(runs, LIMITS).series if s.what == "drift" and s.of_family]
+    assert family.points == ((1, 0.0), (2, pytest.approx(0.05)), (3, 0.0))
 
 
 def test_embeddings_of_another_width_are_a_step_of_drift():

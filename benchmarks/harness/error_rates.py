@@ -1,0 +1,224 @@
+"""How often the gate is wrong: false alarms of A/A comparisons, and slowdowns of known size that it finds.
+
+    python benchmarks/harness/error_rates.py --folder rates ab --alike 200 --slower 100
+    python benchmarks/harness/error_rates.py --folder rates compare --alike 200 --slower 100
+
+Run it on a machine that does nothing else. Each outcome is a line in a journal of the folder: the same command again
+goes on. The slower side computes more, it does not sleep: a `sitecustomize` lets each forward pass do some matrix
+products besides, as many as a calibration says is `--size` more work. Both sides start anew for each round of models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from embedcore.ab.interleave import Track, interleave
+from embedcore.ab.noise import stored_noise
+from embedcore.ab.sides import Side
+from embedcore.compare.interleaved import NOISE
+
+MODELS = ("test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_byobnet")
+
+LIMIT = 0.05  # the default's
+
+# Every model goes through this method of embedcore. A product is small beside the forward pass of a batch, so that
+# their number sets the size of the slowdown.
+PATCH = """
+import os
+
+if os.environ.get("EMBEDCORE_EXTRA"):
+    import importlib.abc
+    import json
+    import sys
+
+    NAME = "embedcore.zoo.backbone"
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if name != NAME:
+                return None
+            sys.meta_path.remove(self)
+            import importlib.util
+
+            spec = importlib.util.find_spec(name)
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                slow(module)
+
+            spec.loader.exec_module = exec_module
+            return spec
+
+    def slow(module):
+        import torch
+
+        extra = json.loads(os.environ["EMBEDCORE_EXTRA"])
+        usual = module.Backbone.embed
+        left = torch.ones(96, 96)
+        out = torch.empty(96, 96)
+
+        def embed(self, x):
+            for _ in range(round(extra.get(self.name.split(".")[0], 0) * len(x))):
+                torch.mm(left, left, out=out)
+            return usual(self, x)
+
+        module.Backbone.embed = embed
+
+    sys.meta_path.insert(0, Finder())
+"""
+
+
+def slow_interpreter(folder: Path) -> Path:
+    """An interpreter whose embedcore does the extra work that a file of the folder names."""
+    patch = folder / "patch"
+    patch.mkdir(parents=True, exist_ok=True)
+    (patch / "sitecustomize.py").write_text(PATCH)
+    script = folder / "python-slow"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'export EMBEDCORE_EXTRA="$(cat {folder}/extra.json)"\n'
+        f'export PYTHONPATH="{patch}:$PYTHONPATH"\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    script.chmod(0o755)
+    return script
+
+
+def calibrate(folder: Path, size: float) -> Mapping[str, float]:
+    """Products an image that make each model's forward pass longer by `size`, from several processes in turn."""
+    path = folder / "extra.json"
+    if path.is_file():
+        found: Mapping[str, float] = json.loads(path.read_text())
+        return found
+    extra = {}
+    probe = 4.0  # products an image
+    for model in MODELS:
+        path.write_text(json.dumps({model: probe}))
+        ratio = _ratio(folder, model)
+        extra[model] = probe * size / max(1e-3, 1 / ratio - 1)
+        print(f"{model}: {probe:g} products an image cost {1 / ratio - 1:.1%}, so {extra[model]:.2f} for {size:.0%}")
+    path.write_text(json.dumps(extra))
+    return extra
+
+
+def _ratio(folder: Path, model: str) -> float:
+    """Of the probe: the median of several comparisons."""
+    return statistics.median(
+        track.ratio.ratio for _ in range(3) for track in ab_round(folder, [model], slower=True) if track.ratio
+    )
+
+
+def ab_round(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[Track]:
+    """A comparison of each model, as `ab` makes it of one, between two sides that start now."""
+    arguments = ["--embed-roster", ",".join(f"{model}.*" for model in models), "--embed-weights", "random"]
+    arguments += [f"--embed-cache={folder / 'cache'}"]
+    interpreters = {"A": Path(sys.executable), "B": folder / "python-slow" if slower else Path(sys.executable)}
+    with contextlib.ExitStack() as stack:
+        sides = {key: stack.enter_context(Side(key, path, arguments)) for key, path in interpreters.items()}
+        facts = [side.opened() for side in sides.values()]
+        noise = stored_noise(folder / "cache", facts[0]["machine_in_use"]) or NOISE
+        for model in sorted(facts[0]["models"], key=lambda tag: models.index(tag.split(".")[0])):
+            (track,) = interleave(
+                [model], lambda key, tag, _, changes: sides[key].measure(tag, **changes), lambda _: LIMIT, noise=noise
+            )
+            yield track
+
+
+def ab_alarms(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[bool]:
+    """Whether each comparison by `ab` finds its model slower than allowed."""
+    for track in ab_round(folder, models, slower=slower):
+        if track.ratio is None:
+            raise SystemExit(f"{track.model}: {track.why}")
+        yield track.ratio.alarms(LIMIT)
+
+
+def compare_alarms(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[bool]:
+    """The same by `compare` of two sessions of a model, saved one after the other."""
+    for model in models:
+        yield _compare_alarm(folder, model, slower=slower)
+
+
+def _compare_alarm(folder: Path, model: str, *, slower: bool) -> bool:
+    from embedcore.compare.comparison import compare
+    from embedcore.compare.limits import read_limits
+    from embedcore.compare.verdict import judge
+    from embedcore.results.run import read_run
+
+    runs = []
+    for side in ("base", "new"):
+        path = folder / f"{side}.json"
+        python = folder / "python-slow" if slower and side == "new" else sys.executable
+        command = [str(python), "-m", "pytest", "benchmarks", "-q", "--embed-roster", f"{model}.*"]
+        command += ["--embed-weights", "random", "--embed-max-classes", "8", f"--embed-cache={folder / 'cache'}"]
+        command += [f"--benchmark-json={path}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stdout[-2000:])
+        runs.append(read_run(path))
+    findings = judge(compare(*runs), read_limits(None, folder)).findings
+    return any(finding.change.what == "images_per_s" and finding.level == "regression" for finding in findings)
+
+
+def outcomes(path: Path, kind: str) -> list[bool]:
+    """Those of a kind that the journal holds; a torn last line is passed over."""
+    return [entry["alarm"] for entry in _lines(path) if entry["kind"] == kind]
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def main() -> None:
+    """Run what is missing, then print the rates."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("ab", "compare"))
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--alike", type=int, default=200, help="A/A comparisons")
+    parser.add_argument("--slower", type=int, default=100, help="comparisons with a slower side")
+    parser.add_argument("--size", type=float, default=0.05, help="of the slowdown")
+    parsed = parser.parse_args()
+    folder = parsed.folder.absolute()
+    slow_interpreter(folder)
+    if parsed.slower:
+        calibrate(folder, parsed.size)
+    alarms = ab_alarms if parsed.what == "ab" else compare_alarms
+    journal = folder / "outcomes.jsonl"
+    for kind, wanted in (("alike", parsed.alike), ("slower", parsed.slower)):
+        name = f"{parsed.what} {kind}"
+        while (done := len(outcomes(journal, name))) < wanted:
+            first = done % len(MODELS)
+            models = MODELS[first : first + wanted - done]
+            begin = time.monotonic()
+            for model, alarm in zip(models, alarms(folder, models, slower=kind == "slower"), strict=True):
+                entry = {"kind": name, "model": model, "alarm": alarm, "seconds": round(time.monotonic() - begin, 1)}
+                with journal.open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
+                print(f"{name}: {model} {'alarm' if alarm else 'no alarm'} after {entry['seconds']} s", flush=True)
+                begin = time.monotonic()
+        found_all = outcomes(journal, name)
+        if found_all:
+            interval = stats.binomtest(sum(found_all), len(found_all)).proportion_ci(method="exact")
+            print(
+                f"{name}: {sum(found_all)} alarms in {len(found_all)} comparisons, {statistics.mean(found_all):.1%} "
+                f"[{interval.low:.1%}, {interval.high:.1%}]"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""From two interpreters to an outcome: sides opened, models paired, measured in turn with their books, judged."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedcore.ab.books import Books
+from embedcore.ab.interleave import Told, Track, interleave
+from embedcore.ab.noise import store_noise, stored_noise
+from embedcore.ab.outcome import Outcome, rows_of
+from embedcore.ab.sides import Side
+from embedcore.compare.interleaved import NOISE, noise_of
+from embedcore.compare.limits import Limits
+from embedcore.errors import UsageError
+from embedcore.results.result import Result
+
+WEIGHTS = "weights"
+"""Folder of random weights that both sides load, in the cache folder's `ab`."""
+
+NEVER = float("inf")
+
+
+def compare_sides(
+    sides: Mapping[str, tuple[str, Path]],
+    arguments: Sequence[str],
+    limits: Limits,
+    *,
+    models: Sequence[str] | None = None,
+    seconds: float = NEVER,
+    fresh: bool = False,
+    aa: bool = False,
+    told: Told | None = None,
+) -> Outcome:
+    """Measure two sides in turn and judge.
+
+    Args:
+        sides: ``A`` and ``B`` to a name for people and an interpreter.
+        arguments: of pytest: which models, and all settings.
+        limits: of the gate; that of ``images_per_s`` is how narrow an interval has to be.
+        models: these alone of what the arguments select.
+        seconds: a budget for measuring.
+        fresh: do not go on where the same comparison was interrupted.
+        aa: both sides are the same: keep the noise that is found.
+        told: called as it goes.
+
+    Raises UsageError, and SideLost where a side's process ends.
+    """
+    with contextlib.ExitStack() as stack:
+        started = {
+            key: stack.enter_context(Side(f"side {key} ({name})", path, arguments))
+            for key, (name, path) in sides.items()
+        }
+        facts = {key: dict(side.opened()) for key, side in started.items()}
+        if facts["A"]["dataset"]["fingerprint"] != facts["B"]["dataset"]["fingerprint"]:
+            raise UsageError("the sides read other images from the same dataset, so nothing of them can be compared")
+        chosen = [model for model in facts["A"]["models"] if models is None or model in models]
+        both = [model for model in chosen if model in facts["B"]["models"]]
+        alone = {
+            "A": [model for model in chosen if model not in both],
+            "B": [m for m in facts["B"]["models"] if m not in facts["A"]["models"] and (models is None or m in models)],
+        }
+        if not both:
+            raise UsageError("no model is on both sides: nothing can be compared" + _named(alone))
+        cache, machine = Path(facts["A"]["cache"]), facts["A"]["machine_in_use"]
+        noise = stored_noise(cache, machine)
+        identity = {
+            "sides": {key: [str(sides[key][1]), fact["versions"], fact["machine"]] for key, fact in facts.items()},
+            "settings": facts["A"]["settings"],
+            "models": both,
+            "dataset": facts["A"]["dataset"]["fingerprint"],
+        }
+        books = stack.enter_context(Books(cache, identity, fresh=fresh))
+        measure = _Measure(started, facts, books, cache)
+        tracks = interleave(
+            both,
+            measure,
+            lambda model: _limit(limits, model, measure.family(model)),
+            noise=noise or NOISE,
+            seconds=seconds,
+            told=told,
+        )
+        unfinished = any(track.why.startswith("the budget") for track in tracks)
+        if not unfinished:
+            books.finish()
+    found = _noise_found(tracks) if aa else None
+    if found is not None:
+        store_noise(cache, machine, found, sum(len(track.pairs) for track in tracks))
+    return Outcome(
+        sides={key: f"{name}: {_versions(facts[key]['versions'])}" for key, (name, _) in sides.items()},
+        rows=rows_of(tracks, facts, limits),
+        alone=alone,
+        noise=noise or NOISE,
+        noise_measured=noise is not None,
+        machine=machine,
+        noise_found=found,
+    )
+
+
+class _Measure:
+    """Asks a side, or the books."""
+
+    def __init__(self, sides: Mapping[str, Side], facts: Mapping[str, Any], books: Books, cache: Path) -> None:
+        self._sides, self._books = sides, books
+        self._weights: Path | None = None
+        if facts["A"]["weights"] == "random":
+            # Of this seed as this side makes them: another timm, or another torch, draws other ones.
+            key = json.dumps([facts["A"]["versions"], facts["A"]["seed"], str(sides["A"].interpreter)])
+            self._weights = cache / "ab" / WEIGHTS / hashlib.sha256(key.encode()).hexdigest()[:16]
+        self._families: dict[str, str] = {}
+
+    def __call__(self, side: str, model: str, number: int, changes: dict[str, Any]) -> Result:
+        key = (model, side, json.dumps(changes, sort_keys=True), number)
+        if key not in self._books.results:
+            if self._weights is not None:
+                self._sides["A"].save_weights(model, self._weights)
+                changes = changes | {"weights": str(self._weights)}
+            self._books.keep(key, self._sides[side].measure(model, **changes))
+        self._families[model] = self._books.results[key].family
+        return self._books.results[key]
+
+    def family(self, model: str) -> str:
+        return self._families[model]
+
+
+def _limit(limits: Limits, model: str, family: str) -> float:
+    """Of speed; where none is set, as narrow as the default's."""
+    limit = limits.of(model, family).get("images_per_s", NEVER)
+    return limit if 0 < limit < 1 else 0.05
+
+
+def _noise_found(tracks: Sequence[Track]) -> float | None:
+    ratios = [track.pairs for track in tracks if track.pairs]
+    return noise_of(ratios) or None if ratios else None
+
+
+def _named(alone: Mapping[str, Sequence[str]]) -> str:
+    return "".join(
+        f"; side {side} alone has {', '.join(models[:3])}{', …' if len(models) > 3 else ''}"
+        for side, models in alone.items()
+        if models
+    )
+
+
+def _versions(versions: Mapping[str, str | None]) -> str:
+    shown = [f"{key} {versions[key]}" for key in ("timm", "torch") if versions.get(key)]
+    return ", ".join([*shown, *([f"commit {versions['commit']}"[:14]] if versions.get("commit") else [])])

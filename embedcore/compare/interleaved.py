@@ -1,0 +1,106 @@
+"""The speed ratio of two sides that were measured in turn, A B B A, B A A B, …; pure functions on numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+from embedcore.compare.statistics import LEVEL, Doubles
+
+NOISE = 0.013
+"""Standard deviation of the log ratio of two fresh processes that run the same, where no `ab --aa` has found it."""
+
+ALARMS = 0.01
+"""How often a comparison may fail though nothing is slower: over all its models and looks together."""
+
+LOOKS = (2, 3, 4, 6, 8, 12)
+"""After how many blocks of four processes the ratio is looked at; the last is the most there are."""
+
+# How many ratios the assumed noise is worth beside those that were measured.
+_PRIOR = 20
+
+# Ratios further from the median than this many standard deviations count as if they were so far: one process that was
+# disturbed must not decide.
+_CLIP = 2.0
+_EFFICIENCY = 1.1  # error of the clipped mean over that of the mean, for normal errors and few values
+
+
+class Interleaved(NamedTuple):
+    """Speed of B over A, with its 95 % interval and the one that holds for all models and looks together."""
+
+    ratio: float
+    low: float
+    high: float
+    surely_low: float
+    surely_high: float
+    p: float
+    """Two-sided, not corrected."""
+    noise: float
+    """Standard deviation of the log ratio of one pair of processes."""
+    pairs: int
+
+    @property
+    def slower(self) -> bool:
+        """Whether B is slower beyond chance."""
+        return self.surely_high < 1
+
+    def alarms(self, limit: float) -> bool:
+        """Whether B is slower beyond chance, and may be so by `limit`, a fraction of 1.
+
+        Not whether the estimate exceeds the limit, which finds a fall of just that size half of the time only.
+        """
+        return self.slower and self.low <= 1 - limit
+
+    def settled(self, limit: float) -> bool:
+        """Whether a fall of `limit` is beyond chance not what is there, from an interval narrower than the limit."""
+        return self.surely_low > 1 - limit and self.high - self.low <= limit
+
+
+def order_of(block: int) -> str:
+    """Which side's turn it is, four times.
+
+    >>> order_of(0), order_of(1)
+    ('ABBA', 'BAAB')
+    """
+    return "BAAB" if block % 2 else "ABBA"
+
+
+def log_speed(durations: Sequence[float]) -> float:
+    """Log of the rounds per second of a process: of its median round."""
+    return -math.log(float(np.median(durations)))
+
+
+def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interleaved:
+    """The ratio that the log ratios B - A of neighbouring processes tell, float [n] with n of 2 or more.
+
+    Each block gives two, one in either order, so that a steady drift of the machine cancels. Their mean after clipping
+    (Huber's M-estimator, one step from the median); its error from a variance to which `noise` adds 20 degrees of
+    freedom, since that of few values may be small by chance (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004).
+    """
+    values = np.asarray(pairs, dtype=np.float64)
+    center = float(np.median(values))
+    spread = max(noise, 1.4826 * float(np.median(np.abs(values - center))))
+    clipped = np.clip(values, center - _CLIP * spread, center + _CLIP * spread)
+    mean = float(clipped.mean())
+    freedom = len(values) - 1 + _PRIOR
+    variance = (_PRIOR * noise**2 + float(np.square(clipped - mean).sum())) / freedom
+    error = _EFFICIENCY * math.sqrt(variance / len(values))
+    usual = error * float(special.stdtrit(freedom, (1 + LEVEL) / 2))
+    sure = error * float(special.stdtrit(freedom, 1 - ALARMS / (len(LOOKS) * max(1, models))))
+    p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
+    low, high, surely_low, surely_high = (math.exp(mean + by) for by in (-usual, usual, -sure, sure))
+    return Interleaved(math.exp(mean), low, high, surely_low, surely_high, p, math.sqrt(variance), len(values))
+
+
+def noise_of(ratios: Sequence[Sequence[float]]) -> float:
+    """Standard deviation of the log ratio of two processes that run the same, from those of several models.
+
+    From the median of their absolute values, which a few disturbed processes do not change.
+    """
+    values: Doubles = np.abs(np.concatenate([np.asarray(own, dtype=np.float64) for own in ratios]))
+    return float(np.median(values) / stats.norm.ppf(0.75))

@@ -1,0 +1,214 @@
+"""A side of ``embedcore ab``: a process of the side's own interpreter, which answers requests until its input ends.
+
+Requests and answers are JSON, one a line, on standard input and output. What libraries print goes to standard error.
+It lives here since the cases and settings are those that pytest makes of the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.forkserver import forkserver_context
+from embedcore.images.dataset import load_dataset
+from embedcore.images.geometry import geometry_of
+from embedcore.images.pixel_store import open_pixel_store
+from embedcore.images.workers import hidden_main
+from embedcore.measure.case import Case
+from embedcore.measure.executors import ChildExecutor
+from embedcore.measure.measure import Images
+from embedcore.measure.outcome import failure, refusal
+from embedcore.plain import json_safe, one_line
+from embedcore.plugin.cases import is_case, model_of
+from embedcore.plugin.machine import machine, machine_in_use
+from embedcore.plugin.options import Options
+from embedcore.plugin.session import dataset_block
+from embedcore.plugin.stash import OPTIONS
+from embedcore.results.result import Result
+from embedcore.version import VERSION
+from embedcore.zoo.families import family_of
+from embedcore.zoo.hub import Hub
+from embedcore.zoo.transforms import data_config
+
+CASE = "def test_model(embed_model, embed_images, embed_measure, embed_replay): ...\n"
+
+# Speed, drift and what a model does to few images are asked for here, not scores: a measurement must not take long.
+MAX_CLASSES, MAX_PER_CLASS = 8, 4
+
+
+class _Grabber:
+    """Keeps what a collection came to."""
+
+    def __init__(self) -> None:
+        self.models: list[str] = []
+        self.options: Options | None = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.models = [model_of(item) for item in session.items if is_case(item)]
+        self.options = session.config.stash[OPTIONS]
+
+
+def collect(arguments: Sequence[str]) -> tuple[Options, list[str]]:
+    """The settings and the models that pytest makes of ``arguments``, in the order of the cases. Raises UsageError."""
+    grabber, said = _Grabber(), io.StringIO()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "test_models.py"
+        path.write_text(CASE)
+        own = ["--collect-only", "-q", "-p", "no:cacheprovider", f"--rootdir={Path.cwd()}", *_ini_file(Path.cwd())]
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = pytest.main([*own, str(path), *arguments], plugins=[grabber])
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or grabber.options is None:
+        lines = [line for line in said.getvalue().splitlines() if line.strip()]
+        errors = [line for word in (" error: ", "ERROR", "rror: ") for line in lines if word in line]
+        why = (errors or lines or ["no reason given"])[0].rpartition(" error: ")[2]
+        raise UsageError(one_line(why.strip().removeprefix("ERROR:")))
+    return grabber.options, grabber.models
+
+
+def _ini_file(folder: Path) -> list[str]:
+    """The settings of the folder in which the command was started, as pytest would find them from a file in it."""
+    sections = {"pytest.ini": "", "pyproject.toml": "[tool.pytest", "tox.ini": "[pytest]", "setup.cfg": "[tool:pytest]"}
+    for name, section in sections.items():
+        path = folder / name
+        if path.is_file() and section in path.read_text(errors="replace"):
+            return ["-c", str(path)]
+    return []
+
+
+class Side:
+    """What a request finds: the settings, the images and what is known of the hub."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.options, self.models = collect(arguments)
+        options = self.options
+        self.hub = Hub()
+        self.dataset = load_dataset(
+            options.dataset,
+            split=options.split,
+            max_classes=MAX_CLASSES if options.max_classes is None else options.max_classes,
+            max_per_class=MAX_PER_CLASS if options.max_per_class is None else options.max_per_class,
+            seed=options.seed,
+            bad_images=options.bad_images,
+            cache_dir=options.cache_folder,
+        )
+        self.dataset.expect_classes()
+        self._images: dict[str, Images] = {}
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the two sides are told apart by, and what their results have in common."""
+        facts = machine(self.options.device)
+        return {
+            "versions": {"embedcore": VERSION, "timm": facts["timm"], "torch": facts["torch"], "commit": _commit()},
+            "machine": facts,
+            "machine_in_use": machine_in_use(facts),
+            "settings": self.options.recorded("number"),
+            "dataset": dataset_block(self.dataset),
+            "models": self.models,
+            "weights": self.options.weights,
+            "seed": self.options.seed,
+            "cache": str(self.options.cache_folder),
+        }
+
+    def measure(self, model: str, **changes: Any) -> Result:
+        """The result of one model in a fresh process, with ``changes`` to its case, such as ``batch_size``."""
+        of_options = {item.name for item in dataclasses.fields(Case)} & vars(self.options).keys()
+        values = {name: getattr(self.options, name) for name in of_options} | changes
+        case = Case(**{**values, "model": model, "family": family_of(model).slug})
+        refused = refusal(case, self.hub)
+        if refused is not None:
+            return refused
+        if model not in self._images:
+            try:
+                geometry = geometry_of(data_config(model), case.protocol)
+                pixels = open_pixel_store(self.dataset, geometry, self.options.cache_folder)
+            except UsageError:
+                raise
+            except Exception as error:  # of this model's geometry
+                return failure(case, error)
+            self._images[model] = Images(self.dataset, pixels, self.hub)
+        return ChildExecutor(self.options.timeout).run(case, self._images[model])
+
+    def save_weights(self, model: str, folder: str) -> None:
+        """Write seeded random weights of a model into a folder, for both sides to load. Raises UsageError."""
+        path = Path(folder) / f"{model}.safetensors"
+        if path.is_file():
+            return
+        with hidden_main():
+            process = forkserver_context().Process(target=_save_weights, args=(model, self.options.seed, str(path)))
+            process.start()
+            process.join()
+        if not path.is_file():
+            raise UsageError(f"random weights of {model} cannot be written to {path}")
+
+
+def _save_weights(model: str, seed: int, path: str) -> None:
+    """Runs in a process of its own."""
+    import safetensors.torch
+
+    from embedcore.files import written_whole
+    from embedcore.zoo.weights import Weights, build_model
+
+    state = build_model(model, Weights("random", f"seed:{seed}")).state_dict()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # Copies, since safetensors takes no two names for one memory.
+    content = safetensors.torch.save({name: value.contiguous().clone() for name, value in state.items()})
+    with written_whole(Path(path)) as file:
+        file.write(content)
+
+
+def _commit() -> str | None:
+    """The commit of a timm that came from git."""
+    said = distribution("timm").read_text("direct_url.json")
+    commit = json.loads(said).get("vcs_info", {}).get("commit_id") if said else None
+    return commit if isinstance(commit, str) else None
+
+
+def main() -> None:
+    """Answer the requests on standard input, in order."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    side: Side | None = None
+    for request in iter(_requests().get, None):
+        answer: Any = None
+        try:
+            match request:
+                case {"open": list(arguments)}:
+                    side = Side(arguments)
+                    answer = side.facts()
+                case {"measure": str(model), "changes": dict(changes)} if side is not None:
+                    answer = side.measure(model, **changes).to_json()
+                case {"save_weights": str(model), "folder": str(folder)} if side is not None:
+                    side.save_weights(model, folder)
+                case _:
+                    raise UsageError(f"a side cannot do {str(request)[:80]}")
+            said = {"answer": answer}
+        except EmbedcoreError as error:
+            said = {"error": one_line(str(error))}
+        print(json.dumps(json_safe(said), allow_nan=False), file=answers, flush=True)
+
+
+def _requests() -> queue.Queue[Any]:
+    """The requests as they come; when there can be no more, this process ends, and with it whatever it measures."""
+    requests: queue.Queue[Any] = queue.Queue()
+    lines = os.fdopen(os.dup(0), encoding="utf-8")  # a copy, since pytest puts something else in its place for a while
+
+    def read() -> None:
+        for line in lines:
+            requests.put(json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return requests

@@ -1,0 +1,226 @@
+"""`embedcore ab` from end to end, with a mini model on two sides; the answers of sides in part from a fake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from embedcore.ab import comparing
+from embedcore.ab.comparing import compare_sides
+from embedcore.ab.noise import stored_noise
+from embedcore.ab.sides import Side, SideLost
+from embedcore.cli import main
+from embedcore.compare.limits import read_limits
+from embedcore.errors import UsageError
+from embedcore.report.ab import as_json, as_text
+from embedcore.results.result import Result
+from embedcore.results.verdicts import pack_sketch
+
+MODEL = "test_resnet.r160_in1k"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    for label in "ab":
+        (folder / label).mkdir()
+        for number in range(4):
+            Image.effect_noise((40, 40), 30 + 50 * number + (label == "b")).convert("RGB").save(
+                folder / label / f"{number}.png"
+            )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arguments(photos, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    return [
+        "--embed-roster=test_resnet*,test_vit.*", "-k", "resnet", f"--embed-dataset={photos}", "--embed-rounds=2",
+        "--embed-weights=random", "--embed-batch-size=2", f"--embed-cache={cache}",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def test_a_side_answers_as_pytest_would(arguments, tmp_path):
+    with Side("A", sys.executable, arguments) as side:
+        facts = side.opened()
+        assert facts["models"] == [MODEL]
+        assert facts["settings"]["batch_size"] == 2
+        assert facts["dataset"]["classes"] == 2
+        side.save_weights(MODEL, tmp_path)
+        results = [side.measure(MODEL, weights=str(tmp_path), batch_size=4, channels_last=False) for _ in range(2)]
+        assert [(r.status, r.batch_size, r.channels_last, r.weights["source"]) for r in results] == [
+            ("ok", 4, False, "folder")
+        ] * 2
+        assert results[0].sketch == results[1].sketch
+        with pytest.raises(UsageError, match="A: random weights of"):
+            side.save_weights(MODEL, Path("/proc/nowhere"))
+        assert side.measure(MODEL).ok  # it has outlived that
+        side._process.kill()
+        with pytest.raises(SideLost, match="A: its process ended with code -9"):
+            side.measure(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--embed-point=nowhere"], "argument --embed-point: invalid choice: 'nowhere'"),
+        (["--embed-roster=nonsense_model"], "nonsense_model"),
+    ],
+)
+def test_what_pytest_would_refuse_is_one_line(arguments, line):
+    from embedcore.plugin.side import collect
+
+    with pytest.raises(UsageError, match=line) as error:
+        collect(arguments)
+    assert not str(error.value).startswith("usage")
+
+
+def test_interrupted_command_goes_on(arguments, tmp_path, capsys):
+    cache = tmp_path / "cache"
+    command = [
+        "ab",
+        "--python-b",
+        sys.executable,
+        "--fail-on",
+        "drift:1e-3,status,images_per_s:90%",
+        "--format",
+        "json",
+        "--",
+    ]
+    command += [*arguments, f"--embed-cache={cache}"]
+    process = subprocess.Popen([sys.executable, "-m", "embedcore.cli", *command], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (lines := _lines(cache)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = [json.loads(line) for line in lines]
+    assert before, "nothing was measured"
+    # The sides end by themselves when they see that nobody asks any more.
+    assert main(command) == 0
+    after = [json.loads(line) for line in _lines(cache)]
+    assert after[: len(before)] == before
+    found = json.loads(capsys.readouterr().out)
+    assert found["models"][0]["drift"] == 0.0
+    assert found["models"][0]["processes"] >= 8
+    assert found["passed"]
+
+
+def _lines(cache):
+    """Whole lines of measurements."""
+    texts = [path.read_bytes() for path in cache.glob("ab/*.jsonl")]
+    return [line for text in texts for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"key"' in line]
+
+
+MODELS = {"old": ["gone.a", "both.a", "slow.a", "moved.a"], "new": ["both.a", "slow.a", "moved.a", "added.a"]}
+
+
+class FakeSide:
+    """A side with the models and results that its interpreter's name stands for."""
+
+    def __init__(self, name, interpreter, arguments):
+        self.interpreter, self.kind = interpreter, str(interpreter)
+        self.cache = arguments[0]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def opened(self):
+        return {
+            "models": MODELS[self.kind], "cache": self.cache, "weights": "auto", "seed": 0, "settings": {},
+            "machine": {"processor": "p", "timm": self.kind}, "machine_in_use": "p",
+            "versions": {"timm": self.kind, "torch": "2", "commit": None},
+            "dataset": {"fingerprint": "f", "queries": 0},
+        }  # fmt: skip
+
+    def measure(self, model, **changes):
+        import numpy as np
+
+        new = self.kind == "new"
+        sketch = np.ones((8, 64), dtype=np.float32)
+        if new and model == "moved.a":
+            sketch[0, 0] = 3
+        result = Result.make(
+            model, family="f", status="ok", scores={"acc": 0.5, "acc5": 0.5}, batch_size=2, device="cpu",
+            durations=(1.06 if new and model == "slow.a" else 1.0,) * 3, images_per_s={"forward": 2.0},
+            peak_memory_mb=100.0, sketch=pack_sketch(sketch), dim=64, weights={"id": "sha256:0", "source": "folder"},
+            channels_last=False,
+        )  # fmt: skip
+        return msgspec.structs.replace(result, dataset="f")
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    monkeypatch.setattr(comparing, "Side", FakeSide)
+
+    def compared(a="old", b="new", **options):
+        sides = {"A": (a, a), "B": (b, b)}
+        return compare_sides(sides, [str(tmp_path)], read_limits(None, tmp_path), **options)
+
+    return compared
+
+
+def test_worst_first_with_causes_and_models_of_one_side(fake):
+    outcome = fake()
+    rows = {row.model: row for row in outcome.rows}
+    assert [row.level for row in outcome.rows] == ["regression", "regression", ""]
+    assert rows["slow.a"].word == "WORSE slower"
+    assert rows["slow.a"].ratio.ratio == pytest.approx(1 / 1.06)
+    assert rows["moved.a"].word == "WORSE drift"
+    assert "code (timm old → new)" in rows["moved.a"].notes[0]
+    assert rows["both.a"].word == "same"
+    assert outcome.alone == {"A": ["gone.a"], "B": ["added.a"]}
+    text = as_text(outcome)
+    assert "on side A only: gone.a" in text and "on side B only: added.a" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert json.loads(json.dumps(as_json(outcome)))["passed"] is False
+
+
+def test_a_speed_alarm_alone_is_measured_for_the_models_that_are_named(fake):
+    assert [row.model for row in fake(models=["slow.a"]).rows] == ["slow.a"]
+    with pytest.raises(UsageError, match="no model is on both sides"):
+        fake(models=["gone.a"])
+
+
+def test_noise_found_by_aa_is_kept_and_used(fake, tmp_path):
+    outcome = fake("old", "old", aa=True)
+    assert outcome.noise_found is None  # without any noise there is no floor to keep
+    assert stored_noise(tmp_path, "p") is None
+    assert outcome.passed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["ab"], "name at least one side"),
+        (["ab", "--aa", "--candidate", "timm==1"], "takes no candidate"),
+        (["ab", "--baseline", "timm==1", "--python-a", "python"], "either a requirement or an interpreter"),
+        (["ab", "--python-a", "/nowhere/python"], "no such interpreter"),
+        (["ab", "--aa", "--fail-on", "speed:1%"], "'speed' is none of"),
+    ],
+)
+def test_what_cannot_be_is_one_line(arguments, line, capsys):
+    assert main(arguments) in (2, 4)
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1
