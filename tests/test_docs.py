@@ -42,7 +42,7 @@ def test_the_commands_run_in_order_and_find_what_the_page_shows(tmp_path):
     (repository / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--nonsense"\n')
     # Nor does the outcome hang on the speed of this machine, nor on a second measurement of it.
     (repository / "embedcore-gate.toml").write_text('fail_on = "acc:0.5pt,drift:1e-3,status"\n')
-    few = f"--embed-roster={MODEL} --embed-max-classes=16 --embed-batch-size=2 --embed-rounds=2 --embed-isolation=none"
+    few = f"--embed-roster={MODEL} --embed-max-classes=16 --embed-batch-size=2 --embed-rounds=2"
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
