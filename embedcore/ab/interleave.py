@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -112,6 +112,10 @@ def _measure_block(track: Track, measure: Measures) -> None:
         logs = dict((one, other))
         track.pairs.append(logs["B"] - logs["A"])
     track.blocks += 1
+
+
+def _alike(result: Result, equal: Mapping[str, Any]) -> bool:
+    return (result.batch_size, len(result.durations)) == (equal["batch_size"], equal["rounds"])
 
 
 def _measure_first(track: Track, measure: Measures) -> None:
