@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import socket
 import threading
 import time
@@ -15,6 +16,10 @@ from typing import Any
 import pytest
 
 COMMIT = "c" * 40
+
+# Sessions that a test starts are none of those workers' own, where the suite itself runs under pytest-xdist.
+for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture

@@ -103,30 +103,41 @@ def calibrate(folder: Path, size: float) -> Mapping[str, float]:
         found: Mapping[str, float] = json.loads(path.read_text())
         return found
     extra = {}
-    probe = 4.0  # products an image
+    probe = 40.0  # products an image: a slowdown that no noise hides
     for model in MODELS:
         path.write_text(json.dumps({model: probe}))
-        ratio = _ratio(folder, model)
-        extra[model] = probe * size / max(1e-3, 1 / ratio - 1)
-        print(f"{model}: {probe:g} products an image cost {1 / ratio - 1:.1%}, so {extra[model]:.2f} for {size:.0%}")
+        cost = _slowdown(folder, model)
+        extra[model] = probe * size / cost
+        print(f"{model}: {probe:g} products an image cost {cost:.0%}, so {extra[model]:.2f} for {size:.0%}", flush=True)
     path.write_text(json.dumps(extra))
     return extra
 
 
-def _ratio(folder: Path, model: str) -> float:
-    """Of the probe: the median of several comparisons."""
-    return statistics.median(
-        track.ratio.ratio for _ in range(3) for track in ab_round(folder, [model], slower=True) if track.ratio
-    )
+def _slowdown(folder: Path, model: str) -> float:
+    """How much longer a forward pass takes on the slower side: of the fastest rounds of several processes in turn."""
+    fastest: dict[str, float] = {}
+    with _sides(folder, [model], slower=True) as sides:
+        (tag,) = sides["A"].opened()["models"]
+        sides["B"].opened()
+        for _ in range(6):
+            for key, side in sides.items():
+                durations = side.measure(tag, batch_size=16, rounds=40).durations
+                fastest[key] = min([*durations, fastest.get(key, float("inf"))])
+    return fastest["B"] / fastest["A"] - 1
 
 
-def ab_round(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[Track]:
-    """A comparison of each model, as `ab` makes it of one, between two sides that start now."""
+@contextlib.contextmanager
+def _sides(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[dict[str, Side]]:
     arguments = ["--embed-roster", ",".join(f"{model}.*" for model in models), "--embed-weights", "random"]
     arguments += [f"--embed-cache={folder / 'cache'}"]
     interpreters = {"A": Path(sys.executable), "B": folder / "python-slow" if slower else Path(sys.executable)}
     with contextlib.ExitStack() as stack:
-        sides = {key: stack.enter_context(Side(key, path, arguments)) for key, path in interpreters.items()}
+        yield {key: stack.enter_context(Side(key, path, arguments)) for key, path in interpreters.items()}
+
+
+def ab_round(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[Track]:
+    """A comparison of each model, as `ab` makes it of one, between two sides that start now."""
+    with _sides(folder, models, slower=slower) as sides:
         facts = [side.opened() for side in sides.values()]
         noise = stored_noise(folder / "cache", facts[0]["machine_in_use"]) or NOISE
         for model in sorted(facts[0]["models"], key=lambda tag: models.index(tag.split(".")[0])):

@@ -219,7 +219,13 @@ def test_results_of_xdist_workers_reach_the_controller():
     from embedcore.results.result import Result
 
     block = {"classes": 3, "fingerprint": "abc"}
-    session = SimpleNamespace(settings={"protocol": "native"}, machine={"timm": "1.0"}, blocks={"abc": block})
+    session = SimpleNamespace(
+        settings={"protocol": "native"},
+        machine={"timm": "1.0"},
+        blocks={"abc": block},
+        cases=["a.b", "c.d", "e.f"],
+        noise=0.02,
+    )
     worker, controller = Collector(), Collector()
     sent = []
     for model in ("a.b", "c.d"):
@@ -230,7 +236,9 @@ def test_results_of_xdist_workers_reach_the_controller():
         controller.pytest_runtest_logreport(TestReport._from_json(json.loads(sent[-1])))
     assert ["classes" in text for text in sent] == [True, False]
     assert list(controller.results) == [("a.b", "abc"), ("c.d", "abc")]
-    assert controller.json_block()["dataset"] == block
+    saved = controller.json_block({"keyword": "x"})
+    assert saved["dataset"] == block and saved["selection"] == {"keyword": "x"}
+    assert saved["unreached"] == ["e.f"] and saved["noise"] == 0.02
     assert controller.machine == {"timm": "1.0"}
 
 
