@@ -152,7 +152,7 @@ def ab_alarms(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[
     for track in ab_round(folder, models, slower=slower):
         if track.ratio is None:
             raise SystemExit(f"{track.model}: {track.why}")
-        yield track.ratio.alarms(LIMIT)
+        yield track.alarm
 
 
 def compare_alarms(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[bool]:

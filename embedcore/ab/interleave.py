@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from embedcore.compare.interleaved import LOOKS, NOISE, Interleaved, log_speed, order_of, ratio_of
+from embedcore.compare.interleaved import (
+    LOOKS,
+    NOISE,
+    Interleaved,
+    log_speed,
+    order_of,
+    pooled_noise,
+    ratio_of,
+    rounds_for,
+)
 from embedcore.results.result import Result
 
 Told = Callable[[str, int, int], None]
@@ -39,6 +48,11 @@ class Track:
     """Why it has no ratio, or one that is less narrow than it should be."""
 
     @property
+    def alarm(self) -> bool:
+        """Whether it was found to be slower by the limit, and still was when as many processes again had run."""
+        return bool(self.alarmed_after) and (self.blocks >= 2 * self.alarmed_after or self.blocks == LOOKS[-1])
+
+    @property
     def measured(self) -> bool:
         return len(self.first) == 2
 
@@ -63,20 +77,23 @@ def interleave(
     tracks = [Track(model) for model in models]
     for look, blocks in enumerate(LOOKS):
         for place, track in enumerate(tracks):
-            if track.settled:
-                continue
-            if told is not None:
+            if told is not None and not track.settled:
                 told(track.model, sum(t.settled for t in tracks) if look else place, len(tracks))
             while track.blocks < blocks and not track.settled:
                 if clock() >= deadline:
                     track.why, track.settled = "the budget was used up", True
                     break
                 _measure_block(track, measure)
-            if not track.settled:
-                _look(track, limits(track.model), len(models), noise)
+        # What all models show together is better known than the scatter of one.
+        known = max(noise, pooled_noise([track.pairs for track in tracks]) or 0.0)
+        for track in tracks:
+            if track.blocks == blocks:
+                _look(track, limits(track.model), len(models), known)
     for track in tracks:
         if not track.settled:
             track.why = f"not known better after {track.blocks * 4} processes"
+        elif track.why and track.alarmed_after and not track.alarm:
+            track.why = f"slower, but not confirmed by as many processes again: {track.why}"
     return tracks
 
 
@@ -88,7 +105,7 @@ def _look(track: Track, limit: float, models: int, noise: float) -> None:
     elif not track.alarmed_after:
         track.alarmed_after = track.blocks
     else:
-        track.settled = track.blocks >= 2 * track.alarmed_after
+        track.settled = track.alarm
 
 
 def _measure_block(track: Track, measure: Measures) -> None:
@@ -101,7 +118,7 @@ def _measure_block(track: Track, measure: Measures) -> None:
     for place, side in enumerate(order_of(track.blocks)):
         number = 2 * track.blocks + sum(s == side for s in order_of(track.blocks)[:place])
         result = track.first[side]
-        if number or result.batch_decayed or any(getattr(result, key) != value for key, value in track.equal.items()):
+        if number or result.batch_decayed or not _alike(result, track.equal):
             result = measure(side, track.model, number, track.equal)
         if not result.ok or result.batch_size != track.equal.get("batch_size"):
             track.why = f"side {side} on try {number + 1}: {result.reason or 'memory for a smaller batch only'}"
@@ -115,7 +132,10 @@ def _measure_block(track: Track, measure: Measures) -> None:
 
 
 def _alike(result: Result, equal: Mapping[str, Any]) -> bool:
-    return (result.batch_size, len(result.durations)) == (equal["batch_size"], equal["rounds"])
+    """Whether a first measurement was made as both sides are asked for."""
+    made: dict[str, Any] = {"rounds": len(result.durations), "batch_size": result.batch_size}
+    made |= {"channels_last": result.channels_last, "precision": result.precision}
+    return all(made[key] == value for key, value in equal.items())
 
 
 def _measure_first(track: Track, measure: Measures) -> None:
@@ -130,6 +150,7 @@ def _measure_first(track: Track, measure: Measures) -> None:
     track.equal = {
         "batch_size": min(base.batch_size or 1, new.batch_size or 1),
         "channels_last": base.channels_last,
+        "rounds": max(rounds_for(base.durations), rounds_for(new.durations)),
     }
     if base.precision == new.precision:
         track.equal["precision"] = base.precision

@@ -13,7 +13,7 @@ from embedcore.ab.interleave import Track
 from embedcore.compare.comparison import Change, Comparison, ModelChange, compare
 from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.limits import Limits
-from embedcore.compare.verdict import LEVELS, Finding, judge
+from embedcore.compare.verdict import LEVELS, Finding, Level, judge
 from embedcore.results.run import Run
 
 
@@ -32,6 +32,8 @@ class Row:
 
     @property
     def word(self) -> str:
+        if self.ratio is None and self.drift is None and not self.findings:
+            return "not measured"
         worst = [finding.change.what for finding in self.findings if finding.level == self.level]
         short = {"images_per_s": "faster" if self.level == "improvement" else "slower"}
         words = ", ".join(short.get(what, what) for what in dict.fromkeys(worst))
@@ -101,10 +103,9 @@ def _found(comparison: Comparison, limits: Limits, tracks: Mapping[str, Track]) 
     """The verdict's findings by model; but a speed is judged by its interval: see `Interleaved.alarms`."""
     found: dict[str, list[Finding]] = {}
     for finding in judge(comparison, limits).findings:
-        ratio, limit = tracks[finding.model].ratio, finding.limit
-        speed_fell = finding.change.what == "images_per_s" and finding.level == "change"
-        if speed_fell and ratio is not None and limit is not None and ratio.alarms(limit):
-            finding = dataclasses.replace(finding, level="regression")
+        if finding.change.what == "images_per_s" and finding.level in ("regression", "change"):
+            level: Level = "regression" if finding.limit is not None and tracks[finding.model].alarm else "change"
+            finding = dataclasses.replace(finding, level=level)
         found.setdefault(finding.model, []).append(finding)
     return found
 

@@ -105,13 +105,26 @@ def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interlea
     clipped = np.clip(values, center - _CLIP * spread, center + _CLIP * spread)
     mean = float(clipped.mean())
     freedom = len(values) - 1 + _PRIOR
-    variance = (_PRIOR * noise**2 + float(np.square(clipped - mean).sum())) / freedom
+    squares = float(np.square(clipped - mean).sum())
+    # Where the values themselves say more, a noise that was assumed too small must not make them sure.
+    variance = max((_PRIOR * noise**2 + squares) / freedom, squares / (len(values) - 1))
     error = _EFFICIENCY * math.sqrt(variance / len(values))
     usual = error * float(special.stdtrit(freedom, (1 + LEVEL) / 2))
     sure = error * float(special.stdtrit(freedom, 1 - ALARMS / (len(LOOKS) * max(1, models))))
     p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
     low, high, surely_low, surely_high = (math.exp(mean + by) for by in (-usual, usual, -sure, sure))
     return Interleaved(math.exp(mean), low, high, surely_low, surely_high, p, math.sqrt(variance), len(values))
+
+
+def pooled_noise(ratios: Sequence[Sequence[float]]) -> float | None:
+    """The noise that the scatter of each model's log ratios around their own median shows, of all models together.
+
+    None where they are too few to tell: with less than 15 degrees of freedom.
+    """
+    known = [np.asarray(own, dtype=np.float64) for own in ratios if len(own) > 1]
+    if sum(len(own) - 1 for own in known) < 15:
+        return None
+    return noise_of([((own - np.median(own)) * math.sqrt(len(own) / (len(own) - 1))).tolist() for own in known])
 
 
 def noise_of(ratios: Sequence[Sequence[float]]) -> float:
