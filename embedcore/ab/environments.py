@@ -79,7 +79,7 @@ def _may_change(requirement: str) -> bool:
 
 
 def _python(folder: Path) -> Path:
-    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return folder / "bin" / "python"
 
 
 def _make(folder: Path, requirements: Sequence[str]) -> None:
