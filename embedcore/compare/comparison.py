@@ -285,8 +285,8 @@ def _speeds(pairs: Sequence[Pair], noise: float) -> list[tuple[str, Change]]:
     ]
 
 
-# On the CPU the figure is a process's growth: between processes that run the same it was seen to differ by 43 %, so only
-# a doubling is taken for real. On a card the allocator counts.
+# On the CPU the figure is a process's growth: between processes that run the same it was seen to differ by 43 %. Only a
+# doubling is taken for real there; on a card the allocator counts.
 LEAST_MEMORY_MB = 32.0
 _CPU_MEMORY_NOISE = 1.0
 
