@@ -30,7 +30,6 @@ def compare_sides(
     arguments: Sequence[str],
     limits: Limits,
     *,
-    models: Sequence[str] | None = None,
     seconds: float = NEVER,
     fresh: bool = False,
     aa: bool = False,
@@ -42,7 +41,6 @@ def compare_sides(
         sides: ``A`` and ``B`` to a name for people and an interpreter.
         arguments: of pytest: which models, and all settings.
         limits: of the gate; that of ``images_per_s`` is how narrow an interval has to be.
-        models: these alone of what the arguments select.
         seconds: a budget for measuring.
         fresh: do not go on where the same comparison was interrupted.
         aa: both sides are the same: keep the noise that is found.
@@ -58,12 +56,8 @@ def compare_sides(
         facts = {key: dict(side.opened()) for key, side in started.items()}
         if facts["A"]["dataset"]["fingerprint"] != facts["B"]["dataset"]["fingerprint"]:
             raise UsageError("the sides read other images from the same dataset, so nothing of them can be compared")
-        chosen = [model for model in facts["A"]["models"] if models is None or model in models]
-        both = [model for model in chosen if model in facts["B"]["models"]]
-        alone = {
-            "A": [model for model in chosen if model not in both],
-            "B": [m for m in facts["B"]["models"] if m not in facts["A"]["models"] and (models is None or m in models)],
-        }
+        both = [model for model in facts["A"]["models"] if model in facts["B"]["models"]]
+        alone = {key: [model for model in fact["models"] if model not in both] for key, fact in facts.items()}
         if not both:
             raise UsageError("no model is on both sides: nothing can be compared" + _named(alone))
         cache, machine = Path(facts["A"]["cache"]), facts["A"]["machine_in_use"]

@@ -63,8 +63,9 @@ def judge_session(config: pytest.Config) -> tuple[Comparison, Verdict] | None:
         return None
     comparison = compare(gate.base, run_of(content(config), Path("this session")))
     verdict = judge(comparison, gate.limits)
-    if SESSION in config.stash:  # not in the controller of pytest-xdist, which measures nothing
-        comparison, verdict = confirmed(comparison, gate.limits, verdict, config.stash[SESSION].measure_again)
+    session = config.stash.get(SESSION, None)  # None in the controller of pytest-xdist, which measures nothing
+    if session is not None and session.budget.left() > 0:
+        comparison, verdict = confirmed(comparison, gate.limits, verdict, session.measure_again)
     if not comparison.compared and verdict.passed:
         why = "; ".join(comparison.barriers.values()) or "they have no measured model in common"
         raise UsageError(f"--embed-compare: nothing of this session and {gate.base.path} can be compared: {why}")

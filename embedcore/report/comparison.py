@@ -86,8 +86,7 @@ def to_json(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
 
 def junit(comparison: Comparison, verdict: Verdict) -> str:
     """JUnit XML: a test case a model, a failure for each regression."""
-    names = [model.model for model in comparison.models]
-    names += [finding.model for finding in verdict.findings if finding.model not in set(names)]
+    names = dict.fromkeys([*(model.model for model in comparison.models), *(f.model for f in verdict.findings)])
     failed = {model: list(found) for model, found in groupby(sorted(verdict.of("regression"), key=_model), _model)}
     suite = ElementTree.Element(
         "testsuite", name="embedcore compare", tests=str(len(names)), failures=str(len(failed)), errors="0"
@@ -104,8 +103,7 @@ def junit(comparison: Comparison, verdict: Verdict) -> str:
 def workflow_commands(verdict: Verdict) -> list[str]:
     """GitHub's workflow commands: an error for each regression, of which GitHub shows ten a step."""
     return [
-        f"::error title=embedcore: {finding.model}::{_escape(sentence(finding))}"
-        for finding in verdict.of("regression")
+        f"::error title=embedcore {finding.model}::{_escape(sentence(finding))}" for finding in verdict.of("regression")
     ]
 
 

@@ -196,10 +196,12 @@ def test_worst_first_with_causes_and_models_of_one_side(fake):
     assert json.loads(json.dumps(as_json(outcome)))["passed"] is False
 
 
-def test_a_speed_alarm_alone_is_measured_for_the_models_that_are_named(fake):
-    assert [row.model for row in fake(models=["slow.a"]).rows] == ["slow.a"]
-    with pytest.raises(UsageError, match="no model is on both sides"):
-        fake(models=["gone.a"])
+def test_sides_without_a_common_model_are_one_line(fake, monkeypatch):
+    monkeypatch.setitem(MODELS, "new", ["added.a"])
+    with pytest.raises(
+        UsageError, match=r"no model is on both sides.*side A alone has gone.a.*side B alone has added.a"
+    ):
+        fake()
 
 
 def test_noise_found_by_aa_is_kept_and_used(fake, tmp_path):
