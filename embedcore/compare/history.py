@@ -12,59 +12,30 @@ real; a step of drift one that exceeds the limit and what rounding explains.
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import NamedTuple
 
 import numpy as np
 
 from embedcore.compare.causes import causes_of, rounding
 from embedcore.compare.comparison import LEAST_MEMORY_MB, NOISE, SIGNIFICANT
 from embedcore.compare.limits import Limits
-from embedcore.compare.pairs import Pair, pair_barriers, run_barriers
-from embedcore.compare.statistics import embedding_drift, false_discovery, mcnemar
+from embedcore.compare.pairs import Pair
+from embedcore.compare.series import WHATS, Chain, Point, Series, chains_of, family_drifts, family_series
+from embedcore.compare.statistics import false_discovery, mcnemar
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 from embedcore.results.run import Run
-from embedcore.results.verdicts import unpack_sketch, unpack_verdicts
+from embedcore.results.verdicts import unpack_verdicts
 
-WHATS = ("acc", "images_per_s", "memory", "drift")
 WINDOW = 3
 """Runs on either side of a step that are looked at."""
 Z = 4.0
 """A chance of about 1 in 10,000 that a run of a series without a step makes one; a history has many runs and models."""
 
 _LEAST_RUNS = 6  # from so many on a series tells its own spread
-
-
-class Point(NamedTuple):
-    """A value and the place of its run."""
-
-    run: int
-    value: float
-
-
-@dataclass(frozen=True)
-class Series:
-    """One quantity of a model, or of a family, over runs that can be compared with one another."""
-
-    name: str
-    """The model by its newest name, or the family."""
-    family: str
-    what: str
-    """One of `WHATS`; drift is that from the run before."""
-    points: tuple[Point, ...]
-    of_family: bool = False
-    """Then a value is the mean of acc or of drift, or the geometric mean of the others; where models come or go the
-    series (but of drift) goes on from its last value with the change of those that both runs have."""
-
-    def matches(self, glob: str) -> bool:
-        """Whether its name or its family is meant; without ``*``, ``?`` or ``[`` a part of the name is enough."""
-        pattern = glob if any(sign in glob for sign in "*?[") else f"*{glob}*"
-        return any(fnmatch.fnmatchcase(name, pattern) for name in (self.name, self.family))
 
 
 @dataclass(frozen=True)
@@ -120,13 +91,13 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
     """The history of saved runs. Raises UsageError for a run without a date, and for verdicts and sketches that cannot
     be read."""
     ordered = _in_order(runs)
-    chains = list(_chains(ordered))
+    chains = list(chains_of(ordered))
     scored = [chain for chain in chains if chain.kind == "scores"]
     results = {(chain.name, place): result for chain in chains for place, result in chain.links}
     series: list[Series] = []
     for chain in chains:
         series += chain.series(ordered)
-    series += [*_family_series(chains), *_family_drifts(series)]
+    series += [*family_series(chains), *family_drifts(series)]
     steps = list(_accuracy_steps(scored, ordered, limits))
     noise = max((run.noise for run in ordered if run.noise is not None), default=NOISE)
     for found in series:
@@ -194,143 +165,6 @@ def _in_order(runs: Iterable[Run]) -> list[Run]:
     return sorted(ordered, key=lambda run: (run.datetime or "", str(run.path)))
 
 
-@dataclass
-class _Chain:
-    """Results of one model that can be compared with one another."""
-
-    kind: str
-    """``scores`` or ``speed``: what of them can be compared."""
-    name: str
-    family: str
-    links: list[tuple[int, Result]]
-
-    def series(self, runs: Sequence[Run]) -> Iterator[Series]:
-        columns: Mapping[str, Iterable[tuple[int, float | None]]]
-        if self.kind == "scores":
-            columns = {"acc": ((place, r.scores["acc"]) for place, r in self.links), "drift": self.drifts(runs)}
-        else:
-            columns = {
-                "images_per_s": ((place, r.images_per_s.get("forward")) for place, r in self.links),
-                "memory": ((place, r.peak_memory_mb) for place, r in self.links),
-            }
-        for what, values in columns.items():
-            points = tuple(Point(place, value) for place, value in values if value is not None)
-            if points:
-                yield Series(self.name, self.family, what, points)
-
-    def drifts(self, runs: Sequence[Run]) -> Iterator[tuple[int, float | None]]:
-        for (before, old), (place, new) in zip(self.links, self.links[1:], strict=False):
-            yield place, _drift(runs[before], old, runs[place], new)
-
-
-def _drift(base: Run, old: Result, run: Run, new: Result) -> float | None:
-    """None where a side has no sketch, infinite where the embeddings have another width."""
-    if old.sketch is None or new.sketch is None:
-        return None
-    if old.sketch == new.sketch:
-        return 0.0
-    try:
-        sketches = unpack_sketch(old.sketch), unpack_sketch(new.sketch)
-    except ValueError as error:
-        raise UsageError(f"{base.path} or {run.path}: result of {new.model}: {error}") from error
-    if old.dim != new.dim or sketches[0].shape != sketches[1].shape:
-        return math.inf
-    return embedding_drift(*sketches)
-
-
-def _chains(runs: Sequence[Run]) -> Iterator[_Chain]:
-    """The results of each model joined to the newest earlier ones with which they can be compared.
-
-    So runs of two machines that take turns are two series, and not as many as there are runs.
-    """
-    names: dict[str, str] = {}
-    for run in runs:
-        names |= run.renamed
-    between: dict[tuple[int, int], Mapping[str, str]] = {}
-    open_chains: dict[tuple[str, str], list[_Chain]] = {}
-    for place, run in enumerate(runs):
-        for result in run.results:
-            name = _newest(result.model, names)
-            for kind in ("scores", "speed"):
-                chains = open_chains.setdefault((kind, name), [])
-                for chain in reversed(chains):
-                    last, old = chain.links[-1]
-                    if last == place or old.dataset not in (None, result.dataset):
-                        continue
-                    if (last, place) not in between:
-                        between[last, place] = run_barriers(runs[last], run, across_machines=False)
-                    if kind not in between[last, place] and kind not in pair_barriers(Pair(old, result)):
-                        chain.links.append((place, result))
-                        chains.remove(chain)
-                        chains.append(chain)  # the newest is asked first
-                        break
-                else:
-                    chains.append(_Chain(kind, name, result.family, [(place, result)]))
-    for chains in open_chains.values():
-        yield from chains
-
-
-def _newest(model: str, names: Mapping[str, str]) -> str:
-    """The name of today, through all renamings."""
-    for _ in range(len(names)):
-        if model not in names:
-            break
-        model = names[model]
-    return model
-
-
-def _family_series(chains: Iterable[_Chain]) -> Iterator[Series]:
-    """Of each family and quantity, linked over the models that neighbours have in common."""
-    values: dict[tuple[str, str], dict[int, dict[tuple[str, int], float]]] = {}
-    for chain in chains:
-        whats = ("acc",) if chain.kind == "scores" else ("images_per_s", "memory")
-        for what in whats:
-            runs = values.setdefault((chain.family, what), {})
-            for place, result in chain.links:
-                value = _value(result, what)
-                if value is not None:
-                    runs.setdefault(place, {})[chain.name, chain.links[0][0]] = value
-    for (family, what), runs in values.items():
-        logs = what != "acc"
-        lines: list[tuple[list[Point], dict[tuple[str, int], float]]] = []
-        for place in sorted(runs):
-            now = runs[place]
-            joined = next((line for line in reversed(lines) if line[1].keys() & now.keys()), None)
-            if joined is None:
-                lines.append(([Point(place, _mean(now.values(), logs=logs))], now))
-                continue
-            points, before = joined
-            common = before.keys() & now.keys()
-            old, new = (_mean((side[model] for model in common), logs=logs) for side in (before, now))
-            value = points[-1].value
-            points.append(Point(place, value * new / old if logs else value + new - old))
-            lines.remove(joined)
-            lines.append((points, now))
-        yield from (Series(family, family, what, tuple(points), of_family=True) for points, _ in lines)
-
-
-def _family_drifts(series: Iterable[Series]) -> Iterator[Series]:
-    values: dict[str, dict[int, list[float]]] = {}
-    for found in series:
-        for point in found.points if found.what == "drift" else ():
-            values.setdefault(found.family, {}).setdefault(point.run, []).append(point.value)
-    for family, runs in values.items():
-        points = tuple(Point(place, _mean(runs[place], logs=False)) for place in sorted(runs))
-        yield Series(family, family, "drift", points, of_family=True)
-
-
-def _value(result: Result, what: str) -> float | None:
-    if what == "acc":
-        return result.scores["acc"]
-    value = result.images_per_s.get("forward") if what == "images_per_s" else result.peak_memory_mb
-    return value if value is not None and value > 0 else None
-
-
-def _mean(values: Iterable[float], *, logs: bool) -> float:
-    array = np.fromiter(values, dtype=np.float64)
-    return float(np.exp(np.log(array).mean())) if logs else float(array.mean())
-
-
 def _level_steps(series: Series, limits: Limits, noise: float) -> Iterator[Step]:
     """Steps of speed or memory, on the log scale."""
     limit = limits.of(series.name, series.family).get(series.what, math.inf)
@@ -352,7 +186,7 @@ def _level_steps(series: Series, limits: Limits, noise: float) -> Iterator[Step]
             yield Step(series, points[place - 1].run, points[place].run, base, new, end - place)
 
 
-def _accuracy_steps(chains: Iterable[_Chain], runs: Sequence[Run], limits: Limits) -> Iterator[Step]:
+def _accuracy_steps(chains: Iterable[Chain], runs: Sequence[Run], limits: Limits) -> Iterator[Step]:
     """Changes of acc between neighbours that are real over all models of a run."""
     found: dict[int, list[tuple[Step, float]]] = {}
     tests: dict[int, int] = {}
@@ -386,7 +220,7 @@ def _runs_alike(points: Sequence[Point], limit: float) -> int:
     return next(away, len(points))
 
 
-def _drift_steps(chain: _Chain, runs: Sequence[Run], limits: Limits) -> Iterator[Step]:
+def _drift_steps(chain: Chain, runs: Sequence[Run], limits: Limits) -> Iterator[Step]:
     limit = limits.of(chain.name, chain.family).get("drift", math.inf)
     points = [Point(place, value) for place, value in chain.drifts(runs) if value is not None]
     before = {place: old for (old, _), (place, _) in zip(chain.links, chain.links[1:], strict=False)}

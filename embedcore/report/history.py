@@ -13,7 +13,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from embedcore.compare.history import History, Series, Step
+from embedcore.compare.history import History, Step
+from embedcore.compare.series import Series
 from embedcore.errors import UsageError
 from embedcore.plain import json_safe, one_line
 from embedcore.report.columns import cut, figure
