@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerContext
 from typing import TypeVar
 
 from embedcore.errors import EmbedcoreError
+from embedcore.interrupts import interrupts_held
 
 # glibc gives blocks above a threshold straight back to the kernel, so that every activation of every layer is paid for
 # again in page faults. Keeping up to 4 GiB makes a convolutional network 2 to 4 times faster (README, Speed).
@@ -62,12 +63,14 @@ def start_surely(start: Callable[[], _Started]) -> _Started:
     """What ``start()`` gives, which starts a child; it is called again where the forkserver died just now.
 
     ``start`` asks for the context itself, so that each call finds a server running, with the memory set up. What a
-    failed call has opened it closes. Raises StartError when the third call has failed too.
+    failed call has opened it closes. Ctrl-C waits for the call: the forkserver dies of a request that is broken off.
+    Raises StartError when the third call has failed too.
     """
     failures = 0
     while True:
         try:
-            return start()
+            with interrupts_held():
+                return start()
         except (OSError, EOFError) as error:
             failures += 1
             if failures == _START_TRIES:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from multiprocessing import forkserver
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.forkserver import TUNABLES, forkserver_context, tunables_with
+from embedcore.forkserver import TUNABLES, forkserver_context, start_surely, tunables_with
 
 names = st.sampled_from(["glibc.malloc.mmap_threshold", "glibc.malloc.arena_max", "glibc.cpu.hwcaps"])
 
@@ -56,3 +60,27 @@ def test_children_have_the_tunables_and_the_parent_has_not(tmp_path):
 
 def test_context_is_a_forkserver():
     assert forkserver_context().get_start_method() == "forkserver"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into multiprocessing")
+def test_ctrl_c_while_a_child_is_asked_for_leaves_the_forkserver_alive(monkeypatch):
+    forkserver_context()
+    server = forkserver._forkserver._forkserver_pid
+    send = forkserver.reduction.sendfds
+    started = []
+
+    def interrupted_send(*arguments):
+        signal.raise_signal(signal.SIGINT)  # connected, nothing sent: the forkserver is waiting for it
+        send(*arguments)
+
+    def start():
+        process = forkserver_context().Process(target=time.sleep, args=(0,))
+        process.start()
+        started.append(process)
+
+    monkeypatch.setattr(forkserver.reduction, "sendfds", interrupted_send)
+    with pytest.raises(KeyboardInterrupt):
+        start_surely(start)
+    started[0].join(60)
+    assert started[0].exitcode == 0  # 255 where the forkserver has died
+    assert psutil.Process(server).status() != psutil.STATUS_ZOMBIE

@@ -10,7 +10,7 @@ import pytest
 from embedcore.errors import UsageError
 from embedcore.plain import printable_lines
 from embedcore.plugin.budget import BudgetSpent
-from embedcore.plugin.interrupts import interrupts_held
+from embedcore.interrupts import interrupts_held
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
 from embedcore.plugin.saving import benchmark_group
@@ -40,6 +40,8 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
         with progress_bars(request.config) as progress_for:
             try:
                 result = session.measure(model, images, progress_for)
+                # Journal, JSON and leaderboards then hold the same cases. pytest-benchmark fails over a benchmark
+                # that was interrupted before its first round, and saves nothing.
                 request.node.stash[UNTIL_REPORTED].enter_context(interrupts_held())
                 session.books.keep(result)
             except UsageError as error:  # an image or the cache folder: no other case could do better

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from embedcore.plugin.interrupts import interrupts_held
+from embedcore.interrupts import interrupts_held
 
 
 def press():

@@ -1,4 +1,4 @@
-"""Ctrl-C between a measurement and its report waits: journal, JSON and leaderboards then hold the same cases."""
+"""Ctrl-C that waits for a moment when nothing is half done."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from types import FrameType
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """A block in which the first Ctrl-C takes effect at the end; a second one takes effect at once.
-
-    pytest-benchmark fails over a benchmark that was interrupted before its first round, and then saves nothing.
-    """
+    """A block in which the first Ctrl-C takes effect at the end; a second one takes effect at once."""
     before = signal.getsignal(signal.SIGINT)
     # Signals arrive in the main thread only, and a handler that is not Python's could not be put back.
     if before is None or threading.current_thread() is not threading.main_thread():
