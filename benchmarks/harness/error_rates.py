@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -25,8 +26,9 @@ from scipy import stats
 
 from embedcore.ab.interleave import Track, interleave
 from embedcore.ab.noise import stored_noise
-from embedcore.ab.sides import Side
-from embedcore.compare.interleaved import NOISE
+from embedcore.ab.sides import Side, measured_in_turn
+from embedcore.compare.interleaved import NOISE, in_turn
+from embedcore.results.result import Result
 
 MODELS = ("test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_byobnet")
 
@@ -97,7 +99,7 @@ def slow_interpreter(folder: Path) -> Path:
 
 
 def calibrate(folder: Path, size: float) -> Mapping[str, float]:
-    """Products an image that make each model's forward pass longer by `size`, from several processes in turn."""
+    """Products an image that make each model slower by `size`."""
     path = folder / "extra.json"
     if path.is_file():
         found: Mapping[str, float] = json.loads(path.read_text())
@@ -107,23 +109,22 @@ def calibrate(folder: Path, size: float) -> Mapping[str, float]:
     for model in MODELS:
         path.write_text(json.dumps({model: probe}))
         cost = _slowdown(folder, model)
-        extra[model] = probe * size / cost
+        extra[model] = probe * size / (1 - size) / cost  # the speed is to fall by `size`, as the limit counts
         print(f"{model}: {probe:g} products an image cost {cost:.0%}, so {extra[model]:.2f} for {size:.0%}", flush=True)
     path.write_text(json.dumps(extra))
     return extra
 
 
 def _slowdown(folder: Path, model: str) -> float:
-    """How much longer a forward pass takes on the slower side: of the fastest rounds of several processes in turn."""
-    fastest: dict[str, float] = {}
+    """How much longer a forward pass takes on the slower side: of several pairs of processes."""
+    logs = []
     with _sides(folder, [model], slower=True) as sides:
         (tag,) = sides["A"].opened()["models"]
         sides["B"].opened()
-        for _ in range(6):
-            for key, side in sides.items():
-                durations = side.measure(tag, batch_size=16, rounds=40).durations
-                fastest[key] = min([*durations, fastest.get(key, float("inf"))])
-    return fastest["B"] / fastest["A"] - 1
+        for _ in range(4):
+            results = measured_in_turn(sides, tag, {"batch_size": 16, "rounds": 60})
+            logs.append(in_turn(*(results[side].durations for side in "AB"))[0])
+    return math.exp(-statistics.median(logs)) - 1
 
 
 @contextlib.contextmanager
@@ -135,15 +136,27 @@ def _sides(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[dic
         yield {key: stack.enter_context(Side(key, path, arguments)) for key, path in interpreters.items()}
 
 
+class _Measure:
+    """Both sides, without books and without the weights of one on the other."""
+
+    def __init__(self, sides: Mapping[str, Side]) -> None:
+        self._sides = sides
+
+    def alone(self, side: str, model: str) -> Result:
+        return self._sides[side].measure(model)
+
+    def in_turn(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
+        return measured_in_turn({side: self._sides[side] for side in ("BA" if number % 2 else "AB")}, model, equal)
+
+
 def ab_round(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[Track]:
     """A comparison of each model, as `ab` makes it of one, between two sides that start now."""
     with _sides(folder, models, slower=slower) as sides:
         facts = [side.opened() for side in sides.values()]
         noise = stored_noise(folder / "cache", facts[0]["machine_in_use"]) or NOISE
+        measure = _Measure(sides)
         for model in sorted(facts[0]["models"], key=lambda tag: models.index(tag.split(".")[0])):
-            (track,) = interleave(
-                [model], lambda key, tag, _, changes: sides[key].measure(tag, **changes), lambda _: LIMIT, noise=noise
-            )
+            (track,) = interleave([model], measure, lambda _: LIMIT, noise=noise)
             yield track
 
 
@@ -202,7 +215,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--alike", type=int, default=200, help="A/A comparisons")
     parser.add_argument("--slower", type=int, default=100, help="comparisons with a slower side")
-    parser.add_argument("--size", type=float, default=0.05, help="of the slowdown")
+    parser.add_argument("--size", type=float, default=0.05, help="of the fall of speed")
     parsed = parser.parse_args()
     folder = parsed.folder.absolute()
     slow_interpreter(folder)

@@ -13,7 +13,7 @@ from embedcore.ab.books import Books
 from embedcore.ab.interleave import Told, Track, interleave
 from embedcore.ab.noise import store_noise, stored_noise
 from embedcore.ab.outcome import Outcome, rows_of
-from embedcore.ab.sides import Side
+from embedcore.ab.sides import Side, measured_in_turn
 from embedcore.compare.interleaved import NOISE, noise_of
 from embedcore.compare.limits import Limits
 from embedcore.errors import UsageError
@@ -23,6 +23,9 @@ WEIGHTS = "weights"
 """Folder of random weights that both sides load, in the cache folder's `ab`."""
 
 NEVER = float("inf")
+
+ALONE = "alone"
+"""In the books, of a measurement with each side's own settings."""
 
 
 def compare_sides(
@@ -107,15 +110,27 @@ class _Measure:
             self._weights = cache / "ab" / WEIGHTS / hashlib.sha256(key.encode()).hexdigest()[:16]
         self._families: dict[str, str] = {}
 
-    def __call__(self, side: str, model: str, number: int, changes: dict[str, Any]) -> Result:
-        key = (model, side, json.dumps(changes, sort_keys=True), number)
+    def alone(self, side: str, model: str) -> Result:
+        key = (model, side, ALONE, 0)
         if key not in self._books.results:
-            if self._weights is not None:
-                self._sides["A"].save_weights(model, self._weights)
-                changes = changes | {"weights": str(self._weights)}
-            self._books.keep(key, self._sides[side].measure(model, **changes))
+            self._books.keep(key, self._sides[side].measure(model, **self._weights_of(model)))
         self._families[model] = self._books.results[key].family
         return self._books.results[key]
+
+    def in_turn(self, model: str, number: int, equal: Mapping[str, Any]) -> dict[str, Result]:
+        keys = {side: (model, side, json.dumps(equal, sort_keys=True), number) for side in "AB"}
+        if not self._books.results.keys() >= set(keys.values()):
+            order = "BA" if number % 2 else "AB"
+            sides = {side: self._sides[side] for side in order}
+            for side, result in measured_in_turn(sides, model, {**equal, **self._weights_of(model)}).items():
+                self._books.keep(keys[side], result)
+        return {side: self._books.results[key] for side, key in keys.items()}
+
+    def _weights_of(self, model: str) -> dict[str, str]:
+        if self._weights is None:
+            return {}
+        self._sides["A"].save_weights(model, self._weights)
+        return {"weights": str(self._weights)}
 
     def family(self, model: str) -> str:
         return self._families[model]

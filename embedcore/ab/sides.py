@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,12 +13,40 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.ab.environments import side_environment
+from embedcore.embed import turns
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.plain import one_line
 from embedcore.results.result import Result
 
 # Not `-m`: what a process of its own is to run must be importable by its name.
 _PROGRAM = "from embedcore.plugin.side import main; main()"
+
+
+def measured_in_turn(sides: Mapping[str, Side], model: str, changes: Mapping[str, Any]) -> dict[str, Result]:
+    """The results of a model in a fresh process of each of two sides, which time their rounds in turn.
+
+    The first side of the mapping begins. Raises SideLost.
+    """
+    first, second = sides
+    results: dict[str, Result] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        fifos = {key: Path(folder) / key for key in sides}
+        for fifo in fifos.values():
+            os.mkfifo(fifo)
+        # Held open, so that what is put in stays there until it is taken out.
+        with contextlib.ExitStack() as stack:
+            for fifo in fifos.values():
+                stack.callback(os.close, os.open(fifo, os.O_RDWR))
+            for key, other in ((first, second), (second, first)):
+                sides[key].ask(model, **changes, turns=[str(fifos[key]), str(fifos[other])])
+            turns.start(fifos[first])
+            while waiting := [key for key in sides if key not in results]:
+                ready, _, _ = select.select([sides[key] for key in waiting], [], [])
+                for key in waiting:
+                    if sides[key] in ready:
+                        results[key] = sides[key].result()
+                        turns.release(fifos[second if key == first else first])
+    return results
 
 
 class SideLost(EmbedcoreError):
@@ -51,8 +81,21 @@ class Side:
 
     def measure(self, model: str, **changes: Any) -> Result:
         """The result of a model in a fresh process of this side. Raises SideLost."""
+        self.ask(model, **changes)
+        return self.result()
+
+    def ask(self, model: str, **changes: Any) -> None:
+        """Have it measure a model, and do not wait. Raises SideLost."""
         self._send({"measure": model, "changes": changes})
+
+    def result(self) -> Result:
+        """What has been asked for last. Raises SideLost."""
         return Result.from_json(self._answer())
+
+    def fileno(self) -> int:
+        """Can be read when there is an answer."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
 
     def save_weights(self, model: str, folder: Path) -> None:
         """Have it write random weights of a model. Raises UsageError, SideLost."""

@@ -1,4 +1,4 @@
-"""The speed ratio of two sides that were measured in turn, A B B A, B A A B, …; pure functions on numbers."""
+"""The speed ratio of two sides whose processes timed their rounds in turn, A B A B …; pure functions on numbers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scipy import special, stats
 
 from embedcore.compare.statistics import LEVEL, Doubles
 
-NOISE = 0.013
-"""Standard deviation of the log ratio of two fresh processes that run the same, where no `ab --aa` has found it."""
+NOISE = 0.015
+"""Standard deviation of the log ratio of a pair of processes that run the same, where no `ab --aa` has found it."""
 
 ALARMS = 0.01
 """How often a comparison may fail though nothing is slower: over all its models and looks together."""
 
 LOOKS = (2, 3, 4, 6, 8, 12)
-"""After how many blocks of four processes the ratio is looked at; the last is the most there are."""
+"""After how many pairs of processes the ratio is looked at; the last is the most there are."""
 
 # How many ratios the assumed noise is worth beside those that were measured.
 _PRIOR = 20
@@ -41,7 +41,7 @@ class Interleaved(NamedTuple):
     p: float
     """Two-sided, not corrected."""
     noise: float
-    """Standard deviation of the log ratio of one pair of processes."""
+    """Standard deviation of the log ratio of a pair of processes."""
     pairs: int
 
     @property
@@ -61,43 +61,45 @@ class Interleaved(NamedTuple):
         return self.surely_low > 1 - limit and self.high - self.low <= limit
 
 
-def order_of(block: int) -> str:
-    """Which side's turn it is, four times.
+_TRIMMED = 0.25
 
-    >>> order_of(0), order_of(1)
-    ('ABBA', 'BAAB')
+
+def in_turn(base: ArrayLike, new: ArrayLike) -> tuple[float, float]:
+    """Log of the speed of `new` over that of `base`, and its standard error, from the seconds of rounds in turn.
+
+    Each float [n], n of 3 or more, the rounds of the same number next to each other in time, so that what slows both
+    cancels. The mean of the middle half of the log ratios, since single rounds are disturbed much and often; its error
+    from the winsorised variance (Tukey and McLaughlin, Sankhya A 25, 1963).
+
+    >>> in_turn([1.0, 2.0, 4.0, 1.0], [0.5, 1.0, 2.0, 9.0])
+    (0.6931471805599453, 0.0)
     """
-    return "BAAB" if block % 2 else "ABBA"
+    logs: Doubles = np.sort(np.log(np.asarray(base, dtype=np.float64) / np.asarray(new, dtype=np.float64)))
+    cut = round(_TRIMMED * len(logs))
+    middle = logs[cut : len(logs) - cut]
+    spread = float(np.clip(logs, middle[0], middle[-1]).std(ddof=1))
+    return float(middle.mean()), spread / ((1 - 2 * _TRIMMED) * math.sqrt(len(logs)))
 
 
-def log_speed(durations: Sequence[float]) -> float:
-    """Log of the rounds per second of a process: of its fastest round.
-
-    What disturbs a round makes it longer, never shorter, and a disturbance may outlast a process: of 40 rounds the
-    fastest was two to three times as steady between processes as the median.
-    """
-    return -math.log(min(durations))
-
-
-TIMED_S = 1.0
-MOST_ROUNDS = 60
+TIMED_S = 2.0
+MOST_ROUNDS = 100
 
 
 def rounds_for(durations: Sequence[float]) -> int:
-    """How many rounds a process is to time so that they take about a second: no fewer than it did, at most 60.
+    """How many rounds a process is to time so that they take about two seconds: no fewer than it did, at most 100.
 
-    >>> rounds_for([0.02] * 10), rounds_for([2.0] * 10)
+    >>> rounds_for([0.04] * 10), rounds_for([2.0] * 10)
     (50, 10)
     """
     return max(len(durations), min(MOST_ROUNDS, round(TIMED_S / float(np.median(durations)))))
 
 
 def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interleaved:
-    """The ratio that the log ratios B - A of neighbouring processes tell, float [n] with n of 2 or more.
+    """The ratio that the log ratios of B over A of pairs of processes tell, float [n] with n of 2 or more.
 
-    Each block gives two, one in either order, so that a steady drift of the machine cancels. Their mean after clipping
-    (Huber's M-estimator, one step from the median); its error from a variance to which `noise` adds 20 degrees of
-    freedom, since that of few values may be small by chance (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004).
+    Their mean after clipping (Huber's M-estimator, one step from the median); its error from a variance to which
+    `noise` adds 20 degrees of freedom, since that of few values may be small by chance (Smyth, Stat. Appl. Genet. Mol.
+    Biol. 3, 2004).
     """
     values = np.asarray(pairs, dtype=np.float64)
     center = float(np.median(values))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from embedcore.embed.turns import Turns
+
 FEWEST_WARMUPS, MOST_WARMUPS = 2, 20
 AGREEMENT = 0.05
 
@@ -27,15 +29,18 @@ def warm_up(seconds: Callable[[], float]) -> int:
     return MOST_WARMUPS
 
 
-def time_forward(embed: Embed, batch: torch.Tensor, rounds: int = 10) -> tuple[list[float], int]:
+def time_forward(
+    embed: Embed, batch: torch.Tensor, rounds: int = 10, turns: Turns | None = None
+) -> tuple[list[float], int]:
     """Seconds of each of ``rounds`` forward passes of the same ``batch`` [b, 3, h, w], and how many rounds of
     :func:`warm_up` came before them. Run in the context that the passes need (``precision.autocast``).
 
-    On CUDA the time is taken on the device with events; elsewhere with a monotonic clock on the host.
+    On CUDA the time is taken on the device with events; elsewhere with a monotonic clock on the host. With ``turns``
+    another process makes its rounds in turn with these.
     """
     clock = device_seconds if batch.device.type == "cuda" else host_seconds
     warmups = warm_up(lambda: clock(embed, batch))
-    return [clock(embed, batch) for _ in range(rounds)], warmups
+    return [clock(embed, batch) for _ in (range(rounds) if turns is None else turns.each(rounds))], warmups
 
 
 def host_seconds(embed: Embed, batch: torch.Tensor) -> float:

@@ -22,6 +22,7 @@ from embedcore.embed.memory import PeakMemory, halving
 from embedcore.embed.precision import autocast
 from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import time_forward
+from embedcore.embed.turns import Turns
 from embedcore.images.geometry import geometry_of
 from embedcore.measure.outcome import NotFiniteError, check_size, failure, status_of
 from embedcore.progress import Progress
@@ -73,6 +74,9 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
     Raises what goes wrong; ``attempt`` is the call that does not. Whenever memory runs out it goes on with half the
     batch. Timing rounds are run also where embeddings were kept: a duration of another day is no measurement.
     """
+    turns = Turns(*case.turns) if case.turns else None
+    if turns is not None:
+        turns.wait()
     begin = time.perf_counter()
     device = use_device(case.device)
     backbone = load_backbone(case.model, weights=case.weights, point=case.point, seed=case.seed, hub=images.hub)
@@ -89,7 +93,7 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
     def time_rounds(size: int) -> tuple[list[float], int]:
         batch = first_batch(backbone, pixels, size, way)
         with autocast(way.precision, device, backbone.module):
-            return time_forward(backbone.embed, batch, case.rounds)
+            return time_forward(backbone.embed, batch, case.rounds, turns)
 
     (durations, warmup_rounds), batch_size = halving(batch_size, device, time_rounds)
     peak = memory.mb

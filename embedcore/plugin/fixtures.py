@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from embedcore.errors import UsageError
+from embedcore.interrupts import interrupts_held
 from embedcore.plain import printable_lines
 from embedcore.plugin.budget import BudgetSpent
-from embedcore.interrupts import interrupts_held
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
 from embedcore.plugin.saving import benchmark_group
