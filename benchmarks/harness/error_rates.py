@@ -4,8 +4,9 @@
     python benchmarks/harness/error_rates.py --folder rates compare --alike 200 --slower 100
 
 Run it on a machine that does nothing else. Each outcome is a line in a journal of the folder: the same command again
-goes on. The slower side computes more, it does not sleep: a `sitecustomize` lets each forward pass do some matrix
-products besides, as many as a calibration says is `--size` more work. Both sides start anew for each round of models.
+goes on. With `--core N` it keeps to one core, with one thread; a command a core may then run at the same time. The
+slower side computes more, it does not sleep: a `sitecustomize` lets each forward pass do some matrix products besides,
+as many as make it slower by `--size` by a calibration. Both sides start anew for each round of models.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from scipy import stats
 
@@ -139,11 +141,16 @@ def _sides(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[dic
 class _Measure:
     """Both sides, without books and without the weights of one on the other."""
 
+    # What a model is measured with does not change from one comparison to the next, so it is asked for once.
+    _alone: ClassVar[dict[tuple[str, str], Result]] = {}
+
     def __init__(self, sides: Mapping[str, Side]) -> None:
         self._sides = sides
 
     def alone(self, side: str, model: str) -> Result:
-        return self._sides[side].measure(model)
+        if (side, model) not in self._alone:
+            self._alone[side, model] = self._sides[side].measure(model)
+        return self._alone[side, model]
 
     def in_turn(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
         return measured_in_turn({side: self._sides[side] for side in ("BA" if number % 2 else "AB")}, model, equal)
@@ -215,9 +222,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--alike", type=int, default=200, help="A/A comparisons")
     parser.add_argument("--slower", type=int, default=100, help="comparisons with a slower side")
+    parser.add_argument("--core", type=int, help="keep to this core, with one thread")
     parser.add_argument("--size", type=float, default=0.05, help="of the fall of speed")
     parsed = parser.parse_args()
     folder = parsed.folder.absolute()
+    if parsed.core is not None:
+        os.sched_setaffinity(0, {parsed.core})
+        os.environ["OMP_NUM_THREADS"] = "1"
     slow_interpreter(folder)
     if parsed.slower:
         calibrate(folder, parsed.size)
