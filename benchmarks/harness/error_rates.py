@@ -6,7 +6,7 @@
 Run it on a machine that does nothing else. Each outcome is a line in a journal of the folder: the same command again
 goes on. With `--core N` it keeps to one core, with one thread; a command a core may then run at the same time. The
 slower side computes more, it does not sleep: a `sitecustomize` lets each forward pass do some matrix products besides,
-as many as make it slower by `--size` by a calibration. Both sides start anew for each round of models.
+as many as make it slower by `--size` by a calibration.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from scipy import stats
 
-from embedcore.ab.interleave import Track, interleave
+from embedcore.ab.interleave import interleave
 from embedcore.ab.noise import stored_noise
 from embedcore.ab.sides import Side, measured_in_turn
 from embedcore.compare.interleaved import NOISE, in_turn
@@ -156,29 +156,25 @@ class _Measure:
         return measured_in_turn({side: self._sides[side] for side in ("BA" if number % 2 else "AB")}, model, equal)
 
 
-def ab_round(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[Track]:
-    """A comparison of each model, as `ab` makes it of one, between two sides that start now."""
-    with _sides(folder, models, slower=slower) as sides:
+def ab_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[tuple[str, bool]]:
+    """Each model, and whether a comparison of it alone, as `ab` makes it, finds it slower than allowed."""
+    with _sides(folder, MODELS, slower=slower) as sides:
         facts = [side.opened() for side in sides.values()]
-        noise = stored_noise(folder / "cache", facts[0]["machine_in_use"]) or NOISE
+        found = stored_noise(folder / "cache", facts[0]["machine_in_use"])
+        noise = found.in_turn if found else NOISE
+        tags = {tag.split(".")[0]: tag for tag in facts[0]["models"]}
         measure = _Measure(sides)
-        for model in sorted(facts[0]["models"], key=lambda tag: models.index(tag.split(".")[0])):
-            (track,) = interleave([model], measure, lambda _: LIMIT, noise=noise)
-            yield track
+        for model in models:
+            (track,) = interleave([tags[model]], measure, lambda _: LIMIT, noise=noise)
+            if track.ratio is None:
+                raise SystemExit(f"{track.model}: {track.why}")
+            yield model, track.alarm
 
 
-def ab_alarms(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[bool]:
-    """Whether each comparison by `ab` finds its model slower than allowed."""
-    for track in ab_round(folder, models, slower=slower):
-        if track.ratio is None:
-            raise SystemExit(f"{track.model}: {track.why}")
-        yield track.alarm
-
-
-def compare_alarms(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[bool]:
+def compare_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[tuple[str, bool]]:
     """The same by `compare` of two sessions of a model, saved one after the other."""
     for model in models:
-        yield _compare_alarm(folder, model, slower=slower)
+        yield model, _compare_alarm(folder, model, slower=slower)
 
 
 def _compare_alarm(folder: Path, model: str, *, slower: bool) -> bool:
@@ -205,6 +201,12 @@ def _compare_alarm(folder: Path, model: str, *, slower: bool) -> bool:
 def outcomes(path: Path, kind: str) -> list[bool]:
     """Those of a kind that the journal holds; a torn last line is passed over."""
     return [entry["alarm"] for entry in _lines(path) if entry["kind"] == kind]
+
+
+def missing(path: Path, kind: str, wanted: int) -> Iterator[str]:
+    """The model of the next comparison, as long as the journal lacks any; other commands may add to it."""
+    while (done := len(outcomes(path, kind))) < wanted:
+        yield MODELS[done % len(MODELS)]
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -236,16 +238,13 @@ def main() -> None:
     journal = folder / "outcomes.jsonl"
     for kind, wanted in (("alike", parsed.alike), ("slower", parsed.slower)):
         name = f"{parsed.what} {kind}"
-        while (done := len(outcomes(journal, name))) < wanted:
-            first = done % len(MODELS)
-            models = MODELS[first : first + wanted - done]
+        begin = time.monotonic()
+        for model, alarm in alarms(folder, missing(journal, name, wanted), slower=kind == "slower"):
+            entry = {"kind": name, "model": model, "alarm": alarm, "seconds": round(time.monotonic() - begin, 1)}
+            with journal.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+            print(f"{name}: {model} {'alarm' if alarm else 'no alarm'} after {entry['seconds']} s", flush=True)
             begin = time.monotonic()
-            for model, alarm in zip(models, alarms(folder, models, slower=kind == "slower"), strict=True):
-                entry = {"kind": name, "model": model, "alarm": alarm, "seconds": round(time.monotonic() - begin, 1)}
-                with journal.open("a") as file:
-                    file.write(json.dumps(entry) + "\n")
-                print(f"{name}: {model} {'alarm' if alarm else 'no alarm'} after {entry['seconds']} s", flush=True)
-                begin = time.monotonic()
         found_all = outcomes(journal, name)
         if found_all:
             interval = stats.binomtest(sum(found_all), len(found_all)).proportion_ci(method="exact")

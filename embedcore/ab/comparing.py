@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from embedcore.ab.books import Books
 from embedcore.ab.interleave import Told, Track, interleave
-from embedcore.ab.noise import store_noise, stored_noise
+from embedcore.ab.noise import Noise, store_noise, stored_noise
 from embedcore.ab.outcome import Outcome, rows_of
 from embedcore.ab.sides import Side, measured_in_turn
 from embedcore.compare.interleaved import NOISE, noise_of
@@ -77,7 +78,7 @@ def compare_sides(
             both,
             measure,
             lambda model: _limit(limits, model, measure.family(model)),
-            noise=noise or NOISE,
+            noise=noise.in_turn if noise else NOISE,
             seconds=seconds,
             told=told,
         )
@@ -91,7 +92,7 @@ def compare_sides(
         sides={key: f"{name}: {_versions(facts[key]['versions'])}" for key, (name, _) in sides.items()},
         rows=rows_of(tracks, facts, limits),
         alone=alone,
-        noise=noise or NOISE,
+        noise=noise.in_turn if noise else NOISE,
         noise_measured=noise is not None,
         machine=machine,
         noise_found=found,
@@ -142,9 +143,12 @@ def _limit(limits: Limits, model: str, family: str) -> float:
     return limit if 0 < limit < 1 else 0.05
 
 
-def _noise_found(tracks: Sequence[Track]) -> float | None:
-    ratios = [track.pairs for track in tracks if track.pairs]
-    return noise_of(ratios) or None if ratios else None
+def _noise_found(tracks: Sequence[Track]) -> Noise | None:
+    in_turn = [track.pairs for track in tracks if track.pairs]
+    speeds = [own for track in tracks for own in track.speeds.values()]
+    in_sequence = [[after - before for before, after in itertools.pairwise(own)] for own in speeds if len(own) > 1]
+    found = Noise(*(noise_of(ratios) if ratios else 0.0 for ratios in (in_turn, in_sequence)))
+    return found if all(found) else None
 
 
 def _named(alone: Mapping[str, Sequence[str]]) -> str:

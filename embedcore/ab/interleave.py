@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class Track:
     pairs: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     """Of each log ratio, from the scatter of the rounds."""
+    speeds: dict[str, list[float]] = field(default_factory=lambda: {"A": [], "B": []})
+    """Of each side's process of each pair, the log of its rounds per second."""
     ratio: Interleaved | None = None
     alarmed_after: int = 0
     """Pairs after which it was first found to be slower, and has been since; 0 while it is not."""
@@ -129,11 +132,14 @@ def _measure_pair(track: Track, measure: Measures) -> None:
             ratio, error = in_turn(*(results[side].durations for side in "AB"))
             track.pairs.append(ratio)
             track.errors.append(error)
+            for side, result in results.items():
+                track.speeds[side].append(-math.log(np.median(result.durations)))
             return
         # Both at once have no room for what each had alone. What was measured with the larger batch is let go.
         track.equal["batch_size"] = smallest
         track.pairs.clear()
         track.errors.clear()
+        track.speeds = {"A": [], "B": []}
 
 
 def _measure_alone(track: Track, measure: Measures) -> None:

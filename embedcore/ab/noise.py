@@ -1,4 +1,4 @@
-"""The noise floor of a machine: how far two processes that run the same are apart in speed, as `ab --aa` found it."""
+"""The noise floor of a machine: how far processes that run the same are apart in speed, as `ab --aa` found it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from embedcore.errors import UsageError
 from embedcore.files import written_whole
@@ -14,23 +15,29 @@ FOLDER = "noise"
 """In the cache folder."""
 
 
-def stored_noise(cache_folder: Path, machine: str | None) -> float | None:
-    """Standard deviation of the log of a speed ratio between two processes on this machine (processor or card).
+class Noise(NamedTuple):
+    """Standard deviations of the log of a speed ratio between two processes that run the same."""
 
-    None where it was not measured, or its file is not what it should be.
-    """
+    in_turn: float
+    """Rounds in turn, as `ab` measures."""
+    in_sequence: float
+    """One process after the other, as sessions do: the state of the machine may have changed."""
+
+
+def stored_noise(cache_folder: Path, machine: str | None) -> Noise | None:
+    """That of this processor or card; None where it was not measured, or its file is not what it should be."""
     try:
         found = json.loads(_path(cache_folder, machine).read_bytes())
-        noise = float(found["noise"])
+        noise = Noise(*(float(found[name]) for name in Noise._fields))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return noise if 0 < noise < 1 else None
+    return noise if all(0 < value < 1 for value in noise) else None
 
 
-def store_noise(cache_folder: Path, machine: str | None, noise: float, pairs: int) -> None:
+def store_noise(cache_folder: Path, machine: str | None, noise: Noise, pairs: int) -> None:
     """Keep what was found from so many pairs of processes. Raises UsageError."""
     path = _path(cache_folder, machine)
-    found = {"machine": machine, "noise": noise, "pairs": pairs, "measured": datetime.datetime.now().isoformat()}
+    found = {"machine": machine, **noise._asdict(), "pairs": pairs, "measured": datetime.datetime.now().isoformat()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as file:

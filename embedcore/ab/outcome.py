@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.ab.interleave import Track
+from embedcore.ab.noise import Noise
 from embedcore.compare.comparison import Change, Comparison, ModelChange, compare
 from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.limits import Limits
@@ -53,7 +54,7 @@ class Outcome:
     noise: float
     noise_measured: bool
     machine: str | None
-    noise_found: float | None = None
+    noise_found: Noise | None = None
 
     @property
     def passed(self) -> bool:

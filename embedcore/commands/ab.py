@@ -20,8 +20,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "ab",
         help="measure two versions of timm or torch in turn: speed ratio with interval, and drift",
-        description="Measure two sides in turn, each time in a fresh process, until the speed ratio is known. What "
-        "follows -- goes to pytest, and means what it means there: -k, --embed-roster, --embed-weights, … "
+        description="Measure two sides in pairs of fresh processes, rounds in turn, until the speed ratio is known. "
+        "What follows -- goes to pytest, and means what it means there: -k, --embed-roster, --embed-weights, … "
         "The same command again goes on after an interruption. Exit code 1 where side B is worse than allowed.",
     )
     for name, side in (("baseline", "A"), ("candidate", "B")):

@@ -172,7 +172,8 @@ _BLOCK = 64  # models whose verdicts are unpacked at once
 
 def _tested(pairs: Sequence[Pair], base: Run, new: Run) -> _Tested | None:
     """None where there is nothing to test."""
-    pairs = [pair for pair in pairs if pair.base.verdicts and pair.new.verdicts]
+    # Those that changed first, so that of most other blocks one side is unpacked only.
+    pairs = sorted((pair for pair in pairs if pair.base.verdicts and pair.new.verdicts), key=_same_verdicts)
     classes = _classes(base) if pairs else np.zeros(0, dtype=np.uint32)
     if not len(classes):
         return None
@@ -194,7 +195,8 @@ def _tested(pairs: Sequence[Pair], base: Run, new: Run) -> _Tested | None:
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]
         old_hits, old_first = side(base, [pair.base for pair in block])
-        new_hits, new_first = side(new, [pair.new for pair in block])
+        unchanged = all(map(_same_verdicts, block))
+        new_hits, new_first = (old_hits, old_first) if unchanged else side(new, [pair.new for pair in block])
         right = by_class(old_first), by_class(new_first)
         for kept, now in zip(sums, right, strict=True):
             kept.append(now.astype(np.uint16 if sizes.max() < 2**16 else np.uint32))
@@ -213,6 +215,10 @@ def _tested(pairs: Sequence[Pair], base: Run, new: Run) -> _Tested | None:
         metric: statistics.Paired(*map(np.concatenate, zip(*blocks, strict=True))) for metric, blocks in parts.items()
     }
     return _Tested([pair.model for pair in pairs], joined, (np.concatenate(sums[0]), np.concatenate(sums[1])), sizes)
+
+
+def _same_verdicts(pair: Pair) -> bool:
+    return pair.base.verdicts == pair.new.verdicts
 
 
 def _verdicts(run: Run, result: Result, queries: int) -> Verdicts:

@@ -85,7 +85,8 @@ class BenchmarkSession:
         self.hub = Hub()
         self.settings = _settings(options)
         self.machine = machine(options.device, several=bool(place.worker))
-        self.noise = stored_noise(options.cache_folder, machine_in_use(self.machine))
+        noise = stored_noise(options.cache_folder, machine_in_use(self.machine))
+        self.noise = noise.in_sequence if noise else None
         self.blocks: dict[str, Mapping[str, Any]] = {dataset.fingerprint: dataset_block(dataset)}
         """What the saved JSON says of each dataset, by fingerprint."""
         self.cases = tuple(models)

@@ -32,9 +32,13 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         if models:
             yield from _wrapped(f"on side {side} only: {', '.join(models)}")
     found = "measured here by --aa" if outcome.noise_measured else "assumed; `embedcore ab --aa` measures it"
-    yield from _wrapped(f"Noise floor: {outcome.noise:.1%} between two processes ({found}).")
+    yield from _wrapped(f"Noise floor: {outcome.noise:.1%} between two processes in turn ({found}).")
     if outcome.noise_found is not None:
-        yield from _wrapped(f"Noise floor found now: {outcome.noise_found:.2%}, kept for {outcome.machine}.")
+        in_turn, in_sequence = outcome.noise_found
+        yield from _wrapped(
+            f"Noise floor found now: {in_turn:.2%} between processes in turn, {in_sequence:.2%} between processes one "
+            f"after the other, kept for {outcome.machine}."
+        )
     worse = sum(row.level == "regression" for row in outcome.rows)
     yield f"{len(outcome.rows)} models, {worse} worse than allowed."
 
@@ -91,7 +95,7 @@ def as_json(outcome: Outcome) -> Mapping[str, Any]:
             "alone": outcome.alone,
             "noise": outcome.noise,
             "noise_measured": outcome.noise_measured,
-            "noise_found": outcome.noise_found,
+            "noise_found": None if outcome.noise_found is None else outcome.noise_found._asdict(),
             "machine": outcome.machine,
             "passed": outcome.passed,
         }

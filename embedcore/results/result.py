@@ -177,6 +177,8 @@ def _plain(name: str, value: object) -> object:
     """Text on one line (``detail`` keeps its lines), numbers finite or None; without numbers of a list or a mapping
     that are None."""
     match value:
+        case str() if name in ("verdicts", "sketch"):
+            return value  # long, never printed, and checked as it is unpacked
         case str():
             return printable_lines(value) if name == "detail" else one_line(value)
         case float():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedcore.ab.books import Books
-from embedcore.ab.noise import store_noise, stored_noise
+from embedcore.ab.noise import Noise, store_noise, stored_noise
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 
@@ -52,8 +52,8 @@ def test_two_processes_do_not_share_one(tmp_path):
 
 def test_noise_is_kept_for_each_machine(tmp_path):
     assert stored_noise(tmp_path, "one") is None
-    store_noise(tmp_path, "one", 0.02, 24)
-    assert stored_noise(tmp_path, "one") == 0.02
+    store_noise(tmp_path, "one", Noise(0.01, 0.02), 24)
+    assert stored_noise(tmp_path, "one") == (0.01, 0.02)
     assert stored_noise(tmp_path, "another") is None
     next((tmp_path / "noise").iterdir()).write_text("[]")
     assert stored_noise(tmp_path, "one") is None

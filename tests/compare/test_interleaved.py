@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from embedcore.ab.comparing import _noise_found
 from embedcore.ab.interleave import interleave
 from embedcore.compare.interleaved import LOOKS, NOISE, in_turn, noise_of, ratio_of
 from embedcore.results.result import Result
@@ -127,6 +128,13 @@ def test_noise_found_is_the_one_that_was_put_in_though_a_few_are_disturbed():
     rng = np.random.default_rng(0)
     pairs = [[*rng.normal(0, 0.02, 24), 0.4] for _ in range(20)]
     assert noise_of(pairs) == pytest.approx(0.02, rel=0.15)
+
+
+def test_a_walk_of_the_machine_is_noise_in_sequence_and_not_in_turn():
+    tracks = interleave([f"m{i}" for i in range(20)], Simulated(0, sd=0.005, walk=0.01), lambda model: 0.05)
+    found = _noise_found(tracks)
+    assert 0.004 < found.in_turn < 0.008
+    assert found.in_sequence > 0.04
 
 
 def test_an_alarm_that_the_budget_left_unconfirmed_is_none():
