@@ -31,6 +31,7 @@ from embedcore.ab.noise import stored_noise
 from embedcore.ab.sides import Side, measured_in_turn
 from embedcore.compare.interleaved import NOISE, in_turn
 from embedcore.results.result import Result
+from embedcore.results.run import Run, read_run
 
 MODELS = ("test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_byobnet")
 
@@ -172,30 +173,31 @@ def ab_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[
 
 
 def compare_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[tuple[str, bool]]:
-    """The same by `compare` of two sessions of a model, saved one after the other."""
-    for model in models:
-        yield model, _compare_alarm(folder, model, slower=slower)
-
-
-def _compare_alarm(folder: Path, model: str, *, slower: bool) -> bool:
+    """The same by `compare` of two sessions over all models, saved one after the other."""
     from embedcore.compare.comparison import compare
     from embedcore.compare.limits import read_limits
     from embedcore.compare.verdict import judge
-    from embedcore.results.run import read_run
 
-    runs = []
-    for side in ("base", "new"):
-        path = folder / f"{side}.json"
-        python = folder / "python-slow" if slower and side == "new" else sys.executable
-        command = [str(python), "-m", "pytest", "benchmarks", "-q", "--embed-roster", f"{model}.*"]
-        command += ["--embed-weights", "random", "--embed-max-classes", "8", f"--embed-cache={folder / 'cache'}"]
-        command += [f"--benchmark-json={path}"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(done.stdout[-2000:])
-        runs.append(read_run(path))
-    findings = judge(compare(*runs), read_limits(None, folder)).findings
-    return any(finding.change.what == "images_per_s" and finding.level == "regression" for finding in findings)
+    base, alarmed = _session(folder, slower=False), {}
+    for model in models:
+        if model not in alarmed:
+            new = _session(folder, slower=slower)
+            findings = judge(compare(base, new), read_limits(None, folder)).findings
+            worse = {f.model for f in findings if f.change.what == "images_per_s" and f.level == "regression"}
+            alarmed = {result.architecture: result.model in worse for result in new.results}
+            base = _session(folder, slower=False) if slower else new
+        yield model, alarmed.pop(model)
+
+
+def _session(folder: Path, *, slower: bool) -> Run:
+    path = folder / f"session-{os.getpid()}.json"
+    command = [str(folder / "python-slow" if slower else sys.executable), "-m", "pytest", "benchmarks", "-q"]
+    command += ["--embed-roster", ",".join(f"{model}.*" for model in MODELS), "--embed-weights", "random"]
+    command += ["--embed-max-classes", "8", f"--embed-cache={folder / 'cache'}", f"--benchmark-json={path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout[-2000:])
+    return read_run(path)
 
 
 def outcomes(path: Path, kind: str) -> list[bool]:
