@@ -82,16 +82,16 @@ def in_turn(base: ArrayLike, new: ArrayLike) -> tuple[float, float]:
 
 
 TIMED_S = 2.0
-MOST_ROUNDS = 100
+FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
 
 
 def rounds_for(durations: Sequence[float]) -> int:
-    """How many rounds a process is to time so that they take about two seconds: no fewer than it did, at most 100.
+    """How many rounds a process is to time: as many as take two seconds, 10 to 100, and no fewer than it did.
 
-    >>> rounds_for([0.04] * 10), rounds_for([2.0] * 10)
+    >>> rounds_for([0.04] * 10), rounds_for([2.0])
     (50, 10)
     """
-    return max(len(durations), min(MOST_ROUNDS, round(TIMED_S / float(np.median(durations)))))
+    return max(FEWEST_ROUNDS, len(durations), min(MOST_ROUNDS, round(TIMED_S / float(np.median(durations)))))
 
 
 def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interleaved:
