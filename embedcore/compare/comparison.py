@@ -95,7 +95,9 @@ class Comparison:
     barriers: Mapping[str, str]
     """Of the runs as a whole."""
     noise: float
-    noise_measured: bool
+    """Standard deviation of the log of a speed ratio between two sessions that run the same."""
+    noise_source: str
+    """``assumed``, ``ab --aa`` or ``models``: from how much these models differ among one another."""
     families: tuple[FamilyChange, ...] = ()
     ranks: tuple[RankChange, ...] = ()
     settings: tuple[str, ...] = field(default=())
@@ -116,11 +118,11 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
     own = {pair.model: pair_barriers(pair) for pair in measured}
     scored = [pair for pair in measured if not {"scores"} & (barriers | own[pair.model]).keys()]
     timed = [pair for pair in measured if not {"speed"} & (barriers | own[pair.model]).keys()]
-    known = [run.noise for run in (base, new) if run.noise is not None]
-    noise = max([NOISE, *known])  # sessions of two days differ by no less than processes in turn
+    rated = [pair for pair in timed if pair.base.durations and pair.new.durations]
+    noise, noise_source = _noise(base, new, rated)
     changes: dict[str, list[Change]] = {pair.model: _status(pair) for pair in pairing.pairs}
     tested = _tested(scored, base, new)
-    for model, found in (*_scores(scored, tested), *_speeds(timed, noise)):
+    for model, found in (*_scores(scored, tested), *_speeds(rated, noise)):
         changes[model].append(found)
     for pair in timed:
         changes[pair.model] += _memory(pair)
@@ -142,7 +144,7 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
         models=models,
         barriers=barriers,
         noise=noise,
-        noise_measured=bool(known),
+        noise_source=noise_source,
         families=_families(models),
         ranks=_ranks(tested),
         settings=tuple(_differences(base, new)),
@@ -264,13 +266,19 @@ def _scores(pairs: Sequence[Pair], tested: _Tested | None) -> list[tuple[str, Ch
     return found
 
 
+def _noise(base: Run, new: Run, pairs: Sequence[Pair]) -> tuple[float, str]:
+    """The largest that is known, with its source: two sessions differ by no less than two processes do."""
+    known = [(run.noise, "ab --aa") for run in (base, new) if run.noise is not None]
+    seen = statistics.scatter([statistics.log_speed_ratio(pair.base.durations, pair.new.durations) for pair in pairs])
+    return max([(NOISE, "assumed"), *known, (seen, "models")])
+
+
 def _speeds(pairs: Sequence[Pair], noise: float) -> list[tuple[str, Change]]:
-    timed = [pair for pair in pairs if pair.base.durations and pair.new.durations]
     ratios = [
         statistics.speed_ratio(
             pair.base.durations, pair.new.durations, noise, (pair.base.batch_size or 1, pair.new.batch_size or 1)
         )
-        for pair in timed
+        for pair in pairs
     ]
     adjusted = statistics.false_discovery([ratio.p for ratio in ratios])
     return [
@@ -287,7 +295,7 @@ def _speeds(pairs: Sequence[Pair], noise: float) -> list[tuple[str, Change]]:
                 bool(p <= SIGNIFICANT),
             ),
         )
-        for pair, ratio, p in zip(timed, ratios, adjusted, strict=True)
+        for pair, ratio, p in zip(pairs, ratios, adjusted, strict=True)
     ]
 
 

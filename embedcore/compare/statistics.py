@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import NamedTuple
 
 import numpy as np
@@ -104,13 +104,35 @@ def speed_ratio(base: Sequence[float], new: Sequence[float], noise: float, image
     for rounds, size in zip((base, new), images, strict=True):
         # Not with numpy, which takes a hundred times as long for ten numbers; one round counts as two that agree.
         logs = [math.log(seconds / size) for seconds in (rounds if len(rounds) > 1 else [*rounds, *rounds])]
-        low, median, high = quantiles(logs, n=4, method="inclusive")
+        low, middle, high = quantiles(logs, n=4, method="inclusive")
         variance += (1.2533 * (high - low) / 1.349) ** 2 / len(rounds)
-        medians.append(median)
+        medians.append(middle)
     center = medians[0] - medians[1]
     error = math.sqrt(variance)
     p = 2 * special.ndtr(-abs(center) / error) if error > 0 else float(center == 0)
     return Ratio(math.exp(center), math.exp(center - Z * error), math.exp(center + Z * error), p)
+
+
+FEWEST_MODELS = 10
+
+
+def log_speed_ratio(base: Sequence[float], new: Sequence[float]) -> float:
+    """Log of the speed of `new` over that of `base`, both the seconds of rounds of as many images each."""
+    return math.log(median(base) / median(new))
+
+
+def scatter(logs: Sequence[float]) -> float:
+    """Standard deviation of logs [n] around their median, from the median distance: few that changed count for little.
+
+    0 where they are too few to tell, fewer than 10.
+
+    >>> round(scatter([0.1] * 5 + [0.3] * 5), 5)
+    0.14826
+    """
+    if len(logs) < FEWEST_MODELS:
+        return 0.0
+    center = median(logs)
+    return 1.4826 * median(abs(value - center) for value in logs)
 
 
 def embedding_drift(base: NDArray[np.float32], new: NDArray[np.float32]) -> float:

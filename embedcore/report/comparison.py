@@ -77,7 +77,7 @@ def to_json(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
         "not_reached": [result.model for result in pairing.unreached],
         "deselected": [result.model for result in pairing.deselected],
         "differences": list(comparison.settings),
-        "speed_noise": {"sd": comparison.noise, "measured": comparison.noise_measured},
+        "speed_noise": {"sd": comparison.noise, "source": comparison.noise_source},
         "findings": [_finding(finding) for finding in verdict.findings],
         "families": [family._asdict() for family in comparison.families],
         "ranks": [rank._asdict() for rank in comparison.ranks],
@@ -174,7 +174,11 @@ def facts(comparison: Comparison) -> Iterator[str]:
     for (what, why), names in reasons.items():
         yield f"{_SCOPE[what]} of {_names(names)} not compared: {why}"
     if "speed" not in comparison.barriers:
-        source = "measured by ab --aa" if comparison.noise_measured else "assumed; `embedcore ab --aa` measures it"
+        source = {
+            "assumed": "assumed; `embedcore ab --aa` measures it",
+            "ab --aa": "measured by ab --aa",
+            "models": "as these models differ among one another",
+        }[comparison.noise_source]
         yield f"speed of two sessions differs by chance by {comparison.noise:.1%} (one standard deviation, {source})"
 
 

@@ -86,6 +86,26 @@ def test_slower_beyond_the_limit_and_the_noise_is_a_regression():
     assert findings(run(), run(slow, **noisy)) == (), "what this machine does by chance"
 
 
+def test_where_all_models_differ_none_is_slower():
+    """Two sessions on a busy machine; but what stands out is found, and so is what happened to all alike."""
+
+    def sessions(*factors):
+        infos = [
+            [info(f"net{i}.tag", durations=[seconds] * 10) for i, seconds in enumerate(side)]
+            for side in ([1.0] * len(factors), factors)
+        ]
+        comparison = compare(*(run(*side) for side in infos))
+        found = [f.model for f in judge(comparison, LIMITS).findings if f.level == "regression"]
+        return comparison.noise_source, found
+
+    busy = [math.exp(log) for log in np.random.default_rng(0).normal(0, 0.1, 40)]
+    assert sessions(*busy) == ("models", [])
+    assert sessions(*busy, 2.0) == ("models", ["net40.tag"])
+    assert sessions(*[1.0] * 40, 1.2) == ("assumed", ["net40.tag"])
+    source, found = sessions(*[1.2] * 40)
+    assert (source, len(found)) == ("assumed", 40)
+
+
 def test_more_memory_and_moved_embeddings_are_regressions():
     assert [f.change.what for f in findings(run(), run(info(peak_memory_mb=1100.0)))] == ["memory"]
     assert findings(run(), run(info(peak_memory_mb=727.0))) == (), "the growth of a process"
