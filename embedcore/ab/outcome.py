@@ -39,7 +39,7 @@ class Row:
         short = {"images_per_s": "faster" if self.level == "improvement" else "slower"}
         words = ", ".join(short.get(what, what) for what in dict.fromkeys(worst))
         level = {"regression": "WORSE", "improvement": "better", "change": "within limits:"}.get(self.level, self.level)
-        return f"{level} {words}".strip() or "same"
+        return f"{level} {words}".strip() or ("no drift" if self.ratio is None else "same")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -207,6 +208,13 @@ def test_worst_first_with_causes_and_models_of_one_side(fake):
     assert "on side A only: gone.a" in text and "on side B only: added.a" in text
     assert max(map(len, text.splitlines())) <= 80
     assert json.loads(json.dumps(as_json(outcome)))["passed"] is False
+
+
+def test_a_speed_that_the_budget_left_unknown_is_not_called_the_same(fake):
+    outcome = fake("old", "old", seconds=0.0)
+    assert {row.word for row in outcome.rows} == {"not measured"}
+    row = dataclasses.replace(outcome.rows[0], drift=0.0)
+    assert row.word == "no drift"
 
 
 def test_sides_without_a_common_model_are_one_line(fake, monkeypatch):
