@@ -119,9 +119,9 @@ def small_timing(room, monkeypatch):
     """Memory that suffices for ``room`` images where rounds are timed."""
     original = measure.time_forward
 
-    def timed(embed, batch, rounds):
+    def timed(embed, batch, *others):
         refuse(batch, room)
-        return original(embed, batch, rounds)
+        return original(embed, batch, *others)
 
     monkeypatch.setattr(measure, "time_forward", timed)
 
