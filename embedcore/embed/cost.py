@@ -9,6 +9,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from embedcore.embed.device import untuned
+
 if TYPE_CHECKING:
     from embedcore.zoo.backbone import Backbone
 
@@ -29,6 +31,6 @@ def count_gmacs(backbone: Backbone) -> float:
             # Without the libraries that have recurrent layers in one piece; convolutions then take longer.
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False, allow_tf32=None))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), counter:
+        with untuned(), sdpa_kernel(SDPBackend.MATH), torch.no_grad(), counter:
             backbone.embed(image)
     return counter.get_total_flops() / 2e9

@@ -155,7 +155,8 @@ def embed_pixels(
             progress(done, total)
 
     def go_on(size: int) -> None:
-        run(lane_of(way.device, pixels.read, forward, size), list(spans_of(done, total, size)), deliver)
+        lane = lane_of(way.device, pixels.read, forward, size)
+        run(lane, list(spans_of(done, total, size, equal=lane.equal)), deliver)
 
     begin = time.perf_counter()
     with autocast(way.precision, way.device, backbone.module):

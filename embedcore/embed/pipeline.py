@@ -35,6 +35,8 @@ class Lane(Protocol):
     """Host buffers, which a thread fills ahead; 0 to read in the caller's thread, when a batch is wanted."""
     flying: int
     """Batches that may be on their way back while the next one is begun."""
+    equal: bool
+    """Whether the last batch is to be as large as the others, so that it takes in some images again."""
 
     def host_buffer(self, span: Span, slot: int) -> Any:
         """The pixels of these images in host buffer ``slot``, which is filled when its last copy has ended."""
@@ -110,9 +112,11 @@ def _ahead(lane: Lane, spans: Sequence[Span]) -> Generator[tuple[Span, Any], Non
         thread.join()
 
 
-def spans_of(start: int, total: int, size: int) -> Iterator[Span]:
-    """The images from ``start`` on in batches of ``size``: of 1, 6 and 2, (1, 3), (3, 5) and (5, 6)."""
-    return ((begin, min(begin + size, total)) for begin in range(start, total, size))
+def spans_of(start: int, total: int, size: int, *, equal: bool = False) -> Iterator[Span]:
+    """The images from ``start`` on in batches of ``size``: of 1, 6 and 2, (1, 3), (3, 5) and (5, 6), or with ``equal``
+    (4, 6) as the last."""
+    latest = total - size if equal else total
+    return ((min(begin, latest), min(begin + size, total)) for begin in range(start, total, size))
 
 
 def lane_of(device: torch.device, read: Read, forward: Forward, batch_size: int) -> Lane:
@@ -127,6 +131,8 @@ class HostLane:
     On the CPU pixels are memory-mapped views, and a thread that reads ahead would take its time from the cores that
     compute; so they are read inline there. On MPS the thread fills the time of the waiting.
     """
+
+    equal = False
 
     def __init__(self, device: torch.device, read: Read, forward: Forward) -> None:
         self.slots = self.flying = 0 if device.type == "cpu" else 2
@@ -164,6 +170,7 @@ class CudaLane:
 
     slots = 3
     flying = 2
+    equal = True  # cuDNN tries its algorithms anew for each shape: seconds, where a batch takes milliseconds
 
     def __init__(self, device: torch.device, read: Read, forward: Forward, batch_size: int) -> None:
         self._device, self._read, self._forward, self._batch_size = device, read, forward, batch_size

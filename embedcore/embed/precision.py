@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from embedcore.embed.device import untuned
 from embedcore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ def autocast(precision: str, device: torch.device, module: torch.nn.Module) -> I
 
 def canary_cosine(backbone: Backbone, batch: torch.Tensor, precision: str) -> float:
     """The lowest cosine, over the images of ``batch`` [b, 3, h, w], between embeddings in fp32 and in ``precision``."""
-    with autocast("fp32", batch.device, backbone.module):
+    with untuned(), autocast("fp32", batch.device, backbone.module):
         full = backbone.embed(batch)
-    with autocast(precision, batch.device, backbone.module):
+    with untuned(), autocast(precision, batch.device, backbone.module):
         reduced = backbone.embed(batch).float()
     return float(F.cosine_similarity(full, reduced).min())
 

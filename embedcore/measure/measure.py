@@ -88,14 +88,17 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
     pixels = images.pixels
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
     way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted, case.channels_last)
-    embeddings, seconds, batch_size, note = _embeddings(case, images, backbone, way, batch_size, progress)
 
     def time_rounds(size: int) -> tuple[list[float], int]:
         batch = first_batch(backbone, pixels, size, way)
         with autocast(way.precision, device, backbone.module):
             return time_forward(backbone.embed, batch, case.rounds, turns)
 
+    # Before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms.
     (durations, warmup_rounds), batch_size = halving(batch_size, device, time_rounds)
+    embeddings, seconds, fitted, note = _embeddings(case, images, backbone, way, batch_size, progress)
+    if fitted < batch_size:
+        (durations, warmup_rounds), batch_size = halving(fitted, device, time_rounds)
     peak = memory.mb
     rates = {"forward": batch_size / statistics.median(durations)}
     if seconds is not None:

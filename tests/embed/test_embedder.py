@@ -8,9 +8,12 @@ import timm
 import torch
 from PIL import Image
 
+from embedcore.embed.cost import count_gmacs
 from embedcore.embed.device import place
 from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
 from embedcore.embed.pipeline import HostLane
+from embedcore.embed.precision import canary_cosine
+from embedcore.embed.timing import time_forward
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
@@ -177,8 +180,15 @@ class AheadLane(HostLane):
         self.slots, self.flying = 3, 2
 
 
+class CardLane(AheadLane):
+    """With batches of one size, as cards have them."""
+
+    equal = True
+
+
+@pytest.mark.parametrize("lane_of", [AheadLane, CardLane])
 @pytest.mark.parametrize("failure", [*FAILURES, RuntimeError("GET was unable to find an engine to execute this")])
-def test_halving_with_batches_on_their_way_loses_and_repeats_no_row(failure):
+def test_halving_with_batches_on_their_way_loses_and_repeats_no_row(failure, lane_of):
     backbone, progress = Small(5, failure), []
 
     def told(done, total):
@@ -186,11 +196,13 @@ def test_halving_with_batches_on_their_way_loses_and_repeats_no_row(failure):
         if done >= 32:
             backbone.room = 2
 
-    embedded = embed_pixels(backbone, Grey(61), ON_CPU, batch_size=16, progress=told, lane_of=AheadLane)
+    embedded = embed_pixels(backbone, Grey(61), ON_CPU, batch_size=16, progress=told, lane_of=lane_of)
     plain = embed_pixels(Small(100, failure), Grey(61), ON_CPU, batch_size=16)
     assert embedded.batch_size == 2
     np.testing.assert_allclose(embedded.embeddings, plain.embeddings, rtol=1e-6)
     assert progress == sorted(set(progress)) and progress[-1] == 61
+    if lane_of is CardLane:  # no shape but these, for which cuDNN would look for algorithms
+        assert set(backbone.seen) == {4, 2}
 
 
 def test_what_progress_raises_ends_the_pass_and_its_thread():
@@ -235,6 +247,22 @@ def test_a_backbone_is_of_use_afterwards_outside_of_the_harness(precision):
     backbone.module.requires_grad_(True)
     backbone.module(torch.zeros(1, 3, size, size)).sum().backward()
     assert any(weight.grad is not None for weight in backbone.module.parameters())
+
+
+def test_cudnn_tries_its_algorithms_only_for_what_runs_often(monkeypatch):
+    """On a card it took seconds for each shape, more than all else of a case."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    backbone = load_backbone("test_resnet.r160_in1k", weights="random")
+    embed, tried = backbone.embed, []
+    monkeypatch.setattr(
+        type(backbone), "embed", lambda self, x: (tried.append(torch.backends.cudnn.benchmark), embed(x))[1]
+    )
+    count_gmacs(backbone)
+    canary_cosine(backbone, torch.zeros(2, 3, 160, 160), "bf16")
+    assert tried == [False] * 3
+    time_forward(backbone.embed, torch.zeros(2, 3, 160, 160), 1)
+    assert tried[3:] and all(tried[3:])
+    assert torch.backends.cudnn.benchmark
 
 
 def test_the_way_is_what_was_asked_for():

@@ -13,6 +13,14 @@ from embedcore.embed.pipeline import run, spans_of
 PATIENCE_S = 60  # for what happens at once unless the pipeline is broken
 
 
+@pytest.mark.parametrize(("start", "total", "size"), [(0, 61, 16), (32, 61, 2), (0, 5, 5), (3, 64, 16), (7, 7, 2)])
+def test_equal_spans_hold_every_image_and_are_of_one_size(start, total, size):
+    spans = list(spans_of(start, total, size, equal=True))
+    assert {stop - begin for begin, stop in spans} <= {size}
+    assert {i for span in spans for i in range(*span)} >= set(range(start, total))
+    assert [stop for _, stop in spans] == [stop for _, stop in spans_of(start, total, size)]
+
+
 class Simulated:
     """A lane whose stages take time on simulated clocks: one of each thread, and one of each engine of the device.
 
