@@ -73,8 +73,8 @@ def order(
     of the means over its error, the jackknife's over classes, which holds with classes of unequal size (Cameron and
     Miller, Journal of Human Resources 50, 2015). What a pair has to exceed is the quantile, over resamples, of the
     largest such ratio of all pairs, in terms of Student's t for the number of classes; step by step it is taken of
-    those pairs only that are not decided yet. No error is less than if all classes differed alike and one class more did
-    not, so that up to three classes decide nothing.
+    those pairs only that are not decided yet. No error is less than if all classes differed alike and one class more
+    did not, so that up to three classes decide nothing.
 
     The two best, which differ by d with an error e over C classes, need C * ((limit + 0.84) * e / d)^2 classes: e falls
     as the root of their number, limit is what a pair has to exceed here, and .84 is for the chance of 80 %.
