@@ -207,6 +207,8 @@ def facts_of(case: Case, backbone: Backbone, dataset: Dataset, way: Way) -> dict
         "torch": torch.__version__,
         "timm": version("timm"),
         "embedcore": VERSION,
+        # The code of a factory counts too.
+        **({"entry": case.own.state(case.own.content())} if case.own else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import hashlib
 import json
@@ -120,13 +121,16 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 }
 """The keys that an entry of each kind may have."""
 _WORDS = {
-    "name": "letters, digits and _ . - + only, the first no sign",
-    "family": "letters, digits and _ . - + only, the first no sign",
+    **dict.fromkeys(("arch", "weights", "embeddings", "licence", "pretraining"), "text of 1 to 400 characters"),
+    **dict.fromkeys(("name", "family"), "letters, digits and _ . - + only, the first none of . - +"),
     "factory": "package.module:function",
     "mean": "three numbers from 0 to 1",
     "std": "three numbers above 0",
     "input_size": "a number of pixels, or [height, width]",
     "crop_pct": "a number above 0, at most 1",
+    "crop_mode": "center, squash or border",
+    "interpolation": "nearest, bilinear, bicubic, box, hamming or lanczos",
+    "trust": "true or false",
 }
 
 
@@ -158,7 +162,7 @@ def read_own(path: Path) -> list[tuple[str, OwnModel | None]]:
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     try:
-        data = tomlkit.parse(path.read_bytes()).unwrap()
+        data = tomlkit.parse(path.read_bytes().removeprefix(codecs.BOM_UTF8)).unwrap()
     except FileNotFoundError:
         raise UsageError(f"roster {str(path)!r}: no such file") from None
     except OSError as error:
@@ -194,10 +198,8 @@ def _faults(entry: Mapping[str, Any], folders: tuple[str, ...], known: Sequence[
     try:
         own = _model(entry, folders)
     except msgspec.ValidationError as error:
-        said, _, place = one_line(str(error)).partition(" - at `$.")
-        key = place.strip("`").partition("[")[0]
-        value = json.dumps(entry.get(key), default=str)[:60]
-        yield f"{key} = {value}: {f'must be {_WORDS[key]}' if key in _WORDS else said}"
+        key = str(error).partition(" - at `$.")[2].strip("`").partition("[")[0]
+        yield f"{key} = {json.dumps(entry.get(key), default=str)[:60]}: must be {_WORDS[key]}"
         return
     yield from _faults_of_kind(own, entry)
     if own.name in roster.KEYWORDS or roster.matching(own.name, known) or registry.module_of(own.name):
