@@ -52,7 +52,8 @@ def data_config(model: str | OwnModel) -> DataConfig:
     if isinstance(model, str):
         name, cfg = model, dict(registry.pretrained_cfg(model))
     else:
-        name, cfg = model.name, {**(registry.pretrained_cfg(model.arch) if model.arch else {}), **model.overlay}
+        whose = registry.pretrained_cfg(model.arch) if model.arch else {"input_size": (3, 224, 224)}
+        name, cfg = model.name, {**whose, **model.overlay}
     config = resolve(pretrained_cfg=cfg)
     channels = config["input_size"][0]
     if channels != 3:
