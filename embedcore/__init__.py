@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from embedcore.embed.dataset import embed_dataset as embed_dataset
     from embedcore.errors import EmbedcoreError as EmbedcoreError
+    from embedcore.errors import FactoryError as FactoryError
     from embedcore.errors import UnsupportedModel as UnsupportedModel
     from embedcore.errors import UsageError as UsageError
     from embedcore.errors import WeightsDamaged as WeightsDamaged
@@ -29,15 +30,19 @@ if TYPE_CHECKING:
     from embedcore.retrieval.search import nearest as nearest
     from embedcore.zoo.backbone import Backbone as Backbone
     from embedcore.zoo.backbone import load_backbone as load_backbone
+    from embedcore.zoo.own import OwnModel as OwnModel
+    from embedcore.zoo.roster import own_models as own_models
 
 _NAMES_OF = {
     "embed.dataset": "embed_dataset",
-    "errors": "EmbedcoreError UnsupportedModel UsageError WeightsDamaged WeightsGated WeightsUnavailable",
+    "errors": "EmbedcoreError FactoryError UnsupportedModel UsageError WeightsDamaged WeightsGated WeightsUnavailable",
     "images.dataset": "Dataset as_dataset load_dataset",
     "results.run": "Run read_run",
     "retrieval.metrics": "Scores score",
     "retrieval.search": "Neighbours nearest",
     "zoo.backbone": "Backbone load_backbone",
+    "zoo.own": "OwnModel",
+    "zoo.roster": "own_models",
 }
 _HOMES = {name: f"embedcore.{home}" for home, names in _NAMES_OF.items() for name in names.split()}
 

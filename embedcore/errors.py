@@ -36,6 +36,10 @@ class WeightsDamaged(EmbedcoreError):
     """A weight file is there but is wrong: damaged, of another model, or not plain tensors."""
 
 
+class FactoryError(EmbedcoreError):
+    """Code of the user, which is to give a model, cannot be imported or raises; the cause has its traceback."""
+
+
 class UnsupportedModel(EmbedcoreError):
     """The model cannot give what was asked, such as a point that it does not have."""
 

@@ -6,6 +6,8 @@ Its lines have at most 80 characters, but for names that are longer.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,6 +41,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "Exit code 1 if images cannot be read.",
     )
     parser.add_argument("dataset", help="emoji, a folder, csv:FILE, or a timm scheme hfds/ tfds/ wds/ torch/")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="print the names of the images alone, a line each, in the order in which a run with the same options has "
+        "them: that of the rows of an own model's embeddings",
+    )
     parser.add_argument("--split", choices=SPLITS, default="auto", help="as --embed-split (default: auto)")
     parser.add_argument("--max-classes", type=int, metavar="N", help="as --embed-max-classes")
     parser.add_argument("--max-per-class", type=int, metavar="N", help="as --embed-max-per-class")
@@ -59,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the audit of a dataset; 1 if some of its images cannot be read."""
+    """Print the audit of a dataset, or the names of its images; 1 if some of them cannot be read."""
     with tqdm.tqdm(desc="looking at images", unit=" images", disable=None, leave=False) as bar:
 
         def show(done: int, total: int) -> None:
@@ -72,17 +80,33 @@ def run(arguments: argparse.Namespace) -> int:
             max_classes=arguments.max_classes,
             max_per_class=arguments.max_per_class,
             seed=arguments.seed,
-            decode_all=True,
-            hashes=arguments.near_duplicates,
+            decode_all=not arguments.list,
+            hashes=arguments.near_duplicates and not arguments.list,
             cache_dir=cache_folder(arguments.cache),
             progress=show,
         )
+    if arguments.list:
+        return _list(audited)
     try:
         dataset = audited.dataset()
     except UsageError as error:
         print(*bad_lines(audited), "", f"nothing can be measured: {error}", sep="\n")
         return EXIT_BAD
     print(*audit_lines(audited, dataset, near_duplicates=arguments.near_duplicates), sep="\n")
+    return EXIT_BAD if audited.bad else 0
+
+
+def _list(audited: AuditedDataset) -> int:
+    """Print the names of the images that can be read; what is wrong with the others goes to standard error."""
+    names = audited.dataset().names
+    broken = next((name for name in names if "\n" in name), None)
+    if broken is not None:
+        raise UsageError(f"{broken!r}: a name with a line end in it cannot be listed")
+    # As bytes, since names of files need not be UTF-8.
+    sys.stdout.buffer.write(b"".join(os.fsencode(name) + b"\n" for name in names))
+    sys.stdout.flush()
+    if audited.bad:
+        print(*bad_lines(audited), sep="\n", file=sys.stderr)
     return EXIT_BAD if audited.bad else 0
 
 

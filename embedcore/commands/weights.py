@@ -28,6 +28,7 @@ from embedcore.plain import bytes_text, one_line
 
 if TYPE_CHECKING:
     from embedcore.zoo.mirror import Fetched, Holding
+    from embedcore.zoo.roster import Roster
 
 ASKING = 8  # requests to the hub at a time
 PATIENCE_SECONDS = 10.0  # a fetch may wait longer for the next byte than a measurement may
@@ -45,7 +46,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     actions = parser.add_subparsers(required=True, metavar="list|fetch")
     selection = argparse.ArgumentParser(add_help=False)
     selection.add_argument(
-        "--roster", metavar="ROSTER", help="all, local, article, tags or globs, or a text file of them (default: all)"
+        "--roster", metavar="ROSTER", help="all, local, article, tags or globs, or a file of them (default: all)"
     )
     selection.add_argument("--family", action="append", default=[], metavar="SLUG", help="only this family; repeatable")
     selection.add_argument(
@@ -63,9 +64,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_list(arguments: argparse.Namespace) -> int:
     """Print a line a model and a total; exit code 0."""
     from embedcore.zoo.hub import Hub
-    from embedcore.zoo.mirror import ask_hub, find_holding
+    from embedcore.zoo.mirror import ask_hub, find_holding, find_own
 
-    holdings = [find_holding(model, arguments.weights) for model in _selected(arguments)]
+    holdings = [
+        find_holding(model, arguments.weights) if own is None else find_own(own)
+        for model, own in _selected(arguments).items()
+    ]
     notes = []
     if arguments.ask:
         hub = Hub(stall_seconds=PATIENCE_SECONDS)
@@ -97,7 +101,10 @@ def run_fetch(arguments: argparse.Namespace) -> int:
 
     if not (arguments.roster or arguments.family or arguments.keyword.strip()):
         raise UsageError("weights fetch: say which with -k, --family or --roster (all of them: --roster all)")
-    models = _selected(arguments)
+    selected = _selected(arguments)
+    models = [model for model, own in selected.items() if own is None]
+    if len(models) < len(selected):
+        print(f"{_models(len(selected) - len(models))} of your own left out: their weights are where the roster says.")
     if is_offline():
         print(_wrapped(f"{OFFLINE}: only what is on this machine can be had."))
     hub = Hub(stall_seconds=PATIENCE_SECONDS)
@@ -129,18 +136,18 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def _selected(arguments: argparse.Namespace) -> list[str]:
+def _selected(arguments: argparse.Namespace) -> Roster:
     """The models that are asked for, at least one."""
     from embedcore.zoo.registry import close_hint
-    from embedcore.zoo.roster import resolve_roster
+    from embedcore.zoo.roster import read_roster
 
     folder = arguments.weights
     if folder is not None and not folder.is_dir():
         raise UsageError(f"weights folder {folder}: no such folder")
-    roster = resolve_roster(arguments.roster or "all", families=arguments.family, weights=folder)
+    roster = read_roster(arguments.roster or "all", families=arguments.family, weights=folder)
     word = arguments.keyword.strip().lower()
     pattern = word if any(sign in word for sign in "*?[") else f"*{word}*"
-    models = [model for model in roster if fnmatch.fnmatchcase(model.lower(), pattern)]
+    models = {model: own for model, own in roster.items() if fnmatch.fnmatchcase(model.lower(), pattern)}
     if models:
         return models
     raise UsageError(f"-k {arguments.keyword!r}: in none of the {len(roster)} tags{close_hint(arguments.keyword)}")
@@ -159,7 +166,7 @@ def _total(holdings: Sequence[Holding]) -> str:
 
     counts = Counter(holding.place for holding in holdings)
     listed = ", ".join(f"{counts[place]} {place}" for place in PLACES if counts[place])
-    here = [holding.size or 0 for holding in holdings if holding.place in ("folder", "wheel", "cache")]
+    here = [holding.size or 0 for holding in holdings if holding.place in ("folder", "wheel", "cache", "own")]
     there = [holding for holding in holdings if holding.place == "hub"]
     parts = [f"{bytes_text(sum(here))} here"] if here else []
     if there:

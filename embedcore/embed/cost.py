@@ -23,8 +23,7 @@ def count_gmacs(backbone: Backbone) -> float:
     timm's published numbers leave out the LSTMs of sequencer2d (at ``s`` 4.94 remain of 8.33), and for ghostnetv3 are
     those with the training branches merged (0.167 of 0.404 at ``100``), which loading does not do: what runs counts.
     """
-    device = next(backbone.module.parameters()).device
-    image = torch.zeros((1, *backbone.data_config.input_size), device=device)
+    image = torch.zeros((1, *backbone.data_config.input_size), device=backbone.device)
     counter = FlopCounterMode(display=False)
     with contextlib.ExitStack() as stack:
         if any(isinstance(module, torch.nn.RNNBase) for module in backbone.module.modules()):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedcore.zoo.own import OwnModel
 
 
 @dataclass(frozen=True)
@@ -10,8 +14,10 @@ class Case:
     """What to measure. Everything that changes a number is here or in the dataset."""
 
     model: str
-    """Full tag, such as ``vit_base_patch16_224.augreg_in21k``."""
+    """Full tag, such as ``vit_base_patch16_224.augreg_in21k``, or the name of ``own``."""
     family: str  # slug
+    own: OwnModel | None = None
+    """A model of the user's, with weights of its own; ``weights`` then says nothing."""
     weights: str = "auto"
     """``auto``, ``random`` or a folder."""
     protocol: str = "native"

@@ -16,6 +16,7 @@ from embedcore.measure.child import Child, Heard
 from embedcore.measure.measure import Images, attempt
 from embedcore.measure.messages import GarbledMessageError
 from embedcore.measure.oom_killer import MemoryWatch, ran_out
+from embedcore.measure.outcome import facts_of_case
 from embedcore.progress import Progress
 from embedcore.results.result import InvalidResultError, Result
 
@@ -134,4 +135,5 @@ def _measure(pickled: bytes, send: Send) -> None:
 
 
 def _unmeasured(case: Case, status: str, reason: str, *, seconds: float, detail: str = "") -> Result:
-    return Result.make(case.model, family=case.family, status=status, reason=reason, detail=detail, measured_s=seconds)
+    facts = facts_of_case(case)
+    return Result.make(case.model, **facts, status=status, reason=reason, detail=detail, measured_s=seconds)

@@ -24,7 +24,8 @@ from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import time_forward
 from embedcore.embed.turns import Turns
 from embedcore.images.geometry import geometry_of
-from embedcore.measure.outcome import NotFiniteError, check_size, failure, status_of
+from embedcore.measure.given import read_given
+from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, status_of
 from embedcore.progress import Progress
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
@@ -34,6 +35,7 @@ from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.configurations import address_of
 from embedcore.zoo.provenance import licence, pretraining_data
 from embedcore.zoo.registry import default_tag, pretrained_cfg, split_tag
+from embedcore.zoo.weights import Weights, is_timms
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from embedcore.measure.case import Case
     from embedcore.zoo.backbone import Backbone
     from embedcore.zoo.hub import Hub
+    from embedcore.zoo.own import OwnModel
     from embedcore.zoo.transforms import DataConfig
 
 
@@ -49,7 +52,8 @@ class Images:
     """What a case is measured on: a dataset and its pixels in the case's geometry."""
 
     dataset: Dataset
-    pixels: PixelStore
+    pixels: PixelStore | None
+    """None for embeddings that were made elsewhere."""
     hub: Hub | None = None
     """What is already known of the hub, so that a child need not find out again."""
     embeddings_folder: Path | None = None
@@ -62,6 +66,8 @@ def attempt(case: Case, images: Images, progress: Progress | None = None) -> Res
     memory = PeakMemory()
     try:
         with memory:
+            if case.own is not None and case.own.embeddings:
+                return score_given(case, case.own, images)
             return measure(case, images, progress, memory)
     except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
         peak = memory.mb if status_of(error) == "oom" else None
@@ -79,13 +85,15 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
         turns.wait()
     begin = time.perf_counter()
     device = use_device(case.device)
-    backbone = load_backbone(case.model, weights=case.weights, point=case.point, seed=case.seed, hub=images.hub)
+    model = case.own or case.model
+    backbone = load_backbone(model, weights=case.weights, point=case.point, seed=case.seed, hub=images.hub)
     check_size(case.max_params, backbone.params_m)
     place(backbone.module, device)
     # First, since the heap that larger batches leave behind may have no room for one image more.
     gmacs = count_gmacs(backbone)
     memory.restart(device)
     pixels = images.pixels
+    assert pixels is not None
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
     way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted, case.channels_last)
 
@@ -106,16 +114,14 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
     scores = _score(embeddings, images.dataset, device, case.seed)
     return Result.make(
         case.model,
-        family=case.family,
+        **_provenance(case, backbone.weights),
         status="ok",
         detail=note,
-        pretraining=None if backbone.weights.source == "random" else pretraining_data(case.model),
-        licence=licence(case.model),
         params_m=backbone.params_m,
         gmacs=gmacs,
         input_size=backbone.data_config.input_size,
         dim=embeddings.shape[1],
-        point=case.point,
+        point=backbone.point,
         token_mean=backbone.token_mean,
         precision=way.precision,
         batch_size=batch_size,
@@ -123,18 +129,37 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
         device=str(device),
         channels_last=way.channels_last,
         warmup_rounds=warmup_rounds,
-        weights=_weights(case.model, backbone),
         transform=transform_of(backbone.data_config, case.protocol),
-        default_tag=split_tag(default_tag(split_tag(case.model)[0]))[1] or None,
-        scores=scores.values,
-        ci95=scores.ci95,
+        **_scored(scores, embeddings),
         images_per_s=rates,
         peak_memory_mb=peak,
-        verdicts=pack_verdicts(scores.hits5, scores.rank1),
-        sketch=pack_sketch(sketch_of(embeddings)),
         durations=tuple(durations),
         measured_s=time.perf_counter() - begin,
     )
+
+
+def score_given(case: Case, own: OwnModel, images: Images) -> Result:
+    """The result of embeddings that were made elsewhere: scores, without any figure of a model. Raises as `measure`."""
+    begin = time.perf_counter()
+    device = use_device(case.device)
+    embeddings, weights = read_given(own, len(images.dataset))
+    return Result.make(
+        case.model,
+        **_provenance(case, weights),
+        status="ok",
+        dim=embeddings.shape[1],
+        **_scored(_score(embeddings, images.dataset, device, case.seed), embeddings),
+        measured_s=time.perf_counter() - begin,
+    )
+
+
+def _scored(scores: Scores, embeddings: NDArray[np.float32]) -> dict[str, Any]:
+    return {
+        "scores": scores.values,
+        "ci95": scores.ci95,
+        "verdicts": pack_verdicts(scores.hits5, scores.rank1),
+        "sketch": pack_sketch(sketch_of(embeddings)),
+    }
 
 
 def _embeddings(
@@ -185,6 +210,8 @@ def facts_of(case: Case, backbone: Backbone, dataset: Dataset, way: Way) -> dict
         "torch": torch.__version__,
         "timm": version("timm"),
         "embedcore": VERSION,
+        # The code of a factory counts too.
+        **({"entry": case.own.state(case.own.content())} if case.own else {}),
     }
 
 
@@ -196,10 +223,24 @@ def transform_of(config: DataConfig, protocol: str) -> dict[str, Any]:
     return done if geometry.square is None else done | {"square": geometry.square}
 
 
-def _weights(model: str, backbone: Backbone) -> dict[str, str]:
-    weights = {"source": backbone.weights.source, "id": backbone.weights.id}
-    address = "" if weights["source"] == "random" else address_of(pretrained_cfg(model))
-    return weights | {"address": address} if address else weights
+def _provenance(case: Case, weights: Weights) -> dict[str, Any]:
+    """Whose model a result is of, and where its weights are from; licence and pretraining as far as they are known."""
+    facts = facts_of_case(case)
+    said = {**facts.get("weights", {}), "source": weights.source, "id": weights.id}
+    if weights.classifier:
+        said["classifier"] = weights.classifier
+    if case.own is not None:
+        return facts | {"weights": said, "pretraining": case.own.pretraining, "licence": case.own.licence}
+    random, timms = weights.source == "random", is_timms(weights)
+    if not timms and weights.path is not None:
+        said["file"] = weights.path.name
+    address = "" if random else address_of(pretrained_cfg(case.model))
+    return facts | {
+        "weights": said | ({"address": address} if address else {}),
+        "pretraining": pretraining_data(case.model) if timms and not random else None,
+        "licence": licence(case.model) if timms else None,
+        "default_tag": split_tag(default_tag(split_tag(case.model)[0]))[1] or None,
+    }
 
 
 def _score(embeddings: NDArray[np.float32], dataset: Dataset, device: torch.device, seed: int) -> Scores:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedcore.embed.memory import is_out_of_memory
-from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, WeightsDamaged
+from embedcore.errors import EmbedcoreError, FactoryError, HubUnreachable, UsageError, WeightsDamaged
 from embedcore.results.result import Result
-from embedcore.zoo.registry import known_params_m
+from embedcore.zoo.registry import known_params_m, split_tag
 from embedcore.zoo.weights import fetch_weights, locate_weights
 
 if TYPE_CHECKING:
@@ -30,16 +30,23 @@ class TooLargeError(EmbedcoreError):
 
 def refusal(case: Case, hub: Hub) -> Result | None:
     """The result of a case that is known to be too large or to have no weights here, else None."""
+    own = case.own
     try:
-        check_size(case.max_params, known_params_m(case.model))
-        locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
+        check_size(case.max_params, known_params_m(own.arch or "" if own else case.model))
+        if own is None:
+            locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
     except EmbedcoreError as error:
         return failure(case, error)
     return None
 
 
 def weights_changed(case: Case, result: Result, hub: Hub) -> bool:
-    """Whether a result belongs to other weights than the case would load now; False where those are not here, too."""
+    """Whether a result belongs to other weights than the case would load now; False where those are not here, too.
+
+    Of an own model whether its entry or its file (of a factory the source, without what that imports) is another one.
+    """
+    if case.own is not None:
+        return result.weights.get("entry") != case.own.state(case.own.content())
     if not result.ok or result.weights.get("source") == "random":
         return False
     try:
@@ -49,6 +56,16 @@ def weights_changed(case: Case, result: Result, hub: Hub) -> bool:
         return True  # measuring says what is wrong
     except EmbedcoreError:
         return False
+
+
+def facts_of_case(case: Case) -> dict[str, Any]:
+    """What every result of a case says, measured or not."""
+    own = case.own
+    if own is None:
+        return {"family": case.family}
+    architecture = split_tag(own.arch)[0] if own.arch else own.name
+    weights = {"source": own.source, "entry": own.state(own.content())}
+    return {"family": case.family, "architecture": architecture, "tag": "", "weights": weights}
 
 
 def check_size(max_params_m: float | None, params_m: float | None) -> None:
@@ -64,7 +81,7 @@ def failure(
     peak = "" if peak_memory_mb is None else f"; peak memory {peak_memory_mb:.0f} MB"
     return Result.make(
         case.model,
-        family=case.family,
+        **facts_of_case(case),
         status=status_of(error),
         reason=f"{reason_of(error)}{peak}",
         detail=detail_of(error),
@@ -90,7 +107,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def detail_of(error: BaseException) -> str:
-    """The traceback, for a failure that nobody planned; "" for embedcore's own one-line errors."""
-    if isinstance(error, EmbedcoreError) and not isinstance(error, UsageError):
+    """The traceback, for a failure that nobody planned or of a user's code; "" for embedcore's own one-line errors."""
+    if isinstance(error, EmbedcoreError) and not isinstance(error, UsageError | FactoryError):
         return ""
     return "".join(traceback.format_exception(error))

@@ -8,27 +8,31 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from embedcore.plugin.replay import replayed_seconds
+from embedcore.plugin.stash import OPTIONS, OWN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import TypeGuard
 
     from _pytest.mark.structures import ParameterSet
 
     from embedcore.plugin.options import Options
     from embedcore.plugin.shards import Shard
+    from embedcore.zoo.own import OwnModel
 
 MODEL_ARGUMENT = "embed_model"
 FAMILY_MARK = "embed_family"
 
 
 def model_parameters(options: Options) -> list[ParameterSet]:
-    """A pytest parameter for each model: the tag as value and id, its family as a marker.
+    """A pytest parameter for each model: the tag, or the name of an own model, as value and id, its family as a marker.
 
     Raises UsageError for a roster or a family that does not exist.
     """
-    from embedcore.zoo.families import family_of
-    from embedcore.zoo.roster import resolve_roster
+    from embedcore.zoo.roster import family_of_model, read_roster
     from embedcore.zoo.weights import check_policy
+
+    roster = read_roster(options.roster, families=options.family, weights=check_policy(options.weights))
 
     return [
         pytest.param(
@@ -39,9 +43,18 @@ def model_parameters(options: Options) -> list[ParameterSet]:
                 getattr(pytest.mark, FAMILY_MARK)(family.slug, slug=family.slug),  # -m sees keywords only
             ],
         )
-        for model in resolve_roster(options.roster, families=options.family, weights=check_policy(options.weights))
-        for family in [family_of(model)]
+        for model, own in roster.items()
+        for family in [family_of_model(model, own)]
     ]
+
+
+def own_of(config: pytest.Config) -> dict[str, OwnModel]:
+    """The own models of this session's roster by name. Raises UsageError as `model_parameters` does."""
+    if OWN not in config.stash:
+        from embedcore.zoo.roster import own_models
+
+        config.stash[OWN] = own_models(config.stash[OPTIONS].roster)
+    return config.stash[OWN]
 
 
 def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
@@ -55,16 +68,22 @@ def model_of(case: Any) -> str:
 
 
 @functools.cache
-def case_gmacs(model: str) -> float | None:
-    """GMACs of one image at the tag's own input size, None for an architecture that is not in the table of sizes.
+def case_gmacs(model: str, own: OwnModel | None = None) -> float | None:
+    """GMACs of one image at the model's own input size, None for an architecture that is not in the table of sizes.
 
-    The table holds those of the architecture's default tag; another tag's are scaled by the number of pixels.
+    The table holds those of the architecture's default tag; another tag's, or another size's, are scaled by the number
+    of pixels. Of a factory they are not known; embeddings cost nothing.
     """
     from embedcore.zoo.registry import input_pixels, known_gmacs, split_tag
 
-    known = known_gmacs(model)
-    own, default = input_pixels(model), input_pixels(split_tag(model)[0])
-    return known if known is None or not own or not default else known * own / default
+    if own is not None and own.arch is None:
+        return 0.0 if own.embeddings else None
+    tag = model if own is None else own.arch or ""
+    known = known_gmacs(tag)
+    pixels, default = input_pixels(tag), input_pixels(split_tag(tag)[0])
+    if own is not None and own.size is not None:
+        pixels = own.size[0] * own.size[1]
+    return known if known is None or not pixels or not default else known * pixels / default
 
 
 def replay_timer(items: list[pytest.Item]) -> None:
@@ -76,23 +95,27 @@ def replay_timer(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.benchmark(**settings), append=False)
 
 
-def split_off(items: list[pytest.Item], shard: Shard) -> list[pytest.Item]:
+def split_off(items: list[pytest.Item], shard: Shard, own: Mapping[str, OwnModel]) -> list[pytest.Item]:
     """Take the cases of other shards out of ``items``, in place, and give them; other tests stay in every shard."""
     from embedcore.plugin.shards import divide
 
-    costs = {model: case_gmacs(model) for model in map(model_of, filter(is_case, items))}
-    own = divide(costs, shard.parts)[shard.part - 1]
-    others: list[pytest.Item] = [item for item in items if is_case(item) and model_of(item) not in own]
-    items[:] = [item for item in items if not is_case(item) or model_of(item) in own]
+    costs = {model: case_gmacs(model, own.get(model)) for model in map(model_of, filter(is_case, items))}
+    ours = divide(costs, shard.parts)[shard.part - 1]
+    others: list[pytest.Item] = [item for item in items if is_case(item) and model_of(item) not in ours]
+    items[:] = [item for item in items if not is_case(item) or model_of(item) in ours]
     return others
 
 
-def sort_by_cost(items: list[pytest.Item]) -> None:
+def sort_by_cost(items: list[pytest.Item], own: Mapping[str, OwnModel]) -> None:
     """Put the cases among ``items`` in order of expected cost, in place; other tests stay where they are."""
+
+    def cost(item: pytest.Item) -> float:
+        gmacs = case_gmacs(model_of(item), own.get(model_of(item)))
+        return float("inf") if gmacs is None else gmacs  # models of unknown cost come last
+
     places = [place for place, item in enumerate(items) if is_case(item)]
     if len(places) < 2:
         return
-    # Models of unknown cost come last.
-    cases = sorted((items[place] for place in places), key=lambda item: case_gmacs(model_of(item)) or float("inf"))
+    cases = sorted((items[place] for place in places), key=cost)
     for place, item in zip(places, cases, strict=True):
         items[place] = item

@@ -79,15 +79,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     cases.replay_timer(items)
     options = config.stash[stash.OPTIONS]
-    if options.shard and stash.USAGE_ERROR not in config.stash:
-        others = cases.split_off(items, options.shard)
+    if stash.USAGE_ERROR in config.stash or not any(map(cases.is_case, items)):
+        return
+    own = cases.own_of(config)
+    if options.shard:
+        others = cases.split_off(items, options.shard, own)
         if others:
             config.hook.pytest_deselected(items=others)
         if others and not any(map(cases.is_case, items)):
             said = f"shard {options.shard} is empty: all cases ({len(others)}) are in other shards"
             config.stash[stash.EMPTY_SHARD] = said
     if options.order == "cost":
-        cases.sort_by_cost(items)
+        cases.sort_by_cost(items, own)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist tells that this worker is ready
@@ -108,7 +111,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         with progress_bars(config) as progress_for:
             config.stash[stash.SESSION] = start_session(
-                options, models, budget, _place(config), progress_for("looking at the images")
+                options, models, cases.own_of(config), budget, _place(config), progress_for("looking at the images")
             )
     except BudgetSpent:
         _give_up(session, f"{summary.budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)

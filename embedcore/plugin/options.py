@@ -108,7 +108,7 @@ class Options:
     )
     roster: str = _option(
         "all, local (weights already on this machine), article (the study's models), tags or globs such as "
-        "'vit_tiny*', or a text file of them",
+        "'vit_tiny*', a text file of them, or a TOML file with models of your own; or several, with commas between",
         "all",
         metavar="ROSTER",
         recorded="choice",

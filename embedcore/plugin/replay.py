@@ -25,8 +25,11 @@ class ReplayClock:
         """Drive the ``benchmark`` fixture with the seconds of each round, a forward pass of ``images`` images.
 
         A round is told as ``images`` iterations: pytest-benchmark then shows seconds an image, and its OPS column is
-        images per second, comparable whatever the batch size.
+        images per second, comparable whatever the batch size. Where no forward pass was timed, pytest-benchmark, which
+        knows no benchmark without a time, is told one round of 0 s, whose OPS it gives as 0.
         """
+        if not durations:
+            durations, images = (0.0,), 1
         steps = chain.from_iterable(repeat(duration / images, images) for duration in durations)
 
         def forward_of_one_image() -> None:

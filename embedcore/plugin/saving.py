@@ -62,13 +62,13 @@ def _benchmark(result: Result, test: str) -> Any:
     """A result as pytest-benchmark's hooks hand it out: seconds an image, see `ReplayClock.replay`."""
     from pytest_benchmark.stats import Metadata
 
-    from embedcore.zoo.families import family_of
+    from embedcore.zoo.families import family_of_slug
 
     images = result.batch_size or 1
     fixture = SimpleNamespace(
         name=test.rpartition("::")[2],
         fullname=test,
-        group=benchmark_group(family_of(result.model).title, result),
+        group=benchmark_group(family_of_slug(result.family).title, result),
         param=result.model,
         params={"embed_model": result.model},
         extra_info=result.extra_info(),
@@ -76,11 +76,14 @@ def _benchmark(result: Result, test: str) -> Any:
         has_error=False,
     )
     benchmark = Metadata(fixture, iterations=images, options={"timer": "replayed_seconds"})
-    for seconds in result.durations:
+    for seconds in result.durations or (0.0,):  # see `ReplayClock.replay`
         benchmark.stats.update(seconds / images)
     return benchmark
 
 
 def benchmark_group(family: str, result: Result) -> str:
-    """The table of a result: one of its own for a smaller batch than asked for, in pytest-benchmark's compare too."""
+    """The table of a result: one of its own for a smaller batch than asked for, in pytest-benchmark's compare too, and
+    for what was not timed."""
+    if not result.durations:
+        return f"{family}, embeddings made elsewhere: not timed"
     return f"{family}, in a smaller batch than asked for" if result.batch_decayed else family

@@ -28,14 +28,15 @@ from embedcore.results.estimate import estimate_seconds, show_duration
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_classes
 from embedcore.version import VERSION
-from embedcore.zoo.families import family_of
 from embedcore.zoo.hub import Hub
+from embedcore.zoo.roster import family_of_model
 from embedcore.zoo.weights import check_policy
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
     from embedcore.plugin.options import Options
+    from embedcore.zoo.own import OwnModel
 
 TELL_EVERY_S = 600.0
 """How often a log hears how far the sweep is."""
@@ -44,9 +45,14 @@ ProgressFor = Callable[[str], Progress]
 
 
 def start_session(
-    options: Options, models: Sequence[str], budget: Budget, place: Place, progress: Progress
+    options: Options,
+    models: Sequence[str],
+    own: Mapping[str, OwnModel],
+    budget: Budget,
+    place: Place,
+    progress: Progress,
 ) -> BenchmarkSession:
-    """Check what can be checked, load the dataset and open the books for the cases ``models``.
+    """Check what can be checked, load the dataset and open the books for the cases ``models``; some may be ``own``.
 
     ``progress(done, total)`` is called as images are looked at. Raises UsageError for what the user has to mend, and
     BudgetSpent.
@@ -73,15 +79,24 @@ def start_session(
         cache_dir=options.cache_folder,
         progress=budget.within(progress),
     )
-    return BenchmarkSession(options, dataset, models, budget, place)
+    return BenchmarkSession(options, dataset, models, own, budget, place)
 
 
 class BenchmarkSession:
     """Measures the session's cases one by one; each result is in the books before its test reports."""
 
-    def __init__(self, options: Options, dataset: Dataset, models: Sequence[str], budget: Budget, place: Place) -> None:
-        """``models`` are the cases of this session, in the order in which they run."""
+    def __init__(
+        self,
+        options: Options,
+        dataset: Dataset,
+        models: Sequence[str],
+        own: Mapping[str, OwnModel],
+        budget: Budget,
+        place: Place,
+    ) -> None:
+        """``models`` are the cases of this session, in the order in which they run; ``own`` those of the roster."""
         self.options = options
+        self.own = own
         self.dataset = dataset
         self.budget = budget
         self.hub = Hub()
@@ -111,7 +126,9 @@ class BenchmarkSession:
         """The case of one model under this session's settings."""
         of_options = {item.name for item in dataclasses.fields(Case)} & vars(self.options).keys()
         values = {name: getattr(self.options, name) for name in of_options}
-        return Case(**{**values, "model": model, "family": family_of(model).slug, "device": self._device})
+        own = self.own.get(model)
+        family = family_of_model(model, own).slug
+        return Case(**{**values, "model": model, "family": family, "own": own, "device": self._device})
 
     def measure(self, model: str, dataset: Dataset, progress_for: ProgressFor) -> Result:
         """The result of one model on ``dataset``: the one that was kept, or measured now.
@@ -124,14 +141,15 @@ class BenchmarkSession:
         key = model, dataset.fingerprint
         before = self.books.from_before(key)
         if before is not None and weights_changed(self.case(model), before, self.hub):
-            self.books.forget(key, "since its weights have changed")
+            changed = "entry, file or factory has" if model in self.own else "weights have"
+            self.books.forget(key, f"since its {changed} changed")
         if dataset.fingerprint not in self.blocks:
             self.blocks[dataset.fingerprint] = dataset_block(dataset)
         if key in self.books.results:
             return self.books.results[key]
-        changed = dataset.changed()
-        if changed is not None:
-            raise UsageError(f"{changed}: the dataset has changed during the run; start again, with the new content")
+        moved = dataset.changed()
+        if moved is not None:
+            raise UsageError(f"{moved}: the dataset has changed during the run; start again, with the new content")
         result = self._measure(self.case(model), dataset, progress_for)
         if result.status == "no-weights":
             self.hub.doubt(result.reason)  # a hub that was lost in the child is lost for the next model too
@@ -149,7 +167,8 @@ class BenchmarkSession:
         if refused is not None:
             return refused
         try:
-            pixels = self._pixels(case, dataset, self.budget.within(progress_for("decoding")))
+            given = case.own is not None and case.own.embeddings
+            pixels = None if given else self._pixels(case, dataset, self.budget.within(progress_for("decoding")))
         except (UsageError, BudgetSpent):  # of the images or the cache folder: no other case could do better
             raise
         except Exception as error:  # of this model's geometry, or of a worker that died
@@ -166,14 +185,14 @@ class BenchmarkSession:
         from embedcore.images.pixel_store import open_pixel_store
         from embedcore.zoo.transforms import data_config
 
-        geometry = geometry_of(data_config(case.model), case.protocol)
+        geometry = geometry_of(data_config(case.own or case.model), case.protocol)
         return open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress)
 
     def exceeds_budget(self, model: str) -> bool:
         """Whether a case is expected not to be done within ``--embed-budget``; False where nothing is known yet."""
         if self.budget.seconds is None or self._is_done(model):
             return False
-        seconds = estimate_seconds(self._measured(), [case_gmacs(model)])
+        seconds = estimate_seconds(self._measured(), [self._gmacs(model)])
         return self.budget.left() <= (seconds or 0.0)
 
     def progress_is_due(self) -> bool:
@@ -185,16 +204,19 @@ class BenchmarkSession:
 
     def remaining(self) -> tuple[int, float | None]:
         """How many cases have no result yet, and the seconds that they are expected to take, if there is any basis."""
-        costs = [case_gmacs(model) for model in self.cases if not self._is_done(model)]
+        costs = [self._gmacs(model) for model in self.cases if not self._is_done(model)]
         return len(costs), estimate_seconds(self._measured(), costs)
+
+    def _gmacs(self, model: str) -> float | None:
+        return case_gmacs(model, self.own.get(model))
 
     def _is_done(self, model: str) -> bool:
         return (model, self.dataset.fingerprint) in self.books.results
 
     def _measured(self) -> list[tuple[float, float]]:
-        # Cases that were refused or failed say nothing of how long a measurement takes.
-        done = [result for result in self.books.results.values() if result.ok]
-        timed = [(case_gmacs(result.model), result.measured_s) for result in done]
+        # Cases that were refused, failed or had no forward pass say nothing of how long a measurement takes.
+        done = [result for result in self.books.results.values() if result.ok and result.durations]
+        timed = [(self._gmacs(result.model), result.measured_s) for result in done]
         return [(cost, seconds) for cost, seconds in timed if cost is not None and seconds is not None]
 
     def _progress_label(self, model: str) -> str:
@@ -206,7 +228,7 @@ class BenchmarkSession:
 def _settings(options: Options) -> Mapping[str, Any]:
     """What the saved JSON says of how the numbers came about."""
     settings: dict[str, Any] = {**options.recorded("number", "choice"), "tf32": False, "cudnn_benchmark": True}
-    if options.roster == "article":
+    if "article" in options.roster.split(","):
         from embedcore.zoo.roster import article_tags
 
         settings["roster_missing"] = article_tags()[1]

@@ -39,8 +39,8 @@ from embedcore.plugin.session import dataset_block
 from embedcore.plugin.stash import OPTIONS
 from embedcore.results.result import Result
 from embedcore.version import VERSION
-from embedcore.zoo.families import family_of
 from embedcore.zoo.hub import Hub
+from embedcore.zoo.roster import family_of_model, own_models
 from embedcore.zoo.transforms import data_config
 
 CASE = "def test_model(embed_model, embed_images, embed_measure, embed_replay): ...\n"
@@ -94,6 +94,10 @@ class Side:
     def __init__(self, arguments: Sequence[str]) -> None:
         self.options, self.models = collect(arguments)
         options = self.options
+        self.own = own_models(options.roster)
+        given = [model for model in self.models if model in self.own and self.own[model].embeddings]
+        if given:
+            raise UsageError(f"{given[0]} has embeddings only: there is no model to run in turn")
         self.hub = Hub()
         self.dataset = load_dataset(
             options.dataset,
@@ -126,13 +130,14 @@ class Side:
         """The result of one model in a fresh process, with ``changes`` to its case, such as ``batch_size``."""
         of_options = {item.name for item in dataclasses.fields(Case)} & vars(self.options).keys()
         values = {name: getattr(self.options, name) for name in of_options} | changes
-        case = Case(**{**values, "model": model, "family": family_of(model).slug})
+        own = self.own.get(model)
+        case = Case(**{**values, "model": model, "family": family_of_model(model, own).slug, "own": own})
         refused = refusal(case, self.hub)
         if refused is not None:
             return refused
         if model not in self._images:
             try:
-                geometry = geometry_of(data_config(model), case.protocol)
+                geometry = geometry_of(data_config(own or model), case.protocol)
                 pixels = open_pixel_store(self.dataset, geometry, self.options.cache_folder)
             except UsageError:
                 raise
@@ -144,7 +149,7 @@ class Side:
     def save_weights(self, model: str, folder: str) -> None:
         """Write seeded random weights of a model into a folder, for both sides to load. Raises UsageError."""
         path = Path(folder) / f"{model}.safetensors"
-        if path.is_file():
+        if path.is_file() or model in self.own:  # which have weights of their own
             return
         with hidden_main():
             process = forkserver_context().Process(target=_save_weights, args=(model, self.options.seed, str(path)))

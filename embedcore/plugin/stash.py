@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from embedcore.plugin.options import Options
     from embedcore.plugin.session import BenchmarkSession
     from embedcore.results.result import Result
+    from embedcore.zoo.own import OwnModel
 
 # On the configuration of the session:
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
+OWN: pytest.StashKey[dict[str, OwnModel]] = pytest.StashKey()
 BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
 COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
 SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()

@@ -11,6 +11,7 @@ from embedcore.results.result import Result
 
 NOTHING = "–"  # the cell of a figure that was not measured
 DECAYED, TOKEN_MEAN, NON_COMMERCIAL, TIED = "*", "†", "‡", "≈"
+OWN, NO_CLASSIFIER = "§", "¶"
 
 _LONGEST_SLUG = 16
 _ID_SHOWN = len("sha256:") + 8
@@ -44,7 +45,7 @@ def leaderboard_columns(metric: str = "acc") -> tuple[Column, ...]:
     return (
         Column("rank", rank_with_mark, "#"),
         Column("rank95", rank_interval, "ranks", "95 % ranks", drop=1),
-        Column("model", lambda row: row.result.model, text=True),
+        Column("model", lambda row: marked_name(row.result), text=True),
         Column(
             metric,
             lambda row: score_with_interval(row.result, metric),
@@ -112,6 +113,12 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def marked_name(result: Result, longest: int | None = None) -> str:
+    """The model's name with its marks, of at most ``longest`` characters."""
+    marks = OWN * result.own + NO_CLASSIFIER * ("classifier" in result.weights)
+    return (result.model if longest is None else cut(result.model, longest - len(marks))) + marks
+
+
 def score(result: Result, metric: str) -> str:
     value = result.scores.get(metric)
     return NOTHING if value is None else f"{value:.3f}"
@@ -158,7 +165,8 @@ def licence(result: Result) -> str:
 
 def weights_source(result: Result) -> str:
     """Random weights are in capitals, so that nobody takes them for pretrained ones."""
-    return "RANDOM" if result.random_weights else result.weights.get("source", NOTHING)
+    source = "RANDOM" if result.random_weights else result.weights.get("source", NOTHING)
+    return f"{source}:{result.weights['file']}" if "file" in result.weights else source
 
 
 def weights(result: Result) -> str:
@@ -182,6 +190,14 @@ def footnotes(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
     notes = []
     if "rank" in keys and any(row.standing and row.standing.tied_with_leader for row in rows):
         notes.append(f"{TIED} tied with the leader: no model is surely better")
+    if any(result.own for result in results):
+        notes.append(f"{OWN} your own model, not timm's")
+    bare = [result.weights["classifier"] for result in results if "classifier" in result.weights]
+    if bare:
+        which = bare[0] if len(set(bare)) == 1 else "left out"
+        notes.append(
+            f"{NO_CLASSIFIER} the classifier of its file was {which}; no embedding needs it but that of `head`"
+        )
     if "images_per_s" in keys and any(result.batch_decayed for result in results):
         notes.append(f"{DECAYED} in a smaller batch than asked for, for lack of memory: do not compare this speed")
     if "dim" in keys and any(result.token_mean for result in results):

@@ -17,6 +17,7 @@ from embedcore.report.columns import (
     footnotes,
     leader_columns,
     leaderboard_columns,
+    marked_name,
     random_notice,
     shown,
     without_intervals,
@@ -104,7 +105,7 @@ def _table(heading: str, rows: Sequence[Row], board: Leaderboard, columns: Seque
     kept = fit(columns, rows, width)
     others = sum(_column_width(column, rows) + _GAP for column in kept if column.key != "model")
     longest = max(_SHORTEST_NAME, width - others)
-    cells = [[cut(c.cell(row), longest) if c.key == "model" else c.cell(row) for c in kept] for row in rows]
+    cells = [[marked_name(row.result, longest) if c.key == "model" else c.cell(row) for c in kept] for row in rows]
     # The heading is a row like the others: as headers, tabulate would make columns two blanks wider than they need.
     headings = [column.short or column.key for column in kept]
     rules = ["-" * max(map(len, texts)) for texts in zip(headings, *cells, strict=True)]

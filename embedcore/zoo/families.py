@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -54,9 +55,15 @@ def family_in_module(module: str, architecture: str) -> Family:
     return next(fits, OTHER)
 
 
-def family_by_slug(slug: str) -> Family:
-    """The family that a user names; raises UsageError with the close and the known slugs where there is none."""
-    slugs = {family.slug: family for family in FAMILIES}
+def family_of_slug(slug: str) -> Family:
+    """The family of a slug; one that the table lacks has its slug for a title, as own models may have it."""
+    return next((family for family in FAMILIES if family.slug == slug), Family(slug, slug))
+
+
+def family_by_slug(slug: str, others: Sequence[str] = ()) -> Family:
+    """The family that a user names, in the table or among ``others``; raises UsageError with the close and the known
+    slugs where there is none."""
+    slugs = {family.slug: family for family in FAMILIES} | {other.lower(): family_of_slug(other) for other in others}
     wanted = slug.strip().lower()
     if wanted in slugs:
         return slugs[wanted]

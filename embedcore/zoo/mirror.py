@@ -15,13 +15,14 @@ from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, Weights
 from embedcore.files import sha256_of, written_whole
 from embedcore.zoo.folder import MANIFEST, SUFFIXES, Entry, check_entry, find_file, read_manifest, write_manifest
 from embedcore.zoo.hub import Hub
+from embedcore.zoo.own import OwnModel
 from embedcore.zoo.registry import RemoteFile, known_params_m, remote_file
 from embedcore.zoo.state_files import check_safetensors, read_state
 from embedcore.zoo.weights import Weights, build_model, check_content, find_here, wheel_hint
 
 LOCK = ".embedcore-weights.lock"
 FETCHING = ".embedcore-fetching"  # a folder in the mirror laid out as the hub's cache, for what is on its way
-PLACES = ("folder", "wheel", "cache", "hub", "gated", "missing", "damaged")
+PLACES = ("folder", "wheel", "cache", "own", "hub", "gated", "missing", "damaged")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,15 @@ def find_holding(model: str, folder: Path | None = None) -> Holding:
     params_m = known_params_m(model)
     size = None if params_m is None else int(params_m * 4e6)
     return replace(holding, place="hub", size=size, estimated=size is not None)
+
+
+def find_own(own: OwnModel) -> Holding:
+    """Where the file of an own model is, which nobody has to fetch."""
+    path = own.file
+    there = path is not None and path.is_file()
+    note = "" if there else f"{own.name}: {own.source} is not there"
+    size = path.stat().st_size if path is not None and there else None
+    return Holding(own.name, "own" if there else "missing", own.source, size, note=note)
 
 
 def ask_hub(holding: Holding, hub: Hub) -> Holding:

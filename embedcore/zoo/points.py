@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from embedcore.errors import UnsupportedModel, UsageError
 
 POINTS = ("pre_logits", "avg", "cls", "head")
+OUTPUT = "output"
+"""The point of a module that is not timm's: what it gives; of a list or tuple of features the last."""
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -38,6 +40,16 @@ def point_forward(module: Any, point: str, model: str) -> Forward:
     if not getattr(module, "num_classes", 0):
         raise UnsupportedModel(f"{model}: has no classifier or projection, so no embedding point 'head'")
     return lambda x: _one_tensor(module(x), model)
+
+
+def output_forward(module: nn.Module, model: str) -> Forward:
+    """The same for a module of anybody's, at the point OUTPUT."""
+
+    def forward(x: Tensor) -> Tensor:
+        output = module(x)
+        return _one_tensor(output[-1] if isinstance(output, list | tuple) and output else output, model)
+
+    return forward
 
 
 def check_point(point: str) -> None:

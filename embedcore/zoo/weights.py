@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,12 @@ from torch import Tensor, nn
 from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
 from embedcore.files import sha256_of
 from embedcore.zoo import registry, wheels
+from embedcore.zoo.fitting import UNFIT, fit_backbone, load_log
 from embedcore.zoo.folder import SUFFIXES, check_entry, find_in_folder, read_manifest
 from embedcore.zoo.hub import Hub, cache_folder, find_cached
+from embedcore.zoo.own import OwnModel
 from embedcore.zoo.registry import RemoteFile, remote_file
 from embedcore.zoo.state_files import check_safetensors, differences, is_memory, misfit, mismatch, read_state
-
-# What timm's own conversion of a checkpoint raises where the file is another model's.
-_UNFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,15 @@ class Located:
 class Weights:
     """Weights as they were loaded.
 
-    source is "hub", "folder", "wheel:NAME" or "random"; id is "sha256:" with the first 16 hex digits of the file's
-    SHA-256, or "seed:N"; path is the file, None for random weights.
+    source is "hub", "folder", "wheel:NAME", "random", or of the user's own models "own:FILE" or "factory:NAME"; id is
+    "sha256:" with the first 16 hex digits of the file's SHA-256, or "seed:N"; path is the file, None where there is
+    none. classifier says that the one of the file is left out, "" where it is not.
     """
 
     source: str
     id: str
     path: Path | None = None
+    classifier: str = ""
 
 
 def check_policy(policy: str) -> Path | None:
@@ -115,12 +114,23 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
     if located.source == "random":
         return Weights("random", f"seed:{located.seed}")
     path = located.path or (hub or Hub()).download(located.model, located.remote)
-    try:
-        sha256 = sha256_of(path)
-    except OSError as error:
-        raise WeightsDamaged(f"{located.model}: {path} cannot be read: {error.strerror or error}") from error
+    sha256 = _sha256_of(located.model, path)
     check_content(located.source, path, sha256)
     return Weights(located.source, f"sha256:{sha256[:16]}", path)
+
+
+def own_weights(own: OwnModel) -> Weights:
+    """The file of an own model, which has one. Raises WeightsDamaged where it cannot be read."""
+    path = own.file
+    assert path is not None
+    return Weights(own.source, f"sha256:{_sha256_of(own.name, path)[:16]}", path)
+
+
+def _sha256_of(model: str, path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise WeightsDamaged(f"{model}: {path} cannot be read: {error.strerror or error}") from error
 
 
 def check_content(source: str, path: Path, sha256: str) -> None:
@@ -134,19 +144,41 @@ def check_content(source: str, path: Path, sha256: str) -> None:
         raise WeightsDamaged(f"the cached {path} is damaged: {said}")
 
 
+def is_timms(weights: Weights) -> bool:
+    """Whether weights are those that timm means by a tag, so that its licence is theirs.
+
+    A file that the user has put into a folder under that name need not be; one that is in the folder's manifest is.
+    """
+    own = weights.source.startswith(("own:", "factory:"))
+    return not own and (weights.source != "folder" or weights.path is None or _in_manifest(weights.path))
+
+
+def _in_manifest(path: Path) -> bool:
+    return path.name in read_manifest(path.parent)
+
+
 def build_model(model: str, weights: Weights) -> nn.Module:
+    """What `load_model` builds, alone."""
+    return load_model(model, weights)[0]
+
+
+def load_model(model: str | OwnModel, weights: Weights) -> tuple[nn.Module, Weights]:
     """Build timm's model with these weights, on the CPU, in eval mode, without gradients.
 
-    Random weights are the same in every process for the same seed and leave torch's own generator as it was. Raises
-    WeightsDamaged where a file does not fit the model or is no whole file of plain tensors.
+    Also gives the weights as they were loaded: a classifier that a user's own file lacks, or that is none of timm's, is
+    left out, and they say so. Random weights are the same in every process for the same seed and leave torch's own
+    generator as it was. Raises WeightsDamaged where a file does not fit the model or is no whole file of plain tensors.
     """
+    own = None if isinstance(model, str) else model
+    name = model if isinstance(model, str) else model.arch or ""
+    left_out = ""
     if weights.path is None:
-        module = _build_random(model, int(weights.id.removeprefix("seed:")))
-    elif weights.source.startswith("wheel:") or wheels.own_entry(model):  # timm has no conversion for these
-        module = _build_strictly(model, weights.path, in_order=weights.source != "folder")
+        module = _build_random(name, int(weights.id.removeprefix("seed:")))
+    elif own is None and (weights.source.startswith("wheel:") or wheels.own_entry(name)):
+        module = _build_strictly(name, weights.path, in_order=weights.source != "folder")  # timm cannot convert these
     else:
-        module = _build_from_file(model, weights.path)
-    return module.eval().requires_grad_(False)
+        module, left_out = _build_from_file(name, weights.path, own, lenient=not is_timms(weights))
+    return module.eval().requires_grad_(False), replace(weights, classifier=left_out)
 
 
 def _build_random(model: str, seed: int) -> nn.Module:
@@ -168,31 +200,53 @@ def _build_strictly(model: str, path: Path, *, in_order: bool) -> nn.Module:
         module.load_state_dict(state, strict=True)
     except EmbedcoreError as error:
         raise WeightsDamaged(f"{model}: {path} is not the file that is known of this wheel: {error}") from error
-    except _UNFIT as error:
+    except UNFIT as error:
         raise WeightsDamaged(f"{model}: {path} {_unfit(error, state, module)}") from error
     return module
 
 
-def _build_from_file(model: str, path: Path) -> nn.Module:
-    """Hand a file to timm's own conversion; a pickle as tensors read here, since timm of old would run its code."""
-    overlay: dict[str, Any] = {"custom_load": False, "source": None}
+def _build_from_file(model: str, path: Path, own: OwnModel | None, *, lenient: bool) -> tuple[nn.Module, str]:
+    """Hand a file to timm's own conversion; a pickle as tensors read here, since timm of old would run its code.
+
+    Where it does not fit as it is and ``lenient``, `fit_backbone` has a try.
+    """
+    wheel = wheels.own_entry(model)
+    overlay = dict(own.overlay) if own else {}
+    content: dict[str, Any] = {"custom_load": False, "source": None}
     if path.suffix == ".safetensors":
         check_safetensors(path)
-        overlay["file"] = str(path)
+        content["file"] = str(path)
     else:
-        overlay["state_dict"] = read_state(path)
+        content["state_dict"] = _state_of(path, own)
+    where, cause = f"{own.name if own else model}: {path}", None
+    built = wheel.architecture if wheel else model
     try:
-        with _missing_keys() as missing:
-            module: nn.Module = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
-    except _UNFIT as error:
+        with load_log() as log:
+            module: nn.Module = timm.create_model(built, pretrained=True, pretrained_cfg_overlay={**overlay, **content})
+        fault = misfit({"missing keys": log.missing})
+    except UNFIT as error:
         if is_memory(error):
             raise
         module = _build_random(model, 0)  # a model that cannot even be built is no fault of the file
-        raise WeightsDamaged(f"{model}: {path} {_unfit(error, read_state(path), module)}") from error
-    if missing:
-        raise WeightsDamaged(f"{model}: {path} {misfit({'missing keys': missing})}")
-    vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
-    return module
+        fault, cause = _unfit(error, _state_of(path, own), module), error
+    if not fault:
+        vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
+        return module, ""
+    try:
+        fitted = fit_backbone(built, _state_of(path, own), overlay) if lenient else None
+    except WeightsDamaged as error:
+        raise WeightsDamaged(f"{where} {error}") from error
+    if fitted is None:
+        raise WeightsDamaged(f"{where} {fault}") from cause
+    return fitted
+
+
+def _state_of(path: Path, own: OwnModel | None) -> Mapping[str, Tensor]:
+    if own is None:
+        return read_state(path)
+    if own.trust:
+        own.make_importable()
+    return read_state(path, trust=own.trust, remedy="set trust = true in its entry if you trust whoever made it")
 
 
 def _unfit(error: Exception, state: Mapping[str, Tensor], module: nn.Module) -> str:
@@ -202,24 +256,3 @@ def _unfit(error: Exception, state: Mapping[str, Tensor], module: nn.Module) -> 
         or differences(state, module.state_dict())
         or f"cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     )
-
-
-@contextlib.contextmanager
-def _missing_keys() -> Iterator[list[str]]:
-    """The keys that timm's loader went without, where it loads leniently of its own accord, which it only logs."""
-    missing: list[str] = []
-
-    def note(record: logging.LogRecord) -> bool:
-        for keys in re.findall(r"^Missing keys \((.*)\) discovered", record.getMessage()):
-            missing.extend(keys.split(", "))
-        return record.levelno >= level
-
-    logger = logging.getLogger("timm.models._builder")
-    level, own_level = logger.getEffectiveLevel(), logger.level
-    logger.addFilter(note)
-    logger.setLevel(min(level, logging.INFO))
-    try:
-        yield missing
-    finally:
-        logger.setLevel(own_level)
-        logger.removeFilter(note)

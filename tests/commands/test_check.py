@@ -226,3 +226,36 @@ def test_progress_is_shown_to_people_only(photos: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr("sys.stderr", shown[kind])
         assert main(["check", str(photos), "--cache", str(tmp_path / kind.__name__)]) == 0
     assert "looking at images: " in shown[Terminal].getvalue() and shown[io.StringIO].getvalue() == ""
+
+
+def test_the_list_is_that_of_a_run(photos: Path, capsysbinary, tmp_path: Path) -> None:
+    cache = ["--cache", str(tmp_path / "cache")]
+    for options, settings in (
+        ([], {}),
+        (["--max-per-class", "2", "--seed", "7"], {"max_per_class": 2, "seed": 7}),
+        (["--split", "loo", "--max-classes", "2"], {"split": "loo", "max_classes": 2}),
+    ):
+        assert main(["check", str(photos), "--list", *options, *cache]) == 0
+        printed = capsysbinary.readouterr()
+        assert printed.out.decode().splitlines() == list(load_dataset(str(photos), **settings).names)
+        assert printed.err == b""
+    assert (photos / printed.out.decode().splitlines()[0]).is_file()
+
+
+def test_the_list_leaves_out_what_a_run_would_and_says_so(photos: Path, capsysbinary, tmp_path: Path) -> None:
+    (photos / "cat" / "broken.png").write_bytes(b"not an image")
+    assert main(["check", str(photos), "--list", "--cache", str(tmp_path / "cache")]) == 1
+    printed = capsysbinary.readouterr()
+    assert printed.out.decode().splitlines() == list(load_dataset(str(photos), bad_images="skip").names)
+    assert b"broken.png" in printed.err and b"broken.png" not in printed.out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes")
+def test_the_list_has_names_as_their_bytes(photos: Path, capsysbinary, tmp_path: Path) -> None:
+    strange = os.fsencode(photos) + b"/cat/\xff.png"
+    shutil.copy(photos / "cat" / "1.png", strange)
+    assert main(["check", str(photos), "--list", "--cache", str(tmp_path / "cache")]) == 0
+    assert b"cat/\xff.png" in capsysbinary.readouterr().out.splitlines()
+    os.rename(strange, os.fsencode(photos) + b"/cat/a\nb.png")  # noqa: PTH104
+    assert main(["check", str(photos), "--list", "--cache", str(tmp_path / "cache")]) == 4
+    assert b"line end" in capsysbinary.readouterr().err

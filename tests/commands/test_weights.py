@@ -202,3 +202,33 @@ def test_a_keyword_is_a_part_of_the_tag_or_a_glob(keyword, expected, caches, cap
     assert main(["weights", "list", "--roster", roster, "-k", keyword]) == 0
     files = [line.split()[-1] for line in capsys.readouterr().out.split("\n\n")[0].splitlines()]
     assert files == [f"{name}.tv_in1k.safetensors" for name in expected]
+
+
+def test_own_models_are_listed_where_they_are_and_not_fetched(server, tmp_path, capsys):
+    (tmp_path / "best.pth").write_bytes(b"x" * 1500)
+    (tmp_path / "ours.toml").write_text(
+        f"""
+        [[model]]
+        name = "ours"
+        arch = "{ONE}"
+        weights = "best.pth"
+
+        [[model]]
+        name = "made"
+        factory = "no_such_module:f"
+
+        [[model]]
+        name = "{TWO}"
+        """
+    )
+    roster = str(tmp_path / "ours.toml")
+    assert main(["weights", "list", "--roster", roster]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:2]] == [
+        ["own", "1.50", "kB", "own:best.pth"],
+        ["missing", "?", "factory:no_such_module:f"],
+    ]
+    assert "3 models: 1 own, 1 hub, 1 missing" in " ".join(lines)
+    assert main(["weights", "fetch", "--roster", roster, "--to", str(tmp_path / "mirror")]) == 0
+    assert "2 models of your own left out" in capsys.readouterr().out
+    assert (tmp_path / "mirror" / f"{TWO}.safetensors").is_file()

@@ -1,0 +1,49 @@
+"""Embeddings that were made elsewhere, read from a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcore.errors import WeightsDamaged
+from embedcore.measure.outcome import NotFiniteError
+from embedcore.plain import one_line
+from embedcore.zoo.weights import Weights, own_weights
+
+if TYPE_CHECKING:
+    from embedcore.zoo.own import OwnModel
+
+
+def read_given(own: OwnModel, n: int) -> tuple[NDArray[np.float32], Weights]:
+    """The embeddings of a dataset's ``n`` images, float32 [n, dim], rows of length 1, and the file that they are from.
+
+    The file holds floats [n, dim] as ``numpy.save`` writes them; nothing of it is run. Raises WeightsDamaged where it
+    holds anything else, NotFiniteError for NaN, infinity or a row of zeros.
+    """
+    weights = own_weights(own)
+    where = f"{own.name}: {weights.path}"
+    try:
+        rows = np.load(str(weights.path), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise WeightsDamaged(f"{where} is no array of numbers as numpy.save writes it ({_first(error)})") from error
+    if not isinstance(rows, np.ndarray):
+        raise WeightsDamaged(f"{where} holds several arrays: save one, with numpy.save")
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise WeightsDamaged(f"{where} has the shape {list(rows.shape)}: one row an image is needed, [n, dim]")
+    if rows.dtype.kind != "f":
+        raise WeightsDamaged(f"{where} holds {rows.dtype}: floats are needed")
+    if len(rows) != n:
+        listed = "in the order of `embedcore check DATASET --list` with the options of this run"
+        raise WeightsDamaged(f"{where} has {len(rows)} rows and the dataset {n} images: one row each, {listed}")
+    wide = rows.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and lengths.all()):
+        bad = int(np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))[0])
+        raise NotFiniteError(f"{where} holds NaN, infinity or zero vectors, the first in row {bad} (counted from 0)")
+    return (wide / lengths).astype(np.float32), weights
+
+
+def _first(error: Exception) -> str:
+    return one_line(str(error))[:100]

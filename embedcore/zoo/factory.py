@@ -1,0 +1,68 @@
+"""A torch module from a function of the user's own, named in a roster file."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from embedcore.errors import FactoryError, UnsupportedModel
+from embedcore.plain import one_line
+from embedcore.zoo.own import OwnModel
+from embedcore.zoo.state_files import is_memory
+from embedcore.zoo.weights import Weights
+
+
+def make_module(own: OwnModel) -> tuple[nn.Module, Weights]:
+    """The module that the factory of ``own`` gives, in eval mode, without gradients; its weights by their content.
+
+    The factory is imported with the folder of the roster file and the one in which pytest was started at the head of
+    ``sys.path``, and called without arguments. The module is to map normalised pixels float32 [b, 3, h, w] to vectors
+    [b, d], tokens [b, t, d], maps [b, c, h, w], or a list or tuple of these, of which the last counts.
+    Raises FactoryError for whatever importing or calling it raises, and UnsupportedModel where it gives no module.
+    """
+    name, _, function = str(own.factory).partition(":")
+    where = f"{own.name}: factory {own.factory}"
+    own.make_importable()
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # code of the user
+        raise _failed(f"{where} cannot be imported", error) from error
+    factory: Callable[[], Any] | None = getattr(module, function, None)
+    if not callable(factory):
+        close = difflib.get_close_matches(function, [key for key in vars(module) if not key.startswith("_")], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise FactoryError(f"{where}: {module.__file__ or name} has no function {function!r}{hint}")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # weights that it leaves to chance are the same each time
+            made = factory()
+    except Exception as error:  # code of the user
+        raise _failed(f"{where} raised", error) from error
+    if not isinstance(made, nn.Module):
+        raise UnsupportedModel(f"{where} gives a {type(made).__name__}, not a torch.nn.Module")
+    return made.eval().requires_grad_(False), Weights(own.source, content_of(made))
+
+
+def _failed(what: str, error: Exception) -> FactoryError:
+    if is_memory(error):
+        raise error
+    return FactoryError(f"{what}: {type(error).__name__}: {one_line(str(error))[:300]}".removesuffix(": "))
+
+
+def content_of(module: nn.Module) -> str:
+    """``sha256:`` and 16 hex digits over the names, types, shapes and values of a module's state dict, in order."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            tensor = value.detach().cpu().contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+        else:  # what a module of the user adds to its state
+            digest.update(f"{name} {type(value).__name__}\n".encode())
+    return f"sha256:{digest.hexdigest()[:16]}"

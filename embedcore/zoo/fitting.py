@@ -1,0 +1,131 @@
+"""A training checkpoint fitted to its architecture: a wrapper's prefix comes off, a foreign classifier is left out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from embedcore.errors import WeightsDamaged
+from embedcore.zoo import registry
+from embedcore.zoo.state_files import is_memory
+
+# What timm's own conversion of a checkpoint raises where the file is another model's.
+UNFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError)
+
+# Where classifiers and other heads of training stand, besides under timm's own name of an architecture's classifier.
+_HEADS = {"head", "heads", "fc", "classifier", "last_linear", "projector"}
+_NAMED = 4
+
+
+@dataclass
+class LoadLog:
+    """The keys that timm's loader went without and those that it passed over, of its own accord."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def load_log() -> Iterator[LoadLog]:
+    """What timm's loader only logs where it loads leniently."""
+    log = LoadLog()
+
+    def note(record: logging.LogRecord) -> bool:
+        said = re.match(r"(Missing|Unexpected) keys \((.*)\) (discovered|found)", record.getMessage())
+        if said:
+            (log.missing if said[1] == "Missing" else log.unexpected).extend(said[2].split(", "))
+        return record.levelno >= level and not said
+
+    logger = logging.getLogger("timm.models._builder")
+    level, own_level = logger.getEffectiveLevel(), logger.level
+    logger.addFilter(note)
+    logger.setLevel(min(level, logging.INFO))
+    try:
+        yield log
+    finally:
+        logger.setLevel(own_level)
+        logger.removeFilter(note)
+
+
+def fit_backbone(
+    model: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, str] | None:
+    """A model of timm with the tensors of a checkpoint, and what is to be said of its classifier; None if they differ.
+
+    The classifier is the checkpoint's, of however many classes, where timm's structure takes it. Where it is missing or
+    another, the model has none, and what is said begins with "left out". All other tensors must be there and fit.
+    ``overlay`` changes timm's configuration, such as ``input_size``. Raises WeightsDamaged where the checkpoint holds
+    the model more than once.
+    """
+    cfg = registry.pretrained_cfg(model)
+    names = cfg.get("classifier") or ()
+    names = (names,) if isinstance(names, str) else tuple(names)
+    heads = _HEADS | {name.partition(".")[0] for name in names}
+    with torch.random.fork_rng(devices=[]):
+        bare = timm.create_model(model, num_classes=0, pretrained_cfg_overlay=dict(overlay or {}))
+    own, others = without_prefix(state, bare.state_dict())
+    for classes in dict.fromkeys([_classes(own, names), 0]):
+        changed = {"state_dict": dict(own), "custom_load": False, "source": None, "classifier": names}
+        # Where its number of classes is not the configuration's, timm takes the classifier off and is lenient.
+        changed |= {"num_classes": classes or -1, "label_offset": 0}
+        try:
+            with load_log() as log, torch.random.fork_rng(devices=[]):
+                module: nn.Module = timm.create_model(
+                    model, pretrained=True, num_classes=classes, pretrained_cfg_overlay={**(overlay or {}), **changed}
+                )
+        except UNFIT as error:
+            if is_memory(error):
+                raise
+            continue
+        if log.missing or any(key.partition(".")[0] not in heads for key in log.unexpected):
+            continue
+        vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
+        known = module.state_dict().keys()
+        left = [key for key in own if key.partition(".")[0] in heads and key not in known] + others
+        if left:
+            return module, f"left out ({', '.join(left[:_NAMED])}{', …' if len(left) > _NAMED else ''})"
+        return module, "" if classes or not names else "left out (the file has none)"
+    return None
+
+
+def _classes(state: Mapping[str, Tensor], classifiers: tuple[str, ...]) -> int:
+    """The number of classes of a checkpoint's classifier, 0 where it has none or several that disagree."""
+    rows = {state[key].shape[0] if (key := f"{name}.weight") in state else 0 for name in classifiers}
+    return rows.pop() if len(rows) == 1 else 0
+
+
+def without_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors under the leading part of a name (``model.``, ``backbone.encoder.``, …) that holds the model, by the
+    rest of their names; and the names of all others.
+
+    That is the part under which most of the ``wanted`` keys are, if at least half of them are. Else the tensors are
+    taken as they are, for timm knows other names too. Raises WeightsDamaged where two parts hold as many of them.
+
+    >>> tensors, others = without_prefix({"net.a.weight": 1, "net.b": 2, "loss.w": 3}, {"a.weight": 0, "b": 0})
+    >>> tensors, others
+    ({'a.weight': 1, 'b': 2}, ['loss.w'])
+    """
+    found = Counter(
+        key[:start]
+        for key in state
+        for start in (0, *(match.end() for match in re.finditer(r"\.", key)))
+        if key[start:] in wanted
+    )
+    best = found.most_common(2)
+    if not best or 2 * best[0][1] < len(wanted):
+        return dict(state), []
+    if len(best) == 2 and best[1][1] == best[0][1]:
+        prefixes = " and ".join(repr(prefix) for prefix, _ in best)
+        raise WeightsDamaged(f"holds the model more than once, under {prefixes}: save the state dict of one of them")
+    prefix = best[0][0]
+    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return inside, [key for key in state if not key.startswith(prefix)]
