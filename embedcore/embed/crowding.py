@@ -1,8 +1,8 @@
 """Whether the timing rounds had the processor to themselves.
 
-The kernel counts for each thread how long it was ready to run and waited for a core. A thread that waits at a barrier for
-one that has no core holds up the whole forward pass, so beside one busy loop all rounds become slow alike and their
-scatter tells nothing; this does.
+The kernel counts for each thread how long it was ready to run and waited for a core. One that has no core holds up all
+that wait for it at the next barrier, so beside one busy loop all rounds become slow alike, and their scatter tells
+nothing; this does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Waited = Mapping[str, int]
 
 
 def waited(tasks: Path = _TASKS) -> Waited | None:
-    """What the kernel has counted; None where it does not tell (it is Linux's ``schedstat``: on cores, waiting, turns)."""
+    """What the kernel has counted; None where it does not tell. (Linux's ``schedstat`` is: running, waiting, turns.)"""
     counted = {}
     with contextlib.suppress(OSError):  # no such file here, or a thread that has just ended
         for task in tasks.iterdir():

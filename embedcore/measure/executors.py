@@ -46,8 +46,8 @@ class ChildExecutor:
     Whatever becomes of it is a result: a crash or a kill has status ``crashed``, a hang beyond ``timeout_s`` has
     ``timeout``, a death for want of memory ``oom``. The reason has the signal and the peak memory, the detail the last
     lines that it printed. All processes that the case has started, daemons included, are gone afterwards; also when
-    the session itself is killed. ``stages`` is also called when nothing is new, so that a clock goes on; an exception of
-    it, or Ctrl-C, ends the case and is passed on.
+    the session itself is killed. ``stages`` is also called when nothing is new, so that a clock goes on; an exception
+    of it, or Ctrl-C, ends the case and is passed on.
     """
 
     def __init__(self, timeout_s: float = 3600.0) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,10 @@ from embedcore.measure.outcome import failure, refusal, weights_changed
 from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.cases import case_gmacs
 from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
-from embedcore.progress import Progress
+from embedcore.plugin.progress import Standing, leader_of
+from embedcore.progress import Progress, Stages
 from embedcore.results.books import FOLDER, Books, Place
-from embedcore.results.estimate import estimate_seconds, show_duration
+from embedcore.results.estimate import estimate_range, estimate_seconds
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_classes
 from embedcore.version import VERSION
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
     from embedcore.plugin.options import Options
-
-TELL_EVERY_S = 600.0
-"""How often a log hears how far the sweep is."""
-
-ProgressFor = Callable[[str], Progress]
 
 
 def start_session(
@@ -91,7 +87,6 @@ class BenchmarkSession:
         """What the saved JSON says of each dataset, by fingerprint."""
         self.cases = tuple(models)
         self._device = device_of_worker(options.device, place.worker)
-        self._told = time.monotonic()
         identity = {
             **options.recorded("number"),
             # By name, so that a run that began on one card does not go on with another one, or on the CPU.
@@ -111,7 +106,7 @@ class BenchmarkSession:
         values = {name: getattr(self.options, name) for name in of_options}
         return Case(**{**values, "model": model, "family": family_of(model).slug, "device": self._device})
 
-    def measure(self, model: str, dataset: Dataset, progress_for: ProgressFor) -> Result:
+    def measure(self, model: str, dataset: Dataset, stages: Stages) -> Result:
         """The result of one model on ``dataset``: the one that was kept, or measured now.
 
         One from before that belongs to weights that have changed since is measured again.
@@ -130,7 +125,7 @@ class BenchmarkSession:
         changed = dataset.changed()
         if changed is not None:
             raise UsageError(f"{changed}: the dataset has changed during the run; start again, with the new content")
-        result = self._measure(self.case(model), dataset, progress_for)
+        result = self._measure(self.case(model), dataset, stages)
         if result.status == "no-weights":
             self.hub.doubt(result.reason)  # a hub that was lost in the child is lost for the next model too
         if result.status == "timeout" and self.budget.left() <= 0:
@@ -140,14 +135,14 @@ class BenchmarkSession:
     def measure_again(self, model: str, batch_size: int) -> Result:
         """A fresh measurement of a model of this session in batches of that size, which no book keeps."""
         case = dataclasses.replace(self.case(model), batch_size=batch_size)
-        return self._measure(case, self.dataset, lambda label: lambda done, total: None)
+        return self._measure(case, self.dataset, lambda stage, done, total: None)
 
-    def _measure(self, case: Case, dataset: Dataset, progress_for: ProgressFor) -> Result:
+    def _measure(self, case: Case, dataset: Dataset, stages: Stages) -> Result:
         refused = refusal(case, self.hub)
         if refused is not None:
             return refused
         try:
-            pixels = self._pixels(case, dataset, self.budget.within(progress_for("decoding")))
+            pixels = self._pixels(case, dataset, self.budget.within(functools.partial(stages, "decoding")))
         except (UsageError, BudgetSpent):  # of the images or the cache folder: no other case could do better
             raise
         except Exception as error:  # of this model's geometry, or of a worker that died
@@ -156,8 +151,7 @@ class BenchmarkSession:
         executor: Executor = InlineExecutor()
         if self.options.isolation == "process":
             executor = ChildExecutor(max(0.0, min(self.options.timeout, self.budget.left())))
-        progress = progress_for(self._progress_label(case.model))
-        return executor.run(case, Images(dataset, pixels, self.hub, kept), progress)
+        return executor.run(case, Images(dataset, pixels, self.hub, kept), stages)
 
     def _pixels(self, case: Case, dataset: Dataset, progress: Progress) -> PixelStore:
         from embedcore.images.geometry import geometry_of
@@ -174,17 +168,16 @@ class BenchmarkSession:
         seconds = estimate_seconds(self._measured(), [case_gmacs(model)])
         return self.budget.left() <= (seconds or 0.0)
 
-    def progress_is_due(self) -> bool:
-        """Whether it is time to tell how far the sweep is; True once in TELL_EVERY_S."""
-        due = time.monotonic() - self._told >= TELL_EVERY_S
-        if due:
-            self._told = time.monotonic()
-        return due
-
-    def remaining(self) -> tuple[int, float | None]:
-        """How many cases have no result yet, and the seconds that they are expected to take, if there is any basis."""
+    def remaining(self) -> tuple[int, tuple[float, float] | None]:
+        """How many cases have no result yet, and the least and most seconds that they may take, if there is a basis."""
         costs = [case_gmacs(model) for model in self.cases if not self._is_done(model)]
-        return len(costs), estimate_seconds(self._measured(), costs)
+        return len(costs), estimate_range(self._measured(), costs)
+
+    def standing(self, model: str, dataset: Dataset) -> Standing:
+        """Where the session stands before that case."""
+        count, seconds = self.remaining()
+        leader = leader_of(self.books.results.values(), dataset.fingerprint)
+        return Standing(model, len(self.cases) - count + 1, len(self.cases), seconds, leader)
 
     def _is_done(self, model: str) -> bool:
         return (model, self.dataset.fingerprint) in self.books.results
@@ -193,12 +186,7 @@ class BenchmarkSession:
         # Cases that were refused or failed say nothing of how long a measurement takes.
         done = [result for result in self.books.results.values() if result.ok]
         timed = [(case_gmacs(result.model), result.measured_s) for result in done]
-        return [(cost, seconds) for cost, seconds in timed if cost is not None and seconds is not None]
-
-    def _progress_label(self, model: str) -> str:
-        count, seconds = self.remaining()
-        place = f"{model} ({len(self.cases) - count + 1}/{len(self.cases)}"
-        return f"{place})" if seconds is None else f"{place}, about {show_duration(seconds)} to go)"
+        return [(cost, seconds) for cost, seconds in timed if cost and seconds]
 
 
 def _settings(options: Options) -> Mapping[str, Any]:

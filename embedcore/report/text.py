@@ -14,6 +14,7 @@ from embedcore.report import captions
 from embedcore.report.columns import (
     Column,
     cut,
+    cut_middle,
     footnotes,
     leader_columns,
     leaderboard_columns,
@@ -25,6 +26,8 @@ from embedcore.results.leaderboard import Leaderboard, Row
 TOP = 10  # rows of a table in the terminal
 _GAP = 2  # blanks that tabulate's "plain" format puts between columns
 _SHORTEST_NAME = 20
+_READABLE_NAME = 30  # a model's name is shortened to this, in the middle, before acc5 and the rank go
+_KEPT = 2  # the highest `drop` of those columns
 _MOST_NAMES = 3
 _MOST_REASONS = 5  # of one status
 _LONGEST_REASON = 300
@@ -74,7 +77,8 @@ def _tables(board: Leaderboard) -> Iterator[tuple[str, Sequence[Row], Sequence[C
 def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Column]:
     """The columns that a table of these rows has room for in `width`, in their order; the most important stay.
 
-    Where weights are random their column stays as well. By its longest name the table may still be too wide.
+    Where weights are random their column stays as well. By its longest name, which is shortened, the table may still be
+    too wide.
     """
     kept = list(columns)
     if any(row.result.random_weights for row in rows):
@@ -82,7 +86,9 @@ def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Colu
     widths = {column.key: _column_width(column, rows) for column in kept}
     while sum(widths[c.key] + _GAP for c in kept) - _GAP > width:
         least = max(kept, key=lambda column: column.drop)
-        if not least.drop:
+        if least.drop <= _KEPT and widths["model"] > _READABLE_NAME:
+            widths["model"] = _READABLE_NAME
+        elif not least.drop:
             return without_intervals(kept)
         kept.remove(least)
     return kept
@@ -97,7 +103,7 @@ def _table(heading: str, rows: Sequence[Row], board: Leaderboard, columns: Seque
     kept = fit(columns if captions.has_intervals(board.dataset) else without_intervals(columns), rows, width)
     others = sum(_column_width(column, rows) + _GAP for column in kept if column.key != "model")
     longest = max(_SHORTEST_NAME, width - others)
-    cells = [[cut(c.cell(row), longest) if c.key == "model" else c.cell(row) for c in kept] for row in rows]
+    cells = [[cut_middle(c.cell(row), longest) if c.key == "model" else c.cell(row) for c in kept] for row in rows]
     # The heading is a row like the others: as headers, tabulate would make columns two blanks wider than they need.
     headings = [column.short or column.key for column in kept]
     rules = ["-" * max(map(len, texts)) for texts in zip(headings, *cells, strict=True)]

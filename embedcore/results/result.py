@@ -169,7 +169,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def disturbed(self) -> bool:
-        """Whether the timing rounds did not have the processor to themselves, so that images_per_s must not be compared."""
+        """Whether the timing rounds shared the processor with other work, so that the speed must not be compared."""
         return self.crowded is not None and self.crowded > CROWDED
 
     @property

@@ -32,6 +32,8 @@ def test_rounds_are_timed_one_by_one_after_the_warm_up(monkeypatch):
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
     calls = []
     told = []
-    timed = time_forward(calls.append, torch.zeros(2, 3, 4, 4), 3, progress=lambda *call: told.append((len(calls), *call)))
+    timed = time_forward(
+        calls.append, torch.zeros(2, 3, 4, 4), 3, progress=lambda *call: told.append((len(calls), *call))
+    )
     assert (timed.durations, timed.warmups) == ([2, 3, 4], 3)
     assert told == [(0, 0, 3), (4, 1, 3), (5, 2, 3), (6, 3, 3)]

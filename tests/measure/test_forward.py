@@ -16,7 +16,7 @@ from embedcore.measure.measure import attempt
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import Backbone, load_backbone
 
-MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "detail"}
+MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "detail", "crowded"}
 
 
 def unequal_fields(one, other):
