@@ -106,14 +106,14 @@ def result_words(result: Result, leader: Result | None, width: int = 200) -> str
     if result.ok:
         scores = (f"{metric} {score(result, metric)}" for metric in ("acc", "acc5"))
         words = ", ".join([*scores, f"{images_per_s(result)} images/s"])
-        words += " beside other work" if result.disturbed else ""
+        words += " (busy)" if result.disturbed else ""
     else:
         words = result.status
     if leader is None:
         return words
     if leader.model == result.model:
         return f"{words}; the best so far"
-    words += f"; best so far {score(leader, 'acc')} "
+    words += f"; best {score(leader, 'acc')} "
     return words + cut_middle(leader.model, max(_SHORTEST_NAME, width - len(words)), "..")
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -86,6 +87,8 @@ class BenchmarkSession:
         self.blocks: dict[str, Mapping[str, Any]] = {dataset.fingerprint: dataset_block(dataset)}
         """What the saved JSON says of each dataset, by fingerprint."""
         self.cases = tuple(models)
+        self._beside: list[float] = []
+        """Seconds of each measured case outside of its measurement: decoding, starting a process."""
         self._device = device_of_worker(options.device, place.worker)
         identity = {
             **options.recorded("number"),
@@ -141,6 +144,7 @@ class BenchmarkSession:
         refused = refusal(case, self.hub)
         if refused is not None:
             return refused
+        begin = time.monotonic()
         try:
             pixels = self._pixels(case, dataset, self.budget.within(functools.partial(stages, "decoding")))
         except (UsageError, BudgetSpent):  # of the images or the cache folder: no other case could do better
@@ -151,7 +155,10 @@ class BenchmarkSession:
         executor: Executor = InlineExecutor()
         if self.options.isolation == "process":
             executor = ChildExecutor(max(0.0, min(self.options.timeout, self.budget.left())))
-        return executor.run(case, Images(dataset, pixels, self.hub, kept), stages)
+        result = executor.run(case, Images(dataset, pixels, self.hub, kept), stages)
+        if result.ok:
+            self._beside.append(time.monotonic() - begin - (result.measured_s or 0.0))
+        return result
 
     def _pixels(self, case: Case, dataset: Dataset, progress: Progress) -> PixelStore:
         from embedcore.images.geometry import geometry_of
@@ -166,12 +173,17 @@ class BenchmarkSession:
         if self.budget.seconds is None or self._is_done(model):
             return False
         seconds = estimate_seconds(self._measured(), [case_gmacs(model)])
-        return self.budget.left() <= (seconds or 0.0)
+        return self.budget.left() <= (seconds or 0.0) + self._beside_s
 
     def remaining(self) -> tuple[int, tuple[float, float] | None]:
         """How many cases have no result yet, and the least and most seconds that they may take, if there is a basis."""
         costs = [case_gmacs(model) for model in self.cases if not self._is_done(model)]
-        return len(costs), estimate_range(self._measured(), costs)
+        found, beside = estimate_range(self._measured(), costs), len(costs) * self._beside_s
+        return len(costs), None if found is None else (found[0] + beside, found[1] + beside)
+
+    @property
+    def _beside_s(self) -> float:
+        return fmean(self._beside) if self._beside else 0.0
 
     def standing(self, model: str, dataset: Dataset) -> Standing:
         """Where the session stands before that case."""

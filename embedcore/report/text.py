@@ -90,7 +90,8 @@ def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Colu
             widths["model"] = _READABLE_NAME
         elif not least.drop:
             return without_intervals(kept)
-        kept.remove(least)
+        else:
+            kept.remove(least)
     return kept
 
 

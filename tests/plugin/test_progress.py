@@ -177,7 +177,7 @@ def test_a_line_with_all_that_there_is_to_tell():
         "[3/40] resnet50.a1_in1k: timing round 3/10, 12 to 15 min left, best 0.500 vit_base_patch16_224.augreg_in21k"
     )
     assert live_line(standing, "timing round 3/10", 120, elapsed_s=850).count("0 to 50 s left") == 1
-    assert live_line(standing, "timing round 3/10", 99).endswith(", best 0.500 vit_base_patch1..4.augreg_in21k")
+    assert live_line(standing, "timing round 3/10", 99).endswith(", best 0.500 vit_base_pat..ugreg_in21k")
     assert live_line(standing, "timing round 3/10", 70).endswith("12 to 15 min left")
     assert live_line(standing, "timing round 3/10", 45) == "[3/40] resnet50.a1_in1k: timing round 3/10"
     assert live_line(Standing("looking at the images"), "50/99", 79) == "looking at the images: 50/99"
@@ -187,7 +187,7 @@ def test_a_line_with_all_that_there_is_to_tell():
     st.text("abc_.", min_size=1, max_size=60),
     st.integers(0, 2000),
     st.none() | st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)),
-    st.none() | st.text("abc_.", min_size=1, max_size=60),
+    st.none() | st.text("abc_", min_size=1, max_size=60),
     st.sampled_from(["loading", "timing round 3/10", "embedding 96/1164, 35 images/s"]),
     st.integers(20, 200),
 )
@@ -201,7 +201,7 @@ def test_a_line_keeps_to_its_width_and_always_tells_the_stage(model, place, left
 def test_what_a_case_gave():
     leader = result_of("resnet50.a1_in1k", 0.6, images_per_s={"forward": 50.0})
     result = result_of(images_per_s={"forward": 101.5}, crowded=0.3)
-    said = "acc 0.500, acc5 0.300, 102§ images/s beside other work; best so far 0.600 resnet50.a1_in1k"
+    said = "acc 0.500, acc5 0.300, 102§ images/s (busy); best 0.600 resnet50.a1_in1k"
     assert result_words(result, leader) == said
     assert result_words(leader, leader) == "acc 0.600, acc5 0.300, 50.0 images/s; the best so far"
     long = result_of("vit_mediumd_patch16_reg4_gap_384.sbb2_e200_in12k_ft_in1k", 0.6)
