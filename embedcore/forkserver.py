@@ -22,8 +22,8 @@ from embedcore.interrupts import interrupts_held
 _KEEP_BYTES = 4 * 2**30
 TUNABLES = f"glibc.malloc.mmap_threshold={_KEEP_BYTES}:glibc.malloc.trim_threshold={_KEEP_BYTES}"
 
-# OpenMP's threads spin at a barrier for a while before they sleep: beside other work on a core, while the thread that all
-# wait for has none (README, Speed).
+# OpenMP's threads spin at a barrier for a while before they sleep: beside other work on a core, while the thread
+# that all wait for has none (README, Speed).
 _OPENMP = {"OMP_WAIT_POLICY": "passive"}
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 

@@ -26,7 +26,7 @@ from embedcore.results.leaderboard import Leaderboard, Row
 TOP = 10  # rows of a table in the terminal
 _GAP = 2  # blanks that tabulate's "plain" format puts between columns
 _SHORTEST_NAME = 20
-_READABLE_NAME = 30  # a model's name is shortened to this, in the middle, before acc5 and the rank go
+_READABLE_NAME = 24  # a model's name is shortened to this, in the middle, before acc5 and the rank go
 _KEPT = 2  # the highest `drop` of those columns
 _MOST_NAMES = 3
 _MOST_REASONS = 5  # of one status
