@@ -1,4 +1,4 @@
-"""The forkserver of every child process of embedcore: torch and timm imported once, memory set up for speed.
+"""The forkserver of every child process of embedcore: torch and timm imported once, memory and threads set for speed.
 
 multiprocessing has one forkserver a process, so the workers that decode and the children that measure share it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from typing import TypeVar
@@ -21,6 +21,11 @@ from embedcore.interrupts import interrupts_held
 # Both thresholds are needed, and they must be in the environment before the process starts.
 _KEEP_BYTES = 4 * 2**30
 TUNABLES = f"glibc.malloc.mmap_threshold={_KEEP_BYTES}:glibc.malloc.trim_threshold={_KEEP_BYTES}"
+
+# OpenMP's threads spin at a barrier for a while before they sleep: beside other work on a core, while the thread
+# that all wait for has none (README, Speed).
+_OPENMP = {"OMP_WAIT_POLICY": "passive"}
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 PRELOAD = ["embedcore.measure.executors"]
 
@@ -44,18 +49,26 @@ def tunables_with(existing: str | None) -> str:
     return ":".join(f"{key}={value}" for key, value in entries.items())
 
 
+def settings_of_children(environment: Mapping[str, str]) -> dict[str, str]:
+    """What child processes have in their environment besides: memory that is kept, and threads that sleep while they
+    wait, unless the user has said how they are to wait."""
+    waiting = {} if any(name in environment for name in _WAITING) else _OPENMP
+    return {"GLIBC_TUNABLES": tunables_with(environment.get("GLIBC_TUNABLES")), **waiting}
+
+
 def forkserver_context() -> ForkServerContext:
     """The forkserver context, with its server running; one that has died is started anew."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    before = os.environ.get("GLIBC_TUNABLES")
-    os.environ["GLIBC_TUNABLES"] = tunables_with(before)
+    settings = settings_of_children(os.environ)
+    before = {name: os.environ[name] for name in settings if name in os.environ}
+    os.environ.update(settings)
     try:
         forkserver.ensure_running()
     finally:
-        del os.environ["GLIBC_TUNABLES"]
-        if before is not None:
-            os.environ["GLIBC_TUNABLES"] = before
+        for name in settings:
+            del os.environ[name]
+        os.environ.update(before)
     return context
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.forkserver import TUNABLES, forkserver_context, start_surely, tunables_with
+from embedcore.forkserver import TUNABLES, forkserver_context, settings_of_children, start_surely, tunables_with
 
 names = st.sampled_from(["glibc.malloc.mmap_threshold", "glibc.malloc.arena_max", "glibc.cpu.hwcaps"])
 
@@ -38,24 +38,31 @@ def test_children_have_the_tunables_and_the_parent_has_not(tmp_path):
         "import os, sys\n"
         "from embedcore.forkserver import forkserver_context\n"
         "def send(sender):\n"
-        "    sender.send((os.environ.get('GLIBC_TUNABLES'), 'torch' in sys.modules and 'timm' in sys.modules))\n"
+        "    sender.send((os.environ.get('GLIBC_TUNABLES'), os.environ.get('OMP_WAIT_POLICY'), "
+        "'torch' in sys.modules and 'timm' in sys.modules))\n"
         "if __name__ == '__main__':\n"
         "    context = forkserver_context()\n"
         "    receiver, sender = context.Pipe(duplex=False)\n"
         "    child = context.Process(target=send, args=(sender,))\n"
         "    child.start()\n"
         "    sender.close()\n"
-        "    print(*receiver.recv(), os.environ.get('GLIBC_TUNABLES'))\n"
+        "    print(*receiver.recv(), os.environ.get('GLIBC_TUNABLES'), os.environ.get('OMP_WAIT_POLICY'))\n"
         "    child.join()\n"
     )
-    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    environment = {key: value for key, value in os.environ.items() if key not in settings_of_children({})}
     script = tmp_path / "script.py"
     script.write_text(code)
     done = subprocess.run(
         [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [TUNABLES, "True", "None"]
+    assert done.stdout.split() == [TUNABLES, "passive", "True", "None", "None"]
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_who_has_said_how_threads_are_to_wait_is_heeded(name):
+    assert settings_of_children({})["OMP_WAIT_POLICY"] == "passive"
+    assert "OMP_WAIT_POLICY" not in settings_of_children({name: "1"})
 
 
 def test_context_is_a_forkserver():

@@ -88,7 +88,7 @@ def _run(side: str, tracks: Sequence[Track], facts: Mapping[str, Any]) -> Run:
 
 
 def _with_ratio(model: ModelChange, track: Track) -> ModelChange:
-    """The speed as it was measured in turn, in the place of the one of two processes."""
+    """The speed as it was measured in turn, in the place of the one of two processes; a crowd slows both alike."""
     changes = [change for change in model.changes if change.what != "images_per_s"]
     if track.ratio is not None:
         ratio = track.ratio
@@ -97,7 +97,8 @@ def _with_ratio(model: ModelChange, track: Track) -> ModelChange:
         changes.append(
             Change("images_per_s", rates[0], rates[1], 1 - ratio.ratio, 1 - ratio.high, 1 - ratio.low, ratio.p, real)
         )
-    return dataclasses.replace(model, changes=tuple(changes))
+    barriers = {what: why for what, why in model.barriers.items() if what != "images_per_s"}
+    return dataclasses.replace(model, changes=tuple(changes), barriers=barriers)
 
 
 def _found(comparison: Comparison, limits: Limits, tracks: Mapping[str, Track]) -> dict[str, list[Finding]]:

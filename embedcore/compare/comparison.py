@@ -55,7 +55,7 @@ class ModelChange:
     causes: tuple[str, ...]
     """What else differs, most telling first: the likely reasons."""
     barriers: Mapping[str, str]
-    """``scores`` or ``speed`` to why they were not compared."""
+    """``scores``, ``speed`` (and memory) or ``images_per_s`` to why they were not compared."""
 
     @property
     def model(self) -> str:
@@ -118,7 +118,8 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
     own = {pair.model: pair_barriers(pair) for pair in measured}
     scored = [pair for pair in measured if not {"scores"} & (barriers | own[pair.model]).keys()]
     timed = [pair for pair in measured if not {"speed"} & (barriers | own[pair.model]).keys()]
-    rated = [pair for pair in timed if pair.base.durations and pair.new.durations]
+    alone = [pair for pair in timed if "images_per_s" not in own[pair.model]]
+    rated = [pair for pair in alone if pair.base.durations and pair.new.durations]
     noise, noise_source = _noise(base, new, rated)
     changes: dict[str, list[Change]] = {pair.model: _status(pair) for pair in pairing.pairs}
     tested = _tested(scored, base, new)

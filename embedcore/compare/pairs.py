@@ -94,7 +94,7 @@ def run_barriers(base: Run, new: Run, *, across_machines: bool) -> dict[str, str
 
 
 def pair_barriers(pair: Pair) -> dict[str, str]:
-    """The same for one model, both of whose results are ok."""
+    """The same for one model, both of whose results are ok; ``images_per_s`` is the speed without the memory."""
     base, new = pair.base, pair.new
     barriers = {}
     for name in ("precision", "point", "device"):
@@ -112,6 +112,10 @@ def pair_barriers(pair: Pair) -> dict[str, str]:
             barriers["speed"] = f"a smaller batch than asked for, for lack of memory ({sides})"
         elif base.batch_size != new.batch_size:
             barriers["speed"] = f"another batch size: {base.batch_size}, now {new.batch_size}"
+    if "speed" not in barriers and (base.disturbed or new.disturbed):
+        # Neither a fall nor an improvement: a crowd slows anything, by no known amount.
+        sides = " and ".join(side for side, r in (("base", base), ("new", new)) if r.disturbed)
+        barriers["images_per_s"] = f"the processor was busy with other work meanwhile ({sides})"
     return barriers
 
 

@@ -63,7 +63,7 @@ class Chain:
             columns = {"acc": ((place, r.scores["acc"]) for place, r in self.links), "drift": self.drifts(runs)}
         else:
             columns = {
-                "images_per_s": ((place, r.images_per_s.get("forward")) for place, r in self.links),
+                "images_per_s": ((place, _value(r, "images_per_s")) for place, r in self.links),
                 "memory": ((place, r.peak_memory_mb) for place, r in self.links),
             }
         for what, values in columns.items():
@@ -175,7 +175,10 @@ def family_drifts(series: Iterable[Series]) -> Iterator[Series]:
 def _value(result: Result, what: str) -> float | None:
     if what == "acc":
         return result.scores["acc"]
-    value = result.images_per_s.get("forward") if what == "images_per_s" else result.peak_memory_mb
+    if what == "images_per_s":
+        value = None if result.disturbed else result.images_per_s.get("forward")
+    else:
+        value = result.peak_memory_mb
     return value if value is not None and value > 0 else None
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
+from embedcore.embed.crowding import crowding, waited
 from embedcore.embed.turns import Turns
+from embedcore.progress import Progress
 
 FEWEST_WARMUPS, MOST_WARMUPS = 2, 20
 AGREEMENT = 0.05
@@ -29,18 +32,38 @@ def warm_up(seconds: Callable[[], float]) -> int:
     return MOST_WARMUPS
 
 
-def time_forward(
-    embed: Embed, batch: torch.Tensor, rounds: int = 10, turns: Turns | None = None
-) -> tuple[list[float], int]:
-    """Seconds of each of ``rounds`` forward passes of the same ``batch`` [b, 3, h, w], and how many rounds of
-    :func:`warm_up` came before them. Run in the context that the passes need (``precision.autocast``).
+class Timed(NamedTuple):
+    """Seconds of each round, how many rounds of :func:`warm_up` came before them, and their :func:`crowding`."""
 
-    On CUDA the time is taken on the device with events; elsewhere with a monotonic clock on the host. With ``turns``
-    another process makes its rounds in turn with these.
+    durations: list[float]
+    warmups: int
+    crowded: float | None
+
+
+def time_forward(
+    embed: Embed,
+    batch: torch.Tensor,
+    rounds: int = 10,
+    turns: Turns | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Timed:
+    """Time ``rounds`` forward passes of the same ``batch`` [b, 3, h, w], after warming up. Run in the context that the
+    passes need (``precision.autocast``).
+
+    On CUDA the time is taken on the device with events, and the processor may do something else meanwhile, so crowding
+    is not told; elsewhere with a monotonic clock on the host. With ``turns`` another process makes its rounds in turn
+    with these. ``progress`` is called before the warm-up and after each round.
     """
     clock = device_seconds if batch.device.type == "cuda" else host_seconds
+    progress(0, rounds)
     warmups = warm_up(lambda: clock(embed, batch))
-    return [clock(embed, batch) for _ in (range(rounds) if turns is None else turns.each(rounds))], warmups
+    durations: list[float] = []
+    before = waited()
+    for _ in range(rounds) if turns is None else turns.each(rounds):
+        durations.append(clock(embed, batch))
+        progress(len(durations), rounds)
+    crowded = crowding(before, waited(), sum(durations)) if batch.device.type == "cpu" else None
+    return Timed(durations, warmups, crowded)
 
 
 def host_seconds(embed: Embed, batch: torch.Tensor) -> float:

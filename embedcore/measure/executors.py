@@ -17,25 +17,28 @@ from embedcore.measure.measure import Images, attempt
 from embedcore.measure.messages import GarbledMessageError
 from embedcore.measure.oom_killer import MemoryWatch, ran_out
 from embedcore.measure.outcome import facts_of_case
-from embedcore.progress import Progress
+from embedcore.progress import Stages
 from embedcore.results.result import InvalidResultError, Result
 
 if TYPE_CHECKING:
     from embedcore.measure.case import Case
     from embedcore.measure.supervisor import Send
 
+TELL_EVERY_S = 0.2
+"""How often a measuring process says how far it is."""
+
 
 class Executor(Protocol):
     """Runs one case and always gives a result, whatever happens."""
 
-    def run(self, case: Case, images: Images, progress: Progress | None = None) -> Result: ...
+    def run(self, case: Case, images: Images, stages: Stages | None = None) -> Result: ...
 
 
 class InlineExecutor:
     """Measures in this process: for a debugger. A crash or a hang takes the session along, and no memory is limited."""
 
-    def run(self, case: Case, images: Images, progress: Progress | None = None) -> Result:
-        return attempt(case, images, progress)
+    def run(self, case: Case, images: Images, stages: Stages | None = None) -> Result:
+        return attempt(case, images, stages)
 
 
 class ChildExecutor:
@@ -44,13 +47,14 @@ class ChildExecutor:
     Whatever becomes of it is a result: a crash or a kill has status ``crashed``, a hang beyond ``timeout_s`` has
     ``timeout``, a death for want of memory ``oom``. The reason has the signal and the peak memory, the detail the last
     lines that it printed. All processes that the case has started, daemons included, are gone afterwards; also when
-    the session itself is killed. An exception of ``progress``, or Ctrl-C, ends the case and is passed on.
+    the session itself is killed. ``stages`` is also called when nothing is new, so that a clock goes on; an exception
+    of it, or Ctrl-C, ends the case and is passed on.
     """
 
     def __init__(self, timeout_s: float = 3600.0) -> None:
         self.timeout_s = timeout_s
 
-    def run(self, case: Case, images: Images, progress: Progress | None = None) -> Result:
+    def run(self, case: Case, images: Images, stages: Stages | None = None) -> Result:
         begin = time.monotonic()
         results: list[Result] = []
 
@@ -61,19 +65,30 @@ class ChildExecutor:
                         results.append(Result.from_json(fields))
                     except InvalidResultError as error:
                         raise GarbledMessageError(str(error)) from error
-                case {"progress": [int(done), int(total)]}:
-                    if progress is not None:
-                        progress(done, total)
+                case {"progress": [str(stage), int(done), int(total)]}:
+                    reached[:] = [(stage, done, total)]
+                    tell()
                 case _:
                     raise GarbledMessageError(f"neither a result nor progress: {str(message)[:80]}")
             return bool(results)
 
+        reached: list[tuple[str, int, int]] = []
+
+        def tell() -> None:
+            if stages is not None and reached:
+                stages(*reached[0])
+
         watch = MemoryWatch()
+
+        def tick() -> None:
+            watch.sample()
+            tell()
+
         # Pickled here and unpickled in the measuring process itself, where it can do no harm.
         work = functools.partial(_measure, pickle.dumps((case, images)))
         try:
             with Child(work, keep_main=type(images.dataset.images).__module__ == "__main__") as child:
-                heard = child.listen(self.timeout_s, listener, watch.sample)
+                heard = child.listen(self.timeout_s, listener, tick)
                 vanished = heard.ended is None and not heard.late
                 supervisor_code = child.supervisor_exit_code() if vanished else None
         except StartError as error:
@@ -130,8 +145,21 @@ def _measure(pickled: bytes, send: Send) -> None:
     case, images = pickle.loads(pickled)
     if case.memory_limit is not None and is_bounded(case.device):
         bound_memory(case.memory_limit)
-    result = attempt(case, images, lambda done, total: send({"progress": [done, total]}))
-    send({"result": result.to_json()})
+    send({"result": attempt(case, images, _now_and_then(send)).to_json()})
+
+
+def _now_and_then(send: Send) -> Stages:
+    """Sends the first and the last of a stage, and of the others a few a second, so that telling costs nothing."""
+    told: tuple[str, float] = "", 0.0
+
+    def stages(stage: str, done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if stage != told[0] or done == total or now - told[1] >= TELL_EVERY_S:
+            told = stage, now
+            send({"progress": [stage, done, total]})
+
+    return stages
 
 
 def _unmeasured(case: Case, status: str, reason: str, *, seconds: float, detail: str = "") -> Result:

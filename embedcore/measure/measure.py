@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import statistics
 import time
@@ -21,12 +22,12 @@ from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.memory import PeakMemory, halving
 from embedcore.embed.precision import autocast
 from embedcore.embed.sketch import sketch_of
-from embedcore.embed.timing import time_forward
+from embedcore.embed.timing import Timed, time_forward
 from embedcore.embed.turns import Turns
 from embedcore.images.geometry import geometry_of
 from embedcore.measure.given import read_given
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, status_of
-from embedcore.progress import Progress
+from embedcore.progress import Progress, Stages
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
@@ -60,7 +61,7 @@ class Images:
     """Where embeddings are kept, and taken from if they are there; None not to keep any."""
 
 
-def attempt(case: Case, images: Images, progress: Progress | None = None) -> Result:
+def attempt(case: Case, images: Images, stages: Stages | None = None) -> Result:
     """``measure``, with every failure turned into a result with a status and a reason."""
     begin = time.perf_counter()
     memory = PeakMemory()
@@ -68,13 +69,13 @@ def attempt(case: Case, images: Images, progress: Progress | None = None) -> Res
         with memory:
             if case.own is not None and case.own.embeddings:
                 return score_given(case, case.own, images)
-            return measure(case, images, progress, memory)
+            return measure(case, images, stages or (lambda stage, done, total: None), memory)
     except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
         peak = memory.mb if status_of(error) == "oom" else None
         return failure(case, error, peak_memory_mb=peak, measured_s=time.perf_counter() - begin)
 
 
-def measure(case: Case, images: Images, progress: Progress | None, memory: PeakMemory) -> Result:
+def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> Result:
     """Load the backbone, embed all images, time the forward pass, find neighbours and score them.
 
     Raises what goes wrong; ``attempt`` is the call that does not. Whenever memory runs out it goes on with half the
@@ -84,6 +85,7 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
     if turns is not None:
         turns.wait()
     begin = time.perf_counter()
+    stages("loading", 0, 0)
     device = use_device(case.device)
     model = case.own or case.model
     backbone = load_backbone(model, weights=case.weights, point=case.point, seed=case.seed, hub=images.hub)
@@ -97,20 +99,22 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
     way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted, case.channels_last)
 
-    def time_rounds(size: int) -> tuple[list[float], int]:
+    def time_rounds(size: int) -> Timed:
         batch = first_batch(backbone, pixels, size, way)
         with autocast(way.precision, device, backbone.module):
-            return time_forward(backbone.embed, batch, case.rounds, turns)
+            return time_forward(backbone.embed, batch, case.rounds, turns, functools.partial(stages, "timing"))
 
     # Before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms.
-    (durations, warmup_rounds), batch_size = halving(batch_size, device, time_rounds)
-    embeddings, seconds, fitted, note = _embeddings(case, images, backbone, way, batch_size, progress)
+    timed, batch_size = halving(batch_size, device, time_rounds)
+    progress = functools.partial(stages, "embedding")
+    embeddings, seconds, fitted, note = _embeddings(case, images, pixels, backbone, way, batch_size, progress)
     if fitted < batch_size:
-        (durations, warmup_rounds), batch_size = halving(fitted, device, time_rounds)
+        timed, batch_size = halving(fitted, device, time_rounds)
     peak = memory.mb
-    rates = {"forward": batch_size / statistics.median(durations)}
+    rates = {"forward": batch_size / statistics.median(timed.durations)}
     if seconds is not None:
         rates["end_to_end"] = len(embeddings) / seconds
+    stages("scoring", 0, 0)
     scores = _score(embeddings, images.dataset, device, case.seed)
     return Result.make(
         case.model,
@@ -128,12 +132,13 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
         batch_decayed=batch_size < wanted,
         device=str(device),
         channels_last=way.channels_last,
-        warmup_rounds=warmup_rounds,
+        warmup_rounds=timed.warmups,
         transform=transform_of(backbone.data_config, case.protocol),
         **_scored(scores, embeddings),
         images_per_s=rates,
         peak_memory_mb=peak,
-        durations=tuple(durations),
+        crowded=timed.crowded,
+        durations=tuple(timed.durations),
         measured_s=time.perf_counter() - begin,
     )
 
@@ -163,23 +168,28 @@ def _scored(scores: Scores, embeddings: NDArray[np.float32]) -> dict[str, Any]:
 
 
 def _embeddings(
-    case: Case, images: Images, backbone: Backbone, way: Way, batch_size: int, progress: Progress | None
+    case: Case,
+    images: Images,
+    pixels: PixelStore,
+    backbone: Backbone,
+    way: Way,
+    batch_size: int,
+    progress: Progress,
 ) -> tuple[NDArray[np.float32], float | None, int, str]:
     """The embeddings of all images, float32 [n, dim], all finite: kept ones where they are there, else made and kept.
 
     Also the seconds from the first read to the last embedding (None for kept ones), the batch size that fitted, and
     what is to be said of the keeping. Raises NotFiniteError, and the memory error of a batch of one image.
     """
-    kept, facts, total = None, {}, len(images.pixels)
+    kept, facts, total = None, {}, len(pixels)
     if images.embeddings_folder is not None:
         kept, facts = KeptEmbeddings(images.embeddings_folder), facts_of(case, backbone, images.dataset, way)
         embeddings = kept.load(facts, total)
         if embeddings is not None:
-            if progress is not None:
-                progress(total, total)
+            progress(total, total)
             note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
             return embeddings, None, batch_size, note
-    embedded = embed_pixels(backbone, images.pixels, way, batch_size=batch_size, progress=progress)
+    embedded = embed_pixels(backbone, pixels, way, batch_size=batch_size, progress=progress)
     if not embedded.finite:
         raise NotFiniteError(f"embeddings in {way.precision} hold NaN, infinity or zero vectors")
     note = ""

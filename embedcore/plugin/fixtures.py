@@ -11,10 +11,9 @@ from embedcore.errors import UsageError
 from embedcore.interrupts import interrupts_held
 from embedcore.plain import printable_lines
 from embedcore.plugin.budget import BudgetSpent
-from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
 from embedcore.plugin.saving import benchmark_group
-from embedcore.plugin.stash import RESULTS, SESSION, UNTIL_REPORTED
+from embedcore.plugin.stash import RESULTS, SESSION, TELLER, UNTIL_REPORTED
 from embedcore.plugin.summary import budget_message
 
 if TYPE_CHECKING:
@@ -37,9 +36,9 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
     session = request.config.stash[SESSION]
 
     def measure(model: str, images: Dataset) -> Result:
-        with progress_bars(request.config) as progress_for:
+        with request.config.stash[TELLER].telling(session.standing(model, images)) as stages:
             try:
-                result = session.measure(model, images, progress_for)
+                result = session.measure(model, images, stages)
                 # Journal, JSON and leaderboards then hold the same cases. pytest-benchmark fails over a benchmark
                 # that was interrupted before its first round, and saves nothing.
                 request.node.stash[UNTIL_REPORTED].enter_context(interrupts_held())

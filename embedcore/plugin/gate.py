@@ -102,7 +102,11 @@ def _with_speed(result: Result, faster: Result) -> Result:
     import msgspec
 
     return msgspec.structs.replace(
-        result, images_per_s=faster.images_per_s, durations=faster.durations, batch_size=faster.batch_size
+        result,
+        images_per_s=faster.images_per_s,
+        durations=faster.durations,
+        batch_size=faster.batch_size,
+        crowded=faster.crowded,
     )
 
 

@@ -7,6 +7,7 @@ it imports at the top may import torch or timm.
 from __future__ import annotations
 
 import contextlib
+import functools
 import traceback
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.collector import Collector
 from embedcore.plugin.gate import judge_session, nothing_measured, open_gate
 from embedcore.plugin.options import Options, add_options
-from embedcore.plugin.progress import progress_bars
+from embedcore.plugin.progress import Standing, Teller
 from embedcore.plugin.saving import save_json
 from embedcore.results.books import FOLDER, Place, runs_in_use
 
@@ -40,8 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[stash.OPTIONS] = Options.from_pytest_config(config)
     config.stash[stash.BUDGET] = Budget(config.stash[stash.OPTIONS].budget)
     config.stash[stash.COLLECTOR] = Collector()
+    config.stash[stash.TELLER] = Teller(config)
     config.pluginmanager.register(fixtures, "embedcore-fixtures")
     config.pluginmanager.register(config.stash[stash.COLLECTOR], "embedcore-collector")
+    config.pluginmanager.register(config.stash[stash.TELLER], "embedcore-teller")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -109,9 +112,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # pytest-benchmark warns where a failed or interrupted case has nothing to time: its report says it already.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     try:
-        with progress_bars(config) as progress_for:
+        with config.stash[stash.TELLER].telling(Standing("looking at the images")) as stages:
+            progress = functools.partial(stages, "")
             config.stash[stash.SESSION] = start_session(
-                options, models, cases.own_of(config), budget, _place(config), progress_for("looking at the images")
+                options, models, cases.own_of(config), budget, _place(config), progress
             )
     except BudgetSpent:
         _give_up(session, f"{summary.budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
@@ -155,8 +159,6 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     session = item.config.stash.get(stash.SESSION, None)
     if session is None or nextitem is None or not cases.is_case(nextitem):
         return outcome
-    if session.progress_is_due():
-        summary.tell_progress(item.config, session)
     if session.exceeds_budget(cases.model_of(nextitem)):
         item.session.shouldstop = summary.budget_message(session)
     return outcome

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,9 +24,10 @@ from embedcore.measure.outcome import failure, refusal, weights_changed
 from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.cases import case_gmacs
 from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
-from embedcore.progress import Progress
+from embedcore.plugin.progress import Standing, leader_of
+from embedcore.progress import Progress, Stages
 from embedcore.results.books import FOLDER, Books, Place
-from embedcore.results.estimate import estimate_seconds, show_duration
+from embedcore.results.estimate import estimate_range, estimate_seconds
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_classes
 from embedcore.version import VERSION
@@ -37,11 +40,6 @@ if TYPE_CHECKING:
     from embedcore.images.pixel_store import PixelStore
     from embedcore.plugin.options import Options
     from embedcore.zoo.own import OwnModel
-
-TELL_EVERY_S = 600.0
-"""How often a log hears how far the sweep is."""
-
-ProgressFor = Callable[[str], Progress]
 
 
 def start_session(
@@ -107,8 +105,9 @@ class BenchmarkSession:
         self.blocks: dict[str, Mapping[str, Any]] = {dataset.fingerprint: dataset_block(dataset)}
         """What the saved JSON says of each dataset, by fingerprint."""
         self.cases = tuple(models)
+        self._beside: list[float] = []
+        """Seconds of each measured case outside of its measurement: decoding, starting a process."""
         self._device = device_of_worker(options.device, place.worker)
-        self._told = time.monotonic()
         identity = {
             **options.recorded("number"),
             # By name, so that a run that began on one card does not go on with another one, or on the CPU.
@@ -130,7 +129,7 @@ class BenchmarkSession:
         family = family_of_model(model, own).slug
         return Case(**{**values, "model": model, "family": family, "own": own, "device": self._device})
 
-    def measure(self, model: str, dataset: Dataset, progress_for: ProgressFor) -> Result:
+    def measure(self, model: str, dataset: Dataset, stages: Stages) -> Result:
         """The result of one model on ``dataset``: the one that was kept, or measured now.
 
         One from before that belongs to weights that have changed since is measured again.
@@ -150,7 +149,7 @@ class BenchmarkSession:
         moved = dataset.changed()
         if moved is not None:
             raise UsageError(f"{moved}: the dataset has changed during the run; start again, with the new content")
-        result = self._measure(self.case(model), dataset, progress_for)
+        result = self._measure(self.case(model), dataset, stages)
         if result.status == "no-weights":
             self.hub.doubt(result.reason)  # a hub that was lost in the child is lost for the next model too
         if result.status == "timeout" and self.budget.left() <= 0:
@@ -160,15 +159,20 @@ class BenchmarkSession:
     def measure_again(self, model: str, batch_size: int) -> Result:
         """A fresh measurement of a model of this session in batches of that size, which no book keeps."""
         case = dataclasses.replace(self.case(model), batch_size=batch_size)
-        return self._measure(case, self.dataset, lambda label: lambda done, total: None)
+        return self._measure(case, self.dataset, lambda stage, done, total: None)
 
-    def _measure(self, case: Case, dataset: Dataset, progress_for: ProgressFor) -> Result:
+    def _measure(self, case: Case, dataset: Dataset, stages: Stages) -> Result:
         refused = refusal(case, self.hub)
         if refused is not None:
             return refused
+        begin = time.monotonic()
         try:
             given = case.own is not None and case.own.embeddings
-            pixels = None if given else self._pixels(case, dataset, self.budget.within(progress_for("decoding")))
+            pixels = (
+                None
+                if given
+                else self._pixels(case, dataset, self.budget.within(functools.partial(stages, "decoding")))
+            )
         except (UsageError, BudgetSpent):  # of the images or the cache folder: no other case could do better
             raise
         except Exception as error:  # of this model's geometry, or of a worker that died
@@ -177,8 +181,10 @@ class BenchmarkSession:
         executor: Executor = InlineExecutor()
         if self.options.isolation == "process":
             executor = ChildExecutor(max(0.0, min(self.options.timeout, self.budget.left())))
-        progress = progress_for(self._progress_label(case.model))
-        return executor.run(case, Images(dataset, pixels, self.hub, kept), progress)
+        result = executor.run(case, Images(dataset, pixels, self.hub, kept), stages)
+        if result.ok:
+            self._beside.append(time.monotonic() - begin - (result.measured_s or 0.0))
+        return result
 
     def _pixels(self, case: Case, dataset: Dataset, progress: Progress) -> PixelStore:
         from embedcore.images.geometry import geometry_of
@@ -193,19 +199,23 @@ class BenchmarkSession:
         if self.budget.seconds is None or self._is_done(model):
             return False
         seconds = estimate_seconds(self._measured(), [self._gmacs(model)])
-        return self.budget.left() <= (seconds or 0.0)
+        return self.budget.left() <= (seconds or 0.0) + self._beside_s
 
-    def progress_is_due(self) -> bool:
-        """Whether it is time to tell how far the sweep is; True once in TELL_EVERY_S."""
-        due = time.monotonic() - self._told >= TELL_EVERY_S
-        if due:
-            self._told = time.monotonic()
-        return due
-
-    def remaining(self) -> tuple[int, float | None]:
-        """How many cases have no result yet, and the seconds that they are expected to take, if there is any basis."""
+    def remaining(self) -> tuple[int, tuple[float, float] | None]:
+        """How many cases have no result yet, and the least and most seconds that they may take, if there is a basis."""
         costs = [self._gmacs(model) for model in self.cases if not self._is_done(model)]
-        return len(costs), estimate_seconds(self._measured(), costs)
+        found, beside = estimate_range(self._measured(), costs), len(costs) * self._beside_s
+        return len(costs), None if found is None else (found[0] + beside, found[1] + beside)
+
+    @property
+    def _beside_s(self) -> float:
+        return fmean(self._beside) if self._beside else 0.0
+
+    def standing(self, model: str, dataset: Dataset) -> Standing:
+        """Where the session stands before that case."""
+        count, seconds = self.remaining()
+        leader = leader_of(self.books.results.values(), dataset.fingerprint)
+        return Standing(model, len(self.cases) - count + 1, len(self.cases), seconds, leader)
 
     def _gmacs(self, model: str) -> float | None:
         return case_gmacs(model, self.own.get(model))
@@ -217,12 +227,7 @@ class BenchmarkSession:
         # Cases that were refused, failed or had no forward pass say nothing of how long a measurement takes.
         done = [result for result in self.books.results.values() if result.ok and result.durations]
         timed = [(self._gmacs(result.model), result.measured_s) for result in done]
-        return [(cost, seconds) for cost, seconds in timed if cost is not None and seconds is not None]
-
-    def _progress_label(self, model: str) -> str:
-        count, seconds = self.remaining()
-        place = f"{model} ({len(self.cases) - count + 1}/{len(self.cases)}"
-        return f"{place})" if seconds is None else f"{place}, about {show_duration(seconds)} to go)"
+        return [(cost, seconds) for cost, seconds in timed if cost and seconds]
 
 
 def _settings(options: Options) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from embedcore.plugin.collector import Collector
     from embedcore.plugin.gate import Gate
     from embedcore.plugin.options import Options
+    from embedcore.plugin.progress import Teller
     from embedcore.plugin.session import BenchmarkSession
     from embedcore.results.result import Result
     from embedcore.zoo.own import OwnModel
@@ -23,6 +24,7 @@ OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 OWN: pytest.StashKey[dict[str, OwnModel]] = pytest.StashKey()
 BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
 COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
+TELLER: pytest.StashKey[Teller] = pytest.StashKey()
 SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()
 FOR_WORKERS: pytest.StashKey[dict[str, object]] = pytest.StashKey()
 STOPPED: pytest.StashKey[tuple[str, int]] = pytest.StashKey()

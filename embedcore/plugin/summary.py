@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from embedcore.plain import printable_lines
 from embedcore.plugin.gate import nothing_measured
 from embedcore.plugin.stash import COLLECTOR, GATE, OPTIONS, VERDICT
-from embedcore.results.estimate import show_duration
+from embedcore.results.estimate import show_duration, show_range
 from embedcore.results.leaderboard import Leaderboard, build
 
 if TYPE_CHECKING:
@@ -85,12 +85,6 @@ def hides_table(config: pytest.Config, rows: int) -> bool:
     return bool(config.stash[COLLECTOR].results) and rows > MOST_ROWS and config.get_verbosity() <= 0 and not asked
 
 
-def tell_progress(config: pytest.Config, session: BenchmarkSession) -> None:
-    """Write how far the sweep is, for logs that show no progress bar; not with ``-q``."""
-    if config.get_verbosity() >= 0 and session.remaining()[0]:
-        tell(config, f"embedcore: {_left(session, ' to go')}")
-
-
 def tell(config: pytest.Config, line: str) -> None:
     """Write a line between those of pytest, where there are any."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
@@ -101,12 +95,13 @@ def tell(config: pytest.Config, line: str) -> None:
 
 def budget_message(session: BenchmarkSession) -> str:
     """Why the session stops, what is left and how to go on."""
-    return f"{budget_words(session.budget)}: {_left(session)}; go on with --embed-resume"
+    return f"{budget_words(session.budget)}: {left_words(session)}; go on with --embed-resume"
 
 
-def _left(session: BenchmarkSession, to_go: str = "") -> str:
+def left_words(session: BenchmarkSession) -> str:
+    """How many cases are left, and for how long, where there is any basis."""
     count, seconds = session.remaining()
-    expected = "" if seconds is None else f", about {show_duration(seconds)}{to_go}"
+    expected = "" if seconds is None or not count else f", {show_range(*seconds)}"
     return f"{count} case{'' if count == 1 else 's'} left{expected}"
 
 

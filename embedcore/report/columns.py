@@ -10,7 +10,7 @@ from embedcore.results.leaderboard import Row
 from embedcore.results.result import Result
 
 NOTHING = "–"  # the cell of a figure that was not measured
-DECAYED, TOKEN_MEAN, NON_COMMERCIAL, TIED = "*", "†", "‡", "≈"
+DECAYED, TOKEN_MEAN, NON_COMMERCIAL, TIED, DISTURBED = "*", "†", "‡", "≈", "!"
 OWN, NO_CLASSIFIER = "§", "¶"
 
 _LONGEST_SLUG = 16
@@ -113,10 +113,23 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def cut_middle(text: str, longest: int, mark: str = "…") -> str:
+    """`text` of at most `longest` characters, with `mark` for what is missing in the middle: the ends of a model's name
+    tell more.
+
+    >>> cut_middle("vit_base_patch16_224.augreg_in21k", 20)
+    'vit_base_p…reg_in21k'
+    """
+    if len(text) <= longest:
+        return text
+    kept = max(0, longest - len(mark))
+    return text[: kept - kept // 2] + mark + text[len(text) - kept // 2 :]
+
+
 def marked_name(result: Result, longest: int | None = None) -> str:
     """The model's name with its marks, of at most ``longest`` characters."""
     marks = OWN * result.own + NO_CLASSIFIER * ("classifier" in result.weights)
-    return (result.model if longest is None else cut(result.model, longest - len(marks))) + marks
+    return (result.model if longest is None else cut_middle(result.model, longest - len(marks))) + marks
 
 
 def score(result: Result, metric: str) -> str:
@@ -151,7 +164,8 @@ def dim(result: Result) -> str:
 
 def images_per_s(result: Result) -> str:
     rate = result.images_per_s.get("forward")
-    return NOTHING if rate is None else f"{figure(rate)}{DECAYED if result.batch_decayed else ''}"
+    marks = f"{DECAYED if result.batch_decayed else ''}{DISTURBED if result.disturbed else ''}"
+    return NOTHING if rate is None else f"{figure(rate)}{marks}"
 
 
 def non_commercial(result: Result) -> bool:
@@ -200,6 +214,8 @@ def footnotes(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
         )
     if "images_per_s" in keys and any(result.batch_decayed for result in results):
         notes.append(f"{DECAYED} in a smaller batch than asked for, for lack of memory: do not compare this speed")
+    if "images_per_s" in keys and any(result.disturbed for result in results):
+        notes.append(f"{DISTURBED} the processor was busy with other work meanwhile: do not compare this speed")
     if "dim" in keys and any(result.token_mean for result in results):
         notes.append(f"{TOKEN_MEAN} mean of the model's tokens")
     limited = sum(map(non_commercial, results))

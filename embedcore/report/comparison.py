@@ -182,7 +182,7 @@ def facts(comparison: Comparison) -> Iterator[str]:
         yield f"speed of two sessions differs by chance by {comparison.noise:.1%} (one standard deviation, {source})"
 
 
-_SCOPE = {"scores": "scores and embeddings", "speed": "speed and memory"}
+_SCOPE = {"scores": "scores and embeddings", "speed": "speed and memory", "images_per_s": "speed"}
 
 
 def _run(run: Run) -> dict[str, Any]:

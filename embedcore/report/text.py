@@ -27,6 +27,8 @@ from embedcore.results.leaderboard import Leaderboard, Row
 TOP = 10  # rows of a table in the terminal
 _GAP = 2  # blanks that tabulate's "plain" format puts between columns
 _SHORTEST_NAME = 20
+_READABLE_NAME = 24  # a model's name is shortened to this, in the middle, before acc5 and the rank go
+_KEPT = 2  # the highest `drop` of those columns
 _MOST_NAMES = 3
 _MOST_REASONS = 5  # of one status
 _LONGEST_REASON = 300
@@ -79,14 +81,18 @@ def _tables(board: Leaderboard) -> Iterator[tuple[str, Sequence[Row], Sequence[C
 def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Column]:
     """The columns that a table of these rows has room for in `width`, in their order; the most important stay.
 
-    Where weights are random their column stays as well. By its longest name the table may still be too wide.
+    Where weights are random their column stays as well. By its longest name, which is shortened, the table may still be
+    too wide.
     """
     kept = list(columns)
     if any(row.result.random_weights for row in rows):
         kept = [replace(c, drop=0) if c.key == "weights" else c for c in kept]
-    while sum(_column_width(column, rows) + _GAP for column in kept) - _GAP > width:
+    longest = width  # of a name
+    while sum(min(_column_width(c, rows), longest if c.key == "model" else width) + _GAP for c in kept) - _GAP > width:
         least = max(reversed(kept), key=lambda column: column.drop)
-        if least.drop <= 1 and any(column.narrow for column in kept):
+        if least.drop <= _KEPT and longest > _READABLE_NAME:
+            longest = _READABLE_NAME
+        elif least.drop <= 1 and any(column.narrow for column in kept):
             kept = without_intervals(kept)
         elif least.drop:
             kept.remove(least)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)")
@@ -44,28 +46,71 @@ def show_duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def fit_seconds(measured: Iterable[tuple[float, float]]) -> tuple[float, float] | None:
-    """(fixed, per_gmac) of seconds = fixed + per_gmac * gmacs, by least squares over measured (gmacs, seconds).
+def show_range(low: float, high: float) -> str:
+    """A time that is known roughly, in the unit of its upper end.
 
-    Both are kept from being negative: with few cases of like size a slope means nothing, and then the mean time is
-    taken as fixed. None without a measured case.
-
-    >>> fit_seconds([(1.0, 12.0), (2.0, 14.0), (4.0, 18.0)])
-    (10.0, 2.0)
+    >>> show_range(700, 900), show_range(40, 46), show_range(2400, 9000), show_range(58, 61)
+    ('12 to 15 min', 'about 45 s', '0.7 to 2.5 h', 'about 1 min')
     """
-    points = list(measured)
+    unit, size = next(((u, s) for u, s in (("d", 86400), ("h", 3600), ("min", 60)) if high >= 0.99 * s), ("s", 1))
+
+    def shown(seconds: float) -> str:
+        if unit == "s":  # no clock is that good
+            return str(round(seconds / 5) * 5 or round(seconds))
+        number = seconds / size
+        return f"{number:.0f}" if unit == "min" or number > 9.9 else f"{number:.1f}".removesuffix(".0")
+
+    ends = shown(low), shown(high)
+    return f"about {ends[1]} {unit}" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]} {unit}"
+
+
+# Of the quickest case's time what does not depend on the model: half, for want of a better guess.
+_FIXED = 0.5
+# Speeds are learned from the costliest third of the cases, at least so many: the ones to come are costlier still.
+_FEWEST, _SHARE = 8, 3
+# Before anything is known, cases are taken to differ from a common speed by so much (standard deviation of the log),
+# which counts as so many cases.
+_PRIOR_SD, _PRIOR_CASES = 0.5, 3
+# Larger models tend to another speed than smaller ones: this much (log) for each e-fold of the cost.
+_TREND = 0.08
+_WIDTH = 1.15
+"""Half the width of a range in standard deviations: about three ranges in four hold what comes true."""
+
+
+class Pace(NamedTuple):
+    """Seconds of a case = ``fixed`` + ``per_gmac`` * gmacs, and how well that is known."""
+
+    fixed: float
+    per_gmac: float
+    scatter: float
+    """Standard deviation of the log of a case's seconds around it."""
+    cases: float
+    """How many equally long cases it was learned from."""
+    cost: float
+    """The typical GMACs of those, weighted by themselves."""
+
+
+def fit_pace(measured: Iterable[tuple[float, float]]) -> Pace | None:
+    """The pace of cases of measured (gmacs, seconds), above 0 both; None without one.
+
+    Not by least squares: in a sweep that begins with the cheapest the slope of the first few is chance, and the hours
+    of the costly ones to come hang on it. The total of the costliest cases is a ratio, and steady.
+
+    >>> pace = fit_pace([(1.0, 12.0), (2.0, 14.0), (4.0, 18.0)])
+    >>> round(pace.fixed, 2), round(pace.per_gmac, 2)
+    (6.0, 3.71)
+    """
+    points = sorted(measured)
     if not points:
         return None
-    n = len(points)
-    mean_x, mean_y = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread > 0 else 0.0
-    if slope <= 0:
-        return mean_y, 0.0
-    fixed = mean_y - slope * mean_x
-    if fixed >= 0:
-        return fixed, slope
-    return 0.0, sum(x * y for x, y in points) / sum(x * x for x, _ in points)
+    fixed = _FIXED * min(seconds for _, seconds in points)
+    points = points[-max(_FEWEST, len(points) // _SHARE) :]
+    costs, seconds = [cost for cost, _ in points], [seconds for _, seconds in points]
+    per_gmac = (sum(seconds) - fixed * len(points)) / sum(costs)
+    logs = (math.log(took / (fixed + per_gmac * cost)) for cost, took in points)
+    squares = sum(log**2 for log in logs) + _PRIOR_CASES * _PRIOR_SD**2
+    scatter = math.sqrt(squares / (len(points) + _PRIOR_CASES))
+    return Pace(fixed, per_gmac, scatter, _equal_parts(seconds), sum(cost**2 for cost in costs) / sum(costs))
 
 
 def estimate_seconds(measured: Iterable[tuple[float, float]], gmacs: Sequence[float | None]) -> float | None:
@@ -73,10 +118,35 @@ def estimate_seconds(measured: Iterable[tuple[float, float]], gmacs: Sequence[fl
 
     A case of unknown cost counts as the mean of the known ones.
     """
-    fitted = fit_seconds(measured)
-    if fitted is None:
+    pace = fit_pace(measured)
+    return None if pace is None else sum(_seconds(pace, gmacs))
+
+
+def estimate_range(
+    measured: Iterable[tuple[float, float]], gmacs: Sequence[float | None]
+) -> tuple[float, float] | None:
+    """The least and the most seconds that these cases are expected to take: see `estimate_seconds`.
+
+    As wide as the measured cases differ from a common pace, and wider where those to come are of another size.
+    """
+    pace = fit_pace(measured)
+    if pace is None:
         return None
+    parts = _seconds(pace, gmacs)
+    if not parts:
+        return 0.0, 0.0
+    costs = [cost for cost in gmacs if cost] or [pace.cost]
+    trend = _TREND * math.log(sum(cost**2 for cost in costs) / sum(costs) / pace.cost)
+    sd = math.sqrt(pace.scatter**2 * (1 / pace.cases + 1 / _equal_parts(parts)) + trend**2)
+    return sum(parts) * math.exp(-_WIDTH * sd), sum(parts) * math.exp(_WIDTH * sd)
+
+
+def _seconds(pace: Pace, gmacs: Sequence[float | None]) -> list[float]:
     known = [cost for cost in gmacs if cost is not None]
-    typical = sum(known) / len(known) if known else 0.0
-    fixed, per_gmac = fitted
-    return sum(fixed + per_gmac * (typical if cost is None else cost) for cost in gmacs)
+    typical = sum(known) / len(known) if known else pace.cost
+    return [pace.fixed + pace.per_gmac * (typical if cost is None else cost) for cost in gmacs]
+
+
+def _equal_parts(seconds: Sequence[float]) -> float:
+    """As how many equal parts these vary when summed (Kish's effective size)."""
+    return sum(seconds) ** 2 / sum(part**2 for part in seconds)

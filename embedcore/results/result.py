@@ -26,6 +26,9 @@ STATUSES: Mapping[Status, Outcome] = MappingProxyType(
 # What another try under the same settings cannot change.
 _FINAL = frozenset({"ok", "too-large", "unsupported", "nan"})
 
+CROWDED = 0.05
+"""Of the time of the rounds: what was measured in more of a crowd may be slower by as much as the gate's own limit."""
+
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -102,6 +105,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """See `embedcore.results.verdicts.pack_sketch`."""
     durations: tuple[float, ...] = ()
     """Seconds of each timing round."""
+    crowded: float | None = None
+    """Seconds that the threads of the timing rounds, taken together, were ready to run and waited for a core, for each
+    second of the rounds: 0 is alone on the processor; above `CROWDED` the speed says little. None where that is not
+    known, as on a card. See `embedcore.embed.crowding`."""
     measured_s: float | None = None
     """Wall seconds that the whole case took."""
 
@@ -161,6 +168,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     def outcome(self) -> Outcome:
         """What pytest makes of the case: ok, skip or fail."""
         return STATUSES[self.status]
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the timing rounds shared the processor with other work, so that the speed must not be compared."""
+        return self.crowded is not None and self.crowded > CROWDED
 
     @property
     def random_weights(self) -> bool:

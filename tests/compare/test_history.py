@@ -40,6 +40,14 @@ def steps(runs, limits=LIMITS, *, families=False):
     return [step for step in found.steps if families or not step.series.of_family]
 
 
+def test_a_speed_beside_other_work_is_in_no_series():
+    slow = [run(day, info(30.0, crowded=0.5)) for day in (4, 5, 6)]
+    found = history([*runs_of([100.0, 100.0, 100.0]), *slow], LIMITS)
+    assert [step.series.what for step in found.steps] == []
+    (speeds,) = (s for s in found.series if s.what == "images_per_s" and not s.of_family)
+    assert [point.value for point in speeds.points] == [100.0] * 3
+
+
 # The rule.
 
 

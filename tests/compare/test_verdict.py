@@ -203,6 +203,7 @@ BARRIERS = {
     "another device": ({}, {"device": "cuda"}, {"acc", "images_per_s", "drift"}),
     "another batch size": ({}, {"batch_size": 8}, {"images_per_s", "memory"}),
     "smaller batch than asked for": ({}, {"batch_decayed": True}, {"images_per_s", "memory"}),
+    "busy with other work meanwhile (new)": ({}, {"crowded": 0.4}, {"images_per_s"}),
     "random": ({}, {"weights": {"source": "random", "id": "seed:0"}}, {"acc", "images_per_s", "drift"}),
 }
 
@@ -214,6 +215,21 @@ def test_what_is_not_comparable_is_said_and_not_compared(why):
     assert not absent & {change.what for change in comparison.models[0].changes}
     said = {**comparison.barriers, **comparison.models[0].barriers}
     assert any(why in text for text in said.values()), said
+
+
+@pytest.mark.parametrize("sides", [(0.4, 0.0), (0.0, 0.4), (0.4, 0.4)])
+def test_a_speed_beside_other_work_is_neither_a_fall_nor_an_improvement_and_memory_is_compared(sides):
+    for factor in (0.5, 1, 2):
+        slow = {"durations": [0.1 * factor] * 10, "images_per_s": {"forward": 160 / factor}}
+        base, new = info(crowded=sides[0]), info(crowded=sides[1], **slow)
+        assert findings(run(base), run(new)) == ()
+    comparison = compare(run(base), run(info(crowded=sides[1], peak_memory_mb=9e4)))
+    assert [finding.change.what for finding in judge(comparison, LIMITS).findings] == ["memory"]
+    assert "busy with other work" in comparison.models[0].barriers["images_per_s"]
+
+
+def test_a_little_waiting_is_usual():
+    assert {"images_per_s"} <= {c.what for c in compare(run(info(crowded=0.01)), run()).models[0].changes}
 
 
 def test_across_machines_scores_and_drift_are_compared():

@@ -32,10 +32,10 @@ def pid_file(tmp_path):
 def strike(case, images, faults, shape, pid_file):
     """Run a fault by its name; gives its result."""
 
-    def run(fault, executor=None, progress=None, **changes):
+    def run(fault, executor=None, stages=None, **changes):
         pixels = getattr(faults, fault)(shape, str(pid_file))
         executor = executor or ChildExecutor(timeout_s=120)
-        return executor.run(dataclasses.replace(case, **QUICK, **changes), Images(images.dataset, pixels), progress)
+        return executor.run(dataclasses.replace(case, **QUICK, **changes), Images(images.dataset, pixels), stages)
 
     return run
 
@@ -69,7 +69,7 @@ def is_gone(pid_file: Path) -> bool:
 
 def test_child_and_inline_give_the_same_scores(case, images, executor):
     progress = []
-    child = executor.run(case, images, lambda done, total: progress.append((done, total)))
+    child = executor.run(case, images, lambda *call: progress.append(call))
     inline = InlineExecutor().run(case, images)
     assert child.status == inline.status == "ok", (child.reason, inline.reason)
     assert child.scores == inline.scores
@@ -77,7 +77,9 @@ def test_child_and_inline_give_the_same_scores(case, images, executor):
     assert child.verdicts == inline.verdicts
     assert child.weights == inline.weights == {"source": "random", "id": "seed:0"}
     assert child.detail == ""
-    assert progress[-1] == (20, 20)
+    assert list(dict.fromkeys(stage for stage, *_ in progress)) == ["loading", "timing", "embedding", "scoring"]
+    rounds = case.rounds
+    assert {("timing", 0, rounds), ("timing", rounds, rounds), ("embedding", 20, 20)} <= set(progress)
     assert len(child.durations) == case.rounds
 
 
@@ -208,12 +210,12 @@ def test_an_interrupt_ends_the_case_and_is_passed_on_at_once(strike, pid_file):
     assert is_gone(pid_file)
 
 
-def test_an_exception_of_progress_ends_the_case_and_is_passed_on(strike, pid_file):
-    def stop(done, total):
+def test_an_exception_of_stages_ends_the_case_and_is_passed_on(strike, pid_file):
+    def stop(stage, done, total):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        strike("LeavesDaemon", progress=stop)
+        strike("LeavesDaemon", stages=stop)
     assert is_gone(pid_file)
 
 

@@ -16,7 +16,7 @@ from embedcore.measure.measure import attempt
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import Backbone, load_backbone
 
-MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "detail"}
+MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "detail", "crowded"}
 
 
 def unequal_fields(one, other):
@@ -51,10 +51,10 @@ def test_a_kept_run_equals_the_fresh_one_and_embeds_nothing(case, images, keepin
     assert passes == [size for run in (fresh, first) for size in (*gmacs, *[4] * (5 + run.warmup_rounds + 2))]
     passes.clear()
     progress = []
-    second = attempt(case, keeping, lambda done, total: progress.append((done, total)))
+    second = attempt(case, keeping, lambda *call: progress.append(call))
     assert passes == [*gmacs, *[4] * (second.warmup_rounds + 2)]
     assert 2 <= second.warmup_rounds <= 20
-    assert progress == [(20, 20)]
+    assert [call for call in progress if call[0] == "embedding"] == [("embedding", 20, 20)]
     assert first.status == second.status == "ok", second.reason
     assert unequal_fields(fresh, first) == unequal_fields(fresh, second) == set()
     assert set(first.images_per_s) == {"forward", "end_to_end"}

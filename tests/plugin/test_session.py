@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import sys
 
 import msgspec
@@ -12,6 +13,7 @@ import timm
 from safetensors.torch import save_file
 
 from embedcore.images import pixel_store
+from embedcore.plugin import progress
 from embedcore.plugin import session as session_module
 from embedcore.plugin.budget import Budget
 from embedcore.results.journal import Journal, read_journal
@@ -149,18 +151,41 @@ def test_the_budget_covers_decoding(run, project, monkeypatch):
 
 
 def test_a_long_sweep_tells_how_far_it_is(run, monkeypatch):
-    monkeypatch.setattr(session_module, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
+    outcome = run(INLINE)
+    text = outcome.stdout.str()
+    for left in ("2 cases left, *", "1 case left, *", "0 cases left"):
+        outcome.stdout.fnmatch_lines([f"embedcore: test_*: acc ?.???, acc5 ?.???, * images/s*; *best *; {left}"])
+    assert "embedcore: [1/3] test_" in text
+    assert "timing round 1/2" in text and "embedding 9/9" in text
+    assert "embedcore: " not in run(INLINE, "-q").stdout.str().partition("leaderboards")[0]
+
+
+def test_a_log_hears_of_a_case_that_took_long_and_of_no_quick_one(run, monkeypatch):
+    monkeypatch.setattr(progress, "SLOW_S", 600.0)
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 3600.0)
+    assert "; the best so far" not in run(INLINE).stdout.str()
+    monkeypatch.setattr(progress, "SLOW_S", 0.0)
     text = run(INLINE).stdout.str()
-    assert "embedcore: 2 cases left, about " in text
-    assert "embedcore: 1 case left, about " in text
-    assert "cases left" not in run(INLINE, "-q").stdout.str()
+    assert len(re.findall(r"^embedcore: test_.*; (?:the )?best .*left", text, re.MULTILINE)) == 3
+    assert "timing round" not in text
+
+
+def test_verbose_tells_each_models_scores_and_the_leader(run):
+    lines = run(INLINE, "-v").stdout.lines
+    for model in MODELS:
+        case = f"test_models.py::test_model[{model}]"
+        (place,) = (place for place, line in enumerate(lines) if line.startswith(case))
+        assert " PASSED " in lines[place]
+        assert re.match(r"  acc [01]\.\d{3}, acc5 [01]\.\d{3}, [\d.]+!? images/s.*; (the )?best ", lines[place + 1])
+        assert len(lines[place + 1]) <= 100
 
 
 def test_a_smaller_batch_is_in_a_table_of_its_own(run, saved, monkeypatch):
     run_case = session_module.InlineExecutor.run
 
-    def decays(self, case, images, progress=None):
-        result = run_case(self, case, images, progress)
+    def decays(self, case, images, stages=None):
+        result = run_case(self, case, images, stages)
         if case.model == MODELS[0]:
             return msgspec.structs.replace(result, batch_decayed=True)
         return result

@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from embedcore.report import columns
@@ -62,6 +64,26 @@ def test_marks_and_their_footnotes(result_of: Make) -> None:
     assert [note[0] for note in notes] == ["*", "†", "‡"]
     assert columns.footnotes(rows, ["model"]) == ["1 of these 2 not for commercial use"]
     assert columns.footnotes(rows[1:], ["images_per_s", "dim", "licence"]) == []
+
+
+def test_a_speed_beside_other_work_is_marked(result_of: Make) -> None:
+    alone, busy = Row(1, result_of(crowded=0.01)), Row(2, result_of(crowded=0.3))
+    assert (columns.images_per_s(alone.result), columns.images_per_s(busy.result)) == ("102", "102!")
+    assert columns.footnotes([alone], ["images_per_s"]) == columns.footnotes([busy], ["model"]) == []
+    (note,) = columns.footnotes([alone, busy], ["images_per_s"])
+    assert note.startswith("! the processor was busy")
+
+
+@given(st.text(max_size=60), st.integers(1, 70))
+def test_what_is_cut_in_the_middle_keeps_both_ends(text: str, longest: int) -> None:
+    shown = columns.cut_middle(text, longest)
+    if len(text) <= longest:
+        assert shown == text
+        return
+    assert len(shown) == longest
+    kept = longest - 1
+    first, last = shown[: kept - kept // 2], shown[longest - kept // 2 :]
+    assert text.startswith(first) and text.endswith(last) and len(first) + len(last) == kept
 
 
 def test_weights(result_of: Make) -> None:

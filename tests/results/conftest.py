@@ -40,6 +40,7 @@ def _result(
         "verdicts": "eJwDAAAAAAE=",
         "sketch": "AAAA",
         "durations": (0.61, 0.62),
+        "crowded": 0.002,
         "measured_s": 12.5,
     }
     return Result.make(**(fields | other))

@@ -22,6 +22,7 @@ EXTRA_INFO_KEYS = {
     *("precision", "batch_size", "batch_decayed", "device", "weights", "scores", "ci95", "images_per_s"),
     *("peak_memory_mb", "verdicts", "sketch", "channels_last", "warmup_rounds", "dataset"),
     *("token_mean", "pretraining", "licence", "durations", "measured_s", "transform", "default_tag"),
+    "crowded",
 }
 
 
@@ -175,6 +176,13 @@ def test_not_an_object(data: Any) -> None:
 def test_ok_result_needs_the_scores_it_is_ranked_by(result_of: Make, scores: dict[str, float]) -> None:
     with pytest.raises(InvalidResultError, match=r"lacks .*acc5"):
         result_of(scores=scores)
+
+
+@pytest.mark.parametrize(
+    ("crowded", "disturbed"), [(None, False), (0, False), (0.05, False), (0.06, True), (3.5, True)]
+)
+def test_disturbed(result_of: Make, crowded: float | None, disturbed: bool) -> None:
+    assert result_of(crowded=crowded).disturbed == disturbed
 
 
 def test_half_interval_and_random_weights(result_of: Make) -> None:
