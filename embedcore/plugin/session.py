@@ -168,11 +168,8 @@ class BenchmarkSession:
         begin = time.monotonic()
         try:
             given = case.own is not None and case.own.embeddings
-            pixels = (
-                None
-                if given
-                else self._pixels(case, dataset, self.budget.within(functools.partial(stages, "decoding")))
-            )
+            decoding = self.budget.within(functools.partial(stages, "decoding"))
+            pixels = None if given else self._pixels(case, dataset, decoding)
         except (UsageError, BudgetSpent):  # of the images or the cache folder: no other case could do better
             raise
         except Exception as error:  # of this model's geometry, or of a worker that died
