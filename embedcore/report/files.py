@@ -1,4 +1,4 @@
-"""The report folder: leaderboard.md for people, .csv for spreadsheets, .json for programs."""
+"""The report folder: index.html and its charts for people, leaderboard.md, .csv for spreadsheets, .json for programs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,29 +38,82 @@ def write_report(
     *,
     settings: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
+    when: str | None = None,
 ) -> list[Path]:
-    """Write leaderboard.md, leaderboard.csv and leaderboard.json into `directory`, which is made if it is missing.
+    """Write leaderboard.md, .csv and .json, index.html and charts/ into `directory`, which is made if it is missing.
 
-    `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON. Each file is whole
-    or not there. Returns the paths. Raises UsageError if the folder cannot be made or written.
+    `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its
+    ``datetime``. Each file is whole or not there; index.html, which links the others, comes last. Returns the paths.
+    Raises UsageError if the folder cannot be made or written.
     """
     settings, machine = settings or {}, machine or {}
-    contents = {
+    texts = {
         "leaderboard.md": markdown_report(boards, settings=settings, machine=machine),
         "leaderboard.csv": csv_report(boards, machine),
         "leaderboard.json": json_report(boards, settings, machine),
     }
+    contents = {name: text.encode() for name, text in texts.items()}
+    contents |= page_files(boards, settings=settings, machine=machine, when=when, beside=tuple(texts))
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, text in contents.items():
+        for name, content in contents.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with written_whole(directory / name) as file:
-                file.write(text.encode())
+                file.write(content)
     except OSError as error:
         raise UsageError(
-            f"report folder {directory} cannot be written: {error.strerror or error}; "
-            "give --embed-report a folder that can"
+            f"report folder {directory} cannot be written: {error.strerror or error}; name one that can"
         ) from error
     return [directory / name for name in contents]
+
+
+def page_files(
+    boards: Sequence[Leaderboard],
+    *,
+    settings: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    when: str | None = None,
+    beside: Sequence[str] = (),
+    pictures: bool = True,
+) -> dict[str, bytes]:
+    """The page of each dataset and, with `pictures`, its charts as files: address to content, the pages last.
+
+    `beside`: files that are linked.
+    """
+    from embedcore.report.charts import charts
+    from embedcore.report.classes import class_table
+    from embedcore.report.drawing import rendered
+    from embedcore.report.page import index_page
+    from embedcore.report.rows import rows
+
+    addresses = [f"dataset-{number}.html" if number > 1 else "index.html" for number in range(1, len(boards) + 1)]
+    several = {address: dataset_name(board.dataset) for address, board in zip(addresses, boards, strict=True)}
+    files: dict[str, bytes] = {}
+    pages: dict[str, bytes] = {}
+    for board, address in zip(boards, addresses, strict=True):
+        folder = "charts" if address == addresses[0] else f"charts/{address.removesuffix('.html')}"
+        shown = rows(board)
+        table = class_table((row.result for row in board.by_acc), board.dataset)
+        drawn = charts(board, shown, table)
+        if not pictures:
+            drawn = [replace(chart, kinds=()) for chart in drawn]
+        for chart in drawn:
+            for kind in chart.kinds:
+                files[f"{folder}/{chart.name}.{kind}"] = rendered(chart.whole, kind)
+        page = index_page(
+            board,
+            shown,
+            table,
+            drawn,
+            settings=settings,
+            machine=machine,
+            when=when,
+            beside=beside,
+            pages=several if len(boards) > 1 else {},
+            here=address,
+            folder=folder,
+        )
+        pages[address] = page.encode()
+    return files | dict(reversed(pages.items()))
 
 
 def csv_report(boards: Sequence[Leaderboard], machine: Mapping[str, Any]) -> str:
