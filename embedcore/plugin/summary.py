@@ -26,10 +26,12 @@ def leaderboards(config: pytest.Config) -> list[Leaderboard]:
     from embedcore.zoo.families import FAMILIES
 
     collector = config.stash[COLLECTOR]
+    rankings = collector.rankings()
     return [
         build(
-            [result for result in collector.results.values() if result.dataset == fingerprint],
+            collector.results_on(fingerprint),
             dataset=block,
+            rankings=rankings[fingerprint],
             families=[family.slug for family in FAMILIES],
             titles={family.slug: family.title for family in FAMILIES},
         )

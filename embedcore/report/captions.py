@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from embedcore.plain import json_safe, one_line
 from embedcore.results.leaderboard import Exclusion, Leaderboard
+from embedcore.results.ranking import Ranking
 from embedcore.results.result import Result
 
 FEWEST_CLASSES = 10  # of fewer an interval, which resamples classes, says little
@@ -25,8 +27,10 @@ def legend(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str
     if not board.by_acc:
         return lines
     interval = ", ± half its 95 % interval (resampled by class)" if has_intervals(board.dataset) else ""
+    ranks = "ranks: those that a model may have; with 95 % certainty this is true of all models at once"
     return [
         *lines,
+        *([ranks] if board.rankings.by and has_intervals(board.dataset) else []),
         f"acc: share of queries whose nearest neighbour is of their class{interval}",
         "acc5: share of the 5 nearest neighbours that are of the query's class, always divided by 5",
         "M: million parameters; images/s (img/s): the forward pass alone",
@@ -68,6 +72,36 @@ def acc5_limit(dataset: Mapping[str, Any]) -> str:
     """``acc5 at most 0.690``, "" if the ceiling is unknown or 1."""
     ceiling = dataset.get("acc5_ceiling")
     return f"acc5 at most {_shown(ceiling)}" if isinstance(ceiling, int | float) and ceiling < 1 else ""
+
+
+def leader_lines(board: Leaderboard, metric: str, *, most_names: int) -> list[str]:
+    """How sure the lead is, below the overall table by a metric; of models that share it so many are named."""
+    if not has_intervals(board.dataset):
+        return []
+    if board.rankings.why:
+        return [f"how sure the ranks are is not known: {board.rankings.why}"] if metric == "acc" else []
+    ranking = board.rankings.by.get(metric)
+    return lead(ranking, most_names=most_names) if ranking else []
+
+
+def lead(ranking: Ranking, *, most_names: int) -> list[str]:
+    """Who is tied with the leader, and how many classes would tell the two best apart."""
+    standings = sorted(ranking.standings().values(), key=lambda standing: standing.rank)
+    tied = [standing.model for standing in standings if standing.tied_with_leader]
+    if not tied:
+        return [f"{standings[0].model} is surely the best"] if len(standings) > 1 else []
+    named = ", ".join(tied[:most_names]) + (", …" if len(tied) > most_names else "")
+    lines = [f"{len(tied)} of {len(standings)} models are tied for the lead, none is surely the best: {named}"]
+    needed = ranking.order.classes_needed
+    if not standings[1].tied_with_leader:
+        return lines
+    if math.isinf(needed):
+        return [*lines, f"the two best are equal in {ranking.metric}"] if ranking.classes > 1 else lines
+    return [
+        *lines,
+        f"it would take about {float(f'{needed:.2g}'):,.0f} classes like these to tell the two best apart, "
+        f"and there are {ranking.classes:,}",
+    ]
 
 
 def settings_line(results: Sequence[Result], settings: Mapping[str, Any], machine: Mapping[str, Any]) -> str:

@@ -24,9 +24,11 @@ _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 # Kept in the saved run only: thousands of characters that no reader of a leaderboard can use.
 _NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations")
-_NOT_IN_DATASET = ("query_classes", "class_names")
+_NOT_IN_DATASET = ("query_classes", "lone_classes", "class_names")
 
 _RANKS = ("rank", "rank_acc5", "rank_in_family")
+_STANDING = ("rank95", "p_best", "tied_with_leader")
+"""Overall, by acc; None where the verdicts do not tell."""
 _MACHINE = ("processor", "gpu", "timm", "torch")
 _ALWAYS = {"weights": ("source", "id"), "images_per_s": ("forward", "end_to_end")}
 """Columns of these fields that the CSV has whether or not a result has them."""
@@ -153,12 +155,15 @@ def json_report(boards: Sequence[Leaderboard], settings: Mapping[str, Any], mach
 def _rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
     """Ranks and fields of each result, measured or not."""
     ranks = board.ranks
+    standings = {id(row.result): row.standing for row in board.by_acc}
     for result in (*(row.result for row in board.by_acc), *board.excluded_results):
+        standing = standings.get(id(result))
         fields = {name: value for name, value in result.to_json().items() if name not in _NOT_IN_ROWS}
         if result.ok:
             fields.pop("reason", None)
         places = ranks.get(id(result), (None, None, None))
-        yield dict(zip(_RANKS, places, strict=True)) | fields | {"dataset": dataset_name(board.dataset)}
+        sure = {name: getattr(standing, name, None) for name in _STANDING}
+        yield dict(zip(_RANKS, places, strict=True)) | sure | fields | {"dataset": dataset_name(board.dataset)}
 
 
 def _cells(row: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, object]:
@@ -167,6 +172,8 @@ def _cells(row: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, obje
     for name, value in row.items():
         if name == "input_size":
             cells |= dict(zip(("input_height", "input_width"), value[1:] if value else (None, None), strict=True))
+        elif name == "rank95":
+            cells |= dict(zip(("rank95_low", "rank95_high"), value or (None, None), strict=True))
         elif isinstance(value, Mapping) and name not in ("scores", "ci95"):
             cells |= {f"{name}_{key}": value.get(key) for key in dict.fromkeys((*_ALWAYS.get(name, ()), *value))}
         elif not isinstance(value, Mapping):
