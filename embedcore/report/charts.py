@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from embedcore.report.agreement import disagreements, kendall_tau
@@ -48,7 +47,7 @@ class Chart:
     data: Mapping[str, Sequence[Datum]]
     """What the specification names; of ``models`` the rows that it shows."""
     label: str = ""
-    names: Mapping[str, str] = MappingProxyType({})
+    names: Mapping[str, str] = field(default_factory=dict)
     """What stands for `FIRST` and `SECOND`."""
     kinds: tuple[Kind, ...] = ("svg", "png")
     """Of its files."""
@@ -66,7 +65,11 @@ def _filled(value: Any, names: Mapping[str, str]) -> Any:
         return {key: _filled(item, names) for key, item in value.items()}
     if isinstance(value, list):
         return [_filled(item, names) for item in value]
-    return functools.reduce(lambda text, name: text.replace(name, names[name]), names, value) if isinstance(value, str) else value
+    return (
+        functools.reduce(lambda text, name: text.replace(name, names[name]), names, value)
+        if isinstance(value, str)
+        else value
+    )
 
 
 def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
@@ -144,9 +147,7 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
     layers = [base.mark_point(filled=True, size=90).encode(_score(alt, metric, x=True), y, tooltip=_tooltip(alt))]
     layers[0] = layers[0].encode(**_looks(alt, shown))
     if any(f"{metric}_low" in row for row in shown):
-        rules = base.mark_rule(size=1.5).encode(
-            alt.X(f"{metric}_low:Q", title=metric), y, alt.X2(f"{metric}_high:Q")
-        )
+        rules = base.mark_rule(size=1.5).encode(alt.X(f"{metric}_low:Q", title=metric), y, alt.X2(f"{metric}_high:Q"))
         layers.insert(0, rules)
     count = "models" if len(shown) == len(rows) else f"best {len(shown)} of {len(rows):,} models"
     return Chart(
@@ -265,7 +266,10 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
     x, y = _score(alt, "acc", x=True), _score(alt, "acc5")
     points = _only(alt, rows).mark_point(filled=True, size=60 if len(rows) < 200 else 30)
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
-    sides = (("left", 8, [r for r in named if r["acc"] < middle]), ("right", -8, [r for r in named if r["acc"] >= middle]))
+    sides = (
+        ("left", 8, [r for r in named if r["acc"] < middle]),
+        ("right", -8, [r for r in named if r["acc"] >= middle]),
+    )
     labels = [
         _only(alt, of_side).mark_text(align=align, dx=dx, limit=300).encode(x, y, text="model:N")
         for align, dx, of_side in sides
@@ -278,8 +282,13 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
         "acc against acc5",
         f"{agree} acc looks at the nearest reference alone, acc5 at five, so a class of few references counts for less "
         "in acc5. The models named are those that the two rank most differently.".strip(),
-        _layered(alt, [points.encode(x, y, tooltip=_tooltip(alt), **_looks(alt, rows)), *labels], "acc against acc5",
-                 _HEIGHT, agree),
+        _layered(
+            alt,
+            [points.encode(x, y, tooltip=_tooltip(alt), **_looks(alt, rows)), *labels],
+            "acc against acc5",
+            _HEIGHT,
+            agree,
+        ),
         {"models": rows},
     )
 
@@ -290,8 +299,10 @@ def within_families(rows: Sequence[Datum]) -> Chart | None:
     if not rows:
         return None
     y = _names(alt, "title", list(dict.fromkeys(row["title"] for row in rows)))
-    points = _only(alt, rows).mark_point(filled=True, size=45).encode(
-        _score(alt, "acc", x=True), y, tooltip=_tooltip(alt), **_looks(alt, rows)
+    points = (
+        _only(alt, rows)
+        .mark_point(filled=True, size=45)
+        .encode(_score(alt, "acc", x=True), y, tooltip=_tooltip(alt), **_looks(alt, rows))
     )
     middle = _only(alt, rows).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
     return Chart(
@@ -440,4 +451,3 @@ def class_points(table: ClassTable, first: str, second: str, most_names: int = 3
         {"first": a, "second": b, "count": len(of), "names": ", ".join(table.names[n] for n in of[:most_names])}
         for (a, b), of in found.items()
     ]
-

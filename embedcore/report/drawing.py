@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 Spec = dict[str, Any]
@@ -37,20 +39,27 @@ def spec_of(chart: Any) -> Spec:
     return spec
 
 
-def rendered(spec: Spec, kind: Kind) -> bytes:
-    """A specification as a file's content. It can load nothing from anywhere."""
+def rendered(spec: Spec, kinds: Sequence[Kind]) -> list[bytes]:
+    """A specification as the content of files, one of each kind. It can load nothing from anywhere."""
     import vl_convert
 
-    if kind == "png":
-        png: bytes = vl_convert.vegalite_to_png(spec, scale=2, config=dict(CONFIG), allowed_base_urls=[])
-        return png
-    return vl_convert.vegalite_to_svg(spec, config=dict(CONFIG), allowed_base_urls=[]).encode()
+    svg: str = vl_convert.vegalite_to_svg(spec, config=dict(CONFIG), allowed_base_urls=[])
+    return [svg.encode() if kind == "svg" else vl_convert.svg_to_png(svg, scale=2) for kind in kinds]
 
 
 @functools.cache
-def scripts() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, which gives a page ``vegaEmbed``."""
-    import vl_convert
+def scripts_begun() -> Callable[[], str]:
+    """Begin to make the script that gives a page ``vegaEmbed``: Vega, Vega-Lite and Vega-Embed in one; the function
+    waits for it. It takes a second or more, so another process does it meanwhile."""
+    program = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle(sys.argv[1]).encode())"
+    command = [sys.executable, "-c", program, "window.vegaEmbed = vegaEmbed;"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle
+    @functools.cache
+    def wait() -> str:
+        script, errors = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"vl-convert made no script: {errors.decode(errors='replace')}")
+        return script.decode()
+
+    return wait

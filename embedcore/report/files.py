@@ -24,7 +24,7 @@ _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 # Kept in the saved run only: thousands of characters that no reader of a leaderboard can use.
 _NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations")
-_NOT_IN_DATASET = ("query_classes", "lone_classes", "class_names")
+_NOT_IN_DATASET = ("query_classes", "lone_classes", "class_names", "class_references")
 
 _RANKS = ("rank", "rank_acc5", "rank_in_family")
 _STANDING = ("rank95", "p_best", "tied_with_leader")
@@ -83,10 +83,11 @@ def page_files(
     """
     from embedcore.report.charts import charts
     from embedcore.report.classes import class_table
-    from embedcore.report.drawing import rendered
+    from embedcore.report.drawing import rendered, scripts_begun
     from embedcore.report.page import index_page
     from embedcore.report.rows import rows
 
+    scripts_begun()
     addresses = [f"dataset-{number}.html" if number > 1 else "index.html" for number in range(1, len(boards) + 1)]
     several = {address: dataset_name(board.dataset) for address, board in zip(addresses, boards, strict=True)}
     files: dict[str, bytes] = {}
@@ -99,8 +100,8 @@ def page_files(
         if not pictures:
             drawn = [replace(chart, kinds=()) for chart in drawn]
         for chart in drawn:
-            for kind in chart.kinds:
-                files[f"{folder}/{chart.name}.{kind}"] = rendered(chart.whole, kind)
+            names = [f"{folder}/{chart.name}.{kind}" for kind in chart.kinds]
+            files |= zip(names, rendered(chart.whole, chart.kinds) if names else (), strict=True)
         page = index_page(
             board,
             shown,

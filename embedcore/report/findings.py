@@ -56,7 +56,10 @@ def facts(
         ("Highest possible acc5", _fraction(dataset.get("acc5_ceiling"))),
         ("acc by chance", _fraction(dataset.get("chance_acc"))),
         ("Duplicate images", f"{duplicates:,}" if _is_number(duplicates) else ""),
-        ("Queries without a reference", f"{dataset['lone_queries']:,}, left out" if dataset.get("lone_queries") else ""),
+        (
+            "Queries without a reference",
+            f"{dataset['lone_queries']:,}, left out" if dataset.get("lone_queries") else "",
+        ),
         ("Protocol", _protocol(settings)),
         ("Measured on", _places(row.result for row in board.by_acc)),
         ("Processor", _text(machine.get("processor"))),
@@ -149,6 +152,8 @@ def winner(board: Leaderboard, metric: str) -> Iterator[Sentence]:
         return
     count = "One other is" if len(others) == 1 else f"{len(others):,} others are"
     yield f"{count} tied with it, so that no model is surely the best: ", *_named(others), "."
+    for line in captions.lead(ranking, most_names=0)[1:]:
+        yield (f"{line[0].upper()}{line[1:]}.",)
 
 
 def _named(models: Sequence[str]) -> Iterator[str | Named]:

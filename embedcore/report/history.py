@@ -221,7 +221,7 @@ def chart(history: History, shown: Sequence[Series], kind: Literal["svg", "png",
     panels = layers.properties(width=560, height=140).facet(row=alt.Row("what:N", title=None))
     drawn = panels.resolve_scale(y="independent")
     if kind != "html":
-        return rendered(spec_of(drawn), kind)
+        return rendered(spec_of(drawn), [kind])[0]
     stream = io.StringIO()
     drawn.save(stream, format="html", inline=True)
     return stream.getvalue().encode()

@@ -21,7 +21,7 @@ from embedcore.report.agreement import disagreements
 from embedcore.report.charts import Chart
 from embedcore.report.classes import ClassTable
 from embedcore.report.details import details
-from embedcore.report.drawing import scripts
+from embedcore.report.drawing import scripts_begun
 from embedcore.report.findings import Named, facts, findings, warnings
 from embedcore.report.look import look_of
 from embedcore.results.leaderboard import Leaderboard
@@ -61,7 +61,7 @@ def index_page(
             "charts": {"charts": [_chart(chart, folder) for chart in drawn]},
             "details": {"details": details(board, table), **_class_figures(rows, table)},
         },
-        scripts=[static("tabulator.min.js"), static("page.js"), scripts()],
+        scripts=[static("tabulator.min.js"), static("page.js"), scripts_begun()()],
         styles=[static("tabulator.min.css"), static("page.css")],
         name=name,
         facts=facts(board, settings, machine, when),

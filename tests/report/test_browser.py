@@ -152,7 +152,16 @@ def test_the_drawer_of_a_model_tells_all_and_has_an_address(visit: Visit) -> Non
     visit.page.locator("#table a.model", has_text=model).click()
     drawer = visit.page.locator("#model")
     text = drawer.inner_text()
-    for part in (model, "Scores", "hit5", "Neighbours in rank", "Best classes", "Worst classes", "Timing rounds", "10 rounds"):
+    for part in (
+        model,
+        "Scores",
+        "hit5",
+        "Neighbours in rank",
+        "Best classes",
+        "Worst classes",
+        "Timing rounds",
+        "10 rounds",
+    ):
         assert part in text
     assert "told apart" in text
     assert f"timm.create_model('{model}', pretrained=True" in text
@@ -195,7 +204,10 @@ def test_charts_are_drawn_when_they_come_into_view_and_choices_change_them(visit
     assert "GMACs of an image" in costs.locator("svg").inner_html()
     classes = visit.page.locator("[data-section='Classes']")
     classes.get_by_label("second").select_option(BY_ACC[4])
-    visit.page.wait_for_function("name => document.querySelector(\"[data-section='Classes'] svg\").innerHTML.includes(name)", arg=f"acc of {BY_ACC[4]}")
+    visit.page.wait_for_function(
+        "name => document.querySelector(\"[data-section='Classes'] svg\").innerHTML.includes(name)",
+        arg=f"acc of {BY_ACC[4]}",
+    )
 
 
 def test_a_family_stands_out_in_every_chart(visit: Visit) -> None:
@@ -212,7 +224,11 @@ def test_everything_can_be_done_by_keyboard_alone(visit: Visit) -> None:
     press = visit.page.keyboard.press
 
     def focused() -> str:
-        return str(visit.page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"))
+        return str(
+            visit.page.evaluate(
+                "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
+            )
+        )
 
     def tab_to(name: str) -> None:
         for _ in range(120):
@@ -283,7 +299,9 @@ def test_names_that_would_do_harm_are_shown_as_they_are(browser: Any, tmp_path: 
         assert {f"'{text}" for text in browsing.HOSTILE if text[0] in "=@"} <= {row["model"] for row in rows}
         assert not any(value.startswith(("=", "@", "+")) for row in rows for value in row.values())
         visit.page.locator("[data-section='acc and acc5']").scroll_into_view_if_needed()
-        visit.page.locator("[data-section='acc and acc5'] path[aria-label], [data-section='acc and acc5'] svg path").first.hover(force=True)
+        visit.page.locator(
+            "[data-section='acc and acc5'] path[aria-label], [data-section='acc and acc5'] svg path"
+        ).first.hover(force=True)
         assert dialogs == [] and visit.errors == []
         assert {url.partition("#")[0] for url in visit.requests} <= {"about:blank", visit.address, "data:,"}
 
@@ -316,5 +334,7 @@ def test_a_run_of_one_model_is_a_sensible_page(browser: Any, tmp_path: Path) -> 
 
 
 def test_the_data_in_the_page_are_those_of_the_run(visit: Visit) -> None:
-    data = json.loads(visit.page.locator("#data").inner_text() or visit.page.evaluate("document.getElementById('data').textContent"))
+    data = json.loads(
+        visit.page.locator("#data").inner_text() or visit.page.evaluate("document.getElementById('data').textContent")
+    )
     assert [row["model"] for row in data["models"]] == BY_ACC

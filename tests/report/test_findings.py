@@ -83,7 +83,9 @@ def test_whoever_needs_a_speed_gets_the_best_that_reaches_it(board: Leaderboard)
     assert len(set(models_of(said))) == len(said)
 
 
-def test_models_that_are_best_under_several_sizes_are_named_once(result_of: Callable[..., Result], board_of: Board) -> None:
+def test_models_that_are_best_under_several_sizes_are_named_once(
+    result_of: Callable[..., Result], board_of: Board
+) -> None:
     board = board_of([result_of("small.a", 0.5, params_m=4.0), result_of("large.a", 0.6, params_m=80.0)])
     assert words_of(list(findings.best_of_sizes(board))) == (
         "Under 5, 10 and 25 million parameters: small.a, acc 0.500 with 4.00.\n"
@@ -117,7 +119,9 @@ def test_without_verdicts_it_is_said_that_ties_are_not_known() -> None:
     assert "How sure this is is not known: m0.x has no verdicts." in words_of(list(findings.winner(board, "acc")))
 
 
-def test_the_families_that_differ_most_have_three_models_or_more(result_of: Callable[..., Result], board_of: Board) -> None:
+def test_the_families_that_differ_most_have_three_models_or_more(
+    result_of: Callable[..., Result], board_of: Board
+) -> None:
     results = [result_of(f"v{n}", 0.1 * n, family="vit") for n in range(1, 4)]
     results += [result_of(f"r{n}", 0.8 * n, family="resnet") for n in range(2)]
     assert words_of(list(findings.spreads(board_of(results)))) == "ViT, 3 models: acc 0.100 (v1) to 0.300 (v3)."
@@ -125,7 +129,9 @@ def test_the_families_that_differ_most_have_three_models_or_more(result_of: Call
 
 @pytest.mark.parametrize("fields", [{}, {"images_per_s": {"forward": 12.0}}, {"params_m": 3.0}])
 def test_a_result_that_has_scores_alone_is_no_mistake(fields: dict[str, object]) -> None:
-    board = build([Result.make("own", family="other", status="ok", scores={"acc": 0.5, "acc5": 0.2}, **fields)], dataset={})
+    board = build(
+        [Result.make("own", family="other", status="ok", scores={"acc": 0.5, "acc5": 0.2}, **fields)], dataset={}
+    )
     assert findings.findings(board)[0].heading == "Best by acc"
     assert findings.facts(board, {}, {}) == []
 

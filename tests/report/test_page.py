@@ -69,7 +69,12 @@ def test_data_are_json_that_is_read_back(page: str) -> None:
     assert len(data) == 3 and len(data[0]["models"]) == 24
 
 
-@given(st.recursive(st.one_of(st.text(), st.integers(), st.none()), lambda of: st.one_of(st.lists(of), st.dictionaries(st.text(), of))))
+@given(
+    st.recursive(
+        st.one_of(st.text(), st.integers(), st.none()),
+        lambda of: st.one_of(st.lists(of), st.dictionaries(st.text(), of)),
+    )
+)
 def test_no_text_ends_its_script_element(value: object) -> None:
     text = str(embedded_json(value))
     assert text.isascii() and not set("<>&") & set(text)

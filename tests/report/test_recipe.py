@@ -79,7 +79,9 @@ def test_the_code_gives_the_embedding_of_the_benchmark(
 ) -> None:
     backbone = load_backbone(model, weights="random", point=point)
     pixels = geometry_of(backbone.data_config, protocol).transform()(image)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (backbone.data_config.mean, backbone.data_config.std))
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (backbone.data_config.mean, backbone.data_config.std)
+    )
     x = (torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std
     wanted = torch.nn.functional.normalize(backbone.embed(x[None]), dim=1)
     code = recipe(result_of(backbone, protocol))
@@ -105,6 +107,8 @@ def test_other_sources_are_said() -> None:
     assert "weights were random" in recipe(result_of(backbone, source="random"))
 
 
-@pytest.mark.parametrize("fields", [{"weights": {"source": "own:file.npy"}}, {"weights": {}}, {"weights": {"source": "hub"}}])
+@pytest.mark.parametrize(
+    "fields", [{"weights": {"source": "own:file.npy"}}, {"weights": {}}, {"weights": {"source": "hub"}}]
+)
 def test_without_what_it_needs_there_is_none(fields: dict[str, Any]) -> None:
     assert recipe(Result.make("m.x", family="other", status="ok", scores={"acc": 1.0, "acc5": 1.0}, **fields)) == ""

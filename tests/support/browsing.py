@@ -73,7 +73,9 @@ class Visit:
 
     def settled(self) -> None:
         """Wait until every chart has been drawn that has come into view."""
-        self.page.wait_for_function("[...document.querySelectorAll('.chart')].filter(f => f.seen).every(f => f.dataset.drawn)")
+        self.page.wait_for_function(
+            "[...document.querySelectorAll('.chart')].filter(f => f.seen).every(f => f.dataset.drawn)"
+        )
 
 
 @contextmanager
@@ -126,7 +128,9 @@ def a_run(models: int = 24, *, classes: int = 40, seed: int = 0, hostile: bool =
         dataset["name"] = HOSTILE[0]
     dataset |= {"class_names": names, "class_references": [int(n) for n in rng.integers(1, 12, classes)]}
     dataset |= {"credits": [HOSTILE[0]] if hostile else ["Photos by somebody, CC BY 4.0"]}
-    excluded = [{"model": "gone.x", "family": "vit", "status": "no-weights", "reason": HOSTILE[1] if hostile else "none"}]
+    excluded = [
+        {"model": "gone.x", "family": "vit", "status": "no-weights", "reason": HOSTILE[1] if hostile else "none"}
+    ]
     return made.as_run(made.saved(infos, labels, excluded=excluded, dataset=dataset))
 
 
@@ -134,9 +138,9 @@ HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(2)</script>",
     "\"'><svg onload=alert(3)>",
-    "=HYPERLINK(\"http://evil.example\",\"x\")",
+    '=HYPERLINK("http://evil.example","x")',
     "{{ 7 * 7 }}${7*7}<!--",
-    "@SUM(1;2),\"quoted\"",
+    '@SUM(1;2),"quoted"',
 )
 
 

@@ -388,6 +388,7 @@
       ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { models, ...chart.data },
     }, {
       ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom" },
+      logLevel: 1, // errors: that only the width is fitted where each line has its height is meant
       config: { ...colours(), axisY: { labelLimit: width < 560 ? 150 : 330 } },
     });
     if (figure.token !== token) { result.finalize(); return; }
