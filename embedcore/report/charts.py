@@ -120,7 +120,7 @@ def _tooltip(alt: Any) -> list[Any]:
     ]
 
 
-def _layered(alt: Any, layers: Iterable[Any], title: str, height: Any, subtitle: str = "") -> Spec:
+def _layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle: str = "") -> Spec:
     heading = alt.TitleParams(title, subtitle=subtitle) if subtitle else title
     drawn = alt.layer(*layers).properties(width=_WIDTH, height=height, title=heading)
     return spec_of(drawn.add_params(alt.param(name="family", value="")))
@@ -155,7 +155,7 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
         "Leaders",
         f"The {count} by {metric}",
         "Lines are 95 % intervals, from resampling the classes. Where two overlap widely the models may be equally good.",
-        _layered(alt, layers, f"The {count} by {metric}", alt.Step(_STEP)),
+        _layered(alt, layers, f"The {count} by {metric}", _STEP * len(shown)),
         {"models": shown},
         label=f"by {metric}",
     )
@@ -310,7 +310,7 @@ def within_families(rows: Sequence[Datum]) -> Chart | None:
         "Families",
         "acc within each family",
         "A mark is a model, the upright line the median of the family.",
-        _layered(alt, [points, middle], "acc within each family", alt.Step(_STEP + 3)),
+        _layered(alt, [points, middle], "acc within each family", (_STEP + 3) * len({row["title"] for row in rows})),
         {"models": rows},
     )
 
@@ -336,7 +336,7 @@ def family(group: Group, rows: Sequence[Datum]) -> Iterator[Chart]:
             "Each family",
             title,
             "Lines are 95 % intervals.",
-            _layered(alt, layers, title, alt.Step(_STEP)),
+            _layered(alt, layers, title, _STEP * len(shown)),
             {"models": shown},
             label=f"{group.title} ({heading or len(group.rows)})",
         )
@@ -376,7 +376,7 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
         title,
         "Each line is one architecture; a mark is its best model of that pretraining data. The names are those of the "
         "best and the worst data.",
-        _layered(alt, layers, title, alt.Step(_STEP + 3)),
+        _layered(alt, layers, title, (_STEP + 3) * len(groups)),
         {"networks": shown, "ends": ends},
     )
 

@@ -19,6 +19,7 @@ CONFIG: Mapping[str, Any] = {
     "view": {"stroke": None},
     "axis": {"gridColor": "#e6e6e6", "domainColor": "#888", "tickColor": "#888", "labelFontSize": 11},
     "axisY": {"labelLimit": 330},
+    "axisQuantitative": {"tickCount": 7},
     "title": {"anchor": "start", "fontSize": 15, "subtitleColor": "#555", "offset": 12},
     "legend": {"orient": "bottom", "columns": 4, "title": None, "labelLimit": 190, "symbolLimit": 0},
     "text": {"color": "#222"},

@@ -295,9 +295,10 @@
     if (state.model) open(state.model);
     else if (dialog.open) dialog.close();
   }
-  const cells = (tag, ...values) => values.map((value) => el(tag, typeof value === "string" && /^[\d.,–]+$/.test(value) ? { class: "number" } : {}, value ?? "–"));
+  const cells = (tag, ...values) => values.map((value) => el(tag, { class: "number" }, value ?? "–"));
   function grid(heads, lines, kind = "") {
-    return el("table", { class: kind }, ...(heads.length ? [el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head))))] : []), el("tbody", {}, ...lines));
+    const headed = heads.map((head) => (head.startsWith("=") ? el("th", { scope: "col", class: "number" }, head.slice(1)) : el("th", { scope: "col" }, head)));
+    return el("table", { class: kind }, ...(heads.length ? [el("thead", {}, el("tr", {}, ...headed))] : []), el("tbody", {}, ...lines));
   }
   function open(model) {
     const row = byName.get(model);
@@ -309,13 +310,13 @@
     const parts = [
       el("div", { class: "top" }, el("div", {}, el("h2", { id: "model-name", tabindex: "-1" }, row.model), el("p", {}, chip(row.family))), close),
       el("h3", {}, "Scores"),
-      grid(["", "value", ...(intervals ? ["95 % interval"] : [])], found.map((metric) => el("tr", {}, el("th", { scope: "row" }, metric), ...cells("td", score(row[metric]),
+      grid(["", "=value", ...(intervals ? ["=95 % interval"] : [])], found.map((metric) => el("tr", {}, el("th", { scope: "row" }, metric), ...cells("td", score(row[metric]),
         ...(intervals ? [row[`${metric}_low`] == null ? null : `${score(row[`${metric}_low`])}–${score(row[`${metric}_high`])}`] : []))))),
       el("h3", {}, "Neighbours in rank"),
       neighbours(row, more),
     ];
     if (more.best?.length) {
-      const list = (heading, lines) => el("div", {}, el("h3", {}, heading), grid(["class", "queries", "acc", "acc5"],
+      const list = (heading, lines) => el("div", {}, el("h3", {}, heading), grid(["class", "=queries", "=acc", "=acc5"],
         lines.map(([number, acc, acc5]) => el("tr", {}, el("th", { scope: "row" }, classes[number]), ...cells("td", count(queries[number]), acc.toFixed(2), acc5.toFixed(2))))));
       parts.push(el("div", { class: "two" }, list("Best classes", more.best), list("Worst classes", more.worst)));
     }
@@ -335,7 +336,7 @@
     const apart = { true: "told apart", false: "not told apart" };
     const near = [...more.neighbours, [row.id, "self"]].sort((a, b) => a[0] - b[0]);
     const sure = more.neighbours.some(([, told]) => told !== null);
-    return grid(["#", "model", "acc", ...(sure ? ["from this one"] : [])], near.map(([id, told]) => {
+    return grid(["=#", "model", "=acc", ...(sure ? ["from this one"] : [])], near.map(([id, told]) => {
       const other = models[id], self = told === "self";
       return el("tr", { "aria-current": self ? "true" : null }, ...cells("td", `${other.rank}`), el("td", {}, self ? other.model : link(other)), ...cells("td", score(other.acc)),
         ...(sure ? [el("td", {}, self ? "" : apart[told] ?? "–")] : []));
@@ -372,6 +373,7 @@
     const [ink, soft, grid] = [of("--ink"), of("--soft"), of("--grid")];
     return {
       background: null, font: getComputedStyle(document.body).fontFamily, view: { stroke: null }, legend: { disable: true },
+      axisQuantitative: { tickCount: narrow ? 4 : 7 },
       axis: { gridColor: grid, domainColor: soft, tickColor: soft, labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontWeight: "normal", labelOverlap: true },
       text: { color: ink, fontSize: 11.5 }, rule: { color: soft }, line: { color: soft }, tick: { color: soft },
     };
@@ -388,7 +390,6 @@
       ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { models, ...chart.data },
     }, {
       ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom" },
-      logLevel: 1, // errors: that only the width is fitted where each line has its height is meant
       config: { ...colours(), axisY: { labelLimit: width < 560 ? 150 : 330 } },
     });
     if (figure.token !== token) { result.finalize(); return; }
@@ -400,7 +401,6 @@
     host.setAttribute("aria-label", `${chart.title}. ${chart.note}`);
     for (const inner of host.querySelectorAll("svg, svg *")) for (const attribute of ["role", "aria-label", "aria-roledescription"]) inner.removeAttribute(attribute);
     plot.replaceChildren(host);
-    plot.style.minHeight = "";
     result.view.signal("family", state.family ?? "").run();
     figure.dataset.drawn = chart.name;
   }
