@@ -126,8 +126,11 @@ def _layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle:
     return spec_of(drawn.add_params(alt.param(name="family", value="")))
 
 
-def _score(alt: Any, field: str, title: str | None = None, *, zero: bool = False, x: bool = False) -> Any:
-    scale = alt.Scale(zero=zero, nice=True)
+def _score(
+    alt: Any, field: str, title: str | None = None, *, zero: bool = False, x: bool = False, padding: int = 12
+) -> Any:
+    """An axis of scores, with so many pixels beyond the lowest and the highest."""
+    scale = alt.Scale(zero=True) if zero else alt.Scale(zero=False, nice=False, padding=padding)
     return (alt.X if x else alt.Y)(f"{field}:Q", title=title or field, scale=scale, axis=alt.Axis(format=".2~f"))
 
 
@@ -154,7 +157,7 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
         f"leaders-{metric}",
         "Leaders",
         f"The {count} by {metric}",
-        "Lines are 95 % intervals, from resampling the classes. Where two overlap widely the models may be equally good.",
+        "Lines are 95 % intervals, from resampling the classes. Models whose lines overlap widely may be equally good.",
         _layered(alt, layers, f"The {count} by {metric}", _STEP * len(shown)),
         {"models": shown},
         label=f"by {metric}",
@@ -216,9 +219,9 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         axis=alt.Axis(format="~s", tickCount=6),
     )
     y = _score(alt, "acc")
-    points = _only(alt, shown).mark_point(filled=True, size=60 if len(shown) < 200 else 30)
+    points = _only(alt, shown).mark_point(filled=True, size=90 if len(shown) < 200 else 40)
     stairs = _only(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
-    named = _told_apart(best, [row["acc"] for row in shown])
+    named = _told_apart(best, shown)
     # Labels stand on the side where no model can be: above the front, left of it or right of it; none leaves the chart.
     right = [row for row in named if (math.log10(row[axis.field]) - low) < 0.55 * (high - low)]
     sides = (("left", 7, [row for row in named if row in right]), ("right", -7, [r for r in named if r not in right]))
@@ -239,19 +242,20 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         "What accuracy costs",
         title,
         "The dashed line is the front: of the models on it none is beaten in both. "
-        f"From the cheapest: {', '.join(row['model'] for row in (best if axis.less else best[::-1]))}.{less}",
+        f"From the most accurate: {', '.join(row['model'] for row in best[::-1])}.{less}",
         _layered(alt, layers, title, _HEIGHT),
         {"models": shown},
         label={"speed": "speed", "params": "parameters", "gmacs": "GMACs"}[axis.field],
     )
 
 
-def _told_apart(rows: Sequence[Datum], heights: Sequence[float]) -> list[Datum]:
-    """Those of the rows whose labels do not cover each other, the best by acc first to be kept."""
+def _told_apart(named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc") -> list[Datum]:
+    """Those whose labels do not cover each other in a chart of `rows` with `field` upwards, the highest kept first."""
+    heights = [row[field] for row in rows]
     scale = _HEIGHT / ((max(heights) - min(heights)) or 1)
     kept: list[Datum] = []
-    for row in sorted(rows, key=lambda row: -row["acc"]):
-        if not kept or (kept[-1]["acc"] - row["acc"]) * scale >= _LINE:
+    for row in sorted(named, key=lambda row: -row[field]):
+        if not kept or (kept[-1][field] - row[field]) * scale >= _LINE:
             kept.append(row)
     return kept
 
@@ -262,9 +266,9 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
     if len(rows) < 2:
         return None
     tau = kendall_tau(rows)
-    named = [each.row for each in disagreements(rows, table)]
+    named = _told_apart([each.row for each in disagreements(rows, table)], rows, "acc5")
     x, y = _score(alt, "acc", x=True), _score(alt, "acc5")
-    points = _only(alt, rows).mark_point(filled=True, size=60 if len(rows) < 200 else 30)
+    points = _only(alt, rows).mark_point(filled=True, size=90 if len(rows) < 200 else 40)
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
     sides = (
         ("left", 8, [r for r in named if r["acc"] < middle]),
@@ -357,7 +361,7 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
     ]
     data = alt.Chart(alt.NamedData(name="networks"))
     y = _names(alt, "network")
-    x = _score(alt, "acc", x=True)
+    x = _score(alt, "acc", x=True, padding=90)
     layers = [
         data.mark_line(size=1.5).encode(x, y, detail="network:N"),
         data.mark_point(filled=True, size=70).encode(x, y, tooltip=_tooltip(alt), **_looks(alt, shown)),

@@ -1,4 +1,4 @@
-"""What the page shows of one model beside its row: everything that was recorded, its classes and its neighbours in rank."""
+"""What the page shows of one model beside its row: all that was recorded, its classes, its neighbours in rank."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _EACH_SIDE = 3
 def details(board: Leaderboard, table: ClassTable | None) -> list[dict[str, Any]]:
     """One for each row of `embedcore.report.rows.rows`, in their order.
 
-    ``settings`` [(what, value)] · ``rounds`` ms an image · ``best`` and ``worst`` [(place of the class in the table, acc,
-    acc5)] · ``neighbours`` [(id, whether it is told apart, None where that is not known)] · ``code``
+    ``settings`` [(what, value)] · ``rounds`` ms an image · ``best`` and ``worst`` [(place of the class in the table,
+    acc, acc5)] · ``neighbours`` [(id, whether it is told apart, None where that is not known)] · ``code``
     """
     results = [row.result for row in board.by_acc]
     apart = _told_apart(board)

@@ -1,4 +1,4 @@
-"""The report folder: index.html and its charts for people, leaderboard.md, .csv for spreadsheets, .json for programs."""
+"""The report folder: pages and charts for people, leaderboard.md, .csv for spreadsheets, .json for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of the page's table and charts: what a result has, flat, under short names, with None for what it has not."""
+"""The rows of the page's table and charts: what a result has, flat, under short names, None for what it has not."""
 
 from __future__ import annotations
 

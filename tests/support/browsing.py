@@ -106,7 +106,7 @@ def a_run(models: int = 24, *, classes: int = 40, seed: int = 0, hostile: bool =
         score = info["scores"]
         info |= {
             "family": family,
-            "pretraining": data[place % 4],
+            "pretraining": data[(place + place // 2) % 4],
             "licence": ("apache-2.0", "mit", "cc-by-nc-4.0")[place % 3],
             "params_m": float(10 ** rng.uniform(0, 2.7)),
             "gmacs": float(10 ** rng.uniform(-1, 2)),
