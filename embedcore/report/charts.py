@@ -19,7 +19,7 @@ from embedcore.report.drawing import Kind, Spec, altair, spec_of
 from embedcore.report.look import look_of
 from embedcore.results.leaderboard import Group, Leaderboard
 
-Datum = Mapping[str, Any]
+Datum = dict[str, Any]
 
 LEADERS = 30
 FIRST, SECOND = "@first", "@second"

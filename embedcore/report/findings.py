@@ -202,9 +202,8 @@ def if_you_need(board: Leaderboard) -> Iterator[Sentence]:
     needs = _round_numbers(min(speeds), max(speeds))
     best = ((need, _first(board.by_acc, _at_least(need))) for need in needs)
     for result, of_one in _grouped(best):
-        speed = figure(speed_of(result))
         words = f"If you need {of_one[-1]:,g} images/s, take "
-        yield words, Named(result.model), f": acc {score(result, 'acc')} at {speed} images/s."
+        yield words, Named(result.model), f": acc {score(result, 'acc')} at {figure(speed_of(result))} images/s."
 
 
 def _at_least(need: float) -> Callable[[Result], bool]:

@@ -36,7 +36,7 @@ _MOST_CLASS_FIGURES = 400_000
 
 def index_page(
     board: Leaderboard,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[dict[str, Any]],
     table: ClassTable | None,
     drawn: Sequence[Chart],
     *,
@@ -103,7 +103,7 @@ def _chart(chart: Chart, folder: str) -> dict[str, Any]:
     }
 
 
-def _class_figures(rows: Sequence[Mapping[str, Any]], table: ClassTable | None) -> dict[str, Any]:
+def _class_figures(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> dict[str, Any]:
     """Names and queries of the classes, and how many queries of each class the best models get right."""
     if table is None:
         return {"classes": [], "queries": [], "right": {}}

@@ -249,9 +249,10 @@
   ].filter(Boolean).join(" · ");
 
   table.on("tableBuilt", () => {
-    const holder = $("#table .tabulator-tableholder");
-    holder.setAttribute("aria-label", "Models");
+    // Tabulator's grid has an element between itself and its rows that may not be there.
     $("#table").setAttribute("aria-label", "Models");
+    $("#table .tabulator-tableholder").setAttribute("role", "rowgroup");
+    $("#table .tabulator-table").setAttribute("role", "presentation");
     fill();
     filter();
     document.body.dataset.ready = "1";
