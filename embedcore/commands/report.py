@@ -22,11 +22,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", required=True, help="the folder to write into")
+    parser.add_argument(
+        "--all-charts", action="store_true", help="also the charts of single families, of more than 200 models"
+    )
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; gives the exit code."""
+    from embedcore.report.drawing import scripts_begun
     from embedcore.report.files import write_report
     from embedcore.results.leaderboard import boards_of
     from embedcore.results.merge import merge, read_parts
@@ -34,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.zoo.families import FAMILIES
 
     output: Path = arguments.output
+    scripts_begun()
     parts = dict(part for name in arguments.runs for part in read_parts(find_run(name)))
     first = next(iter(parts))
     merged = merge(list(parts.items()), allow_missing=True) if len(parts) > 1 else None
@@ -41,6 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
     found = run_of(merged.data if merged else parts[first], first)
     boards = boards_of(found, {family.slug: family.title for family in FAMILIES})
-    write_report(output, boards, settings=found.settings, machine=found.versions, when=found.datetime)
+    write_report(
+        output,
+        boards,
+        settings=found.settings,
+        machine=found.versions,
+        when=found.datetime,
+        all_pictures=arguments.all_charts,
+    )
     print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
     return 0

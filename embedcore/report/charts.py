@@ -7,6 +7,7 @@ The parameter ``family`` holds the slug of the family that stands out, "" for no
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from embedcore.report.agreement import disagreements, kendall_tau
 from embedcore.report.classes import ClassTable
 from embedcore.report.columns import cut
-from embedcore.report.drawing import Kind, Spec, altair, spec_of
+from embedcore.report.drawing import Spec, altair, spec_of
 from embedcore.report.look import look_of
 from embedcore.results.leaderboard import Group, Leaderboard
 
@@ -29,6 +30,7 @@ _WIDTH, _HEIGHT, _STEP = 720, 440, 17
 _LINE = 14  # pixels that a label takes
 _LONGEST = 44  # characters of a label
 _MOST_ARCHITECTURES = 30
+_MANY = 200  # models whose marks are small
 # The same network under the name of another library, or with another padding.
 _ALIASES = ("gluon_", "legacy_", "tf_")
 
@@ -49,14 +51,19 @@ class Chart:
     label: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     """What stands for `FIRST` and `SECOND`."""
-    kinds: tuple[Kind, ...] = ("svg", "png")
-    """Of its files."""
+    of_family: bool = False
+    """Of which there may be very many."""
 
     @property
     def whole(self) -> Spec:
-        """The specification with its data."""
+        """The specification with its data, as far as it mentions them."""
         spec: Spec = _filled(self.spec, self.names) if self.names else self.spec
-        return spec | {"datasets": {name: list(rows) for name, rows in self.data.items()}}
+        text = json.dumps(spec)
+        datasets = {}
+        for name, rows in self.data.items():
+            keys = {key for key in set().union(*rows) if key in text}
+            datasets[name] = [{key: row[key] for key in keys & row.keys()} for row in rows]
+        return spec | {"datasets": datasets}
 
 
 def _filled(value: Any, names: Mapping[str, str]) -> Any:
@@ -74,16 +81,18 @@ def _filled(value: Any, names: Mapping[str, str]) -> Any:
 
 def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
     """All charts in which there is something to see. `rows`: of the board, see `embedcore.report.rows`."""
-    found = [
-        leaders(rows, "acc"),
-        leaders(rows, "acc5"),
-        *(trade_off(rows, axis) for axis in AXES),
-        acc_and_acc5(rows, table),
-        within_families(rows),
-        pretraining(rows),
-        two_models(rows, table),
-        *(chart for group in board.groups for chart in family(group, rows)),
-    ]
+    # Altair checks every part of a chart against the schema as it is put together, which takes most of the time.
+    with altair().utils.schemapi.debug_mode(False):
+        found = [
+            leaders(rows, "acc"),
+            leaders(rows, "acc5"),
+            *(trade_off(rows, axis) for axis in AXES),
+            acc_and_acc5(rows, table),
+            within_families(rows),
+            pretraining(rows),
+            two_models(rows, table),
+            *(chart for group in board.groups for chart in family(group, rows)),
+        ]
     return [chart for chart in found if chart is not None]
 
 
@@ -101,10 +110,14 @@ def _looks(alt: Any, rows: Sequence[Datum], *, shapes: bool = True) -> dict[str,
     }
 
 
+def _all(alt: Any) -> Any:
+    """A chart of all the page's rows."""
+    return alt.Chart(alt.NamedData(name="models"))
+
+
 def _only(alt: Any, rows: Sequence[Datum]) -> Any:
-    """A chart of these of the page's rows."""
-    chosen = alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows])
-    return alt.Chart(alt.NamedData(name="models")).transform_filter(chosen)
+    """A chart of these few of the page's rows."""
+    return _all(alt).transform_filter(alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows]))
 
 
 def _tooltip(alt: Any) -> list[Any]:
@@ -219,7 +232,8 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         axis=alt.Axis(format="~s", tickCount=6),
     )
     y = _score(alt, "acc")
-    points = _only(alt, shown).mark_point(filled=True, size=90 if len(shown) < 200 else 40)
+    points = _all(alt).transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.field == 'speed':d})")
+    points = points.mark_point(filled=True, size=90 if len(shown) < _MANY else 40)
     stairs = _only(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
     named = _told_apart(best, shown)
     # Labels stand on the side where no model can be: above the front, left of it or right of it; none leaves the chart.
@@ -268,7 +282,7 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
     tau = kendall_tau(rows)
     named = _told_apart([each.row for each in disagreements(rows, table)], rows, "acc5")
     x, y = _score(alt, "acc", x=True), _score(alt, "acc5")
-    points = _only(alt, rows).mark_point(filled=True, size=90 if len(rows) < 200 else 40)
+    points = _all(alt).mark_point(filled=True, size=90 if len(rows) < _MANY else 40)
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
     sides = (
         ("left", 8, [r for r in named if r["acc"] < middle]),
@@ -304,11 +318,11 @@ def within_families(rows: Sequence[Datum]) -> Chart | None:
         return None
     y = _names(alt, "title", list(dict.fromkeys(row["title"] for row in rows)))
     points = (
-        _only(alt, rows)
+        _all(alt)
         .mark_point(filled=True, size=45)
         .encode(_score(alt, "acc", x=True), y, tooltip=_tooltip(alt), **_looks(alt, rows))
     )
-    middle = _only(alt, rows).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
+    middle = _all(alt).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
     return Chart(
         "families",
         "Families",
@@ -326,14 +340,15 @@ def family(group: Group, rows: Sequence[Datum]) -> Iterator[Chart]:
     for number, (heading, members) in enumerate(group.parts):
         shown = [of_model[member.result.model] for member in members]
         y = _names(alt)
-        bars = _only(alt, shown).mark_bar(height=11)
+        base = _all(alt).transform_filter(alt.FieldEqualPredicate(field="family", equal=group.slug))
+        if heading:
+            base = base.transform_filter(alt.FieldEqualPredicate(field="part", equal=number))
+        bars = base.mark_bar(height=11)
         looks = _looks(alt, shown, shapes=False)
         looks["color"].legend = None
         layers = [bars.encode(_score(alt, "acc", zero=True, x=True), y, tooltip=_tooltip(alt), **looks)]
         if any("acc_low" in row for row in shown):
-            layers.append(
-                _only(alt, shown).mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q"))
-            )
+            layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
         title = f"{group.title}: {heading}" if heading else f"{group.title} by acc"
         yield Chart(
             f"family-{group.slug}{f'-{number + 1}' if heading else ''}",
@@ -343,6 +358,7 @@ def family(group: Group, rows: Sequence[Datum]) -> Iterator[Chart]:
             _layered(alt, layers, title, _STEP * len(shown)),
             {"models": shown},
             label=f"{group.title} ({heading or len(group.rows)})",
+            of_family=True,
         )
 
 

@@ -11,15 +11,22 @@ from embedcore.results.result import Result
 
 
 def rows(board: Leaderboard) -> list[dict[str, Any]]:
-    """One a measured model, the best by acc first; ``id`` is its place in the list.
+    """One a measured model, the best by acc first; ``id`` is its place in the list, ``part`` that of the part of its
+    family's leaderboard, 0 or 1.
 
     Scores are under their names, the ends of their intervals under ``acc_low`` and ``acc_high``.
     """
     titles = {group.slug: group.title for group in board.groups}
+    parts = {
+        id(row.result): number
+        for group in board.groups
+        for number, (_, members) in enumerate(group.parts)
+        for row in members
+    }
     by_acc5 = {id(row.result): row for row in board.by_acc5}
     in_family = {id(row.result): row for group in board.groups for row in group.rows}
     return [
-        {"id": number, "title": titles[row.result.family]}
+        {"id": number, "title": titles[row.result.family], "part": parts[id(row.result)]}
         | _ranks(row, by_acc5[id(row.result)], in_family[id(row.result)])
         | _fields(row.result)
         for number, row in enumerate(board.by_acc)

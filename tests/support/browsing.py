@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import synthetic_runs as made
 
-from embedcore.report.files import page_files
+from embedcore.report.files import pages_begun
 from embedcore.results.leaderboard import boards_of
 from embedcore.results.run import Run
 from embedcore.zoo.families import FAMILIES
@@ -148,7 +148,7 @@ HOSTILE = (
 def written(run: Run, folder: Path) -> Path:
     """The page of a run, without the files of its charts."""
     boards = boards_of(run, TITLES)
-    files = page_files(boards, settings=run.settings, machine=run.versions, when=run.datetime, pictures=False)
-    for name, content in files.items():
+    begun = pages_begun(boards, settings=run.settings, machine=run.versions, when=run.datetime, pictures=False)
+    for name, content in begun().items():
         (folder / name).write_bytes(content)
     return folder / "index.html"

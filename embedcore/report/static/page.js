@@ -411,8 +411,15 @@
   function choose(figure, chart) {
     figure.chart = chart;
     $(".text", figure).textContent = chart.note;
-    $(".links", figure).replaceChildren(...(chart.files ?? []).map((file) => el("a", { href: file }, file.split(".").pop().toUpperCase())));
+    // Where there is no file of a chart, the page makes one.
+    const made = (kind) => el("button", { type: "button", class: "link", onclick: () => save(figure, kind) }, kind.toUpperCase());
+    const files = chart.files.map((file) => el("a", { href: file }, file.split(".").pop().toUpperCase()));
+    $(".links", figure).replaceChildren(...(files.length ? files : [made("svg"), made("png")]));
     if (figure.seen) draw(figure);
+  }
+  async function save(figure, kind) {
+    const address = await figure.view.toImageURL(kind, 2);
+    el("a", { href: address, download: `${figure.chart.name}.${kind}` }).click();
   }
   const seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
