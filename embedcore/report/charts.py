@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -67,16 +68,12 @@ class Chart:
 
 
 def _filled(value: Any, names: Mapping[str, str]) -> Any:
-    """A specification with names for what stands for them."""
+    """A specification with names for what stands for them in its texts."""
     if isinstance(value, dict):
         return {key: _filled(item, names) for key, item in value.items()}
     if isinstance(value, list):
         return [_filled(item, names) for item in value]
-    return (
-        functools.reduce(lambda text, name: text.replace(name, names[name]), names, value)
-        if isinstance(value, str)
-        else value
-    )
+    return re.sub("|".join(names), lambda found: names[found[0]], value) if isinstance(value, str) else value
 
 
 def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
@@ -91,12 +88,12 @@ def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) 
             within_families(rows),
             pretraining(rows),
             two_models(rows, table),
-            *(chart for group in board.groups for chart in family(group, rows)),
+            *families(board.groups, rows),
         ]
     return [chart for chart in found if chart is not None]
 
 
-def _looks(alt: Any, rows: Sequence[Datum], *, shapes: bool = True) -> dict[str, Any]:
+def _looks(alt: Any, rows: Sequence[Datum]) -> dict[str, Any]:
     """Encodings by which each family has its colour and its shape."""
     families = {str(row["title"]): look_of(row["family"]) for row in rows}
     scales = {
@@ -106,7 +103,7 @@ def _looks(alt: Any, rows: Sequence[Datum], *, shapes: bool = True) -> dict[str,
     return {
         "color": alt.Color("title:N", title="family", scale=scales["color"]),
         "opacity": alt.condition("!family || datum.family == family", alt.value(0.9), alt.value(0.12)),
-        **({"shape": alt.Shape("title:N", title="family", scale=scales["shape"])} if shapes else {}),
+        "shape": alt.Shape("title:N", title="family", scale=scales["shape"]),
     }
 
 
@@ -333,33 +330,42 @@ def within_families(rows: Sequence[Datum]) -> Chart | None:
     )
 
 
-def family(group: Group, rows: Sequence[Datum]) -> Iterator[Chart]:
-    """The models of a family by acc, in two parts where there are many."""
-    alt = altair()
+def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
+    """The models of each family by acc, in two parts where there are many."""
     of_model = {row["model"]: row for row in rows}
-    for number, (heading, members) in enumerate(group.parts):
-        shown = [of_model[member.result.model] for member in members]
-        y = _names(alt)
-        base = _all(alt).transform_filter(alt.FieldEqualPredicate(field="family", equal=group.slug))
-        if heading:
-            base = base.transform_filter(alt.FieldEqualPredicate(field="part", equal=number))
-        bars = base.mark_bar(height=11)
-        looks = _looks(alt, shown, shapes=False)
-        looks["color"].legend = None
-        layers = [bars.encode(_score(alt, "acc", zero=True, x=True), y, tooltip=_tooltip(alt), **looks)]
-        if any("acc_low" in row for row in shown):
-            layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
-        title = f"{group.title}: {heading}" if heading else f"{group.title} by acc"
-        yield Chart(
-            f"family-{group.slug}{f'-{number + 1}' if heading else ''}",
-            "Each family",
-            title,
-            "Lines are 95 % intervals.",
-            _layered(alt, layers, title, _STEP * len(shown)),
-            {"models": shown},
-            label=f"{group.title} ({heading or len(group.rows)})",
-            of_family=True,
-        )
+    for place, group in enumerate(groups):
+        for number, (part, members) in enumerate(group.parts):
+            shown = [of_model[member.result.model] for member in members]
+            title = f"{group.title}: {part}" if part else f"{group.title} by acc"
+            names = {"@family": group.slug, "@part": part, "@colour": look_of(group.slug).colour, "@title": title}
+            slug = group.slug if re.fullmatch(r"[\w-]+", group.slug, re.ASCII) else f"number-{place}"
+            yield Chart(
+                f"family-{slug}{f'-{number + 1}' if part else ''}",
+                "Each family",
+                title,
+                "Lines are 95 % intervals.",
+                _filled(_bars(any("acc_low" in row for row in shown)), names) | {"height": _STEP * len(shown)},
+                {"models": shown},
+                label=f"{group.title} ({part or len(group.rows)})",
+                of_family=True,
+            )
+
+
+@functools.cache
+def _bars(intervals: bool) -> Spec:
+    """A part of a family as bars, with words that stand for which: made once, since Altair takes its time."""
+    alt = altair()
+    y = _names(alt)
+    base = (
+        _all(alt)
+        .transform_filter(alt.FieldEqualPredicate(field="family", equal="@family"))
+        .transform_filter(alt.FieldEqualPredicate(field="part", equal="@part"))
+    )
+    bars = base.mark_bar(height=11, color="@colour", opacity=0.9)
+    layers = [bars.encode(_score(alt, "acc", zero=True, x=True), y, tooltip=_tooltip(alt))]
+    if intervals:
+        layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
+    return _layered(alt, layers, "@title", 0)
 
 
 def pretraining(rows: Sequence[Datum]) -> Chart | None:

@@ -11,18 +11,13 @@ from embedcore.results.result import Result
 
 
 def rows(board: Leaderboard) -> list[dict[str, Any]]:
-    """One a measured model, the best by acc first; ``id`` is its place in the list, ``part`` that of the part of its
-    family's leaderboard, 0 or 1.
+    """One a measured model, the best by acc first; ``id`` is its place in the list, ``part`` the heading of its part of
+    its family's leaderboard.
 
     Scores are under their names, the ends of their intervals under ``acc_low`` and ``acc_high``.
     """
     titles = {group.slug: group.title for group in board.groups}
-    parts = {
-        id(row.result): number
-        for group in board.groups
-        for number, (_, members) in enumerate(group.parts)
-        for row in members
-    }
+    parts = {id(row.result): heading for group in board.groups for heading, members in group.parts for row in members}
     by_acc5 = {id(row.result): row for row in board.by_acc5}
     in_family = {id(row.result): row for group in board.groups for row in group.rows}
     return [

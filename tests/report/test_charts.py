@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,8 @@ from embedcore.report.classes import ClassTable, class_table
 from embedcore.report.drawing import rendered
 from embedcore.report.look import look_of
 from embedcore.report.rows import rows
-from embedcore.results.leaderboard import Leaderboard, boards_of
+from embedcore.results.leaderboard import Leaderboard, boards_of, build
+from embedcore.results.result import Result
 from embedcore.results.run import Run
 
 
@@ -113,9 +115,19 @@ def test_a_large_family_comes_in_two_parts() -> None:
     run = browsing.a_run(200)
     board, shown, _ = parts_of(run)
     group = next(group for group in board.groups if len(group.rows) > 40)
-    best, rest = charts.family(group, shown)
+    best, rest = charts.families([group], shown)
     assert len(best.data["models"]) == 30 and len(rest.data["models"]) == len(group.rows) - 30
     assert (best.name, rest.name) == (f"family-{group.slug}-1", f"family-{group.slug}-2")
+
+
+def test_files_of_charts_stay_in_their_folder_whatever_a_family_is_called() -> None:
+    results = [
+        Result.make(f"m{n}", family=name, status="ok", scores={"acc": 0.5, "acc5": 0.5})
+        for n, name in enumerate(("../../up", "a/b", "@title", "..", "vit"))
+    ]
+    board = build(results, dataset={})
+    names = [chart.name for chart in charts.families(board.groups, rows(board))]
+    assert len(set(names)) == 5 and all(re.fullmatch(r"family-[\w-]+", name) for name in names)
 
 
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.field)
