@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from embedcore.errors import EmbedcoreError
 from embedcore.plain import printable_lines
 
-COMMANDS = ("ab", "cache", "check", "compare", "history", "init", "merge", "rank", "weights")
+COMMANDS = ("ab", "cache", "check", "compare", "history", "init", "merge", "rank", "report", "weights")
 
 EXIT_USAGE = 4
 

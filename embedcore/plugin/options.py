@@ -192,7 +192,11 @@ class Options:
         recorded="",
     )
     report: Path | None = _option(
-        "write leaderboard.md, .csv and .json into this folder", None, Path, metavar="DIR", recorded=""
+        "write index.html, charts, leaderboard.md, .csv and .json into this folder",
+        None,
+        Path,
+        metavar="DIR",
+        recorded="",
     )
 
     @classmethod

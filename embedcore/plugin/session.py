@@ -244,6 +244,8 @@ def dataset_block(dataset: Dataset) -> Mapping[str, Any]:
         first = dataset.skipped[0][0]
         notes.append(f"{len(dataset.skipped)} images that cannot be read were skipped, the first: {first}")
     references = reference_counts(dataset.query_labels, dataset.reference_labels)
+    of_class = np.zeros(len(dataset.classes), dtype=np.int64)
+    of_class[dataset.query_labels] = references  # equal for all queries of a class
     return {
         **dataset.summary(),
         "query_reference_duplicates": dataset.query_reference_duplicates,
@@ -252,4 +254,5 @@ def dataset_block(dataset: Dataset) -> Mapping[str, Any]:
         "query_classes": pack_classes(dataset.query_labels),
         "lone_classes": np.unique(dataset.query_labels[references == 0]).tolist(),
         "class_names": list(dataset.classes),
+        "class_references": of_class.tolist(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from embedcore.plain import printable_lines
@@ -116,4 +117,7 @@ def write_report(config: pytest.Config) -> None:
 
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     if folder is not None:
-        files.write_report(folder, leaderboards(config), settings=collector.settings, machine=collector.machine)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        files.write_report(
+            folder, leaderboards(config), settings=collector.settings, machine=collector.machine, when=now
+        )

@@ -23,7 +23,7 @@ _FACTS = ("acc5_ceiling", "chance_acc", "duplicates", "lone_queries")
 
 def legend(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
     """The lines above the tables of one dataset."""
-    lines = [dataset_line(board.dataset), *_lines(board.dataset, "credits")] if board.dataset else []
+    lines = [dataset_line(board.dataset), *credits(board.dataset)] if board.dataset else []
     if not board.by_acc:
         return lines
     interval = ", ± half its 95 % interval (resampled by class)" if has_intervals(board.dataset) else ""
@@ -51,6 +51,11 @@ def dataset_line(dataset: Mapping[str, Any]) -> str:
         count = dataset["classes"]
         parts.append(f"only {count} class{'' if count == 1 else 'es'}: too few for the intervals to mean much")
     return "; ".join(parts)
+
+
+def credits(dataset: Mapping[str, Any]) -> list[str]:
+    """Who made the images, and under which licence they may be shown."""
+    return _lines(dataset, "credits")
 
 
 def dataset_name(dataset: Mapping[str, Any]) -> str:

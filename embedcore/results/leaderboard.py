@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedcore.results.ranking import Ranking, Rankings
+from embedcore.results.ranking import Ranking, Rankings, rank_run, results_by_dataset
 from embedcore.results.result import STATUSES, Result
-from embedcore.results.run import Standing
+from embedcore.results.run import Run, Standing
 
 BEST = 30
 """Rows of the first part of a family that is shown in two parts."""
@@ -148,3 +148,23 @@ def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
     ]
     statuses: list[str] = list(STATUSES)
     return tuple(sorted(exclusions, key=lambda e: (statuses.index(e.status), -len(e.results), e.reason)))
+
+
+def boards_of(run: Run, titles: Mapping[str, str]) -> list[Leaderboard]:
+    """The leaderboard of each dataset of a saved run, that of the session first; `titles`: of the families, by slug, in
+    their order."""
+    rankings = rank_run(run)
+    boards = []
+    for dataset, measured in results_by_dataset(run):
+        fingerprint = str(dataset.get("fingerprint"))
+        excluded = [result for result in run.excluded if result.dataset in (None, fingerprint)]
+        boards.append(
+            build(
+                [*measured, *excluded],
+                dataset=dataset,
+                families=list(titles),
+                titles=titles,
+                rankings=rankings[fingerprint],
+            )
+        )
+    return boards
