@@ -96,7 +96,7 @@ def measure(case: Case, images: Images, progress: Progress | None, memory: PeakM
     assert pixels is not None
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
     way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted, case.channels_last)
-    embeddings, seconds, batch_size, note = _embeddings(case, images, backbone, way, batch_size, progress)
+    embeddings, seconds, batch_size, note = _embeddings(case, images, pixels, backbone, way, batch_size, progress)
 
     def time_rounds(size: int) -> tuple[list[float], int]:
         batch = first_batch(backbone, pixels, size, way)
@@ -160,14 +160,20 @@ def _scored(scores: Scores, embeddings: NDArray[np.float32]) -> dict[str, Any]:
 
 
 def _embeddings(
-    case: Case, images: Images, backbone: Backbone, way: Way, batch_size: int, progress: Progress | None
+    case: Case,
+    images: Images,
+    pixels: PixelStore,
+    backbone: Backbone,
+    way: Way,
+    batch_size: int,
+    progress: Progress | None,
 ) -> tuple[NDArray[np.float32], float | None, int, str]:
     """The embeddings of all images, float32 [n, dim], all finite: kept ones where they are there, else made and kept.
 
     Also the seconds from the first read to the last embedding (None for kept ones), the batch size that fitted, and
     what is to be said of the keeping. Raises NotFiniteError, and the memory error of a batch of one image.
     """
-    kept, facts, total = None, {}, len(images.pixels)
+    kept, facts, total = None, {}, len(pixels)
     if images.embeddings_folder is not None:
         kept, facts = KeptEmbeddings(images.embeddings_folder), facts_of(case, backbone, images.dataset, way)
         embeddings = kept.load(facts, total)
@@ -176,7 +182,7 @@ def _embeddings(
                 progress(total, total)
             note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
             return embeddings, None, batch_size, note
-    embedded = embed_pixels(backbone, images.pixels, way, batch_size=batch_size, progress=progress)
+    embedded = embed_pixels(backbone, pixels, way, batch_size=batch_size, progress=progress)
     if not embedded.finite:
         raise NotFiniteError(f"embeddings in {way.precision} hold NaN, infinity or zero vectors")
     note = ""
