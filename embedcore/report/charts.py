@@ -1,7 +1,7 @@
 """The charts of a leaderboard, each one Altair specification: for the page, where it is interactive, and for files.
 
 The rows of a chart are not in its specification, which names them as the dataset ``models``: the page has them once.
-The parameter ``family`` holds the slug of the family that stands out, "" for none.
+The parameter ``family`` holds the slug of the family that stands out, "" for none; ``back`` the colour of the page.
 """
 
 from __future__ import annotations
@@ -133,7 +133,17 @@ def _tooltip(alt: Any) -> list[Any]:
 def _layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle: str = "") -> Spec:
     heading = alt.TitleParams(title, subtitle=subtitle) if subtitle else title
     drawn = alt.layer(*layers).properties(width=_WIDTH, height=height, title=heading)
-    return spec_of(drawn.add_params(alt.param(name="family", value="")))
+    return spec_of(drawn.add_params(alt.param(name="family", value=""), alt.param(name="back", value="white")))
+
+
+def _labels(alt: Any, rows: Sequence[Datum], x: Any, y: Any, *, left: bool, up: int = 0) -> list[Any]:
+    """The names of some models beside their marks, readable above other marks."""
+    if not rows:
+        return []
+    text = {"align": "left" if left else "right", "dx": 8 if left else -8, "dy": -up, "limit": 300}
+    halo = {"stroke": alt.ExprRef("back"), "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
+    base = _only(alt, rows).encode(x, y, text="model:N")
+    return [base.mark_text(**text, **halo), base.mark_text(**text)]
 
 
 def _score(
@@ -233,18 +243,13 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
     points = points.mark_point(filled=True, size=90 if len(shown) < _MANY else 40)
     stairs = _only(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
     named = _told_apart(best, shown)
-    # Labels stand on the side where no model can be: above the front, left of it or right of it; none leaves the chart.
-    right = [row for row in named if (math.log10(row[axis.field]) - low) < 0.55 * (high - low)]
-    sides = (("left", 7, [row for row in named if row in right]), ("right", -7, [r for r in named if r not in right]))
-    labels = [
-        _only(alt, of_side).mark_text(align=align, dx=dx, dy=-7, limit=300).encode(x, y, text="model:N")
-        for align, dx, of_side in sides
-        if of_side
-    ]
+    # Labels stand above the front, where no model can be, and towards the middle, so that none leaves the chart.
+    cheap = [row for row in named if (math.log10(row[axis.field]) - low) < 0.55 * (high - low)]
     layers = [
-        stairs.encode(x, y),
         points.encode(x, y, tooltip=_tooltip(alt), **_looks(alt, shown)),
-        *labels,
+        stairs.encode(x, y),
+        *_labels(alt, cheap, x, y, left=True, up=7),
+        *_labels(alt, [row for row in named if row not in cheap], x, y, left=False, up=7),
     ]
     title = f"acc against {axis.title}"
     less = "" if len(shown) == len(rows) else f" {len(rows) - len(shown):,} models without this figure are left out."
@@ -281,14 +286,10 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
     x, y = _score(alt, "acc", x=True), _score(alt, "acc5")
     points = _all(alt).mark_point(filled=True, size=90 if len(rows) < _MANY else 40)
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
-    sides = (
-        ("left", 8, [r for r in named if r["acc"] < middle]),
-        ("right", -8, [r for r in named if r["acc"] >= middle]),
-    )
-    labels = [
-        _only(alt, of_side).mark_text(align=align, dx=dx, limit=300).encode(x, y, text="model:N")
-        for align, dx, of_side in sides
-        if of_side
+    layers = [
+        points.encode(x, y, tooltip=_tooltip(alt), **_looks(alt, rows)),
+        *_labels(alt, [row for row in named if row["acc"] < middle], x, y, left=True),
+        *_labels(alt, [row for row in named if row["acc"] >= middle], x, y, left=False),
     ]
     agree = "" if tau is None else f"Kendall's tau {tau:.2f}: 1 would be the same order, 0 none in common."
     return Chart(
@@ -297,13 +298,7 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
         "acc against acc5",
         f"{agree} acc looks at the nearest reference alone, acc5 at five, so a class of few references counts for less "
         "in acc5. The models named are those that the two rank most differently.".strip(),
-        _layered(
-            alt,
-            [points.encode(x, y, tooltip=_tooltip(alt), **_looks(alt, rows)), *labels],
-            "acc against acc5",
-            _HEIGHT,
-            agree,
-        ),
+        _layered(alt, layers, "acc against acc5", _HEIGHT, agree),
         {"models": rows},
     )
 

@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from embedcore.errors import EmbedcoreError
+from embedcore.plain import one_line
+
 Spec = dict[str, Any]
 Kind = Literal["svg", "png"]
 
@@ -32,6 +35,10 @@ CONFIG: Mapping[str, Any] = {
     "rule": {"color": "#777"},
     "line": {"color": "#777"},
 }
+
+
+class DrawingFailed(EmbedcoreError):
+    """The process that draws charts has ended without them."""
 
 
 @functools.cache
@@ -112,5 +119,6 @@ def _in_a_process(program: str, *arguments: str, given: str = "") -> str:
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, input=given.encode(), capture_output=True, env=environment)
     if done.returncode:
-        raise RuntimeError(f"drawing failed: {done.stderr.decode(errors='replace')}")
+        said = one_line(done.stderr.decode(errors="replace"))[-300:]
+        raise DrawingFailed(f"charts cannot be drawn: vl-convert ended with {done.returncode}: {said or 'no word'}")
     return done.stdout.decode()

@@ -50,19 +50,25 @@ def write_report(
     `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its
     ``datetime``; `all_pictures`: see `pages_begun`. Each file is whole or not there; index.html, which links the
     others, comes last. Returns the paths.
-    Raises UsageError if the folder cannot be made or written.
+    Raises UsageError if the folder cannot be made or written, DrawingFailed if charts cannot be drawn.
     """
     settings, machine = settings or {}, machine or {}
-    texts: dict[str, Callable[[], str]] = {
-        "leaderboard.md": lambda: markdown_report(boards, settings=settings, machine=machine),
-        "leaderboard.csv": lambda: csv_report(boards, machine),
-        "leaderboard.json": lambda: json_report(boards, settings, machine),
-    }
-    pages = pages_begun(
-        boards, settings=settings, machine=machine, when=when, beside=tuple(texts), all_pictures=all_pictures
+    names = ("leaderboard.md", "leaderboard.csv", "leaderboard.json")
+    _write(directory, {})
+    # Drawing goes on elsewhere meanwhile; should it fail, the tables are written all the same.
+    pages = pages_begun(boards, settings=settings, machine=machine, when=when, beside=names, all_pictures=all_pictures)
+    texts = (
+        markdown_report(boards, settings=settings, machine=machine),
+        csv_report(boards, machine),
+        json_report(boards, settings, machine),
     )
-    contents = {name: text().encode() for name, text in texts.items()} | pages()
+    tables = {name: text.encode() for name, text in zip(names, texts, strict=True)}
+    return [*_write(directory, tables), *_write(directory, pages())]
+
+
+def _write(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with written_whole(directory / name) as file:

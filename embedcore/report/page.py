@@ -182,6 +182,13 @@ def _trusted(text: str, element: str) -> Any:
     return Markup(text)
 
 
+def _breakable(name: str) -> Any:
+    """A model's name that may go on in the next line after its dots and underscores."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(re.split(r"(?<=[._])", name))
+
+
 @functools.cache
 def static(name: str) -> str:
     """A file of ``static/``."""
@@ -200,5 +207,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     environment.tests["named"] = lambda part: isinstance(part, Named)
     return environment

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedcore.errors import UsageError
+from embedcore.report import drawing
 from embedcore.report.files import csv_report, guarded, json_report, write_report
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.result import Result
@@ -31,11 +32,13 @@ def _rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def test_three_files_in_a_folder_that_is_made(tmp_path: Path, board_of: Board, result_of: Make) -> None:
+def test_tables_and_page_in_a_folder_that_is_made(tmp_path: Path, board_of: Board, result_of: Make) -> None:
     folder = tmp_path / "new" / "report"
     paths = write_report(folder, [_board(board_of, result_of)], settings={"protocol": "native"})
-    assert sorted(path.name for path in folder.iterdir()) == ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
-    assert sorted(paths) == sorted(folder.iterdir())
+    tables = ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
+    assert sorted(path.name for path in folder.iterdir()) == ["charts", "index.html", *tables]
+    assert sorted(paths) == sorted(path for path in folder.rglob("*") if path.is_file())
+    assert paths[-1].name == "index.html"
     assert (folder / "leaderboard.md").read_text(encoding="utf-8").startswith("# embedcore leaderboards")
 
 
@@ -155,7 +158,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(
 def test_a_folder_that_is_a_file(tmp_path: Path, board_of: Board, result_of: Make) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UsageError, match=r"report folder .*file.* cannot be written: .*--embed-report"):
+        with pytest.raises(UsageError, match=r"report folder .*file.* cannot be written: .*name one that can"):
             write_report(folder, [_board(board_of, result_of)])
 
 
@@ -164,6 +167,16 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path, board_of: Board, result
     with pytest.raises(UsageError, match="cannot be written"):
         write_report(tmp_path, [_board(board_of, result_of)])
     assert list(tmp_path.iterdir()) == [tmp_path / "leaderboard.md"]
+
+
+def test_the_tables_are_there_also_where_nothing_can_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board_of: Board, result_of: Make
+) -> None:
+    monkeypatch.setattr(drawing, "_DRAW", "import sys; sys.exit('no memory')")
+    with pytest.raises(drawing.DrawingFailed, match="^charts cannot be drawn: vl-convert ended with 1: no memory$"):
+        write_report(tmp_path, [_board(board_of, result_of)])
+    tables = ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == tables
 
 
 def test_1800_rows(tmp_path: Path, board_of: Board, many: list[Result]) -> None:

@@ -92,9 +92,9 @@
   const COLUMNS = [
     { field: "rank", title: "#", say: "rank by acc", width: 70, ...small, formatter: text((row) => `${row.rank}${row.tied ? " ≈" : ""}`) },
     { field: "rank_low", title: "ranks", say: "95 % ranks", width: 96, ...small, formatter: text(ranks) },
-    { field: "model", title: "model", frozen: true, minWidth: 150, width: 330, ...words, formatter: text(link) },
-    { field: "acc", title: "acc", width: 210, ...numbers, hozAlign: "left", formatter: interval("acc") },
-    { field: "acc5", title: "acc5", width: 210, ...numbers, hozAlign: "left", formatter: interval("acc5") },
+    { field: "model", title: "model", frozen: true, minWidth: 150, width: 370, ...words, formatter: text(link) },
+    { field: "acc", title: "acc", width: 190, ...numbers, hozAlign: "left", formatter: interval("acc") },
+    { field: "acc5", title: "acc5", width: 170, ...numbers, hozAlign: "left", formatter: interval("acc5") },
     { field: "params", title: "M", say: "million parameters", width: 80, ...small, formatter: text((row) => figure(row.params)) },
     { field: "speed", title: "img/s", say: "images/s of the forward pass", width: 90, ...numbers, formatter: text((row) => `${figure(row.speed)}${row.decayed ? "*" : ""}`) },
     { field: "family", title: "family", width: 210, ...words, sorter: (a, b, one, other) => one.getData().title.localeCompare(other.getData().title), formatter: text((row) => chip(row.family)) },
@@ -401,7 +401,8 @@
     host.setAttribute("aria-label", `${chart.title}. ${chart.note}`);
     for (const inner of host.querySelectorAll("svg, svg *")) for (const attribute of ["role", "aria-label", "aria-roledescription"]) inner.removeAttribute(attribute);
     plot.replaceChildren(host);
-    result.view.signal("family", state.family ?? "").run();
+    for (const [key, value] of [["family", state.family ?? ""], ["back", getComputedStyle(figure).backgroundColor]]) result.view.signal(key, value);
+    result.view.run();
     figure.dataset.drawn = chart.name;
   }
   function highlight() {
