@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from embedcore import version
+
 if TYPE_CHECKING:
     from embedcore.embed.dataset import embed_dataset as embed_dataset
     from embedcore.errors import EmbedcoreError as EmbedcoreError
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from embedcore.zoo.backbone import Backbone as Backbone
     from embedcore.zoo.backbone import load_backbone as load_backbone
 
+__version__ = version.VERSION
+
 _NAMES_OF = {
     "embed.dataset": "embed_dataset",
     "errors": "EmbedcoreError UnsupportedModel UsageError WeightsDamaged WeightsGated WeightsUnavailable",
@@ -42,6 +46,10 @@ _NAMES_OF = {
 _HOMES = {name: f"embedcore.{home}" for home, names in _NAMES_OF.items() for name in names.split()}
 
 __all__ = sorted(_HOMES)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from embedcore.plugin.replay import clock
 from embedcore.plugin.saving import benchmark_group
 from embedcore.plugin.stash import RESULTS, SESSION, UNTIL_REPORTED
 from embedcore.plugin.summary import budget_message
+from embedcore.results.leaderboard import general_reason
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -66,7 +67,9 @@ def embed_replay(benchmark: Any) -> Callable[[Result], None]:
             clock.replay(benchmark, result.durations, result.batch_size or 1)
             return
         if result.outcome == "skip":
-            pytest.skip(explanation)
+            # Without names, so that -rs folds equal ones into one line; the test's id has the name.
+            general = general_reason(result).removeprefix("<model>: ")
+            pytest.skip(f"{result.status}: {general}")
         pytest.fail(f"{explanation}\n{result.detail}".rstrip(), pytrace=False)
 
     return replay

@@ -72,6 +72,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # Raised here it would be one of many collection errors; raised after collection it is a usage error.
         metafunc.config.stash[stash.USAGE_ERROR] = printable_lines(str(error))
         parameters = []
+    metafunc.config.stash[stash.COLLECTED] = metafunc.config.stash.get(stash.COLLECTED, 0) + len(parameters)
     metafunc.parametrize(cases.MODEL_ARGUMENT, parameters)
 
 
@@ -110,6 +111,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             config.stash[stash.SESSION] = start_session(
                 options, models, budget, _place(config), progress_for("looking at the images")
             )
+        summary.tell_notes(config, config.stash[stash.SESSION])
     except BudgetSpent:
         _give_up(session, f"{summary.budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
     except EmbedcoreError as error:
@@ -142,6 +144,9 @@ def pytest_runtest_makereport(
     report = yield
     if call.when == "call" and stash.RESULTS in item.stash:
         item.config.stash[stash.COLLECTOR].attach(report, item.stash[stash.RESULTS], item.config.stash[stash.SESSION])
+        if report.skipped and isinstance(report.longrepr, tuple):  # -rs names the benchmark, not where we skip in it
+            path, line, _ = item.reportinfo()
+            report.longrepr = str(path), (line or 0) + 1, report.longrepr[2]
     return report
 
 
@@ -216,10 +221,14 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode, config: pytest.Config
+) -> None:
     if config.stash[stash.COLLECTOR].results:
         summary.show_leaderboards(terminalreporter, config)
         summary.show_verdict(terminalreporter, config)
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and config.stash.get(stash.COLLECTED, 0):
+        terminalreporter.write_line(summary.nothing_selected(config))
     if stash.EMPTY_SHARD in config.stash:
         terminalreporter.write_line(f"embedcore: {config.stash[stash.EMPTY_SHARD]}")
     if stash.STOPPED in config.stash:

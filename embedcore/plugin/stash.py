@@ -28,6 +28,8 @@ STOPPED: pytest.StashKey[tuple[str, int]] = pytest.StashKey()
 UNWRITTEN: pytest.StashKey[list[str]] = pytest.StashKey()
 EMPTY_SHARD: pytest.StashKey[str] = pytest.StashKey()
 """What to say of a shard that has no case."""
+COLLECTED: pytest.StashKey[int] = pytest.StashKey()
+"""How many cases there were before any was deselected."""
 USAGE_ERROR: pytest.StashKey[str] = pytest.StashKey()
 GATE: pytest.StashKey[Gate] = pytest.StashKey()
 VERDICT: pytest.StashKey[tuple[Comparison, Verdict]] = pytest.StashKey()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import TYPE_CHECKING
 
-from embedcore.plain import printable_lines
+from embedcore.plain import encodable, printable_lines
 from embedcore.plugin.gate import nothing_measured
-from embedcore.plugin.stash import COLLECTOR, GATE, OPTIONS, VERDICT
+from embedcore.plugin.stash import COLLECTED, COLLECTOR, GATE, OPTIONS, VERDICT
 from embedcore.results.estimate import show_duration
 from embedcore.results.leaderboard import Leaderboard, build
 
@@ -43,7 +45,7 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     reporter.section("embedcore: leaderboards")
     for notice in collector.notices:
-        reporter.write_line(printable_lines(notice))
+        reporter.write_line(_shown(printable_lines(notice)))
     text = terminal_report(
         leaderboards(config),
         width=config.get_terminal_writer().fullwidth,
@@ -51,10 +53,15 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
         machine=collector.machine,
         report_dir=None if folder is None else str(folder),
     )
-    reporter.write_line(text)
+    reporter.write_line(_shown(text))
     measured = sum(result.ok for result in collector.results.values())
     if hides_table(config, measured):
         reporter.write_line(f"pytest-benchmark's table of {measured} rows is left out: -v shows it")
+
+
+def _shown(text: str) -> str:
+    """What the terminal can show: where a sign fails, pytest would write a text on one line, its line ends escaped."""
+    return encodable(text, getattr(sys.__stdout__, "encoding", None))
 
 
 def show_verdict(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -67,7 +74,8 @@ def show_verdict(reporter: pytest.TerminalReporter, config: pytest.Config) -> No
             reporter.write_line(f"no baseline: nothing is saved at {config.stash[OPTIONS].compare} yet")
     if VERDICT in config.stash:
         comparison, verdict = config.stash[VERDICT]
-        reporter.write_line(report.text(comparison, verdict, width=config.get_terminal_writer().fullwidth))
+        text = report.text(comparison, verdict, width=config.get_terminal_writer().fullwidth)
+        reporter.write_line(_shown(text))
         report.tell_github(comparison, verdict)
     nothing = nothing_measured(config)
     if nothing is not None:
@@ -87,6 +95,12 @@ def tell_progress(config: pytest.Config, session: BenchmarkSession) -> None:
     """Write how far the sweep is, for logs that show no progress bar; not with ``-q``."""
     if config.get_verbosity() >= 0 and session.remaining()[0]:
         tell(config, f"embedcore: {_left(session, ' to go')}")
+
+
+def tell_notes(config: pytest.Config, session: BenchmarkSession) -> None:
+    """Write what is to be known of the images before hours are spent on them; not with ``-q``."""
+    for note in session.dataset.notes if config.get_verbosity() >= 0 else ():
+        tell(config, f"embedcore: {_shown(printable_lines(note))}")
 
 
 def tell(config: pytest.Config, line: str) -> None:
@@ -111,6 +125,20 @@ def _left(session: BenchmarkSession, to_go: str = "") -> str:
 def budget_words(budget: Budget) -> str:
     """That the time is over."""
     return f"--embed-budget of {show_duration(budget.seconds or 0.0)} is used up"
+
+
+def nothing_selected(config: pytest.Config) -> str:
+    """That ``-k`` and the like have left no case, with the names that look like a mistyped word."""
+    from embedcore.zoo.registry import close_hint
+
+    word = str(config.option.keyword)
+    hint = close_hint(word) if re.fullmatch(r"[\w.]+", word) else ""
+    return f"embedcore: none of {config.stash[COLLECTED]} cases is selected by {_selection(config)}{hint}"
+
+
+def _selection(config: pytest.Config) -> str:
+    given = {"-k": config.option.keyword, "-m": config.option.markexpr}
+    return " and ".join(f"{option} {value!r}" for option, value in given.items() if value) or "what was asked for"
 
 
 def write_report(config: pytest.Config) -> None:

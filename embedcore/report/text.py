@@ -63,11 +63,14 @@ def terminal_report(
 def _tables(board: Leaderboard) -> Iterator[tuple[str, Sequence[Row], Sequence[Column], int]]:
     """Heading, rows, columns and the most rows to be shown of each table; what matters most comes last, where a
     terminal shows it."""
-    for group in board.groups:
+    groups = captions.families_apart(board)
+    for group in groups:
         yield f"{group.title} ({_models(group.rows)})", group.rows, leaderboard_columns(), TOP
-    if board.by_acc:
+    if groups:
         yield "Leader of each family, the best first", board.leaders, leader_columns({}), len(board.leaders)
+    if board.by_acc:
         yield f"Overall by acc ({_models(board.by_acc)})", board.by_acc, leaderboard_columns("acc"), TOP
+    if groups or not captions.acc5_orders_alike(board):
         yield f"Overall by acc5 ({_models(board.by_acc5)})", board.by_acc5, leaderboard_columns("acc5"), TOP
 
 

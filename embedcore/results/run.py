@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
+from embedcore.files import user_path
 from embedcore.plain import json_safe, one_line
 from embedcore.results.result import InvalidResultError, Result
 
@@ -163,7 +164,7 @@ def run_of(data: object, path: Path) -> Run:
 
 def is_first_run(where: str | Path, *, storage: Path = STORAGE) -> bool:
     """Whether nothing at all is saved where `where` should be: then a baseline is still to be made, not mistyped."""
-    path = Path(where)
+    path = user_path(where)
     if path.exists():
         return path.is_dir() and not any(path.rglob("*.json"))
     is_path = path.suffix == ".json" or len(path.parts) > 2
@@ -178,7 +179,7 @@ def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
 
     Raises UsageError if there is none (it lists the names that there are), or if several machine folders have one.
     """
-    path = Path(where)
+    path = user_path(where)
     if path.is_file() or path.is_dir():
         return path
     machine, _, name = str(where).rpartition("/")

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from embedcore.errors import UsageError
+from embedcore.files import user_path
 from embedcore.zoo import families as families_
 from embedcore.zoo import registry, wheels
 from embedcore.zoo.folder import names_in_folder
@@ -76,7 +77,7 @@ def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | N
     elif spec == "article":
         tags = article_tags()[0]
     elif any(map(_looks_like_a_path, words)) or os.path.isfile(spec):  # noqa: PTH113 (a list may be too long for a Path)
-        tags = _tags_of_file(Path(spec))
+        tags = _tags_of_file(user_path(spec))
     else:
         tags = _tags_of_names(("roster: ", word) for word in words)
     kept = [tag for tag in tags if families_.family_of(tag) in wanted] if wanted else tags
@@ -92,7 +93,7 @@ def _looks_like_a_path(word: str) -> bool:
 
 def _tags_of_file(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UsageError(f"roster {str(path)!r}: not 'all', 'local' or 'article', and no such file") from None
     except (OSError, UnicodeDecodeError) as error:

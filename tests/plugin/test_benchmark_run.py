@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -347,3 +348,41 @@ def test_credits_of_images_are_in_every_report(run, project, saved, monkeypatch)
     assert "drawn by Ada" in outcome.stdout.str()
     for name in ("leaderboard.md", "leaderboard.json"):
         assert "drawn by Ada" in (project.path / "report" / name).read_text()
+
+
+def test_equal_skips_are_one_line_and_name_the_remedy(run, project):
+    (project.path / "several.txt").write_text("resnet18.a1_in1k\nresnet34.a1_in1k\nvgg11.tv_in1k\n")
+    outcome = run("-rs", weights="auto", roster="several.txt")
+    text = outcome.stdout.str()
+    (line,) = [line for line in text.splitlines() if line.startswith("SKIPPED")]
+    assert line.startswith("SKIPPED [3] test_models.py:")
+    assert "no-weights: no weights: " in line and "HF_HUB_OFFLINE" in line
+    assert "embedcore weights fetch" in line and "--embed-roster local" in line
+    assert "resnet18.a1_in1k, resnet34.a1_in1k, vgg11.tv_in1k" in " ".join(text.split())
+
+
+def test_a_terminal_without_our_signs_shows_the_leaderboards_line_by_line(project):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--embed-dataset=images"]
+    command += ["--embed-roster=test_vit.r160_in1k", "--embed-weights=random", "--embed-cache=cache"]
+    done = subprocess.run(
+        [*command, "--embed-rounds=2", "--embed-isolation=none"],
+        cwd=project.path,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+    )
+    lines = done.stdout.decode("ascii").splitlines()
+    assert done.returncode == 0
+    assert "\\u" not in done.stdout.decode()
+    assert any(line.startswith("Overall by acc (1 model)") for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("keyword", "hint"), [("resnet18_a", ""), ("tf_efficientnet_b0_ns", "tf_efficientnet_b0.ns_jft_in1k")]
+)
+def test_a_selection_of_nothing_says_so(run, keyword, hint):
+    outcome = run("-k", keyword)
+    assert outcome.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    (line,) = [line for line in outcome.outlines if "is selected" in line]
+    assert line.startswith(f"embedcore: none of 3 cases is selected by -k {keyword!r}")
+    assert hint in line
