@@ -13,9 +13,9 @@ from embedcore.plain import printable_lines
 from embedcore.plugin.budget import BudgetSpent
 from embedcore.plugin.progress import progress_bars
 from embedcore.plugin.replay import clock
-from embedcore.plugin.saving import benchmark_group
 from embedcore.plugin.stash import RESULTS, SESSION, UNTIL_REPORTED
 from embedcore.plugin.summary import budget_message
+from embedcore.results.from_journal import benchmark_group
 from embedcore.results.leaderboard import general_reason
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
                 # Journal, JSON and leaderboards then hold the same cases. pytest-benchmark fails over a benchmark
                 # that was interrupted before its first round, and saves nothing.
                 request.node.stash[UNTIL_REPORTED].enter_context(interrupts_held())
-                session.books.keep(result)
+                session.books.keep(result, request.node.nodeid)
             except UsageError as error:  # an image or the cache folder: no other case could do better
                 pytest.exit(printable_lines(str(error)), returncode=pytest.ExitCode.USAGE_ERROR)
             except BudgetSpent:

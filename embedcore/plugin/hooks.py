@@ -108,9 +108,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     try:
         with progress_bars(config) as progress_for:
-            config.stash[stash.SESSION] = start_session(
-                options, models, budget, _place(config), progress_for("looking at the images")
-            )
+            progress = progress_for("looking at the images")
+            selection = options.selection(config)
+            config.stash[stash.SESSION] = start_session(options, models, budget, _place(config), progress, selection)
         summary.tell_notes(config, config.stash[stash.SESSION])
     except BudgetSpent:
         _give_up(session, f"{summary.budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
@@ -227,6 +227,8 @@ def pytest_terminal_summary(
     if config.stash[stash.COLLECTOR].results:
         summary.show_leaderboards(terminalreporter, config)
         summary.show_verdict(terminalreporter, config)
+    if exitstatus != pytest.ExitCode.USAGE_ERROR and (line := summary.not_reached(config)):
+        terminalreporter.write_line(line)
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and config.stash.get(stash.COLLECTED, 0):
         terminalreporter.write_line(summary.nothing_selected(config))
     if stash.EMPTY_SHARD in config.stash:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from embedcore.errors import UsageError
 from embedcore.plugin.stash import COLLECTOR
 from embedcore.plugin.summary import tell
+from embedcore.results.from_journal import benchmark_group
 
 if TYPE_CHECKING:
     import pytest
@@ -79,8 +80,3 @@ def _benchmark(result: Result, test: str) -> Any:
     for seconds in result.durations:
         benchmark.stats.update(seconds / images)
     return benchmark
-
-
-def benchmark_group(family: str, result: Result) -> str:
-    """The table of a result: one of its own for a smaller batch than asked for, in pytest-benchmark's compare too."""
-    return f"{family}, in a smaller batch than asked for" if result.batch_decayed else family

@@ -28,6 +28,7 @@ from embedcore.results.verdicts import pack_classes
 from embedcore.version import VERSION
 from embedcore.zoo.families import family_of
 from embedcore.zoo.hub import Hub
+from embedcore.zoo.registry import renamed_to
 from embedcore.zoo.weights import check_policy
 
 if TYPE_CHECKING:
@@ -42,7 +43,12 @@ ProgressFor = Callable[[str], Progress]
 
 
 def start_session(
-    options: Options, models: Sequence[str], budget: Budget, place: Place, progress: Progress
+    options: Options,
+    models: Sequence[str],
+    budget: Budget,
+    place: Place,
+    progress: Progress,
+    selection: Mapping[str, Any],
 ) -> BenchmarkSession:
     """Check what can be checked, load the dataset and open the books for the cases ``models``.
 
@@ -71,14 +77,22 @@ def start_session(
         cache_dir=options.cache_folder,
         progress=budget.within(progress),
     )
-    return BenchmarkSession(options, dataset, models, budget, place)
+    return BenchmarkSession(options, dataset, models, budget, place, selection)
 
 
 class BenchmarkSession:
     """Measures the session's cases one by one; each result is in the books before its test reports."""
 
-    def __init__(self, options: Options, dataset: Dataset, models: Sequence[str], budget: Budget, place: Place) -> None:
-        """``models`` are the cases of this session, in the order in which they run."""
+    def __init__(
+        self,
+        options: Options,
+        dataset: Dataset,
+        models: Sequence[str],
+        budget: Budget,
+        place: Place,
+        selection: Mapping[str, Any],
+    ) -> None:
+        """``models``: the cases of this session, in the order in which they run; ``selection``: what narrowed them."""
         self.options = options
         self.dataset = dataset
         self.budget = budget
@@ -103,6 +117,8 @@ class BenchmarkSession:
             **({"shard": str(options.shard)} if options.shard else {}),
         }
         header = {"identity": identity, "settings": self.settings, "dataset": self.blocks[dataset.fingerprint]}
+        header |= {"machine": self.machine, "noise": self.noise, "selection": selection}  # for who reads the journal
+        header["renamed"] = renamed_to(self.cases)
         self.books = Books(options.cache_folder / FOLDER, header, self.cases, place, resume=options.resume)
 
     def case(self, model: str) -> Case:
@@ -125,6 +141,7 @@ class BenchmarkSession:
             self.books.forget(key, "since its weights have changed")
         if dataset.fingerprint not in self.blocks:
             self.blocks[dataset.fingerprint] = dataset_block(dataset)
+            self.books.note_dataset(self.blocks[dataset.fingerprint])
         if key in self.books.results:
             return self.books.results[key]
         changed = dataset.changed()

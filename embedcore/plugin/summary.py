@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from embedcore.plain import encodable, printable_lines
 from embedcore.plugin.gate import nothing_measured
-from embedcore.plugin.stash import COLLECTED, COLLECTOR, GATE, OPTIONS, VERDICT
+from embedcore.plugin.stash import COLLECTED, COLLECTOR, GATE, OPTIONS, SESSION, VERDICT
 from embedcore.results.estimate import show_duration
 from embedcore.results.leaderboard import Leaderboard, build
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 30
 """A table of pytest-benchmark of more rows than this would bury the leaderboards."""
+MOST_NAMED = 5
+"""So many models are named of those that were not reached."""
 
 
 def leaderboards(config: pytest.Config) -> list[Leaderboard]:
@@ -125,6 +127,18 @@ def _left(session: BenchmarkSession, to_go: str = "") -> str:
 def budget_words(budget: Budget) -> str:
     """That the time is over."""
     return f"--embed-budget of {show_duration(budget.seconds or 0.0)} is used up"
+
+
+def not_reached(config: pytest.Config) -> str:
+    """Which cases the session ended before, and how to go on; "" where it came to all of them."""
+    session, collector = config.stash.get(SESSION, None), config.stash[COLLECTOR]
+    reached = {model for model, _ in collector.results}
+    models = [model for model in (session.cases if session else collector.cases) if model not in reached]
+    if not models:
+        return ""
+    named = ", ".join(models[:MOST_NAMED]) + (", …" if len(models) > MOST_NAMED else "")
+    total = len(models) + len(reached)
+    return _shown(f"embedcore: {len(models)} of {total} cases not reached ({named}); go on with --embed-resume")
 
 
 def nothing_selected(config: pytest.Config) -> str:

@@ -101,8 +101,8 @@ def embedcore_block(
 
 
 def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
-    """The run saved at `where`: a file, a folder of the files of one run, or a name as `--benchmark-save` makes it (see
-    `find_run`).
+    """The run saved at `where`: a file, a journal too; a folder of the files of one run; or a name as
+    `--benchmark-save` makes it (see `find_run`).
 
     Raises UsageError, with one line that names the file, if it is not JSON, not pytest-benchmark's, was saved without
     embedcore, or by an embedcore whose schema this one does not know.
@@ -112,7 +112,16 @@ def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
         from embedcore.results.merge import read_folder
 
         return read_folder(path)
-    return run_of(read_json(path), path)
+    return run_of(read_data(path), path)
+
+
+def read_data(path: Path) -> object:
+    """What a saved JSON holds; of a journal, what its session would have saved. Raises UsageError."""
+    if path.suffix != ".jsonl":
+        return read_json(path)
+    from embedcore.results.from_journal import read_journal_data
+
+    return read_journal_data(path)
 
 
 def is_run(data: object) -> bool:
