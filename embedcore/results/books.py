@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import glob
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -122,13 +123,13 @@ class Books:
         self._journal.close()
 
 
-def find_runs(folder: Path, run: str = "*") -> tuple[dict[str, JournalContents], list[str]]:
-    """The runs of `folder` by name, or one `run`, the newest first, and why journals were passed over.
+def find_runs(folder: Path, prefix: str = "") -> tuple[dict[str, JournalContents], list[str]]:
+    """The runs of `folder` whose names begin with `prefix`, the newest first, and why journals were passed over.
 
     A journal whose process was killed before its header was whole holds nothing, and is passed over in silence.
     """
     files: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob(f"{run}*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in sorted(folder.glob(f"{glob.escape(prefix)}*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         files.setdefault(path.name.partition(".")[0], []).append(path)
     runs, passed_over = {}, []
     for name, paths in files.items():

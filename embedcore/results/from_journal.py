@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import glob
 import importlib.metadata
 import statistics
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ def read_journal_data(path: Path) -> dict[str, Any]:
     Raises UsageError where it cannot be read.
     """
     name = path.name.partition(".")[0]
-    runs, passed_over = find_runs(path.parent, glob.escape(name))
+    runs, passed_over = find_runs(path.parent, name)
     if name not in runs:
         raise UsageError(passed_over[0] if passed_over else f"{path} is not a journal of embedcore: it holds nothing")
     return data_of(runs[name])
