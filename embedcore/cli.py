@@ -18,7 +18,7 @@ from embedcore.files import user_path
 from embedcore.plain import ENCODABLE, printable_lines
 from embedcore.version import VERSION
 
-COMMANDS = ("ab", "cache", "check", "compare", "families", "history", "init", "merge", "weights")
+COMMANDS = ("ab", "cache", "check", "compare", "families", "history", "init", "merge", "plan", "weights")
 
 EXIT_USAGE = 4
 

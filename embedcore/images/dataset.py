@@ -204,6 +204,11 @@ def load_dataset(
     return audit_dataset(images, labels, cache_dir=cache_dir, progress=progress, **choice).dataset(bad_images)
 
 
+def count_images(images: Any = "emoji", **choice: Any) -> int:
+    """How many images :func:`load_dataset` would look at, without looking at one; the arguments are the same."""
+    return len(_chosen(images, None, **choice)[1])
+
+
 def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
     """Images to embed, without classes: of a folder and its subfolders, or a list of paths, PIL images or arrays
     (uint8 [h, w, 3]). A Dataset is given back as it is.

@@ -188,6 +188,14 @@ class Options:
     cache: Path | None = _option(
         "folder of pixel stores and journals (default: the user's cache)", None, user_path, metavar="DIR", recorded=""
     )
+    cache_limit: float | None = _option(
+        "GB (10^9 bytes) that pixel stores may take: the least recently used go, and images are decoded for each model "
+        "where a store does not fit",
+        None,
+        _positive_number,
+        metavar="GB",
+        recorded="",
+    )
     compare: str | None = _option(
         "compare this session with a saved run when it ends; a regression fails the session (exit code 1)",
         metavar="BASE",

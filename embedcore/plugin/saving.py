@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from embedcore.results.result import Result
 
 
+def check_saving(config: pytest.Config) -> None:
+    """Raise UsageError for what pytest-benchmark would find out, with a traceback, when all is measured."""
+    path = config.getoption("benchmark_json", None)
+    if path and not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"--benchmark-json: no such folder: {Path(path).absolute().parent}")
+    if config.getoption("benchmark_compare_fail", None):
+        against = config.getoption("benchmark_compare", None)
+        if not against:
+            raise UsageError("--benchmark-compare-fail: it needs --benchmark-compare, the saved run to compare with")
+        session = getattr(config, "_benchmarksession", None)  # there is no public way to what it has loaded
+        if session is not None and not session.compared_mapping:
+            what = "nothing is saved yet" if against is True else f"no saved run matches {against!r}"
+            raise UsageError(f"--benchmark-compare-fail: nothing to compare with: {what} ({session.storage})")
+
+
 def save_json(config: pytest.Config) -> None:
     """Write what ``--benchmark-json``, ``--benchmark-save`` and ``--benchmark-autosave`` ask for.
 

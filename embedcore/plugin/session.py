@@ -182,7 +182,23 @@ class BenchmarkSession:
         from embedcore.zoo.transforms import data_config
 
         geometry = geometry_of(data_config(case.model), case.protocol)
-        return open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress)
+        limit = None if self.options.cache_limit is None else int(self.options.cache_limit * 1e9)
+        return open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress, limit=limit)
+
+    def forecast(self) -> list[str]:
+        """What the cases without a result are about to fetch and to keep, a line each."""
+        from embedcore.measure.forecast import forecast
+
+        options = self.options
+        return forecast(
+            [model for model in self.cases if not self._is_done(model)],
+            len(self.dataset),
+            options.cache_folder,
+            fingerprint=self.dataset.fingerprint,
+            weights=options.weights,
+            protocol=options.protocol,
+            max_params=options.max_params,
+        ).lines()
 
     def exceeds_budget(self, model: str) -> bool:
         """Whether a case is expected not to be done within ``--embed-budget``; False where nothing is known yet."""

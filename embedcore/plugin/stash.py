@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # On the configuration of the session:
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
+OF_PYTEST: pytest.StashKey[pytest.Session] = pytest.StashKey()
 BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
 COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
 SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()

@@ -90,6 +90,7 @@ def hides_table(config: pytest.Config, rows: int) -> bool:
         str(argument).startswith(("--benchmark-columns", "--benchmark-compare", "--benchmark-sort"))
         for argument in config.invocation_params.args
     )
+    asked = asked or bool(config.getoption("benchmark_compare_fail", None))  # which fails only where a table is shown
     return bool(config.stash[COLLECTOR].results) and rows > MOST_ROWS and config.get_verbosity() <= 0 and not asked
 
 
@@ -100,9 +101,11 @@ def tell_progress(config: pytest.Config, session: BenchmarkSession) -> None:
 
 
 def tell_notes(config: pytest.Config, session: BenchmarkSession) -> None:
-    """Write what is to be known of the images before hours are spent on them; not with ``-q``."""
-    for note in session.dataset.notes if config.get_verbosity() >= 0 else ():
-        tell(config, f"embedcore: {_shown(printable_lines(note))}")
+    """Write what is to be known before hours and gigabytes are spent: of the images, the network and the disk; not with
+    ``-q``."""
+    if config.get_verbosity() >= 0 and config.pluginmanager.get_plugin("terminalreporter") is not None:
+        for note in (*session.dataset.notes, *session.forecast()):
+            tell(config, f"embedcore: {_shown(printable_lines(note))}")
 
 
 def tell(config: pytest.Config, line: str) -> None:

@@ -129,7 +129,9 @@ def find_runs(folder: Path, prefix: str = "") -> tuple[dict[str, JournalContents
     A journal whose process was killed before its header was whole holds nothing, and is passed over in silence.
     """
     files: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob(f"{glob.escape(prefix)}*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in sorted(
+        folder.glob(f"{glob.escape(prefix)}*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True
+    ):
         files.setdefault(path.name.partition(".")[0], []).append(path)
     runs, passed_over = {}, []
     for name, paths in files.items():

@@ -62,10 +62,11 @@ def _unpickle(path: Path) -> Any:
 def _refused(error: Exception) -> str:
     """Why the unpickler has refused a file, in a few words; not torch's advice, which is to run what is in it."""
     said = str(error).strip()
-    called = re.search(r"GLOBAL (\S+) was not an allowed global", said)
+    called = re.search(r"GLOBAL (\S+)", said)
     if called:
         return f"it holds {called[1]}, which is code and is never run"
-    first = said.partition("\n")[0].partition(". ")[0]
+    unpickler = re.search(r"WeightsUnpickler error:\s*([^\n]+)", said)
+    first = unpickler[1] if unpickler else said.partition("\n")[0].partition(". ")[0]
     return textwrap.shorten(first, 120, placeholder=" …") or type(error).__name__
 
 

@@ -386,3 +386,35 @@ def test_a_selection_of_nothing_says_so(run, keyword, hint):
     (line,) = [line for line in outcome.outlines if "is selected" in line]
     assert line.startswith(f"embedcore: none of 3 cases is selected by -k {keyword!r}")
     assert hint in line
+
+
+def test_a_regression_that_pytest_benchmark_finds_leaves_the_leaderboards(run, project):
+    run("--benchmark-save=base", "-k", "test_vit", "--embed-isolation=none")
+    (saved,) = project.path.glob(".benchmarks/*/*_base.json")
+    data = json.loads(saved.read_text())
+    data["benchmarks"][0]["stats"]["median"] = 1e-9
+    saved.write_text(json.dumps(data))
+    fail = ("--benchmark-compare", "--benchmark-compare-fail=median:5%", "-k", "test_vit", "--embed-isolation=none")
+    outcome = run(*fail, "--benchmark-json=run.json", "--embed-report=report")
+    assert outcome.ret == pytest.ExitCode.TESTS_FAILED
+    text = outcome.stdout.str()
+    assert "embedcore: leaderboards" in text and "Overall by acc (1 model)" in text
+    assert "ERROR: --benchmark-compare-fail: Performance has regressed." in text
+    assert "Field 'median' has failed" in outcome.stderr.str()
+    assert "Traceback" not in text + outcome.stderr.str() and "INTERNALERROR" not in text
+    assert (project.path / "run.json").is_file() and (project.path / "report" / "leaderboard.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--benchmark-compare-fail=median:5%"], "--benchmark-compare-fail: it needs --benchmark-compare,"),
+        (["--benchmark-compare-fail=median:5%", "--benchmark-compare=7"], "no saved run matches '7'"),
+        (["--benchmark-json=nowhere/run.json"], "--benchmark-json: no such folder: *nowhere"),
+    ],
+)
+def test_what_pytest_benchmark_would_tell_at_the_end_is_told_before(run, project, arguments, message):
+    outcome = run(*arguments)
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines([f"ERROR: *{message}*"])
+    assert not list(project.path.glob("cache/runs/*"))

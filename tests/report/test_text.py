@@ -97,7 +97,7 @@ def test_lines_keep_to_the_width_and_names_are_whole(
 
 def test_only_a_name_wider_than_the_terminal_is_cut(board_of: Board, result_of: Make) -> None:
     text = terminal_report([board_of([result_of(LONG)])], width=50)
-    rows = _tables(text)["ViT (1 model); acc5 at most 0.690"]
+    rows = _tables(text)["Overall by acc (1 model); acc5 at most 0.690"]
     assert rows[0] == ["#", "model", "acc"]
     assert rows[1][1].endswith("…")
     assert LONG.startswith(rows[1][1][:-1])
