@@ -18,7 +18,10 @@ from embedcore.files import user_path
 from embedcore.plain import ENCODABLE, printable_lines
 from embedcore.version import VERSION
 
-COMMANDS = ("ab", "cache", "check", "compare", "families", "history", "init", "merge", "plan", "weights")
+COMMANDS = (
+    *("ab", "cache", "check", "compare", "families", "history"),
+    *("init", "merge", "plan", "rank", "report", "weights"),
+)
 
 EXIT_USAGE = 4
 

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from embedcore.errors import UsageError
 from embedcore.plain import printable_lines
@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(report.to_csv(found, shown or found.series))
     if chart is not None:
-        drawn = report.chart(found, shown or [s for s in found.series if s.of_family], chart.suffix[1:])
+        series = shown or [s for s in found.series if s.of_family]
+        drawn = report.chart(found, series, cast(Literal["svg", "png", "html"], chart.suffix[1:]))
         try:
             with written_whole(chart) as file:
                 file.write(drawn)

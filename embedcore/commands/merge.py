@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the merged run; gives the exit code."""
     from embedcore.files import written_whole
     from embedcore.results.merge import merge, read_parts
-    from embedcore.results.run import find_run
+    from embedcore.results.ranking import rank_run, ranking_block
+    from embedcore.results.run import find_run, run_of
 
     output: Path = arguments.output
     parts = dict(part for name in arguments.runs for part in read_parts(find_run(name)))
@@ -41,11 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     merged = merge(list(parts.items()), allow_missing=arguments.allow_missing)
     for note in merged.notes:
         print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
+    block = merged.data["embedcore"]
+    block["ranking"] = ranking_block(rank_run(run_of(merged.data, output)))
     try:
         with written_whole(output) as file:
             file.write(json.dumps(merged.data, indent=4).encode("ascii"))
     except OSError as error:
         raise UsageError(f"--output: {output} cannot be written: {error.strerror}") from error
-    block = merged.data["embedcore"]
     print(f"{output}: {len(merged.data['benchmarks'])} benchmarks and {len(block['excluded'])} excluded models")
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embedcore.plain import json_safe
+from embedcore.results.ranking import Rankings, rank_if_possible, ranking_block
 from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
 
@@ -39,6 +40,7 @@ class Collector:
         self.saved = False
         """Whether our block went into a saved JSON."""
         self._told: set[str] = set()
+        self._rankings: dict[str, tuple[list[Result], Rankings]] = {}
 
     def attach(self, report: pytest.TestReport, results: list[Result], session: BenchmarkSession) -> None:
         """Let a report carry results; plain values on a report reach the controller of pytest-xdist with it.
@@ -74,6 +76,18 @@ class Collector:
         """Note lines for the summary, each once, whichever worker has them."""
         self.notices = list(dict.fromkeys([*self.notices, *lines]))
 
+    def results_on(self, fingerprint: str) -> list[Result]:
+        """All that was reported on a dataset, measured or not."""
+        return [result for (_, dataset), result in self.results.items() if dataset == fingerprint]
+
+    def rankings(self) -> dict[str, Rankings]:
+        """How sure the ranks are, on each dataset by its fingerprint; worked out anew only where a result is new."""
+        for fingerprint, block in self.datasets.items():
+            measured = [result for result in self.results_on(fingerprint) if result.ok]
+            if fingerprint not in self._rankings or self._rankings[fingerprint][0] != measured:
+                self._rankings[fingerprint] = measured, rank_if_possible(measured, block)
+        return {fingerprint: self._rankings[fingerprint][1] for fingerprint in self.datasets}
+
     def json_block(self, selection: Mapping[str, Any]) -> dict[str, Any]:
         """The ``embedcore`` block of the saved JSON; `selection` is what narrowed the cases."""
         self.saved = True
@@ -85,4 +99,5 @@ class Collector:
             "unreached": [model for model in self.cases if model not in reached],
             "renamed": self.renamed,
             "noise": self.noise,
+            "ranking": ranking_block(self.rankings()),
         }

@@ -208,7 +208,11 @@ class Options:
         recorded="",
     )
     report: Path | None = _option(
-        "write leaderboard.md, .csv and .json into this folder", None, user_path, metavar="DIR", recorded=""
+        "write index.html, charts, leaderboard.md, .csv and .json into this folder",
+        None,
+        user_path,
+        metavar="DIR",
+        recorded="",
     )
 
     @classmethod

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from embedcore.ab.noise import stored_noise
 from embedcore.errors import UsageError
+from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import load_dataset
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
@@ -250,11 +252,16 @@ def dataset_block(dataset: Dataset) -> Mapping[str, Any]:
     if dataset.skipped:
         first = dataset.skipped[0][0]
         notes.append(f"{len(dataset.skipped)} images that cannot be read were skipped, the first: {first}")
+    references = reference_counts(dataset.query_labels, dataset.reference_labels)
+    of_class = np.zeros(len(dataset.classes), dtype=np.int64)
+    of_class[dataset.query_labels] = references  # equal for all queries of a class
     return {
         **dataset.summary(),
         "query_reference_duplicates": dataset.query_reference_duplicates,
         "notes": notes,
         "credits": list(dataset.credits),
         "query_classes": pack_classes(dataset.query_labels),
+        "lone_classes": np.unique(dataset.query_labels[references == 0]).tolist(),
         "class_names": list(dataset.classes),
+        "class_references": of_class.tolist(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from embedcore.plain import encodable, printable_lines
@@ -29,10 +30,12 @@ def leaderboards(config: pytest.Config) -> list[Leaderboard]:
     from embedcore.zoo.families import FAMILIES
 
     collector = config.stash[COLLECTOR]
+    rankings = collector.rankings()
     return [
         build(
-            [result for result in collector.results.values() if result.dataset == fingerprint],
+            collector.results_on(fingerprint),
             dataset=block,
+            rankings=rankings[fingerprint],
             families=[family.slug for family in FAMILIES],
             titles={family.slug: family.title for family in FAMILIES},
         )
@@ -164,4 +167,7 @@ def write_report(config: pytest.Config) -> None:
 
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     if folder is not None:
-        files.write_report(folder, leaderboards(config), settings=collector.settings, machine=collector.machine)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        files.write_report(
+            folder, leaderboards(config), settings=collector.settings, machine=collector.machine, when=now
+        )

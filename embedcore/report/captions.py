@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from embedcore.plain import json_safe, one_line
 from embedcore.results.leaderboard import Exclusion, Group, Leaderboard
+from embedcore.results.ranking import Ranking
 from embedcore.results.result import Result
 
 FEWEST_CLASSES = 10  # of fewer an interval, which resamples classes, says little
@@ -21,12 +23,14 @@ _FACTS = ("acc5_ceiling", "chance_acc", "duplicates", "lone_queries")
 
 def legend(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
     """The lines above the tables of one dataset."""
-    lines = [dataset_line(board.dataset), *_lines(board.dataset, "credits")] if board.dataset else []
+    lines = [dataset_line(board.dataset), *credits(board.dataset)] if board.dataset else []
     if not board.by_acc:
         return lines
     interval = ", ± half its 95 % interval (resampled by class)" if has_intervals(board.dataset) else ""
+    ranks = "ranks: those that a model may have; with 95 % certainty this is true of all models at once"
     return [
         *lines,
+        *([ranks] if board.rankings.by and has_intervals(board.dataset) else []),
         f"acc: share of queries whose nearest neighbour is of their class{interval}",
         "acc5: share of the 5 nearest neighbours that are of the query's class, always divided by 5",
         "M: million parameters; images/s (img/s): the forward pass alone",
@@ -47,6 +51,11 @@ def dataset_line(dataset: Mapping[str, Any]) -> str:
         count = dataset["classes"]
         parts.append(f"only {count} class{'' if count == 1 else 'es'}: too few for the intervals to mean much")
     return "; ".join(parts)
+
+
+def credits(dataset: Mapping[str, Any]) -> list[str]:
+    """Who made the images, and under which licence they may be shown."""
+    return _lines(dataset, "credits")
 
 
 def dataset_name(dataset: Mapping[str, Any]) -> str:
@@ -73,6 +82,36 @@ def families_apart(board: Leaderboard) -> tuple[Group, ...]:
 def acc5_orders_alike(board: Leaderboard) -> bool:
     """Whether the models come in the same order by acc5, and so a table by it would have the same rows."""
     return [row.result for row in board.by_acc] == [row.result for row in board.by_acc5]
+
+
+def leader_lines(board: Leaderboard, metric: str, *, most_names: int) -> list[str]:
+    """How sure the lead is, below the overall table by a metric; of models that share it so many are named."""
+    if not has_intervals(board.dataset):
+        return []
+    if board.rankings.why:
+        return [f"how sure the ranks are is not known: {board.rankings.why}"] if metric == "acc" else []
+    ranking = board.rankings.by.get(metric)
+    return lead(ranking, most_names=most_names) if ranking else []
+
+
+def lead(ranking: Ranking, *, most_names: int) -> list[str]:
+    """Who is tied with the leader, and how many classes would tell the two best apart."""
+    standings = sorted(ranking.standings().values(), key=lambda standing: standing.rank)
+    tied = [standing.model for standing in standings if standing.tied_with_leader]
+    if not tied:
+        return [f"{standings[0].model} is surely the best"] if len(standings) > 1 else []
+    named = ", ".join(tied[:most_names]) + (", …" if len(tied) > most_names else "")
+    lines = [f"{len(tied)} of {len(standings)} models are tied for the lead, none is surely the best: {named}"]
+    needed = ranking.order.classes_needed
+    if not standings[1].tied_with_leader:
+        return lines
+    if math.isinf(needed):
+        return [*lines, f"the two best are equal in {ranking.metric}"] if ranking.classes > 1 else lines
+    return [
+        *lines,
+        f"it would take about {float(f'{needed:.2g}'):,.0f} classes like these to tell the two best apart, "
+        f"and there are {ranking.classes:,}",
+    ]
 
 
 def settings_line(results: Sequence[Result], settings: Mapping[str, Any], machine: Mapping[str, Any]) -> str:

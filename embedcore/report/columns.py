@@ -10,7 +10,7 @@ from embedcore.results.leaderboard import Row
 from embedcore.results.result import Result
 
 NOTHING = "–"  # the cell of a figure that was not measured
-DECAYED, TOKEN_MEAN, NON_COMMERCIAL = "*", "†", "‡"
+DECAYED, TOKEN_MEAN, NON_COMMERCIAL, TIED = "*", "†", "‡", "≈"
 
 _LONGEST_SLUG = 16
 _ID_SHOWN = len("sha256:") + 8
@@ -42,7 +42,8 @@ def leaderboard_columns(metric: str = "acc") -> tuple[Column, ...]:
     """The columns of a leaderboard ranked by `metric`, which comes first and with its interval."""
     other = "acc5" if metric == "acc" else "acc"
     return (
-        Column("rank", lambda row: str(row.rank), "#"),
+        Column("rank", rank_with_mark, "#"),
+        Column("rank95", rank_interval, "ranks", "95 % ranks", drop=1),
         Column("model", lambda row: row.result.model, text=True),
         Column(
             metric,
@@ -80,6 +81,30 @@ def leader_columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
 
 def without_intervals(columns: Iterable[Column]) -> list[Column]:
     return [replace(c, cell=c.narrow, long="", narrow=None) if c.narrow else c for c in columns]
+
+
+def shown(rows: Iterable[Row], columns: Iterable[Column], *, intervals: bool) -> tuple[list[Row], list[Column]]:
+    """Rows and columns of a table, with or without `intervals` and what follows from them."""
+    if not intervals:
+        rows, columns = (replace(row, standing=None) for row in rows), without_intervals(columns)
+    rows = list(rows)
+    ranked = any(row.standing for row in rows)
+    return rows, [column for column in columns if ranked or column.key != "rank95"]
+
+
+def rank_with_mark(row: Row) -> str:
+    """Marked where it is not sure that the leader is better."""
+    return f"{row.rank}{TIED if row.standing and row.standing.tied_with_leader else ''}"
+
+
+def rank_interval(row: Row) -> str:
+    """Such as ``1–3``, or ``2`` where no other rank is possible."""
+    return interval(row.standing.rank95) if row.standing else NOTHING
+
+
+def interval(ranks: tuple[int, int]) -> str:
+    low, high = ranks
+    return str(low) if low == high else f"{low}–{high}"
 
 
 def cut(text: str, longest: int) -> str:
@@ -155,6 +180,8 @@ def footnotes(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
     """What the marks in the columns `keys` of these rows mean, and what a column left out would have warned of."""
     results = [row.result for row in rows]
     notes = []
+    if "rank" in keys and any(row.standing and row.standing.tied_with_leader for row in rows):
+        notes.append(f"{TIED} tied with the leader: no model is surely better")
     if "images_per_s" in keys and any(result.batch_decayed for result in results):
         notes.append(f"{DECAYED} in a smaller batch than asked for, for lack of memory: do not compare this speed")
     if "dim" in keys and any(result.token_mean for result in results):

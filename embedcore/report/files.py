@@ -1,4 +1,4 @@
-"""The report folder: leaderboard.md for people, .csv for spreadsheets, .json for programs."""
+"""The report folder: index.html and its charts for people, leaderboard.md, .csv for spreadsheets, .json for programs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 # Kept in the saved run only: thousands of characters that no reader of a leaderboard can use.
 _NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations")
-_NOT_IN_DATASET = ("query_classes", "class_names")
+_NOT_IN_DATASET = ("query_classes", "lone_classes", "class_names", "class_references")
 
 _RANKS = ("rank", "rank_acc5", "rank_in_family")
+_STANDING = ("rank95", "p_best", "tied_with_leader")
+"""Overall, by acc; None where the verdicts do not tell."""
 _MACHINE = ("processor", "gpu", "timm", "torch")
 _ALWAYS = {"weights": ("source", "id"), "images_per_s": ("forward", "end_to_end")}
 """Columns of these fields that the CSV has whether or not a result has them."""
@@ -37,29 +40,83 @@ def write_report(
     *,
     settings: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
+    when: str | None = None,
 ) -> list[Path]:
-    """Write leaderboard.md, leaderboard.csv and leaderboard.json into `directory`, which is made if it is missing.
+    """Write leaderboard.md, .csv and .json, index.html and charts/ into `directory`, which is made if it is missing.
 
-    `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON. Each file is whole
-    or not there. Returns the paths. Raises UsageError if the folder cannot be made or written.
+    `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its
+    ``datetime``. Each file is whole or not there; index.html, which links the others, comes last. Returns the paths.
+    Raises UsageError if the folder cannot be made or written.
     """
     settings, machine = settings or {}, machine or {}
-    contents = {
+    texts = {
         "leaderboard.md": markdown_report(boards, settings=settings, machine=machine),
         "leaderboard.csv": csv_report(boards, machine),
         "leaderboard.json": json_report(boards, settings, machine),
     }
+    contents = {name: text.encode() for name, text in texts.items()}
+    contents |= page_files(boards, settings=settings, machine=machine, when=when, beside=tuple(texts))
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, text in contents.items():
+        for name, content in contents.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with written_whole(directory / name) as file:
-                file.write(text.encode())
+                file.write(content)
     except OSError as error:
         raise UsageError(
-            f"report folder {directory} cannot be written: {error.strerror or error}; "
-            "give --embed-report a folder that can"
+            f"report folder {directory} cannot be written: {error.strerror or error}; name one that can"
         ) from error
     return [directory / name for name in contents]
+
+
+def page_files(
+    boards: Sequence[Leaderboard],
+    *,
+    settings: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    when: str | None = None,
+    beside: Sequence[str] = (),
+    pictures: bool = True,
+) -> dict[str, bytes]:
+    """The page of each dataset and, with `pictures`, its charts as files: address to content, the pages last.
+
+    `beside`: files that are linked.
+    """
+    from embedcore.report.charts import charts
+    from embedcore.report.classes import class_table
+    from embedcore.report.drawing import rendered, scripts_begun
+    from embedcore.report.page import index_page
+    from embedcore.report.rows import rows
+
+    scripts_begun()
+    addresses = [f"dataset-{number}.html" if number > 1 else "index.html" for number in range(1, len(boards) + 1)]
+    several = {address: dataset_name(board.dataset) for address, board in zip(addresses, boards, strict=True)}
+    files: dict[str, bytes] = {}
+    pages: dict[str, bytes] = {}
+    for board, address in zip(boards, addresses, strict=True):
+        folder = "charts" if address == addresses[0] else f"charts/{address.removesuffix('.html')}"
+        shown = rows(board)
+        table = class_table((row.result for row in board.by_acc), board.dataset)
+        drawn = charts(board, shown, table)
+        if not pictures:
+            drawn = [replace(chart, kinds=()) for chart in drawn]
+        for chart in drawn:
+            names = [f"{folder}/{chart.name}.{kind}" for kind in chart.kinds]
+            files |= zip(names, rendered(chart.whole, chart.kinds) if names else (), strict=True)
+        page = index_page(
+            board,
+            shown,
+            table,
+            drawn,
+            settings=settings,
+            machine=machine,
+            when=when,
+            beside=beside,
+            pages=several if len(boards) > 1 else {},
+            here=address,
+            folder=folder,
+        )
+        pages[address] = page.encode()
+    return files | dict(reversed(pages.items()))
 
 
 def csv_report(boards: Sequence[Leaderboard], machine: Mapping[str, Any]) -> str:
@@ -99,12 +156,15 @@ def json_report(boards: Sequence[Leaderboard], settings: Mapping[str, Any], mach
 def _rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
     """Ranks and fields of each result, measured or not."""
     ranks = board.ranks
+    standings = {id(row.result): row.standing for row in board.by_acc}
     for result in (*(row.result for row in board.by_acc), *board.excluded_results):
+        standing = standings.get(id(result))
         fields = {name: value for name, value in result.to_json().items() if name not in _NOT_IN_ROWS}
         if result.ok:
             fields.pop("reason", None)
         places = ranks.get(id(result), (None, None, None))
-        yield dict(zip(_RANKS, places, strict=True)) | fields | {"dataset": dataset_name(board.dataset)}
+        sure = {name: getattr(standing, name, None) for name in _STANDING}
+        yield dict(zip(_RANKS, places, strict=True)) | sure | fields | {"dataset": dataset_name(board.dataset)}
 
 
 def _cells(row: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, object]:
@@ -113,6 +173,8 @@ def _cells(row: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, obje
     for name, value in row.items():
         if name == "input_size":
             cells |= dict(zip(("input_height", "input_width"), value[1:] if value else (None, None), strict=True))
+        elif name == "rank95":
+            cells |= dict(zip(("rank95_low", "rank95_high"), value or (None, None), strict=True))
         elif isinstance(value, Mapping) and name not in ("scores", "ci95"):
             cells |= {f"{name}_{key}": value.get(key) for key in dict.fromkeys((*_ALWAYS.get(name, ()), *value))}
         elif not isinstance(value, Mapping):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from tabulate import tabulate
 
@@ -18,6 +17,7 @@ from embedcore.compare.series import Series
 from embedcore.errors import UsageError
 from embedcore.plain import json_safe, one_line
 from embedcore.report.columns import cut, figure
+from embedcore.report.drawing import altair, rendered, spec_of
 from embedcore.results.run import Run
 
 SCHEMA = 1
@@ -185,20 +185,14 @@ def _key(series: Series) -> tuple[object, ...]:
     return series.name, series.what, series.of_family
 
 
-def chart(history: History, shown: Sequence[Series], kind: str) -> bytes:
+def chart(history: History, shown: Sequence[Series], kind: Literal["svg", "png", "html"]) -> bytes:
     """A chart of the series as ``svg``, ``png`` or ``html`` (whole in itself, with nothing to load), steps as circles.
 
-    Raises UsageError where there is too much or nothing to draw, or the libraries are not installed.
+    Raises UsageError where there is too much or nothing to draw.
     """
     if not 0 < len(shown) <= _MOST_IN_CHART:
         raise UsageError(f"--chart: {len(shown)} series, and a chart shows 1 to {_MOST_IN_CHART}: choose some with -k")
-    try:
-        alt: Any = importlib.import_module("altair")
-        importlib.import_module("vl_convert")
-    except ImportError as error:
-        raise UsageError(
-            f"--chart needs Altair and vl-convert ({error.name} is not installed): pip install 'embedcore[charts]'"
-        ) from error
+    alt = altair()
     steps = {(_key(step.series), step.run) for step in history.steps}
     rows = [
         {
@@ -226,10 +220,11 @@ def chart(history: History, shown: Sequence[Series], kind: str) -> bytes:
     layers = base.mark_line(point=True) + base.transform_filter("datum.step").mark_point(size=150, color="black")
     panels = layers.properties(width=560, height=140).facet(row=alt.Row("what:N", title=None))
     drawn = panels.resolve_scale(y="independent")
-    stream: Any = io.BytesIO() if kind == "png" else io.StringIO()
-    drawn.save(stream, format=kind, **({"inline": True} if kind == "html" else {}))
-    content = stream.getvalue()
-    return content if isinstance(content, bytes) else content.encode()
+    if kind != "html":
+        return rendered(spec_of(drawn), [kind])[0]
+    stream = io.StringIO()
+    drawn.save(stream, format="html", inline=True)
+    return stream.getvalue().encode()
 
 
 def _day(run: Run) -> str:

@@ -16,7 +16,7 @@ from embedcore.report.columns import (
     leader_columns,
     leaderboard_columns,
     random_notice,
-    without_intervals,
+    shown,
 )
 from embedcore.results.leaderboard import Leaderboard, Row
 
@@ -60,6 +60,7 @@ def _board(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str
             yield _table(rows[:OVERALL_TOP], board, leaderboard_columns(metric))
             if len(rows) > OVERALL_TOP:
                 yield f"The best {OVERALL_TOP} of {len(rows)}; the others are below in their families."
+            yield _list(captions.leader_lines(board, metric, most_names=OVERALL_TOP))
         if len(groups) > 1:
             yield "## Leader of each family\n\nThe rank is the overall one."
             yield _table(board.leaders, board, leader_columns({group.slug: group.title for group in groups}))
@@ -78,7 +79,7 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _table(rows: Sequence[Row], board: Leaderboard, columns: Sequence[Column]) -> str:
-    columns = columns if captions.has_intervals(board.dataset) else without_intervals(columns)
+    rows, columns = shown(rows, columns, intervals=captions.has_intervals(board.dataset))
     table = tabulate(
         [[escape((column.full or column.cell)(row)) for column in columns] for row in rows],
         headers=[column.long or column.key for column in columns],

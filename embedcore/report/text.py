@@ -18,6 +18,7 @@ from embedcore.report.columns import (
     leader_columns,
     leaderboard_columns,
     random_notice,
+    shown,
     without_intervals,
 )
 from embedcore.results.leaderboard import Leaderboard, Row
@@ -49,10 +50,11 @@ def terminal_report(
         if len(boards) > 1:
             blocks.append([f"=== {captions.dataset_name(board.dataset)} ==="])
         blocks.append(captions.legend(board, settings or {}, machine or {}))
-        for heading, rows, columns, most in _tables(board):
+        for heading, rows, columns, most, below in _tables(board):
             blocks.append(_table(heading, rows[:most], board, columns, width))
             if len(rows) > most:
                 blocks[-1].append(f"… {len(rows) - most} more; {rest}")
+            blocks[-1] += below
         blocks.append(list(_excluded(board, rest)))
     blocks.append(list(_missing(settings or {}, rest)))
     # A line that holds line ends is a table.
@@ -60,18 +62,19 @@ def terminal_report(
     return "\n\n".join(text for text in texts if text)
 
 
-def _tables(board: Leaderboard) -> Iterator[tuple[str, Sequence[Row], Sequence[Column], int]]:
-    """Heading, rows, columns and the most rows to be shown of each table; what matters most comes last, where a
-    terminal shows it."""
+def _tables(board: Leaderboard) -> Iterator[tuple[str, Sequence[Row], Sequence[Column], int, Sequence[str]]]:
+    """Heading, rows, columns, the most rows to be shown and the lines below of each table; what matters most comes
+    last, where a terminal shows it."""
     groups = captions.families_apart(board)
     for group in groups:
-        yield f"{group.title} ({_models(group.rows)})", group.rows, leaderboard_columns(), TOP
+        yield f"{group.title} ({_models(group.rows)})", group.rows, leaderboard_columns(), TOP, ()
     if groups:
-        yield "Leader of each family, the best first", board.leaders, leader_columns({}), len(board.leaders)
-    if board.by_acc:
-        yield f"Overall by acc ({_models(board.by_acc)})", board.by_acc, leaderboard_columns("acc"), TOP
-    if groups or not captions.acc5_orders_alike(board):
-        yield f"Overall by acc5 ({_models(board.by_acc5)})", board.by_acc5, leaderboard_columns("acc5"), TOP
+        yield "Leader of each family, the best first", board.leaders, leader_columns({}), len(board.leaders), ()
+    alike = not groups and captions.acc5_orders_alike(board)
+    for metric, rows in (("acc", board.by_acc), ("acc5", () if alike else board.by_acc5)):
+        if rows:
+            below = captions.leader_lines(board, metric, most_names=_MOST_NAMES)
+            yield f"Overall by {metric} ({_models(rows)})", rows, leaderboard_columns(metric), TOP, below
 
 
 def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Column]:
@@ -82,12 +85,14 @@ def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Colu
     kept = list(columns)
     if any(row.result.random_weights for row in rows):
         kept = [replace(c, drop=0) if c.key == "weights" else c for c in kept]
-    widths = {column.key: _column_width(column, rows) for column in kept}
-    while sum(widths[c.key] + _GAP for c in kept) - _GAP > width:
-        least = max(kept, key=lambda column: column.drop)
-        if not least.drop:
-            return without_intervals(kept)
-        kept.remove(least)
+    while sum(_column_width(column, rows) + _GAP for column in kept) - _GAP > width:
+        least = max(reversed(kept), key=lambda column: column.drop)
+        if least.drop <= 1 and any(column.narrow for column in kept):
+            kept = without_intervals(kept)
+        elif least.drop:
+            kept.remove(least)
+        else:
+            break
     return kept
 
 
@@ -97,7 +102,8 @@ def _column_width(column: Column, rows: Sequence[Row]) -> int:
 
 def _table(heading: str, rows: Sequence[Row], board: Leaderboard, columns: Sequence[Column], width: int) -> list[str]:
     """A table of all these rows, and the lines above and below it."""
-    kept = fit(columns if captions.has_intervals(board.dataset) else without_intervals(columns), rows, width)
+    rows, columns = shown(rows, columns, intervals=captions.has_intervals(board.dataset))
+    kept = fit(columns, rows, width)
     others = sum(_column_width(column, rows) + _GAP for column in kept if column.key != "model")
     longest = max(_SHORTEST_NAME, width - others)
     cells = [[cut(c.cell(row), longest) if c.key == "model" else c.cell(row) for c in kept] for row in rows]

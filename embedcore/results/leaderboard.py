@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from embedcore.results.ranking import Ranking, Rankings, rank_run, results_by_dataset
 from embedcore.results.result import STATUSES, Result
+from embedcore.results.run import Run, Standing
 
 BEST = 30
 """Rows of the first part of a family that is shown in two parts."""
@@ -21,6 +23,8 @@ class Row:
 
     rank: int
     result: Result
+    standing: Standing | None = None
+    """Among the models of this ranking, by its metric; None where the verdicts do not tell."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Leaderboard:
     """In the order of `STATUSES`, the most frequent reason of a status first."""
     dataset: Mapping[str, Any]
     """The ``dataset`` block of the saved JSON."""
+    rankings: Rankings = field(default_factory=Rankings)
+    """How sure the overall ranks are."""
 
     @property
     def leaders(self) -> tuple[Row, ...]:
@@ -88,35 +94,47 @@ def build(
     dataset: Mapping[str, Any],
     families: Sequence[str] = (),
     titles: Mapping[str, str] | None = None,
+    rankings: Rankings | None = None,
 ) -> Leaderboard:
     """Rank `results`, measured and not.
 
     Families come in the order of `families` (slugs), those that it lacks after them by name; `titles` maps a slug to
-    what is shown for it (the slug itself if missing). Within a ranking the order is: the metric, highest first; then
-    the other of acc and acc5; then the model's name. Equal in both metrics means equal rank.
+    what is shown for it (the slug itself if missing); `rankings`: of all that were measured. Within a ranking the order
+    is: the metric, highest first; then the other of acc and acc5; then the model's name. Equal in both metrics means
+    equal rank.
     """
     everything = list(results)
     measured = [result for result in everything if result.ok]
-    by_acc = rank(measured, "acc", "acc5")
+    rankings = rankings or Rankings()
+    by_acc = rank(measured, "acc", "acc5", rankings.by.get("acc"))
     members: dict[str, list[Result]] = {}
     for row in by_acc:
         members.setdefault(row.result.family, []).append(row.result)
     place = {slug: index for index, slug in enumerate(families)}
     order = sorted(members, key=lambda slug: (place.get(slug, len(place)), slug))
-    groups = (Group(slug, (titles or {}).get(slug, slug), rank(members[slug], "acc", "acc5")) for slug in order)
+    groups = tuple(
+        Group(slug, (titles or {}).get(slug, slug), rank(members[slug], "acc", "acc5", rankings.by.get("acc")))
+        for slug in order
+    )
     excluded = group_excluded(result for result in everything if not result.ok)
-    return Leaderboard(tuple(groups), by_acc, rank(measured, "acc5", "acc"), excluded, dataset)
+    by_acc5 = rank(measured, "acc5", "acc", rankings.by.get("acc5"))
+    return Leaderboard(groups, by_acc, by_acc5, excluded, dataset, rankings)
 
 
-def rank(results: Iterable[Result], metric: str, then: str) -> tuple[Row, ...]:
-    """`results` by `metric`, then by the metric `then`, highest first; competition ranking (1, 2, 2, 4)."""
+def rank(results: Iterable[Result], metric: str, then: str, ranking: Ranking | None = None) -> tuple[Row, ...]:
+    """`results` by `metric`, then by the metric `then`, highest first; competition ranking (1, 2, 2, 4). `ranking`:
+    that by `metric`, of these and maybe more."""
 
     def key(result: Result) -> tuple[float, float]:
         return -result.scores[metric], -result.scores[then]
 
     first: dict[tuple[float, float], int] = {}
     ordered = sorted(results, key=lambda result: (*key(result), result.model))
-    return tuple(Row(first.setdefault(key(result), place), result) for place, result in enumerate(ordered, start=1))
+    standings = ranking.standings({result.model for result in ordered}) if ranking else {}
+    return tuple(
+        Row(first.setdefault(key(result), place), result, standings.get(result.model))
+        for place, result in enumerate(ordered, start=1)
+    )
 
 
 def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
@@ -141,3 +159,23 @@ def general_reason(result: Result) -> str:
     """
     reason = result.reason.replace(result.model, "<model>")
     return re.sub(rf"(?<![\w.]){re.escape(result.architecture)}(?![\w.])", "<architecture>", reason)
+
+
+def boards_of(run: Run, titles: Mapping[str, str]) -> list[Leaderboard]:
+    """The leaderboard of each dataset of a saved run, that of the session first; `titles`: of the families, by slug, in
+    their order."""
+    rankings = rank_run(run)
+    boards = []
+    for dataset, measured in results_by_dataset(run):
+        fingerprint = str(dataset.get("fingerprint"))
+        excluded = [result for result in run.excluded if result.dataset in (None, fingerprint)]
+        boards.append(
+            build(
+                [*measured, *excluded],
+                dataset=dataset,
+                families=list(titles),
+                titles=titles,
+                rankings=rankings[fingerprint],
+            )
+        )
+    return boards

@@ -39,7 +39,7 @@ class _Entry(NamedTuple):
 
 
 def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> Merged:
-    """One JSON of those of several sessions; `parts` are (path, content), each path another one.
+    """One JSON of those of several sessions, without a ranking; `parts` are (path, content), each path another one.
 
     Raises UsageError, a line that names the file, where one is not a run, where settings, dataset, versions or machine
     differ, where a model is measured twice, and where a shard is missing, unless `allow_missing`.
@@ -72,6 +72,7 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
         "unreached": sorted({m for part in read for m in part.run.unreached} - {model for model, _ in standing}),
         "renamed": {old: now for part in read for old, now in part.run.renamed.items()},
     }
+    block.pop("ranking", None)  # of the first part alone
     noises = [part.run.noise for part in read if part.run.noise is not None]
     commits = {str((part.data.get("commit_info") or {}).get("id")) for part in filled}
     if len(commits) > 1:

@@ -27,7 +27,7 @@ STATUSES: Mapping[Status, Outcome] = MappingProxyType(
 _FINAL = frozenset({"ok", "too-large", "unsupported", "nan"})
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
-_Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class InvalidResultError(EmbedcoreError):
@@ -64,21 +64,21 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of the full model as timm defines it, classifier included, in millions."""
     gmacs: float | None = None
     """Multiply-accumulate operations of one image, in thousands of millions."""
-    input_size: tuple[_Count, _Count, _Count] | None = None
+    input_size: tuple[Count, Count, Count] | None = None
     """(3, height, width)"""
-    dim: _Count | None = None
+    dim: Count | None = None
     """Width of the embedding."""
     point: str | None = None
     token_mean: bool | None = None
     """Whether the model gave tokens [n, t, d], which were averaged."""
     precision: str | None = None
-    batch_size: _Count | None = None
+    batch_size: Count | None = None
     batch_decayed: bool = False
     """Whether memory forced a smaller batch than asked for, so that images_per_s must not be compared."""
     device: str | None = None
     channels_last: bool | None = None
     """Whether 4-D weights and inputs were in channels-last memory."""
-    warmup_rounds: _Count | None = None
+    warmup_rounds: Count | None = None
     """Rounds that came before the timed ones."""
     weights: dict[str, str] = {}
     """``source`` (hub, folder, wheel:NAME, random), ``id`` (sha256:…, seed:N), ``address`` (where timm has it)."""

@@ -8,18 +8,34 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.plain import json_safe, one_line
-from embedcore.results.result import InvalidResultError, Result
+from embedcore.results.result import Count, InvalidResultError, Result
 
 SCHEMA = 1
 """Number of the top-level ``embedcore`` block; raised when a reader of the old one would misread the new one."""
 
 STORAGE = Path(".benchmarks")
 """Where pytest-benchmark saves by default, as ``<machine>/NNNN_<name>.json``."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a model stands by acc, and how sure that is: see `embedcore.results.ranking`."""
+
+    model: str
+    rank: Count
+    """Models of equal acc share the better rank."""
+    rank95: tuple[Count, Count]
+    """Best and worst rank that are possible; the intervals of all models hold at once with a chance of 95 %."""
+    p_best: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    """Share of the resamples of the classes in which no model is better; models that are equal there share it."""
+    tied_with_leader: bool
+    """Whether no model is surely better, while that is true of another one too."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,10 @@ class Run:
     """Timm's old name to the new one, of the models of this run."""
     noise: float | None = None
     """Standard deviation of the log of a speed ratio between two processes that run the same, if `ab --aa` found it."""
+    ranking: tuple[Standing, ...] = ()
+    """By acc, as it was saved, the best first; on `dataset` alone."""
+    datasets: tuple[Mapping[str, Any], ...] = ()
+    """Where a benchmark of the user's own has measured on several, all of them."""
 
     @property
     def processor(self) -> str | None:
@@ -168,6 +188,8 @@ def run_of(data: object, path: Path) -> Run:
         selection=_mapping(path, block, "selection"),
         renamed=_mapping(path, block, "renamed"),
         noise=block["noise"] if isinstance(block.get("noise"), float) and 0 < block["noise"] < 1 else None,
+        ranking=_ranking(path, block),
+        datasets=tuple(filter(lambda each: isinstance(each, dict), block.get("datasets") or ())),
     )
 
 
@@ -224,6 +246,18 @@ def read_json(path: Path) -> object:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {one_line(str(error))[:100]}") from error
     return data
+
+
+def _ranking(path: Path, block: Mapping[str, Any]) -> tuple[Standing, ...]:
+    """That of the first dataset, where there are several."""
+    saved, first = block.get("ranking") or [], block.get("dataset")
+    fingerprint = first.get("fingerprint") if isinstance(first, dict) else None
+    if isinstance(saved, list):
+        saved = [entry for entry in saved if not isinstance(entry, dict) or entry.get("dataset") in (None, fingerprint)]
+    try:
+        return msgspec.convert(saved, tuple[Standing, ...])
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: 'ranking' of the embedcore block: {one_line(str(error))[:150]}") from error
 
 
 def _mapping(path: Path, block: Mapping[str, object], key: str) -> Mapping[str, Any]:

@@ -71,7 +71,6 @@ def test_what_cannot_be_has_exit_code_2_and_one_line(folder, capsys, arguments, 
 
 
 def test_a_chart_is_written_whole_or_not_at_all(folder, capsys):
-    pytest.importorskip("vl_convert")
     chart = folder.parent / "speed.svg"
     assert main(["history", str(folder), "--chart", str(chart)]) == 0
     assert "<svg" in chart.read_text()

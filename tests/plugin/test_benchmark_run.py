@@ -53,6 +53,8 @@ def test_three_models_are_measured_saved_and_ranked(run, project, saved):
     assert block["dataset"]["classes"] == 3
     assert block["dataset"]["queries"] == block["dataset"]["references"] == 9
     assert block["excluded"] == []
+    assert {entry["model"] for entry in block["ranking"]} == set(MODELS)
+    assert block["ranking"][0]["rank"] == 1 and sum(entry["p_best"] for entry in block["ranking"]) == pytest.approx(1)
     versions = data["machine_info"]["embedcore"]
     assert set(versions) == {"timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python"}
     rows = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]
@@ -68,7 +70,19 @@ def test_save_and_json_together_are_both_whole(run, project, saved):
     assert stored.results[0].model == direct.results[0].model == MODELS[1]
     assert stored.results[0].scores == direct.results[0].scores
     assert stored.dataset == direct.dataset
+    assert stored.ranking == direct.ranking and [standing.rank95 for standing in direct.ranking] == [(1, 1)]
     assert stored.timm == direct.timm is not None
+
+
+def test_ranks_leave_out_a_class_without_a_reference(run, project, saved):
+    (project.path / "images" / "alone").mkdir()
+    shutil.copy(project.path / "images" / "class0" / "0.png", project.path / "images" / "alone")
+    outcome = run("--benchmark-json=run.json", "-k", "test_vit or test_resnet", "--embed-isolation=none")
+    outcome.assert_outcomes(passed=2)
+    block = saved()["embedcore"]
+    assert (block["dataset"]["lone_queries"], block["dataset"]["lone_classes"]) == (1, [0])
+    assert {entry["model"] for entry in block["ranking"]} == set(MODELS[:2])
+    assert "is not known" not in outcome.stdout.str()
 
 
 def test_pytest_benchmark_compares_the_saved_json(run, project):

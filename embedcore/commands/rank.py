@@ -1,0 +1,97 @@
+"""``embedcore rank``: how sure the ranks of saved runs are, from their JSON alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedcore.errors import UsageError
+from embedcore.plain import printable_lines
+from embedcore.results.run import STORAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from embedcore.results.result import Result
+
+EXIT_UNUSABLE = 2
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``rank``."""
+    parser = commands.add_parser(
+        "rank",
+        help="how sure the ranks of saved runs are",
+        description="The rank of each model by acc with its 95 % interval, from what saved runs say of every query. "
+        "Runs on one dataset are joined as merge does it; of several datasets, how far their orders agree, and mean "
+        "ranks. Exit code 2 if there is nothing to rank.",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
+    parser.add_argument(
+        "--format", choices=("text", "markdown", "json"), default="text", help="of the output (default: text)"
+    )
+    parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the ranks; gives the exit code."""
+    from embedcore.report.ranks import Ranked, report, to_json
+    from embedcore.results.ranking import NotRanked, agree, rank_models
+
+    boards, measured = [], []
+    for path, dataset, results in _datasets(arguments.runs):
+        if any(dataset.get("fingerprint") == board.dataset.get("fingerprint") for board in boards):
+            raise UsageError(f"{path}: its dataset {dataset.get('name')} is in another RUN that has other datasets too")
+        try:
+            boards.append(Ranked(dataset, rank_models(results, dataset, ("acc",))["acc"]))
+        except NotRanked as error:
+            raise UsageError(f"{path}: how sure the ranks are is not known: {error}") from error
+        measured.append((dataset, results))
+    if not boards:
+        raise UsageError(f"no model was measured in {', '.join(arguments.runs)}")
+    agreement = agree(measured) if len(measured) > 1 else None
+    for model in _with_other_weights([results for _, results in measured]):
+        _note(f"{model} has other weights in one run than in another")
+    if arguments.format == "json":
+        print(json.dumps(to_json(boards, agreement), indent=2))
+    else:
+        print(report(boards, agreement, markdown=arguments.format == "markdown"), end="")
+    return 0
+
+
+def _datasets(names: Sequence[str]) -> Iterator[tuple[Path, Mapping[str, Any], list[Result]]]:
+    """Each dataset of saved runs with what was measured on it. Raises UsageError."""
+    from embedcore.results.merge import merge, read_parts
+    from embedcore.results.ranking import results_by_dataset
+    from embedcore.results.run import find_run, run_of
+
+    alike: dict[tuple[str, ...], dict[Path, Any]] = {}
+    for name in names:
+        for path, data in read_parts(find_run(name)):
+            found = run_of(data, path)
+            if found.results:
+                key = tuple(str(dataset.get("fingerprint")) for dataset, _ in results_by_dataset(found))
+                alike.setdefault(key, {})[path] = data
+    for parts in alike.values():
+        merged = merge(list(parts.items()), allow_missing=True)
+        for note in merged.notes:
+            _note(note)
+        first = next(iter(parts))
+        for dataset, results in results_by_dataset(run_of(merged.data, first)):
+            if results:
+                yield first, dataset, results
+
+
+def _with_other_weights(measured: Sequence[Sequence[Result]]) -> list[str]:
+    weights: dict[str, set[str | None]] = {}
+    for results in measured:
+        for result in results:
+            weights.setdefault(result.model, set()).add(result.weights.get("id"))
+    return sorted(model for model, ids in weights.items() if len(ids) > 1)
+
+
+def _note(line: str) -> None:
+    print(f"embedcore: {printable_lines(line)}", file=sys.stderr)

@@ -1,0 +1,453 @@
+"""The charts of a leaderboard, each one Altair specification: for the page, where it is interactive, and for files.
+
+The rows of a chart are not in its specification, which names them as the dataset ``models``: the page has them once.
+The parameter ``family`` holds the slug of the family that stands out, "" for none.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from embedcore.report.agreement import disagreements, kendall_tau
+from embedcore.report.classes import ClassTable
+from embedcore.report.columns import cut
+from embedcore.report.drawing import Kind, Spec, altair, spec_of
+from embedcore.report.look import look_of
+from embedcore.results.leaderboard import Group, Leaderboard
+
+Datum = Mapping[str, Any]
+
+LEADERS = 30
+FIRST, SECOND = "@first", "@second"
+"""Stand for the names of the two models in the specification of `two_models`, which the page puts in."""
+
+_WIDTH, _HEIGHT, _STEP = 720, 440, 17
+_LINE = 14  # pixels that a label takes
+_LONGEST = 44  # characters of a label
+_MOST_ARCHITECTURES = 30
+# The same network under the name of another library, or with another padding.
+_ALIASES = ("gluon_", "legacy_", "tf_")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`name`: of its files and of its place in the page. `section`: the heading that it stands under, with `label` to
+    choose it by where there are several."""
+
+    name: str
+    section: str
+    title: str
+    note: str
+    """What it shows and how to read it."""
+    spec: Spec
+    data: Mapping[str, Sequence[Datum]]
+    """What the specification names; of ``models`` the rows that it shows."""
+    label: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What stands for `FIRST` and `SECOND`."""
+    kinds: tuple[Kind, ...] = ("svg", "png")
+    """Of its files."""
+
+    @property
+    def whole(self) -> Spec:
+        """The specification with its data."""
+        spec: Spec = _filled(self.spec, self.names) if self.names else self.spec
+        return spec | {"datasets": {name: list(rows) for name, rows in self.data.items()}}
+
+
+def _filled(value: Any, names: Mapping[str, str]) -> Any:
+    """A specification with names for what stands for them."""
+    if isinstance(value, dict):
+        return {key: _filled(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, names) for item in value]
+    return (
+        functools.reduce(lambda text, name: text.replace(name, names[name]), names, value)
+        if isinstance(value, str)
+        else value
+    )
+
+
+def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
+    """All charts in which there is something to see. `rows`: of the board, see `embedcore.report.rows`."""
+    found = [
+        leaders(rows, "acc"),
+        leaders(rows, "acc5"),
+        *(trade_off(rows, axis) for axis in AXES),
+        acc_and_acc5(rows, table),
+        within_families(rows),
+        pretraining(rows),
+        two_models(rows, table),
+        *(chart for group in board.groups for chart in family(group, rows)),
+    ]
+    return [chart for chart in found if chart is not None]
+
+
+def _looks(alt: Any, rows: Sequence[Datum], *, shapes: bool = True) -> dict[str, Any]:
+    """Encodings by which each family has its colour and its shape."""
+    families = {str(row["title"]): look_of(row["family"]) for row in rows}
+    scales = {
+        "color": alt.Scale(domain=list(families), range=[look.colour for look in families.values()]),
+        "shape": alt.Scale(domain=list(families), range=[look.shape for look in families.values()]),
+    }
+    return {
+        "color": alt.Color("title:N", title="family", scale=scales["color"]),
+        "opacity": alt.condition("!family || datum.family == family", alt.value(0.9), alt.value(0.12)),
+        **({"shape": alt.Shape("title:N", title="family", scale=scales["shape"])} if shapes else {}),
+    }
+
+
+def _only(alt: Any, rows: Sequence[Datum]) -> Any:
+    """A chart of these of the page's rows."""
+    chosen = alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows])
+    return alt.Chart(alt.NamedData(name="models")).transform_filter(chosen)
+
+
+def _tooltip(alt: Any) -> list[Any]:
+    return [
+        alt.Tooltip("model:N"),
+        alt.Tooltip("title:N", title="family"),
+        alt.Tooltip("acc:Q", format=".3f"),
+        alt.Tooltip("acc5:Q", format=".3f"),
+        alt.Tooltip("params:Q", title="million parameters", format=".3~s"),
+        alt.Tooltip("gmacs:Q", title="GMACs", format=".3~s"),
+        alt.Tooltip("speed:Q", title="images/s", format=".3~s"),
+        alt.Tooltip("pretraining:N"),
+    ]
+
+
+def _layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle: str = "") -> Spec:
+    heading = alt.TitleParams(title, subtitle=subtitle) if subtitle else title
+    drawn = alt.layer(*layers).properties(width=_WIDTH, height=height, title=heading)
+    return spec_of(drawn.add_params(alt.param(name="family", value="")))
+
+
+def _score(alt: Any, field: str, title: str | None = None, *, zero: bool = False, x: bool = False) -> Any:
+    scale = alt.Scale(zero=zero, nice=True)
+    return (alt.X if x else alt.Y)(f"{field}:Q", title=title or field, scale=scale, axis=alt.Axis(format=".2~f"))
+
+
+def _names(alt: Any, field: str = "model", order: Sequence[str] | None = None) -> Any:
+    """A line for each name, in this order or that of the rows."""
+    return alt.Y(f"{field}:N", title=None, sort=order, axis=alt.Axis(ticks=False, domain=False))
+
+
+def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
+    """The best overall by a metric, with their intervals."""
+    alt = altair()
+    shown = sorted(rows, key=lambda row: row["rank" if metric == "acc" else f"rank_{metric}"])[:LEADERS]
+    if not shown:
+        return None
+    base = _only(alt, shown)
+    y = _names(alt, order=[row["model"] for row in shown])
+    layers = [base.mark_point(filled=True, size=90).encode(_score(alt, metric, x=True), y, tooltip=_tooltip(alt))]
+    layers[0] = layers[0].encode(**_looks(alt, shown))
+    if any(f"{metric}_low" in row for row in shown):
+        rules = base.mark_rule(size=1.5).encode(alt.X(f"{metric}_low:Q", title=metric), y, alt.X2(f"{metric}_high:Q"))
+        layers.insert(0, rules)
+    count = "models" if len(shown) == len(rows) else f"best {len(shown)} of {len(rows):,} models"
+    return Chart(
+        f"leaders-{metric}",
+        "Leaders",
+        f"The {count} by {metric}",
+        "Lines are 95 % intervals, from resampling the classes. Where two overlap widely the models may be equally good.",
+        _layered(alt, layers, f"The {count} by {metric}", _STEP * len(shown)),
+        {"models": shown},
+        label=f"by {metric}",
+    )
+
+
+class Axis(NamedTuple):
+    """What accuracy is weighed against. `less`: whether less of it is better."""
+
+    field: str
+    title: str
+    less: bool
+
+
+AXES = (
+    Axis("speed", "images/s of the forward pass", False),
+    Axis("params", "million parameters", True),
+    Axis("gmacs", "GMACs of an image", True),
+)
+
+
+def front(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
+    """The rows than which none is better in acc without being worse on the axis or the other way, the best by acc last.
+
+    Rows that lack a value are passed over; of equal ones the first is taken.
+    """
+    best = math.inf if axis.less else -math.inf
+    found = []
+    for row in sorted(_with(rows, axis), key=lambda row: (-row["acc"], row[axis.field] * (1 if axis.less else -1))):
+        value = row[axis.field]
+        if value < best if axis.less else value > best:
+            best = value
+            found.append(row)
+    return found[::-1]
+
+
+def _with(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
+    """The rows that have a value on a logarithmic axis; a speed in a smaller batch than that of the others is none."""
+    return [
+        row for row in rows if (row.get(axis.field) or 0) > 0 and not (axis.field == "speed" and row.get("decayed"))
+    ]
+
+
+def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
+    """acc against speed, parameters or GMACs, with the front named."""
+    alt = altair()
+    shown = _with(rows, axis)
+    if not shown:
+        return None
+    best = front(shown, axis)
+    values = [math.log10(row[axis.field]) for row in shown]
+    low, high = min(values), max(values)
+    pad = max(0.05, 0.04 * (high - low))
+    domain = [10 ** (low - pad), 10 ** (high + pad)]
+    x = alt.X(
+        f"{axis.field}:Q",
+        title=axis.title,
+        scale=alt.Scale(type="log", domain=domain, nice=False),
+        axis=alt.Axis(format="~s", tickCount=6),
+    )
+    y = _score(alt, "acc")
+    points = _only(alt, shown).mark_point(filled=True, size=60 if len(shown) < 200 else 30)
+    stairs = _only(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
+    named = _told_apart(best, [row["acc"] for row in shown])
+    # Labels stand on the side where no model can be: above the front, left of it or right of it; none leaves the chart.
+    right = [row for row in named if (math.log10(row[axis.field]) - low) < 0.55 * (high - low)]
+    sides = (("left", 7, [row for row in named if row in right]), ("right", -7, [r for r in named if r not in right]))
+    labels = [
+        _only(alt, of_side).mark_text(align=align, dx=dx, dy=-7, limit=300).encode(x, y, text="model:N")
+        for align, dx, of_side in sides
+        if of_side
+    ]
+    layers = [
+        stairs.encode(x, y),
+        points.encode(x, y, tooltip=_tooltip(alt), **_looks(alt, shown)),
+        *labels,
+    ]
+    title = f"acc against {axis.title}"
+    less = "" if len(shown) == len(rows) else f" {len(rows) - len(shown):,} models without this figure are left out."
+    return Chart(
+        f"acc-{axis.field}",
+        "What accuracy costs",
+        title,
+        "The dashed line is the front: of the models on it none is beaten in both. "
+        f"From the cheapest: {', '.join(row['model'] for row in (best if axis.less else best[::-1]))}.{less}",
+        _layered(alt, layers, title, _HEIGHT),
+        {"models": shown},
+        label={"speed": "speed", "params": "parameters", "gmacs": "GMACs"}[axis.field],
+    )
+
+
+def _told_apart(rows: Sequence[Datum], heights: Sequence[float]) -> list[Datum]:
+    """Those of the rows whose labels do not cover each other, the best by acc first to be kept."""
+    scale = _HEIGHT / ((max(heights) - min(heights)) or 1)
+    kept: list[Datum] = []
+    for row in sorted(rows, key=lambda row: -row["acc"]):
+        if not kept or (kept[-1]["acc"] - row["acc"]) * scale >= _LINE:
+            kept.append(row)
+    return kept
+
+
+def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
+    """acc against acc5, with the models named that the two rank most differently."""
+    alt = altair()
+    if len(rows) < 2:
+        return None
+    tau = kendall_tau(rows)
+    named = [each.row for each in disagreements(rows, table)]
+    x, y = _score(alt, "acc", x=True), _score(alt, "acc5")
+    points = _only(alt, rows).mark_point(filled=True, size=60 if len(rows) < 200 else 30)
+    middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
+    sides = (
+        ("left", 8, [r for r in named if r["acc"] < middle]),
+        ("right", -8, [r for r in named if r["acc"] >= middle]),
+    )
+    labels = [
+        _only(alt, of_side).mark_text(align=align, dx=dx, limit=300).encode(x, y, text="model:N")
+        for align, dx, of_side in sides
+        if of_side
+    ]
+    agree = "" if tau is None else f"Kendall's tau {tau:.2f}: 1 would be the same order, 0 none in common."
+    return Chart(
+        "acc-acc5",
+        "acc and acc5",
+        "acc against acc5",
+        f"{agree} acc looks at the nearest reference alone, acc5 at five, so a class of few references counts for less "
+        "in acc5. The models named are those that the two rank most differently.".strip(),
+        _layered(
+            alt,
+            [points.encode(x, y, tooltip=_tooltip(alt), **_looks(alt, rows)), *labels],
+            "acc against acc5",
+            _HEIGHT,
+            agree,
+        ),
+        {"models": rows},
+    )
+
+
+def within_families(rows: Sequence[Datum]) -> Chart | None:
+    """All models of each family on a line, the family with the best model first."""
+    alt = altair()
+    if not rows:
+        return None
+    y = _names(alt, "title", list(dict.fromkeys(row["title"] for row in rows)))
+    points = (
+        _only(alt, rows)
+        .mark_point(filled=True, size=45)
+        .encode(_score(alt, "acc", x=True), y, tooltip=_tooltip(alt), **_looks(alt, rows))
+    )
+    middle = _only(alt, rows).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
+    return Chart(
+        "families",
+        "Families",
+        "acc within each family",
+        "A mark is a model, the upright line the median of the family.",
+        _layered(alt, [points, middle], "acc within each family", (_STEP + 3) * len({row["title"] for row in rows})),
+        {"models": rows},
+    )
+
+
+def family(group: Group, rows: Sequence[Datum]) -> Iterator[Chart]:
+    """The models of a family by acc, in two parts where there are many."""
+    alt = altair()
+    of_model = {row["model"]: row for row in rows}
+    for number, (heading, members) in enumerate(group.parts):
+        shown = [of_model[member.result.model] for member in members]
+        y = _names(alt)
+        bars = _only(alt, shown).mark_bar(height=11)
+        looks = _looks(alt, shown, shapes=False)
+        looks["color"].legend = None
+        layers = [bars.encode(_score(alt, "acc", zero=True, x=True), y, tooltip=_tooltip(alt), **looks)]
+        if any("acc_low" in row for row in shown):
+            layers.append(
+                _only(alt, shown).mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q"))
+            )
+        title = f"{group.title}: {heading}" if heading else f"{group.title} by acc"
+        yield Chart(
+            f"family-{group.slug}{f'-{number + 1}' if heading else ''}",
+            "Each family",
+            title,
+            "Lines are 95 % intervals.",
+            _layered(alt, layers, title, _STEP * len(shown)),
+            {"models": shown},
+            label=f"{group.title} ({heading or len(group.rows)})",
+        )
+
+
+def pretraining(rows: Sequence[Datum]) -> Chart | None:
+    """Equal architectures that were trained on different data, those that differ most first."""
+    alt = altair()
+    groups = [group for group in equal_architectures(rows) if len(group) > 1]
+    groups = sorted(groups, key=lambda group: group[-1]["acc"] - group[0]["acc"])[:_MOST_ARCHITECTURES]
+    if not groups:
+        return None
+    shown = [row | {"network": cut(network_of(group[0]), _LONGEST)} for group in groups for row in group]
+    ends = [
+        row | {"network": cut(network_of(group[0]), _LONGEST), "side": side}
+        for group in groups
+        for row, side in ((group[0], "best"), (group[-1], "worst"))
+    ]
+    data = alt.Chart(alt.NamedData(name="networks"))
+    y = _names(alt, "network")
+    x = _score(alt, "acc", x=True)
+    layers = [
+        data.mark_line(size=1.5).encode(x, y, detail="network:N"),
+        data.mark_point(filled=True, size=70).encode(x, y, tooltip=_tooltip(alt), **_looks(alt, shown)),
+        *(
+            alt.Chart(alt.NamedData(name="ends"))
+            .transform_filter(f"datum.side == '{side}'")
+            .mark_text(align=align, dx=dx, limit=170, fontSize=10)
+            .encode(x, y, text="pretraining:N")
+            for side, align, dx in (("best", "left", 8), ("worst", "right", -8))
+        ),
+    ]
+    title = "Pretraining data at equal architecture"
+    return Chart(
+        "pretraining",
+        "Pretraining data",
+        title,
+        "Each line is one architecture; a mark is its best model of that pretraining data. The names are those of the "
+        "best and the worst data.",
+        _layered(alt, layers, title, (_STEP + 3) * len(groups)),
+        {"networks": shown, "ends": ends},
+    )
+
+
+def network_of(row: Datum) -> str:
+    """The architecture, under one name where timm has it under several.
+
+    >>> network_of({"architecture": "gluon_xception65"}), network_of({"architecture": "tf_efficientnet_b0"})
+    ('xception65', 'efficientnet_b0')
+    """
+    name = str(row["architecture"])
+    return next((name.removeprefix(alias) for alias in _ALIASES if name.startswith(alias)), name)
+
+
+def equal_architectures(rows: Sequence[Datum]) -> list[list[Datum]]:
+    """Of each architecture the best row of each pretraining data, best first. `rows`: best first."""
+    networks: dict[str, dict[str, Datum]] = {}
+    for row in rows:
+        if row.get("pretraining") not in (None, "unknown"):
+            networks.setdefault(network_of(row), {}).setdefault(row["pretraining"], row)
+    return [list(by_data.values()) for by_data in networks.values()]
+
+
+def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
+    """acc of each class by the best model and by the best other one; the page lets others be chosen."""
+    alt = altair()
+    pair = [row["model"] for row in rows if table is not None and row["model"] in table.models][:2]
+    if table is None or len(pair) < 2:
+        return None
+    points = class_points(table, *pair)
+    scale = alt.Scale(domain=[0, 1])
+    axis = alt.Axis(format=".1f")
+    dots = (
+        alt.Chart(alt.NamedData(name="classes"))
+        .mark_circle(color="#0077bb", opacity=0.7)
+        .encode(
+            alt.X("first:Q", title=f"acc of {FIRST}", scale=scale, axis=axis),
+            alt.Y("second:Q", title=f"acc of {SECOND}", scale=scale, axis=axis),
+            alt.Size("count:Q", title="classes", scale=alt.Scale(range=[30, 900]), legend=None),
+            tooltip=[
+                alt.Tooltip("first:Q", title=FIRST, format=".2f"),
+                alt.Tooltip("second:Q", title=SECOND, format=".2f"),
+                alt.Tooltip("count:Q", title="classes"),
+                alt.Tooltip("names:N", title="such as"),
+            ],
+        )
+    )
+    diagonal = (
+        alt.Chart(alt.InlineData(values=[{"a": 0, "b": 0}, {"a": 1, "b": 1}]))
+        .mark_line(strokeDash=[4, 3])
+        .encode(alt.X("a:Q"), alt.Y("b:Q"))
+    )
+    title = "acc of each class by two models"
+    return Chart(
+        "classes",
+        "Classes",
+        title,
+        "A circle is the classes that both models do equally well on, the larger the more classes. Above the dashed "
+        "line are classes that the second model finds better.",
+        _layered(alt, [diagonal, dots], title, _HEIGHT),
+        {"classes": points},
+        names={FIRST: pair[0], SECOND: pair[1]},
+    )
+
+
+def class_points(table: ClassTable, first: str, second: str, most_names: int = 3) -> list[dict[str, Any]]:
+    """A point for each pair of class accuracies of two models, with how many classes it is and the names of some."""
+    found: dict[tuple[float, float], list[int]] = {}
+    for number, pair in enumerate(zip(table.acc(first).tolist(), table.acc(second).tolist(), strict=True)):
+        found.setdefault(pair, []).append(number)
+    return [
+        {"first": a, "second": b, "count": len(of), "names": ", ".join(table.names[n] for n in of[:most_names])}
+        for (a, b), of in found.items()
+    ]

@@ -1,0 +1,136 @@
+"""How models do on each class, from their verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from embedcore.plain import one_line
+from embedcore.results.result import Result
+from embedcore.results.verdicts import NEAREST, unpack_classes, unpack_verdicts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FEW = 5
+"""A class of fewer references than neighbours are looked at cannot have an acc5 of 1."""
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Of m models and the c classes that have a scored query."""
+
+    names: tuple[str, ...]
+    queries: NDArray[np.int64]
+    """[c]"""
+    references: NDArray[np.int64] | None
+    """[c], None where it is not saved; of leave-one-out without the query itself."""
+    models: Mapping[str, int]
+    """The row of each model that has verdicts."""
+    first: NDArray[np.int64]
+    """[m, c], queries whose nearest reference is of their class."""
+    hits: NDArray[np.int64]
+    """[m, c], references of the class among the five nearest of its queries."""
+
+    def acc(self, model: str) -> NDArray[np.float64]:
+        """Of each class, [c]."""
+        accuracies: NDArray[np.float64] = self.first[self.models[model]] / self.queries
+        return accuracies
+
+    def acc5(self, model: str) -> NDArray[np.float64]:
+        """Of each class, [c]."""
+        shares: NDArray[np.float64] = self.hits[self.models[model]] / (NEAREST * self.queries)
+        return shares
+
+    def extremes(self, model: str, most: int = 5) -> tuple[list[int], list[int]]:
+        """The best and the worst classes of a model, at most so many and never one in both; of equal ones by acc those
+        come first whose acc5 is better or worse, then those with more queries."""
+        import numpy as np
+
+        acc, acc5 = self.acc(model), self.acc5(model)
+        count = min(most, len(acc) // 2)
+        best = np.lexsort((-self.queries, -acc5, -acc))[:count]
+        worst = np.lexsort((-self.queries, acc5, acc))[:count]
+        return best.tolist(), worst.tolist()
+
+    def where_references_are_few(self, model: str) -> tuple[float, float, float, float] | None:
+        """acc of a model, and its mean over all models, over the queries of classes with fewer than `FEW` references;
+        and the same two of the other classes. None where there are not both kinds, or it is not known."""
+        if self.references is None:
+            return None
+        few = self.references < FEW
+        if few.all() or not few.any():
+            return None
+        parts = []
+        for chosen in (few, ~few):
+            total = self.queries[chosen].sum()
+            of_models = self.first[:, chosen].sum(axis=1) / total
+            parts += [float(of_models[self.models[model]]), float(of_models.mean())]
+        return parts[0], parts[1], parts[2], parts[3]
+
+
+def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassTable | None:
+    """The table of those `results` that have verdicts on this dataset; None where the classes are not saved.
+
+    Verdicts that are damaged or of another number of queries count as none.
+    """
+    import numpy as np
+
+    text = dataset.get("query_classes")
+    if not isinstance(text, str):
+        return None
+    try:
+        classes = unpack_classes(text).astype(np.int64)
+    except ValueError:
+        return None
+    lone = dataset.get("lone_classes")
+    scored = ~np.isin(classes, [n for n in lone if isinstance(n, int)] if isinstance(lone, list | tuple) else [])
+    kept, which = np.unique(classes[scored], return_inverse=True)
+    if not len(kept):
+        return None
+    first, hits, models = [], [], {}
+    for result in results:
+        verdicts = _verdicts(result, len(classes))
+        if verdicts is not None:
+            models[result.model] = len(models)
+            first.append(np.bincount(which, weights=verdicts[1][scored], minlength=len(kept)))
+            hits.append(np.bincount(which, weights=verdicts[0][scored], minlength=len(kept)))
+    if not models:
+        return None
+    return ClassTable(
+        names=tuple(_names(dataset, kept.tolist())),
+        queries=np.bincount(which, minlength=len(kept)),
+        references=_references(dataset, kept),
+        models=models,
+        first=np.array(first).astype(np.int64),
+        hits=np.array(hits).astype(np.int64),
+    )
+
+
+def _verdicts(result: Result, queries: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+    if not result.verdicts:
+        return None
+    try:
+        verdicts = unpack_verdicts(result.verdicts)
+    except ValueError:
+        return None
+    return verdicts if len(verdicts.hits) == queries else None
+
+
+def _names(dataset: Mapping[str, Any], classes: Iterable[int]) -> list[str]:
+    names = dataset.get("class_names")
+    known = names if isinstance(names, list | tuple) else []
+    return [one_line(str(known[number])) if number < len(known) else f"class {number}" for number in classes]
+
+
+def _references(dataset: Mapping[str, Any], classes: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    import numpy as np
+
+    counts = dataset.get("class_references")
+    if not isinstance(counts, list | tuple) or not all(isinstance(n, int) for n in counts):
+        return None
+    if not len(classes) or classes.max() >= len(counts):
+        return None
+    return np.array(counts, dtype=np.int64)[classes]

@@ -1,0 +1,203 @@
+"""A report as one HTML file that is whole in itself: it opens from a disk, and its policy lets it ask nobody for anything.
+
+What comes from data goes through Jinja's autoescape, or as JSON into a script element that no browser runs and that
+no text can end, from where the scripts put it into the page as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from embedcore.plain import json_safe
+from embedcore.report import captions
+from embedcore.report.agreement import disagreements
+from embedcore.report.charts import Chart
+from embedcore.report.classes import ClassTable
+from embedcore.report.details import details
+from embedcore.report.drawing import scripts_begun
+from embedcore.report.findings import Named, facts, findings, warnings
+from embedcore.report.look import look_of
+from embedcore.results.leaderboard import Leaderboard
+from embedcore.version import VERSION
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_MOST_CLASS_FIGURES = 400_000
+"""Of models times classes in the page, for the chart of two models; those of the best models are kept."""
+
+
+def index_page(
+    board: Leaderboard,
+    rows: Sequence[Mapping[str, Any]],
+    table: ClassTable | None,
+    drawn: Sequence[Chart],
+    *,
+    settings: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    when: str | None = None,
+    beside: Sequence[str] = (),
+    pages: Mapping[str, str] | None = None,
+    here: str = "",
+    folder: str = "charts",
+) -> str:
+    """The page of one dataset. `beside`: files that are linked; `pages`: the pages of all datasets, address to title,
+    where there are several, this one at `here`; `folder`: where the files of the charts are."""
+    name = captions.dataset_name(board.dataset)
+    explained = captions.legend(board, settings, machine)[1 + len(captions.credits(board.dataset)) :]
+    intervals = captions.has_intervals(board.dataset)
+    return render(
+        "index.html.j2",
+        title=f"{name}: embedcore report",
+        data={
+            "data": {"models": rows, "families": _families(rows), "intervals": intervals, "name": name},
+            "charts": {"charts": [_chart(chart, folder) for chart in drawn]},
+            "details": {"details": details(board, table), **_class_figures(rows, table)},
+        },
+        scripts=[static("tabulator.min.js"), static("page.js"), scripts_begun()()],
+        styles=[static("tabulator.min.css"), static("page.css")],
+        name=name,
+        facts=facts(board, settings, machine, when),
+        warnings=warnings(board),
+        findings=findings(board),
+        disagreements=[each.why for each in disagreements(rows, table)] if len(rows) > 1 else [],
+        sections=list(dict.fromkeys(chart.section for chart in drawn)),
+        legend=explained,
+        credits=captions.credits(board.dataset),
+        excluded=[captions.exclusion_line(exclusion) for exclusion in board.excluded],
+        missing=captions.missing_lines(settings),
+        beside=beside,
+        pages=pages or {},
+        here=here,
+        measured=len(rows),
+    )
+
+
+def _families(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Slug, title, look and number of models of each family, by title."""
+    families: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        look = look_of(row["family"])
+        family = families.setdefault(
+            row["family"],
+            {"slug": row["family"], "title": row["title"], "colour": look.colour, "shape": look.shape, "count": 0},
+        )
+        family["count"] += 1
+    return sorted(families.values(), key=lambda family: str(family["title"]).casefold())
+
+
+def _chart(chart: Chart, folder: str) -> dict[str, Any]:
+    """What the page needs to draw it; rows of ``models`` are there already."""
+    return {
+        "files": [f"{folder}/{chart.name}.{kind}" for kind in chart.kinds],
+        **{key: getattr(chart, key) for key in ("name", "section", "title", "note", "label", "spec")},
+        "data": {name: rows for name, rows in chart.data.items() if name != "models"},
+        "names": dict(chart.names),
+    }
+
+
+def _class_figures(rows: Sequence[Mapping[str, Any]], table: ClassTable | None) -> dict[str, Any]:
+    """Names and queries of the classes, and how many queries of each class the best models get right."""
+    if table is None:
+        return {"classes": [], "queries": [], "right": {}}
+    most = max(2, _MOST_CLASS_FIGURES // len(table.names))
+    models = [row["model"] for row in rows if row["model"] in table.models][:most]
+    return {
+        "classes": table.names,
+        "queries": table.queries.tolist(),
+        "right": {model: table.first[table.models[model]].tolist() for model in models},
+    }
+
+
+def render(
+    template: str,
+    *,
+    title: str,
+    data: Mapping[str, Any],
+    scripts: Sequence[str] = (),
+    styles: Sequence[str] = (),
+    **context: Any,
+) -> str:
+    """A template with what it inlines. `data`: the ``id`` of a script element to what it holds as JSON; `scripts` and
+    `styles`: whole texts, in their order, of which the page's policy lets these scripts run and no other."""
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            title=title,
+            policy=policy(scripts),
+            data={name: embedded_json(value) for name, value in data.items()},
+            scripts=[_trusted(script, "script") for script in scripts],
+            styles=[_trusted(style, "style") for style in styles],
+            version=VERSION,
+            **context,
+        )
+    )
+
+
+def policy(scripts: Iterable[str]) -> str:
+    """The content security policy of a page that runs these scripts and loads nothing, from nowhere."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
+    # Libraries set styles of elements; with images from the page alone no style can ask anybody for anything.
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {allowed}",
+            "style-src 'unsafe-inline'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def embedded_json(value: object) -> Any:
+    r"""`value` as JSON that can stand in a script element: nothing in it can end the element or begin a comment.
+
+    >>> print(embedded_json(["</script>", "<!--", "\u2028"]))
+    ["\u003c/script\u003e","\u003c!--","\u2028"]
+    """
+    from markupsafe import Markup
+
+    text = json.dumps(json_safe(value), allow_nan=False, separators=(",", ":"))  # ASCII
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704
+
+
+def _trusted(text: str, element: str) -> Any:
+    from markupsafe import Markup
+
+    if f"</{element}" in text.lower() or "<!--" in text:
+        raise ValueError(f"a text to be inlined would end its {element} element")
+    return Markup(text)  # noqa: S704
+
+
+@functools.cache
+def static(name: str) -> str:
+    """A file of ``static/``."""
+    text = resources.files("embedcore.report").joinpath("static", name).read_text(encoding="utf-8")
+    return re.sub(r"^(//|/\*)# sourceMappingURL=.*$", "", text, flags=re.MULTILINE)  # a file that is not there
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("embedcore.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["named"] = lambda part: isinstance(part, Named)
+    return environment

@@ -1,0 +1,477 @@
+// The page of a report: its table, its charts and the drawer of a model. Everything from data is put in as text.
+"use strict";
+(() => {
+  const json = (id) => JSON.parse(document.getElementById(id).textContent);
+  const { models, families, intervals, name } = json("data");
+  if (!models.length) return;
+  const lazily = (make) => { let made; return () => (made ??= make()); };
+  const details = lazily(() => json("details"));
+  const charts = lazily(() => json("charts").charts);
+  const byName = new Map(models.map((row) => [row.model, row]));
+  const looks = new Map(families.map((family) => [family.slug, family]));
+  const $ = (selector, inside = document) => inside.querySelector(selector);
+
+  function el(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+      else if (value === true) made.setAttribute(key, "");
+      else if (value !== false && value != null) made.setAttribute(key, value);
+    }
+    made.append(...children.filter((child) => child != null));
+    return made;
+  }
+  function drawn(tag, attributes = {}, ...children) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  }
+
+  // ---- numbers and words ----
+  const count = (n) => n.toLocaleString("en");
+  const score = (value) => (value == null ? "–" : value.toFixed(3));
+  function figure(value) {
+    if (value == null) return "–";
+    const size = Math.abs(value);
+    return value.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0);
+  }
+  const ranks = (row) => (row.rank_low == null ? "–" : row.rank_low === row.rank_high ? `${row.rank_low}` : `${row.rank_low}–${row.rank_high}`);
+  function chip(slug) {
+    const look = looks.get(slug);
+    const mark = drawn("svg", { viewBox: "-1.1 -1.1 2.2 2.2", "aria-hidden": "true" }, drawn("path", { d: look.shape, fill: look.colour }));
+    return el("span", { class: "family" }, mark, look.title);
+  }
+  const link = (row) => el("a", { class: "model", href: `#model=${encodeURIComponent(row.model)}`, "data-model": row.model }, row.model);
+
+  // ---- the state in the address ----
+  const PLAIN = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", "tied", "sort", "columns", "model"];
+  function read() {
+    const given = new URLSearchParams(location.hash.slice(1));
+    return Object.fromEntries(PLAIN.filter((key) => given.get(key)).map((key) => [key, given.get(key)]));
+  }
+  let state = read();
+  function write(changes, push = false) {
+    state = { ...state, ...changes };
+    for (const key of PLAIN) if (!state[key]) delete state[key];
+    const hash = new URLSearchParams(Object.entries(state)).toString();
+    history[push ? "pushState" : "replaceState"](null, "", hash ? `#${hash}` : location.pathname + location.search);
+  }
+
+  // ---- the table ----
+  const metrics = [...new Set(models.flatMap((row) => Object.keys(row)))].filter(
+    (key) => !/_(low|high)$/.test(key) && models.some((row) => typeof row[key] === "number") && !OTHER_NUMBERS().has(key));
+  function OTHER_NUMBERS() {
+    return new Set(["id", "rank", "rank_acc5", "rank_in_family", "p_best", "params", "gmacs", "speed", "end_to_end", "memory", "dim", "edge", "acc", "acc5"]);
+  }
+  const domain = (metric) => Math.max(...models.map((row) => row[`${metric}_high`] ?? row[metric] ?? 0), 1e-9);
+  const domains = { acc: domain("acc"), acc5: domain("acc5") };
+  function interval(metric) {
+    return (cell) => {
+      const row = cell.getData(), value = row[metric], low = row[`${metric}_low`], high = row[`${metric}_high`];
+      if (value == null) return "–";
+      const share = (x) => `${(100 * Math.max(0, Math.min(1, x / domains[metric]))).toFixed(2)}%`;
+      const track = el("span", { class: "track", "aria-hidden": "true" });
+      if (intervals && low != null) {
+        const band = el("i");
+        band.style.left = share(low);
+        band.style.width = share(high - low);
+        track.append(band);
+      }
+      const mark = el("b");
+      mark.style.left = share(value);
+      track.append(mark);
+      const words = intervals && low != null ? `95 % interval ${score(low)} to ${score(high)}` : null;
+      return el("span", { class: "interval", title: words }, score(value), track);
+    };
+  }
+  const numbers = { sorter: "number", sorterParams: { alignEmptyValues: "bottom" }, headerSortStartingDir: "desc", hozAlign: "right" };
+  const small = { ...numbers, headerSortStartingDir: "asc" };
+  const words = { sorter: "string", sorterParams: { alignEmptyValues: "bottom" } };
+  const text = (shown) => (cell) => { const value = shown(cell.getData()); return value instanceof Node ? value : document.createTextNode(value ?? "–"); };
+  const COLUMNS = [
+    { field: "rank", title: "#", say: "rank by acc", width: 70, ...small, formatter: text((row) => `${row.rank}${row.tied ? " ≈" : ""}`) },
+    { field: "rank_low", title: "ranks", say: "95 % ranks", width: 96, ...small, formatter: text(ranks) },
+    { field: "model", title: "model", frozen: true, minWidth: 150, width: 330, ...words, formatter: text(link) },
+    { field: "acc", title: "acc", width: 210, ...numbers, hozAlign: "left", formatter: interval("acc") },
+    { field: "acc5", title: "acc5", width: 210, ...numbers, hozAlign: "left", formatter: interval("acc5") },
+    { field: "params", title: "M", say: "million parameters", width: 80, ...small, formatter: text((row) => figure(row.params)) },
+    { field: "speed", title: "img/s", say: "images/s of the forward pass", width: 90, ...numbers, formatter: text((row) => `${figure(row.speed)}${row.decayed ? "*" : ""}`) },
+    { field: "family", title: "family", width: 210, ...words, sorter: (a, b, one, other) => one.getData().title.localeCompare(other.getData().title), formatter: text((row) => chip(row.family)) },
+    { field: "edge", title: "input", say: "input size", width: 85, ...small, formatter: text((row) => row.input) },
+    { field: "pretraining", title: "pretraining", width: 150, ...words, formatter: text((row) => row.pretraining) },
+    { field: "licence", title: "licence", width: 140, ...words, formatter: text((row) => (row.licence ? `${row.licence}${row.non_commercial ? " ‡" : ""}` : null)) },
+    { field: "gmacs", title: "GMACs", width: 90, off: true, ...small, formatter: text((row) => figure(row.gmacs)) },
+    { field: "dim", title: "dim", say: "width of the embedding", width: 80, off: true, ...small, formatter: text((row) => row.dim) },
+    { field: "memory", title: "MB", say: "peak memory in MB", width: 85, off: true, ...small, formatter: text((row) => figure(row.memory)) },
+    { field: "end_to_end", title: "end to end", say: "images/s with reading the pixels", width: 110, off: true, ...numbers, formatter: text((row) => figure(row.end_to_end)) },
+    { field: "weights", title: "weights", width: 130, off: true, ...words, formatter: text((row) => (row.random ? el("span", { class: "random" }, row.weights) : row.weights)) },
+    { field: "p_best", title: "p best", say: "chance of being the best", width: 90, off: true, ...numbers, formatter: text((row) => (row.p_best == null ? null : row.p_best.toFixed(2))) },
+    { field: "rank_acc5", title: "# acc5", say: "rank by acc5", width: 90, off: true, ...small, formatter: text((row) => row.rank_acc5) },
+    { field: "rank_in_family", title: "# family", say: "rank in the family", width: 95, off: true, ...small, formatter: text((row) => row.rank_in_family) },
+    ...metrics.map((metric) => ({ field: metric, title: metric, width: 130, off: true, ...numbers, formatter: text((row) => score(row[metric])) })),
+  ].filter(({ field }) => field === "model" || models.some((row) => row[field] != null));
+  const titled = (column) => () => el("button", { type: "button", title: column.say ?? null, "aria-label": `${column.say ?? column.title}, sort` }, column.title);
+  const chosen = () => new Set(state.columns ? state.columns.split(",") : COLUMNS.filter((column) => !column.off).map((column) => column.field));
+
+  const narrow = matchMedia("(max-width: 620px)").matches;
+  const shown = chosen();
+  const [sortField, sortDir] = (state.sort ?? "rank:asc").split(":");
+  const known = COLUMNS.some((column) => column.field === sortField);
+  const table = new Tabulator("#table", {
+    data: models,
+    index: "id",
+    layout: "fitDataFill",
+    ...(models.length > 14 ? { height: "min(72vh, 900px)" } : {}),
+    rowHeight: 37,
+    columnDefaults: { headerHozAlign: "left", resizable: "header", tooltip: false },
+    columns: COLUMNS.map((column) => {
+      const { off, say, ...definition } = column;
+      const width = column.field === "model" && narrow ? { width: 170 } : {};
+      return { ...definition, ...width, titleFormatter: titled(column), visible: column.field === "model" || shown.has(column.field) };
+    }),
+    initialSort: [{ column: known ? sortField : "rank", dir: sortDir === "desc" ? "desc" : "asc" }],
+    initialFilter: [],
+    placeholder: "No model fits these filters",
+    printAsHtml: true,
+    printRowRange: "active",
+    headerSortElement: (column, dir) => (dir === "asc" ? "↑" : dir === "desc" ? "↓" : ""),
+  });
+
+  // ---- filters ----
+  const form = $("#filters");
+  const LICENCES = { "*free": "not marked ‡" };
+  function options(select, field, all, label = (value) => value, more = {}) {
+    const values = [...new Set(models.map((row) => row[field]).filter((value) => value != null && value !== "–"))];
+    values.sort((a, b) => label(a).localeCompare(label(b), "en", { numeric: true }));
+    select.append(el("option", { value: "" }, all), ...Object.entries(more).map(([value, word]) => el("option", { value }, word)),
+      ...values.map((value) => el("option", { value }, label(value))));
+    select.closest("label").hidden = values.length < 2;
+  }
+  options(form.family, "family", "all", (slug) => `${looks.get(slug).title} (${looks.get(slug).count})`);
+  options(form.licence, "licence", "all", undefined, models.some((row) => row.non_commercial) ? LICENCES : {});
+  options(form.pretraining, "pretraining", "all");
+  options(form.input, "input", "all");
+  options(form.weights, "weights", "all");
+  form.tied.closest("label").hidden = !models.some((row) => row.tied);
+  const haystack = models.map((row) => [row.model, row.title, row.family, row.pretraining, row.licence].join(" ").toLowerCase());
+
+  const number = (value) => (value === undefined || value === "" || Number.isNaN(Number(value)) ? null : Number(value));
+  function fits(row) {
+    const { q = "", family, licence, pretraining, input, weights, tied } = state;
+    const least = number(state.min), most = number(state.max);
+    return q.toLowerCase().split(/\s+/).every((word) => haystack[row.id].includes(word))
+      && (!family || row.family === family)
+      && (least === null || row.params >= least)
+      && (most === null || (row.params != null && row.params <= most))
+      && (!licence || (licence === "*free" ? !row.non_commercial : row.licence === licence))
+      && (!pretraining || row.pretraining === pretraining)
+      && (!input || row.input === input)
+      && (!weights || row.weights === weights)
+      && (!tied || row.tied);
+  }
+  const FILTERS = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", "tied"];
+  function filter() {
+    const begun = performance.now();
+    if (FILTERS.some((key) => state[key])) table.setFilter(fits);
+    else table.clearFilter();
+    const left = table.getDataCount("active");
+    $("#count").textContent = left === models.length ? `${count(left)} model${left === 1 ? "" : "s"}` : `${count(left)} of ${count(models.length)} models`;
+    document.body.dataset.filterMs = (performance.now() - begun).toFixed(1);
+    highlight();
+  }
+  function fill() {
+    for (const key of FILTERS) {
+      if (key === "tied") form.tied.checked = Boolean(state.tied);
+      else form[key].value = state[key] ?? "";
+    }
+  }
+  form.addEventListener("input", (event) => {
+    const { name: key, type, checked, value } = event.target;
+    write({ [key]: type === "checkbox" ? (checked ? "1" : "") : value.trim() });
+    filter();
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", (event) => {
+    event.preventDefault();
+    write(Object.fromEntries(FILTERS.map((key) => [key, ""])));
+    fill();
+    filter();
+  });
+
+  // ---- columns, download, link ----
+  const box = $("#columns fieldset");
+  box.append(...COLUMNS.filter(({ field }) => field !== "model").map((column) =>
+    el("label", {}, el("input", { type: "checkbox", value: column.field, checked: shown.has(column.field) }), column.say ?? column.title)));
+  box.addEventListener("change", (event) => {
+    table[event.target.checked ? "showColumn" : "hideColumn"](event.target.value);
+    write({ columns: [...box.querySelectorAll(":checked")].map((input) => input.value).join(",") || "model" });
+  });
+  document.addEventListener("click", (event) => { if (!event.target.closest("#columns")) $("#columns").open = false; });
+  $("#columns").addEventListener("keydown", (event) => {
+    if (event.key === "Escape") { $("#columns").open = false; $("#columns summary").focus(); }
+  });
+  const EXTRA = { rank_low: ["rank_low", "rank_high"], acc: ["acc", "acc_low", "acc_high"], acc5: ["acc5", "acc5_low", "acc5_high"] };
+  function csv() {
+    // What a spreadsheet would take for the beginning of a formula; with East Asian settings the wide forms too.
+    const cell = (value) => {
+      if (value == null) return "";
+      let shown = String(value);
+      if (typeof value === "string" && /^[=+\-@＝＋－＠\t\r]/.test(shown)) shown = `'${shown}`;
+      return /[",\n\r]/.test(shown) ? `"${shown.replaceAll('"', '""')}"` : shown;
+    };
+    const fields = table.getColumns().filter((column) => column.isVisible()).flatMap((column) => EXTRA[column.getField()] ?? [column.getField()]);
+    const lines = [fields, ...table.getData("active").map((row) => fields.map((field) => row[field === "edge" ? "input" : field]))];
+    return lines.map((line) => line.map(cell).join(",")).join("\n") + "\n";
+  }
+  $("#csv").addEventListener("click", () => {
+    const address = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+    el("a", { href: address, download: `${name.replace(/[^\w.-]+/g, "-") || "models"}.csv` }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+  });
+  function copies(button, content) {
+    const before = button.textContent;
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(content());
+        button.textContent = "Copied";
+      } catch {
+        button.textContent = "Not allowed here: copy it by hand";
+      }
+      setTimeout(() => { button.textContent = before; }, 2000);
+    });
+  }
+  copies($("#share"), () => location.href);
+  $("#marks").textContent = [
+    models.some((row) => row.tied) && "≈ tied with the leader: no model is surely better",
+    models.some((row) => row.non_commercial) && "‡ not for commercial use",
+    models.some((row) => row.decayed) && "* in a smaller batch than asked for: do not compare this speed",
+    intervals && models.some((row) => row.acc_low != null) && "bars are 95 % intervals",
+  ].filter(Boolean).join(" · ");
+
+  table.on("tableBuilt", () => {
+    const holder = $("#table .tabulator-tableholder");
+    holder.setAttribute("aria-label", "Models");
+    $("#table").setAttribute("aria-label", "Models");
+    fill();
+    filter();
+    document.body.dataset.ready = "1";
+    if (state.model) open(state.model);
+  });
+  table.on("dataSorted", (sorters) => {
+    const by = sorters.map(({ field, dir }) => `${field}:${dir}`).join("");
+    write({ sort: by === "rank:asc" ? "" : by });
+  });
+  // Arrows go from model to model; the table has only those rows in the page that can be seen.
+  $("#table").addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const here = event.target.closest("a.model");
+    if (!step || !here) return;
+    event.preventDefault();
+    const rows = table.getRows("active");
+    const next = rows[rows.findIndex((row) => row.getData().model === here.dataset.model) + step];
+    if (!next) return;
+    table.scrollToRow(next, "nearest", false).catch(() => {}).then(() => $("a.model", next.getElement())?.focus({ preventScroll: true }));
+  });
+
+  // ---- the drawer of a model ----
+  const dialog = $("#model");
+  document.addEventListener("click", (event) => {
+    const model = event.target.closest("a[data-model]")?.dataset.model;
+    if (model === undefined || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    open(model);
+    write({ model }, true);
+  });
+  dialog.addEventListener("close", () => write({ model: "" }));
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  addEventListener("hashchange", follow);
+  addEventListener("popstate", follow);
+  function follow() {
+    const before = state;
+    if (location.hash && !location.hash.includes("=")) return; // a place in the page
+    state = read();
+    if (FILTERS.some((key) => before[key] !== state[key])) { fill(); filter(); }
+    if (state.model) open(state.model);
+    else if (dialog.open) dialog.close();
+  }
+  const cells = (tag, ...values) => values.map((value) => el(tag, { class: "number" }, value ?? "–"));
+  function grid(heads, lines, kind = "") {
+    const headed = heads.map((head) => (head.startsWith("=") ? el("th", { scope: "col", class: "number" }, head.slice(1)) : el("th", { scope: "col" }, head)));
+    return el("table", { class: kind }, ...(heads.length ? [el("thead", {}, el("tr", {}, ...headed))] : []), el("tbody", {}, ...lines));
+  }
+  function open(model) {
+    const row = byName.get(model);
+    if (!row) return;
+    const { details: all, classes, queries } = details();
+    const more = all[row.id];
+    const found = Object.keys(row).filter((key) => ["acc", "acc5", ...metrics].includes(key));
+    const close = el("button", { type: "button", onclick: () => dialog.close() }, "Close");
+    const parts = [
+      el("div", { class: "top" }, el("div", {}, el("h2", { id: "model-name", tabindex: "-1" }, row.model), el("p", {}, chip(row.family))), close),
+      el("h3", {}, "Scores"),
+      grid(["", "=value", ...(intervals ? ["=95 % interval"] : [])], found.map((metric) => el("tr", {}, el("th", { scope: "row" }, metric), ...cells("td", score(row[metric]),
+        ...(intervals ? [row[`${metric}_low`] == null ? null : `${score(row[`${metric}_low`])}–${score(row[`${metric}_high`])}`] : []))))),
+      el("h3", {}, "Neighbours in rank"),
+      neighbours(row, more),
+    ];
+    if (more.best?.length) {
+      const list = (heading, lines) => el("div", {}, el("h3", {}, heading), grid(["class", "=queries", "=acc", "=acc5"],
+        lines.map(([number, acc, acc5]) => el("tr", {}, el("th", { scope: "row" }, classes[number]), ...cells("td", count(queries[number]), acc.toFixed(2), acc5.toFixed(2))))));
+      parts.push(el("div", { class: "two" }, list("Best classes", more.best), list("Worst classes", more.worst)));
+    }
+    if (more.rounds.length) parts.push(el("h3", {}, "Timing rounds"), rounds(more.rounds));
+    parts.push(el("h3", {}, "Settings"), grid([], more.settings.map(([what, value]) => el("tr", {}, el("th", { scope: "row" }, what), el("td", {}, value))), "settings"));
+    if (more.code) {
+      const copy = el("button", { type: "button" }, "Copy");
+      copies(copy, () => more.code);
+      parts.push(el("h3", {}, "Use it"), el("pre", { tabindex: "0", role: "region", "aria-label": "Python code" }, more.code), copy);
+    }
+    $(".drawer", dialog).replaceChildren(...parts);
+    if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0;
+    close.focus();
+  }
+  function neighbours(row, more) {
+    const apart = { true: "told apart", false: "not told apart" };
+    const near = [...more.neighbours, [row.id, "self"]].sort((a, b) => a[0] - b[0]);
+    const sure = more.neighbours.some(([, told]) => told !== null);
+    return grid(["=#", "model", "=acc", ...(sure ? ["from this one"] : [])], near.map(([id, told]) => {
+      const other = models[id], self = told === "self";
+      return el("tr", { "aria-current": self ? "true" : null }, ...cells("td", `${other.rank}`), el("td", {}, self ? other.model : link(other)), ...cells("td", score(other.acc)),
+        ...(sure ? [el("td", {}, self ? "" : apart[told] ?? "–")] : []));
+    }));
+  }
+  function rounds(values) {
+    const sorted = [...values].sort((a, b) => a - b), low = sorted[0], high = sorted.at(-1);
+    const middle = (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+    const words = `${values.length} rounds: median ${middle.toPrecision(3)} ms an image, from ${low.toPrecision(3)} to ${high.toPrecision(3)}`;
+    const place = (value) => `${(2 + 96 * (high > low ? (value - low) / (high - low) : 0.5)).toFixed(2)}%`;
+    const strip = drawn("svg", { class: "rounds", role: "img", "aria-label": words }, drawn("line", { class: "axis", x1: "0", x2: "100%", y1: 13, y2: 13 }),
+      ...values.map((value) => drawn("line", { x1: place(value), x2: place(value), y1: 2, y2: 24 })));
+    const label = (value, anchor, x) => drawn("text", { x, y: 42, "text-anchor": anchor }, `${value.toPrecision(3)} ms`);
+    strip.append(label(low, "start", "0"), ...(high > low ? [label(high, "end", "100%")] : []));
+    return el("div", {}, strip, el("p", {}, words));
+  }
+
+  // ---- so many images a second ----
+  const need = $("#need");
+  if (need) {
+    need.closest("p").hidden = false;
+    need.addEventListener("input", () => {
+      const wanted = number(need.value);
+      const best = wanted === null ? null : models.find((row) => !row.decayed && (row.speed ?? 0) >= wanted);
+      $("#take").replaceChildren(...(wanted === null ? [] : best ? ["take ", link(best), ` (acc ${score(best.acc)}, ${figure(best.speed)} images/s)`] : ["no model is that fast here"]));
+    });
+  }
+
+  // ---- charts, each drawn when it comes into view ----
+  const views = new Set();
+  function colours() {
+    const style = getComputedStyle(document.documentElement);
+    const of = (variable) => style.getPropertyValue(variable).trim();
+    const [ink, soft, grid] = [of("--ink"), of("--soft"), of("--grid")];
+    return {
+      background: null, font: getComputedStyle(document.body).fontFamily, view: { stroke: null }, legend: { disable: true },
+      axisQuantitative: { tickCount: narrow ? 4 : 7 },
+      axis: { gridColor: grid, domainColor: soft, tickColor: soft, labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontWeight: "normal", labelOverlap: true },
+      text: { color: ink, fontSize: 11.5 }, rule: { color: soft }, line: { color: soft }, tick: { color: soft },
+    };
+  }
+  function named(value, names) { return Object.entries(names).reduce((text, [key, word]) => text.replaceAll(key, JSON.stringify(word).slice(1, -1)), value); }
+  async function draw(figure) {
+    const chart = figure.chart, plot = $(".plot", figure), token = (figure.token = {});
+    figure.view?.finalize();
+    views.delete(figure.view);
+    const spec = JSON.parse(named(JSON.stringify(chart.spec), chart.names));
+    delete spec.title;
+    const width = Math.max(240, plot.clientWidth);
+    const result = await vegaEmbed(el("div"), {
+      ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { models, ...chart.data },
+    }, {
+      ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom" },
+      config: { ...colours(), axisY: { labelLimit: width < 560 ? 150 : 330 } },
+    });
+    if (figure.token !== token) { result.finalize(); return; }
+    figure.view = result.view;
+    figure.width = width;
+    views.add(result.view);
+    const host = result.view.container();
+    host.setAttribute("role", "img");
+    host.setAttribute("aria-label", `${chart.title}. ${chart.note}`);
+    for (const inner of host.querySelectorAll("svg, svg *")) for (const attribute of ["role", "aria-label", "aria-roledescription"]) inner.removeAttribute(attribute);
+    plot.replaceChildren(host);
+    result.view.signal("family", state.family ?? "").run();
+    figure.dataset.drawn = chart.name;
+  }
+  function highlight() {
+    for (const view of views) view.signal("family", state.family ?? "").run();
+    for (const button of document.querySelectorAll("#legend button")) button.setAttribute("aria-pressed", String(button.value === state.family));
+  }
+  function choose(figure, chart) {
+    figure.chart = chart;
+    $(".text", figure).textContent = chart.note;
+    $(".links", figure).replaceChildren(...(chart.files ?? []).map((file) => el("a", { href: file }, file.split(".").pop().toUpperCase())));
+    if (figure.seen) draw(figure);
+  }
+  const seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting || target.seen) continue;
+      target.seen = true;
+      seen.unobserve(target);
+      begin(target);
+      draw(target);
+    }
+  }, { rootMargin: "300px" });
+  function begin(figure) {
+    const mine = charts().filter((chart) => chart.section === figure.dataset.section);
+    if (mine.length > 1) {
+      const select = el("select", { "aria-label": `${figure.dataset.section}: which` }, ...mine.map((chart, place) => el("option", { value: place }, chart.label)));
+      select.addEventListener("change", () => choose(figure, mine[select.value]));
+      $(".choice", figure).append(select);
+    }
+    if (mine[0].name === "classes") pairs(figure, mine[0]);
+    figure.seen = false;
+    choose(figure, mine[0]);
+    figure.seen = true;
+  }
+  function pairs(figure, chart) {
+    const { classes, queries, right } = details();
+    const names = Object.keys(right);
+    const pick = (label, model) => {
+      const select = el("select", {}, ...names.map((each) => el("option", { selected: each === model }, each)));
+      $(".choice", figure).append(el("label", {}, label, select));
+      return select;
+    };
+    const first = pick("first", chart.names["@first"]), second = pick("second", chart.names["@second"]);
+    const change = () => {
+      const points = new Map();
+      classes.forEach((each, place) => {
+        const pair = [right[first.value][place] / queries[place], right[second.value][place] / queries[place]];
+        const point = points.get(pair.join()) ?? { first: pair[0], second: pair[1], count: 0, names: [] };
+        point.count += 1;
+        if (point.names.length < 3) point.names.push(each);
+        points.set(pair.join(), point);
+      });
+      const data = { classes: [...points.values()].map((point) => ({ ...point, names: point.names.join(", ") })) };
+      choose(figure, { ...chart, names: { "@first": first.value, "@second": second.value }, data, files: [] });
+    };
+    first.addEventListener("change", change);
+    second.addEventListener("change", change);
+  }
+  $("#legend div").append(...families.map((family) => el("button", {
+    type: "button", value: family.slug, "aria-pressed": "false",
+    onclick: () => { write({ family: state.family === family.slug ? "" : family.slug }); fill(); filter(); },
+  }, chip(family.slug))));
+  $("#legend").open = families.length <= 16;
+  const figures = [...document.querySelectorAll(".chart")];
+  const again = () => { for (const figure of figures) if (figure.view) draw(figure); };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  let waiting;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { for (const figure of figures) if (figure.view && Math.abs($(".plot", figure).clientWidth - figure.width) > 8) draw(figure); }, 200);
+  });
+  // The scripts of the charts come after this one.
+  addEventListener("DOMContentLoaded", () => { for (const figure of figures) seen.observe(figure); });
+})();

@@ -1,0 +1,226 @@
+"""How sure the ranks of a run are, from the verdicts of its models alone; and of several datasets, how far they agree.
+
+Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from embedcore.errors import UsageError
+from embedcore.results.result import Result
+from embedcore.results.run import Run, Standing
+from embedcore.results.verdicts import NEAREST, unpack_classes, unpack_verdicts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from embedcore.retrieval.order import Order
+
+METRICS = ("acc", "acc5")
+"""The scores that verdicts tell."""
+
+_SAME = 1e-6  # scores as saved, and as their verdicts have it
+
+
+class NotRanked(UsageError):
+    """The verdicts do not tell how sure the ranks are; the message says why."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Models of one dataset in the order of a score, with how sure it is."""
+
+    metric: str
+    models: tuple[str, ...]
+    order: Order
+    classes: int
+    """With a reference and so with a score."""
+
+    def standings(self, models: Collection[str] | None = None) -> dict[str, Standing]:
+        """The standing of some of the models among themselves, of all by default; ``p_best`` is that among all."""
+        place = {model: index for index, model in enumerate(self.models)}
+        members = [place[model] for model in self.models if models is None or model in models]
+        ranks = self.order.ranks(members).tolist()
+        several = sum(best == 1 for _, best, _ in ranks) > 1
+        return {
+            self.models[member]: Standing(
+                self.models[member], rank, (best, worst), float(self.order.p_best[member]), several and best == 1
+            )
+            for member, (rank, best, worst) in zip(members, ranks, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """The ranking by each of `METRICS`, or why there is none."""
+
+    by: Mapping[str, Ranking] = field(default_factory=dict)
+    why: str = ""
+
+
+def rank_if_possible(results: Sequence[Result], dataset: Mapping[str, Any]) -> Rankings:
+    """The rankings of measured `results` on a dataset, its block in the saved JSON; where there are none, why."""
+    try:
+        return Rankings(rank_models(results, dataset)) if results else Rankings()
+    except NotRanked as error:
+        return Rankings(why=str(error))
+
+
+def rank_models(
+    results: Sequence[Result],
+    dataset: Mapping[str, Any],
+    metrics: Sequence[str] = METRICS,
+    level: float = 0.95,
+) -> dict[str, Ranking]:
+    """The ranking of measured `results` by each of `metrics`.
+
+    Queries whose class has no reference are left out, as scores leave them out. `level`: the chance that all intervals
+    of a metric hold the true ranks. Raises NotRanked where verdicts or classes are missing or are not those of the
+    scores: ranks without one of the models would be others.
+    """
+    import numpy as np
+
+    from embedcore.retrieval.order import order
+
+    which, scored = _scored_classes(dataset)
+    sizes = np.bincount(which)
+    sums = {metric: np.zeros((len(results), len(sizes)), dtype=np.uint32) for metric in metrics}
+    for row, result in enumerate(results):
+        hits, first = _verdicts_of(result, scored)
+        for metric, table in sums.items():
+            table[row] = np.bincount(which, weights=first if metric == "acc" else hits)
+            value = int(table[row].sum()) * _unit(metric) / len(which)
+            if abs(value - result.scores.get(metric, math.nan)) > _SAME:
+                raise NotRanked(f"{result.model}: its verdicts have another {metric} than its scores")
+    models = tuple(result.model for result in results)
+    return {
+        metric: Ranking(metric, models, order(table, sizes, unit=_unit(metric), level=level), len(sizes))
+        for metric, table in sums.items()
+    }
+
+
+def _unit(metric: str) -> float:
+    return 1.0 if metric == "acc" else 1 / NEAREST
+
+
+def _scored_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The class of each scored query, numbered from 0 without gaps, and which queries these are."""
+    import numpy as np
+
+    text = dataset.get("query_classes")
+    if not isinstance(text, str):
+        raise NotRanked("it is not saved of which class each query is")
+    try:
+        classes = unpack_classes(text)
+    except ValueError as error:
+        raise NotRanked(str(error)) from error
+    lone = dataset.get("lone_classes")
+    numbers = [number for number in lone if isinstance(number, int)] if isinstance(lone, list | tuple) else []
+    scored = ~np.isin(classes, numbers)
+    if np.count_nonzero(~scored) != (dataset.get("lone_queries") or 0):
+        raise NotRanked("it is not saved which queries have no reference of their class")
+    if not scored.any():
+        raise NotRanked("no query has a reference of its class")
+    return np.unique(classes[scored], return_inverse=True)[1].reshape(-1), scored
+
+
+def _verdicts_of(result: Result, scored: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    if not result.verdicts:
+        raise NotRanked(f"{result.model} has no verdicts")
+    try:
+        hits, first = unpack_verdicts(result.verdicts)
+    except ValueError as error:
+        raise NotRanked(f"{result.model}: {error}") from error
+    if len(hits) != len(scored):
+        raise NotRanked(f"{result.model} has verdicts on {len(hits)} queries, and the dataset has {len(scored)}")
+    return hits[scored], first[scored]
+
+
+def ranking_block(rankings: Mapping[str, Rankings]) -> list[dict[str, Any]]:
+    """``ranking`` of the ``embedcore`` block: by acc, the best first; `rankings`: of each dataset by its fingerprint.
+
+    Where there are several datasets each entry names its own, as excluded models do.
+    """
+    return [
+        msgspec.to_builtins(standing) | ({"dataset": fingerprint} if len(rankings) > 1 else {})
+        for fingerprint, found in rankings.items()
+        if "acc" in found.by
+        for standing in sorted(found.by["acc"].standings().values(), key=lambda s: (s.rank, s.model))
+    ]
+
+
+def results_by_dataset(run: Run) -> list[tuple[Mapping[str, Any], list[Result]]]:
+    """Each dataset of a run, its block, with what was measured on it."""
+    if len(run.datasets) < 2:
+        return [(run.dataset, list(run.results))]
+    return [
+        (dataset, [result for result in run.results if result.dataset == dataset.get("fingerprint")])
+        for dataset in run.datasets
+    ]
+
+
+def rank_run(run: Run) -> dict[str, Rankings]:
+    """The rankings on each dataset of a run, by its fingerprint, from the verdicts."""
+    return {
+        str(dataset.get("fingerprint")): rank_if_possible(results, dataset)
+        for dataset, results in results_by_dataset(run)
+    }
+
+
+class MeanRank(NamedTuple):
+    """A model's mean rank over datasets."""
+
+    model: str
+    mean: float
+    interval: tuple[float, float]
+    ranks: tuple[int, ...]
+    """On each dataset, among the models that all have."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the orders of the same models agree between datasets."""
+
+    taus: Mapping[tuple[int, int], float | None]
+    """Kendall's tau-b of the scores on two datasets, by their places; None where all models are equal on one."""
+    means: tuple[MeanRank, ...]
+    """The best first; empty where no model is common to all datasets."""
+
+
+def agree(datasets: Sequence[tuple[Mapping[str, Any], Sequence[Result]]], metric: str = "acc") -> Agreement:
+    """The agreement of at least two datasets, each its block and what was measured on it, on the models of all.
+
+    The intervals of mean ranks hold all at once with 95 %: those of the ranks hold on each of D datasets with a chance
+    of 1 - .05 / D (Bonferroni), and their ends are averaged. They are about these datasets, with other classes of the
+    same kind; what a further dataset would say they cannot know. Raises NotRanked.
+    """
+    from scipy.stats import kendalltau
+
+    common = set.intersection(*({result.model for result in results} for _, results in datasets))
+    if not common:
+        return Agreement({}, ())
+    level = 1 - 0.05 / len(datasets)
+    rankings = []
+    for dataset, results in datasets:
+        shared = sorted((result for result in results if result.model in common), key=lambda result: result.model)
+        rankings.append(rank_models(shared, dataset, (metric,), level)[metric])
+    taus = {}
+    for first, second in combinations(range(len(rankings)), 2):
+        tau = float(kendalltau(rankings[first].order.means, rankings[second].order.means).statistic)
+        taus[first, second] = None if math.isnan(tau) else tau
+    standings = [ranking.standings() for ranking in rankings]
+    means = []
+    for model in sorted(common):
+        of_model = [each[model] for each in standings]
+        low, high = (sum(s.rank95[end] for s in of_model) / len(of_model) for end in (0, 1))
+        ranks = tuple(s.rank for s in of_model)
+        means.append(MeanRank(model, sum(ranks) / len(ranks), (low, high), ranks))
+    return Agreement(taus, tuple(sorted(means, key=lambda mean: (mean.mean, mean.model))))

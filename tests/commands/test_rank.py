@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import synthetic_runs as made
+
+from embedcore.cli import main
+
+CLASSES = np.repeat(np.arange(30), 4)
+ACCS = {"a.x": 0.9, "b.x": 0.6, "c.x": 0.58, "d.x": 0.1}
+
+
+def save(path, accs, classes=CLASSES, *, weights="one", **changes):
+    results = [
+        made.result(m, classes, made.hits_of(m, classes, acc), weights={"id": weights}) for m, acc in accs.items()
+    ]
+    path.write_text(json.dumps(made.saved(results, classes, **changes)))
+    return str(path)
+
+
+def shown(capsys, *arguments, code=0):
+    assert main(["rank", *arguments]) == code
+    return capsys.readouterr()
+
+
+def test_one_run_shows_ranks_with_intervals(tmp_path, capsys):
+    out, err = shown(capsys, save(tmp_path / "a.json", ACCS))
+    lines = [line.split() for line in out.splitlines()]
+    assert ["1", "1", "1.00", "a.x"] in [[*line[:2], *line[3:]] for line in lines]
+    assert [line[1] for line in lines if line[-1:] == ["b.x"]] == ["2–3"]
+    assert "photos: 4 models, 30 classes" in out and "a.x is surely the best" in out
+    assert "Kendall" not in out and err == ""
+
+
+def test_the_lead_may_be_shared(tmp_path, capsys):
+    out, _ = shown(capsys, save(tmp_path / "a.json", {"b.x": 0.6, "c.x": 0.58}))
+    assert "2 of 2 models are tied for the lead, none is surely the best: " in out
+    assert "classes like these to tell the two best apart, and there are 30" in out
+    assert out.count("1–2") == 2 and "1≈" in out
+
+
+def test_shards_and_sessions_on_one_dataset_are_joined(tmp_path, capsys):
+    first = save(tmp_path / "a.json", {"a.x": 0.9, "b.x": 0.6}, selection={"shard": "1/2"})
+    second = save(tmp_path / "b.json", {"c.x": 0.58, "d.x": 0.1}, selection={"shard": "2/2"})
+    whole = save(tmp_path / "whole.json", ACCS)
+    assert shown(capsys, first, second).out == shown(capsys, whole).out == shown(capsys, whole, whole).out
+    assert shown(capsys, first).err == "embedcore: shard 2/2 is missing\n"
+
+
+def test_several_datasets_agree_or_not(tmp_path, capsys):
+    other = np.repeat(np.arange(25), 5)
+    runs = [save(tmp_path / "a.json", ACCS)]
+    runs.append(
+        save(
+            tmp_path / "b.json",
+            {"d.x": 0.9, "b.x": 0.5, "a.x": 0.1, "e.x": 0.5},
+            other,
+            weights="two",
+            dataset={"fingerprint": "beef", "name": "drawings|x"},
+        )
+    )
+    out, err = shown(capsys, *runs)
+    assert "agreement on the 3 models of all datasets" in out and "-1.00" in out
+    assert err.splitlines() == [
+        f"embedcore: {m} has other weights in one run than in another" for m in ("a.x", "b.x", "d.x")
+    ]
+    found = json.loads(shown(capsys, *runs, "--format", "json").out)
+    assert [board["name"] for board in found["datasets"]] == ["photos", "drawings|x"]
+    assert found["datasets"][1]["ranking"][0]["model"] == "d.x"
+    assert list(found["datasets"][0]["ranking"][0]) == ["model", "rank", "rank95", "p_best", "tied_with_leader", "acc"]
+    assert found["agreement"] == [{"datasets": ["photos", "drawings|x"], "models": 3, "kendall_tau": -1.0}]
+    assert {row["model"]: row["mean"] for row in found["mean_rank"]} == {"a.x": 2.0, "b.x": 2.0, "d.x": 2.0}
+    markdown = shown(capsys, *runs, "--format", "markdown").out
+    assert "| drawings\\|x" in markdown and "|----" in markdown.replace(":", "-")
+
+
+def test_datasets_without_a_common_model_are_said(tmp_path, capsys):
+    runs = [save(tmp_path / "a.json", ACCS)]
+    runs.append(save(tmp_path / "b.json", {"z.x": 0.5}, dataset={"fingerprint": "beef"}))
+    assert "the datasets have no model in common" in shown(capsys, *runs).out
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"dataset": {"query_classes": None}},
+            "a.json: how sure the ranks are is not known: it is not saved of which class",
+        ),
+        ({"ranking": [1]}, "a.json: 'ranking' of the embedcore block: Expected"),
+    ],
+)
+def test_bad_runs_are_one_line(tmp_path, capsys, change, line):
+    out, err = shown(capsys, save(tmp_path / "a.json", ACCS, **change), code=2)
+    assert out == "" and line in err and err.count("\n") == 1
+
+
+def test_what_cannot_be_ranked_is_one_line(tmp_path, capsys):
+    nothing = save(tmp_path / "empty.json", {})
+    assert "no model was measured in" in shown(capsys, nothing, code=2).err
+    twice = [save(tmp_path / "a.json", {"a.x": 0.9}), save(tmp_path / "b.json", {"a.x": 0.9, "b.x": 0.5})]
+    assert "a.x is there twice" in shown(capsys, *twice, code=2).err
+    assert "no saved run nowhere" in shown(capsys, "nowhere", code=2).err
+    assert main(["rank"]) == 2
+    (tmp_path / "c.json").write_text("{}")
+    assert "is not a run saved by pytest-benchmark" in shown(capsys, str(tmp_path / "c.json"), code=2).err
+
+
+def test_nothing_heavy_is_imported(tmp_path):
+    import subprocess
+    import sys
+
+    path = save(tmp_path / "a.json", ACCS)
+    code = f"import sys; from embedcore.cli import main; main(['rank', {path!r}])"
+    code += "; print({'torch', 'timm'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"

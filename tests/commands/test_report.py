@@ -1,0 +1,91 @@
+"""``embedcore report``: from saved runs to a folder, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic_runs as made
+
+from embedcore.cli import main
+
+CLASSES = np.repeat(np.arange(20), 5)
+MODELS = ("vit_tiny.in1k", "vit_small.in1k", "resnet18.a1_in1k")
+
+
+def save(path: Path, models: tuple[str, ...], **more: object) -> Path:
+    infos = [made.result(model, CLASSES, made.hits_of(model, CLASSES, 0.5)) for model in models]
+    path.write_text(json.dumps(made.saved(infos, CLASSES, **more)))  # type: ignore[arg-type]
+    return path
+
+
+def test_the_folder_has_page_charts_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = save(tmp_path / "run.json", MODELS)
+    assert main(["report", str(run), "-o", str(tmp_path / "out" / "report")]) == 0
+    folder = tmp_path / "out" / "report"
+    assert capsys.readouterr().out == f"{folder / 'index.html'}: 3 models measured, 0 not\n"
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    assert {"index.html", "leaderboard.md", "leaderboard.csv", "leaderboard.json"} <= names
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    linked = {text for text in json.loads(_script(page, "charts"))["charts"][0]["files"]}
+    assert linked == {"charts/leaders-acc.svg", "charts/leaders-acc.png"} and linked <= names
+    assert (folder / "charts" / "leaders-acc.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _script(page: str, name: str) -> str:
+    return page.partition(f'id="{name}">')[2].partition("</script>")[0]
+
+
+def test_several_runs_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = save(tmp_path / "1.json", MODELS[:1]), save(tmp_path / "2.json", MODELS[1:])
+    assert main(["report", str(one), str(other), "-o", str(tmp_path / "report")]) == 0
+    rows = json.loads((tmp_path / "report" / "leaderboard.json").read_text())["rows"]
+    assert {row["model"] for row in rows} == set(MODELS)
+
+
+def test_a_run_in_which_nothing_was_measured_is_a_page_too(tmp_path: Path) -> None:
+    excluded = [{"model": "x.y", "family": "vit", "status": "no-weights", "reason": "hub unreachable"}]
+    run = save(tmp_path / "run.json", (), excluded=excluded)
+    assert main(["report", str(run), "-o", str(tmp_path / "report")]) == 0
+    assert "1 no-weights: hub unreachable (x.y)" in (tmp_path / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.json", "-o", "report"], "no saved run nowhere.json"),
+        (["cut.json", "-o", "report"], "cut.json is not JSON"),
+        (["run.json", "-o", "cut.json"], "report folder cut.json cannot be written"),
+        (["run.json", "other.json", "-o", "report"], "other.json does not belong to run.json: another setting"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "run.json", MODELS[:1])
+    save(tmp_path / "other.json", MODELS[1:], settings={"protocol": "square224"})
+    (tmp_path / "cut.json").write_text("{")
+    assert main(["report", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_it_imports_neither_torch_nor_timm_nor_pytest(tmp_path: Path) -> None:
+    run = save(tmp_path / "run.json", MODELS)
+    program = f"""
+import sys
+from embedcore.cli import main
+assert main(["report", {str(run)!r}, "-o", {str(tmp_path / "report")!r}]) == 0
+print(sorted({{"torch", "timm", "pytest", "pandas"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

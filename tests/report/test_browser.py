@@ -1,0 +1,340 @@
+"""The page in a real browser: what a reader does with it, and what data must not do to it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import axe_playwright_python
+import browsing
+import pytest
+from browsing import Visit
+
+from embedcore.results.result import Result
+
+RUN = browsing.a_run()
+BY_ACC = [result.model for result in sorted(RUN.results, key=lambda r: (-r.scores["acc"], -r.scores["acc5"], r.model))]
+ROWS = {result.model: result for result in RUN.results}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with browsing.browser() as launched:
+        yield launched
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return browsing.written(RUN, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture
+def visit(browser: Any, file: Path) -> Iterator[Visit]:
+    """The page, fresh; afterwards nothing was said on the console and nothing asked for."""
+    with browsing.visiting(browser, file, accept_downloads=True) as visit:
+        yield visit.go()
+        assert visit.errors == []
+        assert {url.partition("#")[0] for url in visit.requests} <= {"about:blank", visit.address, "data:,"}
+
+
+def expected(fits: Callable[[Result], bool]) -> list[str]:
+    return [model for model in BY_ACC if fits(ROWS[model])]
+
+
+def test_the_first_screen_and_the_table_are_there(visit: Visit) -> None:
+    assert visit.page.title() == "photos: embedcore report"
+    assert f"{len(RUN.results)} models measured" in visit.page.locator("#summary").inner_text()
+    assert BY_ACC[0] in visit.page.locator(".finding").first.inner_text()
+    assert visit.models() == BY_ACC[: len(visit.models())]
+    assert visit.count() == f"{len(RUN.results)} models"
+
+
+def test_a_click_on_a_head_sorts_both_ways_with_what_is_missing_last(visit: Visit) -> None:
+    head = visit.page.get_by_role("button", name="million parameters, sort")
+    known = {model: result.params_m for model, result in ROWS.items() if result.params_m is not None}
+    head.click()
+    assert visit.models()[:5] == sorted(known, key=known.__getitem__)[:5]
+    head.click()
+    assert visit.models()[:5] == sorted(known, key=lambda model: -known[model])[:5]
+    assert "sort=params%3Adesc" in visit.page.url
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fits"),
+    [
+        ("family", "resnet", lambda result: result.family == "resnet"),
+        ("licence", "mit", lambda result: result.licence == "mit"),
+        ("licence", "*free", lambda result: result.licence != "cc-by-nc-4.0"),
+        ("pretraining", "laion2b", lambda result: result.pretraining == "laion2b"),
+        ("input", "384", lambda result: result.input_size == (3, 384, 384)),
+        ("weights", "hub", lambda result: result.weights["source"] == "hub"),
+    ],
+)
+def test_each_filter_leaves_what_fits_and_is_in_the_address(
+    visit: Visit, name: str, value: str, fits: Callable[[Result], bool]
+) -> None:
+    visit.page.locator(f"#filters [name={name}]").select_option(value)
+    wanted = expected(fits)
+    assert 0 < len(wanted) < len(BY_ACC)
+    assert visit.count() == f"{len(wanted)} of {len(BY_ACC)} models"
+    assert visit.models() == wanted[: len(visit.models())]
+    assert f"{name}={quote(value)}" in visit.page.url
+
+
+def test_parameters_are_bounded_from_both_sides(visit: Visit) -> None:
+    visit.page.locator("[name=min]").fill("10")
+    visit.page.locator("[name=max]").fill("100")
+    wanted = expected(lambda result: result.params_m is not None and 10 <= result.params_m <= 100)
+    assert visit.count() == f"{len(wanted)} of {len(BY_ACC)} models"
+
+
+def test_ties_are_a_filter(visit: Visit) -> None:
+    visit.page.locator("[name=tied]").check()
+    left = int(visit.count().split()[0])
+    assert 1 < left < len(BY_ACC)
+    assert "others are tied with it" in visit.page.locator(".finding").first.inner_text()
+
+
+def test_search_takes_words_in_any_order_and_clear_takes_all_back(visit: Visit) -> None:
+    visit.page.locator("[name=q]").fill("MIT vit")
+    wanted = expected(lambda result: "vit" in result.model + result.family and result.licence == "mit")
+    assert wanted and visit.models() == wanted
+    visit.page.locator("[name=q]").fill("nothing is called so")
+    assert visit.count() == f"0 of {len(BY_ACC)} models"
+    assert visit.page.get_by_text("No model fits these filters").is_visible()
+    visit.page.get_by_role("button", name="Clear").click()
+    assert visit.count() == f"{len(BY_ACC)} models"
+
+
+def test_an_address_brings_the_same_view_to_somebody_else(visit: Visit) -> None:
+    visit.page.locator("[name=licence]").select_option("mit")
+    visit.page.get_by_role("button", name="images/s of the forward pass, sort").click()
+    visit.page.locator("#columns summary").click()
+    visit.page.get_by_label("GMACs", exact=True).check()
+    shown, address = visit.models(), visit.page.url
+    visit.go(address.partition("#")[2])
+    assert visit.models() == shown
+    assert visit.page.locator("[name=licence]").input_value() == "mit"
+    assert visit.page.get_by_role("button", name="GMACs, sort").is_visible()
+
+
+def test_columns_are_the_readers_choice(visit: Visit) -> None:
+    visit.page.locator("#columns summary").click()
+    box = visit.page.get_by_label("licence", exact=True)
+    box.uncheck()
+    assert not visit.page.get_by_role("button", name="licence, sort").is_visible()
+    box.check()
+    assert visit.page.get_by_role("button", name="licence, sort").is_visible()
+
+
+def downloaded(visit: Visit) -> list[dict[str, str]]:
+    with visit.page.expect_download() as download:
+        visit.page.get_by_role("button", name="Download as CSV").click()
+    return list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+
+
+def test_the_download_is_what_the_table_shows(visit: Visit) -> None:
+    visit.page.locator("[name=family]").select_option("vit")
+    rows = downloaded(visit)
+    assert [row["model"] for row in rows] == expected(lambda result: result.family == "vit")
+    for row in rows:
+        assert float(row["acc"]) == ROWS[row["model"]].scores["acc"]
+        assert float(row["acc_low"]) == ROWS[row["model"]].ci95["acc"][0]
+
+
+def test_the_drawer_of_a_model_tells_all_and_has_an_address(visit: Visit) -> None:
+    model = BY_ACC[1]
+    visit.page.locator("#table a.model", has_text=model).click()
+    drawer = visit.page.locator("#model")
+    text = drawer.inner_text()
+    for part in (
+        model,
+        "Scores",
+        "hit5",
+        "Neighbours in rank",
+        "Best classes",
+        "Worst classes",
+        "Timing rounds",
+        "10 rounds",
+    ):
+        assert part in text
+    assert "told apart" in text
+    assert f"timm.create_model('{model}', pretrained=True" in text
+    address = visit.page.url
+    visit.page.keyboard.press("Escape")
+    assert not drawer.is_visible() and "model=" not in visit.page.url
+    visit.go(address.partition("#")[2])
+    assert drawer.is_visible() and model in drawer.inner_text()
+
+
+def test_every_model_has_a_drawer_also_one_of_which_little_is_known(visit: Visit) -> None:
+    own = next(model for model, result in ROWS.items() if result.params_m is None)
+    visit.go(f"model={quote(own)}")
+    assert own in visit.page.locator("#model-name").inner_text()
+    assert "Timing rounds" not in visit.page.locator("#model").inner_text()
+
+
+def test_back_closes_the_drawer(visit: Visit) -> None:
+    visit.page.locator("#table a.model").first.click()
+    assert visit.page.locator("#model").is_visible()
+    visit.page.go_back()
+    assert not visit.page.locator("#model").is_visible()
+
+
+def test_who_needs_a_speed_is_told_a_model(visit: Visit) -> None:
+    visit.page.locator("#need").fill("300")
+    fast = expected(lambda result: result.images_per_s.get("forward", 0) >= 300)
+    assert fast[0] in visit.page.locator("#take").inner_text()
+
+
+def test_charts_are_drawn_when_they_come_into_view_and_choices_change_them(visit: Visit) -> None:
+    assert visit.page.locator(".plot svg").count() < 6
+    for section in visit.page.locator(".chart").all():
+        section.scroll_into_view_if_needed()
+        section.locator(".plot svg.marks").wait_for()
+    visit.settled()
+    costs = visit.page.locator("[data-section='What accuracy costs']")
+    costs.get_by_role("combobox").select_option(label="GMACs")
+    visit.page.wait_for_selector("[data-section='What accuracy costs'][data-drawn='acc-gmacs']")
+    assert "GMACs of an image" in costs.locator("svg").inner_html()
+    classes = visit.page.locator("[data-section='Classes']")
+    classes.get_by_label("second").select_option(BY_ACC[4])
+    visit.page.wait_for_function(
+        "name => document.querySelector(\"[data-section='Classes'] svg\").innerHTML.includes(name)",
+        arg=f"acc of {BY_ACC[4]}",
+    )
+
+
+def test_a_family_stands_out_in_every_chart(visit: Visit) -> None:
+    visit.page.locator("#legend").scroll_into_view_if_needed()
+    visit.page.locator("#charts-heading + details + figure .plot svg.marks").wait_for()
+    visit.settled()
+    visit.page.locator("#legend button", has_text="ResNet").click()
+    assert "family=resnet" in visit.page.url
+    faint = visit.page.locator("[data-section=Leaders] svg path[opacity='0.12']")
+    assert faint.count() > 0
+
+
+def test_everything_can_be_done_by_keyboard_alone(visit: Visit) -> None:
+    press = visit.page.keyboard.press
+
+    def focused() -> str:
+        return str(
+            visit.page.evaluate(
+                "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
+            )
+        )
+
+    def tab_to(name: str) -> None:
+        for _ in range(120):
+            if focused().strip() == name:
+                return
+            press("Tab")
+        raise AssertionError(f"no way to {name!r} by the tabulator key")
+
+    tab_to("Skip to the table")
+    press("Enter")
+    tab_to("million parameters, sort")
+    press("Enter")
+    known = {model: result.params_m for model, result in ROWS.items() if result.params_m is not None}
+    least = sorted(known, key=known.__getitem__)
+    tab_to(least[0])
+    for _ in range(15):
+        press("ArrowDown")
+    visit.page.wait_for_function("name => document.activeElement.textContent === name", arg=least[15])
+    press("Enter")
+    assert least[15] in visit.page.locator("#model-name").inner_text()
+    press("Escape")
+    visit.page.wait_for_function("name => document.activeElement.textContent === name", arg=least[15])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_no_serious_fault(browser: Any, file: Path, scheme: str, width: int) -> None:
+    axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    with browsing.visiting(browser, file, color_scheme=scheme, viewport={"width": width, "height": 900}) as visit:
+        visit.go()
+        for section in visit.page.locator(".chart").all():
+            section.scroll_into_view_if_needed()
+            section.locator(".plot svg.marks").wait_for()
+        visit.settled()
+        visit.page.evaluate(axe)
+        for opened in (False, True):
+            if opened:
+                visit.page.locator("#table a.model").first.click()
+            found = visit.page.evaluate("axe.run()")["violations"]
+            serious = [
+                (fault["id"], fault["help"], [node["html"][:200] for node in fault["nodes"][:3]])
+                for fault in found
+                if fault["impact"] in ("serious", "critical")
+            ]
+            assert serious == []
+        wide = visit.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width  # nothing but the table itself is to be scrolled sideways
+
+
+def test_names_that_would_do_harm_are_shown_as_they_are(browser: Any, tmp_path: Path) -> None:
+    run = browsing.a_run(hostile=True)
+    names = [result.model for result in run.results]
+    with browsing.visiting(browser, browsing.written(run, tmp_path), accept_downloads=True) as visit:
+        dialogs: list[str] = []
+        visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+        visit.go()
+        assert visit.page.locator("h1").inner_text() == browsing.HOSTILE[0]
+        for section in visit.page.locator(".chart").all():
+            section.scroll_into_view_if_needed()
+            section.locator(".plot svg.marks").wait_for()
+        visit.settled()
+        for text in browsing.HOSTILE:
+            assert text in names
+            visit.go(f"model={quote(text)}")
+            assert visit.page.locator("#model-name").inner_text() == text
+        visit.page.keyboard.press("Escape")
+        rows = downloaded(visit)
+        assert {f"'{text}" for text in browsing.HOSTILE if text[0] in "=@"} <= {row["model"] for row in rows}
+        assert not any(value.startswith(("=", "@", "+")) for row in rows for value in row.values())
+        visit.page.locator("[data-section='acc and acc5']").scroll_into_view_if_needed()
+        visit.page.locator(
+            "[data-section='acc and acc5'] path[aria-label], [data-section='acc and acc5'] svg path"
+        ).first.hover(force=True)
+        assert dialogs == [] and visit.errors == []
+        assert {url.partition("#")[0] for url in visit.requests} <= {"about:blank", visit.address, "data:,"}
+
+
+def test_the_policy_lets_nothing_else_run_or_load(visit: Visit) -> None:
+    refused = visit.page.evaluate(
+        """async () => {
+            const made = document.createElement("script");
+            made.textContent = "window.ran = true";
+            document.body.append(made);
+            let asked = "";
+            try { await fetch("https://example.com/"); } catch (error) { asked = error.name; }
+            let evaluated = "";
+            try { new Function("return 1")(); } catch (error) { evaluated = error.name; }
+            return [window.ran === undefined, asked, evaluated];
+        }"""
+    )
+    assert refused == [True, "TypeError", "EvalError"]
+    visit.errors.clear()  # that it was refused is said on the console
+
+
+def test_a_run_of_one_model_is_a_sensible_page(browser: Any, tmp_path: Path) -> None:
+    with browsing.visiting(browser, browsing.written(browsing.a_run(1), tmp_path)) as visit:
+        visit.go()
+        assert visit.count() == "1 model"
+        for section in visit.page.locator(".chart").all():
+            section.scroll_into_view_if_needed()
+            section.locator(".plot svg.marks").wait_for()
+        assert visit.errors == []
+
+
+def test_the_data_in_the_page_are_those_of_the_run(visit: Visit) -> None:
+    data = json.loads(
+        visit.page.locator("#data").inner_text() or visit.page.evaluate("document.getElementById('data').textContent")
+    )
+    assert [row["model"] for row in data["models"]] == BY_ACC
