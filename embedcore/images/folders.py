@@ -65,7 +65,7 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
     notes = (
         *layout.notes,
         *([f"{outside} images outside {named}/ were left out"] if outside else ()),
-        *([f"{loose} images that lie in the folder itself are taken for a class of their own"] if loose else ()),
+        *([f"images that lie in the folder itself ({loose}) are taken for a class of their own"] if loose else ()),
         *_not_read(unread),
     )
     return LabelledImages(
@@ -134,7 +134,7 @@ def _named_sides(root: Path, below: Mapping[str, set[str]], split: str) -> _Layo
 
 def _training_split(root: Path, below: Mapping[str, set[str]], split: str) -> _Layout:
     """``train`` and ``val`` or ``test``, whichever of their names are there."""
-    listed = " and ".join(f"{folder}/" for folder in below)
+    listed = " and ".join(", ".join(f"{folder}/" for folder in below).rsplit(", ", 1))
     if all(names == {"."} for names in below.values()):
         if split == "loo":
             return _Layout()

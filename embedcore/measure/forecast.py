@@ -17,6 +17,9 @@ from embedcore.zoo.registry import known_params_m
 from embedcore.zoo.transforms import data_config
 from embedcore.zoo.weights import check_policy
 
+TRIFLE = 100_000_000
+"""Fewer bytes of pixels need not be told unasked."""
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -56,6 +59,11 @@ class Forecast:
     @property
     def pixels_to_make(self) -> int:
         return self.pixels - self.pixels_made
+
+    @property
+    def worth_telling(self) -> bool:
+        """Whether it is more than a trifle."""
+        return bool(self.to_fetch) or self.pixels_to_make >= TRIFLE
 
     def lines(self) -> list[str]:
         """What is to be fetched and made, a line each, with the room there is; nothing where it is nothing."""

@@ -192,7 +192,7 @@ class BenchmarkSession:
         from embedcore.measure.forecast import forecast
 
         options = self.options
-        return forecast(
+        found = forecast(
             [model for model in self.cases if not self._is_done(model)],
             len(self.dataset),
             options.cache_folder,
@@ -200,7 +200,8 @@ class BenchmarkSession:
             weights=options.weights,
             protocol=options.protocol,
             max_params=options.max_params,
-        ).lines()
+        )
+        return found.lines() if found.worth_telling else []
 
     def exceeds_budget(self, model: str) -> bool:
         """Whether a case is expected not to be done within ``--embed-budget``; False where nothing is known yet."""

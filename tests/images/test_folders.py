@@ -134,13 +134,13 @@ def test_a_training_split_is_one_set_for_leave_one_out(make_folder) -> None:
     root = make_folder({"train/cat": 1, "val/cat": 1, "test/dog": 1})
     found = scan_folder(root, split="loo")
     assert list(found.class_names) == ["dog", "cat", "cat"] and found.roles is None
-    assert found.notes == ("test/ and train/ and val/ are put together, the same class in each being one",)
+    assert found.notes == ("test/, train/ and val/ are put together, the same class in each being one",)
 
 
 def test_three_parts_of_a_training_split_are_asked_about(make_folder) -> None:
     root = make_folder({"train/cat": 1, "val/cat": 1, "test/cat": 1})
     with pytest.raises(
-        UsageError, match=r"test/ and train/ and val/: .*--embed-split train:test; or --embed-split loo"
+        UsageError, match=r"test/, train/ and val/: .*--embed-split train:test; or --embed-split loo"
     ):
         scan_folder(root, split="auto")
     with pytest.raises(UsageError, match=r"--embed-split test:val"):
@@ -187,7 +187,7 @@ def test_loose_images_beside_classes_are_told(make_folder, make_image) -> None:
     root = make_folder({"a": 1})
     make_image(root / "loose.png")
     assert scan_folder(root, split="auto").notes == (
-        "1 images that lie in the folder itself are taken for a class of their own",
+        "images that lie in the folder itself (1) are taken for a class of their own",
     )
 
 
