@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,7 @@ def tell_notes(config: pytest.Config, session: BenchmarkSession) -> None:
     ``-q``."""
     if config.get_verbosity() >= 0 and config.pluginmanager.get_plugin("terminalreporter") is not None:
         for note in (*session.dataset.notes, *session.forecast()):
-            tell(config, f"embedcore: {_shown(printable_lines(note))}")
+            tell(config, _wrapped(config, f"embedcore: {printable_lines(note)}"))
 
 
 def tell(config: pytest.Config, line: str) -> None:
@@ -144,7 +145,9 @@ def not_reached(config: pytest.Config) -> str:
         return ""
     named = ", ".join(models[:MOST_NAMED]) + (", …" if len(models) > MOST_NAMED else "")
     total = len(models) + len(reached)
-    return _shown(f"embedcore: {len(models)} of {total} cases not reached ({named}); go on with --embed-resume")
+    return _wrapped(
+        config, f"embedcore: {len(models)} of {total} cases not reached ({named}); go on with --embed-resume"
+    )
 
 
 def nothing_selected(config: pytest.Config) -> str:
@@ -153,7 +156,13 @@ def nothing_selected(config: pytest.Config) -> str:
 
     word = str(config.option.keyword)
     hint = close_hint(word) if re.fullmatch(r"[\w.]+", word) else ""
-    return f"embedcore: none of {config.stash[COLLECTED]} cases is selected by {_selection(config)}{hint}"
+    said = f"embedcore: none of {config.stash[COLLECTED]} cases is selected by {_selection(config)}{hint}"
+    return _wrapped(config, said)
+
+
+def _wrapped(config: pytest.Config, line: str) -> str:
+    width = max(config.get_terminal_writer().fullwidth, 40)
+    return textwrap.fill(_shown(line), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _selection(config: pytest.Config) -> str:
