@@ -189,9 +189,10 @@ def find_unfinished(
         if known and known < set(models) and name not in (place.in_use or ()):
             return (name, contents), notices
         if known:
+            journal = min(folder.glob(f"{glob.escape(name)}*.jsonl"))
             notices.append(
                 "--embed-resume: the newest run of these settings is finished and has all these models, so all are "
-                "measured anew; embedcore report --last shows what a run has found without measuring"
+                f"measured anew; what it has found is shown by embedcore report {journal}"
             )
     return None, notices
 
