@@ -118,7 +118,11 @@ class BenchmarkSession:
             "torch": self.machine["torch"],
             **({"shard": str(options.shard)} if options.shard else {}),
         }
-        header = {"identity": identity, "settings": self.settings, "dataset": self.blocks[dataset.fingerprint]}
+        header: dict[str, Any] = {
+            "identity": identity,
+            "settings": self.settings,
+            "dataset": self.blocks[dataset.fingerprint],
+        }
         header |= {"machine": self.machine, "noise": self.noise, "selection": selection}  # for who reads the journal
         header["renamed"] = renamed_to(self.cases)
         self.books = Books(options.cache_folder / FOLDER, header, self.cases, place, resume=options.resume)
