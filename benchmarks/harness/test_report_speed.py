@@ -1,5 +1,5 @@
-"""`embedcore report` as a process, and its page in a browser: four models in 3 s; a whole roster in 10 s, 1 GB and 30 MB,
-first paint in 1.5 s, a filter in 100 ms."""
+"""`embedcore report` as a process and its page in a browser: four models in 3 s; a whole roster in 10 s, 1 GB and
+30 MB, with a first paint in 1.5 s and a filter in 100 ms."""
 
 from __future__ import annotations
 

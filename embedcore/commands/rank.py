@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.ranks import Ranked, report, to_json
     from embedcore.results.ranking import NotRanked, agree, rank_models
 
-    boards, measured = [], []
+    boards: list[Ranked] = []
+    measured = []
     for path, dataset, results in _datasets(arguments.runs):
         if any(dataset.get("fingerprint") == board.dataset.get("fingerprint") for board in boards):
             raise UsageError(f"{path}: its dataset {dataset.get('name')} is in another RUN that has other datasets too")

@@ -37,11 +37,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "-o", "--output", type=Path, metavar="DIR", help="the folder to write into (default: tables to the terminal)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON of the run, as --benchmark-json does")
+    parser.add_argument(
+        "--all-charts", action="store_true", help="also the charts of single families, of more than 200 models"
+    )
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; gives the exit code."""
+    from embedcore.report.drawing import scripts_begun
     from embedcore.report.files import write_report
     from embedcore.report.text import terminal_report
     from embedcore.results.leaderboard import boards_of
@@ -50,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.zoo.families import FAMILIES
 
     output: Path | None = arguments.output
+    if output is not None:
+        scripts_begun()
     parts = dict(part for name in _named(arguments) for part in read_parts(find_run(name)))
     first = next(iter(parts))
     merged = merge(list(parts.items()), allow_missing=True) if len(parts) > 1 else None
@@ -62,7 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         _write_json(merged.data if merged else parts[first], arguments.json)
     if output is not None:
-        write_report(output, boards, settings=found.settings, machine=found.versions, when=found.datetime)
+        write_report(
+            output,
+            boards,
+            settings=found.settings,
+            machine=found.versions,
+            when=found.datetime,
+            all_pictures=arguments.all_charts,
+        )
         print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
     else:
         width = shutil.get_terminal_size((80, 24)).columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class FamilyChange(NamedTuple):
 
 
 class RankChange(NamedTuple):
-    """A model whose rank by acc moved out of both 95 % intervals; ranks among the models that both runs have."""
+    """A model whose rank by acc moved out of both 95 % intervals, by more than added or missing models account for."""
 
     model: str
     base: tuple[int, int, int]
@@ -146,7 +146,7 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
         noise=noise,
         noise_source=noise_source,
         families=_families(models),
-        ranks=_ranks(tested),
+        ranks=_ranks(scored, base, new),
         settings=tuple(_differences(base, new)),
     )
 
@@ -164,9 +164,6 @@ class _Tested(NamedTuple):
     models: list[str]
     paired: Mapping[str, statistics.Paired]
     """Of each tested score."""
-    sums: tuple[NDArray[np.unsignedinteger], NDArray[np.unsignedinteger]]
-    """[models, C] right queries of each class, before and after."""
-    sizes: NDArray[np.int64]
 
 
 _BLOCK = 64  # models whose verdicts are unpacked at once
@@ -193,17 +190,14 @@ def _tested(pairs: Sequence[Pair], base: Run, new: Run) -> _Tested | None:
         return np.asarray((of_class @ steps).T)
 
     parts: dict[str, list[statistics.Paired]] = {metric: [] for metric in TESTED}
-    sums: tuple[list[Any], list[Any]] = ([], [])
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]
         old_hits, old_first = side(base, [pair.base for pair in block])
         unchanged = all(map(_same_verdicts, block))
         new_hits, new_first = (old_hits, old_first) if unchanged else side(new, [pair.new for pair in block])
-        right = by_class(old_first), by_class(new_first)
-        for kept, now in zip(sums, right, strict=True):
-            kept.append(now.astype(np.uint16 if sizes.max() < 2**16 else np.uint32))
+        right = new_first - old_first
         steps = {
-            "acc": (new_first - old_first, right[1] - right[0], 1.0),
+            "acc": (right, by_class(right), 1.0),
             "acc5": (None, by_class(new_hits - old_hits), 0.2),
             "hit5": ((any_hit := (new_hits > 0).view(np.int8) - (old_hits > 0).view(np.int8)), by_class(any_hit), 1.0),
         }
@@ -216,7 +210,7 @@ def _tested(pairs: Sequence[Pair], base: Run, new: Run) -> _Tested | None:
     joined = {
         metric: statistics.Paired(*map(np.concatenate, zip(*blocks, strict=True))) for metric, blocks in parts.items()
     }
-    return _Tested([pair.model for pair in pairs], joined, (np.concatenate(sums[0]), np.concatenate(sums[1])), sizes)
+    return _Tested([pair.model for pair in pairs], joined)
 
 
 def _same_verdicts(pair: Pair) -> bool:
@@ -346,14 +340,21 @@ def _families(models: Sequence[ModelChange]) -> tuple[FamilyChange, ...]:
     return tuple(sorted(rows))
 
 
-def _ranks(tested: _Tested | None) -> tuple[RankChange, ...]:
-    if tested is None:
-        return ()
-    before, after = (statistics.rank_intervals(side, tested.sizes).tolist() for side in tested.sums)
+def _ranks(pairs: Sequence[Pair], base: Run, new: Run) -> tuple[RankChange, ...]:
+    """From the rankings that the runs were saved with."""
+    before, after = ({standing.model: standing for standing in run.ranking} for run in (base, new))
+    both = [pair for pair in pairs if pair.base.model in before and pair.new.model in after]
+    gone, added = len(before) - len(both), len(after) - len(both)
+    changes = [
+        RankChange(pair.model, (old.rank, *old.rank95), (now.rank, *now.rank95))
+        for pair in both
+        for old, now in [(before[pair.base.model], after[pair.new.model])]
+    ]
     return tuple(
-        RankChange(model, tuple(old), tuple(now))
-        for model, old, now in zip(tested.models, before, after, strict=True)
-        if (now[0] > old[2] and old[0] < now[1]) or (now[0] < old[1] and old[0] > now[2])
+        change
+        for change in changes
+        for (rank, best, worst), (now, now_best, now_worst) in [(change.base, change.new)]
+        if (now > worst + added and now_best > rank + added) or (now < best - gone and now_worst < rank - gone)
     )
 
 

@@ -11,15 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from embedcore.retrieval.resampling import class_counts
-
 Doubles = NDArray[np.float64]
 
 LEVEL = 0.95
 Z = float(special.ndtri((1 + LEVEL) / 2))
-
-_RESAMPLES = 200
-_BLOCK = 128  # models whose class sums are held in float32 at once
 
 
 class Paired(NamedTuple):
@@ -148,26 +143,3 @@ def embedding_drift(base: NDArray[np.float32], new: NDArray[np.float32]) -> floa
     length = float(np.linalg.norm(before, axis=1).mean())
     moved = float(np.linalg.norm(after - before, axis=1).mean())
     return moved / length if length > 0 else float("inf") if moved > 0 else 0.0
-
-
-def rank_intervals(sums: NDArray[np.integer], sizes: NDArray[np.integer], *, seed: int = 0) -> NDArray[np.int64]:
-    """Rank of each model by its mean, and the 95 % interval of the rank when classes are resampled: integers [m, 3].
-
-    `sums` [m, C]: of each model the sum over the queries of each class; `sizes` [C]: queries of each class.
-    The intervals are of each model alone, not simultaneous over all.
-    """
-    ranks = _ranks(sums.sum(axis=1, dtype=np.float64)[:, None])[:, 0]
-    if len(sizes) == 1:
-        return np.stack([ranks, np.ones_like(ranks), np.full_like(ranks, len(ranks))], axis=1)
-    draws = np.concatenate(list(class_counts(len(sizes), _RESAMPLES, seed))).astype(np.float32).T
-    blocks = [sums[first : first + _BLOCK].astype(np.float32) @ draws for first in range(0, len(sums), _BLOCK)]
-    low, high = np.quantile(
-        _ranks(np.concatenate(blocks)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1, method="nearest"
-    )
-    return np.stack([ranks, np.minimum(low, ranks), np.maximum(high, ranks)], axis=1).astype(np.int64)
-
-
-def _ranks(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Within each column of [m, r]: 1 for the highest; equal values share the best of their ranks."""
-    columns = -values.T
-    return np.stack([np.searchsorted(np.sort(column), column) + 1 for column in columns], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from embedcore.report.classes import FEW, ClassTable
@@ -14,11 +14,11 @@ _MOST = 3  # in each direction
 class Disagreement(NamedTuple):
     """A model that one of the two puts much higher than the other."""
 
-    row: Mapping[str, Any]
+    row: dict[str, Any]
     why: Sentence
 
 
-def kendall_tau(rows: Sequence[Mapping[str, Any]]) -> float | None:
+def kendall_tau(rows: Sequence[dict[str, Any]]) -> float | None:
     """Kendall's tau-b of acc and acc5 over n models: 1 is the same order, -1 the reverse. None for less than two, and
     where all are equal in one of them.
 
@@ -32,7 +32,7 @@ def kendall_tau(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return float((by_acc * by_acc5).sum() / np.sqrt(pairs)) if pairs else None
 
 
-def disagreements(rows: Sequence[Mapping[str, Any]], table: ClassTable | None) -> list[Disagreement]:
+def disagreements(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> list[Disagreement]:
     """The models whose ranks by acc and by acc5 are farthest apart, at most `_MOST` in each direction, each with what
     is known of the reason."""
     by_gap = sorted(rows, key=lambda row: row["rank_acc5"] - row["rank"])
@@ -41,7 +41,7 @@ def disagreements(rows: Sequence[Mapping[str, Any]], table: ClassTable | None) -
     return [Disagreement(row, _why(row, table)) for row in (*higher_by_acc, *higher_by_acc5)]
 
 
-def _why(row: Mapping[str, Any], table: ClassTable | None) -> Sentence:
+def _why(row: dict[str, Any], table: ClassTable | None) -> Sentence:
     head = Named(row["model"]), f": {_ordinal(row['rank'])} by acc and {_ordinal(row['rank_acc5'])} by acc5"
     shares = table.where_references_are_few(row["model"]) if table and row["model"] in table.models else None
     if shares is None:

@@ -7,7 +7,9 @@ The parameter ``family`` holds the slug of the family that stands out, "" for no
 from __future__ import annotations
 
 import functools
+import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,11 +17,11 @@ from typing import Any, NamedTuple
 from embedcore.report.agreement import disagreements, kendall_tau
 from embedcore.report.classes import ClassTable
 from embedcore.report.columns import cut
-from embedcore.report.drawing import Kind, Spec, altair, spec_of
+from embedcore.report.drawing import Spec, altair, spec_of
 from embedcore.report.look import look_of
 from embedcore.results.leaderboard import Group, Leaderboard
 
-Datum = Mapping[str, Any]
+Datum = dict[str, Any]
 
 LEADERS = 30
 FIRST, SECOND = "@first", "@second"
@@ -29,6 +31,7 @@ _WIDTH, _HEIGHT, _STEP = 720, 440, 17
 _LINE = 14  # pixels that a label takes
 _LONGEST = 44  # characters of a label
 _MOST_ARCHITECTURES = 30
+_MANY = 200  # models whose marks are small
 # The same network under the name of another library, or with another padding.
 _ALIASES = ("gluon_", "legacy_", "tf_")
 
@@ -49,45 +52,48 @@ class Chart:
     label: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     """What stands for `FIRST` and `SECOND`."""
-    kinds: tuple[Kind, ...] = ("svg", "png")
-    """Of its files."""
+    of_family: bool = False
+    """Of which there may be very many."""
 
     @property
     def whole(self) -> Spec:
-        """The specification with its data."""
+        """The specification with its data, as far as it mentions them."""
         spec: Spec = _filled(self.spec, self.names) if self.names else self.spec
-        return spec | {"datasets": {name: list(rows) for name, rows in self.data.items()}}
+        text = json.dumps(spec)
+        datasets = {}
+        for name, rows in self.data.items():
+            keys = {key for key in set().union(*rows) if key in text}
+            datasets[name] = [{key: row[key] for key in keys & row.keys()} for row in rows]
+        return spec | {"datasets": datasets}
 
 
 def _filled(value: Any, names: Mapping[str, str]) -> Any:
-    """A specification with names for what stands for them."""
+    """A specification with names for what stands for them in its texts."""
     if isinstance(value, dict):
         return {key: _filled(item, names) for key, item in value.items()}
     if isinstance(value, list):
         return [_filled(item, names) for item in value]
-    return (
-        functools.reduce(lambda text, name: text.replace(name, names[name]), names, value)
-        if isinstance(value, str)
-        else value
-    )
+    return re.sub("|".join(names), lambda found: names[found[0]], value) if isinstance(value, str) else value
 
 
 def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
     """All charts in which there is something to see. `rows`: of the board, see `embedcore.report.rows`."""
-    found = [
-        leaders(rows, "acc"),
-        leaders(rows, "acc5"),
-        *(trade_off(rows, axis) for axis in AXES),
-        acc_and_acc5(rows, table),
-        within_families(rows),
-        pretraining(rows),
-        two_models(rows, table),
-        *(chart for group in board.groups for chart in family(group, rows)),
-    ]
+    # Altair checks every part of a chart against the schema as it is put together, which takes most of the time.
+    with altair().utils.schemapi.debug_mode(False):
+        found = [
+            leaders(rows, "acc"),
+            leaders(rows, "acc5"),
+            *(trade_off(rows, axis) for axis in AXES),
+            acc_and_acc5(rows, table),
+            within_families(rows),
+            pretraining(rows),
+            two_models(rows, table),
+            *families(board.groups, rows),
+        ]
     return [chart for chart in found if chart is not None]
 
 
-def _looks(alt: Any, rows: Sequence[Datum], *, shapes: bool = True) -> dict[str, Any]:
+def _looks(alt: Any, rows: Sequence[Datum]) -> dict[str, Any]:
     """Encodings by which each family has its colour and its shape."""
     families = {str(row["title"]): look_of(row["family"]) for row in rows}
     scales = {
@@ -97,14 +103,18 @@ def _looks(alt: Any, rows: Sequence[Datum], *, shapes: bool = True) -> dict[str,
     return {
         "color": alt.Color("title:N", title="family", scale=scales["color"]),
         "opacity": alt.condition("!family || datum.family == family", alt.value(0.9), alt.value(0.12)),
-        **({"shape": alt.Shape("title:N", title="family", scale=scales["shape"])} if shapes else {}),
+        "shape": alt.Shape("title:N", title="family", scale=scales["shape"]),
     }
 
 
+def _all(alt: Any) -> Any:
+    """A chart of all the page's rows."""
+    return alt.Chart(alt.NamedData(name="models"))
+
+
 def _only(alt: Any, rows: Sequence[Datum]) -> Any:
-    """A chart of these of the page's rows."""
-    chosen = alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows])
-    return alt.Chart(alt.NamedData(name="models")).transform_filter(chosen)
+    """A chart of these few of the page's rows."""
+    return _all(alt).transform_filter(alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows]))
 
 
 def _tooltip(alt: Any) -> list[Any]:
@@ -126,8 +136,11 @@ def _layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle:
     return spec_of(drawn.add_params(alt.param(name="family", value="")))
 
 
-def _score(alt: Any, field: str, title: str | None = None, *, zero: bool = False, x: bool = False) -> Any:
-    scale = alt.Scale(zero=zero, nice=True)
+def _score(
+    alt: Any, field: str, title: str | None = None, *, zero: bool = False, x: bool = False, padding: int = 12
+) -> Any:
+    """An axis of scores, with so many pixels beyond the lowest and the highest."""
+    scale = alt.Scale(zero=True) if zero else alt.Scale(zero=False, nice=False, padding=padding)
     return (alt.X if x else alt.Y)(f"{field}:Q", title=title or field, scale=scale, axis=alt.Axis(format=".2~f"))
 
 
@@ -154,7 +167,7 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
         f"leaders-{metric}",
         "Leaders",
         f"The {count} by {metric}",
-        "Lines are 95 % intervals, from resampling the classes. Where two overlap widely the models may be equally good.",
+        "Lines are 95 % intervals, from resampling the classes. Models whose lines overlap widely may be equally good.",
         _layered(alt, layers, f"The {count} by {metric}", _STEP * len(shown)),
         {"models": shown},
         label=f"by {metric}",
@@ -216,9 +229,10 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         axis=alt.Axis(format="~s", tickCount=6),
     )
     y = _score(alt, "acc")
-    points = _only(alt, shown).mark_point(filled=True, size=60 if len(shown) < 200 else 30)
+    points = _all(alt).transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.field == 'speed':d})")
+    points = points.mark_point(filled=True, size=90 if len(shown) < _MANY else 40)
     stairs = _only(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
-    named = _told_apart(best, [row["acc"] for row in shown])
+    named = _told_apart(best, shown)
     # Labels stand on the side where no model can be: above the front, left of it or right of it; none leaves the chart.
     right = [row for row in named if (math.log10(row[axis.field]) - low) < 0.55 * (high - low)]
     sides = (("left", 7, [row for row in named if row in right]), ("right", -7, [r for r in named if r not in right]))
@@ -239,19 +253,20 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         "What accuracy costs",
         title,
         "The dashed line is the front: of the models on it none is beaten in both. "
-        f"From the cheapest: {', '.join(row['model'] for row in (best if axis.less else best[::-1]))}.{less}",
+        f"From the most accurate: {', '.join(row['model'] for row in best[::-1])}.{less}",
         _layered(alt, layers, title, _HEIGHT),
         {"models": shown},
         label={"speed": "speed", "params": "parameters", "gmacs": "GMACs"}[axis.field],
     )
 
 
-def _told_apart(rows: Sequence[Datum], heights: Sequence[float]) -> list[Datum]:
-    """Those of the rows whose labels do not cover each other, the best by acc first to be kept."""
+def _told_apart(named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc") -> list[Datum]:
+    """Those whose labels do not cover each other in a chart of `rows` with `field` upwards, the highest kept first."""
+    heights = [row[field] for row in rows]
     scale = _HEIGHT / ((max(heights) - min(heights)) or 1)
     kept: list[Datum] = []
-    for row in sorted(rows, key=lambda row: -row["acc"]):
-        if not kept or (kept[-1]["acc"] - row["acc"]) * scale >= _LINE:
+    for row in sorted(named, key=lambda row: -row[field]):
+        if not kept or (kept[-1][field] - row[field]) * scale >= _LINE:
             kept.append(row)
     return kept
 
@@ -262,9 +277,9 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
     if len(rows) < 2:
         return None
     tau = kendall_tau(rows)
-    named = [each.row for each in disagreements(rows, table)]
+    named = _told_apart([each.row for each in disagreements(rows, table)], rows, "acc5")
     x, y = _score(alt, "acc", x=True), _score(alt, "acc5")
-    points = _only(alt, rows).mark_point(filled=True, size=60 if len(rows) < 200 else 30)
+    points = _all(alt).mark_point(filled=True, size=90 if len(rows) < _MANY else 40)
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
     sides = (
         ("left", 8, [r for r in named if r["acc"] < middle]),
@@ -300,11 +315,11 @@ def within_families(rows: Sequence[Datum]) -> Chart | None:
         return None
     y = _names(alt, "title", list(dict.fromkeys(row["title"] for row in rows)))
     points = (
-        _only(alt, rows)
+        _all(alt)
         .mark_point(filled=True, size=45)
         .encode(_score(alt, "acc", x=True), y, tooltip=_tooltip(alt), **_looks(alt, rows))
     )
-    middle = _only(alt, rows).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
+    middle = _all(alt).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
     return Chart(
         "families",
         "Families",
@@ -315,31 +330,42 @@ def within_families(rows: Sequence[Datum]) -> Chart | None:
     )
 
 
-def family(group: Group, rows: Sequence[Datum]) -> Iterator[Chart]:
-    """The models of a family by acc, in two parts where there are many."""
-    alt = altair()
+def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
+    """The models of each family by acc, in two parts where there are many."""
     of_model = {row["model"]: row for row in rows}
-    for number, (heading, members) in enumerate(group.parts):
-        shown = [of_model[member.result.model] for member in members]
-        y = _names(alt)
-        bars = _only(alt, shown).mark_bar(height=11)
-        looks = _looks(alt, shown, shapes=False)
-        looks["color"].legend = None
-        layers = [bars.encode(_score(alt, "acc", zero=True, x=True), y, tooltip=_tooltip(alt), **looks)]
-        if any("acc_low" in row for row in shown):
-            layers.append(
-                _only(alt, shown).mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q"))
+    for place, group in enumerate(groups):
+        for number, (part, members) in enumerate(group.parts):
+            shown = [of_model[member.result.model] for member in members]
+            title = f"{group.title}: {part}" if part else f"{group.title} by acc"
+            names = {"@family": group.slug, "@part": part, "@colour": look_of(group.slug).colour, "@title": title}
+            slug = group.slug if re.fullmatch(r"[\w-]+", group.slug, re.ASCII) else f"number-{place}"
+            yield Chart(
+                f"family-{slug}{f'-{number + 1}' if part else ''}",
+                "Each family",
+                title,
+                "Lines are 95 % intervals.",
+                _filled(_bars(any("acc_low" in row for row in shown)), names) | {"height": _STEP * len(shown)},
+                {"models": shown},
+                label=f"{group.title} ({part or len(group.rows)})",
+                of_family=True,
             )
-        title = f"{group.title}: {heading}" if heading else f"{group.title} by acc"
-        yield Chart(
-            f"family-{group.slug}{f'-{number + 1}' if heading else ''}",
-            "Each family",
-            title,
-            "Lines are 95 % intervals.",
-            _layered(alt, layers, title, _STEP * len(shown)),
-            {"models": shown},
-            label=f"{group.title} ({heading or len(group.rows)})",
-        )
+
+
+@functools.cache
+def _bars(intervals: bool) -> Spec:
+    """A part of a family as bars, with words that stand for which: made once, since Altair takes its time."""
+    alt = altair()
+    y = _names(alt)
+    base = (
+        _all(alt)
+        .transform_filter(alt.FieldEqualPredicate(field="family", equal="@family"))
+        .transform_filter(alt.FieldEqualPredicate(field="part", equal="@part"))
+    )
+    bars = base.mark_bar(height=11, color="@colour", opacity=0.9)
+    layers = [bars.encode(_score(alt, "acc", zero=True, x=True), y, tooltip=_tooltip(alt))]
+    if intervals:
+        layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
+    return _layered(alt, layers, "@title", 0)
 
 
 def pretraining(rows: Sequence[Datum]) -> Chart | None:
@@ -357,7 +383,7 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
     ]
     data = alt.Chart(alt.NamedData(name="networks"))
     y = _names(alt, "network")
-    x = _score(alt, "acc", x=True)
+    x = _score(alt, "acc", x=True, padding=90)
     layers = [
         data.mark_line(size=1.5).encode(x, y, detail="network:N"),
         data.mark_point(filled=True, size=70).encode(x, y, tooltip=_tooltip(alt), **_looks(alt, shown)),

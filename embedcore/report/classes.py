@@ -90,7 +90,8 @@ def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassT
     kept, which = np.unique(classes[scored], return_inverse=True)
     if not len(kept):
         return None
-    first, hits, models = [], [], {}
+    models: dict[str, int] = {}
+    first, hits = [], []
     for result in results:
         verdicts = _verdicts(result, len(classes))
         if verdicts is not None:

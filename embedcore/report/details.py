@@ -1,4 +1,4 @@
-"""What the page shows of one model beside its row: everything that was recorded, its classes and its neighbours in rank."""
+"""What the page shows of one model beside its row: all that was recorded, its classes, its neighbours in rank."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _EACH_SIDE = 3
 def details(board: Leaderboard, table: ClassTable | None) -> list[dict[str, Any]]:
     """One for each row of `embedcore.report.rows.rows`, in their order.
 
-    ``settings`` [(what, value)] · ``rounds`` ms an image · ``best`` and ``worst`` [(place of the class in the table, acc,
-    acc5)] · ``neighbours`` [(id, whether it is told apart, None where that is not known)] · ``code``
+    ``settings`` [(what, value)] · ``rounds`` ms an image · ``best`` and ``worst`` [(place of the class in the table,
+    acc, acc5)] · ``neighbours`` [(id, whether it is told apart, None where that is not known)] · ``code``
     """
     results = [row.result for row in board.by_acc]
     apart = _told_apart(board)
@@ -60,7 +60,7 @@ def settings(result: Result) -> list[tuple[str, str]]:
         ("Device", result.device),
         ("Precision", result.precision),
         ("Batch", batch if result.batch_size else ""),
-        ("Memory layout", {True: "channels-last", False: "channels-first"}.get(result.channels_last)),  # type: ignore[call-overload]
+        ("Memory layout", "" if result.channels_last is None else _LAYOUTS[result.channels_last]),
         ("Warm-up", f"{result.warmup_rounds} rounds" if result.warmup_rounds else ""),
         ("Images/s", ", ".join(f"{_RATES.get(k, k)} {figure(v)}" for k, v in result.images_per_s.items())),
         ("Peak memory", f"{figure(result.peak_memory_mb)} MB" if result.peak_memory_mb is not None else ""),
@@ -69,6 +69,7 @@ def settings(result: Result) -> list[tuple[str, str]]:
     return [(what, value) for what, value in words if value]
 
 
+_LAYOUTS = ("channels-first", "channels-last")
 _RATES = {"forward": "forward pass", "end_to_end": "with reading the pixels"}
 
 

@@ -1,14 +1,13 @@
-"""The report folder: index.html and its charts for people, leaderboard.md, .csv for spreadsheets, .json for programs."""
+"""The report folder: pages and charts for people, leaderboard.md, .csv for spreadsheets, .json for programs."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from embedcore.errors import UsageError
 from embedcore.files import written_whole
@@ -26,6 +25,9 @@ _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations")
 _NOT_IN_DATASET = ("query_classes", "lone_classes", "class_names", "class_references")
 
+MANY = 200
+"""Models; of more the charts of single families are drawn in the page alone."""
+
 _RANKS = ("rank", "rank_acc5", "rank_in_family")
 _STANDING = ("rank95", "p_best", "tied_with_leader")
 """Overall, by acc; None where the verdicts do not tell."""
@@ -41,21 +43,25 @@ def write_report(
     settings: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
     when: str | None = None,
+    all_pictures: bool = False,
 ) -> list[Path]:
     """Write leaderboard.md, .csv and .json, index.html and charts/ into `directory`, which is made if it is missing.
 
     `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its
-    ``datetime``. Each file is whole or not there; index.html, which links the others, comes last. Returns the paths.
+    ``datetime``; `all_pictures`: see `pages_begun`. Each file is whole or not there; index.html, which links the
+    others, comes last. Returns the paths.
     Raises UsageError if the folder cannot be made or written.
     """
     settings, machine = settings or {}, machine or {}
-    texts = {
-        "leaderboard.md": markdown_report(boards, settings=settings, machine=machine),
-        "leaderboard.csv": csv_report(boards, machine),
-        "leaderboard.json": json_report(boards, settings, machine),
+    texts: dict[str, Callable[[], str]] = {
+        "leaderboard.md": lambda: markdown_report(boards, settings=settings, machine=machine),
+        "leaderboard.csv": lambda: csv_report(boards, machine),
+        "leaderboard.json": lambda: json_report(boards, settings, machine),
     }
-    contents = {name: text.encode() for name, text in texts.items()}
-    contents |= page_files(boards, settings=settings, machine=machine, when=when, beside=tuple(texts))
+    pages = pages_begun(
+        boards, settings=settings, machine=machine, when=when, beside=tuple(texts), all_pictures=all_pictures
+    )
+    contents = {name: text().encode() for name, text in texts.items()} | pages()
     try:
         for name, content in contents.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +74,7 @@ def write_report(
     return [directory / name for name in contents]
 
 
-def page_files(
+def pages_begun(
     boards: Sequence[Leaderboard],
     *,
     settings: Mapping[str, Any],
@@ -76,47 +82,61 @@ def page_files(
     when: str | None = None,
     beside: Sequence[str] = (),
     pictures: bool = True,
-) -> dict[str, bytes]:
-    """The page of each dataset and, with `pictures`, its charts as files: address to content, the pages last.
+    all_pictures: bool = False,
+) -> Callable[[], dict[str, bytes]]:
+    """Begin to make the page of each dataset and, with `pictures`, its charts as files; the function waits for them:
+    address to content, the pages last.
 
-    `beside`: files that are linked.
+    `beside`: files that are linked. Of more than `MANY` models the charts of single families are left out unless
+    `all_pictures`, since they would take longer than all else; the page draws them, and gives them as files.
     """
     from embedcore.report.charts import charts
     from embedcore.report.classes import class_table
-    from embedcore.report.drawing import rendered, scripts_begun
+    from embedcore.report.drawing import rendering_begun, scripts_begun
     from embedcore.report.page import index_page
     from embedcore.report.rows import rows
 
     scripts_begun()
     addresses = [f"dataset-{number}.html" if number > 1 else "index.html" for number in range(1, len(boards) + 1)]
+    folders = ["charts", *(f"charts/{address.removesuffix('.html')}" for address in addresses[1:])]
     several = {address: dataset_name(board.dataset) for address, board in zip(addresses, boards, strict=True)}
-    files: dict[str, bytes] = {}
-    pages: dict[str, bytes] = {}
-    for board, address in zip(boards, addresses, strict=True):
-        folder = "charts" if address == addresses[0] else f"charts/{address.removesuffix('.html')}"
-        shown = rows(board)
-        table = class_table((row.result for row in board.by_acc), board.dataset)
-        drawn = charts(board, shown, table)
-        if not pictures:
-            drawn = [replace(chart, kinds=()) for chart in drawn]
-        for chart in drawn:
-            names = [f"{folder}/{chart.name}.{kind}" for kind in chart.kinds]
-            files |= zip(names, rendered(chart.whole, chart.kinds) if names else (), strict=True)
-        page = index_page(
-            board,
-            shown,
-            table,
-            drawn,
-            settings=settings,
-            machine=machine,
-            when=when,
-            beside=beside,
-            pages=several if len(boards) > 1 else {},
-            here=address,
-            folder=folder,
-        )
-        pages[address] = page.encode()
-    return files | dict(reversed(pages.items()))
+    shown = [rows(board) for board in boards]
+    tables = [class_table((row.result for row in board.by_acc), board.dataset) for board in boards]
+    drawn = [charts(*of_one) for of_one in zip(boards, shown, tables, strict=True)]
+    files = {
+        (place, chart.name): chart
+        for place, of_one in enumerate(drawn)
+        for chart in of_one
+        if pictures and (all_pictures or not chart.of_family or len(shown[place]) <= MANY)
+    }
+    kinds: tuple[Literal["svg", "png"], ...] = ("svg", "png")
+    rendering = rendering_begun([chart.whole for chart in files.values()], kinds) if files else list
+
+    def wait() -> dict[str, bytes]:
+        pages = {}
+        for place, (board, address) in enumerate(zip(boards, addresses, strict=True)):
+            names = {name: f"{folders[place]}/{name}" for number, name in files if number == place}
+            pages[address] = index_page(
+                board,
+                shown[place],
+                tables[place],
+                drawn[place],
+                settings=settings,
+                machine=machine,
+                when=when,
+                beside=beside,
+                pages=several if len(boards) > 1 else {},
+                here=address,
+                files={name: [f"{stem}.{kind}" for kind in kinds] for name, stem in names.items()},
+            ).encode()
+        contents = {
+            f"{folders[place]}/{name}.{kind}": content
+            for (place, name), of_one in zip(files, rendering(), strict=True)
+            for kind, content in zip(kinds, of_one, strict=True)
+        }
+        return contents | dict(reversed(pages.items()))
+
+    return wait
 
 
 def csv_report(boards: Sequence[Leaderboard], machine: Mapping[str, Any]) -> str:

@@ -199,12 +199,11 @@ def if_you_need(board: Leaderboard) -> Iterator[Sentence]:
     speeds = [speed for row in board.by_acc if (speed := speed_of(row.result))]
     if not speeds:
         return
-    needs = [n for n in _round_numbers(min(speeds), max(speeds))]
+    needs = _round_numbers(min(speeds), max(speeds))
     best = ((need, _first(board.by_acc, _at_least(need))) for need in needs)
     for result, of_one in _grouped(best):
-        speed = figure(speed_of(result))
         words = f"If you need {of_one[-1]:,g} images/s, take "
-        yield words, Named(result.model), f": acc {score(result, 'acc')} at {speed} images/s."
+        yield words, Named(result.model), f": acc {score(result, 'acc')} at {figure(speed_of(result))} images/s."
 
 
 def _at_least(need: float) -> Callable[[Result], bool]:
@@ -247,9 +246,9 @@ def _first(rows: Sequence[Row], fits: Callable[[Result], bool]) -> Result | None
 def _grouped(best: Iterable[tuple[float, Result | None]]) -> Iterator[tuple[Result, list[float]]]:
     """The results in their order with what each is the best of; None is passed over."""
     for _, same in groupby(best, key=lambda pair: id(pair[1])):
-        pairs = list(same)
-        if pairs[0][1] is not None:
-            yield pairs[0][1], [of for of, _ in pairs]
+        first, *others = same
+        if first[1] is not None:
+            yield first[1], [first[0], *(of for of, _ in others)]
 
 
 def _listed(words: Sequence[str]) -> str:

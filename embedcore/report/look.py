@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from embedcore.zoo.families import FAMILIES, OTHER
 
-# Paul Tol's "vibrant" scheme, which people with any colour blindness can tell apart (https://sronpersonalpages.nl/~pault/).
-COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3311", "#33bbee", "#ee3377", "#949494")
+# Paul Tol's "vibrant" scheme, made for every kind of sight (https://sronpersonalpages.nl/~pault/), with a plum for its
+# grey, which stands out from white too little.
+COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3311", "#33bbee", "#ee3377", "#883377")
 # SVG paths in a square from -1 to 1, as Vega and the page both draw them.
 SHAPES = (
     "M-0.95,0A0.95,0.95,0,1,1,0.95,0A0.95,0.95,0,1,1,-0.95,0Z",

@@ -1,4 +1,4 @@
-"""A report as one HTML file that is whole in itself: it opens from a disk, and its policy lets it ask nobody for anything.
+"""A report as one HTML file that is whole in itself: it opens from a disk, and its policy lets it load nothing at all.
 
 What comes from data goes through Jinja's autoescape, or as JSON into a script element that no browser runs and that
 no text can end, from where the scripts put it into the page as text.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from embedcore.plain import json_safe
+import msgspec
+
 from embedcore.report import captions
 from embedcore.report.agreement import disagreements
 from embedcore.report.charts import Chart
@@ -36,7 +36,7 @@ _MOST_CLASS_FIGURES = 400_000
 
 def index_page(
     board: Leaderboard,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[dict[str, Any]],
     table: ClassTable | None,
     drawn: Sequence[Chart],
     *,
@@ -46,10 +46,10 @@ def index_page(
     beside: Sequence[str] = (),
     pages: Mapping[str, str] | None = None,
     here: str = "",
-    folder: str = "charts",
+    files: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The page of one dataset. `beside`: files that are linked; `pages`: the pages of all datasets, address to title,
-    where there are several, this one at `here`; `folder`: where the files of the charts are."""
+    where there are several, this one at `here`; `files`: those of a chart by its name."""
     name = captions.dataset_name(board.dataset)
     explained = captions.legend(board, settings, machine)[1 + len(captions.credits(board.dataset)) :]
     intervals = captions.has_intervals(board.dataset)
@@ -58,7 +58,7 @@ def index_page(
         title=f"{name}: embedcore report",
         data={
             "data": {"models": rows, "families": _families(rows), "intervals": intervals, "name": name},
-            "charts": {"charts": [_chart(chart, folder) for chart in drawn]},
+            "charts": {"charts": [_chart(chart, (files or {}).get(chart.name, ())) for chart in drawn]},
             "details": {"details": details(board, table), **_class_figures(rows, table)},
         },
         scripts=[static("tabulator.min.js"), static("page.js"), scripts_begun()()],
@@ -93,17 +93,17 @@ def _families(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(families.values(), key=lambda family: str(family["title"]).casefold())
 
 
-def _chart(chart: Chart, folder: str) -> dict[str, Any]:
+def _chart(chart: Chart, files: Sequence[str]) -> dict[str, Any]:
     """What the page needs to draw it; rows of ``models`` are there already."""
     return {
-        "files": [f"{folder}/{chart.name}.{kind}" for kind in chart.kinds],
+        "files": files,
         **{key: getattr(chart, key) for key in ("name", "section", "title", "note", "label", "spec")},
         "data": {name: rows for name, rows in chart.data.items() if name != "models"},
         "names": dict(chart.names),
     }
 
 
-def _class_figures(rows: Sequence[Mapping[str, Any]], table: ClassTable | None) -> dict[str, Any]:
+def _class_figures(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> dict[str, Any]:
     """Names and queries of the classes, and how many queries of each class the best models get right."""
     if table is None:
         return {"classes": [], "queries": [], "right": {}}
@@ -160,17 +160,18 @@ def policy(scripts: Iterable[str]) -> str:
 
 
 def embedded_json(value: object) -> Any:
-    r"""`value` as JSON that can stand in a script element: nothing in it can end the element or begin a comment.
+    r"""`value`, of plain values, as JSON that can stand in a script element: nothing in it can end the element or begin
+    a comment. Numbers that are not finite become null.
 
-    >>> print(embedded_json(["</script>", "<!--", "\u2028"]))
-    ["\u003c/script\u003e","\u003c!--","\u2028"]
+    >>> print(embedded_json(["</script>", "<!--", 1.5, float("nan")]))
+    ["\u003c/script\u003e","\u003c!--",1.5,null]
     """
     from markupsafe import Markup
 
-    text = json.dumps(json_safe(value), allow_nan=False, separators=(",", ":"))  # ASCII
-    for character in "<>&":
+    text = msgspec.json.encode(value).decode()
+    for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704
+    return Markup(text)
 
 
 def _trusted(text: str, element: str) -> Any:
@@ -178,7 +179,7 @@ def _trusted(text: str, element: str) -> Any:
 
     if f"</{element}" in text.lower() or "<!--" in text:
         raise ValueError(f"a text to be inlined would end its {element} element")
-    return Markup(text)  # noqa: S704
+    return Markup(text)
 
 
 @functools.cache

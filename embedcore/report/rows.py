@@ -1,4 +1,4 @@
-"""The rows of the page's table and charts: what a result has, flat, under short names, with None for what it has not."""
+"""The rows of the page's table and charts: what a result has, flat, under short names, None for what it has not."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from embedcore.results.result import Result
 
 
 def rows(board: Leaderboard) -> list[dict[str, Any]]:
-    """One a measured model, the best by acc first; ``id`` is its place in the list.
+    """One a measured model, the best by acc first; ``id`` is its place in the list, ``part`` the heading of its part of
+    its family's leaderboard.
 
     Scores are under their names, the ends of their intervals under ``acc_low`` and ``acc_high``.
     """
     titles = {group.slug: group.title for group in board.groups}
+    parts = {id(row.result): heading for group in board.groups for heading, members in group.parts for row in members}
     by_acc5 = {id(row.result): row for row in board.by_acc5}
     in_family = {id(row.result): row for group in board.groups for row in group.rows}
     return [
-        {"id": number, "title": titles[row.result.family]}
+        {"id": number, "title": titles[row.result.family], "part": parts[id(row.result)]}
         | _ranks(row, by_acc5[id(row.result)], in_family[id(row.result)])
         | _fields(row.result)
         for number, row in enumerate(board.by_acc)

@@ -34,7 +34,7 @@ def test_the_folder_has_page_charts_and_tables(tmp_path: Path, capsys: pytest.Ca
     names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     assert {"index.html", "leaderboard.md", "leaderboard.csv", "leaderboard.json"} <= names
     page = (folder / "index.html").read_text(encoding="utf-8")
-    linked = {text for text in json.loads(_script(page, "charts"))["charts"][0]["files"]}
+    linked = set(json.loads(_script(page, "charts"))["charts"][0]["files"])
     assert linked == {"charts/leaders-acc.svg", "charts/leaders-acc.png"} and linked <= names
     assert (folder / "charts" / "leaders-acc.png").read_bytes().startswith(b"\x89PNG")
 

@@ -79,13 +79,3 @@ def test_drift_keeps_to_what_rotation_by_an_angle_moves():
     assert statistics.embedding_drift(sketch, sketch) == 0
     assert statistics.embedding_drift(sketch, sketch * np.float32(1.01)) == pytest.approx(0.01, rel=1e-3)
     assert statistics.embedding_drift(np.zeros((1, 64)), np.ones((1, 64))) == math.inf
-
-
-def test_ranks_are_those_of_the_means_and_lie_in_their_intervals():
-    rng = np.random.default_rng(0)
-    sizes = rng.integers(1, 20, 80)
-    sums = rng.binomial(sizes, np.linspace(0.2, 0.8, 12)[:, None])
-    ranks = statistics.rank_intervals(sums, sizes)
-    assert ranks[:, 0].tolist() == stats.rankdata(-sums.sum(axis=1), method="min").tolist()
-    assert (ranks[:, 1] <= ranks[:, 0]).all() and (ranks[:, 0] <= ranks[:, 2]).all()
-    assert statistics.rank_intervals(sums[:, :1], sizes[:1])[:, 1:].tolist() == [[1, 12]] * 12

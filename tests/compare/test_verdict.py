@@ -12,6 +12,7 @@ from embedcore.compare.comparison import compare
 from embedcore.compare.limits import DEFAULT, Accepted, Limits, parse_limits
 from embedcore.compare.verdict import judge
 from embedcore.errors import UsageError
+from embedcore.results.ranking import rank_run, ranking_block
 from embedcore.results.result import Result
 
 CLASSES = np.repeat(np.arange(200), 10)
@@ -249,12 +250,22 @@ def test_false_alarms_over_many_models_are_rare():
 
 
 def test_ranks_that_left_both_intervals_are_told():
+    def ranked(results):
+        return run(*results, ranking=ranking_block(rank_run(run(*results))))
+
     names = [f"vit_{n}.in1k" for n in range(6)]
     base = [info(name, made.hits_of(name, CLASSES, 0.3 + 0.1 * n)) for n, name in enumerate(names)]
     new = [*base[:-1], info(names[-1], made.hits_of(names[-1], CLASSES, 0.2))]
-    assert [rank.model for rank in compare(run(*base), run(*base)).ranks] == []
-    moved = {rank.model: rank for rank in compare(run(*base), run(*new)).ranks}
-    assert moved[names[-1]].base[0] == 1 and moved[names[-1]].new[0] == 6
+    assert compare(ranked(base), ranked(base)).ranks == ()
+    moved = {rank.model: rank for rank in compare(ranked(base), ranked(new)).ranks}
+    assert moved[names[-1]].base == (1, 1, 1) and moved[names[-1]].new == (6, 6, 6)
+    assert compare(run(*base), run(*new)).ranks == ()  # saved without rankings
+    # Behind five models more a rank of 6 is no news, and before them it is.
+    more = [info(f"net_{n}.in1k", made.hits_of(f"net_{n}.in1k", CLASSES, 0.95)) for n in range(5)]
+    assert compare(ranked(base), ranked([*base, *more])).ranks == ()
+    assert compare(ranked([*base, *more]), ranked(base)).ranks == ()
+    assert [rank.model for rank in compare(ranked(base), ranked([*new, *more[:2]])).ranks] == [names[-1]]
+    assert [rank.model for rank in compare(ranked([*new, *more[:2]]), ranked(base)).ranks] == [names[-1]]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
 from embedcore.report import charts
 from embedcore.report.agreement import disagreements, kendall_tau
@@ -19,7 +21,8 @@ from embedcore.report.classes import ClassTable, class_table
 from embedcore.report.drawing import rendered
 from embedcore.report.look import look_of
 from embedcore.report.rows import rows
-from embedcore.results.leaderboard import Leaderboard, boards_of
+from embedcore.results.leaderboard import Leaderboard, boards_of, build
+from embedcore.results.result import Result
 from embedcore.results.run import Run
 
 
@@ -110,11 +113,21 @@ def test_without_speeds_parameters_and_intervals_their_charts_are_left_out() -> 
 
 def test_a_large_family_comes_in_two_parts() -> None:
     run = browsing.a_run(200)
-    board, shown, table = parts_of(run)
+    board, shown, _ = parts_of(run)
     group = next(group for group in board.groups if len(group.rows) > 40)
-    best, rest = charts.family(group, shown)
+    best, rest = charts.families([group], shown)
     assert len(best.data["models"]) == 30 and len(rest.data["models"]) == len(group.rows) - 30
     assert (best.name, rest.name) == (f"family-{group.slug}-1", f"family-{group.slug}-2")
+
+
+def test_files_of_charts_stay_in_their_folder_whatever_a_family_is_called() -> None:
+    results = [
+        Result.make(f"m{n}", family=name, status="ok", scores={"acc": 0.5, "acc5": 0.5})
+        for n, name in enumerate(("../../up", "a/b", "@title", "..", "vit"))
+    ]
+    board = build(results, dataset={})
+    names = [chart.name for chart in charts.families(board.groups, rows(board))]
+    assert len(set(names)) == 5 and all(re.fullmatch(r"family-[\w-]+", name) for name in names)
 
 
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.field)
@@ -122,7 +135,7 @@ def test_names_on_the_front_do_not_cover_each_other(axis: Axis) -> None:
     shown = [row for row in parts_of(browsing.a_run(200))[1] if row.get(axis.field)]
     best = charts.front(shown, axis)
     accs = [row["acc"] for row in shown]
-    named = sorted(row["acc"] for row in charts._told_apart(best, accs))
+    named = sorted(row["acc"] for row in charts._told_apart(best, shown))
     pixels = np.diff(named) * charts._HEIGHT / (max(accs) - min(accs))
     assert best[-1]["acc"] == named[-1] and (pixels >= charts._LINE - 1e-9).all()
 
@@ -148,8 +161,6 @@ def test_points_of_two_models_count_every_class_once() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=20))
 def test_tau_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
-    from scipy.stats import kendalltau
-
     wanted = kendalltau(*zip(*pairs, strict=True)).statistic if len(pairs) > 1 else math.nan
     found = kendall_tau([{"acc": acc, "acc5": acc5} for acc, acc5 in pairs])
     assert math.isnan(wanted) if found is None else found == pytest.approx(wanted)

@@ -84,10 +84,22 @@ def test_random_notice(result_of: Make) -> None:
 def test_the_columns_of_the_design_in_their_order() -> None:
     keys = [column.key for column in columns.leaderboard_columns()]
     assert keys == [
-        *("rank", "model", "acc", "acc5", "map_at_r", "params_m", "gmacs", "input_size", "dim", "images_per_s"),
+        *(
+            "rank",
+            "rank95",
+            "model",
+            "acc",
+            "acc5",
+            "map_at_r",
+            "params_m",
+            "gmacs",
+            "input_size",
+            "dim",
+            "images_per_s",
+        ),
         *("pretraining", "licence", "weights"),
     ]
-    assert [column.key for column in columns.leaderboard_columns("acc5")][2:4] == ["acc5", "acc"]
+    assert [column.key for column in columns.leaderboard_columns("acc5")][3:5] == ["acc5", "acc"]
 
 
 def test_a_result_without_optional_fields_has_a_cell_in_every_column() -> None:

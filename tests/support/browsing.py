@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import synthetic_runs as made
 
-from embedcore.report.files import page_files
+from embedcore.report.files import pages_begun
 from embedcore.results.leaderboard import boards_of
 from embedcore.results.run import Run
 from embedcore.zoo.families import FAMILIES
@@ -100,16 +100,17 @@ def a_run(models: int = 24, *, classes: int = 40, seed: int = 0, hostile: bool =
     data = ("in1k", "in21k→in1k", "laion2b", "unknown")
     infos = []
     for place in range(models):
-        family = families[min(place * 7919 % 13, len(families) - 1)]
+        family = families[min(place // 2 * 7919 % 13, len(families) - 1)]
         name = f"{family}_{place // 2}_patch16_224.{('a', 'b')[place % 2]}_in1k"
         info = made.result(name, labels, made.hits_of(name, labels, float(rng.uniform(0.2, 0.8))))
         score = info["scores"]
         info |= {
             "family": family,
-            "pretraining": data[place % 4],
+            "pretraining": data[(place + place // 2) % 4],
             "licence": ("apache-2.0", "mit", "cc-by-nc-4.0")[place % 3],
             "params_m": float(10 ** rng.uniform(0, 2.7)),
             "gmacs": float(10 ** rng.uniform(-1, 2)),
+            "transform": {**info["transform"], "crop_mode": "center"},
             "input_size": [3, *[(224, 256, 384)[place % 3]] * 2],
             "images_per_s": {"forward": float(10 ** rng.uniform(1, 4)), "end_to_end": 50.0},
             "ci95": {metric: [max(0.0, value - 0.05), min(1.0, value + 0.06)] for metric, value in score.items()},
@@ -147,7 +148,7 @@ HOSTILE = (
 def written(run: Run, folder: Path) -> Path:
     """The page of a run, without the files of its charts."""
     boards = boards_of(run, TITLES)
-    files = page_files(boards, settings=run.settings, machine=run.versions, when=run.datetime, pictures=False)
-    for name, content in files.items():
+    begun = pages_begun(boards, settings=run.settings, machine=run.versions, when=run.datetime, pictures=False)
+    for name, content in begun().items():
         (folder / name).write_bytes(content)
     return folder / "index.html"

@@ -112,10 +112,9 @@
     ...metrics.map((metric) => ({ field: metric, title: metric, width: 130, off: true, ...numbers, formatter: text((row) => score(row[metric])) })),
   ].filter(({ field }) => field === "model" || models.some((row) => row[field] != null));
   const titled = (column) => () => el("button", { type: "button", title: column.say ?? null, "aria-label": `${column.say ?? column.title}, sort` }, column.title);
-  const chosen = () => new Set(state.columns ? state.columns.split(",") : COLUMNS.filter((column) => !column.off).map((column) => column.field));
-
   const narrow = matchMedia("(max-width: 620px)").matches;
-  const shown = chosen();
+  const usual = COLUMNS.filter(({ field, off }) => !off && !(narrow && field === "rank_low")).map(({ field }) => field);
+  const shown = new Set(state.columns ? state.columns.split(",") : usual);
   const [sortField, sortDir] = (state.sort ?? "rank:asc").split(":");
   const known = COLUMNS.some((column) => column.field === sortField);
   const table = new Tabulator("#table", {
@@ -127,7 +126,7 @@
     columnDefaults: { headerHozAlign: "left", resizable: "header", tooltip: false },
     columns: COLUMNS.map((column) => {
       const { off, say, ...definition } = column;
-      const width = column.field === "model" && narrow ? { width: 170 } : {};
+      const width = narrow && { model: { width: 150 }, rank: { width: 58 } }[column.field];
       return { ...definition, ...width, titleFormatter: titled(column), visible: column.field === "model" || shown.has(column.field) };
     }),
     initialSort: [{ column: known ? sortField : "rank", dir: sortDir === "desc" ? "desc" : "asc" }],
@@ -250,9 +249,10 @@
   ].filter(Boolean).join(" · ");
 
   table.on("tableBuilt", () => {
-    const holder = $("#table .tabulator-tableholder");
-    holder.setAttribute("aria-label", "Models");
+    // Tabulator's grid has an element between itself and its rows that may not be there.
     $("#table").setAttribute("aria-label", "Models");
+    $("#table .tabulator-tableholder").setAttribute("role", "rowgroup");
+    $("#table .tabulator-table").setAttribute("role", "presentation");
     fill();
     filter();
     document.body.dataset.ready = "1";
@@ -411,8 +411,15 @@
   function choose(figure, chart) {
     figure.chart = chart;
     $(".text", figure).textContent = chart.note;
-    $(".links", figure).replaceChildren(...(chart.files ?? []).map((file) => el("a", { href: file }, file.split(".").pop().toUpperCase())));
+    // Where there is no file of a chart, the page makes one.
+    const made = (kind) => el("button", { type: "button", class: "link", onclick: () => save(figure, kind) }, kind.toUpperCase());
+    const files = chart.files.map((file) => el("a", { href: file }, file.split(".").pop().toUpperCase()));
+    $(".links", figure).replaceChildren(...(files.length ? files : [made("svg"), made("png")]));
     if (figure.seen) draw(figure);
+  }
+  async function save(figure, kind) {
+    const address = await figure.view.toImageURL(kind, 2);
+    el("a", { href: address, download: `${figure.chart.name}.${kind}` }).click();
   }
   const seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
