@@ -139,9 +139,7 @@ def test_a_training_split_is_one_set_for_leave_one_out(make_folder) -> None:
 
 def test_three_parts_of_a_training_split_are_asked_about(make_folder) -> None:
     root = make_folder({"train/cat": 1, "val/cat": 1, "test/cat": 1})
-    with pytest.raises(
-        UsageError, match=r"test/, train/ and val/: .*--embed-split train:test; or --embed-split loo"
-    ):
+    with pytest.raises(UsageError, match=r"test/, train/ and val/: .*--embed-split train:test; or --embed-split loo"):
         scan_folder(root, split="auto")
     with pytest.raises(UsageError, match=r"--embed-split test:val"):
         scan_folder(make_folder({"test/cat": 1, "val/cat": 1}, root="other"), split="auto")

@@ -203,7 +203,8 @@ def test_a_finished_run_goes_on_where_there_are_new_models_only(tmp_path: Path, 
     books = _books(tmp_path, ["a.x", "b.x"], Place("new"))
     assert not books.results
     (line,) = books.notices
-    assert "is finished and has all these models, so all are measured anew" in line and line.endswith(f"embedcore report {done}")
+    assert "is finished and has all these models, so all are measured anew" in line
+    assert line.endswith(f"embedcore report {done}")
     books.close()
     (tmp_path / "new.jsonl").unlink()
     books = _books(tmp_path, ["a.x", "b.x", "c.x"], Place("new"))
