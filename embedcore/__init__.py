@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from embedcore import version
+
 if TYPE_CHECKING:
     from embedcore.embed.dataset import embed_dataset as embed_dataset
     from embedcore.errors import EmbedcoreError as EmbedcoreError
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from embedcore.zoo.own import OwnModel as OwnModel
     from embedcore.zoo.roster import own_models as own_models
 
+__version__ = version.VERSION
+
 _NAMES_OF = {
     "embed.dataset": "embed_dataset",
     "errors": "EmbedcoreError FactoryError UnsupportedModel UsageError WeightsDamaged WeightsGated WeightsUnavailable",
@@ -47,6 +51,10 @@ _NAMES_OF = {
 _HOMES = {name: f"embedcore.{home}" for home, names in _NAMES_OF.items() for name in names.split()}
 
 __all__ = sorted(_HOMES)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from embedcore.errors import EmbedcoreError
-from embedcore.plain import printable_lines
+from embedcore.files import user_path
+from embedcore.plain import ENCODABLE, printable_lines
+from embedcore.version import VERSION
 
-COMMANDS = ("ab", "cache", "check", "compare", "history", "init", "merge", "rank", "report", "weights")
+COMMANDS = (
+    *("ab", "cache", "check", "compare", "families", "history"),
+    *("init", "merge", "plan", "rank", "report", "weights"),
+)
 
 EXIT_USAGE = 4
 
@@ -22,15 +29,21 @@ EXIT_USAGE = 4
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; gives the exit code."""
     parser = argparse.ArgumentParser(prog="embedcore", description=__doc__, exit_on_error=True)
+    parser.add_argument("--version", action="version", version=f"embedcore {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"embedcore.commands.{name}").add_parser(commands)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ENCODABLE)  # a table in a terminal that has no "±" is better than a traceback
     chosen = commands.choices.get(next(iter(sys.argv[1:] if arguments is None else arguments), ""))
     exit_unusable = (chosen and chosen.get_default("exit_unusable")) or EXIT_USAGE
     try:
         parsed = parser.parse_args(arguments)
     except SystemExit as error:  # argparse has printed its line; its own code for it is 2
         return exit_unusable if error.code else 0
+    paths = {name: user_path(value) for name, value in vars(parsed).items() if isinstance(value, Path)}
+    vars(parsed).update(paths)  # a shell leaves the ~ of --cache=~/c as it is
     try:
         return int(parsed.run(parsed))
     except EmbedcoreError as error:

@@ -20,6 +20,11 @@ _PIECE = 2**20  # bytes
 _SEAL = re.compile(rb'(.*), "crc32": "([0-9a-f]{8})"\}\n?', re.DOTALL)
 
 
+def user_path(text: str | Path) -> Path:
+    """A path as a user gives it: ``~`` is the home folder, also after a ``=``, where a shell leaves it as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where ~name is nobody's home)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content in hex digits, read in pieces. Raises OSError."""
     digest = hashlib.sha256()

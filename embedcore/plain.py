@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import numbers
 import unicodedata
@@ -11,6 +12,21 @@ from typing import Any
 # Control, format (bidirectional overrides, zero-width), surrogate; line and paragraph separators. Escape sequences in a
 # model's error message must not reach the terminal, and lone surrogates cannot be written as UTF-8.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+_ASCII = {
+    "…": "...",
+    "±": "+-",
+    "×": "x",
+    "·": "|",
+    "–": "-",
+    "—": "-",
+    "→": "->",
+    "≥": ">=",
+    "≤": "<=",
+    "†": "+",
+    "‡": "++",
+}
+"""What stands for our own signs where an encoding lacks them."""
 
 
 def one_line(text: str) -> str:
@@ -32,6 +48,26 @@ def printable_lines(text: str) -> str:
         for line in text.expandtabs().splitlines()
     )
     return "\n".join(lines).rstrip("\n")
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """`text` with signs that `encoding` has: others become what looks like them in ASCII, or "?". None is UTF-8.
+
+    >>> encodable("acc .50 ±.03 …", "latin-1"), encodable("acc .50 ±.03 …", "ascii")
+    ('acc .50 ±.03 ...', 'acc .50 +-.03 ...')
+    """
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, ENCODABLE).decode(encoding)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_ASCII.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
+ENCODABLE = "embedcore-ascii"
+"""The name under which Python's streams know how `encodable` replaces signs."""
+codecs.register_error(ENCODABLE, _in_ascii)
 
 
 def json_safe(value: object) -> Any:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+import embedcore
 from embedcore.cli import COMMANDS, main
+from embedcore.version import VERSION
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["check"], ["cache", "list", "--nonsense"]])
@@ -31,3 +34,28 @@ def test_what_is_not_there_is_one_line(capsys):
 def test_the_console_script_is_installed():
     done = subprocess.run([sys.executable, "-m", "embedcore.cli", "--help"], capture_output=True, text=True, check=True)
     assert "weights" in done.stdout
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"embedcore {embedcore.__version__}\n"
+    assert embedcore.__version__ == VERSION
+    assert {"__version__", "load_dataset", "read_run"} <= set(dir(embedcore))
+
+
+def test_home_is_meant_by_a_tilde_after_an_equals_sign(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c").mkdir()
+    assert main(["cache", "list", "--cache=~/c"]) == 0
+    assert str(tmp_path / "c") in capsys.readouterr().out
+    assert main(["cache", "list", "--cache=~nobody-is-called-so/c"]) == 4
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_our_signs_shows_others(encoding):
+    code = "from embedcore import cli; cli.main(['--version']); print('.5 ±.1 … 2× ☃')"
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    shown = {"ascii": ".5 +-.1 ... 2x ?", "latin-1": ".5 ±.1 ... 2× ?", "utf-8": ".5 ±.1 … 2× ☃"}[encoding]
+    assert done.stdout.decode(encoding).splitlines()[-1] == shown

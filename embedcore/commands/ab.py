@@ -9,6 +9,7 @@ from pathlib import Path
 
 from embedcore.compare.limits import DEFAULT, read_limits
 from embedcore.errors import UsageError
+from embedcore.files import user_path
 from embedcore.plain import one_line
 from embedcore.results.estimate import parse_duration
 
@@ -90,7 +91,7 @@ def _side(key: str, requirements: list[str], interpreter: str | None, arguments:
 def _cache(arguments: list[str]) -> Path | None:
     """The cache folder that the arguments of pytest name."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--embed-cache", type=Path)
+    parser.add_argument("--embed-cache", type=user_path)
     found: Path | None = parser.parse_known_args(arguments)[0].embed_cache
     return found
 

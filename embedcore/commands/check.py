@@ -19,7 +19,7 @@ import tqdm
 from embedcore.commands.cache import cache_folder
 from embedcore.errors import UsageError
 from embedcore.images.ceilings import reference_counts
-from embedcore.images.dataset import SPLITS, AuditedDataset, Dataset, audit_dataset
+from embedcore.images.dataset import AuditedDataset, Dataset, audit_dataset
 from embedcore.images.decode import ImageFacts
 from embedcore.images.duplicates import NEAR, count_copies, count_near_duplicates
 from embedcore.plain import one_line
@@ -47,7 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="print the names of the images alone, a line each, in the order in which a run with the same options has "
         "them: that of the rows of an own model's embeddings",
     )
-    parser.add_argument("--split", choices=SPLITS, default="auto", help="as --embed-split (default: auto)")
+    parser.add_argument("--split", default="auto", metavar="SPLIT", help="as --embed-split (default: auto)")
     parser.add_argument("--max-classes", type=int, metavar="N", help="as --embed-max-classes")
     parser.add_argument("--max-per-class", type=int, metavar="N", help="as --embed-max-per-class")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="as --embed-seed (default: 0)")

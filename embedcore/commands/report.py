@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+from embedcore.errors import UsageError
+from embedcore.files import written_whole
 from embedcore.plain import printable_lines
 from embedcore.results.run import STORAGE
 
@@ -18,10 +23,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "report",
         help="a page with table and charts, from saved runs",
         description="Write index.html, which is whole in itself, charts as SVG and PNG, and leaderboard.md, .csv and "
-        ".json into a folder. Several runs are joined as merge does it. Exit code 2 if they cannot be read or joined.",
+        ".json into a folder. Several runs are joined as merge does it. Without -o the "
+        "tables go to the terminal. Exit code 2 if they cannot be read or joined.",
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", required=True, help="the folder to write into")
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="*", help=f"a file (also a journal), a folder of files, or a name in {STORAGE}"
+    )
+    parser.add_argument("--last", action="store_true", help="the run last measured, from its journal, saved or not")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="with --last, the --embed-cache of that run (default: the user's)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="the folder to write into (default: tables to the terminal)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON of the run, as --benchmark-json does")
     parser.add_argument(
         "--all-charts", action="store_true", help="also the charts of single families, of more than 200 models"
     )
@@ -32,27 +47,57 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the report; gives the exit code."""
     from embedcore.report.drawing import scripts_begun
     from embedcore.report.files import write_report
+    from embedcore.report.text import terminal_report
     from embedcore.results.leaderboard import boards_of
     from embedcore.results.merge import merge, read_parts
     from embedcore.results.run import find_run, run_of
     from embedcore.zoo.families import FAMILIES
 
-    output: Path = arguments.output
-    scripts_begun()
-    parts = dict(part for name in arguments.runs for part in read_parts(find_run(name)))
+    output: Path | None = arguments.output
+    if output is not None:
+        scripts_begun()
+    parts = dict(part for name in _named(arguments) for part in read_parts(find_run(name)))
     first = next(iter(parts))
     merged = merge(list(parts.items()), allow_missing=True) if len(parts) > 1 else None
     for note in merged.notes if merged else ():
         print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
     found = run_of(merged.data if merged else parts[first], first)
     boards = boards_of(found, {family.slug: family.title for family in FAMILIES})
-    write_report(
-        output,
-        boards,
-        settings=found.settings,
-        machine=found.versions,
-        when=found.datetime,
-        all_pictures=arguments.all_charts,
-    )
-    print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
+    if found.unreached:
+        print(f"embedcore: {len(found.unreached)} cases were not reached", file=sys.stderr)
+    if arguments.json is not None:
+        _write_json(merged.data if merged else parts[first], arguments.json)
+    if output is not None:
+        write_report(
+            output,
+            boards,
+            settings=found.settings,
+            machine=found.versions,
+            when=found.datetime,
+            all_pictures=arguments.all_charts,
+        )
+        print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
+    else:
+        width = shutil.get_terminal_size((80, 24)).columns
+        print(terminal_report(boards, width=width, settings=found.settings, machine=found.versions))
     return 0
+
+
+def _named(arguments: argparse.Namespace) -> list[str]:
+    """The runs that are asked for. Raises UsageError."""
+    from embedcore.commands.cache import cache_folder
+    from embedcore.results.books import FOLDER
+    from embedcore.results.from_journal import last_run
+
+    if bool(arguments.runs) == arguments.last:
+        raise UsageError("report: name RUNs, or --last for the run last measured")
+    return [str(last_run(cache_folder(arguments.cache) / FOLDER))] if arguments.last else list(arguments.runs)
+
+
+def _write_json(data: Any, path: Path) -> None:
+    try:
+        with written_whole(path) as file:
+            file.write(json.dumps(data, indent=4).encode("ascii"))
+    except OSError as error:
+        raise UsageError(f"--json: {path} cannot be written: {error.strerror}") from error
+    print(f"{path}: {len(data['benchmarks'])} benchmarks")

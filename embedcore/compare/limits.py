@@ -14,7 +14,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from embedcore.errors import UsageError
-from embedcore.files import written_whole
+from embedcore.files import user_path, written_whole
 from embedcore.plain import one_line
 from embedcore.results.result import InvalidResultError, Result
 
@@ -102,7 +102,7 @@ def read_limits(spec: str | None, folder: Path) -> Limits:
     Without a path `GATE_FILE` of `folder` is read where it is there. Raises UsageError.
     """
     parts = [part.strip() for part in (spec or "").split(",") if part.strip()]
-    files = [Path(part) for part in parts if part.endswith(".toml")]
+    files = [user_path(part) for part in parts if part.endswith(".toml")]
     plain = ",".join(part for part in parts if not part.endswith(".toml"))
     if not files and (folder / GATE_FILE).is_file():
         files = [folder / GATE_FILE]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import UsageError
+from embedcore.files import user_path
 from embedcore.images import emoji
 from embedcore.images.audit import FileWatch, Finding, audit
 from embedcore.images.ceilings import acc5_ceiling, chance_acc, reference_counts
@@ -26,6 +27,7 @@ from embedcore.images.timm_sets import SCHEMES, pairs_images, timm_images
 from embedcore.progress import Progress
 
 SPLITS = ("auto", "loo")
+"""Beside REFERENCES:QUERIES, two folders of a dataset."""
 BAD_IMAGES = ("fail", "skip")
 _KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
 
@@ -179,7 +181,8 @@ def load_dataset(
     ``labels`` [n] and perhaps ``roles`` [n] (``query``, ``reference`` or ``gallery``); a DataFrame with the columns
     path, label and perhaps role; or an object that gives pairs (image, class) by number, such as torchvision's.
     ``split``: ``auto`` takes queries and references where the data has them, else leave-one-out; ``loo`` is
-    leave-one-out over all images. ``max_classes`` and ``max_per_class`` take a subset chosen by ``seed`` (None: all,
+    leave-one-out over all images; ``REFERENCES:QUERIES`` names the folders of the two sides, such as ``train:val``.
+    ``max_classes`` and ``max_per_class`` take a subset chosen by ``seed`` (None: all,
     but 256 classes of emoji; 0: all).
     ``bad_images``: images that cannot be read ``fail`` the loading, all of them named; or ``skip`` leaves them out of
     the subset and names them in ``Dataset.skipped``.
@@ -201,6 +204,11 @@ def load_dataset(
     return audit_dataset(images, labels, cache_dir=cache_dir, progress=progress, **choice).dataset(bad_images)
 
 
+def count_images(images: Any = "emoji", **choice: Any) -> int:
+    """How many images :func:`load_dataset` would look at, without looking at one; the arguments are the same."""
+    return len(_chosen(images, None, **choice)[1])
+
+
 def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
     """Images to embed, without classes: of a folder and its subfolders, or a list of paths, PIL images or arrays
     (uint8 [h, w, 3]). A Dataset is given back as it is.
@@ -211,7 +219,7 @@ def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
     if isinstance(images, Dataset):
         return images
     if isinstance(images, str | Path):
-        found = scan_folder(Path(images).expanduser(), split="loo")
+        found = scan_folder(user_path(images), split="loo")
     elif isinstance(images, Iterable) and not hasattr(images, "columns") and getattr(images, "ndim", 4) == 4:
         listed = list(images)
         found = listed_images(listed, ["."] * len(listed), None, split="loo")
@@ -311,8 +319,7 @@ def _chosen(
     seed: int = 0,
 ) -> tuple[LabelledImages, list[int]]:
     """All images that ``images`` stands for, and which of them the subset holds."""
-    if split not in SPLITS:
-        raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
+    check_split(images, split)
     for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
         if value is not None and value < 0:
             raise UsageError(f"{option} is {value}: a number of at least 0, where 0 means all")
@@ -322,7 +329,7 @@ def _chosen(
     elif labels is not None or roles is not None:
         raise UsageError("labels and roles belong to a list of images: load_dataset(images, labels, roles=roles)")
     elif isinstance(images, Path):
-        found = scan_folder(images.expanduser(), split=split)
+        found = scan_folder(user_path(images), split=split)
     elif isinstance(images, str):
         found = _named(images, split)
     elif hasattr(images, "columns") and hasattr(images, "to_dict"):
@@ -336,6 +343,17 @@ def _chosen(
     return found, choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
 
 
+def check_split(images: Any, split: str) -> None:
+    """Raise UsageError for what is no split, and for folders of a dataset that is no folder."""
+    two = [side for side in split.split(":") if side.strip()]
+    if split not in SPLITS and len(two) != 2:
+        example = "REFERENCES:QUERIES, two folders such as train:val"
+        raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}, or {example}")
+    if split not in SPLITS and not (isinstance(images, str | Path) and user_path(images).is_dir()):
+        what = repr(images) if isinstance(images, str | Path) else f"a {type(images).__name__}"
+        raise UsageError(f"split {split!r} names two folders of the dataset, and {what} is no folder")
+
+
 def _named(spec: str, split: str) -> LabelledImages:
     scheme = re.match(r"[a-z]{2,}(?=[:/])", spec)
     if spec == "emoji":
@@ -343,10 +361,10 @@ def _named(spec: str, split: str) -> LabelledImages:
     if not spec:
         raise UsageError(f"no dataset named: {_KINDS}")
     if spec.startswith("csv:"):
-        return read_table(Path(spec.removeprefix("csv:")).expanduser(), split=split)
+        return read_table(user_path(spec.removeprefix("csv:")), split=split)
     if scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/":
         return timm_images(spec)
-    folder = Path(spec).expanduser()
+    folder = user_path(spec)
     if folder.is_dir():
         return scan_folder(folder, split=split)
     if scheme and spec[scheme.end()] == ":":
@@ -369,6 +387,11 @@ def _sides(
     classes = tuple(sorted(set(names), key=lambda name: name.encode("utf-8", "surrogateescape")))
     if len(classes) < 2 and not found.classless:
         found_in = f"only one class, {classes[0]!r}, in {where}"
+        if classes == (".",):
+            raise UsageError(
+                f"{where} has no subfolders, and a class is a subfolder: one folder a class is wanted "
+                "(FOLDER/CLASS/IMAGE), or a csv with path,label (csv:FILE)"
+            )
         if len(set(found.class_names)) > 1:
             found_in = f"one class only is left of {where}"
         raise UsageError(f"{found_in}: retrieval needs images of at least two")

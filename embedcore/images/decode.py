@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from embedcore.errors import UsageError
+from embedcore.images import plugins
 from embedcore.plain import one_line
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -125,12 +126,15 @@ def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     # a change of the filters lets Python show again what it has shown once.
     if warnings.filters[:1] != [_NO_WARNING]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    plugins.register()
     try:
         with Image.open(file) as image:
             yield image
     except UnidentifiedImageError as error:
         size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
-        reason = "not an image that Pillow can read" if size else "the file is empty"
+        plugin = plugins.PLUGINS.get(Path(name).suffix.lower())
+        hint = f" (pip install {plugin.package})" if plugin and plugin not in plugins.installed().values() else ""
+        reason = f"not an image that Pillow can read{hint}" if size else "the file is empty"
         raise BadImageError(name, reason) from error
     except DAMAGE as error:
         raise BadImageError(name, reason_of(error)) from error

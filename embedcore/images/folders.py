@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedcore.errors import UsageError
-from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages
+from embedcore.images.plugins import PLUGINS, installed
+from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -17,51 +20,177 @@ EXTENSIONS = frozenset(
     )
 )
 
+OTHER_PICTURES = frozenset(
+    f".{name}"
+    for name in "raw cr2 cr3 nef arw dng orf rw2 raf psd svg eps exr hdr jxr wdp ico icns dcm".split()  # noqa: SIM905
+)
+"""Pictures that people have beside those, and that nothing here reads."""
+
+TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
+"""How the folders of a training split are called."""
+
+
+def read_extensions() -> frozenset[str]:
+    """How the names of images end that can be read here."""
+    return EXTENSIONS | installed().keys()
+
 
 def scan_folder(root: Path, *, split: str) -> LabelledImages:
     """All images under a folder, in an order that does not depend on the file system.
 
     A class is named by its folder's path relative to the root ("." for images in the root itself), so that two folders
     of the same last name are two classes. With split ``auto`` and subfolders ``query`` and ``reference`` (or
-    ``gallery``) these are the two sides, and classes are relative to them. Hidden files and folders are passed over,
-    links are followed.
+    ``gallery``) these are the two sides, and classes are relative to them; so are ``val`` (or ``test``) and ``train``,
+    which are one set under ``loo``. ``REFERENCES:QUERIES`` names the folders of the two sides, several with ``+``
+    between them. Hidden files and folders are passed over, links are followed.
 
-    Raises UsageError where the folder is missing, cannot be listed or holds no images.
+    Raises UsageError where the folder is missing, cannot be listed, holds no images or leaves open what is asked.
     """
     if not root.is_dir():
         raise UsageError(f"no such folder: {root.absolute()}")
-    paths = sorted(_image_paths(root), key=_order)
+    unread: Counter[str] = Counter()
+    paths = sorted(_image_paths(root, unread), key=_order)
     if not paths:
+        looked = " ".join(sorted(read_extensions()))
         raise UsageError(
-            f"no images under {root.absolute()}: looked for {' '.join(sorted(EXTENSIONS))} in it and its subfolders"
+            f"no images under {root.absolute()}: looked for {looked} in it and its subfolders"
+            + "".join(f"; {note}" for note in _not_read(unread))
         )
-    name, where = root.resolve().name, f"folder {root.absolute()}"
-    named = [entry.name for entry in root.iterdir() if entry.name.lower() in ROLE_WORDS and entry.is_dir()]
-    sides = {folder: ROLE_WORDS[folder.lower()] for folder in named} if split == "auto" else {}
-    if len(set(sides.values())) < 2:
-        for folder, role in sides.items():  # the other one may be called by another name
-            if any(path.startswith(f"{folder}/") and path.count("/") > 1 for path in paths):  # else it is a class
+    layout = _layout(root, paths, split)
+    inside = [path for path in paths if not layout.folders or _top(path) in layout.folders]
+    outside = len(paths) - len(inside)
+    named = "/ and ".join(sorted(layout.folders, key=str.lower))
+    classes = [_parent(path.partition("/")[2] if layout.folders else path) for path in inside]
+    loose = classes.count(".") if not layout.folders and set(classes) != {"."} else 0
+    notes = (
+        *layout.notes,
+        *([f"{outside} images outside {named}/ were left out"] if outside else ()),
+        *([f"images that lie in the folder itself ({loose}) are taken for a class of their own"] if loose else ()),
+        *_not_read(unread),
+    )
+    return LabelledImages(
+        name=root.resolve().name,
+        where=f"folder {root.absolute()}",
+        source=FileSource(tuple(inside), str(root)),
+        class_names=classes,
+        roles=[layout.roles[_top(path)] for path in inside] if layout.roles else None,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the folders at the top stand for: nothing but parts of classes' names, where there are none here."""
+
+    folders: frozenset[str] = frozenset()
+    """Those below which the classes are."""
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def _layout(root: Path, paths: Sequence[str], split: str) -> _Layout:
+    """Raises UsageError."""
+    below: dict[str, set[str]] = {}
+    """The classes below each folder at the top."""
+    for path in paths:
+        if "/" in path:
+            below.setdefault(_top(path), set()).add(_parent(path.partition("/")[2]))
+    if ":" in split:
+        return _named_sides(root, below, split)
+    named = {folder: ROLE_WORDS[folder.lower()] for folder in below if folder.lower() in ROLE_WORDS}
+    if split == "auto" and named:
+        for entry in root.iterdir():  # a side may be empty
+            if entry.name.lower() in ROLE_WORDS and entry.is_dir():
+                named.setdefault(entry.name, ROLE_WORDS[entry.name.lower()])
+        if len(set(named.values())) == 2:
+            return _Layout(frozenset(named), named)
+        for folder, role in named.items():  # the other one may be called by another name
+            if below.get(folder, {"."}) != {"."}:  # else it is a class
                 other = "reference/ or gallery/" if role == "query" else "query/"
                 raise UsageError(
                     f"{root.absolute()} has classes in {folder}/ but no folder {other} beside it for the other side; "
                     "for leave-one-out over all folders give --embed-split loo"
                 )
-        return LabelledImages(name, where, FileSource(tuple(paths), str(root)), [_parent(path) for path in paths])
-    everywhere = len(paths)
-    paths = [path for path in paths if path.partition("/")[0] in sides]
-    outside, side_names = everywhere - len(paths), "/ and ".join(sorted(sides, key=str.lower))
-    return LabelledImages(
-        name=name,
-        where=where,
-        source=FileSource(tuple(paths), str(root)),
-        class_names=[_parent(path.partition("/")[2]) for path in paths],
-        roles=[sides[path.partition("/")[0]] for path in paths],
-        notes=(f"{outside} images outside {side_names}/ were left out",) if outside else (),
+    parts = sorted(folder for folder in below if folder.lower() in (*TRAINING, *HELD_OUT))
+    if len(parts) > 1:
+        return _training_split(root, {folder: below[folder] for folder in parts}, split)
+    return _Layout(notes=tuple(_repeated(below)))
+
+
+def _named_sides(root: Path, below: Mapping[str, set[str]], split: str) -> _Layout:
+    references, _, queries = split.partition(":")
+    sides: dict[str, Role] = {}
+    for role, names in (("reference", references), ("query", queries)):
+        for name in names.split("+"):
+            folder = name.strip().strip("/")
+            if folder not in below:
+                there = ", ".join(f"{each}/" for each in sorted(below)[:10]) or "none"
+                raise UsageError(f"split {split!r}: no images in {root.absolute()}/{folder}; folders there: {there}")
+            if folder in sides:
+                raise UsageError(f"split {split!r}: {folder} cannot be on both sides")
+            sides[folder] = "query" if role == "query" else "reference"
+    return _Layout(frozenset(sides), sides)
+
+
+def _training_split(root: Path, below: Mapping[str, set[str]], split: str) -> _Layout:
+    """``train`` and ``val`` or ``test``, whichever of their names are there."""
+    listed = " and ".join(", ".join(f"{folder}/" for folder in below).rsplit(", ", 1))
+    if all(names == {"."} for names in below.values()):
+        if split == "loo":
+            return _Layout()
+        raise UsageError(
+            f"{root.absolute()}: the images of {listed} are in no folders of classes: one folder a class is wanted in "
+            "each, or a csv with path,label (csv:FILE); --embed-split loo takes these folders themselves for classes"
+        )
+    folders = frozenset(below)
+    if split == "loo":
+        return _Layout(folders, notes=(f"{listed} are put together, the same class in each being one",))
+    training = [folder for folder in below if folder.lower() in TRAINING]
+    held_out = [folder for folder in below if folder.lower() in HELD_OUT]
+    if len(training) != 1 or len(held_out) != 1:
+        first, second = (*training, *held_out)[:2]
+        raise UsageError(
+            f"{root.absolute()} has {listed}: say which are references and which queries, such as --embed-split "
+            f"{first}:{second}; or --embed-split loo, which takes all of them as one set"
+        )
+    roles: dict[str, Role] = {training[0]: "reference", held_out[0]: "query"}
+    said = f"{held_out[0]}/ is looked for in {training[0]}/ (--embed-split loo takes both as one set)"
+    return _Layout(folders, roles, (said,))
+
+
+def _repeated(below: Mapping[str, set[str]]) -> Iterator[str]:
+    """What to say where the same names are below every folder at the top: perhaps these are no part of the class."""
+    several = {folder: names - {"."} for folder, names in below.items() if names != {"."}}
+    common = set.intersection(*several.values()) if len(several) > 1 else set()
+    if len(several) < len(below) or len(common) < 2 or 2 * len(common) < max(map(len, several.values())):
+        return
+    first, second, *others = sorted(several)
+    name = min(common)
+    yield (
+        f"{len(common)} class folders repeat below each of {first}/, {second}/{', …' if others else ''} and are taken "
+        f"for different classes, such as {first}/{name} and {second}/{name}; if they are the same, --embed-split "
+        f"{first}:{second} looks for the one in the other"
     )
 
 
-def _image_paths(root: Path) -> Iterator[str]:
-    """Paths relative to the root; each folder on the way down once, so that a link to a parent ends the walk."""
+def _not_read(unread: Mapping[str, int]) -> Iterator[str]:
+    """What to say of pictures that are passed over, by the ends of their names."""
+    for suffix, count in sorted(unread.items()):
+        package = PLUGINS[suffix].package if suffix in PLUGINS else ""
+        remedy = f"pip install {package}" if package else "no reader is known here; save them as another format"
+        yield f"{count} {suffix} file{'' if count == 1 else 's'} not read ({remedy})"
+
+
+def _top(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _image_paths(root: Path, unread: Counter[str]) -> Iterator[str]:
+    """Paths relative to the root; each folder on the way down once, so that a link to a parent ends the walk.
+
+    ``unread`` counts the pictures that cannot be read here, by the ends of their names.
+    """
+    extensions = read_extensions()
     stack: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while stack:
         prefix, parents = stack.pop()
@@ -77,8 +206,12 @@ def _image_paths(root: Path) -> Iterator[str]:
                         continue
                     if _is_folder(entry):
                         stack.append((f"{prefix}{entry.name}/", (*parents, here)))
-                    elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122 (a name, many times)
+                        continue
+                    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a name, many times)
+                    if suffix in extensions:
                         yield prefix + entry.name
+                    elif suffix in PLUGINS or suffix in OTHER_PICTURES:
+                        unread[suffix] += 1
         except OSError as error:
             raise UsageError(f"cannot list folder {folder.absolute()}: {error.strerror}") from error
 

@@ -146,6 +146,7 @@ def open_pixel_store(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    limit: int | None = None,
 ) -> PixelStore:
     """The pixels of all images of a dataset, from the store under ``cache_dir`` or made now.
 
@@ -153,6 +154,8 @@ def open_pixel_store(
     anew. Of several processes that want the same store one makes it while the others wait. Where the disk lacks the
     room, the pixels are streamed instead and a RuntimeWarning says so. As long as the store given is referenced,
     ``embedcore cache prune`` leaves its files alone. ``workers``: processes that decode, all usable CPUs by default.
+    ``limit``: bytes that all stores under ``cache_dir`` may take; for a new one the least recently used go, and where
+    that does not make room enough, it is streamed too.
 
     Raises UsageError where images cannot be read (all of them are named), have changed since the dataset was loaded, or
     ``cache_dir`` cannot be written to; EmbedcoreError where a worker died (with the range of images that it had in
@@ -168,6 +171,10 @@ def open_pixel_store(
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             if not is_sound(path, wanted):
+                from embedcore.images.store_limit import make_room  # here, since it knows stores itself
+
+                if limit is not None and not make_room(path.parent, math.prod(shape), limit):
+                    return _streamed(reader, workers, f"within the limit of {limit / 1e9:g} GB for {path.parent}")
                 _make(path, wanted, reader, dataset, workers, progress)
             with contextlib.suppress(OSError):  # such as a cache that may be read only
                 os.utime(sidecar_of(path))
@@ -177,16 +184,21 @@ def open_pixel_store(
             raise UsageError(
                 f"cannot write the pixel store {path}: {error.strerror or error}; choose another cache folder"
             ) from error
-        warnings.warn(
-            f"no room for a pixel store of {math.prod(shape) / 1e9:.1f} GB in {path.parent}: images are decoded at "
-            f"each reading instead, once per model (free some space, or choose another cache folder)",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return StreamedPixels(reader, workers)
+        return _streamed(reader, workers, f"in {path.parent}")
     store = StoredPixels(path, shape)
     weakref.finalize(store, os.close, held)
     return store
+
+
+def _streamed(reader: PixelReader, workers: int, where: str) -> StreamedPixels:
+    size = len(reader) * math.prod(reader.shape)
+    warnings.warn(
+        f"no room for a pixel store of {size / 1e9:.1f} GB {where}: images are decoded at each reading instead, once "
+        f"per model (free some space, or choose another cache folder)",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return StreamedPixels(reader, workers)
 
 
 def _make(

@@ -20,6 +20,7 @@ from PIL import Image, features
 
 from embedcore.errors import UsageError
 from embedcore.files import sha256_of
+from embedcore.images import plugins
 from embedcore.images.decode import DAMAGE, BadImageError, ImageFacts, load_preview, load_rgb, reason_of, to_rgb
 
 Role = Literal["query", "reference"]
@@ -233,7 +234,7 @@ def as_image(image: Any) -> Image.Image:
 def pillow_decoder() -> str:
     """Pillow with the versions of the codecs whose output may change by a grey level."""
     codecs = " ".join(f"{codec} {features.version(codec)}" for codec in ("jpg", "webp", "jpg_2000"))
-    return f"Pillow {PIL.__version__} {codecs}"
+    return f"Pillow {PIL.__version__} {codecs}{plugins.versions()}"
 
 
 def _digest(content: bytes | Image.Image) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def read_table(file: Path, *, split: str) -> LabelledImages:
             rows.fieldnames = columns = [name.strip().lower() for name in rows.fieldnames or []]
             _expect_columns(columns, f"{file}, line 1", "the first line must name the columns")
             numbered = ((f"{file}, line {rows.line_num}", row) for row in rows)
-            found = _listed(numbered, columns, split, file.stem, f"csv file {file.absolute()}", file.parent)
+            where = f"csv file {file.absolute()} (paths are relative to its folder)"
+            found = _listed(numbered, columns, split, file.stem, where, file.parent)
     except csv.Error as error:
         raise UsageError(f"{file}, line {rows.line_num}: not readable as csv: {error}") from error
     except OSError as error:
@@ -86,7 +88,18 @@ def _listed(
         labels.append(_field(row, "label", place))
         if roles is not None:
             roles.append(_role(_field(row, "role", place), place))
+    _expect_some(paths, root, where)
     return LabelledImages(name, where, FileSource(tuple(paths), str(root)), labels, roles)
+
+
+def _expect_some(paths: Sequence[str], root: Path, where: str) -> None:
+    """Raise UsageError where not one of the images is there: then it is the folder that is wrong, not each of them."""
+    if not paths or any(map(os.path.exists, (root / path for path in paths))):
+        return
+    looked = f"the first is looked for at {(root / paths[0]).absolute()}"
+    here = "; it is there from the folder you are in: put the csv there, or write whole paths"
+    hint = here if root.absolute() != Path.cwd() and any(map(os.path.exists, paths)) else ""
+    raise UsageError(f"none of the {len(paths)} images of {where} is there: {looked}{hint}")
 
 
 def _field(row: Mapping[Any, Any], column: str, where: str) -> str:

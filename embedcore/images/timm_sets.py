@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from embedcore.errors import UsageError
+from embedcore.files import user_path
 from embedcore.images.decode import to_rgb
 from embedcore.images.sources import ImageSource, LabelledImages, as_image
 
@@ -31,7 +32,8 @@ def timm_images(spec: str) -> LabelledImages:
     name, options = parse_timm_spec(spec)
     split = options.get("split", _DEFAULT_SPLIT)
     download = options.get("download", "false").lower() in ("1", "true", "yes")
-    dataset = open_timm_dataset(name, root=options.get("root"), split=split, download=download)
+    root = str(user_path(options["root"])) if "root" in options else None
+    dataset = open_timm_dataset(name, root=root, split=split, download=download)
     return pairs_images(dataset, name, f"{name},split={split}", f"dataset {name}, split {split}")
 
 

@@ -12,9 +12,10 @@ from embedcore.interrupts import interrupts_held
 from embedcore.plain import printable_lines
 from embedcore.plugin.budget import BudgetSpent
 from embedcore.plugin.replay import clock
-from embedcore.plugin.saving import benchmark_group
 from embedcore.plugin.stash import RESULTS, SESSION, TELLER, UNTIL_REPORTED
 from embedcore.plugin.summary import budget_message
+from embedcore.results.from_journal import benchmark_group
+from embedcore.results.leaderboard import general_reason
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -42,7 +43,7 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
                 # Journal, JSON and leaderboards then hold the same cases. pytest-benchmark fails over a benchmark
                 # that was interrupted before its first round, and saves nothing.
                 request.node.stash[UNTIL_REPORTED].enter_context(interrupts_held())
-                session.books.keep(result)
+                session.books.keep(result, request.node.nodeid)
             except UsageError as error:  # an image or the cache folder: no other case could do better
                 pytest.exit(printable_lines(str(error)), returncode=pytest.ExitCode.USAGE_ERROR)
             except BudgetSpent:
@@ -65,7 +66,9 @@ def embed_replay(benchmark: Any) -> Callable[[Result], None]:
             clock.replay(benchmark, result.durations, result.batch_size or 1)
             return
         if result.outcome == "skip":
-            pytest.skip(explanation)
+            # Without names, so that -rs folds equal ones into one line; the test's id has the name.
+            general = general_reason(result).removeprefix("<model>: ")
+            pytest.skip(f"{result.status}: {general}")
         pytest.fail(f"{explanation}\n{result.detail}".rstrip(), pytrace=False)
 
     return replay

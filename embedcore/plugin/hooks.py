@@ -22,7 +22,7 @@ from embedcore.plugin.collector import Collector
 from embedcore.plugin.gate import judge_session, nothing_measured, open_gate
 from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.progress import Standing, Teller
-from embedcore.plugin.saving import save_json
+from embedcore.plugin.saving import check_saving, save_json
 from embedcore.results.books import FOLDER, Place, runs_in_use
 
 # Our keys in what pytest-xdist takes to its workers and back.
@@ -48,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[stash.OF_PYTEST] = session
     if hasattr(session.config, "workerinput") or session.config.option.collectonly:
         return
     try:
@@ -75,6 +76,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # Raised here it would be one of many collection errors; raised after collection it is a usage error.
         metafunc.config.stash[stash.USAGE_ERROR] = printable_lines(str(error))
         parameters = []
+    metafunc.config.stash[stash.COLLECTED] = metafunc.config.stash.get(stash.COLLECTED, 0) + len(parameters)
     metafunc.parametrize(cases.MODEL_ARGUMENT, parameters)
 
 
@@ -112,11 +114,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # pytest-benchmark warns where a failed or interrupted case has nothing to time: its report says it already.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     try:
+        check_saving(config)
         with config.stash[stash.TELLER].telling(Standing("looking at the images")) as stages:
             progress = functools.partial(stages, "")
+            own, selection = cases.own_of(config), options.selection(config)
             config.stash[stash.SESSION] = start_session(
-                options, models, cases.own_of(config), budget, _place(config), progress
+                options, models, own, budget, _place(config), progress, selection
             )
+        summary.tell_notes(config, config.stash[stash.SESSION])
     except BudgetSpent:
         _give_up(session, f"{summary.budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
     except EmbedcoreError as error:
@@ -149,6 +154,9 @@ def pytest_runtest_makereport(
     report = yield
     if call.when == "call" and stash.RESULTS in item.stash:
         item.config.stash[stash.COLLECTOR].attach(report, item.stash[stash.RESULTS], item.config.stash[stash.SESSION])
+        if report.skipped and isinstance(report.longrepr, tuple):  # -rs names the benchmark, not where we skip in it
+            path, line, _ = item.reportinfo()
+            report.longrepr = str(path), (line or 0) + 1, report.longrepr[2]
     return report
 
 
@@ -220,17 +228,38 @@ def pytest_testnodedown(node: Any) -> None:
         node.config.stash[stash.EMPTY_SHARD] = output[_EMPTY_SHARD]
 
 
-@pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables, whichever plugin was loaded first
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, trylast=True)  # below pytest-benchmark's tables, above pytest's short summary
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode, config: pytest.Config
+) -> Generator[None, Any, Any]:
+    shown: Any = []
+    try:
+        shown = yield
+    except Exception as error:
+        if type(error).__name__ != "PerformanceRegression":  # of pytest-benchmark, which has no public name for it
+            raise
+        # Raised here it would end the session with a traceback. What has regressed is told above the tables.
+        config.stash[stash.UNWRITTEN] = [*config.stash.get(stash.UNWRITTEN, []), f"--benchmark-compare-fail: {error}"]
+        config.stash[stash.OF_PYTEST].exitstatus = pytest.ExitCode.TESTS_FAILED
+    finally:
+        _summarise(terminalreporter, exitstatus, config)
+    return shown
+
+
+def _summarise(reporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode, config: pytest.Config) -> None:
     if config.stash[stash.COLLECTOR].results:
-        summary.show_leaderboards(terminalreporter, config)
-        summary.show_verdict(terminalreporter, config)
+        summary.show_leaderboards(reporter, config)
+        summary.show_verdict(reporter, config)
+    if exitstatus != pytest.ExitCode.USAGE_ERROR and (line := summary.not_reached(config)):
+        reporter.write_line(line)
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and config.stash.get(stash.COLLECTED, 0):
+        reporter.write_line(summary.nothing_selected(config))
     if stash.EMPTY_SHARD in config.stash:
-        terminalreporter.write_line(f"embedcore: {config.stash[stash.EMPTY_SHARD]}")
+        reporter.write_line(f"embedcore: {config.stash[stash.EMPTY_SHARD]}")
     if stash.STOPPED in config.stash:
-        terminalreporter.write_line(f"ERROR: {config.stash[stash.STOPPED][0]}", red=True)
+        reporter.write_line(f"ERROR: {config.stash[stash.STOPPED][0]}", red=True)
     for line in config.stash.get(stash.UNWRITTEN, []):
-        terminalreporter.write_line(f"ERROR: {line}", red=True)
+        reporter.write_line(f"ERROR: {line}", red=True)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
+from embedcore.files import user_path
 from embedcore.plain import json_safe
 from embedcore.plugin.shards import Shard, parse_shard
 from embedcore.results.estimate import parse_duration
@@ -44,6 +45,12 @@ _batch_number = _number(int, "auto, or a whole number, 1 or more", lambda value:
 
 def _batch_size(text: str) -> int | str:
     return text if text == "auto" else _batch_number(text)
+
+
+def _split(text: str) -> str:
+    if text not in ("auto", "loo") and len([side for side in text.split(":") if side.strip()]) != 2:
+        raise ValueError("choose auto, loo, or REFERENCES:QUERIES, two folders such as train:val")
+    return text
 
 
 @dataclass(frozen=True)
@@ -91,10 +98,11 @@ class Options:
         metavar="SPEC",
     )
     split: str = _option(
-        "auto: query/ and reference/ (or gallery/) folders or a role column if present, else leave-one-out; "
-        "loo: always leave-one-out",
+        "auto: query/ and reference/ (or gallery/) folders, val/ (or test/) and train/, or a role column if present, "
+        "else leave-one-out; loo: always leave-one-out; REFERENCES:QUERIES: two folders, such as train:val",
         "auto",
-        choices=("auto", "loo"),
+        _split,
+        metavar="SPLIT",
     )
     max_classes: int | None = _option(
         "seeded subset of classes, 0 = all (default: 256 for emoji, else all)", None, _count, metavar="N"
@@ -178,7 +186,15 @@ class Options:
         "keep embeddings in the cache folder, and use those that are there", False, action="store_true", recorded=""
     )
     cache: Path | None = _option(
-        "folder of pixel stores and journals (default: the user's cache)", None, Path, metavar="DIR", recorded=""
+        "folder of pixel stores and journals (default: the user's cache)", None, user_path, metavar="DIR", recorded=""
+    )
+    cache_limit: float | None = _option(
+        "GB (10^9 bytes) that pixel stores may take: the least recently used go, and images are decoded for each model "
+        "where a store does not fit",
+        None,
+        _positive_number,
+        metavar="GB",
+        recorded="",
     )
     compare: str | None = _option(
         "compare this session with a saved run when it ends; a regression fails the session (exit code 1)",
@@ -194,7 +210,7 @@ class Options:
     report: Path | None = _option(
         "write index.html, charts, leaderboard.md, .csv and .json into this folder",
         None,
-        Path,
+        user_path,
         metavar="DIR",
         recorded="",
     )

@@ -10,11 +10,27 @@ from typing import TYPE_CHECKING, Any
 from embedcore.errors import UsageError
 from embedcore.plugin.stash import COLLECTOR
 from embedcore.plugin.summary import tell
+from embedcore.results.from_journal import benchmark_group
 
 if TYPE_CHECKING:
     import pytest
 
     from embedcore.results.result import Result
+
+
+def check_saving(config: pytest.Config) -> None:
+    """Raise UsageError for what pytest-benchmark would find out, with a traceback, when all is measured."""
+    path = config.getoption("benchmark_json", None)
+    if path and not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"--benchmark-json: no such folder: {Path(path).absolute().parent}")
+    if config.getoption("benchmark_compare_fail", None):
+        against = config.getoption("benchmark_compare", None)
+        if not against:
+            raise UsageError("--benchmark-compare-fail: it needs --benchmark-compare, the saved run to compare with")
+        session = getattr(config, "_benchmarksession", None)  # there is no public way to what it has loaded
+        if session is not None and not session.compared_mapping:
+            what = "nothing is saved yet" if against is True else f"no saved run matches {against!r}"
+            raise UsageError(f"--benchmark-compare-fail: nothing to compare with: {what} ({session.storage})")
 
 
 def save_json(config: pytest.Config) -> None:
@@ -79,11 +95,3 @@ def _benchmark(result: Result, test: str) -> Any:
     for seconds in result.durations or (0.0,):  # see `ReplayClock.replay`
         benchmark.stats.update(seconds / images)
     return benchmark
-
-
-def benchmark_group(family: str, result: Result) -> str:
-    """The table of a result: one of its own for a smaller batch than asked for, in pytest-benchmark's compare too, and
-    for what was not timed."""
-    if not result.durations:
-        return f"{family}, embeddings made elsewhere: not timed"
-    return f"{family}, in a smaller batch than asked for" if result.batch_decayed else family

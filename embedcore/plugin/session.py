@@ -32,6 +32,7 @@ from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_classes
 from embedcore.version import VERSION
 from embedcore.zoo.hub import Hub
+from embedcore.zoo.registry import renamed_to
 from embedcore.zoo.roster import family_of_model
 from embedcore.zoo.weights import check_policy
 
@@ -49,6 +50,7 @@ def start_session(
     budget: Budget,
     place: Place,
     progress: Progress,
+    selection: Mapping[str, Any],
 ) -> BenchmarkSession:
     """Check what can be checked, load the dataset and open the books for the cases ``models``; some may be ``own``.
 
@@ -77,7 +79,7 @@ def start_session(
         cache_dir=options.cache_folder,
         progress=budget.within(progress),
     )
-    return BenchmarkSession(options, dataset, models, own, budget, place)
+    return BenchmarkSession(options, dataset, models, own, budget, place, selection)
 
 
 class BenchmarkSession:
@@ -91,8 +93,10 @@ class BenchmarkSession:
         own: Mapping[str, OwnModel],
         budget: Budget,
         place: Place,
+        selection: Mapping[str, Any],
     ) -> None:
-        """``models`` are the cases of this session, in the order in which they run; ``own`` those of the roster."""
+        """``models``: the cases of this session, in the order in which they run; ``own``: those of the roster;
+        ``selection``: what narrowed them."""
         self.options = options
         self.own = own
         self.dataset = dataset
@@ -118,7 +122,13 @@ class BenchmarkSession:
             "torch": self.machine["torch"],
             **({"shard": str(options.shard)} if options.shard else {}),
         }
-        header = {"identity": identity, "settings": self.settings, "dataset": self.blocks[dataset.fingerprint]}
+        header: dict[str, Any] = {
+            "identity": identity,
+            "settings": self.settings,
+            "dataset": self.blocks[dataset.fingerprint],
+        }
+        header |= {"machine": self.machine, "noise": self.noise, "selection": selection}  # for who reads the journal
+        header["renamed"] = renamed_to(self.cases)
         self.books = Books(options.cache_folder / FOLDER, header, self.cases, place, resume=options.resume)
 
     def case(self, model: str) -> Case:
@@ -144,6 +154,7 @@ class BenchmarkSession:
             self.books.forget(key, f"since its {changed} changed")
         if dataset.fingerprint not in self.blocks:
             self.blocks[dataset.fingerprint] = dataset_block(dataset)
+            self.books.note_dataset(self.blocks[dataset.fingerprint])
         if key in self.books.results:
             return self.books.results[key]
         moved = dataset.changed()
@@ -189,7 +200,24 @@ class BenchmarkSession:
         from embedcore.zoo.transforms import data_config
 
         geometry = geometry_of(data_config(case.own or case.model), case.protocol)
-        return open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress)
+        limit = None if self.options.cache_limit is None else int(self.options.cache_limit * 1e9)
+        return open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress, limit=limit)
+
+    def forecast(self) -> list[str]:
+        """What the cases without a result are about to fetch and to keep, a line each."""
+        from embedcore.measure.forecast import forecast
+
+        options = self.options
+        found = forecast(
+            {model: self.own.get(model) for model in self.cases if not self._is_done(model)},
+            len(self.dataset),
+            options.cache_folder,
+            fingerprint=self.dataset.fingerprint,
+            weights=options.weights,
+            protocol=options.protocol,
+            max_params=options.max_params,
+        )
+        return found.lines() if found.worth_telling else []
 
     def exceeds_budget(self, model: str) -> bool:
         """Whether a case is expected not to be done within ``--embed-budget``; False where nothing is known yet."""

@@ -67,7 +67,8 @@ def collect(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test_models.py"
         path.write_text(CASE)
-        own = ["--collect-only", "-q", "-p", "no:cacheprovider", f"--rootdir={Path.cwd()}", *_ini_file(Path.cwd())]
+        own = ["--collect-only", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+        own += [f"--rootdir={Path.cwd()}", *_ini_file(Path.cwd())]
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             code = pytest.main([*own, str(path), *arguments], plugins=[grabber])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or grabber.options is None:

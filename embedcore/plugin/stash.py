@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # On the configuration of the session:
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 OWN: pytest.StashKey[dict[str, OwnModel]] = pytest.StashKey()
+OF_PYTEST: pytest.StashKey[pytest.Session] = pytest.StashKey()
 BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
 COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
 TELLER: pytest.StashKey[Teller] = pytest.StashKey()
@@ -32,6 +33,8 @@ STOPPED: pytest.StashKey[tuple[str, int]] = pytest.StashKey()
 UNWRITTEN: pytest.StashKey[list[str]] = pytest.StashKey()
 EMPTY_SHARD: pytest.StashKey[str] = pytest.StashKey()
 """What to say of a shard that has no case."""
+COLLECTED: pytest.StashKey[int] = pytest.StashKey()
+"""How many cases there were before any was deselected."""
 USAGE_ERROR: pytest.StashKey[str] = pytest.StashKey()
 GATE: pytest.StashKey[Gate] = pytest.StashKey()
 VERDICT: pytest.StashKey[tuple[Comparison, Verdict]] = pytest.StashKey()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import textwrap
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from embedcore.plain import printable_lines
+from embedcore.plain import encodable, printable_lines
 from embedcore.plugin.gate import nothing_measured
-from embedcore.plugin.stash import COLLECTOR, GATE, OPTIONS, VERDICT
+from embedcore.plugin.stash import COLLECTED, COLLECTOR, GATE, OPTIONS, SESSION, VERDICT
 from embedcore.results.estimate import show_duration, show_range
 from embedcore.results.leaderboard import Leaderboard, build
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 30
 """A table of pytest-benchmark of more rows than this would bury the leaderboards."""
+MOST_NAMED = 5
+"""So many models are named of those that were not reached."""
 
 
 def leaderboards(config: pytest.Config) -> list[Leaderboard]:
@@ -46,7 +51,7 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     reporter.section("embedcore: leaderboards")
     for notice in collector.notices:
-        reporter.write_line(printable_lines(notice))
+        reporter.write_line(_shown(printable_lines(notice)))
     text = terminal_report(
         leaderboards(config),
         width=config.get_terminal_writer().fullwidth,
@@ -54,10 +59,15 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
         machine=collector.machine,
         report_dir=None if folder is None else str(folder),
     )
-    reporter.write_line(text)
+    reporter.write_line(_shown(text))
     measured = sum(result.ok for result in collector.results.values())
     if hides_table(config, measured):
         reporter.write_line(f"pytest-benchmark's table of {measured} rows is left out: -v shows it")
+
+
+def _shown(text: str) -> str:
+    """What the terminal can show: where a sign fails, pytest would write a text on one line, its line ends escaped."""
+    return encodable(text, getattr(sys.__stdout__, "encoding", None))
 
 
 def show_verdict(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -70,7 +80,8 @@ def show_verdict(reporter: pytest.TerminalReporter, config: pytest.Config) -> No
             reporter.write_line(f"no baseline: nothing is saved at {config.stash[OPTIONS].compare} yet")
     if VERDICT in config.stash:
         comparison, verdict = config.stash[VERDICT]
-        reporter.write_line(report.text(comparison, verdict, width=config.get_terminal_writer().fullwidth))
+        text = report.text(comparison, verdict, width=config.get_terminal_writer().fullwidth)
+        reporter.write_line(_shown(text))
         report.tell_github(comparison, verdict)
     nothing = nothing_measured(config)
     if nothing is not None:
@@ -83,7 +94,16 @@ def hides_table(config: pytest.Config, rows: int) -> bool:
         str(argument).startswith(("--benchmark-columns", "--benchmark-compare", "--benchmark-sort"))
         for argument in config.invocation_params.args
     )
+    asked = asked or bool(config.getoption("benchmark_compare_fail", None))  # which fails only where a table is shown
     return bool(config.stash[COLLECTOR].results) and rows > MOST_ROWS and config.get_verbosity() <= 0 and not asked
+
+
+def tell_notes(config: pytest.Config, session: BenchmarkSession) -> None:
+    """Write what is to be known before hours and gigabytes are spent: of the images, the network and the disk; not with
+    ``-q``."""
+    if config.get_verbosity() >= 0 and config.pluginmanager.get_plugin("terminalreporter") is not None:
+        for note in (*session.dataset.notes, *session.forecast()):
+            tell(config, _wrapped(config, f"embedcore: {printable_lines(note)}"))
 
 
 def tell(config: pytest.Config, line: str) -> None:
@@ -109,6 +129,40 @@ def left_words(session: BenchmarkSession) -> str:
 def budget_words(budget: Budget) -> str:
     """That the time is over."""
     return f"--embed-budget of {show_duration(budget.seconds or 0.0)} is used up"
+
+
+def not_reached(config: pytest.Config) -> str:
+    """Which cases the session ended before, and how to go on; "" where it came to all of them."""
+    session, collector = config.stash.get(SESSION, None), config.stash[COLLECTOR]
+    reached = {model for model, _ in collector.results}
+    models = [model for model in (session.cases if session else collector.cases) if model not in reached]
+    if not models:
+        return ""
+    named = ", ".join(models[:MOST_NAMED]) + (", …" if len(models) > MOST_NAMED else "")
+    total = len(models) + len(reached)
+    return _wrapped(
+        config, f"embedcore: {len(models)} of {total} cases not reached ({named}); go on with --embed-resume"
+    )
+
+
+def nothing_selected(config: pytest.Config) -> str:
+    """That ``-k`` and the like have left no case, with the names that look like a mistyped word."""
+    from embedcore.zoo.registry import close_hint
+
+    word = str(config.option.keyword)
+    hint = close_hint(word) if re.fullmatch(r"[\w.]+", word) else ""
+    said = f"embedcore: none of {config.stash[COLLECTED]} cases is selected by {_selection(config)}{hint}"
+    return _wrapped(config, said)
+
+
+def _wrapped(config: pytest.Config, line: str) -> str:
+    width = max(config.get_terminal_writer().fullwidth, 40)
+    return textwrap.fill(_shown(line), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _selection(config: pytest.Config) -> str:
+    given = {"-k": config.option.keyword, "-m": config.option.markexpr}
+    return " and ".join(f"{option} {value!r}" for option, value in given.items() if value) or "what was asked for"
 
 
 def write_report(config: pytest.Config) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from embedcore.plain import json_safe, one_line
-from embedcore.results.leaderboard import Exclusion, Leaderboard
+from embedcore.results.leaderboard import Exclusion, Group, Leaderboard
 from embedcore.results.ranking import Ranking
 from embedcore.results.result import Result
 
@@ -72,6 +72,16 @@ def acc5_limit(dataset: Mapping[str, Any]) -> str:
     """``acc5 at most 0.690``, "" if the ceiling is unknown or 1."""
     ceiling = dataset.get("acc5_ceiling")
     return f"acc5 at most {_shown(ceiling)}" if isinstance(ceiling, int | float) and ceiling < 1 else ""
+
+
+def families_apart(board: Leaderboard) -> tuple[Group, ...]:
+    """The families that need a table of their own: none where there is one only, whose rows the overall table has."""
+    return board.groups if len(board.groups) > 1 else ()
+
+
+def acc5_orders_alike(board: Leaderboard) -> bool:
+    """Whether the models come in the same order by acc5, and so a table by it would have the same rows."""
+    return [row.result for row in board.by_acc] == [row.result for row in board.by_acc5]
 
 
 def leader_lines(board: Leaderboard, metric: str, *, most_names: int) -> list[str]:

@@ -53,19 +53,22 @@ def markdown_report(
 def _board(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
     yield _list(captions.legend(board, settings, machine))
     if board.by_acc:
-        for metric, rows in (("acc", board.by_acc), ("acc5", board.by_acc5)):
+        groups = captions.families_apart(board) if len(board.by_acc) <= OVERALL_TOP else board.groups
+        alike = not groups and captions.acc5_orders_alike(board)
+        for metric, rows in (("acc", board.by_acc), ("acc5", board.by_acc5))[: 1 if alike else 2]:
             yield f"## Overall by {metric}"
             yield _table(rows[:OVERALL_TOP], board, leaderboard_columns(metric))
             if len(rows) > OVERALL_TOP:
                 yield f"The best {OVERALL_TOP} of {len(rows)}; the others are below in their families."
             yield _list(captions.leader_lines(board, metric, most_names=OVERALL_TOP))
-        yield "## Leader of each family\n\nThe rank is the overall one."
-        yield _table(board.leaders, board, leader_columns({group.slug: group.title for group in board.groups}))
-    for group in board.groups:
-        yield f"## {escape(group.title)} ({len(group.rows)})"
-        for heading, rows in group.parts:
-            yield f"### {escape(group.title)}: {heading}" if heading else ""
-            yield _table(rows, board, leaderboard_columns())
+        if len(groups) > 1:
+            yield "## Leader of each family\n\nThe rank is the overall one."
+            yield _table(board.leaders, board, leader_columns({group.slug: group.title for group in groups}))
+        for group in groups:
+            yield f"## {escape(group.title)} ({len(group.rows)})"
+            for heading, rows in group.parts:
+                yield f"### {escape(group.title)}: {heading}" if heading else ""
+                yield _table(rows, board, leaderboard_columns())
     if board.excluded:
         yield f"## Not measured\n\n{escape(captions.excluded_summary(board))}"
         yield _list(map(captions.exclusion_line, board.excluded))

@@ -68,11 +68,13 @@ def terminal_report(
 def _tables(board: Leaderboard) -> Iterator[tuple[str, Sequence[Row], Sequence[Column], int, Sequence[str]]]:
     """Heading, rows, columns, the most rows to be shown and the lines below of each table; what matters most comes
     last, where a terminal shows it."""
-    for group in board.groups:
+    groups = captions.families_apart(board)
+    for group in groups:
         yield f"{group.title} ({_models(group.rows)})", group.rows, leaderboard_columns(), TOP, ()
-    if board.by_acc:
+    if groups:
         yield "Leader of each family, the best first", board.leaders, leader_columns({}), len(board.leaders), ()
-    for metric, rows in (("acc", board.by_acc), ("acc5", board.by_acc5)):
+    alike = not groups and captions.acc5_orders_alike(board)
+    for metric, rows in (("acc", board.by_acc), ("acc5", () if alike else board.by_acc5)):
         if rows:
             below = captions.leader_lines(board, metric, most_names=_MOST_NAMES)
             yield f"Overall by {metric} ({_models(rows)})", rows, leaderboard_columns(metric), TOP, below

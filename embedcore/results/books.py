@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import glob
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -60,7 +62,7 @@ class Books:
         self._journal_whole = True
         run = place.new_run
         if resume:
-            found, self.notices = find_unfinished(folder, header["identity"], place)
+            found, self.notices = find_unfinished(folder, header["identity"], place, models)
             if found is not None:
                 run, contents = found
                 self._take_over(contents, models)
@@ -73,6 +75,8 @@ class Books:
         self._from_before = set(self.results)
         known = {model for model, _ in self.results}
         line = f"resumed: {sum(model in known for model in models)} of {len(models)} results are from before"
+        if contents.finished:
+            line += ", from a run that was finished"
         if again:
             counts = ", ".join(f"{count} {status}" for status, count in Counter(again).items())
             line += f", {len(again)} {'is' if len(again) == 1 else 'are'} tried again ({counts})"
@@ -90,8 +94,8 @@ class Books:
         del self.results[key]
         self.notices.append(f"{key[0]}: measured again, {why}")
 
-    def keep(self, result: Result) -> None:
-        """Write a result to the journal, unless it comes from there; when this returns, it is on disk.
+    def keep(self, result: Result, test: str | None = None) -> None:
+        """Write a result and the id of its test to the journal, unless it comes from there; on return it is on disk.
 
         Where the journal cannot be written the run goes on, and `notices` say that it cannot be resumed whole.
         """
@@ -100,7 +104,7 @@ class Books:
             return
         self.results[key] = result
         try:
-            self._journal.append(result)
+            self._journal.append(result, test)
         except OSError as error:
             if self._journal_whole:
                 self.notices.append(
@@ -109,18 +113,25 @@ class Books:
                 )
             self._journal_whole = False
 
+    def note_dataset(self, block: Mapping[str, Any]) -> None:
+        """Keep what the saved JSON says of one more dataset, for who reads the journal."""
+        with contextlib.suppress(OSError):  # the next result tells that the journal cannot be written
+            self._journal.note_dataset(block)
+
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
 
 
-def find_runs(folder: Path) -> tuple[dict[str, JournalContents], list[str]]:
-    """The runs of `folder` by name, the newest first, and why journals were passed over.
+def find_runs(folder: Path, prefix: str = "") -> tuple[dict[str, JournalContents], list[str]]:
+    """The runs of `folder` whose names begin with `prefix`, the newest first, and why journals were passed over.
 
     A journal whose process was killed before its header was whole holds nothing, and is passed over in silence.
     """
     files: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in sorted(
+        folder.glob(f"{glob.escape(prefix)}*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True
+    ):
         files.setdefault(path.name.partition(".")[0], []).append(path)
     runs, passed_over = {}, []
     for name, paths in files.items():
@@ -145,9 +156,10 @@ def runs_in_use(folder: Path) -> frozenset[str]:
 
 
 def find_unfinished(
-    folder: Path, identity: Mapping[str, Any], place: Place
+    folder: Path, identity: Mapping[str, Any], place: Place, models: Sequence[str] = ()
 ) -> tuple[tuple[str, JournalContents] | None, list[str]]:
-    """Name and contents of the newest unfinished run of this identity; also lines to tell of what was damaged.
+    """Name and contents of the newest unfinished run of this identity, or else of the newest finished one that lacks
+    some of `models` and has others; also lines to tell.
 
     None where there is none and a new run may start. Raises UsageError where the newest run of all is unfinished and
     has another identity, naming what differs, and where another session is still writing to the run. An unfinished
@@ -156,13 +168,14 @@ def find_unfinished(
     wanted = json_safe(identity)
     runs, notices = find_runs(folder)
     runs.pop(place.new_run, None)  # begun by another worker of this session
-    for name, contents in runs.items():
-        if not contents.finished and contents.header.get("identity") == wanted:
-            if name in (runs_in_use(folder) if place.in_use is None else place.in_use):
-                raise UsageError(f"run {folder / name} is in use by another process: wait for it, or end it")
-            if contents.damaged:
-                notices.append(f"run {folder / name}: {'; '.join(contents.damaged)}: measured again")
-            return (name, contents), notices
+    alike = [(name, contents) for name, contents in runs.items() if contents.header.get("identity") == wanted]
+    unfinished = [(name, contents) for name, contents in alike if not contents.finished]
+    for name, contents in unfinished[:1]:
+        if name in (runs_in_use(folder) if place.in_use is None else place.in_use):
+            raise UsageError(f"run {folder / name} is in use by another process: wait for it, or end it")
+        if contents.damaged:
+            notices.append(f"run {folder / name}: {'; '.join(contents.damaged)}: measured again")
+        return (name, contents), notices
     of_shard = ((name, run) for name, run in runs.items() if _identity(run).get("shard") == wanted.get("shard"))
     newest = next(of_shard, None)
     if newest is not None and not newest[1].finished:
@@ -171,6 +184,16 @@ def find_unfinished(
             f"--embed-resume: the newest run ({folder / newest[0]}) is unfinished and another one: "
             f"{'; '.join(differing)}. Run with its settings, or once without --embed-resume to give it up"
         )
+    for name, contents in alike[:1]:
+        known = set(contents.models) & set(models)
+        if known and known < set(models) and name not in (place.in_use or ()):
+            return (name, contents), notices
+        if known:
+            journal = min(folder.glob(f"{glob.escape(name)}*.jsonl"))
+            notices.append(
+                "--embed-resume: the newest run of these settings is finished and has all these models, so all are "
+                f"measured anew; what it has found is shown by embedcore report {journal}"
+            )
     return None, notices
 
 

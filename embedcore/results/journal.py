@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,16 @@ class Journal:
                 raise UsageError(f"journal {path} cannot be written: {error.strerror}") from error
             undo.pop_all()
 
-    def append(self, result: Result) -> None:
-        """Write `result`; when this returns, the line is on the disk.
+    def append(self, result: Result, test: str | None = None) -> None:
+        """Write `result` and the id of its `test`; when this returns, the line is on the disk.
 
         Raises OSError where the disk is full, say; the journal is then as it was, and the next line may succeed.
         """
-        self._write(result.to_json() | {"written": time.time()})
+        self._write(result.to_json() | {"written": time.time(), "test": test})
+
+    def note_dataset(self, block: Mapping[str, object]) -> None:
+        """Write what the saved JSON says of a dataset that is not the header's. Raises OSError."""
+        self._write({"datasets": [json_safe(block)]})
 
     def close(self) -> None:
         """Close the file and let go of the lock."""
@@ -120,6 +124,12 @@ class JournalContents:
     """Length of the (last) file up to the end of its last whole line."""
     damaged: tuple[str, ...]
     """What is wrong with each whole line that cannot be read, which is dropped here: its case has no result."""
+    datasets: tuple[Mapping[str, Any], ...] = ()
+    """What the saved JSON says of each dataset beside the header's."""
+    tests: Mapping[str, str] = field(default_factory=dict)
+    """The id of the test of each model, as far as it was written."""
+    written: float = 0.0
+    """When the last result was, in seconds since the epoch."""
 
     @property
     def finished(self) -> bool:
@@ -134,6 +144,8 @@ def read_journals(paths: Iterable[Path]) -> JournalContents:
     written: list[tuple[float, Result]] = []
     models: list[str] = []
     damaged: list[str] = []
+    datasets: list[Mapping[str, Any]] = []
+    tests: dict[str, str] = {}
     header: Mapping[str, Any] = {}
     whole_bytes = 0
     for path in paths:
@@ -144,15 +156,28 @@ def read_journals(paths: Iterable[Path]) -> JournalContents:
                 entry = unsealed(line)
                 if "models" in entry:
                     models += _names(entry["models"])
+                elif "datasets" in entry:
+                    datasets += filter(lambda block: isinstance(block, dict), entry["datasets"])
                 else:
                     written.append((float(entry.get("written") or 0.0), Result.from_json(entry)))
+                    if isinstance(entry.get("test"), str):
+                        tests[written[-1][1].model] = entry["test"]
             except InvalidResultError as error:
                 damaged.append(f"line {number}: {error}")
             except (ValueError, TypeError) as error:
                 damaged.append(f"line {number} {error}")
     written.sort(key=lambda line: line[0])
     results = tuple(result for _, result in written)
-    return JournalContents(header, tuple(dict.fromkeys(models)), results, whole_bytes, tuple(damaged))
+    return JournalContents(
+        header=header,
+        models=tuple(dict.fromkeys(models)),
+        results=results,
+        whole_bytes=whole_bytes,
+        damaged=tuple(damaged),
+        datasets=tuple(datasets),
+        tests=tests,
+        written=written[-1][0] if written else 0.0,
+    )
 
 
 def read_journal(path: Path) -> JournalContents:

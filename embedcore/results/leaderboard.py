@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,10 +138,10 @@ def rank(results: Iterable[Result], metric: str, then: str, ranking: Ranking | N
 
 
 def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
-    """`excluded` grouped by status and reason. Reasons that differ only in the model's own name are one reason."""
+    """`excluded` grouped by status and reason. Reasons that differ only in the model's own names are one reason."""
     grouped: dict[tuple[str, str], list[Result]] = {}
     for result in excluded:
-        reason = result.reason.replace(result.model, "<model>")
+        reason = general_reason(result)
         grouped.setdefault((result.status, reason), []).append(result)
     exclusions = [
         Exclusion(status, members[0].reason if len(members) == 1 else reason, tuple(members))
@@ -148,6 +149,16 @@ def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
     ]
     statuses: list[str] = list(STATUSES)
     return tuple(sorted(exclusions, key=lambda e: (statuses.index(e.status), -len(e.results), e.reason)))
+
+
+def general_reason(result: Result) -> str:
+    """The reason of a result with the model's name and architecture made general, so that equal ones read equal.
+
+    >>> general_reason(Result.make("vgg11.tv_in1k", family="vgg", status="no-weights", reason="vgg11.tv_in1k: none"))
+    '<model>: none'
+    """
+    reason = result.reason.replace(result.model, "<model>")
+    return re.sub(rf"(?<![\w.]){re.escape(result.architecture)}(?![\w.])", "<architecture>", reason)
 
 
 def boards_of(run: Run, titles: Mapping[str, str]) -> list[Leaderboard]:

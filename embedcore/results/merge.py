@@ -11,7 +11,7 @@ from embedcore.errors import UsageError
 from embedcore.plain import one_line
 from embedcore.results.books import differences
 from embedcore.results.result import Result
-from embedcore.results.run import STORAGE, Run, is_run, read_json, run_of
+from embedcore.results.run import STORAGE, Run, is_run, read_data, read_json, run_of
 
 # Settings that only choose models.
 _CHOICE = frozenset({"roster", "family", "roster_missing"})
@@ -98,7 +98,7 @@ def read_parts(where: Path) -> list[tuple[Path, Any]]:
     are many runs and not one.
     """
     if not where.is_dir():
-        return [(where, read_json(where))]
+        return [(where, read_data(where))]
     files = sorted(where.rglob("*.json"))
     numbered = [file for file in files if re.match(r"\d{4,}_", file.name)]
     is_storage = STORAGE.name in (where.resolve().name, where.resolve().parent.name)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from embedcore.errors import UsageError
+from embedcore.files import user_path
 from embedcore.plain import json_safe, one_line
 from embedcore.results.result import Count, InvalidResultError, Result
 
@@ -120,8 +121,8 @@ def embedcore_block(
 
 
 def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
-    """The run saved at `where`: a file, a folder of the files of one run, or a name as `--benchmark-save` makes it (see
-    `find_run`).
+    """The run saved at `where`: a file, a journal too; a folder of the files of one run; or a name as
+    `--benchmark-save` makes it (see `find_run`).
 
     Raises UsageError, with one line that names the file, if it is not JSON, not pytest-benchmark's, was saved without
     embedcore, or by an embedcore whose schema this one does not know.
@@ -131,7 +132,16 @@ def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
         from embedcore.results.merge import read_folder
 
         return read_folder(path)
-    return run_of(read_json(path), path)
+    return run_of(read_data(path), path)
+
+
+def read_data(path: Path) -> object:
+    """What a saved JSON holds; of a journal, what its session would have saved. Raises UsageError."""
+    if path.suffix != ".jsonl":
+        return read_json(path)
+    from embedcore.results.from_journal import read_journal_data
+
+    return read_journal_data(path)
 
 
 def is_run(data: object) -> bool:
@@ -185,7 +195,7 @@ def run_of(data: object, path: Path) -> Run:
 
 def is_first_run(where: str | Path, *, storage: Path = STORAGE) -> bool:
     """Whether nothing at all is saved where `where` should be: then a baseline is still to be made, not mistyped."""
-    path = Path(where)
+    path = user_path(where)
     if path.exists():
         return path.is_dir() and not any(path.rglob("*.json"))
     is_path = path.suffix == ".json" or len(path.parts) > 2
@@ -200,7 +210,7 @@ def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
 
     Raises UsageError if there is none (it lists the names that there are), or if several machine folders have one.
     """
-    path = Path(where)
+    path = user_path(where)
     if path.is_file() or path.is_dir():
         return path
     machine, _, name = str(where).rpartition("/")

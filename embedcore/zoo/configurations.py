@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from embedcore.errors import UsageError
-from embedcore.files import written_whole
+from embedcore.files import user_path, written_whole
 from embedcore.plain import one_line
 
 READ_SECONDS = 300.0
@@ -64,7 +64,7 @@ def read_configurations(spec: str, cache_folder: Path) -> Configurations:
     `spec`: a version such as ``1.0.15``, whose wheel pip gets into `cache_folder` once; a folder that holds timm; an
     environment's folder, or its interpreter. Raises UsageError, with one line, where it cannot be had or read.
     """
-    path, version = Path(spec).expanduser(), spec.removeprefix("timm==")
+    path, version = user_path(spec), spec.removeprefix("timm==")
     if _VERSION.fullmatch(version) and not path.exists():
         folder = _wheel(version, cache_folder)
         kept = folder / f"configurations-{hashlib.sha256(_source().encode()).hexdigest()[:8]}.json"

@@ -135,11 +135,21 @@ def unknown_model(model: str) -> str:
 
 
 def close_hint(model: str) -> str:
-    """Up to three tags which look like a mistyped one, of the same architecture if there are such, to end a line."""
+    """Up to three tags that are meant, or look like a mistyped one, to end a line.
+
+    A retired name of timm's leads to its tag of today, whatever follows it after a dot; an architecture to its default
+    tag, then others of it. Upper case is taken for lower case.
+    """
+    name = model.strip().lower()
+    architecture, _ = split_tag(name)
+    now = renamed_models().get(name) or renamed_models().get(architecture) or ""
+    name, architecture = (now, split_tag(now)[0]) if now else (name, architecture)
     tags = pretrained_tags()
-    same = [tag for tag in tags if split_tag(tag)[0] == split_tag(model)[0]]
-    close = difflib.get_close_matches(model, same or tags, cutoff=0.0 if same else 0.6)
-    return f"; close: {', '.join(close)}" if close else ""
+    same = [tag for tag in tags if split_tag(tag)[0] == architecture]
+    first = [tag for tag in (now, default_tag(name) if "." not in name else "") if tag in same]
+    close = difflib.get_close_matches(name, same or tags, cutoff=0.0 if same else 0.6)
+    shown = first[:1] if now and first else [*dict.fromkeys([*first, *close])][:3]
+    return f"; close: {', '.join(shown)}" if shown else ""
 
 
 def renamed_to(models: Iterable[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from embedcore.errors import UsageError
+from embedcore.files import user_path
 from embedcore.zoo import families as families_
 from embedcore.zoo import registry, wheels
 from embedcore.zoo.folder import names_in_folder
@@ -82,9 +83,9 @@ def read_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None
         if place in KEYWORDS:
             found: Roster = dict.fromkeys(_tags_of_keyword(place, weights))
         elif place.endswith(TOML):
-            found = _of_toml(Path(place))
+            found = _of_toml(user_path(place))
         elif place:
-            found = dict.fromkeys(_tags_of_file(Path(place)))
+            found = dict.fromkeys(_tags_of_file(user_path(place)))
         else:
             found = dict.fromkeys(_tags_of_names(("roster: ", word) for part in parts for word in part.split()))
         twice = [name for name, own in found.items() if own and roster.get(name, own) != own]
@@ -113,7 +114,7 @@ def own_models(spec: str | Path) -> dict[str, OwnModel]:
     Raises UsageError as `read_roster` does.
     """
     parts = [part for part in _parts(str(spec)) if part.endswith(TOML)]
-    return {name: own for part in parts for name, own in _of_toml(Path(part)).items() if own is not None}
+    return {name: own for part in parts for name, own in _of_toml(user_path(part)).items() if own is not None}
 
 
 def family_of_model(name: str, own: OwnModel | None) -> families_.Family:
@@ -149,7 +150,7 @@ def _of_toml(path: Path) -> Roster:
     known: list[str] = all_tags()
     roster: dict[str, OwnModel | None] = {}
     wrong = []
-    for number, (name, own) in enumerate(read_own(path.expanduser()), start=1):
+    for number, (name, own) in enumerate(read_own(path), start=1):
         tags = [name] if own else matching(name, known)
         if not tags:
             wrong.append(f"{path}, model {number}: {registry.unknown_model(name)}; an own model has more than a name")
@@ -166,7 +167,7 @@ def _looks_like_a_path(word: str) -> bool:
 
 def _tags_of_file(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UsageError(f"roster {str(path)!r}: not 'all', 'local' or 'article', and no such file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,21 @@ def _unpickle(path: Path, trust: bool, remedy: str) -> Any:
     except Exception as error:  # on damaged bytes the unpickler trips over whatever comes next
         if is_memory(error):
             raise
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         what = "cannot be unpickled" if trust else "is no file of plain tensors"
-        raise WeightsDamaged(f"{path} {what} ({first}); {remedy}, or save its state dict as .safetensors") from error
+        raise WeightsDamaged(
+            f"{path} {what} ({_refused(error)}); {remedy}, or save its state dict as .safetensors"
+        ) from error
+
+
+def _refused(error: Exception) -> str:
+    """Why the unpickler has refused a file, in a few words; not torch's advice, which is to run what is in it."""
+    said = str(error).strip()
+    called = re.search(r"GLOBAL (\S+)", said)
+    if called:
+        return f"it holds {called[1]}, which is code and is never run"
+    unpickler = re.search(r"WeightsUnpickler error:\s*([^\n]+)", said)
+    first = unpickler[1] if unpickler else said.partition("\n")[0].partition(". ")[0]
+    return textwrap.shorten(first, 120, placeholder=" …") or type(error).__name__
 
 
 def is_memory(error: Exception) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
-from embedcore.files import sha256_of
+from embedcore.files import sha256_of, user_path
 from embedcore.zoo import registry, wheels
 from embedcore.zoo.fitting import UNFIT, fit_backbone, load_log
 from embedcore.zoo.folder import SUFFIXES, check_entry, find_in_folder, read_manifest
@@ -21,6 +21,10 @@ from embedcore.zoo.hub import Hub, cache_folder, find_cached
 from embedcore.zoo.own import OwnModel
 from embedcore.zoo.registry import RemoteFile, remote_file
 from embedcore.zoo.state_files import check_safetensors, differences, is_memory, misfit, mismatch, read_state
+
+REMEDY = (
+    "fetch them where there is a network (embedcore weights fetch), or leave such models out (--embed-roster local)"
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def check_policy(policy: str) -> Path | None:
     """The folder that a weights option names, None for "auto" and "random"; raises UsageError for anything else."""
     if policy in ("auto", "random"):
         return None
-    folder = Path(policy).expanduser()
+    folder = user_path(policy)
     if not folder.is_dir():
         raise UsageError(f"weights {policy!r}: not 'auto' or 'random', and no such folder")
     return folder
@@ -80,11 +84,12 @@ def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub 
         missed = f"not in {folder} (as {names}); {missed}"
     remote = remote_file(model)
     if remote is None:
-        raise WeightsUnavailable(f"{model}: no weights: {missed}; timm has no address for them")
+        how = "name a folder that holds a file of them (--embed-weights DIR)"
+        raise WeightsUnavailable(f"{model}: no weights: {missed}; timm has no address for them: {how}")
     reason = (hub or Hub()).why_unreachable(remote)
     if reason is not None:
         missed += f"; not in the cache {cache_folder(remote)}"
-        raise HubUnreachable(f"{model}: no weights: {missed}; not downloaded: {reason}")
+        raise HubUnreachable(f"{model}: no weights: {missed}; not downloaded: {reason}; {REMEDY}")
     return Located(model, "hub", remote=remote)
 
 

@@ -172,7 +172,7 @@ def test_emoji_are_drawn(check) -> None:
     [
         (["/nowhere/at/all"], "no such folder of images: /nowhere/at/all"),
         ([], "dataset"),
-        (["x", "--split", "half"], "invalid choice: 'half'"),
+        (["x", "--split", "half"], "unknown split 'half'"),
         (["emoji", "--max-classes", "-3"], "max_classes is -3"),
         (["emoji", "--max-classes", "few"], "invalid int value"),
     ],

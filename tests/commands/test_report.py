@@ -12,6 +12,9 @@ import pytest
 import synthetic_runs as made
 
 from embedcore.cli import main
+from embedcore.results.books import Books, Place
+from embedcore.results.result import Result
+from embedcore.results.run import read_run
 
 CLASSES = np.repeat(np.arange(20), 5)
 MODELS = ("vit_tiny.in1k", "vit_small.in1k", "resnet18.a1_in1k")
@@ -59,6 +62,10 @@ def test_a_run_in_which_nothing_was_measured_is_a_page_too(tmp_path: Path) -> No
     [
         (["nowhere.json", "-o", "report"], "no saved run nowhere.json"),
         (["cut.json", "-o", "report"], "cut.json is not JSON"),
+        (["-o", "report"], "report: name RUNs, or --last"),
+        (["run.json", "--last"], "report: name RUNs, or --last"),
+        (["--last", "--cache=cache"], "no run has been measured with the cache folder cache"),
+        (["run.json", "--json", "nowhere/x.json"], "--json: nowhere/x.json cannot be written"),
         (["run.json", "-o", "cut.json"], "report folder cut.json cannot be written"),
         (["run.json", "other.json", "-o", "report"], "other.json does not belong to run.json: another setting"),
     ],
@@ -89,3 +96,26 @@ print(sorted({{"torch", "timm", "pytest", "pandas"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_run_that_broke_off_is_shown_and_saved_without_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    data = made.saved([made.result(model, CLASSES, made.hits_of(model, CLASSES, 0.5)) for model in MODELS], CLASSES)
+    header = {"identity": {}, "settings": {"seed": 0}, "dataset": data["embedcore"]["dataset"]}
+    header["machine"] = data["machine_info"]["embedcore"]
+    books = Books(tmp_path / "runs", header, [*MODELS, "vgg11.tv_in1k"], Place("20260101T000000000000-1"))
+    for bench in data["benchmarks"]:
+        books.keep(Result.from_json(bench["extra_info"]))
+    books.close()
+    assert main(["report", "--last", f"--cache={tmp_path}", "--json", str(tmp_path / "run.json")]) == 0
+    out, error = capsys.readouterr()
+    assert "Overall by acc (3 models)" in out and all(model in out for model in MODELS)
+    assert "1 cases were not reached" in error
+    run = read_run(tmp_path / "run.json")
+    assert {result.model for result in run.results} == set(MODELS) and run.unreached == {"vgg11.tv_in1k"}
+    journal = next((tmp_path / "runs").glob("*.jsonl"))
+    assert main(["report", str(journal), "-o", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "index.html").is_file()
+    assert main(["merge", str(journal), "-o", str(tmp_path / "merged.json")]) == 0

@@ -206,3 +206,23 @@ def test_an_unreadable_file_is_named(make_folder) -> None:
     (root / "a" / "gone.png").symlink_to("nowhere")
     with pytest.raises(UsageError, match=r"1 of 5 images of folder .* cannot be read:\n  'a/gone\.png': No such file"):
         load_dataset(str(root))
+
+
+def test_a_flat_folder_is_told_what_a_class_is(make_folder) -> None:
+    with pytest.raises(
+        UsageError, match=r"folder .*photos has no subfolders, .*one folder a class is wanted"
+    ) as caught:
+        load_dataset(str(make_folder({".": 3})))
+    assert "\n" not in str(caught.value)
+
+
+def test_sides_by_name_need_a_folder(make_folder) -> None:
+    root = make_folder({"a/x": 2, "b/x": 1, "a/y": 1})
+    dataset = load_dataset(str(root), split="a:b")
+    assert dataset.query_names == ("b/x/000.png",) and dataset.classes == ("x", "y")
+    for images in ("emoji", "csv:list.csv"):
+        with pytest.raises(UsageError, match=rf"split 'a:b' names two folders of the dataset, and '{images}' is no"):
+            load_dataset(images, split="a:b")
+    for split in ("half", ":b", "a:", "a:b:c"):
+        with pytest.raises(UsageError, match=f"unknown split '{split}'"):
+            load_dataset(str(root), split=split)

@@ -3,9 +3,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from embedcore.errors import UsageError
+from embedcore.images import folders, plugins
 from embedcore.images.folders import scan_folder
 
 
@@ -111,3 +114,103 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
     ) as caught:
         scan_folder(tmp_path, split="auto")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("training", "held_out"), [("train", "val"), ("Train", "test"), ("training", "validation")])
+def test_a_training_split_is_two_sides(make_folder, training: str, held_out: str) -> None:
+    root = make_folder({f"{training}/cat": 2, f"{training}/dog": 1, f"{held_out}/cat": 1, "notes": 1})
+    found = scan_folder(root, split="auto")
+    assert sorted(zip(found.class_names, found.roles, strict=True)) == [
+        ("cat", "query"),
+        ("cat", "reference"),
+        ("cat", "reference"),
+        ("dog", "reference"),
+    ]
+    assert f"{held_out}/ is looked for in {training}/ (--embed-split loo takes both as one set)" in found.notes
+    assert any("1 images outside" in note for note in found.notes)
+
+
+def test_a_training_split_is_one_set_for_leave_one_out(make_folder) -> None:
+    root = make_folder({"train/cat": 1, "val/cat": 1, "test/dog": 1})
+    found = scan_folder(root, split="loo")
+    assert list(found.class_names) == ["dog", "cat", "cat"] and found.roles is None
+    assert found.notes == ("test/, train/ and val/ are put together, the same class in each being one",)
+
+
+def test_three_parts_of_a_training_split_are_asked_about(make_folder) -> None:
+    root = make_folder({"train/cat": 1, "val/cat": 1, "test/cat": 1})
+    with pytest.raises(UsageError, match=r"test/, train/ and val/: .*--embed-split train:test; or --embed-split loo"):
+        scan_folder(root, split="auto")
+    with pytest.raises(UsageError, match=r"--embed-split test:val"):
+        scan_folder(make_folder({"test/cat": 1, "val/cat": 1}, root="other"), split="auto")
+
+
+def test_a_training_split_without_classes_is_no_dataset(make_folder) -> None:
+    root = make_folder({"train": 2, "val": 2})
+    with pytest.raises(UsageError, match=r"train/ and val/ are in no folders of classes: one folder a class"):
+        scan_folder(root, split="auto")
+    assert list(scan_folder(root, split="loo").class_names) == ["train", "train", "val", "val"]
+
+
+def test_a_class_called_train_is_a_class(make_folder) -> None:
+    assert list(scan_folder(make_folder({"train": 1, "bus": 1}), split="auto").class_names) == ["bus", "train"]
+
+
+def test_the_sides_may_be_named(make_folder) -> None:
+    root = make_folder({"train/cat": 1, "val/cat": 1, "test/cat": 1, "2023/cat": 1})
+    found = scan_folder(root, split="train+val:2023")
+    assert dict(zip([found.source.name(i) for i in range(3)], found.roles, strict=True)) == {
+        "2023/cat/000.png": "query",
+        "train/cat/000.png": "reference",
+        "val/cat/000.png": "reference",
+    }
+    assert found.notes == ("1 images outside 2023/ and train/ and val/ were left out",)
+    with pytest.raises(UsageError, match=r"no images in .*photos/vol; folders there: 2023/, test/, train/, val/"):
+        scan_folder(root, split="train:vol")
+    with pytest.raises(UsageError, match=r"val cannot be on both sides"):
+        scan_folder(root, split="train+val:val")
+
+
+def test_names_that_repeat_below_every_folder_are_told(make_folder) -> None:
+    found = scan_folder(make_folder({"a/cat": 1, "a/dog": 1, "b/cat": 1, "b/dog": 1, "b/owl": 1}), split="auto")
+    (note,) = found.notes
+    assert note.startswith("2 class folders repeat below each of a/, b/ and are taken for different classes, such as")
+    assert "a/cat and b/cat" in note and "--embed-split a:b" in note
+    assert found.roles is None and len(set(found.class_names)) == 5
+    for other in ({"a/cat": 1, "b/dog": 1}, {"a/cat": 1, "a/dog": 1, "b": 2}, {"a": 1, "b": 1}):
+        assert scan_folder(make_folder(other, root=f"other{len(other)}{min(other)}"), split="auto").notes == ()
+
+
+def test_loose_images_beside_classes_are_told(make_folder, make_image) -> None:
+    root = make_folder({"a": 1})
+    make_image(root / "loose.png")
+    assert scan_folder(root, split="auto").notes == (
+        "images that lie in the folder itself (1) are taken for a class of their own",
+    )
+
+
+def test_pictures_that_are_not_read_are_named(make_folder, monkeypatch) -> None:
+    root = make_folder({"a": 1})
+    for name in ("1.HEIC", "2.heic", "3.jxl", "4.cr2", "notes.txt", ".hidden.heic"):
+        (root / "a" / name).touch()
+    monkeypatch.setattr(folders, "installed", dict)
+    assert scan_folder(root, split="auto").notes == (
+        "1 .cr2 file not read (no reader is known here; save them as another format)",
+        "2 .heic files not read (pip install pillow-heif)",
+        "1 .jxl file not read (pip install pillow-jxl-plugin)",
+    )
+    (root / "a" / "000.png").unlink()
+    with pytest.raises(UsageError, match=r"no images under .*; 2 \.heic files not read \(pip install pillow-heif\)"):
+        scan_folder(root, split="auto")
+
+
+def test_a_package_for_pillow_is_used_where_it_is_installed(make_folder, make_image, tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    plugins.register()
+    root = make_folder({"a": 1})
+    Image.open(root / "a" / "000.png").save(root / "a" / "001.HEIC", quality=-1, chroma=444)
+    found = scan_folder(root, split="auto")
+    assert [found.source.name(index) for index in range(2)] == ["a/000.png", "a/001.HEIC"] and found.notes == ()
+    png, heic = (np.asarray(found.source.load(index)).astype(int) for index in range(2))
+    assert abs(png - heic).max() <= 4  # lossless but for the conversion of colours
+    assert "pillow-heif" in found.source.decoder

@@ -73,3 +73,26 @@ def test_what_is_wrong_is_named_with_its_line(folder: Path, content: str, messag
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no such csv file: .*nowhere\.csv"):
         read_table(tmp_path / "nowhere.csv", split="auto")
+
+
+def test_a_wrong_folder_is_one_line_that_names_it(folder: Path, monkeypatch) -> None:
+    rows = "".join(f"images/{number}.png,a\n" for number in (1, 2) for _ in range(100))
+    elsewhere = folder / "lists"
+    elsewhere.mkdir()
+    file = table(elsewhere, f"path,label\n{rows}")
+    with pytest.raises(UsageError) as caught:
+        read_table(file, split="auto")
+    said = str(caught.value)
+    assert said == (
+        f"none of the 200 images of csv file {file} (paths are relative to its folder) is there: "
+        f"the first is looked for at {elsewhere}/images/1.png"
+    )
+    monkeypatch.chdir(folder)
+    with pytest.raises(UsageError, match="it is there from the folder you are in: put the csv there"):
+        read_table(file, split="auto")
+    assert len(read_table(table(folder, f"path,label\n{rows}"), split="auto").source) == 200
+
+
+def test_one_image_that_is_there_leaves_the_others_to_the_audit(folder: Path) -> None:
+    found = read_table(table(folder, "path,label\nimages/none.png,a\nimages/1.png,a\n"), split="auto")
+    assert len(found.source) == 2 and "relative to its folder" in found.where

@@ -12,9 +12,12 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
+import vl_convert  # noqa: F401
 from PIL import Image
 
+import embedcore.images.pixel_store
 import embedcore.measure.executors
+import embedcore.measure.forecast
 import embedcore.plugin.machine
 import embedcore.plugin.session
 import embedcore.report.files

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -129,9 +130,9 @@ def test_the_json_is_whole_where_no_case_is_measured(run, project, saved):
 
 
 def test_a_json_that_cannot_be_written_is_a_usage_error_at_the_end(run, project):
-    outcome = run("--benchmark-json=missing/run.json", "--embed-max-params=0.001", "--embed-report=report")
+    outcome = run("--benchmark-json=/proc/run.json", "--embed-max-params=0.001", "--embed-report=report")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stdout.fnmatch_lines(["ERROR: --benchmark-json*missing/run.json*"])
+    outcome.stdout.fnmatch_lines(["ERROR: --benchmark-json*/proc/run.json*"])
     assert (project.path / "report" / "leaderboard.json").exists()  # the one does not keep the other from being written
 
 
@@ -214,7 +215,7 @@ def test_leaderboards_and_json_also_with_benchmarks_disabled(run, saved, project
     timed = saved()
     outcome = run(*arguments, "--benchmark-disable")
     outcome.assert_outcomes(passed=1)
-    assert "Leader of each family" in outcome.stdout.str()
+    assert "Overall by acc (1 model)" in outcome.stdout.str()
     (ours,), (theirs,) = saved()["benchmarks"], timed["benchmarks"]
     assert {*ours} == {*theirs}
     for key in ("name", "fullname", "group", "param", "params"):
@@ -361,3 +362,73 @@ def test_credits_of_images_are_in_every_report(run, project, saved, monkeypatch)
     assert "drawn by Ada" in outcome.stdout.str()
     for name in ("leaderboard.md", "leaderboard.json"):
         assert "drawn by Ada" in (project.path / "report" / name).read_text()
+
+
+def test_equal_skips_are_one_line_and_name_the_remedy(run, project):
+    (project.path / "several.txt").write_text("resnet18.a1_in1k\nresnet34.a1_in1k\nvgg11.tv_in1k\n")
+    outcome = run("-rs", weights="auto", roster="several.txt")
+    text = outcome.stdout.str()
+    (line,) = [line for line in text.splitlines() if line.startswith("SKIPPED")]
+    assert line.startswith("SKIPPED [3] test_models.py:")
+    assert "no-weights: no weights: " in line and "HF_HUB_OFFLINE" in line
+    assert "embedcore weights fetch" in line and "--embed-roster local" in line
+    assert "resnet18.a1_in1k, resnet34.a1_in1k, vgg11.tv_in1k" in " ".join(text.split())
+
+
+def test_a_terminal_without_our_signs_shows_the_leaderboards_line_by_line(project):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--embed-dataset=images"]
+    command += ["--embed-roster=test_vit.r160_in1k", "--embed-weights=random", "--embed-cache=cache"]
+    done = subprocess.run(
+        [*command, "--embed-rounds=2", "--embed-isolation=none"],
+        cwd=project.path,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+    )
+    lines = done.stdout.decode("ascii").splitlines()
+    assert done.returncode == 0
+    assert "\\u" not in done.stdout.decode()
+    assert any(line.startswith("Overall by acc (1 model)") for line in lines)
+    ours = lines[next(i for i, line in enumerate(lines) if "embedcore: leaderboards" in line) :]
+    assert max(map(len, ours)) <= 100 and len(ours) > 5
+
+
+@pytest.mark.parametrize(
+    ("keyword", "hint"), [("resnet18_a", ""), ("tf_efficientnet_b0_ns", "tf_efficientnet_b0.ns_jft_in1k")]
+)
+def test_a_selection_of_nothing_says_so(run, keyword, hint):
+    outcome = run("-k", keyword)
+    assert outcome.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    said = " ".join(outcome.stdout.str().split())
+    assert f"embedcore: none of 3 cases is selected by -k {keyword!r}{hint}" in said
+
+
+def test_a_regression_that_pytest_benchmark_finds_leaves_the_leaderboards(run, project):
+    run("--benchmark-save=base", "-k", "test_vit", "--embed-isolation=none")
+    (saved,) = project.path.glob(".benchmarks/*/*_base.json")
+    data = json.loads(saved.read_text())
+    data["benchmarks"][0]["stats"]["median"] = 1e-9
+    saved.write_text(json.dumps(data))
+    fail = ("--benchmark-compare", "--benchmark-compare-fail=median:5%", "-k", "test_vit", "--embed-isolation=none")
+    outcome = run(*fail, "--benchmark-json=run.json", "--embed-report=report")
+    assert outcome.ret == pytest.ExitCode.TESTS_FAILED
+    text = outcome.stdout.str()
+    assert "embedcore: leaderboards" in text and "Overall by acc (1 model)" in text
+    assert "ERROR: --benchmark-compare-fail: Performance has regressed." in text
+    assert "Field 'median' has failed" in outcome.stderr.str()
+    assert "Traceback" not in text + outcome.stderr.str() and "INTERNALERROR" not in text
+    assert (project.path / "run.json").is_file() and (project.path / "report" / "leaderboard.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--benchmark-compare-fail=median:5%"], "--benchmark-compare-fail: it needs --benchmark-compare,"),
+        (["--benchmark-compare-fail=median:5%", "--benchmark-compare=7"], "no saved run matches '7'"),
+        (["--benchmark-json=nowhere/run.json"], "--benchmark-json: no such folder: *nowhere"),
+    ],
+)
+def test_what_pytest_benchmark_would_tell_at_the_end_is_told_before(run, project, arguments, message):
+    outcome = run(*arguments)
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines([f"ERROR: *{message}*"])
+    assert not list(project.path.glob("cache/runs/*"))

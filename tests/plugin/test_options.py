@@ -75,3 +75,14 @@ def test_every_option_is_documented_and_has_an_ini_key(pytester):
     for option in OPTIONS:
         assert f"--embed-{option.name}" in help_text
         assert f"embed_{option.name.replace('-', '_')}" in help_text
+
+
+@pytest.mark.parametrize("ini", [False, True])
+def test_folders_may_be_below_the_home_folder(options, monkeypatch, tmp_path, ini):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = {"report": "~/r", "cache": "~/c"}
+    got = options(
+        *(f"--embed-{name}={value}" for name, value in given.items() if not ini),
+        **{f"embed_{name}": value for name, value in given.items() if ini},
+    )
+    assert (got.report, got.cache) == (tmp_path / "r", tmp_path / "c")

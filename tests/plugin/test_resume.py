@@ -13,6 +13,7 @@ from multiprocessing import forkserver
 import pytest
 
 from embedcore.forkserver import forkserver_context
+from embedcore.results.from_journal import data_of
 from embedcore.results.journal import read_journal
 from embedcore.zoo.roster import all_tags
 
@@ -161,8 +162,12 @@ def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
     journal = wait_for_results(project.path / "cache" / "runs", 3)
     os.kill(process.pid, signal.SIGINT)
     assert ended(process) == pytest.ExitCode.INTERRUPTED
-    assert "Benchmark fixture was not used" not in (project.path / "output").read_text()
+    said = (project.path / "output").read_text()
+    assert "Benchmark fixture was not used" not in said
+    line = " ".join(said.partition("embedcore: ")[2].partition("--embed-resume")[0].split())
     models, _ = scores_of(project.path / "part.json")
+    first = next(model for model in MINI if model not in models)
+    assert line.startswith(f"{12 - len(models)} of 12 cases not reached ({first}, ") and line.endswith("; go on with")
     assert 2 <= len(models) < 12  # the third may have been on its way from the journal to its test
     report = json.loads((project.path / "report" / "leaderboard.json").read_text())
     assert {row["model"] for row in report["rows"]} == set(models)
@@ -284,3 +289,33 @@ def test_cheapest_first_unless_asked_otherwise(run, project):
         "test_vit.r160_in1k]",
         "resnet18.a1_in1k]",
     ]
+
+
+def test_a_model_more_is_all_that_a_finished_run_measures(run, project, saved):
+    run("--embed-isolation=none", "-k", "test_vit or test_resnet").assert_outcomes(passed=2)
+    outcome = run("--embed-isolation=none", "--embed-resume", "--benchmark-json=run.json")
+    outcome.assert_outcomes(passed=3)
+    assert "resumed: 2 of 3 results are from before, from a run that was finished" in outcome.stdout.str()
+    assert len(saved()["benchmarks"]) == 3
+    assert len(journal_of(project.path / "cache").results) == 3
+    outcome = run("--embed-isolation=none", "--embed-resume", "-k", "test_vit")
+    outcome.assert_outcomes(passed=1)
+    assert "is finished and has all these models, so all are measured anew" in outcome.stdout.str()
+
+
+def test_a_journal_holds_what_the_session_saved(run, project, saved):
+    """But for what pytest-benchmark finds out of machine and commit, and when it was saved."""
+    run("--embed-isolation=none", "--benchmark-json=run.json", "-k", "test_vit or test_resnet")
+    whole = saved()
+    data = data_of(journal_of(project.path / "cache"))
+    assert data["machine_info"]["embedcore"] == whole["machine_info"]["embedcore"]
+    whole["embedcore"].pop("ranking")
+    assert data["embedcore"] == whole["embedcore"]
+    assert data["version"] == whole["version"]
+    for ours, theirs in zip(data["benchmarks"], whole["benchmarks"], strict=True):
+        assert ours["stats"].pop("data") == pytest.approx(theirs["stats"].pop("data"))
+        for name in ("outliers", "iqr_outliers", "stddev_outliers"):
+            assert type(ours["stats"].pop(name)) is type(theirs["stats"].pop(name))
+        assert ours["stats"] == pytest.approx(theirs["stats"])
+        ours.pop("stats"), theirs.pop("stats"), ours.pop("options"), theirs.pop("options")
+        assert ours == theirs

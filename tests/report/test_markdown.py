@@ -78,9 +78,10 @@ def test_every_result_is_in_its_family_and_every_excluded_one_is_named(board_of:
 
 
 def test_random_weights_are_marked_on_every_table(board_of: Board, result_of: Make) -> None:
-    text = markdown_report([board_of([result_of(weights=RANDOM)])])
+    other = result_of("resnet18.a1_in1k", family="resnet", weights=RANDOM)
+    text = markdown_report([board_of([result_of(weights=RANDOM), other])])
     tables = [rows for rows in _sections(text).values() if rows]
-    assert text.count("**RANDOM WEIGHTS (seed 0): not pretrained, for testing only**") == len(tables) == 4
+    assert text.count("**RANDOM WEIGHTS (seed 0): not pretrained, for testing only**") == len(tables) == 5
     assert all(row[-1] == "RANDOM seed:0" for rows in tables for row in rows[1:])
 
 
@@ -130,7 +131,7 @@ def test_few_classes_have_scores_without_intervals(board_of: Board, result_of: M
     text = markdown_report([board_of([result_of()], classes=3)])
     assert "only 3 classes: too few for the intervals to mean much" in text
     assert "±" not in text
-    assert _sections(text)["ViT (1)"][0][2] == "acc"
+    assert _sections(text)["Overall by acc"][0][2] == "acc"
 
 
 def test_credits_and_the_models_that_are_missing(board_of: Board, result_of: Make) -> None:
@@ -152,3 +153,13 @@ def test_each_dataset_has_its_part(board_of: Board, result_of: Make) -> None:
     ]
     first, second = text.split("# embedcore leaderboards: b")
     assert ("resnet18" in first, "resnet18" in second) == (False, True)
+
+
+def test_of_one_family_rows_are_shown_once(board_of: Board, result_of: Make, many: list[Result]) -> None:
+    alike = [result_of("a.x", 0.5, 0.3), result_of("b.x", 0.4, 0.2)]
+    text = markdown_report([board_of(alike)])
+    assert list(_sections(text)) == ["embedcore leaderboards", "Overall by acc"]
+    assert text.count("a.x") == 1
+    of_vit = [result for result in many if result.family == "vit" and result.ok]
+    sections = _sections(markdown_report([board_of(of_vit)]))  # more than the overall table shows
+    assert len(sections["Overall by acc"]) == 1 + OVERALL_TOP and len(sections["ViT: the rest"]) == 1 + 270

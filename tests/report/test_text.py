@@ -223,3 +223,13 @@ def test_each_dataset_has_its_part_under_its_name(board_of: Board, result_of: Ma
     assert second.startswith("b: 544 queries")
     assert ("resnet18" in first, "resnet18" in second) == (False, True)
     assert "===" not in terminal_report(boards[:1], width=80)
+
+
+def test_of_one_family_rows_are_shown_once(board_of: Board, result_of: Make) -> None:
+    of_vit = [result for result in _few(result_of) if result.family == "vit"]
+    headings = [heading.partition(";")[0] for heading in _tables(terminal_report([board_of(of_vit)], width=120))]
+    assert headings == ["Overall by acc (2 models)", "Overall by acc5 (2 models)"]  # of another order
+    alike = [result_of("a.x", 0.5, 0.3), result_of("b.x", 0.4, 0.2)]
+    text = terminal_report([board_of(alike)], width=120)
+    assert [heading.partition(";")[0] for heading in _tables(text)] == ["Overall by acc (2 models)"]
+    assert text.count("a.x") == text.count("b.x") == 1

@@ -196,3 +196,21 @@ def test_results_of_two_datasets_are_two_results(tmp_path: Path, result_of: Make
 def test_differences_name_what_only_one_side_has() -> None:
     assert differences({"a": 1}, {"b": 2}) == ["a 1, now None", "b None, now 2"]
     assert differences(OURS, dict(OURS)) == []
+
+
+def test_a_finished_run_goes_on_where_there_are_new_models_only(tmp_path: Path, result_of: Make) -> None:
+    done = _journal(tmp_path, "done", OURS, [result_of("a.x"), result_of("b.x")], models=("a.x", "b.x"))
+    books = _books(tmp_path, ["a.x", "b.x"], Place("new"))
+    assert not books.results
+    (line,) = books.notices
+    assert "is finished and has all these models, so all are measured anew" in line
+    assert line.endswith(f"embedcore report {done}")
+    books.close()
+    (tmp_path / "new.jsonl").unlink()
+    books = _books(tmp_path, ["a.x", "b.x", "c.x"], Place("new"))
+    assert [model for model, _ in books.results] == ["a.x", "b.x"]
+    assert books.notices == ["resumed: 2 of 3 results are from before, from a run that was finished"]
+    books.keep(result_of("c.x"))
+    books.close()
+    assert _models(read_journal(done)) == ["a.x", "b.x", "c.x"] and read_journal(done).finished
+    assert not _books(tmp_path, ["d.x", "e.x"], Place("others")).results  # none of these is in it

@@ -4,7 +4,7 @@ import pytest
 import timm
 
 from embedcore.errors import UsageError
-from embedcore.zoo import hub, roster, wheels
+from embedcore.zoo import hub, registry, roster, wheels
 from embedcore.zoo.registry import split_tag
 from embedcore.zoo.roster import all_tags, article_tags, resolve_roster
 
@@ -215,3 +215,28 @@ def test_a_bad_file_is_a_usage_error(tmp_path, content, message):
 def test_a_missing_file_says_what_a_roster_may_be(tmp_path):
     with pytest.raises(UsageError, match=r"not 'all', 'local' or 'article', and no such file"):
         resolve_roster(str(tmp_path / "missing.txt"))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, monkeypatch):
+    (tmp_path / "roster.txt").write_text("\ufeffvgg11\nvgg13\n", encoding="utf-8")
+    assert resolve_roster(str(tmp_path / "roster.txt")) == ["vgg11.tv_in1k", "vgg13.tv_in1k"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_roster("~/roster.txt") == ["vgg11.tv_in1k", "vgg13.tv_in1k"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "close"),
+    [
+        ("RESNET50", "resnet50.a1_in1k, "),
+        ("ResNet50.A1_in1k", "resnet50.a1_in1k, "),
+        ("resnet50.a1in1k", "resnet50.a1_in1k, "),
+        ("TF_EfficientNet_B0_NS", "tf_efficientnet_b0.ns_jft_in1k"),
+        ("tf_efficientnet_b0_ns.in1k", "tf_efficientnet_b0.ns_jft_in1k"),
+        ("swin_base_patch4_window7_224_in22k.x", "swin_base_patch4_window7_224.ms_in22k"),
+        ("vit_bose_patch16_224.augreg_in21k", "vit_base_patch16_224.augreg_in21k, "),
+    ],
+)
+@pytest.mark.skipif(not registry.renamed_models(), reason="this timm knows no retired names")
+def test_the_closest_name_is_told_first(wrong, close):
+    hint = registry.unknown_model(wrong).partition("; close: ")[2]
+    assert hint.startswith(close) and (hint == close or close.endswith(", "))

@@ -161,3 +161,15 @@ def test_wrong_shapes_are_counted():
 def test_differences_name_both_sides():
     assert differences("abcde", "abcde") == ""
     assert differences("xyzw", "ab") == "does not fit: 2 missing keys (a, b); 4 unexpected keys (x, y, z, …)"
+
+
+@pytest.mark.parametrize("layout", [zip_file, legacy_file])
+def test_a_refused_pickle_is_told_in_whole_words(tmp_path, layout):
+    layout(Payload(tmp_path / "made"), tmp_path / "w.pth")
+    with pytest.raises(WeightsDamaged) as caught:
+        read_state(tmp_path / "w.pth")
+    said = str(caught.value)
+    assert said == (
+        f"{tmp_path / 'w.pth'} is no file of plain tensors (it holds posix.mkdir, which is code and is never run); "
+        "fetch it again, or save its state dict as .safetensors"
+    )

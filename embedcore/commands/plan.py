@@ -1,0 +1,79 @@
+"""``embedcore plan``: what a benchmark would fetch and keep, before anything is fetched, decoded or measured."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+
+from embedcore.plain import bytes_text, one_line
+
+LARGEST = 5
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``plan``."""
+    parser = commands.add_parser(
+        "plan",
+        help="what a run would fetch and keep: weights, pixels, and the room for them",
+        description="Say what `pytest benchmarks ARGUMENTS` would fetch from the network and keep on disk. Arguments "
+        "mean what they mean to pytest: -k, --embed-roster, --embed-dataset, … Asks this machine alone; nothing is "
+        "fetched, decoded or measured.",
+        usage="embedcore plan [ARGUMENT ...]",
+        prefix_chars="\0",  # all that begins with a dash is pytest's
+        add_help=False,
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as for pytest benchmarks")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the plan; exit code 0."""
+    from embedcore.images.dataset import count_images
+    from embedcore.measure.forecast import forecast
+    from embedcore.plugin.side import collect
+    from embedcore.zoo.roster import own_models
+
+    if arguments.arguments in (["-h"], ["--help"]):
+        arguments.parser.print_help()
+        return 0
+    options, models = collect(arguments.arguments)
+    images = count_images(
+        options.dataset,
+        split=options.split,
+        max_classes=options.max_classes,
+        max_per_class=options.max_per_class,
+        seed=options.seed,
+    )
+    own = own_models(options.roster)
+    plan = forecast(
+        {model: own.get(model) for model in models},
+        images,
+        options.cache_folder,
+        weights=options.weights,
+        protocol=options.protocol,
+        max_params=options.max_params,
+    )
+    there = f"{len(plan.here):,} with weights here ({bytes_text(sum(h.size or 0 for h in plan.here))})"
+    parts = [there if plan.holdings else "with random weights"]
+    parts += [f"{len(plan.to_fetch):,} to fetch"] if plan.to_fetch else []
+    others = len(plan.holdings) - len(plan.here) - len(plan.to_fetch)
+    parts += [f"{others:,} without"] if others else []
+    parts += [f"{plan.too_large:,} larger than --embed-max-params"] if plan.too_large else []
+    _say(f"models: {plan.models:,}, {', '.join(parts)}")
+    for line in plan.lines() or ["nothing to fetch and no pixels to make"]:
+        _say(line)
+    largest = sorted(plan.to_fetch, key=lambda holding: -(holding.size or 0))[:LARGEST]
+    if len(plan.to_fetch) > LARGEST:
+        _say("largest: " + ", ".join(f"{holding.model} {bytes_text(holding.size)}" for holding in largest))
+    if plan.to_fetch or plan.pixels_to_make:
+        _say("less: -k, --embed-family, --embed-max-params M, --embed-roster local; --embed-cache-limit GB for pixels")
+    return 0
+
+
+def _say(line: str) -> None:
+    width = max(40, min(shutil.get_terminal_size((80, 24)).columns, 120))
+    filled = textwrap.fill(
+        one_line(line), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    print(filled)

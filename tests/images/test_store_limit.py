@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcore.images.dataset import load_dataset
+from embedcore.images.geometry import Geometry
+from embedcore.images.pixel_store import FOLDER, StoredPixels, StreamedPixels, open_pixel_store, sidecar_of
+
+SIZES = (16, 20, 24)
+
+
+@pytest.fixture
+def opened(make_folder, tmp_path: Path):
+    """opened(edge, limit) opens the store of four images at that size, a later call counting as a later use."""
+    dataset = load_dataset(str(make_folder({"a": 2, "b": 2})))
+    calls = []
+
+    def opened(edge: int, limit: int | None = None):
+        pixels = open_pixel_store(
+            dataset, Geometry(edge, edge, "bilinear", 1.0, "squash"), tmp_path / "cache", limit=limit
+        )
+        calls.append(edge)
+        if isinstance(pixels, StoredPixels):
+            os.utime(sidecar_of(pixels.path), (len(calls), len(calls)))
+        return pixels
+
+    return opened
+
+
+def edges(tmp_path: Path) -> list[int]:
+    return sorted(int(path.name.split("-")[1].split("x")[0]) for path in (tmp_path / "cache" / FOLDER).glob("*.npy"))
+
+
+def test_the_least_recently_used_store_goes(opened, tmp_path: Path) -> None:
+    for edge in (*SIZES, 16):  # 16 is the last one used
+        opened(edge)
+    gc.collect()
+    total = sum(path.stat().st_size for path in (tmp_path / "cache" / FOLDER).glob("*.npy"))
+    opened(28, limit=total + 4 * 28 * 28 * 3 - 1)  # one byte short
+    assert edges(tmp_path) == [16, 24, 28]
+    assert len(list((tmp_path / "cache" / FOLDER).glob("*.json"))) == 3
+
+
+def test_what_does_not_fit_is_streamed_and_takes_nothing_with_it(opened, tmp_path: Path) -> None:
+    opened(16)
+    gc.collect()
+    with pytest.warns(RuntimeWarning, match=r"no room for a pixel store of 0\.0 GB within the limit of 3e-06 GB"):
+        streamed = opened(24, limit=3000)
+    assert isinstance(streamed, StreamedPixels) and edges(tmp_path) == [16]
+    assert np.array_equal(streamed.read(0, 4), opened(24).read(0, 4))
+
+
+def test_a_store_in_use_stays(opened, tmp_path: Path) -> None:
+    held = opened(16)
+    with pytest.warns(RuntimeWarning, match="no room"):
+        opened(24, limit=4 * 24 * 24 * 3 + 500)
+    assert edges(tmp_path) == [16]
+    assert held.read(0, 4).shape == (4, 16, 16, 3)
+
+
+def test_a_store_that_is_there_is_used_whatever_the_limit(opened, tmp_path: Path) -> None:
+    opened(16)
+    assert isinstance(opened(16, limit=1), StoredPixels)
