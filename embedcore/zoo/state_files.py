@@ -58,9 +58,8 @@ def _unpickle(path: Path, trust: bool, remedy: str) -> Any:
         if is_memory(error):
             raise
         what = "cannot be unpickled" if trust else "is no file of plain tensors"
-        raise WeightsDamaged(
-            f"{path} {what} ({_refused(error)}); {remedy}, or save its state dict as .safetensors"
-        ) from error
+        why = f"{path} {what} ({_refused(error)})"
+        raise WeightsDamaged(f"{why}; {remedy}, or save its state dict as .safetensors") from error
 
 
 def _refused(error: Exception) -> str:

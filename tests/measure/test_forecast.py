@@ -12,7 +12,7 @@ MODELS = ["resnet18.a1_in1k", "resnet18.a2_in1k", "vgg11.tv_in1k"]  # two geomet
 
 
 def test_weights_and_pixels_are_reckoned_from_what_is_known(caches: Path) -> None:
-    found = forecast(MODELS, 1000, caches / "cache")
+    found = forecast(dict.fromkeys(MODELS), 1000, caches / "cache")
     assert (found.models, found.too_large, found.geometries) == (3, 0, 2)
     assert len(found.to_fetch) == 3 and not found.here
     assert found.fetched_bytes == pytest.approx(sum(4e6 * (known_params_m(model) or 0) for model in MODELS))
@@ -23,15 +23,15 @@ def test_weights_and_pixels_are_reckoned_from_what_is_known(caches: Path) -> Non
 
 
 def test_what_is_left_out_is_not_counted(caches: Path) -> None:
-    found = forecast(MODELS, 1000, caches / "cache", max_params=50)
+    found = forecast(dict.fromkeys(MODELS), 1000, caches / "cache", max_params=50)
     assert (found.models, found.too_large, found.geometries, len(found.to_fetch)) == (3, 1, 1, 2)
-    random = forecast(MODELS, 1000, caches / "cache", weights="random")
+    random = forecast(dict.fromkeys(MODELS), 1000, caches / "cache", weights="random")
     assert not random.to_fetch and random.geometries == 2 and len(random.lines()) == 1
 
 
 def test_without_a_network_nothing_is_fetched_nor_decoded(caches: Path, monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    found = forecast(MODELS, 1000, caches / "cache")
+    found = forecast(dict.fromkeys(MODELS), 1000, caches / "cache")
     assert found.lines() == ["weights: 3 models not on this machine, and HF_HUB_OFFLINE is set: skipped"]
 
 
@@ -39,15 +39,17 @@ def test_stores_that_are_there_are_not_made(caches: Path) -> None:
     folder = caches / "cache" / "pixels"
     folder.mkdir(parents=True)
     (folder / f"{'f' * 16}-224x224-center0.875-bilinear-01234567.npy").touch()
-    found = forecast(["vgg11.tv_in1k"], 10, caches / "cache", fingerprint="f" * 64, weights="random")
+    found = forecast({"vgg11.tv_in1k": None}, 10, caches / "cache", fingerprint="f" * 64, weights="random")
     assert found.pixels_made == found.pixels and found.lines() == []
-    other = forecast(["vgg11.tv_in1k"], 10, caches / "cache", fingerprint="e" * 64, weights="random")
+    other = forecast({"vgg11.tv_in1k": None}, 10, caches / "cache", fingerprint="e" * 64, weights="random")
     assert other.pixels_made == 0
 
 
 def test_too_little_room_is_told(caches: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "free_bytes", lambda folder: 10_000_000)
-    assert all(line.endswith("(10.0 MB free: NOT ENOUGH)") for line in forecast(MODELS, 1000, caches).lines())
+    assert all(
+        line.endswith("(10.0 MB free: NOT ENOUGH)") for line in forecast(dict.fromkeys(MODELS), 1000, caches).lines()
+    )
 
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
