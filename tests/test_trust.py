@@ -215,7 +215,10 @@ def test_a_report_stays_in_its_folder(tmp_path, board):
     folder = tmp_path / "deep" / "er" / "report"
     write_report(folder, [board], settings={"protocol": "../x", "point": HOSTILE[9]})
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {f"deep/er/report/leaderboard.{kind}" for kind in ("md", "csv", "json")}
+    tables = {f"deep/er/report/leaderboard.{kind}" for kind in ("md", "csv", "json")}
+    assert tables | {"deep/er/report/index.html"} <= files
+    assert all(re.fullmatch(r"deep/er/report/charts/[\w-]+\.(svg|png)", file) for file in files if "/charts" in file)
+    assert all(file.startswith("deep/er/report/charts/") or file.count("/") == 3 for file in files)
     assert not [path for path in (Path("/etc/escaped"), tmp_path / "escaped") if path.exists()]
 
 
@@ -233,7 +236,7 @@ def test_nothing_of_a_result_is_live_in_a_report(tmp_path, board):
     assert clean(terminal) and "# heading" not in terminal.splitlines()
 
 
-@pytest.mark.parametrize("name", ["leaderboard.csv", "leaderboard.md", "leaderboard.json"])
+@pytest.mark.parametrize("name", ["leaderboard.csv", "leaderboard.md", "leaderboard.json", "index.html"])
 def test_a_link_in_the_report_folder_is_replaced_and_not_followed(tmp_path, board, name):
     precious = tmp_path / "precious"
     precious.write_text("precious")
@@ -243,7 +246,17 @@ def test_a_link_in_the_report_folder_is_replaced_and_not_followed(tmp_path, boar
     write_report(folder, [board])
     assert precious.read_text() == "precious"
     assert not (folder / name).is_symlink() and (folder / name).stat().st_size > 100
-    assert sorted(path.name for path in folder.iterdir()) == [f"leaderboard.{kind}" for kind in ("csv", "json", "md")]
+    tables = [f"leaderboard.{kind}" for kind in ("csv", "json", "md")]
+    assert sorted(path.name for path in folder.iterdir()) == ["charts", "index.html", *tables]
+
+
+def test_a_linked_folder_of_charts_is_replaced_and_not_followed(tmp_path, board):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "charts").symlink_to(tmp_path / "elsewhere")
+    write_report(tmp_path / "report", [board])
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+    assert [*(tmp_path / "report" / "charts").iterdir()]
 
 
 BOMBS: list[Callable[[], str]] = [

@@ -70,7 +70,10 @@ def _write(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            for below in reversed(Path(name).parents[:-1]):
+                if (directory / below).is_symlink():
+                    (directory / below).unlink()  # it may lead anywhere
+                (directory / below).mkdir(exist_ok=True)
             with written_whole(directory / name) as file:
                 file.write(content)
     except OSError as error:

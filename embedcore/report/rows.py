@@ -21,9 +21,9 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
     by_acc5 = {id(row.result): row for row in board.by_acc5}
     in_family = {id(row.result): row for group in board.groups for row in group.rows}
     return [
-        {"id": number, "title": titles[row.result.family], "part": parts[id(row.result)]}
+        _fields(row.result)
         | _ranks(row, by_acc5[id(row.result)], in_family[id(row.result)])
-        | _fields(row.result)
+        | {"id": number, "title": titles[row.result.family], "part": parts[id(row.result)]}
         for number, row in enumerate(board.by_acc)
     ]
 
@@ -41,6 +41,7 @@ def _ranks(row: Row, by_acc5: Row, in_family: Row) -> dict[str, Any]:
 
 def _fields(result: Result) -> dict[str, Any]:
     return {
+        **scores(result),  # first, since a metric may have any name
         "model": result.model,
         "family": result.family,
         "architecture": result.architecture,
@@ -58,7 +59,6 @@ def _fields(result: Result) -> dict[str, Any]:
         "non_commercial": non_commercial(result),
         "weights": weights_source(result),
         "random": result.random_weights,
-        **scores(result),
     }
 
 
