@@ -14,6 +14,7 @@ from embedcore.plain import bytes_text
 from embedcore.zoo.hub import OFFLINE, cache_folder, is_offline
 from embedcore.zoo.mirror import Holding, find_holding
 from embedcore.zoo.registry import known_params_m
+from embedcore.zoo.roster import all_tags
 from embedcore.zoo.transforms import data_config
 from embedcore.zoo.weights import check_policy
 
@@ -95,12 +96,15 @@ def forecast(
     protocol: str = "native",
     max_params: float | None = None,
 ) -> Forecast:
-    """What a run of these models on so many images takes; asks this machine alone.
+    """What a run of these models on so many images takes; asks this machine alone. Models of the user's own, which are
+    no tags, are passed over: their files are here.
 
     ``fingerprint``: of the dataset, where it is known, to see which pixel stores are there. Raises UsageError.
     """
     folder = check_policy(weights)
-    kept = [model for model in models if max_params is None or (known_params_m(model) or 0.0) <= max_params]
+    tags = set(all_tags())
+    timms = [model for model in models if model in tags]
+    kept = [model for model in timms if max_params is None or (known_params_m(model) or 0.0) <= max_params]
     holdings = () if weights == "random" else tuple(find_holding(model, folder) for model in kept)
     sizes = {}
     for model, holding in zip(kept, holdings or (None,) * len(kept), strict=True):
@@ -113,7 +117,7 @@ def forecast(
     there = {path.name.split("-", 1)[1].rpartition("-")[0] for path in _stores(cache, fingerprint)}
     return Forecast(
         models=len(models),
-        too_large=len(models) - len(kept),
+        too_large=len(timms) - len(kept),
         holdings=holdings,
         images=images,
         geometries=len(sizes),

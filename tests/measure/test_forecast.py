@@ -25,6 +25,7 @@ def test_weights_and_pixels_are_reckoned_from_what_is_known(caches: Path) -> Non
 def test_what_is_left_out_is_not_counted(caches: Path) -> None:
     found = forecast(MODELS, 1000, caches / "cache", max_params=50)
     assert (found.models, found.too_large, found.geometries, len(found.to_fetch)) == (3, 1, 1, 2)
+    assert forecast([*MODELS, "a-model-of-mine"], 1000, caches / "cache").geometries == 2
     random = forecast(MODELS, 1000, caches / "cache", weights="random")
     assert not random.to_fetch and random.geometries == 2 and len(random.lines()) == 1
 
