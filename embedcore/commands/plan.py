@@ -6,6 +6,7 @@ import argparse
 import shutil
 import textwrap
 
+from embedcore.errors import UsageError
 from embedcore.plain import bytes_text, one_line
 
 LARGEST = 5
@@ -34,10 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.plugin.side import collect
     from embedcore.zoo.roster import own_models
 
-    if arguments.arguments in (["-h"], ["--help"]):
+    if {"-h", "--help"} & {*arguments.arguments}:
         arguments.parser.print_help()
         return 0
     options, models = collect(arguments.arguments)
+    if not models:
+        raise UsageError("plan: no case is selected by these arguments")
     images = count_images(
         options.dataset,
         split=options.split,
@@ -55,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_params=options.max_params,
     )
     there = f"{len(plan.here):,} with weights here ({bytes_text(sum(h.size or 0 for h in plan.here))})"
-    parts = [there if plan.holdings else "with random weights"]
+    parts = ["with random weights" if options.weights == "random" else there]
     parts += [f"{len(plan.to_fetch):,} to fetch"] if plan.to_fetch else []
     others = len(plan.holdings) - len(plan.here) - len(plan.to_fetch)
     parts += [f"{others:,} without"] if others else []

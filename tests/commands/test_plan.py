@@ -39,8 +39,15 @@ def test_random_weights_are_not_fetched(plan, photos):
     assert code == 0 and out.startswith("models: 2, with random weights\n") and "fetch" not in out.splitlines()[0]
 
 
-@pytest.mark.parametrize("argument", ["--embed-rounds=0", "--embed-roster=vgg1111", "--embed-dataset=nowhere"])
+@pytest.mark.parametrize(
+    "argument", ["--embed-rounds=0", "--embed-roster=vgg1111", "--embed-dataset=nowhere", "-k=vittt"]
+)
 def test_a_mistake_is_one_line(plan, argument):
     code, out, error = plan("--embed-weights=random", argument)
     assert code == 4 and out == "" and error.count("\n") == 1
-    assert argument.partition("=")[2] in error
+    assert argument.partition("=")[2] in error or "no case is selected" in error
+
+
+def test_help_is_its_own(plan):
+    code, out, _ = plan("-h")
+    assert code == 0 and "embedcore plan [ARGUMENT ...]" in out
