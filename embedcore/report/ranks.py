@@ -43,7 +43,8 @@ def report(boards: Sequence[Ranked], agreement: Agreement | None, *, markdown: b
     """A table for each dataset and, where there are several, how far they agree."""
     blocks = [_EXPLAINED]
     for board in boards:
-        heading = f"{board.name}: {len(board.ranking.models)} models, {board.ranking.classes:,} classes"
+        models, classes = len(board.ranking.models), board.ranking.classes
+        heading = f"{board.name}: {models:,} model{'s' * (models > 1)}, {classes:,} class{'es' * (classes > 1)}"
         rows = [
             (
                 f"{standing.rank}{TIED if standing.tied_with_leader else ''}",

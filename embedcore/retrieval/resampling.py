@@ -36,6 +36,12 @@ def intervals(
 
     The drawn class counts [resamples, C] times the per-class sums [C, m] give all resamples at once.
 
+    An interval is to hold the mean over sets of as many classes from an endless stock of the same kind: a score depends
+    on how many classes there are. `benchmarks/harness/rank_coverage.py scores` has seen it do so for 95 to 97 % of
+    500 subsets of the emoji set, with 64 classes and with 256. A subset that is a large share of a finite stock is held
+    more often (256 of 1,664 classes: 97 to 98 %). Widening by Student's t, bias-corrected and accelerated percentiles
+    and a jackknife t, plain and on the logit scale, were no nearer to 95 %.
+
     With few classes the intervals are rough and tend to be narrow; one class alone says nothing about others: its
     intervals are (0, 1). An interval always holds the value itself.
 

@@ -14,6 +14,7 @@ import synthetic_runs as made
 from embedcore.cli import main
 from embedcore.errors import UsageError
 from embedcore.results.merge import merge
+from embedcore.results.ranking import rank_run, ranking_block
 from embedcore.results.run import read_run, run_of
 
 CLASSES = np.repeat(np.arange(4), 5)
@@ -172,11 +173,14 @@ def test_the_command_writes_one_file_that_pytest_benchmark_compares(tmp_path, ca
     files = []
     for number, model in enumerate(["x.a", "y.a"], start=1):
         data = part(model, shard=f"{number}/2")
+        data["embedcore"]["ranking"] = ranking_block(rank_run(run_of(data, A)))
         data["benchmarks"][0] |= {"fullname": f"t.py::test_model[{model}]", "group": "ViT", "stats": figures | counts}
         files.append(write(tmp_path / f"{number}.json", data))
     assert main(["merge", *map(str, files), "-o", str(tmp_path / "all.json")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'all.json'}: 2 benchmarks and 0 excluded models\n"
-    assert [result.model for result in read_run(tmp_path / "all.json").results] == ["x.a", "y.a"]
+    merged = read_run(tmp_path / "all.json")
+    assert [result.model for result in merged.results] == ["x.a", "y.a"]
+    assert {(standing.model, standing.rank95) for standing in merged.ranking} == {("x.a", (1, 2)), ("y.a", (1, 2))}
     command = [sys.executable, "-m", "pytest_benchmark", "compare", str(tmp_path / "all.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "test_model[x.a]" in done.stdout and "test_model[y.a]" in done.stdout

@@ -35,8 +35,9 @@ def by_hand(sums, sizes, level=0.95, resamples=200):
             max(((draw[i] - draw[j]) - (means[i] - means[j])) / errors[i, j] for i, j in pairs - better)
             for draw in draws
         ]
-        z = max(np.quantile(largest, level, method="higher"), stats.norm.ppf((1 + level) / 2))
-        limit = stats.t.isf(stats.norm.sf(z), classes - 1)
+        z = np.quantile(largest, level, method="higher") * np.sqrt(classes / (classes - 1))
+        tail = stats.norm.sf(max(z, stats.norm.ppf((1 + level) / 2)))
+        limit = stats.t.isf(tail, sizes.sum() ** 2 / (sizes**2).sum() - 1)
         found = {(i, j) for i, j in pairs - better if (means[i] - means[j]) / errors[i, j] > limit}
         if not found:
             break
