@@ -119,7 +119,7 @@ def _only(alt: Any, rows: Sequence[Datum]) -> Any:
 
 def _tooltip(alt: Any) -> list[Any]:
     return [
-        alt.Tooltip("model:N"),
+        alt.Tooltip("name:N", title="model"),
         alt.Tooltip("title:N", title="family"),
         alt.Tooltip("acc:Q", format=".3f"),
         alt.Tooltip("acc5:Q", format=".3f"),
@@ -142,7 +142,7 @@ def _labels(alt: Any, rows: Sequence[Datum], x: Any, y: Any, *, left: bool, up: 
         return []
     text = {"align": "left" if left else "right", "dx": 8 if left else -8, "dy": -up, "limit": 300}
     halo = {"stroke": alt.ExprRef("back"), "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
-    base = _only(alt, rows).encode(x, y, text="model:N")
+    base = _only(alt, rows).encode(x, y, text="name:N")
     return [base.mark_text(**text, **halo), base.mark_text(**text)]
 
 
@@ -154,7 +154,7 @@ def _score(
     return (alt.X if x else alt.Y)(f"{field}:Q", title=title or field, scale=scale, axis=alt.Axis(format=".2~f"))
 
 
-def _names(alt: Any, field: str = "model", order: Sequence[str] | None = None) -> Any:
+def _names(alt: Any, field: str = "name", order: Sequence[str] | None = None) -> Any:
     """A line for each name, in this order or that of the rows."""
     return alt.Y(f"{field}:N", title=None, sort=order, axis=alt.Axis(ticks=False, domain=False))
 
@@ -166,7 +166,7 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
     if not shown:
         return None
     base = _only(alt, shown)
-    y = _names(alt, order=[row["model"] for row in shown])
+    y = _names(alt, order=[row["name"] for row in shown])
     layers = [base.mark_point(filled=True, size=90).encode(_score(alt, metric, x=True), y, tooltip=_tooltip(alt))]
     layers[0] = layers[0].encode(**_looks(alt, shown))
     if any(f"{metric}_low" in row for row in shown):
@@ -258,7 +258,7 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         "What accuracy costs",
         title,
         "The dashed line is the front: of the models on it none is beaten in both. "
-        f"From the most accurate: {', '.join(row['model'] for row in best[::-1])}.{less}",
+        f"From the most accurate: {', '.join(row['name'] for row in best[::-1])}.{less}",
         _layered(alt, layers, title, _HEIGHT),
         {"models": shown},
         label={"speed": "speed", "params": "parameters", "gmacs": "GMACs"}[axis.field],
@@ -333,7 +333,7 @@ def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
             shown = [of_model[member.result.model] for member in members]
             title = f"{group.title}: {part}" if part else f"{group.title} by acc"
             names = {"@family": group.slug, "@part": part, "@colour": look_of(group.slug).colour, "@title": title}
-            slug = group.slug if re.fullmatch(r"[\w-]+", group.slug, re.ASCII) else f"number-{place}"
+            slug = group.slug if re.fullmatch(r"[a-z0-9_-]{1,60}", group.slug) else f"number-{place}"
             yield Chart(
                 f"family-{slug}{f'-{number + 1}' if part else ''}",
                 "Each family",
@@ -424,10 +424,10 @@ def equal_architectures(rows: Sequence[Datum]) -> list[list[Datum]]:
 def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
     """acc of each class by the best model and by the best other one; the page lets others be chosen."""
     alt = altair()
-    pair = [row["model"] for row in rows if table is not None and row["model"] in table.models][:2]
+    pair = [row for row in rows if table is not None and row["model"] in table.models][:2]
     if table is None or len(pair) < 2:
         return None
-    points = class_points(table, *pair)
+    points = class_points(table, *(row["model"] for row in pair))
     scale = alt.Scale(domain=[0, 1])
     axis = alt.Axis(format=".1f")
     dots = (
@@ -459,7 +459,7 @@ def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
         "line are classes that the second model finds better.",
         _layered(alt, [diagonal, dots], title, _HEIGHT),
         {"classes": points},
-        names={FIRST: pair[0], SECOND: pair[1]},
+        names={FIRST: pair[0]["name"], SECOND: pair[1]["name"]},
     )
 
 
@@ -469,6 +469,11 @@ def class_points(table: ClassTable, first: str, second: str, most_names: int = 3
     for number, pair in enumerate(zip(table.acc(first).tolist(), table.acc(second).tolist(), strict=True)):
         found.setdefault(pair, []).append(number)
     return [
-        {"first": a, "second": b, "count": len(of), "names": ", ".join(table.names[n] for n in of[:most_names])}
+        {
+            "first": a,
+            "second": b,
+            "count": len(of),
+            "names": ", ".join(cut(table.names[n], _LONGEST) for n in of[:most_names]),
+        }
         for (a, b), of in found.items()
     ]

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from embedcore.report.columns import input_size, non_commercial, weights_source
+from embedcore.report.columns import cut, input_size, non_commercial, weights_source
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
 
+_LONGEST = 80  # characters; the longest name of timm 1.0.31 has 56
+
 
 def rows(board: Leaderboard) -> list[dict[str, Any]]:
-    """One a measured model, the best by acc first; ``id`` is its place in the list, ``part`` the heading of its part of
-    its family's leaderboard.
+    """One a measured model, the best by acc first.
 
-    Scores are under their names, the ends of their intervals under ``acc_low`` and ``acc_high``.
+    ``id`` is its place in the list, ``part`` the heading of its part of its family's leaderboard; ``name``, ``title``
+    (of the family) and ``pretraining`` are no longer than a chart can show. Scores are under their names, the ends of their intervals under ``acc_low`` and ``acc_high``.
     """
     titles = {group.slug: group.title for group in board.groups}
     parts = {id(row.result): heading for group in board.groups for heading, members in group.parts for row in members}
@@ -23,7 +25,12 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
     return [
         _fields(row.result)
         | _ranks(row, by_acc5[id(row.result)], in_family[id(row.result)])
-        | {"id": number, "title": titles[row.result.family], "part": parts[id(row.result)]}
+        | {
+            "id": number,
+            "name": cut(row.result.model, _LONGEST),
+            "title": cut(titles[row.result.family], _LONGEST),
+            "part": parts[id(row.result)],
+        }
         for number, row in enumerate(board.by_acc)
     ]
 
@@ -54,7 +61,7 @@ def _fields(result: Result) -> dict[str, Any]:
         "dim": result.dim,
         "input": input_size(result),
         "edge": max(result.input_size[1:]) if result.input_size else None,
-        "pretraining": result.pretraining,
+        "pretraining": result.pretraining and cut(result.pretraining, _LONGEST),
         "licence": result.licence,
         "non_commercial": non_commercial(result),
         "weights": weights_source(result),
