@@ -111,6 +111,8 @@ def tell(config: pytest.Config, line: str) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.ensure_newline()
+        if config.get_terminal_writer().width_of_current_line:  # a dot that pytest has forgotten
+            reporter.write_line("")
         reporter.write_line(line)
 
 

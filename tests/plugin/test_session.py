@@ -157,7 +157,8 @@ def test_a_long_sweep_tells_how_far_it_is(run, monkeypatch):
     for left in ("2 cases left, *", "1 case left, *", "0 cases left"):
         outcome.stdout.fnmatch_lines([f"embedcore: test_*: acc ?.???, acc5 ?.???, * images/s*; *best *; {left}"])
     assert "embedcore: [1/3] test_" in text
-    assert "timing round 1/2" in text and "embedding 9/9" in text
+    assert "warming up" in text and "timing round 2/2" in text and "embedding 9/9" in text
+    assert not re.search(r"^\S+embedcore: ", text, re.MULTILINE)
     assert "embedcore: " not in run(INLINE, "-q").stdout.str().partition("leaderboards")[0]
 
 
