@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the report; gives the exit code."""
     from embedcore.report.drawing import scripts_begun
     from embedcore.report.files import write_report
+    from embedcore.report.page import Standing
     from embedcore.results.leaderboard import boards_of
     from embedcore.results.merge import merge, read_parts
     from embedcore.results.run import find_run, run_of
@@ -46,6 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
     found = run_of(merged.data if merged else parts[first], first)
     boards = boards_of(found, {family.slug: family.title for family in FAMILIES})
+    cases = len({result.model for result in (*found.results, *found.excluded)} | found.unreached)
+    done = cases - len(found.unreached)
+    stopped = Standing(done, cases, f"Not finished: {done:,} of {cases:,} cases are done.")
     write_report(
         output,
         boards,
@@ -53,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         machine=found.versions,
         when=found.datetime,
         all_pictures=arguments.all_charts,
+        standing=stopped if found.unreached else None,
     )
     print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
     return 0
