@@ -52,6 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write it there, and the text to the terminal"
     )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also as a page, which is whole in itself")
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
     accepting = commands.add_parser(
         "accept",
@@ -84,6 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.timm:
         return _run_timm(arguments)
+    if arguments.html is not None:
+        from embedcore.report.drawing import scripts_begun
+
+        scripts_begun()
     limits = read_limits(arguments.fail_on, Path())
     new = read_run(arguments.new)
     if is_first_run(arguments.base):
@@ -92,7 +97,22 @@ def run(arguments: argparse.Namespace) -> int:
     comparison = compare(read_run(arguments.base), new, across_machines=arguments.across_machines)
     verdict = judge(comparison, limits)
     _write(comparison, verdict, arguments)
+    if arguments.html is not None:
+        from embedcore.report.comparison_page import comparison_page
+
+        put_page(arguments.html, comparison_page(comparison, verdict, limits))
     return conclude(comparison, verdict)
+
+
+def put_page(path: Path, page: str) -> None:
+    """Write what ``--html`` asks for, whole or not at all. Raises UsageError."""
+    from embedcore.files import written_whole
+
+    try:
+        with written_whole(path) as file:
+            file.write(page.encode())
+    except OSError as error:
+        raise UsageError(f"--html: {path} cannot be written: {error.strerror or error}") from error
 
 
 def _run_timm(arguments: argparse.Namespace) -> int:
@@ -101,6 +121,8 @@ def _run_timm(arguments: argparse.Namespace) -> int:
 
     if arguments.format not in ("text", "json"):
         raise UsageError(f"--timm: there is text and json, not {arguments.format}")
+    if arguments.html is not None:
+        raise UsageError("--timm: there is text and json, and no page: leave --html out")
     changes = compare_timm(arguments.base, arguments.new, cache_folder(arguments.cache))
     _put({"text": lambda: changes.text(_width()) + "\n", "json": lambda: _json(changes.to_json())}, arguments)
     return 0

@@ -35,6 +35,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--chart", type=Path, metavar="FILE", help="draw the series of -k, else of the families, as .svg, .png or .html"
     )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also as a page, which is whole in itself: steps, series and charts"
+    )
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
@@ -45,6 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.files import written_whole
     from embedcore.report import history as report
 
+    if arguments.html is not None:
+        from embedcore.report.drawing import scripts_begun
+
+        scripts_begun()
     chart: Path | None = arguments.chart
     if chart is not None and chart.suffix not in CHARTS:
         raise UsageError(f"--chart: {chart} must end with {', '.join(CHARTS[:-1])} or {CHARTS[-1]}")
@@ -66,6 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
                 file.write(drawn)
         except OSError as error:
             raise UsageError(f"--chart: {chart} cannot be written: {error.strerror}") from error
+    if arguments.html is not None:
+        from embedcore.commands.compare import put_page
+        from embedcore.report.history_page import history_page
+
+        series = shown or [s for s in found.series if s.of_family]
+        put_page(arguments.html, history_page(found, series, ", ".join(arguments.runs)))
     return 0
 
 

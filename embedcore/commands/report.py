@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the report; gives the exit code."""
     from embedcore.report.drawing import scripts_begun
     from embedcore.report.files import write_report
+    from embedcore.report.page import Standing
     from embedcore.report.text import terminal_report
     from embedcore.results.leaderboard import boards_of
     from embedcore.results.merge import merge, read_parts
@@ -63,6 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
     found = run_of(merged.data if merged else parts[first], first)
     boards = boards_of(found, {family.slug: family.title for family in FAMILIES})
+    cases = len({result.model for result in (*found.results, *found.excluded)} | found.unreached)
+    done = cases - len(found.unreached)
+    stopped = Standing(done, cases, f"Not finished: {done:,} of {cases:,} cases are done.")
     if found.unreached:
         print(f"embedcore: {len(found.unreached)} cases were not reached", file=sys.stderr)
     if arguments.json is not None:
@@ -75,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             machine=found.versions,
             when=found.datetime,
             all_pictures=arguments.all_charts,
+            standing=stopped if found.unreached else None,
         )
         print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
     else:

@@ -20,6 +20,7 @@ from embedcore.plugin import cases, fixtures, stash, summary
 from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.collector import Collector
 from embedcore.plugin.gate import judge_session, nothing_measured, open_gate
+from embedcore.plugin.live import LivePage
 from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.progress import Standing, Teller
 from embedcore.plugin.saving import check_saving, save_json
@@ -45,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "embedcore-fixtures")
     config.pluginmanager.register(config.stash[stash.COLLECTOR], "embedcore-collector")
     config.pluginmanager.register(config.stash[stash.TELLER], "embedcore-teller")
+    if config.stash[stash.OPTIONS].report is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(LivePage(config), "embedcore-live-page")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from embedcore.plain import printable_lines
 from embedcore.plugin import summary
-from embedcore.plugin.stash import COLLECTOR, SESSION
+from embedcore.plugin.stash import COLLECTOR
 from embedcore.progress import Stages
 from embedcore.report.columns import cut_middle, figure, images_per_s, score
 from embedcore.results.estimate import show_duration, show_range
@@ -205,10 +205,10 @@ class Teller:
         for result in results:
             leader = leader_of(self._config.stash[COLLECTOR].results.values(), result.dataset)
             if verbose:
-                self._write(f"  {result_words(result, leader, width - 3)}")
+                self.write(f"  {result_words(result, leader, width - 3)}")
         if self._is_due():
             said = "" if verbose else f"{results[-1].model}: {result_words(results[-1], leader)}; "
-            self._log(f"{said}{self._how_far()}")
+            self._log(f"{said}{summary.how_far(self._config)}")
 
     def _is_due(self) -> bool:
         """Whether a log is to hear of the session, since a case took long or nothing was told for long."""
@@ -217,18 +217,12 @@ class Teller:
         due = self._config.get_verbosity() >= 0 and (slow or now - self._told >= LOG_EVERY_S)
         return due and not LiveLine(self._config).possible
 
-    def _how_far(self) -> str:
-        session = self._config.stash.get(SESSION, None)
-        if session is None:  # the controller of pytest-xdist, whose workers know more
-            collector = self._config.stash[COLLECTOR]
-            return f"{len({model for model, _ in collector.results})} of {len(collector.cases)} cases are done"
-        return summary.left_words(session)
-
     def _log(self, line: str) -> None:
         self._told = time.monotonic()
-        self._write(f"embedcore: {line}")
+        self.write(f"embedcore: {line}")
 
-    def _write(self, line: str) -> None:
+    def write(self, line: str) -> None:
+        """Write a line between those of pytest."""
         capture = self._config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             summary.tell(self._config, line)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from embedcore.plugin.budget import Budget
     from embedcore.plugin.session import BenchmarkSession
+    from embedcore.report.page import Standing
 
 MOST_ROWS = 30
 """A table of pytest-benchmark of more rows than this would bury the leaderboards."""
@@ -128,6 +129,21 @@ def left_words(session: BenchmarkSession) -> str:
     return f"{count} case{'' if count == 1 else 's'} left{expected}"
 
 
+def how_far(config: pytest.Config) -> str:
+    """How many cases are left or done."""
+    session = config.stash.get(SESSION, None)
+    if session is not None:
+        return left_words(session)
+    done, cases = cases_done(config)  # the controller of pytest-xdist, whose workers know more
+    return f"{done:,} of {cases:,} cases are done"
+
+
+def cases_done(config: pytest.Config) -> tuple[int, int]:
+    """How many cases have reported, and how many there are."""
+    collector = config.stash[COLLECTOR]
+    return len({model for model, _ in collector.results}), len(collector.cases)
+
+
 def budget_words(budget: Budget) -> str:
     """That the time is over."""
     return f"--embed-budget of {show_duration(budget.seconds or 0.0)} is used up"
@@ -173,7 +189,51 @@ def write_report(config: pytest.Config) -> None:
 
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     if folder is not None:
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         files.write_report(
-            folder, leaderboards(config), settings=collector.settings, machine=collector.machine, when=now
+            folder,
+            leaderboards(config),
+            settings=collector.settings,
+            machine=collector.machine,
+            when=_now(),
+            standing=_standing(config),
         )
+
+
+def write_page(config: pytest.Config, reload_s: float) -> None:
+    """Write the page of what has reported so far, which looks for its next version after so many seconds. Raises
+    OSError."""
+    from embedcore.report import files
+
+    folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
+    if folder is None:
+        return
+    begun = files.pages_begun(
+        leaderboards(config),
+        settings=collector.settings,
+        machine=collector.machine,
+        when=_now(),
+        pictures=False,
+        standing=_standing(config, reload_s),
+    )
+    files.put(folder, begun())
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _standing(config: pytest.Config, reload_s: float | None = None) -> Standing | None:
+    """For the page; None where all cases are done."""
+    from embedcore.report.page import Standing
+
+    done, cases = cases_done(config)
+    if done >= cases and reload_s is None:
+        return None
+    words = f"{done:,} of {cases:,} cases are done"
+    if reload_s is None:
+        return Standing(done, cases, f"Not finished: {words}.")
+    left = f"; {how_far(config)}" if SESSION in config.stash else ""
+    clock = _now()[11:16]
+    return Standing(
+        done, cases, f"This run goes on: {words}{left}. As of {clock} UTC; the page renews itself.", reload_s
+    )

@@ -27,11 +27,11 @@ LEADERS = 30
 FIRST, SECOND = "@first", "@second"
 """Stand for the names of the two models in the specification of `two_models`, which the page puts in."""
 
-_WIDTH, _HEIGHT, _STEP = 720, 440, 17
+_WIDTH, HEIGHT, _STEP = 720, 440, 17
 _LINE = 14  # pixels that a label takes
 _LONGEST = 44  # characters of a label
 _MOST_ARCHITECTURES = 30
-_MANY = 200  # models whose marks are small
+MANY_MARKS = 200  # models whose marks are small
 # The same network under the name of another library, or with another padding.
 _ALIASES = ("gluon_", "legacy_", "tf_")
 
@@ -64,7 +64,7 @@ class Chart:
         for name, rows in self.data.items():
             keys = {key for key in set().union(*rows) if key in text}
             datasets[name] = [{key: row[key] for key in keys & row.keys()} for row in rows]
-        return spec | {"datasets": datasets}
+        return spec | {"datasets": spec.get("datasets", {}) | datasets}
 
 
 def _filled(value: Any, names: Mapping[str, str]) -> Any:
@@ -93,7 +93,7 @@ def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) 
     return [chart for chart in found if chart is not None]
 
 
-def _looks(alt: Any, rows: Sequence[Datum]) -> dict[str, Any]:
+def looks(alt: Any, rows: Sequence[Datum]) -> dict[str, Any]:
     """Encodings by which each family has its colour and its shape."""
     families = {str(row["title"]): look_of(row["family"]) for row in rows}
     scales = {
@@ -107,14 +107,14 @@ def _looks(alt: Any, rows: Sequence[Datum]) -> dict[str, Any]:
     }
 
 
-def _all(alt: Any) -> Any:
+def all_rows(alt: Any) -> Any:
     """A chart of all the page's rows."""
     return alt.Chart(alt.NamedData(name="models"))
 
 
-def _only(alt: Any, rows: Sequence[Datum]) -> Any:
+def only_rows(alt: Any, rows: Sequence[Datum]) -> Any:
     """A chart of these few of the page's rows."""
-    return _all(alt).transform_filter(alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows]))
+    return all_rows(alt).transform_filter(alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows]))
 
 
 def _tooltip(alt: Any) -> list[Any]:
@@ -130,7 +130,7 @@ def _tooltip(alt: Any) -> list[Any]:
     ]
 
 
-def _layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle: str = "") -> Spec:
+def layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle: str = "") -> Spec:
     heading = alt.TitleParams(title, subtitle=subtitle) if subtitle else title
     drawn = alt.layer(*layers).properties(width=_WIDTH, height=height, title=heading)
     return spec_of(drawn.add_params(alt.param(name="family", value=""), alt.param(name="back", value="white")))
@@ -142,7 +142,7 @@ def _labels(alt: Any, rows: Sequence[Datum], x: Any, y: Any, *, left: bool, up: 
         return []
     text = {"align": "left" if left else "right", "dx": 8 if left else -8, "dy": -up, "limit": 300}
     halo = {"stroke": alt.ExprRef("back"), "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
-    base = _only(alt, rows).encode(x, y, text="name:N")
+    base = only_rows(alt, rows).encode(x, y, text="name:N")
     return [base.mark_text(**text, **halo), base.mark_text(**text)]
 
 
@@ -165,10 +165,10 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
     shown = sorted(rows, key=lambda row: row["rank" if metric == "acc" else f"rank_{metric}"])[:LEADERS]
     if not shown:
         return None
-    base = _only(alt, shown)
+    base = only_rows(alt, shown)
     y = _names(alt, order=[row["name"] for row in shown])
     layers = [base.mark_point(filled=True, size=90).encode(_score(alt, metric, x=True), y, tooltip=_tooltip(alt))]
-    layers[0] = layers[0].encode(**_looks(alt, shown))
+    layers[0] = layers[0].encode(**looks(alt, shown))
     if any(f"{metric}_low" in row for row in shown):
         rules = base.mark_rule(size=1.5).encode(alt.X(f"{metric}_low:Q", title=metric), y, alt.X2(f"{metric}_high:Q"))
         layers.insert(0, rules)
@@ -178,7 +178,7 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
         "Leaders",
         f"The {count} by {metric}",
         "Lines are 95 % intervals, from resampling the classes. Models whose lines overlap widely may be equally good.",
-        _layered(alt, layers, f"The {count} by {metric}", _STEP * len(shown)),
+        layered(alt, layers, f"The {count} by {metric}", _STEP * len(shown)),
         {"models": shown},
         label=f"by {metric}",
     )
@@ -239,14 +239,14 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         axis=alt.Axis(format="~s", tickCount=6),
     )
     y = _score(alt, "acc")
-    points = _all(alt).transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.field == 'speed':d})")
-    points = points.mark_point(filled=True, size=90 if len(shown) < _MANY else 40)
-    stairs = _only(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
-    named = _told_apart(best, shown)
+    points = all_rows(alt).transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.field == 'speed':d})")
+    points = points.mark_point(filled=True, size=90 if len(shown) < MANY_MARKS else 40)
+    stairs = only_rows(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
+    named = told_apart(best, shown)
     # Labels stand above the front, where no model can be, and towards the middle, so that none leaves the chart.
     cheap = [row for row in named if (math.log10(row[axis.field]) - low) < 0.55 * (high - low)]
     layers = [
-        points.encode(x, y, tooltip=_tooltip(alt), **_looks(alt, shown)),
+        points.encode(x, y, tooltip=_tooltip(alt), **looks(alt, shown)),
         stairs.encode(x, y),
         *_labels(alt, cheap, x, y, left=True, up=7),
         *_labels(alt, [row for row in named if row not in cheap], x, y, left=False, up=7),
@@ -259,16 +259,16 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         title,
         "The dashed line is the front: of the models on it none is beaten in both. "
         f"From the most accurate: {', '.join(row['name'] for row in best[::-1])}.{less}",
-        _layered(alt, layers, title, _HEIGHT),
+        layered(alt, layers, title, HEIGHT),
         {"models": shown},
         label={"speed": "speed", "params": "parameters", "gmacs": "GMACs"}[axis.field],
     )
 
 
-def _told_apart(named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc") -> list[Datum]:
+def told_apart(named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc") -> list[Datum]:
     """Those whose labels do not cover each other in a chart of `rows` with `field` upwards, the highest kept first."""
     heights = [row[field] for row in rows]
-    scale = _HEIGHT / ((max(heights) - min(heights)) or 1)
+    scale = HEIGHT / ((max(heights) - min(heights)) or 1)
     kept: list[Datum] = []
     for row in sorted(named, key=lambda row: -row[field]):
         if not kept or (kept[-1][field] - row[field]) * scale >= _LINE:
@@ -282,12 +282,12 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
     if len(rows) < 2:
         return None
     tau = kendall_tau(rows)
-    named = _told_apart([each.row for each in disagreements(rows, table)], rows, "acc5")
+    named = told_apart([each.row for each in disagreements(rows, table)], rows, "acc5")
     x, y = _score(alt, "acc", x=True), _score(alt, "acc5")
-    points = _all(alt).mark_point(filled=True, size=90 if len(rows) < _MANY else 40)
+    points = all_rows(alt).mark_point(filled=True, size=90 if len(rows) < MANY_MARKS else 40)
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
     layers = [
-        points.encode(x, y, tooltip=_tooltip(alt), **_looks(alt, rows)),
+        points.encode(x, y, tooltip=_tooltip(alt), **looks(alt, rows)),
         *_labels(alt, [row for row in named if row["acc"] < middle], x, y, left=True),
         *_labels(alt, [row for row in named if row["acc"] >= middle], x, y, left=False),
     ]
@@ -298,7 +298,7 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
         "acc against acc5",
         f"{agree} acc looks at the nearest reference alone, acc5 at five, so a class of few references counts for less "
         "in acc5. The models named are those that the two rank most differently.".strip(),
-        _layered(alt, layers, "acc against acc5", _HEIGHT, agree),
+        layered(alt, layers, "acc against acc5", HEIGHT, agree),
         {"models": rows},
     )
 
@@ -310,17 +310,17 @@ def within_families(rows: Sequence[Datum]) -> Chart | None:
         return None
     y = _names(alt, "title", list(dict.fromkeys(row["title"] for row in rows)))
     points = (
-        _all(alt)
+        all_rows(alt)
         .mark_point(filled=True, size=45)
-        .encode(_score(alt, "acc", x=True), y, tooltip=_tooltip(alt), **_looks(alt, rows))
+        .encode(_score(alt, "acc", x=True), y, tooltip=_tooltip(alt), **looks(alt, rows))
     )
-    middle = _all(alt).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
+    middle = all_rows(alt).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
     return Chart(
         "families",
         "Families",
         "acc within each family",
         "A mark is a model, the upright line the median of the family.",
-        _layered(alt, [points, middle], "acc within each family", (_STEP + 3) * len({row["title"] for row in rows})),
+        layered(alt, [points, middle], "acc within each family", (_STEP + 3) * len({row["title"] for row in rows})),
         {"models": rows},
     )
 
@@ -352,7 +352,7 @@ def _bars(intervals: bool) -> Spec:
     alt = altair()
     y = _names(alt)
     base = (
-        _all(alt)
+        all_rows(alt)
         .transform_filter(alt.FieldEqualPredicate(field="family", equal="@family"))
         .transform_filter(alt.FieldEqualPredicate(field="part", equal="@part"))
     )
@@ -360,7 +360,7 @@ def _bars(intervals: bool) -> Spec:
     layers = [bars.encode(_score(alt, "acc", zero=True, x=True), y, tooltip=_tooltip(alt))]
     if intervals:
         layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
-    return _layered(alt, layers, "@title", 0)
+    return layered(alt, layers, "@title", 0)
 
 
 def pretraining(rows: Sequence[Datum]) -> Chart | None:
@@ -381,7 +381,7 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
     x = _score(alt, "acc", x=True, padding=90)
     layers = [
         data.mark_line(size=1.5).encode(x, y, detail="network:N"),
-        data.mark_point(filled=True, size=70).encode(x, y, tooltip=_tooltip(alt), **_looks(alt, shown)),
+        data.mark_point(filled=True, size=70).encode(x, y, tooltip=_tooltip(alt), **looks(alt, shown)),
         *(
             alt.Chart(alt.NamedData(name="ends"))
             .transform_filter(f"datum.side == '{side}'")
@@ -397,7 +397,7 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
         title,
         "Each line is one architecture; a mark is its best model of that pretraining data. The names are those of the "
         "best and the worst data.",
-        _layered(alt, layers, title, (_STEP + 3) * len(groups)),
+        layered(alt, layers, title, (_STEP + 3) * len(groups)),
         {"networks": shown, "ends": ends},
     )
 
@@ -457,7 +457,7 @@ def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
         title,
         "A circle is the classes that both models do equally well on, the larger the more classes. Above the dashed "
         "line are classes that the second model finds better.",
-        _layered(alt, [diagonal, dots], title, _HEIGHT),
+        layered(alt, [diagonal, dots], title, HEIGHT),
         {"classes": points},
         names={FIRST: pair[0]["name"], SECOND: pair[1]["name"]},
     )

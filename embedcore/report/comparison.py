@@ -18,6 +18,7 @@ from embedcore.compare.verdict import LEVELS, Finding, Level, Verdict
 from embedcore.errors import UsageError
 from embedcore.plain import json_safe, one_line
 from embedcore.report.columns import NOTHING, cut, figure
+from embedcore.results.result import Result
 from embedcore.results.run import Run
 
 SCHEMA = 1
@@ -41,7 +42,7 @@ def text(comparison: Comparison, verdict: Verdict, *, width: int = 80) -> str:
         if found:
             rest = len(found) - _MOST_ROWS
             more = [f"… {rest} more; --format markdown shows all"] if rest > 0 else []
-            blocks.append("\n".join([_heading(level, found), _table(found[:_MOST_ROWS], width), *more]))
+            blocks.append("\n".join([heading_of(level, found), _table(found[:_MOST_ROWS], width), *more]))
     blocks += [block for block in (_families(comparison, "plain"), _ranks(comparison, width)) if block]
     return "\n\n".join([*blocks, _wrapped(summary(comparison, verdict), width)])
 
@@ -52,9 +53,11 @@ def markdown(comparison: Comparison, verdict: Verdict) -> str:
     for level in LEVELS:
         found = verdict.of(level)
         if found:
-            rows = [(f"`{f.model}`", *_cells(f.change), "; ".join(filter(None, [f.because, *f.causes]))) for f in found]
+            rows = [
+                (f"`{f.model}`", *cells_of(f.change), "; ".join(filter(None, [f.because, *f.causes]))) for f in found
+            ]
             table = tabulate(_escaped(rows), headers=(*_HEAD, "why"), tablefmt="github", disable_numparse=True)
-            blocks.append(f"### {_heading(level, found)}\n\n{table}")
+            blocks.append(f"### {heading_of(level, found)}\n\n{table}")
     families = _families(comparison, "github")
     return "\n\n".join([*blocks, *([families] if families else [])]) + "\n"
 
@@ -86,12 +89,12 @@ def to_json(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
 
 def junit(comparison: Comparison, verdict: Verdict) -> str:
     """JUnit XML: a test case a model, a failure for each regression."""
-    names = dict.fromkeys([*(model.model for model in comparison.models), *(f.model for f in verdict.findings)])
+    everyone = dict.fromkeys([*(model.model for model in comparison.models), *(f.model for f in verdict.findings)])
     failed = {model: list(found) for model, found in groupby(sorted(verdict.of("regression"), key=_model), _model)}
     suite = ElementTree.Element(
-        "testsuite", name="embedcore compare", tests=str(len(names)), failures=str(len(failed)), errors="0"
+        "testsuite", name="embedcore compare", tests=str(len(everyone)), failures=str(len(failed)), errors="0"
     )
-    for name in names:
+    for name in everyone:
         case = ElementTree.SubElement(suite, "testcase", classname="embedcore.compare", name=name)
         lines = [sentence(finding) for finding in failed.get(name, [])]
         if lines:
@@ -141,9 +144,9 @@ def summary(comparison: Comparison, verdict: Verdict) -> str:
 
 def sentence(finding: Finding) -> str:
     """A finding on one line, such as ``vit_tiny…: acc 0.512 → 0.498, -1.4 pt [-2.0, -0.8] (limit 0.5 pt); crop …``."""
-    what, base, new, change = _cells(finding.change)
+    what, base, new, change = cells_of(finding.change)
     moved = "" if base == new == NOTHING else f" {base} → {new}"
-    limit = f" (limit {_limit(finding)})" if finding.limit else ""
+    limit = f" (limit {limit_words(finding)})" if finding.limit else ""
     return "; ".join([f"{finding.model}: {what}{moved} {change}".rstrip() + limit, *finding.causes])
 
 
@@ -155,15 +158,26 @@ def facts(comparison: Comparison) -> Iterator[str]:
     if comparison.settings:
         yield "differs: " + "; ".join(cut(one_line(line), 100) for line in comparison.settings)
     parts = [f"{_models(len(pairing.pairs))} in both"]
-    for word, results in (
-        ("added", pairing.added),
-        ("MISSING", pairing.missing),
-        ("NOT REACHED", pairing.unreached),
-        ("not asked for in the new run", pairing.deselected),
-    ):
+    for word, results in unpaired(comparison):
         if results:
-            parts.append(f"{len(results)} {word} ({_names(result.model for result in results)})")
+            parts.append(f"{len(results)} {word} ({names(result.model for result in results)})")
     yield "; ".join(parts)
+    yield from not_compared(comparison)
+    if "speed" not in comparison.barriers:
+        yield noise_words(comparison)
+
+
+def unpaired(comparison: Comparison) -> Iterator[tuple[str, Sequence[Result]]]:
+    """The results of one side only, and in a word what they are."""
+    pairing = comparison.pairing
+    yield "added", pairing.added
+    yield "MISSING", pairing.missing
+    yield "NOT REACHED", pairing.unreached
+    yield "not asked for in the new run", pairing.deselected
+
+
+def not_compared(comparison: Comparison, most_names: int = _MOST_NAMES) -> Iterator[str]:
+    """What could not be compared, and why."""
     for what, why in comparison.barriers.items():
         yield f"{_SCOPE[what]} not compared: {why}"
     reasons: dict[tuple[str, str], list[str]] = {}
@@ -171,15 +185,18 @@ def facts(comparison: Comparison) -> Iterator[str]:
         for what, why in model.barriers.items():
             if what not in comparison.barriers:
                 reasons.setdefault((what, why), []).append(model.model)
-    for (what, why), names in reasons.items():
-        yield f"{_SCOPE[what]} of {_names(names)} not compared: {why}"
-    if "speed" not in comparison.barriers:
-        source = {
-            "assumed": "assumed; `embedcore ab --aa` measures it",
-            "ab --aa": "measured by ab --aa",
-            "models": "as these models differ among one another",
-        }[comparison.noise_source]
-        yield f"speed of two sessions differs by chance by {comparison.noise:.1%} (one standard deviation, {source})"
+    for (what, why), of in reasons.items():
+        yield f"{_SCOPE[what]} of {names(of, most_names)} not compared: {why}"
+
+
+def noise_words(comparison: Comparison) -> str:
+    """How far the speeds of two sessions differ by chance."""
+    source = {
+        "assumed": "assumed; `embedcore ab --aa` measures it",
+        "ab --aa": "measured by ab --aa",
+        "models": "as these models differ among one another",
+    }[comparison.noise_source]
+    return f"speed of two sessions differs by chance by {comparison.noise:.1%} (one standard deviation, {source})"
 
 
 _SCOPE = {"scores": "scores and embeddings", "speed": "speed and memory", "images_per_s": "speed"}
@@ -201,13 +218,13 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return plain
 
 
-def _heading(level: Level, found: Sequence[Finding]) -> str:
+def heading_of(level: Level, found: Sequence[Finding]) -> str:
     return f"{_HEADINGS[level]}: {_models(len({finding.model for finding in found}))}"
 
 
 def _table(found: Sequence[Finding], width: int) -> str:
     """Rows of one level. Below a model's last row stand its causes; a long name has a line of its own."""
-    cells = [_cells(finding.change) for finding in found]
+    cells = [cells_of(finding.change) for finding in found]
     heads = _HEAD[1:]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     room = max(20, width - sum(widths) - 2 * len(widths))
@@ -234,7 +251,7 @@ def _row(name: str, cells: Sequence[str], room: int, widths: Sequence[int]) -> s
     return "  ".join([f"{name:<{room}}", what, *figures]).rstrip()
 
 
-def _cells(change: Change) -> tuple[str, str, str, str]:
+def cells_of(change: Change) -> tuple[str, str, str, str]:
     """what, base, new, change."""
     match change.what:
         case "status":
@@ -252,7 +269,7 @@ def _cells(change: Change) -> tuple[str, str, str, str]:
             return "memory MB", _figure(change.base), _figure(change.new), f"×{1 + change.change:.2f}"
         case _:
             score = [NOTHING if value is None else f"{value:.3f}" for value in (change.base, change.new)]
-            return change.what, *score, _interval(change, _points, "") + " pt"  # type: ignore[return-value]
+            return change.what, *score, _interval(change, points, "") + " pt"  # type: ignore[return-value]
 
 
 def _interval(change: Change, show: Callable[[float], str], sign: str) -> str:
@@ -261,7 +278,7 @@ def _interval(change: Change, show: Callable[[float], str], sign: str) -> str:
     return f"{sign}{show(change.change)} [{show(change.high)}, {show(change.low)}]"
 
 
-def _points(worse: float) -> str:
+def points(worse: float) -> str:
     return f"{-100 * worse:+.2f}".replace("-0.00", "+0.00")
 
 
@@ -269,7 +286,7 @@ def _figure(value: Any) -> str:
     return figure(value) if isinstance(value, float | int) else NOTHING
 
 
-def _limit(finding: Finding) -> str:
+def limit_words(finding: Finding) -> str:
     limit = finding.limit or 0.0
     match finding.change.what:
         case "images_per_s" | "memory":
@@ -280,35 +297,46 @@ def _limit(finding: Finding) -> str:
             return f"{100 * limit:g} pt"
 
 
-def _families(comparison: Comparison, tablefmt: str) -> str:
-    rows = [
+def family_rows(comparison: Comparison) -> list[tuple[str, int, str, str]]:
+    """Slug, models, speed and acc of each family."""
+    return [
         (
             family.family,
             family.models,
             NOTHING if family.speed_ratio is None else f"×{family.speed_ratio:.3f}",
-            NOTHING if family.acc_change is None else f"{_points(-family.acc_change)} pt",
+            NOTHING if family.acc_change is None else f"{points(-family.acc_change)} pt",
         )
         for family in comparison.families
     ]
+
+
+def _families(comparison: Comparison, tablefmt: str) -> str:
+    rows = family_rows(comparison)
     heads = ("family", "models", "images/s (geometric mean)", "acc (mean)")
     return tabulate(rows, headers=heads, tablefmt=tablefmt, disable_numparse=True) if len(rows) > 1 else ""
 
 
-def _ranks(comparison: Comparison, width: int) -> str:
-    lines = [
+def rank_lines(comparison: Comparison) -> list[str]:
+    """A line for each model whose rank moved."""
+    return [
         f"{rank.model}: {rank.base[0]} [{rank.base[1]}, {rank.base[2]}] → {rank.new[0]} [{rank.new[1]}, {rank.new[2]}]"
-        for rank in comparison.ranks[:_MOST_ROWS]
+        for rank in comparison.ranks
     ]
+
+
+def _ranks(comparison: Comparison, width: int) -> str:
+    lines = rank_lines(comparison)[:_MOST_ROWS]
     if not lines:
         return ""
     heading = "Ranks by acc that left both 95 % intervals"
     return "\n".join([heading, *(_wrapped(f"  {line}", width) for line in lines)])
 
 
-def _names(names: Iterable[str]) -> str:
-    everyone = list(names)
-    more = len(everyone) - _MOST_NAMES
-    return ", ".join(everyone[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+def names(of: Iterable[str], most: int = _MOST_NAMES) -> str:
+    """The first ones, and how many more."""
+    everyone = list(of)
+    more = len(everyone) - most
+    return ", ".join(everyone[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _models(count: int) -> str:

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from embedcore.errors import UsageError
 from embedcore.files import written_whole
@@ -17,6 +17,9 @@ from embedcore.report.markdown import markdown_report
 from embedcore.results.leaderboard import Leaderboard, build
 from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
+
+if TYPE_CHECKING:
+    from embedcore.report.page import Standing
 
 # What a spreadsheet would take for the beginning of a formula; with East Asian settings the wide forms too.
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
@@ -44,19 +47,28 @@ def write_report(
     machine: Mapping[str, Any] | None = None,
     when: str | None = None,
     all_pictures: bool = False,
+    standing: Standing | None = None,
 ) -> list[Path]:
     """Write leaderboard.md, .csv and .json, index.html and charts/ into `directory`, which is made if it is missing.
 
     `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its
-    ``datetime``; `all_pictures`: see `pages_begun`. Each file is whole or not there; index.html, which links the
-    others, comes last. Returns the paths.
+    ``datetime``; `all_pictures`: see `pages_begun`; `standing`: of a run that is not finished. Each file is whole
+    or not there; index.html, which links the others, comes last. Returns the paths.
     Raises UsageError if the folder cannot be made or written, DrawingFailed if charts cannot be drawn.
     """
     settings, machine = settings or {}, machine or {}
     names = ("leaderboard.md", "leaderboard.csv", "leaderboard.json")
     _write(directory, {})
     # Drawing goes on elsewhere meanwhile; should it fail, the tables are written all the same.
-    pages = pages_begun(boards, settings=settings, machine=machine, when=when, beside=names, all_pictures=all_pictures)
+    pages = pages_begun(
+        boards,
+        settings=settings,
+        machine=machine,
+        when=when,
+        beside=names,
+        all_pictures=all_pictures,
+        standing=standing,
+    )
     texts = (
         markdown_report(boards, settings=settings, machine=machine),
         csv_report(boards, machine),
@@ -68,19 +80,24 @@ def write_report(
 
 def _write(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            for below in reversed(Path(name).parents[:-1]):
-                if (directory / below).is_symlink():
-                    (directory / below).unlink()  # it may lead anywhere
-                (directory / below).mkdir(exist_ok=True)
-            with written_whole(directory / name) as file:
-                file.write(content)
+        put(directory, contents)
     except OSError as error:
         raise UsageError(
             f"report folder {directory} cannot be written: {error.strerror or error}; name one that can"
         ) from error
     return [directory / name for name in contents]
+
+
+def put(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files, each whole or not at all, in their order. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        for below in reversed(Path(name).parents[:-1]):
+            if (directory / below).is_symlink():
+                (directory / below).unlink()  # it may lead anywhere
+            (directory / below).mkdir(exist_ok=True)
+        with written_whole(directory / name) as file:
+            file.write(content)
 
 
 def pages_begun(
@@ -92,6 +109,7 @@ def pages_begun(
     beside: Sequence[str] = (),
     pictures: bool = True,
     all_pictures: bool = False,
+    standing: Standing | None = None,
 ) -> Callable[[], dict[str, bytes]]:
     """Begin to make the page of each dataset and, with `pictures`, its charts as files; the function waits for them:
     address to content, the pages last.
@@ -137,6 +155,7 @@ def pages_begun(
                 pages=several if len(boards) > 1 else {},
                 here=address,
                 files={name: [f"{stem}.{kind}" for kind in kinds] for name, stem in names.items()},
+                standing=standing,
             ).encode()
         contents = {
             f"{folders[place]}/{name}.{kind}": content

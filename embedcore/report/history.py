@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
@@ -31,13 +31,7 @@ _MOST_IN_CHART = 40
 
 def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
     """The steps, the newest first, then a table of the series `shown`; at most `width` columns, 60 or more."""
-    runs = history.runs
-    models = len({result.model for run in runs for result in run.results})
-    places = {step.run for step in history.steps}
-    span = f"{_day(runs[0])} to {_day(runs[-1])}"
-    head = f"{_count(len(runs), 'run')}, {span}, {_count(models, 'model')}: "
-    head += f"{_count(len(history.steps), 'step')} in {_count(len(places), 'run')}" if places else "no step"
-    blocks = [head]
+    blocks = [summary(history)]
     for place, steps in groupby(history.steps, key=lambda step: step.run):
         blocks.append("\n".join(_run_lines(history, place, list(steps), width)))
     if shown:
@@ -45,12 +39,27 @@ def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def summary(history: History) -> str:
+    """How many runs, models and steps, in one line."""
+    runs = history.runs
+    models = len({result.model for run in runs for result in run.results})
+    places = {step.run for step in history.steps}
+    head = f"{count_words(len(runs), 'run')}, {day_of(runs[0])} to {day_of(runs[-1])}, {count_words(models, 'model')}: "
+    return head + (
+        f"{count_words(len(history.steps), 'step')} in {count_words(len(places), 'run')}" if places else "no step"
+    )
+
+
+def news_of(history: History, steps: Iterable[Step]) -> str:
+    """What else was new in the run of these steps."""
+    facts = dict.fromkeys(fact for step in steps for fact in history.facts(step))
+    return "; ".join(map(one_line, facts)) or "same commit, versions and machine as before"
+
+
 def _run_lines(history: History, place: int, steps: Sequence[Step], width: int) -> Iterator[str]:
     run = history.runs[place]
     yield cut(f"{(run.datetime or '')[:16].replace('T', ' ')}  {one_line(run.name)}", width)
-    facts = dict.fromkeys(fact for step in steps for fact in history.facts(step))
-    told = "; ".join(map(one_line, facts)) or "same commit, versions and machine as before"
-    yield from textwrap.wrap(told, width, initial_indent="  ", subsequent_indent="  ")
+    yield from textwrap.wrap(news_of(history, steps), width, initial_indent="  ", subsequent_indent="  ")
     for (_, of_family), same in groupby(steps, key=lambda step: (step.series.what, step.series.of_family)):
         alike = list(same)
         for step in alike[:_MOST_STEPS]:
@@ -63,16 +72,16 @@ def _run_lines(history: History, place: int, steps: Sequence[Step], width: int) 
 
 def _step_lines(step: Step, width: int) -> Iterator[str]:
     series = step.series
-    name = _name(series)
-    levels = "" if series.what == "drift" else f"{_value(series, step.base)} → {_value(series, step.new)}"
+    name = name_of(series)
+    levels = "" if series.what == "drift" else f"{value_words(series, step.base)} → {value_words(series, step.new)}"
     alone = " (one run only)" if step.runs_after == 1 else ""
-    numbers = f"  {series.what:<12} {_change(step):>8}  {levels:<16}"
+    numbers = f"  {series.what:<12} {change_words(step):>8}  {levels:<16}"
     yield f"{numbers}{cut(name, max(20, width - len(numbers) - len(alone)))}{alone}".rstrip()
     for cause in step.causes[:_MOST_NAMES]:
         yield from textwrap.wrap(one_line(cause), width, initial_indent=" " * 6, subsequent_indent=" " * 8)
 
 
-def _change(step: Step) -> str:
+def change_words(step: Step) -> str:
     change = step.change
     if step.series.what == "acc":
         return f"{100 * change:+.1f} pt"
@@ -81,7 +90,7 @@ def _change(step: Step) -> str:
     return f"{100 * change:+.1f} %"
 
 
-def _value(series: Series, value: float) -> str:
+def value_words(series: Series, value: float) -> str:
     if series.what == "acc":
         return f"{value:.3f}"
     if series.what == "drift":
@@ -95,8 +104,8 @@ def _table(shown: Sequence[Series], width: int) -> str:
         (
             f"  {series.what}",
             str(len(series.points)),
-            _value(series, series.points[0].value),
-            _value(series, series.points[-1].value),
+            value_words(series, series.points[0].value),
+            value_words(series, series.points[-1].value),
             sparkline([point.value for point in series.points][-_LONGEST_LINE:]),
         )
         for series in shown
@@ -104,7 +113,7 @@ def _table(shown: Sequence[Series], width: int) -> str:
     align = ("left", "right", "right", "right", "left")
     head, *cells = _aligned([("  series", "runs", "first", "last", ""), *rows], align)
     lines = [head]
-    for name, same in groupby(zip(shown, cells, strict=True), key=lambda row: _name(row[0])):
+    for name, same in groupby(zip(shown, cells, strict=True), key=lambda row: name_of(row[0])):
         lines += [cut(name, width), *(line for _, line in same)]
     return "\n".join(lines)
 
@@ -117,7 +126,7 @@ def _aligned(rows: Sequence[Sequence[str]], align: Sequence[str]) -> list[str]:
     return [line[1:] for line in table.splitlines()]
 
 
-def _name(series: Series) -> str:
+def name_of(series: Series) -> str:
     return f"family {series.name}" if series.of_family else one_line(series.name)
 
 
@@ -171,17 +180,17 @@ def to_csv(history: History, shown: Sequence[Series]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["series", "model", "family", "what", "run", "datetime", "value", "step"])
-    steps = {(_key(step.series), step.run) for step in history.steps}
+    steps = {(key_of(step.series), step.run) for step in history.steps}
     for number, series in enumerate(shown):
         for point in series.points:
             run = history.runs[point.run]
-            is_step = int((_key(series), point.run) in steps)
+            is_step = int((key_of(series), point.run) in steps)
             names = [number, "" if series.of_family else one_line(series.name), series.family, series.what]
             writer.writerow([*names, str(run.path), run.datetime, repr(point.value), is_step])
     return stream.getvalue()
 
 
-def _key(series: Series) -> tuple[object, ...]:
+def key_of(series: Series) -> tuple[object, ...]:
     return series.name, series.what, series.of_family
 
 
@@ -193,16 +202,16 @@ def chart(history: History, shown: Sequence[Series], kind: Literal["svg", "png",
     if not 0 < len(shown) <= _MOST_IN_CHART:
         raise UsageError(f"--chart: {len(shown)} series, and a chart shows 1 to {_MOST_IN_CHART}: choose some with -k")
     alt = altair()
-    steps = {(_key(step.series), step.run) for step in history.steps}
+    steps = {(key_of(step.series), step.run) for step in history.steps}
     rows = [
         {
             "run": f"{point.run + 1}",
             "place": point.run + 1,
-            "name": _name(series),
+            "name": name_of(series),
             "what": series.what,
             "value": point.value,
             "series": str(number),
-            "step": (_key(series), point.run) in steps,
+            "step": (key_of(series), point.run) in steps,
             "saved": one_line(history.runs[point.run].name),
             "datetime": history.runs[point.run].datetime,
         }
@@ -227,9 +236,9 @@ def chart(history: History, shown: Sequence[Series], kind: Literal["svg", "png",
     return stream.getvalue().encode()
 
 
-def _day(run: Run) -> str:
+def day_of(run: Run) -> str:
     return one_line(run.datetime or "")[:10]
 
 
-def _count(number: int, what: str) -> str:
+def count_words(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,23 @@ from embedcore.version import VERSION
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is that is not finished: it goes on, or it was stopped."""
+
+    done: int
+    cases: int
+    words: str
+    """In words, with what is left."""
+    reload_s: float | None = None
+    """In how many seconds the page is to look for its next version; None where there will be none."""
+
+    @property
+    def percent(self) -> int:
+        return 100 * self.done // max(1, self.cases)
+
+
 _MOST_CLASS_FIGURES = 400_000
 """Of models times classes in the page, for the chart of two models; those of the best models are kept."""
 
@@ -47,21 +65,27 @@ def index_page(
     pages: Mapping[str, str] | None = None,
     here: str = "",
     files: Mapping[str, Sequence[str]] | None = None,
+    standing: Standing | None = None,
 ) -> str:
     """The page of one dataset. `beside`: files that are linked; `pages`: the pages of all datasets, address to title,
-    where there are several, this one at `here`; `files`: those of a chart by its name."""
+    where there are several, this one at `here`; `files`: those of a chart by its name;
+    `standing`: of a run that is not finished."""
     name = captions.dataset_name(board.dataset)
+    reload_s = standing.reload_s if standing else None
     explained = captions.legend(board, settings, machine)[1 + len(captions.credits(board.dataset)) :]
     intervals = captions.has_intervals(board.dataset)
     return render(
         "index.html.j2",
-        title=f"{name}: embedcore report",
+        title=f"{f'{standing.percent} % · ' if standing else ''}{name}: embedcore report",
         data={
-            "data": {"models": rows, "families": _families(rows), "intervals": intervals, "name": name},
-            "charts": {"charts": [_chart(chart, (files or {}).get(chart.name, ())) for chart in drawn]},
+            "data": {"models": rows, "families": families_of(rows), "intervals": intervals, "name": name},
+            "charts": {"charts": [chart_data(chart, (files or {}).get(chart.name, ())) for chart in drawn]},
             "details": {"details": details(board, table), **_class_figures(rows, table)},
         },
-        scripts=[static("tabulator.min.js"), static("page.js"), scripts_begun()()],
+        scripts=[
+            *map(static, ("tabulator.min.js", "charts.js", "page.js", *(["live.js"] if reload_s else []))),
+            scripts_begun()(),
+        ],
         styles=[static("tabulator.min.css"), static("page.css")],
         name=name,
         facts=facts(board, settings, machine, when),
@@ -77,10 +101,34 @@ def index_page(
         pages=pages or {},
         here=here,
         measured=len(rows),
+        standing=standing,
+        reload_s=reload_s,
     )
 
 
-def _families(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def lists_page(
+    template: str,
+    *,
+    title: str,
+    rows: Sequence[dict[str, Any]],
+    choices: Sequence[Mapping[str, Any]],
+    drawn: Sequence[Chart],
+    **context: Any,
+) -> str:
+    """A page of lists and charts. `rows`: the charts' ``models``; `choices`: what its lists are narrowed to and its
+    charts have stand out, ``slug``, ``title``, ``colour`` and ``shape`` of each."""
+    return render(
+        template,
+        title=title,
+        data={"data": {"models": rows, "choices": choices, "charts": [chart_data(chart) for chart in drawn]}},
+        scripts=[static("charts.js"), static("lists.js"), *([scripts_begun()()] if drawn else [])],
+        styles=[static("page.css")],
+        sections=list(dict.fromkeys(chart.section for chart in drawn)),
+        **context,
+    )
+
+
+def families_of(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Slug, title, look and number of models of each family, by title."""
     families: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -93,7 +141,7 @@ def _families(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(families.values(), key=lambda family: str(family["title"]).casefold())
 
 
-def _chart(chart: Chart, files: Sequence[str]) -> dict[str, Any]:
+def chart_data(chart: Chart, files: Sequence[str] = ()) -> dict[str, Any]:
     """What the page needs to draw it; rows of ``models`` are there already."""
     return {
         "files": files,

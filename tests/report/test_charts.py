@@ -135,8 +135,8 @@ def test_names_on_the_front_do_not_cover_each_other(axis: Axis) -> None:
     shown = [row for row in parts_of(browsing.a_run(200))[1] if row.get(axis.field)]
     best = charts.front(shown, axis)
     accs = [row["acc"] for row in shown]
-    named = sorted(row["acc"] for row in charts._told_apart(best, shown))
-    pixels = np.diff(named) * charts._HEIGHT / (max(accs) - min(accs))
+    named = sorted(row["acc"] for row in charts.told_apart(best, shown))
+    pixels = np.diff(named) * charts.HEIGHT / (max(accs) - min(accs))
     assert best[-1]["acc"] == named[-1] and (pixels >= charts._LINE - 1e-9).all()
 
 

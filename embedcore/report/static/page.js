@@ -1,7 +1,7 @@
 // The page of a report: its table, its charts and the drawer of a model. Everything from data is put in as text.
 "use strict";
 (() => {
-  const json = (id) => JSON.parse(document.getElementById(id).textContent);
+  const { $, json, narrow, el, drawn } = embedPage;
   const { models, families, intervals, name } = json("data");
   if (!models.length) return;
   const lazily = (make) => { let made; return () => (made ??= make()); };
@@ -9,24 +9,6 @@
   const charts = lazily(() => json("charts").charts);
   const byName = new Map(models.map((row) => [row.model, row]));
   const looks = new Map(families.map((family) => [family.slug, family]));
-  const $ = (selector, inside = document) => inside.querySelector(selector);
-
-  function el(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-      else if (value === true) made.setAttribute(key, "");
-      else if (value !== false && value != null) made.setAttribute(key, value);
-    }
-    made.append(...children.filter((child) => child != null));
-    return made;
-  }
-  function drawn(tag, attributes = {}, ...children) {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  }
 
   // ---- numbers and words ----
   const count = (n) => n.toLocaleString("en");
@@ -37,11 +19,7 @@
     return value.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0);
   }
   const ranks = (row) => (row.rank_low == null ? "–" : row.rank_low === row.rank_high ? `${row.rank_low}` : `${row.rank_low}–${row.rank_high}`);
-  function chip(slug) {
-    const look = looks.get(slug);
-    const mark = drawn("svg", { viewBox: "-1.1 -1.1 2.2 2.2", "aria-hidden": "true" }, drawn("path", { d: look.shape, fill: look.colour }));
-    return el("span", { class: "family" }, mark, look.title);
-  }
+  const chip = (slug) => embedPage.chip(looks.get(slug));
   const link = (row) => el("a", { class: "model", href: `#model=${encodeURIComponent(row.model)}`, "data-model": row.model }, row.model);
 
   // ---- the state in the address ----
@@ -112,7 +90,6 @@
     ...metrics.map((metric) => ({ field: metric, title: metric, width: 130, off: true, ...numbers, formatter: text((row) => score(row[metric])) })),
   ].filter(({ field }) => field === "model" || models.some((row) => row[field] != null));
   const titled = (column) => () => el("button", { type: "button", title: column.say ?? null, "aria-label": `${column.say ?? column.title}, sort` }, column.title);
-  const narrow = matchMedia("(max-width: 620px)").matches;
   const usual = COLUMNS.filter(({ field, off }) => !off && !(narrow && field === "rank_low")).map(({ field }) => field);
   const shown = new Set(state.columns ? state.columns.split(",") : usual);
   const [sortField, sortDir] = (state.sort ?? "rank:asc").split(":");
@@ -365,83 +342,14 @@
     });
   }
 
-  // ---- charts, each drawn when it comes into view ----
-  const views = new Set();
-  function colours() {
-    const style = getComputedStyle(document.documentElement);
-    const of = (variable) => style.getPropertyValue(variable).trim();
-    const [ink, soft, grid] = [of("--ink"), of("--soft"), of("--grid")];
-    return {
-      background: null, font: getComputedStyle(document.body).fontFamily, view: { stroke: null }, legend: { disable: true },
-      axisQuantitative: { tickCount: narrow ? 4 : 7 },
-      axis: { gridColor: grid, domainColor: soft, tickColor: soft, labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontWeight: "normal", labelOverlap: true },
-      text: { color: ink, fontSize: 11.5 }, rule: { color: soft }, line: { color: soft }, tick: { color: soft },
-    };
-  }
-  function named(value, names) { return Object.entries(names).reduce((text, [key, word]) => text.replaceAll(key, JSON.stringify(word).slice(1, -1)), value); }
-  async function draw(figure) {
-    const chart = figure.chart, plot = $(".plot", figure), token = (figure.token = {});
-    figure.view?.finalize();
-    views.delete(figure.view);
-    const spec = JSON.parse(named(JSON.stringify(chart.spec), chart.names));
-    delete spec.title;
-    const width = Math.max(240, plot.clientWidth);
-    const result = await vegaEmbed(el("div"), {
-      ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { models, ...chart.data },
-    }, {
-      ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom" },
-      config: { ...colours(), axisY: { labelLimit: width < 560 ? 150 : 330 } },
-    });
-    if (figure.token !== token) { result.finalize(); return; }
-    figure.view = result.view;
-    figure.width = width;
-    views.add(result.view);
-    const host = result.view.container();
-    host.setAttribute("role", "img");
-    host.setAttribute("aria-label", `${chart.title}. ${chart.note}`);
-    for (const inner of host.querySelectorAll("svg, svg *")) for (const attribute of ["role", "aria-label", "aria-roledescription"]) inner.removeAttribute(attribute);
-    plot.replaceChildren(host);
-    for (const [key, value] of [["family", state.family ?? ""], ["back", getComputedStyle(figure).backgroundColor]]) result.view.signal(key, value);
-    result.view.run();
-    figure.dataset.drawn = chart.name;
-  }
+  // ---- charts ----
+  const { choose, highlight: recolour } = embedPage.figures({
+    charts, datasets: { models }, signals: (figure) => ({ family: state.family ?? "", back: getComputedStyle(figure).backgroundColor }),
+    begun: (figure, chart) => { if (chart.name === "classes") pairs(figure, chart); },
+  });
   function highlight() {
-    for (const view of views) view.signal("family", state.family ?? "").run();
+    recolour();
     for (const button of document.querySelectorAll("#legend button")) button.setAttribute("aria-pressed", String(button.value === state.family));
-  }
-  function choose(figure, chart) {
-    figure.chart = chart;
-    $(".text", figure).textContent = chart.note;
-    // Where there is no file of a chart, the page makes one.
-    const made = (kind) => el("button", { type: "button", class: "link", onclick: () => save(figure, kind) }, kind.toUpperCase());
-    const files = chart.files.map((file) => el("a", { href: file }, file.split(".").pop().toUpperCase()));
-    $(".links", figure).replaceChildren(...(files.length ? files : [made("svg"), made("png")]));
-    if (figure.seen) draw(figure);
-  }
-  async function save(figure, kind) {
-    const address = await figure.view.toImageURL(kind, 2);
-    el("a", { href: address, download: `${figure.chart.name}.${kind}` }).click();
-  }
-  const seen = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting || target.seen) continue;
-      target.seen = true;
-      seen.unobserve(target);
-      begin(target);
-      draw(target);
-    }
-  }, { rootMargin: "300px" });
-  function begin(figure) {
-    const mine = charts().filter((chart) => chart.section === figure.dataset.section);
-    if (mine.length > 1) {
-      const select = el("select", { "aria-label": `${figure.dataset.section}: which` }, ...mine.map((chart, place) => el("option", { value: place }, chart.label)));
-      select.addEventListener("change", () => choose(figure, mine[select.value]));
-      $(".choice", figure).append(select);
-    }
-    if (mine[0].name === "classes") pairs(figure, mine[0]);
-    figure.seen = false;
-    choose(figure, mine[0]);
-    figure.seen = true;
   }
   function pairs(figure, chart) {
     const { classes, queries, right } = details();
@@ -472,14 +380,4 @@
     onclick: () => { write({ family: state.family === family.slug ? "" : family.slug }); fill(); filter(); },
   }, chip(family.slug))));
   $("#legend").open = families.length <= 16;
-  const figures = [...document.querySelectorAll(".chart")];
-  const again = () => { for (const figure of figures) if (figure.view) draw(figure); };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
-  let waiting;
-  addEventListener("resize", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => { for (const figure of figures) if (figure.view && Math.abs($(".plot", figure).clientWidth - figure.width) > 8) draw(figure); }, 200);
-  });
-  // The scripts of the charts come after this one.
-  addEventListener("DOMContentLoaded", () => { for (const figure of figures) seen.observe(figure); });
 })();

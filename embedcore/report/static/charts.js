@@ -1,0 +1,118 @@
+// What the pages share: making elements, and charts, each drawn when it comes into view. All from data is put in as text.
+"use strict";
+const embedPage = (() => {
+  const $ = (selector, inside = document) => inside.querySelector(selector);
+  const json = (id) => JSON.parse(document.getElementById(id).textContent);
+  const narrow = matchMedia("(max-width: 620px)").matches;
+
+  function el(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+      else if (value === true) made.setAttribute(key, "");
+      else if (value !== false && value != null) made.setAttribute(key, value);
+    }
+    made.append(...children.filter((child) => child != null));
+    return made;
+  }
+  function drawn(tag, attributes = {}, ...children) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  }
+  function chip(look) {
+    const mark = drawn("svg", { viewBox: "-1.1 -1.1 2.2 2.2", "aria-hidden": "true" }, drawn("path", { d: look.shape, fill: look.colour }));
+    return el("span", { class: "family" }, mark, look.title);
+  }
+
+  function colours() {
+    const style = getComputedStyle(document.documentElement);
+    const of = (variable) => style.getPropertyValue(variable).trim();
+    const [ink, soft, grid] = [of("--ink"), of("--soft"), of("--grid")];
+    return {
+      background: null, font: getComputedStyle(document.body).fontFamily, view: { stroke: null }, legend: { disable: true },
+      axisQuantitative: { tickCount: narrow ? 4 : 7 },
+      axis: { gridColor: grid, domainColor: soft, tickColor: soft, labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontWeight: "normal", labelOverlap: true },
+      text: { color: ink, fontSize: 11.5 }, rule: { color: soft }, line: { color: soft }, tick: { color: soft },
+    };
+  }
+  function named(value, names) { return Object.entries(names).reduce((text, [key, word]) => text.replaceAll(key, JSON.stringify(word).slice(1, -1)), value); }
+
+  // `charts`: a function that gives those of the page; `datasets`: what they share; `signals`: a function of a figure that gives
+  // the values of its parameters; `begun(figure, chart)`: called before a figure is drawn for the first time.
+  function figures({ charts, datasets, signals, begun = () => {} }) {
+    const views = new Map(), all = [...document.querySelectorAll(".chart")];
+    const tell = (figure, view) => { for (const [key, value] of Object.entries(signals(figure))) view.signal(key, value); view.run(); };
+    async function draw(figure) {
+      const chart = figure.chart, plot = $(".plot", figure), token = (figure.token = {});
+      figure.view?.finalize();
+      views.delete(figure.view);
+      const spec = JSON.parse(named(JSON.stringify(chart.spec), chart.names));
+      delete spec.title;
+      const width = Math.max(240, plot.clientWidth);
+      const result = await vegaEmbed(el("div"), {
+        ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { ...spec.datasets, ...datasets, ...chart.data },
+      }, {
+        ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom" },
+        config: { ...colours(), axisY: { labelLimit: width < 560 ? 150 : 330 } },
+      });
+      if (figure.token !== token) { result.finalize(); return; }
+      figure.view = result.view;
+      figure.width = width;
+      views.set(result.view, figure);
+      const host = result.view.container();
+      host.setAttribute("role", "img");
+      host.setAttribute("aria-label", `${chart.title}. ${chart.note}`);
+      for (const inner of host.querySelectorAll("svg, svg *")) for (const attribute of ["role", "aria-label", "aria-roledescription"]) inner.removeAttribute(attribute);
+      plot.replaceChildren(host);
+      tell(figure, result.view);
+      figure.dataset.drawn = chart.name;
+    }
+    function choose(figure, chart) {
+      figure.chart = chart;
+      $(".text", figure).textContent = chart.note;
+      // Where there is no file of a chart, the page makes one.
+      const made = (kind) => el("button", { type: "button", class: "link", onclick: () => save(figure, kind) }, kind.toUpperCase());
+      const files = chart.files.map((file) => el("a", { href: file }, file.split(".").pop().toUpperCase()));
+      $(".links", figure).replaceChildren(...(files.length ? files : [made("svg"), made("png")]));
+      if (figure.seen) draw(figure);
+    }
+    async function save(figure, kind) {
+      const address = await figure.view.toImageURL(kind, 2);
+      el("a", { href: address, download: `${figure.chart.name}.${kind}` }).click();
+    }
+    const seen = new IntersectionObserver((entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (!isIntersecting || target.seen) continue;
+        target.seen = true;
+        seen.unobserve(target);
+        begin(target);
+        draw(target);
+      }
+    }, { rootMargin: "300px" });
+    function begin(figure) {
+      const mine = charts().filter((chart) => chart.section === figure.dataset.section);
+      if (mine.length > 1) {
+        const select = el("select", { "aria-label": `${figure.dataset.section}: which` }, ...mine.map((chart, place) => el("option", { value: place }, chart.label)));
+        select.addEventListener("change", () => choose(figure, mine[select.value]));
+        $(".choice", figure).append(select);
+      }
+      begun(figure, mine[0]);
+      figure.seen = false;
+      choose(figure, mine[0]);
+      figure.seen = true;
+    }
+    const again = () => { for (const figure of all) if (figure.view) draw(figure); };
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+    let waiting;
+    addEventListener("resize", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => { for (const figure of all) if (figure.view && Math.abs($(".plot", figure).clientWidth - figure.width) > 8) draw(figure); }, 200);
+    });
+    // The scripts of the charts come after this one.
+    addEventListener("DOMContentLoaded", () => { for (const figure of all) seen.observe(figure); });
+    return { choose, highlight: () => views.forEach(tell) };
+  }
+  return { $, json, narrow, el, drawn, chip, figures };
+})();
