@@ -25,11 +25,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--all-charts", action="store_true", help="also the charts of single families, of more than 200 models"
     )
+    parser.add_argument(
+        "--gallery", action="append", default=[], metavar="MODEL", help="show what it retrieves, too; repeatable"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="the cache folder, which has the neighbours (default: the user's)"
+    )
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; gives the exit code."""
+    from embedcore.commands.cache import cache_folder
+    from embedcore.report.albums import dataset_of, files_in, saved_album
     from embedcore.report.drawing import scripts_begun
     from embedcore.report.files import write_report
     from embedcore.results.leaderboard import boards_of
@@ -39,13 +47,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     output: Path = arguments.output
     scripts_begun()
-    parts = dict(part for name in arguments.runs for part in read_parts(find_run(name)))
+    paths = [find_run(name) for name in arguments.runs]
+    parts = dict(part for path in paths for part in read_parts(path))
     first = next(iter(parts))
     merged = merge(list(parts.items()), allow_missing=True) if len(parts) > 1 else None
     for note in merged.notes if merged else ():
         print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
     found = run_of(merged.data if merged else parts[first], first)
     boards = boards_of(found, {family.slug: family.title for family in FAMILIES})
+    cache = cache_folder(arguments.cache)
+    files = files_in([*(path if path.is_dir() else path.parent for path in paths), output])
+    albums = [
+        saved_album(board, cache, files, lambda: dataset_of(found.settings, cache), arguments.gallery)
+        for board in boards
+    ]
     write_report(
         output,
         boards,
@@ -53,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
         machine=found.versions,
         when=found.datetime,
         all_pictures=arguments.all_charts,
+        albums=albums,
+        asked=arguments.gallery,
     )
     print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
     return 0

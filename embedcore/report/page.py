@@ -23,12 +23,15 @@ from embedcore.report.classes import ClassTable
 from embedcore.report.details import details
 from embedcore.report.drawing import scripts_begun
 from embedcore.report.findings import Named, facts, findings, warnings
+from embedcore.report.gallery import page_data
 from embedcore.report.look import look_of
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.version import VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from embedcore.report.albums import Shown
 
 _MOST_CLASS_FIGURES = 400_000
 """Of models times classes in the page, for the chart of two models; those of the best models are kept."""
@@ -47,9 +50,11 @@ def index_page(
     pages: Mapping[str, str] | None = None,
     here: str = "",
     files: Mapping[str, Sequence[str]] | None = None,
+    retrieved: Shown | None = None,
 ) -> str:
     """The page of one dataset. `beside`: files that are linked; `pages`: the pages of all datasets, address to title,
-    where there are several, this one at `here`; `files`: those of a chart by its name."""
+    where there are several, this one at `here`; `files`: those of a chart by its name; `retrieved`: what the models
+    find."""
     name = captions.dataset_name(board.dataset)
     explained = captions.legend(board, settings, machine)[1 + len(captions.credits(board.dataset)) :]
     intervals = captions.has_intervals(board.dataset)
@@ -60,6 +65,7 @@ def index_page(
             "data": {"models": rows, "families": _families(rows), "intervals": intervals, "name": name},
             "charts": {"charts": [_chart(chart, (files or {}).get(chart.name, ())) for chart in drawn]},
             "details": {"details": details(board, table), **_class_figures(rows, table)},
+            **({"gallery": page_data(retrieved.gallery, retrieved.pictures)} if retrieved else {}),
         },
         scripts=[static("tabulator.min.js"), static("page.js"), scripts_begun()()],
         styles=[static("tabulator.min.css"), static("page.css")],
@@ -77,6 +83,7 @@ def index_page(
         pages=pages or {},
         here=here,
         measured=len(rows),
+        retrieved=retrieved is not None,
     )
 
 
