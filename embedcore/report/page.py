@@ -65,7 +65,7 @@ def index_page(
             "data": {"models": rows, "families": _families(rows), "intervals": intervals, "name": name},
             "charts": {"charts": [_chart(chart, (files or {}).get(chart.name, ())) for chart in drawn]},
             "details": {"details": details(board, table), **_class_figures(rows, table)},
-            **({"gallery": page_data(retrieved.gallery, retrieved.pictures)} if retrieved else {}),
+            **({"retrieved": page_data(retrieved.gallery, retrieved.pictures)} if retrieved else {}),
         },
         scripts=[static("tabulator.min.js"), static("page.js"), scripts_begun()()],
         styles=[static("tabulator.min.css"), static("page.css")],

@@ -346,7 +346,7 @@ def test_the_gallery_tells_right_from_wrong_in_every_part(browser: Any, with_gal
         dialogs: list[str] = []
         visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
         gallery = opened_gallery(visit)
-        parts = gallery.get_by_label("show")
+        parts = gallery.locator("select").first
         titles = parts.locator("option").all_inner_texts()
         assert [title.split()[0] for title in titles] == ["Every", "Only", "Classes", "One", "Two"]
         for place, title in enumerate(titles):
@@ -374,7 +374,7 @@ def test_the_gallery_tells_right_from_wrong_in_every_part(browser: Any, with_gal
                     row.locator("li").first.get_attribute("class") for row in cards.first.locator(".answers").all()
                 ]
                 assert sorted(nearest) == ["right", "wrong"]
-                gallery.get_by_label("and", exact=True).select_option(label=galleries.MODELS[3])
+                gallery.locator("select").nth(2).select_option(label=galleries.MODELS[3])
                 assert galleries.MODELS[3] in cards.first.inner_text()
         assert "Photos by somebody, CC BY 4.0" in visit.page.locator("section:has(#gallery)").inner_text()
         assert "have no picture here" in visit.page.locator("#gallery-missing").inner_text()
@@ -396,7 +396,7 @@ def test_axe_finds_no_serious_fault_in_the_gallery(browser: Any, with_gallery: P
         gallery = opened_gallery(visit)
         visit.page.evaluate(axe)
         for place in (0, 4):
-            gallery.get_by_label("show").select_option(str(place))
+            gallery.locator("select").first.select_option(str(place))
             found = visit.page.evaluate("axe.run('section:has(#gallery)')")["violations"]
             assert [
                 (fault["id"], [node["html"][:200] for node in fault["nodes"][:3]])

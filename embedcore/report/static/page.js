@@ -468,7 +468,7 @@
   }
   // ---- what it retrieves, drawn when it comes into view ----
   function retrieves() {
-    const { classes, images, queries, answers, parts, own, missing } = json("gallery");
+    const { classes, images, queries, answers, parts, own, missing } = json("retrieved");
     const shown = Object.keys(answers);
     const choice = $("#gallery .choice"), note = $("#gallery-note"), cards = $("#gallery .cards");
     const pick = (label, names, value) => {
