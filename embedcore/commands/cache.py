@@ -27,6 +27,8 @@ from embedcore.errors import UsageError
 from embedcore.files import unsealed
 from embedcore.images import ledger, pixel_store
 from embedcore.plain import bytes_text, one_line
+from embedcore.results import neighbours
+from embedcore.results.books import FOLDER as JOURNALS
 from embedcore.results.journal import read_journals
 
 _DAY_S = 86_400.0
@@ -57,26 +59,27 @@ class Entry:
 
     @property
     def can_be_made_anew(self) -> bool:
-        return self.kind in ("pixels", "embeddings")
+        return self.kind in ("pixels", "embeddings", "neighbours")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``cache list`` and ``cache prune``."""
-    parser = commands.add_parser("cache", help="list or prune pixel stores, kept embeddings and journals")
+    parser = commands.add_parser("cache", help="list or prune pixel stores, embeddings, neighbours and journals")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="what the cache folder holds")
     listing.set_defaults(run=run_list)
     pruning = actions.add_parser(
         "prune",
         help="remove what is old or too much",
-        description="Remove pixel stores, kept embeddings and journals of runs. What a running process uses stays.",
+        description="Remove pixel stores, kept embeddings, neighbours and journals of runs. What a running process "
+        "uses stays.",
     )
     pruning.add_argument("--older-than", type=_number, metavar="DAYS", help="what was last used more than DAYS ago")
     pruning.add_argument(
         "--max-size",
         type=_number,
         metavar="GB",
-        help="then pixel stores and embeddings, least recently used first, until GB (10^9 bytes) are left; "
+        help="then pixel stores, embeddings and neighbours, least recently used first, until GB (10^9 bytes) are left; "
         "journals stay, since they cannot be made anew",
     )
     pruning.add_argument("--all", action="store_true", help="everything, journals too")
@@ -316,12 +319,21 @@ def _audit(name: str, files: Sequence[Path]) -> _Described:
     return name, {"file": name}, files[:1]
 
 
+def _neighbours(name: str, files: Sequence[Path]) -> _Described:
+    """Those of one run, whose journals' locks are held while it goes on."""
+    journals = sorted((files[0].parent.parent / JOURNALS).glob(f"{name}*.jsonl"))
+    return name, {"models": str(len(files)), "run": name}, journals
+
+
 _ARRAY = r"\.(?:npy|json)(?:\..*partial)?"  # an array, its sidecar, and what is left of either that was not made whole
+
+_RUN = r"\d{8}T\d{6,12}-\d+"
 
 # Of each kind its title, folder within the cache folder, how its files are named, and what describes them.
 _KINDS = {
     "pixels": ("Pixel stores", pixel_store.FOLDER, rf"([0-9a-f]{{16}}-.+-[0-9a-f]{{8}}){_ARRAY}", _store),
     "embeddings": ("Kept embeddings", EMBEDDINGS, rf"([0-9a-f]{{32}}){_ARRAY}", _embeddings),
-    "journal": ("Journals of runs", "runs", r"(\d{8}T\d{6,12}-\d+)(?:\.\w+)?\.jsonl", _run),
+    "journal": ("Journals of runs", JOURNALS, rf"({_RUN})(?:\.\w+)?\.jsonl", _run),
+    "neighbours": ("Neighbours", neighbours.FOLDER, rf"({_RUN})\.[0-9a-f]{{32}}\.npz(?:\..*partial)?", _neighbours),
     "audit": ("What is known of image files", "", rf"({re.escape(ledger.FILE)})(?:-journal)?", _audit),
 }

@@ -31,20 +31,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--last", action="store_true", help="the run last measured, from its journal, saved or not")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="with --last, the --embed-cache of that run (default: the user's)"
-    )
-    parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="the folder to write into (default: tables to the terminal)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON of the run, as --benchmark-json does")
     parser.add_argument(
         "--all-charts", action="store_true", help="also the charts of single families, of more than 200 models"
     )
+    parser.add_argument(
+        "--gallery", action="append", default=[], metavar="MODEL", help="show what it retrieves, too; repeatable"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="the --embed-cache of the run: for --last, and what models retrieve"
+    )
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; gives the exit code."""
+    from embedcore.commands.cache import cache_folder
+    from embedcore.report.albums import dataset_of, files_in, saved_album
     from embedcore.report.drawing import scripts_begun
     from embedcore.report.files import write_report
     from embedcore.report.page import Standing
@@ -57,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path | None = arguments.output
     if output is not None:
         scripts_begun()
-    parts = dict(part for name in _named(arguments) for part in read_parts(find_run(name)))
+    paths = [find_run(name) for name in _named(arguments)]
+    parts = dict(part for path in paths for part in read_parts(path))
     first = next(iter(parts))
     merged = merge(list(parts.items()), allow_missing=True) if len(parts) > 1 else None
     for note in merged.notes if merged else ():
@@ -72,6 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         _write_json(merged.data if merged else parts[first], arguments.json)
     if output is not None:
+        cache = cache_folder(arguments.cache)
+        files = files_in([*(path if path.is_dir() else path.parent for path in paths), output])
+        albums = [
+            saved_album(board, cache, files, lambda: dataset_of(found.settings, cache), arguments.gallery)
+            for board in boards
+        ]
         write_report(
             output,
             boards,
@@ -80,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
             when=found.datetime,
             all_pictures=arguments.all_charts,
             standing=stopped if found.unreached else None,
+            albums=albums,
+            asked=arguments.gallery,
         )
         print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
     else:

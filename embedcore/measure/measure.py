@@ -28,6 +28,7 @@ from embedcore.images.geometry import geometry_of
 from embedcore.measure.given import read_given
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, status_of
 from embedcore.progress import Progress, Stages
+from embedcore.results.neighbours import Found, Shelf, key_of
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
@@ -59,6 +60,8 @@ class Images:
     """What is already known of the hub, so that a child need not find out again."""
     embeddings_folder: Path | None = None
     """Where embeddings are kept, and taken from if they are there; None not to keep any."""
+    shelf: Shelf | None = None
+    """Where the neighbours of each query are kept; None not to keep them."""
 
 
 def attempt(case: Case, images: Images, stages: Stages | None = None) -> Result:
@@ -115,12 +118,12 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
     if seconds is not None:
         rates["end_to_end"] = len(embeddings) / seconds
     stages("scoring", 0, 0)
-    scores = _score(embeddings, images.dataset, device, case.seed)
+    scored, unkept = _scored(case, images, embeddings, device)
     return Result.make(
         case.model,
         **_provenance(case, backbone.weights),
         status="ok",
-        detail=note,
+        detail="\n".join(filter(None, (note, unkept))),
         params_m=backbone.params_m,
         gmacs=gmacs,
         input_size=backbone.data_config.input_size,
@@ -134,7 +137,7 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
         channels_last=way.channels_last,
         warmup_rounds=timed.warmups,
         transform=transform_of(backbone.data_config, case.protocol),
-        **_scored(scores, embeddings),
+        **scored,
         images_per_s=rates,
         peak_memory_mb=peak,
         crowded=timed.crowded,
@@ -148,23 +151,32 @@ def score_given(case: Case, own: OwnModel, images: Images) -> Result:
     begin = time.perf_counter()
     device = use_device(case.device)
     embeddings, weights = read_given(own, len(images.dataset))
+    scored, unkept = _scored(case, images, embeddings, device)
     return Result.make(
         case.model,
         **_provenance(case, weights),
         status="ok",
+        detail=unkept,
         dim=embeddings.shape[1],
-        **_scored(_score(embeddings, images.dataset, device, case.seed), embeddings),
+        **scored,
         measured_s=time.perf_counter() - begin,
     )
 
 
-def _scored(scores: Scores, embeddings: NDArray[np.float32]) -> dict[str, Any]:
-    return {
-        "scores": scores.values,
-        "ci95": scores.ci95,
-        "verdicts": pack_verdicts(scores.hits5, scores.rank1),
-        "sketch": pack_sketch(sketch_of(embeddings)),
-    }
+def _scored(
+    case: Case, images: Images, embeddings: NDArray[np.float32], device: torch.device
+) -> tuple[dict[str, Any], str]:
+    """What the result says of the scores; and what is to be said where the neighbours could not be kept."""
+    scores = _score(embeddings, images.dataset, device, case.seed)
+    verdicts, sketch = pack_verdicts(scores.hits5, scores.rank1), pack_sketch(sketch_of(embeddings))
+    fields = {"scores": scores.values, "ci95": scores.ci95, "verdicts": verdicts, "sketch": sketch}
+    if images.shelf is not None:
+        found = Found.make(scores.neighbours.indices, scores.neighbours.similarities)
+        try:
+            images.shelf.keep(key_of(case.model, images.dataset.fingerprint, verdicts, sketch), found)
+        except OSError as error:  # a full disk costs the pictures of the report, not the measurement
+            return fields, f"neighbours could not be kept in {images.shelf.folder}: {error}"
+    return fields, ""
 
 
 def _embeddings(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embedcore.errors import UsageError
 from embedcore.plugin.replay import replayed_seconds
 from embedcore.plugin.stash import OPTIONS, OWN
 
@@ -33,7 +35,11 @@ def model_parameters(options: Options) -> list[ParameterSet]:
     from embedcore.zoo.weights import check_policy
 
     roster = read_roster(options.roster, families=options.family, weights=check_policy(options.weights))
-
+    for name in options.gallery:
+        if name not in roster:
+            close = difflib.get_close_matches(name, roster)
+            hint = f"; close: {', '.join(close)}" if close else ""
+            raise UsageError(f"--embed-gallery: {name!r} is none of the {len(roster)} models of this roster{hint}")
     return [
         pytest.param(
             model,

@@ -33,6 +33,8 @@ class Collector:
         """The models that the session is to measure, whether or not it comes to them."""
         self.renamed: dict[str, str] = {}
         """Timm's retired names for them."""
+        self.run = ""
+        """The name of the run in the cache folder."""
         self.noise: float | None = None
         """What `ab --aa` has found for this machine."""
         self.notices: list[str] = []
@@ -54,6 +56,7 @@ class Collector:
 
             carried |= {"datasets": new, "settings": dict(session.settings), "machine": dict(session.machine)}
             carried |= {"cases": session.cases, "renamed": renamed_to(session.cases), "noise": session.noise}
+            carried["run"] = session.books.run
         self._told.update(new)
         setattr(report, _ATTRIBUTE, json_safe(carried))  # pytest-xdist takes nothing but plain values
 
@@ -70,7 +73,7 @@ class Collector:
             self.settings, self.machine = carried["settings"], carried["machine"]
             self.cases |= dict.fromkeys(carried["cases"])
             self.renamed |= carried["renamed"]
-            self.noise = carried["noise"]
+            self.noise, self.run = carried["noise"], carried["run"]
 
     def notice(self, lines: Sequence[str]) -> None:
         """Note lines for the summary, each once, whichever worker has them."""

@@ -202,7 +202,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = config.stash[stash.STOPPED][1]
     if not _has_block(config) or hasattr(config, "workerinput") or config.option.collectonly:
         return
-    for act in (save_json, summary.write_report, _judge):
+    for act in (save_json, summary.prune_neighbours, summary.write_report, _judge):
         try:
             act(config)
         except EmbedcoreError as error:

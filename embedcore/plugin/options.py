@@ -214,6 +214,13 @@ class Options:
         metavar="DIR",
         recorded="",
     )
+    gallery: tuple[str, ...] = _option(
+        "a model whose neighbours the report shows besides the leaders; repeatable",
+        (),
+        metavar="MODEL",
+        action="append",
+        recorded="",
+    )
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> Options:

@@ -26,8 +26,10 @@ from embedcore.plugin.cases import case_gmacs
 from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
 from embedcore.plugin.progress import Standing, leader_of
 from embedcore.progress import Progress, Stages
+from embedcore.results import neighbours
 from embedcore.results.books import FOLDER, Books, Place
 from embedcore.results.estimate import estimate_range, estimate_seconds
+from embedcore.results.neighbours import Shelf
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_classes
 from embedcore.version import VERSION
@@ -130,6 +132,11 @@ class BenchmarkSession:
         header |= {"machine": self.machine, "noise": self.noise, "selection": selection}  # for who reads the journal
         header["renamed"] = renamed_to(self.cases)
         self.books = Books(options.cache_folder / FOLDER, header, self.cases, place, resume=options.resume)
+        self.shelf = Shelf(options.cache_folder / neighbours.FOLDER, self.books.run)
+        self.datasets: dict[str, Dataset] = {dataset.fingerprint: dataset}
+        """All that were measured on, by fingerprint; that of the session first."""
+        self.pixels: dict[str, PixelStore] = {}
+        """Of each dataset the store that was opened last."""
 
     def case(self, model: str) -> Case:
         """The case of one model under this session's settings."""
@@ -155,12 +162,14 @@ class BenchmarkSession:
         if dataset.fingerprint not in self.blocks:
             self.blocks[dataset.fingerprint] = dataset_block(dataset)
             self.books.note_dataset(self.blocks[dataset.fingerprint])
+            self.datasets[dataset.fingerprint] = dataset
         if key in self.books.results:
             return self.books.results[key]
+        self.shelf.prune(self.books.results.values(), self.options.gallery)
         moved = dataset.changed()
         if moved is not None:
             raise UsageError(f"{moved}: the dataset has changed during the run; start again, with the new content")
-        result = self._measure(self.case(model), dataset, stages)
+        result = self._measure(self.case(model), dataset, stages, self.shelf)
         if result.status == "no-weights":
             self.hub.doubt(result.reason)  # a hub that was lost in the child is lost for the next model too
         if result.status == "timeout" and self.budget.left() <= 0:
@@ -172,7 +181,7 @@ class BenchmarkSession:
         case = dataclasses.replace(self.case(model), batch_size=batch_size)
         return self._measure(case, self.dataset, lambda stage, done, total: None)
 
-    def _measure(self, case: Case, dataset: Dataset, stages: Stages) -> Result:
+    def _measure(self, case: Case, dataset: Dataset, stages: Stages, shelf: Shelf | None = None) -> Result:
         refused = refusal(case, self.hub)
         if refused is not None:
             return refused
@@ -189,7 +198,7 @@ class BenchmarkSession:
         executor: Executor = InlineExecutor()
         if self.options.isolation == "process":
             executor = ChildExecutor(max(0.0, min(self.options.timeout, self.budget.left())))
-        result = executor.run(case, Images(dataset, pixels, self.hub, kept), stages)
+        result = executor.run(case, Images(dataset, pixels, self.hub, kept, shelf), stages)
         if result.ok:
             self._beside.append(time.monotonic() - begin - (result.measured_s or 0.0))
         return result
@@ -201,7 +210,9 @@ class BenchmarkSession:
 
         geometry = geometry_of(data_config(case.own or case.model), case.protocol)
         limit = None if self.options.cache_limit is None else int(self.options.cache_limit * 1e9)
-        return open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress, limit=limit)
+        store = open_pixel_store(dataset, geometry, self.options.cache_folder, progress=progress, limit=limit)
+        self.pixels[dataset.fingerprint] = store
+        return store
 
     def forecast(self) -> list[str]:
         """What the cases without a result are about to fetch and to keep, a line each."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from embedcore.plugin.budget import Budget
     from embedcore.plugin.session import BenchmarkSession
+    from embedcore.report.albums import Album
     from embedcore.report.page import Standing
 
 MOST_ROWS = 30
@@ -189,13 +190,16 @@ def write_report(config: pytest.Config) -> None:
 
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     if folder is not None:
+        boards = leaderboards(config)
         files.write_report(
             folder,
-            leaderboards(config),
+            boards,
             settings=collector.settings,
             machine=collector.machine,
             when=_now(),
             standing=_standing(config),
+            albums=[_album(config, board) for board in boards],
+            asked=config.stash[OPTIONS].gallery,
         )
 
 
@@ -237,3 +241,28 @@ def _standing(config: pytest.Config, reload_s: float | None = None) -> Standing 
     return Standing(
         done, cases, f"This run goes on: {words}{left}. As of {clock} UTC; the page renews itself.", reload_s
     )
+
+
+def _album(config: pytest.Config, board: Leaderboard) -> Album | None:
+    """What the models of a board retrieve; the controller of pytest-xdist, which has no dataset, loads it again."""
+    from embedcore.report.albums import dataset_of, saved_album, session_album
+
+    options, session = config.stash[OPTIONS], config.stash.get(SESSION, None)
+    if session is None:
+        settings = config.stash[COLLECTOR].settings
+        cache = options.cache_folder
+        return saved_album(board, cache, (), lambda: dataset_of(settings, cache), options.gallery)
+    fingerprint = str(board.dataset.get("fingerprint"))
+    dataset = session.datasets.get(fingerprint)
+    if dataset is None:
+        return None
+    return session_album(board, dataset, options.cache_folder, options.gallery, session.pixels.get(fingerprint))
+
+
+def prune_neighbours(config: pytest.Config) -> None:
+    """Remove the neighbours of models that no report would show."""
+    from embedcore.results.neighbours import FOLDER, Shelf
+
+    options, collector = config.stash[OPTIONS], config.stash[COLLECTOR]
+    if collector.run:
+        Shelf(options.cache_folder / FOLDER, collector.run).prune(collector.results.values(), options.gallery)

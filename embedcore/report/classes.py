@@ -93,7 +93,7 @@ def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassT
     models: dict[str, int] = {}
     first, hits = [], []
     for result in results:
-        verdicts = _verdicts(result, len(classes))
+        verdicts = verdicts_of(result, len(classes))
         if verdicts is not None:
             models[result.model] = len(models)
             first.append(np.bincount(which, weights=verdicts[1][scored], minlength=len(kept)))
@@ -110,7 +110,8 @@ def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassT
     )
 
 
-def _verdicts(result: Result, queries: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+def verdicts_of(result: Result, queries: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+    """Hits and rank-1 bits of each query; None where there are none, or they are damaged or of another number."""
     if not result.verdicts:
         return None
     try:

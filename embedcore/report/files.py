@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from embedcore.errors import UsageError
 from embedcore.files import written_whole
 from embedcore.plain import json_safe
+from embedcore.report.albums import Album, Shown, shown
 from embedcore.report.captions import dataset_name
 from embedcore.report.markdown import markdown_report
 from embedcore.results.leaderboard import Leaderboard, build
@@ -48,8 +49,11 @@ def write_report(
     when: str | None = None,
     all_pictures: bool = False,
     standing: Standing | None = None,
+    albums: Sequence[Album | None] = (),
+    asked: Collection[str] = (),
 ) -> list[Path]:
-    """Write leaderboard.md, .csv and .json, index.html and charts/ into `directory`, which is made if it is missing.
+    """Write leaderboard.md, .csv and .json, index.html and charts/ into `directory`, which is made if it is missing;
+    also neighbours.npz where there are `albums` (one a dataset, or None), in which `asked` are models to be shown too.
 
     `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its
     ``datetime``; `all_pictures`: see `pages_begun`; `standing`: of a run that is not finished. Each file is whole
@@ -60,6 +64,10 @@ def write_report(
     names = ("leaderboard.md", "leaderboard.csv", "leaderboard.json")
     _write(directory, {})
     # Drawing goes on elsewhere meanwhile; should it fail, the tables are written all the same.
+    galleries = [
+        None if album is None else shown(board, album, asked)
+        for board, album in zip(boards, albums or [None] * len(boards), strict=True)
+    ]
     pages = pages_begun(
         boards,
         settings=settings,
@@ -68,13 +76,16 @@ def write_report(
         beside=names,
         all_pictures=all_pictures,
         standing=standing,
+        galleries=galleries,
     )
     texts = (
         markdown_report(boards, settings=settings, machine=machine),
         csv_report(boards, machine),
         json_report(boards, settings, machine),
     )
-    tables = {name: text.encode() for name, text in zip(names, texts, strict=True)}
+    kept = {f"neighbours{place if place > 1 else ''}.npz": made for place, made in enumerate(galleries, start=1)}
+    tables = {name: made.file for name, made in kept.items() if made}
+    tables |= {name: text.encode() for name, text in zip(names, texts, strict=True)}
     return [*_write(directory, tables), *_write(directory, pages())]
 
 
@@ -110,12 +121,14 @@ def pages_begun(
     pictures: bool = True,
     all_pictures: bool = False,
     standing: Standing | None = None,
+    galleries: Sequence[Shown | None] = (),
 ) -> Callable[[], dict[str, bytes]]:
     """Begin to make the page of each dataset and, with `pictures`, its charts as files; the function waits for them:
     address to content, the pages last.
 
-    `beside`: files that are linked. Of more than `MANY` models the charts of single families are left out unless
-    `all_pictures`, since they would take longer than all else; the page draws them, and gives them as files.
+    `beside`: files that are linked; `galleries`: one a dataset. Of more than `MANY` models the charts of single
+    families are left out unless `all_pictures`, since they would take longer than all else; the page draws them, and
+    gives them as files.
     """
     from embedcore.report.charts import charts
     from embedcore.report.classes import class_table
@@ -127,14 +140,14 @@ def pages_begun(
     addresses = [f"dataset-{number}.html" if number > 1 else "index.html" for number in range(1, len(boards) + 1)]
     folders = ["charts", *(f"charts/{address.removesuffix('.html')}" for address in addresses[1:])]
     several = {address: dataset_name(board.dataset) for address, board in zip(addresses, boards, strict=True)}
-    shown = [rows(board) for board in boards]
+    tabled = [rows(board) for board in boards]
     tables = [class_table((row.result for row in board.by_acc), board.dataset) for board in boards]
-    drawn = [charts(*of_one) for of_one in zip(boards, shown, tables, strict=True)]
+    drawn = [charts(*of_one) for of_one in zip(boards, tabled, tables, strict=True)]
     files = {
         (place, chart.name): chart
         for place, of_one in enumerate(drawn)
         for chart in of_one
-        if pictures and (all_pictures or not chart.of_family or len(shown[place]) <= MANY)
+        if pictures and (all_pictures or not chart.of_family or len(tabled[place]) <= MANY)
     }
     kinds: tuple[Literal["svg", "png"], ...] = ("svg", "png")
     rendering = rendering_begun([chart.whole for chart in files.values()], kinds) if files else list
@@ -145,7 +158,7 @@ def pages_begun(
             names = {name: f"{folders[place]}/{name}" for number, name in files if number == place}
             pages[address] = index_page(
                 board,
-                shown[place],
+                tabled[place],
                 tables[place],
                 drawn[place],
                 settings=settings,
@@ -156,6 +169,7 @@ def pages_begun(
                 here=address,
                 files={name: [f"{stem}.{kind}" for kind in kinds] for name, stem in names.items()},
                 standing=standing,
+                retrieved=galleries[place] if galleries else None,
             ).encode()
         contents = {
             f"{folders[place]}/{name}.{kind}": content

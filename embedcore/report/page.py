@@ -24,12 +24,15 @@ from embedcore.report.classes import ClassTable
 from embedcore.report.details import details
 from embedcore.report.drawing import scripts_begun
 from embedcore.report.findings import Named, facts, findings, warnings
+from embedcore.report.gallery import page_data
 from embedcore.report.look import look_of
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.version import VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from embedcore.report.albums import Shown
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,11 @@ def index_page(
     here: str = "",
     files: Mapping[str, Sequence[str]] | None = None,
     standing: Standing | None = None,
+    retrieved: Shown | None = None,
 ) -> str:
     """The page of one dataset. `beside`: files that are linked; `pages`: the pages of all datasets, address to title,
-    where there are several, this one at `here`; `files`: those of a chart by its name;
-    `standing`: of a run that is not finished."""
+    where there are several, this one at `here`; `files`: those of a chart by its name; `standing`: of a run that is not
+    finished; `retrieved`: what the models find."""
     name = captions.dataset_name(board.dataset)
     reload_s = standing.reload_s if standing else None
     explained = captions.legend(board, settings, machine)[1 + len(captions.credits(board.dataset)) :]
@@ -81,6 +85,7 @@ def index_page(
             "data": {"models": rows, "families": families_of(rows), "intervals": intervals, "name": name},
             "charts": {"charts": [chart_data(chart, (files or {}).get(chart.name, ())) for chart in drawn]},
             "details": {"details": details(board, table), **_class_figures(rows, table)},
+            **({"retrieved": page_data(retrieved.gallery, retrieved.pictures)} if retrieved else {}),
         },
         scripts=[
             *map(static, ("tabulator.min.js", "charts.js", "page.js", *(["live.js"] if reload_s else []))),
@@ -103,6 +108,7 @@ def index_page(
         measured=len(rows),
         standing=standing,
         reload_s=reload_s,
+        retrieved=retrieved is not None,
     )
 
 

@@ -66,6 +66,7 @@ class Books:
             if found is not None:
                 run, contents = found
                 self._take_over(contents, models)
+        self.run = run
         self._journal = Journal(place.journal(folder, run), header, models=models)
 
     def _take_over(self, contents: JournalContents, models: Sequence[str]) -> None:

@@ -34,6 +34,7 @@ class Scores:
     [n_scored], their labels (where labels are text, the place of each among all of them, sorted) · scored: bool
     [n_queries], which they are · hits5: uint8 [n_queries], how many of the 5 nearest are of the query's class · rank1:
     bool [n_queries], whether the nearest is. Queries without any reference of their class have hits5 0 and rank1 False.
+    neighbours: the nearest of each query, [n_queries, 5], or fewer columns where fewer references are to be had.
     """
 
     values: dict[str, float]
@@ -43,6 +44,7 @@ class Scores:
     scored: npt.NDArray[np.bool_]
     hits5: npt.NDArray[np.uint8]
     rank1: npt.NDArray[np.bool_]
+    neighbours: Neighbours
 
     @property
     def lone_queries(self) -> int:
@@ -112,7 +114,7 @@ def score(
             f"no query can be scored: none of the {len(labels)} queries has a reference of its class"
             + (" besides itself (leave-one-out)" if other is None else "")
         )
-    values, hits5 = _from_embeddings(queries, labels, references, other, counts, device)
+    values, hits5, neighbours = _from_embeddings(queries, labels, references, other, counts, device)
     per_query = {name: column[scored] for name, column in values.items()}
     guess = nearest_mean(queries, labels, references, other)
     per_query["centroid"] = (guess == labels)[scored].astype(np.float64)
@@ -121,7 +123,7 @@ def score(
     summary = {name: float(column.mean()) for name, column in per_query.items()}
     summary |= {f"{name}_macro": float(mean) for name, mean in zip(per_query, means.mean(axis=0), strict=True)}
     ci95 = intervals(per_query, classes, resamples=resamples, seed=seed)
-    return Scores(summary, ci95, per_query, classes, scored, hits5, values["acc"] > 0)
+    return Scores(summary, ci95, per_query, classes, scored, hits5, values["acc"] > 0, neighbours)
 
 
 def _from_embeddings(
@@ -131,8 +133,8 @@ def _from_embeddings(
     reference_labels: IntArray | None,
     counts: IntArray,
     device: str,
-) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8]]:
-    """What ``_per_query`` gives for all queries, never holding many neighbours at once.
+) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8], Neighbours]:
+    """What ``_per_query`` gives for all queries, and their 5 nearest, never holding many neighbours at once.
 
     One search serves all queries whose R is not large. Those of large classes, which need as many neighbours as their
     class has references, are searched again, some at a time.
@@ -140,7 +142,10 @@ def _from_embeddings(
     others = labels if reference_labels is None else reference_labels
     enough = max(VOTERS, min(_FEW, _HELD // len(queries)))
     k = max(VOTERS, int(counts[counts <= enough].max(initial=0)))
-    values, hits5 = _per_query(nearest(queries, references, k, device=device), labels, others, counts)
+    found = nearest(queries, references, k, device=device)
+    # Copies, which do not hold the others.
+    few = Neighbours(found.indices[:, :5].copy(), found.similarities[:, :5].copy())
+    values, hits5 = _per_query(found, labels, others, counts)
     large = np.flatnonzero(counts > k)
     large = large[np.argsort(counts[large], kind="stable")]
     while len(large):
@@ -154,7 +159,7 @@ def _from_embeddings(
         again, hits5[rows] = _per_query(found, labels[rows], others, counts[rows])
         for name, column in again.items():
             values[name][rows] = column
-    return values, hits5
+    return values, hits5, few
 
 
 def _per_query(

@@ -114,6 +114,21 @@ def test_the_journals_of_a_run_are_one_entry(cache: Path, capsys: pytest.Capture
     assert tree(cache) == {f"runs/20260102T000000123456-78{worker}.jsonl" for worker in ("", ".gw0", ".gw1")}
 
 
+def test_neighbours_go_with_their_run_and_stay_while_it_goes_on(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cache / "neighbours").mkdir()
+    for name in ("a" * 32, "b" * 32):
+        (cache / "neighbours" / f"20260102T000000123456-78.{name}.npz").write_bytes(b"x" * 100)
+    _, text, _ = run(capsys, "list", "--cache", cache)
+    assert "Neighbours: 1, 200 B" in text and "2  20260102T000000123456-78" in text
+    with filelock.FileLock(cache / "runs" / "20260102T000000123456-78.jsonl.lock"):
+        _, text, _ = run(capsys, "prune", "--all", "--cache", cache)
+    assert "left: neighbours 20260102T000000123456-78" in text
+    run(capsys, "prune", "--max-size", "0", "--cache", cache)
+    assert not [name for name in tree(cache) if name.startswith("neighbours/")]
+
+
 def states(capsys: pytest.CaptureFixture[str], cache: Path) -> list[str]:
     """Results, dataset and state of each run that is listed, the newest first."""
     _, text, _ = run(capsys, "list", "--cache", cache)

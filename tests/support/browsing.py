@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import synthetic_runs as made
 
+from embedcore.report.albums import Album, shown
 from embedcore.report.files import pages_begun
 from embedcore.results.leaderboard import boards_of
 from embedcore.results.run import Run
@@ -145,10 +146,13 @@ HOSTILE = (
 )
 
 
-def written(run: Run, folder: Path) -> Path:
-    """The page of a run, without the files of its charts."""
+def written(run: Run, folder: Path, album: Album | None = None) -> Path:
+    """The page of a run, without the files of its charts; with what its models retrieve, where there is an album."""
     boards = boards_of(run, TITLES)
-    begun = pages_begun(boards, settings=run.settings, machine=run.versions, when=run.datetime, pictures=False)
+    retrieved = [None if album is None else shown(boards[0], album)]
+    begun = pages_begun(
+        boards, settings=run.settings, machine=run.versions, when=run.datetime, pictures=False, galleries=retrieved
+    )
     for name, content in begun().items():
         (folder / name).write_bytes(content)
     return folder / "index.html"

@@ -375,6 +375,71 @@
     first.addEventListener("change", change);
     second.addEventListener("change", change);
   }
+  // ---- what it retrieves, drawn when it comes into view ----
+  function retrieves() {
+    const { classes, images, queries, answers, parts, own, missing } = json("retrieved");
+    const shown = Object.keys(answers);
+    const choice = $("#gallery .choice"), note = $("#gallery-note"), cards = $("#gallery .cards");
+    const pick = (label, names, value) => {
+      const select = el("select", {}, ...names.map((each, place) => el("option", { value: place }, each)));
+      select.value = value;
+      select.addEventListener("change", show);
+      return [el("label", {}, label, select), select];
+    };
+    function picture(number, says) {
+      const [name, of, address] = images[number];
+      const named = `${says}${classes[of]}, ${name}`;
+      return address ? el("img", { src: address, alt: named, title: name, loading: "lazy", decoding: "async" })
+        : el("span", { class: "blank", role: "img", "aria-label": named, title: name }, "no picture");
+    }
+    const isRight = (query, model) => images[answers[model][query][0][0]][1] === images[queries[query]][1];
+    function answer(query, model) {
+      const of = images[queries[query]][1];
+      return el("ol", { class: "answers", "aria-label": `nearest by ${model}` }, ...answers[model][query].map(([number, similarity]) => {
+        const right = images[number][1] === of;
+        const mark = el("span", { class: `mark ${right ? "right" : "wrong"}`, "aria-hidden": "true" }, right ? "✓" : "✗");
+        return el("li", { class: right ? "right" : "wrong" }, picture(number, right ? "right: " : "wrong: "), mark,
+          el("span", { class: "of" }, classes[images[number][1]]), el("span", { class: "at" }, similarity == null ? "–" : similarity.toFixed(3)));
+      }));
+    }
+    function card(query, models, heading) {
+      const [name, of] = images[queries[query]];
+      const asked = el("div", { class: "query" }, picture(queries[query], "query: "), el("span", { class: "of" }, classes[of]), el("span", { class: "file" }, name));
+      const found = models.map((model) => el("div", {}, ...(models.length > 1 ? [el("p", { class: "whose" }, model)] : []), answer(query, model)));
+      return el("li", { class: "card" }, ...(heading ? [el("p", { class: "pair" }, heading)] : []), el("div", { class: "row" }, asked, el("div", { class: "found" }, ...found)));
+    }
+    const [partLabel, part] = pick("show", parts.map(({ title }) => title), 0);
+    const [modelLabel, model] = pick("model", shown, 0);
+    const [secondLabel, second] = pick("and", shown, Math.min(1, shown.length - 1));
+    choice.append(partLabel, modelLabel, secondLabel);
+    function show() {
+      const { kind, note: said, queries: listed, pairs, model: whose } = parts[part.value];
+      modelLabel.hidden = kind !== "model" && kind !== "two";
+      secondLabel.hidden = kind !== "two";
+      const first = shown[model.value], other = shown[second.value];
+      note.textContent = kind === "list" ? `${said} Shown are the nearest by ${whose}.` : said;
+      let items;
+      if (kind === "pairs") items = pairs.map(([a, b, times, all, by], place) => card(listed[place], [by], `${classes[a]} and ${classes[b]}: ${count(times)} of ${count(all)} answers; here by ${by}`));
+      else if (kind === "model") items = [...(own[first] ?? listed)].map((query) => card(query, [first]));
+      else if (kind === "two") {
+        const differ = (query) => isRight(query, first) !== isRight(query, other);
+        const all = [...new Set([...listed, ...queries.keys()])];
+        items = [...all.filter(differ), ...all.filter((query) => !differ(query))].slice(0, listed.length || 24).map((query) => card(query, [first, other]));
+      } else items = listed.map((query) => card(query, [whose]));
+      cards.replaceChildren(...items);
+      $("#gallery").dataset.shown = kind;
+    }
+    $("#gallery-missing").hidden = !missing;
+    $("#gallery-missing").textContent = `${count(missing)} images have no picture here: there were too many, or they could not be read.`;
+    show();
+  }
+  const galleries = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    galleries.disconnect();
+    retrieves();
+  }, { rootMargin: "300px" });
+  if ($("#gallery")) galleries.observe($("#gallery"));
+
   $("#legend div").append(...families.map((family) => el("button", {
     type: "button", value: family.slug, "aria-pressed": "false",
     onclick: () => { write({ family: state.family === family.slug ? "" : family.slug }); fill(); filter(); },

@@ -1,0 +1,56 @@
+"""Small pictures of a dataset's images, for reports."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from embedcore.errors import EmbedcoreError
+from embedcore.images.pixel_store import StoredPixels
+from embedcore.images.workers import usable_cpus
+
+if TYPE_CHECKING:
+    from embedcore.images.dataset import Dataset
+    from embedcore.images.pixel_store import PixelStore
+
+EDGE = 96
+"""Pixels of the longer side."""
+_AT_ONCE = 64
+
+
+def thumbnails(dataset: Dataset, places: Iterable[int], store: PixelStore | None = None) -> Iterator[tuple[int, bytes]]:
+    """Place of the image in the dataset and its picture, a WebP file, in the order given; without those of images that
+    cannot be read (any more).
+
+    With a `store` that is on disk they are what a model saw, cropped and perhaps squashed; else the whole image.
+    """
+    pixels = store if isinstance(store, StoredPixels) else None
+
+    def picture(place: int) -> bytes | None:
+        with contextlib.suppress(EmbedcoreError):
+            if pixels is not None:
+                return encoded(Image.fromarray(pixels.read(place, place + 1)[0]))
+            return encoded(dataset.images.preview(place)[0])
+        return None
+
+    rest = iter(places)
+    with ThreadPoolExecutor(min(8, usable_cpus()), thread_name_prefix="embedcore-thumbnails") as pool:
+        while some := list(itertools.islice(rest, _AT_ONCE)):
+            for place, made in zip(some, pool.map(picture, some), strict=True):
+                if made is not None:
+                    yield place, made
+
+
+def encoded(image: Image.Image) -> bytes:
+    """An RGB image as WebP, at most `EDGE` pixels on either side."""
+    small = image.copy()
+    small.thumbnail((EDGE, EDGE), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=70, method=2)
+    return out.getvalue()

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embedcore.results.neighbours import BEST, FOLDER, Found, Shelf, chosen, find, key, keys_of
+from embedcore.results.result import Result
+
+FOUND = Found.make(np.arange(12).reshape(2, 6), np.linspace(1, 0, 12).reshape(2, 6))
+
+
+def results_of(result_of, count, families=3):
+    made = [
+        result_of(f"m{n}.x", acc=1 - n / 100, acc5=0.1, family=f"f{n % families}", dataset="d") for n in range(count)
+    ]
+    return [*made, Result.make("gone.x", family="g", status="no-weights", reason="none")]
+
+
+def test_five_columns_are_kept_and_read_back(tmp_path, result_of):
+    results = results_of(result_of, 2)
+    shelf = Shelf(tmp_path / FOLDER, "20260101T000000-1")
+    shelf.keep(key(results[0], "d"), FOUND)
+    found = find(tmp_path, keys_of(results, "d"))
+    assert list(found) == ["m0.x"]
+    assert found["m0.x"].indices.tolist() == [[0, 1, 2, 3, 4], [6, 7, 8, 9, 10]]
+    assert found["m0.x"].similarities == pytest.approx(FOUND.similarities)
+
+
+def test_another_result_of_the_model_does_not_find_them(tmp_path, result_of):
+    one, other = result_of(verdicts="a", dataset="d"), result_of(verdicts="b", dataset="d")
+    Shelf(tmp_path / FOLDER, "run").keep(key(one, "d"), FOUND)
+    assert find(tmp_path, keys_of([one], "d")) and not find(tmp_path, keys_of([other], "d"))
+    assert not find(tmp_path, keys_of([one], "another"))
+
+
+def test_leaders_the_best_and_who_was_asked_for_are_chosen(result_of):
+    results = results_of(result_of, 40, families=30)
+    models = [f"m{n}.x" for n in range(30)]  # 20 are the best, the next ten lead their family
+    assert chosen(results) == models
+    assert chosen(reversed(results), {"m35.x", "gone.x"}) == [*models, "m35.x"]
+
+
+def test_pruning_as_results_come_leaves_what_pruning_at_the_end_does(tmp_path, result_of):
+    shelf, results = Shelf(tmp_path, "run"), results_of(result_of, BEST + 15)
+    order = np.random.default_rng(0).permutation(len(results))
+    other = Shelf(tmp_path, "other")
+    for place, number in enumerate(order):
+        if results[number].ok:
+            for each in (shelf, other):
+                each.keep(key(results[number], "d"), FOUND)
+        shelf.prune([results[n] for n in order[: place + 1]], {"m30.x"})
+    left = {model for model, k in keys_of(results, "d").items() if shelf.path(k).exists()}
+    assert left == set(chosen(results, {"m30.x"})) and len(left) == BEST + 1
+    assert len(list(tmp_path.glob("other.*"))) == BEST + 15
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content[:-30], lambda content: b"", lambda content: b"PK" + content])
+def test_a_damaged_file_is_passed_over_with_a_warning(tmp_path, result_of, caplog, spoil):
+    result = result_of(dataset="d")
+    shelf = Shelf(tmp_path / FOLDER, "run")
+    shelf.keep(key(result, "d"), FOUND)
+    path = shelf.path(key(result, "d"))
+    path.write_bytes(spoil(path.read_bytes()))
+    assert find(tmp_path, keys_of([result], "d")) == {}
+    assert "damaged" in caplog.text
+
+
+def test_what_is_no_neighbours_is_refused():
+    with pytest.raises(ValueError, match="two arrays"):
+        Found.make(np.zeros((2, 5)), np.zeros((2, 5)))
