@@ -16,7 +16,8 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
     """One a measured model, the best by acc first.
 
     ``id`` is its place in the list, ``part`` the heading of its part of its family's leaderboard; ``name``, ``title``
-    (of the family) and ``pretraining`` are no longer than a chart can show. Scores are under their names, the ends of their intervals under ``acc_low`` and ``acc_high``.
+    (of the family) and ``pretraining`` are no longer than a chart can show. Scores are under their names, the ends of
+    their intervals under ``acc_low`` and ``acc_high``.
     """
     titles = {group.slug: group.title for group in board.groups}
     parts = {id(row.result): heading for group in board.groups for heading, members in group.parts for row in members}
