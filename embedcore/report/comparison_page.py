@@ -108,9 +108,9 @@ def _legend(comparison: Comparison) -> list[str]:
         "Regressions are worse than their limit by more than chance explains, and nobody has accepted them: any of "
         "them fails the comparison.",
         "acc is the share of queries whose nearest neighbour is of their class, acc5 the share of their class among "
-        "the five nearest; pt are percentage points. Drift is how far the embeddings of the same images moved, relative to "
-        "their length.",
-        "Intervals hold 95 of 100 times; scores are tested query by query, speed by rounds and what sessions differ by.",
+        "the five nearest; pt are percentage points. Drift is how far the embeddings of the same images moved, relative "
+        "to their length.",
+        "Intervals hold 95 of 100 times; scores are tested query by query, speed by rounds and how sessions differ.",
         *([] if "speed" in comparison.barriers else [words.noise_words(comparison)]),
     ]
 
@@ -118,7 +118,7 @@ def _legend(comparison: Comparison) -> list[str]:
 def chart_rows(comparison: Comparison, verdict: Verdict) -> list[Datum]:
     """A row of the charts for each model of which something was compared."""
     level: dict[tuple[str, str], str] = {(f.model, f.change.what): f.level for f in verdict.findings}
-    rows = []
+    rows: list[Datum] = []
     for model in comparison.models:
         row: Datum = {}
         for change in model.changes:
@@ -241,8 +241,8 @@ def _changes(
     named: str = "",
     lines: bool = True,
 ) -> list[Any]:
-    """Layers: the changes upwards over `field` with its encoding `x`; 0 and the limit as lines. Models with a regression of
-    `named`, else of `name`, have their names."""
+    """Layers: the changes upwards over `field` with its encoding `x`; 0 and the limit as lines. Models with a
+    regression of `named`, else of `name`, have their names."""
     y = alt.Y(f"{name}_change:Q", title=title, scale=alt.Scale(padding=16, nice=False))
     base = all_rows(alt).transform_filter(f"isValid(datum.{name}_change) && isValid(datum['{field}'])")
     tooltip = [
@@ -271,7 +271,7 @@ def _changes(
         ("right", -8, [row for row in bad if row[field] > middle]),
     ):
         if of_side:
-            label = only_rows(alt, of_side).mark_text(align=align, dx=dx, limit=300)
+            label = only_rows(alt, of_side).mark_text(align=align, dx=dx, dy=-9, limit=300)
             layers.append(label.encode(x, y, text="model:N"))
     return layers
 

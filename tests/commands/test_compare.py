@@ -190,3 +190,14 @@ def test_two_releases_of_timm_are_compared_by_their_configurations(runs, tmp_pat
     assert capsys.readouterr().out.startswith("timm 1.0.3 → 1.0.9: 10 pretrained tags, now 11\n")
     assert main(["compare", "--timm", "1.0.3", "1.0.9", "--format", "junit"]) == 2
     assert "there is text and json, not junit" in capsys.readouterr().err
+
+
+def test_a_page_is_written_besides_whole_or_not_at_all(runs, tmp_path, capsys):
+    assert main(["compare", *runs, "--html", "page.html"]) == 1
+    assert capsys.readouterr().out.endswith("2 worse than the limits allow\n"), "the text still goes to the terminal"
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and MODELS[2] in page
+    assert main(["compare", *runs, "--html", "nowhere/page.html"]) == 2
+    assert "--html: nowhere/page.html cannot be written" in capsys.readouterr().err
+    assert main(["compare", "--timm", "1.0.3", "1.0.9", "--html", "timm.html"]) == 2
+    assert "no page: leave --html out" in capsys.readouterr().err

@@ -78,6 +78,16 @@ def test_a_chart_is_written_whole_or_not_at_all(folder, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_a_page_is_written_besides(folder, capsys):
+    page = folder.parent / "history.html"
+    assert main(["history", str(folder), "-k", "tiny", "--html", str(page)]) == 0
+    assert capsys.readouterr().out.startswith("6 runs, ")
+    text = page.read_text(encoding="utf-8")
+    assert "vit_tiny.in1k" in text and "2 steps in 1 run" in text
+    assert main(["history", str(folder), "--html", str(folder / "nowhere" / "history.html")]) == 2
+    assert "--html: " in capsys.readouterr().err
+
+
 def test_the_commands_of_saved_runs_import_neither_torch_nor_timm(folder):
     run = folder / "Linux" / "0001_nightly.json"
     program = f"""

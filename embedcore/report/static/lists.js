@@ -5,6 +5,7 @@
   const { models, choices, charts } = json("data");
   const form = $("#filters"), legend = $("#legend"), lists = [...document.querySelectorAll("table.list tbody")];
   const words = lists.map((body) => body.textContent.toLowerCase());
+  const counted = new Set(form?.closest("section").querySelectorAll("table.list tbody"));
   const inside = [...document.querySelectorAll("details.level")];
   const read = () => { const given = new URLSearchParams(location.hash.slice(1)); return { q: given.get("q") ?? "", family: given.get("family") ?? "" }; };
   let state = read();
@@ -15,7 +16,7 @@
     let left = 0;
     lists.forEach((body, place) => {
       body.hidden = !(wanted.every((word) => words[place].includes(word)) && (!state.family || body.dataset.group === state.family));
-      left += !body.hidden;
+      left += counted.has(body) && !body.hidden;
     });
     for (const table of document.querySelectorAll("table.list")) {
       const none = [...table.tBodies].every((body) => body.hidden);
@@ -23,7 +24,7 @@
     }
     for (const level of inside) level.open ||= Boolean(state.q || state.family);
     if (form) {
-      $("#count").textContent = left === lists.length ? `${left.toLocaleString("en")} in all` : `${left.toLocaleString("en")} of ${lists.length.toLocaleString("en")}`;
+      $("#count").textContent = left === counted.size ? `${left.toLocaleString("en")} in all` : `${left.toLocaleString("en")} of ${counted.size.toLocaleString("en")}`;
       form.q.value = state.q;
       form.family.value = state.family;
     }
