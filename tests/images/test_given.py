@@ -176,7 +176,7 @@ def test_images_to_embed(root: Path, paths: list[Path], tmp_path: Path) -> None:
 def test_a_folder_without_classes(make_folder) -> None:
     flat = make_folder({".": 3})
     assert as_dataset(flat).names == ("000.png", "001.png", "002.png")
-    with pytest.raises(UsageError, match="only one class"):
+    with pytest.raises(UsageError, match="one folder a class"):
         load_dataset(flat)
 
 

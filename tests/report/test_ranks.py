@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import synthetic_runs as made
 
+from embedcore.report.columns import cut_middle
 from embedcore.report.files import csv_report, json_report
 from embedcore.report.markdown import markdown_report
 from embedcore.report.text import terminal_report
@@ -51,7 +52,8 @@ def test_every_table_has_the_ranks_and_the_marks(width):
         assert "ranks" in rows[0], heading
     overall = found["Overall by acc (5 models)"]
     assert [row[:2] for row in overall[1:]] == [["1≈", "1–2"], ["2≈", "1–2"], ["3", "3–4"], ["4", "3–4"], ["5", "5"]]
-    assert {row[2] for row in overall[1:3]} == {LONG, "vit_b.x"}
+    (long,) = {row[2] for row in overall[1:3]} - {"vit_b.x"}
+    assert long == cut_middle(LONG, len(long)) and (width == 80 or long == LONG)
     # Ranks in a family are those among its models.
     assert [row[:3] for row in found["resnet (2 models)"][1:]] == [["1", "1", "resnet_a.x"], ["2", "2", "resnet_b.x"]]
     assert [row[:2] for row in found["vit (3 models)"][1:]] == [["1≈", "1–2"], ["2≈", "1–2"], ["3", "3"]]
