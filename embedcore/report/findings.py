@@ -237,8 +237,8 @@ def spreads(board: Leaderboard) -> Iterator[Sentence]:
     groups = [group for group in board.groups if len(group.rows) >= _FEWEST_MODELS and spread(group.rows) > 0]
     for group in sorted(groups, key=lambda group: -spread(group.rows))[:_MOST_FAMILIES]:
         worst, best = group.rows[-1].result, group.rows[0].result
-        words = f"{group.title}, {len(group.rows):,} models: acc {score(worst, 'acc')} ("
-        yield words, Named(worst.model), f") to {score(best, 'acc')} (", Named(best.model), ")."
+        words = f"{group.title}, {len(group.rows):,} models: acc {score(worst, 'acc')} by "
+        yield words, Named(worst.model), f" to {score(best, 'acc')} by ", Named(best.model), "."
 
 
 def _first(rows: Sequence[Row], fits: Callable[[Result], bool]) -> Result | None:
