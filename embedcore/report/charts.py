@@ -151,7 +151,7 @@ def _score(
 ) -> Any:
     """An axis of scores, with so many pixels beyond the lowest and the highest."""
     scale = alt.Scale(zero=True) if zero else alt.Scale(zero=False, nice=False, padding=padding)
-    return (alt.X if x else alt.Y)(f"{field}:Q", title=title or field, scale=scale, axis=alt.Axis(format=".2~f"))
+    return (alt.X if x else alt.Y)(f"{field}:Q", title=title or field, scale=scale, axis=alt.Axis(format=".3~f"))
 
 
 def _names(alt: Any, field: str = "name", order: Sequence[str] | None = None) -> Any:
@@ -446,9 +446,9 @@ def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
         )
     )
     diagonal = (
-        alt.Chart(alt.InlineData(values=[{"a": 0, "b": 0}, {"a": 1, "b": 1}]))
+        alt.Chart(alt.NamedData(name="diagonal"))
         .mark_line(strokeDash=[4, 3])
-        .encode(alt.X("a:Q"), alt.Y("b:Q"))
+        .encode(alt.X("first:Q"), alt.Y("second:Q"))
     )
     title = "acc of each class by two models"
     return Chart(
@@ -458,7 +458,7 @@ def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
         "A circle is the classes that both models do equally well on, the larger the more classes. Above the dashed "
         "line are classes that the second model finds better.",
         layered(alt, [diagonal, dots], title, HEIGHT),
-        {"classes": points},
+        {"classes": points, "diagonal": [{"first": end, "second": end} for end in (0, 1)]},
         names={FIRST: pair[0]["name"], SECOND: pair[1]["name"]},
     )
 

@@ -64,13 +64,15 @@ def facts(
         ("Measured on", _places(row.result for row in board.by_acc)),
         ("Processor", _text(machine.get("processor"))),
         ("Card", _text(machine.get("gpu"))),
-        ("Versions", ", ".join(f"{name} {machine[name]}" for name in _VERSIONS if machine.get(name))),
+        ("Versions", ", ".join(f"{name} {machine[name]}" for name in _versions(machine))),
         ("Measured at", _text(when)[:16].replace("T", " ")),
     ]
     return [(what, one_line(value)) for what, value in found if value]
 
 
-_VERSIONS = ("timm", "torch", "cuda", "python")
+def _versions(machine: Mapping[str, Any]) -> list[str]:
+    names = ("timm", "torch", *(("cuda",) if machine.get("gpu") else ()), "python")
+    return [name for name in names if machine.get(name)]
 
 
 def _is_number(value: object) -> bool:
@@ -235,8 +237,8 @@ def spreads(board: Leaderboard) -> Iterator[Sentence]:
     groups = [group for group in board.groups if len(group.rows) >= _FEWEST_MODELS and spread(group.rows) > 0]
     for group in sorted(groups, key=lambda group: -spread(group.rows))[:_MOST_FAMILIES]:
         worst, best = group.rows[-1].result, group.rows[0].result
-        words = f"{group.title}, {len(group.rows):,} models: acc {score(worst, 'acc')} ("
-        yield words, Named(worst.model), f") to {score(best, 'acc')} (", Named(best.model), ")."
+        words = f"{group.title}, {len(group.rows):,} models: acc {score(worst, 'acc')} by "
+        yield words, Named(worst.model), f" to {score(best, 'acc')} by ", Named(best.model), "."
 
 
 def _first(rows: Sequence[Row], fits: Callable[[Result], bool]) -> Result | None:

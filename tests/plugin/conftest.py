@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import altair  # noqa: F401
 import huggingface_hub
+import jinja2  # noqa: F401
 import numpy as np
 import pytest
 import vl_convert  # noqa: F401

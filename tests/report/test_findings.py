@@ -124,7 +124,7 @@ def test_the_families_that_differ_most_have_three_models_or_more(
 ) -> None:
     results = [result_of(f"v{n}", 0.1 * n, family="vit") for n in range(1, 4)]
     results += [result_of(f"r{n}", 0.8 * n, family="resnet") for n in range(2)]
-    assert words_of(list(findings.spreads(board_of(results)))) == "ViT, 3 models: acc 0.100 (v1) to 0.300 (v3)."
+    assert words_of(list(findings.spreads(board_of(results)))) == "ViT, 3 models: acc 0.100 by v1 to 0.300 by v3."
 
 
 @pytest.mark.parametrize("fields", [{}, {"images_per_s": {"forward": 12.0}}, {"params_m": 3.0}])

@@ -68,13 +68,13 @@
   const words = { sorter: "string", sorterParams: { alignEmptyValues: "bottom" } };
   const text = (shown) => (cell) => { const value = shown(cell.getData()); return value instanceof Node ? value : document.createTextNode(value ?? "–"); };
   const COLUMNS = [
-    { field: "rank", title: "#", say: "rank by acc", width: 70, ...small, formatter: text((row) => `${row.rank}${row.tied ? " ≈" : ""}`) },
-    { field: "rank_low", title: "ranks", say: "95 % ranks", width: 96, ...small, formatter: text(ranks) },
+    { field: "rank", title: "#", say: "rank by acc", width: 64, ...small, formatter: text((row) => `${row.rank}${row.tied ? " ≈" : ""}`) },
+    { field: "rank_low", title: "ranks", say: "95 % ranks", width: 82, ...small, formatter: text(ranks) },
     { field: "model", title: "model", frozen: true, minWidth: 150, width: 370, ...words, formatter: text(link) },
     { field: "acc", title: "acc", width: 190, ...numbers, hozAlign: "left", formatter: interval("acc") },
     { field: "acc5", title: "acc5", width: 170, ...numbers, hozAlign: "left", formatter: interval("acc5") },
-    { field: "params", title: "M", say: "million parameters", width: 80, ...small, formatter: text((row) => figure(row.params)) },
-    { field: "speed", title: "img/s", say: "images/s of the forward pass", width: 90, ...numbers, formatter: text((row) => `${figure(row.speed)}${row.decayed ? "*" : ""}`) },
+    { field: "params", title: "M", say: "million parameters", width: 72, ...small, formatter: text((row) => figure(row.params)) },
+    { field: "speed", title: "img/s", say: "images/s of the forward pass", width: 82, ...numbers, formatter: text((row) => `${figure(row.speed)}${row.decayed ? "*" : ""}`) },
     { field: "family", title: "family", width: 210, ...words, sorter: (a, b, one, other) => one.getData().title.localeCompare(other.getData().title), formatter: text((row) => chip(row.family)) },
     { field: "edge", title: "input", say: "input size", width: 85, ...small, formatter: text((row) => row.input) },
     { field: "pretraining", title: "pretraining", width: 150, ...words, formatter: text((row) => row.pretraining) },
@@ -369,7 +369,7 @@
         if (point.names.length < 3) point.names.push(each);
         points.set(pair.join(), point);
       });
-      const data = { classes: [...points.values()].map((point) => ({ ...point, names: point.names.join(", ") })) };
+      const data = { ...chart.data, classes: [...points.values()].map((point) => ({ ...point, names: point.names.join(", ") })) };
       choose(figure, { ...chart, names: { "@first": first.value, "@second": second.value }, data, files: [] });
     };
     first.addEventListener("change", change);
