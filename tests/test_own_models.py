@@ -24,6 +24,14 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
@@ -33,6 +41,7 @@ def environment(tmp_path):
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # many times faster where the cores are busy
         "XDG_CACHE_HOME": str(tmp_path / "home"),
         "PYTEST_ADDOPTS": f"-p no:cacheprovider --embed-cache={tmp_path / 'cache'} --embed-rounds=2",
     }
@@ -40,7 +49,7 @@ def environment(tmp_path):
 
 def shell(command, folder, tmp_path):
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment(tmp_path), capture_output=True, text=True, timeout=300
+        ["bash", "-c", command], cwd=folder, env=environment(tmp_path), capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
     return done.stdout
