@@ -87,6 +87,8 @@ def load_backbone(
         config = data_config(name)
     elif model.embeddings:
         raise UsageError(f"{model.name}: has embeddings only, no model to load")
+    elif not model.factory and not (model.arch and model.weights):
+        raise UsageError(f"{model.name}: an own model has arch and weights, or factory, or embeddings")
     else:
         name, config = model.name, data_config(model)
         if model.factory:

@@ -86,6 +86,25 @@ def test_a_side_answers_as_pytest_would(arguments, tmp_path):
             side.measure(MODEL)
 
 
+def test_a_side_runs_own_models_but_not_what_was_made_elsewhere(arguments, tmp_path):
+    (tmp_path / "made_for_sides.py").write_text(
+        "from torch import nn\ndef f(): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+    )
+    (tmp_path / "rows.npy").touch()
+    entries = {"colour": 'factory = "made_for_sides:f"', "rows": 'embeddings = "rows.npy"'}
+    for name, line in entries.items():
+        (tmp_path / f"{name}.toml").write_text(f'[[model]]\nname = "{name}"\n{line}\n')
+    own = [f"--embed-roster={tmp_path / 'colour.toml'}", *arguments[3:]]
+    with Side("A", sys.executable, own) as side:
+        assert side.opened()["models"] == ["colour"]
+        side.save_weights("colour", tmp_path)  # it has its own
+        result = side.measure("colour", weights=str(tmp_path))
+        assert (result.status, result.weights["source"]) == ("ok", "factory:made_for_sides:f"), result.reason
+    with Side("A", sys.executable, [f"--embed-roster={tmp_path / 'rows.toml'}", *arguments[3:]]) as side:
+        with pytest.raises(UsageError, match="rows has embeddings only"):
+            side.opened()
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

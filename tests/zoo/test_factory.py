@@ -144,6 +144,8 @@ def test_embeddings_are_no_model(tmp_path):
     (tmp_path / "clip.npy").touch()
     with pytest.raises(UsageError, match="has embeddings only"):
         load_backbone(OwnModel(name="clip", embeddings="clip.npy", folders=(str(tmp_path),)))
+    with pytest.raises(UsageError, match="an own model has arch and weights, or factory, or embeddings"):
+        load_backbone(OwnModel(name="half", arch="resnet18"))
 
 
 def test_a_module_without_parameters_will_do(tmp_path, monkeypatch):
