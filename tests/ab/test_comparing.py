@@ -100,9 +100,9 @@ def test_a_side_runs_own_models_but_not_what_was_made_elsewhere(arguments, tmp_p
         side.save_weights("colour", tmp_path)  # it has its own
         result = side.measure("colour", weights=str(tmp_path))
         assert (result.status, result.weights["source"]) == ("ok", "factory:made_for_sides:f"), result.reason
-    with Side("A", sys.executable, [f"--embed-roster={tmp_path / 'rows.toml'}", *arguments[3:]]) as side:
-        with pytest.raises(UsageError, match="rows has embeddings only"):
-            side.opened()
+    rows = [f"--embed-roster={tmp_path / 'rows.toml'}", *arguments[3:]]
+    with Side("A", sys.executable, rows) as side, pytest.raises(UsageError, match="rows has embeddings only"):
+        side.opened()
 
 
 @pytest.mark.parametrize(

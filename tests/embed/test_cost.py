@@ -47,7 +47,11 @@ class Recurrent(torch.nn.Module):
 def test_recurrent_layers_are_counted():
     module = Recurrent().requires_grad_(False)
     backbone = SimpleNamespace(
-        module=module, embed=module, data_config=SimpleNamespace(input_size=(3, 8, 8)), point="pre_logits"
+        module=module,
+        embed=module,
+        data_config=SimpleNamespace(input_size=(3, 8, 8)),
+        point="pre_logits",
+        device=torch.device("cpu"),
     )
     each_step = 4 * 16 * (3 + 16)  # four gates, from the input and from the state
     assert count_gmacs(backbone) == pytest.approx(2 * 64 * each_step / 1e9, rel=1e-9)

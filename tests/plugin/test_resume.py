@@ -164,7 +164,7 @@ def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
     assert ended(process) == pytest.ExitCode.INTERRUPTED
     said = (project.path / "output").read_text()
     assert "Benchmark fixture was not used" not in said
-    line = " ".join(said.partition("embedcore: ")[2].partition("--embed-resume")[0].split())
+    line = " ".join(said.partition("--embed-resume")[0].rpartition("embedcore: ")[2].split())
     models, _ = scores_of(project.path / "part.json")
     first = next(model for model in MINI if model not in models)
     assert line.startswith(f"{12 - len(models)} of 12 cases not reached ({first}, ") and line.endswith("; go on with")
@@ -192,8 +192,8 @@ def interrupt(where):
 
 append, replay = Journal.append, clock.replay
 
-def interrupted_append(self, result):
-    append(self, result)
+def interrupted_append(self, result, *others):
+    append(self, result, *others)
     interrupt("journal")
 
 def interrupted_replay(benchmark, durations, images):
