@@ -131,3 +131,22 @@ def test_a_result_without_optional_fields_has_a_cell_in_every_column() -> None:
     assert cells.pop("acc5") == "0.250"
     assert (cells.pop("rank"), cells.pop("model")) == ("1", "a.b")
     assert set(cells.values()) == {"–"}
+
+
+def test_own_models_are_marked_however_short_the_name_is_cut(result_of: Make) -> None:
+    own = result_of(
+        model="ours-v3",
+        weights={"source": "own:best.pth", "id": "sha256:1", "classifier": "left out (fc.1.weight)"},
+        licence=None,
+    )
+    folder = result_of(weights={"source": "folder", "id": "sha256:0123456789abcdef", "file": "best.pth"})
+    assert (columns.marked_name(own), columns.marked_name(own, 6)) == ("ours-v3§¶", "our…§¶")
+    assert columns.marked_name(folder) == folder.model
+    assert columns.weights(own) == "own:best.pth sha256:1" and columns.licence(own) == "–"
+    assert columns.weights(folder) == "folder:best.pth sha256:01234567"
+    notes = columns.footnotes([Row(1, own), Row(2, folder)], [])
+    assert notes[:2] == [
+        "§ your own model, not timm's",
+        "¶ the classifier of its file was left out (fc.1.weight); no embedding needs it but that of `head`",
+    ]
+    assert columns.footnotes([Row(1, folder)], []) == []
