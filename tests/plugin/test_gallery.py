@@ -72,7 +72,7 @@ def test_a_resumed_run_shows_what_was_measured_before(project, run):
     assert len(before) == 2 and all(path.name.startswith(f"{journal.stem}.") for path in before)
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]))  # as if cut off in the second case
-    outcome = run(*cases, IN_PROCESS, "--embed-resume", "--embed-report=report")
+    outcome = run(*cases, "--embed-resume", "--embed-report=report")
     outcome.stdout.fnmatch_lines(["resumed: 1 of 2 results are from before*"])
     assert len(read(project.path / "report" / "neighbours.npz").found) == 2
 
