@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedcore.images.ceilings import reference_counts
 from embedcore.plain import one_line
 from embedcore.report.classes import verdicts_of
 from embedcore.results.neighbours import Found
@@ -102,6 +101,8 @@ def gallery(
     """The gallery of the models in `found`, of which those that do not fit `labels` are left out; None where none is
     left. `asked`: models that get examples of their own, as the leader does."""
     import numpy as np
+
+    from embedcore.images.ceilings import reference_counts
 
     models = [row.result.model for row in board.by_acc]
     shown = {model: found[model] for model in models if model in found and labels.fits(found[model])}

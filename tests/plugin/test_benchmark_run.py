@@ -239,6 +239,7 @@ def test_results_of_xdist_workers_reach_the_controller():
         blocks={"abc": block},
         cases=["a.b", "c.d", "e.f"],
         noise=0.02,
+        books=SimpleNamespace(run="20260101T000000-1"),
     )
     worker, controller = Collector(), Collector()
     sent = []
@@ -253,7 +254,7 @@ def test_results_of_xdist_workers_reach_the_controller():
     saved = controller.json_block({"keyword": "x"})
     assert saved["dataset"] == block and saved["selection"] == {"keyword": "x"}
     assert saved["unreached"] == ["e.f"] and saved["noise"] == 0.02
-    assert controller.machine == {"timm": "1.0"}
+    assert controller.machine == {"timm": "1.0"} and controller.run == "20260101T000000-1"
 
 
 def test_the_json_has_the_class_of_each_query(run, saved):
