@@ -22,17 +22,23 @@ MOST_ROWS = 30
 """A table of pytest-benchmark of more rows than this would bury the leaderboards."""
 
 
-def leaderboards(config: pytest.Config) -> list[Leaderboard]:
-    """The leaderboard of each dataset, that of the session first, over all that has reported so far."""
+MOST_RANKED = 300
+"""Models; of more it takes longer to find out how sure their ranks are than to write the page, so one in the middle of a
+session leaves that to the end."""
+
+
+def leaderboards(config: pytest.Config, *, ranked: bool = True) -> list[Leaderboard]:
+    """The leaderboard of each dataset, that of the session first, over all that has reported so far; `ranked`: with how
+    sure the ranks are."""
     from embedcore.zoo.families import FAMILIES
 
     collector = config.stash[COLLECTOR]
-    rankings = collector.rankings()
+    rankings = collector.rankings() if ranked else {}
     return [
         build(
             collector.results_on(fingerprint),
             dataset=block,
-            rankings=rankings[fingerprint],
+            rankings=rankings.get(fingerprint),
             families=[family.slug for family in FAMILIES],
             titles={family.slug: family.title for family in FAMILIES},
         )
@@ -152,7 +158,7 @@ def write_page(config: pytest.Config, reload_s: float) -> None:
     if folder is None:
         return
     begun = files.pages_begun(
-        leaderboards(config),
+        leaderboards(config, ranked=len(collector.results) <= MOST_RANKED),
         settings=collector.settings,
         machine=collector.machine,
         when=_now(),

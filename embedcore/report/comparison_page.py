@@ -108,8 +108,8 @@ def _legend(comparison: Comparison) -> list[str]:
         "Regressions are worse than their limit by more than chance explains, and nobody has accepted them: any of "
         "them fails the comparison.",
         "acc is the share of queries whose nearest neighbour is of their class, acc5 the share of their class among "
-        "the five nearest; pt are percentage points. Drift is how far the embeddings of the same images moved, relative "
-        "to their length.",
+        "the five nearest; pt are percentage points. Drift is how far the embeddings of the same images moved, "
+        "relative to their length.",
         "Intervals hold 95 of 100 times; scores are tested query by query, speed by rounds and how sessions differ.",
         *([] if "speed" in comparison.barriers else [words.noise_words(comparison)]),
     ]

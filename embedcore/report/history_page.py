@@ -67,8 +67,8 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
 
 _LEGEND = (
     "A step of speed or memory is where the medians of the up to three runs before and after differ by more than the "
-    "limit and by more than chance explains; one of acc is a change between neighbours that a paired test finds real; one "
-    "of drift exceeds the limit and what rounding explains.",
+    "limit and by more than chance explains; one of acc is a change between neighbours that a paired test finds real; "
+    "one of drift exceeds the limit and what rounding explains.",
     "Runs that cannot be compared with one another, of two machines, say, are series of their own.",
     "The series of a family is the mean of acc or drift of its models, the geometric mean of the others; where models "
     "come or go it goes on with the change of those that both runs have.",
