@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,8 @@ MOST_ROWS = 30
 
 
 MOST_RANKED = 300
-"""Models; of more it takes longer to find out how sure their ranks are than to write the page, so one in the middle of a
-session leaves that to the end."""
+"""Models; of more it takes longer to find out how sure their ranks are than to write the page, so one in the middle of
+a session leaves that to the end."""
 
 
 def leaderboards(config: pytest.Config, *, ranked: bool = True) -> list[Leaderboard]:
@@ -157,13 +158,17 @@ def write_page(config: pytest.Config, reload_s: float) -> None:
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     if folder is None:
         return
+    ranked = len(collector.results) <= MOST_RANKED
+    standing = _standing(config, reload_s)
+    if standing is not None and not ranked:
+        standing = replace(standing, words=f"{standing.words} How sure the ranks are is found out at the end.")
     begun = files.pages_begun(
-        leaderboards(config, ranked=len(collector.results) <= MOST_RANKED),
+        leaderboards(config, ranked=ranked),
         settings=collector.settings,
         machine=collector.machine,
         when=_now(),
         pictures=False,
-        standing=_standing(config, reload_s),
+        standing=standing,
     )
     files.put(folder, begun())
 
