@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -28,17 +29,23 @@ MOST_NAMED = 5
 """So many models are named of those that were not reached."""
 
 
-def leaderboards(config: pytest.Config) -> list[Leaderboard]:
-    """The leaderboard of each dataset, that of the session first, over all that has reported so far."""
+MOST_RANKED = 300
+"""Models; of more it takes longer to find out how sure their ranks are than to write the page, so one in the middle of
+a session leaves that to the end."""
+
+
+def leaderboards(config: pytest.Config, *, ranked: bool = True) -> list[Leaderboard]:
+    """The leaderboard of each dataset, that of the session first, over all that has reported so far; `ranked`: with how
+    sure the ranks are."""
     from embedcore.zoo.families import FAMILIES
 
     collector = config.stash[COLLECTOR]
-    rankings = collector.rankings()
+    rankings = collector.rankings() if ranked else {}
     return [
         build(
             collector.results_on(fingerprint),
             dataset=block,
-            rankings=rankings[fingerprint],
+            rankings=rankings.get(fingerprint),
             families=[family.slug for family in FAMILIES],
             titles={family.slug: family.title for family in FAMILIES},
         )
@@ -211,13 +218,17 @@ def write_page(config: pytest.Config, reload_s: float) -> None:
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     if folder is None:
         return
+    ranked = len(collector.results) <= MOST_RANKED
+    standing = _standing(config, reload_s)
+    if standing is not None and not ranked:
+        standing = replace(standing, words=f"{standing.words} How sure the ranks are is found out at the end.")
     begun = files.pages_begun(
-        leaderboards(config),
+        leaderboards(config, ranked=ranked),
         settings=collector.settings,
         machine=collector.machine,
         when=_now(),
         pictures=False,
-        standing=_standing(config, reload_s),
+        standing=standing,
     )
     files.put(folder, begun())
 

@@ -201,7 +201,7 @@ def _drift(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
     layers = _changes(
         alt, shown, "acc", "drawn_drift", x, None, "acc, percentage points more", named="drift", lines=False
     )
-    if math.isfinite(limit) and limit > 0:
+    if 0 < limit < math.inf:
         layers.append(_rule(alt, "x", limit))
     missing = len(rows) - len(shown)
     title = "Drift of the embeddings and change of acc"
@@ -226,7 +226,7 @@ def _lines(shown: Sequence[Datum], name: str) -> str:
 
 
 def _limit_note(limits: Mapping[str, float], what: str) -> str:
-    return " The dashed line is the limit." if math.isfinite(limits.get(what, math.inf)) else ""
+    return " The dashed line is the limit." if 0 < limits.get(what, math.inf) < math.inf else ""
 
 
 def _changes(
@@ -255,7 +255,7 @@ def _changes(
         alt.Tooltip(f"{named or name}_level:N", title="said to be"),
     ]
     layers = [_rule(alt, "y", 0.0, dashed=False)]
-    if limit is not None and math.isfinite(limit) and limit > 0:
+    if limit is not None and 0 < limit < math.inf:
         layers.append(_rule(alt, "y", -100 * limit))
     if lines and len(shown) < MANY_MARKS and any(f"{name}_low" in row for row in shown):
         layers.append(

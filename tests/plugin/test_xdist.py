@@ -83,6 +83,30 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
     assert "INTERNALERROR" not in text
 
 
+EAGER = """
+from embedcore.plugin import live
+from embedcore.report import files
+
+live.EVERY_S = 1e-9
+put = files.put
+
+def kept(directory, contents):
+    put(directory, contents)
+    number = len(list(directory.glob("version-*")))
+    (directory / f"version-{number}").write_bytes(contents["index.html"])
+
+files.put = kept
+"""
+
+
+def test_the_controller_writes_the_page_while_workers_measure(project, workers):
+    (project.path / "conftest.py").write_text(EAGER)
+    assert workers(2, "--embed-report=report").wait(300) == 0, (project.path / "output").read_text()
+    first, last = (path.read_text(encoding="utf-8") for path in sorted((project.path / "report").glob("version-*")))
+    assert "This run goes on: 1 of 3 cases are done. As of " in first and "data-reload" in first
+    assert "This run goes on" not in last and "data-reload" not in last
+
+
 def test_each_worker_has_a_card_of_its_own(monkeypatch):
     monkeypatch.setattr(machine, "card_names", lambda: ("H100", "H100", "A100"))
     assert [machine.device_of_worker("auto", f"gw{n}") for n in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
