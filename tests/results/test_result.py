@@ -178,9 +178,7 @@ def test_ok_result_needs_the_scores_it_is_ranked_by(result_of: Make, scores: dic
         result_of(scores=scores)
 
 
-@pytest.mark.parametrize(
-    ("crowded", "disturbed"), [(None, False), (0, False), (0.2, False), (0.21, True), (3.5, True)]
-)
+@pytest.mark.parametrize(("crowded", "disturbed"), [(None, False), (0, False), (0.2, False), (0.21, True), (3.5, True)])
 def test_disturbed(result_of: Make, crowded: float | None, disturbed: bool) -> None:
     assert result_of(crowded=crowded).disturbed == disturbed
 
