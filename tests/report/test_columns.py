@@ -140,7 +140,7 @@ def test_own_models_are_marked_however_short_the_name_is_cut(result_of: Make) ->
         licence=None,
     )
     folder = result_of(weights={"source": "folder", "id": "sha256:0123456789abcdef", "file": "best.pth"})
-    assert (columns.marked_name(own), columns.marked_name(own, 6)) == ("ours-v3§¶", "our…§¶")
+    assert (columns.marked_name(own), columns.marked_name(own, 6)) == ("ours-v3§¶", "ou…3§¶")
     assert columns.marked_name(folder) == folder.model
     assert columns.weights(own) == "own:best.pth sha256:1" and columns.licence(own) == "–"
     assert columns.weights(folder) == "folder:best.pth sha256:01234567"
