@@ -412,6 +412,18 @@ def test_without_neighbours_the_page_says_how_to_get_them(visit: Visit) -> None:
     assert visit.page.locator("#gallery").count() == 0
 
 
+def test_on_paper_every_model_has_a_line_that_fits(visit: Visit) -> None:
+    visit.page.set_viewport_size({"width": 1000, "height": 1400})
+    visit.page.emulate_media(media="print")
+    visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    lines = visit.page.locator(".tabulator-print-table tbody tr")
+    assert [line.locator("a.model").inner_text() for line in lines.all()] == BY_ACC
+    assert max(line.bounding_box()["height"] for line in lines.all()) < 40
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 1000
+    visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert lines.count() == 0
+
+
 def test_a_run_of_one_model_is_a_sensible_page(browser: Any, tmp_path: Path) -> None:
     with browsing.visiting(browser, browsing.written(browsing.a_run(1), tmp_path)) as visit:
         visit.go()
