@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.albums import dataset_of, files_in, saved_album
     from embedcore.report.drawing import scripts_begun
     from embedcore.report.files import write_report
-    from embedcore.report.page import Standing
+    from embedcore.report.page import Unfinished
     from embedcore.report.text import terminal_report
     from embedcore.results.leaderboard import boards_of
     from embedcore.results.merge import merge, read_parts
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     boards = boards_of(found, {family.slug: family.title for family in FAMILIES})
     cases = len({result.model for result in (*found.results, *found.excluded)} | found.unreached)
     done = cases - len(found.unreached)
-    stopped = Standing(done, cases, f"Not finished: {done:,} of {cases:,} cases are done.")
+    stopped = Unfinished(done, cases, f"Not finished: {done:,} of {cases:,} cases are done.")
     if found.unreached:
         print(f"embedcore: {len(found.unreached)} cases were not reached", file=sys.stderr)
     if arguments.json is not None:
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             machine=found.versions,
             when=found.datetime,
             all_pictures=arguments.all_charts,
-            standing=stopped if found.unreached else None,
+            unfinished=stopped if found.unreached else None,
             albums=albums,
             asked=arguments.gallery,
         )

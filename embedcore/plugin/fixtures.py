@@ -37,7 +37,7 @@ def embed_measure(request: pytest.FixtureRequest) -> Callable[[str, Dataset], Re
     session = request.config.stash[SESSION]
 
     def measure(model: str, images: Dataset) -> Result:
-        with request.config.stash[TELLER].telling(session.standing(model, images)) as stages:
+        with request.config.stash[TELLER].telling(session.position(model, images)) as stages:
             try:
                 result = session.measure(model, images, stages)
                 # Journal, JSON and leaderboards then hold the same cases. pytest-benchmark fails over a benchmark

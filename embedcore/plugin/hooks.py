@@ -22,7 +22,7 @@ from embedcore.plugin.collector import Collector
 from embedcore.plugin.gate import judge_session, nothing_measured, open_gate
 from embedcore.plugin.live import LivePage
 from embedcore.plugin.options import Options, add_options
-from embedcore.plugin.progress import Standing, Teller
+from embedcore.plugin.progress import Position, Teller
 from embedcore.plugin.saving import check_saving, save_json
 from embedcore.results.books import FOLDER, Place, runs_in_use
 
@@ -118,7 +118,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     try:
         check_saving(config)
-        with config.stash[stash.TELLER].telling(Standing("looking at the images")) as stages:
+        with config.stash[stash.TELLER].telling(Position("looking at the images")) as stages:
             progress = functools.partial(stages, "")
             own, selection = cases.own_of(config), options.selection(config)
             config.stash[stash.SESSION] = start_session(

@@ -37,7 +37,7 @@ _SHORTEST_NAME = 16
 
 
 @dataclass(frozen=True)
-class Standing:
+class Position:
     """Where the session stands as something begins, a case or what comes before the first."""
 
     what: str
@@ -71,32 +71,32 @@ def stage_words(stage: str, done: int, total: int, *, rate: float = 0.0, seconds
     return f"{stage} {done}/{total}".lstrip() + (f", {figure(rate)} images/s" if rate else "")
 
 
-def live_line(standing: Standing, stage: str, width: int, *, elapsed_s: float = 0.0) -> str:
+def live_line(position: Position, stage: str, width: int, *, elapsed_s: float = 0.0) -> str:
     """At most ``width`` characters: number of the case, model, stage, time left and leader.
 
     Where room is short models are shortened in the middle, then the leader goes, then the time left.
     """
-    number = f"[{standing.place}/{standing.cases}] " if standing.cases else ""
-    left = left_words(standing, elapsed_s)
+    number = f"[{position.place}/{position.cases}] " if position.cases else ""
+    left = left_words(position, elapsed_s)
     tail = f": {stage}, {left} left" if left else f": {stage}"
-    shortest = min(len(standing.what), _SHORTEST_NAME)
+    shortest = min(len(position.what), _SHORTEST_NAME)
     if len(number) + shortest + len(tail) > width:
         tail = f": {stage}"
-    best = "" if standing.leader is None else f", best {score(standing.leader, 'acc')} "
-    least = min(len(standing.leader.model), _SHORTEST_NAME) if standing.leader is not None else 0
+    best = "" if position.leader is None else f", best {score(position.leader, 'acc')} "
+    least = min(len(position.leader.model), _SHORTEST_NAME) if position.leader is not None else 0
     if len(number) + shortest + len(tail) + len(best) + least > width:
         best, least = "", 0
-    line = number + cut_middle(standing.what, width - len(number) - len(tail) - len(best) - least, "..") + tail + best
-    if best and standing.leader is not None:
-        line += cut_middle(standing.leader.model, width - len(line), "..")
+    line = number + cut_middle(position.what, width - len(number) - len(tail) - len(best) - least, "..") + tail + best
+    if best and position.leader is not None:
+        line += cut_middle(position.leader.model, width - len(line), "..")
     return line[:width]
 
 
-def left_words(standing: Standing, elapsed_s: float = 0.0) -> str:
+def left_words(position: Position, elapsed_s: float = 0.0) -> str:
     """The time that is left, such as ``12 to 15 min``; "" where it is not known."""
-    if standing.left_s is None:
+    if position.left_s is None:
         return ""
-    low, high = (max(0.0, seconds - elapsed_s) for seconds in standing.left_s)
+    low, high = (max(0.0, seconds - elapsed_s) for seconds in position.left_s)
     return show_range(low, high)
 
 
@@ -167,7 +167,7 @@ class Teller:
         self._told = self._begun = time.monotonic()
 
     @contextlib.contextmanager
-    def telling(self, standing: Standing) -> Iterator[Stages]:
+    def telling(self, position: Position) -> Iterator[Stages]:
         """Gives what is to be called as work goes on; on a terminal its line vanishes at the end."""
         line = LiveLine(self._config)
         begin = self._begun = time.monotonic()
@@ -186,9 +186,9 @@ class Teller:
             words = stage_words(stage, done, total, rate=rate, seconds=now - entered)
             if to_draw:
                 drawn = now
-                line.show(live_line(standing, words, line.width(), elapsed_s=now - begin))
+                line.show(live_line(position, words, line.width(), elapsed_s=now - begin))
             else:
-                self._log(live_line(standing, words, 200, elapsed_s=now - begin))
+                self._log(live_line(position, words, 200, elapsed_s=now - begin))
 
         try:
             yield stages

@@ -24,7 +24,7 @@ from embedcore.measure.outcome import failure, refusal, weights_changed
 from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.cases import case_gmacs
 from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
-from embedcore.plugin.progress import Standing, leader_of
+from embedcore.plugin.progress import Position, leader_of
 from embedcore.progress import Progress, Stages
 from embedcore.results import neighbours
 from embedcore.results.books import FOLDER, Books, Place
@@ -247,11 +247,11 @@ class BenchmarkSession:
     def _beside_s(self) -> float:
         return fmean(self._beside) if self._beside else 0.0
 
-    def standing(self, model: str, dataset: Dataset) -> Standing:
+    def position(self, model: str, dataset: Dataset) -> Position:
         """Where the session stands before that case."""
         count, seconds = self.remaining()
         leader = leader_of(self.books.results.values(), dataset.fingerprint)
-        return Standing(model, len(self.cases) - count + 1, len(self.cases), seconds, leader)
+        return Position(model, len(self.cases) - count + 1, len(self.cases), seconds, leader)
 
     def _gmacs(self, model: str) -> float | None:
         return case_gmacs(model, self.own.get(model))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from embedcore.plugin.budget import Budget
     from embedcore.plugin.session import BenchmarkSession
     from embedcore.report.albums import Album
-    from embedcore.report.page import Standing
+    from embedcore.report.page import Unfinished
 
 MOST_ROWS = 30
 """A table of pytest-benchmark of more rows than this would bury the leaderboards."""
@@ -204,7 +204,7 @@ def write_report(config: pytest.Config) -> None:
             settings=collector.settings,
             machine=collector.machine,
             when=_now(),
-            standing=_standing(config),
+            unfinished=_unfinished(config),
             albums=[_album(config, board) for board in boards],
             asked=config.stash[OPTIONS].gallery,
         )
@@ -219,16 +219,16 @@ def write_page(config: pytest.Config, reload_s: float) -> None:
     if folder is None:
         return
     ranked = len(collector.results) <= MOST_RANKED
-    standing = _standing(config, reload_s)
-    if standing is not None and not ranked:
-        standing = replace(standing, words=f"{standing.words} How sure the ranks are is found out at the end.")
+    unfinished = _unfinished(config, reload_s)
+    if unfinished is not None and not ranked:
+        unfinished = replace(unfinished, words=f"{unfinished.words} How sure the ranks are is found out at the end.")
     begun = files.pages_begun(
         leaderboards(config, ranked=ranked),
         settings=collector.settings,
         machine=collector.machine,
         when=_now(),
         pictures=False,
-        standing=standing,
+        unfinished=unfinished,
     )
     files.put(folder, begun())
 
@@ -237,19 +237,19 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _standing(config: pytest.Config, reload_s: float | None = None) -> Standing | None:
+def _unfinished(config: pytest.Config, reload_s: float | None = None) -> Unfinished | None:
     """For the page; None where all cases are done."""
-    from embedcore.report.page import Standing
+    from embedcore.report.page import Unfinished
 
     done, cases = cases_done(config)
     if done >= cases and reload_s is None:
         return None
     words = f"{done:,} of {cases:,} cases are done"
     if reload_s is None:
-        return Standing(done, cases, f"Not finished: {words}.")
+        return Unfinished(done, cases, f"Not finished: {words}.")
     left = f"; {how_far(config)}" if SESSION in config.stash else ""
     clock = _now()[11:16]
-    return Standing(
+    return Unfinished(
         done, cases, f"This run goes on: {words}{left}. As of {clock} UTC; the page renews itself.", reload_s
     )
 

@@ -20,7 +20,7 @@ from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
 
 if TYPE_CHECKING:
-    from embedcore.report.page import Standing
+    from embedcore.report.page import Unfinished
 
 # What a spreadsheet would take for the beginning of a formula; with East Asian settings the wide forms too.
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
@@ -48,7 +48,7 @@ def write_report(
     machine: Mapping[str, Any] | None = None,
     when: str | None = None,
     all_pictures: bool = False,
-    standing: Standing | None = None,
+    unfinished: Unfinished | None = None,
     albums: Sequence[Album | None] = (),
     asked: Collection[str] = (),
 ) -> list[Path]:
@@ -56,7 +56,7 @@ def write_report(
     also neighbours.npz where there are `albums` (one a dataset, or None), in which `asked` are models to be shown too.
 
     `boards`: one a dataset, at least one. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its
-    ``datetime``; `all_pictures`: see `pages_begun`; `standing`: of a run that is not finished. Each file is whole
+    ``datetime``; `all_pictures`: see `pages_begun`; `unfinished`: of a run that is not finished. Each file is whole
     or not there; index.html, which links the others, comes last. Returns the paths.
     Raises UsageError if the folder cannot be made or written, DrawingFailed if charts cannot be drawn.
     """
@@ -75,7 +75,7 @@ def write_report(
         when=when,
         beside=names,
         all_pictures=all_pictures,
-        standing=standing,
+        unfinished=unfinished,
         galleries=galleries,
     )
     texts = (
@@ -120,7 +120,7 @@ def pages_begun(
     beside: Sequence[str] = (),
     pictures: bool = True,
     all_pictures: bool = False,
-    standing: Standing | None = None,
+    unfinished: Unfinished | None = None,
     galleries: Sequence[Shown | None] = (),
 ) -> Callable[[], dict[str, bytes]]:
     """Begin to make the page of each dataset and, with `pictures`, its charts as files; the function waits for them:
@@ -168,7 +168,7 @@ def pages_begun(
                 pages=several if len(boards) > 1 else {},
                 here=address,
                 files={name: [f"{stem}.{kind}" for kind in kinds] for name, stem in names.items()},
-                standing=standing,
+                unfinished=unfinished,
                 retrieved=galleries[place] if galleries else None,
             ).encode()
         contents = {

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Unfinished:
     """How far a run is that is not finished: it goes on, or it was stopped."""
 
     done: int
@@ -68,19 +68,19 @@ def index_page(
     pages: Mapping[str, str] | None = None,
     here: str = "",
     files: Mapping[str, Sequence[str]] | None = None,
-    standing: Standing | None = None,
+    unfinished: Unfinished | None = None,
     retrieved: Shown | None = None,
 ) -> str:
     """The page of one dataset. `beside`: files that are linked; `pages`: the pages of all datasets, address to title,
-    where there are several, this one at `here`; `files`: those of a chart by its name; `standing`: of a run that is not
-    finished; `retrieved`: what the models find."""
+    where there are several, this one at `here`; `files`: those of a chart by its name; `unfinished`: of a run that is
+    not finished; `retrieved`: what the models find."""
     name = captions.dataset_name(board.dataset)
-    reload_s = standing.reload_s if standing else None
+    reload_s = unfinished.reload_s if unfinished else None
     explained = captions.legend(board, settings, machine)[1 + len(captions.credits(board.dataset)) :]
     intervals = captions.has_intervals(board.dataset)
     return render(
         "index.html.j2",
-        title=f"{f'{standing.percent} % · ' if standing else ''}{name}: embedcore report",
+        title=f"{f'{unfinished.percent} % · ' if unfinished else ''}{name}: embedcore report",
         data={
             "data": {"models": rows, "families": families_of(rows), "intervals": intervals, "name": name},
             "charts": {"charts": [chart_data(chart, (files or {}).get(chart.name, ())) for chart in drawn]},
@@ -106,7 +106,7 @@ def index_page(
         pages=pages or {},
         here=here,
         measured=len(rows),
-        standing=standing,
+        unfinished=unfinished,
         reload_s=reload_s,
         retrieved=retrieved is not None,
     )

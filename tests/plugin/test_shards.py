@@ -6,7 +6,7 @@ import random
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcore.plugin.cases import case_gmacs
@@ -22,6 +22,7 @@ REFUSED = "--embed-max-params=0.001"  # every model is too large: a result witho
 COSTS = st.dictionaries(st.text(max_size=4), st.none() | st.floats(0, 1e4), max_size=40)
 
 
+@settings(deadline=None)  # the suite shares its cores
 @given(costs=COSTS, parts=st.integers(1, 12))
 def test_every_model_is_in_one_shard(costs, parts):
     shards = divide(costs, parts)

@@ -18,7 +18,7 @@ from embedcore.compare.verdict import judge
 from embedcore.report.comparison_page import comparison_page
 from embedcore.report.files import pages_begun
 from embedcore.report.history_page import history_page
-from embedcore.report.page import Standing
+from embedcore.report.page import Unfinished
 from embedcore.results.leaderboard import boards_of
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
@@ -116,18 +116,20 @@ def test_lists_are_filtered_and_the_address_brings_the_same_view(browser: Any, f
 def test_a_page_of_a_run_that_goes_on_renews_itself_with_its_filters(browser: Any, tmp_path: Path) -> None:
     run = browsing.a_run(12)
 
-    def write(standing: Standing | None) -> Path:
-        begun = pages_begun(boards_of(run, browsing.TITLES), settings={}, machine={}, pictures=False, standing=standing)
+    def write(unfinished: Unfinished | None) -> Path:
+        begun = pages_begun(
+            boards_of(run, browsing.TITLES), settings={}, machine={}, pictures=False, unfinished=unfinished
+        )
         (tmp_path / "index.html").write_bytes(begun()["index.html"])
         return tmp_path / "index.html"
 
-    file = write(Standing(12, 40, "This run goes on: 12 of 40 cases are done", 60.0))
+    file = write(Unfinished(12, 40, "This run goes on: 12 of 40 cases are done", 60.0))
     with browsing.visiting(browser, file) as visit:
         visit.page.clock.install()
         visit.go("licence=mit")
         assert visit.page.locator("progress").get_attribute("value") == "12"
         before = visit.models()
-        write(Standing(12, 40, "This run goes on: 13 of 40 cases are done", 60.0))
+        write(Unfinished(12, 40, "This run goes on: 13 of 40 cases are done", 60.0))
         visit.page.locator("[name=q]").focus()
         visit.page.clock.run_for(61_000)
         assert visit.page.get_by_text("12 of 40 cases").is_visible(), "not while somebody types"
