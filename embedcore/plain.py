@@ -25,6 +25,10 @@ _ASCII = {
     "≤": "<=",
     "†": "+",
     "‡": "++",
+    "≈": "~",
+    "§": "#",
+    "¶": "^",
+    **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True)),
 }
 """What stands for our own signs where an encoding lacks them."""
 
@@ -112,3 +116,12 @@ def bytes_text(size: float | None) -> str:
         if value < 999.5:
             return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {unit}"
     return f"{value / 1000:.2f} TB"
+
+
+def minute(when: str | None) -> str:
+    """A time as the saved JSON has it, to the minute; "" where it is not known.
+
+    >>> minute("2026-11-27T04:12:33.5+00:00"), minute(None)
+    ('2026-11-27 04:12', '')
+    """
+    return one_line(when or "")[:16].replace("T", " ")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.plain import bytes_text, json_safe, one_line, printable_lines
+from embedcore.plain import bytes_text, encodable, json_safe, one_line, printable_lines
+from embedcore.report import columns, history
 
 
 @given(st.text())
@@ -66,6 +67,14 @@ def test_json_safe_of_other_types() -> None:
     assert json_safe(np.float32(0.5)) == 0.5
     assert json_safe(np.int64(3)) == 3
     assert json_safe({1: math.inf, "p": Path("a/b"), "s": {"b", "a"}}) == {"1": None, "p": "a/b", "s": ["a", "b"]}
+
+
+def test_each_sign_of_ours_looks_like_itself_in_ascii() -> None:
+    marks = [value for name, value in vars(columns).items() if name.isupper() and isinstance(value, str)]
+    assert "≈" in marks
+    for sign in (*marks, *history.BARS, "±", "×", "→", "…"):
+        assert "?" not in encodable(sign, "ascii"), sign
+    assert encodable("▁█ 内", "ascii") == "18 ?"
 
 
 def test_lengths_have_three_digits() -> None:

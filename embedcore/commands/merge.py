@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -30,10 +29,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the merged run; gives the exit code."""
-    from embedcore.files import written_whole
-    from embedcore.results.merge import merge, read_parts
-    from embedcore.results.ranking import rank_run, ranking_block
-    from embedcore.results.run import find_run, run_of
+    from embedcore.results.merge import merge, read_parts, write_run
+    from embedcore.results.run import find_run
 
     output: Path = arguments.output
     parts = dict(part for name in arguments.runs for part in read_parts(find_run(name)))
@@ -42,12 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     merged = merge(list(parts.items()), allow_missing=arguments.allow_missing)
     for note in merged.notes:
         print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
-    block = merged.data["embedcore"]
-    block["ranking"] = ranking_block(rank_run(run_of(merged.data, output)))
-    try:
-        with written_whole(output) as file:
-            file.write(json.dumps(merged.data, indent=4).encode("ascii"))
-    except OSError as error:
-        raise UsageError(f"--output: {output} cannot be written: {error.strerror}") from error
-    print(f"{output}: {len(merged.data['benchmarks'])} benchmarks and {len(block['excluded'])} excluded models")
+    write_run(merged.data, output, "--output")
+    excluded = merged.data["embedcore"]["excluded"]
+    print(f"{output}: {len(merged.data['benchmarks'])} benchmarks and {len(excluded)} excluded models")
     return 0

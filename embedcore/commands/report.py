@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from embedcore.errors import UsageError
-from embedcore.files import written_whole
 from embedcore.plain import printable_lines
 from embedcore.results.run import STORAGE
 
@@ -55,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.page import Unfinished
     from embedcore.report.text import terminal_report
     from embedcore.results.leaderboard import boards_of
-    from embedcore.results.merge import merge, read_parts
+    from embedcore.results.merge import merge, read_parts, write_run
     from embedcore.results.run import find_run, run_of
     from embedcore.zoo.families import FAMILIES
 
@@ -74,9 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     done = cases - len(found.unreached)
     stopped = Unfinished(done, cases, f"Not finished: {done:,} of {cases:,} cases are done.")
     if found.unreached:
-        print(f"embedcore: {len(found.unreached)} cases were not reached", file=sys.stderr)
+        print(f"embedcore: {len(found.unreached)} of {cases} cases were not reached", file=sys.stderr)
     if arguments.json is not None:
-        _write_json(merged.data if merged else parts[first], arguments.json)
+        data = merged.data if merged else parts[first]
+        write_run(data, arguments.json, "--json")
+        print(f"{arguments.json}: {len(data['benchmarks'])} benchmarks")
     if output is not None:
         cache = cache_folder(arguments.cache)
         files = files_in([*(path if path.is_dir() else path.parent for path in paths), output])
@@ -98,7 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
     else:
         width = shutil.get_terminal_size((80, 24)).columns
-        print(terminal_report(boards, width=width, settings=found.settings, machine=found.versions))
+        print(
+            terminal_report(boards, width=width, settings=found.settings, machine=found.versions, when=found.datetime)
+        )
     return 0
 
 
@@ -111,12 +112,3 @@ def _named(arguments: argparse.Namespace) -> list[str]:
     if bool(arguments.runs) == arguments.last:
         raise UsageError("report: name RUNs, or --last for the run last measured")
     return [str(last_run(cache_folder(arguments.cache) / FOLDER))] if arguments.last else list(arguments.runs)
-
-
-def _write_json(data: Any, path: Path) -> None:
-    try:
-        with written_whole(path) as file:
-            file.write(json.dumps(data, indent=4).encode("ascii"))
-    except OSError as error:
-        raise UsageError(f"--json: {path} cannot be written: {error.strerror}") from error
-    print(f"{path}: {len(data['benchmarks'])} benchmarks")

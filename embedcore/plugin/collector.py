@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embedcore.plain import json_safe
+from embedcore.results.estimate import estimate_range, measured_costs
 from embedcore.results.ranking import Rankings, rank_if_possible, ranking_block
 from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
@@ -29,8 +30,8 @@ class Collector:
         """The ``dataset`` block of each dataset, by fingerprint; that of the session first."""
         self.settings: Mapping[str, Any] = {}
         self.machine: Mapping[str, Any] = {}
-        self.cases: dict[str, None] = {}
-        """The models that the session is to measure, whether or not it comes to them."""
+        self.cases: dict[str, float | None] = {}
+        """The models that the session is to measure, whether or not it comes to them, and their GMACs, if known."""
         self.renamed: dict[str, str] = {}
         """Timm's retired names for them."""
         self.run = ""
@@ -41,8 +42,16 @@ class Collector:
         """Lines that the summary has to show."""
         self.saved = False
         """Whether our block went into a saved JSON."""
+        self.to_be_told: list[str] = []
+        """What a worker of pytest-xdist has to say before its first case."""
         self._told: set[str] = set()
         self._rankings: dict[str, tuple[list[Result], Rankings]] = {}
+
+    def attach_notes(self, report: pytest.TestReport) -> None:
+        """Let the report of a first case's setup carry what is to be told before it is measured."""
+        if self.to_be_told:
+            setattr(report, _ATTRIBUTE, {"notes": self.to_be_told})
+        self.to_be_told = []
 
     def attach(self, report: pytest.TestReport, results: list[Result], session: BenchmarkSession) -> None:
         """Let a report carry results; plain values on a report reach the controller of pytest-xdist with it.
@@ -55,7 +64,7 @@ class Collector:
             from embedcore.zoo.registry import renamed_to
 
             carried |= {"datasets": new, "settings": dict(session.settings), "machine": dict(session.machine)}
-            carried |= {"cases": session.cases, "renamed": renamed_to(session.cases), "noise": session.noise}
+            carried |= {"cases": session.costs(), "renamed": renamed_to(session.cases), "noise": session.noise}
             carried["run"] = session.books.run
         self._told.update(new)
         setattr(report, _ATTRIBUTE, json_safe(carried))  # pytest-xdist takes nothing but plain values
@@ -64,14 +73,14 @@ class Collector:
         carried = getattr(report, _ATTRIBUTE, None)
         if carried is None:
             return
-        for fields in carried["results"]:
+        for fields in carried.get("results", ()):
             result = Result.from_json(fields)
             self.results[result.model, result.dataset] = result
             self.tests[result.model, result.dataset] = report.nodeid
         if "datasets" in carried:
             self.datasets = {**self.datasets, **carried["datasets"]}
             self.settings, self.machine = carried["settings"], carried["machine"]
-            self.cases |= dict.fromkeys(carried["cases"])
+            self.cases |= carried["cases"]
             self.renamed |= carried["renamed"]
             self.noise, self.run = carried["noise"], carried["run"]
 
@@ -82,6 +91,13 @@ class Collector:
     def results_on(self, fingerprint: str) -> list[Result]:
         """All that was reported on a dataset, measured or not."""
         return [result for (_, dataset), result in self.results.items() if dataset == fingerprint]
+
+    def remaining(self, workers: int) -> tuple[int, tuple[float, float] | None]:
+        """How many cases have not reported, and the least and most seconds that so many workers may take for them."""
+        reached = {model for model, _ in self.results}
+        costs = [cost for model, cost in self.cases.items() if model not in reached]
+        found = estimate_range(measured_costs(self.results.values(), self.cases.get), costs)
+        return len(costs), None if found is None else (found[0] / workers, found[1] / workers)
 
     def rankings(self) -> dict[str, Rankings]:
         """How sure the ranks are, on each dataset by its fingerprint; worked out anew only where a result is new."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import traceback
+import warnings
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from embedcore.plugin.collector import Collector
 from embedcore.plugin.gate import judge_session, nothing_measured, open_gate
 from embedcore.plugin.live import LivePage
 from embedcore.plugin.options import Options, add_options
-from embedcore.plugin.progress import Position, Teller
+from embedcore.plugin.progress import LineOfWorkers, Position, Teller
 from embedcore.plugin.saving import check_saving, save_json
 from embedcore.results.books import FOLDER, Place, runs_in_use
 
@@ -52,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     session.config.stash[stash.OF_PYTEST] = session
+    if session.config.pluginmanager.has_plugin("dsession"):  # the controller of pytest-xdist
+        session.config.pluginmanager.register(LineOfWorkers(session.config), "embedcore-line-of-workers")
     if hasattr(session.config, "workerinput") or session.config.option.collectonly:
         return
     try:
@@ -124,7 +127,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             config.stash[stash.SESSION] = start_session(
                 options, models, own, budget, _place(config), progress, selection
             )
-        summary.tell_notes(config, config.stash[stash.SESSION])
+        notes = summary.notes(config, config.stash[stash.SESSION])
+        if hasattr(config, "workerinput"):
+            config.stash[stash.COLLECTOR].to_be_told = notes
+        elif notes:
+            summary.tell(config, summary.note_lines(config, notes))
     except BudgetSpent:
         _give_up(session, f"{summary.budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
     except EmbedcoreError as error:
@@ -155,6 +162,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if call.when == "setup":
+        item.config.stash[stash.COLLECTOR].attach_notes(report)
     if call.when == "call" and stash.RESULTS in item.stash:
         item.config.stash[stash.COLLECTOR].attach(report, item.stash[stash.RESULTS], item.config.stash[stash.SESSION])
         if report.skipped and isinstance(report.longrepr, tuple):  # -rs names the benchmark, not where we skip in it
@@ -212,6 +221,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     failed = nothing_measured(config) or (stash.VERDICT in config.stash and not config.stash[stash.VERDICT][1].passed)
     if failed and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") and stash.SESSION in config.stash:
+        # pytest-benchmark's, into the middle of the dots: that it measures nothing under pytest-xdist. We do.
+        warnings.filterwarnings("ignore", "Benchmarks are automatically disabled because xdist")
 
 
 def _judge(config: pytest.Config) -> None:

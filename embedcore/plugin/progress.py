@@ -77,7 +77,7 @@ def live_line(position: Position, stage: str, width: int, *, elapsed_s: float = 
     Where room is short models are shortened in the middle, then the leader goes, then the time left.
     """
     number = f"[{position.place}/{position.cases}] " if position.cases else ""
-    left = left_words(position, elapsed_s)
+    left = time_left(position, elapsed_s)
     tail = f": {stage}, {left} left" if left else f": {stage}"
     shortest = min(len(position.what), _SHORTEST_NAME)
     if len(number) + shortest + len(tail) > width:
@@ -92,7 +92,7 @@ def live_line(position: Position, stage: str, width: int, *, elapsed_s: float = 
     return line[:width]
 
 
-def left_words(position: Position, elapsed_s: float = 0.0) -> str:
+def time_left(position: Position, elapsed_s: float = 0.0) -> str:
     """The time that is left, such as ``12 to 15 min``; "" where it is not known."""
     if position.left_s is None:
         return ""
@@ -132,7 +132,11 @@ class LiveLine:
         self._shown = False
         with self._reveal():
             quiet = config.get_verbosity() < 0 or config.pluginmanager.get_plugin("terminalreporter") is None
-            self.possible = not quiet and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+            # Live logs of pytest would be written over the line.
+            logs = config.pluginmanager.has_plugin("logging-plugin") and (
+                config.getini("log_cli") or config.getoption("log_cli_level") is not None
+            )
+            self.possible = not (quiet or logs) and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
     def width(self) -> int:
         with self._reveal():
@@ -197,7 +201,10 @@ class Teller:
 
     @pytest.hookimpl(trylast=True)  # below the terminal's own line, and after the collector has the results
     def pytest_runtest_logreport(self, report: Any) -> None:
-        results = [Result.from_json(fields) for fields in getattr(report, "embedcore", {}).get("results", ())]
+        carried = getattr(report, "embedcore", {})
+        if carried.get("notes"):
+            self.write(summary.note_lines(self._config, carried["notes"]))
+        results = [Result.from_json(fields) for fields in carried.get("results", ())]
         verbose = self._config.get_verbosity() > 0
         if not results or not (verbose or self._is_due()):
             return
@@ -226,3 +233,44 @@ class Teller:
         capture = self._config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             summary.tell(self._config, line)
+
+
+class LineOfWorkers:
+    """A pytest plugin of pytest-xdist's controller: between two reports a line tells how far the session is."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._line = LiveLine(config)
+        self._position: Position | None = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logstart(self) -> Iterator[None]:  # with -v the terminal writes here
+        with self._away():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logreport(self, report: Any) -> Iterator[None]:
+        with self._away():
+            yield
+            for fields in getattr(report, "embedcore", {}).get("results", ()):
+                self._position = self._position_after(Result.from_json(fields))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        self._line.clear()
+
+    @contextlib.contextmanager
+    def _away(self) -> Iterator[None]:
+        """The line vanishes while others write."""
+        self._line.clear()
+        yield
+        if self._position is not None and self._line.possible:
+            self._line.show(live_line(self._position, "done", self._line.width()))
+
+    def _position_after(self, result: Result) -> Position | None:
+        collector = self._config.stash[COLLECTOR]
+        left, seconds = summary.remaining(self._config)
+        if not left:
+            return None
+        leader = leader_of(collector.results.values(), result.dataset)
+        return Position(result.model, len(collector.cases) - left, len(collector.cases), seconds, leader)

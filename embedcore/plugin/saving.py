@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from embedcore.errors import UsageError
 from embedcore.plugin.stash import COLLECTOR
 from embedcore.plugin.summary import tell
-from embedcore.results.from_journal import benchmark_group
+from embedcore.results.from_journal import benchmark_entry
 
 if TYPE_CHECKING:
     import pytest
-
-    from embedcore.results.result import Result
 
 
 def check_saving(config: pytest.Config) -> None:
@@ -66,32 +63,10 @@ def content(config: pytest.Config) -> dict[str, Any]:
     commit_info = hook.pytest_benchmark_generate_commit_info(config=config)
     hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
     collector = config.stash[COLLECTOR]
-    benchmarks = [_benchmark(result, collector.tests[key]) for key, result in collector.results.items() if result.ok]
     saved: dict[str, Any] = hook.pytest_benchmark_generate_json(
-        config=config, benchmarks=benchmarks, include_data=True, machine_info=machine_info, commit_info=commit_info
+        config=config, benchmarks=[], include_data=True, machine_info=machine_info, commit_info=commit_info
     )
-    hook.pytest_benchmark_update_json(config=config, benchmarks=benchmarks, output_json=saved)
+    measured = [(key, result) for key, result in collector.results.items() if result.ok]
+    saved["benchmarks"] = [benchmark_entry(result, collector.tests[key]) for key, result in measured]
+    hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=saved)
     return saved
-
-
-def _benchmark(result: Result, test: str) -> Any:
-    """A result as pytest-benchmark's hooks hand it out: seconds an image, see `ReplayClock.replay`."""
-    from pytest_benchmark.stats import Metadata
-
-    from embedcore.zoo.families import family_of_slug
-
-    images = result.batch_size or 1
-    fixture = SimpleNamespace(
-        name=test.rpartition("::")[2],
-        fullname=test,
-        group=benchmark_group(family_of_slug(result.family).title, result),
-        param=result.model,
-        params={"embed_model": result.model},
-        extra_info=result.extra_info(),
-        cprofile_stats=None,
-        has_error=False,
-    )
-    benchmark = Metadata(fixture, iterations=images, options={"timer": "replayed_seconds"})
-    for seconds in result.durations or (0.0,):  # see `ReplayClock.replay`
-        benchmark.stats.update(seconds / images)
-    return benchmark

@@ -28,7 +28,7 @@ from embedcore.plugin.progress import Position, leader_of
 from embedcore.progress import Progress, Stages
 from embedcore.results import neighbours
 from embedcore.results.books import FOLDER, Books, Place
-from embedcore.results.estimate import estimate_range, estimate_seconds
+from embedcore.results.estimate import estimate_range, estimate_seconds, measured_costs
 from embedcore.results.neighbours import Shelf
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_classes
@@ -259,11 +259,12 @@ class BenchmarkSession:
     def _is_done(self, model: str) -> bool:
         return (model, self.dataset.fingerprint) in self.books.results
 
+    def costs(self) -> dict[str, float | None]:
+        """GMACs of each case, where they are known."""
+        return {model: self._gmacs(model) for model in self.cases}
+
     def _measured(self) -> list[tuple[float, float]]:
-        # Cases that were refused, failed or had no forward pass say nothing of how long a measurement takes.
-        done = [result for result in self.books.results.values() if result.ok and result.durations]
-        timed = [(self._gmacs(result.model), result.measured_s) for result in done]
-        return [(cost, seconds) for cost, seconds in timed if cost and seconds]
+        return measured_costs(self.books.results.values(), self._gmacs)
 
 
 def _settings(options: Options) -> Mapping[str, Any]:

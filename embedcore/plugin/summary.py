@@ -16,6 +16,8 @@ from embedcore.results.estimate import show_duration, show_range
 from embedcore.results.leaderboard import Leaderboard, build
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pytest
 
     from embedcore.plugin.budget import Budget
@@ -66,6 +68,7 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
         width=config.get_terminal_writer().fullwidth,
         settings=collector.settings,
         machine=collector.machine,
+        when=_now(),
         report_dir=None if folder is None else str(folder),
     )
     reporter.write_line(_shown(text))
@@ -107,12 +110,17 @@ def hides_table(config: pytest.Config, rows: int) -> bool:
     return bool(config.stash[COLLECTOR].results) and rows > MOST_ROWS and config.get_verbosity() <= 0 and not asked
 
 
-def tell_notes(config: pytest.Config, session: BenchmarkSession) -> None:
-    """Write what is to be known before hours and gigabytes are spent: of the images, the network and the disk; not with
-    ``-q``."""
-    if config.get_verbosity() >= 0 and config.pluginmanager.get_plugin("terminalreporter") is not None:
-        for note in (*session.dataset.notes, *session.forecast()):
-            tell(config, _wrapped(config, f"embedcore: {printable_lines(note)}"))
+def notes(config: pytest.Config, session: BenchmarkSession) -> list[str]:
+    """What is to be known before hours and gigabytes are spent: of the images, the network and the disk; nothing with
+    ``-q``. Of pytest-xdist's workers the first one tells for all."""
+    if config.get_verbosity() < 0 or getattr(config, "workerinput", {"workerid": "gw0"})["workerid"] != "gw0":
+        return []
+    return [*session.dataset.notes, *session.forecast()]
+
+
+def note_lines(config: pytest.Config, notes: Sequence[str]) -> str:
+    """Notes as lines for the terminal."""
+    return "\n".join(_wrapped(config, f"embedcore: {printable_lines(note)}") for note in notes)
 
 
 def tell(config: pytest.Config, line: str) -> None:
@@ -127,23 +135,25 @@ def tell(config: pytest.Config, line: str) -> None:
 
 def budget_message(session: BenchmarkSession) -> str:
     """Why the session stops, what is left and how to go on."""
-    return f"{budget_words(session.budget)}: {left_words(session)}; go on with --embed-resume"
+    return f"{budget_words(session.budget)}: {_left_words(*session.remaining())}; go on with --embed-resume"
 
 
-def left_words(session: BenchmarkSession) -> str:
-    """How many cases are left, and for how long, where there is any basis."""
-    count, seconds = session.remaining()
-    expected = "" if seconds is None or not count else f", {show_range(*seconds)}"
-    return f"{count} case{'' if count == 1 else 's'} left{expected}"
+def remaining(config: pytest.Config) -> tuple[int, tuple[float, float] | None]:
+    """How many cases are left, and the least and most seconds that they may take, if there is a basis."""
+    session = config.stash.get(SESSION, None)
+    if session is not None:
+        return session.remaining()
+    return config.stash[COLLECTOR].remaining(workers=len(config.option.tx))  # the controller of pytest-xdist
 
 
 def how_far(config: pytest.Config) -> str:
-    """How many cases are left or done."""
-    session = config.stash.get(SESSION, None)
-    if session is not None:
-        return left_words(session)
-    done, cases = cases_done(config)  # the controller of pytest-xdist, whose workers know more
-    return f"{done:,} of {cases:,} cases are done"
+    """How many cases are left, and for how long, where there is any basis."""
+    return _left_words(*remaining(config))
+
+
+def _left_words(count: int, seconds: tuple[float, float] | None) -> str:
+    expected = "" if seconds is None or not count else f", {show_range(*seconds)}"
+    return f"{count} case{'' if count == 1 else 's'} left{expected}"
 
 
 def cases_done(config: pytest.Config) -> tuple[int, int]:
@@ -247,10 +257,12 @@ def _unfinished(config: pytest.Config, reload_s: float | None = None) -> Unfinis
     words = f"{done:,} of {cases:,} cases are done"
     if reload_s is None:
         return Unfinished(done, cases, f"Not finished: {words}.")
-    left = f"; {how_far(config)}" if SESSION in config.stash else ""
     clock = _now()[11:16]
     return Unfinished(
-        done, cases, f"This run goes on: {words}{left}. As of {clock} UTC; the page renews itself.", reload_s
+        done,
+        cases,
+        f"This run goes on: {words}; {how_far(config)}. As of {clock} UTC; the page renews itself.",
+        reload_s,
     )
 
 

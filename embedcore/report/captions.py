@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from embedcore.plain import json_safe, one_line
+from embedcore.plain import json_safe, minute, one_line
 from embedcore.results.leaderboard import Exclusion, Group, Leaderboard
 from embedcore.results.ranking import Ranking
 from embedcore.results.result import Result
@@ -21,7 +21,9 @@ _COUNTS = ("queries", "references", "classes")
 _FACTS = ("acc5_ceiling", "chance_acc", "duplicates", "lone_queries")
 
 
-def legend(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
+def legend(
+    board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None = None
+) -> list[str]:
     """The lines above the tables of one dataset."""
     lines = [dataset_line(board.dataset), *credits(board.dataset)] if board.dataset else []
     if not board.by_acc:
@@ -34,7 +36,7 @@ def legend(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str
         f"acc: share of queries whose nearest neighbour is of their class{interval}",
         "acc5: share of the 5 nearest neighbours that are of the query's class, always divided by 5",
         "M: million parameters; images/s (img/s): the forward pass alone",
-        settings_line([row.result for row in board.by_acc], settings, machine),
+        settings_line([row.result for row in board.by_acc], settings, machine, when),
     ]
 
 
@@ -114,11 +116,14 @@ def lead(ranking: Ranking, *, most_names: int) -> list[str]:
     ]
 
 
-def settings_line(results: Sequence[Result], settings: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
-    """What of the protocol is not the default, and on what it was measured.
+def settings_line(
+    results: Sequence[Result], settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None = None
+) -> str:
+    """What of the protocol is not the default, and when and on what it was measured.
 
-    Such as ``point avg; measured on cuda:0 (NVIDIA H100), bf16; timm 1.0.31, torch 2.14.1, CUDA 13.0; processor AMD
-    EPYC 7B13, 8 threads``. `machine` is what ``machine_info.embedcore`` of the saved JSON has.
+    Such as ``point avg; measured 2026-11-27 04:12 on cuda:0 (NVIDIA H100), bf16; timm 1.0.31, torch 2.14.1, CUDA 13.0;
+    processor AMD EPYC 7B13, 8 threads``. `machine` is what ``machine_info.embedcore`` of the saved JSON has, `when` its
+    ``datetime``.
     """
     parts = [f"{key} {_shown(settings[key])}" for key, usual in _DEFAULTS.items() if settings.get(key, usual) != usual]
     devices: dict[str, list[str]] = {"processor": [], "gpu": []}
@@ -128,7 +133,8 @@ def settings_line(results: Sequence[Result], settings: Mapping[str, Any], machin
     places = " and ".join(", ".join(names) + named[key] for key, names in devices.items() if names)
     precisions = _counted(result.precision for result in results)
     counts = ", ".join(name if len(precisions) == 1 else f"{name} ({n})" for name, n in precisions.items())
-    parts.append(f"measured on {places or 'an unknown device'}, {counts or 'in an unknown precision'}")
+    measured = f"measured {minute(when)}".rstrip()
+    parts.append(f"{measured} on {places or 'an unknown device'}, {counts or 'in an unknown precision'}")
     versions = [f"{name} {_shown(machine[name])}" for name in ("timm", "torch") if machine.get(name)]
     if devices["gpu"] and machine.get("cuda"):
         versions.append(f"CUDA {_shown(machine['cuda'])}")

@@ -79,9 +79,9 @@ def write_report(
         galleries=galleries,
     )
     texts = (
-        markdown_report(boards, settings=settings, machine=machine),
-        csv_report(boards, machine),
-        json_report(boards, settings, machine),
+        markdown_report(boards, settings=settings, machine=machine, when=when),
+        csv_report(boards, machine, when),
+        json_report(boards, settings, machine, when),
     )
     kept = {f"neighbours{place if place > 1 else ''}.npz": made for place, made in enumerate(galleries, start=1)}
     tables = {name: made.file for name, made in kept.items() if made}
@@ -181,12 +181,13 @@ def pages_begun(
     return wait
 
 
-def csv_report(boards: Sequence[Leaderboard], machine: Mapping[str, Any]) -> str:
+def csv_report(boards: Sequence[Leaderboard], machine: Mapping[str, Any], when: str | None = None) -> str:
     """One row a result, overall best first, then those not measured: ranks, fields, each score with low and high."""
+    common = {key: machine.get(key) for key in _MACHINE} | {"datetime": when}
     rows = [row for board in boards for row in _rows(board)]
     # A result with nothing in it has all columns, also where there is no row.
     nothing = build([Result.make("-", family="-", status="error", reason="-")], dataset={})
-    cells = [_cells(row, machine) for row in (*_rows(nothing), *rows)]
+    cells = [_cells(row, common) for row in (*_rows(nothing), *rows)]
     columns = list(dict.fromkeys(name for row in cells for name in row))
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
@@ -200,12 +201,14 @@ def guarded(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def json_report(boards: Sequence[Leaderboard], settings: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
-    """``schema``, ``settings``, ``machine``, ``dataset``, ``rows`` (overall best first, with their ranks) and
-    ``excluded``. ``dataset`` is the first one; where there are more, ``datasets`` has all."""
+def json_report(
+    boards: Sequence[Leaderboard], settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None = None
+) -> str:
+    """``schema``, ``settings``, ``machine``, ``datetime``, ``dataset``, ``rows`` (overall best first, with their ranks)
+    and ``excluded``. ``dataset`` is the first one; where there are more, ``datasets`` has all."""
     datasets = [{key: value for key, value in b.dataset.items() if key not in _NOT_IN_DATASET} for b in boards]
     block = embedcore_block(settings=settings, datasets=datasets, excluded=())
-    block["machine"] = machine
+    block |= {"machine": machine, "datetime": when}
     block["rows"] = [row for board in boards for row in _rows(board) if row["status"] == "ok"]
     block["excluded"] = [
         result.excluded_info() | {"dataset": dataset_name(board.dataset)}
@@ -229,8 +232,8 @@ def _rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
         yield dict(zip(_RANKS, places, strict=True)) | sure | fields | {"dataset": dataset_name(board.dataset)}
 
 
-def _cells(row: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, object]:
-    """A row of the CSV: without anything inside of another."""
+def _cells(row: Mapping[str, Any], common: Mapping[str, object]) -> dict[str, object]:
+    """A row of the CSV: without anything inside of another; with what is `common` to all."""
     cells: dict[str, object] = {}
     for name, value in row.items():
         if name == "input_size":
@@ -241,7 +244,7 @@ def _cells(row: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, obje
             cells |= {f"{name}_{key}": value.get(key) for key in dict.fromkeys((*_ALWAYS.get(name, ()), *value))}
         elif not isinstance(value, Mapping):
             cells[name] = value
-    cells |= {key: machine.get(key) for key in _MACHINE}
+    cells |= common
     for metric, value in row["scores"].items():
         low, high = row["ci95"].get(metric, (None, None))
         cells |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from embedcore.plain import one_line
+from embedcore.plain import minute, one_line
 from embedcore.report import captions
 from embedcore.report.columns import figure, random_notice, score
 from embedcore.results.leaderboard import Leaderboard, Row
@@ -65,7 +65,7 @@ def facts(
         ("Processor", _text(machine.get("processor"))),
         ("Card", _text(machine.get("gpu"))),
         ("Versions", ", ".join(f"{name} {machine[name]}" for name in _versions(machine))),
-        ("Measured at", _text(when)[:16].replace("T", " ")),
+        ("Measured at", minute(when)),
     ]
     return [(what, one_line(value)) for what, value in found if value]
 

@@ -15,14 +15,14 @@ from tabulate import tabulate
 from embedcore.compare.history import History, Step
 from embedcore.compare.series import Series
 from embedcore.errors import UsageError
-from embedcore.plain import json_safe, one_line
+from embedcore.plain import json_safe, minute, one_line
 from embedcore.report.columns import cut, figure
 from embedcore.report.drawing import altair, rendered, spec_of
 from embedcore.results.run import Run
 
 SCHEMA = 1
 
-_BARS = "▁▂▃▄▅▆▇█"
+BARS = "▁▂▃▄▅▆▇█"
 _LONGEST_LINE = 40  # characters of a sparkline, the newest runs
 _MOST_STEPS = 5  # of one quantity in one run
 _MOST_NAMES = 3
@@ -58,7 +58,7 @@ def news_of(history: History, steps: Iterable[Step]) -> str:
 
 def _run_lines(history: History, place: int, steps: Sequence[Step], width: int) -> Iterator[str]:
     run = history.runs[place]
-    yield cut(f"{(run.datetime or '')[:16].replace('T', ' ')}  {one_line(run.name)}", width)
+    yield cut(f"{minute(run.datetime)}  {one_line(run.name)}", width)
     yield from textwrap.wrap(news_of(history, steps), width, initial_indent="  ", subsequent_indent="  ")
     for (_, of_family), same in groupby(steps, key=lambda step: (step.series.what, step.series.of_family)):
         alike = list(same)
@@ -138,11 +138,11 @@ def sparkline(values: Sequence[float]) -> str:
     """
     finite = [value for value in values if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
-    top = len(_BARS) - 1
+    top = len(BARS) - 1
     # Values that are all alike are a line in the middle, whatever the last digit says.
     flat = high - low <= 1e-9 * abs(high)
     return "".join(
-        "!" if not math.isfinite(v) else _BARS[3 if flat else math.floor((v - low) / (high - low) * top + 0.5)]
+        "!" if not math.isfinite(v) else BARS[3 if flat else math.floor((v - low) / (high - low) * top + 0.5)]
         for v in values
     )
 
@@ -237,7 +237,7 @@ def chart(history: History, shown: Sequence[Series], kind: Literal["svg", "png",
 
 
 def day_of(run: Run) -> str:
-    return one_line(run.datetime or "")[:10]
+    return minute(run.datetime)[:10]
 
 
 def count_words(number: int, what: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from embedcore.compare.history import History, Step
 from embedcore.compare.series import WHATS, Series
+from embedcore.plain import minute
 from embedcore.report import history as words
 from embedcore.report.charts import HEIGHT, Chart, layered
 from embedcore.report.columns import NOTHING
@@ -38,7 +39,7 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
     choices = _choices(shown, by_family=by_family)
     looks = {choice["slug"]: choice for choice in choices}
     steps = [
-        (run.name, _minute(run.datetime), words.news_of(history, of), [_step(s, by_family=by_family) for s in of])
+        (run.name, minute(run.datetime), words.news_of(history, of), [_step(s, by_family=by_family) for s in of])
         for place, same in groupby(history.steps, key=lambda step: step.run)
         for run, of in [(runs[place], list(same))]
     ]
@@ -80,15 +81,11 @@ def _facts(history: History) -> list[tuple[str, str]]:
     machines = dict.fromkeys(run.processor for run in runs if run.processor)
     return [
         ("Runs", f"{len(runs):,}"),
-        ("Oldest", _minute(runs[0].datetime)),
-        ("Newest", _minute(runs[-1].datetime)),
+        ("Oldest", minute(runs[0].datetime)),
+        ("Newest", minute(runs[-1].datetime)),
         ("Measured on", "; ".join(machines) or NOTHING),
         ("Steps in the newest run", f"{sum(step.run == len(runs) - 1 for step in history.steps):,}"),
     ]
-
-
-def _minute(when: str | None) -> str:
-    return (when or "")[:16].replace("T", " ")
 
 
 def _present(history: History) -> list[str]:
@@ -100,7 +97,7 @@ def _run_rows(history: History) -> Iterator[list[str]]:
     present = _present(history)
     for place, run in reversed(list(enumerate(history.runs))):
         steps = sum(step.run == place for step in history.steps)
-        facts = [f"{place + 1}", _minute(run.datetime), run.name, f"{steps or ''}", (run.commit or NOTHING)[:10]]
+        facts = [f"{place + 1}", minute(run.datetime), run.name, f"{steps or ''}", (run.commit or NOTHING)[:10]]
         yield [*facts, *(str(run.versions.get(key) or NOTHING) for key in present)]
 
 
@@ -194,7 +191,7 @@ def _chart(
             "series": number,
             "step": (words.key_of(one), point.run) in steps,
             "saved": history.runs[point.run].name,
-            "day": _minute(history.runs[point.run].datetime),
+            "day": minute(history.runs[point.run].datetime),
         }
         for number, one in enumerate(kept)
         for point in one.points

@@ -38,20 +38,24 @@ def markdown_report(
     *,
     settings: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
+    when: str | None = None,
 ) -> str:
     """All leaderboards, one a dataset, and all excluded cases as one Markdown document."""
     blocks = []
     for board in boards:
         dataset = f": {escape(captions.dataset_name(board.dataset))}" if len(boards) > 1 else ""
-        blocks += [f"# embedcore leaderboards{dataset}", *_board(board, settings or {}, machine or {})]
+        blocks += [
+            f"# embedcore leaderboards{dataset}",
+            _list(captions.legend(board, settings or {}, machine or {}, when)),
+            *_board(board),
+        ]
     missing = captions.missing_lines(settings or {})
     if missing:
         blocks += [f"## {captions.MISSING} ({len(missing)})", _list(missing)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _board(board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
-    yield _list(captions.legend(board, settings, machine))
+def _board(board: Leaderboard) -> Iterator[str]:
     if board.by_acc:
         groups = captions.families_apart(board) if len(board.by_acc) <= OVERALL_TOP else board.groups
         alike = not groups and captions.acc5_orders_alike(board)

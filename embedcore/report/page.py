@@ -76,7 +76,7 @@ def index_page(
     not finished; `retrieved`: what the models find."""
     name = captions.dataset_name(board.dataset)
     reload_s = unfinished.reload_s if unfinished else None
-    explained = captions.legend(board, settings, machine)[1 + len(captions.credits(board.dataset)) :]
+    explained = captions.legend(board, settings, machine, when)[1 + len(captions.credits(board.dataset)) :]
     intervals = captions.has_intervals(board.dataset)
     return render(
         "index.html.j2",

@@ -40,6 +40,7 @@ def terminal_report(
     width: int,
     settings: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
+    when: str | None = None,
     report_dir: str | None = None,
 ) -> str:
     """All leaderboards, one a dataset, as text of at most `width` columns (a model's name that is wider is cut).
@@ -52,7 +53,7 @@ def terminal_report(
     for board in boards:
         if len(boards) > 1:
             blocks.append([f"=== {captions.dataset_name(board.dataset)} ==="])
-        blocks.append(captions.legend(board, settings or {}, machine or {}))
+        blocks.append(captions.legend(board, settings or {}, machine or {}, when))
         for heading, rows, columns, most, below in _tables(board):
             blocks.append(_table(heading, rows[:most], board, columns, width))
             if len(rows) > most:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from embedcore.results.result import Result
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)")
@@ -111,6 +114,13 @@ def fit_pace(measured: Iterable[tuple[float, float]]) -> Pace | None:
     squares = sum(log**2 for log in logs) + _PRIOR_CASES * _PRIOR_SD**2
     scatter = math.sqrt(squares / (len(points) + _PRIOR_CASES))
     return Pace(fixed, per_gmac, scatter, _equal_parts(seconds), sum(cost**2 for cost in costs) / sum(costs))
+
+
+def measured_costs(results: Iterable[Result], cost_of: Callable[[str], float | None]) -> list[tuple[float, float]]:
+    """(GMACs, seconds) of the results that tell how long a measurement takes; refused or failed ones, and those without
+    a forward pass, do not."""
+    timed = [(cost_of(result.model), result.measured_s) for result in results if result.ok and result.durations]
+    return [(cost, seconds) for cost, seconds in timed if cost and seconds]
 
 
 def estimate_seconds(measured: Iterable[tuple[float, float]], gmacs: Sequence[float | None]) -> float | None:

@@ -54,7 +54,7 @@ def data_of(contents: JournalContents) -> dict[str, Any]:
     return {
         "machine_info": {"embedcore": header.get("machine") or {}},
         "commit_info": {},
-        "benchmarks": [_benchmark(result, contents.tests.get(result.model)) for result in results if result.ok],
+        "benchmarks": [benchmark_entry(result, contents.tests.get(result.model)) for result in results if result.ok],
         "datetime": datetime.datetime.fromtimestamp(contents.written, datetime.timezone.utc).isoformat(),
         "version": importlib.metadata.version("pytest-benchmark"),
         "embedcore": block
@@ -67,7 +67,7 @@ def data_of(contents: JournalContents) -> dict[str, Any]:
     }
 
 
-def _benchmark(result: Result, test: str | None) -> dict[str, Any]:
+def benchmark_entry(result: Result, test: str | None) -> dict[str, Any]:
     """An entry of ``benchmarks``, in seconds an image: a round is told as so many iterations as a batch has images."""
     images = result.batch_size or 1
     name = f"test_model[{result.model}]"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from embedcore.errors import UsageError
+from embedcore.files import written_whole
 from embedcore.plain import one_line
 from embedcore.results.books import differences
+from embedcore.results.ranking import rank_run, ranking_block
 from embedcore.results.result import Result
 from embedcore.results.run import STORAGE, Run, is_run, read_data, read_json, run_of
 
@@ -83,6 +86,17 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
         "embedcore": block | ({"noise": max(noises)} if noises else {}),
     }
     return Merged(data, tuple(notes))
+
+
+def write_run(data: Any, path: Path, option: str) -> None:
+    """Save a run that was put together from files or a journal, with how sure its ranks are; `option` asked for it.
+    Raises UsageError."""
+    data["embedcore"]["ranking"] = ranking_block(rank_run(run_of(data, path)))
+    try:
+        with written_whole(path) as file:
+            file.write(json.dumps(data, indent=4).encode("ascii"))
+    except OSError as error:
+        raise UsageError(f"{option}: {path} cannot be written: {error.strerror}") from error
 
 
 def read_folder(folder: Path) -> Run:

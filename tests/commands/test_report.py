@@ -112,9 +112,10 @@ def test_a_run_that_broke_off_is_shown_and_saved_without_measuring(
     assert main(["report", "--last", f"--cache={tmp_path}", "--json", str(tmp_path / "run.json")]) == 0
     out, error = capsys.readouterr()
     assert "Overall by acc (3 models)" in out and all(model in out for model in MODELS)
-    assert "1 cases were not reached" in error
+    assert "1 of 4 cases were not reached" in error
     run = read_run(tmp_path / "run.json")
     assert {result.model for result in run.results} == set(MODELS) and run.unreached == {"vgg11.tv_in1k"}
+    assert {standing.model for standing in run.ranking} == set(MODELS)
     journal = next((tmp_path / "runs").glob("*.jsonl"))
     assert main(["report", str(journal), "-o", str(tmp_path / "report")]) == 0
     assert (tmp_path / "report" / "index.html").is_file()

@@ -147,6 +147,41 @@ def test_output_of_a_test_that_is_not_captured_stays_whole(terminal, project):
     assert live_lines(seen)
 
 
+@pytest.mark.parametrize(("columns", "lines", "verbose"), [(80, 24, True), (100, 12, False)])
+def test_the_line_of_workers_vanishes_and_dots_and_names_stay(terminal, project, columns, lines, verbose):
+    (project.path / "images" / "photo.cr2").write_bytes(b"")
+    seen = terminal("-n2", *(["-v"] if verbose else []), columns=columns, lines=lines)
+    assert seen.code == 0, seen.text
+    (note,) = (place for place, row in enumerate(seen.text) if row.startswith("embedcore: 1 .cr2 file not read"))
+    lived = live_lines(seen)
+    assert {line[:5] for line in lived} == {"[1/3]", "[2/3]"}, lived
+    assert all(re.search(r": done, .* left, best [01]\.\d{3} test_", line) for line in lived), lived
+    assert all(len(line) < columns for line in lived)
+    assert [row for row in seen.text if re.match(r"\[\d/\d\] |.*: done,", row)] == []
+    if verbose:
+        for model in MODELS:
+            (place,) = (p for p, row in enumerate(seen.text) if re.match(r"\[gw\d\] .*PASSED", row) and model in row)
+            assert note < place and re.match(r"  acc [01]\.\d{3}, acc5 ", seen.text[place + 1])
+    else:
+        (dots,) = (place for place, row in enumerate(seen.text) if re.fullmatch(r"\.\.\. +\[100%\]", row))
+        assert note < dots
+
+
+def test_beside_live_logs_there_is_no_line(terminal, project):
+    project.path.joinpath("test_models.py").write_text(
+        "import logging\n\n"
+        "def test_model(embed_model, embed_images, embed_measure, embed_replay):\n"
+        "    logging.warning('before')\n"
+        "    result = embed_measure(embed_model, embed_images)\n"
+        "    logging.warning('after')\n"
+        "    embed_replay(result)\n"
+    )
+    seen = terminal("--log-cli-level=warning")
+    assert seen.code == 0 and live_lines(seen) == []
+    logged = [row.split()[2] for row in seen.text if row.startswith("WARNING ")]
+    assert logged == ["before", "after"] * len(MODELS), seen.text
+
+
 # The words.
 
 

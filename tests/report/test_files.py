@@ -11,6 +11,7 @@ import pytest
 from embedcore.errors import UsageError
 from embedcore.report import drawing
 from embedcore.report.files import csv_report, guarded, json_report, write_report
+from embedcore.report.text import terminal_report
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.result import Result
 
@@ -81,7 +82,7 @@ def test_json(tmp_path: Path, board_of: Board, result_of: Make) -> None:
     settings = {"protocol": "native", "cache": Path("c"), "limit": float("inf")}
     write_report(tmp_path, [_board(board_of, result_of)], settings=settings)
     data = json.loads((tmp_path / "leaderboard.json").read_text(encoding="utf-8"))
-    assert set(data) == {"schema", "settings", "machine", "dataset", "rows", "excluded"}
+    assert set(data) == {"schema", "settings", "machine", "datetime", "dataset", "rows", "excluded"}
     assert data["schema"] == 1
     assert data["settings"] == {"protocol": "native", "cache": "c", "limit": None}
     assert data["dataset"]["queries"] == 544
@@ -101,6 +102,18 @@ def test_json_and_csv_name_the_machine(board_of: Board, result_of: Make) -> None
     for row in _rows(csv_report(boards, machine)):
         assert (row["processor"], row["gpu"], row["timm"], row["torch"]) == ("EPYC", "H100", "1.0.31", "2.14.1")
     assert [(row["device"], row["precision"]) for row in _rows(csv_report(boards, {}))[:2]] == [("cpu", "fp32")] * 2
+
+
+def test_every_table_says_when_it_was_measured(tmp_path: Path, board_of: Board, result_of: Make) -> None:
+    board, when = _board(board_of, result_of), "2026-11-27T04:12:33.5+00:00"
+    write_report(tmp_path, [board], when=when)
+    texts = {path.suffix: path.read_text(encoding="utf-8") for path in tmp_path.glob("leaderboard.*")}
+    assert json.loads(texts[".json"])["datetime"] == when
+    assert {row["datetime"] for row in _rows(texts[".csv"])} == {when}
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    for text in (texts[".md"], page, terminal_report([board], width=200, when=when)):
+        assert "measured 2026-11-27 04:12 on cpu" in text
+    assert "measured on cpu" in terminal_report([board], width=200)
 
 
 def test_json_has_credits_and_missing_models_but_no_packed_classes(board_of: Board) -> None:
