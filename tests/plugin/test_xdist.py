@@ -11,6 +11,7 @@ import time
 import pytest
 
 from embedcore.plugin import machine
+from embedcore.report.albums import read
 from embedcore.results.books import find_runs, runs_in_use
 from embedcore.results.run import read_run
 from embedcore.zoo.roster import all_tags
@@ -77,6 +78,9 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
     stored = read_run("two", storage=project.path / ".benchmarks")
     assert stored.results == read_run(project.path / "run.json").results
     assert len(stored.results) == 3 and stored.timm is not None
+    # The controller, which has neither dataset nor results of its own, shows what they retrieve.
+    album = read(project.path / "report" / "neighbours.npz")
+    assert album.found.keys() == {result.model for result in stored.results}
     assert mistaken.wait(300) == pytest.ExitCode.USAGE_ERROR
     text = (project.path / "mistaken").read_text()
     assert text.count("no such folder of images") == 1

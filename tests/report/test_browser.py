@@ -154,6 +154,7 @@ def test_the_drawer_of_a_model_tells_all_and_has_an_address(visit: Visit) -> Non
     model = BY_ACC[1]
     visit.page.locator("#table a.model", has_text=model).click()
     drawer = visit.page.locator("#model")
+    drawer.wait_for()  # the browser tells the page of its new address in its own time
     text = drawer.inner_text()
     for part in (
         model,
@@ -186,9 +187,9 @@ def test_every_model_has_a_drawer_also_one_of_which_little_is_known(visit: Visit
 
 def test_back_closes_the_drawer(visit: Visit) -> None:
     visit.page.locator("#table a.model").first.click()
-    assert visit.page.locator("#model").is_visible()
+    visit.page.locator("#model").wait_for()
     visit.page.go_back()
-    assert not visit.page.locator("#model").is_visible()
+    visit.page.locator("#model").wait_for(state="hidden")
 
 
 def test_who_needs_a_speed_is_told_a_model(visit: Visit) -> None:
@@ -253,6 +254,7 @@ def test_everything_can_be_done_by_keyboard_alone(visit: Visit) -> None:
         press("ArrowDown")
     visit.page.wait_for_function("name => document.activeElement.textContent === name", arg=least[15])
     press("Enter")
+    visit.page.locator("#model").wait_for()
     assert least[15] in visit.page.locator("#model-name").inner_text()
     press("Escape")
     visit.page.wait_for_function("name => document.activeElement.textContent === name", arg=least[15])
@@ -272,6 +274,7 @@ def test_axe_finds_no_serious_fault(browser: Any, file: Path, scheme: str, width
         for opened in (False, True):
             if opened:
                 visit.page.locator("#table a.model").first.click()
+                visit.page.locator("#model").wait_for()
             found = visit.page.evaluate("axe.run()")["violations"]
             serious = [
                 (fault["id"], fault["help"], [node["html"][:200] for node in fault["nodes"][:3]])
