@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 import numbers
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -52,6 +53,17 @@ def printable_lines(text: str) -> str:
         for line in text.expandtabs().splitlines()
     )
     return "\n".join(lines).rstrip("\n")
+
+
+def wrapped(line: str, width: int) -> str:
+    """`line` in lines of at most `width` columns, 20 at least; those that follow are indented by two more. Words that
+    are wider stay whole.
+
+    >>> wrapped("  not measured: 2 of 3 models", 20)
+    '  not measured: 2 of\\n    3 models'
+    """
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    return textwrap.fill(line, max(width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def encodable(text: str, encoding: str | None) -> str:

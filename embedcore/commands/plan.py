@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import textwrap
 
 from embedcore.errors import UsageError
-from embedcore.plain import bytes_text, one_line
+from embedcore.plain import bytes_text, one_line, wrapped
 
 LARGEST = 5
 
@@ -75,8 +74,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    width = max(40, min(shutil.get_terminal_size((80, 24)).columns, 120))
-    filled = textwrap.fill(
-        one_line(line), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
-    print(filled)
+    print(wrapped(one_line(line), min(shutil.get_terminal_size((80, 24)).columns, 120)))

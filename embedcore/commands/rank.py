@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps(to_json(boards, agreement), indent=2))
     else:
-        print(report(boards, agreement, markdown=arguments.format == "markdown"), end="")
+        width = shutil.get_terminal_size((80, 24)).columns
+        print(report(boards, agreement, width=width, markdown=arguments.format == "markdown"), end="")
     return 0
 
 

@@ -15,7 +15,6 @@ import argparse
 import fnmatch
 import shutil
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.plain import bytes_text, one_line
+from embedcore.plain import bytes_text, one_line, wrapped
 
 if TYPE_CHECKING:
     from embedcore.zoo.mirror import Fetched, Holding
@@ -83,13 +82,13 @@ def run_list(arguments: argparse.Namespace) -> int:
     for holding in holdings:
         print(_row(holding.place, ("~" if holding.estimated else "") + bytes_text(holding.size), holding.file))
     print()
-    print(_wrapped(_total(holdings)))
+    _say(_total(holdings))
     if any(holding.estimated for holding in holdings):
         notes.append("~ reckoned from the number of parameters (--ask asks the hub).")
     for line in notes:
-        print(_wrapped(line))
+        _say(line)
     for line in _grouped((holding.place, holding.model, holding.note) for holding in holdings if holding.note):
-        print(_wrapped(line, "  "))
+        _say(line, "  ")
     return 0
 
 
@@ -106,7 +105,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     if len(models) < len(selected):
         print(f"{_models(len(selected) - len(models))} of your own left out: their weights are where the roster says.")
     if is_offline():
-        print(_wrapped(f"{OFFLINE}: only what is on this machine can be had."))
+        _say(f"{OFFLINE}: only what is on this machine can be had.")
     hub = Hub(stall_seconds=PATIENCE_SECONDS)
     done: list[Fetched] = []
     failed: list[tuple[str, str, str]] = []
@@ -127,12 +126,12 @@ def run_fetch(arguments: argparse.Namespace) -> int:
             print("\nInterrupted: what is whole is kept; the same command goes on from here.")
             return 130
     print()
-    print(_wrapped(_outcome(done, arguments.to, complete=not failed)))
+    _say(_outcome(done, arguments.to, complete=not failed))
     if not failed:
         return 0
     print(f"{len(failed)} of {len(models)} could not be had:")
     for line in _grouped(failed):
-        print(_wrapped(line, "  "))
+        _say(line, "  ")
     return 1
 
 
@@ -204,13 +203,6 @@ def _models(count: int) -> str:
     return f"{count} model{'' if count == 1 else 's'}"
 
 
-def _wrapped(text: str, indent: str = "") -> str:
-    width = max(40, shutil.get_terminal_size().columns)
-    return textwrap.fill(
-        one_line(text),  # a server's words may be in it
-        width,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+def _say(text: str, indent: str = "") -> None:
+    """On one line of the terminal's width, or more; a server's words may be in it."""
+    print(wrapped(indent + one_line(text), shutil.get_terminal_size().columns))

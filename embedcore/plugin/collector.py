@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from embedcore.plain import json_safe
@@ -34,6 +35,8 @@ class Collector:
         """The models that the session is to measure, whether or not it comes to them, and their GMACs, if known."""
         self.renamed: dict[str, str] = {}
         """Timm's retired names for them."""
+        self.when: str | None = None
+        """When the last of the results was reported, as the saved JSON has its ``datetime``."""
         self.run = ""
         """The name of the run in the cache folder."""
         self.noise: float | None = None
@@ -43,7 +46,7 @@ class Collector:
         self.saved = False
         """Whether our block went into a saved JSON."""
         self.to_be_told: list[str] = []
-        """What a worker of pytest-xdist has to say before its first case."""
+        """What is to be said before the first case; of a worker of pytest-xdist, whose controller says it."""
         self._told: set[str] = set()
         self._rankings: dict[str, tuple[list[Result], Rankings]] = {}
 
@@ -77,6 +80,7 @@ class Collector:
             result = Result.from_json(fields)
             self.results[result.model, result.dataset] = result
             self.tests[result.model, result.dataset] = report.nodeid
+            self.when = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if "datasets" in carried:
             self.datasets = {**self.datasets, **carried["datasets"]}
             self.settings, self.machine = carried["settings"], carried["machine"]

@@ -127,15 +127,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             config.stash[stash.SESSION] = start_session(
                 options, models, own, budget, _place(config), progress, selection
             )
-        notes = summary.notes(config, config.stash[stash.SESSION])
-        if hasattr(config, "workerinput"):
-            config.stash[stash.COLLECTOR].to_be_told = notes
-        elif notes:
-            summary.tell(config, summary.note_lines(config, notes))
+        config.stash[stash.COLLECTOR].to_be_told = summary.notes(config, config.stash[stash.SESSION])
     except BudgetSpent:
         _give_up(session, f"{summary.budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
     except EmbedcoreError as error:
         _give_up(session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:  # below the terminal's line of what was collected
+    collector = session.config.stash[stash.COLLECTOR]
+    if collector.to_be_told and not hasattr(session.config, "workerinput"):
+        summary.tell(session.config, summary.note_lines(session.config, collector.to_be_told))
+        collector.to_be_told = []
 
 
 def _give_up(session: pytest.Session, why: str, code: pytest.ExitCode) -> None:

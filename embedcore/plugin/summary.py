@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-import textwrap
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from embedcore.plain import encodable, printable_lines
+from embedcore.plain import encodable, minute, printable_lines, wrapped
 from embedcore.plugin.gate import nothing_measured
 from embedcore.plugin.stash import COLLECTED, COLLECTOR, GATE, OPTIONS, SESSION, VERDICT
 from embedcore.results.estimate import show_duration, show_range
@@ -68,7 +66,7 @@ def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) 
         width=config.get_terminal_writer().fullwidth,
         settings=collector.settings,
         machine=collector.machine,
-        when=_now(),
+        when=collector.when,
         report_dir=None if folder is None else str(folder),
     )
     reporter.write_line(_shown(text))
@@ -192,8 +190,7 @@ def nothing_selected(config: pytest.Config) -> str:
 
 
 def _wrapped(config: pytest.Config, line: str) -> str:
-    width = max(config.get_terminal_writer().fullwidth, 40)
-    return textwrap.fill(_shown(line), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return wrapped(_shown(line), config.get_terminal_writer().fullwidth)
 
 
 def _selection(config: pytest.Config) -> str:
@@ -213,7 +210,7 @@ def write_report(config: pytest.Config) -> None:
             boards,
             settings=collector.settings,
             machine=collector.machine,
-            when=_now(),
+            when=collector.when,
             unfinished=_unfinished(config),
             albums=[_album(config, board) for board in boards],
             asked=config.stash[OPTIONS].gallery,
@@ -236,15 +233,11 @@ def write_page(config: pytest.Config, reload_s: float) -> None:
         leaderboards(config, ranked=ranked),
         settings=collector.settings,
         machine=collector.machine,
-        when=_now(),
+        when=collector.when,
         pictures=False,
         unfinished=unfinished,
     )
     files.put(folder, begun())
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _unfinished(config: pytest.Config, reload_s: float | None = None) -> Unfinished | None:
@@ -257,7 +250,7 @@ def _unfinished(config: pytest.Config, reload_s: float | None = None) -> Unfinis
     words = f"{done:,} of {cases:,} cases are done"
     if reload_s is None:
         return Unfinished(done, cases, f"Not finished: {words}.")
-    clock = _now()[11:16]
+    clock = minute(config.stash[COLLECTOR].when)[11:]
     return Unfinished(
         done,
         cases,

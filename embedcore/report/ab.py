@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from embedcore.plain import json_safe
+from embedcore.plain import json_safe, wrapped
 
 if TYPE_CHECKING:
     from embedcore.ab.outcome import Outcome, Row
@@ -21,8 +20,8 @@ def as_text(outcome: Outcome) -> str:
 
 
 def _lines(outcome: Outcome) -> Iterator[str]:
-    yield from _wrapped(f"A {outcome.sides['A']}")
-    yield from _wrapped(f"B {outcome.sides['B']}")
+    yield wrapped(f"A {outcome.sides['A']}", _LINE)
+    yield wrapped(f"B {outcome.sides['B']}", _LINE)
     yield ""
     yield f"{'model':<{_NAME}} {'B/A':>6} {'95 % of B/A':>14} {'drift':>7}  verdict"
     for row in outcome.rows:
@@ -30,14 +29,15 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield ""
     for side, models in outcome.alone.items():
         if models:
-            yield from _wrapped(f"on side {side} only: {', '.join(models)}")
+            yield wrapped(f"on side {side} only: {', '.join(models)}", _LINE)
     found = "measured here by --aa" if outcome.noise_measured else "assumed; `embedcore ab --aa` measures it"
-    yield from _wrapped(f"Noise floor: {outcome.noise:.1%} between two processes in turn ({found}).")
+    yield wrapped(f"Noise floor: {outcome.noise:.1%} between two processes in turn ({found}).", _LINE)
     if outcome.noise_found is not None:
         in_turn, in_sequence = outcome.noise_found
-        yield from _wrapped(
+        yield wrapped(
             f"Noise floor found now: {in_turn:.2%} between processes in turn, {in_sequence:.2%} between processes one "
-            f"after the other, kept for {outcome.machine}."
+            f"after the other, kept for {outcome.machine}.",
+            _LINE,
         )
     worse = sum(row.level == "regression" for row in outcome.rows)
     yield f"{len(outcome.rows)} models, {worse} worse than allowed."
@@ -59,14 +59,7 @@ def _row(row: Row) -> Iterator[str]:
         name = ""
     yield f"{name:<{_NAME}} {speed:>6} {interval:>14} {drift:>7}  {word}"
     for note in notes:
-        yield from _wrapped(note, "    ")
-
-
-def _wrapped(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text, _LINE, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+        yield wrapped(f"    {note}", _LINE)
 
 
 def as_json(outcome: Outcome) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +15,7 @@ from tabulate import tabulate
 from embedcore.compare.comparison import Change, Comparison
 from embedcore.compare.verdict import LEVELS, Finding, Level, Verdict
 from embedcore.errors import UsageError
-from embedcore.plain import json_safe, one_line
+from embedcore.plain import json_safe, one_line, wrapped
 from embedcore.report.columns import NOTHING, cut, figure
 from embedcore.results.result import Result
 from embedcore.results.run import Run
@@ -36,7 +35,7 @@ _HEAD = ("model", "what", "base", "new", "change (95 %)")
 
 def text(comparison: Comparison, verdict: Verdict, *, width: int = 80) -> str:
     """The worst first, at most `width` columns wide (below 60 a table is wider); the verdict is the last line."""
-    blocks = ["\n".join(_wrapped(line, width) for line in facts(comparison))]
+    blocks = ["\n".join(wrapped(line, width) for line in facts(comparison))]
     for level in LEVELS:
         found = verdict.of(level)
         if found:
@@ -44,7 +43,7 @@ def text(comparison: Comparison, verdict: Verdict, *, width: int = 80) -> str:
             more = [f"… {rest} more; --format markdown shows all"] if rest > 0 else []
             blocks.append("\n".join([heading_of(level, found), _table(found[:_MOST_ROWS], width), *more]))
     blocks += [block for block in (_families(comparison, "plain"), _ranks(comparison, width)) if block]
-    return "\n\n".join([*blocks, _wrapped(summary(comparison, verdict), width)])
+    return "\n\n".join([*blocks, wrapped(summary(comparison, verdict), width)])
 
 
 def markdown(comparison: Comparison, verdict: Verdict) -> str:
@@ -239,7 +238,7 @@ def _table(found: Sequence[Finding], width: int) -> str:
         if place + 1 == len(found) or found[place + 1].model != finding.model:
             reasons = [f"accepted: {finding.because}"] if finding.because else []
             for reason in (*reasons, *finding.causes):
-                lines.append(textwrap.fill(one_line(reason), width, initial_indent="  ", subsequent_indent="    "))
+                lines.append(wrapped(f"  {one_line(reason)}", width))
     return "\n".join(lines)
 
 
@@ -329,7 +328,7 @@ def _ranks(comparison: Comparison, width: int) -> str:
     if not lines:
         return ""
     heading = "Ranks by acc that left both 95 % intervals"
-    return "\n".join([heading, *(_wrapped(f"  {line}", width) for line in lines)])
+    return "\n".join([heading, *(wrapped(f"  {line}", width) for line in lines)])
 
 
 def names(of: Iterable[str], most: int = _MOST_NAMES) -> str:
@@ -345,11 +344,6 @@ def _models(count: int) -> str:
 
 def _model(finding: Finding) -> str:
     return finding.model
-
-
-def _wrapped(line: str, width: int) -> str:
-    indent = line[: len(line) - len(line.lstrip())] + "  "
-    return textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _escaped(rows: Iterable[Sequence[str]]) -> list[list[str]]:

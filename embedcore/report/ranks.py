@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from tabulate import tabulate
 
-from embedcore.plain import json_safe
+from embedcore.plain import json_safe, wrapped
 from embedcore.report.captions import dataset_name, lead
 from embedcore.report.columns import TIED, interval
 from embedcore.report.markdown import escape
@@ -39,8 +39,9 @@ class Ranked:
         return [(standing, scores[standing.model]) for standing in standings]
 
 
-def report(boards: Sequence[Ranked], agreement: Agreement | None, *, markdown: bool = False) -> str:
-    """A table for each dataset and, where there are several, how far they agree."""
+def report(boards: Sequence[Ranked], agreement: Agreement | None, *, width: int, markdown: bool = False) -> str:
+    """A table for each dataset and, where there are several, how far they agree; sentences in text, not in Markdown,
+    are of at most `width` columns."""
     blocks = [_EXPLAINED]
     for board in boards:
         models, classes = len(board.ranking.models), board.ranking.classes
@@ -58,7 +59,8 @@ def report(boards: Sequence[Ranked], agreement: Agreement | None, *, markdown: b
         blocks += [heading, _table(("#", "ranks", board.ranking.metric, "p best", "model"), rows, markdown)]
         blocks += lead(board.ranking, most_names=_MOST_NAMES)
     blocks += _agreement(boards, agreement, markdown) if agreement else []
-    return "\n\n".join(blocks) + "\n"
+    shown = (block if markdown or "\n" in block else wrapped(block, width) for block in blocks)
+    return "\n\n".join(shown) + "\n"
 
 
 def _agreement(boards: Sequence[Ranked], agreement: Agreement, markdown: bool) -> Iterator[str]:

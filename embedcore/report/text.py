@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -10,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from embedcore.plain import wrapped
 from embedcore.report import captions
 from embedcore.report.columns import (
     Column,
@@ -62,7 +62,7 @@ def terminal_report(
         blocks.append(list(_excluded(board, rest)))
     blocks.append(list(_missing(settings or {}, rest)))
     # A line that holds line ends is a table.
-    texts = ("\n".join(line if "\n" in line else _wrapped(line, width) for line in block) for block in blocks)
+    texts = ("\n".join(line if "\n" in line else wrapped(line, width) for line in block) for block in blocks)
     return "\n\n".join(text for text in texts if text)
 
 
@@ -154,10 +154,3 @@ def _missing(settings: Mapping[str, Any], rest: str) -> Iterator[str]:
 
 def _models(rows: Sequence[Row]) -> str:
     return f"{len(rows)} model{'' if len(rows) == 1 else 's'}"
-
-
-def _wrapped(line: str, width: int) -> str:
-    indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.fill(
-        line, max(width, 20), subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
-    )

@@ -34,8 +34,11 @@ def test_one_run_shows_ranks_with_intervals(tmp_path, capsys):
     assert "Kendall" not in out and err == ""
 
 
-def test_the_lead_may_be_shared(tmp_path, capsys):
-    out, _ = shown(capsys, save(tmp_path / "a.json", {"b.x": 0.64, "c.x": 0.58}))
+def test_the_lead_may_be_shared(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow, _ = shown(capsys, save(tmp_path / "a.json", {"b.x": 0.64, "c.x": 0.58}))
+    assert max(map(len, narrow.splitlines())) <= 80
+    out = " ".join(narrow.split())
     assert "2 of 2 models are tied for the lead, none is surely the best: " in out
     assert "classes like these to tell the two best apart, and there are 30" in out
     assert out.count("1–2") == 2 and "1≈" in out
