@@ -239,6 +239,7 @@ def test_results_of_xdist_workers_reach_the_controller():
         machine={"timm": "1.0"},
         blocks={"abc": block},
         cases=["a.b", "c.d", "e.f"],
+        costs=lambda: {"a.b": 1.0, "c.d": None, "e.f": 1.0},
         noise=0.02,
         books=SimpleNamespace(run="20260102T030405"),
     )
@@ -246,7 +247,9 @@ def test_results_of_xdist_workers_reach_the_controller():
     sent = []
     for model in ("a.b", "c.d"):
         report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
-        result = Result.make(model, family="resnet", status="oom", reason="memory", dataset="abc")
+        measured = {"status": "ok", "scores": {"acc": 0.5, "acc5": 0.3}, "durations": (0.1, 0.1), "measured_s": 10.0}
+        outcome = measured if model == "a.b" else {"status": "oom", "reason": "memory"}
+        result = Result.make(model, family="resnet", dataset="abc", **outcome)
         worker.attach(report, [result], session)
         sent.append(json.dumps(report._to_json()))
         controller.pytest_runtest_logreport(TestReport._from_json(json.loads(sent[-1])))
@@ -256,6 +259,8 @@ def test_results_of_xdist_workers_reach_the_controller():
     assert saved["dataset"] == block and saved["selection"] == {"keyword": "x"}
     assert saved["unreached"] == ["e.f"] and saved["noise"] == 0.02
     assert controller.machine == {"timm": "1.0"}
+    left, (least, most) = controller.remaining(workers=2)
+    assert left == 1 and 2 < least < 5 < most < 12
 
 
 def test_the_json_has_the_class_of_each_query(run, saved):
