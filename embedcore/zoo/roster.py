@@ -103,11 +103,6 @@ def read_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None
     return kept
 
 
-def resolve_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None = None) -> list[str]:
-    """The names of `read_roster`."""
-    return list(read_roster(spec, families=families, weights=weights))
-
-
 def own_models(spec: str | Path) -> dict[str, OwnModel]:
     """The own models of the TOML files that a roster option names, by name; empty where there is none.
 

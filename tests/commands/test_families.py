@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from rosters import resolve_roster
+
 from embedcore.cli import main
 from embedcore.zoo.families import FAMILIES
-from embedcore.zoo.roster import all_tags, resolve_roster
+from embedcore.zoo.roster import all_tags
 
 
 def test_every_family_is_listed_with_the_number_of_its_models(capsys):

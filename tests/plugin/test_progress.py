@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from embedcore.plugin.progress import Position, live_line, result_words, stage_words
 from embedcore.results.result import Result
 
+IN_PROCESS = "--embed-isolation=none"
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
 
 # Shows the line from the first moment on, as often as there is something new; mini models would be too quick for it.
@@ -130,7 +131,7 @@ def test_without_v_the_dots_stay_on_one_line(terminal, columns, lines):
 
 
 def test_quiet_shows_nothing(terminal):
-    seen = terminal("-q")
+    seen = terminal("-q", IN_PROCESS)
     assert seen.code == 0 and seen.states == []
 
 
@@ -142,7 +143,7 @@ def test_output_of_a_test_that_is_not_captured_stays_whole(terminal, project):
         "    print('and after')\n"
         "    embed_replay(result)\n"
     )
-    seen = terminal("-s", "-k", "test_vit")
+    seen = terminal("-s", "-k", "test_vit", IN_PROCESS)
     assert [row for row in seen.text if "said before" in row] == ["test_models.py said before and after"], seen.text
     assert live_lines(seen)
 
@@ -176,7 +177,7 @@ def test_beside_live_logs_there_is_no_line(terminal, project):
         "    logging.warning('after')\n"
         "    embed_replay(result)\n"
     )
-    seen = terminal("--log-cli-level=warning")
+    seen = terminal("--log-cli-level=warning", IN_PROCESS)
     assert seen.code == 0 and live_lines(seen) == []
     logged = [row.split()[2] for row in seen.text if row.startswith("WARNING ")]
     assert logged == ["before", "after"] * len(MODELS), seen.text

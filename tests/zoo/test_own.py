@@ -4,11 +4,12 @@ import pickle
 from pathlib import Path
 
 import pytest
+from rosters import resolve_roster
 
 from embedcore.errors import UsageError
 from embedcore.zoo.families import FAMILIES, Family
 from embedcore.zoo.own import OwnModel, read_own
-from embedcore.zoo.roster import family_of_model, own_models, read_roster, resolve_roster
+from embedcore.zoo.roster import family_of_model, own_models, read_roster
 from embedcore.zoo.transforms import data_config
 
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 import timm
+from rosters import resolve_roster
 
 from embedcore.errors import UsageError
 from embedcore.zoo import hub, registry, roster, wheels
 from embedcore.zoo.registry import split_tag
-from embedcore.zoo.roster import all_tags, article_tags, resolve_roster
+from embedcore.zoo.roster import all_tags, article_tags
 
 
 def test_all_is_timms_list_and_what_wheels_add(monkeypatch):
