@@ -60,7 +60,7 @@ def stage_words(stage: str, done: int, total: int, *, rate: float = 0.0, seconds
     """A stage in words, after so many ``seconds`` in it, at a ``rate`` of images a second, where that is known.
 
     >>> stage_words("timing", 2, 10), stage_words("embedding", 96, 1164, rate=35.2), stage_words("loading", 0, 0)
-    ('timing round 3/10', 'embedding 96/1164, 35 images/s', 'loading')
+    ('timing round 3/10', 'embedding 96/1164, 35.2 images/s', 'loading')
     """
     if stage == "timing" and not done:
         return "warming up"

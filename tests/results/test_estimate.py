@@ -66,7 +66,7 @@ def test_ranges(low: float, high: float, shown: str) -> None:
 @given(costs)
 def test_no_part_is_negative_and_the_range_holds_the_estimate(measured: list[tuple[float, float]]) -> None:
     pace = fit_pace(measured)
-    assert pace is not None and pace.fixed > 0 and pace.per_gmac > 0
+    assert pace is not None and pace.fixed > 0 and pace.per_work > 0
     gmacs = [cost for cost, _ in measured]
     low, high = estimate_range(measured, gmacs) or (0, 0)
     assert 0 < low < (estimate_seconds(measured, gmacs) or 0) < high
@@ -130,6 +130,34 @@ def least_squares(measured: Sweep, gmacs: list[float]) -> float:
 SWEEPS = [made_up(seed, cases, trend) for seed in range(6) for cases in (8, 60, 200) for trend in (0.0, 0.15, 0.25)]
 
 
+with Path(__file__).with_name("recorded_sweeps.csv").open() as _recorded:
+    # Every so many-th tag of timm 1.0.31 below 14 or 30 GMACs, with random weights, on two idle cores.
+    _rows = [(row["sweep"], float(row["gmacs"]), float(row["seconds"])) for row in csv.DictReader(_recorded)]
+RECORDED = [[(cost, seconds) for of, cost, seconds in _rows if of == sweep] for sweep in "123"]
+
+
+def holds(sweeps: list[Sweep]) -> tuple[float, float]:
+    """In what share of cases the range told before them held what the rest took, and how wide ranges are: the median
+    of their upper over their lower ends."""
+    held, widths = [], []
+    for sweep in sweeps:
+        for done in range(1, len(sweep)):
+            low, high = estimate_range(sweep[:done], [cost for cost, _ in sweep[done:]]) or (0, 0)
+            held.append(low <= sum(seconds for _, seconds in sweep[done:]) <= high)
+            widths.append(high / low)
+    return float(np.mean(held)), float(np.median(widths))
+
+
+def test_recorded_sweeps_were_told_well() -> None:
+    share, width = holds(RECORDED)
+    assert share > 0.7 and width < 2
+    for sweep in RECORDED:
+        ours, theirs = course(sweep, estimate_seconds), course(sweep, least_squares)
+        assert np.abs(ours).mean() < 0.8 * np.abs(theirs).mean()
+        jumps, before = (np.exp(np.abs(np.diff(told)).max()) for told in (ours, theirs))
+        assert jumps < 1.7 and before > 40
+
+
 def test_estimates_jump_less_than_least_squares_and_are_no_worse() -> None:
     ours, theirs = ([course(sweep, way) for sweep in SWEEPS] for way in (estimate_seconds, least_squares))
     jumps, before = (np.concatenate([np.abs(np.diff(told)) for told in way]) for way in (ours, theirs))
@@ -140,11 +168,5 @@ def test_estimates_jump_less_than_least_squares_and_are_no_worse() -> None:
 
 
 def test_about_three_ranges_in_four_hold_what_comes_true() -> None:
-    held, widths = [], []
-    for sweep in SWEEPS:
-        for done in range(1, len(sweep)):
-            low, high = estimate_range(sweep[:done], [cost for cost, _ in sweep[done:]]) or (0, 0)
-            held.append(low <= sum(seconds for _, seconds in sweep[done:]) <= high)
-            widths.append(high / low)
-    assert 0.65 < np.mean(held) < 0.98
-    assert np.median(widths) < 4
+    share, width = holds(SWEEPS)
+    assert 0.65 < share < 0.98 and width < 4
