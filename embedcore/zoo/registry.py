@@ -80,7 +80,7 @@ def input_pixels(model: str) -> int | None:
     if wheels.own_entry(model) is not None:
         size = (_cfg(model) or {}).get("input_size")
     else:
-        try:  # a tenth of the time of the whole configuration, and every case of a roster is asked for it
+        try:  # a third of the time of the whole configuration, and every case of a roster is asked for it
             size = timm.models.get_pretrained_cfg_value(model, "input_size")
         except RuntimeError:  # it knows no such model or tag
             size = None
