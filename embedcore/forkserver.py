@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerContext
 from typing import TypeVar
 
 from embedcore.errors import EmbedcoreError
-from embedcore.interrupts import interrupts_held
+from embedcore.interrupts import interrupts_held, interrupts_ignored
 
 # glibc gives blocks above a threshold straight back to the kernel, so that every activation of every layer is paid for
 # again in page faults. Keeping up to 4 GiB makes a convolutional network 2 to 4 times faster (README, Speed).
@@ -65,7 +65,8 @@ def forkserver_context() -> ForkServerContext:
     before = {name: os.environ[name] for name in settings if name in os.environ}
     os.environ.update(settings)
     try:
-        forkserver.ensure_running()
+        with interrupts_ignored():  # by the server, and by all whom it starts
+            forkserver.ensure_running()
     finally:
         for name in settings:
             del os.environ[name]

@@ -35,3 +35,18 @@ def interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if waiting:
             signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """A short block whose child processes ignore Ctrl-C for good, from their first instruction; one that comes in the
+    block itself is lost."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():  # as above
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -91,3 +91,28 @@ def test_ctrl_c_while_a_child_is_asked_for_leaves_the_forkserver_alive(monkeypat
     started[0].join(60)
     assert started[0].exitcode == 0  # 255 where the forkserver has died
     assert psutil.Process(server).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into multiprocessing")
+def test_ctrl_c_while_the_forkserver_imports_goes_to_the_session_alone(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, time\n"
+        "from embedcore.forkserver import forkserver_context\n"
+        "if __name__ == '__main__':\n"
+        "    context = forkserver_context()\n"
+        "    time.sleep(0.3)\n"
+        "    try:\n"
+        "        os.killpg(0, signal.SIGINT)  # as a terminal does it\n"
+        "        time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted')\n"
+        "    child = context.Process(target=time.sleep, args=(0,))\n"
+        "    child.start()\n"
+        "    child.join()\n"
+        "    print(child.exitcode)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False, timeout=120, start_new_session=True
+    )
+    assert (done.stdout.split(), done.stderr) == (["interrupted", "0"], "")

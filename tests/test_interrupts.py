@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from embedcore.interrupts import interrupts_held
+from embedcore.interrupts import interrupts_held, interrupts_ignored
 
 
 def press():
@@ -53,3 +55,11 @@ def test_another_thread_changes_nothing():
     thread.start()
     thread.join()
     assert handlers == [signal.default_int_handler]
+
+
+def test_children_ignore_what_is_ignored_and_we_do_not() -> None:
+    asks = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    with interrupts_ignored():
+        done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

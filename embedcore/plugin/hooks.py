@@ -76,8 +76,13 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if cases.MODEL_ARGUMENT not in metafunc.fixturenames:
         return
+    options = metafunc.config.stash[stash.OPTIONS]
     try:
-        parameters = cases.model_parameters(metafunc.config.stash[stash.OPTIONS])
+        if options.isolation == "process" and not metafunc.config.option.collectonly:
+            from embedcore.forkserver import forkserver_context, start_surely
+
+            start_surely(forkserver_context)  # it imports torch and timm while this process does
+        parameters = cases.model_parameters(options)
     except EmbedcoreError as error:
         # Raised here it would be one of many collection errors; raised after collection it is a usage error.
         metafunc.config.stash[stash.USAGE_ERROR] = printable_lines(str(error))
