@@ -74,9 +74,14 @@ class Child:
                 theirs.enter_context(other)
             # The other end of `control` is also the child's lifeline: nobody but this process may hold this one.
             (self._control, control), (self._inbox, inbox), (self._output, output) = pairs
+            # The forkserver has the environment of its start; a fixture may have set something since.
+            environment = dict(os.environ)
             # Not a daemon, which multiprocessing would not let have children.
             self._process: BaseProcess = context.Process(
-                target=supervise, args=(control, inbox, output, work), name="embedcore-measure", daemon=False
+                target=supervise,
+                args=(control, inbox, output, environment, work),
+                name="embedcore-measure",
+                daemon=False,
             )
             with hidden_main(keep=keep_main):
                 self._process.start()

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -51,12 +51,20 @@ class Ended:
     """Processes that it left running and that had to be killed."""
 
 
-def supervise(control: Connection, inbox: Connection, output: Connection, work: Callable[[Send], None]) -> None:
-    """Run ``work(send)`` in a process of its own, with both its output streams going to ``output``.
+def supervise(
+    control: Connection,
+    inbox: Connection,
+    output: Connection,
+    environment: Mapping[str, str],
+    work: Callable[[Send], None],
+) -> None:
+    """Run ``work(send)`` in a process of its own, with both its output streams going to ``output``, and with these
+    variables in its environment besides.
 
     What it sends goes to ``inbox``. To ``control`` go the measuring process's id, at once, and how it ended, when
     all of its processes are gone. Anything that is received from ``control``, its end included, ends it.
     """
+    os.environ.update(environment)
     os.setsid()  # out of the terminal's foreground group: Ctrl-C is for the session, which then ends this one
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)

@@ -55,6 +55,10 @@ class Segfault(Fault):
         print("about to fall", file=sys.stderr)
         os.kill(os.getpid(), signal.SIGSEGV)
 
+class TellsItsEnvironment(Fault):
+    def strike(self):
+        raise RuntimeError(f"set to {os.environ.get('EMBEDCORE_TEST')}")
+
 class Killed(Fault):
     def strike(self):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -154,6 +154,12 @@ def test_an_exception_keeps_its_traceback(strike):
     assert "in strike" in result.detail
 
 
+def test_a_child_has_the_environment_of_now_and_not_of_the_forkservers_start(strike, monkeypatch):
+    assert strike("TellsItsEnvironment").reason.endswith("set to None")
+    monkeypatch.setenv("EMBEDCORE_TEST", "now")
+    assert strike("TellsItsEnvironment").reason.endswith("set to now")
+
+
 def test_nan_in_a_child(strike):
     result = strike("NotANumber")
     assert (result.status, result.outcome) == ("nan", "fail")
