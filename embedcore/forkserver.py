@@ -28,7 +28,7 @@ TUNABLES = f"glibc.malloc.mmap_threshold={_KEEP_BYTES}:glibc.malloc.trim_thresho
 _OPENMP = {"GOMP_SPINCOUNT": "10000"}
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
-PRELOAD = ["embedcore.measure.executors"]
+PRELOAD = ["embedcore.measure.preload"]
 
 _START_TRIES = 3
 _START_PAUSE_S = 0.2
@@ -65,7 +65,7 @@ def forkserver_context() -> ForkServerContext:
     before = {name: os.environ[name] for name in settings if name in os.environ}
     os.environ.update(settings)
     try:
-        with interrupts_ignored():  # by the server, and by all whom it starts
+        with interrupts_ignored():  # by the server while it imports: its traceback would be on the terminal
             forkserver.ensure_running()
     finally:
         for name in settings:

@@ -39,8 +39,8 @@ def interrupts_held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """A short block whose child processes ignore Ctrl-C for good, from their first instruction; one that comes in the
-    block itself is lost."""
+    """A short block whose child processes ignore Ctrl-C from their first instruction; one that comes in the block
+    itself is lost."""
     before = signal.getsignal(signal.SIGINT)
     if before is None or threading.current_thread() is not threading.main_thread():  # as above
         yield

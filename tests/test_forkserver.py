@@ -93,6 +93,13 @@ def test_ctrl_c_while_a_child_is_asked_for_leaves_the_forkserver_alive(monkeypat
     assert psutil.Process(server).status() != psutil.STATUS_ZOMBIE
 
 
+def test_children_heed_ctrl_c():
+    process = forkserver_context().Process(target=signal.raise_signal, args=(signal.SIGINT,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 1  # of KeyboardInterrupt
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into multiprocessing")
 def test_ctrl_c_while_the_forkserver_imports_goes_to_the_session_alone(tmp_path):
     script = tmp_path / "script.py"
@@ -107,7 +114,7 @@ def test_ctrl_c_while_the_forkserver_imports_goes_to_the_session_alone(tmp_path)
         "        time.sleep(60)\n"
         "    except KeyboardInterrupt:\n"
         "        print('interrupted')\n"
-        "    child = context.Process(target=time.sleep, args=(0,))\n"
+        "    child = context.Process(target=print, args=('started',))\n"
         "    child.start()\n"
         "    child.join()\n"
         "    print(child.exitcode)\n"
@@ -115,4 +122,4 @@ def test_ctrl_c_while_the_forkserver_imports_goes_to_the_session_alone(tmp_path)
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, check=False, timeout=120, start_new_session=True
     )
-    assert (done.stdout.split(), done.stderr) == (["interrupted", "0"], "")
+    assert (done.stdout.split(), done.stderr) == (["interrupted", "started", "0"], "")

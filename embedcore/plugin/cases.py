@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from embedcore.errors import UsageError
+from embedcore.interrupts import interrupts_held
 from embedcore.plugin.replay import replayed_seconds
 from embedcore.plugin.stash import OPTIONS, OWN
 
@@ -32,8 +33,9 @@ def model_parameters(options: Options) -> list[ParameterSet]:
 
     Raises UsageError for a roster or a family that does not exist.
     """
-    from embedcore.zoo.roster import family_of_model, read_roster
-    from embedcore.zoo.weights import check_policy
+    with interrupts_held():  # some of what torch and timm import swallows an exception, whatever it is
+        from embedcore.zoo.roster import family_of_model, read_roster
+        from embedcore.zoo.weights import check_policy
 
     # Torch and timm are hundreds of thousands of objects that live for good. Python's collector, and pytest's calls of
     # it at the end, would go through them again and again: a third of the time of a collection of all cases.

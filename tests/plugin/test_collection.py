@@ -21,6 +21,26 @@ def test_every_tag_is_a_case(run):
     assert sorted(collected(outcome)) == sorted(f"test_model[{tag}]" for tag in all_tags())
 
 
+def test_ctrl_c_is_not_lost_in_an_import_that_swallows_it(project):
+    project.makeconftest(
+        """
+        import signal, sys
+
+        class Swallows:  # as some of what torch and timm import does
+            def find_spec(self, name, path, target=None):
+                if name == "timm":
+                    try:
+                        signal.raise_signal(signal.SIGINT)
+                    except BaseException:
+                        pass
+
+        sys.meta_path.insert(0, Swallows())
+        """
+    )
+    outcome = project.runpytest_subprocess("--embed-roster=roster.txt", "--embed-weights=random", "--collect-only")
+    assert outcome.ret == pytest.ExitCode.INTERRUPTED
+
+
 def test_k_is_a_substring_match_on_the_tag(run):
     outcome = run("--collect-only", "-q", "-k", "vit", roster="all")
     assert sorted(collected(outcome)) == sorted(f"test_model[{tag}]" for tag in all_tags() if "vit" in tag)
