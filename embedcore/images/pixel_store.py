@@ -35,6 +35,7 @@ from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.files import PARTIAL, sealed, unsealed, written_whole
 from embedcore.images.sources import describe_bad_images
 from embedcore.images.workers import BLOCK, PixelReader, WrittenBlock, blocks_of, usable_cpus, write_block, write_blocks
+from embedcore.plain import bytes_text
 from embedcore.progress import Progress
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def open_pixel_store(
                 from embedcore.images.store_limit import make_room  # here, since it knows stores itself
 
                 if limit is not None and not make_room(path.parent, math.prod(shape), limit):
-                    return _streamed(reader, workers, f"within the limit of {limit / 1e9:g} GB for {path.parent}")
+                    return _streamed(reader, workers, f"within the limit of {bytes_text(limit)} for {path.parent}")
                 _make(path, wanted, reader, dataset, workers, progress)
             with contextlib.suppress(OSError):  # such as a cache that may be read only
                 os.utime(sidecar_of(path))
@@ -193,7 +194,7 @@ def open_pixel_store(
 def _streamed(reader: PixelReader, workers: int, where: str) -> StreamedPixels:
     size = len(reader) * math.prod(reader.shape)
     warnings.warn(
-        f"no room for a pixel store of {size / 1e9:.1f} GB {where}: images are decoded at each reading instead, once "
+        f"no room for a pixel store of {bytes_text(size)} {where}: images are decoded at each reading instead, once "
         f"per model (free some space, or choose another cache folder)",
         RuntimeWarning,
         stacklevel=3,
