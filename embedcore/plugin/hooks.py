@@ -141,9 +141,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:  # below the terminal's line of what was collected
-    collector = session.config.stash[stash.COLLECTOR]
-    if collector.to_be_told and not hasattr(session.config, "workerinput"):
-        summary.tell(session.config, summary.note_lines(session.config, collector.to_be_told))
+    config = session.config
+    collector = config.stash[stash.COLLECTOR]
+    here = config.pluginmanager.has_plugin("terminalreporter") and not hasattr(config, "workerinput")
+    if collector.to_be_told and here:
+        summary.tell(config, summary.note_lines(config, collector.to_be_told))
         collector.to_be_told = []
 
 

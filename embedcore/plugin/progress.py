@@ -128,7 +128,7 @@ class LiveLine:
     def __init__(self, config: pytest.Config) -> None:
         capture = config.pluginmanager.getplugin("capturemanager")
         self._reveal = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
-        self._writer = config.get_terminal_writer()
+        self._config = config
         self._shown = False
         with self._reveal():
             quiet = config.get_verbosity() < 0 or config.pluginmanager.get_plugin("terminalreporter") is None
@@ -144,7 +144,7 @@ class LiveLine:
 
     def show(self, text: str) -> None:
         columns = self.width() + 1
-        written = self._writer.width_of_current_line
+        written = self._config.get_terminal_writer().width_of_current_line
         if written and written % columns == 0:
             return  # the cursor stands beyond the last column, where no terminal can put it back
         self._write(text)
@@ -201,6 +201,8 @@ class Teller:
 
     @pytest.hookimpl(trylast=True)  # below the terminal's own line, and after the collector has the results
     def pytest_runtest_logreport(self, report: Any) -> None:
+        if not self._config.pluginmanager.has_plugin("terminalreporter"):
+            return
         carried = getattr(report, "embedcore", {})
         if carried.get("notes"):
             self.write(summary.note_lines(self._config, carried["notes"]))

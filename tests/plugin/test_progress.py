@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from embedcore.plugin.progress import Position, live_line, result_words, stage_words
 from embedcore.results.result import Result
+from embedcore.results.run import read_run
 
 IN_PROCESS = "--embed-isolation=none"
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
@@ -133,6 +134,24 @@ def test_without_v_the_dots_stay_on_one_line(terminal, columns, lines):
 def test_quiet_shows_nothing(terminal):
     seen = terminal("-q", IN_PROCESS)
     assert seen.code == 0 and seen.states == []
+
+
+@pytest.mark.parametrize("workers", [(), ("-n1",)])
+def test_a_session_without_pytests_terminal_is_measured_in_silence(project, workers):
+    outcome = project.runpytest_subprocess(
+        *(
+            "-p",
+            "no:terminal",
+            "-p",
+            "no:cacheprovider",
+            "--embed-dataset=images",
+            "--embed-roster=roster.txt",
+            *workers,
+        ),
+        *("--embed-weights=random", "--embed-cache=cache", "--embed-rounds=2", "--benchmark-json=run.json", IN_PROCESS),
+    )
+    assert outcome.ret == 0, outcome.stderr.str()
+    assert len(read_run(project.path / "run.json").results) == len(MODELS)
 
 
 def test_output_of_a_test_that_is_not_captured_stays_whole(terminal, project):
