@@ -48,6 +48,8 @@ class Collector:
         self.to_be_told: list[str] = []
         """What is to be said before the first case; of a worker of pytest-xdist, whose controller says it."""
         self._told: set[str] = set()
+        self._workers: set[str] = set()
+        """Those of pytest-xdist that have reported a result."""
         self._rankings: dict[str, tuple[list[Result], Rankings]] = {}
 
     def attach_notes(self, report: pytest.TestReport) -> None:
@@ -80,6 +82,7 @@ class Collector:
             result = Result.from_json(fields)
             self.results[result.model, result.dataset] = result
             self.tests[result.model, result.dataset] = report.nodeid
+            self._workers.add(getattr(report, "worker_id", ""))
             self.when = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if "datasets" in carried:
             self.datasets = {**self.datasets, **carried["datasets"]}
@@ -96,11 +99,12 @@ class Collector:
         """All that was reported on a dataset, measured or not."""
         return [result for (_, dataset), result in self.results.items() if dataset == fingerprint]
 
-    def remaining(self, workers: int) -> tuple[int, tuple[float, float] | None]:
-        """How many cases have not reported, and the least and most seconds that so many workers may take for them."""
+    def remaining(self) -> tuple[int, tuple[float, float] | None]:
+        """How many cases have not reported, and the least and most seconds that the workers may take for them."""
         reached = {model for model, _ in self.results}
         costs = [cost for model, cost in self.cases.items() if model not in reached]
         found = estimate_range(measured_costs(self.results.values(), self.cases.get), costs)
+        workers = len(self._workers)
         return len(costs), None if found is None else (found[0] / workers, found[1] / workers)
 
     def rankings(self) -> dict[str, Rankings]:

@@ -141,7 +141,7 @@ def remaining(config: pytest.Config) -> tuple[int, tuple[float, float] | None]:
     session = config.stash.get(SESSION, None)
     if session is not None:
         return session.remaining()
-    return config.stash[COLLECTOR].remaining(workers=len(config.option.tx))  # the controller of pytest-xdist
+    return config.stash[COLLECTOR].remaining()  # the controller of pytest-xdist
 
 
 def how_far(config: pytest.Config) -> str:

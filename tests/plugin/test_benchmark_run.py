@@ -251,6 +251,7 @@ def test_results_of_xdist_workers_reach_the_controller():
         outcome = measured if model == "a.b" else {"status": "oom", "reason": "memory"}
         result = Result.make(model, family="resnet", dataset="abc", **outcome)
         worker.attach(report, [result], session)
+        report.worker_id = f"gw{len(sent)}"
         sent.append(json.dumps(report._to_json()))
         controller.pytest_runtest_logreport(TestReport._from_json(json.loads(sent[-1])))
     assert ["classes" in text for text in sent] == [True, False]
@@ -259,7 +260,7 @@ def test_results_of_xdist_workers_reach_the_controller():
     assert saved["dataset"] == block and saved["selection"] == {"keyword": "x"}
     assert saved["unreached"] == ["e.f"] and saved["noise"] == 0.02
     assert controller.machine == {"timm": "1.0"}
-    left, (least, most) = controller.remaining(workers=2)
+    left, (least, most) = controller.remaining()
     assert left == 1 and 2 < least < 5 < most < 12
 
 
