@@ -185,6 +185,26 @@ def test_every_model_has_a_drawer_also_one_of_which_little_is_known(visit: Visit
     assert "Timing rounds" not in visit.page.locator("#model").inner_text()
 
 
+def test_rows_stay_when_the_table_comes_into_view(visit: Visit) -> None:
+    visit.page.set_viewport_size({"width": 1280, "height": 300})  # the table is below the first screen
+    visit.go()
+    link = visit.page.locator("#table a.model").first.element_handle()
+    link.scroll_into_view_if_needed()
+    visit.page.wait_for_timeout(300)
+    # Rows made anew would take the click of who has the button down, and the focus of who came by keyboard.
+    assert link.evaluate("link => link.isConnected")
+
+
+def test_a_higher_window_is_filled_with_rows(browser: Any, tmp_path: Path) -> None:
+    rows = "document.querySelectorAll('.tabulator-row').length * 37"
+    with browsing.visiting(browser, browsing.written(browsing.a_run(100), tmp_path)) as visit:
+        visit.page.set_viewport_size({"width": 1280, "height": 200})
+        visit.go()
+        visit.page.set_viewport_size({"width": 1280, "height": 1200})
+        visit.page.wait_for_function("document.querySelector('.tabulator-tableholder').clientHeight > 800")
+        visit.page.wait_for_function(f"{rows} > document.querySelector('.tabulator-tableholder').clientHeight")
+
+
 def test_back_closes_the_drawer(visit: Visit) -> None:
     visit.page.locator("#table a.model").first.click()
     visit.page.locator("#model").wait_for()

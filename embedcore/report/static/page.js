@@ -100,6 +100,7 @@
     layout: "fitDataFill",
     ...(models.length > 14 ? { height: "min(72vh, 900px)" } : {}),
     rowHeight: 37,
+    autoResize: false, // it makes all rows anew when they first come into view: a click in that moment is lost, and the focus
     columnDefaults: { headerHozAlign: "left", resizable: "header", tooltip: false },
     columns: COLUMNS.map((column) => {
       const { off, say, ...definition } = column;
@@ -233,6 +234,7 @@
     fill();
     filter();
     document.body.dataset.ready = "1";
+    addEventListener("resize", () => table.redraw());
     if (state.model) open(state.model);
   });
   table.on("dataSorted", (sorters) => {
