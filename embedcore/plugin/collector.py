@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from embedcore.plain import json_safe
-from embedcore.results.estimate import estimate_range, measured_costs
+from embedcore.results.estimate import costs_left, estimate_range, measured_costs
 from embedcore.results.ranking import Rankings, rank_if_possible, ranking_block
 from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
@@ -33,6 +33,8 @@ class Collector:
         self.machine: Mapping[str, Any] = {}
         self.cases: dict[str, float | None] = {}
         """The models that the session is to measure, whether or not it comes to them, and their GMACs, if known."""
+        self.to_fetch: frozenset[str] = frozenset()
+        """Those whose weights were not here as it began."""
         self.renamed: dict[str, str] = {}
         """Timm's retired names for them."""
         self.when: str | None = None
@@ -52,25 +54,22 @@ class Collector:
         """Those of pytest-xdist that have reported a result."""
         self._rankings: dict[str, tuple[list[Result], Rankings]] = {}
 
-    def attach_notes(self, report: pytest.TestReport) -> None:
-        """Let the report of a first case's setup carry what is to be told before it is measured."""
-        if self.to_be_told:
-            setattr(report, _ATTRIBUTE, {"notes": self.to_be_told})
-        self.to_be_told = []
-
     def attach(self, report: pytest.TestReport, results: list[Result], session: BenchmarkSession) -> None:
         """Let a report carry results; plain values on a report reach the controller of pytest-xdist with it.
 
-        What holds for all results goes with the first report only: names of classes may be many.
+        What holds for all results goes with the first report only, that of a setup: names of classes may be many.
         """
         new = {key: dict(block) for key, block in session.blocks.items() if key not in self._told}
-        carried: dict[str, Any] = {"results": [result.to_json() for result in results]}
+        if not (new or results):
+            return
+        carried: dict[str, Any] = {"results": [result.to_json() for result in results], "notes": self.to_be_told}
+        self.to_be_told = []
         if new:
             from embedcore.zoo.registry import renamed_to
 
             carried |= {"datasets": new, "settings": dict(session.settings), "machine": dict(session.machine)}
             carried |= {"cases": session.costs(), "renamed": renamed_to(session.cases), "noise": session.noise}
-            carried["run"] = session.books.run
+            carried |= {"run": session.books.run, "to_fetch": sorted(session.to_fetch)}
         self._told.update(new)
         setattr(report, _ATTRIBUTE, json_safe(carried))  # pytest-xdist takes nothing but plain values
 
@@ -90,6 +89,7 @@ class Collector:
             self.cases |= carried["cases"]
             self.renamed |= carried["renamed"]
             self.noise, self.run = carried["noise"], carried["run"]
+            self.to_fetch |= set(carried["to_fetch"])
 
     def notice(self, lines: Sequence[str]) -> None:
         """Note lines for the summary, each once, whichever worker has them."""
@@ -101,11 +101,11 @@ class Collector:
 
     def remaining(self) -> tuple[int, tuple[float, float] | None]:
         """How many cases have not reported, and the least and most seconds that the workers may take for them."""
-        reached = {model for model, _ in self.results}
-        costs = [cost for model, cost in self.cases.items() if model not in reached]
+        left = len(self.cases.keys() - {model for model, _ in self.results})
+        costs = costs_left(self.cases, list(self.results.values()), self.to_fetch)
         found = estimate_range(measured_costs(self.results.values(), self.cases.get), costs)
         workers = len(self._workers)
-        return len(costs), None if found is None else (found[0] / workers, found[1] / workers)
+        return left, None if found is None else (found[0] / workers, found[1] / workers)
 
     def rankings(self) -> dict[str, Rankings]:
         """How sure the ranks are, on each dataset by its fingerprint; worked out anew only where a result is new."""

@@ -24,7 +24,7 @@ from embedcore.plugin.gate import judge_session, nothing_measured, open_gate
 from embedcore.plugin.live import LivePage
 from embedcore.plugin.options import Options, add_options
 from embedcore.plugin.progress import LineOfWorkers, Position, Teller
-from embedcore.plugin.saving import check_saving, save_json
+from embedcore.plugin.saving import check_saving, commit_info, save_json
 from embedcore.results.books import FOLDER, Place, runs_in_use
 
 # Our keys in what pytest-xdist takes to its workers and back.
@@ -128,10 +128,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         check_saving(config)
         with config.stash[stash.TELLER].telling(Position("looking at the images")) as stages:
             progress = functools.partial(stages, "")
-            own, selection = cases.own_of(config), options.selection(config)
-            config.stash[stash.SESSION] = start_session(
-                options, models, own, budget, _place(config), progress, selection
-            )
+            own = cases.own_of(config)
+            origin = {"selection": options.selection(config), "commit_info": commit_info(config)}
+            config.stash[stash.SESSION] = start_session(options, models, own, budget, _place(config), progress, origin)
         config.stash[stash.COLLECTOR].to_be_told = summary.notes(config, config.stash[stash.SESSION])
     except BudgetSpent:
         _give_up(session, f"{summary.budget_words(budget)} before the first case", pytest.ExitCode.INTERRUPTED)
@@ -173,10 +172,11 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if call.when == "setup":
-        item.config.stash[stash.COLLECTOR].attach_notes(report)
-    if call.when == "call" and stash.RESULTS in item.stash:
-        item.config.stash[stash.COLLECTOR].attach(report, item.stash[stash.RESULTS], item.config.stash[stash.SESSION])
+    session, collector = item.config.stash.get(stash.SESSION, None), item.config.stash[stash.COLLECTOR]
+    if session is not None and call.when == "setup":  # what is known before the first case is measured
+        collector.attach(report, [], session)
+    if session is not None and call.when == "call" and stash.RESULTS in item.stash:
+        collector.attach(report, item.stash[stash.RESULTS], session)
         if report.skipped and isinstance(report.longrepr, tuple):  # -rs names the benchmark, not where we skip in it
             path, line, _ = item.reportinfo()
             report.longrepr = str(path), (line or 0) + 1, report.longrepr[2]

@@ -33,7 +33,7 @@ class LivePage:
     @pytest.hookimpl(trylast=True)  # after the collector has the results
     def pytest_runtest_logreport(self, report: Any) -> None:
         begin = self._now()
-        if begin < self._due or not hasattr(report, "embedcore") or not self._config.stash[COLLECTOR].datasets:
+        if begin < self._due or not hasattr(report, "embedcore") or not self._config.stash[COLLECTOR].results:
             return
         try:
             summary.write_page(self._config, reload_s=EVERY_S)

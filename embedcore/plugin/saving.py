@@ -55,16 +55,24 @@ def save_json(config: pytest.Config) -> None:
         raise UsageError(f"--benchmark-json or --benchmark-save: {error}") from error
 
 
+def commit_info(config: pytest.Config) -> dict[str, Any]:
+    """What a saved JSON says of the commit, from pytest-benchmark's own hooks; nothing without that plugin."""
+    if not config.pluginmanager.has_plugin("benchmark"):
+        return {}
+    info: dict[str, Any] = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=info)
+    return info
+
+
 def content(config: pytest.Config) -> dict[str, Any]:
     """What a saved JSON of this session holds, from pytest-benchmark's own hooks."""
     hook = config.hook
     machine_info = hook.pytest_benchmark_generate_machine_info(config=config)
     hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine_info)
-    commit_info = hook.pytest_benchmark_generate_commit_info(config=config)
-    hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
+    commit = commit_info(config)
     collector = config.stash[COLLECTOR]
     saved: dict[str, Any] = hook.pytest_benchmark_generate_json(
-        config=config, benchmarks=[], include_data=True, machine_info=machine_info, commit_info=commit_info
+        config=config, benchmarks=[], include_data=True, machine_info=machine_info, commit_info=commit
     )
     measured = [(key, result) for key, result in collector.results.items() if result.ok]
     saved["benchmarks"] = [benchmark_entry(result, collector.tests[key]) for key, result in measured]

@@ -19,6 +19,7 @@ from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import load_dataset
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
+from embedcore.measure.forecast import Forecast, forecast
 from embedcore.measure.measure import Images
 from embedcore.measure.outcome import failure, refusal, weights_changed
 from embedcore.plugin.budget import Budget, BudgetSpent
@@ -28,7 +29,7 @@ from embedcore.plugin.progress import Position, leader_of
 from embedcore.progress import Progress, Stages
 from embedcore.results import neighbours
 from embedcore.results.books import FOLDER, Books, Place
-from embedcore.results.estimate import estimate_range, estimate_seconds, measured_costs
+from embedcore.results.estimate import costs_left, estimate_range, estimate_seconds, measured_costs
 from embedcore.results.neighbours import Shelf
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_classes
@@ -52,7 +53,7 @@ def start_session(
     budget: Budget,
     place: Place,
     progress: Progress,
-    selection: Mapping[str, Any],
+    origin: Mapping[str, Any],
 ) -> BenchmarkSession:
     """Check what can be checked, load the dataset and open the books for the cases ``models``; some may be ``own``.
 
@@ -81,7 +82,7 @@ def start_session(
         cache_dir=options.cache_folder,
         progress=budget.within(progress),
     )
-    return BenchmarkSession(options, dataset, models, own, budget, place, selection)
+    return BenchmarkSession(options, dataset, models, own, budget, place, origin)
 
 
 class BenchmarkSession:
@@ -95,10 +96,10 @@ class BenchmarkSession:
         own: Mapping[str, OwnModel],
         budget: Budget,
         place: Place,
-        selection: Mapping[str, Any],
+        origin: Mapping[str, Any],
     ) -> None:
         """``models``: the cases of this session, in the order in which they run; ``own``: those of the roster;
-        ``selection``: what narrowed them."""
+        ``origin``: what else the journal says of where the run comes from."""
         self.options = options
         self.own = own
         self.dataset = dataset
@@ -129,7 +130,7 @@ class BenchmarkSession:
             "settings": self.settings,
             "dataset": self.blocks[dataset.fingerprint],
         }
-        header |= {"machine": self.machine, "noise": self.noise, "selection": selection}  # for who reads the journal
+        header |= {"machine": self.machine, "noise": self.noise, **origin}  # for who reads the journal
         header["renamed"] = renamed_to(self.cases)
         self.books = Books(options.cache_folder / FOLDER, header, self.cases, place, resume=options.resume)
         self.shelf = Shelf(options.cache_folder / neighbours.FOLDER, self.books.run)
@@ -214,12 +215,11 @@ class BenchmarkSession:
         self.pixels[dataset.fingerprint] = store
         return store
 
-    def forecast(self) -> list[str]:
-        """What the cases without a result are about to fetch and to keep, a line each."""
-        from embedcore.measure.forecast import forecast
-
+    @functools.cached_property
+    def plan(self) -> Forecast:
+        """What the cases without a result, as they are when first asked, are about to fetch and to keep."""
         options = self.options
-        found = forecast(
+        return forecast(
             {model: self.own.get(model) for model in self.cases if not self._is_done(model)},
             len(self.dataset),
             options.cache_folder,
@@ -228,20 +228,29 @@ class BenchmarkSession:
             protocol=options.protocol,
             max_params=options.max_params,
         )
-        return found.lines() if found.worth_telling else []
+
+    @functools.cached_property
+    def to_fetch(self) -> frozenset[str]:
+        """The models whose weights were not on this machine as the session began."""
+        return frozenset(holding.model for holding in self.plan.to_fetch)
 
     def exceeds_budget(self, model: str) -> bool:
         """Whether a case is expected not to be done within ``--embed-budget``; False where nothing is known yet."""
         if self.budget.seconds is None or self._is_done(model):
             return False
-        seconds = estimate_seconds(self._measured(), [self._gmacs(model)])
+        seconds = estimate_seconds(self._measured(), self._costs_left([model]))
         return self.budget.left() <= (seconds or 0.0) + self._beside_s
 
     def remaining(self) -> tuple[int, tuple[float, float] | None]:
         """How many cases have no result yet, and the least and most seconds that they may take, if there is a basis."""
-        costs = [self._gmacs(model) for model in self.cases if not self._is_done(model)]
+        count, costs = sum(not self._is_done(model) for model in self.cases), self._costs_left(self.cases)
         found, beside = estimate_range(self._measured(), costs), len(costs) * self._beside_s
-        return len(costs), None if found is None else (found[0] + beside, found[1] + beside)
+        return count, None if found is None else (found[0] + beside, found[1] + beside)
+
+    def _costs_left(self, models: Sequence[str]) -> list[float | None]:
+        costs = {model: self._gmacs(model) for model in models}
+        results = [result for key, result in self.books.results.items() if key[1] == self.dataset.fingerprint]
+        return costs_left(costs, results, self.to_fetch)
 
     @property
     def _beside_s(self) -> float:

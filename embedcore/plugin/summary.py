@@ -113,7 +113,7 @@ def notes(config: pytest.Config, session: BenchmarkSession) -> list[str]:
     ``-q``. Of pytest-xdist's workers the first one tells for all."""
     if config.get_verbosity() < 0 or getattr(config, "workerinput", {"workerid": "gw0"})["workerid"] != "gw0":
         return []
-    return [*session.dataset.notes, *session.forecast()]
+    return [*session.dataset.notes, *(session.plan.lines() if session.plan.worth_telling else ())]
 
 
 def note_lines(config: pytest.Config, notes: Sequence[str]) -> str:

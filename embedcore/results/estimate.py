@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -129,6 +129,16 @@ def measured_costs(results: Iterable[Result], cost_of: Callable[[str], float | N
     a forward pass, do not."""
     timed = [(cost_of(result.model), result.measured_s) for result in results if result.ok and result.durations]
     return [(cost, seconds) for cost, seconds in timed if cost and seconds]
+
+
+def costs_left(
+    costs: Mapping[str, float | None], results: Sequence[Result], to_fetch: Collection[str]
+) -> list[float | None]:
+    """What the models without a result cost. While the hub cannot be reached those whose weights are `to_fetch` cost
+    nothing: each is skipped at once. Whether it can, the last result of one of them tells."""
+    reached = {result.model for result in results}
+    lost = next((result.unreachable for result in reversed(results) if result.model in to_fetch), False)
+    return [cost for model, cost in costs.items() if model not in reached and not (lost and model in to_fetch)]
 
 
 def estimate_seconds(measured: Iterable[tuple[float, float]], gmacs: Sequence[float | None]) -> float | None:

@@ -53,7 +53,7 @@ def data_of(contents: JournalContents) -> dict[str, Any]:
     )
     return {
         "machine_info": {"embedcore": header.get("machine") or {}},
-        "commit_info": {},
+        "commit_info": header.get("commit_info") or {},
         "benchmarks": [benchmark_entry(result, contents.tests.get(result.model)) for result in results if result.ok],
         "datetime": datetime.datetime.fromtimestamp(contents.written, datetime.timezone.utc).isoformat(),
         "version": importlib.metadata.version("pytest-benchmark"),

@@ -242,9 +242,14 @@ def test_results_of_xdist_workers_reach_the_controller():
         costs=lambda: {"a.b": 1.0, "c.d": None, "e.f": 1.0},
         noise=0.02,
         books=SimpleNamespace(run="20260102T030405"),
+        to_fetch={"e.f"},
     )
     worker, controller = Collector(), Collector()
-    sent = []
+    report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "setup")
+    worker.attach(report, [], session)
+    sent = [json.dumps(report._to_json())]
+    controller.pytest_runtest_logreport(TestReport._from_json(json.loads(sent[0])))
+    assert [*controller.cases] == session.cases and controller.to_fetch == {"e.f"}
     for model in ("a.b", "c.d"):
         report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
         measured = {"status": "ok", "scores": {"acc": 0.5, "acc5": 0.3}, "durations": (0.1, 0.1), "measured_s": 10.0}
@@ -254,7 +259,7 @@ def test_results_of_xdist_workers_reach_the_controller():
         report.worker_id = f"gw{len(sent)}"
         sent.append(json.dumps(report._to_json()))
         controller.pytest_runtest_logreport(TestReport._from_json(json.loads(sent[-1])))
-    assert ["classes" in text for text in sent] == [True, False]
+    assert ["classes" in text for text in sent] == [True, False, False]
     assert list(controller.results) == [("a.b", "abc"), ("c.d", "abc")]
     saved = controller.json_block({"keyword": "x"})
     assert saved["dataset"] == block and saved["selection"] == {"keyword": "x"}

@@ -74,7 +74,7 @@ class Session:
     def __init__(self, clock, monkeypatch, *, takes=0.0, error=None):
         self.clock, self.said, self.written = clock, [], []
         self.takes, self.error = takes, error
-        options, collector = SimpleNamespace(report="report"), SimpleNamespace(datasets={"f00d": {}})
+        options, collector = SimpleNamespace(report="report"), SimpleNamespace(results={"f00d": {}})
         stash = {OPTIONS: options, COLLECTOR: collector, TELLER: SimpleNamespace(write=self.said.append)}
         self.page = live.LivePage(SimpleNamespace(stash=stash))
         monkeypatch.setattr(live.summary, "write_page", self.write)

@@ -306,7 +306,7 @@ def test_a_model_more_is_all_that_a_finished_run_measures(run, project, saved):
 
 
 def test_a_journal_holds_what_the_session_saved(run, project, saved):
-    """But for what pytest-benchmark finds out of machine and commit, and when it was saved."""
+    """But for what pytest-benchmark finds out of the machine, and when it was saved."""
     run("--embed-isolation=none", "--benchmark-json=run.json", "-k", "test_vit or test_resnet")
     whole = saved()
     data = data_of(journal_of(project.path / "cache"))
@@ -314,6 +314,8 @@ def test_a_journal_holds_what_the_session_saved(run, project, saved):
     whole["embedcore"].pop("ranking")
     assert data["embedcore"] == whole["embedcore"]
     assert data["version"] == whole["version"]
+    assert data["commit_info"].keys() == whole["commit_info"].keys() != set()
+    assert data["commit_info"]["id"] == whole["commit_info"]["id"]
     for ours, theirs in zip(data["benchmarks"], whole["benchmarks"], strict=True):
         assert ours["stats"].pop("data") == pytest.approx(theirs["stats"].pop("data"))
         for name in ("outliers", "iqr_outliers", "stddev_outliers"):

@@ -92,6 +92,27 @@ def test_weights_that_have_changed_are_measured_again(run, cut_off, project, sav
     assert len(ids) == 3
 
 
+def test_models_that_the_hub_keeps_from_us_take_no_time(run, project, monkeypatch):
+    folder = project.path / "weights"
+    folder.mkdir()
+    first, *_ = MODELS
+    state = timm.create_model(first, pretrained=False).state_dict()
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / f"{first}.safetensors")
+    left = []
+    position = session_module.BenchmarkSession.position
+
+    def noted(self, *case):
+        found = position(self, *case)
+        left.append(found.left_s)
+        return found
+
+    monkeypatch.setattr(session_module.BenchmarkSession, "position", noted)
+    outcome = run(INLINE, "--embed-order=roster", weights="weights")
+    outcome.assert_outcomes(passed=1, skipped=2)
+    assert left[0] is None and left[1][0] > 0  # that the hub cannot be reached is not known before it was asked
+    assert left[2] == (0.0, 0.0)
+
+
 def test_a_disk_that_fills_loses_no_result(run, project, saved, monkeypatch):
     append = Journal.append
     calls = []

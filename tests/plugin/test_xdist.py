@@ -112,6 +112,25 @@ def test_the_controller_writes_the_page_while_workers_measure(project, workers):
     assert "This run goes on" not in last and "data-reload" not in last
 
 
+AT_FIRST_SETUP = """
+import os
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        raise KeyboardInterrupt
+"""
+
+
+def test_ctrl_c_before_the_first_result_names_what_was_not_reached(project, workers):
+    (project.path / "conftest.py").write_text(AT_FIRST_SETUP)
+    assert workers(2).wait(300) == pytest.ExitCode.INTERRUPTED
+    text = " ".join((project.path / "output").read_text().split())
+    line = text.partition("embedcore: 3 of 3 cases not reached (")[2].partition("); go on with --embed-resume")[0]
+    assert sorted(line.split(", ")) == sorted((project.path / "roster.txt").read_text().split())
+
+
 def test_each_worker_has_a_card_of_its_own(monkeypatch):
     monkeypatch.setattr(machine, "card_names", lambda: ("H100", "H100", "A100"))
     assert [machine.device_of_worker("auto", f"gw{n}") for n in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]

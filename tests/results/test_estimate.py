@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import embedcore
 from embedcore.results.estimate import (
+    costs_left,
     estimate_range,
     estimate_seconds,
     fit_pace,
@@ -19,6 +20,7 @@ from embedcore.results.estimate import (
     show_duration,
     show_range,
 )
+from embedcore.results.result import Result
 
 costs = st.lists(st.tuples(st.floats(0.01, 500), st.floats(0.1, 5000)), min_size=1, max_size=30)
 
@@ -76,6 +78,17 @@ def test_no_part_is_negative_and_the_range_holds_the_estimate(measured: list[tup
 def test_what_it_was_learned_from_adds_up(measured: list[tuple[float, float]]) -> None:
     total = sum(seconds for _, seconds in measured)
     assert estimate_seconds(measured, [cost for cost, _ in measured]) == pytest.approx(total)
+
+
+def test_what_is_skipped_while_the_hub_cannot_be_reached_costs_nothing() -> None:
+    costs, to_fetch = {"here.a": 1.0, "gone.a": 2.0, "gone.b": None, "here.b": 4.0}, {"gone.a", "gone.b"}
+    here = Result.make("here.a", family="vit", status="ok", scores={"acc": 0.5, "acc5": 0.5})
+    lost = Result.make("gone.a", family="vit", status="no-weights", unreachable=True)
+    assert costs_left(costs, [], to_fetch) == [1.0, 2.0, None, 4.0]
+    assert costs_left(costs, [here], to_fetch) == [2.0, None, 4.0]
+    assert costs_left(costs, [lost, here], to_fetch) == [4.0]
+    back = Result.make("gone.b", family="vit", status="ok", scores={"acc": 0.5, "acc5": 0.5})
+    assert costs_left({**costs, "gone.c": 3.0}, [lost, back], {*to_fetch, "gone.c"}) == [1.0, 4.0, 3.0]
 
 
 def test_unknown_costs_count_as_typical_ones() -> None:

@@ -26,6 +26,7 @@ HEADER = {
     "selection": {"roster": "all"},
     "renamed": {"old": "a.x"},
     "noise": 0.03,
+    "commit_info": {"id": "a" * 40},
 }
 
 
@@ -63,6 +64,7 @@ def test_a_journal_reads_as_the_run_that_its_session_would_have_saved(tmp_path: 
     assert run.unreached == {"d.x"}
     assert (run.settings, run.dataset, run.selection) == (HEADER["settings"], HEADER["dataset"], HEADER["selection"])
     assert (run.timm, run.processor, run.noise, run.renamed) == ("1.0.31", "a chip", 0.03, {"old": "a.x"})
+    assert run.commit == "a" * 40
     ((_, data),) = read_parts(path)
     first, second = data["benchmarks"]
     assert first["fullname"] == "bench/test_models.py::test_model[a.x]" and first["name"] == "test_model[a.x]"
