@@ -5,19 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
     """A block in which the first Ctrl-C takes effect at the end; a second one takes effect at once."""
-    before = signal.getsignal(signal.SIGINT)
-    # Signals arrive in the main thread only, and a handler that is not Python's could not be put back.
-    if before is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting = False
+    before, waiting = signal.getsignal(signal.SIGINT), False
 
     def note(_number: int, _frame: FrameType | None) -> None:
         nonlocal waiting
@@ -28,24 +23,28 @@ def interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         signal.raise_signal(signal.SIGINT)
 
-    signal.signal(signal.SIGINT, note)
     try:
-        yield
+        with _handled_by(note):
+            yield
     finally:
-        signal.signal(signal.SIGINT, before)
         if waiting:
             signal.raise_signal(signal.SIGINT)
 
 
-@contextlib.contextmanager
-def interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> contextlib.AbstractContextManager[None]:
     """A short block whose child processes ignore Ctrl-C from their first instruction; one that comes in the block
     itself is lost."""
+    return _handled_by(signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
-    if before is None or threading.current_thread() is not threading.main_thread():  # as above
+    # Signals arrive in the main thread only, and a handler that is not Python's could not be put back.
+    if before is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:

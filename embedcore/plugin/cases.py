@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,9 +36,6 @@ def model_parameters(options: Options) -> list[ParameterSet]:
         from embedcore.zoo.roster import family_of_model, read_roster
         from embedcore.zoo.weights import check_policy
 
-    # Torch and timm are hundreds of thousands of objects that live for good. Python's collector, and pytest's calls of
-    # it at the end, would go through them again and again: a third of the time of a collection of all cases.
-    gc.freeze()
     roster = read_roster(options.roster, families=options.family, weights=check_policy(options.weights))
     for name in options.gallery:
         if name not in roster:
