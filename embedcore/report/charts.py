@@ -1,79 +1,44 @@
-"""The charts of a leaderboard, each one Altair specification: for the page, where it is interactive, and for files.
-
-The rows of a chart are not in its specification, which names them as the dataset ``models``: the page has them once.
-The parameter ``family`` holds the slug of the family that stands out, "" for none; ``back`` the colour of the page.
-"""
+"""The charts of a leaderboard, each one Altair specification: for the page, where it is interactive, and for files."""
 
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from embedcore.report.agreement import disagreements, kendall_tau
+from embedcore.report.chart import (
+    FIRST,
+    HEIGHT,
+    MANY_MARKS,
+    SECOND,
+    Chart,
+    Datum,
+    all_rows,
+    filled,
+    labels,
+    layered,
+    looks,
+    name_axis,
+    only_rows,
+    score_axis,
+    told_apart,
+    tooltip,
+)
 from embedcore.report.classes import ClassTable
 from embedcore.report.columns import cut
-from embedcore.report.drawing import Spec, altair, spec_of
+from embedcore.report.drawing import Spec, altair
 from embedcore.report.look import look_of
 from embedcore.results.leaderboard import Group, Leaderboard
 
-Datum = dict[str, Any]
-
 LEADERS = 30
-FIRST, SECOND = "@first", "@second"
-"""Stand for the names of the two models in the specification of `two_models`, which the page puts in."""
-
-_WIDTH, HEIGHT, _STEP = 720, 440, 17
-_LINE = 14  # pixels that a label takes
+_STEP = 17  # pixels of a line
 _LONGEST = 44  # characters of a label
 _MOST_ARCHITECTURES = 30
-MANY_MARKS = 200  # models whose marks are small
 # The same network under the name of another library, or with another padding.
 _ALIASES = ("gluon_", "legacy_", "tf_")
-
-
-@dataclass(frozen=True)
-class Chart:
-    """`name`: of its files and of its place in the page. `section`: the heading that it stands under, with `label` to
-    choose it by where there are several."""
-
-    name: str
-    section: str
-    title: str
-    note: str
-    """What it shows and how to read it."""
-    spec: Spec
-    data: Mapping[str, Sequence[Datum]]
-    """What the specification names; of ``models`` the rows that it shows."""
-    label: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """What stands for `FIRST` and `SECOND`."""
-    of_family: bool = False
-    """Of which there may be very many."""
-
-    @property
-    def whole(self) -> Spec:
-        """The specification with its data, as far as it mentions them."""
-        spec: Spec = _filled(self.spec, self.names) if self.names else self.spec
-        text = json.dumps(spec)
-        datasets = {}
-        for name, rows in self.data.items():
-            keys = {key for key in set().union(*rows) if key in text}
-            datasets[name] = [{key: row[key] for key in keys & row.keys()} for row in rows]
-        return spec | {"datasets": spec.get("datasets", {}) | datasets}
-
-
-def _filled(value: Any, names: Mapping[str, str]) -> Any:
-    """A specification with names for what stands for them in its texts."""
-    if isinstance(value, dict):
-        return {key: _filled(item, names) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_filled(item, names) for item in value]
-    return re.sub("|".join(names), lambda found: names[found[0]], value) if isinstance(value, str) else value
 
 
 def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
@@ -93,72 +58,6 @@ def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) 
     return [chart for chart in found if chart is not None]
 
 
-def looks(alt: Any, rows: Sequence[Datum]) -> dict[str, Any]:
-    """Encodings by which each family has its colour and its shape."""
-    families = {str(row["title"]): look_of(row["family"]) for row in rows}
-    scales = {
-        "color": alt.Scale(domain=list(families), range=[look.colour for look in families.values()]),
-        "shape": alt.Scale(domain=list(families), range=[look.shape for look in families.values()]),
-    }
-    return {
-        "color": alt.Color("title:N", title="family", scale=scales["color"]),
-        "opacity": alt.condition("!family || datum.family == family", alt.value(0.9), alt.value(0.12)),
-        "shape": alt.Shape("title:N", title="family", scale=scales["shape"]),
-    }
-
-
-def all_rows(alt: Any) -> Any:
-    """A chart of all the page's rows."""
-    return alt.Chart(alt.NamedData(name="models"))
-
-
-def only_rows(alt: Any, rows: Sequence[Datum]) -> Any:
-    """A chart of these few of the page's rows."""
-    return all_rows(alt).transform_filter(alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows]))
-
-
-def _tooltip(alt: Any) -> list[Any]:
-    return [
-        alt.Tooltip("name:N", title="model"),
-        alt.Tooltip("title:N", title="family"),
-        alt.Tooltip("acc:Q", format=".3f"),
-        alt.Tooltip("acc5:Q", format=".3f"),
-        alt.Tooltip("params:Q", title="million parameters", format=".3~s"),
-        alt.Tooltip("gmacs:Q", title="GMACs", format=".3~s"),
-        alt.Tooltip("speed:Q", title="images/s", format=".3~s"),
-        alt.Tooltip("pretraining:N"),
-    ]
-
-
-def layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle: str = "") -> Spec:
-    heading = alt.TitleParams(title, subtitle=subtitle) if subtitle else title
-    drawn = alt.layer(*layers).properties(width=_WIDTH, height=height, title=heading)
-    return spec_of(drawn.add_params(alt.param(name="family", value=""), alt.param(name="back", value="white")))
-
-
-def _labels(alt: Any, rows: Sequence[Datum], x: Any, y: Any, *, left: bool, up: int = 0) -> list[Any]:
-    """The names of some models beside their marks, readable above other marks."""
-    if not rows:
-        return []
-    text = {"align": "left" if left else "right", "dx": 8 if left else -8, "dy": -up, "limit": 300}
-    halo = {"stroke": alt.ExprRef("back"), "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
-    base = only_rows(alt, rows).encode(x, y, text="name:N")
-    return [base.mark_text(**text, **halo), base.mark_text(**text)]
-
-
-def _score(
-    alt: Any, field: str, title: str | None = None, *, zero: bool = False, x: bool = False, padding: int = 12
-) -> Any:
-    """An axis of scores, with so many pixels beyond the lowest and the highest."""
-    scale = alt.Scale(zero=True) if zero else alt.Scale(zero=False, nice=False, padding=padding)
-    return (alt.X if x else alt.Y)(f"{field}:Q", title=title or field, scale=scale, axis=alt.Axis(format=".3~f"))
-
-
-def _names(alt: Any, field: str = "name", order: Sequence[str] | None = None) -> Any:
-    """A line for each name, in this order or that of the rows."""
-    return alt.Y(f"{field}:N", title=None, sort=order, axis=alt.Axis(ticks=False, domain=False))
-
-
 def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
     """The best overall by a metric, with their intervals."""
     alt = altair()
@@ -166,8 +65,8 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
     if not shown:
         return None
     base = only_rows(alt, shown)
-    y = _names(alt, order=[row["name"] for row in shown])
-    layers = [base.mark_point(filled=True, size=90).encode(_score(alt, metric, x=True), y, tooltip=_tooltip(alt))]
+    y = name_axis(alt, order=[row["name"] for row in shown])
+    layers = [base.mark_point(filled=True, size=90).encode(score_axis(alt, metric, x=True), y, tooltip=tooltip(alt))]
     layers[0] = layers[0].encode(**looks(alt, shown))
     if any(f"{metric}_low" in row for row in shown):
         rules = base.mark_rule(size=1.5).encode(alt.X(f"{metric}_low:Q", title=metric), y, alt.X2(f"{metric}_high:Q"))
@@ -238,7 +137,7 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         scale=alt.Scale(type="log", domain=domain, nice=False),
         axis=alt.Axis(format="~s", tickCount=6),
     )
-    y = _score(alt, "acc")
+    y = score_axis(alt, "acc")
     points = all_rows(alt).transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.field == 'speed':d})")
     points = points.mark_point(filled=True, size=90 if len(shown) < MANY_MARKS else 40)
     stairs = only_rows(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
@@ -246,10 +145,10 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
     # Labels stand above the front, where no model can be, and towards the middle, so that none leaves the chart.
     cheap = [row for row in named if (math.log10(row[axis.field]) - low) < 0.55 * (high - low)]
     layers = [
-        points.encode(x, y, tooltip=_tooltip(alt), **looks(alt, shown)),
+        points.encode(x, y, tooltip=tooltip(alt), **looks(alt, shown)),
         stairs.encode(x, y),
-        *_labels(alt, cheap, x, y, left=True, up=7),
-        *_labels(alt, [row for row in named if row not in cheap], x, y, left=False, up=7),
+        *labels(alt, cheap, x, y, left=True, up=7),
+        *labels(alt, [row for row in named if row not in cheap], x, y, left=False, up=7),
     ]
     title = f"acc against {axis.title}"
     less = "" if len(shown) == len(rows) else f" {len(rows) - len(shown):,} models without this figure are left out."
@@ -265,17 +164,6 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
     )
 
 
-def told_apart(named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc") -> list[Datum]:
-    """Those whose labels do not cover each other in a chart of `rows` with `field` upwards, the highest kept first."""
-    heights = [row[field] for row in rows]
-    scale = HEIGHT / ((max(heights) - min(heights)) or 1)
-    kept: list[Datum] = []
-    for row in sorted(named, key=lambda row: -row[field]):
-        if not kept or (kept[-1][field] - row[field]) * scale >= _LINE:
-            kept.append(row)
-    return kept
-
-
 def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
     """acc against acc5, with the models named that the two rank most differently."""
     alt = altair()
@@ -283,13 +171,13 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
         return None
     tau = kendall_tau(rows)
     named = told_apart([each.row for each in disagreements(rows, table)], rows, "acc5")
-    x, y = _score(alt, "acc", x=True), _score(alt, "acc5")
+    x, y = score_axis(alt, "acc", x=True), score_axis(alt, "acc5")
     points = all_rows(alt).mark_point(filled=True, size=90 if len(rows) < MANY_MARKS else 40)
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
     layers = [
-        points.encode(x, y, tooltip=_tooltip(alt), **looks(alt, rows)),
-        *_labels(alt, [row for row in named if row["acc"] < middle], x, y, left=True),
-        *_labels(alt, [row for row in named if row["acc"] >= middle], x, y, left=False),
+        points.encode(x, y, tooltip=tooltip(alt), **looks(alt, rows)),
+        *labels(alt, [row for row in named if row["acc"] < middle], x, y, left=True),
+        *labels(alt, [row for row in named if row["acc"] >= middle], x, y, left=False),
     ]
     agree = "" if tau is None else f"Kendall's tau {tau:.2f}: 1 would be the same order, 0 none in common."
     return Chart(
@@ -308,11 +196,11 @@ def within_families(rows: Sequence[Datum]) -> Chart | None:
     alt = altair()
     if not rows:
         return None
-    y = _names(alt, "title", list(dict.fromkeys(row["title"] for row in rows)))
+    y = name_axis(alt, "title", list(dict.fromkeys(row["title"] for row in rows)))
     points = (
         all_rows(alt)
         .mark_point(filled=True, size=45)
-        .encode(_score(alt, "acc", x=True), y, tooltip=_tooltip(alt), **looks(alt, rows))
+        .encode(score_axis(alt, "acc", x=True), y, tooltip=tooltip(alt), **looks(alt, rows))
     )
     middle = all_rows(alt).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
     return Chart(
@@ -339,7 +227,7 @@ def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
                 "Each family",
                 title,
                 "Lines are 95 % intervals.",
-                _filled(_bars(any("acc_low" in row for row in shown)), names) | {"height": _STEP * len(shown)},
+                filled(_bars(any("acc_low" in row for row in shown)), names) | {"height": _STEP * len(shown)},
                 {"models": shown},
                 label=f"{group.title} ({part or len(group.rows)})",
                 of_family=True,
@@ -350,14 +238,14 @@ def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
 def _bars(intervals: bool) -> Spec:
     """A part of a family as bars, with words that stand for which: made once, since Altair takes its time."""
     alt = altair()
-    y = _names(alt)
+    y = name_axis(alt)
     base = (
         all_rows(alt)
         .transform_filter(alt.FieldEqualPredicate(field="family", equal="@family"))
         .transform_filter(alt.FieldEqualPredicate(field="part", equal="@part"))
     )
     bars = base.mark_bar(height=11, color="@colour", opacity=0.9)
-    layers = [bars.encode(_score(alt, "acc", zero=True, x=True), y, tooltip=_tooltip(alt))]
+    layers = [bars.encode(score_axis(alt, "acc", zero=True, x=True), y, tooltip=tooltip(alt))]
     if intervals:
         layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
     return layered(alt, layers, "@title", 0)
@@ -377,11 +265,11 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
         for row, side in ((group[0], "best"), (group[-1], "worst"))
     ]
     data = alt.Chart(alt.NamedData(name="networks"))
-    y = _names(alt, "network")
-    x = _score(alt, "acc", x=True, padding=90)
+    y = name_axis(alt, "network")
+    x = score_axis(alt, "acc", x=True, padding=90)
     layers = [
         data.mark_line(size=1.5).encode(x, y, detail="network:N"),
-        data.mark_point(filled=True, size=70).encode(x, y, tooltip=_tooltip(alt), **looks(alt, shown)),
+        data.mark_point(filled=True, size=70).encode(x, y, tooltip=tooltip(alt), **looks(alt, shown)),
         *(
             alt.Chart(alt.NamedData(name="ends"))
             .transform_filter(f"datum.side == '{side}'")

@@ -11,7 +11,7 @@ from embedcore.compare.comparison import Comparison
 from embedcore.compare.limits import Limits
 from embedcore.compare.verdict import LEVELS, Finding, Verdict
 from embedcore.report import comparison as words
-from embedcore.report.charts import HEIGHT, MANY_MARKS, Chart, Datum, all_rows, layered, looks, only_rows, told_apart
+from embedcore.report.chart import HEIGHT, MANY_MARKS, Chart, Datum, all_rows, layered, looks, only_rows, told_apart
 from embedcore.report.columns import NOTHING
 from embedcore.report.drawing import altair
 from embedcore.report.page import families_of, lists_page

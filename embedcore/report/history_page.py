@@ -11,7 +11,7 @@ from embedcore.compare.history import History, Step
 from embedcore.compare.series import WHATS, Series
 from embedcore.plain import minute
 from embedcore.report import history as words
-from embedcore.report.charts import HEIGHT, Chart, layered
+from embedcore.report.chart import HEIGHT, Chart, layered
 from embedcore.report.columns import NOTHING
 from embedcore.report.drawing import altair
 from embedcore.report.look import COLOURS, SHAPES, look_of

@@ -19,7 +19,7 @@ import msgspec
 
 from embedcore.report import captions
 from embedcore.report.agreement import disagreements
-from embedcore.report.charts import Chart
+from embedcore.report.chart import Chart
 from embedcore.report.classes import ClassTable
 from embedcore.report.details import details
 from embedcore.report.drawing import scripts_begun

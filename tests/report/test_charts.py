@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from embedcore.report import charts
+from embedcore.report import chart, charts
 from embedcore.report.agreement import disagreements, kendall_tau
-from embedcore.report.charts import AXES, Axis, Chart
+from embedcore.report.chart import HEIGHT, Chart
+from embedcore.report.charts import AXES, Axis
 from embedcore.report.classes import ClassTable, class_table
 from embedcore.report.drawing import rendered
 from embedcore.report.look import look_of
@@ -135,9 +136,9 @@ def test_names_on_the_front_do_not_cover_each_other(axis: Axis) -> None:
     shown = [row for row in parts_of(browsing.a_run(200))[1] if row.get(axis.field)]
     best = charts.front(shown, axis)
     accs = [row["acc"] for row in shown]
-    named = sorted(row["acc"] for row in charts.told_apart(best, shown))
-    pixels = np.diff(named) * charts.HEIGHT / (max(accs) - min(accs))
-    assert best[-1]["acc"] == named[-1] and (pixels >= charts._LINE - 1e-9).all()
+    named = sorted(row["acc"] for row in chart.told_apart(best, shown))
+    pixels = np.diff(named) * HEIGHT / (max(accs) - min(accs))
+    assert best[-1]["acc"] == named[-1] and (pixels >= chart._LINE - 1e-9).all()
 
 
 def test_equal_architectures_are_found_under_the_names_of_other_libraries() -> None:
