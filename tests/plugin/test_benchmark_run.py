@@ -7,12 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from embedcore.results.journal import read_journal
-from embedcore.results.run import read_run
 from embedcore.results.verdicts import unpack_classes
 
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
@@ -63,17 +61,6 @@ def test_three_models_are_measured_saved_and_ranked(run, project, saved):
     assert "RANDOM" in (project.path / "report" / "leaderboard.md").read_text()
 
 
-def test_save_and_json_together_are_both_whole(run, project, saved):
-    run("--benchmark-json=run.json", "--benchmark-save=mini", "-k", "test_vit", "--embed-isolation=none")
-    stored = read_run("mini", storage=project.path / ".benchmarks")
-    direct = read_run(project.path / "run.json")
-    assert stored.results[0].model == direct.results[0].model == MODELS[1]
-    assert stored.results[0].scores == direct.results[0].scores
-    assert stored.dataset == direct.dataset
-    assert stored.ranking == direct.ranking and [standing.rank95 for standing in direct.ranking] == [(1, 1)]
-    assert stored.timm == direct.timm is not None
-
-
 def test_ranks_leave_out_a_class_without_a_reference(run, project, saved):
     (project.path / "images" / "alone").mkdir()
     shutil.copy(project.path / "images" / "class0" / "0.png", project.path / "images" / "alone")
@@ -113,27 +100,6 @@ def test_models_without_weights_are_skipped_with_a_reason_and_kept(run, project,
     expected = {("resnet18.a1_in1k", "no-weights"), ("test_vit.r160_in1k", "no-weights")}
     assert {(row["model"], row["status"]) for row in report["excluded"]} == expected
     assert {(row["model"], row["status"]) for row in saved()["embedcore"]["excluded"]} == expected
-
-
-def test_the_json_is_whole_where_no_case_is_measured(run, project, saved):
-    outcome = run("--benchmark-json=run.json", "--benchmark-save=none", "--embed-max-params=0.001")
-    outcome.assert_outcomes(skipped=3)
-    outcome.stdout.fnmatch_lines(["Wrote benchmark data in: *run.json (by embedcore)"])
-    stored = read_run("none", storage=project.path / ".benchmarks")
-    direct = read_run(project.path / "run.json")
-    assert [result.status for result in direct.excluded] == ["too-large"] * 3
-    assert [result.model for result in stored.excluded] == [result.model for result in direct.excluded]
-    assert saved()["benchmarks"] == []
-    assert saved().keys() >= {"machine_info", "commit_info", "datetime", "version", "embedcore"}
-    assert direct.timm is not None
-    subprocess.run([sys.executable, "-m", "pytest_benchmark", "compare"], cwd=project.path, check=True)
-
-
-def test_a_json_that_cannot_be_written_is_a_usage_error_at_the_end(run, project):
-    outcome = run("--benchmark-json=/proc/run.json", "--embed-max-params=0.001", "--embed-report=report")
-    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stdout.fnmatch_lines(["ERROR: --benchmark-json*/proc/run.json*"])
-    assert (project.path / "report" / "leaderboard.json").exists()  # the one does not keep the other from being written
 
 
 def test_what_fails_before_the_child_starts_is_a_result_too(run, project, saved, monkeypatch):
@@ -207,66 +173,6 @@ def test_every_result_is_in_the_journal(run, project):
     assert {result.model for result in contents.results} == set(MODELS)
     assert contents.finished
     assert contents.header["dataset"]["classes"] == 3
-
-
-def test_leaderboards_and_json_also_with_benchmarks_disabled(run, saved, project):
-    arguments = ("--embed-isolation=none", "-k", "test_vit", "--benchmark-json=run.json")
-    run(*arguments)
-    timed = saved()
-    outcome = run(*arguments, "--benchmark-disable")
-    outcome.assert_outcomes(passed=1)
-    assert "Overall by acc (1 model)" in outcome.stdout.str()
-    (ours,), (theirs,) = saved()["benchmarks"], timed["benchmarks"]
-    assert {*ours} == {*theirs}
-    for key in ("name", "fullname", "group", "param", "params"):
-        assert ours[key] == theirs[key]
-    assert {*ours["stats"]} == {*theirs["stats"]}
-    assert ours["stats"]["median"] == pytest.approx(1 / ours["extra_info"]["images_per_s"]["forward"])
-    assert saved()["embedcore"].keys() == timed["embedcore"].keys()
-    assert read_run(project.path / "run.json").results[0].ok
-
-
-def test_results_of_xdist_workers_reach_the_controller():
-    """Reports carry results as plain values, which is what pytest-xdist sends; names of classes go with the first."""
-    from _pytest.reports import TestReport
-
-    from embedcore.plugin.collector import Collector
-    from embedcore.results.result import Result
-
-    block = {"classes": 3, "fingerprint": "abc"}
-    session = SimpleNamespace(
-        settings={"protocol": "native"},
-        machine={"timm": "1.0"},
-        blocks={"abc": block},
-        cases=["a.b", "c.d", "e.f"],
-        costs=lambda: {"a.b": 1.0, "c.d": None, "e.f": 1.0},
-        noise=0.02,
-        books=SimpleNamespace(run="20260102T030405"),
-        to_fetch={"e.f"},
-    )
-    worker, controller = Collector(), Collector()
-    report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "setup")
-    worker.attach(report, [], session)
-    sent = [json.dumps(report._to_json())]
-    controller.pytest_runtest_logreport(TestReport._from_json(json.loads(sent[0])))
-    assert [*controller.cases] == session.cases and controller.to_fetch == {"e.f"}
-    for model in ("a.b", "c.d"):
-        report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
-        measured = {"status": "ok", "scores": {"acc": 0.5, "acc5": 0.3}, "durations": (0.1, 0.1), "measured_s": 10.0}
-        outcome = measured if model == "a.b" else {"status": "oom", "reason": "memory"}
-        result = Result.make(model, family="resnet", dataset="abc", **outcome)
-        worker.attach(report, [result], session)
-        report.worker_id = f"gw{len(sent)}"
-        sent.append(json.dumps(report._to_json()))
-        controller.pytest_runtest_logreport(TestReport._from_json(json.loads(sent[-1])))
-    assert ["classes" in text for text in sent] == [True, False, False]
-    assert list(controller.results) == [("a.b", "abc"), ("c.d", "abc")]
-    saved = controller.json_block({"keyword": "x"})
-    assert saved["dataset"] == block and saved["selection"] == {"keyword": "x"}
-    assert saved["unreached"] == ["e.f"] and saved["noise"] == 0.02
-    assert controller.machine == {"timm": "1.0"}
-    left, (least, most) = controller.remaining()
-    assert left == 1 and 2 < least < 5 < most < 12
 
 
 def test_the_json_has_the_class_of_each_query(run, saved):
@@ -429,18 +335,3 @@ def test_a_regression_that_pytest_benchmark_finds_leaves_the_leaderboards(run, p
     assert "Field 'median' has failed" in outcome.stderr.str()
     assert "Traceback" not in text + outcome.stderr.str() and "INTERNALERROR" not in text
     assert (project.path / "run.json").is_file() and (project.path / "report" / "leaderboard.md").is_file()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--benchmark-compare-fail=median:5%"], "--benchmark-compare-fail: it needs --benchmark-compare,"),
-        (["--benchmark-compare-fail=median:5%", "--benchmark-compare=7"], "no saved run matches '7'"),
-        (["--benchmark-json=nowhere/run.json"], "--benchmark-json: no such folder: *nowhere"),
-    ],
-)
-def test_what_pytest_benchmark_would_tell_at_the_end_is_told_before(run, project, arguments, message):
-    outcome = run(*arguments)
-    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stderr.fnmatch_lines([f"ERROR: *{message}*"])
-    assert not list(project.path.glob("cache/runs/*"))

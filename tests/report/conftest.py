@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import browsing
 import pytest
 
 from embedcore.results.leaderboard import Leaderboard, build
@@ -89,3 +90,10 @@ def many() -> list[Result]:
     return results + [
         Result.make(f"x{i}.y", family="vit", status="no-weights", reason="hub unreachable") for i in range(22)
     ]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Of a module's tests."""
+    with browsing.browser() as launched:
+        yield launched

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from urllib.parse import quote
 
 import axe_playwright_python
 import browsing
-import galleries
 import pytest
 from browsing import Visit
 
@@ -23,12 +20,6 @@ from embedcore.results.result import Result
 RUN = browsing.a_run()
 BY_ACC = [result.model for result in sorted(RUN.results, key=lambda r: (-r.scores["acc"], -r.scores["acc5"], r.model))]
 ROWS = {result.model: result for result in RUN.results}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing.browser() as launched:
-        yield launched
 
 
 @pytest.fixture(scope="module")
@@ -349,92 +340,6 @@ def test_the_policy_lets_nothing_else_run_or_load(visit: Visit) -> None:
     visit.page.wait_for_timeout(50)
     assert len(visit.errors) >= 2
     visit.errors.clear()  # that it was refused is said on the console
-
-
-@pytest.fixture(scope="module")
-def with_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run, labels, found = galleries.a_run(classes=[*browsing.HOSTILE, "g", "h", "i", "j"])
-    labels = dataclasses.replace(labels, names=[*browsing.HOSTILE, *labels.names[len(browsing.HOSTILE) :]])
-    return browsing.written(run, tmp_path_factory.mktemp("gallery"), galleries.an_album(run, labels, found))
-
-
-def opened_gallery(visit: Visit) -> Any:
-    visit.go()
-    gallery = visit.page.locator("#gallery")
-    gallery.scroll_into_view_if_needed()
-    gallery.locator(".card").first.wait_for()
-    return gallery
-
-
-def test_the_gallery_tells_right_from_wrong_in_every_part(browser: Any, with_gallery: Path) -> None:
-    with browsing.visiting(browser, with_gallery) as visit:
-        dialogs: list[str] = []
-        visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-        gallery = opened_gallery(visit)
-        parts = gallery.locator("select").first
-        titles = parts.locator("option").all_inner_texts()
-        assert [title.split()[0] for title in titles] == ["Every", "Only", "Classes", "One", "Two"]
-        for place, title in enumerate(titles):
-            parts.select_option(str(place))
-            cards = gallery.locator(".card")
-            assert 0 < cards.count() <= 24
-            for card in cards.all()[:6]:
-                of_query = card.locator(".query .of").inner_text()
-                for row in card.locator(".answers").all():
-                    assert row.locator("li").count() == 5
-                    for item in row.locator("li").all():
-                        right = item.locator(".of").inner_text() == of_query
-                        says = item.locator("img, .blank").first
-                        text = says.get_attribute("alt") or says.get_attribute("aria-label") or ""
-                        assert text.startswith("right: " if right else "wrong: ")
-                        assert item.locator(".mark").inner_text() == ("✓" if right else "✗")
-                        style = says.evaluate("element => getComputedStyle(element).borderStyle")
-                        assert style == ("solid" if right else "dashed")
-                        assert re.fullmatch(r"-?\d\.\d{3}", item.locator(".at").inner_text())
-            if title.startswith("Every"):
-                assert cards.first.locator(".answers li").first.get_attribute("class") == "wrong"
-            if title.startswith("Two"):
-                assert cards.first.locator(".answers").count() == 2
-                nearest = [
-                    row.locator("li").first.get_attribute("class") for row in cards.first.locator(".answers").all()
-                ]
-                assert sorted(nearest) == ["right", "wrong"]
-                gallery.locator("select").nth(2).select_option(label=galleries.MODELS[3])
-                assert galleries.MODELS[3] in cards.first.inner_text()
-        assert "Photos by somebody, CC BY 4.0" in visit.page.locator("section:has(#gallery)").inner_text()
-        assert "have no picture here" in visit.page.locator("#gallery-missing").inner_text()
-        assert visit.page.locator("#gallery script").count() == 0
-        assert dialogs == [] and visit.errors == []
-        assert {url.partition("#")[0].partition(",")[0] for url in visit.requests} <= {
-            *("about:blank", visit.address, "data:", "data:image/webp;base64")
-        }
-        loaded = "[...document.querySelectorAll('#gallery img')].filter(i => i.complete && i.naturalWidth > 0).length"
-        visit.page.wait_for_function(f"{loaded} > 0")
-
-
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_axe_finds_no_serious_fault_in_the_gallery(browser: Any, with_gallery: Path, scheme: str, width: int) -> None:
-    axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    with browsing.visiting(
-        browser, with_gallery, color_scheme=scheme, viewport={"width": width, "height": 900}
-    ) as visit:
-        gallery = opened_gallery(visit)
-        visit.page.evaluate(axe)
-        for place in (0, 4):
-            gallery.locator("select").first.select_option(str(place))
-            found = visit.page.evaluate("axe.run('section:has(#gallery)')")["violations"]
-            assert [
-                (fault["id"], [node["html"][:200] for node in fault["nodes"][:3]])
-                for fault in found
-                if fault["impact"] in ("serious", "critical")
-            ] == []
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_without_neighbours_the_page_says_how_to_get_them(visit: Visit) -> None:
-    said = visit.page.locator("section:has(#gallery-heading)").inner_text()
-    assert "--embed-report DIR" in said and "embedcore report" in said
-    assert visit.page.locator("#gallery").count() == 0
 
 
 def test_on_paper_every_model_has_a_line_that_fits(visit: Visit) -> None:

@@ -99,8 +99,8 @@ def test_a_chart_is_drawn_as_png() -> None:
 def test_one_model_gives_charts_and_none_gives_none() -> None:
     one = charts_of(browsing.a_run(1))
     assert "leaders-acc" in one and "acc-acc5" not in one and "classes" not in one
-    for chart in one.values():
-        assert rendered(chart.whole, ["svg"])[0].startswith(b"<svg")
+    for each in one.values():
+        assert rendered(each.whole, ["svg"])[0].startswith(b"<svg")
     board, _, _ = parts_of(browsing.a_run(0))
     assert charts.charts(board, [], None) == []
 

@@ -1,0 +1,86 @@
+"""Which images a dataset's specification stands for: the name of a set, a folder, a table, a list, an object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embedcore.errors import UsageError
+from embedcore.files import user_path
+from embedcore.images import emoji
+from embedcore.images.folders import scan_folder
+from embedcore.images.sources import LabelledImages, choose
+from embedcore.images.tables import frame_images, listed_images, read_table
+from embedcore.images.timm_sets import SCHEMES, pairs_images, timm_images
+
+SPLITS = ("auto", "loo")
+"""Beside REFERENCES:QUERIES, two folders of a dataset."""
+_KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
+
+
+def chosen_images(
+    images: Any,
+    labels: Sequence[Any] | None,
+    roles: Sequence[Any] | None = None,
+    split: str = "auto",
+    max_classes: int | None = None,
+    max_per_class: int | None = None,
+    seed: int = 0,
+) -> tuple[LabelledImages, list[int]]:
+    """All images that ``images`` stands for, and which of them the subset holds; the arguments are those of
+    ``embedcore.load_dataset``. Raises UsageError for what is no dataset, and for a split or a limit that is none."""
+    _check_split(images, split)
+    for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
+        if value is not None and value < 0:
+            raise UsageError(f"{option} is {value}: a number of at least 0, where 0 means all")
+    kind = type(images).__name__
+    if labels is not None and not isinstance(images, str | Path):
+        found = listed_images([images[index] for index in range(len(images))], labels, roles, split=split)
+    elif labels is not None or roles is not None:
+        raise UsageError("labels and roles belong to a list of images: load_dataset(images, labels, roles=roles)")
+    elif isinstance(images, Path):
+        found = scan_folder(user_path(images), split=split)
+    elif isinstance(images, str):
+        found = _named(images, split)
+    elif hasattr(images, "columns") and hasattr(images, "to_dict"):
+        found = frame_images(images, split=split)
+    elif hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple):
+        found = pairs_images(images, kind, kind, f"the {kind}", portable=False)
+    else:
+        raise UsageError(f"a {kind} without labels is no dataset: load_dataset(images, labels); to embed, as_dataset")
+    if max_classes is None:
+        max_classes = emoji.DEFAULT_CLASSES if isinstance(images, str) and images == "emoji" else 0
+    return found, choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
+
+
+def _check_split(images: Any, split: str) -> None:
+    """Raise UsageError for what is no split, and for folders of a dataset that is no folder."""
+    two = [side for side in split.split(":") if side.strip()]
+    if split not in SPLITS and len(two) != 2:
+        example = "REFERENCES:QUERIES, two folders such as train:val"
+        raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}, or {example}")
+    if split not in SPLITS and not (isinstance(images, str | Path) and user_path(images).is_dir()):
+        what = repr(images) if isinstance(images, str | Path) else f"a {type(images).__name__}"
+        raise UsageError(f"split {split!r} names two folders of the dataset, and {what} is no folder")
+
+
+def _named(spec: str, split: str) -> LabelledImages:
+    scheme = re.match(r"[a-z]{2,}(?=[:/])", spec)
+    if spec == "emoji":
+        return emoji.emoji_images(split=split)
+    if not spec:
+        raise UsageError(f"no dataset named: {_KINDS}")
+    if spec.startswith("csv:"):
+        return read_table(user_path(spec.removeprefix("csv:")), split=split)
+    if scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/":
+        return timm_images(spec)
+    folder = user_path(spec)
+    if folder.is_dir():
+        return scan_folder(folder, split=split)
+    if scheme and spec[scheme.end()] == ":":
+        raise UsageError(f"unknown dataset scheme {scheme[0]!r} in {spec!r}: {_KINDS}")
+    if folder.exists():
+        raise UsageError(f"{folder.absolute()} is a file, not a folder of images: {_KINDS}")
+    raise UsageError(f"no such folder of images: {folder.absolute()}; {_KINDS}")
