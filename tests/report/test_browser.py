@@ -186,6 +186,15 @@ def test_rows_stay_when_the_table_comes_into_view(visit: Visit) -> None:
     assert link.evaluate("link => link.isConnected")
 
 
+def test_a_long_name_that_has_the_focus_stays_in_line_with_the_others(browser: Any, file: Path) -> None:
+    with browsing.visiting(browser, file, viewport={"width": 390, "height": 900}) as visit:
+        link = visit.go().page.locator("#table a.model").nth(8)
+        link.scroll_into_view_if_needed()
+        link.focus()
+        lefts = "links => [...new Set(links.map(link => Math.round(link.getBoundingClientRect().left)))]"
+        assert len(visit.page.locator("#table a.model").evaluate_all(lefts)) == 1
+
+
 def test_a_higher_window_is_filled_with_rows(browser: Any, tmp_path: Path) -> None:
     rows = "document.querySelectorAll('.tabulator-row').length * 37"
     with browsing.visiting(browser, browsing.written(browsing.a_run(100), tmp_path)) as visit:
