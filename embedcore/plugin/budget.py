@@ -1,11 +1,17 @@
-"""``--embed-budget``: the time of a session, from pytest's start."""
+"""``--embed-budget``: the time that a session may take, counted from pytest's start."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from embedcore.progress import Progress
+from embedcore.plugin.stash import OF_WORKERS
+
+if TYPE_CHECKING:
+    import pytest
+
+    from embedcore.progress import Progress
 
 
 class BudgetSpent(Exception):
@@ -18,6 +24,19 @@ class Budget:
 
     seconds: float | None
     begin: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of_session(cls, seconds: float | None, config: pytest.Config) -> Budget:
+        """The budget of the session that begins now; a worker of pytest-xdist counts from its controller's start."""
+        worker = getattr(config, "workerinput", None)
+        if worker is None:
+            return cls(seconds)
+        return cls(seconds, time.monotonic() - (time.time() - worker[OF_WORKERS]["began"]))
+
+    @property
+    def began(self) -> float:
+        """When it began, in seconds since the epoch."""
+        return time.time() - (time.monotonic() - self.begin)
 
     def left(self) -> float:
         """Seconds left; infinite without a budget."""

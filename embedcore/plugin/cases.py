@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from embedcore.errors import UsageError
-from embedcore.interrupts import interrupts_held
-from embedcore.plugin.replay import replayed_seconds
-from embedcore.plugin.stash import OPTIONS, OWN
+from embedcore.plugin.stash import EMPTY_SHARD, OPTIONS, OWN, USAGE_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,12 +24,20 @@ if TYPE_CHECKING:
 MODEL_ARGUMENT = "embed_model"
 FAMILY_MARK = "embed_family"
 
+# Fixtures without a value that our own fixtures ask for: a test has one of them only where it uses those, and not
+# fixtures of its own by the same name.
+OF_CASE = "_embed_of_case"
+OF_SESSION = "_embed_of_session"
+OF_REPLAY = "_embed_of_replay"
+
 
 def model_parameters(options: Options) -> list[ParameterSet]:
     """A pytest parameter for each model: the tag, or the name of an own model, as value and id, its family as a marker.
 
     Raises UsageError for a roster or a family that does not exist.
     """
+    from embedcore.interrupts import interrupts_held
+
     with interrupts_held():  # some of what torch and timm import swallows an exception, whatever it is
         from embedcore.zoo.roster import family_of_model, read_roster
         from embedcore.zoo.weights import check_policy
@@ -65,9 +71,50 @@ def own_of(config: pytest.Config) -> dict[str, OwnModel]:
     return config.stash[OWN]
 
 
+def wants_models(metafunc: pytest.Metafunc) -> bool:
+    """Whether a test takes `embed_model` from our fixture, and nobody else has given it values.
+
+    The fixture of ours asks for `OF_CASE`; a fixture of the project's own by that name does not, and what a mark
+    parametrizes needs no fixture.
+    """
+    given = (call.params for call in metafunc._calls)  # by another hook; pytest has no public way to ask
+    return OF_CASE in metafunc.fixturenames and not any(MODEL_ARGUMENT in params for params in given)
+
+
 def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
     """Whether a test is one of our cases, with its model in ``item.callspec.params``."""
-    return isinstance(item, pytest.Function) and hasattr(item, "callspec") and MODEL_ARGUMENT in item.callspec.params
+    return (
+        isinstance(item, pytest.Function)
+        and OF_CASE in item.fixturenames
+        and MODEL_ARGUMENT in getattr(getattr(item, "callspec", None), "params", ())
+    )
+
+
+def needs_session(item: pytest.Item) -> bool:
+    """Whether a test needs the images of the session or measures on it."""
+    return OF_SESSION in getattr(item, "fixturenames", ())
+
+
+def is_ours(item: pytest.Item) -> bool:
+    """Whether a test has any of our fixtures."""
+    return not {OF_CASE, OF_SESSION, OF_REPLAY}.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Set the timer of replayed tests, take out the cases of other shards and put the rest in order; in place."""
+    replay_timer(items)
+    options = config.stash[OPTIONS]
+    if USAGE_ERROR in config.stash or not any(map(is_case, items)):
+        return
+    own = own_of(config)
+    if options.shard:
+        others = split_off(items, options.shard, own)
+        if others:
+            config.hook.pytest_deselected(items=others)
+        if others and not any(map(is_case, items)):
+            config.stash[EMPTY_SHARD] = f"shard {options.shard} is empty: all cases ({len(others)}) are in other shards"
+    if options.order == "cost":
+        sort_by_cost(items, own)
 
 
 def model_of(case: Any) -> str:
@@ -96,8 +143,10 @@ def case_gmacs(model: str, own: OwnModel | None = None) -> float | None:
 
 def replay_timer(items: list[pytest.Item]) -> None:
     """Have pytest-benchmark take the time of tests with ``embed_replay`` from what was measured."""
+    from embedcore.plugin.replay import replayed_seconds
+
     for item in items:
-        if "embed_replay" in getattr(item, "fixturenames", ()):
+        if OF_REPLAY in getattr(item, "fixturenames", ()):
             own = item.get_closest_marker("benchmark")
             settings = {**(own.kwargs if own else {}), "timer": replayed_seconds}
             item.add_marker(pytest.mark.benchmark(**settings), append=False)

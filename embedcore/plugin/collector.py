@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from embedcore.plain import json_safe
+from embedcore.plugin.stash import ON_REPORTS
 from embedcore.results.estimate import costs_left, estimate_range, measured_costs
 from embedcore.results.ranking import Rankings, rank_if_possible, ranking_block
 from embedcore.results.result import Result
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     import pytest
 
     from embedcore.plugin.session import BenchmarkSession
-
-_ATTRIBUTE = "embedcore"
 
 
 class Collector:
@@ -71,10 +70,10 @@ class Collector:
             carried |= {"cases": session.costs(), "renamed": renamed_to(session.cases), "noise": session.noise}
             carried |= {"run": session.books.run, "to_fetch": sorted(session.to_fetch)}
         self._told.update(new)
-        setattr(report, _ATTRIBUTE, json_safe(carried))  # pytest-xdist takes nothing but plain values
+        setattr(report, ON_REPORTS, json_safe(carried))  # pytest-xdist takes nothing but plain values
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        carried = getattr(report, _ATTRIBUTE, None)
+        carried = getattr(report, ON_REPORTS, None)
         if carried is None:
             return
         for fields in carried.get("results", ()):

@@ -10,7 +10,7 @@ import pytest
 
 from embedcore.plain import printable_lines
 from embedcore.plugin import summary
-from embedcore.plugin.stash import COLLECTOR, OPTIONS, TELLER
+from embedcore.plugin.stash import COLLECTOR, ON_REPORTS, OPTIONS, TELLER
 
 EVERY_S = 60.0
 """At most so often."""
@@ -33,7 +33,7 @@ class LivePage:
     @pytest.hookimpl(trylast=True)  # after the collector has the results
     def pytest_runtest_logreport(self, report: Any) -> None:
         begin = self._now()
-        if begin < self._due or not hasattr(report, "embedcore") or not self._config.stash[COLLECTOR].results:
+        if begin < self._due or not hasattr(report, ON_REPORTS) or not self._config.stash[COLLECTOR].results:
             return
         try:
             summary.write_page(self._config, reload_s=EVERY_S)

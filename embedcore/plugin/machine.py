@@ -69,13 +69,22 @@ def _card_names() -> tuple[str, ...]:
     return tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
 
 
-def device_of_worker(device: str, worker: str) -> str:
-    """The device of a worker of pytest-xdist, such as ``gw1``: each has a card of its own, as far as there are some."""
-    if not worker:
-        return device
+def device_of_worker(device: str, slot: int) -> str:
+    """The device of the worker of pytest-xdist in that slot: each has a card of its own, as far as there are some."""
     from embedcore.embed.device import worker_device
 
-    return worker_device(device, int(worker.removeprefix("gw")), len(card_names()))
+    return worker_device(device, slot, len(card_names()))
+
+
+def shared_cards(device: str, workers: int) -> list[str]:
+    """A line that says so where several workers of pytest-xdist have to share a card, else nothing."""
+    if workers < 2 or not (device == "auto" or device.startswith("cuda")):
+        return []
+    cards = min(len(card_names()), 1) if device.startswith("cuda:") else len(card_names())
+    if not 0 < cards < workers:
+        return []
+    many = f"{cards} cards" if cards > 1 else "one card"
+    return [f"{workers} workers share {many} and slow each other down, so speeds are not comparable: use -n {cards}"]
 
 
 @functools.cache

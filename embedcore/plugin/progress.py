@@ -14,7 +14,7 @@ import pytest
 
 from embedcore.plain import printable_lines
 from embedcore.plugin import summary
-from embedcore.plugin.stash import COLLECTOR
+from embedcore.plugin.stash import COLLECTOR, ON_REPORTS
 from embedcore.progress import Stages
 from embedcore.report.columns import cut_middle, figure, images_per_s, score
 from embedcore.results.estimate import show_duration, show_range
@@ -203,7 +203,7 @@ class Teller:
     def pytest_runtest_logreport(self, report: Any) -> None:
         if not self._config.pluginmanager.has_plugin("terminalreporter"):
             return
-        carried = getattr(report, "embedcore", {})
+        carried = getattr(report, ON_REPORTS, {})
         if carried.get("notes"):
             self.write(summary.note_lines(self._config, carried["notes"]))
         results = [Result.from_json(fields) for fields in carried.get("results", ())]
@@ -254,7 +254,7 @@ class LineOfWorkers:
     def pytest_runtest_logreport(self, report: Any) -> Iterator[None]:
         with self._away():
             yield
-            for fields in getattr(report, "embedcore", {}).get("results", ()):
+            for fields in getattr(report, ON_REPORTS, {}).get("results", ()):
                 self._position = self._position_after(Result.from_json(fields))
 
     @pytest.hookimpl(tryfirst=True)

@@ -114,7 +114,7 @@ class BenchmarkSession:
         self.cases = tuple(models)
         self._beside: list[float] = []
         """Seconds of each measured case outside of its measurement: decoding, starting a process."""
-        self._device = device_of_worker(options.device, place.worker)
+        self._device = device_of_worker(options.device, place.slot) if place.worker else options.device
         identity = {
             **options.recorded("number"),
             # By name, so that a run that began on one card does not go on with another one, or on the CPU.

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from embedcore.results.result import Result
     from embedcore.zoo.own import OwnModel
 
+OF_WORKERS = "embedcore"
+"""Our key in what pytest-xdist takes to its workers and back."""
+ON_REPORTS = "embedcore"
+"""The attribute of pytest's reports that carries results."""
+
 # On the configuration of the session:
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 OWN: pytest.StashKey[dict[str, OwnModel]] = pytest.StashKey()
@@ -27,7 +32,10 @@ BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
 COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
 TELLER: pytest.StashKey[Teller] = pytest.StashKey()
 SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()
-FOR_WORKERS: pytest.StashKey[dict[str, object]] = pytest.StashKey()
+SLOTS: pytest.StashKey[dict[str, int]] = pytest.StashKey()
+"""Number of each running worker of pytest-xdist, by its id: the lowest that was free."""
+FIRST_TO_TELL: pytest.StashKey[str] = pytest.StashKey()
+"""Id of the worker that tells what all workers know."""
 STOPPED: pytest.StashKey[tuple[str, int]] = pytest.StashKey()
 """Why the workers of pytest-xdist could not begin, and the exit code."""
 UNWRITTEN: pytest.StashKey[list[str]] = pytest.StashKey()

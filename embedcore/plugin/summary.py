@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from embedcore.plain import encodable, minute, printable_lines, wrapped
 from embedcore.plugin.gate import nothing_measured
+from embedcore.plugin.machine import shared_cards
 from embedcore.plugin.stash import COLLECTED, COLLECTOR, GATE, OPTIONS, SESSION, VERDICT
+from embedcore.plugin.workers import tells_notes
 from embedcore.results.estimate import show_duration, show_range
 from embedcore.results.leaderboard import Leaderboard, build
 
@@ -111,9 +113,11 @@ def hides_table(config: pytest.Config, rows: int) -> bool:
 def notes(config: pytest.Config, session: BenchmarkSession) -> list[str]:
     """What is to be known before hours and gigabytes are spent: of the images, the network and the disk; nothing with
     ``-q``. Of pytest-xdist's workers the first one tells for all."""
-    if config.get_verbosity() < 0 or getattr(config, "workerinput", {"workerid": "gw0"})["workerid"] != "gw0":
+    if config.get_verbosity() < 0 or not tells_notes(config):
         return []
-    return [*session.dataset.notes, *(session.plan.lines() if session.plan.worth_telling else ())]
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    shared = shared_cards(config.stash[OPTIONS].device, workers)
+    return [*session.dataset.notes, *shared, *(session.plan.lines() if session.plan.worth_telling else ())]
 
 
 def note_lines(config: pytest.Config, notes: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import glob
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,14 +35,25 @@ class Place:
     """Of pytest-xdist, such as ``gw0``."""
     in_use: frozenset[str] | None = None
     """Runs that other sessions were writing to when this one began; None: find out when it is needed."""
+    slot: int = 0
+    """Number among the workers that run now."""
 
     @classmethod
     def alone(cls) -> Place:
         """That of a session of one process."""
-        return cls(f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%S%f}-{os.getpid()}")
+        return cls(run_name(time.time(), os.getpid()))
 
     def journal(self, folder: Path, run: str) -> Path:
         return folder / f"{run}{'.' * bool(self.worker)}{self.worker}.jsonl"
+
+
+def run_name(began: float, pid: int) -> str:
+    """The name of the run of a session that process ``pid`` began at a time in seconds since the epoch.
+
+    >>> run_name(0.25, 7)
+    '19700101T000000250000-7'
+    """
+    return f"{datetime.datetime.fromtimestamp(began, datetime.timezone.utc):%Y%m%dT%H%M%S%f}-{pid}"
 
 
 class Books:

@@ -22,6 +22,7 @@ import embedcore.measure.executors
 import embedcore.measure.forecast
 import embedcore.plugin.machine
 import embedcore.plugin.session
+import embedcore.plugin.session_hooks
 import embedcore.report.files
 import embedcore.zoo.roster  # noqa: F401
 

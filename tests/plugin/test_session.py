@@ -229,6 +229,9 @@ def test_a_memory_limit_needs_a_child(run):
 def test_an_interrupt_at_an_instruction_without_a_line_still_ends_in_a_summary(pytester):
     pytester.makepyfile(
         """
+        def test_that_makes_this_a_session_of_ours(embed_replay):
+            pass
+
         def interrupted():
             raise KeyboardInterrupt
 

@@ -149,7 +149,8 @@ def test_the_json_has_timms_old_names(run, project, saved, monkeypatch):
 
 def test_a_worker_of_xdist_tells_of_an_empty_shard():
     config = SimpleNamespace(stash={COLLECTOR: Collector()})
-    pytest_testnodedown(SimpleNamespace(workeroutput={"embedcore_empty_shard": "shard 5/5 is empty"}, config=config))
+    output = {"embedcore": {"empty_shard": "shard 5/5 is empty"}}
+    pytest_testnodedown(SimpleNamespace(workeroutput=output, config=config))
     assert config.stash[EMPTY_SHARD] == "shard 5/5 is empty"
 
 

@@ -7,10 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from embedcore.plugin import machine
+from embedcore.plugin.budget import Budget
+from embedcore.plugin.hooks import pytest_configure_node, pytest_testnodedown
+from embedcore.plugin.stash import BUDGET, OPTIONS
+from embedcore.plugin.workers import place_of
 from embedcore.report.albums import read
 from embedcore.results.books import find_runs, runs_in_use
 from embedcore.results.run import read_run
@@ -133,13 +138,60 @@ def test_ctrl_c_before_the_first_result_names_what_was_not_reached(project, work
 
 def test_each_worker_has_a_card_of_its_own(monkeypatch):
     monkeypatch.setattr(machine, "card_names", lambda: ("H100", "H100", "A100"))
-    assert [machine.device_of_worker("auto", f"gw{n}") for n in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
-    assert machine.device_of_worker("cuda", "gw1") == "cuda:1"
-    assert machine.device_of_worker("cuda:2", "gw1") == "cuda:2"
-    assert machine.device_of_worker("cpu", "gw1") == "cpu"
-    assert machine.device_of_worker("auto", "") == "auto"
+    assert [machine.device_of_worker("auto", slot) for slot in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert machine.device_of_worker("cuda", 1) == "cuda:1"
+    assert machine.device_of_worker("cuda:2", 1) == "cuda:2"
+    assert machine.device_of_worker("cpu", 1) == "cpu"
     monkeypatch.setattr(machine, "card_names", lambda: ())
-    assert machine.device_of_worker("auto", "gw1") == "auto"
+    assert machine.device_of_worker("auto", 1) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "said"),
+    [
+        ("auto", 4, ["4 workers share 3 cards", "use -n 3"]),
+        ("auto", 3, []),
+        ("cuda", 5, ["5 workers share 3 cards", "use -n 3"]),
+        ("cuda:1", 2, ["2 workers share one card", "use -n 1"]),
+        ("cuda:1", 1, []),
+        ("cpu", 9, []),
+    ],
+)
+def test_workers_that_share_a_card_say_so(monkeypatch, device, workers, said):
+    monkeypatch.setattr(machine, "card_names", lambda: ("H100", "H100", "A100"))
+    lines = machine.shared_cards(device, workers)
+    assert len(lines) == bool(said) and all(part in lines[0] for part in said)
+
+
+def controller(began=1.7e9):
+    config = SimpleNamespace(stash={OPTIONS: SimpleNamespace(resume=False), BUDGET: SimpleNamespace(began=began)})
+
+    def start(name):
+        node = SimpleNamespace(config=config, gateway=SimpleNamespace(id=name), workerinput={})
+        pytest_configure_node(node)
+        return node, node.workerinput["embedcore"]
+
+    return start
+
+
+def test_a_worker_that_replaces_another_takes_its_card_and_the_rest_of_its_budget():
+    start = controller()
+    (first, said), (_, other), (_, third) = start("gw0"), start("gw1"), start("alpha")
+    assert [said["slot"], other["slot"], third["slot"]] == [0, 1, 2]
+    assert [said["tells"], other["tells"], third["tells"]] == [True, False, False]
+    pytest_testnodedown(first)
+    _, replacing = start("gw3")
+    assert replacing["slot"] == 0 and not replacing["tells"]
+    assert replacing["began"] == said["began"] == 1.7e9
+    budget = Budget.of_session(60.0, SimpleNamespace(workerinput={"embedcore": {**said, "began": time.time() - 45}}))
+    assert 14 < budget.left() < 16
+
+
+def test_a_worker_with_a_name_of_the_users_has_a_journal():
+    given = {"pid": 7, "began": 0.25, "slot": 4, "tells": False, "in_use": ["old"]}
+    place = place_of(SimpleNamespace(workerinput={"workerid": "../alpha.1", "embedcore": given}))
+    assert (place.new_run, place.worker, place.slot) == ("19700101T000000250000-7", "___alpha_1", 4)
+    assert place.in_use == {"old"}
 
 
 @pytest.mark.parametrize(
@@ -169,3 +221,45 @@ def test_cards_are_asked_for_in_a_child_process(monkeypatch):
     finally:
         machine.card_names.cache_clear()
     assert not torch.cuda.is_initialized()
+
+
+EDITED = """
+import pytest
+from PIL import Image
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    if hasattr(item.config, "workerinput"):
+        Image.new("RGB", (9, 9)).save("images/class0/0.png")
+"""
+
+
+def test_an_image_edited_in_the_middle_of_a_run_ends_it_with_a_line(project, workers):
+    (project.path / "conftest.py").write_text(EDITED)
+    assert workers(2).wait(300) == pytest.ExitCode.USAGE_ERROR
+    text = (project.path / "output").read_text()
+    assert "INTERNALERROR" not in text and "crashed" not in text
+    line = (
+        "ERROR: image 'class0/0.png' has changed since the dataset was loaded: the dataset has changed during the run"
+    )
+    assert line in text
+
+
+SPENT = """
+import sys
+import embedcore.plugin.budget as budget
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    if item.config.workerinput["workerid"] == "gw0":
+        budget.Budget.left = lambda self: -1.0
+"""
+
+
+def test_a_budget_spent_in_a_case_of_a_worker_ends_the_run_with_a_line(project, workers):
+    (project.path / "conftest.py").write_text(SPENT)
+    assert workers(1, "--embed-budget=1h").wait(300) == pytest.ExitCode.INTERRUPTED
+    text = (project.path / "output").read_text()
+    assert "INTERNALERROR" not in text and "crashed" not in text
+    assert "--embed-budget of 1 h is used up: 3 cases left; go on with --embed-resume" in text
