@@ -63,6 +63,12 @@ def sealed(content: Mapping[str, Any]) -> bytes:
     return b'%s, "crc32": "%08x"}\n' % (text[:-1], zlib.crc32(text))
 
 
+def is_sealed(line: bytes) -> bool:
+    """Whether a line is as `sealed` has made it, without reading what it says."""
+    seal = _SEAL.fullmatch(line)
+    return seal is not None and zlib.crc32(b"}", zlib.crc32(seal[1])) == int(seal[2], 16)
+
+
 def unsealed(line: bytes) -> dict[str, Any]:
     """What a line says that :func:`sealed` has made. Raises ValueError for any other, worded to follow its name."""
     seal = _SEAL.fullmatch(line)

@@ -110,8 +110,12 @@ class Comparison:
 
 
 def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison:
-    """Compare two runs, model by model. Raises UsageError for a run whose verdicts or sketches are not what they
-    should be."""
+    """Compare two runs, model by model; of a run on several datasets what was measured on the first.
+
+    Raises UsageError for a run whose verdicts or sketches are not what they should be.
+    """
+    passed_over = [line for run in (base, new) for line in _other_datasets(run)]
+    base, new = base.on_first_dataset(), new.on_first_dataset()
     pairing = match(base, new)
     barriers = run_barriers(base, new, across_machines=across_machines)
     measured = [pair for pair in pairing.pairs if pair.base.ok and pair.new.ok]
@@ -148,7 +152,7 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
         noise_source=noise_source,
         families=_families(models),
         ranks=_ranks(scored, base, new),
-        settings=tuple(_differences(base, new)),
+        settings=(*_differences(base, new), *passed_over),
     )
 
 
@@ -357,6 +361,12 @@ def _ranks(pairs: Sequence[Pair], base: Run, new: Run) -> tuple[RankChange, ...]
         for (rank, best, worst), (now, now_best, now_worst) in [(change.base, change.new)]
         if (now > worst + added and now_best > rank + added) or (now < best - gone and now_worst < rank - gone)
     )
+
+
+def _other_datasets(run: Run) -> list[str]:
+    """A line that names the datasets that are not compared."""
+    others = [str(block.get("name")) for block in run.datasets[1:]]
+    return [f"{run.path}: only {run.dataset.get('name')} is compared, not {', '.join(others)}"] if others else []
 
 
 def _differences(base: Run, new: Run) -> list[str]:

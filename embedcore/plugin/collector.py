@@ -24,14 +24,17 @@ class Collector:
 
     def __init__(self) -> None:
         self.results: dict[tuple[str, str | None], Result] = {}
-        self.tests: dict[tuple[str, str | None], str] = {}
-        """The id of the test that each result comes from."""
+        self.measured: list[tuple[str, Result]] = []
+        """Test and result of each measurement, in the order reported: a case that was measured twice is here twice."""
         self.datasets: dict[str, Mapping[str, Any]] = {}
         """The ``dataset`` block of each dataset, by fingerprint; that of the session first."""
         self.settings: Mapping[str, Any] = {}
         self.machine: Mapping[str, Any] = {}
-        self.cases: dict[str, float | None] = {}
-        """The models that the session is to measure, whether or not it comes to them, and their GMACs, if known."""
+        self.cases: dict[str, tuple[str, float | None]] = {}
+        """The tests of the session that measure a model, whether or not it comes to them: id to model and GMACs, if
+        those are known."""
+        self.reached: set[str] = set()
+        """Those that have reported a result."""
         self.to_fetch: frozenset[str] = frozenset()
         """Those whose weights were not here as it began."""
         self.renamed: dict[str, str] = {}
@@ -67,7 +70,11 @@ class Collector:
             from embedcore.zoo.registry import renamed_to
 
             carried |= {"datasets": new, "settings": dict(session.settings), "machine": dict(session.machine)}
-            carried |= {"cases": session.costs(), "renamed": renamed_to(session.cases), "noise": session.noise}
+            carried |= {
+                "cases": session.costs(),
+                "renamed": renamed_to(session.models),
+                "noise": session.noise,
+            }
             carried |= {"run": session.books.run, "to_fetch": sorted(session.to_fetch)}
         self._told.update(new)
         setattr(report, ON_REPORTS, json_safe(carried))  # pytest-xdist takes nothing but plain values
@@ -79,13 +86,15 @@ class Collector:
         for fields in carried.get("results", ()):
             result = Result.from_json(fields)
             self.results[result.model, result.dataset] = result
-            self.tests[result.model, result.dataset] = report.nodeid
+            self.reached.add(report.nodeid)
+            if result.ok:
+                self.measured.append((report.nodeid, result))
             self._workers.add(getattr(report, "worker_id", ""))
             self.when = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if "datasets" in carried:
             self.datasets = {**self.datasets, **carried["datasets"]}
             self.settings, self.machine = carried["settings"], carried["machine"]
-            self.cases |= carried["cases"]
+            self.cases |= {test: (model, gmacs) for test, (model, gmacs) in carried["cases"].items()}
             self.renamed |= carried["renamed"]
             self.noise, self.run = carried["noise"], carried["run"]
             self.to_fetch |= set(carried["to_fetch"])
@@ -100,11 +109,15 @@ class Collector:
 
     def remaining(self) -> tuple[int, tuple[float, float] | None]:
         """How many cases have not reported, and the least and most seconds that the workers may take for them."""
-        left = len(self.cases.keys() - {model for model, _ in self.results})
-        costs = costs_left(self.cases, list(self.results.values()), self.to_fetch)
-        found = estimate_range(measured_costs(self.results.values(), self.cases.get), costs)
+        left = [case for test, case in self.cases.items() if test not in self.reached]
+        costs = costs_left(left, list(self.results.values()), self.to_fetch)
+        found = estimate_range(measured_costs(self.results.values(), dict(self.cases.values()).get), costs)
         workers = len(self._workers)
-        return left, None if found is None else (found[0] / workers, found[1] / workers)
+        return len(left), None if found is None else (found[0] / workers, found[1] / workers)
+
+    def unreached(self) -> list[str]:
+        """The models of the tests that have reported no result, each once."""
+        return list(dict.fromkeys(model for test, (model, _) in self.cases.items() if test not in self.reached))
 
     def rankings(self) -> dict[str, Rankings]:
         """How sure the ranks are, on each dataset by its fingerprint; worked out anew only where a result is new."""
@@ -119,10 +132,9 @@ class Collector:
         self.saved = True
         excluded = [result for result in self.results.values() if not result.ok]
         block = embedcore_block(settings=self.settings, datasets=list(self.datasets.values()), excluded=excluded)
-        reached = {model for model, _ in self.results}
         return block | {
             "selection": dict(selection),
-            "unreached": [model for model in self.cases if model not in reached],
+            "unreached": self.unreached(),
             "renamed": self.renamed,
             "noise": self.noise,
             "ranking": ranking_block(self.rankings()),

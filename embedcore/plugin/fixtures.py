@@ -59,7 +59,8 @@ def embed_measure(request: pytest.FixtureRequest, _embed_of_session: None) -> Ca
     def measure(model: str, images: Dataset) -> Result:
         with request.config.stash[TELLER].telling(session.position(model, images)) as stages:
             try:
-                result = session.measure(model, images, stages)
+                request.node.stash[UNTIL_REPORTED].close()  # of this test's last run, where it runs again
+                result = session.measure(model, images, stages, request.node.nodeid)
                 # Journal, JSON and leaderboards then hold the same cases. pytest-benchmark fails over a benchmark
                 # that was interrupted before its first round, and saves nothing.
                 request.node.stash[UNTIL_REPORTED].enter_context(interrupts_held())

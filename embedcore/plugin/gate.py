@@ -90,7 +90,7 @@ def confirmed(
         tries = [measure_again(model, best[model].batch_size or 1) for _ in range(TRIES)]
         best[model] = max([best[model], *(result for result in tries if result.ok)], key=_rate)
     new = replace(comparison.new, results=tuple(_with_speed(r, best[r.model]) for r in comparison.new.results))
-    again = compare(comparison.base, new)
+    again = replace(compare(comparison.base, new), settings=comparison.settings)  # which name passed-over datasets
     return again, judge(again, limits)
 
 

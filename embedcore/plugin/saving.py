@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
 
 
 def check_saving(config: pytest.Config) -> None:
-    """Raise UsageError for what pytest-benchmark would find out, with a traceback, when all is measured."""
+    """Raise UsageError for what would lose results, or fail with a traceback, when all is measured."""
+    if config.getoption("forked", False):  # of pytest-forked
+        raise UsageError("--forked: pytest-benchmark loses what it times in a forked test; leave it out (-p no:forked)")
     path = config.getoption("benchmark_json", None)
     if path and not Path(path).absolute().parent.is_dir():
         raise UsageError(f"--benchmark-json: no such folder: {Path(path).absolute().parent}")
+    if config.getoption("benchmark_histogram", None) and not importlib.util.find_spec("pygal"):
+        raise UsageError("--benchmark-histogram: pygal is not installed: pip install 'pytest-benchmark[histogram]'")
     if config.getoption("benchmark_compare_fail", None):
         against = config.getoption("benchmark_compare", None)
         if not against:
@@ -74,7 +79,6 @@ def content(config: pytest.Config) -> dict[str, Any]:
     saved: dict[str, Any] = hook.pytest_benchmark_generate_json(
         config=config, benchmarks=[], include_data=True, machine_info=machine_info, commit_info=commit
     )
-    measured = [(key, result) for key, result in collector.results.items() if result.ok]
-    saved["benchmarks"] = [benchmark_entry(result, collector.tests[key]) for key, result in measured]
+    saved["benchmarks"] = [benchmark_entry(result, test) for test, result in collector.measured]
     hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=saved)
     return saved

@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 
 def start_session(
     options: Options,
-    models: Sequence[str],
+    cases: Mapping[str, str],
     own: Mapping[str, OwnModel],
     budget: Budget,
     place: Place,
     progress: Progress,
     origin: Mapping[str, Any],
 ) -> BenchmarkSession:
-    """Check what can be checked, load the dataset and open the books for the cases ``models``; some may be ``own``.
+    """Check what can be checked, load the dataset and open the books for the ``cases``, test id to model.
 
     ``progress(done, total)`` is called as images are looked at. Raises UsageError for what the user has to mend, and
     BudgetSpent.
@@ -82,7 +82,7 @@ def start_session(
         cache_dir=options.cache_folder,
         progress=budget.within(progress),
     )
-    return BenchmarkSession(options, dataset, models, own, budget, place, origin)
+    return BenchmarkSession(options, dataset, cases, own, budget, place, origin)
 
 
 class BenchmarkSession:
@@ -92,14 +92,14 @@ class BenchmarkSession:
         self,
         options: Options,
         dataset: Dataset,
-        models: Sequence[str],
+        cases: Mapping[str, str],
         own: Mapping[str, OwnModel],
         budget: Budget,
         place: Place,
         origin: Mapping[str, Any],
     ) -> None:
-        """``models``: the cases of this session, in the order in which they run; ``own``: those of the roster;
-        ``origin``: what else the journal says of where the run comes from."""
+        """``cases``: the tests of this session that measure a model, id to model, in the order in which they run;
+        ``own``: the user's models in the roster; ``origin``: what else the journal says of where the run comes from."""
         self.options = options
         self.own = own
         self.dataset = dataset
@@ -111,7 +111,7 @@ class BenchmarkSession:
         self.noise = noise.in_sequence if noise else None
         self.blocks: dict[str, Mapping[str, Any]] = {dataset.fingerprint: dataset_block(dataset)}
         """What the saved JSON says of each dataset, by fingerprint."""
-        self.cases = tuple(models)
+        self.cases = dict(cases)
         self._beside: list[float] = []
         """Seconds of each measured case outside of its measurement: decoding, starting a process."""
         self._device = device_of_worker(options.device, place.slot) if place.worker else options.device
@@ -131,13 +131,18 @@ class BenchmarkSession:
             "dataset": self.blocks[dataset.fingerprint],
         }
         header |= {"machine": self.machine, "noise": self.noise, **origin}  # for who reads the journal
-        header["renamed"] = renamed_to(self.cases)
+        header["renamed"] = renamed_to(self.models)
         self.books = Books(options.cache_folder / FOLDER, header, self.cases, place, resume=options.resume)
         self.shelf = Shelf(options.cache_folder / neighbours.FOLDER, self.books.run)
         self.datasets: dict[str, Dataset] = {dataset.fingerprint: dataset}
         """All that were measured on, by fingerprint; that of the session first."""
         self.pixels: dict[str, PixelStore] = {}
         """Of each dataset the store that was opened last."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of the cases, each once."""
+        return tuple(dict.fromkeys(self.cases.values()))
 
     def case(self, model: str) -> Case:
         """The case of one model under this session's settings."""
@@ -147,8 +152,8 @@ class BenchmarkSession:
         family = family_of_model(model, own).slug
         return Case(**{**values, "model": model, "family": family, "own": own, "device": self._device})
 
-    def measure(self, model: str, dataset: Dataset, stages: Stages) -> Result:
-        """The result of one model on ``dataset``: the one that was kept, or measured now.
+    def measure(self, model: str, dataset: Dataset, stages: Stages, test: str) -> Result:
+        """The result of one model on ``dataset`` in the test of that id: the one from before, or measured now.
 
         One from before that belongs to weights that have changed since is measured again.
 
@@ -156,17 +161,18 @@ class BenchmarkSession:
         """
         dataset.expect_classes()
         key = model, dataset.fingerprint
-        before = self.books.from_before(key)
+        before = self.books.from_before(key, test)
         if before is not None and weights_changed(self.case(model), before, self.hub):
             changed = "entry, file or factory has" if model in self.own else "weights have"
-            self.books.forget(key, f"since its {changed} changed")
+            self.books.forget(key, test, f"since its {changed} changed")
+            before = None
         if dataset.fingerprint not in self.blocks:
             self.blocks[dataset.fingerprint] = dataset_block(dataset)
             self.books.note_dataset(self.blocks[dataset.fingerprint])
             self.datasets[dataset.fingerprint] = dataset
-        if key in self.books.results:
-            return self.books.results[key]
-        self.shelf.prune(self.books.results.values(), self.options.gallery)
+        if before is not None:
+            return before
+        self.shelf.prune(self.books.results.values(), self.options.gallery, spare=neighbours.SPARE)
         moved = dataset.changed()
         if moved is not None:
             raise UsageError(f"{moved}: the dataset has changed during the run; start again, with the new content")
@@ -178,7 +184,7 @@ class BenchmarkSession:
         return msgspec.structs.replace(result, dataset=dataset.fingerprint)
 
     def measure_again(self, model: str, batch_size: int) -> Result:
-        """A fresh measurement of a model of this session in batches of that size, which no book keeps."""
+        """A fresh measurement of a model on the session's dataset, in batches of that size, which no book keeps."""
         case = dataclasses.replace(self.case(model), batch_size=batch_size)
         return self._measure(case, self.dataset, lambda stage, done, total: None)
 
@@ -220,7 +226,7 @@ class BenchmarkSession:
         """What the cases without a result, as they are when first asked, are about to fetch and to keep."""
         options = self.options
         return forecast(
-            {model: self.own.get(model) for model in self.cases if not self._is_done(model)},
+            {model: self.own.get(model) for model in self._models_left()},
             len(self.dataset),
             options.cache_folder,
             fingerprint=self.dataset.fingerprint,
@@ -234,23 +240,27 @@ class BenchmarkSession:
         """The models whose weights were not on this machine as the session began."""
         return frozenset(holding.model for holding in self.plan.to_fetch)
 
-    def exceeds_budget(self, model: str) -> bool:
-        """Whether a case is expected not to be done within ``--embed-budget``; False where nothing is known yet."""
-        if self.budget.seconds is None or self._is_done(model):
+    def exceeds_budget(self, test: str) -> bool:
+        """Whether a test is expected not to be done within ``--embed-budget``; False where nothing is known yet."""
+        if self.budget.seconds is None or test in self.books.done:
             return False
-        seconds = estimate_seconds(self._measured(), self._costs_left([model]))
+        seconds = estimate_seconds(self._measured(), self._costs_of([self.cases[test]]))
         return self.budget.left() <= (seconds or 0.0) + self._beside_s
 
     def remaining(self) -> tuple[int, tuple[float, float] | None]:
         """How many cases have no result yet, and the least and most seconds that they may take, if there is a basis."""
-        count, costs = sum(not self._is_done(model) for model in self.cases), self._costs_left(self.cases)
+        left = self._models_left()
+        costs = self._costs_of(left)
         found, beside = estimate_range(self._measured(), costs), len(costs) * self._beside_s
-        return count, None if found is None else (found[0] + beside, found[1] + beside)
+        return len(left), None if found is None else (found[0] + beside, found[1] + beside)
 
-    def _costs_left(self, models: Sequence[str]) -> list[float | None]:
-        costs = {model: self._gmacs(model) for model in models}
-        results = [result for key, result in self.books.results.items() if key[1] == self.dataset.fingerprint]
-        return costs_left(costs, results, self.to_fetch)
+    def _models_left(self) -> list[str]:
+        """The model of each test without a result."""
+        return [model for test, model in self.cases.items() if test not in self.books.done]
+
+    def _costs_of(self, models: Sequence[str]) -> list[float | None]:
+        left = ((model, self._gmacs(model)) for model in models)
+        return costs_left(left, list(self.books.results.values()), self.to_fetch)
 
     @property
     def _beside_s(self) -> float:
@@ -265,12 +275,9 @@ class BenchmarkSession:
     def _gmacs(self, model: str) -> float | None:
         return case_gmacs(model, self.own.get(model))
 
-    def _is_done(self, model: str) -> bool:
-        return (model, self.dataset.fingerprint) in self.books.results
-
-    def costs(self) -> dict[str, float | None]:
-        """GMACs of each case, where they are known."""
-        return {model: self._gmacs(model) for model in self.cases}
+    def costs(self) -> dict[str, tuple[str, float | None]]:
+        """Model and, where they are known, GMACs of each test."""
+        return {test: (model, self._gmacs(model)) for test, model in self.cases.items()}
 
     def _measured(self) -> list[tuple[float, float]]:
         return measured_costs(self.books.results.values(), self._gmacs)

@@ -49,7 +49,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from embedcore.plugin.session import start_session
 
     options, budget = config.stash[stash.OPTIONS], config.stash[stash.BUDGET]
-    models = [cases.model_of(item) for item in items if cases.is_case(item)]
+    planned = {item.nodeid: cases.model_of(item) for item in items if cases.is_case(item)}
     # pytest-benchmark warns where a failed or interrupted case has nothing to time: its report says it already.
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     try:
@@ -59,7 +59,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             own = cases.own_of(config)
             origin = {"selection": options.selection(config), "commit_info": commit_info(config)}
             place = place_of(config)
-            config.stash[stash.SESSION] = start_session(options, models, own, budget, place, progress, origin)
+            config.stash[stash.SESSION] = start_session(options, planned, own, budget, place, progress, origin)
         config.stash[stash.COLLECTOR].to_be_told = summary.notes(config, config.stash[stash.SESSION])
     except BudgetSpent:
         why = f"{summary.budget_words(budget)} before the first case: it counts from the start of pytest"
@@ -88,6 +88,7 @@ def pytest_runtest_makereport(
         collector.attach(report, [], session)
     if session is not None and call.when == "call" and stash.RESULTS in item.stash:
         collector.attach(report, item.stash[stash.RESULTS], session)
+        del item.stash[stash.RESULTS]  # the test may run again, as with --reruns
         if report.skipped and isinstance(report.longrepr, tuple):  # -rs names the benchmark, not where we skip in it
             path, line, _ = item.reportinfo()
             report.longrepr = str(path), (line or 0) + 1, report.longrepr[2]
@@ -101,7 +102,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     session = item.config.stash.get(stash.SESSION, None)
     if session is None or nextitem is None or not cases.is_case(nextitem):
         return outcome
-    if session.exceeds_budget(cases.model_of(nextitem)):
+    if session.exceeds_budget(nextitem.nodeid):
         item.session.shouldstop = summary.budget_message(session)
     return outcome
 

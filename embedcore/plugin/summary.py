@@ -161,7 +161,7 @@ def _left_words(count: int, seconds: tuple[float, float] | None) -> str:
 def cases_done(config: pytest.Config) -> tuple[int, int]:
     """How many cases have reported, and how many there are."""
     collector = config.stash[COLLECTOR]
-    return len({model for model, _ in collector.results}), len(collector.cases)
+    return len(collector.reached & collector.cases.keys()), len(collector.cases)
 
 
 def budget_words(budget: Budget) -> str:
@@ -172,15 +172,13 @@ def budget_words(budget: Budget) -> str:
 def not_reached(config: pytest.Config) -> str:
     """Which cases the session ended before, and how to go on; "" where it came to all of them."""
     session, collector = config.stash.get(SESSION, None), config.stash[COLLECTOR]
-    reached = {model for model, _ in collector.results}
-    models = [model for model in (session.cases if session else collector.cases) if model not in reached]
+    cases = session.costs() if session else collector.cases
+    models = [model for test, (model, _) in cases.items() if test not in collector.reached]
     if not models:
         return ""
     named = ", ".join(models[:MOST_NAMED]) + (", …" if len(models) > MOST_NAMED else "")
-    total = len(models) + len(reached)
-    return _wrapped(
-        config, f"embedcore: {len(models)} of {total} cases not reached ({named}); go on with --embed-resume"
-    )
+    line = f"embedcore: {len(models)} of {len(cases)} cases not reached ({named}); go on with --embed-resume"
+    return _wrapped(config, line)
 
 
 def nothing_selected(config: pytest.Config) -> str:

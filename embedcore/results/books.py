@@ -8,21 +8,27 @@ import glob
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
 from embedcore.plain import json_safe, one_line
-from embedcore.results.journal import Journal, JournalContents, locked, read_journals
+from embedcore.results.journal import (
+    Journal,
+    JournalContents,
+    Key,
+    done_tests,
+    is_finished,
+    locked,
+    read_header,
+    read_journals,
+)
 from embedcore.results.result import Result
 
 FOLDER = "runs"
 """Of the journals, within the cache folder: ``RUN.jsonl``, and ``RUN.WORKER.jsonl`` of a worker of pytest-xdist."""
-
-Key = tuple[str, str | None]
-"""Model and fingerprint of the dataset."""
 
 
 @dataclass(frozen=True)
@@ -60,34 +66,46 @@ class Books:
     """The results of a run so far. A result is in its journal before its test reports."""
 
     def __init__(
-        self, folder: Path, header: Mapping[str, Any], models: Sequence[str], place: Place, *, resume: bool = False
+        self, folder: Path, header: Mapping[str, Any], planned: Mapping[str, str], place: Place, *, resume: bool = False
     ) -> None:
-        """`header` holds ``identity`` (what must be equal for a run to be continued), ``settings`` and ``dataset``.
+        """`header` holds ``identity`` (what must be equal for a run to be continued), ``settings`` and ``dataset``;
+        `planned`: the tests of this session that measure a model, id to model.
 
         With `resume` the newest unfinished run of this identity is continued: its final results count as measured, all
         others are tried again. Raises UsageError, see `find_unfinished`, and where the journal cannot be written.
         """
         self.results: dict[Key, Result] = {}
+        """The last result of each case."""
         self.notices: list[str] = []
         """Lines that the summary has to show."""
-        self._from_before: set[Key] = set()
+        self.done: set[str] = set()
+        """The planned tests that have a result, be it from before."""
+        self._planned = planned
+        self._from_before: dict[Key, dict[str, Result]] = {}
+        """Final results that were not asked for yet, by case and test."""
+        self._given: Result | None = None
+        """The one of them that was asked for last."""
         self._journal_whole = True
         run = place.new_run
         if resume:
-            found, self.notices = find_unfinished(folder, header["identity"], place, models)
+            found, self.notices = find_unfinished(folder, header["identity"], place, planned)
             if found is not None:
                 run, contents = found
-                self._take_over(contents, models)
+                self._take_over(contents)
         self.run = run
-        self._journal = Journal(place.journal(folder, run), header, models=models)
+        self._journal = Journal(place.journal(folder, run), header, planned=planned)
 
-    def _take_over(self, contents: JournalContents, models: Sequence[str]) -> None:
+    def _take_over(self, contents: JournalContents) -> None:
         last: dict[Key, Result] = {(result.model, result.dataset): result for result in contents.results}
+        models = set(self._planned.values())
         again = [result.status for result in last.values() if not result.final and result.model in models]
         self.results = {key: result for key, result in last.items() if result.final}
-        self._from_before = set(self.results)
-        known = {model for model, _ in self.results}
-        line = f"resumed: {sum(model in known for model in models)} of {len(models)} results are from before"
+        for result, test in zip(contents.results, contents.tests, strict=True):
+            if result.final and (key := (result.model, result.dataset)) in self.results:
+                self._from_before.setdefault(key, {})[test] = result
+        final = ((key, test, True) for key, of_tests in self._from_before.items() for test in of_tests)
+        self.done = set(done_tests(self._planned, final))
+        line = f"resumed: {len(self.done)} of {len(self._planned)} results are from before"
         if contents.finished:
             line += ", from a run that was finished"
         if again:
@@ -95,27 +113,34 @@ class Books:
             line += f", {len(again)} {'is' if len(again) == 1 else 'are'} tried again ({counts})"
         self.notices.append(line)
 
-    def from_before(self, key: Key) -> Result | None:
-        """A result that is from before and was not asked for yet; asked once, it counts as one of this session."""
-        if key not in self._from_before:
-            return None
-        self._from_before.discard(key)
-        return self.results[key]
+    def from_before(self, key: Key, test: str) -> Result | None:
+        """The result of a case that is from before, of the same test or of one that this session has not.
 
-    def forget(self, key: Key, why: str) -> None:
-        """Let a case be measured again."""
+        It is given once: a test that runs again measures again.
+        """
+        results = self._from_before.get(key, {})
+        others = (other for other in results if other not in self._planned)
+        found = results.pop(test if test in results else next(others, ""), None)
+        self._given = found or self._given
+        return found
+
+    def forget(self, key: Key, test: str, why: str) -> None:
+        """Let the test of a case measure again."""
         del self.results[key]
+        self.done.discard(test)
         self.notices.append(f"{key[0]}: measured again, {why}")
 
-    def keep(self, result: Result, test: str | None = None) -> None:
+    def keep(self, result: Result, test: str = "") -> None:
         """Write a result and the id of its test to the journal, unless it comes from there; on return it is on disk.
 
         Where the journal cannot be written the run goes on, and `notices` say that it cannot be resumed whole.
         """
         key = result.model, result.dataset
-        if key in self.results:
-            return
         self.results[key] = result
+        if test in self._planned:
+            self.done.add(test)
+        if result is self._given:
+            return
         try:
             self._journal.append(result, test)
         except OSError as error:
@@ -136,21 +161,24 @@ class Books:
         self._journal.close()
 
 
+def journals_of(folder: Path, prefix: str = "") -> dict[str, list[Path]]:
+    """The journals of each run of `folder` whose name begins with `prefix`, the run last written to first."""
+    paths = folder.glob(f"{glob.escape(prefix)}*.jsonl")
+    files: dict[str, list[Path]] = {}
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        files.setdefault(path.name.partition(".")[0], []).append(path)
+    return files
+
+
 def find_runs(folder: Path, prefix: str = "") -> tuple[dict[str, JournalContents], list[str]]:
     """The runs of `folder` whose names begin with `prefix`, the newest first, and why journals were passed over.
 
     A journal whose process was killed before its header was whole holds nothing, and is passed over in silence.
     """
-    files: dict[str, list[Path]] = {}
-    for path in sorted(
-        folder.glob(f"{glob.escape(prefix)}*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True
-    ):
-        files.setdefault(path.name.partition(".")[0], []).append(path)
     runs, passed_over = {}, []
-    for name, paths in files.items():
-        begun = [path for path in paths if b"\n" in path.read_bytes()]
+    for name, paths in journals_of(folder, prefix).items():
         try:
-            if begun:
+            if begun := [path for path in paths if read_header(path) is not None]:
                 runs[name] = read_journals(begun)
         except UsageError as error:
             passed_over.append(str(error))
@@ -169,50 +197,56 @@ def runs_in_use(folder: Path) -> frozenset[str]:
 
 
 def find_unfinished(
-    folder: Path, identity: Mapping[str, Any], place: Place, models: Sequence[str] = ()
+    folder: Path, identity: Mapping[str, Any], place: Place, planned: Mapping[str, str] | None = None
 ) -> tuple[tuple[str, JournalContents] | None, list[str]]:
     """Name and contents of the newest unfinished run of this identity, or else of the newest finished one that lacks
-    some of `models` and has others; also lines to tell.
+    some of the `planned` tests and has others; also lines to tell.
 
     None where there is none and a new run may start. Raises UsageError where the newest run of all is unfinished and
     has another identity, naming what differs, and where another session is still writing to the run. An unfinished
     run that another has followed was given up: it stands in nobody's way; nor does one of another shard.
+
+    Of all journals the header is read, of those of this identity what tells whether they are finished; no more.
     """
-    wanted = json_safe(identity)
-    runs, notices = find_runs(folder)
-    runs.pop(place.new_run, None)  # begun by another worker of this session
-    alike = [(name, contents) for name, contents in runs.items() if contents.header.get("identity") == wanted]
-    unfinished = [(name, contents) for name, contents in alike if not contents.finished]
-    for name, contents in unfinished[:1]:
-        if name in (runs_in_use(folder) if place.in_use is None else place.in_use):
-            raise UsageError(f"run {folder / name} is in use by another process: wait for it, or end it")
+    wanted, ours = json_safe(identity), set(planned or ())
+    runs: dict[str, tuple[dict[str, Any], list[Path]]] = {}
+    notices: list[str] = []
+    for name, paths in journals_of(folder).items():
+        try:
+            headers = {path: header for path in paths if (header := read_header(path)) is not None}
+        except UsageError as error:
+            notices.append(str(error))
+            continue
+        if headers and name != place.new_run:  # which another worker of this session may have begun
+            theirs = next(iter(headers.values())).get("identity")
+            runs[name] = theirs if isinstance(theirs, dict) else {}, list(headers)
+    alike = [name for name, (theirs, _) in runs.items() if theirs == wanted]
+    unfinished = next((name for name in alike if not is_finished(runs[name][1])), None)
+    if unfinished is not None:
+        if unfinished in (runs_in_use(folder) if place.in_use is None else place.in_use):
+            raise UsageError(f"run {folder / unfinished} is in use by another process: wait for it, or end it")
+        contents = read_journals(runs[unfinished][1])
         if contents.damaged:
-            notices.append(f"run {folder / name}: {'; '.join(contents.damaged)}: measured again")
-        return (name, contents), notices
-    of_shard = ((name, run) for name, run in runs.items() if _identity(run).get("shard") == wanted.get("shard"))
-    newest = next(of_shard, None)
-    if newest is not None and not newest[1].finished:
-        differing = differences(_identity(newest[1]), wanted)
+            notices.append(f"run {folder / unfinished}: {'; '.join(contents.damaged)}: measured again")
+        return (unfinished, contents), notices
+    newest = next((name for name, (theirs, _) in runs.items() if theirs.get("shard") == wanted.get("shard")), None)
+    if newest is not None and not is_finished(runs[newest][1]):
+        differing = differences(runs[newest][0], wanted)
         raise UsageError(
-            f"--embed-resume: the newest run ({folder / newest[0]}) is unfinished and another one: "
+            f"--embed-resume: the newest run ({folder / newest}) is unfinished and another one: "
             f"{'; '.join(differing)}. Run with its settings, or once without --embed-resume to give it up"
         )
-    for name, contents in alike[:1]:
-        known = set(contents.models) & set(models)
-        if known and known < set(models) and name not in (place.in_use or ()):
+    for name in alike[:1]:
+        contents = read_journals(runs[name][1])
+        known = set(contents.planned) & ours
+        if known and known < ours and name not in (place.in_use or ()):
             return (name, contents), notices
         if known:
-            journal = min(folder.glob(f"{glob.escape(name)}*.jsonl"))
             notices.append(
                 "--embed-resume: the newest run of these settings is finished and has all these models, so all are "
-                f"measured anew; what it has found is shown by embedcore report {journal}"
+                f"measured anew; what it has found is shown by embedcore report {min(runs[name][1])}"
             )
     return None, notices
-
-
-def _identity(contents: JournalContents) -> Mapping[str, Any]:
-    identity = contents.header.get("identity")
-    return identity if isinstance(identity, dict) else {}
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -132,13 +132,15 @@ def measured_costs(results: Iterable[Result], cost_of: Callable[[str], float | N
 
 
 def costs_left(
-    costs: Mapping[str, float | None], results: Sequence[Result], to_fetch: Collection[str]
+    left: Iterable[tuple[str, float | None]], results: Sequence[Result], to_fetch: Collection[str]
 ) -> list[float | None]:
-    """What the models without a result cost. While the hub cannot be reached those whose weights are `to_fetch` cost
-    nothing: each is skipped at once. Whether it can, the last result of one of them tells."""
-    reached = {result.model for result in results}
+    """The costs of those cases that are `left`, pairs of model and cost, that will be measured.
+
+    While the hub cannot be reached, cases whose weights are `to_fetch` are skipped at once. Whether it can be, the last
+    result of one of them tells.
+    """
     lost = next((result.unreachable for result in reversed(results) if result.model in to_fetch), False)
-    return [cost for model, cost in costs.items() if model not in reached and not (lost and model in to_fetch)]
+    return [cost for model, cost in left if not (lost and model in to_fetch)]
 
 
 def estimate_seconds(measured: Iterable[tuple[float, float]], gmacs: Sequence[float | None]) -> float | None:

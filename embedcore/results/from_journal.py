@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
-from embedcore.results.books import find_runs
-from embedcore.results.journal import JournalContents
+from embedcore.results.books import find_runs, journals_of
+from embedcore.results.journal import JournalContents, read_header
 from embedcore.results.result import Result
 from embedcore.results.run import embedcore_block
 from embedcore.zoo.families import family_of_slug
@@ -21,9 +21,14 @@ SUFFIX = ".jsonl"
 
 def last_run(folder: Path) -> Path:
     """A journal of the run of `folder` that was last written to. Raises UsageError where there is none."""
-    runs, passed_over = find_runs(folder)
-    for name in runs:
-        return max(folder.glob(f"{name}*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns)
+    passed_over = []
+    for paths in journals_of(folder).values():
+        for path in paths:
+            try:
+                if read_header(path) is not None:
+                    return path
+            except UsageError as error:
+                passed_over.append(str(error))
     why = f": {passed_over[0]}" if passed_over else ""
     raise UsageError(f"no run has been measured with the cache folder {folder.parent}: {folder} has no journal{why}")
 
@@ -44,7 +49,10 @@ def data_of(contents: JournalContents) -> dict[str, Any]:
     """The JSON of a run; of a case that was measured twice the later result stands."""
     header = contents.header
     results = list({(result.model, result.dataset): result for result in contents.results}.values())
-    reached = {result.model for result in results}
+    measured_by = zip(contents.results, contents.tests, strict=True)
+    tests = {(result.model, result.dataset): test for result, test in measured_by}
+    # In a journal of before 0.2 models stand for tests.
+    reached = {*contents.tests, *(result.model for result in results)}
     datasets = {block.get("fingerprint"): block for block in (header.get("dataset") or {}, *contents.datasets)}
     measured = {result.dataset for result in results}
     used = [block for key, block in datasets.items() if key in measured] or list(datasets.values())
@@ -54,13 +62,13 @@ def data_of(contents: JournalContents) -> dict[str, Any]:
     return {
         "machine_info": {"embedcore": header.get("machine") or {}},
         "commit_info": header.get("commit_info") or {},
-        "benchmarks": [benchmark_entry(result, contents.tests.get(result.model)) for result in results if result.ok],
+        "benchmarks": [benchmark_entry(result, tests[result.model, result.dataset]) for result in results if result.ok],
         "datetime": datetime.datetime.fromtimestamp(contents.written, datetime.timezone.utc).isoformat(),
         "version": importlib.metadata.version("pytest-benchmark"),
         "embedcore": block
         | {
             "selection": header.get("selection") or {},
-            "unreached": [model for model in contents.models if model not in reached],
+            "unreached": list(dict.fromkeys(model for test, model in contents.planned.items() if test not in reached)),
             "renamed": header.get("renamed") or {},
             "noise": header.get("noise"),
         },

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 FOLDER = "neighbours"
 """Within the cache folder."""
 BEST = 20
-"""So many models by acc are kept, and the leader of each family."""
+"""Number of models by acc whose neighbours are kept, besides the leader of each family."""
+SPARE = 200
+"""Files of a run that goes on before those of other models are removed."""
 
 _log = logging.getLogger(__name__)
 
@@ -82,12 +84,15 @@ class Shelf:
         with written_whole(self.path(key)) as file:
             np.savez_compressed(file, indices=found.indices, similarities=found.similarities)
 
-    def prune(self, results: Iterable[Result], asked: Collection[str] = ()) -> None:
+    def prune(self, results: Iterable[Result], asked: Collection[str] = (), *, spare: int = 0) -> None:
         """Remove the neighbours of those of this run's `results` that `chosen` leaves out.
 
         A model that is left out among some of the results is left out among more of them too, so that this can be done
-        again and again as they come, also by several processes that know of different ones.
+        again and again as they come, also by several processes that know of different ones. Does nothing while at most
+        `spare` files are there: ranking all results after each of them would take time that grows with their square.
         """
+        if sum(1 for _ in self.folder.glob(f"{self.run}.*.npz")) <= spare:
+            return
         of_dataset: dict[str | None, list[Result]] = {}
         for result in results:
             if result.ok:

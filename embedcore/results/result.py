@@ -162,7 +162,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def final(self) -> bool:
         """Whether a later try under the same settings cannot do better; other results are tried again on resume."""
-        return self.status in _FINAL or (self.status == "no-weights" and not self.unreachable)
+        return is_final(self.status, self.unreachable)
 
     @property
     def outcome(self) -> Outcome:
@@ -187,6 +187,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         """Half the width of the metric's 95 % interval, None if it has none."""
         interval = self.ci95.get(metric)
         return None if interval is None else (interval[1] - interval[0]) / 2
+
+
+def is_final(status: Status, unreachable: bool) -> bool:
+    """See `Result.final`."""
+    return status in _FINAL or (status == "no-weights" and not unreachable)
 
 
 _OF_FAILURES = ("reason", "detail", "unreachable")

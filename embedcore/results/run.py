@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +67,18 @@ class Run:
     """By acc, as it was saved, the best first; on `dataset` alone."""
     datasets: tuple[Mapping[str, Any], ...] = ()
     """Where a benchmark of the user's own has measured on several, all of them."""
+
+    def on_first_dataset(self) -> Run:
+        """This run with what was measured on `dataset` alone, which is all of it where there is one dataset."""
+        if len(self.datasets) < 2:
+            return self
+        first = self.dataset.get("fingerprint")
+        return replace(
+            self,
+            results=tuple(result for result in self.results if result.dataset == first),
+            excluded=tuple(result for result in self.excluded if result.dataset in (first, None)),
+            datasets=(),
+        )
 
     @property
     def processor(self) -> str | None:
@@ -173,6 +185,7 @@ def run_of(data: object, path: Path) -> Run:
         results += [Result.from_json(entry) for entry in excluded]
     except InvalidResultError as error:
         raise UsageError(f"{path}: {error}") from error
+    results = list({(result.model, result.dataset): result for result in results}.values())  # measured twice: the last
     machine, datetime = data["machine_info"], data.get("datetime")
     commit = info.get("id") if isinstance(info := data.get("commit_info"), dict) else None
     return Run(

@@ -105,7 +105,8 @@ def test_a_run_that_broke_off_is_shown_and_saved_without_measuring(
     data = made.saved([made.result(model, CLASSES, made.hits_of(model, CLASSES, 0.5)) for model in MODELS], CLASSES)
     header = {"identity": {}, "settings": {"seed": 0}, "dataset": data["embedcore"]["dataset"]}
     header["machine"] = data["machine_info"]["embedcore"]
-    books = Books(tmp_path / "runs", header, [*MODELS, "vgg11.tv_in1k"], Place("20260101T000000000000-1"))
+    planned = {model: model for model in (*MODELS, "vgg11.tv_in1k")}
+    books = Books(tmp_path / "runs", header, planned, Place("20260101T000000000000-1"))
     for bench in data["benchmarks"]:
         books.keep(Result.from_json(bench["extra_info"]))
     books.close()

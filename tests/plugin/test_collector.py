@@ -16,8 +16,8 @@ def test_results_of_xdist_workers_reach_the_controller():
         settings={"protocol": "native"},
         machine={"timm": "1.0"},
         blocks={"abc": block},
-        cases=["a.b", "c.d", "e.f"],
-        costs=lambda: {"a.b": 1.0, "c.d": None, "e.f": 1.0},
+        models=("a.b", "c.d", "e.f"),
+        costs=lambda: {"t[a]": ("a.b", 1.0), "t[c]": ("c.d", None), "t[e]": ("e.f", 1.0)},
         noise=0.02,
         books=SimpleNamespace(run="20260102T030405"),
         to_fetch={"e.f"},
@@ -27,9 +27,9 @@ def test_results_of_xdist_workers_reach_the_controller():
     worker.attach(report, [], session)
     sent = [json.dumps(report._to_json())]
     controller.pytest_runtest_logreport(TestReport._from_json(json.loads(sent[0])))
-    assert [*controller.cases] == session.cases and controller.to_fetch == {"e.f"}
-    for model in ("a.b", "c.d"):
-        report = TestReport("id", ("file", 1, "name"), {}, "passed", None, "call")
+    assert controller.cases == session.costs() and controller.to_fetch == {"e.f"}
+    for test, model in (("t[a]", "a.b"), ("t[c]", "c.d")):
+        report = TestReport(test, ("file", 1, "name"), {}, "passed", None, "call")
         measured = {"status": "ok", "scores": {"acc": 0.5, "acc5": 0.3}, "durations": (0.1, 0.1), "measured_s": 10.0}
         outcome = measured if model == "a.b" else {"status": "oom", "reason": "memory"}
         result = Result.make(model, family="resnet", dataset="abc", **outcome)

@@ -122,3 +122,49 @@ def test_a_session_that_measured_nothing_fails(run, project):
     assert run("--collect-only").ret == 0
     (project.path / "test_other.py").write_text("def test_other(): pass")
     assert project.runpytest_inprocess("test_other.py").ret == 0
+
+
+TWO_DATASETS = """
+import shutil
+import pytest
+from pathlib import Path
+from embedcore import load_dataset
+
+HERE = Path(__file__).parent
+
+@pytest.fixture(scope="session")
+def others():
+    shutil.copytree(HERE / "images", HERE / "others", dirs_exist_ok=True)
+    (HERE / "others" / "class2" / "2.png").rename(HERE / "others" / "class1" / "9.png")
+    return load_dataset(HERE / "others")
+
+def test_here(embed_model, embed_images, embed_measure, embed_replay):
+    embed_replay(embed_measure(embed_model, embed_images))
+
+def test_there(embed_model, others, embed_measure, embed_replay):
+    embed_replay(embed_measure(embed_model, others))
+"""
+
+
+def test_of_several_datasets_the_first_is_compared_with_itself(run, project, monkeypatch):
+    """The second look at a speed then measures on the first, and changes no result of the other."""
+    project.makepyfile(test_models=TWO_DATASETS)
+    arguments = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=acc:0.5pt,images_per_s:5%")
+    assert run("-k", "test_vit", "--benchmark-json=base.json").ret == 0
+    data = json.loads((project.path / "base.json").read_text())
+    here, there = (bench["extra_info"] for bench in data["benchmarks"])
+    here["durations"], here["images_per_s"] = [1e-9] * 2, {"forward": 1e9}
+    there["scores"]["acc"], there["dim"] = 1.0, 7
+    (project.path / "base.json").write_text(json.dumps(data))
+    again = []
+
+    def fast(self, model, batch_size):
+        again.append(model)
+        (result,) = [r for (name, dataset), r in self.books.results.items() if dataset == self.dataset.fingerprint]
+        return msgspec.structs.replace(result, durations=(1e-9,) * 2, images_per_s={"forward": 1e9})
+
+    monkeypatch.setattr(session_.BenchmarkSession, "measure_again", fast)
+    result = run(*arguments)
+    assert result.ret == 0 and len(again) == TRIES
+    text = " ".join(result.stdout.str().split())
+    assert "PASSED: 1 model compared" in text and "only images is compared, not others" in text

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
+from embedcore.files import sealed
+from embedcore.results import books as books_module
 from embedcore.results.books import Books, Place, differences, find_runs, find_unfinished, runs_in_use
-from embedcore.results.journal import Journal, read_journal
-from embedcore.results.result import Result
+from embedcore.results.journal import Journal, is_finished, read_journal, read_journals
+from embedcore.results.result import STATUSES, Result
 
 Make = Callable[..., Result]
 OURS = {"dataset": "abc", "seed": 0, "weights": "auto", "timm": "1.0.31"}
@@ -22,7 +26,7 @@ def _journal(
 ) -> Path:
     """A journal of `results`; unfinished, unless `models` are all of them."""
     path = folder / f"{name}.jsonl"
-    journal = Journal(path, {"identity": identity}, models=models)
+    journal = Journal(path, {"identity": identity}, planned={model: model for model in models})
     for result in results:
         journal.append(result)
     journal.close()
@@ -32,7 +36,7 @@ def _journal(
 
 
 def _books(folder: Path, models: list[str], place: Place = HERE, *, resume: bool = True) -> Books:
-    return Books(folder, {"identity": OURS}, models, place, resume=resume)
+    return Books(folder, {"identity": OURS}, {model: model for model in models}, place, resume=resume)
 
 
 def _models(contents: Any) -> list[str]:
@@ -174,9 +178,9 @@ def test_the_later_of_two_results_counts_whichever_journal_it_is_in(tmp_path: Pa
     first.keep(result_of("a.x", acc=0.1))
     first.close()
     second = _books(tmp_path, models, Place("other", "gw0", frozenset()))
-    assert second.from_before(("a.x", None)) is not None
-    assert second.from_before(("a.x", None)) is None
-    second.forget(("a.x", None), "since its weights have changed")
+    assert second.from_before(("a.x", None), "a.x") is not None
+    assert second.from_before(("a.x", None), "a.x") is None
+    second.forget(("a.x", None), "a.x", "since its weights have changed")
     second.keep(result_of("a.x", acc=0.2))
     second.close()
     third = _books(tmp_path, models)
@@ -214,3 +218,121 @@ def test_a_finished_run_goes_on_where_there_are_new_models_only(tmp_path: Path, 
     books.close()
     assert _models(read_journal(done)) == ["a.x", "b.x", "c.x"] and read_journal(done).finished
     assert not _books(tmp_path, ["d.x", "e.x"], Place("others")).results  # none of these is in it
+
+
+TWO = {"here[a]": "a.x", "there[a]": "a.x"}
+"""Two tests that measure one model, each on a dataset of its own."""
+
+
+def _two(folder: Path, *, resume: bool = True) -> Books:
+    return Books(folder, {"identity": OURS}, TWO, Place("new"), resume=resume)
+
+
+def test_a_model_on_a_second_dataset_is_a_case_of_its_own(tmp_path: Path, result_of: Make) -> None:
+    books = _two(tmp_path, resume=False)
+    books.keep(result_of("a.x", dataset="one", acc=0.1), "here[a]")
+    assert books.done == {"here[a]"}
+    books.close()
+    (path,) = tmp_path.glob("*.jsonl")
+    assert not read_journal(path).finished and not is_finished([path])
+    books = Books(tmp_path, {"identity": OURS}, TWO, Place("newer"), resume=True)
+    assert books.run == "new" and books.notices == ["resumed: 1 of 2 results are from before"]
+    before = books.from_before(("a.x", "one"), "here[a]")
+    assert before is not None and before.scores["acc"] == 0.1
+    assert books.from_before(("a.x", "two"), "there[a]") is None
+    books.keep(before, "here[a]")
+    books.keep(result_of("a.x", dataset="two", acc=0.2), "there[a]")
+    assert books.done == TWO.keys()
+    books.close()
+    contents = read_journal(path)
+    assert contents.finished and is_finished([path])
+    assert contents.tests == ("here[a]", "there[a]")
+
+
+def test_a_test_that_runs_twice_has_two_results(tmp_path: Path, result_of: Make) -> None:
+    """As with ``--count 2``: the same case in two tests."""
+    books = _two(tmp_path, resume=False)
+    books.keep(result_of("a.x", dataset="one", acc=0.1), "here[a]")
+    books.keep(result_of("a.x", dataset="one", acc=0.2), "there[a]")
+    assert books.results["a.x", "one"].scores["acc"] == 0.2
+    books.close()
+    (path,) = tmp_path.glob("*.jsonl")
+    assert read_journal(path).finished
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    books = Books(tmp_path, {"identity": OURS}, TWO, Place("newer"), resume=True)
+    assert books.notices == ["resumed: 1 of 2 results are from before"]
+    assert books.from_before(("a.x", "one"), "there[a]") is None  # which has to measure for itself
+    assert books.from_before(("a.x", "one"), "here[a]") is not None
+    assert books.from_before(("a.x", "one"), "here[a]") is None  # once: a test that runs again measures again
+    books.close()
+
+
+def test_a_test_that_failed_and_ran_again_is_done(tmp_path: Path, result_of: Make) -> None:
+    """As with ``--reruns 2``."""
+    books = Books(tmp_path, {"identity": OURS}, {"t[a]": "a.x"}, Place("new"))
+    books.keep(Result.make("a.x", family="vit", status="error", reason="for a moment", dataset="one"), "t[a]")
+    books.close()
+    (path,) = tmp_path.glob("*.jsonl")
+    assert not read_journal(path).finished and not is_finished([path])
+    books = Books(tmp_path, {"identity": OURS}, {"t[a]": "a.x"}, Place("new"))
+    books.keep(result_of("a.x", dataset="one"), "t[a]")
+    books.close()
+    assert read_journal(path).finished and is_finished([path])
+
+
+def test_a_renamed_test_keeps_what_was_measured(tmp_path: Path, result_of: Make) -> None:
+    books = Books(tmp_path, {"identity": OURS}, {"old[a]": "a.x", "old[b]": "b.x"}, Place("new"))
+    books.keep(result_of("a.x", dataset="one"), "old[a]")
+    books.close()
+    books = Books(tmp_path, {"identity": OURS}, {"t[a]": "a.x", "t[b]": "b.x"}, Place("newer"), resume=True)
+    assert books.from_before(("a.x", "one"), "t[a]") is not None
+    books.close()
+
+
+def test_a_journal_of_before_this_version_goes_on(tmp_path: Path, result_of: Make) -> None:
+    """Its header names models, not tests."""
+    path = tmp_path / "run.jsonl"
+    lines = [{"journal": 2, "identity": OURS, "models": ["a.x"]}, {"models": ["b.x"]}]
+    lines.append(result_of("a.x", dataset="one").to_json() | {"written": 1.0, "test": "t[a]"})
+    path.write_bytes(b"".join(map(sealed, lines)))
+    contents = read_journal(path)
+    assert contents.models == ("a.x", "b.x") and not contents.finished and not is_finished([path])
+    planned = {"t[a]": "a.x", "t[b]": "b.x"}
+    books = Books(tmp_path, {"identity": OURS}, planned, Place("new"), resume=True)
+    assert books.run == "run" and books.notices == ["resumed: 1 of 2 results are from before"]
+    books.close()
+    path.write_bytes(b"".join(map(sealed, [*lines, result_of("b.x", dataset="one").to_json() | {"written": 2.0}])))
+    assert read_journal(path).finished and is_finished([path])
+
+
+def test_of_other_runs_no_more_is_read_than_tells_whether_they_are_finished(
+    tmp_path: Path, result_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        _journal(tmp_path, f"done{number}", OURS, [result_of("d.x")], models=("d.x",))
+        _journal(tmp_path, f"other{number}", OURS | {"seed": 1}, [result_of("d.x")], models=("d.x",))
+    newest = _journal(tmp_path, "newest", OURS, [result_of("b.x")])
+    whole: list[Path] = []
+    monkeypatch.setattr(books_module, "read_journals", lambda paths: whole.extend(paths) or read_journals(paths))
+    looked: list[Path] = []
+    monkeypatch.setattr(books_module, "is_finished", lambda paths: looked.extend(paths) or is_finished(paths))
+    found, _ = find_unfinished(tmp_path, OURS, HERE)
+    assert found is not None and found[0] == "newest"
+    assert whole == [newest] and looked == [newest]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.sampled_from(list(STATUSES))), max_size=8))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whether_a_run_is_finished_is_the_same_read_whole_or_in_part(
+    tmp_path: Path, written: list[tuple[str, str, str]]
+) -> None:
+    path = tmp_path / "run.jsonl"
+    path.unlink(missing_ok=True)
+    journal = Journal(path, {}, planned={"t[a]": "a.x", "t[b]": "b.x"})
+    for model, dataset, status in written:
+        scores = {"scores": {"acc": 0.5, "acc5": 0.5}} if status == "ok" else {}
+        result = Result.make(f"{model}.x", family="vit", status=status, dataset=dataset, **scores)
+        journal.append(result, f"t[{model}]")
+    journal.close()
+    path.write_bytes(path.read_bytes() + b'{"model": "torn')
+    assert read_journal(path).finished == is_finished([path])

@@ -81,14 +81,14 @@ def test_what_it_was_learned_from_adds_up(measured: list[tuple[float, float]]) -
 
 
 def test_what_is_skipped_while_the_hub_cannot_be_reached_costs_nothing() -> None:
-    costs, to_fetch = {"here.a": 1.0, "gone.a": 2.0, "gone.b": None, "here.b": 4.0}, {"gone.a", "gone.b"}
+    left, to_fetch = [("here.a", 1.0), ("gone.a", 2.0), ("gone.b", None), ("here.b", 4.0)], {"gone.a", "gone.b"}
     here = Result.make("here.a", family="vit", status="ok", scores={"acc": 0.5, "acc5": 0.5})
     lost = Result.make("gone.a", family="vit", status="no-weights", unreachable=True)
-    assert costs_left(costs, [], to_fetch) == [1.0, 2.0, None, 4.0]
-    assert costs_left(costs, [here], to_fetch) == [2.0, None, 4.0]
-    assert costs_left(costs, [lost, here], to_fetch) == [4.0]
+    assert costs_left(left, [], to_fetch) == [1.0, 2.0, None, 4.0]
+    assert costs_left(left[1:], [here], to_fetch) == [2.0, None, 4.0]
+    assert costs_left(left[2:], [lost, here], to_fetch) == [4.0]
     back = Result.make("gone.b", family="vit", status="ok", scores={"acc": 0.5, "acc5": 0.5})
-    assert costs_left({**costs, "gone.c": 3.0}, [lost, back], {*to_fetch, "gone.c"}) == [1.0, 4.0, 3.0]
+    assert costs_left([left[3], ("gone.c", 3.0)], [lost, back], {*to_fetch, "gone.c"}) == [4.0, 3.0]
 
 
 def test_unknown_costs_count_as_typical_ones() -> None:

@@ -46,7 +46,8 @@ def test_statistics_are_those_of_pytest_benchmark(seconds: list[float]) -> None:
 
 def _measured(folder: Path, results: list[Result], models: list[str], worker: str = "", **header: Any) -> Path:
     place = Place("20260101T000000-1", worker)
-    books = Books(folder, HEADER | header, models, place)
+    planned = {f"bench/test_models.py::test_model[{model}]": model for model in models}
+    books = Books(folder, HEADER | header, planned, place)
     for result in results:
         books.keep(result, f"bench/test_models.py::test_model[{result.model}]")
     books.close()
@@ -86,14 +87,15 @@ def test_the_later_result_of_a_model_stands_whichever_worker_had_it(tmp_path: Pa
 
 
 def test_several_datasets_are_told_apart(tmp_path: Path, result_of: Make) -> None:
-    books = Books(tmp_path, HEADER, ["a.x"], Place("run"))
-    books.keep(result_of("a.x", dataset="one", acc=0.1))
+    books = Books(tmp_path, HEADER, {"t[a]": "a.x", "u[a]": "a.x"}, Place("run"))
+    books.keep(result_of("a.x", dataset="one", acc=0.1), "t[a]")
     books.note_dataset({"fingerprint": "two", "name": "sketches"})
-    books.keep(result_of("a.x", dataset="two", acc=0.2))
+    books.keep(result_of("a.x", dataset="two", acc=0.2), "u[a]")
     books.close()
     ((_, data),) = read_parts(tmp_path / "run.jsonl")
     assert [block["name"] for block in data["embedcore"]["datasets"]] == ["photos", "sketches"]
     assert [bench["extra_info"]["dataset"] for bench in data["benchmarks"]] == ["one", "two"]
+    assert [bench["fullname"] for bench in data["benchmarks"]] == ["t[a]", "u[a]"]
 
 
 def test_the_last_run_is_the_one_last_written_to(tmp_path: Path, result_of: Make) -> None:

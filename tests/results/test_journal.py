@@ -82,7 +82,7 @@ def test_zeros_that_a_power_cut_left_at_the_end_are_a_torn_line(tmp_path: Path, 
         (_sealed(b"{oops}"), "line 3 is not JSON"),
         (_sealed(b'{"a": ' + b"[" * 100_000 + b"}"), "line 3 is not JSON"),
         (_sealed(b'{"model": "a.x"}'), "line 3: result of a.x: Object missing required field `family`"),
-        (_sealed(b'{"models": "a.x"}'), "line 3 has something else than names for models"),
+        (_sealed(b'{"models": "a.x"}'), "line 3 has something else than names for its tests"),
         (_sealed(b'{"model": "a.x"}').replace(b"a.x", b"b.x"), "line 3 does not fit its checksum"),
         (b"\xff\xfe", "line 3 has no checksum"),
     ],
@@ -111,11 +111,12 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path, result_of: Make) -> None:
         assert contents.damaged
 
 
-def test_models_of_the_header_and_of_those_who_go_on(tmp_path: Path) -> None:
+def test_planned_tests_of_the_header_and_of_later_sessions(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    Journal(path, {"settings": {}}, models=["a.x", "b.x"]).close()
-    Journal(path, {"settings": {"other": 1}}, models=["c.x", "a.x"]).close()
+    Journal(path, {"settings": {}}, planned={"t[a]": "a.x", "t[b]": "b.x"}).close()
+    Journal(path, {"settings": {"other": 1}}, planned={"t[c]": "c.x", "t[a]": "a.x"}).close()
     contents = read_journal(path)
+    assert contents.planned == {"t[a]": "a.x", "t[b]": "b.x", "t[c]": "c.x"}
     assert contents.models == ("a.x", "b.x", "c.x")
     assert contents.header == {"journal": 2, "settings": {}}
 

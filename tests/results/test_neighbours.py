@@ -54,6 +54,21 @@ def test_pruning_as_results_come_leaves_what_pruning_at_the_end_does(tmp_path, r
     assert len(list(tmp_path.glob("other.*"))) == BEST + 15
 
 
+def test_nothing_is_ranked_while_few_files_are_there(tmp_path, result_of):
+    shelf, results = Shelf(tmp_path, "run"), results_of(result_of, BEST + 15)
+    for result in filter(lambda result: result.ok, results):
+        shelf.keep(key(result, "d"), FOUND)
+    there = len(list(tmp_path.glob("*.npz")))
+
+    def unasked():
+        raise AssertionError("asked for")
+        yield
+
+    shelf.prune(unasked(), spare=there)
+    shelf.prune(results, spare=there - 1)
+    assert len(list(tmp_path.glob("*.npz"))) < there
+
+
 @pytest.mark.parametrize("spoil", [lambda content: content[:-30], lambda content: b"", lambda content: b"PK" + content])
 def test_a_damaged_file_is_passed_over_with_a_warning(tmp_path, result_of, caplog, spoil):
     result = result_of(dataset="d")
