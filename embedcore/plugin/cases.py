@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,8 @@ def model_parameters(options: Options) -> list[ParameterSet]:
     roster = read_roster(options.roster, families=options.family, weights=check_policy(options.weights))
     for name in options.gallery:
         if name not in roster:
+            import difflib
+
             close = difflib.get_close_matches(name, roster)
             hint = f"; close: {', '.join(close)}" if close else ""
             raise UsageError(f"--embed-gallery: {name!r} is none of the {len(roster)} models of this roster{hint}")
