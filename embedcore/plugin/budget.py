@@ -20,10 +20,13 @@ class BudgetSpent(Exception):
 
 @dataclass(frozen=True)
 class Budget:
-    """``seconds`` from ``begin`` on, a reading of ``time.monotonic``; None is without end."""
+    """``seconds`` from ``begin`` on; None is without end."""
 
     seconds: float | None
     begin: float = field(default_factory=time.monotonic)
+    """A reading of ``time.monotonic``."""
+    began: float = field(default_factory=time.time)
+    """The same moment in seconds since the epoch, for other processes."""
 
     @classmethod
     def of_session(cls, seconds: float | None, config: pytest.Config) -> Budget:
@@ -31,12 +34,8 @@ class Budget:
         worker = getattr(config, "workerinput", None)
         if worker is None:
             return cls(seconds)
-        return cls(seconds, time.monotonic() - (time.time() - worker[OF_WORKERS]["began"]))
-
-    @property
-    def began(self) -> float:
-        """When it began, in seconds since the epoch."""
-        return time.time() - (time.monotonic() - self.begin)
+        began = worker[OF_WORKERS]["began"]
+        return cls(seconds, time.monotonic() - (time.time() - began), began)
 
     def left(self) -> float:
         """Seconds left; infinite without a budget."""
