@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from embedcore.forkserver import forkserver_context, start_surely
 from embedcore.images.workers import hidden_main
-from embedcore.measure.messages import GarbledMessageError, Inbox, send
 from embedcore.measure.supervisor import KILL_GRACE_S, Ended, kill_group, kill_tree, supervise
+from embedcore.messages import GarbledMessageError, Inbox, send
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

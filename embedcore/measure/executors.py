@@ -14,9 +14,9 @@ from embedcore.embed.memory import bound_memory, is_bounded
 from embedcore.forkserver import StartError
 from embedcore.measure.child import Child, Heard
 from embedcore.measure.measure import Images, attempt
-from embedcore.measure.messages import GarbledMessageError
 from embedcore.measure.oom_killer import MemoryWatch, ran_out
 from embedcore.measure.outcome import facts_of_case
+from embedcore.messages import GarbledMessageError
 from embedcore.progress import Stages
 from embedcore.results.result import InvalidResultError, Result
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from embedcore.measure import messages
+from embedcore import messages
 
 # How long descendants that were killed may take to be gone; more only if one is stuck in the kernel.
 KILL_GRACE_S = 5.0

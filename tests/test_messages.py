@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.measure import messages
-from embedcore.measure.messages import GarbledMessageError, Inbox, send
+from embedcore import messages
+from embedcore.messages import GarbledMessageError, Inbox, send
 
 plain = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20) | st.none(), max_size=3)
 

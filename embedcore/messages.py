@@ -1,4 +1,4 @@
-"""Messages from a measuring process to its parent: one JSON object a line.
+"""Messages from a child process to its parent: one JSON object a line.
 
 Not pickle, and not multiprocessing's own framing: whatever the process sends, or does not send to its end, the parent
 neither waits for the rest of it nor runs it.
