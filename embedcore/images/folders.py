@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedcore.errors import UsageError
+from embedcore.images.class_names import canonical, lookalike_notes
 from embedcore.images.plugins import PLUGINS, installed
+from embedcore.images.retries import retried
 from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role
 
 EXTENSIONS = frozenset(
@@ -25,6 +28,18 @@ OTHER_PICTURES = frozenset(
     for name in "raw cr2 cr3 nef arw dng orf rw2 raf psd svg eps exr hdr jxr wdp ico icns dcm".split()  # noqa: SIM905
 )
 """Pictures that people have beside those, and that nothing here reads."""
+
+PASSED_OVER = frozenset(
+    name.lower()
+    for name in (
+        *("@eaDir", "#recycle", "#snapshot", "@tmp"),  # Synology
+        *("@Recycle", "@Recently-Snapshot", "@Transcode"),  # QNAP
+        *("$RECYCLE.BIN", "RECYCLER", "System Volume Information"),  # Windows
+        *("__MACOSX", "lost+found", "~snapshot"),  # archives from macOS, Linux, NetApp
+        *("Thumbnails", "__pycache__"),
+    )
+)
+"""Folders, besides hidden ones, that systems and programs make beside a user's: not classes, at any depth."""
 
 TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 """How the folders of a training split are called."""
@@ -42,31 +57,33 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
     of the same last name are two classes. With split ``auto`` and subfolders ``query`` and ``reference`` (or
     ``gallery``) these are the two sides, and classes are relative to them; so are ``val`` (or ``test``) and ``train``,
     which are one set under ``loo``. ``REFERENCES:QUERIES`` names the folders of the two sides, several with ``+``
-    between them. Hidden files and folders are passed over, links are followed.
+    between them. Hidden files and folders and those of PASSED_OVER are passed over, links are followed. Names are
+    compared in Unicode's composed form, so that a class or a side is one whatever system has written its name.
 
     Raises UsageError where the folder is missing, cannot be listed, holds no images or leaves open what is asked.
     """
     if not root.is_dir():
         raise UsageError(f"no such folder: {root.absolute()}")
-    unread: Counter[str] = Counter()
-    paths = sorted(_image_paths(root, unread), key=_order)
+    left_out = _LeftOut()
+    paths = sorted(_image_paths(root, left_out), key=_order)
     if not paths:
         looked = " ".join(sorted(read_extensions()))
         raise UsageError(
             f"no images under {root.absolute()}: looked for {looked} in it and its subfolders"
-            + "".join(f"; {note}" for note in _not_read(unread))
+            + "".join(f"; {note}" for note in left_out.notes())
         )
     layout = _layout(root, paths, split)
     inside = [path for path in paths if not layout.folders or _top(path) in layout.folders]
     outside = len(paths) - len(inside)
     named = "/ and ".join(sorted(layout.folders, key=str.lower))
-    classes = [_parent(path.partition("/")[2] if layout.folders else path) for path in inside]
+    classes = [_class_of(path.partition("/")[2] if layout.folders else path) for path in inside]
     loose = classes.count(".") if not layout.folders and set(classes) != {"."} else 0
     notes = (
         *layout.notes,
         *([f"{outside} images outside {named}/ were left out"] if outside else ()),
         *([f"images that lie in the folder itself ({loose}) are taken for a class of their own"] if loose else ()),
-        *_not_read(unread),
+        *left_out.notes(),
+        *lookalike_notes(classes),
     )
     return LabelledImages(
         name=root.resolve().name,
@@ -76,6 +93,29 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
         roles=[layout.roles[_top(path)] for path in inside] if layout.roles else None,
         notes=notes,
     )
+
+
+@dataclass
+class _LeftOut:
+    """What a walk through the folders has left out."""
+
+    unread: Counter[str] = field(default_factory=Counter)
+    """Pictures that cannot be read here, by the ends of their names."""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """Folders, by name."""
+    hidden: int = 0
+    """Hidden files with names of images."""
+
+    def notes(self) -> Iterator[str]:
+        """Lines for the report."""
+        folders = [f"{name}/{f' ({count})' if count > 1 else ''}" for name, count in sorted(self.passed_over.items())]
+        hidden = [f"{self.hidden} hidden file{'' if self.hidden == 1 else 's'}"] if self.hidden else []
+        if folders or hidden:
+            yield f"passed over: {', '.join([*folders, *hidden])}"
+        for suffix, count in sorted(self.unread.items()):
+            package = PLUGINS[suffix].package if suffix in PLUGINS else ""
+            remedy = f"pip install {package}" if package else "no reader is known here; save them as another format"
+            yield f"{count} {suffix} file{'' if count == 1 else 's'} not read ({remedy})"
 
 
 @dataclass(frozen=True)
@@ -94,7 +134,7 @@ def _layout(root: Path, paths: Sequence[str], split: str) -> _Layout:
     """The classes below each folder at the top."""
     for path in paths:
         if "/" in path:
-            below.setdefault(_top(path), set()).add(_parent(path.partition("/")[2]))
+            below.setdefault(_top(path), set()).add(_class_of(path.partition("/")[2]))
     if ":" in split:
         return _named_sides(root, below, split)
     named = {folder: ROLE_WORDS[folder.lower()] for folder in below if folder.lower() in ROLE_WORDS}
@@ -122,13 +162,14 @@ def _named_sides(root: Path, below: Mapping[str, set[str]], split: str) -> _Layo
     sides: dict[str, Role] = {}
     for role, names in (("reference", references), ("query", queries)):
         for name in names.split("+"):
-            folder = name.strip().strip("/")
-            if folder not in below:
+            wanted = name.strip().strip("/")
+            found = [folder for folder in below if canonical(folder) == canonical(wanted)]
+            if not found:
                 there = ", ".join(f"{each}/" for each in sorted(below)[:10]) or "none"
-                raise UsageError(f"split {split!r}: no images in {root.absolute()}/{folder}; folders there: {there}")
-            if folder in sides:
-                raise UsageError(f"split {split!r}: {folder} cannot be on both sides")
-            sides[folder] = "query" if role == "query" else "reference"
+                raise UsageError(f"split {split!r}: no images in {root.absolute()}/{wanted}; folders there: {there}")
+            if sides.keys() & set(found):
+                raise UsageError(f"split {split!r}: {wanted} cannot be on both sides")
+            sides |= dict.fromkeys(found, "query" if role == "query" else "reference")
     return _Layout(frozenset(sides), sides)
 
 
@@ -173,22 +214,14 @@ def _repeated(below: Mapping[str, set[str]]) -> Iterator[str]:
     )
 
 
-def _not_read(unread: Mapping[str, int]) -> Iterator[str]:
-    """What to say of pictures that are passed over, by the ends of their names."""
-    for suffix, count in sorted(unread.items()):
-        package = PLUGINS[suffix].package if suffix in PLUGINS else ""
-        remedy = f"pip install {package}" if package else "no reader is known here; save them as another format"
-        yield f"{count} {suffix} file{'' if count == 1 else 's'} not read ({remedy})"
-
-
 def _top(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _image_paths(root: Path, unread: Counter[str]) -> Iterator[str]:
+def _image_paths(root: Path, left_out: _LeftOut) -> Iterator[str]:
     """Paths relative to the root; each folder on the way down once, so that a link to a parent ends the walk.
 
-    ``unread`` counts the pictures that cannot be read here, by the ends of their names.
+    Counts in ``left_out`` what it does not give.
     """
     extensions = read_extensions()
     stack: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
@@ -196,24 +229,31 @@ def _image_paths(root: Path, unread: Counter[str]) -> Iterator[str]:
         prefix, parents = stack.pop()
         folder = Path(root, prefix)
         try:
-            status = folder.stat()
+            status = retried(folder.stat)
             here = (status.st_dev, status.st_ino)
             if here in parents:
                 continue
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if _is_folder(entry):
-                        stack.append((f"{prefix}{entry.name}/", (*parents, here)))
-                        continue
-                    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a name, many times)
-                    if suffix in extensions:
-                        yield prefix + entry.name
-                    elif suffix in PLUGINS or suffix in OTHER_PICTURES:
-                        unread[suffix] += 1
+            entries = retried(functools.partial(_listed, folder))
         except OSError as error:
             raise UsageError(f"cannot list folder {folder.absolute()}: {error.strerror}") from error
+        for entry in entries:
+            is_folder, suffix = _is_folder(entry), os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (many times)
+            if entry.name.startswith(".") or (is_folder and entry.name.lower() in PASSED_OVER):
+                if is_folder:
+                    left_out.passed_over[entry.name] += 1
+                elif suffix in extensions:
+                    left_out.hidden += 1
+            elif is_folder:
+                stack.append((f"{prefix}{entry.name}/", (*parents, here)))
+            elif suffix in extensions:
+                yield prefix + entry.name
+            elif suffix in PLUGINS or suffix in OTHER_PICTURES:
+                left_out.unread[suffix] += 1
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -223,9 +263,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _order(path: str) -> tuple[bytes, ...]:
-    return tuple(os.fsencode(part) for part in path.split("/"))
+def _order(path: str) -> tuple[tuple[bytes, ...], str]:
+    """The same on every system, whichever form of Unicode it writes names in."""
+    return tuple(os.fsencode(part) for part in canonical(path).split("/")), path
 
 
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0] or "."
+def _class_of(path: str) -> str:
+    return canonical(path.rpartition("/")[0]) or "."

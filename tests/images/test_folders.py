@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 
 from embedcore.errors import UsageError
 from embedcore.images import folders, plugins
+from embedcore.images.class_names import lookalike_notes
+from embedcore.images.dataset import load_dataset
 from embedcore.images.folders import scan_folder
 
 
@@ -214,3 +217,98 @@ def test_a_package_for_pillow_is_used_where_it_is_installed(make_folder, make_im
     png, heic = (np.asarray(found.source.load(index)).astype(int) for index in range(2))
     assert abs(png - heic).max() <= 4  # lossless but for the conversion of colours
     assert "pillow-heif" in found.source.decoder
+
+
+MADE_BY_SYSTEMS = [
+    *("@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "$RECYCLE.BIN", "$Recycle.Bin", "__MACOSX"),
+    *("lost+found", "System Volume Information", "Thumbnails", "thumbnails", "__pycache__"),
+    *(".snapshot", ".thumbnails", ".ipynb_checkpoints", ".git", ".@__thumb"),
+]
+
+
+@pytest.mark.parametrize("name", MADE_BY_SYSTEMS)
+@pytest.mark.parametrize("where", ["", "a/", "a/deep/"])
+def test_folders_that_systems_make_are_no_classes(make_folder, make_image, name: str, where: str) -> None:
+    root = make_folder({"a": 2, "a/deep": 2, "b": 2})
+    plain = load_dataset(str(root))
+    for folder in (name, f"{name}/001.png"):  # Synology's thumbnails lie in a folder for each image
+        make_image(root / f"{where}{folder}" / "SYNOPHOTO_THUMB_XL.jpg")
+    found = load_dataset(str(root))
+    assert found.fingerprint == plain.fingerprint and found.classes == ("a", "a/deep", "b")
+    assert found.notes == (f"passed over: {name}/",)
+
+
+def test_what_was_passed_over_is_named_with_its_number(make_folder, make_image) -> None:
+    root = make_folder({"a": 1, "b": 1})
+    for path in ("a/@eaDir/1.jpg", "b/@eaDir/1.jpg", "#recycle/1.jpg", "a/._000.png", "b/._000.png"):
+        make_image(root / path)
+    for path in ("a/.DS_Store", "a/Thumbs.db"):
+        (root / path).touch()
+    found = scan_folder(root, split="auto")
+    assert found.notes == ("passed over: #recycle/, @eaDir/ (2), 2 hidden files",)
+    assert list(found.class_names) == ["a", "b"]
+
+
+def test_a_folder_with_nothing_else_says_what_was_passed_over(make_folder) -> None:
+    with pytest.raises(UsageError, match=r"no images under .*; passed over: @eaDir/"):
+        scan_folder(make_folder({"a/@eaDir": 1}), split="auto")
+
+
+def test_the_dataset_itself_may_have_such_a_name(make_folder) -> None:
+    root = make_folder({"a": 1, "b": 1}, root="Thumbnails")
+    assert list(scan_folder(root, split="auto").class_names) == ["a", "b"]
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Caf\u00e9") for form in ("NFC", "NFD"))
+
+
+def test_a_class_is_one_whichever_form_of_unicode_its_folders_have(make_folder) -> None:
+    root = make_folder({f"train/{COMPOSED}": 2, f"val/{DECOMPOSED}": 1, "train/b": 1, "val/b": 1})
+    dataset = load_dataset(str(root))
+    assert dataset.classes == (COMPOSED, "b") and dataset.summary()["lone_queries"] == 0
+    assert {Path(dataset.images.root, name).is_file() for name in dataset.names} == {True}  # as on disk
+    one_set = load_dataset(str(make_folder({COMPOSED: 2, DECOMPOSED: 2, "b": 2}, root="one set")))
+    assert one_set.classes == (COMPOSED, "b") and one_set.notes == ()
+
+
+def test_a_dataset_is_the_same_in_either_form_of_unicode(make_folder) -> None:
+    classes = {"Cafe": 9, "Cafez": 9}  # between which the two forms lie differently
+    roots = [make_folder({**classes, name: 9}, root=f"in {form}") for form, name in enumerate((COMPOSED, DECOMPOSED))]
+    for limit in (0, 4):
+        first, second = (load_dataset(str(root), max_per_class=limit) for root in roots)
+        assert first.fingerprint == second.fingerprint
+
+
+def test_sides_are_found_in_either_form_of_unicode(make_folder) -> None:
+    root = make_folder({f"{DECOMPOSED}/a": 1, "new/a": 1})
+    found = scan_folder(root, split=f"{COMPOSED}:new")
+    assert list(found.class_names) == ["a", "a"] and sorted(found.roles or ()) == ["query", "reference"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["Cat", "cat", "dog"], "'Cat', 'cat'"),
+        (["cat", "cat ", " cat", "dog"], "' cat', 'cat', 'cat '"),
+        (["a  b", "a b"], "'a  b', 'a b'"),
+        (["cat\N{NO-BREAK SPACE}", "cat"], r"'cat', 'cat\xa0'"),
+        (["A", "a", "B", "b", "C", "c", "D", "d"], "'A', 'a'; 'B', 'b'; 'C', 'c'; and 1 more"),
+    ],
+)
+def test_classes_that_look_alike_are_told(names: list[str], said: str) -> None:
+    told = "classes that differ in case or white space only are taken for different ones: "
+    assert lookalike_notes([*names, *names]) == (told + said,)
+
+
+def test_classes_that_do_not_look_alike_are_not_told() -> None:
+    assert lookalike_notes(["cat", "cats", "dog", "dog"]) == ()
+
+
+def test_folders_that_differ_in_case_only_are_told(make_folder, tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    if (tmp_path / "X").exists():
+        pytest.skip("needs a file system that tells cases apart")
+    dataset = load_dataset(str(make_folder({"Cat": 2, "cat": 2, "dog": 2})))
+    assert dataset.classes == ("Cat", "cat", "dog")
+    (note,) = dataset.notes
+    assert note.endswith(": 'Cat', 'cat'")
