@@ -20,7 +20,7 @@ from embedcore.commands.cache import cache_folder
 from embedcore.errors import UsageError
 from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import AuditedDataset, Dataset, audit_dataset
-from embedcore.images.decode import ImageFacts
+from embedcore.images.decode import MAX_MEGAPIXELS, ImageFacts
 from embedcore.images.duplicates import NEAR, count_copies, count_near_duplicates
 from embedcore.plain import one_line
 
@@ -52,6 +52,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--max-per-class", type=int, metavar="N", help="as --embed-max-per-class")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="as --embed-seed (default: 0)")
     parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=MAX_MEGAPIXELS,
+        metavar="MP",
+        help="as --embed-max-megapixels (default: %(default)g)",
+    )
+    parser.add_argument(
         "--near-duplicates",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -81,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             max_per_class=arguments.max_per_class,
             seed=arguments.seed,
             decode_all=not arguments.list,
+            max_megapixels=arguments.max_megapixels,
             hashes=arguments.near_duplicates and not arguments.list,
             cache_dir=cache_folder(arguments.cache),
             progress=show,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.images.decode import DAMAGE, BadImageError, ImageFacts, reason_of
+from embedcore.images.decode import DAMAGE, BadImageError, ImageFacts, ImageUnavailable, reason_of, shape_refusal
 from embedcore.images.duplicates import perceptual_hash
 from embedcore.images.ledger import Ledger, Stamp
+from embedcore.images.retries import is_transient, retried
 from embedcore.images.sources import ImageSource
 from embedcore.images.workers import usable_cpus
 from embedcore.progress import Progress
@@ -30,8 +31,6 @@ LOOK_EVERY_S = 60.0  # at files that have been audited: whether they have change
 _THREADS = 8  # a network file system takes its time for each file
 _RANGE = 1024  # files a thread looks at before another change, found meanwhile, stops it
 
-# One pixel wide and a million high becomes 224 wide and 224 million high when it is scaled to a model's input.
-_MOST_ELONGATED = 10_000
 _INT64 = 2**63 - 1
 
 
@@ -62,6 +61,8 @@ def audit(
     Each content is read for its digest and decoded whole, once: with ``cache_dir`` what was found out is kept there,
     and a digest is relied upon while its file's size, times and inode are the same. That an image is bad is not kept
     but found out anew. Without ``decode`` images are only read; with ``hashes`` their facts have a perceptual hash.
+
+    Raises ImageUnavailable where an image may be sound, but cannot be read at the moment.
     """
     ledger = Ledger(cache_dir)
     findings: list[Finding] = []
@@ -93,10 +94,7 @@ def audit(
                         facts[digest] = outcome
                 facts |= new
                 ledger.keep({}, new, source.decoder)
-                found = [
-                    replace(one, facts=facts.get(one.digest), reason=one.reason or reasons.get(one.digest, ""))
-                    for one in found
-                ]
+                found = [_judged(one, facts, reasons, source.max_megapixels) for one in found]
             findings += found
             if progress is not None:
                 progress(indices.stop, len(source))
@@ -121,12 +119,14 @@ def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool:
     def look(index: int, file: Path | None, path: bytes) -> Finding:
         stamp = None
         try:
-            stamp = stamp_of(file) if file is not None else None
+            stamp = retried(lambda: stamp_of(file)) if file is not None else None
             before = known.get(path)
             if before is not None and before[0] == stamp and _may_read(path):
                 return Finding(before[1], stamp=stamp)
             return Finding(source.digest(index), stamp=stamp)
         except DAMAGE as error:
+            if is_transient(error):
+                raise ImageUnavailable(source.name(index), reason_of(error)) from error
             return Finding(reason=reason_of(error), stamp=stamp)
 
     found = list(pool.map(look, indices, files, paths))
@@ -151,9 +151,18 @@ def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:
         rgb, facts = source.preview(index)
     except BadImageError as error:
         return error.reason
-    if max(facts.width, facts.height) > _MOST_ELONGATED * min(facts.width, facts.height):
-        return f"{facts.width} x {facts.height} pixels: too elongated to be scaled"
     return replace(facts, perceptual_hash=perceptual_hash(rgb)) if hashes else facts
+
+
+def _judged(
+    finding: Finding, known: Mapping[str, ImageFacts], reasons: Mapping[str, str], max_megapixels: float
+) -> Finding:
+    """The finding with what is known of its content, or why that is not read."""
+    facts = known.get(finding.digest)
+    reason = finding.reason or reasons.get(finding.digest, "")
+    if facts is not None and not reason:  # also of facts that were kept under another limit
+        reason = shape_refusal(facts.width, facts.height, max_megapixels)
+    return replace(finding, facts=None if reason else facts, reason=reason)
 
 
 def _unchanged(source: ImageSource, index: int, stamp: Stamp | None) -> bool:
@@ -173,15 +182,18 @@ class FileWatch:
         # Numbers instead of objects: there may be a million. -1 where there is no stamp.
         self._stamps: NDArray[np.int64] = np.array([stamp or (-1,) * 4 for stamp in stamps], np.int64).reshape(-1, 4)
         self._unchanged_at: float | None = None
+        self._unsure = False
+        """Whether the last look met a file that could not be read at that moment."""
 
     def change(self, *, now: bool = False) -> str | None:
         """As :meth:`Dataset.changed`. Files whose content is the same (a backup has set a time) are not read again."""
         begin = time.monotonic()
         if not now and self._unchanged_at is not None and begin - self._unchanged_at < LOOK_EVERY_S:
             return None
+        self._unsure = False
         with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="embedcore-changes") as pool:
             change = next(filter(None, pool.map(self._change_in, range(0, len(self._digests), _RANGE))), None)
-        self._unchanged_at = begin if change is None else None
+        self._unchanged_at = begin if change is None and not self._unsure else None
         return change
 
     def _change_in(self, start: int) -> str | None:
@@ -193,12 +205,15 @@ class FileWatch:
         if file is None:
             return None
         try:
-            stamp = stamp_of(file)
+            stamp = retried(lambda: stamp_of(file))
             if stamp == tuple(self._stamps[index]):
                 return None
             if self._source.digest(index) == self._digests[index]:
                 self._stamps[index] = stamp
                 return None
-        except OSError as error:
+        except (OSError, ImageUnavailable) as error:
+            if isinstance(error, ImageUnavailable) or is_transient(error):
+                self._unsure = True
+                return None
             return f"image {name!r} can no longer be read: {reason_of(error)}"
         return f"image {name!r} has changed since the dataset was loaded"

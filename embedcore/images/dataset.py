@@ -17,6 +17,7 @@ from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.images.audit import FileWatch, Finding, audit
 from embedcore.images.ceilings import acc5_ceiling, chance_acc, reference_counts
+from embedcore.images.decode import MAX_MEGAPIXELS
 from embedcore.images.duplicates import queries_among_references
 from embedcore.images.folders import scan_folder
 from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
@@ -166,6 +167,7 @@ def load_dataset(
     max_per_class: int | None = None,
     seed: int = 0,
     bad_images: str = "fail",
+    max_megapixels: float = MAX_MEGAPIXELS,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -180,7 +182,7 @@ def load_dataset(
     ``max_classes`` and ``max_per_class`` take a subset chosen by ``seed`` (None: all,
     but 256 classes of emoji; 0: all).
     ``bad_images``: images that cannot be read ``fail`` the loading, all of them named; or ``skip`` leaves them out of
-    the subset and names them in ``Dataset.skipped``.
+    the subset and names them in ``Dataset.skipped``. ``max_megapixels``: larger images count as such.
     ``cache_dir``: what the audit found out is kept there, so that unchanged images are not looked at again.
     ``progress(done, total)`` is called as images are looked at.
 
@@ -196,7 +198,8 @@ def load_dataset(
         "max_per_class": max_per_class,
         "seed": seed,
     }
-    return audit_dataset(images, labels, cache_dir=cache_dir, progress=progress, **choice).dataset(bad_images)
+    choice |= {"max_megapixels": max_megapixels, "cache_dir": cache_dir, "progress": progress}
+    return audit_dataset(images, labels, **choice).dataset(bad_images)
 
 
 def count_images(images: Any = "emoji", **choice: Any) -> int:
@@ -232,6 +235,7 @@ def audit_dataset(
     *,
     decode_all: bool = False,
     hashes: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     **choice: Any,
@@ -243,6 +247,7 @@ def audit_dataset(
     """
     found, kept = chosen_images(images, labels, **choice)
     _sides(found, kept, found.where)  # what no image can mend is said before any is looked at
+    found = replace(found, source=replace(found.source, max_megapixels=max_megapixels))
     source = found.source.select(kept)
     decode = decode_all or not source.trusted
     findings = audit(source, decode=decode, hashes=hashes, cache_dir=cache_dir, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import struct
 import threading
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from embedcore.errors import UsageError
-from embedcore.images import plugins
+from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.images import levels, plugins
+from embedcore.images.containers import ORIENTATION, restore_orientation
+from embedcore.images.retries import PAUSES_S, is_transient
 from embedcore.plain import one_line
 
-_ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,8 +36,17 @@ _SIDEWAYS = (5, 6, 7, 8)  # of these, columns become rows
 _PREVIEW = 128  # pixels
 _WHITE = (255, 255, 255, 255)
 
-# Pixels. An image just below Pillow's limit, in a palette with transparency, takes 2 GB on the way to RGB: as many
-# threads as decode, each with such an image, would take more than the machine has.
+MAX_MEGAPIXELS = 250.0
+"""The largest image that is read: phones make photos of 200 megapixels, which take 2 GB on the way to RGB."""
+
+LARGEST_INPUT = 1024
+"""Edge of the largest input of timm's pretrained models, in pixels."""
+
+MOST_ELONGATED = 256
+"""Most times that one side may be as long as the other. Models scale the shorter side to their input and then crop: at
+the largest input this takes at most 1 GiB, 4 bytes * 1024 * 1024 * 256."""
+
+# Pixels. As many threads as decode, each with a larger image, would take more memory than the machine has.
 _LARGE = 32_000_000
 _one_large_image = threading.Lock()
 
@@ -65,6 +75,19 @@ class BadImageError(UsageError):
         return f"cannot read image {self.name!r}: {self.reason}"
 
 
+class ImageUnavailable(EmbedcoreError):
+    """An image that several tries could not read, for a reason that may pass: nothing says that it is damaged."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        tries = len(PAUSES_S) + 1
+        return f"image {self.name!r} could not be read in {tries} tries: {self.reason}; it may be sound: start again"
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """What decoding an image tells. Only of images that can be decoded."""
@@ -82,23 +105,26 @@ class ImageFacts:
     """None where it was not asked for."""
 
 
-def load_rgb(file: Path | BinaryIO, name: str) -> Image.Image:
+def load_rgb(file: Path | BinaryIO, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
     """Decode the first frame of an image file to mode RGB; see :func:`to_rgb`.
 
     ``name`` is how the image is called in an error. Raises BadImageError for whatever cannot be opened or decoded
-    whole.
+    whole, and for an image of more than ``max_megapixels``; OSError and MemoryError that may pass
+    (:func:`retries.is_transient`) as they are.
     """
-    with _opened(file, name) as image:
+    with _opened(file, name, max_megapixels) as image:
         return _in_turn(image, image.width * image.height)
 
 
-def load_preview(file: Path | BinaryIO, name: str) -> tuple[Image.Image, ImageFacts]:
+def load_preview(
+    file: Path | BinaryIO, name: str, max_megapixels: float = MAX_MEGAPIXELS
+) -> tuple[Image.Image, ImageFacts]:
     """As :func:`load_rgb`, with the facts of the whole image; of a JPEG, half, a quarter or an eighth of the size.
 
     A JPEG's decoder reads and checks all of the file for that too, at up to a third of the cost. No side becomes
     shorter than 128 pixels by it.
     """
-    with _opened(file, name) as image:
+    with _opened(file, name, max_megapixels) as image:
         mode, kind, size = image.mode, image.format or "unknown", image.size
         image.draft(None, (_PREVIEW, _PREVIEW))
         # Of a progressive JPEG all coefficients are held, however small it is read.
@@ -120,15 +146,18 @@ def _in_turn(image: Image.Image, pixels: int) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    # No warning for an image that is large but below the limit at which Pillow refuses it. The filter stays: threads
-    # that each saved and restored the filters would restore each other's. Set only where it is not the first one, since
-    # a change of the filters lets Python show again what it has shown once.
+def _opened(file: Path | BinaryIO, name: str, max_megapixels: float) -> Iterator[Image.Image]:
+    # No warning for an image that is large but below the limit. The filter stays: threads that each saved and restored
+    # the filters would restore each other's. Set only where it is not the first one, since a change of the filters lets
+    # Python show again what it has shown once.
     if warnings.filters[:1] != [_NO_WARNING]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     plugins.register()
     try:
-        with Image.open(file) as image:
+        with _pixel_limit(max_megapixels), contextlib.ExitStack() as stack:
+            stream = stack.enter_context(file.open("rb")) if isinstance(file, Path) else file
+            image = stack.enter_context(Image.open(stream))
+            restore_orientation(image, stream)
             yield image
     except UnidentifiedImageError as error:
         size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
@@ -136,8 +165,54 @@ def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         hint = f" (pip install {plugin.package})" if plugin and plugin not in plugins.installed().values() else ""
         reason = f"not an image that Pillow can read{hint}" if size else "the file is empty"
         raise BadImageError(name, reason) from error
+    except Image.DecompressionBombError as error:
+        raise BadImageError(name, too_many_pixels(max_megapixels)) from error
     except DAMAGE as error:
+        if is_transient(error):
+            raise
         raise BadImageError(name, reason_of(error)) from error
+
+
+def too_many_pixels(max_megapixels: float) -> str:
+    """Why an image of more pixels is not read."""
+    return f"more than {max_megapixels:g} megapixels: a decompression bomb? (--embed-max-megapixels sets the limit)"
+
+
+def shape_refusal(width: int, height: int, max_megapixels: float) -> str:
+    """Why an image of this size in pixels is not read; "" if it is."""
+    if width * height > max_megapixels * 1e6:
+        return too_many_pixels(max_megapixels)
+    return elongation_refusal(width, height)
+
+
+def elongation_refusal(width: int, height: int) -> str:
+    """Why an image of this size in pixels is too long to be scaled; "" if it is not."""
+    if max(width, height) > MOST_ELONGATED * min(width, height):
+        return f"{width} x {height} pixels: too elongated (more than {MOST_ELONGATED} to 1) to be scaled"
+    return ""
+
+
+# Pillow's limit is one for the process: raised while images are decoded here, then put back.
+_limits: list[int] = []
+_limits_lock = threading.Lock()
+_limit_before: int | None = None
+
+
+@contextlib.contextmanager
+def _pixel_limit(max_megapixels: float) -> Iterator[None]:
+    global _limit_before
+    limit = math.ceil(max_megapixels * 1e6 / 2)  # Pillow refuses images of more than twice as many pixels
+    with _limits_lock:
+        if not _limits:
+            _limit_before = Image.MAX_IMAGE_PIXELS
+        _limits.append(limit)
+        Image.MAX_IMAGE_PIXELS = max(_limits)
+    try:
+        yield
+    finally:
+        with _limits_lock:
+            _limits.remove(limit)
+            Image.MAX_IMAGE_PIXELS = max(_limits) if _limits else _limit_before
 
 
 def _has_more_frames(image: Image.Image) -> bool:
@@ -150,14 +225,24 @@ def _has_more_frames(image: Image.Image) -> bool:
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image as people see it: upright (EXIF), transparency on white, deep grey levels scaled to 8 bits, mode RGB.
 
-    An opaque 8-bit image gives just what ``image.convert("RGB")`` gives, which is what timm's pipeline sees.
+    An opaque 8-bit image gives just what ``image.convert("RGB")`` gives, which is what timm's pipeline sees: colour
+    profiles and PNG's gAMA are not applied, and a CMYK JPEG is read by Adobe's convention with and without its marker.
+
+    Raises UnknownScale where deeper levels do not say which of them is white, and what Pillow raises.
     """
+    raw = levels.raw_mode(image)
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
+    if levels.is_deep(image):
+        image = levels.to_8_bits(image)
+    elif ";16" in raw:
+        levels.check_high_bytes(image)
+    transparency = levels.transparency_of(image, raw)
+    if transparency != image.info.get("transparency"):
+        image = image.copy()
+        image.info["transparency"] = transparency
     if turn is not None:
         image = image.transpose(turn)
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _scale_to_8_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
@@ -166,28 +251,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(ORIENTATION, 1)
     except DAMAGE:  # broken EXIF does not make the picture unreadable: viewers show it unturned
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey levels deeper than 8 bits over their whole range, where Pillow's own conversion would clip them at 255.
-
-    Unsigned 16 bits divide by 257 (65535 → 255). Mode ``I`` also holds 16-bit data in some readers, so that its range
-    is 16 bits unless a value exceeds it. Floats are taken as 0–1 unless a value exceeds that, then as 0–255.
-    """
-    levels = np.asarray(image).astype(np.float64)
-    levels = np.nan_to_num(levels, nan=0.0, posinf=0.0, neginf=0.0)
-    highest = levels.max(initial=0.0)
-    usual, wider = (1.0, 255.0) if image.mode == "F" else (65535.0, 2.0**31 - 1)
-    full = usual if highest <= usual else wider
-    return Image.fromarray(np.rint(np.clip(levels / full, 0.0, 1.0) * 255.0).astype(np.uint8))
 
 
 def reason_of(error: BaseException) -> str:
     """What an error says, on one line and without characters that a terminal would obey (it may quote the file)."""
     said = one_line(str(getattr(error, "strerror", None) or error))
     kind = type(error).__name__
-    return said if said and isinstance(error, OSError) else f"{kind}: {said}" if said else kind
+    return said if said and isinstance(error, OSError | levels.UnknownScale) else f"{kind}: {said}" if said else kind

@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.files import PARTIAL, sealed, unsealed, written_whole
+from embedcore.images.decode import reason_of
+from embedcore.images.retries import is_transient
 from embedcore.images.sources import describe_bad_images
 from embedcore.images.workers import BLOCK, PixelReader, WrittenBlock, blocks_of, usable_cpus, write_block, write_blocks
 from embedcore.plain import bytes_text
@@ -160,7 +162,7 @@ def open_pixel_store(
 
     Raises UsageError where images cannot be read (all of them are named), have changed since the dataset was loaded, or
     ``cache_dir`` cannot be written to; EmbedcoreError where a worker died (with the range of images that it had in
-    hand) or none can be started.
+    hand) or none can be started, and where images or the store cannot be read at the moment, or not in this geometry.
     """
     reader = PixelReader(dataset.images, dataset.digests, geometry)
     made_by = hashlib.sha256(f"{geometry.behaviour()}\n{dataset.images.decoder}".encode()).hexdigest()
@@ -181,6 +183,8 @@ def open_pixel_store(
                 os.utime(sidecar_of(path))
             held = _hold(path)
     except OSError as error:
+        if is_transient(error):  # the next case may have better luck
+            raise EmbedcoreError(f"the pixel store {path} cannot be written or read now: {reason_of(error)}") from error
         if error.errno not in _NO_ROOM:
             raise UsageError(
                 f"cannot write the pixel store {path}: {error.strerror or error}; choose another cache folder"
@@ -289,7 +293,7 @@ _sound_files: set[tuple[str, int, int, int]] = set()
 def is_sound(path: Path, wanted: Description) -> bool:
     """Whether the store is there, is the one wanted, and matches its checksums (compared once in a process).
 
-    No byte of either file can change unnoticed.
+    No byte of either file can change unnoticed. Raises OSError where they cannot be read at the moment.
     """
     try:
         raw = sidecar_of(path).read_bytes()
@@ -307,6 +311,8 @@ def is_sound(path: Path, wanted: Description) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, ValueError, LookupError) as error:
+        if is_transient(error):
+            raise
         _log.warning("pixel store %s is damaged (%s): made anew", path, error)
         return False
     return True

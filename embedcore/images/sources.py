@@ -9,7 +9,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,7 +21,19 @@ from PIL import Image, features
 from embedcore.errors import UsageError
 from embedcore.files import sha256_of
 from embedcore.images import plugins
-from embedcore.images.decode import DAMAGE, BadImageError, ImageFacts, load_preview, load_rgb, reason_of, to_rgb
+from embedcore.images.class_names import canonical
+from embedcore.images.decode import (
+    DAMAGE,
+    MAX_MEGAPIXELS,
+    BadImageError,
+    ImageFacts,
+    ImageUnavailable,
+    load_preview,
+    load_rgb,
+    reason_of,
+    to_rgb,
+)
+from embedcore.images.retries import is_transient, retried
 
 Role = Literal["query", "reference"]
 ROLES: tuple[Role, Role] = ("query", "reference")
@@ -30,6 +42,8 @@ ROLE_WORDS: dict[str, Role] = {"query": "query", "reference": "reference", "gall
 """How the two sides are called in folders, tables and lists."""
 
 _Source = TypeVar("_Source", bound="ImageSource")
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class ImageSource(ABC):
     """Whether whoever has put the images there has seen to it that they can be read."""
     portable: bool = field(default=True, kw_only=True)
     """Whether other processes can load the images too: not if they are in memory, or code of the user gives them."""
+    max_megapixels: float = field(default=MAX_MEGAPIXELS, kw_only=True)
+    """Larger images are refused before they are decoded."""
 
     @property
     def decoder(self) -> str:
@@ -78,41 +94,73 @@ class ImageSource(ABC):
         return _regular(file).read_bytes()
 
     def load(self, index: int, digest: str | None = None) -> Image.Image:
-        """The image, mode RGB. Raises BadImageError.
+        """The image, mode RGB.
 
-        With ``digest`` also where the content is of another digest. It is asked of the very bytes that are decoded:
-        read a second time, they might be others.
+        With ``digest`` it has to be that of the content. It is computed from the very bytes that are decoded: read a
+        second time, they might be others.
+
+        Raises BadImageError for an image that cannot be read or has another digest, ImageUnavailable where several
+        tries have met errors that may pass.
         """
-        content = self._readable(index)
-        if not isinstance(content, bytes):
-            content = to_rgb(content)
-        if digest is not None and _digest(content) != digest:
-            raise BadImageError(self.name(index), "its content has changed since the dataset was loaded")
-        return self._decoded(content, self.name(index)) if isinstance(content, bytes) else content
+
+        def load() -> Image.Image:
+            content = self._readable(index)
+            if not isinstance(content, bytes):
+                content = self._sound(index, to_rgb, content)
+            if digest is not None and _digest(content) != digest:
+                raise BadImageError(self.name(index), "its content has changed since the dataset was loaded")
+            return self._decoded(content, self.name(index)) if isinstance(content, bytes) else content
+
+        return self._tried(index, load)
 
     def preview(self, index: int) -> tuple[Image.Image, ImageFacts]:
-        """The image, decoded whole but perhaps smaller than it is, with the facts of its file. Raises BadImageError."""
-        content = self._readable(index)
-        if isinstance(content, bytes):
-            return load_preview(io.BytesIO(content), self.name(index))
-        rgb = to_rgb(content)
-        return rgb, ImageFacts(*rgb.size, content.mode, content.format or "decoded")
+        """The image, decoded whole but perhaps smaller than it is, with the facts of its file.
+
+        Raises BadImageError and ImageUnavailable as :meth:`load` does.
+        """
+
+        def preview() -> tuple[Image.Image, ImageFacts]:
+            content = self._readable(index)
+            if isinstance(content, bytes):
+                return load_preview(io.BytesIO(content), self.name(index), self.max_megapixels)
+            rgb = self._sound(index, to_rgb, content)
+            return rgb, ImageFacts(*rgb.size, content.mode, content.format or "decoded")
+
+        return self._tried(index, preview)
 
     def digest(self, index: int) -> str:
-        """SHA-256 (hex) of the content. Raises OSError and others where it cannot be had."""
-        file = self.file(index)
-        if file is not None:
-            return sha256_of(_regular(file))
-        content = self.content(index)
-        return _digest(content if isinstance(content, bytes) else to_rgb(content))
+        """SHA-256 (hex) of the content. Raises OSError and others where it cannot be had, and ImageUnavailable."""
+
+        def digest() -> str:
+            file = self.file(index)
+            if file is not None:
+                return sha256_of(_regular(file))
+            content = self.content(index)
+            return _digest(content if isinstance(content, bytes) else to_rgb(content))
+
+        return self._tried(index, digest)
+
+    def _tried(self, index: int, action: Callable[[], _Result]) -> _Result:
+        try:
+            return retried(action)
+        except (OSError, MemoryError) as error:
+            if not is_transient(error):
+                raise
+            raise ImageUnavailable(self.name(index), reason_of(error)) from error
 
     def _decoded(self, content: bytes, name: str) -> Image.Image:
-        return load_rgb(io.BytesIO(content), name)
+        return load_rgb(io.BytesIO(content), name, self.max_megapixels)
 
     def _readable(self, index: int) -> bytes | Image.Image:
+        return self._sound(index, self.content, index)
+
+    def _sound(self, index: int, action: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
+        """``action(argument)``; what it raises is that the image is bad, unless it may pass."""
         try:
-            return self.content(index)
+            return action(argument)
         except DAMAGE as error:
+            if is_transient(error):
+                raise
             raise BadImageError(self.name(index), reason_of(error)) from error
 
 
@@ -192,7 +240,7 @@ def _first_classes(images: LabelledImages, max_classes: int, seed: int) -> set[s
 
 
 def _draw(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\n".encode() + name.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(f"{seed}\n".encode() + canonical(name).encode("utf-8", "surrogateescape")).digest()
 
 
 def source_of(images: Sequence[Any]) -> FileSource | MemorySource:
@@ -231,10 +279,13 @@ def as_image(image: Any) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(levels))
 
 
+_RULES = 2  # of decode.to_rgb: what was decoded by others is decoded again
+
+
 def pillow_decoder() -> str:
-    """Pillow with the versions of the codecs whose output may change by a grey level."""
+    """Our rules and Pillow, with the versions of the codecs whose output may change by a grey level."""
     codecs = " ".join(f"{codec} {features.version(codec)}" for codec in ("jpg", "webp", "jpg_2000"))
-    return f"Pillow {PIL.__version__} {codecs}{plugins.versions()}"
+    return f"rules {_RULES} Pillow {PIL.__version__} {codecs}{plugins.versions()}"
 
 
 def _digest(content: bytes | Image.Image) -> str:

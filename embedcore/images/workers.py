@@ -17,18 +17,23 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import EmbedcoreError
 from embedcore.forkserver import forkserver_context, start_surely
-from embedcore.images.decode import BadImageError
+from embedcore.images.decode import BadImageError, ImageUnavailable, elongation_refusal, reason_of
+from embedcore.images.retries import retried
 from embedcore.images.sources import ImageSource
+from embedcore.messages import GarbledMessageError, Inbox, send
+from embedcore.plain import one_line
 
 if TYPE_CHECKING:
     from embedcore.images.geometry import Geometry
 
 BLOCK = 32  # images: the unit of work and of the checksums
+_PIECE = 2**16  # bytes read at once of what a worker sends
 
 
 def usable_cpus() -> int:
@@ -58,15 +63,23 @@ class PixelReader:
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """uint8 [h, w, 3].
 
-        Raises BadImageError for an image that cannot be read, or has changed since the dataset was loaded.
+        Raises BadImageError for an image that cannot be read, or has changed since the dataset was loaded. What
+        another geometry or another hour may do is EmbedcoreError: a size that this geometry's transform cannot scale,
+        ImageUnavailable.
         """
         name = self.source.name(index)
+        image = self.source.load(index, self.digests[index])
+        if reason := elongation_refusal(*image.size):
+            raise BadImageError(name, reason)
         try:
-            return self.geometry.transform()(self.source.load(index, self.digests[index]))
-        except OSError as error:
-            raise BadImageError(name, error.strerror or str(error)) from error
-        except (ValueError, MemoryError, OverflowError) as error:  # such as one pixel high and a million wide
-            raise BadImageError(name, f"it cannot be resized ({type(error).__name__}: {error})") from error
+            return retried(lambda: self.geometry.transform()(image))
+        except MemoryError as error:
+            raise ImageUnavailable(name, reason_of(error)) from error
+        except (ValueError, OverflowError) as error:  # such as a side that becomes 0 pixels long
+            size = f"{image.width} x {image.height} pixels"
+            raise EmbedcoreError(
+                f"image {name!r} of {size} cannot be scaled for geometry {self.geometry.key}: {reason_of(error)}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,11 @@ class WrittenBlock:
     bad: tuple[tuple[str, str], ...]
     """Name and reason of the images that could not be read."""
 
+    @property
+    def block(self) -> tuple[int, int]:
+        """Start and stop."""
+        return self.start, self.stop
+
 
 def blocks_of(total: int) -> list[tuple[int, int]]:
     """Start and stop of each block."""
@@ -90,7 +108,7 @@ def write_block(reader: PixelReader, path: Path, offset: int, start: int, stop: 
     """Make the pixels of a block and write them at their place in the file, whose rows begin at byte ``offset``.
 
     Written with ``write``, not through a memory map: on a full disk a map kills the process (SIGBUS) where this raises
-    OSError.
+    OSError. Raises EmbedcoreError where an image that may be sound cannot be had.
     """
     rows = np.zeros((stop - start, *reader.shape), np.uint8)
     bad = []
@@ -99,9 +117,13 @@ def write_block(reader: PixelReader, path: Path, offset: int, start: int, stop: 
             rows[index - start] = reader.pixels(index)
         except BadImageError as error:
             bad.append((error.name, error.reason))
-    with path.open("r+b") as file:
-        file.seek(offset + start * rows[0].nbytes)
-        file.write(rows.data)
+
+    def write() -> None:
+        with path.open("r+b") as file:
+            file.seek(offset + start * rows[0].nbytes)
+            file.write(rows.data)
+
+    retried(write)
     return WrittenBlock(start, stop, zlib.crc32(rows.data), tuple(bad))
 
 
@@ -110,9 +132,9 @@ def write_blocks(
 ) -> Generator[WrittenBlock, None, None]:
     """Have worker processes write the blocks into the file; yields each as it is done, in no fixed order.
 
-    Raises OSError as the workers met it while writing (no space left, …) and EmbedcoreError with the range of images
-    and the worker's traceback or signal where a worker failed otherwise; StartError where none can be started. The
-    workers are gone when the iterator ends or is closed.
+    Raises OSError as the workers met it while writing (no space left, …) and EmbedcoreError for an image that may be
+    sound, or with the range of images and the worker's traceback, signal or nonsense where a worker failed otherwise;
+    StartError where none can be started. The workers are gone when the iterator ends or is closed.
     """
     todo = deque(blocks)
     crew: dict[Connection, _Worker] = {}
@@ -124,7 +146,10 @@ def write_blocks(
         while busy := [worker.connection for worker in crew.values() if worker.block]:
             for connection in wait(busy):
                 worker = crew[cast(Connection, connection)]
-                yield worker.take()
+                written = worker.take()
+                if written is None:
+                    continue
+                yield written
                 if todo:
                     worker.hand(todo.popleft())
     finally:
@@ -137,6 +162,7 @@ class _Worker:
 
     def __init__(self, context: ForkServerContext, reader: PixelReader, path: Path, offset: int) -> None:
         self.block: tuple[int, int] | None = None
+        self._inbox = Inbox()
         self._reader = reader
         self.connection, theirs = context.Pipe()
         self._process = context.Process(
@@ -152,26 +178,31 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):
             self.connection.send(block)
 
-    def take(self) -> WrittenBlock:
-        """The worker's answer for its block."""
+    def take(self) -> WrittenBlock | None:
+        """The worker's answer for its block, of which something has come; None as long as it is not complete."""
         assert self.block is not None
         start, stop = self.block
         first, last = (self._reader.source.name(index) for index in (start, stop - 1))
         names = f"images {start} to {stop - 1} ({first!r} to {last!r})"
         try:
-            answer = self.connection.recv()
-        except (EOFError, ConnectionResetError) as error:
+            piece = os.read(self.connection.fileno(), _PIECE)
+        except ConnectionResetError:
+            piece = b""
+        if not piece:
             self._process.join()
             code = self._process.exitcode or 0
             manner = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise EmbedcoreError(f"a worker died ({manner}) while decoding {names}") from error
+            raise EmbedcoreError(f"a worker died ({manner}) while decoding {names}")
+        try:
+            answers = [msgspec.convert(message, _Answer) for message in self._inbox.feed(piece)]
+            if len(answers) > 1 or any(answer.written and answer.written.block != self.block for answer in answers):
+                raise GarbledMessageError("another answer than was asked for")
+        except (GarbledMessageError, msgspec.ValidationError) as error:
+            raise EmbedcoreError(f"a worker sent nonsense while decoding {names}: {one_line(str(error))}") from error
+        if not answers:
+            return None
         self.block = None
-        if isinstance(answer, OSError):
-            raise answer
-        if isinstance(answer, str):
-            raise EmbedcoreError(f"a worker failed while decoding {names}:\n{answer}")
-        assert isinstance(answer, WrittenBlock)
-        return answer
+        return answers[0].taken(names)
 
     def dismiss(self) -> None:
         """End the process, whatever it is doing."""
@@ -180,20 +211,43 @@ class _Worker:
         self._process.join()
 
 
+class _Answer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What a worker says of its block: that it is written, or one of the failures."""
+
+    written: WrittenBlock | None = None
+    errno: int | None = None
+    """Of an OSError that it met while writing."""
+    refused: str = ""
+    """One line: an EmbedcoreError."""
+    failed: str = ""
+    """A traceback."""
+
+    def taken(self, names: str) -> WrittenBlock:
+        """The block; or raises what the worker has met."""
+        if self.written is not None:
+            return self.written
+        if self.errno is not None:
+            raise OSError(self.errno, os.strerror(self.errno))
+        if self.refused:
+            raise EmbedcoreError(self.refused)
+        raise EmbedcoreError(f"a worker failed while decoding {names}:\n{self.failed}")
+
+
 def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int) -> None:
     """The worker's main loop: a block comes in, its outcome goes out; ends when the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
-    answer: WrittenBlock | OSError | str
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             start, stop = connection.recv()
             try:
-                answer = write_block(reader, path, offset, start, stop)
+                answer = _Answer(written=write_block(reader, path, offset, start, stop))
             except OSError as error:
-                answer = error
+                answer = _Answer(errno=error.errno) if error.errno else _Answer(failed=traceback.format_exc())
+            except EmbedcoreError as error:
+                answer = _Answer(refused=str(error))
             except Exception:
-                answer = traceback.format_exc()
-            connection.send(answer)
+                answer = _Answer(failed=traceback.format_exc())
+            send(connection.fileno(), msgspec.to_builtins(answer))
 
 
 @contextlib.contextmanager

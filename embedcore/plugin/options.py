@@ -182,6 +182,13 @@ class Options:
         choices=("fail", "skip"),
         recorded="choice",
     )
+    max_megapixels: float = _option(
+        "larger images count as ones that cannot be read (a decompression bomb takes all memory)",
+        250.0,
+        _positive_number,
+        metavar="MP",
+        recorded="choice",
+    )
     keep_embeddings: bool = _option(
         "keep embeddings in the cache folder, and use those that are there", False, action="store_true", recorded=""
     )

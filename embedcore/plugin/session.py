@@ -79,6 +79,7 @@ def start_session(
         max_per_class=options.max_per_class,
         seed=options.seed,
         bad_images=options.bad_images,
+        max_megapixels=options.max_megapixels,
         cache_dir=options.cache_folder,
         progress=budget.within(progress),
     )

@@ -107,6 +107,7 @@ class Side:
             max_per_class=MAX_PER_CLASS if options.max_per_class is None else options.max_per_class,
             seed=options.seed,
             bad_images=options.bad_images,
+            max_megapixels=options.max_megapixels,
             cache_dir=options.cache_folder,
         )
         self.dataset.expect_classes()

@@ -240,7 +240,7 @@ def dataset_of(settings: Mapping[str, Any], cache: Path) -> Dataset | None:
     # Settings are of whoever saved the run: nothing is asked of a hub, and no code of a library's runs, for them.
     if not isinstance(spec, str) or spec.startswith(tuple(f"{scheme}/" for scheme in SCHEMES)):
         return None
-    names = ("split", "max_classes", "max_per_class", "seed", "bad_images")
+    names = ("split", "max_classes", "max_per_class", "seed", "bad_images", "max_megapixels")
     try:
         return load_dataset(spec, cache_dir=cache, **{name: settings[name] for name in names if name in settings})
     except (EmbedcoreError, OSError, TypeError) as error:

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
-import struct
 import threading
 import time
 import warnings
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from raw_images import raw_png
 
 from embedcore.errors import UsageError
 from embedcore.images import decode
@@ -92,26 +92,9 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
 
 def test_16_bit_rgb_png_keeps_the_high_byte(tmp_path: Path) -> None:
     samples = np.array([[[0x1234, 0xFFFF, 0x0080], [0xABCD, 0, 0x7F00]]], ">u2")
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
-    data = chunk(b"IDAT", zlib.compress(b"\0" + samples.tobytes()))
-    png = b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
+    png = raw_png(2, 1, 16, 2, b"\0" + samples.tobytes())
     pixels = np.asarray(load_rgb(io.BytesIO(png), "x"))
     np.testing.assert_allclose(pixels[0], samples[0] / 257, atol=1)
-
-
-def test_32_bit_integers_and_floats_are_scaled(tmp_path: Path) -> None:
-    sixteen = saved(Image.fromarray(np.array([[0, 65535, 257]], np.int32)), tmp_path, ".tif")
-    assert np.asarray(sixteen)[0, :, 0].tolist() == [0, 255, 1]
-    wide = saved(Image.fromarray(np.array([[-5, 2**31 - 1, 2**30]], np.int32)), tmp_path, ".tif")
-    assert np.asarray(wide)[0, :, 0].tolist() == [0, 255, 128]
-    unit = saved(Image.fromarray(np.array([[0.0, 1.0, 0.2, np.nan]], np.float32)), tmp_path, ".tif")
-    assert np.asarray(unit)[0, :, 0].tolist() == [0, 255, 51, 0]
-    byte = saved(Image.fromarray(np.array([[0.0, 200.0, 300.0]], np.float32)), tmp_path, ".tif")
-    assert np.asarray(byte)[0, :, 0].tolist() == [0, 200, 255]
 
 
 # What each EXIF orientation asks for, as operations on the stored rows and columns (EXIF 2.3, tag 0x0112).
@@ -235,27 +218,49 @@ def test_a_preview_misses_no_truncation(tmp_path: Path) -> None:
     assert "bad" in outcomes
 
 
-def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("load", [load_rgb, load_preview])
+def test_a_decompression_bomb_is_refused(tmp_path: Path, load: Callable) -> None:
     file = tmp_path / "bomb.png"
-    Image.new("L", (100, 100)).save(file)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(BadImageError, match="DecompressionBomb"):
-        load_rgb(file, "bomb.png")
+    Image.new("L", (100, 101)).save(file)
+    with pytest.raises(BadImageError, match=r"more than 0\.01 megapixels: .*\(--embed-max-megapixels"):
+        load(file, "bomb.png", 0.01)
+    load(file, "bomb.png", 0.0101)
+
+
+def test_a_photo_of_200_megapixels_is_read() -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (16_320, 12_240)).save(buffer, "PNG")
+    _, facts = load_preview(buffer, "photo.png")
+    assert (facts.width, facts.height) == (16_320, 12_240)
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_image_below_pillows_limit_is_read_without_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_below_the_limit_is_read_without_a_warning(tmp_path: Path) -> None:
     Image.new("L", (100, 100)).save(tmp_path / "large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9000)  # Pillow warns up to twice as many
     for load in (load_rgb, load_preview):
-        load(tmp_path / "large.png", "large.png")
+        load(tmp_path / "large.png", "large.png", 0.015)  # Pillow warns at half its limit
     set_once = list(warnings.filters)
-    load_rgb(tmp_path / "large.png", "large.png")
+    load_rgb(tmp_path / "large.png", "large.png", 0.015)
     assert warnings.filters == set_once
     warnings.resetwarnings()  # nor where there is no filter at all
-    load_rgb(tmp_path / "large.png", "large.png")
+    load_rgb(tmp_path / "large.png", "large.png", 0.015)
+
+
+@pytest.mark.parametrize("before", [1000, None])
+def test_pillows_own_limit_is_as_it_was_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int | None
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", before)
+    Image.new("L", (100, 100)).save(tmp_path / "large.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+
+    def load(number: int) -> None:
+        with contextlib.suppress(BadImageError):
+            load_rgb(tmp_path / ("bad.png" if number % 3 else "large.png"), "x", 1 + number % 2)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(load, range(200)))
+    assert before == Image.MAX_IMAGE_PIXELS
 
 
 @dataclass

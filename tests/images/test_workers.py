@@ -21,7 +21,7 @@ from embedcore.forkserver import StartError, forkserver_context, start_surely
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
-from embedcore.images.workers import PixelReader, blocks_of, write_blocks
+from embedcore.images.workers import PixelReader, WrittenBlock, blocks_of, write_blocks
 
 GEOMETRY = Geometry(32, 32, "bicubic", 0.9, "center")
 
@@ -125,9 +125,85 @@ def test_a_failure_inside_a_worker_arrives_with_its_traceback(tmp_path: Path) ->
     file = tmp_path / "rows"
     file.touch()
     with pytest.raises(
-        EmbedcoreError, match=r"(?s)a worker failed while decoding images 0 to 31 .*Traceback.*TypeError"
+        EmbedcoreError, match=r"(?s)a worker failed while decoding images 0 to 31 .*Traceback.*AttributeError"
     ):
         next(write_blocks(reader, file, 0, [(0, 32)], 1))
+
+
+class RunsInTheWorker:
+    """Runs a statement in each process that unpickles it."""
+
+    def __init__(self, statement: str) -> None:
+        self.statement = statement
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, (self.statement, {})
+
+
+SABOTAGE = """
+import os, pickle, time
+from embedcore.images import workers
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ({folder!r},)
+
+def send(descriptor, message):
+    os.write(descriptor, {sent})
+    {then}
+
+workers.write_block = lambda *block: Evil()  # of what multiprocessing's own send makes a pickle
+if hasattr(workers, "send"):
+    workers.write_block = lambda *block: workers.WrittenBlock(0, 32, 1, ())
+    workers.send = send
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "then", "said"),
+    [
+        ("pickle.dumps(Evil()) + b'\\n'", "", "sent nonsense"),
+        ("len(pickle.dumps(Evil())).to_bytes(4, 'big') + pickle.dumps(Evil()) + b'\\n'", "", "sent nonsense"),
+        ("b'{}\\n{}\\n'", "", "sent nonsense"),
+        ("b'[]\\n'", "", "sent nonsense"),
+        ('b\'{"written": {"start": 0, "stop": 31, "checksum": 1, "bad": []}}\\n\'', "", "another answer than"),
+        ('b\'{"written": {"start": 0, "stop": 32, "checksum": "x", "bad": []}}\\n\'', "", "sent nonsense"),
+        ('b\'{"written": 3, "unknown": 4}\\n\'', "", "sent nonsense"),
+        ('b\'{"written": {"sta\'', "os._exit(3)", r"died \(exit code 3\)"),
+    ],
+)
+def test_nothing_that_a_worker_sends_is_run(tmp_path: Path, sent: str, then: str, said: str) -> None:
+    code = SABOTAGE.format(folder=str(tmp_path / "was run"), sent=sent, then=then or "pass")
+    source = SimpleNamespace(decoder="none", name=str, load=RunsInTheWorker(code))
+    reader = PixelReader(source, tuple(map(str, range(32))), GEOMETRY)
+    with pytest.raises(EmbedcoreError, match=rf"a worker .*{said}"):
+        list(write_blocks(reader, tmp_path / "rows", 0, [(0, 32)], 1))
+    assert not (tmp_path / "was run").exists()
+    assert workers_of_this_process() == []
+
+
+def test_an_answer_in_pieces_is_put_together(tmp_path: Path) -> None:
+    whole = '{"written": {"start": 0, "stop": 32, "checksum": 7, "bad": [["a\\udce9", "empty"]]}}'
+    sent = f"{whole[:20]!r}.encode()); time.sleep(0.3); os.write(descriptor, {whole[20:] + chr(10)!r}.encode()"
+    code = SABOTAGE.format(folder="", sent=sent, then="pass")
+    source = SimpleNamespace(decoder="none", name=str, load=RunsInTheWorker(code))
+    reader = PixelReader(source, tuple(map(str, range(32))), GEOMETRY)
+    (written,) = write_blocks(reader, tmp_path / "rows", 0, [(0, 32)], 1)
+    assert written == WrittenBlock(0, 32, 7, (("a\udce9", "empty"),))
+
+
+def test_a_size_that_a_geometry_cannot_scale_fails_that_geometry_alone(make_folder, make_image, tmp_path: Path) -> None:
+    root = make_folder({"a": 150, "b": 150})
+    make_image(root / "a" / "200.png", size=(2, 400))
+    dataset = load_dataset(str(root))
+    border = Geometry(64, 64, "bicubic", 1.0, "border", (0, 0, 0))
+    for workers in (1, 2):
+        with pytest.raises(
+            EmbedcoreError, match=r"^image 'a/200.png' of 400 x 2 pixels cannot be scaled .*\n?"
+        ) as caught:
+            open_pixel_store(dataset, border, tmp_path / "cache", workers=workers)
+        assert not isinstance(caught.value, UsageError) and "\n" not in str(caught.value)
+    assert isinstance(open_pixel_store(dataset, GEOMETRY, tmp_path / "cache", workers=2), StoredPixels)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
