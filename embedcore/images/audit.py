@@ -202,7 +202,7 @@ class FileWatch:
 
     def _change_of(self, index: int) -> str | None:
         file, name = self._source.file(index), self._source.name(index)
-        if file is None:
+        if file is None or self._unsure:  # a server that is gone is not waited for again at each file
             return None
         try:
             stamp = retried(lambda: stamp_of(file))

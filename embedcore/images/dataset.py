@@ -245,6 +245,8 @@ def audit_dataset(
     ``decode_all``: also images of a trusted source, which are otherwise only read. ``hashes``: also their perceptual
     hashes, for near-duplicates.
     """
+    if not max_megapixels > 0:
+        raise UsageError(f"max_megapixels is {max_megapixels}: a number above 0")
     found, kept = chosen_images(images, labels, **choice)
     _sides(found, kept, found.where)  # what no image can mend is said before any is looked at
     found = replace(found, source=replace(found.source, max_megapixels=max_megapixels))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from embedcore.errors import EmbedcoreError
+from embedcore.images.decode import ImageUnavailable
 from embedcore.images.pixel_store import StoredPixels
 from embedcore.images.workers import usable_cpus
 
@@ -32,11 +34,16 @@ def thumbnails(dataset: Dataset, places: Iterable[int], store: PixelStore | None
     """
     pixels = store if isinstance(store, StoredPixels) else None
 
+    unavailable = threading.Event()  # a file server that is gone is not waited for again at each image
+
     def picture(place: int) -> bytes | None:
         with contextlib.suppress(EmbedcoreError):
             if pixels is not None:
                 return encoded(Image.fromarray(pixels.read(place, place + 1)[0]))
-            return encoded(dataset.images.preview(place)[0])
+            try:
+                return None if unavailable.is_set() else encoded(dataset.images.preview(place)[0])
+            except ImageUnavailable:
+                unavailable.set()
         return None
 
     rest = iter(places)

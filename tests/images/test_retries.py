@@ -20,6 +20,7 @@ from embedcore.images.decode import ImageUnavailable
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
 from embedcore.images.sources import FileSource
+from embedcore.images.thumbnails import thumbnails
 from embedcore.images.workers import PixelReader
 
 GEOMETRY = Geometry(16, 16, "bicubic", 0.9, "center")
@@ -206,6 +207,17 @@ def test_an_error_that_passes_is_no_change_of_the_dataset(
     assert changed is not None
     make_image(changed, seed=99)
     assert dataset.changed() == "image 'a/001.png' has changed since the dataset was loaded"  # looked at again at once
+
+
+def test_a_file_server_that_is_gone_is_waited_for_once(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, naps: list[float]
+) -> None:
+    monkeypatch.setattr(audit, "stamp_of", lambda path: raise_next([PASSING["ESTALE"]]))
+    assert dataset.changed() is None and len(naps) == 3
+    naps.clear()
+    monkeypatch.setattr(FileSource, "content", lambda source, index: raise_next([PASSING["ESTALE"]]))
+    assert list(thumbnails(dataset, [0] * 200)) == []
+    assert len(naps) <= 3 * 8  # of the threads that were at work
 
 
 def test_a_folder_that_cannot_be_listed_for_a_moment(
