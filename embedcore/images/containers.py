@@ -37,7 +37,8 @@ def restore_orientation(image: Image.Image, file: BinaryIO) -> None:
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Type and content of the boxes at the top of an ISO base media file; the content of large ones is left out."""
+    """Type and content of the boxes at the top of an ISO base media file; only of those that may say the orientation,
+    and are not too large for it, else the content is empty."""
     at = 0
     while True:
         file.seek(at)
@@ -49,7 +50,7 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
             length, head = int.from_bytes(file.read(8), "big"), 16
         if length == 0 or length >= head:
             size = length - head if length else -1
-            yield kind, file.read(size) if size <= _MOST_EXIF else b""
+            yield kind, file.read(size) if kind in (b"uuid", b"meta") and size <= _MOST_EXIF else b""
         if length < head:  # 0: up to the end; else damaged
             return
         at += length

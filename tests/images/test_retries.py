@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedcore.cli import main
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.images import audit, folders, pixel_store, retries
 from embedcore.images.dataset import Dataset, load_dataset
@@ -207,6 +208,15 @@ def test_an_error_that_passes_is_no_change_of_the_dataset(
     assert changed is not None
     make_image(changed, seed=99)
     assert dataset.changed() == "image 'a/001.png' has changed since the dataset was loaded"  # looked at again at once
+
+
+def test_check_says_in_one_line_that_an_image_cannot_be_read_now(
+    root: Path, content: Fault, naps: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content.fail(PASSING["EIO"], 4)
+    assert main(["check", str(root), "--cache", str(tmp_path / "cache")]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("embedcore: image 'a/001.png' could not be read in 4 tries: Input/output error; it may be")
 
 
 def test_a_file_server_that_is_gone_is_waited_for_once(
