@@ -59,6 +59,16 @@ def test_deep_levels_fill_the_range(content: bytes, expected: list[int]) -> None
     assert decoded(content) == expected
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+def test_byte_order_and_compression_change_nothing(mode: str, compression: str | None) -> None:
+    kind, white = {"I;16": ("<u2", 65535), "I;16B": (">u2", 65535), "I": ("<i4", 65535), "F": ("<f4", 1)}[mode]
+    levels = (np.array([0, 0.25, 0.5, 1]) * white).astype(kind)
+    buffer = io.BytesIO()
+    Image.frombytes(mode, (4, 1), levels.tobytes()).save(buffer, "TIFF", compression=compression)
+    assert decoded(buffer.getvalue()) == [0, 64, 128 if mode == "F" else 127, 255]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
