@@ -29,7 +29,7 @@ from embedcore.images import ledger, pixel_store
 from embedcore.plain import bytes_text, one_line
 from embedcore.results import neighbours
 from embedcore.results.books import FOLDER as JOURNALS
-from embedcore.results.journal import read_journals
+from embedcore.results.journal import outline, read_header
 
 _DAY_S = 86_400.0
 _LINE = 80  # characters
@@ -207,9 +207,13 @@ def _age(seconds: float) -> str:
 def entries_of(folder: Path) -> list[Entry]:
     """Everything of ours in a cache folder."""
     entries = []
+    _, place, pattern, _ = _KINDS["journal"]
+    journals = {run: [*files] for run, files in _groups(folder, place, pattern)}
     for kind, (_, place, pattern, describe) in _KINDS.items():
         for group, files in _groups(folder, place, pattern):
             name, columns, written = describe(group, [*files])
+            if kind == "neighbours":  # which are written while the locks of their run's journals are held
+                written = journals.get(group, [])
             entries.append(
                 Entry(
                     kind=kind,
@@ -306,12 +310,12 @@ def _run(name: str, files: Sequence[Path]) -> _Described:
     """The journals of one run: one for each process that has measured."""
     columns = {"results": "0", "run": name, "dataset": "", "state": "unreadable"}
     with contextlib.suppress(UsageError, OSError):
-        run = read_journals(path for path in files if b"\n" in path.read_bytes())  # else nothing was written yet
-        dataset = run.header.get("dataset")
-        columns["results"] = str(len({(result.model, result.dataset) for result in run.results}))
-        columns["dataset"] = str(dataset.get("name", "")) if isinstance(dataset, dict) else ""
-        if run.header:
-            columns["state"] = "finished" if run.finished else "unfinished"
+        headers = {path: header for path in files if (header := read_header(path)) is not None}
+        if headers:  # else nothing was written yet
+            dataset, found = next(iter(headers.values())).get("dataset"), outline(headers)
+            columns["results"] = str(found.results)
+            columns["dataset"] = str(dataset.get("name", "")) if isinstance(dataset, dict) else ""
+            columns["state"] = "finished" if found.finished else "unfinished"
     return name, columns, files
 
 
@@ -320,9 +324,8 @@ def _audit(name: str, files: Sequence[Path]) -> _Described:
 
 
 def _neighbours(name: str, files: Sequence[Path]) -> _Described:
-    """Those of one run, whose journals' locks are held while it goes on."""
-    journals = sorted((files[0].parent.parent / JOURNALS).glob(f"{name}*.jsonl"))
-    return name, {"models": str(len(files)), "run": name}, journals
+    """Those of one run."""
+    return name, {"models": str(len(files)), "run": name}, []
 
 
 _ARRAY = r"\.(?:npy|json)(?:\..*partial)?"  # an array, its sidecar, and what is left of either that was not made whole

@@ -176,6 +176,7 @@ def open_pixel_store(
             if not is_sound(path, wanted):
                 from embedcore.images.store_limit import make_room  # here, since it knows stores itself
 
+                _remove_leftovers(path)
                 if limit is not None and not make_room(path.parent, math.prod(shape), limit):
                     return _streamed(reader, workers, f"within the limit of {bytes_text(limit)} for {path.parent}")
                 _make(path, wanted, reader, dataset, workers, progress)
@@ -206,12 +207,16 @@ def _streamed(reader: PixelReader, workers: int, where: str) -> StreamedPixels:
     return StreamedPixels(reader, workers)
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of a store, and a damaged one. The lock is held."""
+    for left in [*path.parent.glob(f"{path.stem}.*{PARTIAL}"), path]:
+        left.unlink(missing_ok=True)
+
+
 def _make(
     path: Path, wanted: Description, reader: PixelReader, dataset: Dataset, workers: int, progress: Progress | None
 ) -> None:
     """Write the store under a temporary name, compare it with its checksums, give it its name. The lock is held."""
-    for left in [*path.parent.glob(f"{path.stem}.*{PARTIAL}"), path]:  # of processes that were killed, or damaged
-        left.unlink(missing_ok=True)
     size = math.prod(wanted.shape)
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

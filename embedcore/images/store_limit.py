@@ -1,4 +1,4 @@
-"""The cap on the pixel stores of a cache folder: the least recently used go for one that is to be made."""
+"""The limit on the pixel stores of a cache folder: the least recently used are removed for one that is to be made."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from pathlib import Path
 
 import filelock
 
+from embedcore.files import PARTIAL
 from embedcore.images import pixel_store
 
 
 def make_room(folder: Path, needed: int, limit: int) -> bool:
-    """Remove the least recently used stores of a folder until so many more bytes fit below the limit; whether they do.
+    """Remove stores of a folder until ``needed`` more bytes fit below the limit; return whether they do.
 
-    What a process uses stays, and nothing goes where all of it would not be enough.
+    What killed processes left unfinished goes first, then the least recently used. What a process uses or is making
+    stays, and nothing is removed where all of it would not be enough.
     """
-    stores = {path: size for path in folder.glob("*.npy") if (size := _size(path))}
+    found = (path for pattern in ("*.npy", f"*.npy.*{PARTIAL}") for path in folder.glob(pattern))
+    stores = {path: size for path in found if (size := _size(path))}
     total = sum(stores.values())
     if needed > limit:
         return False
@@ -36,6 +39,8 @@ def _size(path: Path) -> int:
 
 
 def _used(path: Path) -> float:
+    if path.name.endswith(PARTIAL):
+        return 0.0
     for file in (pixel_store.sidecar_of(path), path):
         with contextlib.suppress(OSError):
             return os.stat(file).st_mtime  # noqa: PTH116
@@ -43,12 +48,17 @@ def _used(path: Path) -> float:
 
 
 def _removed(path: Path) -> bool:
-    """Whether a store could be removed. Its sidecar goes first: without one what is left is not read."""
+    """Whether a store, or what is left of one, could be removed.
+
+    Its sidecar goes first: without one what is left is not read. The lock is held while a store is made.
+    """
+    store = path.with_name(f"{path.name.partition('.npy')[0]}.npy")
     try:
-        with filelock.FileLock(f"{path}.lock", timeout=0):
+        with filelock.FileLock(f"{store}.lock", timeout=0):
             if pixel_store.is_held(path):
                 return False
-            pixel_store.sidecar_of(path).unlink(missing_ok=True)
+            if path == store:
+                pixel_store.sidecar_of(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
     except (filelock.Timeout, OSError):
         return False

@@ -20,8 +20,8 @@ from embedcore.results.journal import (
     JournalContents,
     Key,
     done_tests,
-    is_finished,
     locked,
+    outline,
     read_header,
     read_journals,
 )
@@ -221,7 +221,7 @@ def find_unfinished(
             theirs = next(iter(headers.values())).get("identity")
             runs[name] = theirs if isinstance(theirs, dict) else {}, list(headers)
     alike = [name for name, (theirs, _) in runs.items() if theirs == wanted]
-    unfinished = next((name for name in alike if not is_finished(runs[name][1])), None)
+    unfinished = next((name for name in alike if not outline(runs[name][1]).finished), None)
     if unfinished is not None:
         if unfinished in (runs_in_use(folder) if place.in_use is None else place.in_use):
             raise UsageError(f"run {folder / unfinished} is in use by another process: wait for it, or end it")
@@ -230,7 +230,7 @@ def find_unfinished(
             notices.append(f"run {folder / unfinished}: {'; '.join(contents.damaged)}: measured again")
         return (unfinished, contents), notices
     newest = next((name for name, (theirs, _) in runs.items() if theirs.get("shard") == wanted.get("shard")), None)
-    if newest is not None and not is_finished(runs[newest][1]):
+    if newest is not None and not outline(runs[newest][1]).finished:
         differing = differences(runs[newest][0], wanted)
         raise UsageError(
             f"--embed-resume: the newest run ({folder / newest}) is unfinished and another one: "

@@ -4,6 +4,7 @@ import gc
 import os
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
@@ -66,3 +67,26 @@ def test_a_store_in_use_stays(opened, tmp_path: Path) -> None:
 def test_a_store_that_is_there_is_used_whatever_the_limit(opened, tmp_path: Path) -> None:
     opened(16)
     assert isinstance(opened(16, limit=1), StoredPixels)
+
+
+def test_what_a_killed_process_left_counts_and_goes_first(opened, tmp_path: Path) -> None:
+    opened(16)
+    gc.collect()
+    folder = tmp_path / "cache" / FOLDER
+    (store,) = folder.glob("*.npy")
+    left = folder / f"{store.stem[:-1]}x.npy.77-abcd1234.partial"
+    left.write_bytes(bytes(10_000))
+    opened(20, limit=store.stat().st_size + 4 * 20 * 20 * 3 + 9_999)  # one byte short
+    assert not left.exists() and edges(tmp_path) == [16, 20]
+
+
+def test_what_is_being_made_stays(opened, tmp_path: Path) -> None:
+    opened(16)
+    gc.collect()
+    folder = tmp_path / "cache" / FOLDER
+    (store,) = folder.glob("*.npy")
+    partial = folder / f"{store.name}.77-abcd1234.partial"
+    partial.write_bytes(bytes(10_000))
+    with filelock.FileLock(f"{store}.lock"), pytest.warns(RuntimeWarning, match="no room"):
+        opened(20, limit=10_100)
+    assert partial.exists() and store.exists()

@@ -13,7 +13,7 @@ from embedcore.errors import UsageError
 from embedcore.files import sealed
 from embedcore.results import books as books_module
 from embedcore.results.books import Books, Place, differences, find_runs, find_unfinished, runs_in_use
-from embedcore.results.journal import Journal, is_finished, read_journal, read_journals
+from embedcore.results.journal import Journal, outline, read_journal, read_journals
 from embedcore.results.result import STATUSES, Result
 
 Make = Callable[..., Result]
@@ -234,8 +234,8 @@ def test_a_model_on_a_second_dataset_is_a_case_of_its_own(tmp_path: Path, result
     assert books.done == {"here[a]"}
     books.close()
     (path,) = tmp_path.glob("*.jsonl")
-    assert not read_journal(path).finished and not is_finished([path])
-    books = Books(tmp_path, {"identity": OURS}, TWO, Place("newer"), resume=True)
+    assert not read_journal(path).finished and not outline([path]).finished
+    books = Books(tmp_path, {"identity": OURS, "dataset": {"name": "x"}}, TWO, Place("newer"), resume=True)
     assert books.run == "new" and books.notices == ["resumed: 1 of 2 results are from before"]
     before = books.from_before(("a.x", "one"), "here[a]")
     assert before is not None and before.scores["acc"] == 0.1
@@ -245,7 +245,7 @@ def test_a_model_on_a_second_dataset_is_a_case_of_its_own(tmp_path: Path, result
     assert books.done == TWO.keys()
     books.close()
     contents = read_journal(path)
-    assert contents.finished and is_finished([path])
+    assert contents.finished and outline([path]).finished
     assert contents.tests == ("here[a]", "there[a]")
 
 
@@ -273,11 +273,11 @@ def test_a_test_that_failed_and_ran_again_is_done(tmp_path: Path, result_of: Mak
     books.keep(Result.make("a.x", family="vit", status="error", reason="for a moment", dataset="one"), "t[a]")
     books.close()
     (path,) = tmp_path.glob("*.jsonl")
-    assert not read_journal(path).finished and not is_finished([path])
+    assert not read_journal(path).finished and not outline([path]).finished
     books = Books(tmp_path, {"identity": OURS}, {"t[a]": "a.x"}, Place("new"))
     books.keep(result_of("a.x", dataset="one"), "t[a]")
     books.close()
-    assert read_journal(path).finished and is_finished([path])
+    assert read_journal(path).finished and outline([path]).finished
 
 
 def test_a_renamed_test_keeps_what_was_measured(tmp_path: Path, result_of: Make) -> None:
@@ -296,13 +296,13 @@ def test_a_journal_of_before_this_version_goes_on(tmp_path: Path, result_of: Mak
     lines.append(result_of("a.x", dataset="one").to_json() | {"written": 1.0, "test": "t[a]"})
     path.write_bytes(b"".join(map(sealed, lines)))
     contents = read_journal(path)
-    assert contents.models == ("a.x", "b.x") and not contents.finished and not is_finished([path])
+    assert contents.models == ("a.x", "b.x") and not contents.finished and not outline([path]).finished
     planned = {"t[a]": "a.x", "t[b]": "b.x"}
     books = Books(tmp_path, {"identity": OURS}, planned, Place("new"), resume=True)
     assert books.run == "run" and books.notices == ["resumed: 1 of 2 results are from before"]
     books.close()
     path.write_bytes(b"".join(map(sealed, [*lines, result_of("b.x", dataset="one").to_json() | {"written": 2.0}])))
-    assert read_journal(path).finished and is_finished([path])
+    assert read_journal(path).finished and outline([path]).finished
 
 
 def test_of_other_runs_no_more_is_read_than_tells_whether_they_are_finished(
@@ -315,7 +315,7 @@ def test_of_other_runs_no_more_is_read_than_tells_whether_they_are_finished(
     whole: list[Path] = []
     monkeypatch.setattr(books_module, "read_journals", lambda paths: whole.extend(paths) or read_journals(paths))
     looked: list[Path] = []
-    monkeypatch.setattr(books_module, "is_finished", lambda paths: looked.extend(paths) or is_finished(paths))
+    monkeypatch.setattr(books_module, "outline", lambda paths: looked.extend(paths) or outline(paths))
     found, _ = find_unfinished(tmp_path, OURS, HERE)
     assert found is not None and found[0] == "newest"
     assert whole == [newest] and looked == [newest]
@@ -328,11 +328,13 @@ def test_whether_a_run_is_finished_is_the_same_read_whole_or_in_part(
 ) -> None:
     path = tmp_path / "run.jsonl"
     path.unlink(missing_ok=True)
-    journal = Journal(path, {}, planned={"t[a]": "a.x", "t[b]": "b.x"})
+    journal = Journal(path, {"dataset": {"name": "photos"}}, planned={"t[a]": "a.x", "t[b]": "b.x"})
     for model, dataset, status in written:
         scores = {"scores": {"acc": 0.5, "acc5": 0.5}} if status == "ok" else {}
         result = Result.make(f"{model}.x", family="vit", status=status, dataset=dataset, **scores)
         journal.append(result, f"t[{model}]")
     journal.close()
     path.write_bytes(path.read_bytes() + b'{"model": "torn')
-    assert read_journal(path).finished == is_finished([path])
+    contents, found = read_journal(path), outline([path])
+    assert found.finished == contents.finished
+    assert found.results == len({(result.model, result.dataset) for result in contents.results})
