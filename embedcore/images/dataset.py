@@ -159,16 +159,16 @@ class Dataset:
 
 def load_dataset(
     images: Any = "emoji",
-    labels: Sequence[Any] | None = None,
+    labels: Iterable[Any] | None = None,
     *,
-    roles: Sequence[Any] | None = None,
+    roles: Iterable[Any] | None = None,
     split: str = "auto",
     max_classes: int | None = None,
     max_per_class: int | None = None,
     seed: int = 0,
     bad_images: str = "fail",
     max_megapixels: float = MAX_MEGAPIXELS,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Find the labelled images that ``images`` stands for, and look at each once.
@@ -176,9 +176,11 @@ def load_dataset(
     ``images``: ``emoji``; a folder, whose subfolders are the classes; ``csv:FILE``; one of timm's schemes, such as
     ``torch/mnist,root=/data,split=test``; a list of paths, PIL images or arrays (uint8 [h, w, 3]), with their
     ``labels`` [n] and perhaps ``roles`` [n] (``query``, ``reference`` or ``gallery``); a DataFrame with the columns
-    path, label and perhaps role; or an object that gives pairs (image, class) by number, such as torchvision's.
+    path, label and perhaps role or split; or an object that gives pairs (image, class) by number, such as
+    torchvision's. docs/datasets.md says what happens with each kind.
     ``split``: ``auto`` takes queries and references where the data has them, else leave-one-out; ``loo`` is
-    leave-one-out over all images; ``REFERENCES:QUERIES`` names the folders of the two sides, such as ``train:val``.
+    leave-one-out over all images; ``REFERENCES:QUERIES`` names the folders of the two sides, such as ``train:val``, or
+    values of a table's column split.
     ``max_classes`` and ``max_per_class`` take a subset chosen by ``seed`` (None: all,
     but 256 classes of emoji; 0: all).
     ``bad_images``: images that cannot be read ``fail`` the loading, all of them named; or ``skip`` leaves them out of
@@ -187,7 +189,7 @@ def load_dataset(
     ``progress(done, total)`` is called as images are looked at.
 
     Raises UsageError for what cannot be measured: nothing there, one class only, no query with a reference, files that
-    cannot be read.
+    cannot be read, labels that are no class.
     """
     if bad_images not in BAD_IMAGES:
         raise UsageError(f"bad_images is {bad_images!r}: one of {', '.join(BAD_IMAGES)}")
@@ -231,12 +233,12 @@ def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
 
 def audit_dataset(
     images: Any = "emoji",
-    labels: Sequence[Any] | None = None,
+    labels: Iterable[Any] | None = None,
     *,
     decode_all: bool = False,
     hashes: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     progress: Progress | None = None,
     **choice: Any,
 ) -> AuditedDataset:
@@ -252,7 +254,8 @@ def audit_dataset(
     found = replace(found, source=replace(found.source, max_megapixels=max_megapixels))
     source = found.source.select(kept)
     decode = decode_all or not source.trusted
-    findings = audit(source, decode=decode, hashes=hashes, cache_dir=cache_dir, progress=progress)
+    cache = None if cache_dir is None else user_path(cache_dir)
+    findings = audit(source, decode=decode, hashes=hashes, cache_dir=cache, progress=progress)
     return AuditedDataset(found, kept, findings)
 
 

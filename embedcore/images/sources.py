@@ -259,13 +259,15 @@ def source_of(images: Sequence[Any]) -> FileSource | MemorySource:
 
 
 def as_image(image: Any) -> Image.Image:
-    """A PIL image as it is; of an array or tensor [h, w], [h, w, c] or [c, h, w] with 1, 3 or 4 channels, uint8 or of
-    floats from 0 to 1, the image that it holds. Raises TypeError and ValueError for anything else."""
+    """Return a PIL image as it is, or the image in an array or tensor: [h, w], [h, w, c] or [c, h, w] with 1, 3 or 4
+    channels, uint8 or floats from 0 to 1. Raises TypeError and ValueError for anything else."""
     if isinstance(image, Image.Image):
         return image
     if not hasattr(image, "__array__"):
         raise TypeError(f"a {type(image).__name__} is no PIL image, array or path")
-    levels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    if hasattr(image, "detach"):  # NumPy has no bfloat16
+        image = image.detach().cpu().float() if image.is_floating_point() else image.detach().cpu()
+    levels = np.asarray(image)
     if levels.ndim == 3 and levels.shape[2] not in (1, 3, 4):
         levels = np.moveaxis(levels, 0, 2)
     if levels.ndim == 3 and levels.shape[2] == 1:
@@ -275,7 +277,9 @@ def as_image(image: Any) -> Image.Image:
     if levels.dtype.kind == "f" and levels.size and levels.min() >= 0 and levels.max() <= 1:
         levels = np.rint(levels * 255).astype(np.uint8)
     if levels.dtype != np.uint8:
-        raise ValueError(f"levels of {levels.dtype} that are neither uint8 nor floats from 0 to 1")
+        span = f" from {levels.min():.4g} to {levels.max():.4g}" if levels.dtype.kind in "fiu" and levels.size else ""
+        hint = " (give images before they are normalised)" if levels.dtype.kind == "f" else ""
+        raise ValueError(f"levels of {levels.dtype}{span} are neither uint8 nor floats from 0 to 1{hint}")
     return Image.fromarray(np.ascontiguousarray(levels))
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
+import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
@@ -16,14 +16,15 @@ from embedcore.images.tables import frame_images, listed_images, read_table
 from embedcore.images.timm_sets import SCHEMES, pairs_images, timm_images
 
 SPLITS = ("auto", "loo")
-"""Beside REFERENCES:QUERIES, two folders of a dataset."""
+"""Beside REFERENCES:QUERIES, two folders of a dataset or two values of a table's column ``split``."""
+_CSV = "csv:"
 _KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
 
 
 def chosen_images(
     images: Any,
-    labels: Sequence[Any] | None,
-    roles: Sequence[Any] | None = None,
+    labels: Any,
+    roles: Any = None,
     split: str = "auto",
     max_classes: int | None = None,
     max_per_class: int | None = None,
@@ -33,20 +34,21 @@ def chosen_images(
     ``embedcore.load_dataset``. Raises UsageError for what is no dataset, and for a split or a limit that is none."""
     _check_split(images, split)
     for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
-        if value is not None and value < 0:
-            raise UsageError(f"{option} is {value}: a number of at least 0, where 0 means all")
+        if value is not None and (not isinstance(value, numbers.Integral) or value < 0):
+            raise UsageError(f"{option} is {value!r}: a whole number of at least 0, where 0 means all")
     kind = type(images).__name__
-    if labels is not None and not isinstance(images, str | Path):
-        found = listed_images([images[index] for index in range(len(images))], labels, roles, split=split)
+    named = isinstance(images, str | os.PathLike)
+    if labels is not None and not named:
+        found = listed_images(images, labels, roles, split=split)
     elif labels is not None or roles is not None:
         raise UsageError("labels and roles belong to a list of images: load_dataset(images, labels, roles=roles)")
-    elif isinstance(images, Path):
-        found = scan_folder(user_path(images), split=split)
     elif isinstance(images, str):
         found = _named(images, split)
-    elif hasattr(images, "columns") and hasattr(images, "to_dict"):
+    elif named:
+        found = scan_folder(user_path(os.fspath(images)), split=split)
+    elif _is_frame(images):
         found = frame_images(images, split=split)
-    elif hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple):
+    elif hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple | dict):
         found = pairs_images(images, kind, kind, f"the {kind}", portable=False)
     else:
         raise UsageError(f"a {kind} without labels is no dataset: load_dataset(images, labels); to embed, as_dataset")
@@ -55,15 +57,25 @@ def chosen_images(
     return found, choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
 
 
-def _check_split(images: Any, split: str) -> None:
-    """Raise UsageError for what is no split, and for folders of a dataset that is no folder."""
-    two = [side for side in split.split(":") if side.strip()]
+def _check_split(images: Any, split: Any) -> None:
+    """Raise UsageError for what is no split, and for REFERENCES:QUERIES of what is neither a folder nor a table."""
+    two = [side for side in split.split(":") if side.strip()] if isinstance(split, str) else ()
     if split not in SPLITS and len(two) != 2:
         example = "REFERENCES:QUERIES, two folders such as train:val"
         raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}, or {example}")
-    if split not in SPLITS and not (isinstance(images, str | Path) and user_path(images).is_dir()):
-        what = repr(images) if isinstance(images, str | Path) else f"a {type(images).__name__}"
-        raise UsageError(f"split {split!r} names two folders of the dataset, and {what} is no folder")
+    if split in SPLITS or _is_frame(images):
+        return
+    named = isinstance(images, str | os.PathLike)
+    if not named or not (str(images).startswith(_CSV) or user_path(os.fspath(images)).is_dir()):
+        what = f"{str(images)!r} is" if named else f"a {type(images).__name__} is"
+        raise UsageError(
+            f"split {split!r} names two folders of the dataset, or two values of a column 'split', and {what} neither "
+            "a folder nor a table"
+        )
+
+
+def _is_frame(images: Any) -> bool:
+    return hasattr(images, "columns") and hasattr(images, "to_dict")
 
 
 def _named(spec: str, split: str) -> LabelledImages:
@@ -72,8 +84,8 @@ def _named(spec: str, split: str) -> LabelledImages:
         return emoji.emoji_images(split=split)
     if not spec:
         raise UsageError(f"no dataset named: {_KINDS}")
-    if spec.startswith("csv:"):
-        return read_table(user_path(spec.removeprefix("csv:")), split=split)
+    if spec.startswith(_CSV):
+        return read_table(user_path(spec.removeprefix(_CSV)), split=split)
     if scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/":
         return timm_images(spec)
     folder = user_path(spec)

@@ -1,116 +1,198 @@
-"""Datasets listed by the user: a csv file or a DataFrame ``path,label[,role]``, or lists of images and labels."""
+"""Datasets listed by the user: a csv file or a DataFrame ``path,label[,role][,split]``, or lists."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
-from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role, source_of
+from embedcore.images.labels import class_names, doubtful_classes, is_missing
+from embedcore.images.sources import FileSource, LabelledImages, source_of
+from embedcore.images.splits import Sides, role_of, table_sides
 
-_COLUMNS = ("path", "label", "role")
+_NEEDED = ("path", "label")
+_KNOWN = (*_NEEDED, "role", "split")
+_WANTED = "path,label[,role][,split]"
+
+_ENCODINGS = (  # UTF-32 first: its mark begins like that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+"""Byte order marks and the encodings that they stand for; a file without one is UTF-8."""
 
 
 def read_table(file: Path, *, split: str) -> LabelledImages:
-    """The images that a csv file names, in the order of its lines; paths are relative to the file's folder.
+    """Return the images that a csv file names, in the order of its lines; paths are relative to the file's folder.
 
-    The first line names the columns, of which any others are passed over. With split ``auto`` a column ``role``
-    (``query``, ``reference`` or ``gallery``) divides the images, else they are one leave-one-out set. UTF-8; bytes that
-    are not stand for themselves, as in file names.
+    The first line names the columns; others than path, label, role and split are ignored. :func:`table_sides` says what
+    the columns ``role`` and ``split`` do. The encoding is UTF-8, or what a byte order mark says.
 
-    Whether the images are there and can be read is for the audit to find out, for all of them at once.
+    The audit finds out later whether the images exist and can be read.
 
-    Raises UsageError with the number of the line for whatever is wrong in it.
+    Raises UsageError with the number of the line for whatever is wrong in it: bytes of another encoding, a quote that
+    is not closed, more or fewer fields than columns, two columns of one name, an empty field, a label that is no class.
     """
     if not file.is_file():
         raise UsageError(f"no such csv file: {file.absolute()}")
-    try:
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-            rows = csv.DictReader(lines, skipinitialspace=True)
-            rows.fieldnames = columns = [name.strip().lower() for name in rows.fieldnames or []]
-            _expect_columns(columns, f"{file}, line 1", "the first line must name the columns")
-            numbered = ((f"{file}, line {rows.line_num}", row) for row in rows)
-            where = f"csv file {file.absolute()} (paths are relative to its folder)"
-            found = _listed(numbered, columns, split, file.stem, where, file.parent)
-    except csv.Error as error:
-        raise UsageError(f"{file}, line {rows.line_num}: not readable as csv: {error}") from error
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    if not found.class_names:
+    columns, lines = _columns_of(file)
+    if not lines:
         raise UsageError(f"{file} names no images: nothing follows its first line")
-    return found
+
+    def place(row: int) -> str:
+        return f"{file}, line {lines[row]}"
+
+    where = f"csv file {file.absolute()} (paths are relative to its folder)"
+    sides = table_sides(columns, split, str(file), place)
+    return _table_images(columns, sides, place, file.stem, where, file.parent)
 
 
 def frame_images(frame: Any, *, split: str) -> LabelledImages:
-    """The images that a pandas DataFrame names in its columns, as :func:`read_table`; paths as for ``open``."""
-    columns = [str(name) for name in frame.columns]
-    _expect_columns(columns, "the DataFrame", "it must have the columns")
-    rows = zip((f"row {index} of the DataFrame" for index in frame.index), frame.to_dict("records"), strict=True)
-    return _listed(rows, columns, split, "DataFrame", "the DataFrame", Path())
+    """Return the images that a DataFrame names in its columns, as :func:`read_table`; paths as for ``open``."""
+    names = list(frame.columns)
+    words = [str(name).strip().lower() for name in names]
+    _expect_columns(words, "the DataFrame", "it must have the columns")
+    columns = {word: list(frame[name]) for word, name in zip(words, names, strict=True) if word in _KNOWN}
+    rows = list(getattr(frame, "index", range(len(columns["path"]))))
+    if not rows:
+        raise UsageError("the DataFrame names no images: it has no rows")
+
+    def place(row: int) -> str:
+        return f"row {rows[row]} of the DataFrame"
+
+    sides = table_sides(columns, split, "the DataFrame", place)
+    return _table_images(columns, sides, place, "DataFrame", "the DataFrame", Path())
 
 
-def listed_images(
-    images: Sequence[Any], labels: Sequence[Any], roles: Sequence[Any] | None, *, split: str
-) -> LabelledImages:
-    """Paths, PIL images or arrays with the class of each, and its role if ``roles`` are given.
+def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) -> LabelledImages:
+    """Return paths, PIL images or arrays with the class of each, and its role if ``roles`` are given.
 
-    Raises UsageError where the lists are not of one length, or hold something else.
+    Raises UsageError where the lists differ in length, or hold something else.
     """
-    for what, given in (("labels", labels), ("roles", roles)):
-        if given is not None and len(given) != len(images):
-            raise UsageError(f"{len(images)} images but {len(given)} {what}: one is needed for each image")
-    names = [str(label) for label in labels]
-    sides = None
-    if roles is not None and split == "auto":
-        sides = [_role(str(role), f"image {index} of the list") for index, role in enumerate(roles)]
-    return LabelledImages("images", "the list of images", source_of(images), names, sides)
+    listed = _entries(images, "images")
+    marks = _entries(labels, "labels")
+    sides = None if roles is None else _entries(roles, "roles")
+    for what, given in (("labels", marks), ("roles", sides)):
+        if given is not None and len(given) != len(listed):
+            raise UsageError(f"{len(listed)} images but {len(given)} {what}: one is needed for each image")
+
+    def place(index: int) -> str:
+        return f"image {index} of the list"
+
+    names = class_names(marks, place)
+    chosen = [role_of(role, place(index)) for index, role in enumerate(sides)] if sides and split == "auto" else None
+    return LabelledImages(
+        "images", "the list of images", source_of(listed), names, chosen, notes=doubtful_classes(names)
+    )
+
+
+def _entries(given: Any, what: str) -> list[Any]:
+    """The entries of a list, array, tensor, Series or iterator, by position. Raises UsageError."""
+    by_number = hasattr(given, "__getitem__") and hasattr(given, "__len__")  # as torch's datasets, which do not iterate
+    no_list = isinstance(given, str | bytes | Mapping | Set) or hasattr(given, "columns")
+    if no_list or getattr(given, "ndim", 1) == 0 or not (hasattr(given, "__iter__") or by_number):
+        raise UsageError(f"{what} is a {type(given).__name__}: a list with one entry for each image is needed")
+    if hasattr(given, "detach") and given.ndim == 1:
+        return list(given.tolist())  # many times as fast as a tensor for each
+    # By position: the numbers of a pandas Series are those of its index.
+    return list(given) if hasattr(given, "__iter__") else [given[index] for index in range(len(given))]
+
+
+def _columns_of(file: Path) -> tuple[dict[str, list[str]], list[int]]:
+    """The known columns of a csv file, and the line on which each row begins. Raises UsageError."""
+    text = _text_of(file)
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    header: list[str] = []
+    found: dict[int, list[str]] = {}
+    lines: list[int] = []
+    line = 1
+    try:
+        for row in rows:
+            begin, line = line, rows.line_num + 1
+            if not row:
+                continue
+            if not header:
+                header = [name.strip().lower() for name in row]
+                _expect_columns(header, f"{file}, line {begin}", "the first line must name the columns")
+                found = {place: [] for place, name in enumerate(header) if name in _KNOWN}
+                continue
+            if len(row) != len(header):
+                fields = f"{len(row)} field{'' if len(row) == 1 else 's'} under {len(header)} columns"
+                hint = ': put a field that holds a comma in quotes ("salt, pepper")' if len(row) > len(header) else ""
+                raise UsageError(f"{file}, line {begin}: {fields} ({','.join(header)}){hint}")
+            for place, values in found.items():
+                value = row[place].strip()
+                if "\n" in value or "\r" in value:
+                    raise UsageError(
+                        f"{file}, line {begin}: column {header[place]!r} goes on to line {rows.line_num}: "
+                        "is a quote not closed?"
+                    )
+                values.append(value)
+            lines.append(begin)
+    except csv.Error as error:
+        raise UsageError(f"{file}, line {line}: not readable as csv ({error}): is a quote not closed?") from error
+    _expect_columns(header, f"{file}, line 1", "the first line must name the columns")
+    return {header[place]: values for place, values in found.items()}, lines
+
+
+def _text_of(file: Path) -> str:
+    """The text of a file. Raises UsageError."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    encoding = next((name for mark, name in _ENCODINGS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = 1 + error.object[: error.start].decode(error.encoding, "replace").count("\n")
+        byte = f"byte 0x{error.object[error.start]:02x}"
+        raise UsageError(f"{file}, line {line}: {byte} is not {encoding.upper()}: save the file as UTF-8") from error
+    if "\0" in text:
+        line = 1 + text[: text.index("\0")].count("\n")
+        raise UsageError(f"{file}, line {line}: a NUL byte, so this is no text in UTF-8: save the file as UTF-8")
+    return text
 
 
 def _expect_columns(columns: Sequence[str], where: str, wanted: str) -> None:
-    missing = [name for name in _COLUMNS[:2] if name not in columns]
+    missing = [name for name in _NEEDED if name not in columns]
     if missing:
         has = ",".join(columns)
-        raise UsageError(f"{where}: no column {missing[0]!r}; {wanted} path,label[,role], it is {has!r}")
+        hint = "; separate the columns by commas" if len(columns) == 1 and (";" in has or "\t" in has) else ""
+        raise UsageError(f"{where}: no column {missing[0]!r}; {wanted} {_WANTED}, it is {has!r}{hint}")
+    twice = [name for name in _KNOWN if columns.count(name) > 1]
+    if twice:
+        raise UsageError(f"{where}: two columns {twice[0]!r}: rename one of them")
 
 
-def _listed(
-    rows: Iterable[tuple[str, Mapping[Any, Any]]], columns: Sequence[str], split: str, name: str, where: str, root: Path
+def _table_images(
+    columns: Mapping[str, Sequence[Any]], sides: Sides, place: Callable[[int], str], name: str, where: str, root: Path
 ) -> LabelledImages:
-    """The images of rows, each with how it is called in a message; their paths are below ``root``."""
-    paths: list[str] = []
-    labels: list[str] = []
-    roles: list[Role] | None = [] if split == "auto" and "role" in columns else None
-    for place, row in rows:
-        paths.append(_field(row, "path", place))
-        labels.append(_field(row, "label", place))
-        if roles is not None:
-            roles.append(_role(_field(row, "role", place), place))
-    _expect_some(paths, root, where)
-    return LabelledImages(name, where, FileSource(tuple(paths), str(root)), labels, roles)
+    """The images of the rows of ``sides``, whose paths are below ``root``; ``place`` is what a row is called."""
+    paths, labels = ([columns[column][row] for row in sides.rows] for column in _NEEDED)
+    for column, values in (("path", paths), ("label", labels)):
+        empty = next((row for row, value in zip(sides.rows, values, strict=True) if is_missing(value)), None)
+        if empty is not None:
+            raise UsageError(f"{place(empty)}: column {column!r} is empty")
+    names = class_names(labels, lambda index: place(sides.rows[index]))
+    files = tuple(str(path).strip() for path in paths)
+    _expect_some(files, root, where)
+    notes = (*sides.notes, *doubtful_classes(names))
+    return LabelledImages(name, where, FileSource(files, str(root)), names, sides.roles, notes=notes)
 
 
 def _expect_some(paths: Sequence[str], root: Path, where: str) -> None:
-    """Raise UsageError where not one of the images is there: then it is the folder that is wrong, not each of them."""
+    """Raise UsageError where none of the images exists: then the folder is wrong, not each of them."""
     if not paths or any(map(os.path.exists, (root / path for path in paths))):
         return
     looked = f"the first is looked for at {(root / paths[0]).absolute()}"
     here = "; it is there from the folder you are in: put the csv there, or write whole paths"
     hint = here if root.absolute() != Path.cwd() and any(map(os.path.exists, paths)) else ""
     raise UsageError(f"none of the {len(paths)} images of {where} is there: {looked}{hint}")
-
-
-def _field(row: Mapping[Any, Any], column: str, where: str) -> str:
-    value = row[column]
-    text = "" if value is None or value != value else str(value).strip()  # a DataFrame has NaN where nothing is
-    if not text:
-        raise UsageError(f"{where}: column {column!r} is empty")
-    return text
-
-
-def _role(value: str, where: str) -> Role:
-    if value.lower() not in ROLE_WORDS:
-        raise UsageError(f"{where}: role {value!r} is none of {', '.join(ROLE_WORDS)}")
-    return ROLE_WORDS[value.lower()]

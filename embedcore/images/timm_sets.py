@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,24 @@ from PIL import Image
 
 from embedcore.errors import UsageError
 from embedcore.files import user_path
-from embedcore.images.decode import to_rgb
+from embedcore.images.decode import DAMAGE, reason_of, to_rgb
+from embedcore.images.labels import class_names, doubtful_classes
 from embedcore.images.sources import ImageSource, LabelledImages, as_image
 
 SCHEMES = ("hfds", "hfids", "tfds", "wds", "torch")
 _OPTIONS = ("root", "split", "download")
 _DEFAULT_SPLIT = "validation"  # timm's own
 
+# The classes whose ``__getitem__`` is known, so that labels and files can be had without calling it.
+_ITERABLE, _SUBSET = "torch.utils.data.dataset.Dataset", "torch.utils.data.dataset.Subset"  # the first raises
+_TIMM, _TIMM_FOLDER = "timm.data.dataset.ImageDataset", "timm.data.readers.reader_image_folder.ReaderImageFolder"
+_FOLDER = "torchvision.datasets.folder.DatasetFolder"
+_WITH_TARGETS = ("torchvision.datasets.mnist.MNIST", "torchvision.datasets.cifar.CIFAR10")
+_TRIED = 4  # images that are loaded twice to find out whether a transform is random
+
 
 def timm_images(spec: str) -> LabelledImages:
-    """The images of one of timm's datasets, always leave-one-out.
+    """Return the images of one of timm's datasets, always leave-one-out.
 
     ``spec`` is timm's name, then options: ``,root=FOLDER`` ``,split=NAME`` (``validation``) ``,download=true``.
     Datasets that can only be read from front to end are read once and kept, uncompressed, in a temporary file.
@@ -38,21 +47,29 @@ def timm_images(spec: str) -> LabelledImages:
 
 
 def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: bool = True) -> LabelledImages:
-    """The images of a dataset object that gives pairs of an image and its class, always leave-one-out.
+    """Return the images of a dataset object that gives pairs of an image and its class, always leave-one-out.
+
+    What ``dataset[i]`` gives counts, transforms included. Where it is sure to give an image file as it is, that file is
+    read as in a folder: upright (EXIF), transparency on white.
 
     ``name``: what its images are called by. ``title`` and ``where``: name and place of the dataset. ``portable``:
-    whether other processes can unpickle the object.
+    whether other processes can unpickle the object. Raises UsageError, naming the index, for an item that raises, is no
+    pair, or has a label that is no class; and where images differ each time that they are loaded.
     """
     source: ImageSource
-    if hasattr(dataset, "__getitem__") and hasattr(getattr(dataset, "reader", dataset), "__getitem__"):
-        targets = _targets(dataset)
-        source = IndexedSource(tuple(range(len(targets))), name, dataset, portable=portable)
-    else:
+    if _kind(dataset) in ("", _ITERABLE):
         source, targets = _spool(name, dataset)
+    else:
+        targets = _targets(dataset, name)
+        source = IndexedSource(tuple(range(len(targets))), name, dataset, portable=portable)
+        _expect_stable(source)
     if not targets:
         raise UsageError(f"{where} holds no images")
+    names = class_names(targets, lambda index: f"{name}#{index}")
     titles = _class_titles(dataset)
-    return LabelledImages(title, where, source, [titles.get(target, str(target)) for target in targets])
+    if titles.keys() >= set(names):
+        names = [titles[target] for target in names]
+    return LabelledImages(title, where, source, names, notes=doubtful_classes(names))
 
 
 def parse_timm_spec(spec: str) -> tuple[str, Mapping[str, str]]:
@@ -80,16 +97,19 @@ class IndexedSource(ImageSource):
         return f"{self.title}#{self.items[index]}"
 
     def content(self, index: int) -> bytes | Image.Image:
-        """The encoded file where there is one; ``dataset[i]`` would decode it, and timm's pass over a bad image."""
+        """Return the encoded file where ``dataset[i]`` gives just that, else the image that it gives.
+
+        Raises UsageError for what is no image, which no other image would mend.
+        """
         number = self.items[index]
-        reader = getattr(self.dataset, "reader", None)
-        if reader is not None:
-            with reader[number][0] as stream:
-                return bytes(stream.read())
-        samples = _samples(self.dataset)
-        if samples is not None:
-            return Path(samples[number][0]).read_bytes()
-        return as_image(_pair(self.dataset, number)[0])
+        encoded = _encoded(self.dataset, number)
+        if encoded is not None:
+            return encoded
+        image = _pair(self.dataset, number)[0]
+        try:
+            return as_image(image)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{self.name(index)}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -120,47 +140,99 @@ class _Spool:
     path: Path
 
 
-def _samples(holder: Any) -> Any:
-    """The list of pairs of a file and its class, where the dataset has one."""
-    samples = getattr(holder, "samples", None)
-    if not isinstance(samples, list | tuple) or not samples or not isinstance(samples[0], list | tuple):
+def _kind(dataset: Any) -> str:
+    """The class that defines ``dataset[i]``: a subclass that overrides it is another kind. ``""`` where none does."""
+    getitem = getattr(type(dataset), "__getitem__", None)
+    module = getattr(getitem, "__module__", "")  # a function of C has none
+    return f"{module}.{getitem.__qualname__}".removesuffix(".__getitem__") if getitem else ""
+
+
+def _base(dataset: Any) -> tuple[Any, Iterable[int]]:
+    """The dataset behind torch's Subsets, and the number there of each item of ``dataset``."""
+    numbers: Iterable[int] = range(len(dataset))
+    while _kind(dataset) == _SUBSET:
+        numbers = [dataset.indices[number] for number in numbers]
+        dataset = dataset.dataset
+    return dataset, numbers
+
+
+def _encoded(dataset: Any, number: int) -> bytes | None:
+    """The image file that ``dataset[number]`` would decode to RGB and give without any change, else None.
+
+    timm's own ``dataset[number]`` skips a bad image and gives another one.
+    """
+    while _kind(dataset) == _SUBSET:
+        dataset, number = dataset.dataset, dataset.indices[number]
+    if getattr(dataset, "transform", None) is not None:
         return None
-    return samples if isinstance(samples[0][0], str | Path) else None
+    if _kind(dataset) == _FOLDER:
+        loader = dataset.loader
+        is_default = (loader.__module__, loader.__name__) == ("torchvision.datasets.folder", "default_loader")
+        return Path(dataset.samples[number][0]).read_bytes() if is_default else None
+    if _kind(dataset) == _TIMM and getattr(dataset, "input_img_mode", "RGB") in ("RGB", "", None):
+        with dataset.reader[number][0] as stream:
+            return bytes(stream.read())
+    return None
 
 
-def _pair(pairs: Any, index: int) -> Sequence[Any]:
-    pair = pairs[index]
+def _pair(dataset: Any, number: int) -> Sequence[Any]:
+    """Raises UsageError for what is no pair, and whatever of :data:`DAMAGE` stands in the way."""
+    try:
+        pair = dataset[number]
+    except DAMAGE:
+        raise
+    except Exception as error:  # code of the user
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
     if not isinstance(pair, tuple | list) or len(pair) < 2:
-        raise UsageError(f"{type(pairs).__name__} gives {type(pair).__name__}, not pairs of an image and its class")
+        raise UsageError(f"{type(dataset).__name__} gives {type(pair).__name__}, not pairs of an image and its class")
     return pair
 
 
-def _targets(dataset: Any) -> list[Any]:
-    """The target of each image, without decoding where the dataset lists them."""
-    reader = getattr(dataset, "reader", None)
-    samples = _samples(reader) or _samples(dataset)
-    listed = getattr(dataset, "targets", None)
-    if samples is not None:
-        listed = [sample[1] for sample in samples]
-    elif listed is None and reader is not None and hasattr(reader, "iter_targets"):
-        listed = reader.iter_targets()
-    elif listed is None:
-        pairs = dataset if reader is None else reader
-        listed = (_pair(pairs, index)[1] for index in range(len(pairs)))
-    return [_plain(target) for target in listed]
+def _targets(dataset: Any, name: str) -> list[Any]:
+    """The target that each ``dataset[i]`` gives; without loading images where that is sure."""
+    base, numbers = _base(dataset)
+    kind, listed = _kind(base), None
+    if getattr(base, "target_transform", None) is None:
+        if kind == _FOLDER:
+            listed = [sample[1] for sample in base.samples]
+        elif kind in _WITH_TARGETS:
+            listed = base.targets
+        elif kind == _TIMM:
+            base = base.reader
+            if _kind(base) == _TIMM_FOLDER:
+                listed = [sample[1] for sample in base.samples]
+            elif _kind(base).startswith("timm.") and hasattr(base, "iter_targets"):
+                listed = list(base.iter_targets())
+    if listed is not None:
+        return [listed[number] for number in numbers]
+    targets = []
+    for number in numbers:
+        try:
+            targets.append(_pair(base, number)[1])
+        except DAMAGE as error:
+            raise UsageError(f"{name}#{len(targets)} cannot be loaded: {reason_of(error)}") from error
+    return targets
 
 
-def _plain(target: Any) -> Any:
-    """A number of numpy or torch as Python's own."""
-    return target.item() if hasattr(target, "item") else target
+def _expect_stable(source: IndexedSource) -> None:
+    """Raise UsageError where ``dataset[i]`` gives another image each time."""
+    for index in range(min(_TRIED, len(source))):
+        with suppress(*DAMAGE):  # left to the audit, which names all of them
+            if source.digest(index) != source.digest(index):
+                raise UsageError(
+                    f"{source.name(index)} is another image each time it is loaded: leave random transforms out"
+                )
 
 
-def _class_titles(dataset: Any) -> dict[Any, str]:
-    """Name of each target where the dataset has them all different, else nothing."""
-    for holder in (getattr(dataset, "reader", None), dataset):
+def _class_titles(dataset: Any) -> dict[str, str]:
+    """The title of each class where the dataset has them, by the name of its target."""
+    base = _base(dataset)[0] if _kind(dataset) == _SUBSET else dataset
+    if getattr(base, "target_transform", None) is not None:
+        return {}
+    for holder in (getattr(base, "reader", None), base):
         index = getattr(holder, "class_to_idx", None)
         if isinstance(index, Mapping) and index:
-            return {target: str(title) for title, target in index.items()}
+            return {str(target): str(title) for title, target in index.items()}
     return {}
 
 
@@ -171,16 +243,18 @@ def _spool(name: str, dataset: Any) -> tuple[SpooledSource, list[Any]]:
         items: list[tuple[int, int, int, int]] = []
         targets = []
         try:
-            for image, target in dataset:
-                rgb = to_rgb(image)
+            for rgb, target in _read_through(name, dataset):
                 items.append((len(items), file.tell(), *rgb.size))
-                targets.append(_plain(target))
+                targets.append(target)
                 file.write(rgb.tobytes())
             file.flush()
         except OSError as error:
             remove()
             place = spool.path.parent
             raise UsageError(f"cannot keep the images of {name} in {place}: {error.strerror or error}") from error
+        except UsageError:
+            remove()
+            raise
     expected = len(dataset)
     if expected and expected != len(targets):
         remove()
@@ -188,3 +262,18 @@ def _spool(name: str, dataset: Any) -> tuple[SpooledSource, list[Any]]:
             f"dataset {name} gave {len(targets)} images of the {expected} that it lists: some cannot be read"
         )
     return SpooledSource(tuple(items), name, spool), targets
+
+
+def _read_through(name: str, dataset: Iterable[Any]) -> Iterator[tuple[Image.Image, Any]]:
+    """The images, mode RGB, and targets of a dataset from front to end. Raises UsageError."""
+    number, pairs = 0, iter(dataset)
+    while True:
+        try:
+            image, target = next(pairs)
+            rgb = to_rgb(as_image(image))
+        except StopIteration:
+            return
+        except Exception as error:  # code of the dataset's library
+            raise UsageError(f"{name}#{number} cannot be loaded: {reason_of(error)}") from error
+        yield rgb, target
+        number += 1

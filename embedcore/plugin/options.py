@@ -93,13 +93,15 @@ class Options:
     """The value of every option of this session. Relative paths mean the folder in which pytest was started."""
 
     dataset: str = _option(
-        "labelled images: emoji, a folder, csv:FILE (path,label[,role]), or a timm scheme hfds/ tfds/ wds/ torch/",
+        "labelled images: emoji, a folder, csv:FILE (path,label[,role][,split]), or a timm scheme hfds/ tfds/ wds/ "
+        "torch/",
         "emoji",
         metavar="SPEC",
     )
     split: str = _option(
-        "auto: query/ and reference/ (or gallery/) folders, val/ (or test/) and train/, or a role column if present, "
-        "else leave-one-out; loo: always leave-one-out; REFERENCES:QUERIES: two folders, such as train:val",
+        "auto: query/ and reference/ (or gallery/) folders, val/ (or test/) and train/, or a column role or split "
+        "if present, else leave-one-out; loo: always leave-one-out; REFERENCES:QUERIES: two folders (or values of a "
+        "column split), such as train:val",
         "auto",
         _split,
         metavar="SPLIT",

@@ -220,9 +220,10 @@ def test_sides_by_name_need_a_folder(make_folder) -> None:
     root = make_folder({"a/x": 2, "b/x": 1, "a/y": 1})
     dataset = load_dataset(str(root), split="a:b")
     assert dataset.query_names == ("b/x/000.png",) and dataset.classes == ("x", "y")
-    for images in ("emoji", "csv:list.csv"):
-        with pytest.raises(UsageError, match=rf"split 'a:b' names two folders of the dataset, and '{images}' is no"):
-            load_dataset(images, split="a:b")
+    with pytest.raises(UsageError, match=r"split 'a:b' names two folders .*, and 'emoji' is neither a folder nor a"):
+        load_dataset("emoji", split="a:b")
+    with pytest.raises(UsageError, match="no such csv file"):
+        load_dataset("csv:list.csv", split="a:b")
     for split in ("half", ":b", "a:", "a:b:c"):
         with pytest.raises(UsageError, match=f"unknown split '{split}'"):
             load_dataset(str(root), split=split)

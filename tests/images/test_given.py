@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 from pathlib import Path
 
@@ -9,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Subset, TensorDataset
+from timm.data import ImageDataset
+from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
-from torchvision.transforms import ToTensor
+from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 from embedcore.errors import UsageError
 from embedcore.images.dataset import Dataset, as_dataset, load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.images.sources import as_image
+from embedcore.images.timm_sets import pairs_images
 from embedcore.retrieval.search import nearest
 
 GEOMETRY = Geometry(16, 16, "bicubic", 1.0, "squash")
@@ -55,6 +58,18 @@ def test_paths_and_labels(root: Path, paths: list[Path]) -> None:
     assert numbered.classes == ("0", "7") and numbered.names == tuple(map(str, paths))
 
 
+def test_lists_of_any_kind_go_by_position(root: Path, paths: list[Path]) -> None:
+    pandas = pytest.importorskip("pandas")
+    expected = load_dataset(root).fingerprint
+    for images in (tuple(paths), iter(paths), np.array(paths), pandas.Series(paths, index=[9, 3, 0, 1, 2])):
+        assert load_dataset(images, labels_of(paths)).fingerprint == expected
+    for labels in (iter(labels_of(paths)), pandas.Series(labels_of(paths), index=[4, 3, 2, 1, 0], dtype="category")):
+        assert load_dataset(paths, labels).fingerprint == expected
+    roles = ["query", "reference", "reference", "query", "reference"]
+    listed = load_dataset(paths, labels_of(paths), roles=pandas.Series(roles, index=[4, 3, 2, 1, 0]))
+    assert listed.query_names == (str(paths[0]), str(paths[3]))
+
+
 def test_roles(paths: list[Path]) -> None:
     roles = ["query", "reference", "Gallery", "query", "reference"]
     dataset = load_dataset(paths, labels_of(paths), roles=roles)
@@ -84,6 +99,20 @@ def test_neighbours_have_names(root: Path, paths: list[Path]) -> None:
         ({"labels": None}, r"a list without labels is no dataset: load_dataset\(images, labels\)"),
         ({"labels": None, "roles": ["query"] * 5}, "labels and roles belong to a list of images"),
         ({"images": "emoji"}, "labels and roles belong to a list of images"),
+        ({"images": "a list"}, "labels and roles belong to a list of images"),
+        ({"images": dict.fromkeys("abcde")}, "images is a dict: a list with one entry for each image is needed"),
+        ({"images": 5}, "images is a int: a list"),
+        ({"labels": "abcde"}, "labels is a str: a list"),
+        ({"labels": {"a": 1}}, "labels is a dict: a list"),
+        ({"labels": 7}, "labels is a int: a list"),
+        ({"labels": torch.tensor(7)}, "labels is a Tensor: a list"),
+        ({"labels": np.array("a")}, "labels is a ndarray: a list"),
+        ({"roles": "query"}, "roles is a str: a list"),
+        ({"roles": [None] * 5}, "image 0 of the list: role 'None' is none of query, reference, gallery"),
+        ({"max_classes": "5"}, "max_classes is '5': a whole number"),
+        ({"max_per_class": 2.5}, "max_per_class is 2.5: a whole number"),
+        ({"split": None}, "unknown split None"),
+        ({"split": "a:b"}, "split 'a:b' names .* and a list is neither a folder nor a table"),
         ({"images": [3] * 5}, "image 0 of the list cannot be taken: TypeError: a int is no PIL image, array or path"),
     ],
 )
@@ -116,16 +145,130 @@ def test_a_data_frame(root: Path, paths: list[Path]) -> None:
 
 
 def test_torchvisions_image_folder(root: Path) -> None:
-    dataset = load_dataset(ImageFolder(root, transform=ToTensor()))
+    dataset = load_dataset(ImageFolder(root))
     assert dataset.classes == ("cat", "dog") and dataset.fingerprint == load_dataset(root).fingerprint
     assert dataset.names[4] == "ImageFolder#4"
+
+
+def red(path: str) -> Image.Image:
+    return Image.new("RGB", (20, 30), "red")
+
+
+class Cropped(ImageFolder):
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image, target = super().__getitem__(index)
+        return image.crop((0, 0, 20, 20)), 1 - target
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: ImageFolder(root, transform=Resize((20, 20))),
+        lambda root: ImageFolder(root, target_transform=lambda target: 1 - target),
+        lambda root: ImageFolder(root, transform=Resize((20, 20)), target_transform=lambda target: 1 - target),
+        lambda root: ImageFolder(root, loader=red),
+        Cropped,
+        lambda root: Subset(Subset(ImageFolder(root, loader=red), [4, 3, 0, 1]), [3, 2, 1, 0]),
+        lambda root: Subset(ImageFolder(root), [3, 0, 4, 1]),
+        lambda root: ConcatDataset([ImageFolder(root), Cropped(root)]),
+        lambda root: ImageDataset(str(root), transform=Resize((20, 20)), target_transform=lambda target: 1 - target),
+        lambda root: ImageDataset(str(root), input_img_mode="L"),
+        lambda root: ImageDataset(str(root)),
+    ],
+    ids=range(11),
+)
+def test_what_an_item_gives_is_what_counts(root: Path, change) -> None:
+    pairs = change(root)
+    dataset = load_dataset(pairs)
+    targets = [pair[1] for pair in (pairs[index] for index in range(len(pairs)))]
+    titles = {"cat": 0, "dog": 1}
+    assert [titles.get(dataset.classes[label], dataset.classes[label]) for label in dataset.labels] in (
+        targets,
+        [str(target) for target in targets],
+    )
+    for index in range(len(pairs)):
+        expected = np.asarray(pairs[index][0].convert("RGB"))
+        np.testing.assert_array_equal(np.asarray(dataset.images.load(index)), expected)
+
+
+def test_labels_of_known_datasets_are_had_without_their_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    known = [
+        ImageFolder(root, transform=Resize((20, 20))),
+        ImageDataset(str(root), transform=Resize((20, 20))),
+        Subset(ImageFolder(root, transform=Resize((20, 20))), [0, 1, 3, 4]),
+    ]
+    for pairs in known:
+        base = pairs.dataset if isinstance(pairs, Subset) else pairs
+        get = type(base).__getitem__
+        with monkeypatch.context() as patch:
+            seen = functools.wraps(get)(lambda self, index, get=get: (asked.append(index), get(self, index))[1])
+            for owner in type(base).__mro__:
+                if "__getitem__" in vars(owner):
+                    patch.setattr(owner, "__getitem__", seen)
+                    break
+            found = pairs_images(pairs, "x", "x", "x")
+        assert set(found.class_names) == {"cat", "dog"}
+        assert set(asked) <= {0, 1, 2, 3, 4} and len(asked) <= 8  # to see whether they are the same each time
+        asked.clear()
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("x"), OSError("x"), ZeroDivisionError(), Exception("x")])
+def test_an_item_that_raises_is_named_and_can_be_left_out_where_its_label_is_known(root: Path, error) -> None:
+    def broken(image: Image.Image) -> Image.Image:
+        if image.getpixel((0, 0)) == first:
+            raise error
+        return image
+
+    first = Image.open(root / "cat" / "001.png").getpixel((0, 0))
+    pairs = ImageFolder(root, transform=broken)
+    with pytest.raises(UsageError, match=r"1 of 5 images .* cannot be read:\n  'ImageFolder#1'"):
+        load_dataset(pairs)
+    assert load_dataset(pairs, bad_images="skip").names == tuple(f"ImageFolder#{index}" for index in (0, 2, 3, 4))
+    with pytest.raises(UsageError, match=r"^ConcatDataset#1 cannot be loaded: ") as caught:
+        load_dataset(ConcatDataset([pairs]))
+    assert "\n" not in str(caught.value) and caught.value.__cause__ is not None
+
+
+def test_normalised_images_are_never_left_out_as_bad(root: Path) -> None:
+    pairs = ImageFolder(root, transform=Compose([ToTensor(), Normalize([0.1] * 3, [0.5] * 3)]))
+    for bad_images in ("fail", "skip"):
+        with pytest.raises(UsageError, match=r"^ImageFolder#0: levels of float32 from .*before they are normalised\)$"):
+            load_dataset(pairs, bad_images=bad_images)
+
+
+def test_a_dataset_that_only_iterates(tmp_path: Path) -> None:
+    class Stream(IterableDataset):
+        def __init__(self, targets: list[object]) -> None:
+            self.targets = targets
+
+        def __len__(self) -> int:
+            return len(self.targets)
+
+        def __iter__(self):
+            return ((Image.new("RGB", (8, 6), (index, 0, 0)), target) for index, target in enumerate(self.targets))
+
+    dataset = load_dataset(Stream([torch.tensor(3), 3, 4]))
+    assert dataset.classes == ("3", "4") and dataset.images.load(2).getpixel((0, 0)) == (2, 0, 0)
+    with pytest.raises(UsageError, match=r"^Stream#1: the label is missing"):
+        load_dataset(Stream([3, None, 4]))
+
+
+def test_titles_of_classes_only_where_all_targets_have_one(root: Path) -> None:
+    class Shifted(ImageFolder):
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            image, target = super().__getitem__(index)
+            return image, target + 1
+
+    assert load_dataset(Shifted(root)).classes == ("1", "2")
+    assert load_dataset(Subset(ImageFolder(root), [4, 0, 3])).classes == ("cat", "dog")
 
 
 def test_a_torch_dataset_of_images(root: Path, tmp_path: Path) -> None:
     expected = pixels(load_dataset(root), tmp_path / "cache")
     for transform in (None, ToTensor(), np.asarray):
         dataset = load_dataset(Subset(ImageFolder(root, transform=transform), [0, 1, 3, 4]))
-        assert dataset.classes == ("0", "1") and dataset.labels.tolist() == [0, 0, 1, 1]
+        assert dataset.classes == ("cat", "dog") and dataset.labels.tolist() == [0, 0, 1, 1]
         np.testing.assert_array_equal(pixels(dataset, tmp_path / "cache"), expected[[0, 1, 3, 4]])
     levels = torch.randint(0, 256, (4, 3, 20, 30), dtype=torch.uint8)
     dataset = load_dataset(TensorDataset(levels, torch.tensor([5, 5, 6, 6])))
@@ -138,7 +281,7 @@ def test_a_dataset_that_gives_no_pairs() -> None:
         load_dataset(TensorDataset(torch.zeros(3, 3, 8, 8)))
     with pytest.raises(UsageError, match="a int without labels is no dataset"):
         load_dataset(7)
-    with pytest.raises(UsageError, match=r"cannot be read:\n.*#0': ValueError: levels of float32 that are neither"):
+    with pytest.raises(UsageError, match=r"^TensorDataset#0: levels of float32 from .* are neither uint8 nor"):
         load_dataset(TensorDataset(torch.randn(4, 3, 8, 8), torch.tensor([0, 0, 1, 1])))
 
 
@@ -234,8 +377,10 @@ def test_a_dataset_that_cannot_be_pickled_stays_in_this_process(tmp_path: Path) 
 
 def test_arrays_and_tensors_as_images() -> None:
     colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    for given in (colours, torch.from_numpy(colours), np.moveaxis(colours, 2, 0), torch.from_numpy(colours) / 255):
+    floats = torch.from_numpy(colours) / 255
+    for given in (colours, torch.from_numpy(colours), np.moveaxis(colours, 2, 0), floats, floats.requires_grad_()):
         np.testing.assert_array_equal(np.asarray(as_image(given)), colours)
+    assert np.asarray(as_image(torch.ones((4, 4, 3), dtype=torch.bfloat16))).min() == 255
     grey = colours[..., 0]
     for given in (grey, grey[..., None], grey[None]):
         image = as_image(given)

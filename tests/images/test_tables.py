@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
+from embedcore.images.folders import HELD_OUT, TRAINING, scan_folder
 from embedcore.images.tables import read_table
 
 
@@ -43,24 +47,24 @@ def test_roles(folder: Path) -> None:
     assert read_table(table(folder, content), split="loo").roles is None
 
 
-def test_bytes_that_are_not_utf_8_stand_for_themselves(folder: Path) -> None:
-    (folder / "images" / "1.png").rename(folder.joinpath("images", "\udce9.png"))
-    found = read_table(table(folder, b"path,label\nimages/\xe9.png,caf\xe9\n"), split="auto")
-    assert list(found.class_names) == ["caf\udce9"]
-    assert found.source.load(0).size == (32, 24)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", r"line 1: no column 'path'"),
-        ("file,label\nx,y\n", r"line 1: no column 'path'; .*path,label\[,role\], it is 'file,label'"),
+        ("file,label\nx,y\n", r"line 1: no column 'path'; .*path,label\[,role\]\[,split\], it is 'file,label'"),
         ("path,class\nx,y\n", r"line 1: no column 'label'"),
         ("path,label\n", r"names no images"),
         ("path,label\nimages/1.png,a\n,a\n", r"line 3: column 'path' is empty"),
         ("path,label\nimages/1.png,\n", r"line 2: column 'label' is empty"),
-        ("path,label\nimages/1.png\n", r"line 2: column 'label' is empty"),
-        ("path,label,role\nimages/1.png,a,\n", r"line 2: column 'role' is empty"),
+        ("path,label\nimages/1.png\n", r"line 2: 1 field under 2 columns \(path,label\)$"),
+        ('path,label\n"images/1.png",a\n"images/2\n.png",b\n', r"line 3: column 'path' goes on to line 4"),
+        ('path,label\nimages/1.png,"a\nimages/2.png,"b"\n', r"line 2: not readable as csv .*is a quote not closed"),
+        ("path,label,path\nimages/1.png,a,b\n", r"line 1: two columns 'path'"),
+        ("path,label,role,Role\nimages/1.png,a,query,query\n", r"line 1: two columns 'role'"),
+        ("path,label,split\nimages/1.png,a,train\nimages/2.png,a,\nx,a,val\n", r"line 3: column 'split' is empty"),
+        ("path,label\nimages/1.png,a\nimages/2.png,\ufeff\n\n\n,,\n", r"line 6: 3 fields under 2 columns"),
+        ("path,label\n" + 'images/1.png,"a\n' + "x.png,b\n" * 20_000, r"line 2: not readable as csv .*field"),
+        ("path,label,role\nimages/1.png,a,\n", r"line 2: role '' is none of query, reference, gallery"),
         ("path,label,role\nimages/1.png,a,probe\n", r"line 2: role 'probe' is none of query, reference, gallery"),
     ],
 )
@@ -68,6 +72,109 @@ def test_what_is_wrong_is_named_with_its_line(folder: Path, content: str, messag
     with pytest.raises(UsageError, match=message) as caught:
         read_table(table(folder, content), split="auto")
     assert "shop.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_encodings_and_line_ends(folder: Path, encoding: str, newline: str) -> None:
+    lines = ["path,label", "images/1.png,Käse", "", 'images/2.png,"日, 本"', "images/1.png,"]
+    found = read_table(table(folder, newline.join(lines[:-1]).encode(encoding)), split="auto")
+    assert list(found.class_names) == ["Käse", "日, 本"]
+    with pytest.raises(UsageError, match=r"line 5: column 'label' is empty"):
+        read_table(table(folder, newline.join(lines).encode(encoding)), split="auto")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("path,label\na,b\nc,é\n".encode("latin-1"), "line 3: byte 0xe9 is not UTF-8: save the file as UTF-8"),
+        ("\ufeffpath,label\na,b\nc,".encode() + b"\x80\n", "line 3: byte 0x80 is not UTF-8-SIG"),
+        ("path,label\na,b\n".encode("utf-16") + b"\x00\xd8\n", "line 3: byte 0x0. is not UTF-16"),
+        ("path,label\na,b\nc,\0\n", "line 3: a NUL byte"),
+    ],
+)
+def test_bytes_of_another_encoding_are_named(folder: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_table(table(folder, content), split="auto")
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1),
+            st.sampled_from(["plain", 'a "quoted" word', "salt, pepper", " spaces ", "日本"]),
+        ),
+        min_size=1,
+    )
+)
+def test_what_pythons_csv_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, rows) -> None:
+    rows = [(path, label) for path, label in rows if path.strip()]
+    folder = tmp_path_factory.mktemp("csv")
+    file = folder / "rows.csv"
+    (folder / "here.png").touch()
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("path", "label"), ("here.png", "first"), *rows])
+    found = read_table(file, split="auto")
+    assert [found.source.name(index) for index in range(len(found.source))] == [
+        "here.png",
+        *(p.strip() for p, _ in rows),
+    ]
+    assert list(found.class_names) == ["first", *(label.strip() for _, label in rows)]
+
+
+SPLIT = "path,label,split\nimages/1.png,a,{}\nimages/2.png,a,{}\nimages/deep/3.png,a,{}\nimages/1.png,a,{}\n"
+
+
+@pytest.mark.parametrize("training", TRAINING)
+@pytest.mark.parametrize("held_out", HELD_OUT)
+def test_a_column_split_says_what_folders_of_its_values_say(
+    folder: Path, make_image, training: str, held_out: str
+) -> None:
+    found = read_table(table(folder, SPLIT.format(training, held_out, held_out.upper(), training)), split="auto")
+    assert found.roles == ["reference", "query", "query", "reference"]
+    for name in (training, held_out):
+        make_image(folder / "photos" / name / "a" / "1.png")
+    roles = dict(zip((held_out, training), scan_folder(folder / "photos", split="auto").roles or (), strict=True))
+    if held_out > training:
+        roles = dict(zip((training, held_out), roles.values(), strict=True))
+    assert roles == {training: "reference", held_out: "query"}
+
+
+@pytest.mark.parametrize(
+    ("values", "split", "message"),
+    [
+        ("train train val test", "auto", "has a column 'split' with train, val, test: say which .* train:val; or"),
+        ("train training val val", "auto", "with train, training, val: say which are references"),
+        (
+            "train train val val",
+            "train:dev",
+            "split 'train:dev': .*shop.csv has no 'dev' in its column 'split', but tr",
+        ),
+        ("train train val val", "train:val+train", "split 'train:val\\+train': train cannot be on both sides"),
+    ],
+)
+def test_a_column_split_that_leaves_it_open(folder: Path, values: str, split: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_table(table(folder, SPLIT.format(*values.split())), split=split)
+
+
+def test_sides_by_name(folder: Path) -> None:
+    file = table(folder, SPLIT.format("A", "b", "c", "a"))
+    found = read_table(file, split="b+C:a")
+    assert found.roles == ["query", "reference", "reference", "query"] and found.notes == ()
+    found = read_table(file, split="a:c")
+    assert found.roles == ["reference", "query", "reference"] and len(found.source) == 3
+    assert found.notes == ("1 images whose 'split' is not a and c were left out",)
+    with pytest.raises(UsageError, match=r"names two values of a column 'split', and .*shop.csv has no such column"):
+        read_table(table(folder, "path,label,role\nimages/1.png,a,query\n"), split="a:b")
+
+
+def test_rows_that_the_split_leaves_out_need_no_label(folder: Path) -> None:
+    rows = "images/1.png,a,train\nimages/2.png,a,val\nimages/2.png,,test\n"
+    assert list(read_table(table(folder, f"path,label,split\n{rows}"), split="train:val").class_names) == ["a", "a"]
+    with pytest.raises(UsageError, match="line 4: column 'label' is empty"):
+        read_table(table(folder, f"path,label,split\n{rows}"), split="loo")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

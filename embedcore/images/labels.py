@@ -1,0 +1,129 @@
+"""Class labels as users hand them over, and the class names that they stand for."""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from embedcore.errors import UsageError
+
+_MISSING_TEXT = frozenset({"nan", "<na>", "nat", "#n/a"})
+"""What pandas, NumPy and spreadsheets write for a missing value, lower case."""
+_DOUBTFUL_TEXT = frozenset({"na", "n/a", "null", "none"})
+"""What others write for one, and what may be the name of a class too."""
+
+_NEGATIVE = re.compile(r"-\d+(\.0*)?")
+_NUMBER = r"[-+]?[\d.]+(?:e[-+]?\d+)?"
+_SEVERAL = re.compile(rf"[\[{{].*[,:\s].*[\]}}]|{_NUMBER}(?:[\s,;]+{_NUMBER}){{3,}}", re.DOTALL | re.IGNORECASE)
+"""A list, a mapping, or four numbers and more (boxes, one-hot rows) that were written as text."""
+
+
+def class_names(labels: Iterable[Any], place: Callable[[int], str]) -> list[str]:
+    """Return the class name of each label, [n].
+
+    ``place(index)`` says in messages where a label stands. Raises UsageError for the first label that is no class, see
+    :func:`class_name`.
+    """
+    names: list[str] = []
+    for label in labels:
+        try:
+            names.append(class_name(label))
+        except ValueError as error:
+            raise UsageError(f"{place(len(names))}: {error}") from error
+    return names
+
+
+def class_name(label: Any) -> str:
+    """Return the name of the class that one label stands for.
+
+    Text without the white space around it; numbers as integers, so that 1, 1.0 and a tensor of 1 are one class. Arrays
+    and tensors of one element are that element.
+
+    Raises ValueError, worded to follow the label's place, for what is no class: a missing value (see
+    :func:`is_missing`, or the text "nan"), a negative number, a number with a fraction, several values.
+
+    >>> [class_name(label) for label in (" cat ", 7, 7.0, np.array([7]), True)]
+    ['cat', '7', '7', '7', 'True']
+    """
+    if type(label) is str:
+        return _name_of_text(label)
+    if type(label) is int and label >= 0:
+        return str(label)
+    label = _element(label)
+    if is_missing(label):
+        raise ValueError(_missing(label))
+    if isinstance(label, bytes):
+        try:
+            return _name_of_text(label.decode())
+        except UnicodeDecodeError as error:
+            raise ValueError(f"the label {label!r} is not UTF-8") from error
+    if isinstance(label, bool | np.bool_):
+        return str(bool(label))
+    if isinstance(label, numbers.Real | Decimal):
+        number = float(label) if isinstance(label, Decimal) or not isinstance(label, numbers.Integral) else int(label)
+        if not math.isfinite(number) or number != int(number):
+            raise ValueError(f"the label {label} is no whole number: give the number of a class, or its name as text")
+        return _name_of_text(str(int(number)))
+    if getattr(type(label), "__str__", None) is not object.__str__:  # text of NumPy, dates, enumerations
+        return _name_of_text(str(label))
+    raise ValueError(_several(f"a {type(label).__name__}"))
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value stands for none: None, NaN, NaT, pandas' NA, a masked element, empty text."""
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, str | bytes):
+        return not value.strip()
+    return isinstance(value, numbers.Number | np.generic) and bool(value != value)
+
+
+def doubtful_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Return a note for each class whose name often stands for a missing label, such as "NA" and "None"."""
+    counts = Counter(name for name in names if name.lower() in _DOUBTFUL_TEXT)
+    return tuple(
+        f"{count} image{' is' if count == 1 else 's are'} of a class named {name!r}: if that stands for a missing "
+        "label, leave them out"
+        for name, count in sorted(counts.items())
+    )
+
+
+def _element(label: Any) -> Any:
+    """The one element of an array or tensor; anything else as it is. Raises ValueError where there are several."""
+    shape = getattr(label, "shape", None)
+    if shape is None or label is np.ma.masked or isinstance(label, np.generic):
+        return label
+    if math.prod(shape) != 1:
+        raise ValueError(_several(f"a {type(label).__name__} of shape {list(shape)}"))
+    return None if np.ma.is_masked(label) else label.item()
+
+
+@functools.lru_cache(maxsize=2**16)
+def _name_of_text(text: str) -> str:
+    name = text.strip()
+    if not name or name.lower() in _MISSING_TEXT:
+        raise ValueError(_missing(text))
+    if _NEGATIVE.fullmatch(name):
+        raise ValueError(
+            f"the label {name} is negative, which marks images without a class in many datasets: leave them out, or "
+            "name the class in words"
+        )
+    if _SEVERAL.fullmatch(name):
+        raise ValueError(_several(f"{name[:40]!r}"))
+    return name
+
+
+def _missing(label: Any) -> str:
+    return f"the label is missing ({label!r}): leave the image out, or give it a class"
+
+
+def _several(what: str) -> str:
+    return f"the label is {what}: one class for each image is needed, a number or a text"

@@ -1,0 +1,30 @@
+"""The tables of docs/datasets.md, each below its heading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dataset_kinds import Kind, table
+from dataset_kinds_tables import CSV, FRAMES, LISTS
+from dataset_kinds_torch import TORCH
+
+PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
+GROUPS: Mapping[str, Sequence[Kind]] = {
+    "csv files": CSV,
+    "Lists of images and labels": LISTS,
+    "DataFrames": FRAMES,
+    "torch, torchvision and timm datasets": TORCH,
+}
+"""The rows below each heading of the page."""
+
+
+def with_tables(page: str) -> str:
+    """The page with the table of each heading written anew. Raises AssertionError where a heading is missing."""
+    for heading, kinds in GROUPS.items():
+        pattern = re.compile(rf"(^## {re.escape(heading)}\n(?:(?!^## |^\|).*\n)*)(?:^\|.*\n)*", re.MULTILINE)
+        assert pattern.search(page), f"docs/datasets.md has no heading '## {heading}'"
+        rows = table(kinds)
+        page = pattern.sub(lambda found, rows=rows: f"{found[1].rstrip()}\n\n{rows}\n", page, count=1)
+    return page
