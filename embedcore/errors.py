@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
+from typing import Any
+
 
 class EmbedcoreError(Exception):
     """Base of all errors that embedcore raises on purpose; ``status`` is that of a case which ends with one of them."""
@@ -44,3 +47,10 @@ class UnsupportedModel(EmbedcoreError):
     """The model cannot give what was asked, such as a point that it does not have."""
 
     status = "unsupported"
+
+
+def whole_number(value: Any, name: str, least: int) -> int:
+    """Return a whole number of at least ``least``. Raises UsageError for anything else."""
+    if not isinstance(value, numbers.Integral) or value < least:
+        raise UsageError(f"{name} is {value!r}: a whole number of at least {least} is needed")
+    return int(value)

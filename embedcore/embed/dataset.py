@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.embed.device import use_device
 from embedcore.embed.embedder import auto_batch_size, choose_way, embed_pixels
+from embedcore.errors import EmbedcoreError, UsageError, whole_number
+from embedcore.files import user_path
 from embedcore.images.dataset import as_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
@@ -28,18 +30,27 @@ def embed_dataset(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int | str = "auto",
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """The embeddings of all images: float32 [n, dim], rows of length 1, in their order.
+    """Return the embeddings of all images: float32 [n, dim], rows of length 1, in their order.
 
     ``images``: a Dataset, or a list of PIL images, uint8 arrays [h, w, 3] or paths. They are decoded once for each
     geometry and kept in ``cache``; without one they go into a temporary folder which is gone afterwards. A CUDA device
-    becomes torch's current one. Raises UsageError for a device that is not here or an image that cannot be read.
+    becomes torch's current one. Raises UsageError for a device that is not here, an image that cannot be read and
+    arguments of another type; EmbedcoreError for embeddings that are not finite or zero.
     """
+    if not hasattr(backbone, "data_config"):
+        raise UsageError(f"a {type(backbone).__name__} is no backbone: embed_dataset(load_backbone(NAME), images)")
+    if batch_size != "auto":
+        batch_size = whole_number(batch_size, "batch_size", 1)
     where = use_device(device)
     dataset = as_dataset(images)
     with tempfile.TemporaryDirectory(prefix="embedcore-") as scratch:
-        pixels = open_pixel_store(dataset, geometry_of(backbone.data_config, protocol), cache or Path(scratch))
+        store = user_path(cache or scratch)
+        pixels = open_pixel_store(dataset, geometry_of(backbone.data_config, protocol), store)
         way, size = choose_way(backbone, pixels, where, precision, auto_batch_size(batch_size, where, len(pixels)))
-        return embed_pixels(backbone, pixels, way, batch_size=size, progress=progress).embeddings
+        embedded = embed_pixels(backbone, pixels, way, batch_size=size, progress=progress)
+    if not embedded.finite:
+        raise EmbedcoreError(f"{backbone.name}: embeddings in {way.precision} hold NaN, infinity or zero vectors")
+    return embedded.embeddings

@@ -23,7 +23,7 @@ def choose_device(spec: str = "auto") -> torch.device:
         return torch.device("cuda", 0) if cuda else torch.device("mps" if mps else "cpu")
     try:
         device = torch.device(spec)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"device {spec!r} is not known: use auto, cpu, cuda, cuda:N or mps")

@@ -22,7 +22,7 @@ from embedcore.images.duplicates import queries_among_references
 from embedcore.images.folders import scan_folder
 from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
 from embedcore.images.specification import chosen_images
-from embedcore.images.tables import listed_images
+from embedcore.images.tables import entries, listed_images
 from embedcore.progress import Progress
 
 BAD_IMAGES = ("fail", "skip")
@@ -221,7 +221,7 @@ def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
     if isinstance(images, str | Path):
         found = scan_folder(user_path(images), split="loo")
     elif isinstance(images, Iterable) and not hasattr(images, "columns") and getattr(images, "ndim", 4) == 4:
-        listed = list(images)
+        listed = entries(images, "images")
         found = listed_images(listed, ["."] * len(listed), None, split="loo")
     else:
         raise UsageError(f"a {type(images).__name__} cannot be embedded: give a dataset, a folder or a list of images")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 import re
+from pathlib import Path
 from typing import Any
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, whole_number
 from embedcore.files import user_path
 from embedcore.images import emoji
 from embedcore.images.folders import scan_folder
@@ -34,8 +34,8 @@ def chosen_images(
     ``embedcore.load_dataset``. Raises UsageError for what is no dataset, and for a split or a limit that is none."""
     _check_split(images, split)
     for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
-        if value is not None and (not isinstance(value, numbers.Integral) or value < 0):
-            raise UsageError(f"{option} is {value!r}: a whole number of at least 0, where 0 means all")
+        if value is not None:
+            whole_number(value, option, 0)
     kind = type(images).__name__
     named = isinstance(images, str | os.PathLike)
     if labels is not None and not named:
@@ -66,12 +66,20 @@ def _check_split(images: Any, split: Any) -> None:
     if split in SPLITS or _is_frame(images):
         return
     named = isinstance(images, str | os.PathLike)
-    if not named or not (str(images).startswith(_CSV) or user_path(os.fspath(images)).is_dir()):
+    if not named or not (str(images).startswith(_CSV) or _is_folder(user_path(os.fspath(images)))):
         what = f"{str(images)!r} is" if named else f"a {type(images).__name__} is"
         raise UsageError(
             f"split {split!r} names two folders of the dataset, or two values of a column 'split', and {what} neither "
             "a folder nor a table"
         )
+
+
+def _is_folder(path: Path) -> bool:
+    """Raises UsageError where that cannot be found out, such as for a folder inside one that may not be entered."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise UsageError(f"no such folder of images: {str(path)[:200]}: {error.strerror}") from error
 
 
 def _is_frame(images: Any) -> bool:
@@ -89,7 +97,7 @@ def _named(spec: str, split: str) -> LabelledImages:
     if scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/":
         return timm_images(spec)
     folder = user_path(spec)
-    if folder.is_dir():
+    if _is_folder(folder):
         return scan_folder(folder, split=split)
     if scheme and spec[scheme.end()] == ":":
         raise UsageError(f"unknown dataset scheme {scheme[0]!r} in {spec!r}: {_KINDS}")

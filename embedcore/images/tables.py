@@ -76,9 +76,9 @@ def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) ->
 
     Raises UsageError where the lists differ in length, or hold something else.
     """
-    listed = _entries(images, "images")
-    marks = _entries(labels, "labels")
-    sides = None if roles is None else _entries(roles, "roles")
+    listed = entries(images, "images")
+    marks = entries(labels, "labels")
+    sides = None if roles is None else entries(roles, "roles")
     for what, given in (("labels", marks), ("roles", sides)):
         if given is not None and len(given) != len(listed):
             raise UsageError(f"{len(listed)} images but {len(given)} {what}: one is needed for each image")
@@ -93,7 +93,7 @@ def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) ->
     )
 
 
-def _entries(given: Any, what: str) -> list[Any]:
+def entries(given: Any, what: str) -> list[Any]:
     """The entries of a list, array, tensor, Series or iterator, by position. Raises UsageError."""
     by_number = hasattr(given, "__getitem__") and hasattr(given, "__len__")  # as torch's datasets, which do not iterate
     no_list = isinstance(given, str | bytes | Mapping | Set) or hasattr(given, "columns")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -132,7 +133,7 @@ def embedcore_block(
     return block | ({"datasets": json_safe(datasets)} if several else {})
 
 
-def read_run(where: str | Path, *, storage: Path = STORAGE) -> Run:
+def read_run(where: str | Path, *, storage: str | Path = STORAGE) -> Run:
     """The run saved at `where`: a file, a journal too; a folder of the files of one run; or a name as
     `--benchmark-save` makes it (see `find_run`).
 
@@ -215,7 +216,7 @@ def is_first_run(where: str | Path, *, storage: Path = STORAGE) -> bool:
     return not any((path.parent if is_path else storage).rglob("*.json"))
 
 
-def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
+def find_run(where: str | Path, *, storage: str | Path = STORAGE) -> Path:
     """The file of the run that `where` means, or the folder of its files.
 
     `where` is the path of a file or folder; or, inside `storage`, ``NAME`` of ``<machine>/NNNN_NAME.json`` (the highest
@@ -223,9 +224,14 @@ def find_run(where: str | Path, *, storage: Path = STORAGE) -> Path:
 
     Raises UsageError if there is none (it lists the names that there are), or if several machine folders have one.
     """
-    path = user_path(where)
-    if path.is_file() or path.is_dir():
-        return path
+    if not isinstance(where, str | os.PathLike):
+        raise UsageError(f"a {type(where).__name__} is no saved run: give the path of a file or folder, or a name")
+    path, storage = user_path(where), user_path(storage)
+    try:
+        if path.is_file() or path.is_dir():
+            return path
+    except OSError as error:
+        raise UsageError(f"no saved run {str(where)[:200]}: {error.strerror}") from error
     machine, _, name = str(where).rpartition("/")
     name = name.removesuffix(".json")
     saved = [file for file in storage.glob("*/*.json") if not machine or file.parent.name == machine]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, whole_number
 from embedcore.images.ceilings import reference_counts
+from embedcore.retrieval.inputs import labels_of, unit_rows
 from embedcore.retrieval.resampling import class_means, intervals
 from embedcore.retrieval.search import Neighbours, nearest, nearest_others
 from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
@@ -76,16 +77,17 @@ def score(
     ``score(embeddings, labels)`` is leave-one-out: each row is a query and a reference for all others.
 
     Args:
-        query_embeddings: float32 [n_queries, d], L2-normalised.
-        query_labels: class numbers (integers) or class names (text) [n_queries].
-        reference_embeddings: float32 [n_references, d], L2-normalised; given together with
+        query_embeddings: [n_queries, d], rows L2-normalised: an array or a tensor, as ``nearest`` takes them.
+        query_labels: class numbers (integers from 0) or class names (text) [n_queries].
+        reference_embeddings: [n_references, d], likewise; given together with
         reference_labels: likewise [n_references].
         device: where neighbours are searched, see ``nearest``.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
     Raises:
-        UsageError: what ``nearest`` raises; labels that do not fit; no query with a reference of its class.
+        UsageError: what ``nearest`` raises; labels that do not fit, are missing or negative; no query with a reference
+            of its class; resamples below 1 or a seed below 0.
 
     >>> rows = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]], dtype=np.float32)
     >>> scores = score(rows, [0, 0, 1, 1])
@@ -94,12 +96,13 @@ def score(
     """
     if (reference_embeddings is None) != (reference_labels is None):
         raise UsageError("give reference embeddings and reference labels together, or neither for leave-one-out")
-    queries = np.ascontiguousarray(query_embeddings, dtype=np.float32)
-    labels = _labels(query_labels, len(queries), "query")
+    resamples, seed = whole_number(resamples, "resamples", 1), whole_number(seed, "seed", 0)
+    queries = unit_rows(query_embeddings, "queries")
+    labels = labels_of(query_labels, len(queries), "query")
     references = other = None
     if reference_embeddings is not None and reference_labels is not None:
-        references = np.ascontiguousarray(reference_embeddings, dtype=np.float32)
-        other = _labels(reference_labels, len(references), "reference")
+        references = unit_rows(reference_embeddings, "references")
+        other = labels_of(reference_labels, len(references), "reference")
         if (labels.dtype.kind == "U") != (other.dtype.kind == "U"):
             raise UsageError(
                 f"query labels are {labels.dtype} and reference labels {other.dtype}: both must be numbers or both text"
@@ -192,17 +195,3 @@ def _per_query(
         vote = weighted_vote(found[:, :VOTERS], neighbours.similarities[rows, :VOTERS])
         values["knn20"][rows] = vote == labels[rows]
     return values, hits5
-
-
-def _labels(labels: npt.ArrayLike, rows: int, side: str) -> npt.NDArray[Any]:
-    """Labels as int64 or as text."""
-    array = np.asarray(labels)
-    if array.shape != (rows,):
-        raise UsageError(
-            f"{side} labels have shape {array.shape}: one label for each of the {rows} embeddings is needed"
-        )
-    if array.dtype.kind == "U" or (array.dtype.kind == "O" and all(isinstance(label, str) for label in array)):
-        return array.astype(np.str_)
-    if array.dtype.kind not in "iu":
-        raise UsageError(f"{side} labels are {array.dtype}: class numbers (integers) or names (text) are needed")
-    return array.astype(np.int64)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, whole_number
 from embedcore.retrieval import duplicates
 from embedcore.retrieval.exact import dense_nearest
 from embedcore.retrieval.first_pass import choose_precision, search_tiles
+from embedcore.retrieval.inputs import unit_rows
 from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
 from embedcore.retrieval.workers import tile_workers
 
 _SMALL = 2**22  # products of a whole search, under which tiles do not pay
 _FEW = 512  # neighbours, above which candidate lists do not pay
-_NORM_SLACK = 1e-3
 _TILE = 2048
 
 
@@ -47,32 +47,31 @@ def nearest(
     inputs, the call holds a rounded copy of them and candidate lists, never all pairs.
 
     Args:
-        queries: float32 [n_queries, d], rows L2-normalised (a row of zeros is let through).
-        references: float32 [n_references, d], likewise; None for leave-one-out: the queries are the references, and
+        queries: [n_queries, d], rows L2-normalised: an array or a tensor, see :func:`unit_rows`.
+        references: [n_references, d], likewise; None for leave-one-out: the queries are the references, and
             each is kept, by its index, from finding itself. Its copies elsewhere in the set are found.
         k: how many neighbours; there are fewer columns where fewer references are to be had.
-        device: ``cpu``, or a torch device (``cuda``, ``cuda:1``, ``mps``) for the products.
+        device: ``cpu``, ``auto``, or a torch device (``cuda``, ``cuda:1``, ``mps``) for the products.
         tile: rows and columns of one product; chosen if None.
 
     Raises:
-        UsageError: not two-dimensional, empty, of different widths, not finite or not L2-normalised; k below 1.
+        UsageError: not two-dimensional, empty, of different widths, not finite, zero or not L2-normalised; k or tile
+            that is no whole number of at least 1; a device that is not here.
 
     >>> rows = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
     >>> nearest(rows, k=1).indices.tolist()
     [[2], [2], [1]]
     """
-    rows = _checked(queries, "queries")
+    rows = unit_rows(queries, "queries")
     alone = references is None
-    others = rows if references is None else _checked(references, "references")
+    others = rows if references is None else unit_rows(references, "references")
     if rows.shape[1] != others.shape[1]:
         raise UsageError(
             f"queries have {rows.shape[1]} columns and references {others.shape[1]}: "
             "both must come from the same embedding"
         )
-    if k < 1:
-        raise UsageError(f"k is {k}: ask for at least 1 neighbour")
-    if tile is not None and tile < 1:
-        raise UsageError(f"tile is {tile}: a tile has at least 1 row")
+    k = whole_number(k, "k", 1)
+    tile = None if tile is None else whole_number(tile, "tile", 1)
     return _neighbours(rows, others, k, device, tile, np.arange(len(rows)) if alone else None, symmetric=alone)
 
 
@@ -81,7 +80,7 @@ def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, 
 
     It does not gain from symmetry as the whole search does.
     """
-    every = _checked(rows, "embeddings")
+    every = unit_rows(rows, "embeddings")
     return _neighbours(every[some], every, k, device, None, some)
 
 
@@ -123,9 +122,10 @@ def _search(
 ) -> Found:
     """The search proper, among references of which no two are equal."""
     if device != "cpu":
+        from embedcore.embed.device import choose_device
         from embedcore.retrieval.accelerator import search_on_device
 
-        return search_on_device(queries, references, k, device, tile)
+        return search_on_device(queries, references, k, str(choose_device(device)), tile)
     if len(queries) * len(references) <= _SMALL and tile is None:
         return dense_nearest(queries, references, k)
     lists_pay = k <= _FEW and 8 * k <= len(references)
@@ -134,23 +134,3 @@ def _search(
         if precision is None:
             return dense_nearest(queries, references, k, pool)
         return search_tiles(queries, references, k, precision, tile or _TILE, pool, symmetric)
-
-
-def _checked(rows: npt.ArrayLike, name: str) -> FloatArray:
-    array = np.ascontiguousarray(rows, dtype=np.float32)
-    if array.ndim != 2:
-        raise UsageError(f"{name} have shape {array.shape}: embeddings are two-dimensional, [rows, width]")
-    if 0 in array.shape:
-        raise UsageError(f"{name} have shape {array.shape}: there is nothing to search")
-    squares = np.einsum("ij,ij->i", array, array, dtype=np.float32)
-    norms = np.sqrt(squares)
-    bad = np.flatnonzero(~np.isfinite(norms))
-    if len(bad):
-        raise UsageError(f"{name} hold NaN or infinity, first in row {bad[0]} ({len(bad)} of {len(array)} rows)")
-    off = np.flatnonzero((np.abs(norms - 1) > _NORM_SLACK) & (norms != 0))
-    if len(off):
-        raise UsageError(
-            f"{name} are not L2-normalised: row {off[0]} has norm {norms[off[0]]:.4g} "
-            f"({len(off)} of {len(array)} rows); divide each row by its norm"
-        )
-    return array

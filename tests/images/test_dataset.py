@@ -157,6 +157,7 @@ def test_a_csv_with_one_role_only(make_folder) -> None:
         ("coco:val", r"unknown dataset scheme 'coco' in 'coco:val'"),
         ("csv:nowhere.csv", r"no such csv file: /.*/nowhere\.csv"),
         ("", r"no dataset named"),
+        ("a" * 5000, r"no such folder of images: a{200}: File name too long"),
     ],
 )
 def test_a_spec_that_stands_for_nothing(spec: str, message: str) -> None:

@@ -204,3 +204,23 @@ def test_a_run_is_a_dataframe_too(tmp_path: Path, result_of: Make) -> None:
     path = _write(tmp_path / "run.json", _saved([result_of("b.x"), result_of("a.x", acc=0.125)], []))
     frame = read_run(path).to_frame()
     assert frame.set_index("model")["scores.acc"].to_dict() == {"b.x": 0.5, "a.x": 0.125}
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        *((where, f"a {type(where).__name__} is no saved run") for where in (5, None, b"run.json", ["run.json"])),
+        ("a" * 5000, "no saved run a{200}: File name too long"),
+    ],
+    ids=range(5),
+)
+def test_what_is_no_name_of_a_run(where: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_run(where)
+
+
+def test_the_storage_may_be_text(tmp_path: Path, result_of: Make) -> None:
+    _write(tmp_path / "machine" / "0001_first.json", _saved([result_of("a.x")], []))
+    assert read_run("first", storage=str(tmp_path)).name == "first"
+    with pytest.raises(UsageError, match="there is first"):
+        read_run("zzz", storage=str(tmp_path))

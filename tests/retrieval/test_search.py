@@ -218,12 +218,6 @@ def test_device_search_equals_the_plain_one(embeddings):
             assert (indices == plain.indices).all()
 
 
-def test_zero_rows_have_similarity_zero(embeddings):
-    rows = embeddings(6, 4)
-    rows[2] = 0
-    assert nearest(rows[2:3], rows, 6).indices.tolist() == [[0, 1, 2, 3, 4, 5]]
-
-
 def test_torch_threads_are_left_as_they_were(embeddings):
     import torch
 

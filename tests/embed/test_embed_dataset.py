@@ -1,0 +1,60 @@
+"""embed_dataset: arguments of ordinary types are taken as they are meant, or refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from embedcore.embed.dataset import embed_dataset
+from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.zoo.backbone import Backbone, load_backbone
+
+IMAGES = [np.full((20, 24, 3), 40 * level, np.uint8) for level in range(3)]
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return load_backbone("test_resnet.r160_in1k", weights="random")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(
+            ({"batch_size": size}, "batch_size is .*: a whole number of at least 1")
+            for size in ("big", 0, -3, 2.5, None)
+        ),
+        *(({"device": device}, f"device {device!r}") for device in (None, "tpu", "cuda:99")),
+        *(({"precision": precision}, f"precision {precision!r} is not known") for precision in (None, "fp8")),
+        ({"protocol": None}, "unknown protocol None"),
+    ],
+)
+def test_options(backbone: Backbone, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        embed_dataset(backbone, IMAGES, **options)
+
+
+def test_what_is_no_backbone(backbone: Backbone) -> None:
+    for given in ("resnet18", backbone.module, None):
+        with pytest.raises(UsageError, match=f"a {type(given).__name__} is no backbone: embed_dataset.load_backbone"):
+            embed_dataset(given, IMAGES)
+
+
+def test_paths_as_text_and_numbers_of_numpy(backbone: Backbone, tmp_path: Path) -> None:
+    expected = embed_dataset(backbone, IMAGES, batch_size=2)
+    found = embed_dataset(backbone, IMAGES, cache=str(tmp_path / "cache"), batch_size=np.int64(2))
+    np.testing.assert_array_equal(found, expected)
+    assert [*(tmp_path / "cache").rglob("*.npy")]
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0])
+def test_embeddings_that_have_no_direction(backbone: Backbone, value: float) -> None:
+    with torch.no_grad():
+        for weight in backbone.module.parameters():
+            weight.fill_(value)
+    with pytest.raises(EmbedcoreError, match=r"test_resnet\.r160_in1k: embeddings in fp32 hold NaN, infinity or zero"):
+        embed_dataset(backbone, IMAGES)
