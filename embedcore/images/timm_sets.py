@@ -26,7 +26,9 @@ _DEFAULT_SPLIT = "validation"  # timm's own
 _ITERABLE, _SUBSET = "torch.utils.data.dataset.Dataset", "torch.utils.data.dataset.Subset"  # the first raises
 _TIMM, _TIMM_FOLDER = "timm.data.dataset.ImageDataset", "timm.data.readers.reader_image_folder.ReaderImageFolder"
 _FOLDER = "torchvision.datasets.folder.DatasetFolder"
-_WITH_TARGETS = ("torchvision.datasets.mnist.MNIST", "torchvision.datasets.cifar.CIFAR10")
+_WITH_TARGETS = tuple(
+    f"torchvision.datasets.{name}" for name in ("mnist.MNIST", "cifar.CIFAR10", "places365.Places365")
+)
 _TRIED = 4  # images that are loaded twice to find out whether a transform is random
 
 

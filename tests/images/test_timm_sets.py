@@ -7,15 +7,19 @@ import pickle
 import struct
 import tarfile
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from timm.data.dataset import ImageDataset, IterableImageDataset
+from torchvision.datasets import MNIST
 
 from embedcore.errors import UsageError
 from embedcore.images.decode import BadImageError
 from embedcore.images.sources import ImageSource
-from embedcore.images.timm_sets import parse_timm_spec, timm_images
+from embedcore.images.timm_sets import pairs_images, parse_timm_spec, timm_images
 
 
 def test_spec() -> None:
@@ -64,6 +68,81 @@ def test_a_torchvision_dataset(tmp_path: Path) -> None:
     assert len({found.source.digest(index) for index in range(4)}) == 4
     assert found.source.name(3) == "torch/mnist#3"
     assert_loaded_by_digest(found.source)
+
+
+def test_transforms_of_a_torchvision_dataset_count(tmp_path: Path) -> None:
+    digits = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
+    write_mnist(tmp_path, digits, [7, 7, 1, 1])
+    for options, names, expected in (
+        ({}, ["7 - seven", "7 - seven", "1 - one", "1 - one"], digits),
+        ({"target_transform": lambda target: target % 7}, ["0", "0", "1", "1"], digits),
+        ({"target_transform": lambda target: f"is {target}"}, ["is 7", "is 7", "is 1", "is 1"], digits),
+        (
+            {"transform": lambda image: 255 - np.asarray(image)},
+            ["7 - seven", "7 - seven", "1 - one", "1 - one"],
+            255 - digits,
+        ),
+    ):
+        found = pairs_images(MNIST(tmp_path, train=False, **options), "MNIST", "MNIST", "MNIST")
+        assert list(found.class_names) == names
+        for index in range(4):
+            np.testing.assert_array_equal(np.asarray(found.source.load(index))[..., 0], expected[index])
+    relabelled = MNIST(tmp_path, train=False)
+    relabelled.targets = torch.tensor([3, 3, 3, 2])
+    assert list(pairs_images(relabelled, "x", "x", "x").class_names) == ["3 - three"] * 3 + ["2 - two"]
+
+
+class Archive(list):
+    """A reader of timm's kind: a list of encoded files and their targets, without any list of samples."""
+
+    samples = (("not a file", "folder", None),) * 3  # as timm's reader of tar files has them
+
+    def __getitem__(self, index: int) -> tuple[io.BytesIO, object]:
+        content, target = super().__getitem__(index)
+        return io.BytesIO(content), target
+
+
+def png_of(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (5, 4), level).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_readers_of_timm(tmp_path: Path) -> None:
+    files = [png_of(level) for level in (10, 20, 30)]
+    found = pairs_images(ImageDataset("", reader=Archive(zip(files, [4, 5, 4], strict=True))), "x", "x", "x")
+    assert list(found.class_names) == ["4", "5", "4"]
+    assert [found.source.content(index) for index in range(3)] == files
+    inverted = ImageDataset(
+        "", reader=Archive(zip(files, [4, 5, 4], strict=True)), transform=lambda image: 255 - np.asarray(image)
+    )
+    assert pairs_images(inverted, "x", "x", "x").source.load(1).getpixel((0, 0)) == (235,) * 3
+    for target, message in (
+        (None, "x#1: the label is missing"),
+        (-1, "x#1: the label -1 is negative"),
+        ([0, 1], "list"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pairs_images(ImageDataset("", reader=Archive(zip(files, [4, target, 4], strict=True))), "x", "x", "x")
+
+
+def test_iterable_datasets_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reader(list):
+        class_to_idx: ClassVar[dict[str, int]] = {"cat": 0, "dog": 1}
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    pictures = [Image.new("L", (5, 4), level) for level in (10, 20, 30)]
+    found = pairs_images(IterableImageDataset("", reader=Reader(zip(pictures, [0, 1, 0], strict=True))), "x", "x", "x")
+    assert list(found.class_names) == ["cat", "dog", "cat"]
+    assert [found.source.load(index).getpixel((0, 0))[0] for index in range(3)] == [10, 20, 30]
+    del found
+    for pairs, message in (
+        ([(pictures[0], 0), (pictures[1], -1)], "x#1: the label -1 is negative"),
+        ([(pictures[0], 0), ("a.png", 1)], "x#1 cannot be loaded: TypeError: a str is no PIL image"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pairs_images(IterableImageDataset("", reader=Reader(pairs)), "x", "x", "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
