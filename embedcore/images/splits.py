@@ -101,7 +101,7 @@ def _divided(
     if "" in parts:
         raise UsageError(f"{place(parts.index(''))}: column 'split' is empty")
     rows = [row for row, part in enumerate(parts) if part in sides]
-    if len(rows) < len(parts):
-        named = " and ".join(sides)
-        notes = (*notes, f"{len(parts) - len(rows)} images whose 'split' is not {named} were left out")
+    if outside := len(parts) - len(rows):
+        left_out = "1 image was" if outside == 1 else f"{outside} images were"
+        notes = (*notes, f"{left_out} left out, since 'split' is not {' or '.join(sides)} there")
     return Sides(rows, [sides[parts[row]] for row in rows], notes)

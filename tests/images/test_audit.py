@@ -86,18 +86,11 @@ def test_another_value_of_bad_images(make_folder) -> None:
 
 def test_missing_files_of_a_csv_are_bad_images(make_folder) -> None:
     root = make_folder({"a": 2, "b": 2})
-    rows = ["a/000.png,a", "a/001.png,a", "a/9.png,a", "b/000.png,b", "b/001.png,b", "b/x\0y.png,b"]
+    rows = ["a/000.png,a", "a/001.png,a", "a/9.png,a", "b/000.png,b", "b/001.png,b"]
     (root / "list.csv").write_text("path,label\n" + "\n".join(rows))
-    try:
-        dataset = load_dataset(f"csv:{root / 'list.csv'}", bad_images="skip")
-    except UsageError as error:  # Python 3.10's csv reads no NUL
-        assert "line contains NUL" in str(error)
-        return
+    dataset = load_dataset(f"csv:{root / 'list.csv'}", bad_images="skip")
     assert len(dataset) == 4
-    assert dict(dataset.skipped) == {
-        "a/9.png": "No such file or directory",
-        "b/x\0y.png": "ValueError: embedded null byte",
-    }
+    assert dict(dataset.skipped) == {"a/9.png": "No such file or directory"}
 
 
 def test_facts(tmp_path: Path) -> None:

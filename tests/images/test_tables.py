@@ -165,7 +165,7 @@ def test_sides_by_name(folder: Path) -> None:
     assert found.roles == ["query", "reference", "reference", "query"] and found.notes == ()
     found = read_table(file, split="a:c")
     assert found.roles == ["reference", "query", "reference"] and len(found.source) == 3
-    assert found.notes == ("1 images whose 'split' is not a and c were left out",)
+    assert found.notes == ("1 image was left out, since 'split' is not a or c there",)
     with pytest.raises(UsageError, match=r"names two values of a column 'split', and .*shop.csv has no such column"):
         read_table(table(folder, "path,label,role\nimages/1.png,a,query\n"), split="a:b")
 

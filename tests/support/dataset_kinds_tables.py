@@ -167,7 +167,7 @@ CSV = [
         "the references and queries that are named",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="1 images whose 'split' is not train and val and test were left out",
+        note="1 image was left out, since 'split' is not train or val or test there",
     ),
     Kind(
         "a column `split` with `query` and `gallery` beside `train`",
@@ -175,7 +175,7 @@ CSV = [
         "as folders of these names: the two sides, without the rest",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="1 images whose 'split' is not query and gallery were left out",
+        note="1 image was left out, since 'split' is not query or gallery there",
     ),
     Kind(
         "a column `split` with other values",

@@ -96,7 +96,7 @@ def raising(index: int) -> Any:
 
 
 def normalised(index: int) -> Any:
-    return (torch.full((3, 6, 8), index / 8) - 0.5) / 0.25
+    return transforms.Normalize([0.5] * 3, [0.25] * 3)(torch.linspace(0, 1, 144).reshape(3, 6, 8) * (1 - index / 8))
 
 
 TORCH = [
@@ -134,13 +134,13 @@ TORCH = [
     Kind(
         "normalised images",
         pairs_with(image=normalised),
-        refused="Pairs#0: levels of float32 from -2 to -2 are neither uint8 nor floats from 0 to 1 "
+        refused="Pairs#0: levels of float32 from -2 to 2 are neither uint8 nor floats from 0 to 1 "
         "(give images before they are normalised)",
     ),
     Kind(
         "floats from 0 to 255",
-        pairs_with(image=lambda index: np.full((6, 8, 3), 50.0 * (index + 1), np.float32)),
-        refused="Pairs#0: levels of float32 from 50 to 50 are neither uint8 nor floats from 0 to 1",
+        pairs_with(image=lambda index: np.linspace(0, 255, 144, dtype=np.float32).reshape(6, 8, 3)),
+        refused="Pairs#0: levels of float32 from 0 to 255 are neither uint8 nor floats from 0 to 1",
     ),
     Kind(
         "timm's `ImageDataset` with `transform` or `target_transform`",

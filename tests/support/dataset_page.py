@@ -23,8 +23,8 @@ GROUPS: Mapping[str, Sequence[Kind]] = {
 def with_tables(page: str) -> str:
     """The page with the table of each heading written anew. Raises AssertionError where a heading is missing."""
     for heading, kinds in GROUPS.items():
-        pattern = re.compile(rf"(^## {re.escape(heading)}\n(?:(?!^## |^\|).*\n)*)(?:^\|.*\n)*", re.MULTILINE)
+        pattern = re.compile(rf"(^## {re.escape(heading)}\n(?:(?!^## |^\|).*\n)*)(?:^\|.*\n)*\n*", re.MULTILINE)
         assert pattern.search(page), f"docs/datasets.md has no heading '## {heading}'"
         rows = table(kinds)
-        page = pattern.sub(lambda found, rows=rows: f"{found[1].rstrip()}\n\n{rows}\n", page, count=1)
-    return page
+        page = pattern.sub(lambda found, rows=rows: f"{found[1].rstrip()}\n\n{rows}\n\n", page, count=1)
+    return page.rstrip() + "\n"
