@@ -55,8 +55,8 @@ def class_name(label: Any) -> str:
     """
     if type(label) is str:
         return _name_of_text(label)
-    if type(label) is int and label >= 0:
-        return str(label)
+    if (type(label) is int or isinstance(label, np.integer)) and label >= 0:  # the checks below are slow
+        return str(int(label))
     label = _element(label)
     if is_missing(label):
         raise ValueError(_missing(label))
