@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedcore.errors import UsageError
-from embedcore.images.class_names import canonical, lookalike_notes
+from embedcore.images.labels import canonical, lookalike_notes
 from embedcore.images.plugins import PLUGINS, installed
 from embedcore.images.retries import retried
 from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role

@@ -6,8 +6,9 @@ import functools
 import math
 import numbers
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +20,9 @@ _MISSING_TEXT = frozenset({"nan", "<na>", "nat", "#n/a"})
 """What pandas, NumPy and spreadsheets write for a missing value, lower case."""
 _DOUBTFUL_TEXT = frozenset({"na", "n/a", "null", "none"})
 """What others write for one, and what may be the name of a class too."""
+
+_ALIKE_NAMED = 3
+"""Number of groups of classes that look alike to name."""
 
 _NEGATIVE = re.compile(r"-\d+(\.0*)?")
 _NUMBER = r"[-+]?[\d.]+(?:e[-+]?\d+)?"
@@ -44,8 +48,8 @@ def class_names(labels: Iterable[Any], place: Callable[[int], str]) -> list[str]
 def class_name(label: Any) -> str:
     """Return the name of the class that one label stands for.
 
-    Text without the white space around it; numbers as integers, so that 1, 1.0 and a tensor of 1 are one class. Arrays
-    and tensors of one element are that element.
+    Text in Unicode's composed form (NFC), without the white space around it; numbers as integers, so that 1, 1.0 and a
+    tensor of 1 are one class. Arrays and tensors of one element are that element.
 
     Raises ValueError, worded to follow the label's place, for what is no class: a missing value (see
     :func:`is_missing`, or the text "nan"), a negative number, a number with a fraction, several values.
@@ -86,13 +90,45 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, numbers.Number | np.generic) and bool(value != value)
 
 
-def doubtful_classes(names: Iterable[str]) -> tuple[str, ...]:
-    """Return a note for each class whose name often stands for a missing label, such as "NA" and "None"."""
-    counts = Counter(name for name in names if name.lower() in _DOUBTFUL_TEXT)
+def canonical(name: str) -> str:
+    """The name with composed characters (Unicode's NFC): macOS writes "é" as two, other systems as one.
+
+    >>> canonical("e\\u0301") == "\\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def lookalike_notes(names: Iterable[str]) -> tuple[str, ...]:
+    """A note that names the classes which differ in case or white space only, if there are any.
+
+    >>> lookalike_notes(["Cat", "cat", "dog"])
+    ("classes that differ in case or white space only are taken for different ones: 'Cat', 'cat'",)
+    """
+    groups: dict[str, set[str]] = defaultdict(set)
+    for name in set(names):
+        groups[" ".join(name.casefold().split())].add(name)
+    alike = sorted(sorted(group) for group in groups.values() if len(group) > 1)
+    if not alike:
+        return ()
+    named = "; ".join(", ".join(map(repr, group)) for group in alike[:_ALIKE_NAMED])
+    more = f"; and {len(alike) - _ALIKE_NAMED} more" if len(alike) > _ALIKE_NAMED else ""
+    return (f"classes that differ in case or white space only are taken for different ones: {named}{more}",)
+
+
+def notes_on(names: Iterable[str]) -> tuple[str, ...]:
+    """Return notes on the classes of labels: which may stand for a missing label, and which look alike."""
+    counts = Counter(names)
+    return (*_doubtful_classes(counts), *lookalike_notes(counts))
+
+
+def _doubtful_classes(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """A note for each class whose name often stands for a missing label, such as "NA" and "None"; images of each."""
     return tuple(
         f"{count} image{' is' if count == 1 else 's are'} of a class named {name!r}: if that stands for a missing "
         "label, leave them out"
         for name, count in sorted(counts.items())
+        if name.lower() in _DOUBTFUL_TEXT
     )
 
 
@@ -108,7 +144,7 @@ def _element(label: Any) -> Any:
 
 @functools.lru_cache(maxsize=2**16)
 def _name_of_text(text: str) -> str:
-    name = text.strip()
+    name = canonical(text.strip())
     if not name or name.lower() in _MISSING_TEXT:
         raise ValueError(_missing(text))
     if _NEGATIVE.fullmatch(name):

@@ -21,7 +21,6 @@ from PIL import Image, features
 from embedcore.errors import UsageError
 from embedcore.files import sha256_of
 from embedcore.images import plugins
-from embedcore.images.class_names import canonical
 from embedcore.images.decode import (
     DAMAGE,
     MAX_MEGAPIXELS,
@@ -33,6 +32,7 @@ from embedcore.images.decode import (
     reason_of,
     to_rgb,
 )
+from embedcore.images.labels import canonical
 from embedcore.images.retries import is_transient, retried
 
 Role = Literal["query", "reference"]

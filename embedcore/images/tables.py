@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
-from embedcore.images.labels import class_names, doubtful_classes, is_missing
+from embedcore.images.labels import class_names, is_missing, notes_on
 from embedcore.images.sources import FileSource, LabelledImages, source_of
 from embedcore.images.splits import Sides, role_of, table_sides
 
@@ -88,9 +88,7 @@ def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) ->
 
     names = class_names(marks, place)
     chosen = [role_of(role, place(index)) for index, role in enumerate(sides)] if sides and split == "auto" else None
-    return LabelledImages(
-        "images", "the list of images", source_of(listed), names, chosen, notes=doubtful_classes(names)
-    )
+    return LabelledImages("images", "the list of images", source_of(listed), names, chosen, notes=notes_on(names))
 
 
 def entries(given: Any, what: str) -> list[Any]:
@@ -184,7 +182,7 @@ def _table_images(
     names = class_names(labels, lambda index: place(sides.rows[index]))
     files = tuple(str(path).strip() for path in paths)
     _expect_some(files, root, where)
-    notes = (*sides.notes, *doubtful_classes(names))
+    notes = (*sides.notes, *notes_on(names))
     return LabelledImages(name, where, FileSource(files, str(root)), names, sides.roles, notes=notes)
 
 

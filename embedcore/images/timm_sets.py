@@ -15,7 +15,7 @@ from PIL import Image
 from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.images.decode import DAMAGE, reason_of, to_rgb
-from embedcore.images.labels import class_names, doubtful_classes
+from embedcore.images.labels import class_names, notes_on
 from embedcore.images.sources import ImageSource, LabelledImages, as_image
 
 SCHEMES = ("hfds", "hfids", "tfds", "wds", "torch")
@@ -71,7 +71,7 @@ def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: b
     titles = _class_titles(dataset)
     if titles.keys() >= set(names):
         names = [titles[target] for target in names]
-    return LabelledImages(title, where, source, names, notes=doubtful_classes(names))
+    return LabelledImages(title, where, source, names, notes=notes_on(names))
 
 
 def parse_timm_spec(spec: str) -> tuple[str, Mapping[str, str]]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
-from embedcore.images.labels import class_name, class_names, doubtful_classes, is_missing
+from embedcore.images.labels import class_name, class_names, is_missing, notes_on
 
 
 class Colour(enum.Enum):
@@ -122,9 +122,14 @@ def test_the_first_that_is_no_class_is_named() -> None:
 
 
 def test_names_that_often_stand_for_none() -> None:
-    assert doubtful_classes(["a", "None", "none", "N/A", "None", "NULL", "nonesuch"]) == (
+    assert notes_on(["a", "None", "none", "N/A", "None", "NULL", "nonesuch"]) == (
         "1 image is of a class named 'N/A': if that stands for a missing label, leave them out",
         "1 image is of a class named 'NULL': if that stands for a missing label, leave them out",
         "2 images are of a class named 'None': if that stands for a missing label, leave them out",
         "1 image is of a class named 'none': if that stands for a missing label, leave them out",
+        "classes that differ in case or white space only are taken for different ones: 'None', 'none'",
     )
+
+
+def test_a_name_is_one_in_either_form_of_unicode() -> None:
+    assert class_names(["\u00e9t\u00e9", "e\u0301te\u0301"], str) == ["\u00e9t\u00e9"] * 2

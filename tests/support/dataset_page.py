@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dataset_kinds import Kind, table
+from dataset_kinds_folders import FOLDERS, IMAGES
 from dataset_kinds_tables import CSV, FRAMES, LISTS
 from dataset_kinds_torch import TORCH
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
 GROUPS: Mapping[str, Sequence[Kind]] = {
+    "Folders": FOLDERS,
+    "Image files": IMAGES,
     "csv files": CSV,
     "Lists of images and labels": LISTS,
     "DataFrames": FRAMES,
