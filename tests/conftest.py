@@ -66,6 +66,10 @@ class Served:
     """Each answer breaks off after so many bytes, the first one after the first of these, …; then none does."""
     stall: float = 0.0
     """Seconds of silence after the first half."""
+    stalls: list[float] = field(default_factory=list)
+    """The same for the first answer with a body, the second one, …; for those that follow it is ``stall``."""
+    late: list[float] = field(default_factory=list)
+    """Seconds of silence before the first answer, the second one, …; then none."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -86,20 +90,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
         hub.headers.append(dict(self.headers))
         path = self.path.removeprefix("/cdn").replace(f"/resolve/{COMMIT}/", "/resolve/main/")
         found = hub.files.get(path, 404 if path != "/" else Served(b"hub", lfs=False))
-        if isinstance(found, int):
+        if isinstance(found, Served) and found.late:
+            time.sleep(found.late.pop(0))
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token and token == hub.expired and "/resolve/" in self.path and not self.path.startswith("/cdn"):
+            self._refuse(401)  # public files too
+        elif isinstance(found, int):
             self._refuse(found, {401: "GatedRepo", 403: "GatedRepo", 404: "EntryNotFound"}.get(found))
         elif isinstance(found, str):
             self._refuse(404, found)
+        elif isinstance(found, tuple):
+            self._refuse(*found)
         elif found.lfs and "/resolve/" in self.path and not self.path.startswith("/cdn"):
             self._redirect(found)
         else:
             self._serve(found, part, body=body)
 
-    def _refuse(self, status: int, code: str | None = None) -> None:
+    def _refuse(self, status: int, code: str | None = None, message: str | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Length", "0")
         if code:
             self.send_header("X-Error-Code", code)
+        if message:
+            self.send_header("X-Error-Message", message)
         self.end_headers()
 
     def _redirect(self, file: Served) -> None:
@@ -127,11 +140,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not body:
             return
         stop = start + file.cuts.pop(0) if file.cuts else len(file.content)
-        if file.stall:
+        stall = file.stalls.pop(0) if file.stalls else file.stall
+        if stall:
             half = len(file.content) // 2
             self.wfile.write(file.content[start:half])
             self.wfile.flush()
-            time.sleep(file.stall)
+            time.sleep(stall)
             start = max(start, half)
         self.wfile.write(file.content[start:stop])
 
@@ -139,8 +153,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def _served(value: bytes | int | str | dict[str, Any]) -> Served | int | str:
-    if isinstance(value, (int, str)):
+File = bytes | int | str | tuple[int, str] | tuple[int, str, str] | dict[str, Any]
+
+
+def _served(value: File) -> Any:
+    if isinstance(value, (int, str, tuple)):
         return value
     return Served(**value) if isinstance(value, dict) else Served(value)
 
@@ -148,10 +165,12 @@ def _served(value: bytes | int | str | dict[str, Any]) -> Served | int | str:
 class Hub:
     """Two servers, the hub and the host that it sends to for large files, and the requests to both."""
 
-    def __init__(self, files: Mapping[str, bytes | int | str | dict[str, Any]]) -> None:
+    def __init__(self, files: Mapping[str, File]) -> None:
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
-        self.files: dict[str, Served | int | str] = {path: _served(value) for path, value in files.items()}
+        self.expired = ""
+        """A token that is refused, whatever it asks for."""
+        self.files: dict[str, Any] = {path: _served(value) for path, value in files.items()}
         self.servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
         for server in self.servers:
             server.hub = self  # type: ignore[attr-defined]
@@ -172,7 +191,7 @@ def hub_of() -> Iterator[Callable[[dict[str, Any]], Hub]]:
     """Start a hub: `hub_of({path: content, status, or fields of Served})`; it has .address .requests .files .close().
 
     A path is `/REPO/resolve/main/FILE`; statuses 401 and 403 come with the hub's code for a gated repository, 404 with
-    the one for a missing file; text is another code, with status 404.
+    the one for a missing file; text is another code, with status 404; a tuple is a status, code and perhaps message.
     """
     hubs: list[Hub] = []
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from embedcore.zoo.roster import Roster
 
 ASKING = 8  # requests to the hub at a time
-PATIENCE_SECONDS = 10.0  # a fetch may wait longer for the next byte than a measurement may
 NAMED = 3  # models named for one reason
 
 
@@ -71,7 +70,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     ]
     notes = []
     if arguments.ask:
-        hub = Hub(stall_seconds=PATIENCE_SECONDS)
+        hub = Hub()
         first = next((holding.remote for holding in holdings if holding.place == "hub" and holding.remote), None)
         refused = hub.why_unreachable(first) if first else None
         if refused:
@@ -106,7 +105,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
         print(f"{_models(len(selected) - len(models))} of your own left out: their weights are where the roster says.")
     if is_offline():
         _say(f"{OFFLINE}: only what is on this machine can be had.")
-    hub = Hub(stall_seconds=PATIENCE_SECONDS)
+    hub = Hub()
     done: list[Fetched] = []
     failed: list[tuple[str, str, str]] = []
     with open_mirror(arguments.to) as mirror:

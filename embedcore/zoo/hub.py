@@ -19,19 +19,29 @@ from urllib.parse import quote, urlsplit
 
 import huggingface_hub
 import torch
-from huggingface_hub import HfFileMetadata, constants, errors, get_session
+from huggingface_hub import HfFileMetadata, constants, errors
 
 from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
 from embedcore.files import sha256_of
+from embedcore.progress import Progress
+from embedcore.zoo.credentials import (
+    SettingsError,
+    first_line,
+    http_client,
+    through_proxy,
+    token,
+    token_remedy,
+    token_source,
+)
 from embedcore.zoo.registry import RemoteFile, remote_file
 
-# An unreachable hub may cost a run ten seconds in all before the first pause: a probe where it never answered; where it
-# is lost in the middle, what a download waits for the next byte and then one shorter probe. After a pause, at least a
-# minute long, it may cost one more of the shorter probes.
+# A hub that never answers costs a run one probe before the first pause, and one more after each pause; a pause lasts a
+# minute or more. A hub that falls silent later costs STALL_SECONDS, in which it is asked several times.
 PROBE_SECONDS = 6.0  # longest wait for one host; looking up a name can block for longer than any socket timeout
 TOTAL_SECONDS = 8.0  # longest wait for the first answers of all hosts together
-AGAIN_SECONDS = 3.0  # longest wait for a host that had answered, or failed to, before
-STALL_SECONDS = 5.0  # longest wait for an answer or the next byte of a download
+STALL_SECONDS = 30.0  # longest silence in a question or a download
+RETRIES = (1 / 6, 1 / 3, 1 / 2)  # of STALL_SECONDS: a request is made anew after 5 s of silence, then after 10, then 15
+POLL_SECONDS = 0.25  # how often a download is looked at
 TRUST_SECONDS = 60.0  # a host that answered is asked again after this
 SHORTEST_PAUSE, LONGEST_PAUSE = 60.0, 1800.0  # seconds
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP}
@@ -68,6 +78,10 @@ class Hub:
         """None where the file's host can be reached, else why not and when it is asked again, in a few words."""
         if is_offline():
             return OFFLINE
+        try:
+            http_client()
+        except SettingsError as error:
+            return str(error)
         address = remote.url or self.endpoint
         host = urlsplit(address).netloc
         loss = self._losses.get(host)
@@ -97,27 +111,37 @@ class Hub:
         with self._explained(model, remote):
             return self._ask(remote)
 
-    def download(self, model: str, remote: RemoteFile, cache: Path | None = None) -> Path:
-        """Fetch a file into the hub's cache, torch's for a URL, or another folder of that layout; gives its path.
+    def download(
+        self,
+        model: str,
+        remote: RemoteFile,
+        cache: Path | None = None,
+        *,
+        progress: Progress = lambda done, total: None,
+    ) -> Path:
+        """Download a file into the hub's cache, torch's for a URL, or another folder of that layout; return its path.
 
-        Raises as ask does, and WeightsDamaged where what came is not what was announced. A file that grows tells a slow
-        line from a lost one.
+        ``progress(0, 0)`` is called a few times a second. Raises as ask does, and WeightsDamaged where what came is not
+        what was announced. A file that grows tells a slow line from a lost one; after a silence the download goes on
+        where it was (from a URL it begins again), up to ``stall_seconds``.
         """
         folder = cache or cache_folder(remote)
-        with self._explained(model, remote, folder), _bytewise():
+        tell = partial(progress, 0, 0)
+        with self._explained(model, remote, folder), _bytewise(self.stall_seconds * RETRIES[0]):
             if remote.url:
                 path = url_file(remote.url, cache)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 found = torch.hub.HASH_REGEX.search(path.name)
                 download: Callable[..., Any] = torch.hub.download_url_to_file
                 fetch = partial(download, remote.url, str(path), found and found[1], progress=sys.stderr.isatty())
-                within(self.stall_seconds, fetch, partial(_bytes_in, path.parent))
+                self._patiently(fetch, partial(_bytes_in, path.parent), tell)
                 return path
             name, told = self._ask(remote)
             where = {"cache_dir": folder, "endpoint": self.endpoint, "revision": remote.revision}
+            where["etag_timeout"] = self.stall_seconds
             fetch = partial(huggingface_hub.hf_hub_download, remote.repo, name, **where)
             blobs = folder / "--".join(["models", *remote.repo.split("/")]) / "blobs"
-            path = Path(within(self.stall_seconds, fetch, partial(_bytes_in, blobs)))
+            path = Path(within(self.stall_seconds, fetch, partial(_bytes_in, blobs), tell))  # it retries by itself
         sha256 = sha256_of(path)
         if len(told.etag or "") == 64 and sha256 != told.etag:  # else it is git's hash, which stands for small files
             path.resolve().unlink()
@@ -132,8 +156,13 @@ class Hub:
         # hf_hub_url does not heed its endpoint argument once the library's own endpoint has been changed
         url = f"{self.endpoint}/{remote.repo}/resolve/{revision}/{quote(name)}"
         seconds = self.stall_seconds
+
+        def asked() -> HfFileMetadata:
+            token()  # raises for one that cannot be sent
+            return huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds)
+
         try:  # the client's own timeout comes later than ours, and only ends the thread
-            told = within(seconds, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds))
+            told = self._patiently(asked)
         except errors.EntryNotFoundError:
             if not others:
                 raise
@@ -144,10 +173,25 @@ class Hub:
             raise WeightsUnavailable(f"{remote}: {said}")
         return name, told
 
+    def _patiently(
+        self,
+        request: Callable[[], T],
+        sign: Callable[[], object] = lambda: None,
+        tell: Callable[[], None] = lambda: None,
+    ) -> T:
+        """Return what ``request`` returns; after a silence it is called again, up to ``stall_seconds`` in all."""
+        for share in RETRIES[:-1]:
+            with contextlib.suppress(TimeoutError):
+                return within(self.stall_seconds * share, request, sign, tell)
+        try:
+            return within(self.stall_seconds * RETRIES[-1], request, sign, tell)
+        except TimeoutError as error:
+            raise TimeoutError(f"nothing came for {self.stall_seconds:.3g} s") from error
+
     def _probe(self, host: str, address: str) -> str:
         """Why a host does not answer; "" where it does."""
         if host in self._losses:
-            return _answer(address, min(AGAIN_SECONDS, self.probe_seconds))
+            return _answer(address, self.probe_seconds)
         if self.budget_seconds <= 0.0:
             return "not tried: other hosts have used up the time for trying"
         start = self.clock()
@@ -181,7 +225,13 @@ class Hub:
         except errors.GatedRepoError as error:
             how = f"accept the terms at {self.endpoint}/{remote.repo}, then log in (`hf auth login` or HF_TOKEN)"
             raise WeightsGated(f"{model}: the weights are gated; {how}") from error
+        except SettingsError as error:
+            raise HubUnreachable(f"{model}: {remote}: {error}") from error
+        except getattr(errors, "DisabledRepoError", ()) as error:
+            raise WeightsUnavailable(f"{model}: {self.endpoint} has disabled access to {remote.repo}") from error
         except errors.RepositoryNotFoundError as error:
+            if _status(error) == 401:
+                raise self._refused(model, remote, 401) from error
             said = f"no repository {remote.repo} at {self.endpoint}, or it is private"
             raise WeightsUnavailable(f"{model}: {said}") from error
         except errors.LocalEntryNotFoundError as error:  # the library's word for a hub lost between two questions
@@ -190,24 +240,37 @@ class Hub:
             names = " nor ".join(remote.names)
             raise WeightsUnavailable(f"{model}: the repository has no {names}: {remote.repo}") from error
         except (errors.HfHubHTTPError, urllib.error.HTTPError) as error:
-            if _status(error) == 429 or _status(error) >= 500:  # too many requests, or a hub in trouble
+            if _status(error) in _TRY_LATER or _status(error) >= 500:
                 raise self._lost(model, remote, error) from error
-            raise WeightsUnavailable(f"{model}: {remote}: {_first_line(error)}") from error
+            if _status(error) in (401, 403) and remote.repo:
+                raise self._refused(model, remote, _status(error)) from error
+            raise WeightsUnavailable(f"{model}: {remote}: {first_line(error)}") from error
         except RuntimeError as error:
             if not remote.url:
                 raise
             # torch's, for a file whose hash is not the one in its name
-            raise WeightsDamaged(f"{model}: what came from {remote} is damaged: {_first_line(error)}") from error
+            raise WeightsDamaged(f"{model}: what came from {remote} is damaged: {first_line(error)}") from error
         except (OSError, _ClientError) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
-                reason = f"cannot be written to {folder} ({_first_line(error)})"
+                reason = f"cannot be written to {folder} ({first_line(error)})"
                 raise WeightsUnavailable(f"{model}: {remote}: {reason}") from error
             raise self._lost(model, remote, error) from error
+
+    def _refused(self, model: str, remote: RemoteFile, status: int) -> HubUnreachable:
+        """Return the error for a request that the hub refused for want of rights: another token may get the file."""
+        said = f"{self.endpoint} refuses {remote} (HTTP status {status})"
+        if token() is None:
+            how = ": no such repository, or it is private: then log in (`hf auth login` or HF_TOKEN)"
+            return HubUnreachable(f"{model}: {said}, asked without a token{how if status == 401 else ''}")
+        return HubUnreachable(
+            f"{model}: {said} with the token of {token_source()}: it may have expired: {token_remedy()}; public models "
+            "need none"
+        )
 
     def _lost(self, model: str, remote: RemoteFile, error: BaseException) -> HubUnreachable:
         """Note that a host no longer answers; gives what to raise."""
         host = urlsplit(remote.url or self.endpoint).netloc
-        self._lose(host, _first_line(error))
+        self._lose(host, first_line(error))
         return HubUnreachable(f"{model}: {remote}: {self._cannot_reach(host)}")
 
 
@@ -238,10 +301,16 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def within(seconds: float, function: Callable[[], T], sign: Callable[[], object] = lambda: None) -> T:
-    """What ``function`` returns or raises; TimeoutError where ``seconds`` pass without its end or a change of ``sign``.
+def within(
+    seconds: float,
+    function: Callable[[], T],
+    sign: Callable[[], object] = lambda: None,
+    tell: Callable[[], None] = lambda: None,
+) -> T:
+    """Return or raise what ``function`` does.
 
-    It runs in a thread, which is left alone then: looking up a name heeds no timeout.
+    Raises TimeoutError where ``seconds`` pass without its end or a change of ``sign``. The function runs in a thread,
+    which is left alone then: looking up a name heeds no timeout. ``tell`` is called at each look.
     """
     answer: Future[T] = Future()
 
@@ -252,26 +321,30 @@ def within(seconds: float, function: Callable[[], T], sign: Callable[[], object]
             answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    seen = sign()
-    while not wait([answer], seconds).done:
+    seen, since = sign(), time.monotonic()
+    while not wait([answer], min(seconds, POLL_SECONDS)).done:
+        tell()
         now = sign()
-        if now == seen:
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since >= seconds:
             raise TimeoutError(f"nothing came for {seconds:.3g} s")
-        seen = now
     return answer.result()
 
 
 # The base of the errors of huggingface_hub's HTTP client, a kind of httpx; before it requests, whose are OSErrors too.
 _ClientError: Any = errors.HfHubHTTPError.__bases__[0]
+_TRY_LATER = (407, 408, 425, 429)  # a proxy that wants a login, a time-out, too early, too many requests
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
 _CANNOT_REACH = re.compile(r"(\S+) cannot be reached: ([^;]*)")
 
 
 @contextlib.contextmanager
-def _bytewise() -> Iterator[None]:
-    """Have huggingface_hub write what comes at once: its pieces of 10 MB, and its Xet client's, can take minutes."""
-    wanted = {"DOWNLOAD_CHUNK_SIZE": 1 << 16, "HF_HUB_DISABLE_XET": True}
+def _bytewise(stall_seconds: float) -> Iterator[None]:
+    """Make huggingface_hub write what comes at once, since its pieces of 10 MB, and its Xet client's, can take minutes,
+    and make it ask again for the rest of a file after so many seconds without a byte."""
+    wanted = {"DOWNLOAD_CHUNK_SIZE": 1 << 16, "HF_HUB_DISABLE_XET": True, "HF_HUB_DOWNLOAD_TIMEOUT": stall_seconds}
     before = {name: getattr(constants, name, None) for name in wanted}
     vars(constants).update(wanted)
     try:
@@ -288,17 +361,13 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _answer(address: str, seconds: float) -> str:
-    """ "" where a host answers, else why that answer is none. The hub's own client asks: same proxy, certificates."""
+    """Return why a host does not answer, "" where it does. The hub's own client asks: same proxy, certificates."""
     try:
-        status = within(seconds, lambda: int(get_session().head(address, timeout=2 * seconds).status_code))
+        status = within(seconds, lambda: int(http_client().head(address, timeout=2 * seconds).status_code))
     except (OSError, _ClientError) as error:
-        return _first_line(error)
-    return f"HTTP status {status}" if status >= 500 or status == 407 else ""
+        return first_line(error) + through_proxy(address)
+    return f"HTTP status {status}{through_proxy(address)}" if status >= 500 or status == 407 else ""
 
 
 def _status(error: Exception) -> int:
     return int(getattr(getattr(error, "response", error), "status_code", getattr(error, "code", 0)))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,93 @@
+"""Proxies and the hub's token, as the environment sets them: find what cannot work, and name the variable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
+
+import huggingface_hub
+from huggingface_hub import constants, get_session
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_TOKENS = ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # in the order in which huggingface_hub takes them
+
+
+class SettingsError(Exception):
+    """A proxy, certificate or token setting cannot be used. The message names the variable and holds no secret."""
+
+
+def http_client() -> Any:
+    """Return huggingface_hub's HTTP client, which is shared and made on the first call.
+
+    Raises SettingsError where it cannot be made, as with a SOCKS proxy without the package for that.
+    """
+    try:
+        return get_session()
+    except Exception as error:  # each version of the HTTP library has its own
+        names = _faulty_settings()
+        why = f"not of the form http://HOST:PORT ({type(error).__name__})"  # a longer text may quote a password
+        if isinstance(error, ImportError | OSError):
+            why = first_line(error)
+        where = f"{', '.join(names)}: " if names else ""
+        raise SettingsError(f"the HTTP client cannot be made: {where}{why}; correct or unset it") from error
+
+
+def _faulty_settings() -> list[str]:
+    """Names of the environment variables that may keep the client from being made, the most likely ones only."""
+    proxies = [name for name in os.environ if name.lower() in _PROXIES and os.environ[name]]
+    odd = [name for name in proxies if not _is_plain_proxy(os.environ[name])]
+    absent = [name for name in _CERTIFICATES if os.environ.get(name) and not Path(os.environ[name]).exists()]
+    return odd or absent or proxies
+
+
+def _is_plain_proxy(value: str) -> bool:
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def through_proxy(address: str) -> str:
+    """Return the variable whose proxy a request to an address takes, in brackets; "" where it takes none."""
+    parts = urlsplit(address)
+    names = [name for name in os.environ if name.lower() in (f"{parts.scheme}_proxy", "all_proxy") and os.environ[name]]
+    return f" (through the proxy of {', '.join(names)})" if names and not proxy_bypass(parts.hostname or "") else ""
+
+
+def token() -> str | None:
+    """Return the token that huggingface_hub sends, None for none.
+
+    Raises SettingsError where it cannot be read, or has a character that an HTTP header cannot hold.
+    """
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return None
+    try:
+        found = huggingface_hub.get_token()
+    except Exception as error:  # of the file, or of the exchange of one token for another
+        raise SettingsError(f"the token of {token_source()} cannot be read: {first_line(error)}") from error
+    if found is not None and not (found.isascii() and found.isprintable()):
+        raise SettingsError(
+            f"the token of {token_source()} has a character that an HTTP header cannot hold: {token_remedy()}"
+        )
+    return found
+
+
+def token_source() -> str:
+    """Return the name of the variable, or the path of the file, that the token comes from."""
+    return next((name for name in _TOKENS if os.environ.get(name)), str(constants.HF_TOKEN_PATH))
+
+
+def token_remedy() -> str:
+    """Return what the user can do about a token that does not work, as the end of a sentence."""
+    source = token_source()
+    return f"renew it or unset {source}" if source in _TOKENS else "log in again or out (hf auth login, hf auth logout)"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 200 characters; its type where it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
