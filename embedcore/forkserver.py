@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from multiprocessing import forkserver
+from multiprocessing import forkserver, process, util
 from multiprocessing.context import ForkServerContext
 from typing import TypeVar
 
@@ -29,6 +30,11 @@ _OPENMP = {"GOMP_SPINCOUNT": "10000"}
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 PRELOAD = ["embedcore.measure.preload"]
+
+# The path of a UNIX socket holds 107 bytes on Linux and 103 on macOS. multiprocessing adds a name of its own to the
+# folder of its sockets, and that folder's name to TMPDIR.
+_SOCKET_BYTES = 103 - len("/listener-01234567")
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 _START_TRIES = 3
 _START_PAUSE_S = 0.2
@@ -57,8 +63,21 @@ def settings_of_children(environment: Mapping[str, str]) -> dict[str, str]:
     return {"GLIBC_TUNABLES": tunables_with(environment.get("GLIBC_TUNABLES")), **waiting}
 
 
+def child_environment() -> dict[str, str]:
+    """Return the environment that a child is to have: this process's own of now, with the settings of children."""
+    return {**os.environ, **settings_of_children(os.environ)}
+
+
+def adopt_environment(environment: Mapping[str, str]) -> None:
+    """Make ``environment`` this process's own, in a child: it was started with that of the forkserver's start."""
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
+
+
 def forkserver_context() -> ForkServerContext:
     """The forkserver context, with its server running; one that has died is started anew."""
+    _shorten_socket_paths()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     settings = settings_of_children(os.environ)
@@ -72,6 +91,32 @@ def forkserver_context() -> ForkServerContext:
             del os.environ[name]
         os.environ.update(before)
     return context
+
+
+def _shorten_socket_paths() -> None:
+    """Move multiprocessing's sockets to a short folder where TMPDIR is too long for them; nothing else moves.
+
+    Raises StartError where there is no such folder.
+    """
+    if len(os.fsencode(util.get_temp_dir())) <= _SOCKET_BYTES:
+        return
+    chosen = tempfile.gettempdir()
+    for folder in _SHORT_FOLDERS:
+        process.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
+        before, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            util.get_temp_dir()
+        except OSError:
+            continue
+        else:
+            return
+        finally:
+            tempfile.tempdir = before
+    longest = _SOCKET_BYTES - len("/pymp-01234567")
+    raise StartError(
+        f"no child process can be started: TMPDIR={chosen} is too long for the paths of sockets, and none of "
+        f"{', '.join(_SHORT_FOLDERS)} can be written to: set TMPDIR to a folder of at most {longest} characters"
+    )
 
 
 def start_surely(start: Callable[[], _Started]) -> _Started:

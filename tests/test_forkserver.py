@@ -4,15 +4,27 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from multiprocessing import forkserver
+from multiprocessing import forkserver, process
+from pathlib import Path
 
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.forkserver import TUNABLES, forkserver_context, settings_of_children, start_surely, tunables_with
+from embedcore import forkserver as forkserver_
+from embedcore.forkserver import (
+    TUNABLES,
+    StartError,
+    adopt_environment,
+    child_environment,
+    forkserver_context,
+    settings_of_children,
+    start_surely,
+    tunables_with,
+)
 
 names = st.sampled_from(["glibc.malloc.mmap_threshold", "glibc.malloc.arena_max", "glibc.cpu.hwcaps"])
 
@@ -123,3 +135,75 @@ def test_ctrl_c_while_the_forkserver_imports_goes_to_the_session_alone(tmp_path)
         [sys.executable, script], capture_output=True, text=True, check=False, timeout=120, start_new_session=True
     )
     assert (done.stdout.split(), done.stderr) == (["interrupted", "started", "0"], "")
+
+
+LONGEST_OF_A_SOCKET = 107  # bytes of its path on Linux
+
+
+@pytest.mark.parametrize(("length", "used_before"), [(70, False), (90, False), (90, True), (300, False)])
+def test_a_long_path_of_temporary_files_is_no_obstacle(tmp_path, length, used_before):
+    """The sockets of multiprocessing are in a short folder; everything else stays where TMPDIR says."""
+    folder = tmp_path / ("t" * 200) / ("t" * 200)
+    folder = Path(str(folder)[: max(length, len(str(tmp_path)) + 2)])
+    folder.mkdir(parents=True)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, tempfile\n"
+        "from multiprocessing import util\n"
+        "from multiprocessing.connection import Listener\n"
+        "from embedcore.forkserver import PRELOAD, forkserver_context, start_surely\n"
+        "PRELOAD.clear()  # importing torch takes seconds\n"
+        "def listen():\n"
+        "    Listener(family='AF_UNIX').close()  # a child may need a socket too\n"
+        "    print(tempfile.gettempdir())\n"
+        "def start():\n"
+        "    child = forkserver_context().Process(target=listen)\n"
+        "    child.start()\n"
+        "    return child\n"
+        "if __name__ == '__main__':\n"
+        f"    {used_before} and util.get_temp_dir()\n"
+        "    child = start_surely(start)\n"
+        "    child.join()\n"
+        "    print(child.exitcode, tempfile.gettempdir(), util.get_temp_dir())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    *lines, sockets = done.stdout.split()
+    assert lines == [str(folder), "0", str(folder)]
+    assert len(f"{sockets}/listener-01234567") <= LONGEST_OF_A_SOCKET
+    assert not Path(sockets).exists()  # it is gone with the process
+
+
+def test_where_no_folder_is_short_enough_the_line_says_what_to_change(monkeypatch, tmp_path):
+    folder = tmp_path / ("t" * 90)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.delitem(process.current_process()._config, "tempdir", raising=False)
+    monkeypatch.setattr(forkserver_, "_SHORT_FOLDERS", (str(tmp_path / "none"),))
+    with pytest.raises(StartError, match=r"TMPDIR=/\S+/t{90} is too long .* set TMPDIR to a folder of at most 71 char"):
+        start_surely(forkserver_context)
+
+
+def test_the_environment_of_children_is_the_one_of_now(monkeypatch):
+    monkeypatch.setenv("EMBEDCORE_GONE", "1")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    then = child_environment()
+    assert then == {**os.environ, **settings_of_children(os.environ)} and then["GLIBC_TUNABLES"]
+    monkeypatch.delenv("EMBEDCORE_GONE")
+    monkeypatch.setenv("EMBEDCORE_NEW", "2")
+    now = child_environment()
+    before = dict(os.environ)
+    try:
+        adopt_environment(then)
+        assert dict(os.environ) == then
+        adopt_environment(now)
+        assert dict(os.environ) == now and "EMBEDCORE_GONE" not in now
+    finally:
+        adopt_environment(before)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, cast
 
-from embedcore.forkserver import forkserver_context, start_surely
+from embedcore.forkserver import child_environment, forkserver_context, start_surely
 from embedcore.images.workers import hidden_main
 from embedcore.measure.supervisor import KILL_GRACE_S, Ended, kill_group, kill_tree, supervise
 from embedcore.messages import GarbledMessageError, Inbox, send
@@ -74,12 +74,10 @@ class Child:
                 theirs.enter_context(other)
             # The other end of `control` is also the child's lifeline: nobody but this process may hold this one.
             (self._control, control), (self._inbox, inbox), (self._output, output) = pairs
-            # The forkserver has the environment of its start; a fixture may have set something since.
-            environment = dict(os.environ)
             # Not a daemon, which multiprocessing would not let have children.
             self._process: BaseProcess = context.Process(
                 target=supervise,
-                args=(control, inbox, output, environment, work),
+                args=(control, inbox, output, child_environment(), work),
                 name="embedcore-measure",
                 daemon=False,
             )

@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from embedcore import messages
+from embedcore.forkserver import adopt_environment
 
 # How long descendants that were killed may take to be gone; more only if one is stuck in the kernel.
 KILL_GRACE_S = 5.0
@@ -58,13 +59,12 @@ def supervise(
     environment: Mapping[str, str],
     work: Callable[[Send], None],
 ) -> None:
-    """Run ``work(send)`` in a process of its own, with both its output streams going to ``output``, and with these
-    variables in its environment besides.
+    """Run ``work(send)`` in a process of its own, with this environment, both output streams going to ``output``.
 
     What it sends goes to ``inbox``. To ``control`` go the measuring process's id, at once, and how it ended, when
     all of its processes are gone. Anything that is received from ``control``, its end included, ends it.
     """
-    os.environ.update(environment)
+    adopt_environment(environment)
     os.setsid()  # out of the terminal's foreground group: Ctrl-C is for the session, which then ends this one
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)

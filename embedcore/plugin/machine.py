@@ -56,10 +56,10 @@ def card_names() -> tuple[str, ...]:
 
     if not torch.cuda.is_available():
         return ()
-    from embedcore.forkserver import forkserver_context
+    from embedcore.forkserver import adopt_environment, child_environment, forkserver_context
     from embedcore.images.workers import hidden_main
 
-    with hidden_main(), forkserver_context().Pool(1) as pool:
+    with hidden_main(), forkserver_context().Pool(1, adopt_environment, (child_environment(),)) as pool:
         return pool.apply(_card_names)
 
 

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import pickle
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -158,6 +162,36 @@ def test_a_child_has_the_environment_of_now_and_not_of_the_forkservers_start(str
     assert strike("TellsItsEnvironment").reason.endswith("set to None")
     monkeypatch.setenv("EMBEDCORE_TEST", "now")
     assert strike("TellsItsEnvironment").reason.endswith("set to now")
+
+
+def test_a_variable_that_the_forkserver_had_and_that_was_deleted_since_is_not_in_a_child(
+    faults, case, images, tmp_path
+):
+    """In an interpreter of its own, whose forkserver starts with the variable."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, pickle, sys\n"
+        "if __name__ == '__main__':\n"
+        "    from embedcore.forkserver import forkserver_context\n"
+        "    os.environ['EMBEDCORE_TEST'] = 'then'\n"
+        "    forkserver_context()\n"
+        "    del os.environ['EMBEDCORE_TEST']\n"
+        "    from embedcore.measure.executors import ChildExecutor\n"
+        "    case, images = pickle.loads(open(sys.argv[1], 'rb').read())\n"
+        "    print(ChildExecutor(120).run(case, images).reason)\n"
+    )
+    (tmp_path / "case").write_bytes(
+        pickle.dumps((case, Images(images.dataset, faults.TellsItsEnvironment((4, 8, 8, 3)))))
+    )
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "case"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.stdout.strip() == "RuntimeError: set to None", done.stderr
 
 
 def test_nan_in_a_child(strike):
