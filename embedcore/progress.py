@@ -9,4 +9,4 @@ Progress = Callable[[int, int], None]
 
 Stages = Callable[[str, int, int], None]
 """The same for work of several stages, ``stages(stage, done, total)``, each with a total of its own (0: there is no
-telling). Those of a case are ``decoding``, ``loading``, ``timing``, ``embedding`` and ``scoring``."""
+telling). Those of a case are ``decoding``, ``downloading``, ``loading``, ``timing``, ``embedding`` and ``scoring``."""

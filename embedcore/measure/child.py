@@ -85,19 +85,30 @@ class Child:
                 self._process.start()
             ours.pop_all()
 
-    def listen(self, timeout_s: float, listener: Listener, tick: Callable[[], None]) -> Heard:
+    def listen(
+        self,
+        timeout_s: float,
+        listener: Listener,
+        tick: Callable[[], None],
+        uncounted: Callable[[], float] = lambda: 0.0,
+    ) -> Heard:
         """Follow the process to its end, by itself or not, for at most ``timeout_s`` seconds and some grace.
 
+        ``uncounted`` gives the seconds so far that do not count, which grow as fast as time goes or not at all.
         ``tick`` is called about every half second. Whatever ``listener`` and ``tick`` raise (and KeyboardInterrupt) is
         passed on.
         """
+
+        def now() -> float:
+            return time.monotonic() - uncounted()
+
         heard = Heard()
         printed, inbox, control = b"", Inbox(), Inbox()
-        deadline, next_tick = time.monotonic() + timeout_s, 0.0
+        deadline, next_tick = now() + timeout_s, 0.0
         told_to_end = complete = False
         ends = [self._control, self._inbox, self._output]
         while ends:
-            remaining = deadline - time.monotonic()
+            remaining = deadline - now()
             if remaining <= 0:
                 if told_to_end or self._control not in ends:
                     break
@@ -105,7 +116,7 @@ class Child:
                 heard.late = not complete and not heard.silent
             if remaining <= 0 or (heard.garbled and not told_to_end):
                 self._tell_to_end()
-                told_to_end, deadline = True, time.monotonic() + KILL_GRACE_S + 1
+                told_to_end, deadline = True, now() + KILL_GRACE_S + 1
                 continue
             ready = cast("list[Connection]", wait(ends, min(remaining, _TICK_S)))
             if time.monotonic() >= next_tick:
@@ -129,7 +140,7 @@ class Child:
                     except GarbledMessageError as error:
                         heard.garbled = str(error)
                 if (complete or end not in ends) and end is not self._output and not told_to_end:
-                    deadline = min(deadline, time.monotonic() + EXIT_GRACE_S)
+                    deadline = min(deadline, now() + EXIT_GRACE_S)
         heard.ended, heard.output = self._ended, last_lines(printed)
         heard.cut_short = not complete and inbox.pending
         return heard

@@ -21,11 +21,16 @@ from embedcore.progress import Stages
 from embedcore.results.result import InvalidResultError, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedcore.measure.case import Case
     from embedcore.measure.supervisor import Send
 
 TELL_EVERY_S = 0.2
-"""How often a measuring process says how far it is."""
+"""Seconds between two progress messages of a measuring process."""
+
+SILENT_S = 60.0
+"""A download without a progress message for so many seconds counts into the time of the case again."""
 
 
 class Executor(Protocol):
@@ -47,8 +52,9 @@ class ChildExecutor:
     Whatever becomes of it is a result: a crash or a kill has status ``crashed``, a hang beyond ``timeout_s`` has
     ``timeout``, a death for want of memory ``oom``. The reason has the signal and the peak memory, the detail the last
     lines that it printed. All processes that the case has started, daemons included, are gone afterwards; also when
-    the session itself is killed. ``stages`` is also called when nothing is new, so that a clock goes on; an exception
-    of it, or Ctrl-C, ends the case and is passed on.
+    the session itself is killed. Downloads have limits of their own and do not count into ``timeout_s``. ``stages`` is
+    also called when nothing is new, so that a clock goes on; an exception of it, or Ctrl-C, ends the case and is passed
+    on.
     """
 
     def __init__(self, timeout_s: float = 3600.0) -> None:
@@ -57,6 +63,7 @@ class ChildExecutor:
     def run(self, case: Case, images: Images, stages: Stages | None = None) -> Result:
         begin = time.monotonic()
         results: list[Result] = []
+        downloads = Downloads()
 
         def listener(message: dict[str, Any]) -> bool:
             match message:
@@ -67,6 +74,7 @@ class ChildExecutor:
                         raise GarbledMessageError(str(error)) from error
                 case {"progress": [str(stage), int(done), int(total)]}:
                     reached[:] = [(stage, done, total)]
+                    downloads.note(stage)
                     tell()
                 case _:
                     raise GarbledMessageError(f"neither a result nor progress: {str(message)[:80]}")
@@ -88,7 +96,7 @@ class ChildExecutor:
         work = functools.partial(_measure, pickle.dumps((case, images)))
         try:
             with Child(work, keep_main=type(images.dataset.images).__module__ == "__main__") as child:
-                heard = child.listen(self.timeout_s, listener, tick)
+                heard = child.listen(self.timeout_s, listener, tick, downloads.seconds)
                 vanished = heard.ended is None and not heard.late
                 supervisor_code = child.supervisor_exit_code() if vanished else None
         except StartError as error:
@@ -123,6 +131,24 @@ class ChildExecutor:
         if code == -signal.SIGKILL and watch.nearly_exhausted:
             words += ", most likely for want of memory: the machine's was nearly exhausted"
         return "crashed", words + (" in the middle of a message" if heard.cut_short else "")
+
+
+class Downloads:
+    """Seconds that a measuring process has spent with downloads, told by its progress messages."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._before = 0.0
+        self._last: float | None = None
+
+    def note(self, stage: str) -> None:
+        """Take in that a message of that stage has come."""
+        self._before = self.seconds()
+        self._last = self._clock() if stage == "downloading" else None
+
+    def seconds(self) -> float:
+        """Return the seconds so far; of a download that has fallen silent, the first SILENT_S."""
+        return self._before if self._last is None else self._before + min(self._clock() - self._last, SILENT_S)
 
 
 def exit_words(code: int | None) -> str:

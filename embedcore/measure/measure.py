@@ -35,16 +35,16 @@ from embedcore.retrieval.metrics import Scores, score
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.configurations import address_of
+from embedcore.zoo.hub import Hub
 from embedcore.zoo.provenance import licence, pretraining_data
 from embedcore.zoo.registry import default_tag, pretrained_cfg, split_tag
-from embedcore.zoo.weights import Weights, is_timms
+from embedcore.zoo.weights import Weights, is_timms, locate_weights
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
     from embedcore.measure.case import Case
     from embedcore.zoo.backbone import Backbone
-    from embedcore.zoo.hub import Hub
     from embedcore.zoo.own import OwnModel
     from embedcore.zoo.transforms import DataConfig
 
@@ -82,11 +82,13 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
     """Load the backbone, embed all images, time the forward pass, find neighbours and score them.
 
     Raises what goes wrong; ``attempt`` is the call that does not. Whenever memory runs out it goes on with half the
-    batch. Timing rounds are run also where embeddings were kept: a duration of another day is no measurement.
+    batch. Timing rounds are run also where embeddings were kept: a duration of another day is no measurement. A
+    download comes first and is not part of ``measured_s``.
     """
     turns = Turns(*case.turns) if case.turns else None
     if turns is not None:
         turns.wait()
+    download_s = _download(case, images, stages)
     begin = time.perf_counter()
     stages("loading", 0, 0)
     device = use_device(case.device)
@@ -142,8 +144,23 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
         peak_memory_mb=peak,
         crowded=timed.crowded,
         durations=tuple(timed.durations),
+        download_s=download_s,
         measured_s=time.perf_counter() - begin,
     )
+
+
+def _download(case: Case, images: Images, stages: Stages) -> float | None:
+    """Download the weights of one of timm's models; return the seconds that took, None where they are here."""
+    hub = images.hub or Hub()
+    if case.own is not None:
+        return None
+    located = locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
+    if located.path is not None or located.source == "random":
+        return None
+    begin = time.perf_counter()
+    stages("downloading", 0, 0)
+    hub.download(located.model, located.remote, progress=functools.partial(stages, "downloading"))
+    return time.perf_counter() - begin
 
 
 def score_given(case: Case, own: OwnModel, images: Images) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from embedcore.plugin.stash import OF_WORKERS
 if TYPE_CHECKING:
     import pytest
 
-    from embedcore.progress import Progress
+    from embedcore.progress import Progress, Stages
 
 
 class BudgetSpent(Exception):
@@ -44,9 +45,14 @@ class Budget:
     def within(self, progress: Progress) -> Progress:
         """``progress``, but with BudgetSpent once no time is left."""
 
-        def checked(done: int, total: int) -> None:
+        return functools.partial(self.within_stages(lambda stage, done, total: progress(done, total)), "")
+
+    def within_stages(self, stages: Stages) -> Stages:
+        """Return ``stages``, but with BudgetSpent once no time is left."""
+
+        def checked(stage: str, done: int, total: int) -> None:
             if self.left() <= 0:
                 raise BudgetSpent
-            progress(done, total)
+            stages(stage, done, total)
 
         return checked

@@ -206,9 +206,10 @@ class BenchmarkSession:
         executor: Executor = InlineExecutor()
         if self.options.isolation == "process":
             executor = ChildExecutor(max(0.0, min(self.options.timeout, self.budget.left())))
+            stages = self.budget.within_stages(stages)  # the time limit of a case leaves out its download
         result = executor.run(case, Images(dataset, pixels, self.hub, kept, shelf), stages)
         if result.ok:
-            self._beside.append(time.monotonic() - begin - (result.measured_s or 0.0))
+            self._beside.append(time.monotonic() - begin - (result.measured_s or 0.0) - (result.download_s or 0.0))
         return result
 
     def _pixels(self, case: Case, dataset: Dataset, progress: Progress) -> PixelStore:

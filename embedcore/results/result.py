@@ -60,7 +60,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     """The traceback or the child's last words, of several lines; kept in the journal, not in the saved JSON."""
     unreachable: bool = False
-    """Whether the weights are on a hub that could not be reached."""
+    """Whether the weights are on a hub that could not be reached or refused the token: a later try may get them."""
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None
@@ -109,8 +109,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that the threads of the timing rounds, taken together, were ready to run and waited for a core, for each
     second of the rounds: 0 is alone on the processor; above `CROWDED` the speed says little. None where that is not
     known, as on a card. See `embedcore.embed.crowding`."""
+    download_s: float | None = None
+    """Wall seconds that downloading the weights took; None where nothing was downloaded."""
     measured_s: float | None = None
-    """Wall seconds that the whole case took."""
+    """Wall seconds that the whole case took, without the download."""
 
     def __post_init__(self) -> None:
         missing = [metric for metric in ("acc", "acc5") if self.ok and metric not in self.scores]

@@ -108,6 +108,23 @@ def test_a_failure_does_not_stop_the_rest(server, tmp_path, capsys):
     assert max(map(len, out.splitlines())) <= 80 and "Traceback" not in out
 
 
+def test_a_setting_that_cannot_work_is_one_line_and_an_exit_code(server, tmp_path, capsys, monkeypatch):
+    server.expired = "hf_secret"
+    for token, said in (("hf_\u2026secret", "a character that an HTTP header cannot hold"), ("hf_secret", "expired")):
+        monkeypatch.setenv("HF_TOKEN", token)
+        assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 1
+        out = capsys.readouterr().out
+        last = " ".join(out.partition("could not be had:")[2].split())
+        assert last.startswith("2 no-weights: ") and said in last and last.count("HF_TOKEN") == 2
+        assert "secret" not in out and "Traceback" not in out
+    monkeypatch.setattr("embedcore.zoo.credentials.get_session", lambda: int("no client"))
+    monkeypatch.setenv("HTTPS_PROXY", "::::")
+    assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 1
+    assert "2 no-weights: " in (out := " ".join(capsys.readouterr().out.split())) and "HTTPS_PROXY: not of" in out
+    assert main(["weights", "list", "--ask", "-k", ONE]) == 0
+    assert "The hub was not asked: the HTTP client cannot be made: HTTPS_PROXY: " in capsys.readouterr().out
+
+
 def test_a_damaged_file_is_repaired(server, tmp_path, capsys, contents):
     main(["weights", "fetch", "-k", ONE, "--to", str(tmp_path)])
     (tmp_path / f"{ONE}.safetensors").write_bytes(b"damaged")

@@ -41,6 +41,7 @@ def _result(
         "sketch": "AAAA",
         "durations": (0.61, 0.62),
         "crowded": 0.002,
+        "download_s": 30.5,
         "measured_s": 12.5,
     }
     return Result.make(**(fields | other))

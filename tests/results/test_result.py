@@ -21,7 +21,7 @@ EXTRA_INFO_KEYS = {
     *("model", "architecture", "tag", "family", "status", "params_m", "gmacs", "input_size", "dim", "point"),
     *("precision", "batch_size", "batch_decayed", "device", "weights", "scores", "ci95", "images_per_s"),
     *("peak_memory_mb", "verdicts", "sketch", "channels_last", "warmup_rounds", "dataset"),
-    *("token_mean", "pretraining", "licence", "durations", "measured_s", "transform", "default_tag"),
+    *("token_mean", "pretraining", "licence", "durations", "download_s", "measured_s", "transform", "default_tag"),
     "crowded",
 }
 
