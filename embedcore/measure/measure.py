@@ -19,14 +19,14 @@ from embedcore.embed.cost import count_gmacs
 from embedcore.embed.device import device_name, place, use_device
 from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
 from embedcore.embed.kept import KeptEmbeddings
-from embedcore.embed.memory import PeakMemory, halving
+from embedcore.embed.memory import PeakMemory, halving, release_memory
 from embedcore.embed.precision import autocast
 from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import Timed, time_forward
 from embedcore.embed.turns import Turns
 from embedcore.images.geometry import geometry_of
 from embedcore.measure.given import read_given
-from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, status_of
+from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
 from embedcore.progress import Progress, Stages
 from embedcore.results.neighbours import Found, Shelf, key_of
 from embedcore.results.result import Result
@@ -97,7 +97,7 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
     check_size(case.max_params, backbone.params_m)
     place(backbone.module, device)
     # First, since the heap that larger batches leave behind may have no room for one image more.
-    gmacs = count_gmacs(backbone)
+    gmacs, uncounted = _gmacs(backbone, device)
     memory.restart(device)
     pixels = images.pixels
     assert pixels is not None
@@ -125,7 +125,7 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
         case.model,
         **_provenance(case, backbone.weights),
         status="ok",
-        detail="\n".join(filter(None, (note, unkept))),
+        detail="\n".join(filter(None, (uncounted, note, unkept))),
         params_m=backbone.params_m,
         gmacs=gmacs,
         input_size=backbone.data_config.input_size,
@@ -147,6 +147,16 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
         download_s=download_s,
         measured_s=time.perf_counter() - begin,
     )
+
+
+def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]:
+    """Return the GMACs, None where they cannot be counted, and why not; what is wrong with the model shows later."""
+    try:
+        return count_gmacs(backbone), ""
+    except Exception as error:  # of the model, or of what it does under the counter
+        why = reason_of(error)
+    release_memory(device)  # out here, where the error's frames are gone
+    return None, f"GMACs could not be counted: {why}"
 
 
 def _download(case: Case, images: Images, stages: Stages) -> float | None:

@@ -120,7 +120,8 @@ def test_a_setting_that_cannot_work_is_one_line_and_an_exit_code(server, tmp_pat
     monkeypatch.setattr("embedcore.zoo.credentials.get_session", lambda: int("no client"))
     monkeypatch.setenv("HTTPS_PROXY", "::::")
     assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 1
-    assert "2 no-weights: " in (out := " ".join(capsys.readouterr().out.split())) and "HTTPS_PROXY: not of" in out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "2 no-weights: " in out and "HTTPS_PROXY: not of" in out
     assert main(["weights", "list", "--ask", "-k", ONE]) == 0
     assert "The hub was not asked: the HTTP client cannot be made: HTTPS_PROXY: " in capsys.readouterr().out
 

@@ -107,6 +107,34 @@ def test_memory_that_runs_out_with_one_image_is_oom(case, images, shape, error):
     assert is_out_of_memory(error)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("cannot run under a TorchDispatchMode"), MemoryError("no more")])
+def test_a_count_that_fails_costs_no_case(case, images, monkeypatch, error):
+    from embedcore.zoo.backbone import Backbone
+
+    embed = Backbone.embed
+
+    def only_without_a_mode(self, x):
+        if torch.utils._python_dispatch.is_in_torch_dispatch_mode():
+            raise error
+        return embed(self, x)
+
+    monkeypatch.setattr(Backbone, "embed", only_without_a_mode)
+    result = attempt(case, images)
+    assert (result.status, result.gmacs) == ("ok", None)
+    assert result.detail == f"GMACs could not be counted: {type(error).__name__}: {error}"
+
+
+def test_what_is_wrong_with_a_model_is_no_matter_of_counting(case, images, monkeypatch):
+    from embedcore.zoo.backbone import Backbone
+
+    def embed(self, x):
+        raise UnsupportedModel("gives a list")
+
+    monkeypatch.setattr(Backbone, "embed", embed)
+    result = attempt(case, images)
+    assert (result.status, result.reason) == ("unsupported", "gives a list")
+
+
 def test_nan_embeddings_are_a_failure(case, images, monkeypatch):
     from embedcore.zoo.backbone import Backbone
 
