@@ -15,7 +15,7 @@ from embedcore.forkserver import StartError
 from embedcore.measure.child import Child, Heard
 from embedcore.measure.measure import Images, attempt
 from embedcore.measure.oom_killer import MemoryWatch, ran_out
-from embedcore.measure.outcome import facts_of_case
+from embedcore.measure.outcome import facts_of_case, reason_of
 from embedcore.messages import GarbledMessageError
 from embedcore.progress import Stages
 from embedcore.results.result import InvalidResultError, Result
@@ -31,6 +31,12 @@ TELL_EVERY_S = 0.2
 
 SILENT_S = 60.0
 """A download without a progress message for so many seconds counts into the time of the case again."""
+
+
+UNSENDABLE = (
+    "there is no room for a pixel store, and the images cannot be sent to another process: free some space, choose "
+    "another folder (--embed-cache), or measure in this process (--embed-isolation none)"
+)
 
 
 class Executor(Protocol):
@@ -93,9 +99,13 @@ class ChildExecutor:
             tell()
 
         # Pickled here and unpickled in the measuring process itself, where it can do no harm.
-        work = functools.partial(_measure, pickle.dumps((case, images)))
         try:
-            with Child(work, keep_main=type(images.dataset.images).__module__ == "__main__") as child:
+            pickled = pickle.dumps((case, images.to_send()))
+        except Exception as error:  # of a source of the user's: the pixels are streamed, and nothing else has one
+            return _unmeasured(case, "error", f"{UNSENDABLE}: {reason_of(error)}", seconds=0.0)
+        work = functools.partial(_measure, pickled)
+        try:
+            with Child(work, keep_main=b"__main__" in pickled) as child:
                 heard = child.listen(self.timeout_s, listener, tick, downloads.seconds)
                 vanished = heard.ended is None and not heard.late
                 supervisor_code = child.supervisor_exit_code() if vanished else None

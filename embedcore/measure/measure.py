@@ -6,7 +6,7 @@ import functools
 import hashlib
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from embedcore.embed.turns import Turns
 from embedcore.images.geometry import geometry_of
 from embedcore.measure.given import read_given
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
+from embedcore.measure.truth import GroundTruth
 from embedcore.progress import Progress, Stages
 from embedcore.results.neighbours import Found, Shelf, key_of
 from embedcore.results.result import Result
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 class Images:
     """What a case is measured on: a dataset and its pixels in the case's geometry."""
 
-    dataset: Dataset
+    dataset: Dataset | GroundTruth
     pixels: PixelStore | None
     """None for embeddings that were made elsewhere."""
     hub: Hub | None = None
@@ -62,6 +63,15 @@ class Images:
     """Where embeddings are kept, and taken from if they are there; None not to keep any."""
     shelf: Shelf | None = None
     """Where the neighbours of each query are kept; None not to keep them."""
+
+    @functools.cached_property
+    def truth(self) -> GroundTruth:
+        """What measuring needs of the dataset besides the pixels."""
+        return GroundTruth.of(self.dataset)
+
+    def to_send(self) -> Images:
+        """Return the same without the dataset's images, for another process."""
+        return replace(self, dataset=self.truth)
 
 
 def attempt(case: Case, images: Images, stages: Stages | None = None) -> Result:
@@ -177,7 +187,7 @@ def score_given(case: Case, own: OwnModel, images: Images) -> Result:
     """The result of embeddings that were made elsewhere: scores, without any figure of a model. Raises as `measure`."""
     begin = time.perf_counter()
     device = use_device(case.device)
-    embeddings, weights = read_given(own, len(images.dataset))
+    embeddings, weights = read_given(own, len(images.truth))
     scored, unkept = _scored(case, images, embeddings, device)
     return Result.make(
         case.model,
@@ -194,13 +204,13 @@ def _scored(
     case: Case, images: Images, embeddings: NDArray[np.float32], device: torch.device
 ) -> tuple[dict[str, Any], str]:
     """What the result says of the scores; and what is to be said where the neighbours could not be kept."""
-    scores = _score(embeddings, images.dataset, device, case.seed)
+    scores = _score(embeddings, images.truth, device, case.seed)
     verdicts, sketch = pack_verdicts(scores.hits5, scores.rank1), pack_sketch(sketch_of(embeddings))
     fields = {"scores": scores.values, "ci95": scores.ci95, "verdicts": verdicts, "sketch": sketch}
     if images.shelf is not None:
         found = Found.make(scores.neighbours.indices, scores.neighbours.similarities)
         try:
-            images.shelf.keep(key_of(case.model, images.dataset.fingerprint, verdicts, sketch), found)
+            images.shelf.keep(key_of(case.model, images.truth.fingerprint, verdicts, sketch), found)
         except OSError as error:  # a full disk costs the pictures of the report, not the measurement
             return fields, f"neighbours could not be kept in {images.shelf.folder}: {error}"
     return fields, ""
@@ -222,7 +232,7 @@ def _embeddings(
     """
     kept, facts, total = None, {}, len(pixels)
     if images.embeddings_folder is not None:
-        kept, facts = KeptEmbeddings(images.embeddings_folder), facts_of(case, backbone, images.dataset, way)
+        kept, facts = KeptEmbeddings(images.embeddings_folder), facts_of(case, backbone, images.truth, way)
         embeddings = kept.load(facts, total)
         if embeddings is not None:
             progress(total, total)
@@ -240,17 +250,17 @@ def _embeddings(
     return embedded.embeddings, embedded.seconds, embedded.batch_size, note
 
 
-def facts_of(case: Case, backbone: Backbone, dataset: Dataset, way: Way) -> dict[str, Any]:
+def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, way: Way) -> dict[str, Any]:
     """Everything that decides a case's embeddings but for the rounding that comes with the batch size."""
     config = backbone.data_config
     geometry = geometry_of(config, case.protocol)
     return {
         "model": backbone.name,
         "weights": backbone.weights.id,
-        "dataset": dataset.fingerprint,
+        "dataset": truth.fingerprint,
         "geometry": geometry.key,
         # Another decoder or another version of what resizes may make other pixels of the same geometry.
-        "pixels": hashlib.sha256(f"{geometry.behaviour()}\n{dataset.images.decoder}".encode()).hexdigest(),
+        "pixels": hashlib.sha256(f"{geometry.behaviour()}\n{truth.decoder}".encode()).hexdigest(),
         "mean": list(config.mean),
         "std": list(config.std),
         "point": case.point,
@@ -292,8 +302,8 @@ def _provenance(case: Case, weights: Weights) -> dict[str, Any]:
     }
 
 
-def _score(embeddings: NDArray[np.float32], dataset: Dataset, device: torch.device, seed: int) -> Scores:
+def _score(embeddings: NDArray[np.float32], truth: GroundTruth, device: torch.device, seed: int) -> Scores:
     # Neighbours are found in fp32 or better also where the forward pass is not: see retrieval/search.py.
     where = str(device) if device.type == "cuda" else "cpu"
-    references = () if dataset.leave_one_out else (embeddings[dataset.is_reference], dataset.reference_labels)
-    return score(embeddings[dataset.is_query], dataset.query_labels, *references, device=where, seed=seed)
+    references = () if truth.leave_one_out else (embeddings[truth.is_reference], truth.reference_labels)
+    return score(embeddings[truth.is_query], truth.query_labels, *references, device=where, seed=seed)

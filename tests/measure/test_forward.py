@@ -13,6 +13,7 @@ from embedcore.embed.embedder import Way
 from embedcore.measure import measure
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import attempt
+from embedcore.measure.truth import GroundTruth
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import Backbone, load_backbone
 
@@ -84,7 +85,7 @@ def test_another_setting_is_embedded_anew(case, keeping, change):
 
 def test_the_key_holds_what_is_no_setting(case, dataset):
     backbone = load_backbone(case.model, weights="random")
-    facts = measure.facts_of(case, backbone, dataset, Way(torch.device("cpu")))
+    facts = measure.facts_of(case, backbone, GroundTruth.of(dataset), Way(torch.device("cpu")))
     assert (facts["weights"], facts["dataset"]) == ("seed:0", dataset.fingerprint)
     assert (facts["timm"], facts["torch"], facts["device"]) == (timm.__version__, torch.__version__, "cpu")
     assert facts["embedcore"] == VERSION

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedcore.images.dataset import load_dataset
+from embedcore.images.geometry import geometry_of
+from embedcore.images.pixel_store import StreamedPixels, open_pixel_store
+from embedcore.images.workers import PixelReader
+from embedcore.measure import executors
+from embedcore.measure.executors import ChildExecutor
+from embedcore.measure.measure import Images, attempt
+from embedcore.measure.truth import GroundTruth
+from embedcore.results.neighbours import Shelf
+from embedcore.zoo.transforms import data_config
+
+GEOMETRY = geometry_of(data_config("test_resnet.r160_in1k"), "native")
+MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "crowded"}
+
+
+class Unsendable:
+    """A dataset of the user's that holds what no pickle takes, and that no measuring process needs."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+        self.transform = lambda image: image
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], self.labels[index]
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(40)]
+
+
+@pytest.fixture(scope="module")
+def unsendable(arrays):
+    labels = [index % 4 for index in range(len(arrays))]
+    return load_dataset(Unsendable([Image.fromarray(array) for array in arrays], labels))
+
+
+def stored(dataset, folder):
+    """Pixels on disk for a dataset, in the geometry of the others."""
+    return Images(dataset, open_pixel_store(dataset, GEOMETRY, folder), embeddings_folder=folder / "embeddings")
+
+
+def same(one, other):
+    """The fields of two results that differ, but for what is measured."""
+    one, other = one.to_json(), other.to_json()
+    return {name for name in one.keys() - MEASURED_ANEW if one[name] != other[name]}
+
+
+def test_a_child_needs_nothing_of_the_images(case, unsendable, tmp_path):
+    with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
+        pickle.dumps(unsendable)
+    pair = stored(unsendable, tmp_path)
+    pair = dataclasses.replace(pair, shelf=Shelf(tmp_path / "neighbours", "run"))
+    inline = attempt(case, dataclasses.replace(pair, embeddings_folder=None))
+    result = ChildExecutor(timeout_s=120).run(case, pair)
+    assert (result.status, result.detail) == ("ok", "")
+    assert same(inline, result) <= {"detail"}
+    assert list((tmp_path / "embeddings").rglob("*")) and list((tmp_path / "neighbours").rglob("*"))
+
+
+@pytest.mark.parametrize("kind", ["arrays", "files"])
+def test_what_is_sent_does_not_grow_with_the_images(case, images, arrays, tmp_path, kind, monkeypatch):
+    sent = []
+    monkeypatch.setattr(executors, "Child", lambda work, **options: sent.append(work.args[0]) or pytest.fail("started"))
+    dataset = images.dataset if kind == "files" else load_dataset(arrays, [str(index % 4) for index in range(40)])
+    pair = dataclasses.replace(images, dataset=dataset)
+    with pytest.raises(pytest.fail.Exception):
+        ChildExecutor(timeout_s=120).run(case, pair)
+    assert len(sent[0]) < 4000
+    _, arrived = pickle.loads(sent[0])
+    assert isinstance(arrived.dataset, GroundTruth) and arrived.truth is arrived.dataset
+
+
+@pytest.mark.parametrize("roles", [None, ["query", "reference"] * 20])
+def test_the_truth_is_that_of_the_dataset(arrays, roles):
+    dataset = load_dataset(arrays, [str(index // 10) for index in range(40)], roles=roles)
+    truth = pickle.loads(pickle.dumps(GroundTruth.of(dataset)))
+    assert (len(truth), truth.fingerprint, truth.leave_one_out) == (40, dataset.fingerprint, roles is None)
+    assert truth.decoder == dataset.images.decoder
+    for name in ("labels", "is_query", "is_reference", "query_labels", "reference_labels"):
+        np.testing.assert_array_equal(getattr(truth, name), getattr(dataset, name))
+
+
+def streamed(dataset, images):
+    reader = PixelReader(dataset.images, dataset.digests, GEOMETRY)
+    return dataclasses.replace(images, dataset=dataset, pixels=StreamedPixels(reader, 1))
+
+
+def test_images_that_are_streamed_are_sent(case, images, arrays):
+    dataset = load_dataset(arrays, [str(index % 4) for index in range(40)])
+    pair = streamed(dataset, images)
+    result = ChildExecutor(timeout_s=120).run(case, pair)
+    assert result.status == "ok" and same(attempt(case, pair), result) == set()
+
+
+def test_images_that_can_be_neither_stored_nor_sent_are_one_line(case, images, unsendable):
+    result = ChildExecutor(timeout_s=120).run(case, streamed(unsendable, images))
+    assert (result.status, result.detail, result.measured_s) == ("error", "", 0.0)
+    assert result.reason.startswith("there is no room for a pixel store, and the images cannot be sent")
+    assert "--embed-cache" in result.reason and "--embed-isolation none" in result.reason
+    assert "lambda" in result.reason and "resume" not in result.reason
+    assert attempt(case, streamed(unsendable, images)).status == "ok"
