@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
 from embedcore.errors import UsageError
+
+ARITHMETIC: Mapping[str, bool] = MappingProxyType({"tf32": False, "cudnn_benchmark": True})
+"""How torch computes wherever embedcore measures; saved with the settings of a run.
+
+Without TF32, fp32 means fp32 on every card. With cuDNN's benchmark it tries its algorithms for each new shape and keeps
+the fastest, as timm's own benchmark has it.
+"""
 
 
 def choose_device(spec: str = "auto") -> torch.device:
@@ -43,16 +52,26 @@ def choose_device(spec: str = "auto") -> torch.device:
 def use_device(spec: str = "auto") -> torch.device:
     """:func:`choose_device`, with torch set up to measure on it: once in a measuring process, or in a library call.
 
-    The card becomes the current one, on which events record. TF32 is off, so that fp32 means fp32 on every card, and
-    cuDNN tries its algorithms for each new shape and keeps the fastest, as timm's own benchmark has it.
+    The card becomes the current one, on which events record. See :func:`set_arithmetic`.
     """
     device = choose_device(spec)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
+    set_arithmetic()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+def set_arithmetic() -> None:
+    """Make torch compute as `ARITHMETIC` says; to be called again after code of the user, which may have changed it."""
+    cudnn: Any = torch.backends.cudnn
+    precision = "tf32" if ARITHMETIC["tf32"] else "ieee"
+    backend: Any
+    for backend in (torch.backends, cudnn, cudnn.conv, cudnn.rnn):
+        backend.fp32_precision = precision
+    # The older names too: reading them raises where they do not agree with the newer ones.
+    torch.set_float32_matmul_precision("high" if ARITHMETIC["tf32"] else "highest")  # of the CPU as well
+    torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = ARITHMETIC["tf32"]
+    cudnn.benchmark = ARITHMETIC["cudnn_benchmark"]
 
 
 @contextlib.contextmanager

@@ -136,10 +136,12 @@ def halving(batch_size: int, device: torch.device, step: Callable[[int], T]) -> 
 class PeakMemory:
     """The peak memory of a measurement, in MB of 10^6 bytes: what the field ``peak_memory_mb`` of a result holds.
 
-    On CUDA: the most that torch had allocated on the card, weights included, since the last :meth:`restart`. Elsewhere:
-    the growth of this process's private memory since the block began, at its highest; pages of memory-mapped files,
-    such as a pixel store, are not private. It is looked at 50 times a second and whenever ``mb`` is asked for. Where
-    the system has no /proc, it is the growth of the resident peak.
+    On CUDA: the most that torch had allocated on the card, weights included, since the last :meth:`restart`, which is
+    called when the rounds that are timed begin: what loading, the canaries, cuDNN's trials of algorithms and batches
+    that did not fit had needed is forgotten. Elsewhere: the growth of this process's private memory since the block
+    began, at its highest; pages of memory-mapped files, such as a pixel store, are not private. It is looked at 50
+    times a second and whenever ``mb`` is asked for. Where the system has no /proc, it is the growth of the resident
+    peak.
     """
 
     def __init__(self, private_bytes: Callable[[], int] | None = None) -> None:
@@ -158,7 +160,7 @@ class PeakMemory:
         self._sampler.join()
 
     def restart(self, device: torch.device) -> None:
-        """Forward passes on ``device`` begin: on CUDA, forget the peak so far, as loading may have needed more."""
+        """On CUDA, forget the peak so far: the forward passes on ``device`` that count begin."""
         if device.type == "cuda":
             self._card = device
             torch.cuda.reset_peak_memory_stats(device)

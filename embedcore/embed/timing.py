@@ -46,18 +46,20 @@ def time_forward(
     rounds: int = 10,
     turns: Turns | None = None,
     progress: Progress = lambda done, total: None,
+    warmed: Callable[[], None] = lambda: None,
 ) -> Timed:
     """Time ``rounds`` forward passes of the same ``batch`` [b, 3, h, w], after warming up. Run in the context that the
     passes need (``precision.autocast``).
 
     On CUDA the time is taken on the device with events, and the processor may do something else meanwhile, so crowding
     is not told; elsewhere with a monotonic clock on the host. With ``turns`` another process makes its rounds in turn
-    with these. ``progress`` is called before the warm-up and after each round.
+    with these. ``progress`` is called before the warm-up and after each round, ``warmed`` between the two.
     """
     clock = device_seconds if batch.device.type == "cuda" else host_seconds
     progress(0, rounds)
     warmups = warm_up(lambda: clock(embed, batch))
     durations: list[float] = []
+    warmed()
     before = waited()
     for _ in range(rounds) if turns is None else turns.each(rounds):
         durations.append(clock(embed, batch))

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from embedcore.embed.cost import count_gmacs
-from embedcore.embed.device import device_name, place, use_device
+from embedcore.embed.device import device_name, place, set_arithmetic, use_device
 from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.memory import PeakMemory, halving, release_memory
@@ -104,6 +104,7 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
     device = use_device(case.device)
     model = case.own or case.model
     backbone = load_backbone(model, weights=case.weights, point=case.point, seed=case.seed, hub=images.hub)
+    set_arithmetic()  # a factory may have changed it
     check_size(case.max_params, backbone.params_m)
     place(backbone.module, device)
     # First, since the heap that larger batches leave behind may have no room for one image more.
@@ -114,18 +115,21 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
     way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted, case.channels_last)
 
-    def time_rounds(size: int) -> Timed:
+    def time_rounds(size: int) -> tuple[Timed, float]:
         batch = first_batch(backbone, pixels, size, way)
+        told = functools.partial(stages, "timing")
+        warmed = functools.partial(memory.restart, device)
         with autocast(way.precision, device, backbone.module):
-            return time_forward(backbone.embed, batch, case.rounds, turns, functools.partial(stages, "timing"))
+            return time_forward(backbone.embed, batch, case.rounds, turns, told, warmed), memory.mb
 
     # Before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms.
-    timed, batch_size = halving(batch_size, device, time_rounds)
+    (timed, peak), batch_size = halving(batch_size, device, time_rounds)
     progress = functools.partial(stages, "embedding")
     embeddings, seconds, fitted, note = _embeddings(case, images, pixels, backbone, way, batch_size, progress)
     if fitted < batch_size:
-        timed, batch_size = halving(fitted, device, time_rounds)
-    peak = memory.mb
+        (timed, peak), batch_size = halving(fitted, device, time_rounds)
+    if device.type != "cuda":  # a process's memory never shrinks enough to tell one pass from another
+        peak = memory.mb
     rates = {"forward": batch_size / statistics.median(timed.durations)}
     if seconds is not None:
         rates["end_to_end"] = len(embeddings) / seconds

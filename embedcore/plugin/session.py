@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from embedcore.ab.noise import stored_noise
+from embedcore.embed.device import ARITHMETIC
 from embedcore.errors import UsageError
 from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import load_dataset
@@ -287,7 +288,7 @@ class BenchmarkSession:
 
 def _settings(options: Options) -> Mapping[str, Any]:
     """What the saved JSON says of how the numbers came about."""
-    settings: dict[str, Any] = {**options.recorded("number", "choice"), "tf32": False, "cudnn_benchmark": True}
+    settings: dict[str, Any] = {**options.recorded("number", "choice"), **ARITHMETIC}
     if "article" in options.roster.split(","):
         from embedcore.zoo.roster import article_tags
 

@@ -5,10 +5,12 @@ import torch
 
 from embedcore.embed import device
 from embedcore.embed.device import (
+    ARITHMETIC,
     choose_channels_last,
     choose_device,
     device_name,
     place,
+    set_arithmetic,
     use_device,
     worker_device,
 )
@@ -61,6 +63,27 @@ def test_torch_is_set_up_to_measure(settings):
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", True),
+    ],
+    ids=["as-it-is", "matmul", "all", "convolutions", "old-name"],
+)
+def test_settings_say_what_torch_does_whatever_it_was_told_before(settings, change):
+    change()
+    set_arithmetic()
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    assert {matmul.allow_tf32, cudnn.allow_tf32} == {ARITHMETIC["tf32"]} == {False}
+    assert cudnn.benchmark is ARITHMETIC["cudnn_benchmark"]
+    assert {matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision} == {"ieee"}
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_the_name_of_a_processor_has_its_threads(monkeypatch, tmp_path):

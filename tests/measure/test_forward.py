@@ -9,6 +9,7 @@ import timm
 import torch
 
 from embedcore.embed import embedder
+from embedcore.embed.device import ARITHMETIC
 from embedcore.embed.embedder import Way
 from embedcore.measure import measure
 from embedcore.measure.executors import ChildExecutor
@@ -130,6 +131,76 @@ def small_timing(room, monkeypatch):
 def refuse(batch, room):
     if len(batch) > room:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+class Card:
+    """A card as torch.cuda tells of its memory: the weights, and so many MB more for each image of a batch."""
+
+    weights, image, trial = 1000, 10, 500
+
+    def __init__(self, room):
+        self.room, self.peak, self.shapes = room, 0, set()
+
+    def restart(self, device):
+        self.peak = self.weights
+
+    def use(self, images):
+        """A forward pass: the first of each shape tries algorithms; a batch that does not fit fails at its end."""
+        self.peak = max(self.peak, self.weights + self.image * images + self.trial * (images not in self.shapes))
+        self.shapes.add(images)
+        if images > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(("room", "fits"), [(20, 20), (12, 10)])
+@pytest.mark.parametrize("smaller_in_embedding", [False, True])
+def test_the_peak_on_a_card_is_that_of_the_rounds_alone(case, images, monkeypatch, room, fits, smaller_in_embedding):
+    """Not that of canaries, trials of algorithms and batches that failed. No card is here: torch.cuda is a fake."""
+    card, cpu = Card(room), torch.device("cpu")
+    choose_way, embed_pixels, score, embed = measure.choose_way, measure.embed_pixels, measure._score, Backbone.embed
+
+    def greedy_canary(backbone, pixels, device, *others):
+        chosen = choose_way(backbone, pixels, cpu, *others)
+        card.peak = 9999
+        return chosen
+
+    def halved(*arguments, batch_size, **options):
+        if smaller_in_embedding:
+            card.peak, batch_size = 9999, batch_size // 2
+        return embed_pixels(*arguments, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", card.restart)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: card.peak * 10**6)
+    monkeypatch.setattr(measure, "use_device", lambda spec: torch.device("cuda", 0))
+    monkeypatch.setattr(measure, "place", lambda module, device: None)
+    monkeypatch.setattr(measure, "choose_way", greedy_canary)
+    monkeypatch.setattr(measure, "embed_pixels", halved)
+    monkeypatch.setattr(measure, "_score", lambda rows, truth, device, seed: score(rows, truth, cpu, seed))
+    monkeypatch.setattr(Backbone, "embed", lambda self, x: (embed(self, x), card.use(len(x)))[0])
+    result = attempt(dataclasses.replace(case, batch_size=20), images)
+    expected = fits // 2 if smaller_in_embedding else fits
+    assert (result.status, result.batch_size) == ("ok", expected), result.reason
+    assert result.peak_memory_mb == card.weights + card.image * expected
+
+
+def test_a_factory_that_changes_how_torch_computes_changes_no_number(case, images, monkeypatch):
+    seen = []
+    load, way = measure.load_backbone, measure.choose_way
+
+    def changing(*arguments, **options):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = False
+        return load(*arguments, **options)
+
+    def looking(*arguments):
+        backends = torch.backends
+        seen.append((backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark))
+        return way(*arguments)
+
+    monkeypatch.setattr(measure, "load_backbone", changing)
+    monkeypatch.setattr(measure, "choose_way", looking)
+    assert attempt(case, images).status == "ok"
+    assert seen == [(ARITHMETIC["tf32"], ARITHMETIC["tf32"], ARITHMETIC["cudnn_benchmark"])]
 
 
 @pytest.mark.parametrize("shrink", [small_canary, small_timing])
