@@ -103,7 +103,7 @@ class Hub:
                 self._lose(host, why)
 
     def ask(self, model: str, remote: RemoteFile) -> tuple[str, HfFileMetadata]:
-        """Under which of its names the hub has a file in a repository, and what it says of it, without fetching it.
+        """Return the name under which the hub has a file in a repository, and what it says of it, without fetching it.
 
         Raises WeightsGated where its terms have not been accepted, HubUnreachable where a later try may have it, and
         WeightsUnavailable where it cannot be had.
@@ -136,7 +136,7 @@ class Hub:
                 fetch = partial(download, remote.url, str(path), found and found[1], progress=sys.stderr.isatty())
                 self._patiently(fetch, partial(_bytes_in, path.parent), tell)
                 return path
-            name, told = self._ask(remote)
+            name, told = self._ask(remote, tell)
             where = {"cache_dir": folder, "endpoint": self.endpoint, "revision": remote.revision}
             where["etag_timeout"] = self.stall_seconds
             fetch = partial(huggingface_hub.hf_hub_download, remote.repo, name, **where)
@@ -150,7 +150,7 @@ class Hub:
             raise WeightsDamaged(f"{model}: what came from {remote.repo} {said}")
         return path
 
-    def _ask(self, remote: RemoteFile) -> tuple[str, HfFileMetadata]:
+    def _ask(self, remote: RemoteFile, tell: Callable[[], None] = lambda: None) -> tuple[str, HfFileMetadata]:
         name, *others = remote.names
         revision = quote(remote.revision or "main", safe="")
         # hf_hub_url does not heed its endpoint argument once the library's own endpoint has been changed
@@ -162,11 +162,11 @@ class Hub:
             return huggingface_hub.get_hf_file_metadata(url, timeout=2 * seconds)
 
         try:  # the client's own timeout comes later than ours, and only ends the thread
-            told = self._patiently(asked)
+            told = self._patiently(asked, tell=tell)
         except errors.EntryNotFoundError:
             if not others:
                 raise
-            return self._ask(replace(remote, names=tuple(others)))
+            return self._ask(replace(remote, names=tuple(others)), tell)
         commit, etag = told.commit_hash or "", told.etag or ""
         if not (_COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)):  # they become names of files in the cache
             said = f"{self.endpoint} does not answer as a hub does (commit {commit!r}, etag {etag!r})"

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -113,3 +116,47 @@ def test_images_that_can_be_neither_stored_nor_sent_are_one_line(case, images, u
     assert "--embed-cache" in result.reason and "--embed-isolation none" in result.reason
     assert "lambda" in result.reason and "resume" not in result.reason
     assert attempt(case, streamed(unsendable, images)).status == "ok"
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from embedcore.images.dataset import load_dataset
+from embedcore.images.geometry import geometry_of
+from embedcore.images.pixel_store import open_pixel_store
+from embedcore.measure.case import Case
+from embedcore.measure.executors import ChildExecutor
+from embedcore.measure.measure import Images
+from embedcore.zoo.transforms import data_config
+
+print("begins")
+
+class Mine:
+    transform = lambda image: image
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        return np.full((64, 64, 3), 30 * index, np.uint8), index % 2
+
+model = "test_resnet.r160_in1k"
+dataset = load_dataset(Mine())
+pixels = open_pixel_store(dataset, geometry_of(data_config(model), "native"), Path(sys.argv[1]))
+case = Case(model=model, family="resnet", weights="random", rounds=1)
+print(ChildExecutor(300).run(case, Images(dataset, pixels)).status)
+"""
+
+
+def test_a_script_whose_dataset_is_its_own_is_not_run_again_in_a_child(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "cache"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.stdout.split() == ["begins", "ok"], done.stderr
