@@ -5,6 +5,7 @@ multiprocessing has one forkserver a process, so the workers that decode and the
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import tempfile
@@ -98,18 +99,16 @@ def _shorten_socket_paths() -> None:
 
     Raises StartError where there is no such folder.
     """
-    if len(os.fsencode(util.get_temp_dir())) <= _SOCKET_BYTES:
+    if _is_short():
         return
     chosen = tempfile.gettempdir()
     for folder in _SHORT_FOLDERS:
         process.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
         before, tempfile.tempdir = tempfile.tempdir, folder
         try:
-            util.get_temp_dir()
-        except OSError:
-            continue
-        else:
-            return
+            with contextlib.suppress(OSError):
+                if _is_short():
+                    return
         finally:
             tempfile.tempdir = before
     longest = _SOCKET_BYTES - len("/pymp-01234567")
@@ -117,6 +116,10 @@ def _shorten_socket_paths() -> None:
         f"no child process can be started: TMPDIR={chosen} is too long for the paths of sockets, and none of "
         f"{', '.join(_SHORT_FOLDERS)} can be written to: set TMPDIR to a folder of at most {longest} characters"
     )
+
+
+def _is_short() -> bool:
+    return len(os.fsencode(util.get_temp_dir())) <= _SOCKET_BYTES
 
 
 def start_surely(start: Callable[[], _Started]) -> _Started:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing import forkserver, process
+from multiprocessing import forkserver, process, util
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore import forkserver as forkserver_
 from embedcore.forkserver import (
     TUNABLES,
     StartError,
@@ -181,14 +180,16 @@ def test_a_long_path_of_temporary_files_is_no_obstacle(tmp_path, length, used_be
     assert not Path(sockets).exists()  # it is gone with the process
 
 
-def test_where_no_folder_is_short_enough_the_line_says_what_to_change(monkeypatch, tmp_path):
-    folder = tmp_path / ("t" * 90)
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.delitem(process.current_process()._config, "tempdir", raising=False)
-    monkeypatch.setattr(forkserver_, "_SHORT_FOLDERS", (str(tmp_path / "none"),))
-    with pytest.raises(StartError, match=r"TMPDIR=/\S+/t{90} is too long .* set TMPDIR to a folder of at most 71 char"):
+def test_where_no_folder_is_short_enough_the_line_says_what_to_change(monkeypatch):
+    folder = "/" + "t" * 90
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    monkeypatch.setitem(process.current_process()._config, "tempdir", folder)  # and as it was afterwards
+    monkeypatch.setattr(util, "get_temp_dir", lambda: f"{folder}/pymp-01234567")
+    with pytest.raises(
+        StartError, match=rf"TMPDIR={folder} is too long .* set TMPDIR to a folder of at most 71 charact"
+    ):
         start_surely(forkserver_context)
+    assert tempfile.tempdir == folder
 
 
 def test_the_environment_of_children_is_the_one_of_now(monkeypatch):

@@ -31,7 +31,7 @@ def http_client() -> Any:
         names = _faulty_settings()
         why = f"not of the form http://HOST:PORT ({type(error).__name__})"  # a longer text may quote a password
         if isinstance(error, ImportError | OSError):
-            why = first_line(error)
+            why = first_line(error).rstrip(".")
         where = f"{', '.join(names)}: " if names else ""
         raise SettingsError(f"the HTTP client cannot be made: {where}{why}; correct or unset it") from error
 
