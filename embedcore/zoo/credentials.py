@@ -38,15 +38,16 @@ def http_client() -> Any:
 
 def _faulty_settings() -> list[str]:
     """Names of the environment variables that may keep the client from being made, the most likely ones only."""
-    proxies = [name for name in os.environ if name.lower() in _PROXIES and os.environ[name]]
-    odd = [name for name in proxies if not _is_plain_proxy(os.environ[name])]
+    proxies = {name: value for name, value in os.environ.items() if name.lower() in _PROXIES and value}
+    odd = [name for name, value in proxies.items() if not is_http(value if "://" in value else f"http://{value}")]
     absent = [name for name in _CERTIFICATES if os.environ.get(name) and not Path(os.environ[name]).exists()]
-    return odd or absent or proxies
+    return odd or absent or list(proxies)
 
 
-def _is_plain_proxy(value: str) -> bool:
+def is_http(address: str) -> bool:
+    """Whether an address is of the form ``http://HOST:PORT`` or ``https://…``."""
     try:
-        parts = urlsplit(value if "://" in value else f"http://{value}")
+        parts = urlsplit(address)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False

@@ -28,6 +28,7 @@ from embedcore.zoo.credentials import (
     SettingsError,
     first_line,
     http_client,
+    is_http,
     through_proxy,
     token,
     token_remedy,
@@ -83,6 +84,8 @@ class Hub:
         except SettingsError as error:
             return str(error)
         address = remote.url or self.endpoint
+        if not is_http(address):
+            return f"{'' if remote.url else 'HF_ENDPOINT='}{address} is not of the form https://HOST"
         host = urlsplit(address).netloc
         loss = self._losses.get(host)
         if loss is not None and self.clock() < loss.until:
@@ -364,7 +367,7 @@ def _answer(address: str, seconds: float) -> str:
     """Return why a host does not answer, "" where it does. The hub's own client asks: same proxy, certificates."""
     try:
         status = within(seconds, lambda: int(http_client().head(address, timeout=2 * seconds).status_code))
-    except (OSError, _ClientError) as error:
+    except Exception as error:  # each HTTP library has its own, also for a host that no name stands for
         return first_line(error) + through_proxy(address)
     return f"HTTP status {status}{through_proxy(address)}" if status >= 500 or status == 407 else ""
 

@@ -420,6 +420,20 @@ def test_a_setting_that_no_client_can_be_made_with_is_named(fake_hub, fresh_clie
     assert hub.why_unreachable(REMOTE) is None
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["::::", "http://[::1", "hub.example", "http://host:port", "ftp://host", "https://"]
+)
+def test_an_endpoint_that_is_no_address_is_named(endpoint):
+    hub = Hub(endpoint)
+    assert hub.why_unreachable(REMOTE) == f"HF_ENDPOINT={endpoint} is not of the form https://HOST"
+    assert f"HF_ENDPOINT={endpoint}" in refusal(hub) and hub._losses == {}
+
+
+@pytest.mark.parametrize("host", ["ho\u2026st", "a..b", "a" * 70 + ".example"])
+def test_a_host_that_no_name_stands_for_cannot_be_reached(host):
+    assert f"{host} cannot be reached: " in (Hub(f"http://{host}/").why_unreachable(REMOTE) or "")
+
+
 def test_a_proxy_that_does_not_answer_is_named(fake_hub, closed_port, fresh_client, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", closed_port)
     reason = Hub("http://a.hub.example").why_unreachable(REMOTE) or ""
