@@ -290,8 +290,8 @@ def _provenance(case: Case, weights: Weights) -> dict[str, Any]:
     """Whose model a result is of, and where its weights are from; licence and pretraining as far as they are known."""
     facts = facts_of_case(case)
     said = {**facts.get("weights", {}), "source": weights.source, "id": weights.id}
-    if weights.classifier:
-        said["classifier"] = weights.classifier
+    loaded = {name: getattr(weights, name) for name in ("classifier", "part", "resampled")}
+    said |= {name: value for name, value in loaded.items() if value}
     if case.own is not None:
         return facts | {"weights": said, "pretraining": case.own.pretraining, "licence": case.own.licence}
     random, timms = weights.source == "random", is_timms(weights)

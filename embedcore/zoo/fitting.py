@@ -56,15 +56,49 @@ def load_log() -> Iterator[LoadLog]:
         logger.removeFilter(note)
 
 
-def fit_backbone(
-    model: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any] | None = None
-) -> tuple[nn.Module, str] | None:
-    """A model of timm with the tensors of a checkpoint, and what is to be said of its classifier; None if they differ.
+NOWHERE: Mapping[str, Any] = {
+    **dict.fromkeys(("url", "file", "hf_hub_id", "hf_hub_filename", "source")),
+    "custom_load": False,
+}
+"""What takes from timm's configuration of a model all places where it could find other weights than those given."""
 
-    The classifier is the checkpoint's, of however many classes, where timm's structure takes it. Where it is missing or
-    another, the model has none, and what is said begins with "left out". All other tensors must be there and fit.
-    ``overlay`` changes timm's configuration, such as ``input_size``. Raises WeightsDamaged where the checkpoint holds
-    the model more than once.
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model of timm with the tensors of a checkpoint.
+
+    classifier begins with "left out" where the model has none though the architecture does; state are the checkpoint's
+    tensors that were given to timm, by the names that the model's have.
+    """
+
+    module: nn.Module
+    classifier: str
+    state: Mapping[str, Tensor]
+
+
+def load_into_timm(
+    model: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any], **kwargs: Any
+) -> tuple[nn.Module, LoadLog]:
+    """Build a model of timm with these tensors, as timm converts them, and no others.
+
+    ``overlay`` changes timm's configuration. Raises WeightsDamaged where there are none, since timm would then look for
+    its own, and what timm raises.
+    """
+    if not state:
+        raise WeightsDamaged("holds no tensors")
+    given = {**overlay, **NOWHERE, "state_dict": dict(state)}
+    with load_log() as log, torch.random.fork_rng(devices=[]):
+        module: nn.Module = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=given, **kwargs)
+    vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
+    return module, log
+
+
+def fit_backbone(model: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any] | None = None) -> Fitted | None:
+    """Load a checkpoint whose names have a prefix, or whose classifier is not timm's; None if it is another model's.
+
+    The classifier is the checkpoint's, of however many classes, where timm's structure takes it. All other tensors must
+    be there and fit. ``overlay`` changes timm's configuration, such as ``input_size``. Raises WeightsDamaged where the
+    checkpoint holds the model more than once.
     """
     cfg = registry.pretrained_cfg(model)
     names = cfg.get("classifier") or ()
@@ -74,26 +108,21 @@ def fit_backbone(
         bare = timm.create_model(model, num_classes=0, pretrained_cfg_overlay=dict(overlay or {}))
     own, others = without_prefix(state, bare.state_dict())
     for classes in dict.fromkeys([_classes(own, names), 0]):
-        changed = {"state_dict": dict(own), "custom_load": False, "source": None, "classifier": names}
         # Where its number of classes is not the configuration's, timm takes the classifier off and is lenient.
-        changed |= {"num_classes": classes or -1, "label_offset": 0}
+        changed = {**(overlay or {}), "classifier": names, "num_classes": classes or -1, "label_offset": 0}
         try:
-            with load_log() as log, torch.random.fork_rng(devices=[]):
-                module: nn.Module = timm.create_model(
-                    model, pretrained=True, num_classes=classes, pretrained_cfg_overlay={**(overlay or {}), **changed}
-                )
+            module, log = load_into_timm(model, own, changed, num_classes=classes)
         except UNFIT as error:
             if is_memory(error):
                 raise
             continue
         if log.missing or any(key.partition(".")[0] not in heads for key in log.unexpected):
             continue
-        vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
         known = module.state_dict().keys()
         left = [key for key in own if key.partition(".")[0] in heads and key not in known] + others
         if left:
-            return module, f"left out ({', '.join(left[:_NAMED])}{', …' if len(left) > _NAMED else ''})"
-        return module, "" if classes or not names else "left out (the file has none)"
+            return Fitted(module, f"left out ({', '.join(left[:_NAMED])}{', …' if len(left) > _NAMED else ''})", own)
+        return Fitted(module, "" if classes or not names else "left out (the file has none)", own)
     return None
 
 
@@ -125,7 +154,11 @@ def without_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> tu
         return dict(state), []
     if len(best) == 2 and best[1][1] == best[0][1]:
         prefixes = " and ".join(repr(prefix) for prefix, _ in best)
-        raise WeightsDamaged(f"holds the model more than once, under {prefixes}: save the state dict of one of them")
+        chosen = best[0][0].rstrip(".") or "…"
+        raise WeightsDamaged(
+            f'holds the model more than once, under {prefixes}: choose one, such as checkpoint_key = "{chosen}" in its '
+            "entry of a roster file"
+        )
     prefix = best[0][0]
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return inside, [key for key in state if not key.startswith(prefix)]

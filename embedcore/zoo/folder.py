@@ -14,7 +14,9 @@ from embedcore.errors import WeightsDamaged
 from embedcore.files import written_whole
 from embedcore.zoo import registry
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
+"""How files of weights end, in upper or lower case; of two for one model the first of these goes before."""
+_SPELLINGS = [spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper())]
 MANIFEST = "embedcore-weights.json"
 
 
@@ -43,7 +45,7 @@ def find_in_folder(model: str, folder: Path) -> Path | None:
 
 def find_file(name: str, folder: Path) -> Path | None:
     """``folder/name`` with the first of SUFFIXES that is there. Raises WeightsDamaged as find_in_folder does."""
-    for suffix in SUFFIXES:
+    for suffix in _SPELLINGS:
         path = folder / f"{name}{suffix}"
         if path.is_file():  # follows a link, as mirrors have them; a FIFO would be waited on for ever
             return path
@@ -55,7 +57,13 @@ def find_file(name: str, folder: Path) -> Path | None:
 
 def names_in_folder(folder: Path) -> set[str]:
     """The tags and architectures that a folder has a file for, and names of other files with such a suffix."""
-    return {path.name.removesuffix(path.suffix) for path in folder.iterdir() if path.suffix in SUFFIXES}
+    names = ((path.name, suffix_of(path.name)) for path in folder.iterdir())
+    return {name.removesuffix(suffix) for name, suffix in names if suffix}
+
+
+def suffix_of(name: str) -> str:
+    """The one of SUFFIXES with which a file's name ends, in lower or upper case; "" where there is none."""
+    return next((suffix for suffix in _SPELLINGS if name.endswith(suffix)), "")
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:

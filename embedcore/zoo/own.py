@@ -58,6 +58,10 @@ class OwnModel:
     """Slug of the leaderboard that it belongs to, one that is there or a new one; `FAMILY` if None."""
     licence: _Text | None = None
     pretraining: _Text | None = None
+    checkpoint_key: _Text | None = None
+    """Which part of ``weights`` is taken, such as ``model_ema`` or ``state_dict.encoder_q``; see `zoo.checkpoint`."""
+    resample: bool = False
+    """Whether timm may resize position embeddings, patch kernels and window tables that do not fit."""
     trust: bool = False
     """Whether ``weights`` may be a pickle with code, which is then run."""
     folders: tuple[str, ...] = ()
@@ -115,13 +119,15 @@ _KEYS = [field.name for field in fields(OwnModel) if field.name != "folders"]
 _OF_INPUT = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
 _SHARED = ("name", "family", "licence", "pretraining")
 _KINDS: Mapping[str, tuple[str, ...]] = {
-    "weights": (*_SHARED, "arch", "weights", "trust", *_OF_INPUT),
+    "weights": (*_SHARED, "arch", "weights", "checkpoint_key", "resample", "trust", *_OF_INPUT),
     "factory": (*_SHARED, "factory", *_OF_INPUT),
     "embeddings": (*_SHARED, "embeddings"),
 }
 """The keys that an entry of each kind may have."""
 _WORDS = {
-    **dict.fromkeys(("arch", "weights", "embeddings", "licence", "pretraining"), "text of 1 to 400 characters"),
+    **dict.fromkeys(
+        ("arch", "weights", "checkpoint_key", "embeddings", "licence", "pretraining"), "text of 1 to 400 characters"
+    ),
     **dict.fromkeys(("name", "family"), "letters, digits and _ . - + only, the first none of . - +"),
     "factory": "package.module:function",
     "mean": "three numbers from 0 to 1",
@@ -130,7 +136,7 @@ _WORDS = {
     "crop_pct": "a number above 0, at most 1",
     "crop_mode": "center, squash or border",
     "interpolation": "nearest, bilinear, bicubic, box, hamming or lanczos",
-    "trust": "true or false",
+    **dict.fromkeys(("resample", "trust"), "true or false"),
 }
 
 
@@ -235,13 +241,13 @@ def _faults_of_kind(own: OwnModel, entry: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _faults_of_file(own: OwnModel, key: str) -> Iterator[str]:
-    from embedcore.zoo.folder import SUFFIXES
+    from embedcore.zoo.folder import SUFFIXES, suffix_of
 
     path = own.file
     assert path is not None
     if not path.is_file():
         yield f"{path} is {'not a file' if path.exists() else 'not there'}"
-    elif key == "weights" and path.suffix not in SUFFIXES:
+    elif key == "weights" and not suffix_of(path.name):
         yield f"{path}: must end with {', '.join(SUFFIXES)}"
 
 

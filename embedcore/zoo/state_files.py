@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -12,36 +13,98 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from timm.models import clean_state_dict
-from torch import Tensor, nn
+from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from embedcore.errors import WeightsDamaged, WeightsUnavailable
+from embedcore.zoo.checkpoint import choose_state
 
 # Before it a crafted file could run code in spite of weights_only (CVE-2025-32434, CVE-2026-24747).
 _SAFE_TORCH = "2.10"
-_CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
-def read_state(path: Path, *, trust: bool = False, remedy: str = "fetch it again") -> Mapping[str, Tensor]:
-    """The tensors of a weight file by name; of a training checkpoint its EMA or model weights, as timm takes them.
+class _Ignored:
+    """Stands for a value beside the tensors of a checkpoint that is not needed; made from anything, holds nothing."""
 
-    Never runs code from the file: safetensors, or ``torch.load(weights_only=True)``; with ``trust`` a pickle may hold
-    whatever it likes, a whole module too. Raises WeightsDamaged where that fails or there is something else in it, and
-    WeightsUnavailable for a pickle where torch is too old to be safe. ``remedy`` is for the message on such a pickle.
+    def __init__(self, *state: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# A trainer's arguments (plain values, harmless to rebuild), and what stands for numpy's numbers and for paths, of which
+# nothing is rebuilt: a crafted numpy.dtype could otherwise make any memory an object.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    *(
+        (_Ignored, f"{module}.{name}")
+        for module in ("numpy._core.multiarray", "numpy.core.multiarray")  # the name since numpy 2, and before
+        for name in ("scalar", "_reconstruct")
+    ),
+    *((_Ignored, f"numpy.{name}") for name in ("dtype", "ndarray")),
+    *(
+        (_Ignored, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")  # the latter in Python 3.13
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    ),
+]
+
+
+def read_state(
+    path: Path, *, trust: bool = False, remedy: str = "fetch it again", key: str | None = None
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a weight file by name, and which part of it they are: see `embedcore.zoo.checkpoint.choose_state`.
+
+    Never runs code from the file:
+    safetensors, or ``torch.load(weights_only=True)``; with ``trust`` a pickle may hold anything, a whole module too.
+    Raises WeightsDamaged where that fails, or where the file holds no weights or useless ones (all zero, all NaN,
+    integers); WeightsUnavailable for a pickle where torch is too old to be safe. ``remedy`` is for the message on a
+    pickle that holds more than tensors.
     """
-    if path.suffix == ".safetensors":
+    if is_safetensors(path):
         check_safetensors(path)
-        return dict(safetensors.torch.load_file(str(path)))
-    content = _unpickle(path, trust, remedy)
-    if isinstance(content, dict):
-        inner = (content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), dict | nn.Module))
-        content = next(inner, content)
-    if isinstance(content, nn.Module):
-        content = content.state_dict()
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise WeightsDamaged(f"{path} holds a {type(content).__name__}, not a state dict with names for keys")
-    return dict(clean_state_dict(content))
+        content: Any = dict(safetensors.torch.load_file(str(path)))
+    else:
+        content = _unpickle(path, trust, remedy)
+    try:
+        part, state = choose_state(content, key)
+        _check_values(state)
+    except WeightsDamaged as error:
+        raise WeightsDamaged(f"{path} {error}") from error
+    return state, part
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file's name says that it is one of safetensors."""
+    return path.name.lower().endswith(".safetensors")
+
+
+def _check_values(state: Mapping[str, Tensor]) -> None:
+    integers = [
+        name
+        for name, value in state.items()
+        if not value.is_floating_point() and name.rpartition(".")[2] in ("weight", "bias")
+    ]
+    if integers:
+        name = integers[0]
+        raise WeightsDamaged(
+            f"holds {len(integers)} weights that are not floating-point numbers ({name}: {_dtype(state[name])}): "
+            "quantized weights cannot be loaded, save the model in floating point"
+        )
+    kernels = [value for value in state.values() if value.is_floating_point() and value.ndim > 1]
+    if kernels and not any(value.count_nonzero() for value in map(_wide, kernels)):
+        raise WeightsDamaged("holds zeros only: all weights of more than one dimension are 0")
+    if kernels and not any(value.isfinite().any() for value in map(_wide, kernels)):
+        raise WeightsDamaged("holds no finite weight: all weights of more than one dimension are NaN or infinite")
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _unpickle(path: Path, trust: bool, remedy: str) -> Any:
@@ -51,23 +114,26 @@ def _unpickle(path: Path, trust: bool, remedy: str) -> Any:
             f"upgrade to torch {_SAFE_TORCH}, or save its state dict as .safetensors"
         )
     try:
-        # timm's own training checkpoints carry their arguments: a Namespace of plain values, harmless to rebuild.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=not trust)
     except Exception as error:  # on damaged bytes the unpickler trips over whatever comes next
         if is_memory(error):
             raise
         what = "cannot be unpickled" if trust else "is no file of plain tensors"
-        why = f"{path} {what} ({_refused(error)})"
+        why = f"{path} {what} ({_refused(path, error)})"
         raise WeightsDamaged(f"{why}; {remedy}, or save its state dict as .safetensors") from error
 
 
-def _refused(error: Exception) -> str:
+def _refused(path: Path, error: Exception) -> str:
     """Why the unpickler has refused a file, in a few words; not torch's advice, which is to run what is in it."""
     said = str(error).strip()
     called = re.search(r"GLOBAL (\S+)", said)
     if called:
-        return f"it holds {called[1]}, which is code and is never run"
+        names = [called[1]]
+        with contextlib.suppress(Exception), torch.serialization.safe_globals(_HARMLESS):  # of zip files only
+            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or names
+        listed = textwrap.shorten(", ".join(names), 200, placeholder=" …")
+        return f"it holds {listed}, which is code and is never run"
     unpickler = re.search(r"WeightsUnpickler error:\s*([^\n]+)", said)
     first = unpickler[1] if unpickler else said.partition("\n")[0].partition(". ")[0]
     return textwrap.shorten(first, 120, placeholder=" …") or type(error).__name__
@@ -79,12 +145,15 @@ def is_memory(error: Exception) -> bool:
 
 
 def check_safetensors(path: Path) -> None:
-    """Raise WeightsDamaged where a file is no whole safetensors file, from its header and length."""
+    """Raise WeightsDamaged where a file is no whole safetensors file or holds no tensors, from its header and
+    length."""
     try:
-        with safetensors.safe_open(str(path), framework="pt"):
-            pass
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            empty = not file.keys()
     except safetensors.SafetensorError as error:
         raise WeightsDamaged(f"{path} is no whole safetensors file ({error}); fetch it again") from error
+    if empty:
+        raise WeightsDamaged(f"{path} holds no tensors")
 
 
 def differences(state: Iterable[str], wanted: Iterable[str]) -> str:

