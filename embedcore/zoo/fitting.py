@@ -76,19 +76,36 @@ class Fitted:
     state: Mapping[str, Tensor]
 
 
+def create(model: str, overlay: Mapping[str, Any], **kwargs: Any) -> nn.Module:
+    """Build a model of timm whose configuration ``overlay`` changes; an ``input_size`` in it reaches the structure.
+
+    timm itself lets the size that some architectures (eva02, say) have in their definition go before it.
+    """
+    if "input_size" in overlay and registry.pretrained_cfg(model).get("fixed_input_size"):
+        kwargs["img_size"] = tuple(overlay["input_size"][1:])
+    module: nn.Module = timm.create_model(model, pretrained_cfg_overlay=dict(overlay), **kwargs)
+    return module
+
+
 def load_into_timm(
     model: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any], **kwargs: Any
 ) -> tuple[nn.Module, LoadLog]:
-    """Build a model of timm with these tensors, as timm converts them, and no others.
+    """Build a model of timm with these tensors and no others: as they are where they fit, else as timm converts them.
 
     ``overlay`` changes timm's configuration. Raises WeightsDamaged where there are none, since timm would then look for
     its own, and what timm raises.
     """
     if not state:
         raise WeightsDamaged("holds no tensors")
-    given = {**overlay, **NOWHERE, "state_dict": dict(state)}
+    given = {**overlay, **NOWHERE}
     with load_log() as log, torch.random.fork_rng(devices=[]):
-        module: nn.Module = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=given, **kwargs)
+        module = create(model, given, **kwargs)
+        wanted = module.state_dict()
+        if wanted.keys() == state.keys() and all(state[name].shape == value.shape for name, value in wanted.items()):
+            module.load_state_dict(dict(state))  # timm's conversion may resize positions of a grid that is no square
+            return module, log
+        given["state_dict"] = dict(state)
+        module = create(model, given, pretrained=True, **kwargs)
     vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
     return module, log
 
@@ -105,7 +122,7 @@ def fit_backbone(model: str, state: Mapping[str, Tensor], overlay: Mapping[str, 
     names = (names,) if isinstance(names, str) else tuple(names)
     heads = _HEADS | {name.partition(".")[0] for name in names}
     with torch.random.fork_rng(devices=[]):
-        bare = timm.create_model(model, num_classes=0, pretrained_cfg_overlay=dict(overlay or {}))
+        bare = create(model, overlay or {}, num_classes=0)
     own, others = without_prefix(state, bare.state_dict())
     for classes in dict.fromkeys([_classes(own, names), 0]):
         # Where its number of classes is not the configuration's, timm takes the classifier off and is lenient.

@@ -41,14 +41,14 @@ def resampled(state: Mapping[str, Tensor], module: nn.Module) -> list[Resampled]
     unused = {name: value for name, value in state.items() if name not in loaded}
     found = []
     for name, value in loaded.items():
-        if not value.is_floating_point() or not value.any():  # timm adds biases of zeros
+        if not value.is_floating_point():
             continue
         source = state.get(name)
         if source is not None and not source.is_floating_point():
             kind = str(source.dtype).removeprefix("torch.")
             raise WeightsDamaged(f"does not fit: {name} is {kind} in the file, floating point in the model")
         if source is None and _SPATIAL.search(name) and unused:
-            if not any(_same_values(value, other) for other in unused.values()):
+            if value.any() and not any(_same_values(value, other) for other in unused.values()):
                 source = _closest(name, value, unused)
         elif source is not None and _is_as_in(value, source):
             source = None
@@ -94,39 +94,57 @@ def _check_finite(module: nn.Module) -> None:
         raise WeightsDamaged(f"holds NaN or infinity in {wrong[0]}{more}")
 
 
-def refusal(found: list[Resampled], size: int | None, shapes_at: Callable[[int], Mapping[str, tuple[int, ...]]]) -> str:
+def wrong_shapes(state: Mapping[str, Tensor], module: nn.Module) -> list[Resampled]:
+    """The tensors of another shape in a state dict that has all names of ``module``'s; none where one is missing."""
+    wanted = module.state_dict()
+    if not state.keys() >= wanted.keys():
+        return []
+    shapes = ((name, tuple(state[name].shape), tuple(value.shape)) for name, value in wanted.items())
+    return [Resampled(name, file, model) for name, file, model in shapes if file != model]
+
+
+def refusal(
+    found: list[Resampled],
+    size: int | None,
+    shapes_at: Callable[[int], Mapping[str, tuple[int, ...]]],
+    *,
+    resizable: bool = True,
+) -> str:
     """What to say of tensors that do not fit: their shapes, and what is likely meant.
 
     ``size`` is the side of the model's input, None where it is no square; ``shapes_at`` gives the shapes of the model's
-    tensors at another one, empty where it cannot be built.
+    tensors at another one, empty where it cannot be built. ``resizable``: whether timm would resize them.
     """
     listed = "; ".join(
-        f"{each.name} is {list(each.file)} in the file, {list(each.model)} in the model" for each in found[:_NAMED]
+        f"{each.name} is {list(each.file)} in the file, "
+        f"{'the same of another grid' if each.file == each.model else list(each.model)} in the model"
+        for each in found[:_NAMED]
     )
     more = f"; {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     fitting = (
         other
         for other in (_sizes(found, size) if size else ())
-        if all(shapes_at(other).get(each.name) == each.file for each in found)
+        if all(_sizes_above_one(shapes_at(other).get(each.name, ())) == _sizes_above_one(each.file) for each in found)
     )
     meant = next((f"input_size = {other}?" for other in fitting), None)
     if meant is None:
         kernel = next((each for each in found if len(each.file) == 4 and len(each.model) == 4), None)
         patches = f"with patches of {kernel.file[2]}×{kernel.file[3]}" if kernel else "of another window or input size"
         meant = f"an arch {patches}?"
-    return (
-        f"does not fit: {len(found)} wrong shape{'s' if len(found) > 1 else ''} ({listed}{more}): {meant} "
-        "(or resample = true in its entry of a roster file, to let timm resize them)"
-    )
+    allowed = " (or resample = true in its entry of a roster file, to let timm resize them)" if resizable else ""
+    return f"does not fit: {len(found)} wrong shape{'s' if len(found) > 1 else ''} ({listed}{more}): {meant}{allowed}"
+
+
+def _sizes_above_one(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size > 1)
 
 
 def _sizes(found: list[Resampled], size: int) -> Iterator[int]:
     """Sides of the input at which the first tensor may have the shape that the file has, likely ones first."""
-    first = found[0]
-    pairs = [(a, b) for a, b in zip(first.file, first.model, strict=False) if a != b]
-    if len(first.file) != len(first.model) or not pairs:
+    file, model = _sizes_above_one(found[0].file), _sizes_above_one(found[0].model)
+    theirs, ours = next(((a, b) for a, b in zip(file, model, strict=False) if a != b), (0, 0))
+    if len(file) != len(model) or not theirs:
         return
-    theirs, ours = pairs[0]
     ratios = [math.sqrt((theirs - tokens) / (ours - tokens)) for tokens in _PREFIX_TOKENS if theirs > tokens < ours]
     ratios += [(math.sqrt(theirs) + 1) / (math.sqrt(ours) + 1), (theirs + 1) / (ours + 1)]
     for ratio in dict.fromkeys(ratios):

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
 from embedcore.files import sha256_of, user_path
 from embedcore.zoo import registry, wheels
-from embedcore.zoo.fitting import NOWHERE, UNFIT, Fitted, fit_backbone, load_into_timm, load_log
+from embedcore.zoo.fitting import NOWHERE, UNFIT, Fitted, create, fit_backbone, load_into_timm, load_log, without_prefix
 from embedcore.zoo.folder import SUFFIXES, check_entry, find_in_folder, read_manifest
 from embedcore.zoo.hub import Hub, cache_folder, find_cached
 from embedcore.zoo.own import OwnModel
 from embedcore.zoo.registry import RemoteFile, remote_file
-from embedcore.zoo.shapes import refusal, resampled
+from embedcore.zoo.shapes import Resampled, refusal, resampled, wrong_shapes
 from embedcore.zoo.state_files import (
     check_safetensors,
     differences,
@@ -271,21 +271,17 @@ def _build_users(model: str, weights: Weights, own: OwnModel | None) -> tuple[nn
     except WeightsDamaged as error:
         raise WeightsDamaged(f"{own.name if own else model}: {error}") from error
     try:
-        fitted = _fitted(built, model, state, overlay, lenient=not is_timms(weights))
+        fitted = _fitted(built, state, overlay, lenient=not is_timms(weights))
         found = resampled(fitted.state, fitted.module)
+        if found and not (own and own.resample):
+            raise WeightsDamaged(_refusal(built, overlay, found))
     except WeightsDamaged as error:
         raise WeightsDamaged(f"{where} {error}") from error
-    if found and not (own and own.resample):
-        size = (own and own.size) or tuple(registry.pretrained_cfg(model).get("input_size", (3, 0, 1)))[1:]
-        side = size[0] if size[0] == size[1] else None
-        raise WeightsDamaged(f"{where} {refusal(found, side, functools.partial(_shapes_at, built, overlay))}")
     said = "; ".join(map(str, found))
     return fitted.module, replace(weights, classifier=fitted.classifier, part=part, resampled=said)
 
 
-def _fitted(
-    built: str, model: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any], *, lenient: bool
-) -> Fitted:
+def _fitted(built: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any], *, lenient: bool) -> Fitted:
     cause = None
     try:
         module, log = load_into_timm(built, state, overlay)
@@ -295,19 +291,27 @@ def _fitted(
     except UNFIT as error:
         if is_memory(error):
             raise
-        module = _build_random(model, 0)  # a model that cannot even be built is no fault of the file
+        module = create(built, overlay)  # a model that cannot even be built is no fault of the file
         fault, cause = _unfit(error, state, module), error
     fitted = fit_backbone(built, state, overlay) if lenient else None
     if fitted is None:
-        raise WeightsDamaged(fault) from cause
+        bare = create(built, overlay, num_classes=0)
+        wrong = wrong_shapes(without_prefix(state, bare.state_dict())[0], bare)
+        raise WeightsDamaged(_refusal(built, overlay, wrong, resizable=False) if wrong else fault) from cause
     return fitted
+
+
+def _refusal(built: str, overlay: Mapping[str, Any], found: list[Resampled], *, resizable: bool = True) -> str:
+    _, height, width = overlay.get("input_size") or registry.pretrained_cfg(built).get("input_size", (3, 0, 0))
+    side = height if height == width else None
+    return refusal(found, side, functools.partial(_shapes_at, built, overlay), resizable=resizable)
 
 
 def _shapes_at(built: str, overlay: Mapping[str, Any], side: int) -> dict[str, tuple[int, ...]]:
     """The shapes of a model's tensors at another input size; empty where it cannot be built so."""
     try:
         with torch.random.fork_rng(devices=[]):
-            other = timm.create_model(built, pretrained_cfg_overlay={**overlay, "input_size": (3, side, side)})
+            other = create(built, {**overlay, "input_size": (3, side, side)})
     except UNFIT as error:
         if is_memory(error):
             raise
