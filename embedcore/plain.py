@@ -29,6 +29,7 @@ _ASCII = {
     "≈": "~",
     "§": "#",
     "¶": "^",
+    "‖": "||",
     **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True)),
 }
 """What stands for our own signs where an encoding lacks them."""

@@ -106,7 +106,7 @@ def test_the_other_entries_of_the_page_are_right(tmp_path):
     assert (name, ours.arch, glob, none) == ("ours-v3", "convnext_tiny", "convnext_tiny.*", None)
     keys = re.findall(r"^\| ((?:`\w+` ?)+)\|", PAGE, re.MULTILINE)
     documented = {key for row in keys for key in re.findall(r"\w+", row)}
-    assert documented | {"name", "arch", "weights", "factory", "embeddings", "trust", "folders"} == {
+    assert documented | {"name", "arch", "weights", "factory", "embeddings", "folders"} == {
         *OwnModel.__dataclass_fields__
     }
 

@@ -11,7 +11,7 @@ from embedcore.results.result import Result
 
 NOTHING = "–"  # the cell of a figure that was not measured
 DECAYED, TOKEN_MEAN, NON_COMMERCIAL, TIED, DISTURBED = "*", "†", "‡", "≈", "!"
-OWN, NO_CLASSIFIER = "§", "¶"
+OWN, NO_CLASSIFIER, RESAMPLED = "§", "¶", "‖"
 
 _LONGEST_SLUG = 16
 _ID_SHOWN = len("sha256:") + 8
@@ -128,7 +128,8 @@ def cut_middle(text: str, longest: int, mark: str = "…") -> str:
 
 def marked_name(result: Result, longest: int | None = None) -> str:
     """The model's name with its marks, of at most ``longest`` characters."""
-    marks = OWN * result.own + NO_CLASSIFIER * ("classifier" in result.weights)
+    marks = OWN * result.own
+    marks += NO_CLASSIFIER * ("classifier" in result.weights) + RESAMPLED * ("resampled" in result.weights)
     return (result.model if longest is None else cut_middle(result.model, longest - len(marks))) + marks
 
 
@@ -178,9 +179,11 @@ def licence(result: Result) -> str:
 
 
 def weights_source(result: Result) -> str:
-    """Random weights are in capitals, so that nobody takes them for pretrained ones."""
+    """Where weights are from, with the part of a checkpoint: ``own:best.pth (model_ema)``; RANDOM stands out."""
     source = "RANDOM" if result.random_weights else result.weights.get("source", NOTHING)
-    return f"{source}:{result.weights['file']}" if "file" in result.weights else source
+    file = f":{result.weights['file']}" if "file" in result.weights else ""
+    part = f" ({result.weights['part']})" if "part" in result.weights else ""
+    return f"{source}{file}{part}"
 
 
 def weights(result: Result) -> str:
@@ -212,6 +215,8 @@ def footnotes(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
         notes.append(
             f"{NO_CLASSIFIER} the classifier of its file was {which}; no embedding needs it but that of `head`"
         )
+    if any("resampled" in result.weights for result in results):
+        notes.append(f"{RESAMPLED} tensors of its file did not fit and were resized by timm (resample = true)")
     if "images_per_s" in keys and any(result.batch_decayed for result in results):
         notes.append(f"{DECAYED} in a smaller batch than asked for, for lack of memory: do not compare this speed")
     if "images_per_s" in keys and any(result.disturbed for result in results):

@@ -50,6 +50,7 @@ def settings(result: Result) -> list[tuple[str, str]]:
         ("Pretraining data", result.pretraining),
         ("Licence", result.licence),
         ("Weights", weights(result) if result.weights else ""),
+        ("Resampled tensors", result.weights.get("resampled")),
         ("Address of the weights", result.weights.get("address")),
         ("Parameters", f"{figure(result.params_m)} million" if result.params_m is not None else ""),
         ("GMACs of an image", figure(result.gmacs) if result.gmacs is not None else ""),

@@ -50,7 +50,7 @@ def _created(result: Result, source: str, point: str) -> str | None:
         more = ""
     if source == "hub":
         return f"model = timm.create_model({name}, pretrained=True{more}).eval()"
-    if source == "folder":
+    if source == "folder" and not {"part", "resampled"} & result.weights.keys():  # of a part timm chooses otherwise
         file = f"dict(file={f'WEIGHTS/{result.model}.safetensors'!r})"
         return f"model = timm.create_model({name}, pretrained=True{more}, pretrained_cfg_overlay={file}).eval()"
     if source == "random":

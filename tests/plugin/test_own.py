@@ -312,3 +312,22 @@ def test_a_benchmark_of_the_users_own_measures_them_by_name(run, project, saved,
     )
     run("--benchmark-json=run.json", roster="lists/ours.toml").assert_outcomes(passed=1)
     assert infos(saved())["colour"]["weights"]["source"].startswith("factory:")
+
+
+def test_the_part_and_what_was_resized_are_in_json_and_tables(run, project, saved):
+    torch.manual_seed(3)
+    state = timm.create_model("test_vit", img_size=96, num_classes=5).state_dict()
+    torch.save({"model": state, "ema": state}, project.path / "best.pth")
+    entry = '[[model]]\nname = "{}"\narch = "test_vit"\nweights = "best.pth"\n'
+    (project.path / "ours.toml").write_text(
+        entry.format("strict") + entry.format("free") + 'resample = true\ncheckpoint_key = "model"\n'
+    )
+    outcome = run("--benchmark-json=run.json", "--embed-report=report", roster="ours.toml")
+    outcome.assert_outcomes(passed=1, failed=1)
+    weights = infos(saved())["free"]["weights"]
+    assert (weights["part"], weights["resampled"]) == ("model", "pos_embed [1, 37, 64] → [1, 101, 64]")
+    (entry,) = saved()["embedcore"]["excluded"]
+    assert entry["model"] == "strict" and "input_size = 96?" in entry["reason"]
+    for table in (outcome.stdout.str(), (project.path / "report" / "leaderboard.md").read_text()):
+        assert "free§‖" in table and "‖ tensors of its file did not fit" in " ".join(table.split())
+    assert "own:best.pth (model) sha256:" in (project.path / "report" / "leaderboard.md").read_text()

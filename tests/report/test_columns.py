@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from embedcore.report import columns
+from embedcore.report.details import settings
 from embedcore.results.leaderboard import Row
 from embedcore.results.result import Result
 
@@ -131,6 +132,20 @@ def test_a_result_without_optional_fields_has_a_cell_in_every_column() -> None:
     assert cells.pop("acc5") == "0.250"
     assert (cells.pop("rank"), cells.pop("model")) == ("1", "a.b")
     assert set(cells.values()) == {"–"}
+
+
+def test_the_part_of_a_checkpoint_and_what_was_resized_are_shown(result_of: Make) -> None:
+    shown = {"source": "own:best.pth", "id": "sha256:1", "part": "model_ema", "resampled": "pos_embed [1] → [2]"}
+    own, folder = (
+        result_of(model="ours", weights=shown),
+        result_of(weights={**shown, "source": "folder", "file": "a.pth"}),
+    )
+    assert columns.weights(own) == "own:best.pth (model_ema) sha256:1"
+    assert columns.weights(folder) == "folder:a.pth (model_ema) sha256:1"
+    assert columns.marked_name(own) == "ours§‖" and columns.marked_name(folder) == f"{folder.model}‖"
+    note = "‖ tensors of its file did not fit and were resized by timm (resample = true)"
+    assert note in columns.footnotes([Row(1, own)], [])
+    assert ("Resampled tensors", "pos_embed [1] → [2]") in settings(own)
 
 
 def test_own_models_are_marked_however_short_the_name_is_cut(result_of: Make) -> None:

@@ -28,7 +28,7 @@ def _tables(text: str) -> dict[str, list[list[str]]]:
             spans = [match.span() for match in re.finditer("-+", lines[rule])]
             rows = [lines[rule - 1]]
             for line in lines[rule + 1 :]:
-                if line.startswith(("…", "*", "†", "‡", "≈", "!", "§", "¶")) or " of these " in line:
+                if line.startswith(("…", "*", "†", "‡", "≈", "!", "§", "¶", "‖")) or " of these " in line:
                     break
                 rows.append(line)
             tables[lines[0]] = [[row[a:b].strip() for a, b in spans] for row in rows]
