@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from embedcore.errors import UsageError
+from embedcore.errors import UnsupportedModel, UsageError
+from embedcore.zoo.graphs import constants
 
 ARITHMETIC: Mapping[str, bool] = MappingProxyType({"tf32": False, "cudnn_benchmark": True})
 """How torch computes wherever embedcore measures; saved with the settings of a run.
@@ -110,7 +111,13 @@ def place(module: torch.nn.Module, device: torch.device, *, channels_last: bool 
     """Move a module to ``device``, the weights of its convolutions in channels-last memory or in torch's own order.
 
     Done tensor by tensor, since ``Module.to(memory_format=...)`` refuses modules that also have 3-D convolutions.
+    Raises UnsupportedModel for frozen TorchScript on another device, which cannot be moved.
     """
+    fixed = next((value.device for value in constants(module) if value.device.type != device.type), None)
+    if fixed is not None:
+        raise UnsupportedModel(
+            f"a frozen TorchScript module cannot be moved from {fixed} to {device}: freeze it there, or not at all"
+        )
     module.to(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for tensor in (*module.parameters(), *module.buffers()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from embedcore.errors import UnsupportedModel, UsageError
 from embedcore.zoo import points, registry
 from embedcore.zoo.factory import make_module
+from embedcore.zoo.graphs import constants
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.own import OwnModel
 from embedcore.zoo.transforms import DataConfig, data_config, eval_transform
@@ -46,8 +48,9 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are; the CPU if it has none."""
-        return next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
+        """Where its parameters, buffers or constants are; the CPU if it has none."""
+        held = itertools.chain(self.module.parameters(), self.module.buffers(), constants(self.module))
+        return next((tensor.device for tensor in held), torch.device("cpu"))
 
     @functools.cached_property
     def transform(self) -> Callable[[Image.Image], Tensor]:

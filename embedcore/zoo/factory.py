@@ -13,6 +13,7 @@ from torch import nn
 
 from embedcore.errors import FactoryError, UnsupportedModel
 from embedcore.plain import one_line
+from embedcore.zoo.graphs import constants, is_training
 from embedcore.zoo.own import OwnModel
 from embedcore.zoo.state_files import is_memory
 from embedcore.zoo.weights import Weights
@@ -20,6 +21,9 @@ from embedcore.zoo.weights import Weights
 
 def make_module(own: OwnModel) -> tuple[nn.Module, Weights]:
     """The module that the factory of ``own`` gives, in eval mode, without gradients; its weights by their content.
+
+    TorchScript, traced, frozen, exported, compiled and quantized modules are modules too, and an ExportedProgram is
+    taken for its module.
 
     The factory is imported with the folder of the roster file and the one in which pytest was started at the head of
     ``sys.path``, and called without arguments. The module is to map normalised pixels float32 [b, 3, h, w] to vectors
@@ -44,9 +48,26 @@ def make_module(own: OwnModel) -> tuple[nn.Module, Weights]:
             made = factory()
     except Exception as error:  # code of the user
         raise _failed(f"{where} raised", error) from error
+    if isinstance(made, torch.export.ExportedProgram):
+        made = made.module()
     if not isinstance(made, nn.Module):
         raise UnsupportedModel(f"{where} gives a {type(made).__name__}, not a torch.nn.Module")
-    return made.eval().requires_grad_(False), Weights(own.source, content_of(made))
+    _to_eval(made)
+    if is_training(made):
+        raise UnsupportedModel(f"{where}: the module was traced or exported in training mode: call eval() on it before")
+    for parameter in made.parameters():  # TorchScript has no requires_grad_ of the module
+        parameter.requires_grad_(False)
+    return made, Weights(own.source, content_of(made))
+
+
+def _to_eval(made: nn.Module) -> None:
+    try:
+        made.eval()
+    except NotImplementedError:  # exported modules stay in the mode in which they were exported
+        if not any(isinstance(part, torch.fx.GraphModule) for part in made.modules()):
+            raise
+        for part in made.modules():
+            part.training = False
 
 
 def _failed(what: str, error: Exception) -> FactoryError:
@@ -56,13 +77,26 @@ def _failed(what: str, error: Exception) -> FactoryError:
 
 
 def content_of(module: nn.Module) -> str:
-    """``sha256:`` and 16 hex digits over the names, types, shapes and values of a module's state dict, in order."""
+    """``sha256:`` and 16 hex digits over the names, types, shapes and values of a module's state dict, in order.
+
+    The names are those without torch.compile; quantized weights count, and so do the constants of frozen TorchScript.
+    """
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
-        if isinstance(value, torch.Tensor):
-            tensor = value.detach().cpu().contiguous()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-        else:  # what a module of the user adds to its state
-            digest.update(f"{name} {type(value).__name__}\n".encode())
+        _add(digest, name.replace("_orig_mod.", ""), value)
+    for value in constants(module):
+        _add(digest, "constant", value)
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _add(digest: Any, name: str, value: object) -> None:
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        plain = value.detach().cpu()
+        plain = plain.dequantize() if plain.is_quantized else plain.to_dense()
+        digest.update(plain.contiguous().view(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
+    elif isinstance(value, list | tuple):  # packed weights of quantized layers
+        for part in value:
+            _add(digest, name, part)
+    else:  # what a module of the user adds to its state
+        digest.update(f"{name} {type(value).__name__}\n".encode())

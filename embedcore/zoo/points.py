@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from embedcore.errors import UnsupportedModel, UsageError
+from embedcore.plain import one_line
 
 POINTS = ("pre_logits", "avg", "cls", "head")
 OUTPUT = "output"
 """The point of a module that is not timm's: what it gives; of a list or tuple of features the last."""
 Forward = Callable[[Tensor], Tensor]
+_OF_AN_EXPORT = re.compile(r"^Guard failed|^Expected input at \*args")
 
 
 def point_forward(module: Any, point: str, model: str) -> Forward:
@@ -43,10 +46,19 @@ def point_forward(module: Any, point: str, model: str) -> Forward:
 
 
 def output_forward(module: nn.Module, model: str) -> Forward:
-    """The same for a module of anybody's, at the point OUTPUT."""
+    """The same for a module of anybody's, at the point OUTPUT.
+
+    Raises UnsupportedModel, at a call, for an exported module that takes another number of images only.
+    """
 
     def forward(x: Tensor) -> Tensor:
-        output = module(x)
+        try:
+            output = module(x)
+        except (AssertionError, RuntimeError) as error:
+            if not _OF_AN_EXPORT.search(str(error)):
+                raise
+            said = f"exported for other inputs than {tuple(x.shape)} ({one_line(str(error))[:150]})"
+            raise UnsupportedModel(f"{model}: {said}: export it with a dynamic batch dimension") from error
         return _one_tensor(output[-1] if isinstance(output, list | tuple) and output else output, model)
 
     return forward
