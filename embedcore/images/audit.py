@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from embedcore.images.decode import DAMAGE, BadImageError, ImageFacts, ImageUnavailable, reason_of, shape_refusal
 from embedcore.images.duplicates import perceptual_hash
-from embedcore.images.ledger import Ledger, Stamp
+from embedcore.images.ledger import Ledger, Stamp, stamp_of
 from embedcore.images.retries import is_transient, retried
 from embedcore.images.sources import ImageSource
 from embedcore.images.workers import usable_cpus
@@ -23,15 +23,9 @@ from embedcore.progress import Progress
 
 CHUNK = 1024  # images looked at before what was found out is kept: as many an interrupted audit loses at most
 
-# A file that is changed again within one tick of its file system's clock keeps its stamp. FAT's tick is the longest,
-# 2 s. What was read of a file so soon after a change is not relied upon later.
-_TICK_NS = 3_000_000_000
-
 LOOK_EVERY_S = 60.0  # at files that have been audited: whether they have changed since
 _THREADS = 8  # a network file system takes its time for each file
 _RANGE = 1024  # files a thread looks at before another change, found meanwhile, stops it
-
-_INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -103,12 +97,6 @@ def audit(
     return findings
 
 
-def stamp_of(file: Path) -> Stamp:
-    """The stamp of a file. Raises OSError."""
-    status = file.stat()
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INT64)
-
-
 def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool: ThreadPoolExecutor) -> list[Finding]:
     """Findings with digests and stamps, or the reason why there are none."""
     files = [source.file(index) for index in indices]
@@ -135,7 +123,7 @@ def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool:
         for path, finding in zip(paths, found, strict=True)
         if path not in known or known[path] != (finding.stamp, finding.digest)
         if finding.digest and finding.stamp is not None
-        if max(finding.stamp.mtime_ns, finding.stamp.ctime_ns) < begin - _TICK_NS
+        if finding.stamp.is_settled(begin)
     }
     ledger.keep(new, {}, source.decoder)
     return found

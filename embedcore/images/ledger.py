@@ -1,4 +1,4 @@
-"""What earlier sessions found out about image files: kept in the cache folder, so that it is not paid for again.
+"""What earlier sessions found out about files: kept in the cache folder, so that it is not paid for again.
 
 One table holds the content digest of a file by its path and stamp, and the facts of an image by its digest. Both can
 always be found out anew, so whatever is wrong with the ledger (damaged, not writable, in use) costs time only: each row
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import filelock
 
-from embedcore.files import sealed, unsealed
+from embedcore.files import sealed, sha256_of, unsealed
 from embedcore.images.decode import ImageFacts
 
 FILE = "embedcore-audit.sqlite"  # within the cache folder
@@ -27,6 +28,12 @@ FILE = "embedcore-audit.sqlite"  # within the cache folder
 _FORMAT = 2
 _AT_ONCE = 500  # values in one query; SQLite's limit was 999 for long
 _PATIENCE_S = 10.0  # for another process that writes
+
+# A file that is changed again within one tick of its file system's clock keeps its stamp. FAT's tick is the longest,
+# 2 s. What was read of a file so soon after a change is not relied upon later.
+_TICK_NS = 3_000_000_000
+
+_INT64 = 2**63 - 1
 _log = logging.getLogger(__name__)
 _Row = TypeVar("_Row")
 
@@ -41,6 +48,16 @@ class Stamp(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+    def is_settled(self, now_ns: int) -> bool:
+        """Whether the file was changed so long ago that another change would have changed the stamp."""
+        return max(self.mtime_ns, self.ctime_ns) < now_ns - _TICK_NS
+
+
+def stamp_of(file: Path) -> Stamp:
+    """The stamp of a file. Raises OSError."""
+    status = file.stat()
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INT64)
 
 
 class Ledger:
@@ -58,6 +75,17 @@ class Ledger:
         """Facts of the contents that ``decoder`` has decoded, by digest."""
         keys = {f"{digest} {decoder}".encode(): digest for digest in digests}
         return {keys[key]: facts for key, facts in self._read(list(keys), lambda row: ImageFacts(*row)).items()}
+
+    def sha256(self, file: Path) -> str:
+        """The SHA-256 (hex) of a file's content, read only if its stamp is not the one of last time. Raises OSError."""
+        path, now_ns, stamp = os.fsencode(file.absolute()), time.time_ns(), stamp_of(file)
+        known = self.digests([path]).get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        digest = sha256_of(file)
+        if stamp.is_settled(now_ns):
+            self.keep({path: (stamp, digest)}, {}, "")
+        return digest
 
     def keep(self, files: Mapping[bytes, tuple[Stamp, str]], facts: Mapping[str, ImageFacts], decoder: str) -> None:
         """Add or replace rows. A ledger that cannot be written is left as it is."""

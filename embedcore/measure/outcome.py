@@ -9,9 +9,10 @@ from embedcore.embed.memory import is_out_of_memory
 from embedcore.errors import EmbedcoreError, FactoryError, HubUnreachable, UsageError, WeightsDamaged
 from embedcore.results.result import Result
 from embedcore.zoo.registry import known_params_m, split_tag
-from embedcore.zoo.weights import fetch_weights, locate_weights
+from embedcore.zoo.weights import locate_weights, weights_id
 
 if TYPE_CHECKING:
+    from embedcore.images.ledger import Ledger
     from embedcore.measure.case import Case
     from embedcore.zoo.hub import Hub
 
@@ -40,19 +41,20 @@ def refusal(case: Case, hub: Hub) -> Result | None:
     return None
 
 
-def weights_changed(case: Case, result: Result, hub: Hub) -> bool:
+def weights_changed(case: Case, result: Result, hub: Hub, ledger: Ledger) -> bool:
     """Whether a result belongs to other weights than the case would load now; False where those are not here, too.
 
     Of an own model whether its entry or its file (of a factory the source, without what that imports) is another one.
+    Files that ``ledger`` knows are not read again.
     """
     if case.own is not None:
-        return result.weights.get("entry") != case.own.state(case.own.content())
+        return result.weights.get("entry") != case.own.state(case.own.content(ledger.sha256))
     if not result.ok or result.weights.get("source") == "random":
         return False
     try:
         located = locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
-        return located.path is not None and fetch_weights(located).id != result.weights.get("id")
-    except WeightsDamaged:
+        return located.path is not None and weights_id(ledger.sha256(located.path)) != result.weights.get("id")
+    except (WeightsDamaged, OSError):
         return True  # measuring says what is wrong
     except EmbedcoreError:
         return False

@@ -18,6 +18,7 @@ from embedcore.embed.device import ARITHMETIC
 from embedcore.errors import UsageError
 from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import load_dataset
+from embedcore.images.ledger import Ledger
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
 from embedcore.measure.forecast import Forecast, forecast
@@ -107,6 +108,7 @@ class BenchmarkSession:
         self.dataset = dataset
         self.budget = budget
         self.hub = Hub()
+        self._ledger = Ledger(options.cache_folder)
         self.settings = _settings(options)
         self.machine = machine(options.device, several=bool(place.worker))
         noise = stored_noise(options.cache_folder, machine_in_use(self.machine))
@@ -164,7 +166,7 @@ class BenchmarkSession:
         dataset.expect_classes()
         key = model, dataset.fingerprint
         before = self.books.from_before(key, test)
-        if before is not None and weights_changed(self.case(model), before, self.hub):
+        if before is not None and weights_changed(self.case(model), before, self.hub, self._ledger):
             changed = "entry, file or factory has" if model in self.own else "weights have"
             self.books.forget(key, test, f"since its {changed} changed")
             before = None

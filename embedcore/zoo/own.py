@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -101,7 +101,7 @@ class OwnModel:
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return given if self.size is None else given | {"input_size": (3, *self.size)}
 
-    def content(self) -> str:
+    def content(self, sha256_of: Callable[[Path], str] = sha256_of) -> str:
         """SHA-256 (hex) of `file`; "" where it cannot be read."""
         try:
             return sha256_of(self.file) if self.file is not None else ""

@@ -136,14 +136,19 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
     path = located.path or (hub or Hub()).download(located.model, located.remote)
     sha256 = _sha256_of(located.model, path)
     check_content(located.source, path, sha256)
-    return Weights(located.source, f"sha256:{sha256[:16]}", path)
+    return Weights(located.source, weights_id(sha256), path)
+
+
+def weights_id(sha256: str) -> str:
+    """The ``id`` of weights whose file has this SHA-256 (hex)."""
+    return f"sha256:{sha256[:16]}"
 
 
 def own_weights(own: OwnModel) -> Weights:
     """The file of an own model, which has one. Raises WeightsDamaged where it cannot be read."""
     path = own.file
     assert path is not None
-    return Weights(own.source, f"sha256:{_sha256_of(own.name, path)[:16]}", path)
+    return Weights(own.source, weights_id(_sha256_of(own.name, path)), path)
 
 
 def _sha256_of(model: str, path: Path) -> str:

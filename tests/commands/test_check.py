@@ -208,7 +208,7 @@ def test_names_cannot_act_on_the_terminal(photos: Path, check) -> None:
 
 
 def test_what_was_found_out_is_kept(photos: Path, check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcore.images.audit._TICK_NS", -(10**12))
+    monkeypatch.setattr("embedcore.images.ledger._TICK_NS", -(10**12))
     first = check(photos)
     assert (tmp_path / "cache" / FILE).exists()
     monkeypatch.setattr("embedcore.images.sources.load_preview", lambda *args: pytest.fail("decoded"))

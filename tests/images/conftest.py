@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 from raw_images import chunk
 
-from embedcore.images import audit as audit_module
 from embedcore.images.sources import FileSource
 
 MakeImage = Callable[..., Path]
@@ -223,4 +222,4 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingSource]]
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files changed a moment ago count as old enough for their stamp to be relied upon."""
-    monkeypatch.setattr(audit_module, "_TICK_NS", -(10**12))
+    monkeypatch.setattr("embedcore.images.ledger._TICK_NS", -(10**12))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sqlite3
@@ -11,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedcore.files import sealed
+from embedcore.files import sealed, sha256_of
 from embedcore.images import audit as audit_module
+from embedcore.images import ledger
 from embedcore.images.dataset import audit_dataset, load_dataset
-from embedcore.images.ledger import FILE
+from embedcore.images.ledger import FILE, Ledger
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 
@@ -228,3 +230,24 @@ def test_a_ledger_of_an_older_version_is_replaced(make_folder, tmp_path: Path, l
     with sqlite3.connect(cache / FILE) as database:
         assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("rows",)]
     database.close()
+
+
+def test_the_digest_of_a_file_is_computed_once_for_each_content(
+    tmp_path: Path, settled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, hashed = tmp_path / "weights.bin", []
+    monkeypatch.setattr(ledger, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
+    for content in (b"one", b"another"):
+        file.write_bytes(content)
+        hashed.clear()
+        for _ in range(3):
+            assert Ledger(tmp_path / "cache").sha256(file) == hashlib.sha256(content).hexdigest()
+        assert hashed == [file]
+    assert Ledger(None).sha256(file) == hashlib.sha256(b"another").hexdigest()  # without a folder nothing is kept
+
+
+def test_the_digest_of_a_file_changed_just_now_is_not_relied_upon(tmp_path: Path) -> None:
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"one")
+    Ledger(tmp_path / "cache").sha256(file)
+    assert not Ledger(tmp_path / "cache").digests([os.fsencode(file)])
