@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import re
 from decimal import Decimal
 from fractions import Fraction
 
@@ -100,7 +101,7 @@ def test_a_missing_label_is_no_class(label: object) -> None:
         *((text, "one class for each image") for text in ("0 .5 .5 .2 .3", "1,0,0,0", "0; 1; 0; 1e-3", "-1 2 3 4")),
         (b"\xff", "is not UTF-8"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_what_is_no_class(label: object, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
