@@ -135,13 +135,13 @@ def test_only_the_models_that_an_expired_token_kept_out_are_tried_again(online, 
     refused = attempt(case, images)
     assert (refused.status, refused.final) == ("no-weights", False)
     here = attempt(dataclasses.replace(case, model="test_vit.r160_in1k", weights="random"), images)
-    models = [refused.model, here.model]
-    first = Books(tmp_path, {"identity": {}}, models, Place("1"))
+    planned = {model: model for model in (refused.model, here.model)}
+    first = Books(tmp_path, {"identity": {}}, planned, Place("1"))
     for result in (refused, here):
         first.keep(result)
     first.close()
     monkeypatch.delenv("HF_TOKEN")
-    second = Books(tmp_path, {"identity": {}}, models, Place("2"), resume=True)
+    second = Books(tmp_path, {"identity": {}}, planned, Place("2"), resume=True)
     assert [model for model, _ in second.results] == [here.model]
     assert second.notices == ["resumed: 1 of 2 results are from before, 1 is tried again (1 no-weights)"]
     result = attempt(case, images)

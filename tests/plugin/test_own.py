@@ -247,7 +247,7 @@ def test_wrong_embeddings_are_one_line(run, saved, ours, content, status, said):
     [
         ("raises", "error", "colour: factory our_factories.zoo:raises raised: ValueError: no such checkpoint"),
         ("none", "error", "has no function 'none'"),
-        ("unfit", "unsupported", "colour: gives (3072,) for 1 images at the embedding point 'output'"),
+        ("unfit", "unsupported", "colour: gives (27648,) for 9 images at the embedding point 'output'"),
         ("dies", "crashed", "the measuring process ended with exit code 7"),
     ],
 )
