@@ -70,11 +70,7 @@ class Collector:
             from embedcore.zoo.registry import renamed_to
 
             carried |= {"datasets": new, "settings": dict(session.settings), "machine": dict(session.machine)}
-            carried |= {
-                "cases": session.costs(),
-                "renamed": renamed_to(session.models),
-                "noise": session.noise,
-            }
+            carried |= {"cases": session.costs(), "renamed": renamed_to(session.models), "noise": session.noise}
             carried |= {"run": session.books.run, "to_fetch": sorted(session.to_fetch)}
         self._told.update(new)
         setattr(report, ON_REPORTS, json_safe(carried))  # pytest-xdist takes nothing but plain values

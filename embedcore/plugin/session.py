@@ -247,7 +247,7 @@ class BenchmarkSession:
 
     def exceeds_budget(self, test: str) -> bool:
         """Whether a test is expected not to be done within ``--embed-budget``; False where nothing is known yet."""
-        if self.budget.seconds is None or test in self.books.done:
+        if self.budget.seconds is None or test not in self.cases or test in self.books.done:
             return False
         seconds = estimate_seconds(self._measured(), self._costs_of([self.cases[test]]))
         return self.budget.left() <= (seconds or 0.0) + self._beside_s

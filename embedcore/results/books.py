@@ -84,7 +84,7 @@ class Books:
         self._from_before: dict[Key, dict[str, Result]] = {}
         """Final results that were not asked for yet, by case and test."""
         self._given: Result | None = None
-        """The one of them that was asked for last."""
+        """The one of them that was asked for last, if it is in the journal under the same test."""
         self._journal_whole = True
         run = place.new_run
         if resume:
@@ -105,6 +105,9 @@ class Books:
                 self._from_before.setdefault(key, {})[test] = result
         final = ((key, test, True) for key, of_tests in self._from_before.items() for test in of_tests)
         self.done = set(done_tests(self._planned, final))
+        # Tests that have another id since, as when a file was renamed: which of its tests a result was of is not known.
+        renamed = {key[0] for key, of_tests in self._from_before.items() if not of_tests.keys() <= self._planned.keys()}
+        self.done |= {test for test, model in self._planned.items() if model in renamed}
         line = f"resumed: {len(self.done)} of {len(self._planned)} results are from before"
         if contents.finished:
             line += ", from a run that was finished"
@@ -119,10 +122,10 @@ class Books:
         It is given once: a test that runs again measures again.
         """
         results = self._from_before.get(key, {})
-        others = (other for other in results if other not in self._planned)
-        found = results.pop(test if test in results else next(others, ""), None)
-        self._given = found or self._given
-        return found
+        if test in results:
+            self._given = results.pop(test)
+            return self._given
+        return results.pop(next((other for other in results if other not in self._planned), ""), None)
 
     def forget(self, key: Key, test: str, why: str) -> None:
         """Let the test of a case measure again."""

@@ -51,7 +51,7 @@ def data_of(contents: JournalContents) -> dict[str, Any]:
     results = list({(result.model, result.dataset): result for result in contents.results}.values())
     measured_by = zip(contents.results, contents.tests, strict=True)
     tests = {(result.model, result.dataset): test for result, test in measured_by}
-    # In a journal of before 0.2 models stand for tests.
+    # In an older journal models stand for tests.
     reached = {*contents.tests, *(result.model for result in results)}
     datasets = {block.get("fingerprint"): block for block in (header.get("dataset") or {}, *contents.datasets)}
     measured = {result.dataset for result in results}

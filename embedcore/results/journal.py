@@ -123,8 +123,8 @@ class JournalContents:
 
     header: Mapping[str, Any]
     planned: Mapping[str, str]
-    """All tests of the run that measure a model, measured or not: id to model. A journal of before 0.2 has the models
-    only, and each stands for its test."""
+    """All tests of the run that measure a model, measured or not: id to model. An older journal names models only, and
+    each stands for its test."""
     results: tuple[Result, ...]
     """In the order written; a case that was measured twice is here twice, the later one last."""
     whole_bytes: int
@@ -169,7 +169,7 @@ def done_tests(planned: Mapping[str, str], results: Iterable[tuple[Key, str, boo
     >>> sorted(done_tests({"t[a]": "a", "t[b]": "b"}, [(("a", "x"), "t[a]", False), (("a", "x"), "t[a]", True)]))
     ['t[a]']
     """
-    # In a journal of before 0.2 models stand for tests, so what is planned is the model.
+    # In an older journal models stand for tests, so what is planned is the model.
     last = {(test if test in planned else key[0], key): final for key, test, final in results}
     outcomes: dict[str, bool] = {}
     for (test, _), final in last.items():

@@ -342,7 +342,7 @@ def test_fixtures_work_in_tests_without_the_others(run, project, saved):
             assert embed_model
         """
     )
-    run("--embed-isolation=none", "--benchmark-json=run.json").assert_outcomes(passed=5)
+    run("--embed-isolation=none", "--benchmark-json=run.json", "--embed-budget=1h").assert_outcomes(passed=5)
     (bench,) = saved()["benchmarks"]
     assert bench["stats"]["median"] == pytest.approx(1 / bench["extra_info"]["images_per_s"]["forward"])
 

@@ -284,9 +284,15 @@ def test_a_renamed_test_keeps_what_was_measured(tmp_path: Path, result_of: Make)
     books = Books(tmp_path, {"identity": OURS}, {"old[a]": "a.x", "old[b]": "b.x"}, Place("new"))
     books.keep(result_of("a.x", dataset="one"), "old[a]")
     books.close()
-    books = Books(tmp_path, {"identity": OURS}, {"t[a]": "a.x", "t[b]": "b.x"}, Place("newer"), resume=True)
-    assert books.from_before(("a.x", "one"), "t[a]") is not None
+    planned = {"t[a]": "a.x", "t[b]": "b.x"}
+    books = Books(tmp_path, {"identity": OURS}, planned, Place("newer"), resume=True)
+    assert books.notices == ["resumed: 1 of 2 results are from before"] and books.done == {"t[a]"}
+    before = books.from_before(("a.x", "one"), "t[a]")
+    assert before is not None
+    books.keep(before, "t[a]")
     books.close()
+    (path,) = tmp_path.glob("*.jsonl")
+    assert read_journal(path).tests == ("old[a]", "t[a]")  # under both names
 
 
 def test_a_journal_of_before_this_version_goes_on(tmp_path: Path, result_of: Make) -> None:
