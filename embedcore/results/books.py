@@ -191,11 +191,11 @@ def find_runs(folder: Path, prefix: str = "") -> tuple[dict[str, JournalContents
 def runs_in_use(folder: Path) -> frozenset[str]:
     """The runs of `folder` that a process is writing to."""
     found = set()
-    for path in folder.glob("*.jsonl"):
+    for lock in folder.glob("*.jsonl.lock"):  # who writes holds it, so a journal without one is not asked
         try:
-            locked(path).release()
+            locked(lock.with_suffix("")).release()
         except UsageError:
-            found.add(path.name.partition(".")[0])
+            found.add(lock.name.partition(".")[0])
     return frozenset(found)
 
 

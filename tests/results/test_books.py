@@ -97,6 +97,13 @@ def test_a_run_that_is_being_written_is_refused(tmp_path: Path, result_of: Make)
     _books(tmp_path, ["a.x", "b.x"]).close()
 
 
+def test_asking_which_runs_are_in_use_makes_no_files(tmp_path: Path, result_of: Make) -> None:
+    for number in range(3):
+        (tmp_path / f"run{number}.jsonl").write_bytes(sealed({"journal": 2}))
+    before = sorted(tmp_path.iterdir())
+    assert runs_in_use(tmp_path) == set() and sorted(tmp_path.iterdir()) == before
+
+
 def test_a_torn_line_is_cut_off_before_more_is_written(tmp_path: Path, result_of: Make) -> None:
     path = _journal(tmp_path, "run", OURS, [result_of("a.x"), result_of("b.x")])
     path.write_bytes(path.read_bytes()[:-7])
