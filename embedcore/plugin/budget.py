@@ -32,10 +32,10 @@ class Budget:
     @classmethod
     def of_session(cls, seconds: float | None, config: pytest.Config) -> Budget:
         """The budget of the session that begins now; a worker of pytest-xdist counts from its controller's start."""
-        worker = getattr(config, "workerinput", None)
-        if worker is None:
+        from_controller = getattr(config, "workerinput", {}).get(OF_WORKERS)
+        if from_controller is None:
             return cls(seconds)
-        began = worker[OF_WORKERS]["began"]
+        began = from_controller["began"]
         return cls(seconds, time.monotonic() - (time.time() - began), began)
 
     def left(self) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import queue
 import re
 from types import SimpleNamespace
 
 import pytest
+from xdist.workermanage import NodeManager
 
 from embedcore.plugin import hooks
 
@@ -125,6 +127,22 @@ def test_a_configuration_that_was_never_configured_is_no_failure(pytester):
     node = SimpleNamespace(config=pytester.parseconfig(), workerinput={})
     hooks.pytest_configure_node(node)
     hooks.pytest_testnodedown(node)
+
+
+def test_a_worker_that_was_told_nothing_of_ours_runs(pytester):
+    """Its controller's configuration was never configured."""
+    pytester.makepyfile("def test_it(): pass")
+    events = queue.Queue()
+    manager = NodeManager(pytester.parseconfig("-p", "no:rerunfailures"), ["popen"])  # which has the same fault
+    try:
+        manager.setup_nodes(putevent=events.put)
+        seen = []
+        while not seen or seen[-1][0] not in ("collectionfinish", "errordown"):
+            seen.append(events.get(timeout=120))
+        assert seen[-1][0] == "collectionfinish", seen
+        assert len(seen[-1][1]["ids"]) == 1
+    finally:
+        manager.teardown_nodes()
 
 
 def test_a_regression_of_their_benchmarks_fails_as_without_the_plugin(foreign, pytester):
