@@ -17,7 +17,7 @@ PAIRS = 11
 
 def test_foreign_session_over_one_without_the_plugin(benchmark, tmp_path):
     (tmp_path / "test_it.py").write_text("def test_it(): pass\n")
-    # As users run it: with compiled modules kept.
+    # Keep compiled modules, as an ordinary session does.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 

@@ -28,8 +28,27 @@ from embedcore.progress import Progress
 BAD_IMAGES = ("fail", "skip")
 
 
+class LabelsBySide:
+    """The labels of queries and of references, for a class that has labels and roles of n images."""
+
+    labels: NDArray[np.int64]
+    is_query: NDArray[np.bool_]
+    is_reference: NDArray[np.bool_]
+    leave_one_out: bool
+
+    @property
+    def query_labels(self) -> NDArray[np.int64]:
+        """[n_queries]"""
+        return self.labels[self.is_query]
+
+    @property
+    def reference_labels(self) -> NDArray[np.int64] | None:
+        """[n_references]; None for leave-one-out, as the functions of retrieval/ take it."""
+        return None if self.leave_one_out else self.labels[self.is_reference]
+
+
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(LabelsBySide):
     """Images with classes and roles.
 
     Either queries look among references, or (leave-one-out) every image looks among all others.
@@ -63,16 +82,6 @@ class Dataset:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "watch": None}
-
-    @property
-    def query_labels(self) -> NDArray[np.int64]:
-        """[n_queries]"""
-        return self.labels[self.is_query]
-
-    @property
-    def reference_labels(self) -> NDArray[np.int64] | None:
-        """[n_references]; None for leave-one-out, as the functions of retrieval/ take it."""
-        return None if self.leave_one_out else self.labels[self.is_reference]
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:

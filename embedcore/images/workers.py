@@ -216,7 +216,7 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     written: WrittenBlock | None = None
     errno: int | None = None
-    """Of an OSError that it met while writing."""
+    """The errno of an OSError raised while writing."""
     refused: str = ""
     """One line: an EmbedcoreError."""
     failed: str = ""

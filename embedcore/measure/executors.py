@@ -30,7 +30,7 @@ TELL_EVERY_S = 0.2
 """Seconds between two progress messages of a measuring process."""
 
 SILENT_S = 60.0
-"""A download without a progress message for so many seconds counts into the time of the case again."""
+"""Seconds without a progress message after which a download counts into the time of the case again."""
 
 
 UNSENDABLE = (

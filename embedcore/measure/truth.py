@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from embedcore.images.dataset import Dataset
+from embedcore.images.dataset import Dataset, LabelsBySide
 
 
 @dataclass(frozen=True, eq=False)
-class GroundTruth:
+class GroundTruth(LabelsBySide):
     """Labels and roles of n images, and what tells their content apart from another one."""
 
     fingerprint: str
@@ -30,7 +28,7 @@ class GroundTruth:
 
     @classmethod
     def of(cls, dataset: Dataset | GroundTruth) -> GroundTruth:
-        """Return the ground truth of a dataset; one that is it already is given back as it is."""
+        """Return the ground truth of a dataset; ground truth itself is returned as it is."""
         if isinstance(dataset, GroundTruth):
             return dataset
         return cls(
@@ -44,13 +42,3 @@ class GroundTruth:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def query_labels(self) -> NDArray[np.int64]:
-        """[n_queries]"""
-        return self.labels[self.is_query]
-
-    @property
-    def reference_labels(self) -> NDArray[np.int64] | None:
-        """[n_references]; None for leave-one-out, as the functions of retrieval/ take it."""
-        return None if self.leave_one_out else self.labels[self.is_reference]

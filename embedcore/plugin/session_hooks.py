@@ -169,7 +169,7 @@ def pytest_terminal_summary(
         # pytest-benchmark has no public name for it. In a session without results it is not ours to handle.
         if type(error).__name__ != "PerformanceRegression" or not config.stash[stash.COLLECTOR].results:
             raise
-        # Raised here it would end the session with a traceback. What has regressed is told above the tables.
+        # Passed on, it would end the session with a traceback. pytest-benchmark has listed what regressed above.
         config.stash[stash.UNWRITTEN] = [*config.stash.get(stash.UNWRITTEN, []), f"--benchmark-compare-fail: {error}"]
         config.stash[stash.OF_PYTEST].exitstatus = pytest.ExitCode.TESTS_FAILED
     finally:

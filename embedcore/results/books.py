@@ -209,7 +209,7 @@ def find_unfinished(
     has another identity, naming what differs, and where another session is still writing to the run. An unfinished
     run that another has followed was given up: it stands in nobody's way; nor does one of another shard.
 
-    Of all journals the header is read, of those of this identity what tells whether they are finished; no more.
+    Reads the header of each journal, an outline of those of this identity, and the whole of one run.
     """
     wanted, ours = json_safe(identity), set(planned or ())
     runs: dict[str, tuple[dict[str, Any], list[Path]]] = {}

@@ -242,7 +242,7 @@ _LINES = msgspec.json.Decoder(_Line)
 
 @dataclass(frozen=True)
 class Outline:
-    """What `outline` tells of a run."""
+    """How far a run is."""
 
     results: int
     """Cases that have a result."""
@@ -251,7 +251,7 @@ class Outline:
 
 
 def outline(paths: Iterable[Path]) -> Outline:
-    """How far the run with these journals is, in a fraction of the time and memory of `read_journals`.
+    """Return how far the run with these journals is, in a fraction of the time and memory of `read_journals`.
 
     Raises OSError.
     """

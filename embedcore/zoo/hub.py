@@ -346,7 +346,7 @@ _CANNOT_REACH = re.compile(r"(\S+) cannot be reached: ([^;]*)")
 @contextlib.contextmanager
 def _bytewise(stall_seconds: float) -> Iterator[None]:
     """Make huggingface_hub write what comes at once, since its pieces of 10 MB, and its Xet client's, can take minutes,
-    and make it ask again for the rest of a file after so many seconds without a byte."""
+    and make it ask again for the rest of a file after ``stall_seconds`` without a byte."""
     wanted = {"DOWNLOAD_CHUNK_SIZE": 1 << 16, "HF_HUB_DISABLE_XET": True, "HF_HUB_DOWNLOAD_TIMEOUT": stall_seconds}
     before = {name: getattr(constants, name, None) for name in wanted}
     vars(constants).update(wanted)

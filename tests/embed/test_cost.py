@@ -46,7 +46,7 @@ class Recurrent(torch.nn.Module):
 
 
 def counted(module):
-    """Of a module of anybody's, for images of 8 × 8."""
+    """The count of any module, for images of 8 × 8."""
     module = module.eval()
     backbone = SimpleNamespace(
         module=module,

@@ -134,7 +134,7 @@ def refuse(batch, room):
 
 
 class Card:
-    """A card as torch.cuda tells of its memory: the weights, and so many MB more for each image of a batch."""
+    """The memory figures of torch.cuda for a fake card: the weights, and a fixed amount for each image of a batch."""
 
     weights, image, trial = 1000, 10, 500
 

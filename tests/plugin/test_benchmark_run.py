@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -11,12 +10,7 @@ import sys
 
 import pytest
 
-from embedcore.measure.outcome import failure
-from embedcore.plugin import progress
-from embedcore.plugin import session as session_module
-from embedcore.results.from_journal import data_of
 from embedcore.results.journal import read_journal
-from embedcore.results.run import read_run
 from embedcore.results.verdicts import unpack_classes
 
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
@@ -205,128 +199,6 @@ def test_three_classes_are_too_few_for_an_interval(run):
     text = run("-k", "test_vit", "--embed-isolation=none").stdout.str()
     assert "only 3 classes" in text
     assert "±." not in text
-
-
-TWO_DATASETS = """
-import pytest
-from pathlib import Path
-from embedcore import load_dataset
-
-HERE = Path(__file__).parent
-
-@pytest.fixture(scope="session")
-def others():
-    return load_dataset(str(HERE / "others"))
-
-def test_here(embed_model, embed_images, embed_measure, embed_replay):
-    embed_replay(embed_measure(embed_model, embed_images))
-
-def test_there(embed_model, others, embed_measure, embed_replay):
-    embed_replay(embed_measure(embed_model, others))
-"""
-
-
-def test_two_datasets_in_one_file_are_two_measurements(run, project, saved):
-    two_datasets(project)
-    arguments = ("-k", "test_vit", "--embed-isolation=none", "--benchmark-json=run.json", "--embed-report=report")
-    outcome = run(*arguments)
-    outcome.assert_outcomes(passed=2)
-    block = saved()["embedcore"]
-    assert [(data["name"], data["classes"]) for data in block["datasets"]] == [("images", 3), ("others", 2)]
-    assert block["dataset"] == block["datasets"][0]
-    cases = {bench["name"].partition("[")[0]: bench["extra_info"] for bench in saved()["benchmarks"]}
-    assert cases["test_here"]["dataset"] == block["datasets"][0]["fingerprint"]
-    assert cases["test_there"]["dataset"] == block["datasets"][1]["fingerprint"]
-    assert cases["test_here"]["verdicts"] != cases["test_there"]["verdicts"]
-    rows = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]
-    assert {row["dataset"] for row in rows} == {"images", "others"}
-    (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
-    assert len(read_journal(path).results) == 2
-
-
-def two_datasets(project):
-    project.makepyfile(test_models=TWO_DATASETS)
-    shutil.copytree(project.path / "images", project.path / "others")
-    for file in (project.path / "others" / "class2").iterdir():
-        file.rename(file.parent.parent / "class1" / f"moved{file.name}")  # a class less
-
-
-def test_a_second_dataset_is_not_measured_again_on_resume(run, project, saved):
-    two_datasets(project)
-    arguments = ("-k", "test_vit", "--embed-isolation=none")
-    run(*arguments)
-    (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:2]))  # as if killed before the second case
-    outcome = run(*arguments, "--embed-resume", "--benchmark-json=run.json")
-    outcome.assert_outcomes(passed=2)
-    outcome.stdout.fnmatch_lines(["resumed: 1 of 2 results are from before"])
-    contents = read_journal(path)
-    assert contents.finished and len(contents.results) == 2
-    tests = [test.partition("::")[2] for test in contents.tests]
-    assert tests == ["test_here[test_vit.r160_in1k]", "test_there[test_vit.r160_in1k]"]
-    assert [bench["name"] for bench in saved()["benchmarks"]] == tests
-    names = {bench["name"]: bench["extra_info"]["dataset"] for bench in data_of(contents)["benchmarks"]}
-    assert names == {bench["name"]: bench["extra_info"]["dataset"] for bench in saved()["benchmarks"]}
-
-
-def test_cases_left_fall_where_a_file_measures_on_its_own_datasets(run, project, monkeypatch):
-    two_datasets(project)
-    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
-    text = run("-k", "test_there", "--embed-isolation=none").stdout.str()
-    assert re.findall(r"(\d cases? left)", text) == ["2 cases left", "1 case left", "0 cases left"]
-    places = re.findall(r"\[(\d)/3\]", text)
-    assert places == sorted(places) and {*places} == {"1", "2", "3"}
-    assert "not reached" not in text
-
-
-def test_a_test_that_is_repeated_is_measured_each_time(run, project, saved):
-    outcome = run("-k", "test_vit", "--count=2", "--embed-isolation=none", "--benchmark-json=run.json")
-    outcome.assert_outcomes(passed=2)
-    first, second = (bench["extra_info"] for bench in saved()["benchmarks"])
-    assert first["scores"] == second["scores"] and first["durations"] != second["durations"]
-    (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
-    kept = [list(result.durations) for result in read_journal(path).results]
-    assert kept == [first["durations"], second["durations"]]
-    (read,) = read_run(project.path / "run.json").results
-    assert list(read.durations) == second["durations"]
-
-
-def test_a_case_that_failed_for_a_moment_is_tried_again_by_reruns(run, project, saved, monkeypatch):
-    measured = session_module.BenchmarkSession._measure
-    calls = []
-
-    def fails_at_first(self, case, *arguments):
-        calls.append(case.model)
-        if len(calls) == 1:
-            return failure(case, RuntimeError("for a moment"))
-        return measured(self, case, *arguments)
-
-    monkeypatch.setattr(session_module.BenchmarkSession, "_measure", fails_at_first)
-    outcome = run("-k", "test_vit", "--reruns=2", "--embed-isolation=none", "--benchmark-json=run.json")
-    outcome.assert_outcomes(passed=1)
-    assert len(calls) == 2
-    (bench,) = saved()["benchmarks"]
-    assert bench["extra_info"]["status"] == "ok" and saved()["embedcore"]["excluded"] == []
-    (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
-    contents = read_journal(path)
-    assert [result.status for result in contents.results] == ["error", "ok"] and contents.finished
-
-
-def test_a_histogram_without_its_package_is_a_line_before_anything_is_measured(run, monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pygal" else find_spec(name))
-    outcome = run("--benchmark-histogram=chart", "--embed-isolation=none")
-    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stderr.fnmatch_lines(["ERROR: --benchmark-histogram: * pip install 'pytest-benchmark[[]histogram[]]'*"])
-    assert "leaderboards" not in outcome.stdout.str()
-
-
-def test_forked_tests_are_refused_before_anything_is_measured(run, project):
-    project.makeconftest("def pytest_addoption(parser): parser.addoption('--forked', action='store_true')")
-    outcome = run("--forked")
-    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stderr.fnmatch_lines(["ERROR: --forked: *"])
 
 
 def test_fixtures_work_in_tests_without_the_others(run, project, saved):
