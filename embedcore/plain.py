@@ -113,6 +113,15 @@ def json_safe(value: object) -> Any:
     return str(value)
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`count` and its noun, in the plural unless there is one.
+
+    >>> counted(1, "case"), counted(1_250, "case"), counted(2, "entry", "entries")
+    ('1 case', '1,250 cases', '2 entries')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def bytes_text(size: float | None) -> str:
     """A length in three digits, in units of powers of 1000: ``1.45 MB``; "?" where it is not known.
 
