@@ -1,3 +1,3 @@
-"""The version of embedcore, read by the build too."""
+"""The version of embedcore; pyproject.toml reads it."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"

@@ -17,7 +17,8 @@ import yaml
 from embedcore.commands.init import TEMPLATES
 
 TEMPLATE = TEMPLATES / "benchmark.yml"
-OURS = Path(__file__).parents[1] / ".github" / "workflows" / "benchmark.yml"
+WORKFLOWS = Path(__file__).parents[1] / ".github" / "workflows"
+OURS, TESTS = WORKFLOWS / "benchmark.yml", WORKFLOWS / "tests.yml"
 
 CLASSES = np.repeat(np.arange(100), 10)
 MODELS = ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "resnet18.a1_in1k")
@@ -26,8 +27,8 @@ JOBS = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["jobs"]
 STEPS = {step["name"]: step for job in JOBS.values() for step in job["steps"] if "name" in step}
 
 
-@pytest.mark.parametrize("workflow", [TEMPLATE, OURS], ids=["template", "ours"])
-def test_the_schema_of_github_knows_it(workflow):
+@pytest.mark.parametrize("workflow", [TEMPLATE, OURS, TESTS], ids=["template", "ours", "tests"])
+def test_the_workflow_fits_the_schema_of_github(workflow):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -35,8 +36,17 @@ def test_the_schema_of_github_knows_it(workflow):
 
 @pytest.mark.skipif(not shutil.which("actionlint"), reason="actionlint is not installed")
 def test_actionlint_finds_nothing():
-    done = subprocess.run(["actionlint", TEMPLATE, OURS], capture_output=True, text=True)
+    done = subprocess.run(["actionlint", TEMPLATE, OURS, TESTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tests_run_the_ci_script_on_every_push():
+    workflow = yaml.safe_load(TESTS.read_text(encoding="utf-8"))
+    assert "push" in workflow[True]  # YAML 1.1 reads the key `on` as true
+    (job,) = workflow["jobs"].values()
+    script = WORKFLOWS.parents[1] / job["steps"][-1]["run"]
+    assert script.name == "run" and os.access(script, os.X_OK)
+    assert workflow["permissions"] == {"contents": "read"} and "timeout-minutes" in job
 
 
 def test_ours_is_the_template_started_by_hand():
