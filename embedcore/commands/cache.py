@@ -26,6 +26,7 @@ from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.errors import UsageError
 from embedcore.files import unsealed
 from embedcore.images import ledger, pixel_store
+from embedcore.images.store_files import is_held, sidecar_of
 from embedcore.plain import bytes_text, one_line
 from embedcore.results import neighbours
 from embedcore.results.books import FOLDER as JOURNALS
@@ -238,7 +239,7 @@ def remove(entry: Entry) -> str:
             for lock in entry.locks:
                 locked.enter_context(filelock.FileLock(lock, timeout=0))
             there = [file for file in entry.files if file.exists()]
-            if any(pixel_store.is_held(file) for file in there):
+            if any(is_held(file) for file in there):
                 return _IN_USE
             for file in there:
                 file.unlink(missing_ok=True)
@@ -290,7 +291,7 @@ def _store(name: str, files: Sequence[Path]) -> _Described:
     pixels = files[0].with_name(f"{name}.npy")
     columns = {
         "images": "".join(f"{images:,}" for images in sidecar.shape[:1]),
-        "dataset": sidecar.dataset if {pixels, pixel_store.sidecar_of(pixels)} <= {*files} else "(unfinished)",
+        "dataset": sidecar.dataset if {pixels, sidecar_of(pixels)} <= {*files} else "(unfinished)",
         "geometry": sidecar.geometry or name[17:-9],
     }
     return f"{columns['dataset']} {columns['geometry']}", columns, [pixels]

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
-import io
 import logging
 import math
 import os
 import shutil
 import warnings
 import weakref
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +33,8 @@ from embedcore.files import PARTIAL, sealed, unsealed, written_whole
 from embedcore.images.decode import reason_of
 from embedcore.images.retries import is_transient
 from embedcore.images.sources import describe_bad_images
+from embedcore.images.store_files import checksums_of, header_of, hold, identity_of, map_pixels, sidecar_of
+from embedcore.images.store_limit import make_room
 from embedcore.images.workers import BLOCK, PixelReader, WrittenBlock, blocks_of, usable_cpus, write_block, write_blocks
 from embedcore.plain import bytes_text
 from embedcore.progress import Progress
@@ -84,7 +83,7 @@ class StoredPixels(PixelStore):
     def pixels(self) -> NDArray[np.uint8]:
         """uint8 [n, h, w, 3], memory-mapped and read-only. Raises EmbedcoreError where the file has been taken away."""
         try:
-            return np.asarray(_pixels_of(self.path, self.shape))
+            return np.asarray(map_pixels(self.path, self.shape))
         except (OSError, ValueError) as error:
             raise EmbedcoreError(f"pixel store {self.path} cannot be opened any more: {error}") from error
 
@@ -174,15 +173,13 @@ def open_pixel_store(
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             if not is_sound(path, wanted):
-                from embedcore.images.store_limit import make_room  # here, since it knows stores itself
-
                 _remove_leftovers(path)
                 if limit is not None and not make_room(path.parent, math.prod(shape), limit):
                     return _streamed(reader, workers, f"within the limit of {bytes_text(limit)} for {path.parent}")
                 _make(path, wanted, reader, dataset, workers, progress)
             with contextlib.suppress(OSError):  # such as a cache that may be read only
                 os.utime(sidecar_of(path))
-            held = _hold(path)
+            held = hold(path)
     except OSError as error:
         if is_transient(error):  # the next case may have better luck
             raise EmbedcoreError(f"the pixel store {path} cannot be written or read now: {reason_of(error)}") from error
@@ -223,14 +220,14 @@ def _make(
     # Its temporary name is its own: a worker of a killed process may still be about to write to the one that it knows.
     with written_whole(path) as file:
         partial = Path(file.name)
-        file.write(_header_of(wanted.shape))
+        file.write(header_of(wanted.shape))
         file.truncate(file.tell() + size)
         written = _write_all(reader, partial, file.tell(), workers, progress)
         bad = [failure for block in written for failure in block.bad]
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
         checksums = [block.checksum for block in written]
-        if checksums_of(_pixels_of(partial, wanted.shape)) != checksums:
+        if checksums_of(map_pixels(partial, wanted.shape)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
         # The pixels are those of the digests all the same, but no later session could use them.
         if (change := dataset.changed(now=True)) is not None:
@@ -238,7 +235,7 @@ def _make(
     with written_whole(sidecar_of(path)) as file:
         # The name is for people: content decides whether a store is the one that is wanted.
         file.write(sealed({**asdict(wanted), "checksums": checksums, "dataset": dataset.name}))
-    _sound_files.add(_identity(path))
+    _sound_files.add(identity_of(path))
 
 
 def _write_all(
@@ -268,29 +265,6 @@ def _written_by_threads(
         yield from pool.map(lambda block: write_block(reader, path, offset, *block), blocks)
 
 
-def sidecar_of(path: Path) -> Path:
-    """The file beside the pixels that says what they are. Its modification time is when the store was last opened."""
-    return path.with_suffix(".json")
-
-
-def _header_of(shape: tuple[int, ...]) -> bytes:
-    """What a ``.npy`` file of uint8 pixels of this shape begins with."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return header.getvalue()
-
-
-def _pixels_of(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The pixels in a file, memory-mapped. Raises OSError, and ValueError where there is another header or length."""
-    header, size = _header_of(shape), path.stat().st_size
-    if size != len(header) + math.prod(shape):
-        raise ValueError(f"it has changed: {size} bytes")
-    with path.open("rb") as file:
-        if file.read(len(header)) != header:
-            raise ValueError("it has changed: another header")
-    return np.memmap(path, np.uint8, "r", len(header), shape)
-
-
 _sound_files: set[tuple[str, int, int, int]] = set()
 """Identities of the files whose checksums have been compared in this process."""
 
@@ -309,10 +283,10 @@ def is_sound(path: Path, wanted: Description) -> bool:
             raise ValueError("its sidecar is cut short")
         if any(content.get(key) != value for key, value in {**asdict(wanted), "shape": [*wanted.shape]}.items()):
             return False
-        pixels = _pixels_of(path, wanted.shape)
-        if _identity(path) not in _sound_files and checksums_of(pixels) != content["checksums"]:
+        pixels = map_pixels(path, wanted.shape)
+        if identity_of(path) not in _sound_files and checksums_of(pixels) != content["checksums"]:
             raise ValueError("a checksum differs")
-        _sound_files.add(_identity(path))
+        _sound_files.add(identity_of(path))
     except FileNotFoundError:
         return False
     except (OSError, ValueError, LookupError) as error:
@@ -321,36 +295,3 @@ def is_sound(path: Path, wanted: Description) -> bool:
         _log.warning("pixel store %s is damaged (%s): made anew", path, error)
         return False
     return True
-
-
-def _identity(path: Path) -> tuple[str, int, int, int]:
-    """Changes when the file does. Raises OSError."""
-    status = path.stat()
-    return str(path), status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def checksums_of(pixels: NDArray[np.uint8]) -> list[int]:
-    """CRC-32 of each block; zlib releases the interpreter lock, so that threads do."""
-    with ThreadPoolExecutor(max_workers=min(8, usable_cpus())) as pool:
-        return list(pool.map(lambda block: zlib.crc32(pixels[block[0] : block[1]].data), blocks_of(len(pixels))))
-
-
-def _hold(path: Path) -> int:
-    """Tell other processes that this one uses the file, until the file descriptor given is closed. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    with contextlib.suppress(OSError):  # where there are no shared locks, as on some network file systems
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return descriptor
-
-
-def is_held(path: Path) -> bool:
-    """Whether this or another process holds the file. Raises OSError where there is no such file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
-    else:
-        return False
-    finally:
-        os.close(descriptor)

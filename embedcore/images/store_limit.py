@@ -9,7 +9,7 @@ from pathlib import Path
 import filelock
 
 from embedcore.files import PARTIAL
-from embedcore.images import pixel_store
+from embedcore.images.store_files import is_held, sidecar_of
 
 
 def make_room(folder: Path, needed: int, limit: int) -> bool:
@@ -41,7 +41,7 @@ def _size(path: Path) -> int:
 def _used(path: Path) -> float:
     if path.name.endswith(PARTIAL):
         return 0.0
-    for file in (pixel_store.sidecar_of(path), path):
+    for file in (sidecar_of(path), path):
         with contextlib.suppress(OSError):
             return os.stat(file).st_mtime  # noqa: PTH116
     return 0.0
@@ -55,10 +55,10 @@ def _removed(path: Path) -> bool:
     store = path.with_name(f"{path.name.partition('.npy')[0]}.npy")
     try:
         with filelock.FileLock(f"{store}.lock", timeout=0):
-            if pixel_store.is_held(path):
+            if is_held(path):
                 return False
             if path == store:
-                pixel_store.sidecar_of(path).unlink(missing_ok=True)
+                sidecar_of(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
     except (filelock.Timeout, OSError):
         return False

@@ -60,7 +60,7 @@ STALLS = {
     "when all is written": "checksums_of",
     "before the file has its name": "changed",
     "before the sidecar has its name": "sealed",
-    "at the end": "_identity",
+    "at the end": "identity_of",
 }
 
 

@@ -13,7 +13,8 @@ from embedcore.files import unsealed
 from embedcore.images import pixel_store
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
-from embedcore.images.pixel_store import StoredPixels, is_held, open_pixel_store, sidecar_of
+from embedcore.images.pixel_store import StoredPixels, open_pixel_store
+from embedcore.images.store_files import is_held, sidecar_of
 
 GEOMETRY = Geometry(8, 8, "bicubic", 0.9, "center")
 

@@ -10,7 +10,8 @@ import pytest
 
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
-from embedcore.images.pixel_store import FOLDER, StoredPixels, StreamedPixels, open_pixel_store, sidecar_of
+from embedcore.images.pixel_store import FOLDER, StoredPixels, StreamedPixels, open_pixel_store
+from embedcore.images.store_files import sidecar_of
 
 SIZES = (16, 20, 24)
 

@@ -1,0 +1,74 @@
+"""The files of a pixel store: their names and layout, checksums, and the lock of a store in use."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import math
+import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcore.images.workers import blocks_of, usable_cpus
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return the JSON file that describes the pixels in ``path``. Its modification time is the store's last use."""
+    return path.with_suffix(".json")
+
+
+def header_of(shape: tuple[int, ...]) -> bytes:
+    """Return the header of a ``.npy`` file of uint8 pixels of this shape."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def map_pixels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Memory-map the pixels in a file. Raises OSError, and ValueError for another header or length."""
+    header, size = header_of(shape), path.stat().st_size
+    if size != len(header) + math.prod(shape):
+        raise ValueError(f"it has changed: {size} bytes")
+    with path.open("rb") as file:
+        if file.read(len(header)) != header:
+            raise ValueError("it has changed: another header")
+    return np.memmap(path, np.uint8, "r", len(header), shape)
+
+
+def identity_of(path: Path) -> tuple[str, int, int, int]:
+    """Return path, inode, size and modification time, which change with the file. Raises OSError."""
+    status = path.stat()
+    return str(path), status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def checksums_of(pixels: NDArray[np.uint8]) -> list[int]:
+    """Return the CRC-32 of each block, computed by threads: zlib releases the interpreter lock."""
+    with ThreadPoolExecutor(max_workers=min(8, usable_cpus())) as pool:
+        return list(pool.map(lambda block: zlib.crc32(pixels[block[0] : block[1]].data), blocks_of(len(pixels))))
+
+
+def hold(path: Path) -> int:
+    """Mark a file as in use until the returned file descriptor is closed. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # some network file systems have no shared locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Return whether this or another process has marked the file as in use. Raises OSError for a missing file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+    else:
+        return False
+    finally:
+        os.close(descriptor)
