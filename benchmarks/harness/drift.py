@@ -33,7 +33,7 @@ from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.registry import module_of
-from embedcore.zoo.roster import local_tags
+from embedcore.zoo.tags import local_tags
 
 LIMITS = (1e-3, 2e-5)
 """The gate's default, and what compare tells: five times what rounding was seen to do in fp32."""

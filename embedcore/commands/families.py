@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a line a family and a total; exit code 0."""
     from embedcore.zoo.families import FAMILIES, family_of
     from embedcore.zoo.registry import VERSION
-    from embedcore.zoo.roster import all_tags
+    from embedcore.zoo.tags import all_tags
 
     counts = Counter(family_of(model).slug for model in all_tags())
     width = max(len(family.slug) for family in FAMILIES)

@@ -292,7 +292,7 @@ def _settings(options: Options) -> Mapping[str, Any]:
     """What the saved JSON says of how the numbers came about."""
     settings: dict[str, Any] = {**options.recorded("number", "choice"), **ARITHMETIC}
     if "article" in options.roster.split(","):
-        from embedcore.zoo.roster import article_tags
+        from embedcore.zoo.tags import article_tags
 
         settings["roster_missing"] = article_tags()[1]
     return settings

@@ -4,7 +4,7 @@ from rosters import resolve_roster
 
 from embedcore.cli import main
 from embedcore.zoo.families import FAMILIES
-from embedcore.zoo.roster import all_tags
+from embedcore.zoo.tags import all_tags
 
 
 def test_every_family_is_listed_with_the_number_of_its_models(capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedcore.zoo.families import family_of
-from embedcore.zoo.roster import all_tags
+from embedcore.zoo.tags import all_tags
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ import pytest
 from embedcore.forkserver import forkserver_context
 from embedcore.results.from_journal import data_of
 from embedcore.results.journal import read_journal
-from embedcore.zoo.roster import all_tags
+from embedcore.zoo.tags import all_tags
 
 MINI = [tag for tag in all_tags() if tag.startswith("test_")][:12]
 

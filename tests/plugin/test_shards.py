@@ -15,7 +15,7 @@ from embedcore.plugin.hooks import pytest_testnodedown
 from embedcore.plugin.shards import Shard, divide, parse_shard
 from embedcore.plugin.stash import COLLECTOR, EMPTY_SHARD
 from embedcore.results.run import read_run
-from embedcore.zoo.roster import all_tags
+from embedcore.zoo.tags import all_tags
 
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
 REFUSED = "--embed-max-params=0.001"  # every model is too large: a result without measuring

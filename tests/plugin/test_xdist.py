@@ -19,7 +19,7 @@ from embedcore.plugin.workers import place_of
 from embedcore.report.albums import read
 from embedcore.results.books import find_runs, runs_in_use
 from embedcore.results.run import read_run
-from embedcore.zoo.roster import all_tags
+from embedcore.zoo.tags import all_tags
 
 MINI = [tag for tag in all_tags() if tag.startswith("test_")][:8]
 

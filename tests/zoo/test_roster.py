@@ -5,9 +5,9 @@ import timm
 from rosters import resolve_roster
 
 from embedcore.errors import UsageError
-from embedcore.zoo import hub, registry, roster, wheels
+from embedcore.zoo import hub, registry, wheels
 from embedcore.zoo.registry import split_tag
-from embedcore.zoo.roster import all_tags, article_tags
+from embedcore.zoo.tags import all_tags, article_tags
 
 
 def test_all_is_timms_list_and_what_wheels_add(monkeypatch):
@@ -100,7 +100,7 @@ def test_what_the_study_had_and_nobody_can_have_any_more_is_named():
 
 def test_a_tag_that_the_installed_timm_lacks_is_missing(monkeypatch):
     tags, missing = article_tags()
-    monkeypatch.setattr(roster.registry, "pretrained_tags", lambda: [tag for tag in tags if tag != "resnet34.bt_in1k"])
+    monkeypatch.setattr(registry, "pretrained_tags", lambda: [tag for tag in tags if tag != "resnet34.bt_in1k"])
     fewer, more = article_tags()
     assert fewer == [tag for tag in tags if tag != "resnet34.bt_in1k"]
     assert sorted({*more} - {*missing}) == [("resnet34", f"resnet34.bt_in1k is not in timm {timm.__version__}")]
