@@ -66,7 +66,7 @@ def test_imports_point_one_way(file):
         ("embedcore.compare.verdict", {"torch", "timm"}),
         ("embedcore.compare.configurations", {"torch", "timm"}),
         ("embedcore.ab.comparing", {"torch", "timm"}),
-        ("embedcore.report.files", {"torch", "timm"}),
+        ("embedcore.report.report_folder", {"torch", "timm"}),
         ("embedcore.retrieval.metrics", {"torch", "timm"}),
     ],
 )

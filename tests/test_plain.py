@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcore.plain import bytes_text, encodable, json_safe, one_line, printable_lines
-from embedcore.report import columns, history
+from embedcore.report.board import columns
+from embedcore.report.history import history_text as history
 
 
 @given(st.text())

@@ -23,8 +23,8 @@ from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
 from embedcore.measure.outcome import detail_of, reason_of, status_of
-from embedcore.report.files import write_report
-from embedcore.report.text import terminal_report
+from embedcore.report.board.terminal import terminal_report
+from embedcore.report.report_folder import write_report
 from embedcore.results.journal import read_journal
 from embedcore.results.leaderboard import Leaderboard, build
 from embedcore.results.result import InvalidResultError, Result

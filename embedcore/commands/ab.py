@@ -50,7 +50,7 @@ def _duration(text: str) -> float:
 
 def _run(parsed: argparse.Namespace) -> int:
     from embedcore.ab.comparing import compare_sides
-    from embedcore.report.ab import as_json, as_text
+    from embedcore.report.gate.ab_text import as_json, as_text
 
     limits = read_limits(parsed.fail_on, Path.cwd())
     sides = {"A": _side("A", parsed.baseline, parsed.python_a, parsed.arguments)}

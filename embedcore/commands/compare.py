@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.timm:
         return _run_timm(arguments)
     if arguments.html is not None:
-        from embedcore.report.drawing import scripts_begun
+        from embedcore.report.html.drawing import scripts_begun
 
         scripts_begun()
     limits = read_limits(arguments.fail_on, Path())
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     verdict = judge(comparison, limits)
     _write(comparison, verdict, arguments)
     if arguments.html is not None:
-        from embedcore.report.comparison_page import comparison_page
+        from embedcore.report.gate.comparison_page import comparison_page
 
         put_page(arguments.html, comparison_page(comparison, verdict, limits))
     return conclude(comparison, verdict)
@@ -130,7 +130,7 @@ def _run_timm(arguments: argparse.Namespace) -> int:
 
 def conclude(comparison: Comparison, verdict: Verdict) -> int:
     """Tell GitHub where this runs there; gives the exit code. Raises UsageError where nothing was compared."""
-    from embedcore.report import comparison as report
+    from embedcore.report.gate import comparison_text as report
 
     report.tell_github(comparison, verdict)
     if not comparison.new.results:
@@ -144,7 +144,7 @@ def conclude(comparison: Comparison, verdict: Verdict) -> int:
 
 
 def _write(comparison: Comparison, verdict: Verdict, arguments: argparse.Namespace) -> None:
-    from embedcore.report import comparison as report
+    from embedcore.report.gate import comparison_text as report
 
     forms = {
         "text": lambda: report.text(comparison, verdict, width=_width()) + "\n",

@@ -46,10 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.compare.history import history
     from embedcore.compare.limits import read_limits
     from embedcore.files import written_whole
-    from embedcore.report import history as report
+    from embedcore.report.history import history_text as report
 
     if arguments.html is not None:
-        from embedcore.report.drawing import scripts_begun
+        from embedcore.report.html.drawing import scripts_begun
 
         scripts_begun()
     chart: Path | None = arguments.chart
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"--chart: {chart} cannot be written: {error.strerror}") from error
     if arguments.html is not None:
         from embedcore.commands.compare import put_page
-        from embedcore.report.history_page import history_page
+        from embedcore.report.history.history_page import history_page
 
         series = shown or [s for s in found.series if s.of_family]
         put_page(arguments.html, history_page(found, series, ", ".join(arguments.runs)))

@@ -39,7 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the ranks; gives the exit code."""
-    from embedcore.report.ranks import Ranked, report, to_json
+    from embedcore.report.board.ranks import Ranked, report, to_json
     from embedcore.results.ranking import NotRanked, agree, rank_models
 
     boards: list[Ranked] = []

@@ -46,11 +46,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; gives the exit code."""
     from embedcore.commands.cache import cache_folder
-    from embedcore.report.albums import dataset_of, files_in, saved_album
-    from embedcore.report.drawing import scripts_begun
-    from embedcore.report.files import write_report
-    from embedcore.report.page import Unfinished
-    from embedcore.report.text import terminal_report
+    from embedcore.report.board.board_page import Unfinished
+    from embedcore.report.board.terminal import terminal_report
+    from embedcore.report.gallery.albums import dataset_of, files_in, saved_album
+    from embedcore.report.html.drawing import scripts_begun
+    from embedcore.report.report_folder import write_report
     from embedcore.results.leaderboard import boards_of
     from embedcore.results.merge import merge, read_parts, write_run
     from embedcore.results.run import find_run, run_of

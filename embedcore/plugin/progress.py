@@ -16,7 +16,7 @@ from embedcore.plain import printable_lines
 from embedcore.plugin import summary
 from embedcore.plugin.stash import COLLECTOR, ON_REPORTS
 from embedcore.progress import Stages
-from embedcore.report.columns import cut_middle, figure, images_per_s, score
+from embedcore.report.board.columns import cut_middle, figure, images_per_s, score
 from embedcore.results.estimate import show_duration, show_range
 from embedcore.results.leaderboard import rank
 from embedcore.results.result import Result

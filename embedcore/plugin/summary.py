@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from embedcore.plugin.budget import Budget
     from embedcore.plugin.session import BenchmarkSession
-    from embedcore.report.albums import Album
-    from embedcore.report.page import Unfinished
+    from embedcore.report.board.board_page import Unfinished
+    from embedcore.report.gallery.albums import Album
 
 MOST_ROWS = 30
 """A table of pytest-benchmark of more rows than this would bury the leaderboards."""
@@ -57,7 +57,7 @@ def leaderboards(config: pytest.Config, *, ranked: bool = True) -> list[Leaderbo
 
 def show_leaderboards(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Write the leaderboards below pytest's own summary, at most as wide as the terminal."""
-    from embedcore.report.text import terminal_report
+    from embedcore.report.board.terminal import terminal_report
 
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     reporter.section("embedcore: leaderboards")
@@ -84,7 +84,7 @@ def _shown(text: str) -> str:
 
 def show_verdict(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Write what ``--embed-compare`` found, and that nothing was measured where that is so."""
-    from embedcore.report import comparison as report
+    from embedcore.report.gate import comparison_text as report
 
     if GATE in config.stash:
         reporter.section("embedcore: compared with the saved run")
@@ -202,7 +202,7 @@ def _selection(config: pytest.Config) -> str:
 
 def write_report(config: pytest.Config) -> None:
     """Write what ``--embed-report`` asks for. Raises UsageError if it cannot be written."""
-    from embedcore.report import files
+    from embedcore.report import report_folder as files
 
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     if folder is not None:
@@ -222,7 +222,7 @@ def write_report(config: pytest.Config) -> None:
 def write_page(config: pytest.Config, reload_s: float) -> None:
     """Write the page of what has reported so far, which looks for its next version after so many seconds. Raises
     OSError."""
-    from embedcore.report import files
+    from embedcore.report import report_folder as files
 
     folder, collector = config.stash[OPTIONS].report, config.stash[COLLECTOR]
     if folder is None:
@@ -244,7 +244,7 @@ def write_page(config: pytest.Config, reload_s: float) -> None:
 
 def _unfinished(config: pytest.Config, reload_s: float | None = None) -> Unfinished | None:
     """For the page; None where all cases are done."""
-    from embedcore.report.page import Unfinished
+    from embedcore.report.board.board_page import Unfinished
 
     done, cases = cases_done(config)
     if done >= cases and reload_s is None:
@@ -263,7 +263,7 @@ def _unfinished(config: pytest.Config, reload_s: float | None = None) -> Unfinis
 
 def _album(config: pytest.Config, board: Leaderboard) -> Album | None:
     """What the models of a board retrieve; the controller of pytest-xdist, which has no dataset, loads it again."""
-    from embedcore.report.albums import dataset_of, saved_album, session_album
+    from embedcore.report.gallery.albums import dataset_of, saved_album, session_album
 
     options, session = config.stash[OPTIONS], config.stash.get(SESSION, None)
     if session is None:

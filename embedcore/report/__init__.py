@@ -1,1 +1,1 @@
-"""Leaderboards for people: terminal, Markdown, CSV and JSON."""
+"""Reports by what they show: leaderboards, galleries, comparisons, histories; and the report folder."""

@@ -21,7 +21,7 @@ from embedcore.ab.sides import Side, SideLost, measured_in_turn
 from embedcore.cli import main
 from embedcore.compare.limits import read_limits
 from embedcore.errors import UsageError
-from embedcore.report.ab import as_json, as_text
+from embedcore.report.gate.ab_text import as_json, as_text
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch
 

@@ -23,7 +23,7 @@ import embedcore.measure.forecast
 import embedcore.plugin.machine
 import embedcore.plugin.session
 import embedcore.plugin.session_hooks
-import embedcore.report.files
+import embedcore.report.report_folder
 import embedcore.zoo.roster  # noqa: F401
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "test_models.py"

@@ -154,7 +154,7 @@ def test_a_case_that_fails_is_a_failed_test_and_the_next_one_runs(run, project, 
 
 def test_a_report_that_cannot_be_written_loses_nothing(run, project, saved, monkeypatch):
     from embedcore.errors import UsageError
-    from embedcore.report import files
+    from embedcore.report import report_folder as files
 
     def full(*arguments, **settings):
         raise UsageError("report: no space left on device")

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from embedcore.cli import main
-from embedcore.report.albums import read
+from embedcore.report.gallery.albums import read
 
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
 IN_PROCESS = "--embed-isolation=none"

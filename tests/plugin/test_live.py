@@ -11,7 +11,7 @@ import pytest
 
 from embedcore.plugin import live
 from embedcore.plugin.stash import COLLECTOR, OPTIONS, TELLER
-from embedcore.report import files
+from embedcore.report import report_folder as files
 
 INLINE = "--embed-isolation=none"
 

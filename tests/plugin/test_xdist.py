@@ -16,7 +16,7 @@ from embedcore.plugin.budget import Budget
 from embedcore.plugin.hooks import pytest_configure_node, pytest_testnodedown
 from embedcore.plugin.stash import BUDGET, OPTIONS
 from embedcore.plugin.workers import place_of
-from embedcore.report.albums import read
+from embedcore.report.gallery.albums import read
 from embedcore.results.books import find_runs, runs_in_use
 from embedcore.results.run import read_run
 from embedcore.zoo.tags import all_tags
@@ -94,7 +94,7 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
 
 EAGER = """
 from embedcore.plugin import live
-from embedcore.report import files
+from embedcore.report import report_folder as files
 
 live.EVERY_S = 1e-9
 put = files.put

@@ -6,7 +6,7 @@ import sys
 # Whoever reads saved runs (a CI job, the command line) must not pay for torch, nor have pytest installed.
 PROGRAM = """
 import sys
-import embedcore.report.files, embedcore.report.text
+import embedcore.report.report_folder, embedcore.report.board.terminal
 import embedcore.results.journal, embedcore.results.run, embedcore.results.verdicts
 print(sorted({"torch", "timm", "numpy", "pytest"} & set(sys.modules)))
 """

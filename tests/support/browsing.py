@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import synthetic_runs as made
 
-from embedcore.report.albums import Album, shown
-from embedcore.report.files import pages_begun
+from embedcore.report.gallery.albums import Album, shown
+from embedcore.report.report_folder import pages_begun
 from embedcore.results.leaderboard import boards_of
 from embedcore.results.run import Run
 from embedcore.zoo.families import FAMILIES

@@ -10,8 +10,8 @@ import numpy as np
 import synthetic_runs as made
 from PIL import Image
 
-from embedcore.report.albums import Album
-from embedcore.report.gallery import Labels
+from embedcore.report.gallery.albums import Album
+from embedcore.report.gallery.gallery import Labels
 from embedcore.results.neighbours import Found, keys_of
 from embedcore.results.run import Run
 from embedcore.retrieval.metrics import score

@@ -1,0 +1,1 @@
+"""Leaderboards: terminal, Markdown, CSV, JSON and the page."""

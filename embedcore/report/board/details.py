@@ -1,0 +1,100 @@
+"""What the page shows of one model beside its row: all that was recorded, its classes, its neighbours in rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from embedcore.report.board.columns import figure, weights
+from embedcore.report.board.recipe import recipe
+from embedcore.results.class_table import ClassTable
+from embedcore.results.leaderboard import Leaderboard
+from embedcore.results.result import Result
+
+_EACH_SIDE = 3
+"""Neighbours in rank that are shown above and below."""
+
+
+def details(board: Leaderboard, table: ClassTable | None) -> list[dict[str, Any]]:
+    """One for each row of `embedcore.report.rows.rows`, in their order.
+
+    ``settings`` [(what, value)] · ``rounds`` ms an image · ``best`` and ``worst`` [(place of the class in the table,
+    acc, acc5)] · ``neighbours`` [(id, whether it is told apart, None where that is not known)] · ``code``
+    """
+    results = [row.result for row in board.by_acc]
+    apart = _told_apart(board)
+    found = []
+    for number, result in enumerate(results):
+        near = range(max(0, number - _EACH_SIDE), min(len(results), number + _EACH_SIDE + 1))
+        found.append(
+            {
+                "settings": settings(result),
+                "rounds": [float(f"{1000 * s / (result.batch_size or 1):.4g}") for s in result.durations],
+                "neighbours": [(other, apart(number, other)) for other in near if other != number],
+                "code": recipe(result),
+                **_classes(result, table),
+            }
+        )
+    return found
+
+
+def settings(result: Result) -> list[tuple[str, str]]:
+    """What is known of how a model was measured, in words; what is not known is left out."""
+    size = "×".join(map(str, result.input_size)) if result.input_size else ""
+    tokens = ", mean of the tokens" if result.token_mean else ""
+    transform = ", ".join(f"{key} {_plain(value)}" for key, value in result.transform.items())
+    batch = f"{result.batch_size}{' (smaller than asked for, for lack of memory)' if result.batch_decayed else ''}"
+    words = [
+        ("Architecture", result.architecture),
+        ("Tag", result.tag + (" (timm's default)" if result.tag and result.tag == result.default_tag else "")),
+        ("Pretraining data", result.pretraining),
+        ("Licence", result.licence),
+        ("Weights", weights(result) if result.weights else ""),
+        ("Resampled tensors", result.weights.get("resampled")),
+        ("Address of the weights", result.weights.get("address")),
+        ("Parameters", f"{figure(result.params_m)} million" if result.params_m is not None else ""),
+        ("GMACs of an image", figure(result.gmacs) if result.gmacs is not None else ""),
+        ("Input", size),
+        ("Transform", transform),
+        ("Embedding", f"{result.dim} numbers{tokens}" if result.dim else ""),
+        ("Point", result.point),
+        ("Device", result.device),
+        ("Precision", result.precision),
+        ("Batch", batch if result.batch_size else ""),
+        ("Memory layout", "" if result.channels_last is None else _LAYOUTS[result.channels_last]),
+        ("Warm-up", f"{result.warmup_rounds} rounds" if result.warmup_rounds else ""),
+        ("Images/s", ", ".join(f"{_RATES.get(k, k)} {figure(v)}" for k, v in result.images_per_s.items())),
+        ("Peak memory", f"{figure(result.peak_memory_mb)} MB" if result.peak_memory_mb is not None else ""),
+        ("Time of the whole case", f"{result.measured_s:.1f} s" if result.measured_s is not None else ""),
+    ]
+    return [(what, value) for what, value in words if value]
+
+
+_LAYOUTS = ("channels-first", "channels-last")
+_RATES = {"forward": "forward pass", "end_to_end": "with reading the pixels"}
+
+
+def _plain(value: Any) -> str:
+    return "/".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _classes(result: Result, table: ClassTable | None) -> Mapping[str, list[tuple[int, float, float]]]:
+    if table is None or result.model not in table.models:
+        return {}
+    acc, acc5 = table.acc(result.model), table.acc5(result.model)
+    best, worst = table.extremes(result.model)
+    return {
+        name: [(number, round(float(acc[number]), 4), round(float(acc5[number]), 4)) for number in numbers]
+        for name, numbers in (("best", best), ("worst", worst))
+    }
+
+
+def _told_apart(board: Leaderboard) -> Any:
+    """A function of two places in `by_acc`: whether one is surely better; None where that is not known."""
+    ranking = board.rankings.by.get("acc")
+    if ranking is None:
+        return lambda one, other: None
+    place = {model: number for number, model in enumerate(ranking.models)}
+    at = [place[row.result.model] for row in board.by_acc]
+    better = ranking.order.better
+    return lambda one, other: bool(better[at[one], at[other]] or better[at[other], at[one]])

@@ -1,0 +1,304 @@
+"""What a leaderboard says, in words computed from it: the first screen of the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from embedcore.plain import minute, one_line
+from embedcore.report.board import captions
+from embedcore.report.board.columns import figure, random_notice, score
+from embedcore.results.class_table import FEW, ClassTable
+from embedcore.results.leaderboard import Leaderboard, Row
+from embedcore.results.result import Result
+
+SIZES = (5, 10, 25, 100)
+"""Millions of parameters."""
+_MOST_NAMES = 4
+_MOST_FAMILIES = 3
+_MOST_DISAGREEMENTS = 3  # in each direction
+_FEWEST_MODELS = 3  # of a family whose spread says something
+
+
+class Named(NamedTuple):
+    """A model in a sentence; the page makes a link of it."""
+
+    model: str
+
+
+Sentence = tuple["str | Named", ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Sentences under one heading."""
+
+    heading: str
+    sentences: tuple[Sentence, ...]
+
+
+def plain(sentence: Sentence) -> str:
+    """The sentence as text."""
+    return "".join(part.model if isinstance(part, Named) else part for part in sentence)
+
+
+def facts(
+    board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None = None
+) -> list[tuple[str, str]]:
+    """What was measured: (what, value) of all that is known of dataset, protocol, machine and versions."""
+    dataset = board.dataset
+    counts = ", ".join(f"{dataset[key]:,} {key}" for key in ("queries", "references") if _is_number(dataset.get(key)))
+    duplicates = dataset.get("duplicates")
+    found = [
+        ("Images", counts),
+        ("Classes", f"{dataset['classes']:,}" if _is_number(dataset.get("classes")) else ""),
+        ("Highest possible acc5", _fraction(dataset.get("acc5_ceiling"))),
+        ("acc by chance", _fraction(dataset.get("chance_acc"))),
+        ("Duplicate images", f"{duplicates:,}" if _is_number(duplicates) else ""),
+        (
+            "Queries without a reference",
+            f"{dataset['lone_queries']:,}, left out" if dataset.get("lone_queries") else "",
+        ),
+        ("Protocol", _protocol(settings)),
+        ("Measured on", _places(row.result for row in board.by_acc)),
+        ("Processor", _text(machine.get("processor"))),
+        ("Card", _text(machine.get("gpu"))),
+        ("Versions", ", ".join(f"{name} {machine[name]}" for name in _versions(machine))),
+        ("Measured at", minute(when)),
+    ]
+    return [(what, one_line(value)) for what, value in found if value]
+
+
+def _versions(machine: Mapping[str, Any]) -> list[str]:
+    names = ("timm", "torch", *(("cuda",) if machine.get("gpu") else ()), "python")
+    return [name for name in names if machine.get(name)]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fraction(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else ""
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _protocol(settings: Mapping[str, Any]) -> str:
+    shown = {key: settings.get(key) for key in ("protocol", "point", "max_classes", "max_per_class", "seed")}
+    words = [_text(shown["protocol"]), f"point {shown['point']}" if shown["point"] else ""]
+    if shown["max_classes"] or shown["max_per_class"]:
+        limits = [f"at most {shown[key]} {what}" for key, what in _LIMITS if shown[key]]
+        words.append(f"{' with '.join(limits)} (seed {shown['seed']})")
+    return ", ".join(word for word in words if word)
+
+
+_LIMITS = (("max_classes", "classes"), ("max_per_class", "images a class"))
+
+
+def _places(results: Iterable[Result]) -> str:
+    places = dict.fromkeys(", ".join(filter(None, (result.device, result.precision))) for result in results)
+    return "; ".join(filter(None, places))
+
+
+def warnings(board: Leaderboard) -> list[str]:
+    """What a reader has to know before any number: random weights, too few classes, models that are missing."""
+    few = board.dataset.get("classes")
+    return [
+        line
+        for line in (
+            random_notice(board.by_acc) or "",
+            "" if captions.has_intervals(board.dataset) else f"Only {few} classes: differences say little",
+            captions.excluded_summary(board),
+        )
+        if line
+    ]
+
+
+def findings(board: Leaderboard) -> list[Finding]:
+    """The winners, the best of each size and speed, and where families differ most; empty ones are left out."""
+    if not board.by_acc:
+        return []
+    found = [
+        Finding("Best by acc", tuple(winner(board, "acc"))),
+        Finding("Best by acc5", tuple(winner(board, "acc5"))),
+        Finding("Best of a size", tuple(best_of_sizes(board))),
+        Finding("Best of a speed", tuple(best_of_speeds(board))),
+        Finding("If you need speed", tuple(if_you_need(board))),
+        Finding("Families that differ most within", tuple(spreads(board))),
+    ]
+    return [finding for finding in found if finding.sentences]
+
+
+def winner(board: Leaderboard, metric: str) -> Iterator[Sentence]:
+    """Who is first by a metric, and who is tied with it."""
+    rows = board.by_acc if metric == "acc" else board.by_acc5
+    best = rows[0].result
+    interval = best.ci95.get(metric) if captions.has_intervals(board.dataset) else None
+    sure = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    yield Named(best.model), f": {metric} {score(best, metric)}{sure}."
+    if len(rows) == 1 or not captions.has_intervals(board.dataset):
+        return
+    ranking = board.rankings.by.get(metric)
+    if ranking is None:
+        if board.rankings.why:
+            yield (f"How sure this is is not known: {board.rankings.why}.",)
+        return
+    tied = [row.result.model for row in rows if row.standing and row.standing.tied_with_leader]
+    others = [model for model in tied if model != best.model]
+    if not others:
+        yield ("It is surely the best.",)
+        return
+    count = "One other is" if len(others) == 1 else f"{len(others):,} others are"
+    yield f"{count} tied with it, so that no model is surely the best: ", *_named(others), "."
+    for line in captions.lead(ranking, most_names=0)[1:]:
+        yield (f"{line[0].upper()}{line[1:]}.",)
+
+
+def _named(models: Sequence[str]) -> Iterator[str | Named]:
+    """The models with commas between, the first few of many."""
+    for place, model in enumerate(models[:_MOST_NAMES]):
+        yield from ([", "] if place else [])
+        yield Named(model)
+    if len(models) > _MOST_NAMES:
+        yield f" and {len(models) - _MOST_NAMES:,} more"
+
+
+def best_of_sizes(board: Leaderboard) -> Iterator[Sentence]:
+    """The best by acc under each of `SIZES`; sizes with the same one share a sentence."""
+    best = ((size, _first(board.by_acc, _below(size))) for size in SIZES)
+    for result, sizes in _grouped(best):
+        words = f"Under {_listed([f'{size}' for size in sizes])} million parameters: "
+        yield words, Named(result.model), f", acc {score(result, 'acc')} with {figure(result.params_m)}."
+
+
+def _below(size: float) -> Callable[[Result], bool]:
+    return lambda result: result.params_m is not None and result.params_m < size
+
+
+def speed_of(result: Result) -> float | None:
+    """Images a second of the forward pass; None where it is unknown, or of a smaller batch than that of the others."""
+    return None if result.batch_decayed else result.images_per_s.get("forward")
+
+
+def best_of_speeds(board: Leaderboard) -> Iterator[Sentence]:
+    """The best by acc in each tenfold of speed, the slowest first."""
+    best: dict[int, Result] = {}
+    for row in board.by_acc:
+        speed = speed_of(row.result)
+        if speed:
+            best.setdefault(math.floor(math.log10(speed)), row.result)
+    for decade, result in sorted(best.items()):
+        words = f"{10.0**decade:,.{max(0, -decade)}f} to {10.0 ** (decade + 1):,.{max(0, -decade - 1)}f} images/s: "
+        yield words, Named(result.model), f", acc {score(result, 'acc')} at {figure(speed_of(result))}."
+
+
+def if_you_need(board: Leaderboard) -> Iterator[Sentence]:
+    """Of each round number of images/s that some model reaches, the best that does."""
+    speeds = [speed for row in board.by_acc if (speed := speed_of(row.result))]
+    if not speeds:
+        return
+    needs = _round_numbers(min(speeds), max(speeds))
+    best = ((need, _first(board.by_acc, _at_least(need))) for need in needs)
+    for result, of_one in _grouped(best):
+        words = f"If you need {of_one[-1]:,g} images/s, take "
+        yield words, Named(result.model), f": acc {score(result, 'acc')} at {figure(speed_of(result))} images/s."
+
+
+def _at_least(need: float) -> Callable[[Result], bool]:
+    return lambda result: (speed_of(result) or 0) >= need
+
+
+def _round_numbers(low: float, high: float) -> Iterator[float]:
+    """1, 2 and 5 times the powers of ten: the last that is not above `low`, and all up to `high`.
+
+    >>> list(_round_numbers(36, 143))
+    [20.0, 50.0, 100.0]
+    """
+    numbers = (
+        step * 10.0**power
+        for power in range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+        for step in (1, 2, 5)
+    )
+    fitting = [number for number in numbers if number <= high]
+    below = sum(number <= low for number in fitting)
+    yield from fitting[max(0, below - 1) :]
+
+
+def spreads(board: Leaderboard) -> Iterator[Sentence]:
+    """The families whose best and worst models are farthest apart by acc."""
+
+    def spread(rows: Sequence[Row]) -> float:
+        return rows[0].result.scores["acc"] - rows[-1].result.scores["acc"]
+
+    groups = [group for group in board.groups if len(group.rows) >= _FEWEST_MODELS and spread(group.rows) > 0]
+    for group in sorted(groups, key=lambda group: -spread(group.rows))[:_MOST_FAMILIES]:
+        worst, best = group.rows[-1].result, group.rows[0].result
+        words = f"{group.title}, {len(group.rows):,} models: acc {score(worst, 'acc')} by "
+        yield words, Named(worst.model), f" to {score(best, 'acc')} by ", Named(best.model), "."
+
+
+def _first(rows: Sequence[Row], fits: Callable[[Result], bool]) -> Result | None:
+    return next((row.result for row in rows if fits(row.result)), None)
+
+
+def _grouped(best: Iterable[tuple[float, Result | None]]) -> Iterator[tuple[Result, list[float]]]:
+    """The results in their order with what each is the best of; None is passed over."""
+    for _, same in groupby(best, key=lambda pair: id(pair[1])):
+        first, *others = same
+        if first[1] is not None:
+            yield first[1], [first[0], *(of for of, _ in others)]
+
+
+def _listed(words: Sequence[str]) -> str:
+    """
+    >>> _listed(["10", "25", "100"])
+    '10, 25 and 100'
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+class Disagreement(NamedTuple):
+    """A model that one of the two puts much higher than the other."""
+
+    row: dict[str, Any]
+    why: Sentence
+
+
+def disagreements(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> list[Disagreement]:
+    """Return the models whose ranks by acc and acc5 differ most, with the reason as far as it is known."""
+    by_gap = sorted(rows, key=lambda row: row["rank_acc5"] - row["rank"])
+    higher_by_acc5 = [row for row in by_gap[:_MOST_DISAGREEMENTS] if row["rank_acc5"] < row["rank"]]
+    higher_by_acc = [row for row in by_gap[::-1][:_MOST_DISAGREEMENTS] if row["rank_acc5"] > row["rank"]]
+    return [Disagreement(row, _why(row, table)) for row in (*higher_by_acc, *higher_by_acc5)]
+
+
+def _why(row: dict[str, Any], table: ClassTable | None) -> Sentence:
+    head = Named(row["model"]), f": {_ordinal(row['rank'])} by acc and {_ordinal(row['rank_acc5'])} by acc5"
+    shares = table.where_references_are_few(row["model"]) if table and row["model"] in table.models else None
+    if shares is None:
+        return *head, "."
+    few, few_of_all, many, many_of_all = shares
+    return (
+        *head,
+        f". In classes of fewer than {FEW} references its acc is {_than(few, few_of_all)}, "
+        f"in the others {_than(many, many_of_all)}.",
+    )
+
+
+def _than(value: float, mean: float) -> str:
+    return f"{value:.3f} ({value - mean:+.3f} against the mean of all models)"
+
+
+def _ordinal(number: int) -> str:
+    """
+    >>> [_ordinal(n) for n in (1, 2, 3, 11, 22, 113)]
+    ['1st', '2nd', '3rd', '11th', '22nd', '113th']
+    """
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else endings.get(number % 10, 'th')}"

@@ -1,0 +1,97 @@
+"""Leaderboards as Markdown: every family with all its columns and rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from embedcore.plain import one_line
+from embedcore.report.board import captions
+from embedcore.report.board.columns import (
+    Column,
+    footnotes,
+    leader_columns,
+    leaderboard_columns,
+    random_notice,
+    shown,
+)
+from embedcore.results.leaderboard import Leaderboard, Row
+
+OVERALL_TOP = 50
+"""Rows of the overall tables; all rows are in the families' tables, and their overall ranks in leaderboard.csv."""
+
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# An underscore between letters or digits is plain text in Markdown, and model names are full of them.
+_SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^(?=[#+=-])")
+
+
+def escape(text: str) -> str:
+    """`text` so that Markdown shows it as it is, on one line and inside a table's cell."""
+    return _SPECIAL.sub(lambda match: "\\" + match[0], one_line(text)).translate(_HTML)
+
+
+def markdown_report(
+    boards: Sequence[Leaderboard],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    machine: Mapping[str, Any] | None = None,
+    when: str | None = None,
+) -> str:
+    """All leaderboards, one a dataset, and all excluded cases as one Markdown document."""
+    blocks = []
+    for board in boards:
+        dataset = f": {escape(captions.dataset_name(board.dataset))}" if len(boards) > 1 else ""
+        blocks += [
+            f"# embedcore leaderboards{dataset}",
+            _list(captions.legend(board, settings or {}, machine or {}, when)),
+            *_board(board),
+        ]
+    missing = captions.missing_lines(settings or {})
+    if missing:
+        blocks += [f"## {captions.MISSING} ({len(missing)})", _list(missing)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _board(board: Leaderboard) -> Iterator[str]:
+    if board.by_acc:
+        groups = captions.families_apart(board) if len(board.by_acc) <= OVERALL_TOP else board.groups
+        alike = not groups and captions.acc5_orders_alike(board)
+        for metric, rows in (("acc", board.by_acc), ("acc5", board.by_acc5))[: 1 if alike else 2]:
+            yield f"## Overall by {metric}"
+            yield _table(rows[:OVERALL_TOP], board, leaderboard_columns(metric))
+            if len(rows) > OVERALL_TOP:
+                yield f"The best {OVERALL_TOP} of {len(rows)}; the others are below in their families."
+            yield _list(captions.leader_lines(board, metric, most_names=OVERALL_TOP))
+        if len(groups) > 1:
+            yield "## Leader of each family\n\nThe rank is the overall one."
+            yield _table(board.leaders, board, leader_columns({group.slug: group.title for group in groups}))
+        for group in groups:
+            yield f"## {escape(group.title)} ({len(group.rows)})"
+            for heading, rows in group.parts:
+                yield f"### {escape(group.title)}: {heading}" if heading else ""
+                yield _table(rows, board, leaderboard_columns())
+    if board.excluded:
+        yield f"## Not measured\n\n{escape(captions.excluded_summary(board))}"
+        yield _list(map(captions.exclusion_line, board.excluded))
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {escape(line)}" for line in lines)
+
+
+def _table(rows: Sequence[Row], board: Leaderboard, columns: Sequence[Column]) -> str:
+    rows, columns = shown(rows, columns, intervals=captions.has_intervals(board.dataset))
+    table = tabulate(
+        [[escape((column.full or column.cell)(row)) for column in columns] for row in rows],
+        headers=[column.long or column.key for column in columns],
+        tablefmt="pipe",
+        colalign=["left" if column.text else "right" for column in columns],
+        disable_numparse=True,
+    )
+    notice = random_notice(rows)
+    notes = [captions.acc5_limit(board.dataset), *footnotes(rows, [column.key for column in columns])]
+    blocks = (f"**{escape(notice)}**" if notice else "", table, "; ".join(escape(note) for note in notes if note))
+    return "\n\n".join(filter(None, blocks))

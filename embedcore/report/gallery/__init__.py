@@ -1,0 +1,1 @@
+"""The retrieved images of a leaderboard's models."""

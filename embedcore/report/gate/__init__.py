@@ -1,0 +1,1 @@
+"""Comparisons of two runs or two sides, and their verdicts."""

@@ -1,0 +1,235 @@
+"""A history of saved runs as one HTML file that is whole in itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from embedcore.compare.history import History, Step
+from embedcore.compare.series import WHATS, Series
+from embedcore.plain import minute
+from embedcore.report.board.columns import NOTHING
+from embedcore.report.history import history_text as words
+from embedcore.report.html.chart import HEIGHT, Chart, layered
+from embedcore.report.html.drawing import altair
+from embedcore.report.html.page import lists_page
+from embedcore.report.html.theme import COLOURS, SHAPES, look_of
+from embedcore.zoo.families import family_of_slug
+
+MOST_SERIES = 40
+"""Of one quantity in a chart; those that moved most are kept."""
+
+_TITLES: Mapping[str, tuple[str, str]] = {
+    "acc": ("Accuracy", "acc"),
+    "images_per_s": ("Speed", "images/s, % more than in the first run"),
+    "memory": ("Memory", "peak memory, % more than in the first run"),
+    "drift": ("Embeddings", "drift from the run before"),
+}
+_RELATIVE = ("images_per_s", "memory")
+"""Levels of models are far apart, and what matters is how each moved."""
+_VERSIONS = ("timm", "torch", "cuda", "driver", "gpu", "processor", "python")
+
+
+def history_page(history: History, shown: Sequence[Series], name: str) -> str:
+    """The page of the series `shown`, of models or of families; the steps are those of all. `name`: of the history."""
+    runs = history.runs
+    by_family = all(series.of_family for series in shown)
+    choices = _choices(shown, by_family=by_family)
+    looks = {choice["slug"]: choice for choice in choices}
+    steps = [
+        (run.name, minute(run.datetime), words.news_of(history, of), [_step(s, by_family=by_family) for s in of])
+        for place, same in groupby(history.steps, key=lambda step: step.run)
+        for run, of in [(runs[place], list(same))]
+    ]
+    return lists_page(
+        "history.html.j2",
+        title=f"{name}: embedcore history",
+        rows=[],
+        choices=choices,
+        drawn=charts(history, shown, looks),
+        heading=name,
+        lead=words.summary(history),
+        facts=_facts(history),
+        steps=steps,
+        group="Family" if by_family else "Model",
+        looks="Families" if by_family else "Models",
+        series=[
+            (words.name_of(of[0]), _group(of[0]), [_row(series) for series in of])
+            for _, same in groupby(shown, key=words.name_of)
+            for of in [list(same)]
+        ],
+        run_heads=["", "saved at", "name", "steps", "commit", *_present(history)],
+        run_rows=list(_run_rows(history)),
+        legend=_LEGEND,
+    )
+
+
+_LEGEND = (
+    "A step of speed or memory is where the medians of the up to three runs before and after differ by more than the "
+    "limit and by more than chance explains; one of acc is a change between neighbours that a paired test finds real; "
+    "one of drift exceeds the limit and what rounding explains.",
+    "Runs that cannot be compared with one another, of two machines, say, are series of their own.",
+    "The series of a family is the mean of acc or drift of its models, the geometric mean of the others; where models "
+    "come or go it goes on with the change of those that both runs have.",
+)
+
+
+def _facts(history: History) -> list[tuple[str, str]]:
+    runs = history.runs
+    machines = dict.fromkeys(run.processor for run in runs if run.processor)
+    return [
+        ("Runs", f"{len(runs):,}"),
+        ("Oldest", minute(runs[0].datetime)),
+        ("Newest", minute(runs[-1].datetime)),
+        ("Measured on", "; ".join(machines) or NOTHING),
+        ("Steps in the newest run", f"{sum(step.run == len(runs) - 1 for step in history.steps):,}"),
+    ]
+
+
+def _present(history: History) -> list[str]:
+    return [key for key in _VERSIONS if any(run.versions.get(key) for run in history.runs)]
+
+
+def _run_rows(history: History) -> Iterator[list[str]]:
+    """The newest first."""
+    present = _present(history)
+    for place, run in reversed(list(enumerate(history.runs))):
+        steps = sum(step.run == place for step in history.steps)
+        facts = [f"{place + 1}", minute(run.datetime), run.name, f"{steps or ''}", (run.commit or NOTHING)[:10]]
+        yield [*facts, *(str(run.versions.get(key) or NOTHING) for key in present)]
+
+
+def _group(series: Series) -> str:
+    return series.family if series.of_family else series.name
+
+
+def _choices(shown: Sequence[Series], *, by_family: bool) -> list[dict[str, Any]]:
+    """A family has its look; so many models have colours and shapes in their order."""
+    choices: dict[str, dict[str, Any]] = {}
+    for series in shown:
+        group, number = _group(series), len(choices)
+        if by_family:
+            title, look = family_of_slug(series.family).title, look_of(series.family)
+            colour, shape = look.colour, look.shape
+        else:
+            title = series.name
+            colour, shape = COLOURS[number % len(COLOURS)], SHAPES[number // len(COLOURS) % len(SHAPES)]
+        choices.setdefault(group, {"slug": group, "title": title, "colour": colour, "shape": shape})
+    return list(choices.values())
+
+
+def _step(step: Step, *, by_family: bool) -> dict[str, Any]:
+    series = step.series
+    drift = series.what == "drift"
+    return {
+        "name": words.name_of(series),
+        "group": series.family if by_family else series.name,
+        "what": series.what,
+        "base": "" if drift else words.value_words(series, step.base),
+        "new": "" if drift else words.value_words(series, step.new),
+        "change": words.change_words(step),
+        "worse": step.worse and not drift,
+        "seen": "this run only" if step.runs_after == 1 else f"{step.runs_after} runs",
+        "reasons": step.causes,
+    }
+
+
+def _row(series: Series) -> dict[str, str]:
+    values = [point.value for point in series.points]
+    return {
+        "what": series.what,
+        "runs": f"{len(values)}",
+        "first": words.value_words(series, values[0]),
+        "last": words.value_words(series, values[-1]),
+        "course": course(values),
+    }
+
+
+def course(values: Sequence[float], width: int = 120, height: int = 20) -> str:
+    """The points of a line through the finite values, from the lowest to the highest of them; "" for fewer than two.
+
+    >>> course([1.0, 2.0, 1.5])
+    '0.0,20.0 60.0,0.0 120.0,10.0'
+    """
+    points = [(place, value) for place, value in enumerate(values) if math.isfinite(value)]
+    if len(points) < 2:
+        return ""
+    heights = [value for _, value in points]
+    low, high = min(heights), max(heights)
+    flat = high - low <= 1e-9 * abs(high)
+    return " ".join(
+        f"{width * place / (len(values) - 1):.1f},{height * (0.5 if flat else (high - value) / (high - low)):.1f}"
+        for place, value in points
+    )
+
+
+def charts(history: History, shown: Sequence[Series], looks: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
+    """A chart of each quantity; the parameter ``family`` holds the series' group that stands out."""
+    with altair().utils.schemapi.debug_mode(False):
+        found = [_chart(history, [s for s in shown if s.what == what], what, looks) for what in WHATS]
+    return [chart for chart in found if chart is not None]
+
+
+def _chart(
+    history: History, series: Sequence[Series], what: str, looks: Mapping[str, Mapping[str, Any]]
+) -> Chart | None:
+    alt = altair()
+    several = [one for one in series if sum(math.isfinite(point.value) for point in one.points) > 1]
+    kept = sorted(several, key=_moved, reverse=True)[:MOST_SERIES]
+    if not kept:
+        return None
+    steps = {(words.key_of(step.series), step.run) for step in history.steps}
+    rows = [
+        {
+            "place": point.run + 1,
+            "group": _group(one),
+            "name": looks[_group(one)]["title"],
+            "value": point.value,
+            "drawn": 100 * (point.value / one.points[0].value - 1) if what in _RELATIVE else point.value,
+            "series": number,
+            "step": (words.key_of(one), point.run) in steps,
+            "saved": history.runs[point.run].name,
+            "day": minute(history.runs[point.run].datetime),
+        }
+        for number, one in enumerate(kept)
+        for point in one.points
+        if math.isfinite(point.value)
+    ]
+    groups = list(dict.fromkeys(_group(one) for one in kept))
+    scale = alt.Scale(domain=groups, range=[looks[group]["colour"] for group in groups])
+    shapes = alt.Scale(domain=groups, range=[looks[group]["shape"] for group in groups])
+    section, title = _TITLES[what]
+    base = alt.Chart(alt.NamedData(name="points")).encode(
+        x=alt.X(
+            "place:Q", title="run", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False, padding=14)
+        ),
+        y=alt.Y("drawn:Q", title=title, scale=alt.Scale(zero=False, padding=14)),
+        color=alt.Color("group:N", scale=scale),
+        detail="series:N",
+        opacity=alt.condition("!family || datum.group == family", alt.value(0.95), alt.value(0.1)),
+        tooltip=[
+            *(alt.Tooltip(f"{key}:N") for key in ("name", "saved", "day")),
+            alt.Tooltip("value:Q", title=what, format=".4~g"),
+        ],
+    )
+    points = base.mark_point(filled=True, size=45).encode(shape=alt.Shape("group:N", scale=shapes))
+    layers = [base.mark_line(strokeWidth=1.8), points]
+    if any(row["step"] for row in rows):
+        layers.append(base.transform_filter("datum.step").mark_point(size=190, strokeWidth=1.6, shape="circle"))
+    left = "" if len(kept) == len(series) else f" The {len(kept)} of {len(series):,} series that moved most are shown."
+    return Chart(
+        f"series-{what}",
+        section,
+        title,
+        f"A line is a series of runs that can be compared, the oldest at the left; a ring is a step.{left}",
+        layered(alt, layers, title, HEIGHT - 120),
+        {"points": rows},
+    )
+
+
+def _moved(series: Series) -> float:
+    """How far a series went, relative to its level."""
+    values = [point.value for point in series.points if math.isfinite(point.value)]
+    return (max(values) - min(values)) / (abs(max(values)) or 1.0)

@@ -1,0 +1,244 @@
+"""The history of saved runs for people and for other programs: text, JSON, CSV, and a chart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, Literal
+
+from tabulate import tabulate
+
+from embedcore.compare.history import History, Step
+from embedcore.compare.series import Series
+from embedcore.errors import UsageError
+from embedcore.plain import json_safe, minute, one_line
+from embedcore.report.board.columns import cut, figure
+from embedcore.report.html.drawing import altair, rendered, spec_of
+from embedcore.results.run import Run
+
+SCHEMA = 1
+
+BARS = "▁▂▃▄▅▆▇█"
+_LONGEST_LINE = 40  # characters of a sparkline, the newest runs
+_MOST_STEPS = 5  # of one quantity in one run
+_MOST_NAMES = 3
+_MOST_IN_CHART = 40
+
+
+def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
+    """The steps, the newest first, then a table of the series `shown`; at most `width` columns, 60 or more."""
+    blocks = [summary(history)]
+    for place, steps in groupby(history.steps, key=lambda step: step.run):
+        blocks.append("\n".join(_run_lines(history, place, list(steps), width)))
+    if shown:
+        blocks.append(_table(shown, width))
+    return "\n\n".join(blocks) + "\n"
+
+
+def summary(history: History) -> str:
+    """How many runs, models and steps, in one line."""
+    runs = history.runs
+    models = len({result.model for run in runs for result in run.results})
+    places = {step.run for step in history.steps}
+    head = f"{count_words(len(runs), 'run')}, {day_of(runs[0])} to {day_of(runs[-1])}, {count_words(models, 'model')}: "
+    return head + (
+        f"{count_words(len(history.steps), 'step')} in {count_words(len(places), 'run')}" if places else "no step"
+    )
+
+
+def news_of(history: History, steps: Iterable[Step]) -> str:
+    """What else was new in the run of these steps."""
+    facts = dict.fromkeys(fact for step in steps for fact in history.facts(step))
+    return "; ".join(map(one_line, facts)) or "same commit, versions and machine as before"
+
+
+def _run_lines(history: History, place: int, steps: Sequence[Step], width: int) -> Iterator[str]:
+    run = history.runs[place]
+    yield cut(f"{minute(run.datetime)}  {one_line(run.name)}", width)
+    yield from textwrap.wrap(news_of(history, steps), width, initial_indent="  ", subsequent_indent="  ")
+    for (_, of_family), same in groupby(steps, key=lambda step: (step.series.what, step.series.of_family)):
+        alike = list(same)
+        for step in alike[:_MOST_STEPS]:
+            yield from _step_lines(step, width)
+        if len(alike) > _MOST_STEPS:
+            kind = "families" if of_family else "models"
+            worse = sum(step.worse for step in alike)
+            yield f"    … {len(alike) - _MOST_STEPS} more {kind}; worse in {worse} of all {len(alike)}"
+
+
+def _step_lines(step: Step, width: int) -> Iterator[str]:
+    series = step.series
+    name = name_of(series)
+    levels = "" if series.what == "drift" else f"{value_words(series, step.base)} → {value_words(series, step.new)}"
+    alone = " (one run only)" if step.runs_after == 1 else ""
+    numbers = f"  {series.what:<12} {change_words(step):>8}  {levels:<16}"
+    yield f"{numbers}{cut(name, max(20, width - len(numbers) - len(alone)))}{alone}".rstrip()
+    for cause in step.causes[:_MOST_NAMES]:
+        yield from textwrap.wrap(one_line(cause), width, initial_indent=" " * 6, subsequent_indent=" " * 8)
+
+
+def change_words(step: Step) -> str:
+    change = step.change
+    if step.series.what == "acc":
+        return f"{100 * change:+.1f} pt"
+    if step.series.what == "drift":
+        return f"{change:.2g}" if math.isfinite(change) else "width"
+    return f"{100 * change:+.1f} %"
+
+
+def value_words(series: Series, value: float) -> str:
+    if series.what == "acc":
+        return f"{value:.3f}"
+    if series.what == "drift":
+        return f"{value:.2g}"
+    return f"{figure(value)} MB" if series.what == "memory" else figure(value)
+
+
+def _table(shown: Sequence[Series], width: int) -> str:
+    """Under the name of each model or family a row for each of its series."""
+    rows = [
+        (
+            f"  {series.what}",
+            str(len(series.points)),
+            value_words(series, series.points[0].value),
+            value_words(series, series.points[-1].value),
+            sparkline([point.value for point in series.points][-_LONGEST_LINE:]),
+        )
+        for series in shown
+    ]
+    align = ("left", "right", "right", "right", "left")
+    head, *cells = _aligned([("  series", "runs", "first", "last", ""), *rows], align)
+    lines = [head]
+    for name, same in groupby(zip(shown, cells, strict=True), key=lambda row: name_of(row[0])):
+        lines += [cut(name, width), *(line for _, line in same)]
+    return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]], align: Sequence[str]) -> list[str]:
+    # A dot keeps the indentation, which tabulate would strip.
+    table = tabulate(
+        [("." + row[0], *row[1:]) for row in rows], tablefmt="plain", colalign=align, disable_numparse=True
+    )
+    return [line[1:] for line in table.splitlines()]
+
+
+def name_of(series: Series) -> str:
+    return f"family {series.name}" if series.of_family else one_line(series.name)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A bar for each value, from the lowest to the highest of them; ``!`` for one that is not finite.
+
+    >>> sparkline([1, 2, 3, 2])
+    '▁▅█▅'
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    top = len(BARS) - 1
+    # Values that are all alike are a line in the middle, whatever the last digit says.
+    flat = high - low <= 1e-9 * abs(high)
+    return "".join(
+        "!" if not math.isfinite(v) else BARS[3 if flat else math.floor((v - low) / (high - low) * top + 0.5)]
+        for v in values
+    )
+
+
+def to_json(history: History, shown: Sequence[Series]) -> dict[str, Any]:
+    """``runs`` (the oldest first), ``steps`` and ``series``, whose points are [place in runs, value]."""
+    return json_safe(  # type: ignore[no-any-return]
+        {
+            "schema": SCHEMA,
+            "runs": [
+                {"path": str(run.path), "datetime": run.datetime, "commit": run.commit, **run.versions}
+                for run in history.runs
+            ],
+            "steps": [
+                {
+                    **_names(step.series),
+                    **{"before": step.before, "run": step.run, "base": step.base, "new": step.new},
+                    **{"change": step.change, "worse": step.worse, "runs_after": step.runs_after},
+                    **{"causes": step.causes, "facts": history.facts(step)},
+                }
+                for step in history.steps
+            ],
+            "series": [{**_names(series), "points": [list(point) for point in series.points]} for series in shown],
+        }
+    )
+
+
+def _names(series: Series) -> dict[str, Any]:
+    return {"model": None if series.of_family else series.name, "family": series.family, "what": series.what}
+
+
+def to_csv(history: History, shown: Sequence[Series]) -> str:
+    """A line for each point; ``series`` numbers the series, of which a model has several where runs could not be
+    compared."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["series", "model", "family", "what", "run", "datetime", "value", "step"])
+    steps = {(key_of(step.series), step.run) for step in history.steps}
+    for number, series in enumerate(shown):
+        for point in series.points:
+            run = history.runs[point.run]
+            is_step = int((key_of(series), point.run) in steps)
+            names = [number, "" if series.of_family else one_line(series.name), series.family, series.what]
+            writer.writerow([*names, str(run.path), run.datetime, repr(point.value), is_step])
+    return stream.getvalue()
+
+
+def key_of(series: Series) -> tuple[object, ...]:
+    return series.name, series.what, series.of_family
+
+
+def chart(history: History, shown: Sequence[Series], kind: Literal["svg", "png", "html"]) -> bytes:
+    """A chart of the series as ``svg``, ``png`` or ``html`` (whole in itself, with nothing to load), steps as circles.
+
+    Raises UsageError where there is too much or nothing to draw.
+    """
+    if not 0 < len(shown) <= _MOST_IN_CHART:
+        raise UsageError(f"--chart: {len(shown)} series, and a chart shows 1 to {_MOST_IN_CHART}: choose some with -k")
+    alt = altair()
+    steps = {(key_of(step.series), step.run) for step in history.steps}
+    rows = [
+        {
+            "run": f"{point.run + 1}",
+            "place": point.run + 1,
+            "name": name_of(series),
+            "what": series.what,
+            "value": point.value,
+            "series": str(number),
+            "step": (key_of(series), point.run) in steps,
+            "saved": one_line(history.runs[point.run].name),
+            "datetime": history.runs[point.run].datetime,
+        }
+        for number, series in enumerate(shown)
+        for point in series.points
+        if math.isfinite(point.value)
+    ]
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("place:Q", title="run", axis=alt.Axis(tickMinStep=1, format="d")),
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+        color=alt.Color("name:N", title=None, legend=alt.Legend(labelLimit=400)),
+        detail="series:N",
+        tooltip=["name:N", "saved:N", "datetime:N", "value:Q"],
+    )
+    layers = base.mark_line(point=True) + base.transform_filter("datum.step").mark_point(size=150, color="black")
+    panels = layers.properties(width=560, height=140).facet(row=alt.Row("what:N", title=None))
+    drawn = panels.resolve_scale(y="independent")
+    if kind != "html":
+        return rendered(spec_of(drawn), [kind])[0]
+    stream = io.StringIO()
+    drawn.save(stream, format="html", inline=True)
+    return stream.getvalue().encode()
+
+
+def day_of(run: Run) -> str:
+    return minute(run.datetime)[:10]
+
+
+def count_words(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""What all pages share: templates, scripts, and the parts of charts."""

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from embedcore.report.board import columns
+from embedcore.report.board.details import settings
+from embedcore.results.leaderboard import Row
+from embedcore.results.result import Result
+
+Make = Callable[..., Result]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.0, "0.00"), (0.3449, "0.34"), (9.996, "10.0"), (12.34, "12.3"), (99.96, "100"), (1234.4, "1234")],
+)
+def test_figure(value: float | None, text: str) -> None:
+    assert columns.figure(value) == text
+
+
+def test_scores(result_of: Make) -> None:
+    result = result_of(acc=0.2617)
+    assert columns.score(result, "acc") == "0.262"
+    assert columns.score(result, "knn20") == "–"
+    assert columns.score_with_interval(result, "acc") == "0.262 ±.030"
+    assert columns.score_with_interval(replace(result, ci95={}), "acc") == "0.262"
+
+
+@pytest.mark.parametrize(("size", "text"), [(None, "–"), ((3, 384, 384), "384"), ((3, 256, 128), "256×128")])
+def test_input_size(result_of: Make, size: tuple[int, int, int] | None, text: str) -> None:
+    assert columns.input_size(result_of(input_size=size)) == text
+
+
+@pytest.mark.parametrize(
+    ("licence", "limited"),
+    [
+        ("cc-by-nc-4.0", True),
+        ("CC-BY-NC-SA-4.0", True),
+        ("fair-noncommercial-research-license", True),
+        ("apple-amlr", True),
+        ("apache-2.0", False),
+        ("apple-ascl", False),
+        ("cvnets-license", False),
+        ("unknown", False),
+        (None, False),
+    ],
+)
+def test_non_commercial_licences_are_marked(result_of: Make, licence: str | None, limited: bool) -> None:
+    result = result_of(licence=licence)
+    assert columns.non_commercial(result) == limited
+    assert columns.licence(result).endswith("‡") == limited
+
+
+def test_marks_and_their_footnotes(result_of: Make) -> None:
+    result = result_of(batch_decayed=True, token_mean=True, licence="cc-by-nc-4.0")
+    rows = [Row(1, result), Row(2, result_of())]
+    assert columns.images_per_s(result) == "102*"
+    assert columns.dim(result) == "768†"
+    notes = columns.footnotes(rows, ["images_per_s", "dim", "licence"])
+    assert [note[0] for note in notes] == ["*", "†", "‡"]
+    assert columns.footnotes(rows, ["model"]) == ["1 of these 2 not for commercial use"]
+    assert columns.footnotes(rows[1:], ["images_per_s", "dim", "licence"]) == []
+
+
+def test_a_speed_beside_other_work_is_marked(result_of: Make) -> None:
+    alone, busy = Row(1, result_of(crowded=0.01)), Row(2, result_of(crowded=0.3))
+    assert (columns.images_per_s(alone.result), columns.images_per_s(busy.result)) == ("102", "102!")
+    assert columns.footnotes([alone], ["images_per_s"]) == columns.footnotes([busy], ["model"]) == []
+    (note,) = columns.footnotes([alone, busy], ["images_per_s"])
+    assert note.startswith("! the processor was busy")
+
+
+@given(st.text(max_size=60), st.integers(1, 70))
+def test_what_is_cut_in_the_middle_keeps_both_ends(text: str, longest: int) -> None:
+    shown = columns.cut_middle(text, longest)
+    if len(text) <= longest:
+        assert shown == text
+        return
+    assert len(shown) == longest
+    kept = longest - 1
+    first, last = shown[: kept - kept // 2], shown[longest - kept // 2 :]
+    assert text.startswith(first) and text.endswith(last) and len(first) + len(last) == kept
+
+
+def test_weights(result_of: Make) -> None:
+    assert columns.weights(result_of()) == "hub sha256:01234567"
+    assert columns.weights_source(result_of()) == "hub"
+    random = result_of(weights={"source": "random", "id": "seed:0"})
+    assert columns.weights(random) == "RANDOM seed:0"
+    assert columns.weights_source(random) == "RANDOM"
+    assert columns.weights(result_of(weights={})) == "–"
+
+
+def test_random_notice(result_of: Make) -> None:
+    random = [Row(1, result_of(weights={"source": "random", "id": f"seed:{seed}"})) for seed in (3, 0)]
+    assert columns.random_notice([Row(1, result_of())]) is None
+    assert columns.random_notice(random[1:]) == "RANDOM WEIGHTS (seed 0): not pretrained, for testing only"
+    mixed = columns.random_notice([*random, Row(3, result_of())])
+    assert mixed == "RANDOM WEIGHTS (seed 0, 3) in 2 of 3 rows: not pretrained, for testing only"
+
+
+def test_the_columns_of_the_design_in_their_order() -> None:
+    keys = [column.key for column in columns.leaderboard_columns()]
+    assert keys == [
+        *(
+            "rank",
+            "rank95",
+            "model",
+            "acc",
+            "acc5",
+            "map_at_r",
+            "params_m",
+            "gmacs",
+            "input_size",
+            "dim",
+            "images_per_s",
+        ),
+        *("pretraining", "licence", "weights"),
+    ]
+    assert [column.key for column in columns.leaderboard_columns("acc5")][3:5] == ["acc5", "acc"]
+
+
+def test_a_result_without_optional_fields_has_a_cell_in_every_column() -> None:
+    row = Row(1, Result.make("a.b", family="vit", status="ok", scores={"acc": 0.5, "acc5": 0.25}))
+    cells = {column.key: (column.full or column.cell)(row) for column in columns.leaderboard_columns()}
+    assert cells.pop("acc") == "0.500"
+    assert cells.pop("acc5") == "0.250"
+    assert (cells.pop("rank"), cells.pop("model")) == ("1", "a.b")
+    assert set(cells.values()) == {"–"}
+
+
+def test_the_part_of_a_checkpoint_and_what_was_resized_are_shown(result_of: Make) -> None:
+    shown = {"source": "own:best.pth", "id": "sha256:1", "part": "model_ema", "resampled": "pos_embed [1] → [2]"}
+    own, folder = (
+        result_of(model="ours", weights=shown),
+        result_of(weights={**shown, "source": "folder", "file": "a.pth"}),
+    )
+    assert columns.weights(own) == "own:best.pth (model_ema) sha256:1"
+    assert columns.weights(folder) == "folder:a.pth (model_ema) sha256:1"
+    assert columns.marked_name(own) == "ours§‖" and columns.marked_name(folder) == f"{folder.model}‖"
+    note = "‖ tensors of its file did not fit and were resized by timm (resample = true)"
+    assert note in columns.footnotes([Row(1, own)], [])
+    assert ("Resampled tensors", "pos_embed [1] → [2]") in settings(own)
+
+
+def test_own_models_are_marked_however_short_the_name_is_cut(result_of: Make) -> None:
+    own = result_of(
+        model="ours-v3",
+        weights={"source": "own:best.pth", "id": "sha256:1", "classifier": "left out (fc.1.weight)"},
+        licence=None,
+    )
+    folder = result_of(weights={"source": "folder", "id": "sha256:0123456789abcdef", "file": "best.pth"})
+    assert (columns.marked_name(own), columns.marked_name(own, 6)) == ("ours-v3§¶", "ou…3§¶")
+    assert columns.marked_name(folder) == folder.model
+    assert columns.weights(own) == "own:best.pth sha256:1" and columns.licence(own) == "–"
+    assert columns.weights(folder) == "folder:best.pth sha256:01234567"
+    notes = columns.footnotes([Row(1, own), Row(2, folder)], [])
+    assert notes[:2] == [
+        "§ your own model, not timm's",
+        "¶ the classifier of its file was left out (fc.1.weight); no embedding needs it but that of `head`",
+    ]
+    assert columns.footnotes([Row(1, folder)], []) == []

@@ -1,0 +1,59 @@
+"""A history as a page."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import lists
+import pytest
+
+from embedcore.report.history.history_page import MOST_SERIES, course, history_page
+
+
+def data_of(page: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    return data
+
+
+def test_steps_come_with_what_was_new_and_series_with_all_their_points() -> None:
+    found = lists.some_history()
+    shown = [series for series in found.series if series.of_family]
+    page = history_page(found, shown, ".benchmarks")
+    assert page.index("2026-11-04 12:00") < page.index("timm 1.0.20 → 1.0.31") < page.index("Charts</h2>")
+    steps = page[page.index("Steps, the newest first") : page.index("Charts</h2>")]
+    assert lists.WORSE in steps and lists.SLOWER in steps and "(worse)" in steps
+    charts = {chart["name"]: chart for chart in data_of(page)["charts"]}
+    points = {(p["group"], p["place"]): p["value"] for p in charts["series-images_per_s"]["data"]["points"]}
+    assert points == {
+        (series.family, point.run + 1): pytest.approx(point.value)
+        for series in shown
+        if series.what == "images_per_s"
+        for point in series.points
+    }
+    first = [p["drawn"] for p in charts["series-images_per_s"]["data"]["points"] if p["place"] == 1]
+    assert first == [0.0] * len(lists.FAMILIES)
+
+
+def test_models_that_were_asked_for_have_looks_of_their_own() -> None:
+    found = lists.some_history()
+    shown = [series for series in found.series if series.matches("vit*") and not series.of_family]
+    choices = data_of(history_page(found, shown, "x"))["choices"]
+    assert [choice["slug"] for choice in choices] == sorted(n for n in lists.NAMES if n.startswith("vit"))
+    assert len({(choice["colour"], choice["shape"]) for choice in choices}) == len(choices)
+
+
+def test_of_many_series_those_that_moved_most_are_drawn() -> None:
+    found = lists.some_history()
+    shown = [series for series in found.series if not series.of_family] * 3
+    chart = next(c for c in data_of(history_page(found, shown, "x"))["charts"] if c["name"] == "series-images_per_s")
+    assert len({point["series"] for point in chart["data"]["points"]}) == MOST_SERIES
+    assert lists.SLOWER in {point["name"] for point in chart["data"]["points"]}
+    assert f"The {MOST_SERIES} of" in chart["note"]
+
+
+def test_the_course_of_a_series_leaves_out_what_is_not_finite() -> None:
+    assert course([1.0, float("inf"), 3.0]) == "0.0,20.0 120.0,0.0"
+    assert course([2.0, 2.0]) == "0.0,10.0 120.0,10.0"
+    assert course([2.0]) == ""

@@ -1,0 +1,86 @@
+"""A history as text, JSON, CSV and chart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import synthetic_runs as made
+
+from embedcore.compare.history import History, history
+from embedcore.compare.limits import DEFAULT, Limits, parse_limits
+from embedcore.errors import UsageError
+from embedcore.report.history import history_text as report
+
+CLASSES = np.repeat(np.arange(20), 5)
+MODELS = ("vit_mediumd_patch16_reg4_gap_384.sbb2_e200_in12k_ft_in1k", *(f"resnet{n}.a1_in1k" for n in range(7)))
+
+
+def made_history(speeds: Sequence[float] = (100.0, 100.0, 100.0, 85.0, 85.0)) -> History:
+    runs = []
+    for day, speed in enumerate(speeds, start=1):
+        machine = made.MACHINE | {"driver": "560" if speed > 90 else "570"}
+        infos = [
+            made.result(
+                model, CLASSES, made.hits_of(model, CLASSES, 0.6), images_per_s={"forward": speed}, family=model[:3]
+            )
+            for model in MODELS
+        ]
+        data = made.saved(infos, CLASSES, machine=machine) | {"datetime": f"2026-11-{day:02d}T12:00:00+00:00"}
+        runs.append(made.as_run(data, f"000{day}_nightly.json"))
+    return history(runs, Limits(parse_limits(DEFAULT)))
+
+
+def test_the_steps_come_first_with_their_run_and_fit_the_terminal() -> None:
+    found = made_history()
+    shown = [series for series in found.series if series.matches("vit*")]
+    text = report.text(found, shown, width=80)
+    head, first, *_ = text.split("\n\n")
+    assert head == "5 runs, 2026-11-01 to 2026-11-05, 8 models: 10 steps in 1 run"
+    assert first.startswith("2026-11-04 12:00  nightly\n  driver 560 → 570\n")
+    assert "  images_per_s  -15.0 %  100 → 85.0      family res\n" in first
+    assert "    … 3 more models; worse in 8 of all 8\n" in text
+    assert "family vit" in text and "███▁▁" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_history_without_steps_says_so() -> None:
+    assert report.text(made_history([100.0] * 3), []) == "3 runs, 2026-11-01 to 2026-11-03, 8 models: no step\n"
+
+
+def test_a_sparkline_shows_what_is_not_finite_and_what_is_flat() -> None:
+    assert report.sparkline([0.0, float("inf"), 1.0]) == "▁!█"
+    assert report.sparkline([0.1 + 0.2, 0.3, 0.3]) == "▄▄▄"
+    assert report.sparkline([]) == ""
+
+
+def test_json_and_csv_have_every_point() -> None:
+    found = made_history()
+    data = json.loads(json.dumps(report.to_json(found, found.series), allow_nan=False))
+    assert [run["driver"] for run in data["runs"]] == ["560", "560", "560", "570", "570"]
+    assert {(step["before"], step["run"], step["what"]) for step in data["steps"]} == {(2, 3, "images_per_s")}
+    points = sum(len(series["points"]) for series in data["series"])
+    rows = list(csv.DictReader(io.StringIO(report.to_csv(found, found.series))))
+    assert len(rows) == points == sum(len(series.points) for series in found.series)
+    assert sum(int(row["step"]) for row in rows) == len(data["steps"]) == 10
+
+
+@pytest.mark.parametrize(("kind", "start"), [("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")])
+def test_a_chart_is_whole_in_itself(kind: str, start: bytes) -> None:
+    found = made_history()
+    drawn = report.chart(found, [series for series in found.series if series.of_family], kind)
+    assert drawn.lstrip().startswith(start)
+    assert b"src=" not in drawn[:2000]
+    if kind == "svg":
+        assert b"family vit" in drawn
+
+
+def test_a_chart_of_too_much_or_nothing_is_one_line() -> None:
+    found = made_history()
+    for shown in ([], [*found.series] * 6):
+        with pytest.raises(UsageError, match=rf"{len(shown)} series, and a chart shows 1 to 40: choose some with -k"):
+            report.chart(found, shown, "svg")

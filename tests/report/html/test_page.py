@@ -1,0 +1,105 @@
+"""The page as text: whole in itself, and closed to what comes from data."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from importlib import resources
+
+import browsing
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedcore.report.html.page import embedded_json, policy, render, static
+
+
+class Parts(HTMLParser):
+    """Scripts by kind, and the addresses of links and sources."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.scripts: list[tuple[str, str]] = []
+        self.addresses: list[str] = []
+        self.meta: dict[str, str] = {}
+        self._kind: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self._kind = (given.get("type") or "") if tag == "script" else None
+        self.addresses += [value for name in ("src", "href", "action", "data") if (value := given.get(name))]
+        if tag == "meta" and given.get("http-equiv"):
+            self.meta[str(given["http-equiv"])] = str(given["content"])
+
+    def handle_data(self, data: str) -> None:
+        if self._kind is not None:
+            self.scripts.append((self._kind, data))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._kind = None
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "hostile"])
+def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = browsing.a_run(hostile=request.param)
+    return browsing.written(run, tmp_path_factory.mktemp("page")).read_text(encoding="utf-8")
+
+
+def test_the_policy_names_every_script_of_the_page_and_nothing_else(page: str) -> None:
+    parts = Parts(page)
+    run = [text for kind, text in parts.scripts if kind == ""]
+    hashes = {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in run}
+    stated = parts.meta["Content-Security-Policy"]
+    assert set(re.findall(r"'sha256-([^']+)'", stated)) == hashes and len(run) == 4
+    assert stated.startswith("default-src 'none'; script-src ")
+    assert "unsafe" not in stated.replace("style-src 'unsafe-inline'", "") and "http" not in stated
+
+
+def test_nothing_is_loaded_and_links_stay_in_the_folder(page: str) -> None:
+    for address in Parts(page).addresses:
+        assert address == "data:," or address.startswith("#") or not re.match(r"[a-z]+:|//", address), address
+
+
+def test_data_are_json_that_is_read_back(page: str) -> None:
+    data = [json.loads(text) for kind, text in Parts(page).scripts if kind == "application/json"]
+    assert len(data) == 3 and len(data[0]["models"]) == 24
+
+
+@given(
+    st.recursive(
+        st.one_of(st.text(), st.integers(-(2**53), 2**53), st.none()),
+        lambda of: st.one_of(st.lists(of), st.dictionaries(st.text(), of)),
+    )
+)
+def test_no_text_ends_its_script_element(value: object) -> None:
+    text = str(embedded_json(value))
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == value
+
+
+def test_texts_come_back_from_the_json_as_they_went_in() -> None:
+    assert json.loads(str(embedded_json(list(browsing.HOSTILE)))) == list(browsing.HOSTILE)
+
+
+def test_a_script_that_would_end_its_element_is_refused() -> None:
+    with pytest.raises(ValueError, match="would end its script element"):
+        render("base.html.j2", title="x", data={}, scripts=["'</script>'"])
+
+
+def test_a_page_without_scripts_runs_none() -> None:
+    assert "script-src 'none'" in policy([])
+    assert "&lt;b&gt;" in render("base.html.j2", title="<b>", data={})
+
+
+def test_the_library_is_shipped_with_its_licence_and_unchanged() -> None:
+    folder = resources.files("embedcore.report.html") / "static"
+    assert "Permission is hereby granted, free of charge" in (folder / "tabulator.LICENSE.txt").read_text()
+    script, style = (
+        hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("tabulator.min.js", "tabulator.min.css")
+    )
+    assert (script[:16], style[:16]) == ("ffac518cb793c672", "edef8839235a4b6a")  # as npm has 6.5.3
+    assert "sourceMappingURL" not in static("tabulator.min.js")
