@@ -29,7 +29,7 @@ from scipy import stats
 from embedcore.ab.interleave import interleave
 from embedcore.ab.noise import stored_noise
 from embedcore.ab.sides import Side, measured_in_turn
-from embedcore.compare.interleaved import NOISE, in_turn
+from embedcore.compare.interleaved import NOISE, paired_ratio
 from embedcore.results.result import Result
 from embedcore.results.run import Run, read_run
 
@@ -126,7 +126,7 @@ def _slowdown(folder: Path, model: str) -> float:
         sides["B"].opened()
         for _ in range(4):
             results = measured_in_turn(sides, tag, {"batch_size": 16, "rounds": 60})
-            logs.append(in_turn(*(results[side].durations for side in "AB"))[0])
+            logs.append(paired_ratio(*(results[side].durations for side in "AB"))[0])
     return math.exp(-statistics.median(logs)) - 1
 
 

@@ -14,7 +14,7 @@ from embedcore.compare.interleaved import (
     LOOKS,
     NOISE,
     Interleaved,
-    in_turn,
+    paired_ratio,
     pooled_noise,
     ratio_of,
     rounds_for,
@@ -129,7 +129,7 @@ def _measure_pair(track: Track, measure: Measures) -> None:
             return
         smallest = min(result.batch_size or 1 for result in results.values())
         if smallest == track.equal["batch_size"]:
-            ratio, error = in_turn(*(results[side].durations for side in "AB"))
+            ratio, error = paired_ratio(*(results[side].durations for side in "AB"))
             track.pairs.append(ratio)
             track.errors.append(error)
             for side, result in results.items():

@@ -1,4 +1,4 @@
-"""Why a model's numbers may have changed: what else differs between two results, the most telling first."""
+"""Likely causes of a change: what else differs between two results of a model, most telling first."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from embedcore.results.result import Result
 from embedcore.results.run import Run
 from embedcore.results.verdicts import unpack_sketch
 
-# The largest that was seen in fp32 is 4e-6 (benchmarks/harness/drift.py). In half precision it depends on kernels, so
-# on drivers and batch sizes.
+# In fp32 4e-6 was the largest drift seen (benchmarks/harness/drift.py). In half precision rounding depends on kernels,
+# and so on drivers and batch sizes.
 _ROUNDING = {"fp32": 2e-5, "bf16": 0.03, "fp16": 0.004}
 
 
 def rounding(precision: str | None) -> float:
-    """The drift that the order of sums makes of the same code: less says nothing."""
+    """The largest drift that rounding explains."""
     return _ROUNDING.get(precision or "fp32", _ROUNDING["fp32"])
 
 
 def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
-    """Phrases such as ``crop 1.0 → 0.875``, ``other weights file: …``; empty where nothing is known to differ."""
+    """Return phrases such as ``crop 1.0 → 0.875`` or ``other weights file: …``; none where no difference is known."""
     old, now = pair.base, pair.new
-    found = [pair.why] if pair.why else []
-    found += weights_causes(old, now)
-    found += transform_causes(old, now)
+    found = [*([pair.why] if pair.why else []), *_weights_causes(old, now)]
+    sides = [{"input_size": result.input_size, **result.transform} for result in (old, now)]
+    found += [phrase for name in TRANSFORM for phrase in _changed(name, sides[0].get(name), sides[1].get(name))]
     for name in ("dim", "point", "precision", "token_mean", "device"):
         found += _changed(name, getattr(old, name), getattr(now, name))
-    comparable = "scores" not in run_barriers(base, new, across_machines=False)
-    moved = _moved(old, now) if comparable and not found else 0.0
-    if moved > rounding(now.precision):
+    explained = found or "scores" in run_barriers(base, new, across_machines=False)
+    if not explained and (moved := _drift(old, now)) > rounding(now.precision):
         same, what = ("seed", "code or initial weights") if now.random_weights else ("weights", "code")
         found.append(f"same {same} and settings, embeddings moved {moved:.2g}: {what} ({_versions(base, new)})")
-    for name in ("batch_size", "channels_last"):  # they round otherwise, and decide the speed
+    for name in ("batch_size", "channels_last"):  # they decide the speed, and change the rounding
         found += _changed(name, getattr(old, name), getattr(now, name))
     if old.gmacs and now.gmacs and abs(now.gmacs / old.gmacs - 1) > 0.005:
         found.append(f"GMACs {old.gmacs:.3g} → {now.gmacs:.3g}: another architecture or input")
@@ -42,8 +41,7 @@ def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
     return tuple(found)
 
 
-def weights_causes(old: Result, now: Result) -> list[str]:
-    """That the weights are others, by their content; or only their place, with the same content."""
+def _weights_causes(old: Result, now: Result) -> list[str]:
     before, after = old.weights, now.weights
     if "random" in (before.get("source"), after.get("source")):
         return _changed("weights", before.get("id"), after.get("id"))
@@ -56,22 +54,16 @@ def weights_causes(old: Result, now: Result) -> list[str]:
 
 
 TRANSFORM = ("input_size", "square", "crop_pct", "crop_mode", "interpolation", "mean", "std")
-"""What decides the pixels that a model sees; ``square`` is the edge that images are scaled to first."""
-
-
-def transform_causes(old: Result, now: Result) -> list[str]:
-    """What the two transforms do otherwise to an image."""
-    sides = [{"input_size": result.input_size, **result.transform} for result in (old, now)]
-    return [phrase for name in TRANSFORM for phrase in _changed(name, sides[0].get(name), sides[1].get(name))]
+"""Settings that decide the pixels a model sees; ``square`` is the edge length to which images are scaled first."""
 
 
 def _changed(name: str, old: Any, now: Any) -> list[str]:
-    """Nothing where a side does not know."""
+    """The phrase for two values that differ; none if one is unknown."""
     return [] if old is None or now is None or old == now else [change_text(name, old, now)]
 
 
 def change_text(name: str, old: Any, now: Any) -> str:
-    """Of a setting that differs.
+    """Return a phrase for a setting that differs.
 
     >>> change_text("crop_pct", 1.0, 0.875), change_text("input_size", (3, 224, 224), (3, 256, 256))
     ('crop 1.0 → 0.875', 'input size 224×224 → 256×256')
@@ -87,8 +79,8 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _moved(old: Result, now: Result) -> float:
-    """0 where it cannot be told; `compare` has said what is wrong with a sketch that cannot be read."""
+def _drift(old: Result, now: Result) -> float:
+    """Drift between two results; 0 if it is unknown or cannot be computed."""
     if old.sketch is None or now.sketch is None:
         return 0.0
     sketches = [unpack_sketch(old.sketch), unpack_sketch(now.sketch)]

@@ -1,4 +1,4 @@
-"""The speed ratio of two sides whose processes timed their rounds in turn, A B A B …; pure functions on numbers."""
+"""The speed ratio of two sides whose processes alternate their timing rounds, A B A B …; pure functions on numbers."""
 
 from __future__ import annotations
 
@@ -8,30 +8,27 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
-from embedcore.compare.statistics import LEVEL, Doubles
+from embedcore.compare.statistics import LEVEL, MAD_TO_SD, Doubles
 
 NOISE = 0.015
-"""Standard deviation of the log ratio of a pair of processes that run the same, where no `ab --aa` has found it."""
+"""Standard deviation of the log ratio of two processes that run the same, unless `ab --aa` has measured it."""
 
 ALARMS = 0.01
-"""How often a comparison may fail though nothing is slower: over all its models and looks together."""
+"""False alarm rate of a whole comparison: over all its models and all looks at the data."""
 
 LOOKS = (2, 3, 4, 6, 8, 12)
-"""After how many pairs of processes the ratio is looked at; the last is the most there are."""
+"""The ratio is tested after these numbers of pairs of processes; the last one is the maximum."""
 
-# How many ratios the assumed noise is worth beside those that were measured.
-_PRIOR = 20
-
-# Ratios further from the median than this many standard deviations count as if they were so far: one process that was
-# disturbed must not decide.
-_CLIP = 2.0
-_EFFICIENCY = 1.1  # error of the clipped mean over that of the mean, for normal errors and few values
+_PRIOR = 20  # degrees of freedom that the assumed noise adds to those of the measured ratios
+_CLIP = 2.0  # standard deviations; ratios further from the median are clipped, so that no single process decides
+_EFFICIENCY = 1.1  # error of the clipped mean over that of the mean, for few normal values
+_TRIMMED = 0.25  # share of the rounds left out at either end
 
 
 class Interleaved(NamedTuple):
-    """Speed of B over A, with its 95 % interval and the one that holds for all models and looks together."""
+    """Speed of B over A with its 95 % interval, and the one that holds for all models and looks together."""
 
     ratio: float
     low: float
@@ -46,32 +43,29 @@ class Interleaved(NamedTuple):
 
     @property
     def slower(self) -> bool:
-        """Whether B is slower beyond chance."""
+        """Whether B is significantly slower."""
         return self.surely_high < 1
 
     def alarms(self, limit: float) -> bool:
-        """Whether B is slower beyond chance, and may be so by `limit`, a fraction of 1.
+        """Whether B is significantly slower and `limit`, a fraction of 1, is inside the interval.
 
-        Not whether the estimate exceeds the limit, which finds a fall of just that size half of the time only.
+        A test of the estimate against the limit would find a fall of exactly that size only half of the time.
         """
         return self.slower and self.low <= 1 - limit
 
     def settled(self, limit: float) -> bool:
-        """Whether a fall of `limit` is beyond chance not what is there, from an interval narrower than the limit."""
+        """Whether a fall of `limit` is excluded by an interval narrower than the limit."""
         return self.surely_low > 1 - limit and self.high - self.low <= limit
 
 
-_TRIMMED = 0.25
+def paired_ratio(base: ArrayLike, new: ArrayLike) -> tuple[float, float]:
+    """Log of the speed of `new` over that of `base`, and its standard error, from alternating rounds.
 
+    `base`, `new`: seconds, float [n] with n of 3 or more; rounds of equal number are neighbours in time, so what slows
+    both cancels. The estimate is the mean of the middle half of the log ratios, because single rounds are often
+    disturbed; its error comes from the winsorised variance (Tukey and McLaughlin, Sankhya A 25, 1963).
 
-def in_turn(base: ArrayLike, new: ArrayLike) -> tuple[float, float]:
-    """Log of the speed of `new` over that of `base`, and its standard error, from the seconds of rounds in turn.
-
-    Each float [n], n of 3 or more, the rounds of the same number next to each other in time, so that what slows both
-    cancels. The mean of the middle half of the log ratios, since single rounds are disturbed much and often; its error
-    from the winsorised variance (Tukey and McLaughlin, Sankhya A 25, 1963).
-
-    >>> in_turn([1.0, 2.0, 4.0, 1.0], [0.5, 1.0, 2.0, 9.0])
+    >>> paired_ratio([1.0, 2.0, 4.0, 1.0], [0.5, 1.0, 2.0, 9.0])
     (0.6931471805599453, 0.0)
     """
     logs: Doubles = np.sort(np.log(np.asarray(base, dtype=np.float64) / np.asarray(new, dtype=np.float64)))
@@ -86,7 +80,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
 
 
 def rounds_for(durations: Sequence[float]) -> int:
-    """How many rounds a process is to time: as many as take two seconds, 10 to 100, and no fewer than it did.
+    """The number of rounds that take two seconds, between 10 and 100, and no fewer than `durations` has.
 
     >>> rounds_for([0.04] * 10), rounds_for([2.0])
     (50, 10)
@@ -95,20 +89,20 @@ def rounds_for(durations: Sequence[float]) -> int:
 
 
 def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interleaved:
-    """The ratio that the log ratios of B over A of pairs of processes tell, float [n] with n of 2 or more.
+    """The speed ratio from the log ratios B over A of pairs of processes, float [n] with n of 2 or more.
 
-    Their mean after clipping (Huber's M-estimator, one step from the median); its error from a variance to which
-    `noise` adds 20 degrees of freedom, since that of few values may be small by chance (Smyth, Stat. Appl. Genet. Mol.
-    Biol. 3, 2004).
+    Estimate: mean of the clipped values (Huber's M-estimator, one step from the median). Error: from a variance to
+    which `noise` adds 20 degrees of freedom, since that of few values can be small by chance (Smyth, Stat. Appl. Genet.
+    Mol. Biol. 3, 2004). `models`: number of models compared at once.
     """
     values = np.asarray(pairs, dtype=np.float64)
     center = float(np.median(values))
-    spread = max(noise, 1.4826 * float(np.median(np.abs(values - center))))
+    spread = max(noise, MAD_TO_SD * float(np.median(np.abs(values - center))))
     clipped = np.clip(values, center - _CLIP * spread, center + _CLIP * spread)
     mean = float(clipped.mean())
     freedom = len(values) - 1 + _PRIOR
     squares = float(np.square(clipped - mean).sum())
-    # Where the values themselves say more, a noise that was assumed too small must not make them sure.
+    # The second keeps an assumed noise that is too small from narrowing the interval.
     variance = max((_PRIOR * noise**2 + squares) / freedom, squares / (len(values) - 1))
     error = _EFFICIENCY * math.sqrt(variance / len(values))
     usual = error * float(special.stdtrit(freedom, (1 + LEVEL) / 2))
@@ -119,20 +113,14 @@ def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interlea
 
 
 def pooled_noise(ratios: Sequence[Sequence[float]]) -> float | None:
-    """The noise that the scatter of each model's log ratios around their own median shows, of all models together.
-
-    None where they are too few to tell: with less than 15 degrees of freedom.
-    """
-    known = [np.asarray(own, dtype=np.float64) for own in ratios if len(own) > 1]
-    if sum(len(own) - 1 for own in known) < 15:
+    """Noise from the scatter of each model's log ratios around their median; None below 15 degrees of freedom."""
+    known = [np.asarray(logs, dtype=np.float64) for logs in ratios if len(logs) > 1]
+    if sum(len(logs) - 1 for logs in known) < 15:
         return None
-    return noise_of([((own - np.median(own)) * math.sqrt(len(own) / (len(own) - 1))).tolist() for own in known])
+    return noise_of([((logs - np.median(logs)) * math.sqrt(len(logs) / (len(logs) - 1))).tolist() for logs in known])
 
 
 def noise_of(ratios: Sequence[Sequence[float]]) -> float:
-    """Standard deviation of the log ratio of two processes that run the same, from those of several models.
-
-    From the median of their absolute values, which a few disturbed processes do not change.
-    """
-    values: Doubles = np.abs(np.concatenate([np.asarray(own, dtype=np.float64) for own in ratios]))
-    return float(np.median(values) / stats.norm.ppf(0.75))
+    """Robust standard deviation of the log ratios of several models whose true ratio is 1."""
+    values: Doubles = np.abs(np.concatenate([np.asarray(logs, dtype=np.float64) for logs in ratios]))
+    return MAD_TO_SD * float(np.median(values))

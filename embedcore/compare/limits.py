@@ -1,4 +1,4 @@
-"""The gate's limits: how much of what may get worse, from ``--fail-on`` and from a TOML file, and what was accepted."""
+"""The gate's limits from ``--fail-on`` and a TOML file, and the accepted changes in that file."""
 
 from __future__ import annotations
 
@@ -19,39 +19,40 @@ from embedcore.plain import one_line
 from embedcore.results.result import InvalidResultError, Result
 
 GATE_FILE = "embedcore-gate.toml"
-"""Read from the folder in which the command is started, where it is there."""
+"""Read from the working directory if it exists."""
 
 MISSING = "missing"
-"""Stands for a status in the gate file where a run lacks the model."""
+"""Status in the gate file of a model that the accepted run lacks."""
 
 DEFAULT = "acc:0.5pt,acc5:1pt,images_per_s:5%,memory:10%,drift:1e-3,status"
 
 TESTED = ("acc", "acc5", "hit5")
-"""The scores that the verdicts of a run allow to test."""
+"""The scores for which a run's verdicts allow a paired test."""
+
 _UNITS = {**dict.fromkeys(TESTED, "pt"), "images_per_s": "%", "memory": "%", "drift": "", "status": None}
-_WORDS = {"pt": "percentage points, such as 0.5pt", "%": "a percentage, such as 5%", "": "a number, such as 1e-3"}
+_VALUES = {"pt": "percentage points, such as 0.5pt", "%": "a percentage, such as 5%", "": "a number, such as 1e-3"}
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A known change: the state of a model that may stand."""
+    """A known change of a model."""
 
     state: Result | None
-    """As it was in the run that was accepted; None where the run had no such model."""
+    """The accepted state; None if the accepted run has no such model."""
     because: str
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How far each quantity may get worse; a quantity without a limit is only reported."""
+    """How far each quantity may get worse; a quantity without a limit is reported only."""
 
     overall: Mapping[str, float]
     special: Sequence[tuple[Sequence[str], Sequence[str], Mapping[str, float]]] = ()
-    """(globs of models, slugs of families, limits); later ones go before earlier ones and before `overall`."""
+    """(globs of models, slugs of families, limits); later entries override earlier ones and `overall`."""
     accepted: Mapping[str, Accepted] = field(default_factory=dict)
 
     def of(self, model: str, family: str) -> Mapping[str, float]:
-        """The limits of one model: fractions of 1 for scores, speed and memory; ``status`` is 0 where it matters."""
+        """The limits of one model as fractions of 1; ``status`` is 0 if it has a limit."""
         limits = dict(self.overall)
         for models, families, own in self.special:
             if family in families or any(fnmatch.fnmatchcase(model, glob) for glob in models):
@@ -60,9 +61,9 @@ class Limits:
 
 
 def parse_limits(spec: str) -> dict[str, float]:
-    """Limits of a text such as ``acc:0.5pt,images_per_s:5%,drift:1e-3,status``; ``status:off`` and the like lift one.
+    """Parse limits such as ``acc:0.5pt,images_per_s:5%,drift:1e-3,status``; ``acc:off`` removes a limit.
 
-    Raises ValueError that names the part which cannot be.
+    Raises ValueError naming the wrong part.
 
     >>> parse_limits("acc:0.5pt,images_per_s:5%,status")
     {'acc': 0.005, 'images_per_s': 0.05, 'status': 0.0}
@@ -75,14 +76,14 @@ def parse_limits(spec: str) -> dict[str, float]:
         unit = _UNITS[name]
         if text == "off":
             limits[name] = math.inf
-        elif unit is None:
-            if colon:
-                raise ValueError(f"{name} takes no value but off")
-            limits[name] = 0.0
-        else:
+        elif unit is not None:
             limits[name] = _number(name, text, unit)
+        elif colon:
+            raise ValueError(f"{name} takes no value but off")
+        else:
+            limits[name] = 0.0
     if not limits:
-        raise ValueError(f"it names nothing; the default is {DEFAULT}")
+        raise ValueError(f"no limit is named; the default is {DEFAULT}")
     return limits
 
 
@@ -92,38 +93,42 @@ def _number(name: str, text: str, unit: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name} takes {_WORDS[unit]}, not {one_line(text)!r}")
+        raise ValueError(f"{name} takes {_VALUES[unit]}, not {one_line(text)!r}")
     return value / 100 if unit else value
 
 
 def read_limits(spec: str | None, folder: Path) -> Limits:
-    """The limits of ``--fail-on``: parts as `parse_limits` takes them, and paths of TOML files, with commas between.
+    """Read the limits of ``--fail-on``: what `parse_limits` takes, and paths of TOML files, separated by commas.
 
-    Without a path `GATE_FILE` of `folder` is read where it is there. Raises UsageError.
+    Without a path the `GATE_FILE` of `folder` is read if it exists. Raises UsageError.
     """
     parts = [part.strip() for part in (spec or "").split(",") if part.strip()]
     files = [user_path(part) for part in parts if part.endswith(".toml")]
-    plain = ",".join(part for part in parts if not part.endswith(".toml"))
     if not files and (folder / GATE_FILE).is_file():
         files = [folder / GATE_FILE]
-    contents = [(path, _read(path)) for path in files]
-    try:
-        texts = [plain] if plain else [text for _, content in contents if (text := content.fail_on)] or [DEFAULT]
-        overall = parse_limits(",".join(texts))
-    except ValueError as error:
-        raise UsageError(f"--fail-on: {error}") from error
-    special = [
-        (limit.models, limit.families, _own(path, limit)) for path, content in contents for limit in content.limit
-    ]
-    accepted = {entry.model: Accepted(entry.state(path), entry.because) for path, c in contents for entry in c.accepted}
-    return Limits(overall, special, accepted)
+    contents = {path: _checked(path, _parsed(path)) for path in files}
+    texts = [part for part in parts if not part.endswith(".toml")]
+    texts = texts or [content.fail_on for content in contents.values() if content.fail_on] or [DEFAULT]
+    return Limits(
+        _limits("--fail-on", ",".join(texts)),
+        [
+            (limit.models, limit.families, _limits(f"{path}: fail_on = {limit.fail_on!r}", limit.fail_on))
+            for path, content in contents.items()
+            for limit in content.limit
+        ],
+        {
+            entry.model: Accepted(entry.state(path), entry.because)
+            for path, content in contents.items()
+            for entry in content.accepted
+        },
+    )
 
 
-def _own(path: Path, limit: _Limit) -> Mapping[str, float]:
+def _limits(where: str, spec: str) -> dict[str, float]:
     try:
-        return parse_limits(limit.fail_on)
+        return parse_limits(spec)
     except ValueError as error:
-        raise UsageError(f"{path}: fail_on = {limit.fail_on!r}: {error}") from error
+        raise UsageError(f"{where}: {error}") from error
 
 
 class _Limit(msgspec.Struct, forbid_unknown_fields=True):
@@ -132,18 +137,21 @@ class _Limit(msgspec.Struct, forbid_unknown_fields=True):
     families: list[str] = []
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+class _Entry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """An ``[[accepted]]`` table."""
+
     model: Annotated[str, msgspec.Meta(min_length=1)]
     because: Annotated[str, msgspec.Meta(min_length=1)]
     run: str = ""
     status: str = "ok"
-    weights: dict[str, str] = {}
-    scores: dict[str, float] = {}
     images_per_s: float | None = None
     peak_memory_mb: float | None = None
     sketch: str | None = None
+    weights: dict[str, str] = {}
+    scores: dict[str, float] = {}
 
     def state(self, path: Path) -> Result | None:
+        """The accepted result. Raises UsageError naming `path`."""
         if self.status == MISSING:
             return None
         rates = {} if self.images_per_s is None else {"forward": self.images_per_s}
@@ -160,10 +168,6 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     accepted: list[_Entry] = []
 
 
-def _read(path: Path) -> _File:
-    return _checked(path, _parsed(path).unwrap())
-
-
 def _parsed(path: Path) -> tomlkit.TOMLDocument:
     try:
         return tomlkit.parse(path.read_bytes())
@@ -173,53 +177,51 @@ def _parsed(path: Path) -> tomlkit.TOMLDocument:
         raise UsageError(f"gate file {path} is not TOML: {one_line(str(error))[:150]}") from error
 
 
-def _checked(path: Path, data: Mapping[str, Any]) -> _File:
+def _checked(path: Path, document: tomlkit.TOMLDocument) -> _File:
     try:
-        return msgspec.convert(data, _File)
+        return msgspec.convert(document.unwrap(), _File)
     except msgspec.ValidationError as error:
         raise UsageError(
-            f"gate file {path}: {one_line(str(error))[:150]}; it holds fail_on, [[limit]] (fail_on, models, families) "
-            "and [[accepted]]"
+            f"gate file {path}: {one_line(str(error))[:150]}; it may contain fail_on, [[limit]] (fail_on, models, "
+            "families) and [[accepted]]"
         ) from error
 
 
 def accept(path: Path, states: Mapping[str, Result | None], because: str, run: str) -> None:
-    """Write the states of models into the gate file as known (None: the run lacks the model).
+    """Write the states of models into the gate file as accepted; None means that the run lacks the model.
 
-    What stands there of these models is replaced; all else in the file stays as it is, comments too. Raises UsageError.
+    Replaces earlier entries of these models and keeps all else in the file, comments included. Raises UsageError.
     """
     document = _parsed(path) if path.exists() else tomlkit.document()
-    kept = _checked(path, document.unwrap()).accepted
+    kept = _checked(path, document).accepted
     tables = document.get("accepted", tomlkit.aot())
     for index in reversed([place for place, entry in enumerate(kept) if entry.model in states]):
         del tables[index]
     for model, state in states.items():
-        tables.append(_table(model, state, because, run))
+        tables.append(_table(_entry(model, state, because, run)))
     document["accepted"] = tables
-    with written_whole(path) as partial:
-        partial.write(tomlkit.dumps(document).encode())
+    with written_whole(path) as file:
+        file.write(tomlkit.dumps(document).encode())
 
 
-def _table(model: str, state: Result | None, because: str, run: str) -> tomlkit.items.Table:
-    fields: dict[str, Any] = {"model": model, "because": because, "run": run, "status": MISSING}
-    if state is not None:
-        rate = state.images_per_s.get("forward")
-        fields |= {
-            "status": state.status,
-            "images_per_s": None if rate is None else float(f"{rate:.4g}"),
-            "peak_memory_mb": state.peak_memory_mb,
-            "sketch": state.sketch,
-            "weights": state.weights or None,
-            "scores": {name: round(value, 6) for name, value in state.scores.items()} or None,
-        }
+def _entry(model: str, state: Result | None, because: str, run: str) -> _Entry:
+    if state is None:
+        return _Entry(model, because, run, MISSING)
+    rate = state.images_per_s.get("forward")
+    speed = None if rate is None else float(f"{rate:.4g}")
+    scores = {name: round(value, 6) for name, value in state.scores.items()}
+    memory = state.peak_memory_mb
+    return _Entry(model, because, run, state.status, speed, memory, state.sketch, state.weights, scores)
+
+
+def _table(entry: _Entry) -> tomlkit.items.Table:
+    """The TOML table of an entry, with mappings on one line."""
     table = tomlkit.table()
-    for name, value in fields.items():
-        if value is not None:
-            table.add(name, tomlkit.item(value) if not isinstance(value, dict) else _inline(value))
-    return table
-
-
-def _inline(values: Mapping[str, Any]) -> tomlkit.items.InlineTable:
-    table = tomlkit.inline_table()
-    table.update(values)
+    fields: dict[str, Any] = msgspec.to_builtins(entry)
+    for name, value in {**fields, "status": entry.status}.items():
+        if isinstance(value, dict):
+            table.add(name, tomlkit.inline_table())
+            table[name].update(value)
+        else:
+            table.add(name, value)
     return table

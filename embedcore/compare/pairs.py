@@ -1,4 +1,4 @@
-"""Which result of one run belongs to which of another, and what of the two may be compared."""
+"""Pairs of results of two runs, and what of each pair may be compared."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Any
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 
-# What decides scores and embeddings besides the model; the fingerprint of a dataset holds its split and subset.
-_OF_SCORES = ("protocol",)
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -20,7 +17,7 @@ class Pair:
     base: Result
     new: Result
     why: str = ""
-    """How the two belong together if their names differ."""
+    """Why results of different names are paired."""
 
     @property
     def model(self) -> str:
@@ -29,47 +26,44 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Every model of two runs is in exactly one of these."""
+    """The models of two runs, each in exactly one of these groups."""
 
     pairs: tuple[Pair, ...]
     added: tuple[Result, ...]
     missing: tuple[Result, ...]
-    """In the base run, asked for in the new one too as far as is known, and not there."""
+    """Only in the base run, although the new run selected the same models."""
     unreached: tuple[Result, ...]
-    """In the base run; the new one was to measure it and ended before."""
+    """Only in the base run; the new run ended before measuring them."""
     deselected: tuple[Result, ...]
-    """In the base run; the new one was asked for other models."""
+    """Only in the base run; the new run selected other models."""
 
 
 def match(base: Run, new: Run) -> Pairing:
-    """Pair the results of two runs by name, by timm's table of renamed models, then by the default tag.
+    """Pair the results of two runs by name, else by timm's table of renamed models, else by the default tag.
 
-    The last is for people who ask for an architecture and get what timm then takes for its best weights.
+    The default tag serves users who name an architecture and get the weights that timm currently prefers.
     """
-    olds = {result.model: result for result in (*base.results, *base.excluded)}
-    news = {result.model: result for result in (*new.results, *new.excluded)}
-    pairs = [Pair(olds[model], result) for model, result in news.items() if model in olds]
-    left = {model: result for model, result in olds.items() if model not in news}
-    added = {model: result for model, result in news.items() if model not in olds}
-    for model in list(left):
+    left = {result.model: result for result in (*base.results, *base.excluded)}
+    added = {result.model: result for result in (*new.results, *new.excluded)}
+    pairs = [Pair(left.pop(model), added.pop(model)) for model in [*added] if model in left]
+    for model in [*left]:
         successor = new.renamed.get(model, "")
         if successor in added:
             pairs.append(Pair(left.pop(model), added.pop(successor), f"{model} was renamed to {successor}"))
-    for model, result in list(left.items()):
-        # Both were what a bare architecture led to, each in its own timm.
-        successor = next((m for m, r in added.items() if _is_default(r) and r.architecture == result.architecture), "")
-        if successor and _is_default(result):
-            why = f"the default tag of {result.architecture} is now {added[successor].tag}: another model"
-            pairs.append(Pair(left.pop(model), added.pop(successor), why))
-    unreached = {model for model in left if model in new.unreached}
-    narrowed = base.selection != new.selection
-    rest = [result for model, result in left.items() if model not in unreached]
+    defaults = {result.architecture: model for model, result in added.items() if _is_default(result)}
+    for model, result in [*left.items()]:
+        if _is_default(result) and result.architecture in defaults:
+            now = added.pop(defaults.pop(result.architecture))
+            why = f"the default tag of {result.architecture} is now {now.tag}: another model"
+            pairs.append(Pair(left.pop(model), now, why))
+    unreached = tuple(left.pop(model) for model in [*left] if model in new.unreached)
+    rest, narrowed = tuple(left.values()), base.selection != new.selection
     return Pairing(
         pairs=tuple(pairs),
         added=tuple(added.values()),
-        missing=() if narrowed else tuple(rest),
-        unreached=tuple(left[model] for model in left if model in unreached),
-        deselected=tuple(rest) if narrowed else (),
+        missing=() if narrowed else rest,
+        unreached=unreached,
+        deselected=rest if narrowed else (),
     )
 
 
@@ -78,14 +72,14 @@ def _is_default(result: Result) -> bool:
 
 
 def run_barriers(base: Run, new: Run, *, across_machines: bool) -> dict[str, str]:
-    """What of two runs as a whole must not be compared, and why: keys ``scores`` and ``speed``."""
+    """What must not be compared between two runs (``scores``, ``speed``), and why."""
     barriers = {}
     old, now = base.dataset.get("fingerprint"), new.dataset.get("fingerprint")
-    if old != now or not old:
+    protocols = base.settings.get("protocol"), new.settings.get("protocol")
+    if old != now or not old:  # the fingerprint includes split and subset
         barriers["scores"] = f"another dataset: {_dataset(base.dataset)}, now {_dataset(new.dataset)}"
-    for key in _OF_SCORES:
-        if base.settings.get(key) != new.settings.get(key):
-            barriers.setdefault("scores", f"another {key}: {base.settings.get(key)}, now {new.settings.get(key)}")
+    elif protocols[0] != protocols[1]:
+        barriers["scores"] = f"another protocol: {protocols[0]}, now {protocols[1]}"
     if across_machines:
         barriers["speed"] = "asked for across machines"
     elif base.processor != new.processor:
@@ -94,29 +88,30 @@ def run_barriers(base: Run, new: Run, *, across_machines: bool) -> dict[str, str
 
 
 def pair_barriers(pair: Pair) -> dict[str, str]:
-    """The same for one model, both of whose results are ok; ``images_per_s`` is the speed without the memory."""
+    """The same for two ok results of one model; ``images_per_s`` bars the speed, but not the memory."""
     base, new = pair.base, pair.new
-    barriers = {}
-    for name in ("precision", "point", "device"):
+    for name in ("device", "point", "precision"):
         old, now = getattr(base, name), getattr(new, name)
         if old != now:
-            barriers = dict.fromkeys(("scores", "speed"), f"another {name}: {old}, now {now}")
+            return dict.fromkeys(("scores", "speed"), f"another {name}: {old}, now {now}")
     if base.random_weights != new.random_weights:
         kinds = ("random", "pretrained") if base.random_weights else ("pretrained", "random")
-        barriers = dict.fromkeys(("scores", "speed"), f"{kinds[0]} weights, now {kinds[1]} ones")
-    elif base.random_weights and base.weights.get("id") != new.weights.get("id"):
+        return dict.fromkeys(("scores", "speed"), f"{kinds[0]} weights, now {kinds[1]} ones")
+    barriers = {}
+    if base.random_weights and base.weights.get("id") != new.weights.get("id"):
         barriers["scores"] = f"other random weights: {base.weights.get('id')}, now {new.weights.get('id')}"
-    if "speed" not in barriers:
-        if base.batch_decayed or new.batch_decayed:
-            sides = " and ".join(side for side, r in (("base", base), ("new", new)) if r.batch_decayed)
-            barriers["speed"] = f"a smaller batch than asked for, for lack of memory ({sides})"
-        elif base.batch_size != new.batch_size:
-            barriers["speed"] = f"another batch size: {base.batch_size}, now {new.batch_size}"
-    if "speed" not in barriers and (base.disturbed or new.disturbed):
-        # Neither a fall nor an improvement: a crowd slows anything, by no known amount.
-        sides = " and ".join(side for side, r in (("base", base), ("new", new)) if r.disturbed)
-        barriers["images_per_s"] = f"the processor was busy with other work meanwhile ({sides})"
+    if base.batch_decayed or new.batch_decayed:
+        barriers["speed"] = f"a smaller batch than asked for, out of memory ({_sides(pair, 'batch_decayed')})"
+    elif base.batch_size != new.batch_size:
+        barriers["speed"] = f"another batch size: {base.batch_size}, now {new.batch_size}"
+    elif base.disturbed or new.disturbed:  # contention slows a model by an unknown amount
+        barriers["images_per_s"] = f"the machine was busy with other work ({_sides(pair, 'disturbed')})"
     return barriers
+
+
+def _sides(pair: Pair, attribute: str) -> str:
+    """The sides of which an attribute is true: ``base``, ``new`` or ``base and new``."""
+    return " and ".join(side for side in ("base", "new") if getattr(getattr(pair, side), attribute))
 
 
 def _dataset(block: Mapping[str, Any]) -> str:

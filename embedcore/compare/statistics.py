@@ -1,4 +1,4 @@
-"""Is a difference real? Tests and intervals for paired scores and for speeds; pure functions on arrays."""
+"""Tests and intervals for paired scores and for speeds; pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from scipy import special
 Doubles = NDArray[np.float64]
 
 LEVEL = 0.95
+"""Coverage of all intervals."""
 Z = float(special.ndtri((1 + LEVEL) / 2))
+
+MAD_TO_SD = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+FEWEST_MODELS = 10
+"""Models needed to estimate the noise of their speed ratios."""
 
 
 class Paired(NamedTuple):
@@ -29,7 +36,7 @@ class Paired(NamedTuple):
 def mcnemar(worse: ArrayLike, better: ArrayLike) -> Doubles:
     """Exact two-sided p-values of McNemar's test (Psychometrika 12, 1947): are losses and gains equally likely?
 
-    `worse` and `better`: integers [m], how many queries were right only before, and only after.
+    `worse` and `better`: integers [m], the number of queries that were right only before, and only after.
 
     >>> mcnemar([10, 3, 0], [0, 3, 0]).round(4).tolist()
     [0.002, 1.0, 1.0]
@@ -40,14 +47,13 @@ def mcnemar(worse: ArrayLike, better: ArrayLike) -> Doubles:
 
 
 def paired_by_class(sums: NDArray[np.floating], sizes: NDArray[np.integer]) -> Paired:
-    """Mean differences, with the intervals of resampling classes, since queries of a class are not independent.
+    """Mean differences with intervals clustered by class, since queries of one class are not independent.
 
-    It is what a bootstrap over classes tends to with ever more resamples, without its chance and in no time: the
-    standard error clustered by class (Liang and Zeger, Biometrika 73, 1986), and Student's t with C - 1 degrees of
-    freedom, which is wider than the bootstrap where classes are few. One class says nothing of others: p is 1.
+    This is the limit of a bootstrap over classes: the cluster-robust standard error (Liang and Zeger, Biometrika 73,
+    1986) with Student's t of C - 1 degrees of freedom, which is wider where classes are few. With one class p is 1.
 
     Args:
-        sums: [m, C], of each model the sum of new - base over the queries of each class.
+        sums: [m, C], for each model the sum of new - base over the queries of each class.
         sizes: [C], queries of each class.
     """
     queries, count = sizes.sum(), len(sizes)
@@ -63,7 +69,9 @@ def paired_by_class(sums: NDArray[np.floating], sizes: NDArray[np.integer]) -> P
 
 
 def false_discovery(p: ArrayLike) -> Doubles:
-    """p-values [m] adjusted so that of those at most .05 one in twenty is false (Benjamini and Hochberg, 1995).
+    """p-values [m] adjusted for the false discovery rate (Benjamini and Hochberg, 1995).
+
+    The same as `scipy.stats.false_discovery_control`, whose module takes a second to import.
 
     >>> false_discovery([0.01, 0.04, 0.5]).round(3).tolist()
     [0.03, 0.06, 0.5]
@@ -86,18 +94,18 @@ class Ratio(NamedTuple):
 
 
 def speed_ratio(base: Sequence[float], new: Sequence[float], noise: float, images: tuple[int, int] = (1, 1)) -> Ratio:
-    """Speed of `new` over that of `base`, both the seconds of timing rounds of `images` images each.
+    """Speed of `new` over that of `base`, from the seconds of timing rounds of `images` images each.
 
-    On the log scale, since a ratio and its inverse must say the same. The error of each median comes from the quartiles
-    of its rounds (1.2533 sd / sqrt(n), with sd = IQR / 1.349); `noise` is added, the standard deviation of the log
-    ratio between two processes that run the same: rounds of one process agree better than processes do.
+    Computed on the log scale, so that swapping the sides inverts the ratio. The error of each median comes from the
+    quartiles of its rounds: 1.2533 sd / sqrt(n) with sd = IQR / 1.349. `noise`, the standard deviation of the log ratio
+    of two processes that run the same, is added, because rounds of one process agree better than processes do.
 
     >>> speed_ratio([2.0] * 10, [1.0] * 10, 0.01).ratio
     2.0
     """
     variance, medians = noise**2, []
     for rounds, size in zip((base, new), images, strict=True):
-        # Not with numpy, which takes a hundred times as long for ten numbers; one round counts as two that agree.
+        # numpy takes a hundred times as long for ten numbers. A single round counts as two equal ones.
         logs = [math.log(seconds / size) for seconds in (rounds if len(rounds) > 1 else [*rounds, *rounds])]
         low, middle, high = quantiles(logs, n=4, method="inclusive")
         variance += (1.2533 * (high - low) / 1.349) ** 2 / len(rounds)
@@ -108,18 +116,13 @@ def speed_ratio(base: Sequence[float], new: Sequence[float], noise: float, image
     return Ratio(math.exp(center), math.exp(center - Z * error), math.exp(center + Z * error), p)
 
 
-FEWEST_MODELS = 10
-
-
 def log_speed_ratio(base: Sequence[float], new: Sequence[float]) -> float:
-    """Log of the speed of `new` over that of `base`, both the seconds of rounds of as many images each."""
+    """Log of the speed of `new` over that of `base`, from the seconds of rounds of equally many images."""
     return math.log(median(base) / median(new))
 
 
 def scatter(logs: Sequence[float]) -> float:
-    """Standard deviation of logs [n] around their median, from the median distance: few that changed count for little.
-
-    0 where they are too few to tell, fewer than 10.
+    """Robust standard deviation of logs [n] around their median; 0 with fewer than 10 of them.
 
     >>> round(scatter([0.1] * 5 + [0.3] * 5), 5)
     0.14826
@@ -127,14 +130,14 @@ def scatter(logs: Sequence[float]) -> float:
     if len(logs) < FEWEST_MODELS:
         return 0.0
     center = median(logs)
-    return 1.4826 * median(abs(value - center) for value in logs)
+    return MAD_TO_SD * median(abs(value - center) for value in logs)
 
 
 def embedding_drift(base: NDArray[np.float32], new: NDArray[np.float32]) -> float:
-    """How far embeddings moved: mean distance of a row of sketch [m, 64] from itself, over the mean length of a row.
+    """How far embeddings moved: mean distance between the rows of two sketches [m, 64] over the mean length of a row.
 
-    A sketch keeps lengths up to chance (`embedcore.embed.sketch`), so .1 means a tenth of an embedding's length: a
-    cosine similarity of about .995 between before and after.
+    A sketch preserves lengths approximately (`embedcore.embed.sketch`): a drift of .1 is a tenth of an embedding's
+    length, or a cosine similarity of about .995 between before and after.
 
     >>> embedding_drift(np.array([[3.0, 4.0]]), np.array([[3.0, 4.5]]))
     0.1

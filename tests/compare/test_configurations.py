@@ -65,7 +65,7 @@ def test_every_kind_of_change_is_found_with_its_cause():
     assert changes.of("weights")[0].models[many[3]] == "a/b/c.bin → timm/net"
     assert changes.of("renamed")[0].models == {"old.a": "now new.a"}
     kinds = [group.kind for group in changes.groups]
-    assert kinds == sorted(kinds, key=list(KINDS).index)
+    assert kinds == sorted(kinds, key=KINDS.index)
     assert json.loads(json.dumps(changes.to_json()))["groups"][0]["models"] == {"gone.a": ""}
 
 
@@ -74,7 +74,7 @@ def test_text_counts_and_names_within_the_width():
     assert max(map(len, text.splitlines())) <= 60
     assert text.startswith("timm 1.0 → 1.1: 25 pretrained tags, now 25")
     assert "   20  other weights file\n       many0.with_a_long_name_for_a_tag,\n" in text
-    assert text.count("with_a_long_name") == 3 and "and 18 more" in text  # once more as the example
+    assert text.count("with_a_long_name") == 3 and text.count(" …\n") == 1  # once more as the example
     assert "a/b/c.bin → timm/net" in " ".join(text.split())
     assert "       old.a: now new.a\n" in text
 

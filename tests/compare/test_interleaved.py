@@ -10,7 +10,7 @@ import pytest
 
 from embedcore.ab.comparing import _noise_found
 from embedcore.ab.interleave import interleave
-from embedcore.compare.interleaved import LOOKS, NOISE, in_turn, noise_of, ratio_of
+from embedcore.compare.interleaved import LOOKS, NOISE, noise_of, paired_ratio, ratio_of
 from embedcore.results.result import Result
 
 SD = NOISE / math.sqrt(2)  # of one process
@@ -113,13 +113,13 @@ def test_interval_holds_the_truth_as_often_as_it_says():
 @pytest.mark.parametrize("rounds", [20, 80])
 def test_error_of_a_pair_is_that_of_its_log_ratio(rounds):
     rng = np.random.default_rng(0)
-    found = np.array([in_turn(*np.exp(rng.normal(0, 0.1, (2, rounds)))) for _ in range(2000)])
+    found = np.array([paired_ratio(*np.exp(rng.normal(0, 0.1, (2, rounds)))) for _ in range(2000)])
     assert np.mean(found[:, 1]) == pytest.approx(np.std(found[:, 0]), rel=0.1)
 
 
 def test_what_slows_both_cancels():
     machine = np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.2, 50)))
-    ratio, error = in_turn(machine, machine / 0.9)
+    ratio, error = paired_ratio(machine, machine / 0.9)
     assert ratio == pytest.approx(math.log(0.9))
     assert error < 1e-12
 

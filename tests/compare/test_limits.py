@@ -35,7 +35,7 @@ def test_the_defaults_are_the_documented_ones():
         ("drift:-1", "drift takes a number"),
         ("drift:nan", "drift takes a number"),
         ("status:1", "status takes no value but off"),
-        (" , ", "it names nothing"),
+        (" , ", "no limit is named"),
     ],
 )
 def test_a_limit_that_cannot_be_is_one_line(spec, said):

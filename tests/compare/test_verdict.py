@@ -203,7 +203,7 @@ BARRIERS = {
     "another device": ({}, {"device": "cuda"}, {"acc", "images_per_s", "drift"}),
     "another batch size": ({}, {"batch_size": 8}, {"images_per_s", "memory"}),
     "smaller batch than asked for": ({}, {"batch_decayed": True}, {"images_per_s", "memory"}),
-    "busy with other work meanwhile (new)": ({}, {"crowded": 0.4}, {"images_per_s"}),
+    "busy with other work (new)": ({}, {"crowded": 0.4}, {"images_per_s"}),
     "random": ({}, {"weights": {"source": "random", "id": "seed:0"}}, {"acc", "images_per_s", "drift"}),
 }
 
