@@ -26,7 +26,15 @@ class WeightsUnavailable(EmbedcoreError):
 
 
 class HubUnreachable(WeightsUnavailable):
-    """The weights are on a hub that cannot be reached now: a later try may have them."""
+    """The weights are on a hub that cannot be reached now, or refuses the token: a later try may get them.
+
+    host: the host that was lost while it was asked, and why; "" if none was.
+    """
+
+    def __init__(self, message: str, host: str = "", why: str = "") -> None:
+        super().__init__(message)
+        self.host = host
+        self.why = why
 
 
 class WeightsGated(EmbedcoreError):

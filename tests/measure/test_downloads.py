@@ -102,7 +102,7 @@ def test_a_hub_that_is_silent_for_a_moment_costs_no_case(online, server, stage):
     (file,) = server.files.values()
     getattr(file, stage)[:] = [1.0]
     case, images = online
-    hub = Hub(server.address, stall_seconds=1.8)  # asked again after .3 s
+    hub = Hub(server.address, timeout=0.4)
     result = attempt(case, dataclasses.replace(images, hub=hub))
     assert result.status == "ok", result.reason
 
