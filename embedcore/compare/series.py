@@ -1,14 +1,13 @@
-"""The series of each model and family over saved runs: results that can be compared with one another, joined."""
+"""Series of each model and family over saved runs, joined from results that can be compared with one another."""
 
 from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, geometric_mean
 from typing import NamedTuple
-
-import numpy as np
 
 from embedcore.compare.pairs import Pair, pair_barriers, run_barriers
 from embedcore.compare.statistics import embedding_drift
@@ -21,7 +20,7 @@ WHATS = ("acc", "images_per_s", "memory", "drift")
 
 
 class Point(NamedTuple):
-    """A value and the place of its run."""
+    """A value and the index of its run."""
 
     run: int
     value: float
@@ -29,55 +28,54 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Series:
-    """One quantity of a model, or of a family, over runs that can be compared with one another."""
+    """One quantity of a model or family over comparable runs."""
 
     name: str
     """The model by its newest name, or the family."""
     family: str
     what: str
-    """One of `WHATS`; drift is that from the run before."""
+    """One of `WHATS`; drift is relative to the previous run."""
     points: tuple[Point, ...]
     of_family: bool = False
-    """Then a value is the mean of acc or of drift, or the geometric mean of the others; where models come or go the
-    series (but of drift) goes on from its last value with the change of those that both runs have."""
 
     def matches(self, glob: str) -> bool:
-        """Whether its name or its family is meant; without ``*``, ``?`` or ``[`` a part of the name is enough."""
+        """Whether `glob` matches the name or the family; without ``*``, ``?`` or ``[`` any part of them matches."""
         pattern = glob if any(sign in glob for sign in "*?[") else f"*{glob}*"
         return any(fnmatch.fnmatchcase(name, pattern) for name in (self.name, self.family))
 
 
 @dataclass
 class Chain:
-    """Results of one model that can be compared with one another."""
+    """Comparable results of one model, each with the index of its run."""
 
     kind: str
-    """``scores`` or ``speed``: what of them can be compared."""
+    """What can be compared: ``scores`` or ``speed``."""
     name: str
     family: str
     links: list[tuple[int, Result]]
 
     def series(self, runs: Sequence[Run]) -> Iterator[Series]:
-        columns: Mapping[str, Iterable[tuple[int, float | None]]]
+        """Its series, without runs that have no value."""
+        values: dict[str, list[tuple[int, float | None]]]
         if self.kind == "scores":
-            columns = {"acc": ((place, r.scores["acc"]) for place, r in self.links), "drift": self.drifts(runs)}
-        else:
-            columns = {
-                "images_per_s": ((place, _value(r, "images_per_s")) for place, r in self.links),
-                "memory": ((place, r.peak_memory_mb) for place, r in self.links),
+            neighbours = zip(self.links, self.links[1:], strict=False)
+            values = {
+                "acc": [(run, result.scores["acc"]) for run, result in self.links],
+                "drift": [(run, _drift(runs[before], old, runs[run], new)) for (before, old), (run, new) in neighbours],
             }
-        for what, values in columns.items():
-            points = tuple(Point(place, value) for place, value in values if value is not None)
+        else:
+            values = {
+                "images_per_s": [(n, r.images_per_s.get("forward") or None) for n, r in self.links if not r.disturbed],
+                "memory": [(n, r.peak_memory_mb or None) for n, r in self.links],
+            }
+        for what, column in values.items():
+            points = tuple(Point(run, value) for run, value in column if value is not None)
             if points:
                 yield Series(self.name, self.family, what, points)
 
-    def drifts(self, runs: Sequence[Run]) -> Iterator[tuple[int, float | None]]:
-        for (before, old), (place, new) in zip(self.links, self.links[1:], strict=False):
-            yield place, _drift(runs[before], old, runs[place], new)
-
 
 def _drift(base: Run, old: Result, run: Run, new: Result) -> float | None:
-    """None where a side has no sketch, infinite where the embeddings have another width."""
+    """Drift between two results: None without a sketch, infinite if the embeddings have another width."""
     if old.sketch is None or new.sketch is None:
         return None
     if old.sketch == new.sketch:
@@ -92,30 +90,28 @@ def _drift(base: Run, old: Result, run: Run, new: Result) -> float | None:
 
 
 def chains_of(runs: Sequence[Run]) -> Iterator[Chain]:
-    """The results of each model joined to the newest earlier ones with which they can be compared.
+    """Join each result to the newest earlier one of the model with which it can be compared.
 
-    So runs of two machines that take turns are two series, and not as many as there are runs.
+    Runs of two machines that alternate thus make two series instead of breaking one at every run.
     """
-    names: dict[str, str] = {}
-    for run in runs:
-        names |= run.renamed
-    between: dict[tuple[int, int], Mapping[str, str]] = {}
+    renamed = {old: new for run in runs for old, new in run.renamed.items()}
+    barriers: dict[tuple[int, int], Mapping[str, str]] = {}
     open_chains: dict[tuple[str, str], list[Chain]] = {}
     for place, run in enumerate(runs):
         for result in run.results:
-            name = _newest(result.model, names)
+            name = _newest(result.model, renamed)
             for kind in ("scores", "speed"):
                 chains = open_chains.setdefault((kind, name), [])
                 for chain in reversed(chains):
                     last, old = chain.links[-1]
                     if last == place or old.dataset not in (None, result.dataset):
                         continue
-                    if (last, place) not in between:
-                        between[last, place] = run_barriers(runs[last], run, across_machines=False)
-                    if kind not in between[last, place] and kind not in pair_barriers(Pair(old, result)):
+                    if (last, place) not in barriers:
+                        barriers[last, place] = run_barriers(runs[last], run, across_machines=False)
+                    if kind not in barriers[last, place] and kind not in pair_barriers(Pair(old, result)):
                         chain.links.append((place, result))
                         chains.remove(chain)
-                        chains.append(chain)  # the newest is asked first
+                        chains.append(chain)  # newest last
                         break
                 else:
                     chains.append(Chain(kind, name, result.family, [(place, result)]))
@@ -123,65 +119,46 @@ def chains_of(runs: Sequence[Run]) -> Iterator[Chain]:
         yield from chains
 
 
-def _newest(model: str, names: Mapping[str, str]) -> str:
-    """The name of today, through all renamings."""
-    for _ in range(len(names)):
-        if model not in names:
-            break
-        model = names[model]
+def _newest(model: str, renamed: Mapping[str, str]) -> str:
+    """The current name of a model; timm may have renamed it more than once."""
+    for _ in renamed:
+        model = renamed.get(model, model)
     return model
 
 
-def family_series(chains: Iterable[Chain]) -> Iterator[Series]:
-    """Of each family and quantity, linked over the models that neighbours have in common."""
-    values: dict[tuple[str, str], dict[int, dict[tuple[str, int], float]]] = {}
-    for chain in chains:
-        whats = ("acc",) if chain.kind == "scores" else ("images_per_s", "memory")
-        for what in whats:
-            runs = values.setdefault((chain.family, what), {})
-            for place, result in chain.links:
-                value = _value(result, what)
-                if value is not None:
-                    runs.setdefault(place, {})[chain.name, chain.links[0][0]] = value
+def family_series(series: Sequence[Series]) -> Iterator[Series]:
+    """The means of each family: arithmetic for acc and drift, geometric for speed and memory.
+
+    Where models come or go, a series (except drift) continues from its last value with the change of the models that
+    both runs have.
+    """
+    values: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
+    for number, found in enumerate(series):
+        runs = values.setdefault((found.family, found.what), {})
+        for run, value in found.points:
+            runs.setdefault(run, {})[number] = value
     for (family, what), runs in values.items():
-        logs = what != "acc"
-        lines: list[tuple[list[Point], dict[tuple[str, int], float]]] = []
-        for place in sorted(runs):
-            now = runs[place]
-            joined = next((line for line in reversed(lines) if line[1].keys() & now.keys()), None)
-            if joined is None:
-                lines.append(([Point(place, _mean(now.values(), logs=logs))], now))
-                continue
-            points, before = joined
-            common = before.keys() & now.keys()
-            old, new = (_mean((side[model] for model in common), logs=logs) for side in (before, now))
-            value = points[-1].value
-            points.append(Point(place, value * new / old if logs else value + new - old))
-            lines.remove(joined)
-            lines.append((points, now))
-        yield from (Series(family, family, what, tuple(points), of_family=True) for points, _ in lines)
+        if what == "drift":
+            lines = [[Point(run, fmean(runs[run].values())) for run in sorted(runs)]]
+        else:
+            lines = _linked(runs, logs=what != "acc")
+        yield from (Series(family, family, what, tuple(points), of_family=True) for points in lines)
 
 
-def family_drifts(series: Iterable[Series]) -> Iterator[Series]:
-    values: dict[str, dict[int, list[float]]] = {}
-    for found in series:
-        for point in found.points if found.what == "drift" else ():
-            values.setdefault(found.family, {}).setdefault(point.run, []).append(point.value)
-    for family, runs in values.items():
-        points = tuple(Point(place, _mean(runs[place], logs=False)) for place in sorted(runs))
-        yield Series(family, family, "drift", points, of_family=True)
-
-
-def _value(result: Result, what: str) -> float | None:
-    if what == "acc":
-        return result.scores["acc"]
-    if what == "images_per_s":
-        value = None if result.disturbed else result.images_per_s.get("forward")
-    else:
-        value = result.peak_memory_mb
-    return value if value is not None and value > 0 else None
-
-
-def _mean(values: Iterable[float], *, logs: bool) -> float:
-    array = np.fromiter(values, dtype=np.float64)
-    return float(np.exp(np.log(array).mean())) if logs else float(array.mean())
+def _linked(runs: Mapping[int, Mapping[int, float]], *, logs: bool) -> list[list[Point]]:
+    """Chain the means of values (by run, then by model); a run that shares no model with an earlier one starts anew."""
+    mean = geometric_mean if logs else fmean
+    lines: list[tuple[list[Point], Mapping[int, float]]] = []
+    for run in sorted(runs):
+        now = runs[run]
+        line = next((line for line in reversed(lines) if line[1].keys() & now.keys()), None)
+        if line is None:
+            lines.append(([Point(run, mean(now.values()))], now))
+            continue
+        points, before = line
+        common = before.keys() & now.keys()
+        old, new = (mean([side[model] for model in common]) for side in (before, now))
+        value = points[-1].value
+        lines.remove(line)
+        lines.append(([*points, Point(run, value * new / old if logs else value + new - old)], now))
+    return [points for points, _ in lines]
