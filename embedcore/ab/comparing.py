@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embedcore.ab.books import Books
 from embedcore.ab.interleave import Told, Track, interleave
 from embedcore.ab.noise import Noise, store_noise, stored_noise
 from embedcore.ab.outcome import Outcome, rows_of
 from embedcore.ab.sides import Side, measured_in_turn
-from embedcore.compare.interleaved import NOISE, noise_of
+from embedcore.compare.interleaved import NOISE
 from embedcore.compare.limits import Limits
+from embedcore.compare.statistics import robust_sd
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 
@@ -147,7 +150,7 @@ def _noise_found(tracks: Sequence[Track]) -> Noise | None:
     in_turn = [track.pairs for track in tracks if track.pairs]
     speeds = [own for track in tracks for own in track.speeds.values()]
     in_sequence = [[after - before for before, after in itertools.pairwise(own)] for own in speeds if len(own) > 1]
-    found = Noise(*(noise_of(ratios) if ratios else 0.0 for ratios in (in_turn, in_sequence)))
+    found = Noise(*(robust_sd(np.concatenate(ratios)) if ratios else 0.0 for ratios in (in_turn, in_sequence)))
     return found if all(found) else None
 
 

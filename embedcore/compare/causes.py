@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedcore.compare.pairs import Pair, run_barriers
-from embedcore.compare.statistics import embedding_drift
+from embedcore.compare.pairs import Pair, drift_of, run_barriers
 from embedcore.results.result import Result
 from embedcore.results.run import Run
-from embedcore.results.verdicts import unpack_sketch
 
 # In fp32 4e-6 was the largest drift seen (benchmarks/harness/drift.py). In half precision rounding depends on kernels,
 # and so on drivers and batch sizes.
@@ -29,7 +27,7 @@ def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
     for name in ("dim", "point", "precision", "token_mean", "device"):
         found += _changed(name, getattr(old, name), getattr(now, name))
     explained = found or "scores" in run_barriers(base, new, across_machines=False)
-    if not explained and (moved := _drift(old, now)) > rounding(now.precision):
+    if not explained and (moved := drift_of(pair, base, new) or 0.0) > rounding(now.precision):
         same, what = ("seed", "code or initial weights") if now.random_weights else ("weights", "code")
         found.append(f"same {same} and settings, embeddings moved {moved:.2g}: {what} ({_versions(base, new)})")
     for name in ("batch_size", "channels_last"):  # they decide the speed, and change the rounding
@@ -77,14 +75,6 @@ def _text(value: Any) -> str:
         parts = value[-2:] if sizes else value[:1] if len(set(value)) == 1 else value
         return ("×" if sizes else " ").join(map(str, parts))
     return "none" if value is None else str(value)
-
-
-def _drift(old: Result, now: Result) -> float:
-    """Drift between two results; 0 if it is unknown or cannot be computed."""
-    if old.sketch is None or now.sketch is None:
-        return 0.0
-    sketches = [unpack_sketch(old.sketch), unpack_sketch(now.sketch)]
-    return embedding_drift(*sketches) if sketches[0].shape == sketches[1].shape else 0.0
 
 
 def _versions(base: Run, new: Run) -> str:

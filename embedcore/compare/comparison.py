@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +14,17 @@ from numpy.typing import NDArray
 from embedcore.compare import statistics
 from embedcore.compare.causes import causes_of, rounding
 from embedcore.compare.limits import TESTED
-from embedcore.compare.pairs import Pair, Pairing, match, pair_barriers, run_barriers
+from embedcore.compare.pairs import Pair, Pairing, drift_of, match, pair_barriers, run_barriers, verdicts_of
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 from embedcore.results.run import Run
-from embedcore.results.verdicts import Verdicts, unpack_classes, unpack_sketch, unpack_verdicts
+from embedcore.results.verdicts import Verdicts, unpack_classes
 
 NOISE = 0.02
 """Standard deviation of the log of a speed ratio between two equal sessions, unless `ab --aa` has measured it."""
 
 SIGNIFICANT = 0.05
+_FEWEST_MODELS = 10  # needed to estimate the noise from the scatter of their speed ratios
 
 LEAST_MEMORY_MB = 32.0
 # On the CPU the figure is the growth of a process, which differed by up to 43 % between equal processes: there a change
@@ -210,12 +212,10 @@ def _paired(pair: Pair, base: Run, new: Run, class_of: NDArray[np.intp], sizes: 
 
 
 def _verdicts(run: Run, result: Result, queries: int) -> Verdicts:
-    try:
-        verdicts = unpack_verdicts(result.verdicts or "")
-        if len(verdicts.hits) != queries:
-            raise ValueError(f"verdicts on {len(verdicts.hits)} queries, but the dataset has {queries}")
-    except ValueError as error:
-        raise UsageError(f"{run.path}: result of {result.model}: {error}") from error
+    verdicts = verdicts_of(run, result)
+    if len(verdicts.hits) != queries:
+        found = len(verdicts.hits)
+        raise UsageError(f"{run.path}: result of {result.model}: verdicts on {found} queries of {queries}")
     return verdicts
 
 
@@ -233,8 +233,10 @@ def _classes(run: Run) -> NDArray[np.uint32]:
 def _noise(base: Run, new: Run, pairs: Sequence[Pair]) -> tuple[float, str]:
     """The largest known estimate of the noise, and its source."""
     known = [(run.noise, "ab --aa") for run in (base, new) if run.noise is not None]
-    seen = statistics.scatter([statistics.log_speed_ratio(pair.base.durations, pair.new.durations) for pair in pairs])
-    return max([(NOISE, "assumed"), *known, (seen, "models")])
+    if len(pairs) >= _FEWEST_MODELS:
+        logs = np.log([median(pair.base.durations) / median(pair.new.durations) for pair in pairs])
+        known.append((statistics.robust_sd(logs - np.median(logs)), "models"))
+    return max([(NOISE, "assumed"), *known])
 
 
 def _speeds(pairs: Sequence[Pair], noise: float) -> Iterator[tuple[str, Change]]:
@@ -259,20 +261,11 @@ def _memory(pair: Pair) -> list[Change]:
 
 
 def _drift(pair: Pair, base: Run, new: Run) -> list[Change]:
-    if pair.base.sketch is None or pair.new.sketch is None:
+    drift = drift_of(pair, base, new)
+    if drift is None:
         return []
-    if pair.base.dim != pair.new.dim:
-        return [Change("drift", f"{pair.base.dim} wide", f"{pair.new.dim} wide", math.inf)]
-    sketches = []
-    for run, result in ((base, pair.base), (new, pair.new)):
-        try:
-            sketches.append(unpack_sketch(result.sketch or ""))
-        except ValueError as error:
-            raise UsageError(f"{run.path}: result of {result.model}: {error}") from error
-    if sketches[0].shape != sketches[1].shape:
-        raise UsageError(f"{new.path}: result of {pair.model}: its sketch is of other images than in {base.path}")
-    drift = statistics.embedding_drift(*sketches)
-    return [Change("drift", None, None, drift, real=drift > rounding(pair.new.precision))]
+    old, now = ((f"{result.dim} wide" if math.isinf(drift) else None) for result in (pair.base, pair.new))
+    return [Change("drift", old, now, drift, real=drift > rounding(pair.new.precision))]
 
 
 def _families(models: Sequence[ModelChange]) -> tuple[FamilyChange, ...]:

@@ -22,13 +22,12 @@ import numpy as np
 from embedcore.compare.causes import causes_of, rounding
 from embedcore.compare.comparison import LEAST_MEMORY_MB, NOISE, SIGNIFICANT
 from embedcore.compare.limits import Limits
-from embedcore.compare.pairs import Pair
+from embedcore.compare.pairs import Pair, verdicts_of
 from embedcore.compare.series import WHATS, Chain, Point, Series, chains_of, family_series
-from embedcore.compare.statistics import MAD_TO_SD, false_discovery, mcnemar
+from embedcore.compare.statistics import false_discovery, mcnemar, robust_sd
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 from embedcore.results.run import Run
-from embedcore.results.verdicts import unpack_verdicts
 
 WINDOW = 3
 """Number of runs on either side of a step that are compared."""
@@ -76,10 +75,8 @@ class History:
 
     def facts(self, step: Step) -> list[str]:
         """What else changed in the run of a step: commit, versions and machine, a phrase each."""
-        sides = [
-            {**run.versions, "commit": (run.commit or "None")[:10]}
-            for run in (self.runs[step.before], self.runs[step.run])
-        ]
+        runs = self.runs[step.before], self.runs[step.run]
+        sides = [{**run.versions, "commit": str(run.commit)[:10]} for run in runs]
         keys = ("commit", "timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python")
         pairs = ((key, sides[0].get(key), sides[1].get(key)) for key in keys)
         return [f"{key} {old} → {now}" for key, old, now in pairs if old != now]
@@ -183,7 +180,7 @@ def _level_steps(series: Series, limit: float, noise: float) -> Iterator[Step]:
         return
     spread = noise / math.sqrt(2)  # the noise is that of a ratio of two runs
     if len(logs) >= _LEAST_RUNS:
-        spread = max(spread, MAD_TO_SD * median(np.abs(np.diff(logs)).tolist()) / math.sqrt(2))
+        spread = max(spread, robust_sd(np.diff(logs)) / math.sqrt(2))
     edges = [0, *find_steps(logs, least, spread), len(logs)]
     for start, place, end in zip(edges, edges[1:], edges[2:], strict=False):
         base = math.exp(median(logs[max(start, place - WINDOW) : place]))
@@ -201,11 +198,8 @@ def _accuracy_steps(
         if abs(now - base) <= limit or old.verdicts is None or new.verdicts is None:
             yield run, None, 1.0
             continue
-        try:
-            first, second = unpack_verdicts(old.verdicts).first, unpack_verdicts(new.verdicts).first
-            p = float(mcnemar(np.sum(first & ~second), np.sum(~first & second)))
-        except ValueError as error:
-            raise UsageError(f"{runs[before].path} or {runs[run].path}: result of {new.model}: {error}") from error
+        first, second = verdicts_of(runs[before], old).first, verdicts_of(runs[run], new).first
+        p = float(mcnemar(np.sum(first & ~second), np.sum(~first & second)))
         step = Step(series, before, run, base, now, _runs_within(series.points[at:], now, limit))
         (caused,) = _with_causes([step], chain, runs)
         yield run, caused, p
@@ -230,7 +224,4 @@ def _with_causes(steps: Iterable[Step], chain: Chain, runs: Sequence[Run]) -> It
     results: Mapping[int, Result] = dict(chain.links)
     for step in steps:
         pair = Pair(results[step.before], results[step.run])
-        try:
-            yield replace(step, causes=causes_of(pair, runs[step.before], runs[step.run]))
-        except ValueError as error:
-            raise UsageError(f"{runs[step.run].path}: result of {pair.model}: {error}") from error
+        yield replace(step, causes=causes_of(pair, runs[step.before], runs[step.run]))

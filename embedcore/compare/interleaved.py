@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from embedcore.compare.statistics import LEVEL, MAD_TO_SD, Doubles
+from embedcore.compare.statistics import LEVEL, Doubles, robust_sd
 
 NOISE = 0.015
 """Standard deviation of the log ratio of two processes that run the same, unless `ab --aa` has measured it."""
@@ -97,7 +97,7 @@ def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interlea
     """
     values = np.asarray(pairs, dtype=np.float64)
     center = float(np.median(values))
-    spread = max(noise, MAD_TO_SD * float(np.median(np.abs(values - center))))
+    spread = max(noise, robust_sd(values - center))
     clipped = np.clip(values, center - _CLIP * spread, center + _CLIP * spread)
     mean = float(clipped.mean())
     freedom = len(values) - 1 + _PRIOR
@@ -117,10 +117,6 @@ def pooled_noise(ratios: Sequence[Sequence[float]]) -> float | None:
     known = [np.asarray(logs, dtype=np.float64) for logs in ratios if len(logs) > 1]
     if sum(len(logs) - 1 for logs in known) < 15:
         return None
-    return noise_of([((logs - np.median(logs)) * math.sqrt(len(logs) / (len(logs) - 1))).tolist() for logs in known])
-
-
-def noise_of(ratios: Sequence[Sequence[float]]) -> float:
-    """Robust standard deviation of the log ratios of several models whose true ratio is 1."""
-    values: Doubles = np.abs(np.concatenate([np.asarray(logs, dtype=np.float64) for logs in ratios]))
-    return MAD_TO_SD * float(np.median(values))
+    return robust_sd(
+        np.concatenate([(logs - np.median(logs)) * math.sqrt(len(logs) / (len(logs) - 1)) for logs in known])
+    )

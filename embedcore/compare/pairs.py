@@ -1,13 +1,17 @@
-"""Pairs of results of two runs, and what of each pair may be compared."""
+"""Pairs of results of two runs, what of each pair may be compared, and what they keep of queries and embeddings."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from embedcore.compare.statistics import embedding_drift
+from embedcore.errors import UsageError
 from embedcore.results.result import Result
 from embedcore.results.run import Run
+from embedcore.results.verdicts import Verdicts, unpack_sketch, unpack_verdicts
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,31 @@ def _sides(pair: Pair, attribute: str) -> str:
 
 def _dataset(block: Mapping[str, Any]) -> str:
     return f"{block.get('name')} ({block.get('classes')} classes, {block.get('queries')} queries)"
+
+
+def drift_of(pair: Pair, base: Run, new: Run) -> float | None:
+    """How far the embeddings moved, see `embedding_drift`: None without sketches, infinite if the width changed.
+
+    Raises UsageError for a damaged sketch, and for sketches of different images.
+    """
+    if pair.base.sketch is None or pair.new.sketch is None:
+        return None
+    if pair.base.dim != pair.new.dim:
+        return math.inf
+    sketches = []
+    for run, result in ((base, pair.base), (new, pair.new)):
+        try:
+            sketches.append(unpack_sketch(result.sketch or ""))
+        except ValueError as error:
+            raise UsageError(f"{run.path}: result of {result.model}: {error}") from error
+    if sketches[0].shape != sketches[1].shape:
+        raise UsageError(f"{new.path}: result of {pair.model}: its sketch is of other images than in {base.path}")
+    return embedding_drift(*sketches)
+
+
+def verdicts_of(run: Run, result: Result) -> Verdicts:
+    """The verdicts of a result, one for each query. Raises UsageError if they are damaged."""
+    try:
+        return unpack_verdicts(result.verdicts or "")
+    except ValueError as error:
+        raise UsageError(f"{run.path}: result of {result.model}: {error}") from error

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, geometric_mean
 from typing import NamedTuple
 
-from embedcore.compare.pairs import Pair, pair_barriers, run_barriers
-from embedcore.compare.statistics import embedding_drift
-from embedcore.errors import UsageError
+from embedcore.compare.pairs import Pair, drift_of, pair_barriers, run_barriers
 from embedcore.results.result import Result
 from embedcore.results.run import Run
-from embedcore.results.verdicts import unpack_sketch
 
 WHATS = ("acc", "images_per_s", "memory", "drift")
 
@@ -61,7 +57,9 @@ class Chain:
             neighbours = zip(self.links, self.links[1:], strict=False)
             values = {
                 "acc": [(run, result.scores["acc"]) for run, result in self.links],
-                "drift": [(run, _drift(runs[before], old, runs[run], new)) for (before, old), (run, new) in neighbours],
+                "drift": [
+                    (run, drift_of(Pair(old, new), runs[before], runs[run])) for (before, old), (run, new) in neighbours
+                ],
             }
         else:
             values = {
@@ -72,21 +70,6 @@ class Chain:
             points = tuple(Point(run, value) for run, value in column if value is not None)
             if points:
                 yield Series(self.name, self.family, what, points)
-
-
-def _drift(base: Run, old: Result, run: Run, new: Result) -> float | None:
-    """Drift between two results: None without a sketch, infinite if the embeddings have another width."""
-    if old.sketch is None or new.sketch is None:
-        return None
-    if old.sketch == new.sketch:
-        return 0.0
-    try:
-        sketches = unpack_sketch(old.sketch), unpack_sketch(new.sketch)
-    except ValueError as error:
-        raise UsageError(f"{base.path} or {run.path}: result of {new.model}: {error}") from error
-    if old.dim != new.dim or sketches[0].shape != sketches[1].shape:
-        return math.inf
-    return embedding_drift(*sketches)
 
 
 def chains_of(runs: Sequence[Run]) -> Iterator[Chain]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +16,6 @@ Doubles = NDArray[np.float64]
 LEVEL = 0.95
 """Coverage of all intervals."""
 Z = float(special.ndtri((1 + LEVEL) / 2))
-
-MAD_TO_SD = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
-
-FEWEST_MODELS = 10
-"""Models needed to estimate the noise of their speed ratios."""
 
 
 class Paired(NamedTuple):
@@ -116,21 +110,13 @@ def speed_ratio(base: Sequence[float], new: Sequence[float], noise: float, image
     return Ratio(math.exp(center), math.exp(center - Z * error), math.exp(center + Z * error), p)
 
 
-def log_speed_ratio(base: Sequence[float], new: Sequence[float]) -> float:
-    """Log of the speed of `new` over that of `base`, from the seconds of rounds of equally many images."""
-    return math.log(median(base) / median(new))
+def robust_sd(deviations: ArrayLike) -> float:
+    """Standard deviation of normal deviations from 0, by their median absolute value, which few outliers change little.
 
-
-def scatter(logs: Sequence[float]) -> float:
-    """Robust standard deviation of logs [n] around their median; 0 with fewer than 10 of them.
-
-    >>> round(scatter([0.1] * 5 + [0.3] * 5), 5)
+    >>> round(robust_sd([0.1, -0.1, 0.1, 5.0]), 5)
     0.14826
     """
-    if len(logs) < FEWEST_MODELS:
-        return 0.0
-    center = median(logs)
-    return MAD_TO_SD * median(abs(value - center) for value in logs)
+    return 1.4826 * float(np.median(np.abs(deviations)))
 
 
 def embedding_drift(base: NDArray[np.float32], new: NDArray[np.float32]) -> float:
