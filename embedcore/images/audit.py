@@ -1,17 +1,14 @@
-"""The audit: every image is looked at once, before anything is measured, and all that cannot be read are found."""
+"""The audit: read and decode every image once before anything is measured, and find all that cannot be read."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from embedcore.images.decode import DAMAGE, BadImageError, ImageFacts, ImageUnavailable, reason_of, shape_refusal
 from embedcore.images.duplicates import perceptual_hash
@@ -21,11 +18,7 @@ from embedcore.images.sources import ImageSource
 from embedcore.images.workers import usable_cpus
 from embedcore.progress import Progress
 
-CHUNK = 1024  # images looked at before what was found out is kept: as many an interrupted audit loses at most
-
-LOOK_EVERY_S = 60.0  # at files that have been audited: whether they have changed since
-_THREADS = 8  # a network file system takes its time for each file
-_RANGE = 1024  # files a thread looks at before another change, found meanwhile, stops it
+CHUNK = 1024  # images audited before the ledger is written: the most that an interrupt loses
 
 
 @dataclass(frozen=True)
@@ -33,13 +26,13 @@ class Finding:
     """What the audit found out about one image."""
 
     digest: str = ""
-    """Of its content; empty where that cannot be had."""
+    """SHA-256 (hex) of the content; empty if it cannot be read."""
     facts: ImageFacts | None = None
-    """None if it cannot be read, or was not decoded."""
+    """None if the image cannot be read or was not decoded."""
     reason: str = ""
-    """Why it cannot be read; empty if it can."""
+    """Why the image cannot be read; empty if it can."""
     stamp: Stamp | None = None
-    """Of its file, before it was read; None for images that are not files of their own."""
+    """Stamp of the file before it was read; None for images that are not single files."""
 
 
 def audit(
@@ -50,13 +43,13 @@ def audit(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Finding]:
-    """Look at all images of a source, several at a time; gives their findings in order.
+    """Return the findings on all images of a source, in order.
 
-    Each content is read for its digest and decoded whole, once: with ``cache_dir`` what was found out is kept there,
-    and a digest is relied upon while its file's size, times and inode are the same. That an image is bad is not kept
-    but found out anew. Without ``decode`` images are only read; with ``hashes`` their facts have a perceptual hash.
+    Each file is read for its digest, and each content is decoded once. The ledger in ``cache_dir`` keeps digests, which
+    are reused while a file's stamp is the same, and facts; bad images are decoded again each time. Without ``decode``
+    images are only read. With ``hashes`` the facts include a perceptual hash.
 
-    Raises ImageUnavailable where an image may be sound, but cannot be read at the moment.
+    Raises ImageUnavailable for an image that may be sound but cannot be read now.
     """
     ledger = Ledger(cache_dir)
     findings: list[Finding] = []
@@ -82,29 +75,31 @@ def audit(
                         progress(done, len(source))
                     if isinstance(outcome, str):
                         reasons[digest] = outcome
-                    elif _unchanged(source, first[digest], found[first[digest] - start].stamp):
+                        continue
+                    facts[digest] = outcome
+                    if _unchanged(source, first[digest], found[first[digest] - start].stamp):
                         new[digest] = outcome
-                    else:
-                        facts[digest] = outcome
-                facts |= new
                 ledger.keep({}, new, source.decoder)
-                found = [_judged(one, facts, reasons, source.max_megapixels) for one in found]
+                found = [
+                    _with_facts(one, facts.get(one.digest), reasons.get(one.digest, ""), source.max_megapixels)
+                    for one in found
+                ]
             findings += found
             if progress is not None:
                 progress(indices.stop, len(source))
     finally:
-        pool.shutdown(cancel_futures=True)  # so that none is waited for after Ctrl-C
+        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for queued images
     return findings
 
 
 def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool: ThreadPoolExecutor) -> list[Finding]:
-    """Findings with digests and stamps, or the reason why there are none."""
+    """Return findings with digest and stamp, or with the reason why a file cannot be read."""
     files = [source.file(index) for index in indices]
     paths = [os.fsencode(file.absolute()) if file is not None else b"" for file in files]
     known = ledger.digests([path for path in paths if path])
     begin = time.time_ns()
 
-    def look(index: int, file: Path | None, path: bytes) -> Finding:
+    def read(index: int, file: Path | None, path: bytes) -> Finding:
         stamp = None
         try:
             stamp = retried(lambda: stamp_of(file)) if file is not None else None
@@ -117,13 +112,12 @@ def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool:
                 raise ImageUnavailable(source.name(index), reason_of(error)) from error
             return Finding(reason=reason_of(error), stamp=stamp)
 
-    found = list(pool.map(look, indices, files, paths))
+    found = list(pool.map(read, indices, files, paths))
     new = {
-        path: (finding.stamp, finding.digest)
-        for path, finding in zip(paths, found, strict=True)
-        if path not in known or known[path] != (finding.stamp, finding.digest)
-        if finding.digest and finding.stamp is not None
-        if finding.stamp.is_settled(begin)
+        path: (one.stamp, one.digest)
+        for path, one in zip(paths, found, strict=True)
+        if one.digest and one.stamp is not None and one.stamp.is_settled(begin)
+        if known.get(path) != (one.stamp, one.digest)
     }
     ledger.keep(new, {}, source.decoder)
     return found
@@ -134,7 +128,7 @@ def _may_read(path: bytes) -> bool:
 
 
 def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:
-    """Facts of an image, or the reason why it cannot be read."""
+    """Return the facts of an image, or the reason why it cannot be read."""
     try:
         rgb, facts = source.preview(index)
     except BadImageError as error:
@@ -142,66 +136,17 @@ def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:
     return replace(facts, perceptual_hash=perceptual_hash(rgb)) if hashes else facts
 
 
-def _judged(
-    finding: Finding, known: Mapping[str, ImageFacts], reasons: Mapping[str, str], max_megapixels: float
-) -> Finding:
-    """The finding with what is known of its content, or why that is not read."""
-    facts = known.get(finding.digest)
-    reason = finding.reason or reasons.get(finding.digest, "")
-    if facts is not None and not reason:  # also of facts that were kept under another limit
+def _with_facts(finding: Finding, facts: ImageFacts | None, reason: str, max_megapixels: float) -> Finding:
+    """Return the finding with the facts of its content, or with the reason why it is not read."""
+    reason = finding.reason or reason
+    if facts is not None and not reason:  # facts may have been kept under another limit
         reason = shape_refusal(facts.width, facts.height, max_megapixels)
     return replace(finding, facts=None if reason else facts, reason=reason)
 
 
 def _unchanged(source: ImageSource, index: int, stamp: Stamp | None) -> bool:
-    """Whether what was decoded is what the digest is of."""
+    """Return whether the decoded file is still the one that the digest was computed from."""
     file = source.file(index)
     with suppress(OSError):
         return file is None or stamp_of(file) == stamp
     return False
-
-
-class FileWatch:
-    """Watches the files of a source whose contents had these digests and stamps."""
-
-    def __init__(self, source: ImageSource, digests: Sequence[str], stamps: Sequence[Stamp | None]) -> None:
-        self._source = source
-        self._digests = digests
-        # Numbers instead of objects: there may be a million. -1 where there is no stamp.
-        self._stamps: NDArray[np.int64] = np.array([stamp or (-1,) * 4 for stamp in stamps], np.int64).reshape(-1, 4)
-        self._unchanged_at: float | None = None
-        self._unsure = False
-        """Whether the last look met a file that could not be read at that moment."""
-
-    def change(self, *, now: bool = False) -> str | None:
-        """As :meth:`Dataset.changed`. Files whose content is the same (a backup has set a time) are not read again."""
-        begin = time.monotonic()
-        if not now and self._unchanged_at is not None and begin - self._unchanged_at < LOOK_EVERY_S:
-            return None
-        self._unsure = False
-        with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="embedcore-changes") as pool:
-            change = next(filter(None, pool.map(self._change_in, range(0, len(self._digests), _RANGE))), None)
-        self._unchanged_at = begin if change is None and not self._unsure else None
-        return change
-
-    def _change_in(self, start: int) -> str | None:
-        indices = range(start, min(start + _RANGE, len(self._digests)))
-        return next(filter(None, (self._change_of(index) for index in indices if self._stamps[index, 0] >= 0)), None)
-
-    def _change_of(self, index: int) -> str | None:
-        file, name = self._source.file(index), self._source.name(index)
-        if file is None or self._unsure:  # a server that is gone is not waited for again at each file
-            return None
-        try:
-            stamp = retried(lambda: stamp_of(file))
-            if stamp == tuple(self._stamps[index]):
-                return None
-            if self._source.digest(index) == self._digests[index]:
-                self._stamps[index] = stamp
-                return None
-        except (OSError, ImageUnavailable) as error:
-            if isinstance(error, ImageUnavailable) or is_transient(error):
-                self._unsure = True
-                return None
-            return f"image {name!r} can no longer be read: {reason_of(error)}"
-        return f"image {name!r} has changed since the dataset was loaded"

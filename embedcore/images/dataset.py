@@ -6,7 +6,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from embedcore.errors import UsageError
 from embedcore.files import user_path
-from embedcore.images.audit import FileWatch, Finding, audit
+from embedcore.images.audit import Finding, audit
 from embedcore.images.ceilings import acc5_ceiling, chance_acc, reference_counts
 from embedcore.images.decode import MAX_MEGAPIXELS
 from embedcore.images.duplicates import queries_among_references
@@ -74,14 +74,9 @@ class Dataset(LabelsBySide):
     """Lines that every report has to show."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Name and reason of the images that were left out since they cannot be read."""
-    watch: FileWatch | None = field(default=None, repr=False)
-    """For :meth:`changed`. Left behind when the dataset goes to another process."""
 
     def __len__(self) -> int:
         return len(self.digests)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "watch": None}
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -137,15 +132,6 @@ class Dataset(LabelsBySide):
         effect = f"{own:,} of them in their own class, which inflates accuracy" if own else "all in other classes"
         queries = f"{found:,} of {int(self.is_query.sum()):,} queries"
         return f"{queries} are byte for byte among the {those} too, {effect}"
-
-    def changed(self, *, now: bool = False) -> str | None:
-        """One line naming the first image whose file has changed or gone since the dataset was loaded, else None.
-
-        Files are looked at once a minute, or ``now``; a file is read again only if its size, times or inode have
-        changed. Images that are not files of their own, and those of a dataset that came from another process, are
-        taken to be as they were.
-        """
-        return None if self.watch is None else self.watch.change(now=now)
 
     def summary(self) -> dict[str, Any]:
         """The facts about the dataset that are saved with every run, as plain JSON values.
@@ -310,7 +296,6 @@ class AuditedDataset:
             credits=self.found.credits,
             notes=(*self.found.notes, *self._animated()),
             skipped=self.bad,
-            watch=FileWatch(images, digests, [finding.stamp for finding in self.good]),
         )
 
     def _animated(self) -> tuple[str, ...]:

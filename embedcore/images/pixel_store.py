@@ -229,9 +229,6 @@ def _make(
         checksums = [block.checksum for block in written]
         if checksums_of(map_pixels(partial, wanted.shape)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
-        # The pixels are those of the digests all the same, but no later session could use them.
-        if (change := dataset.changed(now=True)) is not None:
-            raise UsageError(f"{change}: start again, with the new content")
     with written_whole(sidecar_of(path)) as file:
         # The name is for people: content decides whether a store is the one that is wanted.
         file.write(sealed({**asdict(wanted), "checksums": checksums, "dataset": dataset.name}))

@@ -177,9 +177,6 @@ class BenchmarkSession:
         if before is not None:
             return before
         self.shelf.prune(self.books.results.values(), self.options.gallery, spare=neighbours.SPARE)
-        moved = dataset.changed()
-        if moved is not None:
-            raise UsageError(f"{moved}: the dataset has changed during the run; start again, with the new content")
         result = self._measure(self.case(model), dataset, stages, self.shelf)
         if result.status == "no-weights":
             self.hub.doubt(result.reason)  # a hub that was lost in the child is lost for the next model too

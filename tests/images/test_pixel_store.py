@@ -217,15 +217,6 @@ def test_what_is_decoded_is_what_the_digest_is_of(dataset: Dataset, monkeypatch:
     np.testing.assert_array_equal(PixelReader(dataset.images, dataset.digests, GEOMETRY).pixels(5), right[5])
 
 
-def test_an_image_that_changed_while_the_store_is_made_is_named(
-    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    swapped_before_it_is_decoded(dataset, 5, monkeypatch)
-    with pytest.raises(UsageError, match=r"^image 'b/001.png' has changed since the dataset was loaded: start again"):
-        open_pixel_store(dataset, GEOMETRY, cache)
-    assert [file.suffix for file in (cache / "pixels").iterdir()] == [".lock"]
-
-
 def test_without_room_the_pixels_are_streamed(dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.warns(

@@ -49,7 +49,7 @@ BUILD = textwrap.dedent("""
         time.sleep(pause)
 
     if stall not in ("", "blocks"):
-        setattr(pixel_store if hasattr(pixel_store, stall) else type(dataset), stall, stop)
+        setattr(pixel_store, stall, stop)
     connection.send("started")
     store = open_pixel_store(dataset, geometry, cache, workers=workers, progress=progress)
     connection.send((len(calls), store.read(0, len(store)).sum()))
@@ -58,7 +58,6 @@ BUILD = textwrap.dedent("""
 STALLS = {
     "while blocks are written": "blocks",
     "when all is written": "checksums_of",
-    "before the file has its name": "changed",
     "before the sidecar has its name": "sealed",
     "at the end": "identity_of",
 }

@@ -196,20 +196,6 @@ def raise_next(errors: list[Exception]) -> None:
     raise errors.pop()
 
 
-def test_an_error_that_passes_is_no_change_of_the_dataset(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, naps: list[float], make_image
-) -> None:
-    errors = [PASSING["ESTALE"]] * 100
-    original = audit.stamp_of
-    monkeypatch.setattr(audit, "stamp_of", lambda path: raise_next(errors) if errors else original(path))
-    assert dataset.changed() is None
-    errors.clear()
-    changed = dataset.images.file(1)
-    assert changed is not None
-    make_image(changed, seed=99)
-    assert dataset.changed() == "image 'a/001.png' has changed since the dataset was loaded"  # looked at again at once
-
-
 def test_check_says_in_one_line_that_an_image_cannot_be_read_now(
     root: Path, content: Fault, naps: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,9 +208,6 @@ def test_check_says_in_one_line_that_an_image_cannot_be_read_now(
 def test_a_file_server_that_is_gone_is_waited_for_once(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, naps: list[float]
 ) -> None:
-    monkeypatch.setattr(audit, "stamp_of", lambda path: raise_next([PASSING["ESTALE"]]))
-    assert dataset.changed() is None and len(naps) == 3
-    naps.clear()
     monkeypatch.setattr(FileSource, "content", lambda source, index: raise_next([PASSING["ESTALE"]]))
     assert list(thumbnails(dataset, [0] * 200)) == []
     assert len(naps) <= 3 * 8  # of the threads that were at work
