@@ -1,4 +1,4 @@
-"""Image folders: the class of an image is the folder that it lies in."""
+"""Image folders: the class of an image is the folder that contains it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from embedcore.images.labels import canonical, lookalike_notes
 from embedcore.images.plugins import PLUGINS, installed
 from embedcore.images.retries import retried
 from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role
+from embedcore.images.splits import HELD_OUT, TRAINING, named_sides, sides_note, training_sides
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -27,9 +28,9 @@ OTHER_PICTURES = frozenset(
     f".{name}"
     for name in "raw cr2 cr3 nef arw dng orf rw2 raf psd svg eps exr hdr jxr wdp ico icns dcm".split()  # noqa: SIM905
 )
-"""Pictures that people have beside those, and that nothing here reads."""
+"""Common picture formats that cannot be read here; such files are counted in a note."""
 
-PASSED_OVER = frozenset(
+IGNORED_FOLDERS = frozenset(
     name.lower()
     for name in (
         *("@eaDir", "#recycle", "#snapshot", "@tmp"),  # Synology
@@ -39,28 +40,24 @@ PASSED_OVER = frozenset(
         *("Thumbnails", "__pycache__"),
     )
 )
-"""Folders, besides hidden ones, that systems and programs make beside a user's: not classes, at any depth."""
-
-TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
-"""How the folders of a training split are called."""
+"""Folders, besides hidden ones, that systems and programs create: not classes, at any depth."""
 
 
 def read_extensions() -> frozenset[str]:
-    """How the names of images end that can be read here."""
+    """Return the file name extensions of images that can be read here, lower case."""
     return EXTENSIONS | installed().keys()
 
 
 def scan_folder(root: Path, *, split: str) -> LabelledImages:
-    """All images under a folder, in an order that does not depend on the file system.
+    """Return all images under a folder, in an order that does not depend on the file system.
 
-    A class is named by its folder's path relative to the root ("." for images in the root itself), so that two folders
-    of the same last name are two classes. With split ``auto`` and subfolders ``query`` and ``reference`` (or
-    ``gallery``) these are the two sides, and classes are relative to them; so are ``val`` (or ``test``) and ``train``,
-    which are one set under ``loo``. ``REFERENCES:QUERIES`` names the folders of the two sides, several with ``+``
-    between them. Hidden files and folders and those of PASSED_OVER are passed over, links are followed. Names are
-    compared in Unicode's composed form, so that a class or a side is one whatever system has written its name.
+    A class is named by its folder's path relative to the root ("." for images in the root itself), so two folders with
+    the same last name are two classes. With split ``auto`` the subfolders ``query`` and ``reference`` (or ``gallery``),
+    or ``val`` (or ``test``) and ``train``, are the two sides, and classes are relative to them; ``loo`` makes the
+    latter one set. ``REFERENCES:QUERIES`` names the folders of the two sides, several joined by ``+``. Hidden files
+    and folders and IGNORED_FOLDERS are ignored; links are followed. Names are compared in Unicode's composed form.
 
-    Raises UsageError where the folder is missing, cannot be listed, holds no images or leaves open what is asked.
+    Raises UsageError for a folder that is missing, cannot be listed, has no images, or whose sides are undecided.
     """
     if not root.is_dir():
         raise UsageError(f"no such folder: {root.absolute()}")
@@ -81,7 +78,7 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
     notes = (
         *layout.notes,
         *([f"{outside} images outside {named}/ were left out"] if outside else ()),
-        *([f"images that lie in the folder itself ({loose}) are taken for a class of their own"] if loose else ()),
+        *([f"images in the folder itself ({loose}) are a class of their own"] if loose else ()),
         *left_out.notes(),
         *lookalike_notes(classes),
     )
@@ -97,33 +94,32 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
 
 @dataclass
 class _LeftOut:
-    """What a walk through the folders has left out."""
+    """Files and folders that a walk has left out."""
 
     unread: Counter[str] = field(default_factory=Counter)
-    """Pictures that cannot be read here, by the ends of their names."""
-    passed_over: Counter[str] = field(default_factory=Counter)
+    """Pictures that cannot be read here, by extension."""
+    ignored: Counter[str] = field(default_factory=Counter)
     """Folders, by name."""
     hidden: int = 0
     """Hidden files with names of images."""
 
     def notes(self) -> Iterator[str]:
-        """Lines for the report."""
-        folders = [f"{name}/{f' ({count})' if count > 1 else ''}" for name, count in sorted(self.passed_over.items())]
+        folders = [f"{name}/{f' ({count})' if count > 1 else ''}" for name, count in sorted(self.ignored.items())]
         hidden = [f"{self.hidden} hidden file{'' if self.hidden == 1 else 's'}"] if self.hidden else []
         if folders or hidden:
-            yield f"passed over: {', '.join([*folders, *hidden])}"
+            yield f"ignored: {', '.join([*folders, *hidden])}"
         for suffix, count in sorted(self.unread.items()):
             package = PLUGINS[suffix].package if suffix in PLUGINS else ""
-            remedy = f"pip install {package}" if package else "no reader is known here; save them as another format"
+            remedy = f"pip install {package}" if package else "convert them to another format"
             yield f"{count} {suffix} file{'' if count == 1 else 's'} not read ({remedy})"
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the folders at the top stand for: nothing but parts of classes' names, where there are none here."""
+    """The folders directly below the root that are sides or splits; others are parts of class names."""
 
     folders: frozenset[str] = frozenset()
-    """Those below which the classes are."""
+    """Folders that contain the classes."""
     roles: Mapping[str, Role] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -131,12 +127,18 @@ class _Layout:
 def _layout(root: Path, paths: Sequence[str], split: str) -> _Layout:
     """Raises UsageError."""
     below: dict[str, set[str]] = {}
-    """The classes below each folder at the top."""
+    """Classes below each folder of the root."""
     for path in paths:
         if "/" in path:
             below.setdefault(_top(path), set()).add(_class_of(path.partition("/")[2]))
     if ":" in split:
-        return _named_sides(root, below, split)
+
+        def missing(name: str) -> str:
+            there = ", ".join(f"{each}/" for each in sorted(below)[:10]) or "none"
+            return f"no images in {root.absolute()}/{name.strip().strip('/')}; folders there: {there}"
+
+        sides = named_sides(split, below, lambda name: canonical(name.strip().strip("/")), missing)
+        return _Layout(frozenset(sides), sides)
     named = {folder: ROLE_WORDS[folder.lower()] for folder in below if folder.lower() in ROLE_WORDS}
     if split == "auto" and named:
         for entry in root.iterdir():  # a side may be empty
@@ -144,74 +146,31 @@ def _layout(root: Path, paths: Sequence[str], split: str) -> _Layout:
                 named.setdefault(entry.name, ROLE_WORDS[entry.name.lower()])
         if len(set(named.values())) == 2:
             return _Layout(frozenset(named), named)
-        for folder, role in named.items():  # the other one may be called by another name
+        for folder, role in named.items():  # the other side may have another name
             if below.get(folder, {"."}) != {"."}:  # else it is a class
                 other = "reference/ or gallery/" if role == "query" else "query/"
                 raise UsageError(
                     f"{root.absolute()} has classes in {folder}/ but no folder {other} beside it for the other side; "
-                    "for leave-one-out over all folders give --embed-split loo"
+                    "for leave-one-out over all folders use --embed-split loo"
                 )
     parts = sorted(folder for folder in below if folder.lower() in (*TRAINING, *HELD_OUT))
-    if len(parts) > 1:
-        return _training_split(root, {folder: below[folder] for folder in parts}, split)
-    return _Layout(notes=tuple(_repeated(below)))
-
-
-def _named_sides(root: Path, below: Mapping[str, set[str]], split: str) -> _Layout:
-    references, _, queries = split.partition(":")
-    sides: dict[str, Role] = {}
-    for role, names in (("reference", references), ("query", queries)):
-        for name in names.split("+"):
-            wanted = name.strip().strip("/")
-            found = [folder for folder in below if canonical(folder) == canonical(wanted)]
-            if not found:
-                there = ", ".join(f"{each}/" for each in sorted(below)[:10]) or "none"
-                raise UsageError(f"split {split!r}: no images in {root.absolute()}/{wanted}; folders there: {there}")
-            if sides.keys() & set(found):
-                raise UsageError(f"split {split!r}: {wanted} cannot be on both sides")
-            sides |= dict.fromkeys(found, "query" if role == "query" else "reference")
-    return _Layout(frozenset(sides), sides)
+    return _training_split(root, {folder: below[folder] for folder in parts}, split) if len(parts) > 1 else _Layout()
 
 
 def _training_split(root: Path, below: Mapping[str, set[str]], split: str) -> _Layout:
-    """``train`` and ``val`` or ``test``, whichever of their names are there."""
+    """Return the layout of folders named like ``train``, ``val`` and ``test``. Raises UsageError."""
     listed = " and ".join(", ".join(f"{folder}/" for folder in below).rsplit(", ", 1))
     if all(names == {"."} for names in below.values()):
         if split == "loo":
             return _Layout()
         raise UsageError(
-            f"{root.absolute()}: the images of {listed} are in no folders of classes: one folder a class is wanted in "
-            "each, or a csv with path,label (csv:FILE); --embed-split loo takes these folders themselves for classes"
+            f"{root.absolute()}: the images of {listed} are not in class folders: use one folder per class in each, or "
+            "a csv with path,label (csv:FILE); with --embed-split loo these folders are the classes"
         )
-    folders = frozenset(below)
     if split == "loo":
-        return _Layout(folders, notes=(f"{listed} are put together, the same class in each being one",))
-    training = [folder for folder in below if folder.lower() in TRAINING]
-    held_out = [folder for folder in below if folder.lower() in HELD_OUT]
-    if len(training) != 1 or len(held_out) != 1:
-        first, second = (*training, *held_out)[:2]
-        raise UsageError(
-            f"{root.absolute()} has {listed}: say which are references and which queries, such as --embed-split "
-            f"{first}:{second}; or --embed-split loo, which takes all of them as one set"
-        )
-    roles: dict[str, Role] = {training[0]: "reference", held_out[0]: "query"}
-    said = f"{held_out[0]}/ is looked for in {training[0]}/ (--embed-split loo takes both as one set)"
-    return _Layout(folders, roles, (said,))
-
-
-def _repeated(below: Mapping[str, set[str]]) -> Iterator[str]:
-    """What to say where the same names are below every folder at the top: perhaps these are no part of the class."""
-    several = {folder: names - {"."} for folder, names in below.items() if names != {"."}}
-    common = set.intersection(*several.values()) if len(several) > 1 else set()
-    if len(several) < len(below) or len(common) < 2 or 2 * len(common) < max(map(len, several.values())):
-        return
-    first, second, *others = sorted(several)
-    name = min(common)
-    yield (
-        f"{len(common)} class folders repeat below each of {first}/, {second}/{', …' if others else ''} and are taken "
-        f"for different classes, such as {first}/{name} and {second}/{name}; if they are the same, --embed-split "
-        f"{first}:{second} looks for the one in the other"
-    )
+        return _Layout(frozenset(below), notes=(f"{listed} are merged: a class is the same in each",))
+    sides = training_sides([*below], f"{root.absolute()} has {listed}")
+    return _Layout(frozenset(below), sides, (sides_note(sides, suffix="/"),))
 
 
 def _top(path: str) -> str:
@@ -219,9 +178,9 @@ def _top(path: str) -> str:
 
 
 def _image_paths(root: Path, left_out: _LeftOut) -> Iterator[str]:
-    """Paths relative to the root; each folder on the way down once, so that a link to a parent ends the walk.
+    """Yield image paths relative to the root and count the others in ``left_out``.
 
-    Counts in ``left_out`` what it does not give.
+    A folder that is its own ancestor is not entered again, so a link to a parent ends the walk.
     """
     extensions = read_extensions()
     stack: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
@@ -238,9 +197,9 @@ def _image_paths(root: Path, left_out: _LeftOut) -> Iterator[str]:
             raise UsageError(f"cannot list folder {folder.absolute()}: {error.strerror}") from error
         for entry in entries:
             is_folder, suffix = _is_folder(entry), os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (many times)
-            if entry.name.startswith(".") or (is_folder and entry.name.lower() in PASSED_OVER):
+            if entry.name.startswith(".") or (is_folder and entry.name.lower() in IGNORED_FOLDERS):
                 if is_folder:
-                    left_out.passed_over[entry.name] += 1
+                    left_out.ignored[entry.name] += 1
                 elif suffix in extensions:
                     left_out.hidden += 1
             elif is_folder:
@@ -264,7 +223,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _order(path: str) -> tuple[tuple[bytes, ...], str]:
-    """The same on every system, whichever form of Unicode it writes names in."""
+    """Return a sort key that does not depend on the Unicode form in which a system writes names."""
     return tuple(os.fsencode(part) for part in canonical(path).split("/")), path
 
 

@@ -1,15 +1,17 @@
-"""The sides of a table: what its columns ``role`` and ``split`` say of each row."""
+"""Queries and references by name: folders or values of a table's columns ``role`` and ``split``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from embedcore.errors import UsageError
-from embedcore.images.folders import HELD_OUT, TRAINING
 from embedcore.images.labels import is_missing
 from embedcore.images.sources import ROLE_WORDS, Role
+
+TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
+"""Names recognised as training and held-out splits."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,46 @@ class Sides:
 
     rows: Sequence[int]
     roles: Sequence[Role] | None = None
-    """Of these rows; None: leave-one-out."""
+    """Role of each of these rows; None: leave-one-out."""
     notes: tuple[str, ...] = ()
+
+
+def named_sides(
+    split: str, values: Iterable[str], key: Callable[[str], str], missing: Callable[[str], str]
+) -> dict[str, Role]:
+    """Return the role of each of the ``values`` that ``split`` names, such as ``train+val:test``.
+
+    Values and names are compared by their ``key``. Raises UsageError for a name that is not among the values, with the
+    text of ``missing(name)``, and for one on both sides.
+    """
+    references, _, queries = split.partition(":")
+    values, sides = list(values), dict[str, Role]()
+    roles: tuple[tuple[Role, str], ...] = ("reference", references), ("query", queries)
+    for role, names in roles:
+        for name in names.split("+"):
+            found = [value for value in values if value and key(value) == key(name)]
+            if not found:
+                raise UsageError(f"split {split!r}: {missing(name)}")
+            if sides.keys() & set(found):
+                raise UsageError(f"split {split!r}: {name.strip()} cannot be on both sides")
+            sides |= dict.fromkeys(found, role)
+    return sides
+
+
+def training_sides(names: Sequence[str], where: str) -> dict[str, Role]:
+    """Return the roles of one training and one held-out split among ``names``, which hold two or more such splits.
+
+    Raises UsageError, which begins with ``where``, if there are several of a kind.
+    """
+    training = [name for name in names if name.lower() in TRAINING]
+    held_out = [name for name in names if name.lower() in HELD_OUT]
+    if len(training) != 1 or len(held_out) != 1:
+        first, second = (*training, *held_out)[:2]
+        raise UsageError(
+            f"{where}: choose references and queries, such as --embed-split {first}:{second}, or use all of them as one "
+            "set with --embed-split loo"
+        )
+    return {training[0]: "reference", held_out[0]: "query"}
 
 
 def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, place: Callable[[int], str]) -> Sides:
@@ -27,9 +67,9 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
 
     ``auto`` follows the column ``role``; without one, the column ``split`` as :func:`scan_folder` follows folders:
     ``query`` and ``gallery`` (or ``reference``), or ``train`` and ``val`` (or ``test``). ``REFERENCES:QUERIES`` names
-    values of the column ``split``, several with ``+`` between them. ``loo`` takes all rows as one set.
+    values of the column ``split``, several joined by ``+``. ``loo`` takes all rows as one set.
 
-    Raises UsageError where the columns leave open what is asked.
+    Raises UsageError if the columns do not decide.
     """
     rows = range(len(columns["path"]))
     if split == "loo":
@@ -39,7 +79,11 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
     if ":" in split:
         if parts is None:
             raise UsageError(f"split {split!r} names two values of a column 'split', and {where} has no such column")
-        return _divided(parts, _named(values, split, where), where, place)
+
+        def missing(name: str) -> str:
+            return f"{where} has no {name.strip()!r} in its column 'split', only {', '.join(values[:10])}"
+
+        return _divided(parts, named_sides(split, values, _word, missing), where, place)
     if "role" in columns:
         roles = [role_of(value, place(row)) for row, value in enumerate(columns["role"])]
         unused = ("the column 'split' is not used: the column 'role' says which are queries",) if values[1:] else ()
@@ -49,22 +93,20 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
     named = {value: ROLE_WORDS[value] for value in values if value in ROLE_WORDS}
     if len(set(named.values())) == 2:
         return _divided(parts, named, where, place)
-    training = [value for value in values if value in TRAINING]
-    held_out = [value for value in values if value in HELD_OUT]
-    if len(training) + len(held_out) > 1:
-        if len(training) != 1 or len(held_out) != 1:
-            first, second = (*training, *held_out)[:2]
-            raise UsageError(
-                f"{where} has a column 'split' with {', '.join(training + held_out)}: say which are references and "
-                f"which queries, such as --embed-split {first}:{second}; or --embed-split loo, which takes all of them "
-                "as one set"
-            )
-        note = f"{held_out[0]} is looked for in {training[0]} (column 'split'; --embed-split loo takes both as one set)"
-        return _divided(parts, {training[0]: "reference", held_out[0]: "query"}, where, place, note)
+    known = [value for words in (TRAINING, HELD_OUT) for value in values if value in words]
+    if len(known) > 1:
+        sides = training_sides(known, f"{where} has a column 'split' with {', '.join(known)}")
+        return _divided(parts, sides, where, place, sides_note(sides, "column 'split'; "))
     if len(values) > 1:
         listed = ", ".join(map(repr, values[:5])) + (", …" if values[5:] else "")
         return Sides(rows, notes=(f"the column 'split' is not used: its values ({listed}) are not train and test",))
     return Sides(rows)
+
+
+def sides_note(sides: Mapping[str, Role], source: str = "", suffix: str = "") -> str:
+    """Return the note on sides that were recognised by their names, reference first."""
+    references, queries = (f"{name}{suffix}" for name in sides)
+    return f"{queries} are the queries, {references} the references ({source}--embed-split loo makes them one set)"
 
 
 def role_of(value: Any, where: str) -> Role:
@@ -79,29 +121,14 @@ def _word(value: Any) -> str:
     return "" if is_missing(value) else str(value).strip().lower()
 
 
-def _named(values: Sequence[str], split: str, where: str) -> dict[str, Role]:
-    references, _, queries = split.partition(":")
-    sides: dict[str, Role] = {}
-    for role, names in (("reference", references), ("query", queries)):
-        for name in names.split("+"):
-            value = _word(name)
-            if value not in values or not value:
-                there = ", ".join(values[:10])
-                raise UsageError(f"split {split!r}: {where} has no {name.strip()!r} in its column 'split', but {there}")
-            if value in sides:
-                raise UsageError(f"split {split!r}: {name.strip()} cannot be on both sides")
-            sides[value] = "query" if role == "query" else "reference"
-    return sides
-
-
 def _divided(
     parts: Sequence[str], sides: Mapping[str, Role], where: str, place: Callable[[int], str], *notes: str
 ) -> Sides:
-    """The rows whose value of ``split`` is on a side."""
+    """Return the rows whose value of ``split`` is on a side."""
     if "" in parts:
         raise UsageError(f"{place(parts.index(''))}: column 'split' is empty")
     rows = [row for row, part in enumerate(parts) if part in sides]
     if outside := len(parts) - len(rows):
         left_out = "1 image was" if outside == 1 else f"{outside} images were"
-        notes = (*notes, f"{left_out} left out, since 'split' is not {' or '.join(sides)} there")
+        notes = (*notes, f"{left_out} left out: 'split' is not {' or '.join(sides)} there")
     return Sides(rows, [sides[parts[row]] for row in rows], notes)

@@ -129,7 +129,9 @@ def test_a_training_split_is_two_sides(make_folder, training: str, held_out: str
         ("cat", "reference"),
         ("dog", "reference"),
     ]
-    assert f"{held_out}/ is looked for in {training}/ (--embed-split loo takes both as one set)" in found.notes
+    assert (
+        f"{held_out}/ are the queries, {training}/ the references (--embed-split loo makes them one set)" in found.notes
+    )
     assert any("1 images outside" in note for note in found.notes)
 
 
@@ -137,12 +139,14 @@ def test_a_training_split_is_one_set_for_leave_one_out(make_folder) -> None:
     root = make_folder({"train/cat": 1, "val/cat": 1, "test/dog": 1})
     found = scan_folder(root, split="loo")
     assert list(found.class_names) == ["dog", "cat", "cat"] and found.roles is None
-    assert found.notes == ("test/, train/ and val/ are put together, the same class in each being one",)
+    assert found.notes == ("test/, train/ and val/ are merged: a class is the same in each",)
 
 
 def test_three_parts_of_a_training_split_are_asked_about(make_folder) -> None:
     root = make_folder({"train/cat": 1, "val/cat": 1, "test/cat": 1})
-    with pytest.raises(UsageError, match=r"test/, train/ and val/: .*--embed-split train:test; or --embed-split loo"):
+    with pytest.raises(
+        UsageError, match=r"test/, train/ and val/: .*--embed-split train:test, or use all .* --embed-split loo"
+    ):
         scan_folder(root, split="auto")
     with pytest.raises(UsageError, match=r"--embed-split test:val"):
         scan_folder(make_folder({"test/cat": 1, "val/cat": 1}, root="other"), split="auto")
@@ -150,7 +154,7 @@ def test_three_parts_of_a_training_split_are_asked_about(make_folder) -> None:
 
 def test_a_training_split_without_classes_is_no_dataset(make_folder) -> None:
     root = make_folder({"train": 2, "val": 2})
-    with pytest.raises(UsageError, match=r"train/ and val/ are in no folders of classes: one folder a class"):
+    with pytest.raises(UsageError, match=r"train/ and val/ are not in class folders: use one folder per class"):
         scan_folder(root, split="auto")
     assert list(scan_folder(root, split="loo").class_names) == ["train", "train", "val", "val"]
 
@@ -174,22 +178,10 @@ def test_the_sides_may_be_named(make_folder) -> None:
         scan_folder(root, split="train+val:val")
 
 
-def test_names_that_repeat_below_every_folder_are_told(make_folder) -> None:
-    found = scan_folder(make_folder({"a/cat": 1, "a/dog": 1, "b/cat": 1, "b/dog": 1, "b/owl": 1}), split="auto")
-    (note,) = found.notes
-    assert note.startswith("2 class folders repeat below each of a/, b/ and are taken for different classes, such as")
-    assert "a/cat and b/cat" in note and "--embed-split a:b" in note
-    assert found.roles is None and len(set(found.class_names)) == 5
-    for other in ({"a/cat": 1, "b/dog": 1}, {"a/cat": 1, "a/dog": 1, "b": 2}, {"a": 1, "b": 1}):
-        assert scan_folder(make_folder(other, root=f"other{len(other)}{min(other)}"), split="auto").notes == ()
-
-
-def test_loose_images_beside_classes_are_told(make_folder, make_image) -> None:
+def test_loose_images_beside_classes_are_noted(make_folder, make_image) -> None:
     root = make_folder({"a": 1})
     make_image(root / "loose.png")
-    assert scan_folder(root, split="auto").notes == (
-        "images that lie in the folder itself (1) are taken for a class of their own",
-    )
+    assert scan_folder(root, split="auto").notes == ("images in the folder itself (1) are a class of their own",)
 
 
 def test_pictures_that_are_not_read_are_named(make_folder, monkeypatch) -> None:
@@ -198,7 +190,7 @@ def test_pictures_that_are_not_read_are_named(make_folder, monkeypatch) -> None:
         (root / "a" / name).touch()
     monkeypatch.setattr(folders, "installed", dict)
     assert scan_folder(root, split="auto").notes == (
-        "1 .cr2 file not read (no reader is known here; save them as another format)",
+        "1 .cr2 file not read (convert them to another format)",
         "2 .heic files not read (pip install pillow-heif)",
         "1 .jxl file not read (pip install pillow-jxl-plugin)",
     )
@@ -235,7 +227,7 @@ def test_folders_that_systems_make_are_no_classes(make_folder, make_image, name:
         make_image(root / f"{where}{folder}" / "SYNOPHOTO_THUMB_XL.jpg")
     found = load_dataset(str(root))
     assert found.fingerprint == plain.fingerprint and found.classes == ("a", "a/deep", "b")
-    assert found.notes == (f"passed over: {name}/",)
+    assert found.notes == (f"ignored: {name}/",)
 
 
 def test_what_was_passed_over_is_named_with_its_number(make_folder, make_image) -> None:
@@ -245,12 +237,12 @@ def test_what_was_passed_over_is_named_with_its_number(make_folder, make_image) 
     for path in ("a/.DS_Store", "a/Thumbs.db"):
         (root / path).touch()
     found = scan_folder(root, split="auto")
-    assert found.notes == ("passed over: #recycle/, @eaDir/ (2), 2 hidden files",)
+    assert found.notes == ("ignored: #recycle/, @eaDir/ (2), 2 hidden files",)
     assert list(found.class_names) == ["a", "b"]
 
 
 def test_a_folder_with_nothing_else_says_what_was_passed_over(make_folder) -> None:
-    with pytest.raises(UsageError, match=r"no images under .*; passed over: @eaDir/"):
+    with pytest.raises(UsageError, match=r"no images under .*; ignored: @eaDir/"):
         scan_folder(make_folder({"a/@eaDir": 1}), split="auto")
 
 

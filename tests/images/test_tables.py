@@ -144,12 +144,12 @@ def test_a_column_split_says_what_folders_of_its_values_say(
 @pytest.mark.parametrize(
     ("values", "split", "message"),
     [
-        ("train train val test", "auto", "has a column 'split' with train, val, test: say which .* train:val; or"),
-        ("train training val val", "auto", "with train, training, val: say which are references"),
+        ("train train val test", "auto", "has a column 'split' with train, val, test: choose .* train:val, or"),
+        ("train training val val", "auto", "with train, training, val: choose references"),
         (
             "train train val val",
             "train:dev",
-            "split 'train:dev': .*shop.csv has no 'dev' in its column 'split', but tr",
+            "split 'train:dev': .*shop.csv has no 'dev' in its column 'split', only tr",
         ),
         ("train train val val", "train:val+train", "split 'train:val\\+train': train cannot be on both sides"),
     ],
@@ -165,7 +165,7 @@ def test_sides_by_name(folder: Path) -> None:
     assert found.roles == ["query", "reference", "reference", "query"] and found.notes == ()
     found = read_table(file, split="a:c")
     assert found.roles == ["reference", "query", "reference"] and len(found.source) == 3
-    assert found.notes == ("1 image was left out, since 'split' is not a or c there",)
+    assert found.notes == ("1 image was left out: 'split' is not a or c there",)
     with pytest.raises(UsageError, match=r"names two values of a column 'split', and .*shop.csv has no such column"):
         read_table(table(folder, "path,label,role\nimages/1.png,a,query\n"), split="a:b")
 

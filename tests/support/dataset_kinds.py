@@ -62,7 +62,7 @@ def _code(message: str) -> str:
 
 def table(kinds: Sequence[Kind]) -> str:
     """The table of these rows in Markdown."""
-    return "\n".join(["| it looks like | what happens |", "|---|---|", *(kind.row() for kind in kinds)])
+    return "\n".join(["| input | result |", "|---|---|", *(kind.row() for kind in kinds)])
 
 
 PHOTOS = ("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "dog/2.png")

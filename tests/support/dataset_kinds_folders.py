@@ -37,32 +37,32 @@ FOLDERS = [
     Kind(
         "folders `query/` and `gallery/` (or `reference/`) with classes in each",
         folder_of("query/cat/0.png", "gallery/cat/1.png", "gallery/dog/0.png", "query/dog/1.png"),
-        "queries are looked for among references",
+        "queries retrieve references",
         {"cat": 2, "dog": 2},
         queries=2,
     ),
     Kind(
         "folders `train/` and one of `val/`, `test/`, …",
         folder_of("train/cat/0.png", "val/cat/1.png", "train/dog/0.png", "val/dog/1.png"),
-        "the held-out images are looked for in the training images",
+        "held-out images are the queries, training images the references",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="val/ is looked for in train/ (--embed-split loo takes both as one set)",
+        note="val/ are the queries, train/ the references (--embed-split loo makes them one set)",
     ),
     Kind(
-        "folders that a NAS or a system makes: `@eaDir`, `#recycle`, `$RECYCLE.BIN`, `@Recycle`, `__MACOSX`, "
+        "folders created by a NAS or an operating system: `@eaDir`, `#recycle`, `$RECYCLE.BIN`, `@Recycle`, `__MACOSX`, "
         "`lost+found`, `Thumbnails`, `__pycache__`, …",
         folder_of(*PHOTOS, "cat/@eaDir/0.png/SYNO_THUMB.png", "#recycle/9.png", "__MACOSX/cat/0.png"),
-        "passed over at any depth",
+        "ignored at any depth",
         CATS_AND_DOGS,
-        note="passed over: #recycle/, @eaDir/, __MACOSX/",
+        note="ignored: #recycle/, @eaDir/, __MACOSX/",
     ),
     Kind(
         "hidden folders and files: `.thumbnails`, `.git`, `._0.png`",
         folder_of(*PHOTOS, ".thumbnails/0.png", "cat/._0.png"),
-        "passed over",
+        "ignored",
         CATS_AND_DOGS,
-        note="passed over: .thumbnails/, 1 hidden file",
+        note="ignored: .thumbnails/, 1 hidden file",
     ),
     Kind(
         "one class name in both forms of Unicode (NFC and NFD)",
@@ -130,7 +130,7 @@ def read(looks: str, content: bytes, happens: str, check: Callable[[Any], None],
 IMAGES = [
     read("16-bit grey", grey("<u2", [0, 257, 65535]), "divided by 257", reads_as(0, 1, 255)),
     read(
-        "12-bit grey that says so (TIFF's BitsPerSample)",
+        "12-bit grey with TIFF's BitsPerSample 12",
         raw_tiff(2, 1, 12, bytes([0xFF, 0xF8, 0x00])),
         "4095 is white",
         reads_as(255, 128),
@@ -174,7 +174,7 @@ IMAGES = [
         refused="'cat/odd.png': 9999 x 1 pixels",
     ),
     Kind(
-        "a file that is damaged, or no image",
+        "a file that is damaged or not an image",
         with_image(b"not an image", "odd.jpg"),
         refused="'cat/odd.jpg': not an image that Pillow can read",
     ),

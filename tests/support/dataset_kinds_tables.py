@@ -66,7 +66,7 @@ CSV = [
         refused="shop.csv, line 3: not readable as csv (unexpected end of data): is a quote not closed?",
     ),
     Kind(
-        "a quote that the quote of a later line closes",
+        "a quote that is closed on a later line",
         csv_with("label", "cat", '"cat', "dog", 'dog"', "dog"),
         refused="shop.csv, line 3: column 'label' goes on to line 5: is a quote not closed?",
     ),
@@ -78,7 +78,7 @@ CSV = [
     Kind(
         "UTF-16 or UTF-32 with a byte order mark",
         csv_of("path,label\ncat/0.png,Käse\ncat/1.png,Käse\ndog/0.png,dog\n".encode("utf-16")),
-        "read as that",
+        "read in that encoding",
         {"Käse": 2, "dog": 1},
     ),
     Kind(
@@ -115,7 +115,7 @@ CSV = [
     Kind(
         "a label `None` (also `NA`, `N/A`, `null`, in any case)",
         csv_with("label", "cat", "cat", "None", "None", "NA"),
-        "a class, since it may be meant",
+        "a class, since it may be a real name",
         {"cat": 2, "None": 2, "NA": 1},
         note="2 images are of a class named 'None': if that stands for a missing label, leave them out",
     ),
@@ -132,7 +132,7 @@ CSV = [
     Kind(
         "a column `role` with `query` and `reference` (or `gallery`)",
         csv_with("label,role", "cat,query", "cat,reference", "dog,Query", "dog,gallery"),
-        "queries are looked for among references",
+        "queries retrieve references",
         {"cat": 2, "dog": 2},
         queries=2,
     ),
@@ -144,10 +144,10 @@ CSV = [
     Kind(
         "a column `split` with `train` (or `training`) and one of `val`, `valid`, `validation`, `test`, `testing`",
         csv_with("label,split", "cat,train", "cat,val", "dog,Train", "dog,val", "dog,val"),
-        "as folders of these names: the held-out images are looked for in the training images",
+        "as folders of these names: held-out images are the queries, training images the references",
         CATS_AND_DOGS,
         queries=3,
-        note="val is looked for in train (column 'split'; --embed-split loo takes both as one set)",
+        note="val are the queries, train the references (column 'split'; --embed-split loo makes them one set)",
     ),
     Kind(
         "the same with `--embed-split loo`",
@@ -158,8 +158,8 @@ CSV = [
     Kind(
         "a column `split` with `train`, `val` and `test`",
         csv_with("label,split", "cat,train", "cat,val", "dog,train", "dog,test"),
-        refused="shop.csv has a column 'split' with train, val, test: say which are references and which queries, "
-        "such as --embed-split train:val; or --embed-split loo, which takes all of them as one set",
+        refused="shop.csv has a column 'split' with train, val, test: choose references and queries, such as "
+        "--embed-split train:val, or use all of them as one set with --embed-split loo",
     ),
     Kind(
         "the same with `--embed-split train+val:test`, or other values of the column",
@@ -167,7 +167,7 @@ CSV = [
         "the references and queries that are named",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="1 image was left out, since 'split' is not train or val or test there",
+        note="1 image was left out: 'split' is not train or val or test there",
     ),
     Kind(
         "a column `split` with `query` and `gallery` beside `train`",
@@ -175,7 +175,7 @@ CSV = [
         "as folders of these names: the two sides, without the rest",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="1 image was left out, since 'split' is not query or gallery there",
+        note="1 image was left out: 'split' is not query or gallery there",
     ),
     Kind(
         "a column `split` with other values",
@@ -187,13 +187,13 @@ CSV = [
     Kind(
         "columns `role` and `split`",
         csv_with("label,role,split", "cat,query,train", "cat,gallery,val", "dog,query,val", "dog,gallery,train"),
-        "`role` counts",
+        "`role` decides",
         {"cat": 2, "dog": 2},
         queries=2,
         note="the column 'split' is not used: the column 'role' says which are queries",
     ),
     Kind(
-        "paths of which none exists",
+        "paths none of which exists",
         csv_of("path,label\nnowhere/0.png,cat\nnowhere/1.png,cat\n"),
         refused="(paths are relative to its folder) is there: the first is looked for at nowhere/0.png",
     ),
@@ -294,7 +294,7 @@ LISTS = [
     Kind(
         "Series in another order than their index",
         shuffled,
-        "images and labels belong together by position",
+        "images and labels are paired by position",
         CATS_AND_DOGS,
         check=in_their_own_folder,
     ),
@@ -313,7 +313,7 @@ FRAMES = [
         "as in a csv file; paths are relative to the current folder",
         CATS_AND_DOGS,
         queries=3,
-        note="test is looked for in train (column 'split'; --embed-split loo takes both as one set)",
+        note="test are the queries, train the references (column 'split'; --embed-split loo makes them one set)",
     ),
     Kind(
         "a missing label: None, NaN, NaT, pandas' NA, empty text",
@@ -321,7 +321,7 @@ FRAMES = [
         refused="row 1 of the DataFrame: column 'label' is empty",
     ),
     Kind(
-        "numbers that a missing value, dropped since, has made floats: 1.0",
+        "numbers that became floats because of a missing value (since dropped): 1.0",
         frame_of(label=[1.0, 1.0, 2.0, 2.0, 2.0]),
         "the classes 1 and 2",
         {"1": 2, "2": 3},

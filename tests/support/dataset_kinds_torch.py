@@ -109,25 +109,25 @@ TORCH = [
     Kind(
         "a `Subset` (`random_split`) of it",
         sideways,
-        "the same: upright after EXIF, though `dataset[i]` is not",
+        "the same: turned upright by EXIF, though `dataset[i]` is not",
         {"cat": 2, "dog": 2},
         check=upright,
     ),
     Kind(
         "`target_transform`",
         folder_with(target_transform=lambda target: ("pet", "guard")[target]),
-        "what `dataset[i]` gives is the class",
+        "what `dataset[i]` returns is the class",
         {"pet": 2, "guard": 3},
     ),
     Kind(
-        "`transform` that gives PIL images, uint8 arrays, or floats from 0 to 1 (`ToTensor`)",
+        "`transform` that returns PIL images, uint8 arrays, or floats from 0 to 1 (`ToTensor`)",
         folder_with(transform=transforms.Compose([transforms.Grayscale(), SMALLER, transforms.ToTensor()])),
-        "what `dataset[i]` gives is the image",
+        "what `dataset[i]` returns is the image",
         CATS_AND_DOGS,
         check=grey,
     ),
     Kind(
-        "a random transform, such as those of training",
+        "a random transform, such as training augmentation",
         folder_with(transform=transforms.RandomResizedCrop(4)),
         refused="ImageFolder#0 is another image each time it is loaded: leave random transforms out",
     ),
@@ -145,7 +145,7 @@ TORCH = [
     Kind(
         "timm's `ImageDataset` with `transform` or `target_transform`",
         timms,
-        "what `dataset[i]` gives",
+        "what `dataset[i]` returns",
         {"9": 2, "8": 3},
         check=small,
     ),
@@ -153,13 +153,13 @@ TORCH = [
     Kind(
         "a dataset of your own, of any class with `__len__` and `__getitem__`",
         lambda folder: Given(Relabelled(LABELS)),
-        "what `dataset[i]` gives, whatever its attributes `targets` and `samples` say",
+        "what `dataset[i]` returns, whatever its attributes `targets` and `samples` contain",
         {"0": 2, "1": 3},
     ),
     Kind(
-        "datasets put together (`ConcatDataset`)",
+        "concatenated datasets (`ConcatDataset`)",
         lambda folder: Given(ConcatDataset([Pairs(["a", "a", "b"]), Pairs(["b"])])),
-        "what `dataset[i]` gives",
+        "what `dataset[i]` returns",
         {"a": 2, "b": 2},
     ),
     Kind(
@@ -188,7 +188,7 @@ TORCH = [
         refused="Pairs#2 cannot be loaded: RuntimeError: the archive has no such member",
     ),
     Kind(
-        "items that are no pairs, such as dicts",
+        "items that are not pairs, such as dicts",
         lambda folder: Given(TensorDataset(torch.zeros(3, 3, 8, 8))),
         refused="TensorDataset gives tuple, not pairs of an image and its class",
     ),
