@@ -1,4 +1,4 @@
-"""The EXIF orientation of JPEG 2000 and HEIF files, which Pillow's readers of these formats leave out."""
+"""EXIF orientation of JPEG 2000 and HEIF files, which Pillow does not provide."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF tag
 
-# Where JPEG 2000 files hold EXIF, by the convention that exiftool and others follow.
+# UUID of the box with EXIF in JPEG 2000 files, a convention of exiftool and others.
 _EXIF_IN_JP2 = b"JpgTiffExif->JP2"
 _MOST_EXIF = 2**24  # bytes
 
@@ -17,8 +17,7 @@ _MOST_EXIF = 2**24  # bytes
 def restore_orientation(image: Image.Image, file: BinaryIO) -> None:
     """Put the EXIF orientation of a JPEG 2000 or HEIF file into an image just opened from it.
 
-    A HEIF file's own rotation is applied by its decoder, and EXIF then says the same once more; only where the file
-    has none does EXIF's orientation count.
+    A HEIF decoder applies the file's own rotation, which EXIF then repeats: EXIF's orientation counts only without one.
     """
     if image.format not in ("JPEG2000", "HEIF"):
         return
@@ -37,8 +36,10 @@ def restore_orientation(image: Image.Image, file: BinaryIO) -> None:
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Type and content of the boxes at the top of an ISO base media file; only of those that may say the orientation,
-    and are not too large for it, else the content is empty."""
+    """Yield type and content of the top-level boxes of an ISO base media file.
+
+    The content is empty for boxes that cannot hold an orientation or are too large for it.
+    """
     at = 0
     while True:
         file.seek(at)

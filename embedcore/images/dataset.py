@@ -1,4 +1,4 @@
-"""A labelled image set: what to embed and who is to find whom."""
+"""Labelled image sets: images with classes, queries and references."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BAD_IMAGES = ("fail", "skip")
 
 
 class LabelsBySide:
-    """The labels of queries and of references, for a class that has labels and roles of n images."""
+    """Mixin: labels of queries and references from the labels and roles of n images."""
 
     labels: NDArray[np.int64]
     is_query: NDArray[np.bool_]
@@ -43,20 +43,17 @@ class LabelsBySide:
 
     @property
     def reference_labels(self) -> NDArray[np.int64] | None:
-        """[n_references]; None for leave-one-out, as the functions of retrieval/ take it."""
+        """[n_references]; None for leave-one-out, as retrieval/ expects."""
         return None if self.leave_one_out else self.labels[self.is_reference]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset(LabelsBySide):
-    """Images with classes and roles.
-
-    Either queries look among references, or (leave-one-out) every image looks among all others.
-    """
+    """Images with classes and roles: queries and references, or leave-one-out, where each image queries all others."""
 
     name: str
     classes: tuple[str, ...]
-    """Names, ordered by their bytes; labels index them."""
+    """Class names, ordered by their bytes; labels are indices into them."""
     labels: NDArray[np.int64]
     """[n]"""
     is_query: NDArray[np.bool_]
@@ -65,22 +62,22 @@ class Dataset(LabelsBySide):
     """[n]"""
     leave_one_out: bool
     images: ImageSource
-    """n images."""
+    """The n images."""
     digests: tuple[str, ...]
-    """SHA-256 (hex) of the content of each image, [n]."""
+    """SHA-256 (hex) of each image's content, [n]."""
     credits: tuple[str, ...] = ()
-    """Lines to print wherever images are shown."""
+    """Lines to show wherever images are shown."""
     notes: tuple[str, ...] = ()
-    """Lines that every report has to show."""
+    """Lines that every report shows."""
     skipped: tuple[tuple[str, str], ...] = ()
-    """Name and reason of the images that were left out since they cannot be read."""
+    """Name and reason of each image that was left out because it cannot be read."""
 
     def __len__(self) -> int:
         return len(self.digests)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
-        """Of the images, such as their paths below the dataset's folder, [n]."""
+        """Names of the images, such as their paths relative to the dataset's folder, [n]."""
         return tuple(self.images.name(index) for index in range(len(self)))
 
     @functools.cached_property
@@ -90,19 +87,19 @@ class Dataset(LabelsBySide):
 
     @functools.cached_property
     def reference_names(self) -> tuple[str, ...]:
-        """What the indices of neighbours stand for, [n_references]; of leave-one-out, of all images."""
+        """Names by index of a neighbour, [n_references]; for leave-one-out, of all images."""
         return tuple(itertools.compress(self.names, self.is_reference))
 
     def expect_classes(self) -> None:
-        """Raise UsageError for images without classes, which can be embedded but not scored."""
+        """Raise UsageError for images without classes, which can only be embedded."""
         if len(self.classes) < 2:
             raise UsageError(f"{self.name} has no classes: it can be embedded, but scores need labels")
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over class, role and content of all images in order; independent of where the files lie.
+        """SHA-256 (hex) over class, role and content of all images, in order; independent of the files' location.
 
-        The order is part of it, since pixel stores and verdicts are kept by position.
+        The order is included since pixel stores and verdicts are kept by position.
         """
         digest = hashlib.sha256()
         for label, query, reference, content in zip(
@@ -114,27 +111,27 @@ class Dataset(LabelsBySide):
 
     @functools.cached_property
     def query_reference_duplicates(self) -> int:
-        """How many queries are, byte for byte, among the references too (leave-one-out: among the other images).
+        """Number of queries with an exact copy among the references (leave-one-out: among the other images).
 
-        Any embedding finds them at similarity 1, which inflates accuracy; see :attr:`duplicates_line`.
+        Any embedding finds the copy at similarity 1; see :attr:`duplicates_line`.
         """
         return int(queries_among_references(self.digests, self.is_query, self.is_reference).sum())
 
     @property
     def duplicates_line(self) -> str | None:
-        """What a report has to say of queries that are references too; None where there are none."""
+        """Warning about queries with exact copies among the references; None if there are none."""
         found = self.query_reference_duplicates
         if not found:
             return None
-        those = "other images" if self.leave_one_out else "references"
+        others = "other images" if self.leave_one_out else "references"
         labelled = list(zip(self.digests, self.labels.tolist(), strict=True))
-        own = int(queries_among_references(labelled, self.is_query, self.is_reference).sum())
-        effect = f"{own:,} of them in their own class, which inflates accuracy" if own else "all in other classes"
+        same_class = int(queries_among_references(labelled, self.is_query, self.is_reference).sum())
+        inflated = f"{same_class:,} of them in their own class, which inflates accuracy"
         queries = f"{found:,} of {int(self.is_query.sum()):,} queries"
-        return f"{queries} are byte for byte among the {those} too, {effect}"
+        return f"{queries} are exact copies of {others}, {inflated if same_class else 'all in other classes'}"
 
     def summary(self) -> dict[str, Any]:
-        """The facts about the dataset that are saved with every run, as plain JSON values.
+        """Return the facts that are saved with every run, as JSON values.
 
         ``duplicates``: images whose content equals that of an earlier image. ``lone_queries``: queries whose class has
         no (other) reference. ``acc5_ceiling`` and ``chance_acc`` are fractions.
@@ -166,25 +163,24 @@ def load_dataset(
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Find the labelled images that ``images`` stands for, and look at each once.
+    """Load a labelled dataset and audit each of its images once.
 
     ``images``: ``emoji``; a folder, whose subfolders are the classes; ``csv:FILE``; one of timm's schemes, such as
     ``torch/mnist,root=/data,split=test``; a list of paths, PIL images or arrays (uint8 [h, w, 3]), with their
-    ``labels`` [n] and perhaps ``roles`` [n] (``query``, ``reference`` or ``gallery``); a DataFrame with the columns
-    path, label and perhaps role or split; or an object that gives pairs (image, class) by number, such as
-    torchvision's. docs/datasets.md says what happens with each kind.
-    ``split``: ``auto`` takes queries and references where the data has them, else leave-one-out; ``loo`` is
-    leave-one-out over all images; ``REFERENCES:QUERIES`` names the folders of the two sides, such as ``train:val``, or
-    values of a table's column split.
-    ``max_classes`` and ``max_per_class`` take a subset chosen by ``seed`` (None: all,
-    but 256 classes of emoji; 0: all).
-    ``bad_images``: images that cannot be read ``fail`` the loading, all of them named; or ``skip`` leaves them out of
-    the subset and names them in ``Dataset.skipped``. ``max_megapixels``: larger images count as such.
-    ``cache_dir``: what the audit found out is kept there, so that unchanged images are not looked at again.
-    ``progress(done, total)`` is called as images are looked at.
+    ``labels`` [n] and optional ``roles`` [n] (``query``, ``reference`` or ``gallery``); a DataFrame with the columns
+    path, label and optionally role or split; or a dataset object with pairs (image, class), such as torchvision's. See
+    docs/datasets.md for each kind.
+    ``split``: ``auto`` uses queries and references if the data has them, else leave-one-out; ``loo`` is leave-one-out
+    over all images; ``REFERENCES:QUERIES`` names the folders of the two sides, such as ``train:val``, or values of a
+    table's column split.
+    ``max_classes`` and ``max_per_class`` choose a subset by ``seed`` (0: all; None: all, but 256 classes of emoji).
+    ``bad_images``: ``fail`` raises an error that names all images that cannot be read; ``skip`` leaves them out and
+    names them in ``Dataset.skipped``. ``max_megapixels``: larger images count as bad.
+    ``cache_dir``: folder for the results of the audit, so that unchanged images are not audited again.
+    ``progress(done, total)`` is called during the audit.
 
-    Raises UsageError for what cannot be measured: nothing there, one class only, no query with a reference, files that
-    cannot be read, labels that are no class.
+    Raises UsageError for a dataset that cannot be measured: no images, one class only, no query with a reference,
+    images that cannot be read, labels that are not classes.
     """
     if bad_images not in BAD_IMAGES:
         raise UsageError(f"bad_images is {bad_images!r}: one of {', '.join(BAD_IMAGES)}")
@@ -200,16 +196,16 @@ def load_dataset(
 
 
 def count_images(images: Any = "emoji", **choice: Any) -> int:
-    """How many images :func:`load_dataset` would look at, without looking at one; the arguments are the same."""
+    """Return the number of images that :func:`load_dataset` would audit, without an audit; same arguments."""
     return len(chosen_images(images, None, **choice)[1])
 
 
 def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
-    """Images to embed, without classes: of a folder and its subfolders, or a list of paths, PIL images or arrays
-    (uint8 [h, w, 3]). A Dataset is given back as it is.
+    """Return images without classes, to embed: of a folder and its subfolders, or a list of paths, PIL images or arrays
+    (uint8 [h, w, 3]). A Dataset is returned as it is.
 
-    All are of the class "."; see :meth:`Dataset.expect_classes`. Raises UsageError for anything else, and for files
-    that are not there.
+    The only class is "."; see :meth:`Dataset.expect_classes`. Raises UsageError for anything else, and for missing
+    files.
     """
     if isinstance(images, Dataset):
         return images
@@ -237,15 +233,15 @@ def audit_dataset(
     progress: Progress | None = None,
     **choice: Any,
 ) -> AuditedDataset:
-    """What :func:`load_dataset` is going to find; the arguments are the same. Bad images raise nothing here.
+    """Audit a dataset; other arguments are those of :func:`load_dataset`. Bad images are no error here.
 
-    ``decode_all``: also images of a trusted source, which are otherwise only read. ``hashes``: also their perceptual
+    ``decode_all``: decode images of a trusted source too, which are otherwise only read. ``hashes``: compute perceptual
     hashes, for near-duplicates.
     """
     if not max_megapixels > 0:
         raise UsageError(f"max_megapixels is {max_megapixels}: a number above 0")
     found, kept = chosen_images(images, labels, **choice)
-    _sides(found, kept, found.where)  # what no image can mend is said before any is looked at
+    _sides(found, kept, found.where)  # raises before the audit for errors that do not depend on the images
     found = replace(found, source=replace(found.source, max_megapixels=max_megapixels))
     source = found.source.select(kept)
     decode = decode_all or not source.trusted
@@ -256,27 +252,27 @@ def audit_dataset(
 
 @dataclass(frozen=True)
 class AuditedDataset:
-    """The images that a spec stands for, with what the audit found out about each."""
+    """The images of a dataset with the findings of the audit."""
 
     found: LabelledImages
     chosen: Sequence[int]
-    """The images among those found that the subset holds."""
+    """Indices in ``found`` of the images in the subset."""
     findings: Sequence[Finding]
-    """Of the images chosen."""
+    """Findings on the chosen images."""
 
     @functools.cached_property
     def bad(self) -> tuple[tuple[str, str], ...]:
-        """Name and reason of the images that cannot be read."""
+        """Name and reason of each image that cannot be read."""
         pairs = zip(self.chosen, self.findings, strict=True)
         return tuple((self.found.source.name(index), finding.reason) for index, finding in pairs if finding.reason)
 
     @property
     def good(self) -> list[Finding]:
-        """Findings of the images that can be read: those of :meth:`dataset`."""
+        """Findings on the images that can be read, which are those of :meth:`dataset`."""
         return [finding for finding in self.findings if not finding.reason]
 
     def dataset(self, bad_images: str = "skip") -> Dataset:
-        """The images that can be read. Raises UsageError if they cannot be measured, or ``bad_images`` ``fail``."""
+        """Return the images that can be read. Raises UsageError if they cannot be measured or ``bad_images`` fail."""
         if self.bad and bad_images == "fail":
             raise UsageError(describe_bad_images(self.bad, len(self.findings), self.found.where))
         kept = [index for index, finding in zip(self.chosen, self.findings, strict=True) if not finding.reason]
@@ -299,7 +295,7 @@ class AuditedDataset:
         )
 
     def _animated(self) -> tuple[str, ...]:
-        """The note on animated images, if there are any."""
+        """Return the note on animated images, if there are any."""
         pairs = zip(self.chosen, self.findings, strict=True)
         animated = [index for index, finding in pairs if finding.facts is not None and finding.facts.animated]
         first = self.found.source.name(animated[0]) if animated else ""
@@ -311,9 +307,9 @@ class AuditedDataset:
 def _sides(
     found: LabelledImages, kept: Sequence[int], where: str
 ) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Classes, labels and whether each of the images kept is a query and a reference.
+    """Return classes, labels, and whether each of the kept images is a query and a reference.
 
-    Raises UsageError where nothing can be found.
+    Raises UsageError if no query can find a reference of its class.
     """
     if not kept:
         raise UsageError(f"no images are left in {where}")
@@ -323,18 +319,20 @@ def _sides(
         found_in = f"only one class, {classes[0]!r}, in {where}"
         if classes == (".",):
             raise UsageError(
-                f"{where} has no subfolders, and a class is a subfolder: one folder a class is wanted "
+                f"{where} has no subfolders, and a class is a subfolder: use one folder per class "
                 "(FOLDER/CLASS/IMAGE), or a csv with path,label (csv:FILE)"
             )
         if len(set(found.class_names)) > 1:
-            found_in = f"one class only is left of {where}"
+            found_in = f"only one class is left of {where}"
         raise UsageError(f"{found_in}: retrieval needs images of at least two")
     position = {name: label for label, name in enumerate(classes)}
     labels = np.array([position[name] for name in names], np.int64)
     if found.roles is None:
         is_query = is_reference = np.ones(len(kept), np.bool_)
         if np.bincount(labels).max() < 2 and not found.classless:
-            raise UsageError(f"every class in {where} has one image only: no image has another of its class to find")
+            raise UsageError(
+                f"every class in {where} has only one image: there is no other image of the same class to find"
+            )
         return classes, labels, is_query, is_reference
     is_query = np.array([found.roles[index] == "query" for index in kept], np.bool_)
     is_reference = ~is_query

@@ -1,4 +1,4 @@
-"""Image files of any kind → 8-bit RGB as people see them."""
+"""Decode image files of any format to 8-bit RGB, as people see them."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)  # of these, columns become rows
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 _PREVIEW = 128  # pixels
 _WHITE = (255, 255, 255, 255)
 
 MAX_MEGAPIXELS = 250.0
-"""The largest image that is read. Phones make photos of 200 megapixels; they take 1.6 GB on the way to RGB as JPEG, and
-2.6 GB in a palette with transparency."""
+"""Default limit of an image's size. A phone's photo of 200 megapixels takes up to 1.6 GB of memory as JPEG, and 2.6 GB
+as palette image with transparency."""
 
 LARGEST_INPUT = 1024
 """Edge of the largest input of timm's pretrained models, in pixels."""
 
 MOST_ELONGATED = 256
-"""Most times that one side may be as long as the other. Models scale the shorter side to their input and then crop: at
-the largest input this takes at most 1 GiB, 4 bytes * 1024 * 1024 * 256."""
+"""Largest ratio of the sides. Models scale the shorter side to their input and then crop, which at the largest input
+takes at most 1 GiB: 4 bytes * 1024 * 1024 * 256."""
 
-# Pixels. As many threads as decode, each with a larger image, would take more memory than the machine has.
+# Pixels. Larger images are decoded one at a time: together they might not fit in memory.
 _LARGE = 32_000_000
 _one_large_image = threading.Lock()
 
-# As Python keeps the filter "ignore" of a category.
+# Python's representation of the filter "ignore" for this category.
 _NO_WARNING = ("ignore", None, Image.DecompressionBombWarning, None, 0)
 
-# What Pillow's readers raise on damaged files, beside OSError. Warnings, where the user has made them errors.
+# What Pillow raises on damaged files; Warning for users who turn warnings into errors.
 DAMAGE = (
     *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError),
     *(RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Warning),
 )
 
-# Formats whose further frames are an animation; those of others are pages (TIFF) or a camera's extras (MPO).
+# In other formats further frames are pages (TIFF) or a camera's additional images (MPO).
 _ANIMATED_FORMATS = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 
 
 class BadImageError(UsageError):
-    """An image that cannot be read; ``reason`` says why, without the file's name."""
+    """An image that cannot be read; ``reason`` does not contain its name."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
@@ -77,7 +77,7 @@ class BadImageError(UsageError):
 
 
 class ImageUnavailable(EmbedcoreError):
-    """An image that several tries could not read, for a reason that may pass: nothing says that it is damaged."""
+    """An image that could not be read in several tries because of errors that may be temporary."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
@@ -86,32 +86,31 @@ class ImageUnavailable(EmbedcoreError):
 
     def __str__(self) -> str:
         tries = len(PAUSES_S) + 1
-        return f"image {self.name!r} could not be read in {tries} tries: {self.reason}; it may be sound: start again"
+        return f"image {self.name!r} could not be read in {tries} tries: {self.reason}; the image may be sound: retry"
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What decoding an image tells. Only of images that can be decoded."""
+    """Properties of an image that can be decoded."""
 
     width: int
-    """Upright, in pixels."""
+    """Of the upright image, in pixels."""
     height: int
     mode: str
     """Pillow's mode of the file: RGB, L, P, CMYK, I;16, …"""
     format: str
     """Pillow's name of the file's format: JPEG, PNG, …"""
     animated: bool = False
-    """Whether frames follow the one that is taken."""
+    """Whether more frames follow the first, which is used."""
     perceptual_hash: int | None = None
-    """None where it was not asked for."""
+    """None if it was not requested."""
 
 
 def load_rgb(file: Path | BinaryIO, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
     """Decode the first frame of an image file to mode RGB; see :func:`to_rgb`.
 
-    ``name`` is how the image is called in an error. Raises BadImageError for whatever cannot be opened or decoded
-    whole, and for an image of more than ``max_megapixels``; OSError and MemoryError that may pass
-    (:func:`retries.is_transient`) as they are.
+    ``name`` is the image's name in errors. Raises BadImageError for an image that cannot be opened or decoded whole, or
+    has more than ``max_megapixels``; transient OSError and MemoryError (:func:`retries.is_transient`) are not wrapped.
     """
     with _opened(file, name, max_megapixels) as image:
         return _in_turn(image, image.width * image.height)
@@ -120,37 +119,36 @@ def load_rgb(file: Path | BinaryIO, name: str, max_megapixels: float = MAX_MEGAP
 def load_preview(
     file: Path | BinaryIO, name: str, max_megapixels: float = MAX_MEGAPIXELS
 ) -> tuple[Image.Image, ImageFacts]:
-    """As :func:`load_rgb`, with the facts of the whole image; of a JPEG, half, a quarter or an eighth of the size.
+    """Decode an image as :func:`load_rgb` does, a JPEG at 1/2, 1/4 or 1/8 of its size; also return its facts.
 
-    A JPEG's decoder reads and checks all of the file for that too, at up to a third of the cost. No side becomes
-    shorter than 128 pixels by it.
+    The smaller JPEG costs as little as a third and is still read and checked to its end. No side is reduced below 128
+    pixels.
     """
     with _opened(file, name, max_megapixels) as image:
         mode, kind, size = image.mode, image.format or "unknown", image.size
         image.draft(None, (_PREVIEW, _PREVIEW))
-        # Of a progressive JPEG all coefficients are held, however small it is read.
+        # All coefficients of a progressive JPEG are in memory, whatever the size.
         held = size if image.info.get("progressive") else image.size
-        # Before the orientation is asked for, which would swallow what is wrong with a PNG.
+        # First, since reading the orientation would hide errors in a PNG.
         rgb = _in_turn(image, held[0] * held[1])
         width, height = reversed(size) if _orientation(image) in _SIDEWAYS else size
         return rgb, ImageFacts(width, height, mode, kind, kind in _ANIMATED_FORMATS and _has_more_frames(image))
 
 
 def _in_turn(image: Image.Image, pixels: int) -> Image.Image:
-    """As :func:`to_rgb`, which holds so many pixels; of the large images of this process one is decoded at a time."""
+    """Call :func:`to_rgb`, which holds ``pixels`` in memory; the process decodes one large image at a time."""
     if pixels <= _LARGE:
         return to_rgb(image)
-    # In a thread of its own: glibc keeps for each thread that has decoded a large image what that took, but a new
-    # thread takes over what is kept for one that has ended.
+    # In a new thread: glibc keeps the memory of each thread that has decoded a large image, and a new thread reuses
+    # that of one that has ended.
     with _one_large_image, ThreadPoolExecutor(1, thread_name_prefix="embedcore-large-image") as pool:
         return pool.submit(to_rgb, image).result()
 
 
 @contextlib.contextmanager
 def _opened(file: Path | BinaryIO, name: str, max_megapixels: float) -> Iterator[Image.Image]:
-    # No warning for an image that is large but below the limit. The filter stays: threads that each saved and restored
-    # the filters would restore each other's. Set only where it is not the first one, since a change of the filters lets
-    # Python show again what it has shown once.
+    # No warning for a large image below the limit. The filter stays, since threads that restored the filters would
+    # restore each other's. It is set only once, since a change of the filters makes Python repeat earlier warnings.
     if warnings.filters[:1] != [_NO_WARNING]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     plugins.register()
@@ -175,25 +173,25 @@ def _opened(file: Path | BinaryIO, name: str, max_megapixels: float) -> Iterator
 
 
 def too_many_pixels(max_megapixels: float) -> str:
-    """Why an image of more pixels is not read."""
+    """Return why a larger image is not read."""
     return f"more than {max_megapixels:g} megapixels: a decompression bomb? (--embed-max-megapixels sets the limit)"
 
 
 def shape_refusal(width: int, height: int, max_megapixels: float) -> str:
-    """Why an image of this size in pixels is not read; "" if it is."""
+    """Return why an image of this size in pixels is not read; "" if it is."""
     if width * height > max_megapixels * 1e6:
         return too_many_pixels(max_megapixels)
     return elongation_refusal(width, height)
 
 
 def elongation_refusal(width: int, height: int) -> str:
-    """Why an image of this size in pixels is too long to be scaled; "" if it is not."""
+    """Return why an image of this size in pixels cannot be scaled; "" if it can."""
     if max(width, height) > MOST_ELONGATED * min(width, height):
         return f"{width} x {height} pixels: too elongated (more than {MOST_ELONGATED} to 1) to be scaled"
     return ""
 
 
-# Pillow's limit is one for the process: raised while images are decoded here, then put back.
+# Pillow's limit is global: it is raised while images are decoded here, then restored.
 _limits: list[int] = []
 _limits_lock = threading.Lock()
 _limit_before: int | None = None
@@ -219,17 +217,17 @@ def _pixel_limit(max_megapixels: float) -> Iterator[None]:
 def _has_more_frames(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except DAMAGE:  # in a frame that is not taken
+    except DAMAGE:  # in a later frame
         return True
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image as people see it: upright (EXIF), transparency on white, deep grey levels scaled to 8 bits, mode RGB.
+    """Convert an image to mode RGB: upright (EXIF), transparency on white, deep grey levels scaled to 8 bits.
 
-    An opaque 8-bit image gives just what ``image.convert("RGB")`` gives, which is what timm's pipeline sees: colour
-    profiles and PNG's gAMA are not applied, and a CMYK JPEG is read by Adobe's convention with and without its marker.
+    An opaque 8-bit image becomes what ``image.convert("RGB")`` returns, as in timm's pipeline: colour profiles and
+    PNG's gAMA are not applied, and a CMYK JPEG follows Adobe's convention with and without its marker.
 
-    Raises UnknownScale where deeper levels do not say which of them is white, and what Pillow raises.
+    Raises UnknownScale for deep levels whose white is unknown, and what Pillow raises.
     """
     raw = levels.raw_mode(image)
     image.load()
@@ -253,13 +251,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except DAMAGE:  # broken EXIF does not make the picture unreadable: viewers show it unturned
+    except DAMAGE:  # with broken EXIF viewers show the image unrotated
         return 1
     return value if isinstance(value, int) else 1
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, on one line and without characters that a terminal would obey (it may quote the file)."""
-    said = one_line(str(getattr(error, "strerror", None) or error))
+    """Return an error's text on one line, without control characters: it may quote the file."""
+    text = one_line(str(getattr(error, "strerror", None) or error))
     kind = type(error).__name__
-    return said if said and isinstance(error, OSError | levels.UnknownScale) else f"{kind}: {said}" if said else kind
+    return text if text and isinstance(error, OSError | levels.UnknownScale) else f"{kind}: {text}" if text else kind

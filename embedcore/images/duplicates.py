@@ -1,4 +1,4 @@
-"""Images that are in a dataset more than once: byte for byte, or nearly."""
+"""Exact and near-duplicate images of a dataset."""
 
 from __future__ import annotations
 
@@ -11,27 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-NEAR = 4  # bits of 64 in which the perceptual hashes of near-duplicates differ at most
+NEAR = 4  # largest number of differing bits, of 64, between the perceptual hashes of near-duplicates
 
 _BITS = 64
-_EDGE = 32  # pixels of the grey square that a perceptual hash is of
-_LOW = 8  # frequencies that it keeps in each direction
+_EDGE = 32  # pixels of the grey square that is hashed
+_LOW = 8  # frequencies kept in each direction
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """The 64-bit "pHash" of an RGB image, 0 to 2**64 - 1: (almost) the same when it is scaled, recompressed, retouched.
+    """Return the 64-bit "pHash" of an RGB image, 0 to 2**64 - 1; rescaling or recompressing changes few bits of it.
 
-    The image becomes a grey square of 32×32; of its cosine transform (DCT-II) the 8×8 lowest frequencies each give a
-    bit, namely whether they lie above the median of all but the mean level, which gives no bit of its own (Zauner,
-    2010, Implementation and Benchmarking of Perceptual Image Hash Functions, section 3.2.1). Images without structure
-    have 0.
+    The image is scaled to a grey square of 32×32. Each of the 8×8 lowest frequencies of its cosine transform (DCT-II)
+    gives a bit: whether it is above the median of all of them but the mean level. The mean level's bit is 0. Images
+    without structure have hash 0. (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010,
+    section 3.2.1)
     """
     square = image.resize((_EDGE, _EDGE), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")
     cosines = np.cos(np.pi / _EDGE * np.arange(_LOW)[:, None] * (np.arange(_EDGE) + 0.5))
-    low = cosines @ np.asarray(square, np.float64) @ cosines.T
-    # Without any structure a coefficient is not exactly 0 but a rounding error; one grey level makes it thousands of
-    # times larger.
-    low = low.round(6).reshape(-1)
+    # Rounding removes the errors of an image without structure; one grey level is thousands of times more.
+    low = (cosines @ np.asarray(square, np.float64) @ cosines.T).round(6).reshape(-1)
     bits = low > np.median(low[1:])
     bits[0] = False
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
@@ -39,16 +37,16 @@ def perceptual_hash(image: Image.Image) -> int:
 
 @dataclass(frozen=True)
 class Copies:
-    """Images whose content equals that of an earlier image."""
+    """Number of images whose content equals that of an earlier image."""
 
     within_classes: int
-    """Of an earlier image of the same class."""
+    """An earlier image of the same class."""
     across_classes: int
-    """Of earlier images of other classes only: one of the labels is wrong, or both are true."""
+    """Earlier images of other classes only: one of the labels is wrong, or both apply."""
 
 
 def count_copies(digests: Sequence[str], labels: NDArray[np.int64]) -> Copies:
-    """Exact duplicates, each counted once."""
+    """Count exact duplicates, each once."""
     in_classes = len(set(zip(digests, labels.tolist(), strict=True)))
     return Copies(within_classes=len(digests) - in_classes, across_classes=in_classes - len(set(digests)))
 
@@ -56,7 +54,7 @@ def count_copies(digests: Sequence[str], labels: NDArray[np.int64]) -> Copies:
 def queries_among_references(
     images: Sequence[Hashable], is_query: NDArray[np.bool_], is_reference: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Whether each query's equal among ``images`` [n] is also a reference, other than the query itself: [n_queries]."""
+    """Return for each query whether its equal among ``images`` [n], other than itself, is a reference: [n_queries]."""
     references = Counter(itertools.compress(images, is_reference))
     queries = zip(itertools.compress(images, is_query), is_reference[is_query], strict=True)
     return np.array([references[image] > itself for image, itself in queries], np.bool_)
@@ -64,11 +62,11 @@ def queries_among_references(
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Pairs of images whose perceptual hashes differ in a few bits."""
+    """Number of pairs of near-duplicates."""
 
     pairs: int
     within_classes: int
-    """Pairs of one class."""
+    """Pairs within a class."""
     between_sides: int | None
     """Pairs of a query and a reference; None for leave-one-out."""
 
@@ -76,9 +74,9 @@ class NearDuplicates:
 def count_near_duplicates(
     hashes: NDArray[np.uint64], digests: Sequence[str], labels: NDArray[np.int64], is_query: NDArray[np.bool_] | None
 ) -> NearDuplicates:
-    """Near-duplicates among images [n] with perceptual ``hashes``. ``is_query`` None: leave-one-out.
+    """Count near-duplicates among images [n] with perceptual ``hashes``. ``is_query`` None: leave-one-out.
 
-    Two exact duplicates are no near-duplicates, though their hashes are equal: their pairs are taken off.
+    Exact duplicates, whose hashes are equal, are not counted as near-duplicates of each other.
     """
     contents = np.unique(np.array(digests), return_inverse=True)[1].reshape(-1).astype(np.uint64)
 
@@ -91,10 +89,10 @@ def count_near_duplicates(
 
 
 def count_near_pairs(hashes: NDArray[np.uint64], groups: NDArray[np.int64], distance: int = NEAR) -> int:
-    """How many pairs of the uint64 ``hashes`` [n] of one group [n] differ in at most ``distance`` bits.
+    """Count pairs of uint64 ``hashes`` [n] in the same group [n] that differ in at most ``distance`` bits.
 
     The 64 bits are cut into ``distance + 1`` parts. Two hashes that differ in at most ``distance`` bits agree in at
-    least one part, so that only those which share a part are compared: sorted by it, each with the next, the next but
+    least one part, so only hashes that share a part are compared: sorted by the part, each with the next, the next but
     one, and so on while the part is the same. Memory is O(n).
     """
     rows, counts = np.unique(np.stack([hashes, groups.astype(np.uint64)], 1), axis=0, return_counts=True)
@@ -116,16 +114,8 @@ def count_near_pairs(hashes: NDArray[np.uint64], groups: NDArray[np.int64], dist
             if not len(first):
                 break
             differing = words[first] ^ words[other]
-            near = _ones(differing) <= distance
-            for earlier in masks[:number]:  # pairs that agree in an earlier part too were counted there
+            near = np.unpackbits(differing.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1) <= distance
+            for earlier in masks[:number]:  # pairs that agree in an earlier part are already counted
                 near &= (differing & earlier) != 0
             pairs += int((weights[first[near]] * weights[other[near]]).sum())
     return pairs
-
-
-def _ones(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """How many bits are set in each uint64: summed in pairs, nibbles, bytes (numpy has this from 2.0 on)."""
-    words = words - ((words >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    words = (words & np.uint64(0x3333333333333333)) + ((words >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    words = (words + (words >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (words * np.uint64(0x0101010101010101)) >> np.uint64(56)

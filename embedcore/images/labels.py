@@ -1,4 +1,4 @@
-"""Class labels as users hand them over, and the class names that they stand for."""
+"""Class names from the labels that users pass."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import numpy as np
 from embedcore.errors import UsageError
 
 _MISSING_TEXT = frozenset({"nan", "<na>", "nat", "#n/a"})
-"""What pandas, NumPy and spreadsheets write for a missing value, lower case."""
+"""How pandas, NumPy and spreadsheets write a missing value, lower case."""
 _DOUBTFUL_TEXT = frozenset({"na", "n/a", "null", "none"})
-"""What others write for one, and what may be the name of a class too."""
+"""How others write a missing value; may also be names of classes."""
 
 _ALIKE_NAMED = 3
-"""Number of groups of classes that look alike to name."""
+"""Maximum number of groups of similar class names to list."""
 
 _NEGATIVE = re.compile(r"-\d+(\.0*)?")
 _NUMBER = r"[-+]?[\d.]+(?:e[-+]?\d+)?"
 _SEVERAL = re.compile(rf"[\[{{].*[,:\s].*[\]}}]|{_NUMBER}(?:[\s,;]+{_NUMBER}){{3,}}", re.DOTALL | re.IGNORECASE)
-"""A list, a mapping, or four numbers and more (boxes, one-hot rows) that were written as text."""
+"""A list, a mapping, or four or more numbers (boxes, one-hot rows) written as text."""
 
 
 def class_names(labels: Iterable[Any], place: Callable[[int], str]) -> list[str]:
     """Return the class name of each label, [n].
 
-    ``place(index)`` says in messages where a label stands. Raises UsageError for the first label that is no class, see
-    :func:`class_name`.
+    ``place(index)`` names the place of a label in messages. Raises UsageError for the first label that is not a class,
+    see :func:`class_name`.
     """
     names: list[str] = []
     for label in labels:
@@ -46,13 +46,13 @@ def class_names(labels: Iterable[Any], place: Callable[[int], str]) -> list[str]
 
 
 def class_name(label: Any) -> str:
-    """Return the name of the class that one label stands for.
+    """Return the class name of one label.
 
-    Text in Unicode's composed form (NFC), without the white space around it; numbers as integers, so that 1, 1.0 and a
-    tensor of 1 are one class. Arrays and tensors of one element are that element.
+    Text is stripped and in Unicode's composed form (NFC). Numbers become integers: 1, 1.0 and a tensor of 1 are one
+    class. Arrays and tensors with one element are that element.
 
-    Raises ValueError, worded to follow the label's place, for what is no class: a missing value (see
-    :func:`is_missing`, or the text "nan"), a negative number, a number with a fraction, several values.
+    Raises ValueError, with a message that follows the label's place, for a missing value (see :func:`is_missing`, or
+    the text "nan"), a negative number, a number with a fraction and several values.
 
     >>> [class_name(label) for label in (" cat ", 7, 7.0, np.array([7]), True)]
     ['cat', '7', '7', '7', 'True']
@@ -76,13 +76,13 @@ def class_name(label: Any) -> str:
         if not math.isfinite(number) or number != int(number):
             raise ValueError(f"the label {label} is no whole number: give the number of a class, or its name as text")
         return _name_of_text(str(int(number)))
-    if getattr(type(label), "__str__", None) is not object.__str__:  # text of NumPy, dates, enumerations
+    if getattr(type(label), "__str__", None) is not object.__str__:  # NumPy text, dates, enumerations
         return _name_of_text(str(label))
     raise ValueError(_several(f"a {type(label).__name__}"))
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a value stands for none: None, NaN, NaT, pandas' NA, a masked element, empty text."""
+    """Return whether a value is missing: None, NaN, NaT, pandas' NA, a masked element, empty text."""
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(value, str | bytes):
@@ -91,7 +91,7 @@ def is_missing(value: Any) -> bool:
 
 
 def canonical(name: str) -> str:
-    """The name with composed characters (Unicode's NFC): macOS writes "é" as two, other systems as one.
+    """Return the name in Unicode's composed form (NFC): macOS writes "é" as two characters, other systems as one.
 
     >>> canonical("e\\u0301") == "\\u00e9"
     True
@@ -100,7 +100,7 @@ def canonical(name: str) -> str:
 
 
 def lookalike_notes(names: Iterable[str]) -> tuple[str, ...]:
-    """A note that names the classes which differ in case or white space only, if there are any.
+    """Return a note on classes that differ in case or white space only, if there are any.
 
     >>> lookalike_notes(["Cat", "cat", "dog"])
     ("classes that differ in case or white space only are taken for different ones: 'Cat', 'cat'",)
@@ -117,13 +117,13 @@ def lookalike_notes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def notes_on(names: Iterable[str]) -> tuple[str, ...]:
-    """Return notes on the classes of labels: which may stand for a missing label, and which look alike."""
+    """Return notes on class names that may mean a missing label, and on similar ones."""
     counts = Counter(names)
     return (*_doubtful_classes(counts), *lookalike_notes(counts))
 
 
 def _doubtful_classes(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """A note for each class whose name often stands for a missing label, such as "NA" and "None"; images of each."""
+    """Return a note for each class whose name often means a missing label, such as "NA", with its number of images."""
     return tuple(
         f"{count} image{' is' if count == 1 else 's are'} of a class named {name!r}: if that stands for a missing "
         "label, leave them out"
@@ -133,7 +133,7 @@ def _doubtful_classes(counts: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _element(label: Any) -> Any:
-    """The one element of an array or tensor; anything else as it is. Raises ValueError where there are several."""
+    """Return the single element of an array or tensor; anything else as it is. Raises ValueError for several."""
     shape = getattr(label, "shape", None)
     if shape is None or label is np.ma.masked or isinstance(label, np.generic):
         return label

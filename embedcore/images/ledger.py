@@ -1,8 +1,8 @@
-"""What earlier sessions found out about files: kept in the cache folder, so that it is not paid for again.
+"""The ledger: digests of files and facts of images from earlier sessions, kept in the cache folder.
 
-One table holds the content digest of a file by its path and stamp, and the facts of an image by its digest. Both can
-always be found out anew, so whatever is wrong with the ledger (damaged, not writable, in use) costs time only: each row
-is a sealed line that repeats its key, and one that is not as it was written is passed over.
+One table holds the content digest of a file by its path and stamp, and the facts of an image by its digest. All of
+them can be computed again, so a ledger that is damaged, not writable or in use only costs time. Each row is a line that
+repeats its key and has a checksum; damaged rows are ignored.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from embedcore.images.decode import ImageFacts
 
 FILE = "embedcore-audit.sqlite"  # within the cache folder
 
-_FORMAT = 2
-_AT_ONCE = 500  # values in one query; SQLite's limit was 999 for long
-_PATIENCE_S = 10.0  # for another process that writes
+_AT_ONCE = 500  # values in one query; older SQLite allows 999
+_LOCK_S = 10.0  # to wait for another process that writes
 
-# A file that is changed again within one tick of its file system's clock keeps its stamp. FAT's tick is the longest,
-# 2 s. What was read of a file so soon after a change is not relied upon later.
+# A file that changes twice within a tick of its file system's clock may keep its stamp. FAT's tick is the longest, 2 s.
 _TICK_NS = 3_000_000_000
 
 _INT64 = 2**63 - 1
@@ -39,9 +37,9 @@ _Row = TypeVar("_Row")
 
 
 class Stamp(NamedTuple):
-    """What the file system says of a file. It changes whenever the content does.
+    """File metadata that changes whenever the content does.
 
-    The change time tells what the modification time may hide, which programs set at will (``cp -p``, ``rsync -t``).
+    The change time is included since programs may set the modification time (``cp -p``, ``rsync -t``).
     """
 
     size: int
@@ -50,34 +48,34 @@ class Stamp(NamedTuple):
     inode: int
 
     def is_settled(self, now_ns: int) -> bool:
-        """Whether the file was changed so long ago that another change would have changed the stamp."""
+        """Return whether the last change is long enough ago for another change to have changed the stamp."""
         return max(self.mtime_ns, self.ctime_ns) < now_ns - _TICK_NS
 
 
 def stamp_of(file: Path) -> Stamp:
-    """The stamp of a file. Raises OSError."""
+    """Return the stamp of a file. Raises OSError."""
     status = file.stat()
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INT64)
 
 
 class Ledger:
-    """The ledger of one cache folder; without a folder it knows nothing and keeps nothing."""
+    """The ledger of one cache folder; without a folder it is empty and keeps nothing."""
 
     def __init__(self, cache_dir: Path | None) -> None:
         self.path = None if cache_dir is None else cache_dir / FILE
         self._damaged = False
 
     def digests(self, paths: Sequence[bytes]) -> dict[bytes, tuple[Stamp, str]]:
-        """Stamp and digest of the files that are known, by their absolute paths."""
+        """Return stamp and digest of known files by absolute path."""
         return self._read(paths, lambda row: (Stamp(*row[:4]), str(row[4])))
 
     def facts(self, digests: Iterable[str], decoder: str) -> dict[str, ImageFacts]:
-        """Facts of the contents that ``decoder`` has decoded, by digest."""
+        """Return the facts of contents decoded by ``decoder``, by digest."""
         keys = {f"{digest} {decoder}".encode(): digest for digest in digests}
         return {keys[key]: facts for key, facts in self._read(list(keys), lambda row: ImageFacts(*row)).items()}
 
     def sha256(self, file: Path) -> str:
-        """The SHA-256 (hex) of a file's content, read only if its stamp is not the one of last time. Raises OSError."""
+        """Return the SHA-256 (hex) of a file, which is read only if its stamp has changed. Raises OSError."""
         path, now_ns, stamp = os.fsencode(file.absolute()), time.time_ns(), stamp_of(file)
         known = self.digests([path]).get(path)
         if known is not None and known[0] == stamp:
@@ -88,31 +86,32 @@ class Ledger:
         return digest
 
     def keep(self, files: Mapping[bytes, tuple[Stamp, str]], facts: Mapping[str, ImageFacts], decoder: str) -> None:
-        """Add or replace rows. A ledger that cannot be written is left as it is."""
+        """Add or replace rows. A ledger that cannot be written stays as it is."""
         rows: dict[bytes, list[Any]] = {path: [*stamp, digest] for path, (stamp, digest) in files.items()}
         rows |= {f"{digest} {decoder}".encode(): list(astuple(fact)) for digest, fact in facts.items()}
         if self.path is None or not rows:
             return
+        lines = [(key, sealed({"key": os.fsdecode(key), "row": row})) for key, row in rows.items()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(f"{self.path}.lock", timeout=_PATIENCE_S):
+            with filelock.FileLock(f"{self.path}.lock", timeout=_LOCK_S):
                 if self._damaged:
                     self.path.unlink(missing_ok=True)
                     self._damaged = False
-                _write(self.path, rows)
+                with closing(sqlite3.connect(self.path, timeout=_LOCK_S)) as database, database:  # one transaction
+                    database.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
+                    database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", lines)
         except (OSError, sqlite3.Error) as error:  # filelock.Timeout is an OSError
             self._damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-            _log.info("what was found out about the images is not kept in %s: %s", self.path, error)
+            _log.info("the results of the audit are not kept in %s: %s", self.path, error)
 
     def _read(self, keys: Sequence[bytes], parse: Callable[[list[Any]], _Row]) -> dict[bytes, _Row]:
-        """The sound rows among those wanted."""
+        """Return the undamaged rows with these keys."""
         found: dict[bytes, _Row] = {}
         if self.path is None or not self.path.exists():
             return found
         try:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-                if database.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
-                    return found
                 for start in range(0, len(keys), _AT_ONCE):
                     some = keys[start : start + _AT_ONCE]
                     query = f"SELECT * FROM rows WHERE key IN ({','.join('?' * len(some))})"
@@ -121,20 +120,9 @@ class Ledger:
                             content = unsealed(line)
                             if content["key"] == os.fsdecode(key):
                                 found[key] = parse(content["row"])
-        except sqlite3.OperationalError as error:  # in use, or no ledger of ours
+        except sqlite3.OperationalError as error:  # in use, or without our table
             _log.info("%s is not read: %s", self.path, error)
         except sqlite3.DatabaseError as error:
-            _log.warning("%s is damaged (%s): the images are looked at again", self.path, error)
+            _log.warning("%s is damaged (%s): the images are audited again", self.path, error)
             self._damaged = True
         return found
-
-
-def _write(path: Path, rows: Mapping[bytes, list[Any]]) -> None:
-    with closing(sqlite3.connect(path, timeout=_PATIENCE_S)) as database:
-        if database.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
-            database.executescript("DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS facts;")  # of format 1
-            database.execute(f"PRAGMA user_version = {_FORMAT}")
-        database.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
-        with database:  # one transaction
-            sealed_rows = [(key, sealed({"key": os.fsdecode(key), "row": row})) for key, row in rows.items()]
-            database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", sealed_rows)

@@ -1,7 +1,6 @@
-"""Sample values that 8 bits do not hold, made 8-bit: deep grey levels, and PNG's transparent colours.
+"""Conversion to 8 bits of deep grey levels and of PNG's transparent colours.
 
-Pillow's own conversions clip at 255, and compare a transparent colour as the file has it with pixels that it has
-rescaled.
+Pillow clips levels at 255, and compares the file's transparent colour with pixels that it has rescaled.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from PIL import Image
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # their values
 
-# An image whose highest level is in the lowest sixteenth of its range is nearly black: 12 bits stored as 16, say.
+# An image whose highest level is in the lowest sixteenth of its range is nearly black, such as 12 bits stored as 16.
 _DARK = 16
-_ROWS = 256  # converted at a time, so that the floats of a large image are not all in memory
+_ROWS = 256  # converted at a time, which bounds the memory for floats
 
 
 class UnknownScale(ValueError):
-    """The levels of an image do not say which of them is white."""
+    """The white level of an image is unknown."""
 
 
 def raw_mode(image: Image.Image) -> str:
-    """How the file stores a pixel, in Pillow's words such as ``RGB;16B``; "" once the pixels are loaded."""
+    """Return Pillow's raw mode of the file, such as ``RGB;16B``; "" once the pixels are loaded."""
     if not getattr(image, "tile", None):
         return ""
     arguments = image.tile[0][3]  # type: ignore[attr-defined]
@@ -30,19 +29,18 @@ def raw_mode(image: Image.Image) -> str:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether the image is grey of more than 8 bits, or of floats."""
+    """Return whether the image is grey with more than 8 bits, or floats."""
     return image.mode in ("I", "F") or image.mode.startswith("I;")
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey levels deeper than 8 bits over the whole of their range; mode L.
+    """Scale grey levels deeper than 8 bits by their whole range; mode L.
 
-    Integers have 16 bits (65535 is white) unless a TIFF's tags say 12, or signed 16 (32767 is white). Floats go from 0
-    to 1. A TIFF whose zero is white is inverted, and PNG's transparent level is white.
+    Integers have 16 bits (65535 is white) unless a TIFF's tags give 12, or signed 16 (32767 is white). Floats go from 0
+    to 1. A TIFF whose zero is white is inverted, and PNG's transparent level becomes white.
 
     Raises UnknownScale for levels outside of that range (32-bit integers, floats from 0 to 255), for floats that are
-    not finite, and where all but black ones are within the lowest sixteenth (12 bits stored as 16): these would become
-    all white, clipped or nearly black.
+    not finite, and for levels in the lowest sixteenth of the range only (12 bits stored as 16).
     """
     levels = np.asarray(image)
     lowest, highest, white = levels.min(), levels.max(), _white(image)
@@ -67,7 +65,7 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def check_high_bytes(image: Image.Image) -> None:
-    """Raise UnknownScale where of 16-bit colours, of which Pillow keeps the high bytes, hardly anything is left."""
+    """Raise UnknownScale for 16-bit colours that are nearly black in their high bytes, which Pillow keeps."""
     highest = max(band[1] for band in image.getextrema()[:3])  # type: ignore[index]
     if 0 < highest < 256 // _DARK:
         raise UnknownScale(
@@ -77,9 +75,9 @@ def check_high_bytes(image: Image.Image) -> None:
 
 
 def transparency_of(image: Image.Image, raw: str) -> object:
-    """The transparent colour of an image in the values that its pixels have in Pillow; None for none.
+    """Return the transparent colour of an image in Pillow's pixel values; None if there is none.
 
-    Pillow scales PNG's grey levels of 2 and 4 bits to 8, and of 16-bit colours keeps the high bytes.
+    Pillow scales PNG's grey levels of 2 and 4 bits to 8, and keeps the high bytes of 16-bit colours.
     """
     transparent = image.info.get("transparency")
     if raw in ("L;2", "L;4") and isinstance(transparent, int):

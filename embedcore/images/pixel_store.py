@@ -1,7 +1,7 @@
 """Pixel store: all images of a dataset decoded once for one geometry, on disk, memory-mapped.
 
-A store is a ``.npy`` file, uint8 [n, h, w, 3], with a ``.json`` beside it that says what it holds and carries a
-checksum of each block. The file gets its name only when it is whole; the checksums are compared when it is opened.
+A store is a ``.npy`` file, uint8 [n, h, w, 3], with a ``.json`` sidecar that describes it and has a checksum of each
+block. The file gets its name only when it is complete; the checksums are verified when it is opened.
 """
 
 from __future__ import annotations
@@ -46,16 +46,14 @@ if TYPE_CHECKING:
 FOLDER = "pixels"  # within the cache folder
 FORMAT = 3
 
-_SMALL = 256  # fewer images are made in the process itself, sooner than a forkserver has imported what workers need
+_SMALL = 256  # fewer images are decoded in this process: starting workers would take longer
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _log = logging.getLogger(__name__)
 
 
 class PixelStore(ABC):
-    """The pixels of a dataset in one geometry.
-
-    Picklable: another process opens the same store without checking it again.
-    """
+    """The pixels of a dataset in one geometry. Picklable: another process opens the store without verifying it
+    again."""
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.shape = shape
@@ -66,7 +64,7 @@ class PixelStore(ABC):
 
     @abstractmethod
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images start to stop - 1, uint8 [stop - start, h, w, 3], C-contiguous; of a stored one, a read-only view."""
+        """Return images start to stop - 1: uint8 [stop - start, h, w, 3], C-contiguous; a read-only view if stored."""
 
 
 class StoredPixels(PixelStore):
@@ -81,21 +79,21 @@ class StoredPixels(PixelStore):
 
     @functools.cached_property
     def pixels(self) -> NDArray[np.uint8]:
-        """uint8 [n, h, w, 3], memory-mapped and read-only. Raises EmbedcoreError where the file has been taken away."""
+        """uint8 [n, h, w, 3], memory-mapped and read-only. Raises EmbedcoreError for a missing or changed file."""
         try:
             return np.asarray(map_pixels(self.path, self.shape))
         except (OSError, ValueError) as error:
-            raise EmbedcoreError(f"pixel store {self.path} cannot be opened any more: {error}") from error
+            raise EmbedcoreError(f"pixel store {self.path} can no longer be opened: {error}") from error
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         return self.pixels[start:stop]
 
 
 class StreamedPixels(PixelStore):
-    """No store, for want of room: pixels decoded at each reading, by ``workers`` threads, ahead of the reader.
+    """Pixels decoded at each reading by ``workers`` threads, for lack of room on the disk.
 
-    While the caller works on one range, as many images after it are being made; at most two ranges are held in memory.
-    Pillow releases the interpreter lock where it decodes and resizes. Not safe for several readers at once.
+    While the caller works on one range, as many following images are decoded; at most two ranges are in memory. Not
+    thread-safe.
     """
 
     def __init__(self, reader: PixelReader, workers: int) -> None:
@@ -112,11 +110,11 @@ class StreamedPixels(PixelStore):
         return ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="embedcore-pixels")
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """As for a stored one, but a copy. Raises BadImageError."""
+        """Return images start to stop - 1, as a copy. Raises BadImageError."""
         stop = min(stop, len(self))
         ahead, self._ahead = self._ahead, {}
         wanted = [ahead.pop(index) if index in ahead else self._submit(index) for index in range(start, stop)]
-        for stale in ahead.values():  # the reader jumped
+        for stale in ahead.values():  # the caller did not read on
             stale.cancel()
         self._ahead = {index: self._submit(index) for index in range(stop, min(2 * stop - start, len(self)))}
         rows = np.empty((stop - start, *self.shape[1:]), np.uint8)
@@ -130,14 +128,14 @@ class StreamedPixels(PixelStore):
 
 @dataclass(frozen=True)
 class Description:
-    """What a store holds."""
+    """Description of a store's content."""
 
     format: int
     fingerprint: str
     geometry: str
     shape: tuple[int, ...]
     made_by: str
-    """Digest of the transform's behaviour and of the decoder's version."""
+    """Digest of the transform's behaviour and the decoder's version."""
     block: int
 
 
@@ -150,18 +148,17 @@ def open_pixel_store(
     progress: Progress | None = None,
     limit: int | None = None,
 ) -> PixelStore:
-    """The pixels of all images of a dataset, from the store under ``cache_dir`` or made now.
+    """Return the pixels of all images of a dataset, from a store under ``cache_dir`` or a new one.
 
-    A store that is damaged, or was made of other content or by a transform or decoder that behaves otherwise, is made
-    anew. Of several processes that want the same store one makes it while the others wait. Where the disk lacks the
-    room, the pixels are streamed instead and a RuntimeWarning says so. As long as the store given is referenced,
-    ``embedcore cache prune`` leaves its files alone. ``workers``: processes that decode, all usable CPUs by default.
-    ``limit``: bytes that all stores under ``cache_dir`` may take; for a new one the least recently used go, and where
-    that does not make room enough, it is streamed too.
+    A store is built again if it is damaged or another content, transform or decoder made it. If several processes need
+    the same store, one builds it and the others wait. Without room on the disk the pixels are streamed, with a
+    RuntimeWarning. ``embedcore cache prune`` keeps the files while the returned store is referenced. ``workers``:
+    number of decoding processes, by default all usable CPUs. ``limit``: bytes for all stores under ``cache_dir``; the
+    least recently used are removed for a new one, which is streamed if that is not enough.
 
-    Raises UsageError where images cannot be read (all of them are named), have changed since the dataset was loaded, or
-    ``cache_dir`` cannot be written to; EmbedcoreError where a worker died (with the range of images that it had in
-    hand) or none can be started, and where images or the store cannot be read at the moment, or not in this geometry.
+    Raises UsageError for images that cannot be read or have changed since the dataset was loaded (all are named), and
+    for a ``cache_dir`` that cannot be written to; EmbedcoreError for workers that died (with the range of their images)
+    or cannot be started, for temporary errors, and for images that this geometry cannot scale.
     """
     reader = PixelReader(dataset.images, dataset.digests, geometry)
     made_by = hashlib.sha256(f"{geometry.behaviour()}\n{dataset.images.decoder}".encode()).hexdigest()
@@ -177,11 +174,11 @@ def open_pixel_store(
                 if limit is not None and not make_room(path.parent, math.prod(shape), limit):
                     return _streamed(reader, workers, f"within the limit of {bytes_text(limit)} for {path.parent}")
                 _make(path, wanted, reader, dataset, workers, progress)
-            with contextlib.suppress(OSError):  # such as a cache that may be read only
+            with contextlib.suppress(OSError):  # such as a read-only cache
                 os.utime(sidecar_of(path))
             held = hold(path)
     except OSError as error:
-        if is_transient(error):  # the next case may have better luck
+        if is_transient(error):  # the next case may succeed
             raise EmbedcoreError(f"the pixel store {path} cannot be written or read now: {reason_of(error)}") from error
         if error.errno not in _NO_ROOM:
             raise UsageError(
@@ -196,8 +193,8 @@ def open_pixel_store(
 def _streamed(reader: PixelReader, workers: int, where: str) -> StreamedPixels:
     size = len(reader) * math.prod(reader.shape)
     warnings.warn(
-        f"no room for a pixel store of {bytes_text(size)} {where}: images are decoded at each reading instead, once "
-        f"per model (free some space, or choose another cache folder)",
+        f"no room for a pixel store of {bytes_text(size)} {where}: images are decoded again for each model (free some "
+        "space, or choose another cache folder)",
         RuntimeWarning,
         stacklevel=3,
     )
@@ -205,7 +202,7 @@ def _streamed(reader: PixelReader, workers: int, where: str) -> StreamedPixels:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left of a store, and a damaged one. The lock is held."""
+    """Remove a damaged store and unfinished ones of killed processes. The caller holds the lock."""
     for left in [*path.parent.glob(f"{path.stem}.*{PARTIAL}"), path]:
         left.unlink(missing_ok=True)
 
@@ -213,11 +210,11 @@ def _remove_leftovers(path: Path) -> None:
 def _make(
     path: Path, wanted: Description, reader: PixelReader, dataset: Dataset, workers: int, progress: Progress | None
 ) -> None:
-    """Write the store under a temporary name, compare it with its checksums, give it its name. The lock is held."""
+    """Write the store under a temporary name, verify its checksums and rename it. The caller holds the lock."""
     size = math.prod(wanted.shape)
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    # Its temporary name is its own: a worker of a killed process may still be about to write to the one that it knows.
+    # The temporary name is unique: a worker of a killed process may still write to an earlier one.
     with written_whole(path) as file:
         partial = Path(file.name)
         file.write(header_of(wanted.shape))
@@ -228,9 +225,9 @@ def _make(
             raise UsageError(describe_bad_images(bad, len(reader)))
         checksums = [block.checksum for block in written]
         if checksums_of(map_pixels(partial, wanted.shape)) != checksums:
-            raise EmbedcoreError(f"{partial} does not read back as it was written: is the disk sound?")
+            raise EmbedcoreError(f"{partial} does not read back as written: check the disk")
     with written_whole(sidecar_of(path)) as file:
-        # The name is for people: content decides whether a store is the one that is wanted.
+        # The dataset's name is for people; the content identifies a store.
         file.write(sealed({**asdict(wanted), "checksums": checksums, "dataset": dataset.name}))
     _sound_files.add(identity_of(path))
 
@@ -240,7 +237,7 @@ def _write_all(
 ) -> list[WrittenBlock]:
     blocks = blocks_of(len(reader))
     shared = len(reader) >= _SMALL and workers > 1 and reader.source.portable
-    if shared and not process.current_process().daemon:  # which may have no children
+    if shared and not process.current_process().daemon:  # a daemon may have no children
         outcomes = write_blocks(reader, path, offset, blocks, workers)
     else:
         outcomes = _written_by_threads(reader, path, offset, blocks, workers)
@@ -263,17 +260,17 @@ def _written_by_threads(
 
 
 _sound_files: set[tuple[str, int, int, int]] = set()
-"""Identities of the files whose checksums have been compared in this process."""
+"""Identities of the files whose checksums this process has verified."""
 
 
 def is_sound(path: Path, wanted: Description) -> bool:
-    """Whether the store is there, is the one wanted, and matches its checksums (compared once in a process).
+    """Return whether the store exists, is the one wanted, and matches its checksums (verified once per process).
 
-    No byte of either file can change unnoticed. Raises OSError where they cannot be read at the moment.
+    A change of any byte of either file is noticed. Raises OSError for transient errors.
     """
     try:
         raw = sidecar_of(path).read_bytes()
-        if b'"format": %d,' % FORMAT not in raw:  # of another version, which is no damage
+        if b'"format": %d,' % FORMAT not in raw:  # another version, not damage
             return False
         content = unsealed(raw)
         if not raw.endswith(b"\n"):
@@ -289,6 +286,6 @@ def is_sound(path: Path, wanted: Description) -> bool:
     except (OSError, ValueError, LookupError) as error:
         if is_transient(error):
             raise
-        _log.warning("pixel store %s is damaged (%s): made anew", path, error)
+        _log.warning("pixel store %s is damaged (%s) and built again", path, error)
         return False
     return True

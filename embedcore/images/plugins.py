@@ -1,4 +1,4 @@
-"""Formats that Pillow reads with another package only: known by name, read where the package is installed."""
+"""Image formats that Pillow reads only with an additional package."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 
 class Plugin(NamedTuple):
-    """A package that teaches Pillow a format."""
+    """A package that adds a format to Pillow."""
 
     module: str
     package: str
-    """As pip knows it."""
+    """Name on PyPI."""
     function: str = ""
-    """What registers it; "" where the import does."""
+    """Function that registers the format; "" if the import does."""
 
 
 _HEIF = Plugin("pillow_heif", "pillow-heif", "register_heif_opener")
@@ -27,18 +27,18 @@ PLUGINS: Mapping[str, Plugin] = {
     ".hif": _HEIF,
     ".jxl": Plugin("pillow_jxl", "pillow-jxl-plugin"),
 }
-"""By the end of a file's name."""
+"""By file name extension."""
 
 
 @functools.cache
 def installed() -> Mapping[str, Plugin]:
-    """Those of PLUGINS that are there."""
+    """Return the installed ones of PLUGINS."""
     return {suffix: plugin for suffix, plugin in PLUGINS.items() if importlib.util.find_spec(plugin.module)}
 
 
 @functools.cache
 def register() -> None:
-    """Have Pillow read the formats whose packages are installed; once in a process."""
+    """Register the installed formats with Pillow, once per process."""
     for plugin in set(installed().values()):
         module = importlib.import_module(plugin.module)
         if plugin.function:
@@ -47,6 +47,6 @@ def register() -> None:
 
 @functools.cache
 def versions() -> str:
-    """Names and versions of the packages that are used, since what they decode may change with them; "" for none."""
+    """Return names and versions of the installed packages, with which pixels may change; "" for none."""
     packages = sorted({plugin.package for plugin in installed().values()})
     return "".join(f" {package} {importlib.metadata.version(package)}" for package in packages)

@@ -1,4 +1,4 @@
-"""Errors that pass by themselves: what they are, and trying again."""
+"""Temporary errors and retries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 PAUSES_S = (0.5, 2.0, 5.0)
-"""Before the second try, the third and the fourth, which is the last."""
+"""Pauses before the second, third and fourth try, which is the last."""
 
 _TRANSIENT = frozenset(
     getattr(errno, name)
@@ -24,12 +24,12 @@ _Result = TypeVar("_Result")
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error is of the machine at this moment, such as no memory or a lost file server, not of a file."""
+    """Return whether an error may be temporary, such as no memory or a lost file server."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
 
 
 def retried(action: Callable[[], _Result]) -> _Result:
-    """Return ``action()``; after a transient error try again, up to three times with pauses."""
+    """Return ``action()``; retry after transient errors, up to three times with pauses."""
     for pause in PAUSES_S:
         try:
             return action()

@@ -1,4 +1,4 @@
-"""Image sources: a fixed sequence of images, each with a name, a content digest and a way to load it."""
+"""Image sources: sequences of images with names, contents and digests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Role = Literal["query", "reference"]
 ROLES: tuple[Role, Role] = ("query", "reference")
 
 ROLE_WORDS: dict[str, Role] = {"query": "query", "reference": "reference", "gallery": "reference"}
-"""How the two sides are called in folders, tables and lists."""
+"""Names of the two sides in folders, tables and lists."""
 
 _Source = TypeVar("_Source", bound="ImageSource")
 _Argument = TypeVar("_Argument")
@@ -54,53 +54,52 @@ class ImageSource(ABC):
     """
 
     items: tuple[Any, ...]
-    """What each image is found by."""
+    """What identifies each image in the source."""
     trusted: bool = field(default=False, kw_only=True)
-    """Whether whoever has put the images there has seen to it that they can be read."""
+    """Whether the images are known to be readable, such as those of an installed package."""
     portable: bool = field(default=True, kw_only=True)
-    """Whether other processes can load the images too: not if they are in memory, or code of the user gives them."""
+    """Whether other processes can load the images: not those in memory or from code of the user."""
     max_megapixels: float = field(default=MAX_MEGAPIXELS, kw_only=True)
     """Larger images are refused before they are decoded."""
 
     @property
     def decoder(self) -> str:
-        """What turns the content into pixels, with its version: equal content and decoder give equal pixels."""
+        """Name and version of the decoder: equal content and decoder give equal pixels."""
         return pillow_decoder()
 
     def __len__(self) -> int:
         return len(self.items)
 
     def select(self: _Source, indices: Sequence[int]) -> _Source:
-        """Some of the images, in the order given; the source itself where that is all of them in order."""
+        """Return a source of these images; the source itself for all of them in order."""
         if len(indices) == len(self) and all(index == position for position, index in enumerate(indices)):
             return self
         return replace(self, items=tuple(self.items[index] for index in indices))
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What the image is called in messages; independent of where the dataset lies.
+        """Return the image's name in messages, which does not depend on the dataset's location.
 
         Bytes of a file name that are not UTF-8 are surrogate escapes, as in ``os.fsdecode``.
         """
 
     def file(self, index: int) -> Path | None:
-        """The file whose bytes are the image's content; None where it is not one file of its own."""
+        """Return the file whose bytes are the image's content; None if it is not a single file."""
         return None
 
     def content(self, index: int) -> bytes | Image.Image:
-        """Raises whatever stands in the way, such as OSError; also for a pipe or a device, which might never end."""
+        """Return the content. Raises OSError and others; also for a pipe or a device, which might never end."""
         file = self.file(index)
         assert file is not None
         return _regular(file).read_bytes()
 
     def load(self, index: int, digest: str | None = None) -> Image.Image:
-        """The image, mode RGB.
+        """Return the image, mode RGB.
 
-        With ``digest`` it has to be that of the content. It is computed from the very bytes that are decoded: read a
-        second time, they might be others.
+        ``digest``, if given, is compared with that of the very bytes that are decoded.
 
-        Raises BadImageError for an image that cannot be read or has another digest, ImageUnavailable where several
-        tries have met errors that may pass.
+        Raises BadImageError for an image that cannot be read or has another digest, and ImageUnavailable after
+        several tries with transient errors.
         """
 
         def load() -> Image.Image:
@@ -114,7 +113,7 @@ class ImageSource(ABC):
         return self._tried(index, load)
 
     def preview(self, index: int) -> tuple[Image.Image, ImageFacts]:
-        """The image, decoded whole but perhaps smaller than it is, with the facts of its file.
+        """Return the image, decoded whole but perhaps at a smaller size, and its facts.
 
         Raises BadImageError and ImageUnavailable as :meth:`load` does.
         """
@@ -129,7 +128,7 @@ class ImageSource(ABC):
         return self._tried(index, preview)
 
     def digest(self, index: int) -> str:
-        """SHA-256 (hex) of the content. Raises OSError and others where it cannot be had, and ImageUnavailable."""
+        """Return the SHA-256 (hex) of the content. Raises ImageUnavailable, OSError and others."""
 
         def digest() -> str:
             file = self.file(index)
@@ -155,7 +154,7 @@ class ImageSource(ABC):
         return self._sound(index, self.content, index)
 
     def _sound(self, index: int, action: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
-        """``action(argument)``; what it raises is that the image is bad, unless it may pass."""
+        """Return ``action(argument)``; its errors become BadImageError unless they are transient."""
         try:
             return action(argument)
         except DAMAGE as error:
@@ -166,7 +165,7 @@ class ImageSource(ABC):
 
 @dataclass(frozen=True)
 class FileSource(ImageSource):
-    """Image files by their paths relative to a folder (or absolute), with ``/`` between the parts."""
+    """Image files by path, relative to a folder or absolute, separated by ``/``."""
 
     root: str
 
@@ -179,7 +178,7 @@ class FileSource(ImageSource):
 
 @dataclass(frozen=True)
 class MemorySource(ImageSource):
-    """Names and images (PIL images or uint8 arrays) that are in memory already."""
+    """Names and images (PIL images or uint8 arrays) in memory."""
 
     def name(self, index: int) -> str:
         return str(self.items[index][0])
@@ -190,32 +189,31 @@ class MemorySource(ImageSource):
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """What a dataset spec stands for, before any subset is taken; images in their final order."""
+    """All images of a dataset, in their final order, before a subset is chosen."""
 
     name: str
     where: str
-    """The place that was looked at, for messages."""
+    """The dataset's location, for messages."""
     source: ImageSource
     class_names: Sequence[str]
     """Class of each image, [n]."""
     roles: Sequence[Role] | None = None
     """Role of each image, [n]; None: leave-one-out."""
     classless: bool = False
-    """Whether there are no classes (all images are of one), so that they can be embedded but not scored."""
+    """Whether all images have one nominal class: they can be embedded but not scored."""
     credits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """Lines that every report has to show."""
+    """Lines that every report shows."""
 
 
 def choose(images: LabelledImages, *, max_classes: int, max_per_class: int, seed: int) -> list[int]:
-    """Indices of the images kept, ascending.
+    """Return the indices of a seeded subset, ascending.
 
-    Which class or image goes first is decided by a hash of the seed and its name alone. So the choice of classes does
-    not depend on how many images they have or are kept, a class more or less elsewhere changes little, and every
-    machine chooses alike.
+    Classes and images are ordered by a hash of the seed and their name alone. The choice of classes therefore does not
+    depend on their numbers of images, changes little when classes are added, and is the same on every machine.
 
-    ``max_classes``: 0 for all; classes with both a query and a reference are preferred to others. ``max_per_class``: 0
-    for all; with queries and references it bounds each of the two.
+    ``max_classes``: 0 for all; classes with both a query and a reference come first. ``max_per_class``: 0 for all; a
+    limit for queries and references each.
     """
     kept = _first_classes(images, max_classes, seed)
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -244,7 +242,7 @@ def _draw(seed: int, name: str) -> bytes:
 
 
 def source_of(images: Sequence[Any]) -> FileSource | MemorySource:
-    """The source of a list of paths, or of PIL images and arrays as :func:`as_image` takes them.
+    """Return the source of a list of paths, or of PIL images and arrays as :func:`as_image` takes them.
 
     Raises UsageError for anything else.
     """
@@ -252,19 +250,22 @@ def source_of(images: Sequence[Any]) -> FileSource | MemorySource:
         return FileSource(tuple(os.fspath(image) for image in images), ".")
     for index, image in enumerate(images):
         try:
-            as_image(image).load()  # here and now, since threads that load one image at the same time would not share
+            as_image(image).load()  # now, since several threads must not load one image at the same time
         except (TypeError, *DAMAGE) as error:
-            raise UsageError(f"image {index} of the list cannot be taken: {reason_of(error)}") from error
+            raise UsageError(f"image {index} of the list cannot be used: {reason_of(error)}") from error
     return MemorySource(tuple((f"#{index}", image) for index, image in enumerate(images)), portable=False)
 
 
 def as_image(image: Any) -> Image.Image:
-    """Return a PIL image as it is, or the image in an array or tensor: [h, w], [h, w, c] or [c, h, w] with 1, 3 or 4
-    channels, uint8 or floats from 0 to 1. Raises TypeError and ValueError for anything else."""
+    """Return a PIL image as it is, or the image in an array or tensor.
+
+    Arrays are [h, w], [h, w, c] or [c, h, w] with 1, 3 or 4 channels, uint8 or floats from 0 to 1. Raises TypeError and
+    ValueError for anything else.
+    """
     if isinstance(image, Image.Image):
         return image
     if not hasattr(image, "__array__"):
-        raise TypeError(f"a {type(image).__name__} is no PIL image, array or path")
+        raise TypeError(f"a {type(image).__name__} is not a PIL image, array or path")
     if hasattr(image, "detach"):  # NumPy has no bfloat16
         image = image.detach().cpu().float() if image.is_floating_point() else image.detach().cpu()
     levels = np.asarray(image)
@@ -283,17 +284,17 @@ def as_image(image: Any) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(levels))
 
 
-_RULES = 2  # of decode.to_rgb: what was decoded by others is decoded again
+_RULES = 2  # version of decode.to_rgb: a change decodes everything again
 
 
 def pillow_decoder() -> str:
-    """Our rules and Pillow, with the versions of the codecs whose output may change by a grey level."""
+    """Return the versions of our rules, Pillow and the codecs whose output may change by a grey level."""
     codecs = " ".join(f"{codec} {features.version(codec)}" for codec in ("jpg", "webp", "jpg_2000"))
     return f"rules {_RULES} Pillow {PIL.__version__} {codecs}{plugins.versions()}"
 
 
 def _digest(content: bytes | Image.Image) -> str:
-    """Of a decoded image that of its size and RGB pixels."""
+    """Return the SHA-256 (hex) of a content; for a decoded image, of its size and RGB pixels."""
     if isinstance(content, Image.Image):
         content = b"RGB %d %d\n" % content.size + content.tobytes()
     return hashlib.sha256(content).hexdigest()
@@ -306,7 +307,7 @@ def _regular(file: Path) -> Path:
 
 
 def describe_bad_images(bad: Sequence[tuple[str, str]], total: int, where: str = "") -> str:
-    """A head line, then a line for each of the (name, reason) pairs."""
+    """Return a heading and a line for each (name, reason) pair."""
     lines = [f"{len(bad)} of {total} images{f' of {where}' if where else ''} cannot be read:"]
     lines += [f"  {name!r}: {reason}" for name, reason in bad]
     return "\n".join(lines)

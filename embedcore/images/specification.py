@@ -1,4 +1,4 @@
-"""Which images a dataset's specification stands for: the name of a set, a folder, a table, a list, an object."""
+"""Datasets by specification: a named set, a folder, a table, a list or a dataset object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embedcore.images.tables import frame_images, listed_images, read_table
 from embedcore.images.timm_sets import SCHEMES, pairs_images, timm_images
 
 SPLITS = ("auto", "loo")
-"""Beside REFERENCES:QUERIES, two folders of a dataset or two values of a table's column ``split``."""
+"""The other splits are REFERENCES:QUERIES, two folders of a dataset or two values of a table's column ``split``."""
 _CSV = "csv:"
 _KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
 
@@ -30,8 +30,10 @@ def chosen_images(
     max_per_class: int | None = None,
     seed: int = 0,
 ) -> tuple[LabelledImages, list[int]]:
-    """All images that ``images`` stands for, and which of them the subset holds; the arguments are those of
-    ``embedcore.load_dataset``. Raises UsageError for what is no dataset, and for a split or a limit that is none."""
+    """Return all images of the dataset ``images``, and the indices of those in the subset.
+
+    The arguments are those of ``embedcore.load_dataset``. Raises UsageError for an invalid dataset, split or limit.
+    """
     _check_split(images, split)
     for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
         if value is not None:
@@ -51,14 +53,16 @@ def chosen_images(
     elif hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple | dict):
         found = pairs_images(images, kind, kind, f"the {kind}", portable=False)
     else:
-        raise UsageError(f"a {kind} without labels is no dataset: load_dataset(images, labels); to embed, as_dataset")
+        raise UsageError(
+            f"a {kind} without labels is not a dataset: use load_dataset(images, labels), or as_dataset to embed only"
+        )
     if max_classes is None:
         max_classes = emoji.DEFAULT_CLASSES if isinstance(images, str) and images == "emoji" else 0
     return found, choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
 
 
 def _check_split(images: Any, split: Any) -> None:
-    """Raise UsageError for what is no split, and for REFERENCES:QUERIES of what is neither a folder nor a table."""
+    """Raise UsageError for an invalid split, and for REFERENCES:QUERIES without a folder or a table."""
     two = [side for side in split.split(":") if side.strip()] if isinstance(split, str) else ()
     if split not in SPLITS and len(two) != 2:
         example = "REFERENCES:QUERIES, two folders such as train:val"
@@ -75,7 +79,7 @@ def _check_split(images: Any, split: Any) -> None:
 
 
 def _is_folder(path: Path) -> bool:
-    """Raises UsageError where that cannot be found out, such as for a folder inside one that may not be entered."""
+    """Raises UsageError for a folder that cannot be accessed."""
     try:
         return path.is_dir()
     except OSError as error:

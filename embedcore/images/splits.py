@@ -56,8 +56,8 @@ def training_sides(names: Sequence[str], where: str) -> dict[str, Role]:
     if len(training) != 1 or len(held_out) != 1:
         first, second = (*training, *held_out)[:2]
         raise UsageError(
-            f"{where}: choose references and queries, such as --embed-split {first}:{second}, or use all of them as one "
-            "set with --embed-split loo"
+            f"{where}: choose references and queries, such as --embed-split {first}:{second}, or use all of them as "
+            "one set with --embed-split loo"
         )
     return {training[0]: "reference", held_out[0]: "query"}
 

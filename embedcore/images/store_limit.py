@@ -1,4 +1,4 @@
-"""The limit on the pixel stores of a cache folder: the least recently used are removed for one that is to be made."""
+"""Size limit of a cache folder's pixel stores: the least recently used are removed to make room for a new one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from embedcore.images.store_files import is_held, sidecar_of
 def make_room(folder: Path, needed: int, limit: int) -> bool:
     """Remove stores of a folder until ``needed`` more bytes fit below the limit; return whether they do.
 
-    What killed processes left unfinished goes first, then the least recently used. What a process uses or is making
-    stays, and nothing is removed where all of it would not be enough.
+    Unfinished files of killed processes are removed first, then the least recently used. Stores that a process uses or
+    is building stay. Nothing is removed if ``needed`` alone exceeds the limit.
     """
     found = (path for pattern in ("*.npy", f"*.npy.*{PARTIAL}") for path in folder.glob(pattern))
     stores = {path: size for path in found if (size := _size(path))}
@@ -34,7 +34,7 @@ def make_room(folder: Path, needed: int, limit: int) -> bool:
 def _size(path: Path) -> int:
     try:
         return path.lstat().st_size
-    except OSError:  # another process has removed it
+    except OSError:  # removed by another process
         return 0
 
 
@@ -48,9 +48,9 @@ def _used(path: Path) -> float:
 
 
 def _removed(path: Path) -> bool:
-    """Whether a store, or what is left of one, could be removed.
+    """Remove a store or an unfinished one; return whether that was possible. A store is locked while it is built.
 
-    Its sidecar goes first: without one what is left is not read. The lock is held while a store is made.
+    The sidecar is removed first: pixels without a sidecar are not read.
     """
     store = path.with_name(f"{path.name.partition('.npy')[0]}.npy")
     try:

@@ -1,4 +1,4 @@
-"""Datasets listed by the user: a csv file or a DataFrame ``path,label[,role][,split]``, or lists."""
+"""Datasets from a csv file or a DataFrame ``path,label[,role][,split]``, or from lists."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ _ENCODINGS = (  # UTF-32 first: its mark begins like that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
-"""Byte order marks and the encodings that they stand for; a file without one is UTF-8."""
+"""Byte order marks and their encodings; a file without one is UTF-8."""
 
 
 def read_table(file: Path, *, split: str) -> LabelledImages:
-    """Return the images that a csv file names, in the order of its lines; paths are relative to the file's folder.
+    """Return the images of a csv file, in the order of its lines; paths are relative to the file's folder.
 
-    The first line names the columns; others than path, label, role and split are ignored. :func:`table_sides` says what
-    the columns ``role`` and ``split`` do. The encoding is UTF-8, or what a byte order mark says.
+    The first line names the columns; columns other than path, label, role and split are ignored. See
+    :func:`table_sides` for ``role`` and ``split``. The encoding is UTF-8, or that of a byte order mark. The audit
+    checks later whether the images can be read.
 
-    The audit finds out later whether the images exist and can be read.
-
-    Raises UsageError with the number of the line for whatever is wrong in it: bytes of another encoding, a quote that
-    is not closed, more or fewer fields than columns, two columns of one name, an empty field, a label that is no class.
+    Raises UsageError with a line number for bytes of another encoding, an unclosed quote, more or fewer fields than
+    columns, two columns with one name, an empty field, or a label that is not a class.
     """
     if not file.is_file():
         raise UsageError(f"no such csv file: {file.absolute()}")
@@ -55,7 +54,7 @@ def read_table(file: Path, *, split: str) -> LabelledImages:
 
 
 def frame_images(frame: Any, *, split: str) -> LabelledImages:
-    """Return the images that a DataFrame names in its columns, as :func:`read_table`; paths as for ``open``."""
+    """Return the images of a DataFrame, as :func:`read_table` does; paths are relative to the current folder."""
     names = list(frame.columns)
     words = [str(name).strip().lower() for name in names]
     _expect_columns(words, "the DataFrame", "it must have the columns")
@@ -72,9 +71,9 @@ def frame_images(frame: Any, *, split: str) -> LabelledImages:
 
 
 def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) -> LabelledImages:
-    """Return paths, PIL images or arrays with the class of each, and its role if ``roles`` are given.
+    """Return a list of paths, PIL images or arrays with their labels and roles, if given, as a dataset.
 
-    Raises UsageError where the lists differ in length, or hold something else.
+    Raises UsageError for lists of different lengths or with other contents.
     """
     listed = entries(images, "images")
     marks = entries(labels, "labels")
@@ -92,19 +91,19 @@ def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) ->
 
 
 def entries(given: Any, what: str) -> list[Any]:
-    """The entries of a list, array, tensor, Series or iterator, by position. Raises UsageError."""
-    by_number = hasattr(given, "__getitem__") and hasattr(given, "__len__")  # as torch's datasets, which do not iterate
+    """Return the entries of a list, array, tensor, Series or iterator, by position. Raises UsageError."""
+    by_number = hasattr(given, "__getitem__") and hasattr(given, "__len__")  # as torch's datasets have
     no_list = isinstance(given, str | bytes | Mapping | Set) or hasattr(given, "columns")
     if no_list or getattr(given, "ndim", 1) == 0 or not (hasattr(given, "__iter__") or by_number):
         raise UsageError(f"{what} is a {type(given).__name__}: a list with one entry for each image is needed")
     if hasattr(given, "detach") and given.ndim == 1:
-        return list(given.tolist())  # many times as fast as a tensor for each
-    # By position: the numbers of a pandas Series are those of its index.
+        return list(given.tolist())  # many times faster than a tensor for each
+    # By position: the numbers of a Series are its index.
     return list(given) if hasattr(given, "__iter__") else [given[index] for index in range(len(given))]
 
 
 def _columns_of(file: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """The known columns of a csv file, and the line on which each row begins. Raises UsageError."""
+    """Return the known columns of a csv file, and the line on which each row begins. Raises UsageError."""
     text = _text_of(file)
     rows = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     header: list[str] = []
@@ -141,7 +140,7 @@ def _columns_of(file: Path) -> tuple[dict[str, list[str]], list[int]]:
 
 
 def _text_of(file: Path) -> str:
-    """The text of a file. Raises UsageError."""
+    """Return the text of a file. Raises UsageError."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -155,7 +154,7 @@ def _text_of(file: Path) -> str:
         raise UsageError(f"{file}, line {line}: {byte} is not {encoding.upper()}: save the file as UTF-8") from error
     if "\0" in text:
         line = 1 + text[: text.index("\0")].count("\n")
-        raise UsageError(f"{file}, line {line}: a NUL byte, so this is no text in UTF-8: save the file as UTF-8")
+        raise UsageError(f"{file}, line {line}: a NUL byte is not valid text: save the file as UTF-8")
     return text
 
 
@@ -173,7 +172,7 @@ def _expect_columns(columns: Sequence[str], where: str, wanted: str) -> None:
 def _table_images(
     columns: Mapping[str, Sequence[Any]], sides: Sides, place: Callable[[int], str], name: str, where: str, root: Path
 ) -> LabelledImages:
-    """The images of the rows of ``sides``, whose paths are below ``root``; ``place`` is what a row is called."""
+    """Return the images of the rows in ``sides``, with paths below ``root``; ``place(row)`` names a row in messages."""
     paths, labels = ([columns[column][row] for row in sides.rows] for column in _NEEDED)
     for column, values in (("path", paths), ("label", labels)):
         empty = next((row for row, value in zip(sides.rows, values, strict=True) if is_missing(value)), None)
@@ -187,7 +186,7 @@ def _table_images(
 
 
 def _expect_some(paths: Sequence[str], root: Path, where: str) -> None:
-    """Raise UsageError where none of the images exists: then the folder is wrong, not each of them."""
+    """Raise UsageError if no image exists: then the folder is wrong."""
     if not paths or any(map(os.path.exists, (root / path for path in paths))):
         return
     looked = f"the first is looked for at {(root / paths[0]).absolute()}"

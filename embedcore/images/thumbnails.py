@@ -1,4 +1,4 @@
-"""Small pictures of a dataset's images, for reports."""
+"""Thumbnails of a dataset's images, for reports."""
 
 from __future__ import annotations
 
@@ -26,36 +26,37 @@ EDGE = 96
 _AT_ONCE = 64
 
 
-def thumbnails(dataset: Dataset, places: Iterable[int], store: PixelStore | None = None) -> Iterator[tuple[int, bytes]]:
-    """Place of the image in the dataset and its picture, a WebP file, in the order given; without those of images that
-    cannot be read (any more).
+def thumbnails(
+    dataset: Dataset, indices: Iterable[int], store: PixelStore | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the index of each image in the dataset and its thumbnail, a WebP file, in the order given.
 
-    With a `store` that is on disk they are what a model saw, cropped and perhaps squashed; else the whole image.
+    Images that can no longer be read are left out. With a `store` on disk the thumbnails are the pixels that a model
+    sees, cropped and perhaps squashed; else the whole image.
     """
     pixels = store if isinstance(store, StoredPixels) else None
+    unavailable = threading.Event()  # no further image waits for a lost file server
 
-    unavailable = threading.Event()  # a file server that is gone is not waited for again at each image
-
-    def picture(place: int) -> bytes | None:
+    def thumbnail(index: int) -> bytes | None:
         with contextlib.suppress(EmbedcoreError):
             if pixels is not None:
-                return encoded(Image.fromarray(pixels.read(place, place + 1)[0]))
+                return encoded(Image.fromarray(pixels.read(index, index + 1)[0]))
             try:
-                return None if unavailable.is_set() else encoded(dataset.images.preview(place)[0])
+                return None if unavailable.is_set() else encoded(dataset.images.preview(index)[0])
             except ImageUnavailable:
                 unavailable.set()
         return None
 
-    rest = iter(places)
+    rest = iter(indices)
     with ThreadPoolExecutor(min(8, usable_cpus()), thread_name_prefix="embedcore-thumbnails") as pool:
         while some := list(itertools.islice(rest, _AT_ONCE)):
-            for place, made in zip(some, pool.map(picture, some), strict=True):
+            for index, made in zip(some, pool.map(thumbnail, some), strict=True):
                 if made is not None:
-                    yield place, made
+                    yield index, made
 
 
 def encoded(image: Image.Image) -> bytes:
-    """An RGB image as WebP, at most `EDGE` pixels on either side."""
+    """Return an RGB image as WebP, at most `EDGE` pixels on either side."""
     small = image.copy()
     small.thumbnail((EDGE, EDGE), Image.Resampling.BICUBIC)
     out = io.BytesIO()

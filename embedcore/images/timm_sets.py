@@ -1,4 +1,4 @@
-"""Datasets of pairs (image, class): those behind timm's schemes, ``hfds/user/name,split=train``, and the user's own."""
+"""Datasets of pairs (image, class): timm's schemes, such as ``hfds/user/name,split=train``, and dataset objects."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ SCHEMES = ("hfds", "hfids", "tfds", "wds", "torch")
 _OPTIONS = ("root", "split", "download")
 _DEFAULT_SPLIT = "validation"  # timm's own
 
-# The classes whose ``__getitem__`` is known, so that labels and files can be had without calling it.
+# Classes whose ``__getitem__`` is known: labels and files are read without calling it.
 _ITERABLE, _SUBSET = "torch.utils.data.dataset.Dataset", "torch.utils.data.dataset.Subset"  # the first raises
 _TIMM, _TIMM_FOLDER = "timm.data.dataset.ImageDataset", "timm.data.readers.reader_image_folder.ReaderImageFolder"
 _FOLDER = "torchvision.datasets.folder.DatasetFolder"
 _WITH_TARGETS = tuple(
     f"torchvision.datasets.{name}" for name in ("mnist.MNIST", "cifar.CIFAR10", "places365.Places365")
 )
-_TRIED = 4  # images that are loaded twice to find out whether a transform is random
+_TRIED = 4  # images loaded twice to detect random transforms
 
 
 def timm_images(spec: str) -> LabelledImages:
     """Return the images of one of timm's datasets, always leave-one-out.
 
-    ``spec`` is timm's name, then options: ``,root=FOLDER`` ``,split=NAME`` (``validation``) ``,download=true``.
-    Datasets that can only be read from front to end are read once and kept, uncompressed, in a temporary file.
+    ``spec`` is timm's name with options: ``,root=FOLDER`` ``,split=NAME`` (default ``validation``) ``,download=true``.
+    Iterable datasets are read once and kept, uncompressed, in a temporary file.
     """
-    from embedcore.zoo.datasets import open_timm_dataset  # seconds: for those only who use such a dataset
+    from embedcore.zoo.datasets import open_timm_dataset  # takes seconds to import
 
     name, options = parse_timm_spec(spec)
     split = options.get("split", _DEFAULT_SPLIT)
@@ -49,14 +49,14 @@ def timm_images(spec: str) -> LabelledImages:
 
 
 def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: bool = True) -> LabelledImages:
-    """Return the images of a dataset object that gives pairs of an image and its class, always leave-one-out.
+    """Return the images of a dataset object whose items are pairs of an image and its class, always leave-one-out.
 
-    What ``dataset[i]`` gives counts, transforms included. Where it is sure to give an image file as it is, that file is
-    read as in a folder: upright (EXIF), transparency on white.
+    ``dataset[i]`` decides, transforms included. If it is known to return an unchanged image file, that file is read as
+    in a folder: upright (EXIF), transparency on white.
 
-    ``name``: what its images are called by. ``title`` and ``where``: name and place of the dataset. ``portable``:
-    whether other processes can unpickle the object. Raises UsageError, naming the index, for an item that raises, is no
-    pair, or has a label that is no class; and where images differ each time that they are loaded.
+    ``name``: prefix of the images' names. ``title`` and ``where``: the dataset's name and location. ``portable``:
+    whether other processes can unpickle the object. Raises UsageError with the index for an item that raises, is not a
+    pair, has a label that is not a class, or is a different image each time.
     """
     source: ImageSource
     if _kind(dataset) in ("", _ITERABLE):
@@ -75,7 +75,7 @@ def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: b
 
 
 def parse_timm_spec(spec: str) -> tuple[str, Mapping[str, str]]:
-    """Name and options."""
+    """Return name and options of a spec. Raises UsageError."""
     name, *settings = spec.split(",")
     options = {}
     for setting in settings:
@@ -90,7 +90,7 @@ def parse_timm_spec(spec: str) -> tuple[str, Mapping[str, str]]:
 
 @dataclass(frozen=True)
 class IndexedSource(ImageSource):
-    """A dataset object of timm, torchvision or the user that gives any image by its number."""
+    """An indexable dataset object of timm, torchvision or the user."""
 
     title: str
     dataset: Any
@@ -99,9 +99,9 @@ class IndexedSource(ImageSource):
         return f"{self.title}#{self.items[index]}"
 
     def content(self, index: int) -> bytes | Image.Image:
-        """Return the encoded file where ``dataset[i]`` gives just that, else the image that it gives.
+        """Return the encoded file if ``dataset[i]`` only decodes it, else the image of ``dataset[i]``.
 
-        Raises UsageError for what is no image, which no other image would mend.
+        Raises UsageError for an item without an image, which is an error of the whole dataset.
         """
         number = self.items[index]
         encoded = _encoded(self.dataset, number)
@@ -116,7 +116,7 @@ class IndexedSource(ImageSource):
 
 @dataclass(frozen=True)
 class SpooledSource(ImageSource):
-    """RGB images, each (number, offset in bytes, width, height), one after another in a temporary file."""
+    """RGB images in a temporary file; items are (number, offset in bytes, width, height)."""
 
     title: str
     spool: _Spool
@@ -137,20 +137,20 @@ class SpooledSource(ImageSource):
 
 @dataclass(frozen=True, eq=False)
 class _Spool:
-    """The temporary file, which goes when the object that made it does, not with a copy in another process."""
+    """A temporary file, removed with the object that created it but not with copies in other processes."""
 
     path: Path
 
 
 def _kind(dataset: Any) -> str:
-    """The class that defines ``dataset[i]``: a subclass that overrides it is another kind. ``""`` where none does."""
+    """Return the qualified name of the class that defines ``__getitem__``; ``""`` if there is none."""
     getitem = getattr(type(dataset), "__getitem__", None)
     module = getattr(getitem, "__module__", "")  # a function of C has none
     return f"{module}.{getitem.__qualname__}".removesuffix(".__getitem__") if getitem else ""
 
 
 def _base(dataset: Any) -> tuple[Any, Iterable[int]]:
-    """The dataset behind torch's Subsets, and the number there of each item of ``dataset``."""
+    """Return the dataset behind torch's Subsets, and the index there of each item of ``dataset``."""
     numbers: Iterable[int] = range(len(dataset))
     while _kind(dataset) == _SUBSET:
         numbers = [dataset.indices[number] for number in numbers]
@@ -159,9 +159,9 @@ def _base(dataset: Any) -> tuple[Any, Iterable[int]]:
 
 
 def _encoded(dataset: Any, number: int) -> bytes | None:
-    """The image file that ``dataset[number]`` would decode to RGB and give without any change, else None.
+    """Return the image file that ``dataset[number]`` would decode to RGB without other changes, else None.
 
-    timm's own ``dataset[number]`` skips a bad image and gives another one.
+    timm's own ``dataset[number]`` replaces a bad image by another one.
     """
     while _kind(dataset) == _SUBSET:
         dataset, number = dataset.dataset, dataset.indices[number]
@@ -178,7 +178,7 @@ def _encoded(dataset: Any, number: int) -> bytes | None:
 
 
 def _pair(dataset: Any, number: int) -> Sequence[Any]:
-    """Raises UsageError for what is no pair, and whatever of :data:`DAMAGE` stands in the way."""
+    """Return ``dataset[number]``. Raises UsageError if it is not a pair, and errors of :data:`DAMAGE`."""
     try:
         pair = dataset[number]
     except DAMAGE:
@@ -186,12 +186,12 @@ def _pair(dataset: Any, number: int) -> Sequence[Any]:
     except Exception as error:  # code of the user
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
     if not isinstance(pair, tuple | list) or len(pair) < 2:
-        raise UsageError(f"{type(dataset).__name__} gives {type(pair).__name__}, not pairs of an image and its class")
+        raise UsageError(f"{type(dataset).__name__} returns {type(pair).__name__}, not pairs of an image and its class")
     return pair
 
 
 def _targets(dataset: Any, name: str) -> list[Any]:
-    """The target that each ``dataset[i]`` gives; without loading images where that is sure."""
+    """Return the target of each ``dataset[i]``, without loading images if they are known otherwise."""
     base, numbers = _base(dataset)
     kind, listed = _kind(base), None
     if getattr(base, "target_transform", None) is None:
@@ -217,17 +217,17 @@ def _targets(dataset: Any, name: str) -> list[Any]:
 
 
 def _expect_stable(source: IndexedSource) -> None:
-    """Raise UsageError where ``dataset[i]`` gives another image each time."""
+    """Raise UsageError if ``dataset[i]`` is a different image each time."""
     for index in range(min(_TRIED, len(source))):
-        with suppress(*DAMAGE):  # left to the audit, which names all of them
+        with suppress(*DAMAGE):  # the audit names all bad images
             if source.digest(index) != source.digest(index):
                 raise UsageError(
-                    f"{source.name(index)} is another image each time it is loaded: leave random transforms out"
+                    f"{source.name(index)} is a different image each time it is loaded: remove random transforms"
                 )
 
 
 def _class_titles(dataset: Any) -> dict[str, str]:
-    """The title of each class where the dataset has them, by the name of its target."""
+    """Return the title of each class by the name of its target, if the dataset has titles."""
     base = _base(dataset)[0] if _kind(dataset) == _SUBSET else dataset
     if getattr(base, "target_transform", None) is not None:
         return {}
@@ -260,14 +260,12 @@ def _spool(name: str, dataset: Any) -> tuple[SpooledSource, list[Any]]:
     expected = len(dataset)
     if expected and expected != len(targets):
         remove()
-        raise UsageError(
-            f"dataset {name} gave {len(targets)} images of the {expected} that it lists: some cannot be read"
-        )
+        raise UsageError(f"dataset {name} returned {len(targets)} of its {expected} images: some cannot be read")
     return SpooledSource(tuple(items), name, spool), targets
 
 
 def _read_through(name: str, dataset: Iterable[Any]) -> Iterator[tuple[Image.Image, Any]]:
-    """The images, mode RGB, and targets of a dataset from front to end. Raises UsageError."""
+    """Yield images, mode RGB, and targets of an iterable dataset. Raises UsageError."""
     number, pairs = 0, iter(dataset)
     while True:
         try:

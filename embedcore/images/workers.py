@@ -1,4 +1,4 @@
-"""The work on a pixel store, block by block: decode, transform, write; in this process or in workers."""
+"""Building a pixel store block by block (decode, transform, write), in this process or in workers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from embedcore.plain import one_line
 if TYPE_CHECKING:
     from embedcore.images.geometry import Geometry
 
-BLOCK = 32  # images: the unit of work and of the checksums
-_PIECE = 2**16  # bytes read at once of what a worker sends
+BLOCK = 32  # images per unit of work and per checksum
+_PIECE = 2**16  # bytes of a worker's answer read at once
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may run on."""
+    """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -45,11 +45,11 @@ def usable_cpus() -> int:
 
 @dataclass(frozen=True)
 class PixelReader:
-    """Gives the pixels of a dataset's images in one geometry, each made when asked for."""
+    """Decodes a dataset's images in one geometry."""
 
     source: ImageSource
     digests: tuple[str, ...]
-    """Content digest of each image, as it was when the dataset was loaded."""
+    """Content digest of each image when the dataset was loaded."""
     geometry: Geometry
 
     def __len__(self) -> int:
@@ -57,15 +57,14 @@ class PixelReader:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image: height, width, 3."""
+        """Height, width, 3."""
         return self.geometry.height, self.geometry.width, 3
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """uint8 [h, w, 3].
+        """Return the pixels of an image: uint8 [h, w, 3].
 
-        Raises BadImageError for an image that cannot be read, or has changed since the dataset was loaded. What
-        another geometry or another hour may do is EmbedcoreError: a size that this geometry's transform cannot scale,
-        ImageUnavailable.
+        Raises BadImageError for an image that cannot be read or has changed since the dataset was loaded,
+        EmbedcoreError for a size that this geometry cannot scale, and ImageUnavailable for transient errors.
         """
         name = self.source.name(index)
         image = self.source.load(index, self.digests[index])
@@ -75,7 +74,7 @@ class PixelReader:
             return retried(lambda: self.geometry.transform()(image))
         except MemoryError as error:
             raise ImageUnavailable(name, reason_of(error)) from error
-        except (ValueError, OverflowError) as error:  # such as a side that becomes 0 pixels long
+        except (ValueError, OverflowError) as error:  # such as a side of 0 pixels
             size = f"{image.width} x {image.height} pixels"
             raise EmbedcoreError(
                 f"image {name!r} of {size} cannot be scaled for geometry {self.geometry.key}: {reason_of(error)}"
@@ -84,14 +83,14 @@ class PixelReader:
 
 @dataclass(frozen=True)
 class WrittenBlock:
-    """What became of the images start to stop - 1."""
+    """The result of writing images start to stop - 1."""
 
     start: int
     stop: int
     checksum: int
     """CRC-32 of the block's pixels."""
     bad: tuple[tuple[str, str], ...]
-    """Name and reason of the images that could not be read."""
+    """Name and reason of each image that could not be read."""
 
     @property
     def block(self) -> tuple[int, int]:
@@ -100,15 +99,15 @@ class WrittenBlock:
 
 
 def blocks_of(total: int) -> list[tuple[int, int]]:
-    """Start and stop of each block."""
+    """Return start and stop of each block."""
     return [(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)]
 
 
 def write_block(reader: PixelReader, path: Path, offset: int, start: int, stop: int) -> WrittenBlock:
-    """Make the pixels of a block and write them at their place in the file, whose rows begin at byte ``offset``.
+    """Decode a block and write its pixels into the file, whose rows begin at byte ``offset``.
 
-    Written with ``write``, not through a memory map: on a full disk a map kills the process (SIGBUS) where this raises
-    OSError. Raises EmbedcoreError where an image that may be sound cannot be had.
+    Not through a memory map: on a full disk that kills the process (SIGBUS), while ``write`` raises OSError. Raises
+    EmbedcoreError for an image that may be sound but cannot be read now.
     """
     rows = np.zeros((stop - start, *reader.shape), np.uint8)
     bad = []
@@ -130,11 +129,11 @@ def write_block(reader: PixelReader, path: Path, offset: int, start: int, stop: 
 def write_blocks(
     reader: PixelReader, path: Path, offset: int, blocks: list[tuple[int, int]], workers: int
 ) -> Generator[WrittenBlock, None, None]:
-    """Have worker processes write the blocks into the file; yields each as it is done, in no fixed order.
+    """Write the blocks into the file by worker processes; yield each block when it is done, in any order.
 
-    Raises OSError as the workers met it while writing (no space left, …) and EmbedcoreError for an image that may be
-    sound, or with the range of images and the worker's traceback, signal or nonsense where a worker failed otherwise;
-    StartError where none can be started. The workers are gone when the iterator ends or is closed.
+    Raises OSError for errors while writing (no space left, …), EmbedcoreError for an image that cannot be read now or a
+    worker that failed (with its images and its traceback or signal), and StartError if no worker can be started. The
+    workers have ended when the iterator ends or is closed.
     """
     todo = deque(blocks)
     crew: dict[Connection, _Worker] = {}
@@ -158,7 +157,7 @@ def write_blocks(
 
 
 class _Worker:
-    """One process and the block that it has in hand."""
+    """A worker process and its current block."""
 
     def __init__(self, context: ForkServerContext, reader: PixelReader, path: Path, offset: int) -> None:
         self.block: tuple[int, int] | None = None
@@ -168,18 +167,18 @@ class _Worker:
         self._process = context.Process(
             target=_serve, args=(theirs, reader, path, offset), name="embedcore-pixels", daemon=True
         )
-        # Where it cannot be started, our end of the pipe is closed as the object is let go.
+        # If the start fails, our end of the pipe is closed with this object.
         with theirs, hidden_main(keep=type(reader.source).__module__ == "__main__"):
             self._process.start()
 
     def hand(self, block: tuple[int, int]) -> None:
-        """Give the worker a block; a worker that is dead already is noticed by :meth:`take`."""
+        """Give the worker a block; :meth:`take` notices a dead worker."""
         self.block = block
         with contextlib.suppress(BrokenPipeError):
             self.connection.send(block)
 
     def take(self) -> WrittenBlock | None:
-        """The worker's answer for its block, of which something has come; None as long as it is not complete."""
+        """Read more of the worker's answer and return it; None until it is complete."""
         assert self.block is not None
         start, stop = self.block
         first, last = (self._reader.source.name(index) for index in (start, stop - 1))
@@ -196,34 +195,36 @@ class _Worker:
         try:
             answers = [msgspec.convert(message, _Answer) for message in self._inbox.feed(piece)]
             if len(answers) > 1 or any(answer.written and answer.written.block != self.block for answer in answers):
-                raise GarbledMessageError("another answer than was asked for")
+                raise GarbledMessageError("an answer about another block")
         except (GarbledMessageError, msgspec.ValidationError) as error:
-            raise EmbedcoreError(f"a worker sent nonsense while decoding {names}: {one_line(str(error))}") from error
+            raise EmbedcoreError(
+                f"a worker sent an invalid message while decoding {names}: {one_line(str(error))}"
+            ) from error
         if not answers:
             return None
         self.block = None
         return answers[0].taken(names)
 
     def dismiss(self) -> None:
-        """End the process, whatever it is doing."""
+        """Terminate the process."""
         self.connection.close()
         self._process.terminate()
         self._process.join()
 
 
 class _Answer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What a worker says of its block: that it is written, or one of the failures."""
+    """A worker's answer: the written block, or one of the failures."""
 
     written: WrittenBlock | None = None
     errno: int | None = None
-    """The errno of an OSError raised while writing."""
+    """Of an OSError while writing."""
     refused: str = ""
-    """One line: an EmbedcoreError."""
+    """The message of an EmbedcoreError."""
     failed: str = ""
     """A traceback."""
 
     def taken(self, names: str) -> WrittenBlock:
-        """The block; or raises what the worker has met."""
+        """Return the block, or raise the worker's error."""
         if self.written is not None:
             return self.written
         if self.errno is not None:
@@ -234,8 +235,8 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int) -> None:
-    """The worker's main loop: a block comes in, its outcome goes out; ends when the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
+    """Run the worker: answer each block that is received, until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process group; the parent ends its workers
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             start, stop = connection.recv()
@@ -252,10 +253,9 @@ def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int)
 
 @contextlib.contextmanager
 def hidden_main(*, keep: bool = False) -> Iterator[None]:
-    """Keep a starting child from running the user's script again, where it would look for what was pickled from there.
+    """Keep a starting child from importing the user's script, which runs again in the child without a main guard.
 
-    A script without a main guard would start all its work once more in each child. ``keep``: do not hide it, since the
-    child needs something that is defined there.
+    ``keep``: do not hide it, since the child needs something that is defined there.
     """
     main = sys.modules["__main__"]
     if not keep:

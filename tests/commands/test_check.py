@@ -81,7 +81,7 @@ def test_queries_and_references(photos: Path, check, tmp_path: Path) -> None:
     assert rows["lone queries"] == "2 have no reference of their class, such as of 'dog': they are not scored"
     assert rows["duplicates"] == (
         "3 byte for byte equal to an earlier image: 3 to one of its class, 0 to other classes only "
-        "3 of 5 queries are byte for byte among the references too, 3 of them in their own class, "
+        "3 of 5 queries are exact copies of references, 3 of them in their own class, "
         "which inflates accuracy"
     )
     assert check(root, "--split", "loo")[1]["images"].startswith("9, each")
@@ -95,7 +95,7 @@ def test_near_duplicates(photos: Path, check) -> None:
     code, rows, _ = check(photos)
     assert code == 0
     assert rows["duplicates"].startswith("1 byte for byte equal to an earlier image: 0 to one of its class, 1 to")
-    assert "2 of 8 queries are byte for byte among the other images too, all in other classes" in rows["duplicates"]
+    assert "2 of 8 queries are exact copies of other images, all in other classes" in rows["duplicates"]
     assert rows["near-duplicates"].startswith("3 pairs look alike: 1 of one class, 2 of two (at most 4 of 64 bits")
     assert "near-duplicates" not in check(photos, "--no-near-duplicates")[1]
 

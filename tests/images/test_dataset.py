@@ -129,7 +129,7 @@ def test_a_subset(make_folder) -> None:
     ("classes", "message"),
     [
         ({"a": 3}, r"only one class, 'a', in folder .*photos"),
-        ({"a": 1, "b": 1}, r"every class in folder .*photos has one image only"),
+        ({"a": 1, "b": 1}, r"every class in folder .*photos has only one image"),
         (
             {"query/a": 1, "reference/b": 1},
             r"no query has a reference of its class in folder .*photos: 1 queries and 1",
@@ -210,9 +210,7 @@ def test_an_unreadable_file_is_named(make_folder) -> None:
 
 
 def test_a_flat_folder_is_told_what_a_class_is(make_folder) -> None:
-    with pytest.raises(
-        UsageError, match=r"folder .*photos has no subfolders, .*one folder a class is wanted"
-    ) as caught:
+    with pytest.raises(UsageError, match=r"folder .*photos has no subfolders, .*one folder per class") as caught:
         load_dataset(str(make_folder({".": 3})))
     assert "\n" not in str(caught.value)
 

@@ -79,8 +79,7 @@ def test_queries_that_are_references_too(make_folder) -> None:
     dataset = load_dataset(str(root))
     assert dataset.query_reference_duplicates == 1
     assert dataset.duplicates_line == (
-        "1 of 6 queries are byte for byte among the references too, 1 of them in their own class, "
-        "which inflates accuracy"
+        "1 of 6 queries are exact copies of references, 1 of them in their own class, which inflates accuracy"
     )
     assert load_dataset(str(root), split="loo").query_reference_duplicates == 5
 
@@ -90,10 +89,8 @@ def test_duplicates_of_leave_one_out(make_folder) -> None:
     shutil.copy(root / "a" / "000.png", root / "b" / "copy.png")
     dataset = load_dataset(str(root))
     assert dataset.query_reference_duplicates == 2
-    assert (
-        dataset.duplicates_line == "2 of 6 queries are byte for byte among the other images too, all in other classes"
-    )
+    assert dataset.duplicates_line == "2 of 6 queries are exact copies of other images, all in other classes"
     shutil.copy(root / "a" / "000.png", root / "a" / "copy.png")
-    assert "3 of 7 queries are byte for byte among the other images too, 2 of them in their own" in str(
+    assert "3 of 7 queries are exact copies of other images, 2 of them in their own" in str(
         load_dataset(str(root)).duplicates_line
     )

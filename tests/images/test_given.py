@@ -96,7 +96,7 @@ def test_neighbours_have_names(root: Path, paths: list[Path]) -> None:
         ({"labels": ["a"]}, "5 images but 1 labels"),
         ({"roles": ["query"]}, "5 images but 1 roles"),
         ({"roles": ["query"] * 4 + ["both"]}, r"image 4 of the list: role 'both' is none of query, reference, gallery"),
-        ({"labels": None}, r"a list without labels is no dataset: load_dataset\(images, labels\)"),
+        ({"labels": None}, r"a list without labels is not a dataset: use load_dataset\(images, labels\)"),
         ({"labels": None, "roles": ["query"] * 5}, "labels and roles belong to a list of images"),
         ({"images": "emoji"}, "labels and roles belong to a list of images"),
         ({"images": "a list"}, "labels and roles belong to a list of images"),
@@ -113,7 +113,7 @@ def test_neighbours_have_names(root: Path, paths: list[Path]) -> None:
         ({"max_per_class": 2.5}, "max_per_class is 2.5: a whole number"),
         ({"split": None}, "unknown split None"),
         ({"split": "a:b"}, "split 'a:b' names .* and a list is neither a folder nor a table"),
-        ({"images": [3] * 5}, "image 0 of the list cannot be taken: TypeError: a int is no PIL image, array or path"),
+        ({"images": [3] * 5}, "image 0 of the list cannot be used: TypeError: a int is not a PIL image, array or path"),
     ],
 )
 def test_lists_that_do_not_fit(paths: list[Path], change: dict[str, object], message: str) -> None:
@@ -277,9 +277,9 @@ def test_a_torch_dataset_of_images(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_dataset_that_gives_no_pairs() -> None:
-    with pytest.raises(UsageError, match="TensorDataset gives tuple, not pairs of an image and its class"):
+    with pytest.raises(UsageError, match="TensorDataset returns tuple, not pairs of an image and its class"):
         load_dataset(TensorDataset(torch.zeros(3, 3, 8, 8)))
-    with pytest.raises(UsageError, match="a int without labels is no dataset"):
+    with pytest.raises(UsageError, match="a int without labels is not a dataset"):
         load_dataset(7)
     with pytest.raises(UsageError, match=r"^TensorDataset#0: levels of float32 from .* are neither uint8 nor"):
         load_dataset(TensorDataset(torch.randn(4, 3, 8, 8), torch.tensor([0, 0, 1, 1])))
@@ -319,7 +319,7 @@ def test_images_to_embed(root: Path, paths: list[Path], tmp_path: Path) -> None:
 def test_a_folder_without_classes(make_folder) -> None:
     flat = make_folder({".": 3})
     assert as_dataset(flat).names == ("000.png", "001.png", "002.png")
-    with pytest.raises(UsageError, match="one folder a class"):
+    with pytest.raises(UsageError, match="one folder per class"):
         load_dataset(flat)
 
 
@@ -334,8 +334,8 @@ def test_a_folder_without_classes(make_folder) -> None:
         (np.zeros((8, 8, 3), np.uint8), "a ndarray cannot be embedded"),
         (Image.new("RGB", (8, 8)), "a Image cannot be embedded"),
         (["gone.png"], r"1 of 1 images of the list of images cannot be read:\n  'gone.png': No such file"),
-        ([np.zeros((8, 8, 3), np.int32)], "image 0 of the list cannot be taken: ValueError: levels of int32"),
-        ([np.zeros((8, 8, 9), np.uint8)], r"image 0 of the list cannot be taken: .*shape \[8, 8, 9\] is not \[h, w"),
+        ([np.zeros((8, 8, 3), np.int32)], "image 0 of the list cannot be used: ValueError: levels of int32"),
+        ([np.zeros((8, 8, 9), np.uint8)], r"image 0 of the list cannot be used: .*shape \[8, 8, 9\] is not \[h, w"),
         (Path("/nowhere/at/all"), "no such folder: /nowhere/at/all"),
     ],
 )

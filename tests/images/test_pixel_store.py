@@ -103,7 +103,7 @@ def test_another_process_gets_a_description_only(dataset: Dataset, cache: Path) 
     assert len(described) < 500
     np.testing.assert_array_equal(pickle.loads(described).pixels, store.pixels)
     store.path.unlink()
-    with pytest.raises(EmbedcoreError, match="cannot be opened any more"):
+    with pytest.raises(EmbedcoreError, match="can no longer be opened"):
         _ = pickle.loads(described).pixels
     np.save(store.path, np.zeros((9, 32, 41, 3), np.uint8))
     with pytest.raises(EmbedcoreError, match="has changed"):
@@ -220,7 +220,7 @@ def test_what_is_decoded_is_what_the_digest_is_of(dataset: Dataset, monkeypatch:
 def test_without_room_the_pixels_are_streamed(dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.warns(
-        RuntimeWarning, match=r"no room for a pixel store of 34\.6 kB in .*pixels: images are decoded at"
+        RuntimeWarning, match=r"no room for a pixel store of 34\.6 kB in .*pixels: images are decoded again"
     ):
         store = open_pixel_store(dataset, GEOMETRY, cache)
     assert isinstance(store, StreamedPixels) and len(store) == 9 and store.shape == (9, 32, 40, 3)

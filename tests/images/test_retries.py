@@ -202,7 +202,7 @@ def test_check_says_in_one_line_that_an_image_cannot_be_read_now(
     content.fail(PASSING["EIO"], 4)
     assert main(["check", str(root), "--cache", str(tmp_path / "cache")]) == 4
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("embedcore: image 'a/001.png' could not be read in 4 tries: Input/output error; it may be")
+    assert line.startswith("embedcore: image 'a/001.png' could not be read in 4 tries: Input/output error; the image")
 
 
 def test_a_file_server_that_is_gone_is_waited_for_once(

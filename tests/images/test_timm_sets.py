@@ -138,7 +138,7 @@ def test_iterable_datasets_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     del found
     for pairs, message in (
         ([(pictures[0], 0), (pictures[1], -1)], "x#1: the label -1 is negative"),
-        ([(pictures[0], 0), ("a.png", 1)], "x#1 cannot be loaded: TypeError: a str is no PIL image"),
+        ([(pictures[0], 0), ("a.png", 1)], "x#1 cannot be loaded: TypeError: a str is not a PIL image"),
     ):
         with pytest.raises(UsageError, match=message):
             pairs_images(IterableImageDataset("", reader=Reader(pairs)), "x", "x", "x")
@@ -222,7 +222,7 @@ def test_front_to_end_sources_without_any_package(tmp_path: Path, monkeypatch: p
     assert [found.source.load(index).getpixel((0, 0)) for index in range(4)] == [(10 * n,) * 3 for n in range(4)]
     assert_loaded_by_digest(found.source)
     monkeypatch.setattr("embedcore.zoo.datasets.open_timm_dataset", lambda name, **kwargs: FrontToEnd(5))
-    with pytest.raises(UsageError, match="gave 4 images of the 5 that it lists"):
+    with pytest.raises(UsageError, match="returned 4 of its 5 images"):
         timm_images("tfds/x")
     del found
     assert list(tmp_path.iterdir()) == []

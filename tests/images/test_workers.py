@@ -162,13 +162,17 @@ if hasattr(workers, "send"):
 @pytest.mark.parametrize(
     ("sent", "then", "said"),
     [
-        ("pickle.dumps(Evil()) + b'\\n'", "", "sent nonsense"),
-        ("len(pickle.dumps(Evil())).to_bytes(4, 'big') + pickle.dumps(Evil()) + b'\\n'", "", "sent nonsense"),
-        ("b'{}\\n{}\\n'", "", "sent nonsense"),
-        ("b'[]\\n'", "", "sent nonsense"),
-        ('b\'{"written": {"start": 0, "stop": 31, "checksum": 1, "bad": []}}\\n\'', "", "another answer than"),
-        ('b\'{"written": {"start": 0, "stop": 32, "checksum": "x", "bad": []}}\\n\'', "", "sent nonsense"),
-        ('b\'{"written": 3, "unknown": 4}\\n\'', "", "sent nonsense"),
+        ("pickle.dumps(Evil()) + b'\\n'", "", "sent an invalid message"),
+        ("len(pickle.dumps(Evil())).to_bytes(4, 'big') + pickle.dumps(Evil()) + b'\\n'", "", "sent an invalid message"),
+        ("b'{}\\n{}\\n'", "", "sent an invalid message"),
+        ("b'[]\\n'", "", "sent an invalid message"),
+        (
+            'b\'{"written": {"start": 0, "stop": 31, "checksum": 1, "bad": []}}\\n\'',
+            "",
+            "about another block",
+        ),
+        ('b\'{"written": {"start": 0, "stop": 32, "checksum": "x", "bad": []}}\\n\'', "", "sent an invalid message"),
+        ('b\'{"written": 3, "unknown": 4}\\n\'', "", "sent an invalid message"),
         ('b\'{"written": {"sta\'', "os._exit(3)", r"died \(exit code 3\)"),
     ],
 )

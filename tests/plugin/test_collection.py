@@ -72,7 +72,7 @@ def test_a_marker_carries_the_family(run, project):
         ({"roster": "nowhere.txt"}, "*nowhere.txt*"),
         ({"extra": "--embed-family=resnett"}, "*resnett*resnet*"),
         ({"extra": "--embed-family=vgg"}, "*no model of family vgg*"),
-        ({"extra": "--embed-max-classes=1"}, "*one class only is left*"),
+        ({"extra": "--embed-max-classes=1"}, "*only one class is left*"),
         ({"extra": "--embed-device=cuda:77"}, "*cuda:77*"),
         ({"weights": "nowhere"}, "*nowhere*"),
         ({"extra": "--embed-report=roster.txt"}, "*roster.txt*"),

@@ -50,8 +50,8 @@ FOLDERS = [
         note="val/ are the queries, train/ the references (--embed-split loo makes them one set)",
     ),
     Kind(
-        "folders created by a NAS or an operating system: `@eaDir`, `#recycle`, `$RECYCLE.BIN`, `@Recycle`, `__MACOSX`, "
-        "`lost+found`, `Thumbnails`, `__pycache__`, …",
+        "folders created by a NAS or an operating system: `@eaDir`, `#recycle`, `$RECYCLE.BIN`, `@Recycle`, "
+        "`__MACOSX`, `lost+found`, `Thumbnails`, `__pycache__`, …",
         folder_of(*PHOTOS, "cat/@eaDir/0.png/SYNO_THUMB.png", "#recycle/9.png", "__MACOSX/cat/0.png"),
         "ignored at any depth",
         CATS_AND_DOGS,

@@ -89,7 +89,7 @@ CSV = [
     Kind(
         "UTF-16 without a byte order mark",
         csv_of("path,label\ncat/0.png,cat\n".encode("utf-16-le")),
-        refused="shop.csv, line 1: a NUL byte, so this is no text in UTF-8: save the file as UTF-8",
+        refused="shop.csv, line 1: a NUL byte is not valid text: save the file as UTF-8",
     ),
     Kind(
         "columns separated by semicolons or tabs",

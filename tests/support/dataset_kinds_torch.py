@@ -129,7 +129,7 @@ TORCH = [
     Kind(
         "a random transform, such as training augmentation",
         folder_with(transform=transforms.RandomResizedCrop(4)),
-        refused="ImageFolder#0 is another image each time it is loaded: leave random transforms out",
+        refused="ImageFolder#0 is a different image each time it is loaded: remove random transforms",
     ),
     Kind(
         "normalised images",
@@ -190,6 +190,6 @@ TORCH = [
     Kind(
         "items that are not pairs, such as dicts",
         lambda folder: Given(TensorDataset(torch.zeros(3, 3, 8, 8))),
-        refused="TensorDataset gives tuple, not pairs of an image and its class",
+        refused="TensorDataset returns tuple, not pairs of an image and its class",
     ),
 ]
