@@ -1,7 +1,7 @@
-"""``embedcore cache``: what the cache folder holds, and making room in it.
+"""``embedcore cache``: list and prune the files of the cache folder.
 
-Only what embedcore itself has written is found: regular files of names that it gives, in the folders that it makes.
-Links are passed over, so that nothing outside the cache folder is listed or removed.
+Only files of embedcore are found: regular files with its names, in its folders. Links are ignored, so nothing outside
+the cache folder is listed or removed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import re
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
-import msgspec
 import tabulate
 
 from embedcore.embed.kept import FOLDER as EMBEDDINGS
@@ -27,36 +27,29 @@ from embedcore.errors import UsageError
 from embedcore.files import unsealed
 from embedcore.images import ledger, pixel_store
 from embedcore.images.store_files import is_held, sidecar_of
-from embedcore.plain import bytes_text, one_line
+from embedcore.plain import bytes_text, counted, one_line
 from embedcore.results import neighbours
 from embedcore.results.books import FOLDER as JOURNALS
 from embedcore.results.journal import outline, read_header
 
 _DAY_S = 86_400.0
-_LINE = 80  # characters
-_CUT = "dataset"  # the column whose text is cut
-_NARROWEST = 10
-
+_NAME = 60  # characters of a name in the list
 _IN_USE = "in use by a running process"
-_Described = tuple[str, dict[str, str], Sequence[Path]]
-"""Name, what a table says of it, and the files that a writer holds the lock of."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Files that belong together, kept and removed as a whole."""
+    """Files that are kept and removed together."""
 
     kind: str
     name: str
-    columns: Mapping[str, str]
-    """What a table says of it."""
     files: tuple[Path, ...]
     """In the order in which they are removed."""
     bytes: int
     used: float
-    """When it was last used, in seconds since the epoch."""
+    """Time of the last use, in seconds since the epoch."""
     locks: tuple[Path, ...] = ()
-    """The files of the locks that its writers hold."""
+    """Lock files of the processes that write the files."""
 
     @property
     def can_be_made_anew(self) -> bool:
@@ -67,31 +60,31 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``cache list`` and ``cache prune``."""
     parser = commands.add_parser("cache", help="list or prune pixel stores, embeddings, neighbours and journals")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="what the cache folder holds")
+    listing = actions.add_parser("list", help="list the contents of the cache folder")
     listing.set_defaults(run=run_list)
     pruning = actions.add_parser(
         "prune",
-        help="remove what is old or too much",
-        description="Remove pixel stores, kept embeddings, neighbours and journals of runs. What a running process "
-        "uses stays.",
+        help="remove old files or limit the size",
+        description="Remove pixel stores, kept embeddings, neighbours and journals of runs. Files that a running "
+        "process uses stay.",
     )
-    pruning.add_argument("--older-than", type=_number, metavar="DAYS", help="what was last used more than DAYS ago")
+    pruning.add_argument("--older-than", type=_number, metavar="DAYS", help="remove what was not used for DAYS")
     pruning.add_argument(
         "--max-size",
         type=_number,
         metavar="GB",
-        help="then pixel stores, embeddings and neighbours, least recently used first, until GB (10^9 bytes) are left; "
-        "journals stay, since they cannot be made anew",
+        help="remove pixel stores, embeddings and neighbours, least recently used first, until the cache has at most "
+        "GB (10^9 bytes); journals stay, since they cannot be computed again",
     )
-    pruning.add_argument("--all", action="store_true", help="everything, journals too")
-    pruning.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    pruning.add_argument("--all", action="store_true", help="remove everything, journals too")
+    pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     pruning.set_defaults(run=run_prune)
     for action in (listing, pruning):
         action.add_argument("--cache", type=Path, metavar="DIR", help="the cache folder (default: the user's)")
 
 
 def cache_folder(given: Path | None) -> Path:
-    """The folder that the plugin uses too."""
+    """Return ``given``, or the default cache folder, which the plugin uses too."""
     if given is not None:
         return given
     import platformdirs
@@ -100,27 +93,29 @@ def cache_folder(given: Path | None) -> Path:
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Print one table for each kind of thing."""
+    """Print a table of the cache's entries, those of a kind together and the latest used first."""
     folder = _existing(arguments.cache)
     entries = entries_of(folder)
     print(one_line(str(folder)))
     if not entries:
-        print("nothing is kept here")
+        print("the cache is empty")
         return 0
     now = time.time()
-    for kind, (title, *_) in _KINDS.items():
-        of_kind = sorted((entry for entry in entries if entry.kind == kind), key=lambda entry: -entry.used)
-        if of_kind:
-            print(f"\n{title}: {len(of_kind)}, {bytes_text(sum(entry.bytes for entry in of_kind))}")
-            print(_table(of_kind, now))
-    print(f"\ntogether {bytes_text(sum(entry.bytes for entry in entries))}")
+    rows = [
+        (entry.kind, entry.name[:_NAME], bytes_text(entry.bytes), _age(now - entry.used))
+        for entry in sorted(entries, key=lambda entry: ([*_KINDS].index(entry.kind), -entry.used))
+    ]
+    align = ("left", "left", "right", "right")
+    headers = ("kind", "name", "size", "last used")
+    print(tabulate.tabulate(rows, headers=headers, tablefmt="plain", colalign=align, disable_numparse=True))
+    print(f"total {bytes_text(sum(entry.bytes for entry in entries))}")
     return 0
 
 
 def run_prune(arguments: argparse.Namespace) -> int:
-    """Remove what is asked for; says what it removes, and what is in use."""
+    """Remove entries; print those that are removed and those that stay because they are in use."""
     if not arguments.all and arguments.older_than is None and arguments.max_size is None:
-        raise UsageError("cache prune: say what to remove: --older-than DAYS, --max-size GB or --all")
+        raise UsageError("cache prune: choose what to remove: --older-than DAYS, --max-size GB or --all")
     entries = entries_of(_existing(arguments.cache))
     now = time.time()
     chosen = choose_to_remove(
@@ -132,12 +127,12 @@ def run_prune(arguments: argparse.Namespace) -> int:
     )
     freed = removed = 0
     for entry in chosen:
-        what = f"{entry.kind} {entry.name} ({bytes_text(entry.bytes)}, last used {_age(now - entry.used)})"
+        text = f"{entry.kind} {entry.name} ({bytes_text(entry.bytes)}, last used {_age(now - entry.used)})"
         obstacle = "" if arguments.dry_run else remove(entry)
         if obstacle:
-            print(f"left: {what}: {obstacle}")
+            print(f"left: {text}: {obstacle}")
             continue
-        print(f"{'would remove' if arguments.dry_run else 'removed'}: {what}")
+        print(f"{'would remove' if arguments.dry_run else 'removed'}: {text}")
         removed += 1
         freed += entry.bytes
     print(f"{removed} {'would be ' if arguments.dry_run else ''}removed, {bytes_text(freed)}")
@@ -152,7 +147,7 @@ def choose_to_remove(
     older_than_s: float | None = None,
     max_bytes: float | None = None,
 ) -> list[Entry]:
-    """What a prune removes, least recently used first."""
+    """Return the entries to remove, least recently used first."""
     chosen: list[Entry] = []
     left = sum(entry.bytes for entry in entries)
     for entry in sorted(entries, key=lambda entry: entry.used):
@@ -180,24 +175,6 @@ def _number(text: str) -> float:
     return value
 
 
-def _table(entries: Sequence[Entry], now: float) -> str:
-    """Columns of text, the least telling of which is cut where the lines would be wider than 80."""
-    keys = list(entries[0].columns)
-    cells = [
-        [*(entry.columns[key] for key in keys), bytes_text(entry.bytes), _age(now - entry.used)] for entry in entries
-    ]
-    headers = [*keys, "size", "last used"]
-    widths = [max(len(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
-    excess = sum(widths) + 2 * (len(widths) - 1) - _LINE
-    if excess > 0 and _CUT in keys:
-        column = keys.index(_CUT)
-        limit = max(widths[column] - excess, _NARROWEST)
-        for row in cells:
-            row[column] = row[column] if len(row[column]) <= limit else row[column][: limit - 3] + "..."
-    align = ["right", *["left"] * (len(keys) - 1), "right", "right"] if len(keys) > 1 else ["left", "right", "right"]
-    return tabulate.tabulate(cells, headers=headers, tablefmt="plain", colalign=align, disable_numparse=True)
-
-
 def _age(seconds: float) -> str:
     for unit, factor in (("days", _DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * factor:
@@ -206,42 +183,44 @@ def _age(seconds: float) -> str:
 
 
 def entries_of(folder: Path) -> list[Entry]:
-    """Everything of ours in a cache folder."""
+    """Return all entries of a cache folder."""
     entries = []
-    _, place, pattern, _ = _KINDS["journal"]
-    journals = {run: [*files] for run, files in _groups(folder, place, pattern)}
-    for kind, (_, place, pattern, describe) in _KINDS.items():
-        for group, files in _groups(folder, place, pattern):
-            name, columns, written = describe(group, [*files])
-            if kind == "neighbours":  # which are written while the locks of their run's journals are held
-                written = journals.get(group, [])
+    journals = _groups(folder, "journal")
+    for kind, (_, _, describe) in _KINDS.items():
+        for name, files in _groups(folder, kind).items():
+            paths = [*files]
+            locked = {
+                "pixels": [paths[0].with_name(f"{name}.npy")],
+                "journal": paths,
+                "neighbours": [*journals.get(name, ())],  # written under the locks of the run's journals
+                "audit": [folder / ledger.FILE],
+            }
             entries.append(
                 Entry(
                     kind=kind,
-                    name=one_line(name),
-                    columns={key: one_line(text) for key, text in columns.items()},  # sidecars may say anything
-                    files=tuple(files),
+                    name=one_line(describe(name, paths)),  # sidecars may contain anything
+                    files=tuple(paths),
                     bytes=sum(status.st_size for status in files.values()),
                     used=max(status.st_mtime for status in files.values()),
-                    locks=tuple(Path(f"{path}.lock") for path in written),
+                    locks=tuple(Path(f"{path}.lock") for path in locked.get(kind, ())),
                 )
             )
     return entries
 
 
 def remove(entry: Entry) -> str:
-    """Remove an entry's files; gives what stood in the way, empty if nothing did.
+    """Remove an entry's files; return the obstacle, "" if there was none.
 
-    The empty file of the lock stays: another process may be waiting for it.
+    Lock files stay, since another process may be waiting for them.
     """
     try:
         with contextlib.ExitStack() as locked:
             for lock in entry.locks:
                 locked.enter_context(filelock.FileLock(lock, timeout=0))
-            there = [file for file in entry.files if file.exists()]
-            if any(is_held(file) for file in there):
+            existing = [file for file in entry.files if file.exists()]
+            if any(is_held(file) for file in existing):
                 return _IN_USE
-            for file in there:
+            for file in existing:
                 file.unlink(missing_ok=True)
     except filelock.Timeout:
         return _IN_USE
@@ -250,94 +229,67 @@ def remove(entry: Entry) -> str:
     return ""
 
 
-def _groups(cache: Path, place: str, pattern: str) -> list[tuple[str, dict[Path, os.stat_result]]]:
-    """The regular files in a folder whose whole name matches, grouped by the pattern's first group, sorted."""
+def _groups(cache: Path, kind: str) -> dict[str, dict[Path, os.stat_result]]:
+    """Return the regular files of a kind, grouped by the first group of its pattern, sorted."""
+    place, pattern, _ = _KINDS[kind]
     folder = cache / place
     groups: dict[str, dict[Path, os.stat_result]] = defaultdict(dict)
-    if folder.is_symlink() and folder != cache:  # the cache folder itself may be a link: the user has named it
-        return []
+    if folder.is_symlink() and folder != cache:  # the user may name a link as the cache folder
+        return {}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        # Sidecars first: without its sidecar what is left is not read, should a removal be cut short.
+        # Sidecars first: should a removal be interrupted, files without a sidecar are not read.
         for path in sorted(folder.iterdir(), key=lambda path: (path.suffix != ".json", path)):
             match = re.fullmatch(pattern, path.name)
             if match and stat.S_ISREG((status := path.lstat()).st_mode):
                 groups[match[1]][path] = status
-    return sorted(groups.items())
+    return dict(sorted(groups.items()))
 
 
-class _Facts(msgspec.Struct):
-    model: str = ""
-    precision: str = ""
-
-
-class _Sidecar(msgspec.Struct):
-    """What is shown of the files beside pixels and embeddings; nothing where one is missing or damaged."""
-
-    shape: list[int] = []
-    dataset: str = ""
-    geometry: str = ""
-    facts: _Facts = msgspec.field(default_factory=_Facts)
-
-
-def _sidecar(files: Sequence[Path]) -> _Sidecar:
+def _sidecar(files: Sequence[Path]) -> dict[str, Any]:
+    """Return the content of the sidecar among ``files``; empty if it is missing or damaged."""
     if files[0].suffix == ".json":
         with contextlib.suppress(OSError, ValueError):
-            return msgspec.convert(unsealed(files[0].read_bytes()), _Sidecar)
-    return _Sidecar()
+            return unsealed(files[0].read_bytes())
+    return {}
 
 
-def _store(name: str, files: Sequence[Path]) -> _Described:
-    sidecar = _sidecar(files)
-    pixels = files[0].with_name(f"{name}.npy")
-    columns = {
-        "images": "".join(f"{images:,}" for images in sidecar.shape[:1]),
-        "dataset": sidecar.dataset if {pixels, sidecar_of(pixels)} <= {*files} else "(unfinished)",
-        "geometry": sidecar.geometry or name[17:-9],
-    }
-    return f"{columns['dataset']} {columns['geometry']}", columns, [pixels]
+def _describe_store(name: str, files: Sequence[Path]) -> str:
+    sidecar, pixels = _sidecar(files), files[0].with_name(f"{name}.npy")
+    whole = {pixels, sidecar_of(pixels)} <= {*files}
+    return f"{sidecar.get('dataset', '') if whole else '(unfinished)'} {sidecar.get('geometry', name[17:-9])}"
 
 
-def _embeddings(name: str, files: Sequence[Path]) -> _Described:
-    sidecar = _sidecar(files)
-    columns = {
-        "embeddings": " x ".join(map(str, sidecar.shape)),
-        "model": sidecar.facts.model or "(unfinished)",
-        "precision": sidecar.facts.precision,
-    }
-    return f"{columns['model']} {name[:8]}", columns, []
+def _describe_embeddings(name: str, files: Sequence[Path]) -> str:
+    facts = _sidecar(files).get("facts")
+    known = facts if isinstance(facts, dict) else {}
+    return f"{known.get('model', '(unfinished)')} {known.get('precision', '')} {name[:8]}"
 
 
-def _run(name: str, files: Sequence[Path]) -> _Described:
-    """The journals of one run: one for each process that has measured."""
-    columns = {"results": "0", "run": name, "dataset": "", "state": "unreadable"}
+def _describe_run(name: str, files: Sequence[Path]) -> str:
+    """Describe the journals of one run, one for each process that has measured."""
     with contextlib.suppress(UsageError, OSError):
         headers = {path: header for path in files if (header := read_header(path)) is not None}
         if headers:  # else nothing was written yet
-            dataset, found = next(iter(headers.values())).get("dataset"), outline(headers)
-            columns["results"] = str(found.results)
-            columns["dataset"] = str(dataset.get("name", "")) if isinstance(dataset, dict) else ""
-            columns["state"] = "finished" if found.finished else "unfinished"
-    return name, columns, files
+            found, dataset = outline(headers), next(iter(headers.values())).get("dataset")
+            of = f" of {dataset.get('name', '')}" if isinstance(dataset, dict) else ""
+            return f"{name} {'finished' if found.finished else 'unfinished'}: {counted(found.results, 'result')}{of}"
+    return f"{name} unreadable"
 
 
-def _audit(name: str, files: Sequence[Path]) -> _Described:
-    return name, {"file": name}, files[:1]
+def _describe_neighbours(name: str, files: Sequence[Path]) -> str:
+    return f"{name}: {counted(len(files), 'model')}"
 
 
-def _neighbours(name: str, files: Sequence[Path]) -> _Described:
-    """Those of one run."""
-    return name, {"models": str(len(files)), "run": name}, []
-
-
-_ARRAY = r"\.(?:npy|json)(?:\..*partial)?"  # an array, its sidecar, and what is left of either that was not made whole
+_ARRAY = r"\.(?:npy|json)(?:\..*partial)?"  # an array, its sidecar, and unfinished ones
 
 _RUN = r"\d{8}T\d{6,12}-\d+"
 
-# Of each kind its title, folder within the cache folder, how its files are named, and what describes them.
-_KINDS = {
-    "pixels": ("Pixel stores", pixel_store.FOLDER, rf"([0-9a-f]{{16}}-.+-[0-9a-f]{{8}}){_ARRAY}", _store),
-    "embeddings": ("Kept embeddings", EMBEDDINGS, rf"([0-9a-f]{{32}}){_ARRAY}", _embeddings),
-    "journal": ("Journals of runs", JOURNALS, rf"({_RUN})(?:\.\w+)?\.jsonl", _run),
-    "neighbours": ("Neighbours", neighbours.FOLDER, rf"({_RUN})\.[0-9a-f]{{32}}\.npz(?:\..*partial)?", _neighbours),
-    "audit": ("What is known of image files", "", rf"({re.escape(ledger.FILE)})(?:-journal)?", _audit),
+# Each kind's folder in the cache folder, pattern of file names, and description of the files that share its first
+# group.
+_KINDS: dict[str, tuple[str, str, Callable[[str, Sequence[Path]], str]]] = {
+    "pixels": (pixel_store.FOLDER, rf"([0-9a-f]{{16}}-.+-[0-9a-f]{{8}}){_ARRAY}", _describe_store),
+    "embeddings": (EMBEDDINGS, rf"([0-9a-f]{{32}}){_ARRAY}", _describe_embeddings),
+    "journal": (JOURNALS, rf"({_RUN})(?:\.\w+)?\.jsonl", _describe_run),
+    "neighbours": (neighbours.FOLDER, rf"({_RUN})\.[0-9a-f]{{32}}\.npz(?:\..*partial)?", _describe_neighbours),
+    "audit": ("", rf"({re.escape(ledger.FILE)})(?:-journal)?", lambda name, files: name),
 }

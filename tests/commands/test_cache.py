@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -80,34 +81,30 @@ def test_the_list(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and error == ""
     lines = text.splitlines()
     assert lines[0] == str(cache)
-    assert "Pixel stores: 2, 34.3 kB" in text
+    assert lines[1].split() == ["kind", "name", "size", "last", "used"]
     assert any(
-        line.split()[:3] == ["6", "photos", "16x16-center0.9-bicubic"] and "3 days ago" in line for line in lines
+        line.split()[:3] == ["pixels", "photos", "16x16-center0.9-bicubic"] and "3 days ago" in line for line in lines
     )
     assert any("40x40-squash1.0-bicubic-square224" in line for line in lines)
-    assert "Kept embeddings: 2, " in text
-    assert any(line.split()[:5] == ["6", "x", "8", "vit.x", "fp32"] for line in lines)
-    assert "Journals of runs: 2, " in text
-    assert any("20260101T000000123456-77" in line and " finished " in line and "photos" in line for line in lines)
-    assert any(line.split()[:1] == ["2"] and " unfinished " in line for line in lines)
-    assert "embedcore-audit.sqlite" in text
-    assert lines[-1].startswith("together ")
-    assert all(len(line) <= 80 for line in lines[1:])
+    assert any(line.split()[:3] == ["embeddings", "vit.x", "fp32"] for line in lines)
+    assert any("20260101T000000123456-77 finished: 2 results of photos" in line for line in lines)
+    assert any("20260102T000000123456-78 unfinished: 2 results of photos" in line for line in lines)
+    assert "audit       embedcore-audit.sqlite" in text
+    assert [line.split()[0] for line in lines[2:]] == [
+        *("pixels", "pixels", "embeddings", "embeddings", "journal", "journal", "audit", "total")
+    ]
+    assert all(len(line) <= 100 for line in lines[1:])
 
 
 def test_the_journals_of_a_run_are_one_entry(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for worker in ("gw0", "gw1"):
         write_journal(cache / "runs" / f"20260102T000000123456-78.{worker}.jsonl", f"only {worker}")
     write_journal(cache / "runs" / "20260101T000000123456-77.gw3.jsonl", "c")
-    _, text, _ = run(capsys, "list", "--cache", cache)
-    rows = {line.split()[1]: line.split() for line in text.splitlines() if "20260" in line}
-    assert "Journals of runs: 2, " in text
-    assert rows["20260101T000000123456-77"][:4] == ["3", "20260101T000000123456-77", "photos", "finished"]
-    assert rows["20260102T000000123456-78"][:4] == ["4", "20260102T000000123456-78", "photos", "unfinished"]
+    assert states(capsys, cache) == ["unfinished: 4 results of photos", "finished: 3 results of photos"]
     (cache / "runs" / "20260102T000000123456-78.gw1.jsonl").write_bytes(b"torn")
-    assert states(capsys, cache) == ["3 photos unfinished", "3 photos finished"]
+    assert states(capsys, cache) == ["unfinished: 3 results of photos", "finished: 3 results of photos"]
     (cache / "runs" / "20260102T000000123456-78.gw1.jsonl").write_bytes(b"not a journal\n")
-    assert states(capsys, cache) == ["0 unreadable", "3 photos finished"]
+    assert states(capsys, cache) == ["unreadable", "finished: 3 results of photos"]
     with filelock.FileLock(cache / "runs" / "20260102T000000123456-78.gw0.jsonl.lock"):
         _, text, _ = run(capsys, "prune", "--all", "--cache", cache)
     assert "left: journal 20260102T000000123456-78" in text
@@ -121,7 +118,7 @@ def test_neighbours_go_with_their_run_and_stay_while_it_goes_on(
     for name in ("a" * 32, "b" * 32):
         (cache / "neighbours" / f"20260102T000000123456-78.{name}.npz").write_bytes(b"x" * 100)
     _, text, _ = run(capsys, "list", "--cache", cache)
-    assert "Neighbours: 1, 200 B" in text and "2  20260102T000000123456-78" in text
+    assert re.search(r"^neighbours +20260102T000000123456-78: 2 models +200 B", text, re.MULTILINE)
     with filelock.FileLock(cache / "runs" / "20260102T000000123456-78.jsonl.lock"):
         _, text, _ = run(capsys, "prune", "--all", "--cache", cache)
     assert "left: neighbours 20260102T000000123456-78" in text
@@ -130,23 +127,16 @@ def test_neighbours_go_with_their_run_and_stay_while_it_goes_on(
 
 
 def states(capsys: pytest.CaptureFixture[str], cache: Path) -> list[str]:
-    """Results, dataset and state of each run that is listed, the newest first."""
+    """State, results and dataset of each listed run, the newest first."""
     _, text, _ = run(capsys, "list", "--cache", cache)
-    rows = sorted((line.split() for line in text.splitlines() if "T000000123456-" in line), key=lambda r: r[1])
-    cells = [(row[0], *row[2 : row.index(next(word for word in row if word in STATES)) + 1]) for row in rows]
-    return [" ".join(row) for row in reversed(cells)]
-
-
-STATES = ("finished", "unfinished", "unreadable")
+    found = re.findall(r"^journal +(2026\w+-\d+) (.*?)  ", text, re.MULTILINE)
+    return [state for _, state in sorted(found, reverse=True)]
 
 
 def test_a_damaged_line_is_no_result(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (path,) = cache.glob("runs/*-77.jsonl")
     path.write_bytes(path.read_bytes().replace(b'"model": "b"', b'"model": "x"'))
-    _, text, _ = run(capsys, "list", "--cache", cache)
-    assert any(
-        line.split()[:4] == ["1", "20260101T000000123456-77", "photos", "unfinished"] for line in text.splitlines()
-    )
+    assert states(capsys, cache)[1] == "unfinished: 1 result of photos"
 
 
 def test_sizes_are_those_of_the_files(cache: Path) -> None:
@@ -158,7 +148,7 @@ def test_sizes_are_those_of_the_files(cache: Path) -> None:
 
 
 def test_an_empty_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "list", "--cache", tmp_path) == (0, f"{tmp_path}\nnothing is kept here\n", "")
+    assert run(capsys, "list", "--cache", tmp_path) == (0, f"{tmp_path}\nthe cache is empty\n", "")
     assert run(capsys, "prune", "--all", "--cache", tmp_path) == (0, "0 removed, 0 B\n", "")
 
 
@@ -166,7 +156,7 @@ def test_an_empty_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ("arguments", "message"),
     [
         (["list", "--cache", "/nowhere/at/all"], "no such cache folder: /nowhere/at/all"),
-        (["prune"], "say what to remove: --older-than DAYS, --max-size GB or --all"),
+        (["prune"], "choose what to remove: --older-than DAYS, --max-size GB or --all"),
         (["prune", "--older-than", "-1"], "is not a number of at least 0"),
         (["prune", "--max-size", "nan"], "is not a number of at least 0"),
         (["prune", "--max-size", "much"], "is not a number of at least 0"),
@@ -184,7 +174,7 @@ def test_the_users_own_cache_is_the_default(
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: cache)
     assert run(capsys, "list")[1].startswith(f"{cache}\n")
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: cache / "not yet made")
-    assert run(capsys, "list")[:2] == (0, f"{cache / 'not yet made'}\nnothing is kept here\n")
+    assert run(capsys, "list")[:2] == (0, f"{cache / 'not yet made'}\nthe cache is empty\n")
 
 
 def test_prune_all(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +219,7 @@ def test_prune_by_size_takes_the_least_recently_used_and_no_journal(
     st.none() | st.integers(0, 200),
 )
 def test_what_a_prune_chooses(things: list[tuple[str, int, int]], older: int | None, most: int | None) -> None:
-    entries = [Entry(kind, "", {}, (), size, used) for kind, size, used in things]
+    entries = [Entry(kind, "", (), size, used) for kind, size, used in things]
     chosen = choose_to_remove(entries, 10, older_than_s=older, max_bytes=most)
     ids = {id(entry) for entry in chosen}
     kept = [entry for entry in entries if id(entry) not in ids]
@@ -270,7 +260,7 @@ def test_what_is_being_written_stays(cache: Path, pattern: str, capsys: pytest.C
     assert not file.exists() and "1 removed" in text
 
 
-def test_what_cannot_be_removed_is_said(
+def test_what_cannot_be_removed_is_reported(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(self: Path, missing_ok: bool = False) -> None:
@@ -355,7 +345,7 @@ def test_damaged_files_are_listed_and_removed(cache: Path, content: bytes, capsy
         for file in cache.glob(pattern):
             file.write_bytes(content)
     code, text, _ = run(capsys, "list", "--cache", cache)
-    assert code == 0 and "Pixel stores: 2" in text and "Journals of runs: 2" in text
+    assert code == 0 and text.count("\npixels ") == text.count("\njournal ") == 2
     assert text.count("unreadable") == 2
     assert "7 removed" in run(capsys, "prune", "--all", "--cache", cache)[1]
 
