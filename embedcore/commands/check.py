@@ -1,6 +1,6 @@
-"""``embedcore check``: what a benchmark would find in a dataset, without measuring anything.
+"""``embedcore check``: audit a dataset without measuring anything.
 
-Its lines have at most 80 characters, but for names that are longer.
+Lines have at most 80 characters unless a name is longer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import AuditedDataset, Dataset, audit_dataset
 from embedcore.images.decode import MAX_MEGAPIXELS, ImageFacts
 from embedcore.images.duplicates import NEAR, count_copies, count_near_duplicates
-from embedcore.plain import one_line
+from embedcore.plain import counted, one_line
 
 EXIT_BAD = 1
 
@@ -36,16 +36,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``check``."""
     parser = commands.add_parser(
         "check",
-        help="look at the images of a dataset: bad files, duplicates, what scores are possible",
-        description="Look at every image of a dataset as a benchmark does before it loads a model. "
-        "Exit code 1 if images cannot be read.",
+        help="audit a dataset: bad files, duplicates, possible scores",
+        description="Audit every image of a dataset as a benchmark does before it loads a model. Exit code 1 if images "
+        "cannot be read.",
     )
     parser.add_argument("dataset", help="emoji, a folder, csv:FILE, or a timm scheme hfds/ tfds/ wds/ torch/")
     parser.add_argument(
         "--list",
         action="store_true",
-        help="print the names of the images alone, a line each, in the order in which a run with the same options has "
-        "them: that of the rows of an own model's embeddings",
+        help="only print the names of the images, one per line, in the order of a run with the same options: the order "
+        "of precomputed embeddings",
     )
     parser.add_argument("--split", default="auto", metavar="SPLIT", help="as --embed-split (default: auto)")
     parser.add_argument("--max-classes", type=int, metavar="N", help="as --embed-max-classes")
@@ -68,14 +68,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--cache",
         type=Path,
         metavar="DIR",
-        help="folder in which what was found out is kept for later runs (default: the user's)",
+        help="cache folder for the results of the audit (default: the user's)",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the audit of a dataset, or the names of its images; 1 if some of them cannot be read."""
-    with tqdm.tqdm(desc="looking at images", unit=" images", disable=None, leave=False) as bar:
+    """Print the audit of a dataset, or the names of its images; return 1 if some cannot be read."""
+    with tqdm.tqdm(desc="auditing images", unit=" images", disable=None, leave=False) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -105,12 +105,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(audited: AuditedDataset) -> int:
-    """Print the names of the images that can be read; what is wrong with the others goes to standard error."""
+    """Print the names of the images that can be read, and the errors of the others to standard error."""
     names = audited.dataset().names
     broken = next((name for name in names if "\n" in name), None)
     if broken is not None:
-        raise UsageError(f"{broken!r}: a name with a line end in it cannot be listed")
-    # As bytes, since names of files need not be UTF-8.
+        raise UsageError(f"{broken!r}: a name with a line break cannot be listed")
+    # As bytes, since file names need not be UTF-8.
     sys.stdout.buffer.write(b"".join(os.fsencode(name) + b"\n" for name in names))
     sys.stdout.flush()
     if audited.bad:
@@ -119,7 +119,7 @@ def _list(audited: AuditedDataset) -> int:
 
 
 def audit_lines(audited: AuditedDataset, dataset: Dataset, *, near_duplicates: bool = True) -> Iterator[str]:
-    """Everything about a dataset; ``dataset`` is what of ``audited`` can be read."""
+    """Yield the lines on a dataset, which has the images of ``audited`` that can be read."""
     facts = [finding.facts for finding in audited.good if finding.facts is not None]
     yield from _counts(audited, dataset)
     yield ""
@@ -134,7 +134,7 @@ def audit_lines(audited: AuditedDataset, dataset: Dataset, *, near_duplicates: b
 
 
 def bad_lines(audited: AuditedDataset) -> Iterator[str]:
-    """Every image that cannot be read, with the reason."""
+    """Yield a line for each image that cannot be read, with the reason."""
     if not audited.bad:
         yield "Every image can be read."
         return
@@ -158,7 +158,7 @@ def _counts(audited: AuditedDataset, dataset: Dataset) -> Iterator[str]:
     for note in audited.found.notes:
         yield from _row("note", one_line(note))
     if dataset.leave_one_out:
-        yield from _row("images", f"{len(dataset):,}, each looked for among all others (leave-one-out)")
+        yield from _row("images", f"{len(dataset):,}, each queries all others (leave-one-out)")
     else:
         yield from _row(
             "images", f"{len(dataset):,}: {summary['queries']:,} queries, {summary['references']:,} references"
@@ -175,17 +175,17 @@ def _lone_queries(dataset: Dataset, lone: int) -> str:
         return "none: every query has a reference of its class"
     counts = reference_counts(dataset.query_labels, dataset.reference_labels)
     first = dataset.classes[dataset.query_labels[np.flatnonzero(counts == 0)[0]]]
-    return f"{lone:,} have no reference of their class, such as of {first!r}: they are not scored"
+    return f"{lone:,} without a reference of their class, such as {first!r}: not scored"
 
 
 def _duplicates(dataset: Dataset, facts: Sequence[ImageFacts]) -> Iterator[str]:
     copies = count_copies(dataset.digests, dataset.labels)
     total = copies.within_classes + copies.across_classes
-    said = (
-        f"{total:,} byte for byte equal to an earlier image: {copies.within_classes:,} to one of its class, "
-        f"{copies.across_classes:,} to other classes only"
+    text = (
+        f"{counted(total, 'exact copy', 'exact copies')} of earlier images: {copies.within_classes:,} of the same "
+        f"class, {copies.across_classes:,} of other classes only"
     )
-    yield from _row("duplicates", said if total else "none")
+    yield from _row("duplicates", text if total else "none")
     if line := dataset.duplicates_line:
         yield from _row("", line)
     hashes = [fact.perceptual_hash for fact in facts if fact.perceptual_hash is not None]
@@ -193,19 +193,19 @@ def _duplicates(dataset: Dataset, facts: Sequence[ImageFacts]) -> Iterator[str]:
         return
     sides = None if dataset.leave_one_out else dataset.is_query
     near = count_near_duplicates(np.array(hashes, np.uint64), dataset.digests, dataset.labels, sides)
-    between = "" if near.between_sides is None else f"; {near.between_sides:,} of a query and a reference"
+    between = "" if near.between_sides is None else f", {near.between_sides:,} of a query and a reference"
     yield from _row(
         "near-duplicates",
-        f"{near.pairs:,} pairs look alike: {near.within_classes:,} of one class, "
-        f"{near.pairs - near.within_classes:,} of two{between} "
-        f"(at most {NEAR} of 64 bits of their perceptual hashes differ)"
+        f"{counted(near.pairs, 'pair')}: {near.within_classes:,} within a class, "
+        f"{near.pairs - near.within_classes:,} across classes{between} "
+        f"(perceptual hashes differ in at most {NEAR} of 64 bits)"
         if near.pairs
         else f"none (no perceptual hashes differ in at most {NEAR} of 64 bits)",
     )
 
 
 def _sizes(facts: Sequence[ImageFacts]) -> Iterator[str]:
-    """A histogram of the shorter sides, in powers of two."""
+    """Yield a histogram of the shorter sides, in powers of two."""
     shorter = [min(fact.width, fact.height) for fact in facts]
     octaves = Counter(side.bit_length() for side in shorter)
     most = max(octaves.values())
@@ -222,7 +222,7 @@ def _animated(dataset: Dataset, facts: Sequence[ImageFacts]) -> Iterator[str]:
         return
     named = ", ".join(repr(name) for name in animated[:_ANIMATED_NAMED])
     more = f" and {len(animated) - _ANIMATED_NAMED:,} more" if len(animated) > _ANIMATED_NAMED else ""
-    yield from _row("animated", f"{len(animated):,}, of which the first frame is taken: {named}{more}")
+    yield from _row("animated", f"{len(animated):,}, only first frames are used: {named}{more}")
 
 
 def _tally(values: Iterable[str]) -> str:

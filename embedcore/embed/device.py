@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from embedcore.errors import UnsupportedModel, UsageError
+from embedcore.plain import counted
 from embedcore.zoo.graphs import constants
 
 ARITHMETIC: Mapping[str, bool] = MappingProxyType({"tf32": False, "cudnn_benchmark": True})
@@ -92,8 +93,7 @@ def device_name(device: torch.device) -> str:
         return str(torch.cuda.get_device_name(device))
     if device.type == "mps":
         return f"Apple MPS ({platform.machine()})"
-    threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{_processor()}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def _processor(info: Path = Path("/proc/cpuinfo")) -> str:

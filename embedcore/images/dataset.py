@@ -23,6 +23,7 @@ from embedcore.images.folders import scan_folder
 from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
 from embedcore.images.specification import chosen_images
 from embedcore.images.tables import entries, listed_images
+from embedcore.plain import counted
 from embedcore.progress import Progress
 
 BAD_IMAGES = ("fail", "skip")
@@ -298,10 +299,10 @@ class AuditedDataset:
         """Return the note on animated images, if there are any."""
         pairs = zip(self.chosen, self.findings, strict=True)
         animated = [index for index, finding in pairs if finding.facts is not None and finding.facts.animated]
-        first = self.found.source.name(animated[0]) if animated else ""
-        if len(animated) > 1:
-            return (f"{len(animated)} animated images: the first frame of each is used, the first is {first!r}",)
-        return (f"1 animated image, {first!r}: its first frame is used",) if animated else ()
+        if not animated:
+            return ()
+        first = self.found.source.name(animated[0])
+        return (f"{counted(len(animated), 'animated image')}, such as {first!r}: only first frames are used",)
 
 
 def _sides(

@@ -15,6 +15,7 @@ from embedcore.images.plugins import PLUGINS, installed
 from embedcore.images.retries import retried
 from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role
 from embedcore.images.splits import HELD_OUT, TRAINING, named_sides, sides_note, training_sides
+from embedcore.plain import counted
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -77,7 +78,7 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
     loose = classes.count(".") if not layout.folders and set(classes) != {"."} else 0
     notes = (
         *layout.notes,
-        *([f"{outside} images outside {named}/ were left out"] if outside else ()),
+        *([f"left out: {counted(outside, 'image')} outside {named}/"] if outside else ()),
         *([f"images in the folder itself ({loose}) are a class of their own"] if loose else ()),
         *left_out.notes(),
         *lookalike_notes(classes),
@@ -105,13 +106,13 @@ class _LeftOut:
 
     def notes(self) -> Iterator[str]:
         folders = [f"{name}/{f' ({count})' if count > 1 else ''}" for name, count in sorted(self.ignored.items())]
-        hidden = [f"{self.hidden} hidden file{'' if self.hidden == 1 else 's'}"] if self.hidden else []
+        hidden = [counted(self.hidden, "hidden file")] if self.hidden else []
         if folders or hidden:
             yield f"ignored: {', '.join([*folders, *hidden])}"
         for suffix, count in sorted(self.unread.items()):
             package = PLUGINS[suffix].package if suffix in PLUGINS else ""
             remedy = f"pip install {package}" if package else "convert them to another format"
-            yield f"{count} {suffix} file{'' if count == 1 else 's'} not read ({remedy})"
+            yield f"{counted(count, f'{suffix} file')} not read ({remedy})"
 
 
 @dataclass(frozen=True)

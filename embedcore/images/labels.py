@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from embedcore.errors import UsageError
+from embedcore.plain import counted
 
 _MISSING_TEXT = frozenset({"nan", "<na>", "nat", "#n/a"})
 """How pandas, NumPy and spreadsheets write a missing value, lower case."""
@@ -103,7 +104,7 @@ def lookalike_notes(names: Iterable[str]) -> tuple[str, ...]:
     """Return a note on classes that differ in case or white space only, if there are any.
 
     >>> lookalike_notes(["Cat", "cat", "dog"])
-    ("classes that differ in case or white space only are taken for different ones: 'Cat', 'cat'",)
+    ("classes that differ in case or white space only are different classes: 'Cat', 'cat'",)
     """
     groups: dict[str, set[str]] = defaultdict(set)
     for name in set(names):
@@ -113,7 +114,7 @@ def lookalike_notes(names: Iterable[str]) -> tuple[str, ...]:
         return ()
     named = "; ".join(", ".join(map(repr, group)) for group in alike[:_ALIKE_NAMED])
     more = f"; and {len(alike) - _ALIKE_NAMED} more" if len(alike) > _ALIKE_NAMED else ""
-    return (f"classes that differ in case or white space only are taken for different ones: {named}{more}",)
+    return (f"classes that differ in case or white space only are different classes: {named}{more}",)
 
 
 def notes_on(names: Iterable[str]) -> tuple[str, ...]:
@@ -125,8 +126,7 @@ def notes_on(names: Iterable[str]) -> tuple[str, ...]:
 def _doubtful_classes(counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return a note for each class whose name often means a missing label, such as "NA", with its number of images."""
     return tuple(
-        f"{count} image{' is' if count == 1 else 's are'} of a class named {name!r}: if that stands for a missing "
-        "label, leave them out"
+        f"class {name!r} has {counted(count, 'image')}: if the name means a missing label, leave them out"
         for name, count in sorted(counts.items())
         if name.lower() in _DOUBTFUL_TEXT
     )

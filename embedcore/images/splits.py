@@ -9,6 +9,7 @@ from typing import Any
 from embedcore.errors import UsageError
 from embedcore.images.labels import is_missing
 from embedcore.images.sources import ROLE_WORDS, Role
+from embedcore.plain import counted
 
 TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 """Names recognised as training and held-out splits."""
@@ -129,6 +130,5 @@ def _divided(
         raise UsageError(f"{place(parts.index(''))}: column 'split' is empty")
     rows = [row for row, part in enumerate(parts) if part in sides]
     if outside := len(parts) - len(rows):
-        left_out = "1 image was" if outside == 1 else f"{outside} images were"
-        notes = (*notes, f"{left_out} left out: 'split' is not {' or '.join(sides)} there")
+        notes = (*notes, f"left out: {counted(outside, 'image')} whose 'split' is not {' or '.join(sides)}")
     return Sides(rows, [sides[parts[row]] for row in rows], notes)

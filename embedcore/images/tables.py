@@ -14,6 +14,7 @@ from embedcore.errors import UsageError
 from embedcore.images.labels import class_names, is_missing, notes_on
 from embedcore.images.sources import FileSource, LabelledImages, source_of
 from embedcore.images.splits import Sides, role_of, table_sides
+from embedcore.plain import counted
 
 _NEEDED = ("path", "label")
 _KNOWN = (*_NEEDED, "role", "split")
@@ -121,7 +122,7 @@ def _columns_of(file: Path) -> tuple[dict[str, list[str]], list[int]]:
                 found = {place: [] for place, name in enumerate(header) if name in _KNOWN}
                 continue
             if len(row) != len(header):
-                fields = f"{len(row)} field{'' if len(row) == 1 else 's'} under {len(header)} columns"
+                fields = f"{counted(len(row), 'field')} for {counted(len(header), 'column')}"
                 hint = ': put a field that holds a comma in quotes ("salt, pepper")' if len(row) > len(header) else ""
                 raise UsageError(f"{file}, line {begin}: {fields} ({','.join(header)}){hint}")
             for place, values in found.items():

@@ -55,7 +55,7 @@ def test_a_clean_dataset(photos: Path, check) -> None:
     assert rows["dataset"] == "'photos'"
     assert rows["found in"] == f"folder {photos}"
     assert rows["fingerprint"] == dataset.fingerprint
-    assert rows["images"] == "5, each looked for among all others (leave-one-out)"
+    assert rows["images"] == "5, each queries all others (leave-one-out)"
     assert rows["classes"] == "2, of 2 to 3 images (median 2.5)"
     assert rows["lone queries"].startswith("none")
     # three queries have two others of their class, two have one
@@ -78,9 +78,9 @@ def test_queries_and_references(photos: Path, check, tmp_path: Path) -> None:
     code, rows, _ = check(root)
     assert code == 0
     assert rows["images"] == "9: 5 queries, 4 references"
-    assert rows["lone queries"] == "2 have no reference of their class, such as of 'dog': they are not scored"
+    assert rows["lone queries"] == "2 without a reference of their class, such as 'dog': not scored"
     assert rows["duplicates"] == (
-        "3 byte for byte equal to an earlier image: 3 to one of its class, 0 to other classes only "
+        "3 exact copies of earlier images: 3 of the same class, 0 of other classes only "
         "3 of 5 queries are exact copies of references, 3 of them in their own class, "
         "which inflates accuracy"
     )
@@ -94,9 +94,11 @@ def test_near_duplicates(photos: Path, check) -> None:
     shutil.copy(photos / "cat" / "2.png", photos / "dog" / "copy.png")
     code, rows, _ = check(photos)
     assert code == 0
-    assert rows["duplicates"].startswith("1 byte for byte equal to an earlier image: 0 to one of its class, 1 to")
+    assert rows["duplicates"].startswith("1 exact copy of earlier images: 0 of the same class, 1 of")
     assert "2 of 8 queries are exact copies of other images, all in other classes" in rows["duplicates"]
-    assert rows["near-duplicates"].startswith("3 pairs look alike: 1 of one class, 2 of two (at most 4 of 64 bits")
+    assert rows["near-duplicates"].startswith(
+        "3 pairs: 1 within a class, 2 across classes (perceptual hashes differ in at most 4 of 64 bits"
+    )
     assert "near-duplicates" not in check(photos, "--no-near-duplicates")[1]
 
 
@@ -109,7 +111,7 @@ def test_near_duplicates_between_the_sides(photos: Path, check) -> None:
         with Image.open(file) as image:
             image.save(target, quality=90)
     rows = check(root)[1]
-    assert rows["near-duplicates"].startswith("5 pairs look alike: 5 of one class, 0 of two; 5 of a query and a ref")
+    assert rows["near-duplicates"].startswith("5 pairs: 5 within a class, 0 across classes, 5 of a query and a ref")
 
 
 def test_bad_files_are_all_listed_with_reasons(photos: Path, check) -> None:
@@ -145,7 +147,7 @@ def test_animated_files_and_modes(photos: Path, check) -> None:
     Image.fromarray(np.zeros((9, 900), np.uint16)).save(photos / "dog" / "deep.png")
     code, rows, _ = check(photos)
     assert code == 0
-    assert rows["animated"].startswith("12, of which the first frame is taken: 'dog/moving 00.gif', ")
+    assert rows["animated"].startswith("12, only first frames are used: 'dog/moving 00.gif', ")
     assert rows["animated"].endswith("'dog/moving 09.gif' and 2 more")
     assert rows["modes"].startswith("P 12, RGB 5, ") or rows["modes"].startswith("RGB 17, ")
     assert "CMYK 1" in rows["modes"] and "I;16 1" in rows["modes"]
@@ -199,9 +201,7 @@ def test_names_cannot_act_on_the_terminal(photos: Path, check) -> None:
     (root / hostile / f"{hostile} {'long ' * 30}.png").touch()
     code, rows, text = check(root)
     assert (
-        code == 1
-        and rows["animated"].startswith("1, ")
-        and r"such as of '\x1b[2J\u202e\n\udce9'" in rows["lone queries"]
+        code == 1 and rows["animated"].startswith("1, ") and r"such as '\x1b[2J\u202e\n\udce9'" in rows["lone queries"]
     )
     assert all(line.isprintable() for line in text.splitlines())
     assert r"'\x1b[2J\u202e\n\udce9/\x1b[2J\u202e\n\udce9.png': the file is empty" in text
@@ -225,7 +225,7 @@ def test_progress_is_shown_to_people_only(photos: Path, monkeypatch: pytest.Monk
         shown[kind] = kind()
         monkeypatch.setattr("sys.stderr", shown[kind])
         assert main(["check", str(photos), "--cache", str(tmp_path / kind.__name__)]) == 0
-    assert "looking at images: " in shown[Terminal].getvalue() and shown[io.StringIO].getvalue() == ""
+    assert "auditing images: " in shown[Terminal].getvalue() and shown[io.StringIO].getvalue() == ""
 
 
 def test_the_list_is_that_of_a_run(photos: Path, capsysbinary, tmp_path: Path) -> None:
@@ -258,4 +258,4 @@ def test_the_list_has_names_as_their_bytes(photos: Path, capsysbinary, tmp_path:
     assert b"cat/\xff.png" in capsysbinary.readouterr().out.splitlines()
     os.rename(strange, os.fsencode(photos) + b"/cat/a\nb.png")  # noqa: PTH104
     assert main(["check", str(photos), "--list", "--cache", str(tmp_path / "cache")]) == 4
-    assert b"line end" in capsysbinary.readouterr().err
+    assert b"line break" in capsysbinary.readouterr().err

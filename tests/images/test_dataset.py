@@ -186,10 +186,10 @@ def test_animated_images_are_noted_also_when_they_are_known(make_folder, tmp_pat
     frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
     assert load_dataset(str(root)).notes == ()
     frames[0].save(root / "b" / "moving 1.gif", save_all=True, append_images=frames[1:])
-    assert load_dataset(str(root)).notes == ("1 animated image, 'b/moving 1.gif': its first frame is used",)
+    assert load_dataset(str(root)).notes == ("1 animated image, such as 'b/moving 1.gif': only first frames are used",)
     frames[1].save(root / "a" / "new\nline.gif", save_all=True, append_images=frames[1:])
     frames[2].save(root / "b" / "pages.tif", save_all=True, append_images=frames[1:])  # no animation
-    expected = ("2 animated images: the first frame of each is used, the first is 'a/new\\nline.gif'",)
+    expected = ("2 animated images, such as 'a/new\\nline.gif': only first frames are used",)
     for _ in range(2):
         assert load_dataset(str(root), cache_dir=tmp_path / "cache").notes == expected
 

@@ -45,7 +45,7 @@ def test_query_and_reference_folders_are_the_two_sides(make_folder, name: str) -
         ("a/x", "reference"),
         ("b", "reference"),
     ]
-    assert found.notes == (f"1 images outside {'/ and '.join(sorted(['query', name], key=str.lower))}/ were left out",)
+    assert found.notes == (f"left out: 1 image outside {'/ and '.join(sorted(['query', name], key=str.lower))}/",)
 
 
 @pytest.mark.parametrize("side", ["query", "reference", "gallery"])
@@ -132,7 +132,7 @@ def test_a_training_split_is_two_sides(make_folder, training: str, held_out: str
     assert (
         f"{held_out}/ are the queries, {training}/ the references (--embed-split loo makes them one set)" in found.notes
     )
-    assert any("1 images outside" in note for note in found.notes)
+    assert any("1 image outside" in note for note in found.notes)
 
 
 def test_a_training_split_is_one_set_for_leave_one_out(make_folder) -> None:
@@ -171,7 +171,7 @@ def test_the_sides_may_be_named(make_folder) -> None:
         "train/cat/000.png": "reference",
         "val/cat/000.png": "reference",
     }
-    assert found.notes == ("1 images outside 2023/ and train/ and val/ were left out",)
+    assert found.notes == ("left out: 1 image outside 2023/ and train/ and val/",)
     with pytest.raises(UsageError, match=r"no images in .*photos/vol; folders there: 2023/, test/, train/, val/"):
         scan_folder(root, split="train:vol")
     with pytest.raises(UsageError, match=r"val cannot be on both sides"):
@@ -288,7 +288,7 @@ def test_sides_are_found_in_either_form_of_unicode(make_folder) -> None:
     ],
 )
 def test_classes_that_look_alike_are_told(names: list[str], said: str) -> None:
-    told = "classes that differ in case or white space only are taken for different ones: "
+    told = "classes that differ in case or white space only are different classes: "
     assert lookalike_notes([*names, *names]) == (told + said,)
 
 

@@ -124,11 +124,11 @@ def test_the_first_that_is_no_class_is_named() -> None:
 
 def test_names_that_often_stand_for_none() -> None:
     assert notes_on(["a", "None", "none", "N/A", "None", "NULL", "nonesuch"]) == (
-        "1 image is of a class named 'N/A': if that stands for a missing label, leave them out",
-        "1 image is of a class named 'NULL': if that stands for a missing label, leave them out",
-        "2 images are of a class named 'None': if that stands for a missing label, leave them out",
-        "1 image is of a class named 'none': if that stands for a missing label, leave them out",
-        "classes that differ in case or white space only are taken for different ones: 'None', 'none'",
+        "class 'N/A' has 1 image: if the name means a missing label, leave them out",
+        "class 'NULL' has 1 image: if the name means a missing label, leave them out",
+        "class 'None' has 2 images: if the name means a missing label, leave them out",
+        "class 'none' has 1 image: if the name means a missing label, leave them out",
+        "classes that differ in case or white space only are different classes: 'None', 'none'",
     )
 
 

@@ -75,7 +75,7 @@ FOLDERS = [
         folder_of("Cat/0.png", "Cat/1.png", "cat/0.png"),
         "different classes",
         {"Cat": 2, "cat": 1},
-        note="classes that differ in case or white space only are taken for different ones: 'Cat', 'cat'",
+        note="classes that differ in case or white space only are different classes: 'Cat', 'cat'",
     ),
 ]
 

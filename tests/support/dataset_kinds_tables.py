@@ -52,13 +52,13 @@ CSV = [
     Kind(
         "a comma without quotes: `salt, pepper`",
         csv_with("label", "cat", "salt, pepper", "salt, vinegar"),
-        refused="shop.csv, line 3: 3 fields under 2 columns (path,label): "
+        refused="shop.csv, line 3: 3 fields for 2 columns (path,label): "
         'put a field that holds a comma in quotes ("salt, pepper")',
     ),
     Kind(
         "a line with too few fields",
         csv_with("label,role", "cat,query", "cat"),
-        refused="shop.csv, line 3: 2 fields under 3 columns (path,label,role)",
+        refused="shop.csv, line 3: 2 fields for 3 columns (path,label,role)",
     ),
     Kind(
         "a quote that is never closed",
@@ -117,7 +117,7 @@ CSV = [
         csv_with("label", "cat", "cat", "None", "None", "NA"),
         "a class, since it may be a real name",
         {"cat": 2, "None": 2, "NA": 1},
-        note="2 images are of a class named 'None': if that stands for a missing label, leave them out",
+        note="class 'None' has 2 images: if the name means a missing label, leave them out",
     ),
     Kind(
         "a label `-1`, or another negative number",
@@ -167,7 +167,7 @@ CSV = [
         "the references and queries that are named",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="1 image was left out: 'split' is not train or val or test there",
+        note="left out: 1 image whose 'split' is not train or val or test",
     ),
     Kind(
         "a column `split` with `query` and `gallery` beside `train`",
@@ -175,7 +175,7 @@ CSV = [
         "as folders of these names: the two sides, without the rest",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="1 image was left out: 'split' is not query or gallery there",
+        note="left out: 1 image whose 'split' is not query or gallery",
     ),
     Kind(
         "a column `split` with other values",
