@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from embedcore.errors import UsageError
 from embedcore.plain import printable_lines
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from embedcore.results.run import Run
 
 EXIT_UNUSABLE = 2
-CHARTS = (".svg", ".png", ".html")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,9 +31,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("-k", metavar="GLOB", help="show the series of these models and families")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="(default: text)")
-    parser.add_argument(
-        "--chart", type=Path, metavar="FILE", help="draw the series of -k, else of the families, as .svg, .png or .html"
-    )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="also as a page, which is whole in itself: steps, series and charts"
     )
@@ -52,9 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
         from embedcore.report.html.drawing import scripts_begun
 
         scripts_begun()
-    chart: Path | None = arguments.chart
-    if chart is not None and chart.suffix not in CHARTS:
-        raise UsageError(f"--chart: {chart} must end with {', '.join(CHARTS[:-1])} or {CHARTS[-1]}")
     found = history(_read(arguments.runs), read_limits(None, Path()))
     shown = [series for series in found.series if arguments.k and series.matches(arguments.k)]
     if arguments.k and not shown:
@@ -65,14 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(report.to_json(found, shown or found.series), indent=1) + "\n")
     else:
         sys.stdout.write(report.to_csv(found, shown or found.series))
-    if chart is not None:
-        series = shown or [s for s in found.series if s.of_family]
-        drawn = report.chart(found, series, cast(Literal["svg", "png", "html"], chart.suffix[1:]))
-        try:
-            with written_whole(chart) as file:
-                file.write(drawn)
-        except OSError as error:
-            raise UsageError(f"--chart: {chart} cannot be written: {error.strerror}") from error
     if arguments.html is not None:
         from embedcore.commands.compare import put_page
         from embedcore.report.history.history_page import history_page

@@ -56,7 +56,6 @@ def test_what_is_no_run_is_passed_over_and_what_is_damaged_is_told(folder, capsy
     ("arguments", "said"),
     [
         ([".benchmarks", "-k", "nothing*"], "-k nothing*: no model or family of these runs"),
-        ([".benchmarks", "--chart", "x.gif"], "--chart: x.gif must end with .svg, .png or .html"),
         (["empty"], "no saved run in empty"),
         (["nowhere"], "no saved run nowhere"),
         ([".benchmarks/Linux/0001_nightly.json", "cut.json"], "cut.json is not JSON"),
@@ -68,14 +67,6 @@ def test_what_cannot_be_has_exit_code_2_and_one_line(folder, capsys, arguments, 
     assert main(["history", *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
-
-
-def test_a_chart_is_written_whole_or_not_at_all(folder, capsys):
-    chart = folder.parent / "speed.svg"
-    assert main(["history", str(folder), "--chart", str(chart)]) == 0
-    assert "<svg" in chart.read_text()
-    assert main(["history", str(folder), "--chart", str(folder / "nowhere" / "speed.svg")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_page_is_written_besides(folder, capsys):

@@ -1,4 +1,4 @@
-"""The history of saved runs for people and for other programs: text, JSON, CSV, and a chart."""
+"""A history of saved runs as text, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 from tabulate import tabulate
 
 from embedcore.compare.history import History, Step
 from embedcore.compare.series import Series
-from embedcore.errors import UsageError
 from embedcore.plain import json_safe, minute, one_line
 from embedcore.report.board.columns import cut, figure
-from embedcore.report.html.drawing import altair, rendered, spec_of
 from embedcore.results.run import Run
 
 SCHEMA = 1
@@ -26,7 +24,6 @@ BARS = "▁▂▃▄▅▆▇█"
 _LONGEST_LINE = 40  # characters of a sparkline, the newest runs
 _MOST_STEPS = 5  # of one quantity in one run
 _MOST_NAMES = 3
-_MOST_IN_CHART = 40
 
 
 def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
@@ -192,48 +189,6 @@ def to_csv(history: History, shown: Sequence[Series]) -> str:
 
 def key_of(series: Series) -> tuple[object, ...]:
     return series.name, series.what, series.of_family
-
-
-def chart(history: History, shown: Sequence[Series], kind: Literal["svg", "png", "html"]) -> bytes:
-    """A chart of the series as ``svg``, ``png`` or ``html`` (whole in itself, with nothing to load), steps as circles.
-
-    Raises UsageError where there is too much or nothing to draw.
-    """
-    if not 0 < len(shown) <= _MOST_IN_CHART:
-        raise UsageError(f"--chart: {len(shown)} series, and a chart shows 1 to {_MOST_IN_CHART}: choose some with -k")
-    alt = altair()
-    steps = {(key_of(step.series), step.run) for step in history.steps}
-    rows = [
-        {
-            "run": f"{point.run + 1}",
-            "place": point.run + 1,
-            "name": name_of(series),
-            "what": series.what,
-            "value": point.value,
-            "series": str(number),
-            "step": (key_of(series), point.run) in steps,
-            "saved": one_line(history.runs[point.run].name),
-            "datetime": history.runs[point.run].datetime,
-        }
-        for number, series in enumerate(shown)
-        for point in series.points
-        if math.isfinite(point.value)
-    ]
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("place:Q", title="run", axis=alt.Axis(tickMinStep=1, format="d")),
-        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-        color=alt.Color("name:N", title=None, legend=alt.Legend(labelLimit=400)),
-        detail="series:N",
-        tooltip=["name:N", "saved:N", "datetime:N", "value:Q"],
-    )
-    layers = base.mark_line(point=True) + base.transform_filter("datum.step").mark_point(size=150, color="black")
-    panels = layers.properties(width=560, height=140).facet(row=alt.Row("what:N", title=None))
-    drawn = panels.resolve_scale(y="independent")
-    if kind != "html":
-        return rendered(spec_of(drawn), [kind])[0]
-    stream = io.StringIO()
-    drawn.save(stream, format="html", inline=True)
-    return stream.getvalue().encode()
 
 
 def day_of(run: Run) -> str:

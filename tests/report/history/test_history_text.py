@@ -1,4 +1,4 @@
-"""A history as text, JSON, CSV and chart."""
+"""A history as text, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -67,20 +67,3 @@ def test_json_and_csv_have_every_point() -> None:
     rows = list(csv.DictReader(io.StringIO(report.to_csv(found, found.series))))
     assert len(rows) == points == sum(len(series.points) for series in found.series)
     assert sum(int(row["step"]) for row in rows) == len(data["steps"]) == 10
-
-
-@pytest.mark.parametrize(("kind", "start"), [("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")])
-def test_a_chart_is_whole_in_itself(kind: str, start: bytes) -> None:
-    found = made_history()
-    drawn = report.chart(found, [series for series in found.series if series.of_family], kind)
-    assert drawn.lstrip().startswith(start)
-    assert b"src=" not in drawn[:2000]
-    if kind == "svg":
-        assert b"family vit" in drawn
-
-
-def test_a_chart_of_too_much_or_nothing_is_one_line() -> None:
-    found = made_history()
-    for shown in ([], [*found.series] * 6):
-        with pytest.raises(UsageError, match=rf"{len(shown)} series, and a chart shows 1 to 40: choose some with -k"):
-            report.chart(found, shown, "svg")
