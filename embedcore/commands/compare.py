@@ -86,9 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.timm:
         return _run_timm(arguments)
     if arguments.html is not None:
-        from embedcore.report.html.drawing import scripts_begun
+        from embedcore.report.html.drawing import start_scripts
 
-        scripts_begun()
+        start_scripts()
     limits = read_limits(arguments.fail_on, Path())
     new = read_run(arguments.new)
     if is_first_run(arguments.base):

@@ -41,13 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the history; gives the exit code."""
     from embedcore.compare.history import history
     from embedcore.compare.limits import read_limits
-    from embedcore.files import written_whole
     from embedcore.report.history import history_text as report
 
     if arguments.html is not None:
-        from embedcore.report.html.drawing import scripts_begun
+        from embedcore.report.html.drawing import start_scripts
 
-        scripts_begun()
+        start_scripts()
     found = history(_read(arguments.runs), read_limits(None, Path()))
     shown = [series for series in found.series if arguments.k and series.matches(arguments.k)]
     if arguments.k and not shown:

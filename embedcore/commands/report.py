@@ -32,9 +32,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON of the run, as --benchmark-json does")
     parser.add_argument(
-        "--all-charts", action="store_true", help="also the charts of single families, of more than 200 models"
-    )
-    parser.add_argument(
         "--gallery", action="append", default=[], metavar="MODEL", help="show what it retrieves, too; repeatable"
     )
     parser.add_argument(
@@ -49,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.board.board_page import Unfinished
     from embedcore.report.board.terminal import terminal_report
     from embedcore.report.gallery.albums import dataset_of, files_in, saved_album
-    from embedcore.report.html.drawing import scripts_begun
+    from embedcore.report.html.drawing import start_scripts
     from embedcore.report.report_folder import write_report
     from embedcore.results.leaderboard import boards_of
     from embedcore.results.merge import merge, read_parts, write_run
@@ -58,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     output: Path | None = arguments.output
     if output is not None:
-        scripts_begun()
+        start_scripts()
     paths = [find_run(name) for name in _named(arguments)]
     parts = dict(part for path in paths for part in read_parts(path))
     first = next(iter(parts))
@@ -89,7 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
             settings=found.settings,
             machine=found.versions,
             when=found.datetime,
-            all_pictures=arguments.all_charts,
             unfinished=stopped if found.unreached else None,
             albums=albums,
             asked=arguments.gallery,

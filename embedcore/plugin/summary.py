@@ -231,15 +231,14 @@ def write_page(config: pytest.Config, reload_s: float) -> None:
     unfinished = _unfinished(config, reload_s)
     if unfinished is not None and not ranked:
         unfinished = replace(unfinished, words=f"{unfinished.words} How sure the ranks are is found out at the end.")
-    begun = files.pages_begun(
+    pages = files.pages(
         leaderboards(config, ranked=ranked),
         settings=collector.settings,
         machine=collector.machine,
         when=collector.when,
-        pictures=False,
         unfinished=unfinished,
     )
-    files.put(folder, begun())
+    files.put(folder, pages)
 
 
 def _unfinished(config: pytest.Config, reload_s: float | None = None) -> Unfinished | None:

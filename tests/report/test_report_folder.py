@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from embedcore.errors import UsageError
+from embedcore.report.board.export import csv_report, guarded, json_report
 from embedcore.report.board.terminal import terminal_report
 from embedcore.report.html import drawing
-from embedcore.report.report_folder import csv_report, guarded, json_report, write_report
+from embedcore.report.report_folder import write_report
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.result import Result
 
@@ -185,7 +186,8 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path, board_of: Board, result
 def test_the_tables_are_there_also_where_nothing_can_be_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board_of: Board, result_of: Make
 ) -> None:
-    monkeypatch.setattr(drawing, "_DRAW", "import sys; sys.exit('no memory')")
+    drawing.start_scripts.cache_clear()
+    monkeypatch.setattr(drawing, "_MAKE_SCRIPTS", "import sys; sys.exit('no memory')")
     with pytest.raises(drawing.DrawingFailed, match=r"^charts cannot be drawn: vl-convert ended with 1: no memory"):
         write_report(tmp_path, [_board(board_of, result_of)])
     tables = ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]

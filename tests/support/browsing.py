@@ -16,7 +16,7 @@ import pytest
 import synthetic_runs as made
 
 from embedcore.report.gallery.albums import Album, shown
-from embedcore.report.report_folder import pages_begun
+from embedcore.report.report_folder import pages
 from embedcore.results.leaderboard import boards_of
 from embedcore.results.run import Run
 from embedcore.zoo.families import FAMILIES
@@ -150,9 +150,7 @@ def written(run: Run, folder: Path, album: Album | None = None) -> Path:
     """The page of a run, without the files of its charts; with what its models retrieve, where there is an album."""
     boards = boards_of(run, TITLES)
     retrieved = [None if album is None else shown(boards[0], album)]
-    begun = pages_begun(
-        boards, settings=run.settings, machine=run.versions, when=run.datetime, pictures=False, galleries=retrieved
-    )
-    for name, content in begun().items():
+    made = pages(boards, settings=run.settings, machine=run.versions, when=run.datetime, galleries=retrieved)
+    for name, content in made.items():
         (folder / name).write_bytes(content)
     return folder / "index.html"

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from embedcore.plain import counted
 from embedcore.report.board import captions
+from embedcore.report.board.columns import COLUMNS, footnotes
 from embedcore.report.board.details import details
 from embedcore.report.board.findings import disagreements, facts, findings, warnings
+from embedcore.report.board.rows import columns_data
 from embedcore.report.gallery.gallery import page_data
 from embedcore.report.html.chart import Chart
-from embedcore.report.html.drawing import scripts_begun
+from embedcore.report.html.drawing import start_scripts
 from embedcore.report.html.page import chart_data, families_of, render, static
 from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Leaderboard
@@ -22,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """How far a run is that is not finished: it goes on, or it was stopped."""
+    """The progress of a run that goes on or was stopped."""
 
     done: int
     cases: int
     words: str
-    """In words, with what is left."""
+    """The progress as a sentence, with what is left."""
     reload_s: float | None = None
-    """In how many seconds the page is to look for its next version; None where there will be none."""
+    """Seconds until the page looks for its next version; None if there will be none."""
 
     @property
     def percent(self) -> int:
@@ -37,7 +40,7 @@ class Unfinished:
 
 
 _MOST_CLASS_FIGURES = 400_000
-"""Of models times classes in the page, for the chart of two models; those of the best models are kept."""
+"""Maximum of models times classes in the page, for the chart of two models; the best models are kept."""
 
 
 def index_page(
@@ -52,29 +55,34 @@ def index_page(
     beside: Sequence[str] = (),
     pages: Mapping[str, str] | None = None,
     here: str = "",
-    files: Mapping[str, Sequence[str]] | None = None,
     unfinished: Unfinished | None = None,
     retrieved: Shown | None = None,
 ) -> str:
-    """The page of one dataset. `beside`: files that are linked; `pages`: the pages of all datasets, address to title,
-    where there are several, this one at `here`; `files`: those of a chart by its name; `unfinished`: of a run that is
-    not finished; `retrieved`: what the models find."""
+    """Return the page of one dataset.
+
+    `rows`: those of `embedcore.report.board.rows`; `beside`: files that it links; `pages`: name to title of the pages
+    of all datasets, if there are several, with this one at `here`; `retrieved`: its gallery.
+    """
     name = captions.dataset_name(board.dataset)
     reload_s = unfinished.reload_s if unfinished else None
     explained = captions.legend(board, settings, machine, when)[1 + len(captions.credits(board.dataset)) :]
     intervals = captions.has_intervals(board.dataset)
+    marks = footnotes(board.by_acc, COLUMNS) if rows else []
+    if intervals and any("acc_low" in row for row in rows):
+        marks.append("bars are 95 % intervals")
+    base = {"models": rows, "columns": columns_data(board), "families": families_of(rows)}
     return render(
         "index.html.j2",
         title=f"{f'{unfinished.percent} % · ' if unfinished else ''}{name}: embedcore report",
         data={
-            "data": {"models": rows, "families": families_of(rows), "intervals": intervals, "name": name},
-            "charts": {"charts": [chart_data(chart, (files or {}).get(chart.name, ())) for chart in drawn]},
+            "data": base | {"intervals": intervals, "name": name},
+            "charts": {"charts": [chart_data(chart) for chart in drawn]},
             "details": {"details": details(board, table), **_class_figures(rows, table)},
             **({"retrieved": page_data(retrieved.gallery, retrieved.pictures)} if retrieved else {}),
         },
         scripts=[
             *map(static, ("tabulator.min.js", "charts.js", "page.js", *(["live.js"] if reload_s else []))),
-            scripts_begun()(),
+            start_scripts()(),
         ],
         styles=[static("tabulator.min.css"), static("page.css")],
         name=name,
@@ -83,14 +91,16 @@ def index_page(
         findings=findings(board),
         disagreements=[each.why for each in disagreements(rows, table)] if len(rows) > 1 else [],
         sections=list(dict.fromkeys(chart.section for chart in drawn)),
+        marks=marks,
         legend=explained,
         credits=captions.credits(board.dataset),
         excluded=[captions.exclusion_line(exclusion) for exclusion in board.excluded],
         missing=captions.missing_lines(settings),
+        missing_heading=captions.MISSING,
         beside=beside,
         pages=pages or {},
         here=here,
-        measured=len(rows),
+        measured=counted(len(rows), "model") if rows else "",
         unfinished=unfinished,
         reload_s=reload_s,
         retrieved=retrieved is not None,
@@ -98,7 +108,7 @@ def index_page(
 
 
 def _class_figures(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> dict[str, Any]:
-    """Names and queries of the classes, and how many queries of each class the best models get right."""
+    """Return names and number of queries of the classes, and how many of them the best models get right."""
     if table is None:
         return {"classes": [], "queries": [], "right": {}}
     most = max(2, _MOST_CLASS_FIGURES // len(table.names))

@@ -1,10 +1,8 @@
-"""The charts of a leaderboard, each one Altair specification: for the page, where it is interactive, and for files."""
+"""The charts of a leaderboard's page, each one Altair specification; the study's charts are files too."""
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,38 +11,39 @@ from embedcore.report.board.findings import disagreements
 from embedcore.report.html.chart import (
     FIRST,
     HEIGHT,
-    MANY_MARKS,
     SECOND,
     Chart,
     Datum,
     all_rows,
-    filled,
+    family_encodings,
     labels,
     layered,
-    looks,
     name_axis,
     only_rows,
+    points,
     score_axis,
-    told_apart,
     tooltip,
+    without_overlap,
 )
-from embedcore.report.html.drawing import Spec, altair
-from embedcore.report.html.theme import look_of
+from embedcore.report.html.drawing import altair
+from embedcore.report.html.theme import theme_of
 from embedcore.results.agreement import kendall_tau
 from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Group, Leaderboard
 
 LEADERS = 30
-_STEP = 17  # pixels of a line
-_LONGEST = 44  # characters of a label
+FAMILIES_WITH_BARS = ("resnet", "efficientnet")
+"""The two families that the study showed in two charts each; all families are in the chart of `within_families`."""
+_LINE_HEIGHT = 17  # pixels
+_LONGEST_LABEL = 44  # characters
 _MOST_ARCHITECTURES = 30
 # The same network under the name of another library, or with another padding.
 _ALIASES = ("gluon_", "legacy_", "tf_")
 
 
 def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
-    """All charts in which there is something to see. `rows`: of the board, see `embedcore.report.board.rows`."""
-    # Altair checks every part of a chart against the schema as it is put together, which takes most of the time.
+    """Return the charts that have data to show. `rows`: those of `embedcore.report.board.rows` for this board."""
+    # Without debug mode Altair skips the validation of every part against its schema, which takes most of the time.
     with altair().utils.schemapi.debug_mode(False):
         found = [
             leaders(rows, "acc"),
@@ -60,15 +59,15 @@ def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) 
 
 
 def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
-    """The best overall by a metric, with their intervals."""
+    """The best models by a metric, with their intervals."""
     alt = altair()
     shown = sorted(rows, key=lambda row: row["rank" if metric == "acc" else f"rank_{metric}"])[:LEADERS]
     if not shown:
         return None
     base = only_rows(alt, shown)
     y = name_axis(alt, order=[row["name"] for row in shown])
-    layers = [base.mark_point(filled=True, size=90).encode(score_axis(alt, metric, x=True), y, tooltip=tooltip(alt))]
-    layers[0] = layers[0].encode(**looks(alt, shown))
+    marks = points(base, shown).encode(score_axis(alt, metric, x=True), y, tooltip=tooltip(alt))
+    layers = [marks.encode(**family_encodings(alt, shown))]
     if any(f"{metric}_low" in row for row in shown):
         rules = base.mark_rule(size=1.5).encode(alt.X(f"{metric}_low:Q", title=metric), y, alt.X2(f"{metric}_high:Q"))
         layers.insert(0, rules)
@@ -77,32 +76,34 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
         f"leaders-{metric}",
         "Leaders",
         f"The {count} by {metric}",
-        "Lines are 95 % intervals, from resampling the classes. Models whose lines overlap widely may be equally good.",
-        layered(alt, layers, f"The {count} by {metric}", _STEP * len(shown)),
+        "Lines are 95 % intervals from resampling the classes. Models whose lines overlap may be equally good.",
+        layered(alt, layers, f"The {count} by {metric}", _LINE_HEIGHT * len(shown)),
         {"models": shown},
         label=f"by {metric}",
+        has_file=True,
     )
 
 
 class Axis(NamedTuple):
-    """What accuracy is weighed against. `less`: whether less of it is better."""
+    """A quantity that accuracy is plotted against. `less`: whether less of it is better."""
 
     field: str
     title: str
     less: bool
+    name: str
 
 
 AXES = (
-    Axis("speed", "images/s of the forward pass", False),
-    Axis("params", "million parameters", True),
-    Axis("gmacs", "GMACs of an image", True),
+    Axis("images_per_s", "images/s of the forward pass", less=False, name="speed"),
+    Axis("params_m", "million parameters", less=True, name="parameters"),
+    Axis("gmacs", "GMACs per image", less=True, name="GMACs"),
 )
 
 
-def front(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
-    """The rows than which none is better in acc without being worse on the axis or the other way, the best by acc last.
+def pareto_front(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
+    """Return the rows that no other row beats in both acc and the quantity of the axis, the best by acc last.
 
-    Rows that lack a value are passed over; of equal ones the first is taken.
+    Rows without a value are skipped; of equal rows the first one counts.
     """
     best = math.inf if axis.less else -math.inf
     found = []
@@ -115,19 +116,17 @@ def front(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
 
 
 def _with(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
-    """The rows that have a value on a logarithmic axis; a speed in a smaller batch than that of the others is none."""
-    return [
-        row for row in rows if (row.get(axis.field) or 0) > 0 and not (axis.field == "speed" and row.get("decayed"))
-    ]
+    """Return the rows with a value that a logarithmic axis can show; a speed in a decayed batch is not comparable."""
+    return [row for row in rows if (row.get(axis.field) or 0) > 0 and not (axis.name == "speed" and row.get("decayed"))]
 
 
 def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
-    """acc against speed, parameters or GMACs, with the front named."""
+    """acc against speed, parameters or GMACs, with the models on the Pareto front named."""
     alt = altair()
     shown = _with(rows, axis)
     if not shown:
         return None
-    best = front(shown, axis)
+    best = pareto_front(shown, axis)
     values = [math.log10(row[axis.field]) for row in shown]
     low, high = min(values), max(values)
     pad = max(0.05, 0.04 * (high - low))
@@ -139,129 +138,117 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         axis=alt.Axis(format="~s", tickCount=6),
     )
     y = score_axis(alt, "acc")
-    points = all_rows(alt).transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.field == 'speed':d})")
-    points = points.mark_point(filled=True, size=90 if len(shown) < MANY_MARKS else 40)
+    valid = all_rows(alt).transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.name == 'speed':d})")
     stairs = only_rows(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
-    named = told_apart(best, shown)
-    # Labels stand above the front, where no model can be, and towards the middle, so that none leaves the chart.
+    named = without_overlap(best, shown)
+    # Labels are above the front, where no model can be, and extend towards the middle, so that none leaves the chart.
     cheap = [row for row in named if (math.log10(row[axis.field]) - low) < 0.55 * (high - low)]
     layers = [
-        points.encode(x, y, tooltip=tooltip(alt), **looks(alt, shown)),
+        points(valid, shown).encode(x, y, tooltip=tooltip(alt), **family_encodings(alt, shown)),
         stairs.encode(x, y),
         *labels(alt, cheap, x, y, left=True, up=7),
         *labels(alt, [row for row in named if row not in cheap], x, y, left=False, up=7),
     ]
     title = f"acc against {axis.title}"
-    less = "" if len(shown) == len(rows) else f" {len(rows) - len(shown):,} models without this figure are left out."
+    left_out = len(rows) - len(shown)
+    less = f" Models without this figure: {left_out:,}, not shown." if left_out else ""
     return Chart(
-        f"acc-{axis.field}",
-        "What accuracy costs",
+        f"acc-{axis.name.lower()}",
+        "Cost of accuracy",
         title,
-        "The dashed line is the front: of the models on it none is beaten in both. "
+        "The dashed line is the Pareto front: no model beats one of these in both. "
         f"From the most accurate: {', '.join(row['name'] for row in best[::-1])}.{less}",
         layered(alt, layers, title, HEIGHT),
         {"models": shown},
-        label={"speed": "speed", "params": "parameters", "gmacs": "GMACs"}[axis.field],
+        label=axis.name,
     )
 
 
 def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
-    """acc against acc5, with the models named that the two rank most differently."""
+    """acc against acc5, with the models named whose ranks differ most."""
     alt = altair()
     if len(rows) < 2:
         return None
     tau = kendall_tau(rows)
-    named = told_apart([each.row for each in disagreements(rows, table)], rows, "acc5")
+    named = without_overlap([each.row for each in disagreements(rows, table)], rows, "acc5")
     x, y = score_axis(alt, "acc", x=True), score_axis(alt, "acc5")
-    points = all_rows(alt).mark_point(filled=True, size=90 if len(rows) < MANY_MARKS else 40)
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
     layers = [
-        points.encode(x, y, tooltip=tooltip(alt), **looks(alt, rows)),
+        points(all_rows(alt), rows).encode(x, y, tooltip=tooltip(alt), **family_encodings(alt, rows)),
         *labels(alt, [row for row in named if row["acc"] < middle], x, y, left=True),
         *labels(alt, [row for row in named if row["acc"] >= middle], x, y, left=False),
     ]
-    agree = "" if tau is None else f"Kendall's tau {tau:.2f}: 1 would be the same order, 0 none in common."
+    agree = "" if tau is None else f"Kendall's tau is {tau:.2f} (1: same order, 0: unrelated orders)."
     return Chart(
         "acc-acc5",
         "acc and acc5",
         "acc against acc5",
-        f"{agree} acc looks at the nearest reference alone, acc5 at five, so a class of few references counts for less "
-        "in acc5. The models named are those that the two rank most differently.".strip(),
+        f"{agree} acc uses the nearest reference, acc5 the nearest five, so classes with few references lower acc5. "
+        "Labels mark the models whose ranks differ most.".strip(),
         layered(alt, layers, "acc against acc5", HEIGHT, agree),
         {"models": rows},
     )
 
 
 def within_families(rows: Sequence[Datum]) -> Chart | None:
-    """All models of each family on a line, the family with the best model first."""
+    """All models of each family on one line, the family of the best model first."""
     alt = altair()
     if not rows:
         return None
-    y = name_axis(alt, "title", list(dict.fromkeys(row["title"] for row in rows)))
-    points = (
-        all_rows(alt)
-        .mark_point(filled=True, size=45)
-        .encode(score_axis(alt, "acc", x=True), y, tooltip=tooltip(alt), **looks(alt, rows))
-    )
+    titles = list(dict.fromkeys(row["title"] for row in rows))
+    y = name_axis(alt, "title", titles)
+    marks = all_rows(alt).mark_point(filled=True, size=45)
+    marks = marks.encode(score_axis(alt, "acc", x=True), y, tooltip=tooltip(alt), **family_encodings(alt, rows))
     middle = all_rows(alt).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
     return Chart(
         "families",
         "Families",
         "acc within each family",
-        "A mark is a model, the upright line the median of the family.",
-        layered(alt, [points, middle], "acc within each family", (_STEP + 3) * len({row["title"] for row in rows})),
+        "Each mark is a model, the vertical line the median of the family.",
+        layered(
+            alt, [marks, middle], "acc within each family", (_LINE_HEIGHT + 3) * len({row["title"] for row in rows})
+        ),
         {"models": rows},
     )
 
 
 def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
-    """The models of each family by acc, in two parts where there are many."""
+    """The models of `FAMILIES_WITH_BARS` by acc: "best 30" and "the rest" of a large family, as in the study."""
+    alt = altair()
     of_model = {row["model"]: row for row in rows}
-    for place, group in enumerate(groups):
-        for number, (part, members) in enumerate(group.parts):
+    for group in groups:
+        if group.slug not in FAMILIES_WITH_BARS:
+            continue
+        for number, (part, members) in enumerate(group.parts, start=1):
             shown = [of_model[member.result.model] for member in members]
             title = f"{group.title}: {part}" if part else f"{group.title} by acc"
-            names = {"@family": group.slug, "@part": part, "@colour": look_of(group.slug).colour, "@title": title}
-            slug = group.slug if re.fullmatch(r"[a-z0-9_-]{1,60}", group.slug) else f"number-{place}"
+            base, y = only_rows(alt, shown), name_axis(alt, order=[row["name"] for row in shown])
+            bars = base.mark_bar(height=11, color=theme_of(group.slug).colour, opacity=0.9)
+            layers = [bars.encode(score_axis(alt, "acc", zero=True, x=True), y, tooltip=tooltip(alt))]
+            if any("acc_low" in row for row in shown):
+                layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
             yield Chart(
-                f"family-{slug}{f'-{number + 1}' if part else ''}",
-                "Each family",
+                f"family-{group.slug}{f'-{number}' if part else ''}",
+                "ResNet and EfficientNet",
                 title,
                 "Lines are 95 % intervals.",
-                filled(_bars(any("acc_low" in row for row in shown)), names) | {"height": _STEP * len(shown)},
+                layered(alt, layers, title, _LINE_HEIGHT * len(shown)),
                 {"models": shown},
                 label=f"{group.title} ({part or len(group.rows)})",
-                of_family=True,
+                has_file=True,
             )
 
 
-@functools.cache
-def _bars(intervals: bool) -> Spec:
-    """A part of a family as bars, with words that stand for which: made once, since Altair takes its time."""
-    alt = altair()
-    y = name_axis(alt)
-    base = (
-        all_rows(alt)
-        .transform_filter(alt.FieldEqualPredicate(field="family", equal="@family"))
-        .transform_filter(alt.FieldEqualPredicate(field="part", equal="@part"))
-    )
-    bars = base.mark_bar(height=11, color="@colour", opacity=0.9)
-    layers = [bars.encode(score_axis(alt, "acc", zero=True, x=True), y, tooltip=tooltip(alt))]
-    if intervals:
-        layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
-    return layered(alt, layers, "@title", 0)
-
-
 def pretraining(rows: Sequence[Datum]) -> Chart | None:
-    """Equal architectures that were trained on different data, those that differ most first."""
+    """Architectures that were pretrained on several datasets, those with the widest spread first."""
     alt = altair()
     groups = [group for group in equal_architectures(rows) if len(group) > 1]
     groups = sorted(groups, key=lambda group: group[-1]["acc"] - group[0]["acc"])[:_MOST_ARCHITECTURES]
     if not groups:
         return None
-    shown = [row | {"network": cut(network_of(group[0]), _LONGEST)} for group in groups for row in group]
+    shown = [row | {"network": cut(network_of(group[0]), _LONGEST_LABEL)} for group in groups for row in group]
     ends = [
-        row | {"network": cut(network_of(group[0]), _LONGEST), "side": side}
+        row | {"network": cut(network_of(group[0]), _LONGEST_LABEL), "side": side}
         for group in groups
         for row, side in ((group[0], "best"), (group[-1], "worst"))
     ]
@@ -270,7 +257,7 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
     x = score_axis(alt, "acc", x=True, padding=90)
     layers = [
         data.mark_line(size=1.5).encode(x, y, detail="network:N"),
-        data.mark_point(filled=True, size=70).encode(x, y, tooltip=tooltip(alt), **looks(alt, shown)),
+        data.mark_point(filled=True, size=70).encode(x, y, tooltip=tooltip(alt), **family_encodings(alt, shown)),
         *(
             alt.Chart(alt.NamedData(name="ends"))
             .transform_filter(f"datum.side == '{side}'")
@@ -284,15 +271,15 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
         "pretraining",
         "Pretraining data",
         title,
-        "Each line is one architecture; a mark is its best model of that pretraining data. The names are those of the "
-        "best and the worst data.",
-        layered(alt, layers, title, (_STEP + 3) * len(groups)),
+        "Each line is one architecture, each mark its best model with that pretraining data. The best and the worst "
+        "data are named.",
+        layered(alt, layers, title, (_LINE_HEIGHT + 3) * len(groups)),
         {"networks": shown, "ends": ends},
     )
 
 
 def network_of(row: Datum) -> str:
-    """The architecture, under one name where timm has it under several.
+    """Return the architecture under one name where timm has several.
 
     >>> network_of({"architecture": "gluon_xception65"}), network_of({"architecture": "tf_efficientnet_b0"})
     ('xception65', 'efficientnet_b0')
@@ -302,7 +289,7 @@ def network_of(row: Datum) -> str:
 
 
 def equal_architectures(rows: Sequence[Datum]) -> list[list[Datum]]:
-    """Of each architecture the best row of each pretraining data, best first. `rows`: best first."""
+    """Return for each architecture its best row with each pretraining data, best first. `rows`: best first."""
     networks: dict[str, dict[str, Datum]] = {}
     for row in rows:
         if row.get("pretraining") not in (None, "unknown"):
@@ -311,12 +298,11 @@ def equal_architectures(rows: Sequence[Datum]) -> list[list[Datum]]:
 
 
 def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
-    """acc of each class by the best model and by the best other one; the page lets others be chosen."""
+    """acc of each class with the two best models; in the page any two can be chosen."""
     alt = altair()
     pair = [row for row in rows if table is not None and row["model"] in table.models][:2]
     if table is None or len(pair) < 2:
         return None
-    points = class_points(table, *(row["model"] for row in pair))
     scale = alt.Scale(domain=[0, 1])
     axis = alt.Axis(format=".1f")
     dots = (
@@ -344,16 +330,19 @@ def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
         "classes",
         "Classes",
         title,
-        "A circle is the classes that both models do equally well on, the larger the more classes. Above the dashed "
-        "line are classes that the second model finds better.",
+        "Each circle is a pair of accuracies, its area the number of classes that have it. Above the dashed line the "
+        "second model is better.",
         layered(alt, [diagonal, dots], title, HEIGHT),
-        {"classes": points, "diagonal": [{"first": end, "second": end} for end in (0, 1)]},
+        {
+            "classes": class_points(table, pair[0]["model"], pair[1]["model"]),
+            "diagonal": [{"first": end, "second": end} for end in (0, 1)],
+        },
         names={FIRST: pair[0]["name"], SECOND: pair[1]["name"]},
     )
 
 
 def class_points(table: ClassTable, first: str, second: str, most_names: int = 3) -> list[dict[str, Any]]:
-    """A point for each pair of class accuracies of two models, with how many classes it is and the names of some."""
+    """Return a point for each distinct pair of class accuracies: the number of its classes, and some of their names."""
     found: dict[tuple[float, float], list[int]] = {}
     for number, pair in enumerate(zip(table.acc(first).tolist(), table.acc(second).tolist(), strict=True)):
         found.setdefault(pair, []).append(number)
@@ -362,7 +351,7 @@ def class_points(table: ClassTable, first: str, second: str, most_names: int = 3
             "first": a,
             "second": b,
             "count": len(of),
-            "names": ", ".join(cut(table.names[n], _LONGEST) for n in of[:most_names]),
+            "names": ", ".join(cut(table.names[n], _LONGEST_LABEL) for n in of[:most_names]),
         }
         for (a, b), of in found.items()
     ]

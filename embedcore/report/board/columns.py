@@ -1,91 +1,318 @@
-"""What the columns of a leaderboard are, and the text of their cells."""
+"""The table of a leaderboard's columns, which the terminal, Markdown, CSV, JSON and the page read."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from embedcore.results.leaderboard import Row
+from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
 
-NOTHING = "–"  # the cell of a figure that was not measured
-DECAYED, TOKEN_MEAN, NON_COMMERCIAL, TIED, DISTURBED = "*", "†", "‡", "≈", "!"
-OWN, NO_CLASSIFIER, RESAMPLED = "§", "¶", "‖"
+NOTHING = "–"  # the cell of a value that was not measured
+TIED = "≈"
 
 _LONGEST_SLUG = 16
 _ID_SHOWN = len("sha256:") + 8
-
-# The licence names that say so themselves, and Apple's research licence, whose text says so and whose name does not.
+# Licence names that state it themselves, and Apple's research licence, which states it in its text.
 _NON_COMMERCIAL = re.compile(r"(?:^|[-_ ])nc(?:[-_ ]|$)|non-?commercial|^apple-amlr$", re.IGNORECASE)
+
+
+class Mark(NamedTuple):
+    """A sign after the cells of some rows, explained below the table."""
+
+    sign: str
+    applies: Callable[[Row], bool]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Entry(Row):
+    """A result with all its ranks, or without any (0) if it was not measured."""
+
+    rank_acc5: int = 0
+    rank_in_family: int = 0
+    title: str = ""
+    """Of the family."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: how it is headed, what its cells say, and how soon a narrow terminal goes without it.
+    """A column of every output. `value` is plain (JSON), or None; `format` makes a cell of it.
 
-    ``short`` and ``long``: the heading in the terminal and where there is room, if not the key. ``full``: the cell
-    where there is room, if that is another one; ``narrow``: the cell without the interval, if it has one. ``text``:
-    aligned as text is, not as figures are. ``drop``: columns with the highest number go first; those with 0 stay.
+    Terminal and Markdown show the columns with a `drop`; a narrow terminal drops the highest first and keeps 0. The
+    page shows those with a `width` in pixels, the `optional` ones on request. leaderboard.csv and .json have all.
     """
 
     key: str
-    cell: Callable[[Row], str]
-    short: str = ""
-    long: str = ""
+    value: Callable[[Row], Any]
+    format: Callable[[Any], str] = str
+    title: str = ""
+    """Heading in the terminal and the page, if not the key."""
+    meaning: str = ""
+    """Heading in Markdown and full name in the page, if not the title."""
+    marks: tuple[Mark, ...] = ()
     full: Callable[[Row], str] | None = None
-    narrow: Callable[[Row], str] | None = None
+    """The cell in Markdown, where there is room for more."""
     text: bool = False
-    drop: int = 0
+    """Aligned and sorted as text."""
+    interval: bool = False
+    """Followed by half the 95 % interval of the score; the page draws a bar."""
+    sort: Callable[[Any], Any] | None = None
+    """What the page sorts by, made of the value."""
+    descending: bool = False
+    """Whether the page's first sort puts the highest first."""
+    parts: tuple[str, ...] = ()
+    """Names in the CSV of a value that is a tuple."""
+    drop: int | None = 12
+    width: int = 90
+    optional: bool = False
+
+    def cell(self, row: Row, longest: int | None = None) -> str:
+        """Return the text of a cell with its marks, cut to `longest` characters."""
+        value = self.value(row)
+        if value is None:
+            return NOTHING
+        text = self.format(value)
+        half = row.result.half_interval(self.key) if self.interval else None
+        if half is not None:
+            text += f" ±{half:.3f}".replace("±0", "±")
+        marks = "".join(mark.sign for mark in self.marks if mark.applies(row))
+        return (text if longest is None else cut_middle(text, longest - len(marks))) + marks
+
+    @property
+    def stored(self) -> bool:
+        """Whether leaderboard.csv and .json have it as a field of the result, or as a score."""
+        return self.key in _STORED
+
+    @property
+    def heading(self) -> str:
+        return self.title or self.key
+
+    @property
+    def long_heading(self) -> str:
+        return f"{self.key} ±" if self.interval else self.meaning or self.key
+
+
+def figure(value: float | None) -> str:
+    """Return three digits, or all digits before the point: 0.34, 12.1, 304."""
+    if value is None:
+        return NOTHING
+    return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+
+
+def score(result: Result, metric: str) -> str:
+    value = result.scores.get(metric)
+    return NOTHING if value is None else _score(value)
+
+
+def images_per_s(result: Result) -> str:
+    """Return the speed of the forward pass with its marks."""
+    return column("images_per_s").cell(Row(1, result))
+
+
+def _score(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def interval(ranks: tuple[int, int]) -> str:
+    """Return ``1–3``, or ``2`` if no other rank is possible."""
+    low, high = ranks
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def input_size(result: Result) -> tuple[int, int] | None:
+    """Return height and width."""
+    return None if result.input_size is None else (result.input_size[1], result.input_size[2])
+
+
+def size_text(size: tuple[int, int]) -> str:
+    height, width = size
+    return str(height) if height == width else f"{height}×{width}"
+
+
+def weights_source(result: Result) -> str | None:
+    """Return the source, file and part of the weights: ``own:best.pth (model_ema)``; RANDOM stands out."""
+    source = "RANDOM" if result.random_weights else result.weights.get("source")
+    file = f":{result.weights['file']}" if "file" in result.weights else ""
+    part = f" ({result.weights['part']})" if "part" in result.weights else ""
+    return None if source is None else f"{source}{file}{part}"
+
+
+def weights(result: Result) -> str:
+    """Return source and the beginning of the id: ``hub sha256:01234567``, ``RANDOM seed:0``."""
+    return f"{weights_source(result) or NOTHING} {result.weights.get('id', '')[:_ID_SHOWN]}".rstrip()
+
+
+def non_commercial(result: Result) -> bool:
+    """Whether the licence's name excludes commercial use. (Other licences may do so in their text.)"""
+    return result.licence is not None and _NON_COMMERCIAL.search(result.licence) is not None
+
+
+_BOUNDS, _SIZE = ("rank95_low", "rank95_high"), ("input_height", "input_width")
+
+
+def _rank(name: str) -> Callable[[Row], Any]:
+    return lambda row: getattr(row, name, 0) or None
+
+
+def _speed(name: str) -> Callable[[Row], Any]:
+    return lambda row: row.result.images_per_s.get(name)
+
+
+def _of_standing(name: str) -> Callable[[Row], Any]:
+    return lambda row: getattr(row.standing, name, None)
+
+
+def _field(key: str, *arguments: Any, **options: Any) -> Column:
+    return Column(key, lambda row: getattr(row.result, key), *arguments, **options)
+
+
+def _score_column(metric: str, title: str = "", width: int = 130, **options: Any) -> Column:
+    value: Callable[[Row], Any] = lambda row: row.result.scores.get(metric)  # noqa: E731
+    return Column(metric, value, _score, title, width=width, descending=True, **options)
+
+
+_tied = _of_standing("tied_with_leader")
+_TIED_MARK = Mark(TIED, lambda row: bool(_tied(row)), "tied for first: no model is significantly better")
+_NON_COMMERCIAL_MARK = Mark("‡", lambda row: non_commercial(row.result), "not for commercial use")
+_TOKENS_MARK = Mark("†", lambda row: bool(row.result.token_mean), "mean of the model's tokens")
+_MODEL_MARKS = (
+    Mark("§", lambda row: row.result.own, "your own model, not timm's"),
+    Mark(
+        "¶",
+        lambda row: "classifier" in row.result.weights,
+        "classifier of the weights file left out (used by `head` only)",
+    ),
+    Mark(
+        "‖", lambda row: "resampled" in row.result.weights, "timm resized tensors of the weights file (resample = true)"
+    ),
+)
+_SPEED_MARKS = (
+    Mark("*", lambda row: row.result.batch_decayed, "smaller batch, for lack of memory: speed not comparable"),
+    Mark("!", lambda row: row.result.disturbed, "the machine was busy with other work: speed not comparable"),
+)
+COLUMNS = (
+    Column("rank", lambda row: row.rank or None, title="#", marks=(_TIED_MARK,), drop=0, width=64),
+    Column("rank_acc5", _rank("rank_acc5"), str, "# acc5", "rank by acc5", drop=None, optional=True),
+    Column("rank_in_family", _rank("rank_in_family"), str, "# family", "rank in the family", drop=None, optional=True),
+    Column(
+        "rank95", _of_standing("rank95"), interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1, width=82
+    ),
+    Column(
+        "p_best",
+        _of_standing("p_best"),
+        "{:.2f}".format,
+        "p best",
+        "probability of being the best",
+        drop=None,
+        optional=True,
+        descending=True,
+    ),
+    Column("tied_with_leader", _tied, drop=None, width=0),
+    Column("model", lambda row: row.result.model, marks=_MODEL_MARKS, text=True, drop=0, width=370),
+    _score_column("acc", interval=True, drop=0, width=190),
+    _score_column("acc5", interval=True, drop=2, width=170),
+    _score_column("map_at_r", "map@R", drop=6, optional=True),
+    _field("params_m", figure, "M", "params (M)", drop=3, width=72),
+    _field("gmacs", figure, "GMACs", "GMACs", drop=8, optional=True),
+    Column(
+        "input_size",
+        lambda row: input_size(row.result),
+        size_text,
+        "input",
+        "input size",
+        sort=max,
+        parts=_SIZE,
+        drop=9,
+    ),
+    _field("dim", marks=(_TOKENS_MARK,), drop=11, width=80, optional=True),
+    Column("images_per_s", _speed("forward"), figure, "img/s", "images/s", marks=_SPEED_MARKS, drop=4, descending=True),
+    Column(
+        "images_per_s_end_to_end",
+        _speed("end_to_end"),
+        figure,
+        "end to end",
+        "images/s including reading the pixels",
+        drop=None,
+        width=110,
+        optional=True,
+        descending=True,
+    ),
+    _field("family", text=True, drop=None, width=210),
+    _field("pretraining", text=True, drop=5, width=150),
+    _field("licence", marks=(_NON_COMMERCIAL_MARK,), text=True, drop=7, width=140),
+    _field("peak_memory_mb", figure, "MB", "peak memory (MB)", drop=None, optional=True),
+    Column(
+        "weights",
+        lambda row: weights_source(row.result),
+        full=lambda row: weights(row.result),
+        text=True,
+        drop=10,
+        optional=True,
+    ),
+)
+"""Add a column here, and all outputs have it."""
+
+_STORED = {*Result.__struct_fields__, "acc", "acc5", "map_at_r", "images_per_s_end_to_end"}
+
+
+def column(key: str) -> Column:
+    return next(column for column in COLUMNS if column.key == key)
+
+
+def entries(board: Leaderboard) -> Iterator[Entry]:
+    """Yield every result with its ranks: the measured ones, best first, then the others."""
+    titles = {group.slug: group.title for group in board.groups}
+    ranks = board.ranks
+    for row in board.by_acc:
+        rank, rank_acc5, rank_in_family = ranks[id(row.result)]
+        yield Entry(rank, row.result, row.standing, rank_acc5, rank_in_family, titles[row.result.family])
+    for result in board.excluded_results:
+        yield Entry(0, result)
 
 
 def leaderboard_columns(metric: str = "acc") -> tuple[Column, ...]:
-    """The columns of a leaderboard ranked by `metric`, which comes first and with its interval."""
+    """Return the columns of a table ranked by `metric`, which comes before the other of acc and acc5."""
+    shown = {column.key: column for column in COLUMNS if column.drop is not None}
     other = "acc5" if metric == "acc" else "acc"
-    return (
-        Column("rank", rank_with_mark, "#"),
-        Column("rank95", rank_interval, "ranks", "95 % ranks", drop=1),
-        Column("model", lambda row: marked_name(row.result), text=True),
-        Column(
-            metric,
-            lambda row: score_with_interval(row.result, metric),
-            long=f"{metric} ±",
-            narrow=lambda row: score(row.result, metric),
-        ),
-        Column(other, lambda row: score(row.result, other), drop=2),
-        Column("map_at_r", lambda row: score(row.result, "map_at_r"), "map@R", drop=6),
-        Column("params_m", lambda row: figure(row.result.params_m), "M", "params (M)", drop=3),
-        Column("gmacs", lambda row: figure(row.result.gmacs), "GMACs", "GMACs", drop=8),
-        Column("input_size", lambda row: input_size(row.result), "input", "input size", drop=9),
-        Column("dim", lambda row: dim(row.result), drop=11),
-        Column("images_per_s", lambda row: images_per_s(row.result), "img/s", "images/s", drop=4),
-        Column("pretraining", lambda row: row.result.pretraining or NOTHING, text=True, drop=5),
-        Column("licence", lambda row: licence(row.result), text=True, drop=7),
-        Column(
-            "weights", lambda row: weights_source(row.result), full=lambda row: weights(row.result), text=True, drop=10
-        ),
-    )
+    scores = {
+        metric: replace(shown[metric], drop=0, interval=True),
+        other: replace(shown[other], drop=2, interval=False),
+    }
+    keys = [*shown]
+    keys[keys.index("acc") : keys.index("acc5") + 1] = [metric, other]
+    return tuple((shown | scores)[key] for key in keys)
 
 
 def leader_columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
-    """The columns of the table of leaders: the family comes first (its slug where room is short, else its title), and
-    the overall rank is the last that a narrow terminal goes without."""
+    """Return the columns of the table of leaders: the family first (its slug in the terminal, its title in Markdown);
+    the rank is dropped last."""
     rank, *others = leaderboard_columns()
-    family = Column(
-        "family",
-        lambda row: cut(row.result.family, _LONGEST_SLUG),
+    family = replace(
+        column("family"),
+        format=lambda slug: cut(slug, _LONGEST_SLUG),
         full=lambda row: titles.get(row.result.family, row.result.family),
-        text=True,
+        drop=0,
     )
     return family, replace(rank, drop=1), *others
 
 
+def page_columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of the page's table that have a value in some row, with one for each further score."""
+    known = {column.key for column in COLUMNS}
+    metrics = dict.fromkeys(metric for row in rows for metric in row.result.scores)
+    more = [_score_column(metric, optional=True) for metric in metrics if metric not in known]
+    return [c for c in (*COLUMNS, *more) if c.width and any(c.value(row) is not None for row in rows)]
+
+
 def without_intervals(columns: Iterable[Column]) -> list[Column]:
-    return [replace(c, cell=c.narrow, long="", narrow=None) if c.narrow else c for c in columns]
+    return [replace(column, interval=False) for column in columns]
 
 
 def shown(rows: Iterable[Row], columns: Iterable[Column], *, intervals: bool) -> tuple[list[Row], list[Column]]:
-    """Rows and columns of a table, with or without `intervals` and what follows from them."""
+    """Return the rows and columns of a table, with or without intervals of scores and ranks."""
     if not intervals:
         rows, columns = (replace(row, standing=None) for row in rows), without_intervals(columns)
     rows = list(rows)
@@ -93,106 +320,20 @@ def shown(rows: Iterable[Row], columns: Iterable[Column], *, intervals: bool) ->
     return rows, [column for column in columns if ranked or column.key != "rank95"]
 
 
-def rank_with_mark(row: Row) -> str:
-    """Marked where it is not sure that the leader is better."""
-    return f"{row.rank}{TIED if row.standing and row.standing.tied_with_leader else ''}"
-
-
-def rank_interval(row: Row) -> str:
-    """Such as ``1–3``, or ``2`` where no other rank is possible."""
-    return interval(row.standing.rank95) if row.standing else NOTHING
-
-
-def interval(ranks: tuple[int, int]) -> str:
-    low, high = ranks
-    return str(low) if low == high else f"{low}–{high}"
-
-
-def cut(text: str, longest: int) -> str:
-    """`text` of at most `longest` characters, with "…" for what is missing."""
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def cut_middle(text: str, longest: int, mark: str = "…") -> str:
-    """`text` of at most `longest` characters, with `mark` for what is missing in the middle: the ends of a model's name
-    tell more.
-
-    >>> cut_middle("vit_base_patch16_224.augreg_in21k", 20)
-    'vit_base_p…reg_in21k'
-    """
-    if len(text) <= longest:
-        return text
-    kept = max(0, longest - len(mark))
-    return text[: kept - kept // 2] + mark + text[len(text) - kept // 2 :]
-
-
-def marked_name(result: Result, longest: int | None = None) -> str:
-    """The model's name with its marks, of at most ``longest`` characters."""
-    marks = OWN * result.own
-    marks += NO_CLASSIFIER * ("classifier" in result.weights) + RESAMPLED * ("resampled" in result.weights)
-    return (result.model if longest is None else cut_middle(result.model, longest - len(marks))) + marks
-
-
-def score(result: Result, metric: str) -> str:
-    value = result.scores.get(metric)
-    return NOTHING if value is None else f"{value:.3f}"
-
-
-def score_with_interval(result: Result, metric: str) -> str:
-    """Such as ``0.262 ±.031``; the score alone if it has no interval."""
-    half = result.half_interval(metric)
-    return score(result, metric) if half is None else f"{score(result, metric)} ±{f'{half:.3f}'.removeprefix('0')}"
-
-
-def figure(value: float | None) -> str:
-    """Three digits or all before the point: 0.34, 12.1, 304."""
-    if value is None:
-        return NOTHING
-    return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
-
-
-def input_size(result: Result) -> str:
-    """The side of a square input, else ``height×width``."""
-    if result.input_size is None:
-        return NOTHING
-    _, height, width = result.input_size
-    return str(height) if height == width else f"{height}×{width}"
-
-
-def dim(result: Result) -> str:
-    return NOTHING if result.dim is None else f"{result.dim}{TOKEN_MEAN if result.token_mean else ''}"
-
-
-def images_per_s(result: Result) -> str:
-    rate = result.images_per_s.get("forward")
-    marks = f"{DECAYED if result.batch_decayed else ''}{DISTURBED if result.disturbed else ''}"
-    return NOTHING if rate is None else f"{figure(rate)}{marks}"
-
-
-def non_commercial(result: Result) -> bool:
-    """Whether the licence's name says: not for commercial use. (Another may say so in its text: read it.)"""
-    return result.licence is not None and _NON_COMMERCIAL.search(result.licence) is not None
-
-
-def licence(result: Result) -> str:
-    return f"{result.licence or NOTHING}{NON_COMMERCIAL if non_commercial(result) else ''}"
-
-
-def weights_source(result: Result) -> str:
-    """Where weights are from, with the part of a checkpoint: ``own:best.pth (model_ema)``; RANDOM stands out."""
-    source = "RANDOM" if result.random_weights else result.weights.get("source", NOTHING)
-    file = f":{result.weights['file']}" if "file" in result.weights else ""
-    part = f" ({result.weights['part']})" if "part" in result.weights else ""
-    return f"{source}{file}{part}"
-
-
-def weights(result: Result) -> str:
-    """Source and the beginning of the id: ``hub sha256:01234567``, ``RANDOM seed:0``."""
-    return f"{weights_source(result)} {result.weights.get('id', '')[:_ID_SHOWN]}".rstrip()
+def footnotes(rows: Sequence[Row], columns: Iterable[Column]) -> list[str]:
+    """Return what the marks in these rows mean; without the licence column also the number of non-commercial models."""
+    columns = list(columns)
+    notes = [
+        f"{mark.sign} {mark.meaning}" for column in columns for mark in column.marks if any(map(mark.applies, rows))
+    ]
+    limited = sum(map(_NON_COMMERCIAL_MARK.applies, rows))
+    if limited and all(column.key != "licence" for column in columns):
+        notes.append(f"{limited} of these {len(rows)} {_NON_COMMERCIAL_MARK.meaning}")
+    return notes
 
 
 def random_notice(rows: Sequence[Row]) -> str | None:
-    """The line that every table with random weights in it carries, None for one without."""
+    """Return the warning above every table with random weights, None if there are none."""
     marked = [row.result for row in rows if row.result.random_weights]
     if not marked:
         return None
@@ -201,31 +342,18 @@ def random_notice(rows: Sequence[Row]) -> str | None:
     return f"RANDOM WEIGHTS (seed {', '.join(seeds)}){which}: not pretrained, for testing only"
 
 
-def footnotes(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
-    """What the marks in the columns `keys` of these rows mean, and what a column left out would have warned of."""
-    results = [row.result for row in rows]
-    notes = []
-    if "rank" in keys and any(row.standing and row.standing.tied_with_leader for row in rows):
-        notes.append(f"{TIED} tied with the leader: no model is surely better")
-    if any(result.own for result in results):
-        notes.append(f"{OWN} your own model, not timm's")
-    bare = [result.weights["classifier"] for result in results if "classifier" in result.weights]
-    if bare:
-        which = bare[0] if len(set(bare)) == 1 else "left out"
-        notes.append(
-            f"{NO_CLASSIFIER} the classifier of its file was {which}; no embedding needs it but that of `head`"
-        )
-    if any("resampled" in result.weights for result in results):
-        notes.append(f"{RESAMPLED} tensors of its file did not fit and were resized by timm (resample = true)")
-    if "images_per_s" in keys and any(result.batch_decayed for result in results):
-        notes.append(f"{DECAYED} in a smaller batch than asked for, for lack of memory: do not compare this speed")
-    if "images_per_s" in keys and any(result.disturbed for result in results):
-        notes.append(f"{DISTURBED} the processor was busy with other work meanwhile: do not compare this speed")
-    if "dim" in keys and any(result.token_mean for result in results):
-        notes.append(f"{TOKEN_MEAN} mean of the model's tokens")
-    limited = sum(map(non_commercial, results))
-    if limited and "licence" in keys:
-        notes.append(f"{NON_COMMERCIAL} not for commercial use")
-    elif limited:
-        notes.append(f"{limited} of these {len(results)} not for commercial use")
-    return notes
+def cut(text: str, longest: int) -> str:
+    """Return `text`, cut to `longest` characters with "…" at the end."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def cut_middle(text: str, longest: int, mark: str = "…") -> str:
+    """Return `text`, cut to `longest` characters with `mark` in the middle: the ends of a model's name matter most.
+
+    >>> cut_middle("vit_base_patch16_224.augreg_in21k", 20)
+    'vit_base_p…reg_in21k'
+    """
+    if len(text) <= longest:
+        return text
+    kept = max(0, longest - len(mark))
+    return text[: kept - kept // 2] + mark + text[len(text) - kept // 2 :]

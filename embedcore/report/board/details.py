@@ -28,6 +28,7 @@ def details(board: Leaderboard, table: ClassTable | None) -> list[dict[str, Any]
         near = range(max(0, number - _EACH_SIDE), min(len(results), number + _EACH_SIDE + 1))
         found.append(
             {
+                "scores": [*result.scores],
                 "settings": settings(result),
                 "rounds": [float(f"{1000 * s / (result.batch_size or 1):.4g}") for s in result.durations],
                 "neighbours": [(other, apart(number, other)) for other in near if other != number],
@@ -50,6 +51,7 @@ def settings(result: Result) -> list[tuple[str, str]]:
         ("Pretraining data", result.pretraining),
         ("Licence", result.licence),
         ("Weights", weights(result) if result.weights else ""),
+        ("Classifier", result.weights.get("classifier")),
         ("Resampled tensors", result.weights.get("resampled")),
         ("Address of the weights", result.weights.get("address")),
         ("Parameters", f"{figure(result.params_m)} million" if result.params_m is not None else ""),

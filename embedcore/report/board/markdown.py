@@ -10,26 +10,19 @@ from tabulate import tabulate
 
 from embedcore.plain import one_line
 from embedcore.report.board import captions
-from embedcore.report.board.columns import (
-    Column,
-    footnotes,
-    leader_columns,
-    leaderboard_columns,
-    random_notice,
-    shown,
-)
+from embedcore.report.board.columns import Column, footnotes, leader_columns, leaderboard_columns, random_notice, shown
 from embedcore.results.leaderboard import Leaderboard, Row
 
 OVERALL_TOP = 50
-"""Rows of the overall tables; all rows are in the families' tables, and their overall ranks in leaderboard.csv."""
+"""Rows of the overall tables; the families' tables have all rows, and leaderboard.csv has their overall ranks."""
 
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-# An underscore between letters or digits is plain text in Markdown, and model names are full of them.
+# Model names are full of underscores; between letters or digits Markdown takes them literally.
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^(?=[#+=-])")
 
 
 def escape(text: str) -> str:
-    """`text` so that Markdown shows it as it is, on one line and inside a table's cell."""
+    """Return `text` on one line, escaped so that Markdown shows it unchanged, also in a cell of a table."""
     return _SPECIAL.sub(lambda match: "\\" + match[0], one_line(text)).translate(_HTML)
 
 
@@ -40,7 +33,7 @@ def markdown_report(
     machine: Mapping[str, Any] | None = None,
     when: str | None = None,
 ) -> str:
-    """All leaderboards, one a dataset, and all excluded cases as one Markdown document."""
+    """Return the leaderboards of all datasets and all excluded cases as one Markdown document."""
     blocks = []
     for board in boards:
         dataset = f": {escape(captions.dataset_name(board.dataset))}" if len(boards) > 1 else ""
@@ -63,7 +56,7 @@ def _board(board: Leaderboard) -> Iterator[str]:
             yield f"## Overall by {metric}"
             yield _table(rows[:OVERALL_TOP], board, leaderboard_columns(metric))
             if len(rows) > OVERALL_TOP:
-                yield f"The best {OVERALL_TOP} of {len(rows)}; the others are below in their families."
+                yield f"The best {OVERALL_TOP} of {len(rows)}; the tables of the families below have the others."
             yield _list(captions.leader_lines(board, metric, most_names=OVERALL_TOP))
         if len(groups) > 1:
             yield "## Leader of each family\n\nThe rank is the overall one."
@@ -86,12 +79,12 @@ def _table(rows: Sequence[Row], board: Leaderboard, columns: Sequence[Column]) -
     rows, columns = shown(rows, columns, intervals=captions.has_intervals(board.dataset))
     table = tabulate(
         [[escape((column.full or column.cell)(row)) for column in columns] for row in rows],
-        headers=[column.long or column.key for column in columns],
+        headers=[column.long_heading for column in columns],
         tablefmt="pipe",
         colalign=["left" if column.text else "right" for column in columns],
         disable_numparse=True,
     )
     notice = random_notice(rows)
-    notes = [captions.acc5_limit(board.dataset), *footnotes(rows, [column.key for column in columns])]
+    notes = [captions.acc5_limit(board.dataset), *footnotes(rows, columns)]
     blocks = (f"**{escape(notice)}**" if notice else "", table, "; ".join(escape(note) for note in notes if note))
     return "\n\n".join(filter(None, blocks))

@@ -1,77 +1,97 @@
-"""The rows of the page's table and charts: what a result has, flat, under short names, None for what it has not."""
+"""The data of the page's table and charts: one flat row for each measured model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embedcore.report.board.columns import cut, input_size, non_commercial, weights_source
-from embedcore.results.leaderboard import Leaderboard, Row
+from embedcore.report.board.columns import (
+    Column,
+    Entry,
+    cut,
+    entries,
+    input_size,
+    non_commercial,
+    page_columns,
+    size_text,
+)
+from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.result import Result
 
 _LONGEST = 80  # characters; the longest name of timm 1.0.31 has 56
 
 
 def rows(board: Leaderboard) -> list[dict[str, Any]]:
-    """One a measured model, the best by acc first.
+    """Return a row for each measured model, best by acc first, without the values that it does not have.
 
-    ``id`` is its place in the list, ``part`` the heading of its part of its family's leaderboard; ``name``, ``title``
-    (of the family) and ``pretraining`` are no longer than a chart can show. Scores are under their names, the ends of
-    their intervals under ``acc_low`` and ``acc_high``.
+    ``cells`` are the texts of `columns_data`, in their order, and the value of each is under its key. ``id`` is the
+    place in the list; ``name`` and ``title`` (of the family) are cut to what a chart can show.
     """
-    titles = {group.slug: group.title for group in board.groups}
-    parts = {id(row.result): heading for group in board.groups for heading, members in group.parts for row in members}
-    by_acc5 = {id(row.result): row for row in board.by_acc5}
-    in_family = {id(row.result): row for group in board.groups for row in group.rows}
-    return [
-        _fields(row.result)
-        | _ranks(row, by_acc5[id(row.result)], in_family[id(row.result)])
-        | {
+    measured = _measured(board)
+    columns = page_columns(measured)
+    found = []
+    for number, entry in enumerate(measured):
+        pretraining = entry.result.pretraining
+        row = {
+            **scores(entry.result),  # first, since a metric may have any name
+            **_values(entry, columns),
             "id": number,
-            "name": cut(row.result.model, _LONGEST),
-            "title": cut(titles[row.result.family], _LONGEST),
-            "part": parts[id(row.result)],
+            "cells": [column.cell(entry) for column in columns],
+            "name": cut(entry.result.model, _LONGEST),
+            "title": cut(entry.title, _LONGEST),
+            "pretraining": pretraining and cut(pretraining, _LONGEST),
+            "architecture": entry.result.architecture,
+            "input": None if (size := input_size(entry.result)) is None else size_text(size),
+            "decayed": entry.result.batch_decayed,
+            "non_commercial": non_commercial(entry.result),
+            "random": entry.result.random_weights,
+            "tied": entry.standing is not None and entry.standing.tied_with_leader,
         }
-        for number, row in enumerate(board.by_acc)
+        found.append({key: value for key, value in row.items() if value is not None})
+    return found
+
+
+def _measured(board: Leaderboard) -> list[Entry]:
+    return [entry for entry in entries(board) if entry.rank]
+
+
+def _values(entry: Entry, columns: Sequence[Column]) -> Mapping[str, Any]:
+    """Return what the page sorts by, and the parts of tuples for its CSV."""
+    values: dict[str, Any] = {}
+    for column in columns:
+        value = column.value(entry)
+        if value is not None:
+            values |= zip(column.parts, value, strict=True) if column.parts else ()
+            values[column.key] = column.sort(value) if column.sort else value
+    return values
+
+
+def columns_data(board: Leaderboard) -> list[dict[str, Any]]:
+    """Return what the page needs to know of each column of its table."""
+    return [
+        {
+            "key": column.key,
+            "title": column.heading,
+            "meaning": column.meaning or column.key,
+            "width": column.width,
+            "text": column.text,
+            "interval": column.interval,
+            "descending": column.descending,
+            "optional": column.optional,
+            "csv": _csv_fields(column),
+        }
+        for column in page_columns(_measured(board))
     ]
 
 
-def _ranks(row: Row, by_acc5: Row, in_family: Row) -> dict[str, Any]:
-    ranks: dict[str, Any] = {"rank": row.rank, "rank_acc5": by_acc5.rank, "rank_in_family": in_family.rank}
-    if row.standing is not None:
-        low, high = row.standing.rank95
-        ranks |= {"rank_low": low, "rank_high": high, "p_best": row.standing.p_best}
-    return ranks | {
-        "tied": row.standing is not None and row.standing.tied_with_leader,
-        "tied_acc5": by_acc5.standing is not None and by_acc5.standing.tied_with_leader,
-    }
-
-
-def _fields(result: Result) -> dict[str, Any]:
-    return {
-        **scores(result),  # first, since a metric may have any name
-        "model": result.model,
-        "family": result.family,
-        "architecture": result.architecture,
-        "params": result.params_m,
-        "gmacs": result.gmacs,
-        "speed": result.images_per_s.get("forward"),
-        "end_to_end": result.images_per_s.get("end_to_end"),
-        "decayed": result.batch_decayed,
-        "memory": result.peak_memory_mb,
-        "dim": result.dim,
-        "input": input_size(result),
-        "edge": max(result.input_size[1:]) if result.input_size else None,
-        "pretraining": result.pretraining and cut(result.pretraining, _LONGEST),
-        "licence": result.licence,
-        "non_commercial": non_commercial(result),
-        "weights": weights_source(result),
-        "random": result.random_weights,
-    }
+def _csv_fields(column: Column) -> list[str]:
+    if column.interval:
+        return [column.key, f"{column.key}_low", f"{column.key}_high"]
+    return [*column.parts] or [column.key]
 
 
 def scores(result: Result) -> Mapping[str, float]:
-    """Each score, and the ends of its interval where it has one."""
+    """Return each score, and the bounds of its interval if it has one."""
     found = dict(result.scores)
     for metric, (low, high) in result.ci95.items():
         found |= {f"{metric}_low": low, f"{metric}_high": high}

@@ -1,4 +1,4 @@
-"""Leaderboards for the terminal: the best of each family, fitted to its width."""
+"""Leaderboards for the terminal, fitted to its width: the best models of each family and overall."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from embedcore.plain import wrapped
+from embedcore.plain import counted, wrapped
 from embedcore.report.board import captions
 from embedcore.report.board.columns import (
     Column,
@@ -17,7 +17,6 @@ from embedcore.report.board.columns import (
     footnotes,
     leader_columns,
     leaderboard_columns,
-    marked_name,
     random_notice,
     shown,
     without_intervals,
@@ -25,10 +24,10 @@ from embedcore.report.board.columns import (
 from embedcore.results.leaderboard import Leaderboard, Row
 
 TOP = 10  # rows of a table in the terminal
-_GAP = 2  # blanks that tabulate's "plain" format puts between columns
+_GAP = 2  # blanks between columns in tabulate's "plain" format
 _SHORTEST_NAME = 20
-_READABLE_NAME = 24  # a model's name is shortened to this, in the middle, before acc5 and the rank go
-_KEPT = 2  # the highest `drop` of those columns
+_READABLE_NAME = 24  # model names are cut to this before columns with a `drop` up to _KEPT are dropped
+_KEPT = 2
 _MOST_NAMES = 3
 _MOST_REASONS = 5  # of one status
 _LONGEST_REASON = 300
@@ -43,10 +42,10 @@ def terminal_report(
     when: str | None = None,
     report_dir: str | None = None,
 ) -> str:
-    """All leaderboards, one a dataset, as text of at most `width` columns (a model's name that is wider is cut).
+    """Return the leaderboards of all datasets as text of at most `width` columns, with model names cut to fit.
 
-    Of each table the first `TOP` rows; what is left out is said, with `report_dir`, the folder of the full tables, or
-    with how to get one. Excluded cases come last.
+    Each table has its first `TOP` rows and a line that refers to `report_dir`, the folder of the full tables, or to the
+    option that writes it. Excluded cases come last.
     """
     rest = f"all are in {report_dir}/leaderboard.md" if report_dir else "--embed-report DIR writes all of them"
     blocks: list[list[str]] = []
@@ -61,62 +60,66 @@ def terminal_report(
             blocks[-1] += below
         blocks.append(list(_excluded(board, rest)))
     blocks.append(list(_missing(settings or {}, rest)))
-    # A line that holds line ends is a table.
+    # A line with newlines is a table: it is not wrapped.
     texts = ("\n".join(line if "\n" in line else wrapped(line, width) for line in block) for block in blocks)
     return "\n\n".join(text for text in texts if text)
 
 
 def _tables(board: Leaderboard) -> Iterator[tuple[str, Sequence[Row], Sequence[Column], int, Sequence[str]]]:
-    """Heading, rows, columns, the most rows to be shown and the lines below of each table; what matters most comes
+    """Yield heading, rows, columns, maximum number of rows and lines below of each table; the most important table is
     last, where a terminal shows it."""
     groups = captions.families_apart(board)
     for group in groups:
-        yield f"{group.title} ({_models(group.rows)})", group.rows, leaderboard_columns(), TOP, ()
+        yield f"{group.title} ({counted(len(group.rows), 'model')})", group.rows, leaderboard_columns(), TOP, ()
     if groups:
         yield "Leader of each family, the best first", board.leaders, leader_columns({}), len(board.leaders), ()
     alike = not groups and captions.acc5_orders_alike(board)
     for metric, rows in (("acc", board.by_acc), ("acc5", () if alike else board.by_acc5)):
         if rows:
             below = captions.leader_lines(board, metric, most_names=_MOST_NAMES)
-            yield f"Overall by {metric} ({_models(rows)})", rows, leaderboard_columns(metric), TOP, below
+            yield f"Overall by {metric} ({counted(len(rows), 'model')})", rows, leaderboard_columns(metric), TOP, below
 
 
 def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Column]:
-    """The columns that a table of these rows has room for in `width`, in their order; the most important stay.
+    """Return the columns that fit into `width`, in their order, dropping the least important first.
 
-    Where weights are random their column stays as well. By its longest name, which is shortened, the table may still be
-    too wide.
+    The weights column stays where weights are random. With a long model name, which is cut later, the table may still
+    be too wide.
     """
     kept = list(columns)
     if any(row.result.random_weights for row in rows):
         kept = [replace(c, drop=0) if c.key == "weights" else c for c in kept]
     longest = width  # of a name
     while sum(min(_column_width(c, rows), longest if c.key == "model" else width) + _GAP for c in kept) - _GAP > width:
-        least = max(reversed(kept), key=lambda column: column.drop)
-        if least.drop <= _KEPT and longest > _READABLE_NAME:
+        least = max(reversed(kept), key=_drop)
+        if _drop(least) <= _KEPT and longest > _READABLE_NAME:
             longest = _READABLE_NAME
-        elif least.drop <= 1 and any(column.narrow for column in kept):
+        elif _drop(least) <= 1 and any(column.interval for column in kept):
             kept = without_intervals(kept)
-        elif least.drop:
+        elif _drop(least):
             kept.remove(least)
         else:
             break
     return kept
 
 
+def _drop(column: Column) -> int:
+    return column.drop or 0
+
+
 def _column_width(column: Column, rows: Sequence[Row]) -> int:
-    return max(len(column.short or column.key), *(len(column.cell(row)) for row in rows))
+    return max(len(column.heading), *(len(column.cell(row)) for row in rows))
 
 
 def _table(heading: str, rows: Sequence[Row], board: Leaderboard, columns: Sequence[Column], width: int) -> list[str]:
-    """A table of all these rows, and the lines above and below it."""
+    """Return a table of these rows and the lines above and below it."""
     rows, columns = shown(rows, columns, intervals=captions.has_intervals(board.dataset))
     kept = fit(columns, rows, width)
     others = sum(_column_width(column, rows) + _GAP for column in kept if column.key != "model")
     longest = max(_SHORTEST_NAME, width - others)
-    cells = [[marked_name(row.result, longest) if c.key == "model" else c.cell(row) for c in kept] for row in rows]
-    # The heading is a row like the others: as headers, tabulate would make columns two blanks wider than they need.
-    headings = [column.short or column.key for column in kept]
+    cells = [[c.cell(row, longest if c.key == "model" else None) for c in kept] for row in rows]
+    # Headings are passed as a row: tabulate makes columns with headers two blanks too wide.
+    headings = [column.heading for column in kept]
     rules = ["-" * max(map(len, texts)) for texts in zip(headings, *cells, strict=True)]
     table = tabulate(
         [headings, rules, *cells],
@@ -126,7 +129,7 @@ def _table(heading: str, rows: Sequence[Row], board: Leaderboard, columns: Seque
     )
     limit = captions.acc5_limit(board.dataset)
     above = [f"{heading}; {limit}" if limit else heading, random_notice(rows)]
-    return [*filter(None, above), table, *footnotes(rows, [column.key for column in kept])]
+    return [*filter(None, above), table, *footnotes(rows, kept)]
 
 
 def _excluded(board: Leaderboard, rest: str) -> Iterator[str]:
@@ -140,7 +143,7 @@ def _excluded(board: Leaderboard, rest: str) -> Iterator[str]:
         others = exclusions[_MOST_REASONS:]
         if others:
             count = sum(len(exclusion.results) for exclusion in others)
-            yield f"  {count} {status} for {len(others)} other reason{'' if len(others) == 1 else 's'}; {rest}"
+            yield f"  {count} {status} for {counted(len(others), 'other reason')}; {rest}"
 
 
 def _missing(settings: Mapping[str, Any], rest: str) -> Iterator[str]:
@@ -150,7 +153,3 @@ def _missing(settings: Mapping[str, Any], rest: str) -> Iterator[str]:
     yield from (f"  {cut(line, _LONGEST_REASON)}" for line in lines[:_MOST_NAMES])
     if len(lines) > _MOST_NAMES:
         yield f"  … {len(lines) - _MOST_NAMES} more; {rest}"
-
-
-def _models(rows: Sequence[Row]) -> str:
-    return f"{len(rows)} model{'' if len(rows) == 1 else 's'}"

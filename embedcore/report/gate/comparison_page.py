@@ -18,10 +18,10 @@ from embedcore.report.html.chart import (
     Chart,
     Datum,
     all_rows,
+    family_encodings,
     layered,
-    looks,
     only_rows,
-    told_apart,
+    without_overlap,
 )
 from embedcore.report.html.drawing import altair
 from embedcore.report.html.page import families_of, lists_page
@@ -62,7 +62,7 @@ def comparison_page(comparison: Comparison, verdict: Verdict, limits: Limits) ->
             for level in LEVELS
             if (found := verdict.of(level))
         ],
-        looks="Families",
+        groups="Families",
         families=[(slug, family_of_slug(slug).title, cells) for slug, *cells in words.family_rows(comparison)],
         ranks=words.rank_lines(comparison),
         sides=list(sides(base, new)),
@@ -272,8 +272,8 @@ def _changes(
             base.mark_rule(opacity=0.45).encode(x, alt.Y(f"{name}_low:Q", title=title), alt.Y2(f"{name}_high:Q"))
         )
     points = base.mark_point(filled=True, size=90 if len(shown) < MANY_MARKS else 40)
-    layers.append(points.encode(x, y, tooltip=tooltip, **looks(alt, shown)))
-    bad = told_apart([r for r in shown if r[f"{named or name}_level"] == "regression"], shown, f"{name}_change")
+    layers.append(points.encode(x, y, tooltip=tooltip, **family_encodings(alt, shown)))
+    bad = without_overlap([r for r in shown if r[f"{named or name}_level"] == "regression"], shown, f"{name}_change")
     values = sorted(row[field] for row in shown)
     middle = values[len(values) // 2]
     for align, dx, of_side in (

@@ -15,7 +15,7 @@ from embedcore.report.history import history_text as words
 from embedcore.report.html.chart import HEIGHT, Chart, layered
 from embedcore.report.html.drawing import altair
 from embedcore.report.html.page import lists_page
-from embedcore.report.html.theme import COLOURS, SHAPES, look_of
+from embedcore.report.html.theme import COLOURS, SHAPES, theme_of
 from embedcore.zoo.families import family_of_slug
 
 MOST_SERIES = 40
@@ -54,7 +54,7 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
         facts=_facts(history),
         steps=steps,
         group="Family" if by_family else "Model",
-        looks="Families" if by_family else "Models",
+        groups="Families" if by_family else "Models",
         series=[
             (words.name_of(of[0]), _group(of[0]), [_row(series) for series in of])
             for _, same in groupby(shown, key=words.name_of)
@@ -111,7 +111,7 @@ def _choices(shown: Sequence[Series], *, by_family: bool) -> list[dict[str, Any]
     for series in shown:
         group, number = _group(series), len(choices)
         if by_family:
-            title, look = family_of_slug(series.family).title, look_of(series.family)
+            title, look = family_of_slug(series.family).title, theme_of(series.family)
             colour, shape = look.colour, look.shape
         else:
             title = series.name

@@ -1,7 +1,7 @@
-"""A report as one HTML file that is whole in itself: it opens from a disk, and its policy lets it load nothing at all.
+"""Self-contained HTML pages: they open from a disk, and their content security policy lets them load nothing.
 
-What comes from data goes through Jinja's autoescape, or as JSON into a script element that no browser runs and that
-no text can end, from where the scripts put it into the page as text.
+Data goes through Jinja's autoescape, or as JSON into a script element that no browser runs and no text can end; the
+scripts insert it as text.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from embedcore.report.html.chart import Chart
-from embedcore.report.html.drawing import scripts_begun
-from embedcore.report.html.theme import look_of
+from embedcore.report.html.drawing import start_scripts
+from embedcore.report.html.theme import theme_of
 from embedcore.version import VERSION
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ def lists_page(
     drawn: Sequence[Chart],
     **context: Any,
 ) -> str:
-    """A page of lists and charts. `rows`: the charts' ``models``; `choices`: what its lists are narrowed to and its
-    charts have stand out, ``slug``, ``title``, ``colour`` and ``shape`` of each."""
+    """Return a page of lists and charts. `rows`: the charts' ``models``; `choices`: ``slug``, ``title``, ``colour`` and
+    ``shape`` of the groups by which its lists are filtered and its charts highlighted."""
     return render(
         template,
         title=title,
         data={"data": {"models": rows, "choices": choices, "charts": [chart_data(chart) for chart in drawn]}},
-        scripts=[static("charts.js"), static("lists.js"), *([scripts_begun()()] if drawn else [])],
+        scripts=[static("charts.js"), static("lists.js"), *([start_scripts()()] if drawn else [])],
         styles=[static("page.css")],
         sections=list(dict.fromkeys(chart.section for chart in drawn)),
         **context,
@@ -48,22 +48,18 @@ def lists_page(
 
 
 def families_of(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Slug, title, look and number of models of each family, by title."""
+    """Return slug, title, theme and number of models of each family, sorted by title."""
     families: dict[str, dict[str, Any]] = {}
     for row in rows:
-        look = look_of(row["family"])
-        family = families.setdefault(
-            row["family"],
-            {"slug": row["family"], "title": row["title"], "colour": look.colour, "shape": look.shape, "count": 0},
-        )
+        slug = row["family"]
+        family = families.setdefault(slug, {"slug": slug, "title": row["title"], "count": 0} | theme_of(slug)._asdict())
         family["count"] += 1
     return sorted(families.values(), key=lambda family: str(family["title"]).casefold())
 
 
-def chart_data(chart: Chart, files: Sequence[str] = ()) -> dict[str, Any]:
-    """What the page needs to draw it; rows of ``models`` are there already."""
+def chart_data(chart: Chart) -> dict[str, Any]:
+    """Return what the page needs to draw a chart; it has the rows of ``models`` already."""
     return {
-        "files": files,
         **{key: getattr(chart, key) for key in ("name", "section", "title", "note", "label", "spec")},
         "data": {name: rows for name, rows in chart.data.items() if name != "models"},
         "names": dict(chart.names),
@@ -79,8 +75,8 @@ def render(
     styles: Sequence[str] = (),
     **context: Any,
 ) -> str:
-    """A template with what it inlines. `data`: the ``id`` of a script element to what it holds as JSON; `scripts` and
-    `styles`: whole texts, in their order, of which the page's policy lets these scripts run and no other."""
+    """Render a template. `data`: JSON values by the ``id`` of their script element; `scripts` and `styles`: texts to
+    inline, in order. The page's policy allows these scripts and no others."""
     return (
         _environment()
         .get_template(template)
@@ -97,10 +93,10 @@ def render(
 
 
 def policy(scripts: Iterable[str]) -> str:
-    """The content security policy of a page that runs these scripts and loads nothing, from nowhere."""
+    """Return the content security policy of a page that runs these scripts and loads nothing."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
-    # Libraries set styles of elements; with images from the page alone no style can ask anybody for anything.
+    # Libraries set inline styles; since images come from the page alone, no style can send a request.
     return "; ".join(
         (
             "default-src 'none'",
@@ -114,8 +110,8 @@ def policy(scripts: Iterable[str]) -> str:
 
 
 def embedded_json(value: object) -> Any:
-    r"""`value`, of plain values, as JSON that can stand in a script element: nothing in it can end the element or begin
-    a comment. Numbers that are not finite become null.
+    r"""Return plain values as JSON that is safe in a script element: it cannot end the element or begin a comment.
+    Non-finite numbers become null.
 
     >>> print(embedded_json(["</script>", "<!--", 1.5, float("nan")]))
     ["\u003c/script\u003e","\u003c!--",1.5,null]
@@ -132,12 +128,12 @@ def _trusted(text: str, element: str) -> Any:
     from markupsafe import Markup
 
     if f"</{element}" in text.lower() or "<!--" in text:
-        raise ValueError(f"a text to be inlined would end its {element} element")
+        raise ValueError(f"an inlined text would end its {element} element")
     return Markup(text)
 
 
 def _breakable(name: str) -> Any:
-    """A model's name that may go on in the next line after its dots and underscores."""
+    """Return a model's name that may break after its dots and underscores."""
     from markupsafe import Markup
 
     return Markup("<wbr>").join(re.split(r"(?<=[._])", name))
@@ -145,9 +141,9 @@ def _breakable(name: str) -> Any:
 
 @functools.cache
 def static(name: str) -> str:
-    """A file of ``static/``."""
+    """Return the text of a file in ``static/``."""
     text = resources.files("embedcore.report.html").joinpath("static", name).read_text(encoding="utf-8")
-    return re.sub(r"^(//|/\*)# sourceMappingURL=.*$", "", text, flags=re.MULTILINE)  # a file that is not there
+    return re.sub(r"^(//|/\*)# sourceMappingURL=.*$", "", text, flags=re.MULTILINE)  # not shipped
 
 
 @functools.cache

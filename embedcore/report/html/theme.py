@@ -1,4 +1,4 @@
-"""How families look, in tables and charts, in dark and light: a colour and a shape that no other family has."""
+"""The theme of each family in tables and charts: a colour and a shape that no other family has."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from embedcore.zoo.families import FAMILIES, OTHER
 
-# Paul Tol's "vibrant" scheme, made for every kind of sight (https://sronpersonalpages.nl/~pault/), with a plum for its
-# grey, which stands out from white too little.
+# Paul Tol's colour-blind safe "vibrant" scheme (https://sronpersonalpages.nl/~pault/), with plum for its grey, whose
+# contrast to white is too low.
 COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3311", "#33bbee", "#ee3377", "#883377")
-# SVG paths in a square from -1 to 1, as Vega and the page both draw them.
+# SVG paths in a square from -1 to 1; Vega and the page draw the same ones.
 SHAPES = (
     "M-0.95,0A0.95,0.95,0,1,1,0.95,0A0.95,0.95,0,1,1,-0.95,0Z",
     "M-0.82,-0.82H0.82V0.82H-0.82Z",
@@ -23,25 +23,25 @@ SHAPES = (
 )
 
 
-class Look(NamedTuple):
+class Theme(NamedTuple):
     """A colour of `COLOURS` and a shape of `SHAPES`."""
 
     colour: str
     shape: str
 
 
-def _looks() -> dict[str, Look]:
-    """By place in the table of families, so that reports of any two runs agree; neighbours differ in both."""
+def _themes() -> dict[str, Theme]:
+    """Return a theme for each family by its place in the table, so that reports agree. Neighbours differ in both."""
     places = ((number % len(COLOURS), number // len(COLOURS)) for number in range(len(FAMILIES)))
     return {
-        family.slug: Look(COLOURS[colour], SHAPES[(colour + row) % len(SHAPES)])
+        family.slug: Theme(COLOURS[colour], SHAPES[(colour + row) % len(SHAPES)])
         for family, (colour, row) in zip(FAMILIES, places, strict=True)
     }
 
 
-_LOOKS = _looks()
+_THEMES = _themes()
 
 
-def look_of(slug: str) -> Look:
-    """The look of a family; that of "other" for one that the table does not have."""
-    return _LOOKS.get(slug, _LOOKS[OTHER.slug])
+def theme_of(slug: str) -> Theme:
+    """Return the theme of a family; that of "other" for an unknown one."""
+    return _THEMES.get(slug, _THEMES[OTHER.slug])

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,10 +12,45 @@ from msgspec.structs import replace
 
 from embedcore.report.board import columns
 from embedcore.report.board.details import settings
-from embedcore.results.leaderboard import Row
+from embedcore.report.board.export import csv_report, json_report
+from embedcore.report.board.markdown import markdown_report
+from embedcore.report.board.terminal import terminal_report
+from embedcore.report.report_folder import pages
+from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
 
 Make = Callable[..., Result]
+
+
+def cell(key: str, result: Result, longest: int | None = None) -> str:
+    return columns.column(key).cell(Row(1, result), longest)
+
+
+def footnotes(rows: list[Row], *keys: str) -> list[str]:
+    return columns.footnotes(rows, [columns.column(key) for key in keys])
+
+
+def test_a_column_added_to_the_table_is_in_all_outputs(
+    monkeypatch: pytest.MonkeyPatch, board_of: Callable[..., Leaderboard], result_of: Make
+) -> None:
+    mark = columns.Mark("¤", lambda row: row.result.dim == 768, "made up for this test")
+    added = columns.Column(
+        "numbers_per_s", lambda row: row.result.dim and row.result.dim * 2, str, "num/s", "numbers/s", marks=(mark,)
+    )
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, added))
+    for module in ("export", "board_page"):
+        monkeypatch.setattr(f"embedcore.report.board.{module}.COLUMNS", columns.COLUMNS)
+    boards = [board_of([result_of()])]
+    terminal, markdown = terminal_report(boards, width=300), markdown_report(boards)
+    assert "num/s" in terminal and "1536¤" in terminal and "¤ made up for this test" in terminal
+    assert "numbers/s" in markdown and "1536¤" in markdown and "¤ made up for this test" in markdown
+    assert next(csv.DictReader(io.StringIO(csv_report(boards, {}))))["numbers_per_s"] == "1536"
+    assert json.loads(json_report(boards, {}, {}))["rows"][0]["numbers_per_s"] == 1536
+    page = pages(boards, settings={}, machine={})["index.html"].decode()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    place = [column["key"] for column in data["columns"]].index("numbers_per_s")
+    assert data["columns"][place]["title"] == "num/s" and data["models"][0]["cells"][place] == "1536¤"
+    assert "¤ made up for this test" in page
 
 
 @pytest.mark.parametrize(
@@ -27,13 +65,13 @@ def test_scores(result_of: Make) -> None:
     result = result_of(acc=0.2617)
     assert columns.score(result, "acc") == "0.262"
     assert columns.score(result, "knn20") == "–"
-    assert columns.score_with_interval(result, "acc") == "0.262 ±.030"
-    assert columns.score_with_interval(replace(result, ci95={}), "acc") == "0.262"
+    assert cell("acc", result) == "0.262 ±.030"
+    assert cell("acc", replace(result, ci95={})) == "0.262"
 
 
 @pytest.mark.parametrize(("size", "text"), [(None, "–"), ((3, 384, 384), "384"), ((3, 256, 128), "256×128")])
 def test_input_size(result_of: Make, size: tuple[int, int, int] | None, text: str) -> None:
-    assert columns.input_size(result_of(input_size=size)) == text
+    assert cell("input_size", result_of(input_size=size)) == text
 
 
 @pytest.mark.parametrize(
@@ -53,26 +91,26 @@ def test_input_size(result_of: Make, size: tuple[int, int, int] | None, text: st
 def test_non_commercial_licences_are_marked(result_of: Make, licence: str | None, limited: bool) -> None:
     result = result_of(licence=licence)
     assert columns.non_commercial(result) == limited
-    assert columns.licence(result).endswith("‡") == limited
+    assert cell("licence", result).endswith("‡") == limited
 
 
 def test_marks_and_their_footnotes(result_of: Make) -> None:
     result = result_of(batch_decayed=True, token_mean=True, licence="cc-by-nc-4.0")
     rows = [Row(1, result), Row(2, result_of())]
     assert columns.images_per_s(result) == "102*"
-    assert columns.dim(result) == "768†"
-    notes = columns.footnotes(rows, ["images_per_s", "dim", "licence"])
+    assert cell("dim", result) == "768†"
+    notes = footnotes(rows, "images_per_s", "dim", "licence")
     assert [note[0] for note in notes] == ["*", "†", "‡"]
-    assert columns.footnotes(rows, ["model"]) == ["1 of these 2 not for commercial use"]
-    assert columns.footnotes(rows[1:], ["images_per_s", "dim", "licence"]) == []
+    assert footnotes(rows, "model") == ["1 of these 2 not for commercial use"]
+    assert footnotes(rows[1:], "images_per_s", "dim", "licence") == []
 
 
 def test_a_speed_beside_other_work_is_marked(result_of: Make) -> None:
     alone, busy = Row(1, result_of(crowded=0.01)), Row(2, result_of(crowded=0.3))
     assert (columns.images_per_s(alone.result), columns.images_per_s(busy.result)) == ("102", "102!")
-    assert columns.footnotes([alone], ["images_per_s"]) == columns.footnotes([busy], ["model"]) == []
-    (note,) = columns.footnotes([alone, busy], ["images_per_s"])
-    assert note.startswith("! the processor was busy")
+    assert footnotes([alone], "images_per_s") == footnotes([busy], "model") == []
+    (note,) = footnotes([alone, busy], "images_per_s")
+    assert note.startswith("! the machine was busy")
 
 
 @given(st.text(max_size=60), st.integers(1, 70))
@@ -93,7 +131,7 @@ def test_weights(result_of: Make) -> None:
     random = result_of(weights={"source": "random", "id": "seed:0"})
     assert columns.weights(random) == "RANDOM seed:0"
     assert columns.weights_source(random) == "RANDOM"
-    assert columns.weights(result_of(weights={})) == "–"
+    assert columns.weights(result_of(weights={})) == cell("weights", result_of(weights={})) == "–"
 
 
 def test_random_notice(result_of: Make) -> None:
@@ -142,9 +180,8 @@ def test_the_part_of_a_checkpoint_and_what_was_resized_are_shown(result_of: Make
     )
     assert columns.weights(own) == "own:best.pth (model_ema) sha256:1"
     assert columns.weights(folder) == "folder:a.pth (model_ema) sha256:1"
-    assert columns.marked_name(own) == "ours§‖" and columns.marked_name(folder) == f"{folder.model}‖"
-    note = "‖ tensors of its file did not fit and were resized by timm (resample = true)"
-    assert note in columns.footnotes([Row(1, own)], [])
+    assert cell("model", own) == "ours§‖" and cell("model", folder) == f"{folder.model}‖"
+    assert "‖ timm resized tensors of the weights file (resample = true)" in footnotes([Row(1, own)], "model")
     assert ("Resampled tensors", "pos_embed [1] → [2]") in settings(own)
 
 
@@ -155,13 +192,13 @@ def test_own_models_are_marked_however_short_the_name_is_cut(result_of: Make) ->
         licence=None,
     )
     folder = result_of(weights={"source": "folder", "id": "sha256:0123456789abcdef", "file": "best.pth"})
-    assert (columns.marked_name(own), columns.marked_name(own, 6)) == ("ours-v3§¶", "ou…3§¶")
-    assert columns.marked_name(folder) == folder.model
-    assert columns.weights(own) == "own:best.pth sha256:1" and columns.licence(own) == "–"
+    assert (cell("model", own), cell("model", own, 6)) == ("ours-v3§¶", "ou…3§¶")
+    assert cell("model", folder) == folder.model
+    assert columns.weights(own) == "own:best.pth sha256:1" and cell("licence", own) == "–"
     assert columns.weights(folder) == "folder:best.pth sha256:01234567"
-    notes = columns.footnotes([Row(1, own), Row(2, folder)], [])
-    assert notes[:2] == [
+    assert footnotes([Row(1, own), Row(2, folder)], "model") == [
         "§ your own model, not timm's",
-        "¶ the classifier of its file was left out (fc.1.weight); no embedding needs it but that of `head`",
+        "¶ classifier of the weights file left out (used by `head` only)",
     ]
-    assert columns.footnotes([Row(1, folder)], []) == []
+    assert ("Classifier", "left out (fc.1.weight)") in settings(own)
+    assert footnotes([Row(1, folder)], "model") == []

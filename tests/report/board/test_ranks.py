@@ -57,7 +57,7 @@ def test_every_table_has_the_ranks_and_the_marks(width):
     # Ranks in a family are those among its models.
     assert [row[:3] for row in found["resnet (2 models)"][1:]] == [["1", "1", "resnet_a.x"], ["2", "2", "resnet_b.x"]]
     assert [row[:2] for row in found["vit (3 models)"][1:]] == [["1≈", "1–2"], ["2≈", "1–2"], ["3", "3"]]
-    assert text.count("≈ tied with the leader: no model is surely better") == 4  # not below the table of resnet
+    assert text.count("≈ tied for first: no model is significantly better") == 4  # not below the table of resnet
 
 
 def test_below_the_overall_table_is_who_shares_the_lead():
@@ -80,7 +80,7 @@ def test_markdown_has_the_same():
     assert len(heads) == 5 and all("95 % ranks" in head for head in heads)
     assert re.search(r"\| +2≈ \| +1–2 \| ", text)
     assert "- 2 of 5 models are tied for the lead" in text
-    assert text.count("≈ tied with the leader: no model is surely better") == 4
+    assert text.count("≈ tied for first: no model is significantly better") == 4
 
 
 def test_csv_and_json_have_columns_of_their_own():

@@ -69,7 +69,7 @@ def test_what_the_numbers_stand_on_is_said(board_of: Board, result_of: Make) -> 
     assert text.count("acc5 at most 0.690") == 5
     assert "1 oom: out of memory (vgg11.tv_in1k)" in text
     assert "102*" in text
-    assert "do not compare this speed" in text
+    assert "speed not comparable" in text
     assert "‡ not for commercial use" in text
 
 
@@ -80,7 +80,7 @@ def test_80_columns_show_the_most_important(board_of: Board, result_of: Make) ->
 
 def test_a_wide_terminal_shows_every_column(board_of: Board, result_of: Make) -> None:
     text = terminal_report([board_of(_few(result_of))], width=200)
-    columns = [column.short or column.key for column in leaderboard_columns() if column.key != "rank95"]
+    columns = [column.heading for column in leaderboard_columns() if column.key != "rank95"]
     assert _tables(text)["ViT (2 models); acc5 at most 0.690"][0] == columns
 
 
@@ -135,7 +135,7 @@ def test_the_top_ten_and_where_the_rest_is(board_of: Board, many: list[Result]) 
     text = terminal_report([board_of(many)], width=80)
     tables = _tables(text)
     assert len(tables["ViT (300 models); acc5 at most 0.690"]) == 1 + 10
-    assert len(tables["Overall by acc (1800 models); acc5 at most 0.690"]) == 1 + 10
+    assert len(tables["Overall by acc (1,800 models); acc5 at most 0.690"]) == 1 + 10
     assert len(tables["Leader of each family, the best first; acc5 at most 0.690"]) == 1 + 36
     assert "… 290 more; --embed-report DIR writes all of them" in text
     assert "… 290 more; all are in out/leaderboard.md" in terminal_report([board_of(many)], width=80, report_dir="out")

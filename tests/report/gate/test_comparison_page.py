@@ -81,7 +81,7 @@ def test_a_chart_as_a_file_has_its_lines_too() -> None:
     """Data that stand in the specification itself are kept beside those that are put in."""
     comparison = compare(*lists.two_runs())
     rows = chart_rows(comparison, judge(comparison, LIMITS))
-    whole = next(chart.whole for chart in charts(rows, LIMITS.overall) if chart.name == "speed")
+    whole = next(chart.standalone for chart in charts(rows, LIMITS.overall) if chart.name == "speed")
     lines = sorted(row["at"] for found in whole["datasets"].values() for row in found if "at" in row)
     assert lines == [-5.0, 0.0]
 

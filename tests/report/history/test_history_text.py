@@ -8,12 +8,10 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 import synthetic_runs as made
 
 from embedcore.compare.history import History, history
 from embedcore.compare.limits import DEFAULT, Limits, parse_limits
-from embedcore.errors import UsageError
 from embedcore.report.history import history_text as report
 
 CLASSES = np.repeat(np.arange(20), 5)

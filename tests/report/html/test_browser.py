@@ -49,13 +49,13 @@ def test_the_first_screen_and_the_table_are_there(visit: Visit) -> None:
 
 
 def test_a_click_on_a_head_sorts_both_ways_with_what_is_missing_last(visit: Visit) -> None:
-    head = visit.page.get_by_role("button", name="million parameters, sort")
+    head = visit.page.get_by_role("button", name="params (M), sort")
     known = {model: result.params_m for model, result in ROWS.items() if result.params_m is not None}
     head.click()
     assert visit.models()[:5] == sorted(known, key=known.__getitem__)[:5]
     head.click()
     assert visit.models()[:5] == sorted(known, key=lambda model: -known[model])[:5]
-    assert "sort=params%3Adesc" in visit.page.url
+    assert "sort=params_m%3Adesc" in visit.page.url
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_search_takes_words_in_any_order_and_clear_takes_all_back(visit: Visit) 
 
 def test_an_address_brings_the_same_view_to_somebody_else(visit: Visit) -> None:
     visit.page.locator("[name=licence]").select_option("mit")
-    visit.page.get_by_role("button", name="images/s of the forward pass, sort").click()
+    visit.page.get_by_role("button", name="images/s, sort").click()
     visit.page.locator("#columns summary").click()
     visit.page.get_by_label("GMACs", exact=True).check()
     shown, address = visit.models(), visit.page.url
@@ -224,10 +224,10 @@ def test_charts_are_drawn_when_they_come_into_view_and_choices_change_them(visit
         section.scroll_into_view_if_needed()
         section.locator(".plot svg.marks").wait_for()
     visit.settled()
-    costs = visit.page.locator("[data-section='What accuracy costs']")
+    costs = visit.page.locator("[data-section='Cost of accuracy']")
     costs.get_by_role("combobox").select_option(label="GMACs")
-    visit.page.wait_for_selector("[data-section='What accuracy costs'][data-drawn='acc-gmacs']")
-    assert "GMACs of an image" in costs.locator("svg").inner_html()
+    visit.page.wait_for_selector("[data-section='Cost of accuracy'][data-drawn='acc-gmacs']")
+    assert "GMACs per image" in costs.locator("svg").inner_html()
     classes = visit.page.locator("[data-section='Classes']")
     classes.locator(".choice select").nth(1).select_option(BY_ACC[4])
     visit.page.wait_for_function(
@@ -265,7 +265,7 @@ def test_everything_can_be_done_by_keyboard_alone(visit: Visit) -> None:
 
     tab_to("Skip to the table")
     press("Enter")
-    tab_to("million parameters, sort")
+    tab_to("params (M), sort")
     press("Enter")
     known = {model: result.params_m for model, result in ROWS.items() if result.params_m is not None}
     least = sorted(known, key=known.__getitem__)

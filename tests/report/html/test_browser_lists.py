@@ -20,7 +20,7 @@ from embedcore.compare.verdict import judge
 from embedcore.report.board.board_page import Unfinished
 from embedcore.report.gate.comparison_page import comparison_page
 from embedcore.report.history.history_page import history_page
-from embedcore.report.report_folder import pages_begun
+from embedcore.report.report_folder import pages
 from embedcore.results.leaderboard import boards_of
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
@@ -113,10 +113,8 @@ def test_a_page_of_a_run_that_goes_on_renews_itself_with_its_filters(browser: An
     run = browsing.a_run(12)
 
     def write(unfinished: Unfinished | None) -> Path:
-        begun = pages_begun(
-            boards_of(run, browsing.TITLES), settings={}, machine={}, pictures=False, unfinished=unfinished
-        )
-        (tmp_path / "index.html").write_bytes(begun()["index.html"])
+        made = pages(boards_of(run, browsing.TITLES), settings={}, machine={}, unfinished=unfinished)
+        (tmp_path / "index.html").write_bytes(made["index.html"])
         return tmp_path / "index.html"
 
     file = write(Unfinished(12, 40, "This run goes on: 12 of 40 cases are done", 60.0))

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from embedcore.report.html.theme import COLOURS, SHAPES, look_of
+from embedcore.report.html.theme import COLOURS, SHAPES, theme_of
 from embedcore.zoo.families import FAMILIES
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
@@ -57,8 +57,8 @@ def test_colours_stand_out_in_light_and_dark(background: str) -> None:
 
 
 def test_no_two_families_look_alike_and_neighbours_differ_in_both() -> None:
-    looks = [look_of(family.slug) for family in FAMILIES]
+    looks = [theme_of(family.slug) for family in FAMILIES]
     assert len(set(looks)) == len(FAMILIES) <= len(COLOURS) * len(SHAPES)
     for one, other in pairwise(looks):
         assert one.colour != other.colour and one.shape != other.shape
-    assert look_of("nonsense") == look_of("other")
+    assert theme_of("nonsense") == theme_of("other")

@@ -1,4 +1,4 @@
-// What the pages share: making elements, and charts, each drawn when it comes into view. All from data is put in as text.
+// Shared by all pages: elements, and charts that are drawn when they come into view. Data is inserted as text only.
 "use strict";
 const embedPage = (() => {
   const $ = (selector, inside = document) => inside.querySelector(selector);
@@ -21,9 +21,9 @@ const embedPage = (() => {
     made.append(...children);
     return made;
   }
-  function chip(look) {
-    const mark = drawn("svg", { viewBox: "-1.1 -1.1 2.2 2.2", "aria-hidden": "true" }, drawn("path", { d: look.shape, fill: look.colour }));
-    return el("span", { class: "family" }, mark, look.title);
+  function chip(theme) {
+    const mark = drawn("svg", { viewBox: "-1.1 -1.1 2.2 2.2", "aria-hidden": "true" }, drawn("path", { d: theme.shape, fill: theme.colour }));
+    return el("span", { class: "family" }, mark, theme.title);
   }
 
   function colours() {
@@ -39,11 +39,11 @@ const embedPage = (() => {
   }
   function named(value, names) { return Object.entries(names).reduce((text, [key, word]) => text.replaceAll(key, JSON.stringify(word).slice(1, -1)), value); }
 
-  // `charts`: a function that gives those of the page; `datasets`: what they share; `signals`: a function of a figure that gives
-  // the values of its parameters; `begun(figure, chart)`: called before a figure is drawn for the first time.
+  // `charts()` returns those of the page; `datasets`: shared by them; `signals(figure)` returns the values of a figure's parameters;
+  // `begun(figure, chart)` is called before a figure is drawn for the first time.
   function figures({ charts, datasets, signals, begun = () => {} }) {
     const views = new Map(), all = [...document.querySelectorAll(".chart")];
-    const tell = (figure, view) => { for (const [key, value] of Object.entries(signals(figure))) view.signal(key, value); view.run(); };
+    const update = (figure, view) => { for (const [key, value] of Object.entries(signals(figure))) view.signal(key, value); view.run(); };
     async function draw(figure) {
       const chart = figure.chart, plot = $(".plot", figure), token = (figure.token = {});
       figure.view?.finalize();
@@ -66,16 +66,14 @@ const embedPage = (() => {
       host.setAttribute("aria-label", `${chart.title}. ${chart.note}`);
       for (const inner of host.querySelectorAll("svg, svg *")) for (const attribute of ["role", "aria-label", "aria-roledescription"]) inner.removeAttribute(attribute);
       plot.replaceChildren(host);
-      tell(figure, result.view);
+      update(figure, result.view);
       figure.dataset.drawn = chart.name;
     }
     function choose(figure, chart) {
       figure.chart = chart;
       $(".text", figure).textContent = chart.note;
-      // Where there is no file of a chart, the page makes one.
-      const made = (kind) => el("button", { type: "button", class: "link", onclick: () => save(figure, kind) }, kind.toUpperCase());
-      const files = chart.files.map((file) => el("a", { href: file }, file.split(".").pop().toUpperCase()));
-      $(".links", figure).replaceChildren(...(files.length ? files : [made("svg"), made("png")]));
+      const made = (kind) => el("button", { type: "button", class: "link", onclick: () => save(figure, kind) }, `Save as ${kind.toUpperCase()}`);
+      $(".links", figure).replaceChildren(made("svg"), made("png"));
       if (figure.seen) draw(figure);
     }
     async function save(figure, kind) {
@@ -110,9 +108,9 @@ const embedPage = (() => {
       clearTimeout(waiting);
       waiting = setTimeout(() => { for (const figure of all) if (figure.view && Math.abs($(".plot", figure).clientWidth - figure.width) > 8) draw(figure); }, 200);
     });
-    // The scripts of the charts come after this one.
+    // Vega's script comes after this one.
     addEventListener("DOMContentLoaded", () => { for (const figure of all) seen.observe(figure); });
-    return { choose, highlight: () => views.forEach(tell) };
+    return { choose, highlight: () => views.forEach(update) };
   }
   return { $, json, narrow, el, drawn, chip, figures };
 })();

@@ -1,4 +1,4 @@
-// The pages of a comparison and of a history: their lists, which stand in the page already, are filtered, and charts.
+// The pages of a comparison and of a history: filters for their lists, and charts.
 "use strict";
 (() => {
   const { $, json, el, chip, figures } = embedPage;
@@ -49,9 +49,9 @@
     form.hidden = false;
   }
   if (legend) {
-    $("div", legend).append(...choices.map((look) => el("button", {
-      type: "button", value: look.slug, "aria-pressed": "false", onclick: () => change({ family: state.family === look.slug ? "" : look.slug }),
-    }, chip(look))));
+    $("div", legend).append(...choices.map((theme) => el("button", {
+      type: "button", value: theme.slug, "aria-pressed": "false", onclick: () => change({ family: state.family === theme.slug ? "" : theme.slug }),
+    }, chip(theme))));
     legend.open = choices.length <= 16;
   }
   addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) { state = read(); show(); } });

@@ -2,13 +2,13 @@
 "use strict";
 (() => {
   const { $, json, narrow, el, drawn } = embedPage;
-  const { models, families, intervals, name } = json("data");
+  const { models, columns, families, intervals, name } = json("data");
   if (!models.length) return;
   const lazily = (make) => { let made; return () => (made ??= make()); };
   const details = lazily(() => json("details"));
   const charts = lazily(() => json("charts").charts);
   const byName = new Map(models.map((row) => [row.model, row]));
-  const looks = new Map(families.map((family) => [family.slug, family]));
+  const themes = new Map(families.map((family) => [family.slug, family]));
 
   // ---- numbers and words ----
   const count = (n) => n.toLocaleString("en");
@@ -18,8 +18,7 @@
     const size = Math.abs(value);
     return value.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0);
   }
-  const ranks = (row) => (row.rank_low == null ? "–" : row.rank_low === row.rank_high ? `${row.rank_low}` : `${row.rank_low}–${row.rank_high}`);
-  const chip = (slug) => embedPage.chip(looks.get(slug));
+  const chip = (slug) => embedPage.chip(themes.get(slug));
   const link = (row) => el("a", { class: "model", href: `#model=${encodeURIComponent(row.model)}`, "data-model": row.model }, row.model);
 
   // ---- the state in the address ----
@@ -37,11 +36,6 @@
   }
 
   // ---- the table ----
-  const metrics = [...new Set(models.flatMap((row) => Object.keys(row)))].filter(
-    (key) => !/_(low|high)$/.test(key) && models.some((row) => typeof row[key] === "number") && !OTHER_NUMBERS().has(key));
-  function OTHER_NUMBERS() {
-    return new Set(["id", "rank", "rank_acc5", "rank_in_family", "p_best", "params", "gmacs", "speed", "end_to_end", "memory", "dim", "edge", "acc", "acc5"]);
-  }
   const domain = (metric) => Math.max(...models.map((row) => row[`${metric}_high`] ?? row[metric] ?? 0), 1e-9);
   const domains = { acc: domain("acc"), acc5: domain("acc5") };
   function interval(metric) {
@@ -63,34 +57,23 @@
       return el("span", { class: "interval", title: words }, score(value), track);
     };
   }
-  const numbers = { sorter: "number", sorterParams: { alignEmptyValues: "bottom" }, headerSortStartingDir: "desc", hozAlign: "right" };
-  const small = { ...numbers, headerSortStartingDir: "asc" };
-  const words = { sorter: "string", sorterParams: { alignEmptyValues: "bottom" } };
   const text = (shown) => (cell) => { const value = shown(cell.getData()); return value instanceof Node ? value : document.createTextNode(value ?? "–"); };
-  const COLUMNS = [
-    { field: "rank", title: "#", say: "rank by acc", width: 64, ...small, formatter: text((row) => `${row.rank}${row.tied ? " ≈" : ""}`) },
-    { field: "rank_low", title: "ranks", say: "95 % ranks", width: 82, ...small, formatter: text(ranks) },
-    { field: "model", title: "model", frozen: true, minWidth: 150, width: 370, ...words, formatter: text(link) },
-    { field: "acc", title: "acc", width: 190, ...numbers, hozAlign: "left", formatter: interval("acc") },
-    { field: "acc5", title: "acc5", width: 170, ...numbers, hozAlign: "left", formatter: interval("acc5") },
-    { field: "params", title: "M", say: "million parameters", width: 72, ...small, formatter: text((row) => figure(row.params)) },
-    { field: "speed", title: "img/s", say: "images/s of the forward pass", width: 82, ...numbers, formatter: text((row) => `${figure(row.speed)}${row.decayed ? "*" : ""}`) },
-    { field: "family", title: "family", width: 210, ...words, sorter: (a, b, one, other) => one.getData().title.localeCompare(other.getData().title), formatter: text((row) => chip(row.family)) },
-    { field: "edge", title: "input", say: "input size", width: 85, ...small, formatter: text((row) => row.input) },
-    { field: "pretraining", title: "pretraining", width: 150, ...words, formatter: text((row) => row.pretraining) },
-    { field: "licence", title: "licence", width: 140, ...words, formatter: text((row) => (row.licence ? `${row.licence}${row.non_commercial ? " ‡" : ""}` : null)) },
-    { field: "gmacs", title: "GMACs", width: 90, off: true, ...small, formatter: text((row) => figure(row.gmacs)) },
-    { field: "dim", title: "dim", say: "width of the embedding", width: 80, off: true, ...small, formatter: text((row) => row.dim) },
-    { field: "memory", title: "MB", say: "peak memory in MB", width: 85, off: true, ...small, formatter: text((row) => figure(row.memory)) },
-    { field: "end_to_end", title: "end to end", say: "images/s with reading the pixels", width: 110, off: true, ...numbers, formatter: text((row) => figure(row.end_to_end)) },
-    { field: "weights", title: "weights", width: 130, off: true, ...words, formatter: text((row) => (row.random ? el("span", { class: "random" }, row.weights) : row.weights)) },
-    { field: "p_best", title: "p best", say: "chance of being the best", width: 90, off: true, ...numbers, formatter: text((row) => (row.p_best == null ? null : row.p_best.toFixed(2))) },
-    { field: "rank_acc5", title: "# acc5", say: "rank by acc5", width: 90, off: true, ...small, formatter: text((row) => row.rank_acc5) },
-    { field: "rank_in_family", title: "# family", say: "rank in the family", width: 95, off: true, ...small, formatter: text((row) => row.rank_in_family) },
-    ...metrics.map((metric) => ({ field: metric, title: metric, width: 130, off: true, ...numbers, formatter: text((row) => score(row[metric])) })),
-  ].filter(({ field }) => field === "model" || models.some((row) => row[field] != null));
-  const titled = (column) => () => el("button", { type: "button", title: column.say ?? null, "aria-label": `${column.say ?? column.title}, sort` }, column.title);
-  const usual = COLUMNS.filter(({ field, off }) => !off && !(narrow && field === "rank_low")).map(({ field }) => field);
+  const FORMATS = {
+    model: (row, cell) => el("span", {}, link(row), cell.slice(row.model.length)),
+    family: (row) => chip(row.family),
+    weights: (row, cell) => (row.random ? el("span", { class: "random" }, cell) : cell),
+  };
+  const byTitle = (a, b, one, other) => one.getData().title.localeCompare(other.getData().title);
+  // The cells are those of the table of columns in Python; they come with their marks.
+  const COLUMNS = columns.map((column, place) => ({
+    field: column.key, title: column.title, meaning: column.meaning, off: column.optional, csv: column.csv,
+    width: column.width, ...(column.key === "model" ? { frozen: true, minWidth: 150 } : {}),
+    sorter: column.key === "family" ? byTitle : column.text ? "string" : "number", sorterParams: { alignEmptyValues: "bottom" },
+    headerSortStartingDir: column.descending ? "desc" : "asc", hozAlign: column.text || column.interval ? "left" : "right",
+    formatter: column.interval ? interval(column.key) : text((row) => (FORMATS[column.key] ?? ((_, cell) => cell))(row, row.cells[place])),
+  }));
+  const titled = (column) => () => el("button", { type: "button", title: column.meaning, "aria-label": `${column.meaning}, sort` }, column.title);
+  const usual = COLUMNS.filter(({ field, off }) => !off && !(narrow && field === "rank95")).map(({ field }) => field);
   const shown = new Set(state.columns ? state.columns.split(",") : usual);
   const [sortField, sortDir] = (state.sort ?? "rank:asc").split(":");
   const known = COLUMNS.some((column) => column.field === sortField);
@@ -103,7 +86,7 @@
     autoResize: false, // it makes all rows anew when they first come into view: a click in that moment is lost, and the focus
     columnDefaults: { headerHozAlign: "left", resizable: "header", tooltip: false },
     columns: COLUMNS.map((column) => {
-      const { off, say, ...definition } = column;
+      const { off, meaning, csv, ...definition } = column;
       const width = narrow && { model: { width: 150 }, rank: { width: 58 } }[column.field];
       return { ...definition, ...width, titleFormatter: titled(column), visible: column.field === "model" || shown.has(column.field) };
     }),
@@ -125,7 +108,7 @@
       ...values.map((value) => el("option", { value }, label(value))));
     select.closest("label").hidden = values.length < 2;
   }
-  options(form.family, "family", "all", (slug) => `${looks.get(slug).title} (${looks.get(slug).count})`);
+  options(form.family, "family", "all", (slug) => `${themes.get(slug).title} (${themes.get(slug).count})`);
   options(form.licence, "licence", "all", undefined, models.some((row) => row.non_commercial) ? LICENCES : {});
   options(form.pretraining, "pretraining", "all");
   options(form.input, "input", "all");
@@ -139,8 +122,8 @@
     const least = number(state.min), most = number(state.max);
     return q.toLowerCase().split(/\s+/).every((word) => haystack[row.id].includes(word))
       && (!family || row.family === family)
-      && (least === null || row.params >= least)
-      && (most === null || (row.params != null && row.params <= most))
+      && (least === null || row.params_m >= least)
+      && (most === null || (row.params_m != null && row.params_m <= most))
       && (!licence || (licence === "*free" ? !row.non_commercial : row.licence === licence))
       && (!pretraining || row.pretraining === pretraining)
       && (!input || row.input === input)
@@ -179,7 +162,7 @@
   // ---- columns, download, link ----
   const box = $("#columns fieldset");
   box.append(...COLUMNS.filter(({ field }) => field !== "model").map((column) =>
-    el("label", {}, el("input", { type: "checkbox", value: column.field, checked: shown.has(column.field) }), column.say ?? column.title)));
+    el("label", {}, el("input", { type: "checkbox", value: column.field, checked: shown.has(column.field) }), column.meaning)));
   box.addEventListener("change", (event) => {
     table[event.target.checked ? "showColumn" : "hideColumn"](event.target.value);
     write({ columns: [...box.querySelectorAll(":checked")].map((input) => input.value).join(",") || "model" });
@@ -188,17 +171,16 @@
   $("#columns").addEventListener("keydown", (event) => {
     if (event.key === "Escape") { $("#columns").open = false; $("#columns summary").focus(); }
   });
-  const EXTRA = { rank_low: ["rank_low", "rank_high"], acc: ["acc", "acc_low", "acc_high"], acc5: ["acc5", "acc5_low", "acc5_high"] };
   function csv() {
-    // What a spreadsheet would take for the beginning of a formula; with East Asian settings the wide forms too.
+    // Spreadsheets take these for the beginning of a formula; with East Asian settings the full-width forms too.
     const cell = (value) => {
       if (value == null) return "";
       let shown = String(value);
       if (typeof value === "string" && /^[=+\-@＝＋－＠\t\r]/.test(shown)) shown = `'${shown}`;
       return /[",\n\r]/.test(shown) ? `"${shown.replaceAll('"', '""')}"` : shown;
     };
-    const fields = table.getColumns().filter((column) => column.isVisible()).flatMap((column) => EXTRA[column.getField()] ?? [column.getField()]);
-    const lines = [fields, ...table.getData("active").map((row) => fields.map((field) => row[field === "edge" ? "input" : field]))];
+    const fields = table.getColumns().filter((column) => column.isVisible()).flatMap((column) => columns.find(({ key }) => key === column.getField()).csv);
+    const lines = [fields, ...table.getData("active").map((row) => fields.map((field) => row[field]))];
     return lines.map((line) => line.map(cell).join(",")).join("\n") + "\n";
   }
   $("#csv").addEventListener("click", () => {
@@ -219,12 +201,6 @@
     });
   }
   copies($("#share"), () => location.href);
-  $("#marks").textContent = [
-    models.some((row) => row.tied) && "≈ tied with the leader: no model is surely better",
-    models.some((row) => row.non_commercial) && "‡ not for commercial use",
-    models.some((row) => row.decayed) && "* in a smaller batch than asked for: do not compare this speed",
-    intervals && models.some((row) => row.acc_low != null) && "bars are 95 % intervals",
-  ].filter(Boolean).join(" · ");
 
   table.on("tableBuilt", () => {
     // Tabulator's grid has an element between itself and its rows that may not be there.
@@ -284,7 +260,7 @@
     if (!row) return;
     const { details: all, classes, queries } = details();
     const more = all[row.id];
-    const found = Object.keys(row).filter((key) => ["acc", "acc5", ...metrics].includes(key));
+    const found = more.scores;
     const close = el("button", { type: "button", onclick: () => dialog.close() }, "Close");
     const parts = [
       el("div", { class: "top" }, el("div", {}, el("h2", { id: "model-name", tabindex: "-1" }, row.model), el("p", {}, chip(row.family))), close),
@@ -339,8 +315,8 @@
     need.closest("p").hidden = false;
     need.addEventListener("input", () => {
       const wanted = number(need.value);
-      const best = wanted === null ? null : models.find((row) => !row.decayed && (row.speed ?? 0) >= wanted);
-      $("#take").replaceChildren(...(wanted === null ? [] : best ? ["take ", link(best), ` (acc ${score(best.acc)}, ${figure(best.speed)} images/s)`] : ["no model is that fast here"]));
+      const best = wanted === null ? null : models.find((row) => !row.decayed && (row.images_per_s ?? 0) >= wanted);
+      $("#take").replaceChildren(...(wanted === null ? [] : best ? ["take ", link(best), ` (acc ${score(best.acc)}, ${figure(best.images_per_s)} images/s)`] : ["no model is that fast here"]));
     });
   }
 
@@ -372,7 +348,7 @@
         points.set(pair.join(), point);
       });
       const data = { ...chart.data, classes: [...points.values()].map((point) => ({ ...point, names: point.names.join(", ") })) };
-      choose(figure, { ...chart, names: { "@first": first.value, "@second": second.value }, data, files: [] });
+      choose(figure, { ...chart, names: { "@first": first.value, "@second": second.value }, data });
     };
     first.addEventListener("change", change);
     second.addEventListener("change", change);
