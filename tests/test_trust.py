@@ -78,7 +78,7 @@ def refused(model: str, **options: object) -> WeightsDamaged:
     with pytest.raises(WeightsDamaged) as caught:
         load_backbone(model, **options)
     assert (status_of(caught.value), detail_of(caught.value)) == ("error", "")
-    assert "\n" not in reason_of(caught.value) and "no file of plain tensors" in str(caught.value)
+    assert "\n" not in reason_of(caught.value) and "not a file of plain tensors" in str(caught.value)
     return caught.value
 
 
@@ -116,7 +116,7 @@ def test_no_code_of_a_weight_wheel_is_run(tmp_path, malicious, ran, monkeypatch)
 def test_a_pickle_that_calls_itself_safetensors_is_refused(tmp_path, malicious, ran):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / f"{MODEL}.safetensors").write_bytes(malicious.read_bytes())
-    with pytest.raises(WeightsDamaged, match="no whole safetensors file"):
+    with pytest.raises(WeightsDamaged, match="not a complete safetensors file"):
         load_backbone(MODEL, weights=str(tmp_path / "weights"))
     assert not ran.exists()
 

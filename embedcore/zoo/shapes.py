@@ -1,4 +1,4 @@
-"""Comparing a loaded model with its checkpoint: resampled tensors, integers, NaN."""
+"""Compare a loaded model with its checkpoint: resampled tensors, integers, NaN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from embedcore.errors import WeightsDamaged
 
-# What timm resizes where a checkpoint is of another input size, patch or window, under whatever name the file has it.
+# Names of tensors that timm resizes if a checkpoint has another input size, patch or window.
 _SPATIAL = re.compile(r"pos_|_pos|patch_embed|^embeds\.|relative_position|attention_bias")
 _PREFIX_TOKENS = range(9)
 _NAMED = 3
@@ -21,7 +21,7 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Resampled:
-    """A tensor of the model that the checkpoint has in another shape."""
+    """A tensor whose shape in the checkpoint (``file``) differs from the model's."""
 
     name: str
     file: tuple[int, ...]
@@ -32,10 +32,10 @@ class Resampled:
 
 
 def resampled(state: Mapping[str, Tensor], module: nn.Module) -> list[Resampled]:
-    """The tensors of ``module``, loaded by timm from ``state``, whose values timm has computed for another shape.
+    """Return the tensors of ``module``, loaded by timm from ``state``, that timm has resized.
 
-    Renaming, reshaping, transposing and cutting off whole rows are no resampling. Raises WeightsDamaged
-    where integers were loaded as floats, or a parameter is not finite.
+    Renaming, reshaping, transposing and cutting off whole rows are not resampling. Raises WeightsDamaged if integers
+    were loaded as floats, or a parameter is not finite.
     """
     loaded = module.state_dict()
     unused = {name: value for name, value in state.items() if name not in loaded}
@@ -69,7 +69,7 @@ def _is_as_in(value: Tensor, source: Tensor) -> bool:
 
 
 def _same_values(value: Tensor, source: Tensor) -> bool:
-    """Whether one is the other in another shape or order."""
+    """Return whether two tensors have the same values in any shape and order."""
     if value.numel() != source.numel() or not source.is_floating_point():
         return False
     ours, theirs = value.flatten(), source.to(value.dtype).flatten()
@@ -77,25 +77,25 @@ def _same_values(value: Tensor, source: Tensor) -> bool:
 
 
 def _closest(name: str, value: Tensor, unused: Mapping[str, Tensor]) -> Tensor:
-    """The tensor of the file that a renamed one seems to be made of."""
+    """Return the tensor of the file from which a renamed one seems to be made: by shared sizes, then by name."""
 
-    def likeness(other: str) -> tuple[int, float]:
+    def similarity(other: str) -> tuple[int, float]:
         shape = unused[other].shape
         shared = sum(size in shape for size in value.shape if size > 1)
         return shared, difflib.SequenceMatcher(None, name, other).ratio()
 
-    return unused[max(unused, key=likeness)]
+    return unused[max(unused, key=similarity)]
 
 
 def _check_finite(module: nn.Module) -> None:
     wrong = [name for name, value in module.named_parameters() if not bool(value.isfinite().all())]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise WeightsDamaged(f"holds NaN or infinity in {wrong[0]}{more}")
+        raise WeightsDamaged(f"contains NaN or infinity in {wrong[0]}{more}")
 
 
 def wrong_shapes(state: Mapping[str, Tensor], module: nn.Module) -> list[Resampled]:
-    """The tensors of another shape in a state dict that has all names of ``module``'s; none where one is missing."""
+    """Return the tensors of wrong shape in a state dict with all of ``module``'s names; none if a name is missing."""
     wanted = module.state_dict()
     if not state.keys() >= wanted.keys():
         return []
@@ -140,7 +140,7 @@ def _sizes_above_one(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _sizes(found: list[Resampled], size: int) -> Iterator[int]:
-    """Sides of the input at which the first tensor may have the shape that the file has, likely ones first."""
+    """Yield sides of the input at which the first tensor may have the file's shape, likely ones first."""
     file, model = _sizes_above_one(found[0].file), _sizes_above_one(found[0].model)
     theirs, ours = next(((a, b) for a, b in zip(file, model, strict=False) if a != b), (0, 0))
     if len(file) != len(model) or not theirs:

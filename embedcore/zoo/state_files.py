@@ -1,4 +1,4 @@
-"""Reading a weight file into tensors, without ever running code from it; what is wrong with one, in one line."""
+"""Read a weight file into tensors without running code from it, and describe a file that does not fit in one line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from torch.torch_version import TorchVersion
 from embedcore.errors import WeightsDamaged, WeightsUnavailable
 from embedcore.zoo.checkpoint import choose_state
 
-# Before it a crafted file could run code in spite of weights_only (CVE-2025-32434, CVE-2026-24747).
+# In older versions a crafted file could run code in spite of weights_only (CVE-2025-32434, CVE-2026-24747).
 _SAFE_TORCH = "2.10"
 
 
 class _Ignored:
-    """Stands for a value beside the tensors of a checkpoint that is not needed; made from anything, holds nothing."""
+    """Placeholder for a value in a checkpoint that is not needed; takes any arguments and holds nothing."""
 
     def __init__(self, *state: object) -> None:
         pass
@@ -33,8 +33,8 @@ class _Ignored:
         pass
 
 
-# A trainer's arguments (plain values, harmless to rebuild), and what stands for numpy's numbers and for paths, of which
-# nothing is rebuilt: a crafted numpy.dtype could otherwise make any memory an object.
+# A trainer's arguments are plain values, harmless to rebuild. numpy's numbers and paths are replaced by placeholders:
+# a crafted numpy.dtype could otherwise turn any memory into an object.
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     *(
@@ -54,13 +54,12 @@ _HARMLESS: list[Any] = [
 def read_state(
     path: Path, *, trust: bool = False, remedy: str = "fetch it again", key: str | None = None
 ) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a weight file by name, and which part of it they are: see `embedcore.zoo.checkpoint.choose_state`.
+    """Return the tensors of a weight file by name, and which part of it they are: see `checkpoint.choose_state`.
 
-    Never runs code from the file:
-    safetensors, or ``torch.load(weights_only=True)``; with ``trust`` a pickle may hold anything, a whole module too.
-    Raises WeightsDamaged where that fails, or where the file holds no weights or useless ones (all zero, all NaN,
-    integers); WeightsUnavailable for a pickle where torch is too old to be safe. ``remedy`` is for the message on a
-    pickle that holds more than tensors.
+    Never runs code from the file: it is read by safetensors or ``torch.load(weights_only=True)``. With ``trust`` a
+    pickle may contain anything, such as a whole module. ``remedy`` is what to do about a pickle with more than tensors.
+    Raises WeightsDamaged if that fails, or if the weights are missing or useless (all zero, all NaN, integers);
+    WeightsUnavailable for a pickle if torch is too old to read it safely.
     """
     if is_safetensors(path):
         check_safetensors(path)
@@ -76,7 +75,7 @@ def read_state(
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file's name says that it is one of safetensors."""
+    """Return whether a file's name ends with ``.safetensors``."""
     return path.name.lower().endswith(".safetensors")
 
 
@@ -89,14 +88,14 @@ def _check_values(state: Mapping[str, Tensor]) -> None:
     if integers:
         name = integers[0]
         raise WeightsDamaged(
-            f"holds {len(integers)} weights that are not floating-point numbers ({name}: {_dtype(state[name])}): "
+            f"contains {len(integers)} weights that are not floating-point numbers ({name}: {_dtype(state[name])}): "
             "quantized weights cannot be loaded, save the model in floating point"
         )
     kernels = [value for value in state.values() if value.is_floating_point() and value.ndim > 1]
     if kernels and not any(value.count_nonzero() for value in map(_wide, kernels)):
-        raise WeightsDamaged("holds zeros only: all weights of more than one dimension are 0")
+        raise WeightsDamaged("contains only zeros: all weights of more than one dimension are 0")
     if kernels and not any(value.isfinite().any() for value in map(_wide, kernels)):
-        raise WeightsDamaged("holds no finite weight: all weights of more than one dimension are NaN or infinite")
+        raise WeightsDamaged("contains no finite weight: all weights of more than one dimension are NaN or infinite")
 
 
 def _wide(value: Tensor) -> Tensor:
@@ -119,52 +118,51 @@ def _unpickle(path: Path, trust: bool, remedy: str) -> Any:
     except Exception as error:  # on damaged bytes the unpickler trips over whatever comes next
         if is_memory(error):
             raise
-        what = "cannot be unpickled" if trust else "is no file of plain tensors"
-        why = f"{path} {what} ({_refused(path, error)})"
-        raise WeightsDamaged(f"{why}; {remedy}, or save its state dict as .safetensors") from error
+        fault = "cannot be unpickled" if trust else "is not a file of plain tensors"
+        fault += f" ({_refused(path, error)}); {remedy}, or save its state dict as .safetensors"
+        raise WeightsDamaged(f"{path} {fault}") from error
 
 
 def _refused(path: Path, error: Exception) -> str:
-    """Why the unpickler has refused a file, in a few words; not torch's advice, which is to run what is in it."""
-    said = str(error).strip()
-    called = re.search(r"GLOBAL (\S+)", said)
+    """Return in a few words why the unpickler refused a file, without torch's advice to run what is in it."""
+    message = str(error).strip()
+    called = re.search(r"GLOBAL (\S+)", message)
     if called:
         names = [called[1]]
         with contextlib.suppress(Exception), torch.serialization.safe_globals(_HARMLESS):  # of zip files only
             names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or names
         listed = textwrap.shorten(", ".join(names), 200, placeholder=" …")
-        return f"it holds {listed}, which is code and is never run"
-    unpickler = re.search(r"WeightsUnpickler error:\s*([^\n]+)", said)
-    first = unpickler[1] if unpickler else said.partition("\n")[0].partition(". ")[0]
+        return f"it contains {listed}, which is code and is never run"
+    unpickler = re.search(r"WeightsUnpickler error:\s*([^\n]+)", message)
+    first = unpickler[1] if unpickler else message.partition("\n")[0].partition(". ")[0]
     return textwrap.shorten(first, 120, placeholder=" …") or type(error).__name__
 
 
 def is_memory(error: Exception) -> bool:
-    """Whether there was no memory: then the file is not to blame."""
+    """Return whether an error means that memory ran out, which is no fault of the file."""
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def check_safetensors(path: Path) -> None:
-    """Raise WeightsDamaged where a file is no whole safetensors file or holds no tensors, from its header and
-    length."""
+    """Raise WeightsDamaged if the header or length of a safetensors file is wrong, or if it contains no tensors."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             empty = not file.keys()
     except safetensors.SafetensorError as error:
-        raise WeightsDamaged(f"{path} is no whole safetensors file ({error}); fetch it again") from error
+        raise WeightsDamaged(f"{path} is not a complete safetensors file ({error}); fetch it again") from error
     if empty:
-        raise WeightsDamaged(f"{path} holds no tensors")
+        raise WeightsDamaged(f"{path} contains no tensors")
 
 
 def differences(state: Iterable[str], wanted: Iterable[str]) -> str:
-    """One line on the keys that a state dict lacks and has too many; "" where they are the same."""
+    """Return one line on the missing and unexpected keys of a state dict; "" if there are none."""
     have, want = dict.fromkeys(state), dict.fromkeys(wanted)
     missing = [key for key in want if key not in have]
     return misfit({"missing keys": missing, "unexpected keys": [key for key in have if key not in want]})
 
 
 def mismatch(message: str, shown: int = 3) -> str:
-    r"""One line from torch's report of a state dict that does not fit: counts and the first few keys of each kind.
+    r"""Return torch's report of a state dict that does not fit in one line: counts and the first few keys of each kind.
 
     >>> mismatch('Error(s) in loading state_dict for Net:\n\tMissing key(s) in state_dict: "a", "b". ', shown=1)
     'does not fit: 2 missing keys (a, …)'
@@ -177,7 +175,7 @@ def mismatch(message: str, shown: int = 3) -> str:
 
 
 def misfit(kinds: Mapping[str, list[str]], shown: int = 3) -> str:
-    """Such as ``does not fit: 12 missing keys (fc.weight, fc.bias, …)``; "" where no kind has a key."""
+    """Return a text such as ``does not fit: 12 missing keys (fc.weight, fc.bias, …)``; "" if there are no keys."""
     parts = (
         f"{len(keys)} {kind} ({', '.join(keys[:shown])}{', …' if len(keys) > shown else ''})"
         for kind, keys in kinds.items()

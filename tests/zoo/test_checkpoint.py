@@ -126,7 +126,7 @@ def test_all_else_is_named_at_once(tmp_path):
     with pytest.raises(WeightsDamaged) as caught:
         loaded(tmp_path, "test_resnet", content)
     said = str(caught.value)
-    assert "it holds torch.nn.modules.activation.ReLU, types.SimpleNamespace, which is code and is never run" in said
+    assert "it contains torch.nn.modules.activation.ReLU, types.SimpleNamespace, which is code and is never run" in said
     assert said.startswith("ours: ") and "set trust = true in its entry" in said and "\n" not in said
     backbone = loaded(tmp_path, "test_resnet", content, trust=True)
     assert same(backbone.module, STATE) and backbone.weights.part == "model"
@@ -142,8 +142,9 @@ AMBIGUOUS = {
 def test_several_unknown_parts_are_listed_and_one_can_be_chosen(tmp_path, content, listed, first):
     with pytest.raises(WeightsDamaged) as caught:
         loaded(tmp_path, "test_resnet", content)
-    assert f'best.pth holds several sets of weights: {listed}; choose one, such as checkpoint_key = "{first}"' in str(
-        caught.value
+    assert (
+        f'best.pth contains several sets of weights: {listed}; choose one, such as checkpoint_key = "{first}"'
+        in str(caught.value)
     )
     backbone = loaded(tmp_path, "test_resnet", content, checkpoint_key=first)
     assert same(backbone.module, STATE) and backbone.weights.part == first
@@ -153,7 +154,7 @@ def test_several_unknown_parts_are_listed_and_one_can_be_chosen(tmp_path, conten
 def test_the_beginning_of_names_can_be_chosen_too(tmp_path, inside):
     both = prefixed("module.encoder_q.") | prefixed("module.encoder_k.", THEIRS)
     content = {inside: both, "epoch": 3} if inside else both
-    with pytest.raises(WeightsDamaged, match=r"holds the model more than once, .*checkpoint_key = \"encoder_q\""):
+    with pytest.raises(WeightsDamaged, match=r"contains the model more than once, .*checkpoint_key = \"encoder_q\""):
         loaded(tmp_path, "test_resnet", content)
     keys = ["encoder_q", "module.encoder_q", *([f"{inside}.encoder_q", f"{inside}.module.encoder_q"] if inside else [])]
     for key in keys:
@@ -171,13 +172,13 @@ def test_an_adapter_is_to_be_merged_first(tmp_path):
     adapter = {"base_model.model.blocks.0.attn.qkv.lora_A.default.weight": torch.ones(4, 8)}
     for content in (adapter, {"state_dict": STATE | adapter}):
         with pytest.raises(
-            WeightsDamaged, match=r"best\.pth holds the weights of a LoRA adapter .*merge the adapter first"
+            WeightsDamaged, match=r"best\.pth contains the weights of a LoRA adapter .*merge the adapter first"
         ):
             loaded(tmp_path, "test_resnet", content)
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):
-    with pytest.raises(WeightsDamaged, match=r"holds one tensor twice: fc\.weight and _orig_mod\.fc\.weight"):
+    with pytest.raises(WeightsDamaged, match=r"contains one tensor twice: fc\.weight and _orig_mod\.fc\.weight"):
         loaded(tmp_path, "test_resnet", STATE | {"_orig_mod.fc.weight": torch.ones(7, 64)})
 
 

