@@ -23,6 +23,12 @@ def test_help_names_every_command(capsys):
     assert all(command in text for command in COMMANDS)
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "accept"])
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: embedcore {command} ")
+
+
 def test_what_is_not_there_is_one_line(capsys):
     assert main(["check", "/nowhere/at/all"]) == 4
     error = capsys.readouterr().err

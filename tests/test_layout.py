@@ -65,7 +65,7 @@ def test_imports_point_one_way(file):
         ("embedcore.results.result", {"torch", "timm", "numpy"}),
         ("embedcore.compare.verdict", {"torch", "timm"}),
         ("embedcore.compare.configurations", {"torch", "timm"}),
-        ("embedcore.ab.comparing", {"torch", "timm"}),
+        ("embedcore.ab.compare_sides", {"torch", "timm"}),
         ("embedcore.report.report_folder", {"torch", "timm"}),
         ("embedcore.retrieval.metrics", {"torch", "timm"}),
     ],

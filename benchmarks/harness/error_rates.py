@@ -26,9 +26,10 @@ from typing import Any, ClassVar
 
 from scipy import stats
 
-from embedcore.ab.interleave import interleave
+from embedcore.ab.environments import Environment
 from embedcore.ab.noise import stored_noise
-from embedcore.ab.sides import Side, measured_in_turn
+from embedcore.ab.schedule import measure_models
+from embedcore.ab.sides import Side, measure_interleaved
 from embedcore.compare.interleaved import NOISE, paired_ratio
 from embedcore.results.result import Result
 from embedcore.results.run import Run, read_run
@@ -125,7 +126,7 @@ def _slowdown(folder: Path, model: str) -> float:
         (tag,) = sides["A"].opened()["models"]
         sides["B"].opened()
         for _ in range(4):
-            results = measured_in_turn(sides, tag, {"batch_size": 16, "rounds": 60})
+            results = measure_interleaved(sides, tag, {"batch_size": 16, "rounds": 60})
             logs.append(paired_ratio(*(results[side].durations for side in "AB"))[0])
     return math.exp(-statistics.median(logs)) - 1
 
@@ -136,11 +137,11 @@ def _sides(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[dic
     arguments += [f"--embed-cache={folder / 'cache'}"]
     interpreters = {"A": Path(sys.executable), "B": folder / "python-slow" if slower else Path(sys.executable)}
     with contextlib.ExitStack() as stack:
-        yield {key: stack.enter_context(Side(key, path, arguments)) for key, path in interpreters.items()}
+        yield {key: stack.enter_context(Side(Environment(key, path), arguments)) for key, path in interpreters.items()}
 
 
 class _Measure:
-    """Both sides, without books and without the weights of one on the other."""
+    """Measures on both sides, keeping nothing on disk and without the weights of one on the other."""
 
     # What a model is measured with does not change from one comparison to the next, so it is asked for once.
     _alone: ClassVar[dict[tuple[str, str], Result]] = {}
@@ -153,8 +154,8 @@ class _Measure:
             self._alone[side, model] = self._sides[side].measure(model)
         return self._alone[side, model]
 
-    def in_turn(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
-        return measured_in_turn({side: self._sides[side] for side in ("BA" if number % 2 else "AB")}, model, equal)
+    def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
+        return measure_interleaved({side: self._sides[side] for side in ("BA" if number % 2 else "AB")}, model, equal)
 
 
 def ab_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[tuple[str, bool]]:
@@ -166,7 +167,7 @@ def ab_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[
         tags = {tag.split(".")[0]: tag for tag in facts[0]["models"]}
         measure = _Measure(sides)
         for model in models:
-            (track,) = interleave([tags[model]], measure, lambda _: LIMIT, noise=noise)
+            (track,) = measure_models([tags[model]], measure, lambda _: LIMIT, noise=noise)
             if track.ratio is None:
                 raise SystemExit(f"{track.model}: {track.why}")
             yield model, track.alarm

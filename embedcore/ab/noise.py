@@ -1,4 +1,4 @@
-"""The noise floor of a machine: how far processes that run the same are apart in speed, as `ab --aa` found it."""
+"""The noise floor of a machine: how much the speed of equal processes differs, as measured by `ab --aa`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FOLDER = "noise"
 
 
 class Noise(NamedTuple):
-    """Standard deviations of the log of a speed ratio between two processes that run the same."""
+    """Standard deviations of the log of a speed ratio between two equal processes."""
 
     in_turn: float
-    """Rounds in turn, as `ab` measures."""
+    """With alternating rounds, as `ab` measures."""
     in_sequence: float
-    """One process after the other, as sessions do: the state of the machine may have changed."""
+    """One process after the other, as sessions measure."""
 
 
 def stored_noise(cache_folder: Path, machine: str | None) -> Noise | None:
-    """That of this processor or card; None where it was not measured, or its file is not what it should be."""
+    """The noise of this processor or card; None if it was not measured, or its file is damaged."""
     try:
         found = json.loads(_path(cache_folder, machine).read_bytes())
         noise = Noise(*(float(found[name]) for name in Noise._fields))
@@ -35,7 +35,7 @@ def stored_noise(cache_folder: Path, machine: str | None) -> Noise | None:
 
 
 def store_noise(cache_folder: Path, machine: str | None, noise: Noise, pairs: int) -> None:
-    """Keep what was found from so many pairs of processes. Raises UsageError."""
+    """Keep the noise, measured from `pairs` pairs of processes. Raises UsageError."""
     path = _path(cache_folder, machine)
     found = {"machine": machine, **noise._asdict(), "pairs": pairs, "measured": datetime.datetime.now().isoformat()}
     try:

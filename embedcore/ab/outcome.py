@@ -1,4 +1,4 @@
-"""What two sides that were measured in turn say of each other, under the gate's limits."""
+"""The outcome of `ab`: each model's speed ratio, drift and findings under the gate's limits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedcore.ab.interleave import Track
 from embedcore.ab.noise import Noise
-from embedcore.compare.comparison import Change, Comparison, ModelChange, compare
+from embedcore.ab.schedule import Track
+from embedcore.compare.comparison import Change, ModelChange, compare
 from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.limits import Limits
 from embedcore.compare.verdict import LEVELS, Finding, Level, judge
@@ -24,15 +24,16 @@ class Row:
 
     model: str
     level: str
-    """That of its worst finding, "" where there is none."""
+    """That of its worst finding, or ""."""
     ratio: Interleaved | None
     drift: float | None
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
-    """Causes, and why something was not found out."""
+    """Causes, and why something is unknown."""
 
     @property
     def word(self) -> str:
+        """The verdict in words, such as ``WORSE slower``."""
         if self.ratio is None and self.drift is None and not self.findings:
             return "not measured"
         worst = [finding.change.what for finding in self.findings if finding.level == self.level]
@@ -44,13 +45,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All models, the worst first."""
+    """All models, worst first."""
 
     sides: Mapping[str, str]
-    """What A and B are, in words."""
+    """Name and versions of A and B."""
     rows: tuple[Row, ...]
     alone: Mapping[str, Sequence[str]]
-    """Models that one side only has."""
+    """Models that only one side has."""
     noise: float
     noise_measured: bool
     machine: str | None
@@ -62,15 +63,19 @@ class Outcome:
 
 
 def rows_of(tracks: Sequence[Track], facts: Mapping[str, Mapping[str, Any]], limits: Limits) -> tuple[Row, ...]:
-    """Judge the models that both sides have measured; `facts` of each side as `Side.opened` gives them."""
-    sides = {side: _run(side, tracks, facts[side]) for side in "AB"}
-    comparison = compare(sides["A"], sides["B"])
+    """Judge the models of both sides; `facts` of each side as `Side.opened` returns them."""
+    comparison = compare(*(_run(side, tracks, facts[side]) for side in "AB"))
     by_model = {track.model: track for track in tracks}
-    models = tuple(_with_ratio(model, by_model[model.model]) for model in comparison.models)
-    comparison = dataclasses.replace(comparison, models=models)
-    found = _found(comparison, limits, by_model)
-    changes = {model.model: model for model in models}
-    rows = [_row(track, changes.get(track.model), found.get(track.model, ())) for track in tracks]
+    changes = {change.model: _with_ratio(change, by_model[change.model]) for change in comparison.models}
+    comparison = dataclasses.replace(comparison, models=tuple(changes.values()))
+    findings: dict[str, list[Finding]] = {model: [] for model in by_model}
+    for finding in judge(comparison, limits).findings:
+        if finding.change.what == "images_per_s" and finding.level in ("regression", "change"):
+            # A speed is judged by its interval: see `Interleaved.alarms`.
+            level: Level = "regression" if finding.limit is not None and by_model[finding.model].alarm else "change"
+            finding = dataclasses.replace(finding, level=level)
+        findings[finding.model].append(finding)
+    rows = [_row(track, changes.get(track.model), findings[track.model]) for track in tracks]
     return tuple(sorted(rows, key=_badness))
 
 
@@ -88,45 +93,26 @@ def _run(side: str, tracks: Sequence[Track], facts: Mapping[str, Any]) -> Run:
 
 
 def _with_ratio(model: ModelChange, track: Track) -> ModelChange:
-    """The speed as it was measured in turn, in the place of the one of two processes; a crowd slows both alike."""
+    """Replace the speed by the interleaved one, which contention does not bar, since it slows both sides."""
     changes = [change for change in model.changes if change.what != "images_per_s"]
-    if track.ratio is not None:
-        ratio = track.ratio
+    ratio = track.ratio
+    if ratio is not None:
         real = ratio.slower or ratio.surely_low > 1
-        rates = [model.pair.base.images_per_s.get("forward"), model.pair.new.images_per_s.get("forward")]
-        changes.append(
-            Change("images_per_s", rates[0], rates[1], 1 - ratio.ratio, 1 - ratio.high, 1 - ratio.low, ratio.p, real)
-        )
+        old, now = (result.images_per_s.get("forward") for result in (model.pair.base, model.pair.new))
+        sides = 1 - ratio.ratio, 1 - ratio.high, 1 - ratio.low
+        changes.append(Change("images_per_s", old, now, *sides, ratio.p, real))
     barriers = {what: why for what, why in model.barriers.items() if what != "images_per_s"}
     return dataclasses.replace(model, changes=tuple(changes), barriers=barriers)
 
 
-def _found(comparison: Comparison, limits: Limits, tracks: Mapping[str, Track]) -> dict[str, list[Finding]]:
-    """The verdict's findings by model; but a speed is judged by its interval: see `Interleaved.alarms`."""
-    found: dict[str, list[Finding]] = {}
-    for finding in judge(comparison, limits).findings:
-        if finding.change.what == "images_per_s" and finding.level in ("regression", "change"):
-            level: Level = "regression" if finding.limit is not None and tracks[finding.model].alarm else "change"
-            finding = dataclasses.replace(finding, level=level)
-        found.setdefault(finding.model, []).append(finding)
-    return found
-
-
 def _row(track: Track, change: ModelChange | None, findings: Sequence[Finding]) -> Row:
-    drifts = [c.change for c in change.changes if c.what == "drift"] if change is not None else []
+    drift = next((c.change for c in change.changes if c.what == "drift"), None) if change else None
     level = min((finding.level for finding in findings), key=LEVELS.index, default="")
-    notes = [*(change.causes if change is not None else ()), *(change.barriers.values() if change is not None else ())]
-    notes += [_words(finding) for finding in findings if finding.change.what not in ("images_per_s", "drift")]
-    if track.why:
-        notes.append(track.why)
-    return Row(
-        track.model, level, track.ratio, drifts[0] if drifts else None, tuple(findings), tuple(dict.fromkeys(notes))
-    )
-
-
-def _words(finding: Finding) -> str:
-    change = finding.change
-    return f"{change.what}: {_text(change.base)} → {_text(change.new)}"
+    notes = [*change.causes, *change.barriers.values()] if change else []
+    others = (finding.change for finding in findings if finding.change.what not in ("images_per_s", "drift"))
+    notes += [f"{other.what}: {_text(other.base)} → {_text(other.new)}" for other in others]
+    notes += [track.why] if track.why else []
+    return Row(track.model, level, track.ratio, drift, tuple(findings), tuple(dict.fromkeys(notes)))
 
 
 def _text(value: float | str | None) -> str:
@@ -134,5 +120,6 @@ def _text(value: float | str | None) -> str:
 
 
 def _badness(row: Row) -> tuple[int, float, str]:
+    """Sort key, worst first."""
     place = LEVELS.index(row.level) if row.level in LEVELS else len(LEVELS)
     return place, -(row.drift or 0.0) if row.ratio is None else math.log(row.ratio.ratio), row.model

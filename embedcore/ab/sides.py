@@ -1,4 +1,4 @@
-"""Our end of a side: starting its process, asking it, ending it."""
+"""The process of a side: start it, send it requests, end it. `embedcore.plugin.side` is its other end."""
 
 from __future__ import annotations
 
@@ -12,41 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedcore.ab.environments import side_environment
+from embedcore.ab.environments import Environment
 from embedcore.embed import turns
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.plain import one_line
 from embedcore.results.result import Result
 
-# Not `-m`: what a process of its own is to run must be importable by its name.
+# Not `-m`: what a child process runs must be importable by its name.
 _PROGRAM = "from embedcore.plugin.side import main; main()"
-
-
-def measured_in_turn(sides: Mapping[str, Side], model: str, changes: Mapping[str, Any]) -> dict[str, Result]:
-    """The results of a model in a fresh process of each of two sides, which time their rounds in turn.
-
-    The first side of the mapping begins. Raises SideLost.
-    """
-    first, second = sides
-    results: dict[str, Result] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        fifos = {key: Path(folder) / key for key in sides}
-        for fifo in fifos.values():
-            os.mkfifo(fifo)
-        # Held open, so that what is put in stays there until it is taken out.
-        with contextlib.ExitStack() as stack:
-            for fifo in fifos.values():
-                stack.callback(os.close, os.open(fifo, os.O_RDWR))
-            for key, other in ((first, second), (second, first)):
-                sides[key].ask(model, **changes, turns=[str(fifos[key]), str(fifos[other])])
-            turns.start(fifos[first])
-            while waiting := [key for key in sides if key not in results]:
-                ready, _, _ = select.select([sides[key] for key in waiting], [], [])
-                for key in waiting:
-                    if sides[key] in ready:
-                        results[key] = sides[key].result()
-                        turns.release(fifos[second if key == first else first])
-    return results
 
 
 class SideLost(EmbedcoreError):
@@ -54,46 +27,45 @@ class SideLost(EmbedcoreError):
 
 
 class Side:
-    """One side, with its process running. A context manager: when it ends, the process is gone."""
+    """A side with its running process; as a context manager it ends the process."""
 
-    def __init__(self, name: str, interpreter: Path, arguments: Sequence[str]) -> None:
-        """Start the side `name` (what messages call it) with `arguments` of pytest; does not wait for it."""
-        self.name = name
-        self.interpreter = interpreter
-        self.facts: Mapping[str, Any] = {}
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+    def __init__(self, environment: Environment, arguments: Sequence[str]) -> None:
+        """Start the side with pytest's `arguments`, without waiting for it."""
+        self.environment = environment
+        self._facts: Mapping[str, Any] = {}
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [str(interpreter), "-c", _PROGRAM],
+            [str(environment.python), "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             text=True,
-            env=side_environment(),
-            start_new_session=True,  # Ctrl-C is for us, who then end it
+            env=environment.variables(),
+            start_new_session=True,  # Ctrl-C must reach this process only, which then ends the side
         )
         self._send({"open": list(arguments)})
 
     def opened(self) -> Mapping[str, Any]:
-        """Its versions, machine, settings, dataset and models, when it is ready. Raises UsageError."""
-        if not self.facts:
-            self.facts = self._answer()
-        return self.facts
+        """Wait until it is ready; return its versions, machine, settings, dataset and models. Raises UsageError."""
+        if not self._facts:
+            self._facts = self._answer()
+        return self._facts
 
     def measure(self, model: str, **changes: Any) -> Result:
-        """The result of a model in a fresh process of this side. Raises SideLost."""
-        self.ask(model, **changes)
+        """Measure a model in a fresh process, with `changes` to its settings. Raises SideLost."""
+        self.request(model, **changes)
         return self.result()
 
-    def ask(self, model: str, **changes: Any) -> None:
-        """Have it measure a model, and do not wait. Raises SideLost."""
+    def request(self, model: str, **changes: Any) -> None:
+        """Start the measurement of a model. Raises SideLost."""
         self._send({"measure": model, "changes": changes})
 
     def result(self) -> Result:
-        """What has been asked for last. Raises SideLost."""
+        """Wait for the result of the last request. Raises SideLost."""
         return Result.from_json(self._answer())
 
     def fileno(self) -> int:
-        """Can be read when there is an answer."""
+        """Readable when an answer has come."""
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
@@ -103,18 +75,17 @@ class Side:
         self._answer()
 
     def close(self) -> None:
-        """End it, and whatever it measures."""
+        """End the process, and with it any measurement."""
+        assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+            self._process.stdin.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._said.close()
+        self._process.stdout.close()
+        self._stderr.close()
 
     def __enter__(self) -> Side:
         return self
@@ -128,20 +99,44 @@ class Side:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise SideLost(self._last_words()) from error
+            raise self._lost() from error
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         try:
-            said = json.loads(self._process.stdout.readline())
+            answer = json.loads(self._process.stdout.readline())
         except ValueError as error:
-            raise SideLost(self._last_words()) from error
-        if "error" in said:
-            raise UsageError(f"{self.name}: {said['error']}")
-        return said["answer"]
+            raise self._lost() from error
+        if "error" in answer:
+            raise UsageError(f"{self.environment.name}: {answer['error']}")
+        return answer["answer"]
 
-    def _last_words(self) -> str:
+    def _lost(self) -> SideLost:
         code = self._process.wait()
-        self._said.seek(0)
-        lines = [line for line in self._said.read().splitlines() if line.strip()]
-        return f"{self.name}: its process ended with code {code}: {one_line((lines or ['it said nothing'])[-1])[:300]}"
+        self._stderr.seek(0)
+        lines = [line for line in self._stderr.read().splitlines() if line.strip()]
+        reason = one_line((lines or ["no output"])[-1])[:300]
+        return SideLost(f"{self.environment.name}: its process ended with code {code}: {reason}")
+
+
+def measure_interleaved(sides: Mapping[str, Side], model: str, changes: Mapping[str, Any]) -> dict[str, Result]:
+    """Measure a model in a fresh process of each of two sides, which alternate their timing rounds.
+
+    The first side of the mapping begins. Raises SideLost.
+    """
+    first, second = sides
+    results: dict[str, Result] = {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        fifos = {key: Path(folder) / key for key in sides}
+        for fifo in fifos.values():
+            os.mkfifo(fifo)
+            stack.callback(os.close, os.open(fifo, os.O_RDWR))  # held open, so that a byte stays until it is read
+        for key, other in ((first, second), (second, first)):
+            sides[key].request(model, **changes, turns=[str(fifos[key]), str(fifos[other])])
+        turns.start(fifos[first])
+        while waiting := {sides[key]: key for key in sides if key not in results}:
+            for side in select.select([*waiting], [], [])[0]:
+                key = waiting[side]
+                results[key] = side.result()
+                turns.release(fifos[second if key == first else first])
+    return results

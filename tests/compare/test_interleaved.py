@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from embedcore.ab.comparing import _noise_found
-from embedcore.ab.interleave import interleave
+from embedcore.ab.compare_sides import _noise_found
+from embedcore.ab.schedule import measure_models
 from embedcore.compare.interleaved import LOOKS, NOISE, paired_ratio, ratio_of
 from embedcore.compare.statistics import robust_sd
 from embedcore.results.result import Result
@@ -36,7 +36,7 @@ class Simulated:
         self.processes += 1
         return result(model, [1.0, 1.0, 1.0])
 
-    def in_turn(self, model, number, equal):
+    def interleaved(self, model, number, equal):
         seconds = {"A": [], "B": []}
         process = {side: self.rng.normal(0, self.sd) for side in "AB"}
         process["B"] -= math.log1p(-self.slower)
@@ -56,7 +56,7 @@ def alarms(runs, models=1, **how):
     found = processes = 0
     for seed in range(runs):
         simulated = Simulated(seed, **how)
-        tracks = interleave([f"m{i}" for i in range(models)], simulated, lambda model: 0.05)
+        tracks = measure_models([f"m{i}" for i in range(models)], simulated, lambda model: 0.05)
         found += any(track.alarm for track in tracks)
         processes += simulated.processes
     return found, processes / runs / models
@@ -132,7 +132,7 @@ def test_noise_found_is_the_one_that_was_put_in_though_a_few_are_disturbed():
 
 
 def test_a_walk_of_the_machine_is_noise_in_sequence_and_not_in_turn():
-    tracks = interleave([f"m{i}" for i in range(20)], Simulated(0, sd=0.005, walk=0.01), lambda model: 0.05)
+    tracks = measure_models([f"m{i}" for i in range(20)], Simulated(0, sd=0.005, walk=0.01), lambda model: 0.05)
     found = _noise_found(tracks)
     assert 0.004 < found.in_turn < 0.008
     assert found.in_sequence > 0.04
@@ -140,7 +140,7 @@ def test_a_walk_of_the_machine_is_noise_in_sequence_and_not_in_turn():
 
 def test_an_alarm_that_the_budget_left_unconfirmed_is_none():
     now = iter(range(1000))
-    (track,) = interleave(
+    (track,) = measure_models(
         ["a"], Simulated(0, slower=0.3), lambda model: 0.05, seconds=3, clock=lambda: float(next(now))
     )
     assert track.ratio.alarms(0.05) and not track.alarm
@@ -149,7 +149,9 @@ def test_an_alarm_that_the_budget_left_unconfirmed_is_none():
 
 def test_budget_and_failures_end_a_model_with_a_reason():
     now = iter(range(1000))
-    tracks = interleave(["a", "b", "c"], Simulated(0), lambda model: 0.05, seconds=4, clock=lambda: float(next(now)))
+    tracks = measure_models(
+        ["a", "b", "c"], Simulated(0), lambda model: 0.05, seconds=4, clock=lambda: float(next(now))
+    )
     assert [track.why for track in tracks][-1] == "the budget was used up"
     assert tracks[0].ratio is not None
 
@@ -157,16 +159,16 @@ def test_budget_and_failures_end_a_model_with_a_reason():
         def alone(self, side, model):
             return Result.make(model, family="f", status="oom" if side == "B" else "error", reason=f"no {side}")
 
-    (track,) = interleave(["a"], Fails(0), lambda model: 0.05)
+    (track,) = measure_models(["a"], Fails(0), lambda model: 0.05)
     assert track.ratio is None
     assert track.why == "no A; no B"
 
     class FailsLater(Simulated):
-        def in_turn(self, model, number, equal):
+        def interleaved(self, model, number, equal):
             lost = Result.make(model, family="f", status="crashed", reason="lost")
-            return {**super().in_turn(model, number, equal), "B": lost}
+            return {**super().interleaved(model, number, equal), "B": lost}
 
-    (track,) = interleave(["a"], FailsLater(0), lambda model: 0.05)
+    (track,) = measure_models(["a"], FailsLater(0), lambda model: 0.05)
     assert (track.ratio, track.why) == (None, "side B: lost")
 
 
@@ -178,14 +180,14 @@ def test_smaller_batch_is_asked_of_both_sides():
         def alone(self, side, model):
             return msgspec.structs.replace(super().alone(side, model), batch_size=8 if side == "A" else 4)
 
-        def in_turn(self, model, number, equal):
+        def interleaved(self, model, number, equal):
             asked.append((number, equal["batch_size"]))
             size = 2 if len(asked) > 1 else 4
             return {
                 side: msgspec.structs.replace(result, batch_size=size)
-                for side, result in super().in_turn(model, number, equal).items()
+                for side, result in super().interleaved(model, number, equal).items()
             }
 
-    (track,) = interleave(["a"], Small(0), lambda model: 0.05)
+    (track,) = measure_models(["a"], Small(0), lambda model: 0.05)
     assert track.ratio is not None
     assert asked == [(0, 4), (1, 4), *((number, 2) for number in range(LOOKS[0]))]

@@ -14,10 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from embedcore.ab import comparing
-from embedcore.ab.comparing import compare_sides
+from embedcore.ab import compare_sides as module
+from embedcore.ab.compare_sides import compare_sides
+from embedcore.ab.environments import Environment
 from embedcore.ab.noise import stored_noise
-from embedcore.ab.sides import Side, SideLost, measured_in_turn
+from embedcore.ab.sides import Side, SideLost, measure_interleaved
 from embedcore.cli import main
 from embedcore.compare.limits import read_limits
 from embedcore.errors import UsageError
@@ -26,6 +27,7 @@ from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch
 
 MODEL = "test_resnet.r160_in1k"
+HERE = Environment("A", Path(sys.executable))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def one_thread():
 
 
 def test_a_side_answers_as_pytest_would(arguments, tmp_path):
-    with Side("A", sys.executable, arguments) as side:
+    with Side(HERE, arguments) as side:
         facts = side.opened()
         assert facts["models"] == [MODEL]
         assert facts["settings"]["batch_size"] == 2
@@ -73,13 +75,13 @@ def test_a_side_answers_as_pytest_would(arguments, tmp_path):
         with pytest.raises(UsageError, match="A: random weights of"):
             side.save_weights(MODEL, Path("/proc/nowhere"))
         assert side.measure(MODEL).ok  # it has outlived that
-        with Side("B", sys.executable, arguments) as other:
+        with Side(HERE._replace(name="B"), arguments) as other:
             other.opened()
             sides = {"A": side, "B": other}
-            results = measured_in_turn(sides, MODEL, {"rounds": 5, "weights": str(tmp_path)})
+            results = measure_interleaved(sides, MODEL, {"rounds": 5, "weights": str(tmp_path)})
             assert [(r.status, len(r.durations)) for r in results.values()] == [("ok", 5)] * 2
             # One that fails before the rounds lets the other go on.
-            results = measured_in_turn(sides, MODEL, {"rounds": 5, "max_params": 0.001})
+            results = measure_interleaved(sides, MODEL, {"rounds": 5, "max_params": 0.001})
             assert [result.status for result in results.values()] == ["too-large"] * 2
         side._process.kill()
         with pytest.raises(SideLost, match="A: its process ended with code -9"):
@@ -95,13 +97,16 @@ def test_a_side_runs_own_models_but_not_what_was_made_elsewhere(arguments, tmp_p
     for name, line in entries.items():
         (tmp_path / f"{name}.toml").write_text(f'[[model]]\nname = "{name}"\n{line}\n')
     own = [f"--embed-roster={tmp_path / 'colour.toml'}", *arguments[3:]]
-    with Side("A", sys.executable, own) as side:
+    with Side(HERE, own) as side:
         assert side.opened()["models"] == ["colour"]
         side.save_weights("colour", tmp_path)  # it has its own
         result = side.measure("colour", weights=str(tmp_path))
         assert (result.status, result.weights["source"]) == ("ok", "factory:made_for_sides:f"), result.reason
     rows = [f"--embed-roster={tmp_path / 'rows.toml'}", *arguments[3:]]
-    with Side("A", sys.executable, rows) as side, pytest.raises(UsageError, match="rows has embeddings only"):
+    with (
+        Side(HERE, rows) as side,
+        pytest.raises(UsageError, match="rows has embeddings only"),
+    ):
         side.opened()
 
 
@@ -163,8 +168,8 @@ MODELS = {"old": ["gone.a", "both.a", "slow.a", "moved.a"], "new": ["both.a", "s
 class FakeSide:
     """A side with the models and results that its interpreter's name stands for."""
 
-    def __init__(self, name, interpreter, arguments):
-        self.interpreter, self.kind = interpreter, str(interpreter)
+    def __init__(self, environment, arguments):
+        self.environment, self.kind = environment, str(environment.python)
         self.cache = arguments[0]
 
     def __enter__(self):
@@ -199,15 +204,15 @@ class FakeSide:
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
-    monkeypatch.setattr(comparing, "Side", FakeSide)
+    monkeypatch.setattr(module, "Side", FakeSide)
     monkeypatch.setattr(
-        comparing,
-        "measured_in_turn",
+        module,
+        "measure_interleaved",
         lambda sides, model, changes: {key: side.measure(model, **changes) for key, side in sides.items()},
     )
 
     def compared(a="old", b="new", **options):
-        sides = {"A": (a, a), "B": (b, b)}
+        sides = {"A": Environment(a, Path(a)), "B": Environment(b, Path(b))}
         return compare_sides(sides, [str(tmp_path)], read_limits(None, tmp_path), **options)
 
     return compared
@@ -238,9 +243,7 @@ def test_a_speed_that_the_budget_left_unknown_is_not_called_the_same(fake):
 
 def test_sides_without_a_common_model_are_one_line(fake, monkeypatch):
     monkeypatch.setitem(MODELS, "new", ["added.a"])
-    with pytest.raises(
-        UsageError, match=r"no model is on both sides.*side A alone has gone.a.*side B alone has added.a"
-    ):
+    with pytest.raises(UsageError, match=r"no model is on both sides.*only side A has gone.a.*only side B has added.a"):
         fake()
 
 

@@ -1,4 +1,4 @@
-"""Models measured on two sides, round by round in turn, each time in fresh processes, until the ratio is known."""
+"""Which model is measured next: pairs of fresh processes on both sides, until each speed ratio is known."""
 
 from __future__ import annotations
 
@@ -21,86 +21,83 @@ from embedcore.compare.interleaved import (
 )
 from embedcore.results.result import Result
 
-Told = Callable[[str, int, int], None]
-"""Called with a model, how many models are done, and how many there are."""
+Progress = Callable[[str, int, int], None]
+"""Called with a model, the number of finished models, and the number of all models."""
 
 
 class Measures(Protocol):
-    """What measures a model on the sides ``A`` and ``B``."""
+    """Measures a model on the sides ``A`` and ``B``."""
 
     def alone(self, side: str, model: str) -> Result:
-        """On one side, with its own settings."""
+        """Measure on one side with its own settings."""
 
-    def in_turn(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
-        """On both, in fresh processes that time their rounds in turn, as `equal` says, for the `number`-th time."""
+    def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
+        """Measure repetition `number` in fresh processes of both sides that alternate rounds, with settings `equal`."""
 
 
 @dataclass
 class Track:
-    """One model: its results on each side alone, and the log ratios of the pairs of processes so far."""
+    """The measurements of one model so far."""
 
     model: str
     first: dict[str, Result] = field(default_factory=dict)
+    """Each side's result with its own settings."""
     equal: dict[str, Any] = field(default_factory=dict)
-    """What both sides are asked for, so that they do the same: batch size, precision, memory layout."""
+    """Settings of both sides, so that they do the same work: batch size, precision, memory layout, rounds."""
     pairs: list[float] = field(default_factory=list)
+    """Log ratio of each pair of processes."""
     errors: list[float] = field(default_factory=list)
-    """Of each log ratio, from the scatter of the rounds."""
+    """Standard error of each log ratio, from its rounds."""
     speeds: dict[str, list[float]] = field(default_factory=lambda: {"A": [], "B": []})
-    """Of each side's process of each pair, the log of its rounds per second."""
+    """Log of the rounds per second of each process."""
     ratio: Interleaved | None = None
     alarmed_after: int = 0
-    """Pairs after which it was first found to be slower, and has been since; 0 while it is not."""
+    """Number of pairs after which the current alarm began; 0 without an alarm."""
     settled: bool = False
-    """Whether there is nothing more to find out."""
+    """Whether no more measurements are needed."""
     why: str = ""
-    """Why it has no ratio, or one that is less narrow than it should be."""
+    """Why there is no ratio, or a less precise one than required."""
 
     @property
     def alarm(self) -> bool:
-        """Whether it was found to be slower by the limit, and still was when as many pairs again had run."""
+        """Whether it is slower by the limit, and still was after twice as many pairs."""
         return bool(self.alarmed_after) and (len(self.pairs) >= 2 * self.alarmed_after or len(self.pairs) == LOOKS[-1])
 
-    @property
-    def measured(self) -> bool:
-        return len(self.first) == 2
 
-
-def interleave(
+def measure_models(
     models: Sequence[str],
     measure: Measures,
     limits: Callable[[str], float],
     *,
     noise: float = NOISE,
     seconds: float = float("inf"),
-    told: Told | None = None,
+    progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Track]:
-    """Measure all models until each ratio's interval is narrow beside the limit of its model (a fraction of 1).
+    """Measure each model until the interval of its ratio is narrower than its limit (a fraction of 1).
 
-    First all models as often as the first look needs, then again and again those that are not known yet: so that a
-    disturbance of minutes is not all that a model saw, and a budget of `seconds` gives something of each. An alarm must
-    stand when as many pairs again have run.
+    All models get the pairs of the first look, then the unsettled ones those of the next: so a disturbance of minutes
+    does not hit all pairs of a model, and a budget of `seconds` gives each model its share. An alarm must persist when
+    the number of pairs has doubled.
     """
     deadline = clock() + seconds
     tracks = [Track(model) for model in models]
     for look, pairs in enumerate(LOOKS):
         for place, track in enumerate(tracks):
-            if told is not None and not track.settled:
-                told(track.model, sum(t.settled for t in tracks) if look else place, len(tracks))
+            if progress is not None and not track.settled:
+                progress(track.model, sum(t.settled for t in tracks) if look else place, len(tracks))
             while len(track.pairs) < pairs and not track.settled:
                 if clock() >= deadline:
                     track.why, track.settled = "the budget was used up", True
                     break
                 _measure_pair(track, measure)
-        # What all models show together is better known than the scatter of one.
         known = max(noise, pooled_noise([track.pairs for track in tracks]) or 0.0)
         for track in tracks:
             if len(track.pairs) == pairs:
                 _look(track, limits(track.model), len(models), known)
     for track in tracks:
         if not track.settled:
-            track.why = f"not known better after {2 * len(track.pairs)} processes"
+            track.why = f"still uncertain after {2 * len(track.pairs)} processes"
         elif track.why and track.alarmed_after and not track.alarm:
             track.why = f"slower, but not confirmed by as many processes again: {track.why}"
     return tracks
@@ -118,11 +115,11 @@ def _look(track: Track, limit: float, models: int, noise: float) -> None:
 
 
 def _measure_pair(track: Track, measure: Measures) -> None:
-    """Two processes more; before the first pair, one of each side, which tell what is to be equal on both."""
-    if not track.measured:
+    """Measure two more processes; before the first pair, one of each side to find the settings of both."""
+    if not track.first:
         _measure_alone(track, measure)
     while not track.settled:
-        results = measure.in_turn(track.model, len(track.pairs), track.equal)
+        results = measure.interleaved(track.model, len(track.pairs), track.equal)
         failed = [f"side {side}: {result.reason}" for side, result in results.items() if not result.ok]
         if failed:
             track.why, track.settled = "; ".join(failed), True
@@ -135,25 +132,21 @@ def _measure_pair(track: Track, measure: Measures) -> None:
             for side, result in results.items():
                 track.speeds[side].append(-math.log(np.median(result.durations)))
             return
-        # Both at once have no room for what each had alone. What was measured with the larger batch is let go.
+        # Both processes together have less memory than each alone: start again with the smaller batch.
         track.equal["batch_size"] = smallest
-        track.pairs.clear()
-        track.errors.clear()
-        track.speeds = {"A": [], "B": []}
+        for values in (track.pairs, track.errors, *track.speeds.values()):
+            values.clear()
 
 
 def _measure_alone(track: Track, measure: Measures) -> None:
-    for side in "AB":
-        track.first[side] = measure.alone(side, track.model)
-    base, new = track.first["A"], track.first["B"]
+    base, new = (track.first.setdefault(side, measure.alone(side, track.model)) for side in "AB")
     if not (base.ok and new.ok):
         track.settled = True
-        track.why = "; ".join(r.reason for r in (base, new) if not r.ok)
+        track.why = "; ".join(result.reason for result in (base, new) if not result.ok)
         return
-    # The layout is chosen by a try, which a busy machine may mislead: as side A found it, on both.
     track.equal = {
         "batch_size": min(base.batch_size or 1, new.batch_size or 1),
-        "channels_last": base.channels_last,
+        "channels_last": base.channels_last,  # found by a trial, which a busy machine may mislead: take one side's
         "rounds": max(rounds_for(base.durations), rounds_for(new.durations)),
     }
     if base.precision == new.precision:

@@ -1,4 +1,4 @@
-"""The books of a comparison of two sides: each measurement on disk before the next begins."""
+"""The measurements of a comparison, each on disk before the next begins."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ FOLDER = "ab"
 """In the cache folder."""
 
 Key = tuple[str, str, str, int]
-"""Model, side, what was asked for besides, and the how manieth time."""
+"""Model, side, settings that differ from the side's own, number of the repetition."""
 
 
-class Books:
-    """The measurements of one comparison: those from before, and each new one in the file at once.
+class Measurements:
+    """The results of one comparison, in a file that an interrupted command continues.
 
-    A context manager. A comparison that was finished starts anew, and so does each with `fresh`.
+    A context manager. A finished comparison starts anew, as does any with `fresh`.
     """
 
     def __init__(self, cache_folder: Path, identity: Mapping[str, Any], *, fresh: bool = False) -> None:
-        """Raises UsageError where another process makes the same comparison, or the file cannot be written."""
+        """Raises UsageError if another process makes the same comparison, or the file cannot be written."""
         text = json.dumps(json_safe(identity), sort_keys=True)
         self.path = cache_folder / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
         self.results: dict[Key, Result] = {}
         self._lock = locked(self.path)
         try:
-            whole = b"" if fresh else self._read()
+            kept = b"" if fresh else self._read()
             self._file = self.path.open("wb")
-            self._file.write(whole)
-            if not whole:
+            self._file.write(kept)
+            if not kept:
                 self._write({"identity": json_safe(identity)})
         except OSError as error:
             self._lock.release()
             raise UsageError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
-    def keep(self, key: Key, result: Result) -> None:
-        """Write one measurement; when this returns, it is on the disk. Raises UsageError."""
+    def add(self, key: Key, result: Result) -> None:
+        """Add one measurement and sync it to disk. Raises UsageError."""
         self.results[key] = result
         try:
             self._write({"key": list(key), "result": result.to_json()})
@@ -53,10 +53,10 @@ class Books:
             raise UsageError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
     def finish(self) -> None:
-        """Let the same command begin anew from now on."""
+        """Mark the comparison as finished."""
         self._write({"finished": True})
 
-    def __enter__(self) -> Books:
+    def __enter__(self) -> Measurements:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,22 +64,20 @@ class Books:
         self._lock.release()
 
     def _read(self) -> bytes:
-        """The whole lines that are there; empty where there are none, or they are of a finished comparison."""
-        try:
-            raw = self.path.read_bytes()
-        except FileNotFoundError:
+        """Load the undamaged lines and return them; nothing of a finished comparison."""
+        if not self.path.exists():
             return b""
         good = []
-        for line in raw.splitlines(keepends=True):
+        for line in self.path.read_bytes().splitlines(keepends=True):
             try:
                 entry = unsealed(line)
                 if entry.get("finished"):
                     self.results.clear()
                     return b""
                 if "key" in entry:
-                    model, side, asked, time = entry["key"]
-                    self.results[model, side, asked, time] = Result.from_json(entry["result"])
-            except (ValueError, InvalidResultError):  # torn, or damaged: measured again
+                    model, side, settings, number = entry["key"]
+                    self.results[model, side, settings, number] = Result.from_json(entry["result"])
+            except (ValueError, InvalidResultError):  # a damaged line is measured again
                 continue
             good.append(line)
         return b"".join(good)

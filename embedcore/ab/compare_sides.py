@@ -1,0 +1,161 @@
+"""The comparison of two sides: open both, measure the models that both have, judge."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcore.ab.environments import Environment
+from embedcore.ab.measurements import FOLDER, Measurements
+from embedcore.ab.noise import Noise, store_noise, stored_noise
+from embedcore.ab.outcome import Outcome, rows_of
+from embedcore.ab.schedule import Progress, Track, measure_models
+from embedcore.ab.sides import Side, measure_interleaved
+from embedcore.compare.interleaved import NOISE
+from embedcore.compare.limits import Limits
+from embedcore.compare.statistics import robust_sd
+from embedcore.errors import UsageError
+from embedcore.results.result import Result
+
+WEIGHTS = "weights"
+"""Folder of random weights that both sides load, below `FOLDER` of the cache folder."""
+
+
+def compare_sides(
+    environments: Mapping[str, Environment],
+    arguments: Sequence[str],
+    limits: Limits,
+    *,
+    seconds: float = float("inf"),
+    fresh: bool = False,
+    aa: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Measure two sides in turn and judge the difference.
+
+    Args:
+        environments: of the sides ``A`` and ``B``.
+        arguments: pytest's: the models and all settings.
+        limits: the gate's; that of ``images_per_s`` is the precision required of a speed ratio.
+        seconds: budget for measuring.
+        fresh: do not continue an interrupted comparison.
+        aa: both sides are equal: store the noise that is found.
+
+    Raises UsageError, and SideLost if a side's process ends.
+    """
+    with contextlib.ExitStack() as stack:
+        sides = {
+            key: stack.enter_context(Side(environment._replace(name=f"side {key} ({environment.name})"), arguments))
+            for key, environment in environments.items()
+        }
+        facts = {key: dict(side.opened()) for key, side in sides.items()}
+        if facts["A"]["dataset"]["fingerprint"] != facts["B"]["dataset"]["fingerprint"]:
+            raise UsageError("the sides read different images from the same dataset, so they cannot be compared")
+        both = [model for model in facts["A"]["models"] if model in facts["B"]["models"]]
+        alone = {key: [model for model in fact["models"] if model not in both] for key, fact in facts.items()}
+        if not both:
+            raise UsageError("no model is on both sides: nothing can be compared" + _named(alone))
+        cache, machine = Path(facts["A"]["cache"]), facts["A"]["machine_in_use"]
+        noise = stored_noise(cache, machine)
+        floor = noise.in_turn if noise else NOISE
+        identity = {
+            "sides": {key: [environments[key][1:], fact["versions"], fact["machine"]] for key, fact in facts.items()},
+            "settings": facts["A"]["settings"],
+            "models": both,
+            "dataset": facts["A"]["dataset"]["fingerprint"],
+        }
+        measurements = stack.enter_context(Measurements(cache, identity, fresh=fresh))
+        measure = _Measure(sides, facts, measurements, cache)
+        tracks = measure_models(
+            both,
+            measure,
+            lambda model: _limit(limits, model, measure.families[model]),
+            noise=floor,
+            seconds=seconds,
+            progress=progress,
+        )
+        if not any(track.why.startswith("the budget") for track in tracks):
+            measurements.finish()
+    found = _noise_found(tracks) if aa else None
+    if found is not None:
+        store_noise(cache, machine, found, sum(len(track.pairs) for track in tracks))
+    return Outcome(
+        sides={key: f"{side.name}: {_versions(facts[key]['versions'])}" for key, side in environments.items()},
+        rows=rows_of(tracks, facts, limits),
+        alone=alone,
+        noise=floor,
+        noise_measured=noise is not None,
+        machine=machine,
+        noise_found=found,
+    )
+
+
+class _Measure:
+    """Measures what `measurements` does not have yet."""
+
+    def __init__(
+        self, sides: Mapping[str, Side], facts: Mapping[str, Any], measurements: Measurements, cache: Path
+    ) -> None:
+        self.families: dict[str, str] = {}
+        self._sides, self._measurements = sides, measurements
+        self._weights: Path | None = None
+        if facts["A"]["weights"] == "random":
+            # Side A makes them for both: another timm or torch draws other weights from the same seed.
+            key = json.dumps([facts["A"]["versions"], facts["A"]["seed"], sides["A"].environment[1:]], default=str)
+            self._weights = cache / FOLDER / WEIGHTS / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    def alone(self, side: str, model: str) -> Result:
+        key = (model, side, "alone", 0)
+        if key not in self._measurements.results:
+            self._measurements.add(key, self._sides[side].measure(model, **self._weights_of(model)))
+        result = self._measurements.results[key]
+        self.families[model] = result.family
+        return result
+
+    def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> dict[str, Result]:
+        keys = {side: (model, side, json.dumps(equal, sort_keys=True), number) for side in "AB"}
+        if not self._measurements.results.keys() >= set(keys.values()):
+            sides = {side: self._sides[side] for side in ("BA" if number % 2 else "AB")}
+            for side, result in measure_interleaved(sides, model, {**equal, **self._weights_of(model)}).items():
+                self._measurements.add(keys[side], result)
+        return {side: self._measurements.results[key] for side, key in keys.items()}
+
+    def _weights_of(self, model: str) -> dict[str, str]:
+        if self._weights is None:
+            return {}
+        self._sides["A"].save_weights(model, self._weights)
+        return {"weights": str(self._weights)}
+
+
+def _limit(limits: Limits, model: str, family: str) -> float:
+    """The limit of speed; the default of 5 % if there is none."""
+    limit = limits.of(model, family).get("images_per_s", 0.0)
+    return limit if 0 < limit < 1 else 0.05
+
+
+def _noise_found(tracks: Sequence[Track]) -> Noise | None:
+    in_turn = [track.pairs for track in tracks if track.pairs]
+    speeds = [logs for track in tracks for logs in track.speeds.values()]
+    in_sequence = [[after - before for before, after in itertools.pairwise(logs)] for logs in speeds if len(logs) > 1]
+    found = Noise(*(robust_sd(np.concatenate(logs)) if logs else 0.0 for logs in (in_turn, in_sequence)))
+    return found if all(found) else None
+
+
+def _named(alone: Mapping[str, Sequence[str]]) -> str:
+    return "".join(
+        f"; only side {side} has {', '.join(models[:3])}{', …' if len(models) > 3 else ''}"
+        for side, models in alone.items()
+        if models
+    )
+
+
+def _versions(versions: Mapping[str, str | None]) -> str:
+    shown = [f"{key} {versions[key]}" for key in ("timm", "torch") if versions.get(key)]
+    return ", ".join([*shown, *([f"commit {versions['commit']}"[:14]] if versions.get("commit") else [])])
