@@ -1,8 +1,4 @@
-"""The command ``embedcore``.
-
-Exit codes: 0 all is well, 1 something was found that needs attention (of compare: a regression), 4 something asked for
-is not there or makes no sense (one line on standard error says what). The commands of the gate give 2 for that.
-"""
+"""The command ``embedcore``."""
 
 from __future__ import annotations
 
@@ -25,31 +21,39 @@ COMMANDS = (
 
 EXIT_USAGE = 4
 
+DESCRIPTION = """Prepare `pytest benchmarks`, and read and compare the runs that it saves.
+
+Exit codes: 0 success; 1 a finding, such as a regression or a damaged image;
+4 wrong usage or missing input, with one line on standard error (2 for ab,
+accept, compare, history, init, merge, rank and report)."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="embedcore", description=__doc__, exit_on_error=True)
+    """Run a subcommand and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="embedcore", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--version", action="version", version=f"embedcore {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"embedcore.commands.{name}").add_parser(commands)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=ENCODABLE)  # a table in a terminal that has no "±" is better than a traceback
+            stream.reconfigure(errors=ENCODABLE)  # a terminal without "±" shows a substitute, not a traceback
     chosen = commands.choices.get(next(iter(sys.argv[1:] if arguments is None else arguments), ""))
     exit_unusable = (chosen and chosen.get_default("exit_unusable")) or EXIT_USAGE
     try:
         parsed = parser.parse_args(arguments)
-    except SystemExit as error:  # argparse has printed its line; its own code for it is 2
+    except SystemExit as error:  # argparse has printed its message; its own exit code is always 2
         return exit_unusable if error.code else 0
     paths = {name: user_path(value) for name, value in vars(parsed).items() if isinstance(value, Path)}
-    vars(parsed).update(paths)  # a shell leaves the ~ of --cache=~/c as it is
+    vars(parsed).update(paths)  # shells do not expand the ~ in --cache=~/c
     try:
         return int(parsed.run(parsed))
     except EmbedcoreError as error:
         print(f"embedcore: {printable_lines(str(error))}", file=sys.stderr)
         return exit_unusable
-    except BrokenPipeError:  # `embedcore … | head` has seen enough
+    except BrokenPipeError:  # `embedcore … | head`
         sys.stderr.close()
         return 0
 

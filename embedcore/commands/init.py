@@ -1,4 +1,4 @@
-"""``embedcore init``: what a repository needs to benchmark its models and to guard them in CI."""
+"""``embedcore init``: write the benchmark, its settings and the CI workflow into a repository."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ WRITTEN = {
 }
 """Path in the repository → file in `TEMPLATES`."""
 
-SHOWN = "benchmarks/pytest.ini"
-"""The settings: where a project has its own, the lines are shown."""
+SETTINGS = "benchmarks/pytest.ini"
+"""If it exists already, our lines are printed for pasting."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,14 +31,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "init",
         help="write the benchmark, its settings and a CI workflow into a repository",
-        description=f"Write {', '.join(WRITTEN)} into a repository. Files that are there already are left as they are.",
+        description=f"Write {', '.join(WRITTEN)} into a repository. Existing files are not changed.",
     )
-    parser.add_argument("folder", metavar="DIR", nargs="?", type=Path, default=Path(), help="(default: this folder)")
+    parser.add_argument(
+        "folder", metavar="DIR", nargs="?", type=Path, default=Path(), help="the repository (default: .)"
+    )
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write what is not there yet; gives the exit code."""
+    """Write the missing files and return the exit code."""
     for name, template in WRITTEN.items():
         path: Path = arguments.folder / name
         text = (TEMPLATES / template).read_text(encoding="utf-8")
@@ -50,24 +52,26 @@ def run(arguments: argparse.Namespace) -> int:
                 file.write(text)
         except FileExistsError as error:
             if not path.is_file():
-                raise UsageError(f"{path} cannot be written: something else is in its place") from error
+                raise UsageError(f"{path} cannot be written: it exists and is not a file") from error
             print(f"left as it is  {path}")
-            if name == SHOWN and path.read_text(encoding="utf-8", errors="replace") != text:
-                print(f"  Paste what it lacks of this:\n\n{text}")
+            if name == SETTINGS and path.read_text(encoding="utf-8", errors="replace") != text:
+                print(f"  Add the lines of these that it lacks:\n\n{text}")
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
         else:
             print(f"written        {path}")
-    print("\nThe workflow needs a runner with the labels self-hosted and gpu; its first lines say how to name others.")
+    print(
+        "\nThe workflow runs on a runner labelled self-hosted and gpu; its first lines explain how to choose another."
+    )
     print("Next: pytest benchmarks --benchmark-save=before")
     return 0
 
 
 def requirements() -> list[str]:
-    """What is installed here, as lines for pip: this package from where it came, and timm."""
+    """The installed embedcore, with its origin if that is a repository, and timm, as requirements for pip."""
     ours = importlib.metadata.distribution("embedcore")
-    came_from = json.loads(ours.read_text("direct_url.json") or "{}")
+    origin = json.loads(ours.read_text("direct_url.json") or "{}")
     version = f"=={ours.version}"
-    if "vcs_info" in came_from:
-        version = f" @ {came_from['vcs_info']['vcs']}+{came_from['url']}@{came_from['vcs_info']['commit_id']}"
+    if "vcs_info" in origin:
+        version = f" @ {origin['vcs_info']['vcs']}+{origin['url']}@{origin['vcs_info']['commit_id']}"
     return [f"embedcore[demo]{version}", f"timm=={importlib.metadata.version('timm')}"]

@@ -1,4 +1,4 @@
-"""``embedcore merge``: the JSONs of shards, or of sessions over different models, as one."""
+"""``embedcore merge``: join the saved runs of shards, or of sessions with different models, into one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from embedcore.errors import UsageError
-from embedcore.plain import printable_lines
+from embedcore.plain import counted, printable_lines
 from embedcore.results.run import STORAGE
 
 EXIT_UNUSABLE = 2
@@ -17,18 +17,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``merge``."""
     parser = commands.add_parser(
         "merge",
-        help="join the JSONs of shards into one",
+        help="join the saved runs of shards into one",
         description="Join saved runs of the same settings, dataset, versions and machine into one pytest-benchmark "
-        "JSON. Exit code 2 if they do not belong together or a shard is missing.",
+        "JSON. Exit code 2: they do not belong together, or a shard is missing.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the JSON to write")
-    parser.add_argument("--allow-missing", action="store_true", help="merge although shards are missing")
+    parser.add_argument("--allow-missing", action="store_true", help="merge even if shards are missing")
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the merged run; gives the exit code."""
+    """Write the merged run and return the exit code."""
     from embedcore.results.merge import merge, read_parts, write_run
     from embedcore.results.run import find_run
 
@@ -40,6 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
     for note in merged.notes:
         print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
     write_run(merged.data, output, "--output")
-    excluded = merged.data["embedcore"]["excluded"]
-    print(f"{output}: {len(merged.data['benchmarks'])} benchmarks and {len(excluded)} excluded models")
+    benchmarks, excluded = merged.data["benchmarks"], merged.data["embedcore"]["excluded"]
+    print(f"{output}: {counted(len(benchmarks), 'benchmark')} and {counted(len(excluded), 'excluded model')}")
     return 0
