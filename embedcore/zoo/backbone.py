@@ -23,32 +23,29 @@ from embedcore.zoo.weights import Weights, fetch_weights, load_model, locate_wei
 
 @dataclass
 class Backbone:
-    """A loaded model: module is in eval mode and without gradients, params_m counts it whole, with its classifier.
-
-    token_mean tells, after the first embed, whether the embedding is a mean over output positions (tokens, or the
-    places of a feature map), because the model gives no single vector at the point.
-    """
+    """A loaded model, in eval mode and without gradients."""
 
     name: str
     module: nn.Module
     data_config: DataConfig
     params_m: float
+    """Millions of parameters, with the classifier."""
     weights: Weights
     point: str
     token_mean: bool = False
+    """Whether the embedding is a mean over tokens or the positions of a feature map; known after the first `embed`."""
     _forward: points.Forward = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        at_output = self.point == points.OUTPUT
         self._forward = (
             points.output_forward(self.module, self.name)
-            if at_output
+            if self.point == points.OUTPUT
             else points.point_forward(self.module, self.point, self.name)
         )
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters, buffers or constants are; the CPU if it has none."""
+        """The device of its parameters, buffers or constants; the CPU if it has none."""
         held = itertools.chain(self.module.parameters(), self.module.buffers(), constants(self.module))
         return next((tensor.device for tensor in held), torch.device("cpu"))
 
@@ -57,19 +54,19 @@ class Backbone:
         """The model's own evaluation preprocessing, timm's: PIL image → normalised float32 [3, h, w]."""
         return eval_transform(self.data_config)
 
-    @torch.no_grad()  # not inference mode: what a module keeps of its first call could not be used outside of it
+    @torch.no_grad()  # in inference mode, what a module caches at its first call could not be used outside of it
     def embed(self, x: Tensor | Image.Image) -> Tensor:
-        """Raw embeddings [b, dim], not L2-normalised, of normalised pixels [b, 3, h, w] on the module's device.
+        """Return raw embeddings [b, dim], not L2-normalised, of normalised pixels [b, 3, h, w] on the module's device.
 
-        A PIL image is preprocessed and gives [1, dim]. The dtype is the module's, or that of an autocast around the
-        call. Raises UnsupportedModel where a model gives no vector, row of tokens or map for each image.
+        A PIL image is preprocessed and yields [1, dim]. The dtype is the module's, or that of an autocast around the
+        call. Raises UnsupportedModel if the output is not a vector, a row of tokens or a map for each image.
         """
         if isinstance(x, Image.Image):
             x = self.transform(x)[None].to(self.device)
         output, pooled = points.pool(self._forward(x), self.module)
         if output.ndim != 2 or output.shape[0] != x.shape[0]:
             where = f"for {x.shape[0]} images at the embedding point {self.point!r}"
-            raise UnsupportedModel(f"{self.name}: gives {tuple(output.shape)} {where}")
+            raise UnsupportedModel(f"{self.name}: returns {tuple(output.shape)} {where}")
         self.token_mean = pooled
         return output
 
@@ -79,9 +76,11 @@ def load_backbone(
 ) -> Backbone:
     """Find a model's weights, load them and build the backbone, on the CPU.
 
-    model is a tag, or an architecture for its default tag; or an own model, whose weights are what it says. weights is
-    "auto", "random" (from seed) or a folder of weight files; point one of points.POINTS, or what a factory's module
-    gives. Raises UsageError, WeightsUnavailable, WeightsGated, WeightsDamaged, FactoryError or UnsupportedModel.
+    model: a tag, an architecture (its default tag), or an own model, to which the next two do not apply.
+    weights: "auto", "random" (from seed) or a folder of weight files.
+    point: one of points.POINTS; the module of a factory has only its output.
+
+    Raises UsageError, WeightsUnavailable, WeightsGated, WeightsDamaged, FactoryError or UnsupportedModel.
     """
     points.check_point(point)  # before the slow part
     if isinstance(model, str):

@@ -1,4 +1,4 @@
-"""Proxies and the hub's token, as the environment sets them: find what cannot work, and name the variable."""
+"""Proxies and the hub's token in the environment: find settings that cannot work, and name the variable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from huggingface_hub import constants, get_session
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-_TOKENS = ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # in the order in which huggingface_hub takes them
+_TOKENS = ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # in huggingface_hub's order
 
 
 class SettingsError(Exception):
@@ -21,9 +21,9 @@ class SettingsError(Exception):
 
 
 def http_client() -> Any:
-    """Return huggingface_hub's HTTP client, which is shared and made on the first call.
+    """Return huggingface_hub's shared HTTP client, which is made by the first call.
 
-    Raises SettingsError where it cannot be made, as with a SOCKS proxy without the package for that.
+    Raises SettingsError if it cannot be made, as with a SOCKS proxy and without the package for it.
     """
     try:
         return get_session()
@@ -37,7 +37,7 @@ def http_client() -> Any:
 
 
 def _faulty_settings() -> list[str]:
-    """Names of the environment variables that may keep the client from being made, the most likely ones only."""
+    """Return the environment variables that most likely keep the client from being made."""
     proxies = {name: value for name, value in os.environ.items() if name.lower() in _PROXIES and value}
     odd = [name for name, value in proxies.items() if not is_http(value if "://" in value else f"http://{value}")]
     absent = [name for name in _CERTIFICATES if os.environ.get(name) and not Path(os.environ[name]).exists()]
@@ -45,7 +45,7 @@ def _faulty_settings() -> list[str]:
 
 
 def is_http(address: str) -> bool:
-    """Whether an address is of the form ``http://HOST:PORT`` or ``https://…``."""
+    """Return whether an address has the form ``http://HOST:PORT`` or ``https://…``."""
     try:
         parts = urlsplit(address)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -54,32 +54,32 @@ def is_http(address: str) -> bool:
 
 
 def through_proxy(address: str) -> str:
-    """Return the variable whose proxy a request to an address takes, in brackets; "" where it takes none."""
+    """Return the variable, in brackets, of the proxy that a request to an address uses; "" for none."""
     parts = urlsplit(address)
     names = [name for name in os.environ if name.lower() in (f"{parts.scheme}_proxy", "all_proxy") and os.environ[name]]
     return f" (through the proxy of {', '.join(names)})" if names and not proxy_bypass(parts.hostname or "") else ""
 
 
 def token() -> str | None:
-    """Return the token that huggingface_hub sends, None for none.
+    """Return the token that huggingface_hub sends, or None.
 
-    Raises SettingsError where it cannot be read, or has a character that an HTTP header cannot hold.
+    Raises SettingsError if it cannot be read, or has a character that an HTTP header cannot contain.
     """
     if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
         return None
     try:
         found = huggingface_hub.get_token()
-    except Exception as error:  # of the file, or of the exchange of one token for another
+    except Exception as error:  # from the file, or the exchange of one token for another
         raise SettingsError(f"the token of {token_source()} cannot be read: {first_line(error)}") from error
     if found is not None and not (found.isascii() and found.isprintable()):
         raise SettingsError(
-            f"the token of {token_source()} has a character that an HTTP header cannot hold: {token_remedy()}"
+            f"the token of {token_source()} has a character that an HTTP header cannot contain: {token_remedy()}"
         )
     return found
 
 
 def token_source() -> str:
-    """Return the name of the variable, or the path of the file, that the token comes from."""
+    """Return the variable or the file that the token comes from."""
     return next((name for name in _TOKENS if os.environ.get(name)), str(constants.HF_TOKEN_PATH))
 
 
@@ -90,5 +90,5 @@ def token_remedy() -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, at most 200 characters; its type where it has no text."""
+    """Return the first line of an error's text, at most 200 characters; its type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

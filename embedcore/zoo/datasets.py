@@ -1,4 +1,4 @@
-"""timm's dataset factory: what its schemes ``hfds/``, ``hfids/``, ``tfds/``, ``wds/`` and ``torch/`` open."""
+"""timm's dataset factory, for its schemes ``hfds/``, ``hfids/``, ``tfds/``, ``wds/`` and ``torch/``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ _PACKAGES = {"hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow-datase
 
 
 def open_timm_dataset(name: str, *, root: str | None, split: str, download: bool) -> Any:
-    """timm's own dataset object for a name such as ``torch/mnist``; images as timm gives them, no transform.
+    """Return timm's dataset object for a name with its scheme, such as ``torch/mnist``, without a transform.
 
-    ``name`` keeps its scheme. Raises UsageError where a package or the data are missing; what timm, torchvision or the
-    library behind a scheme said is in the message and its traceback in the cause.
+    Raises UsageError if a package or the data are missing, with the message of the library behind the scheme.
     """
     place = f"root={root}" if root else "no root given"
     try:
@@ -25,8 +24,8 @@ def open_timm_dataset(name: str, *, root: str | None, split: str, download: bool
         needed = f"a package that is not installed: pip install {_PACKAGES.get(scheme, scheme)} ({error})"
         raise UsageError(f"dataset {name} needs {needed}") from error
     except (AssertionError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
-            f"cannot open dataset {name} (split {split}, {place}): {said}; "
+            f"cannot open dataset {name} (split {split}, {place}): {reason}; "
             f"name its folder and split as '{name},root=FOLDER,split=SPLIT'; ',download=true' lets timm fetch it"
         ) from error

@@ -1,4 +1,4 @@
-"""A torch module from a function of the user's own, named in a roster file."""
+"""Get a torch module from a user's function, which a roster file names."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from embedcore.zoo.state_files import is_memory
 from embedcore.zoo.weights import Weights
 
 
-def make_module(own: OwnModel) -> tuple[nn.Module, Weights]:
-    """The module that the factory of ``own`` gives, in eval mode, without gradients; its weights by their content.
-
-    TorchScript, traced, frozen, exported, compiled and quantized modules are modules too, and an ExportedProgram is
-    taken for its module.
+def make_module(own_model: OwnModel) -> tuple[nn.Module, Weights]:
+    """Return the module of an own model's factory, in eval mode, without gradients; its weights by their content.
 
     The factory is imported with the folder of the roster file and the one in which pytest was started at the head of
-    ``sys.path``, and called without arguments. The module is to map normalised pixels float32 [b, 3, h, w] to vectors
-    [b, d], tokens [b, t, d], maps [b, c, h, w], or a list or tuple of these, of which the last counts.
-    Raises FactoryError for whatever importing or calling it raises, and UnsupportedModel where it gives no module.
+    ``sys.path``, and called without arguments. The module must map normalised pixels float32 [b, 3, h, w] to vectors
+    [b, d], tokens [b, t, d], maps [b, c, h, w], or a list or tuple of these, of which the last counts. TorchScript,
+    traced, frozen, exported, compiled and quantized modules are allowed; an ExportedProgram means its module.
+
+    Raises FactoryError for any exception of importing or calling it, and UnsupportedModel if it returns no module.
     """
-    name, _, function = str(own.factory).partition(":")
-    where = f"{own.name}: factory {own.factory}"
-    own.make_importable()
+    name, _, function = str(own_model.factory).partition(":")
+    where = f"{own_model.name}: factory {own_model.factory}"
+    own_model.make_importable()
     try:
         module = importlib.import_module(name)
     except Exception as error:  # code of the user
@@ -44,20 +43,20 @@ def make_module(own: OwnModel) -> tuple[nn.Module, Weights]:
         raise FactoryError(f"{where}: {module.__file__ or name} has no function {function!r}{hint}")
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # weights that it leaves to chance are the same each time
+            torch.manual_seed(0)  # random weights are the same each time
             made = factory()
     except Exception as error:  # code of the user
         raise _failed(f"{where} raised", error) from error
     if isinstance(made, torch.export.ExportedProgram):
         made = made.module()
     if not isinstance(made, nn.Module):
-        raise UnsupportedModel(f"{where} gives a {type(made).__name__}, not a torch.nn.Module")
+        raise UnsupportedModel(f"{where} returns a {type(made).__name__}, not a torch.nn.Module")
     _to_eval(made)
     if is_training(made):
-        raise UnsupportedModel(f"{where}: the module was traced or exported in training mode: call eval() on it before")
-    for parameter in made.parameters():  # TorchScript has no requires_grad_ of the module
+        raise UnsupportedModel(f"{where}: the module was traced or exported in training mode: call eval() first")
+    for parameter in made.parameters():  # TorchScript modules have no requires_grad_
         parameter.requires_grad_(False)
-    return made, Weights(own.source, content_of(made))
+    return made, Weights(own_model.source, content_of(made))
 
 
 def _to_eval(made: nn.Module) -> None:
@@ -77,9 +76,9 @@ def _failed(what: str, error: Exception) -> FactoryError:
 
 
 def content_of(module: nn.Module) -> str:
-    """``sha256:`` and 16 hex digits over the names, types, shapes and values of a module's state dict, in order.
+    """Return ``sha256:`` and 16 hex digits over the names, types, shapes and values of a module's state dict, in order.
 
-    The names are those without torch.compile; quantized weights count, and so do the constants of frozen TorchScript.
+    Names are without torch.compile's prefix; quantized weights and the constants of frozen TorchScript are included.
     """
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
@@ -98,5 +97,5 @@ def _add(digest: Any, name: str, value: object) -> None:
     elif isinstance(value, list | tuple):  # packed weights of quantized layers
         for part in value:
             _add(digest, name, part)
-    else:  # what a module of the user adds to its state
+    else:  # other objects that a module adds to its state
         digest.update(f"{name} {type(value).__name__}\n".encode())

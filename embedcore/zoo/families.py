@@ -14,7 +14,7 @@ from embedcore.errors import UsageError
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture group: slug is what a user types, title what a table shows."""
+    """One architecture group: users type its slug, tables show its title."""
 
     slug: str
     title: str
@@ -36,7 +36,7 @@ _MEMBERS = sorted(
 
 @functools.cache
 def family_of(model: str) -> Family:
-    """The family of a tag or architecture; OTHER for what the table does not know."""
+    """Return the family of a tag or architecture; OTHER for an unknown one."""
     from embedcore.zoo import registry  # here, so that reports can name families without importing timm
 
     architecture, _ = registry.split_tag(model)
@@ -44,25 +44,24 @@ def family_of(model: str) -> Family:
 
 
 def family_in_module(module: str, architecture: str) -> Family:
-    """The family of an architecture that a module of timm defines.
+    """Return the family of an architecture that a module of timm defines.
 
     >>> family_in_module("byobnet", "repvgg_b0").slug, family_in_module("byobnet", "resnet61q").slug
     ('vgg', 'resnet')
     """
-    fits = (
+    matches = (
         family for name, part, family in _MEMBERS if name == module and fnmatch.fnmatchcase(architecture, part or "*")
     )
-    return next(fits, OTHER)
+    return next(matches, OTHER)
 
 
 def family_of_slug(slug: str) -> Family:
-    """The family of a slug; one that the table lacks has its slug for a title, as own models may have it."""
+    """Return the family of a slug; an unknown one, as own models may have it, has its slug for a title."""
     return next((family for family in FAMILIES if family.slug == slug), Family(slug, slug))
 
 
 def family_by_slug(slug: str, others: Sequence[str] = ()) -> Family:
-    """The family that a user names, in the table or among ``others``; raises UsageError with the close and the known
-    slugs where there is none."""
+    """Return the family that a user names, in the table or among ``others``. Raises UsageError for an unknown one."""
     slugs = {family.slug: family for family in FAMILIES} | {other.lower(): family_of_slug(other) for other in others}
     wanted = slug.strip().lower()
     if wanted in slugs:

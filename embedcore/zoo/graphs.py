@@ -1,4 +1,4 @@
-"""What the recorded graphs of TorchScript and exported modules contain that the module itself does not tell."""
+"""Facts from the recorded graphs of TorchScript and exported modules: training mode, constants."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 _TRAINING_FLAGS = {"dropout": 2, "batch_norm": 5}
-"""The place of the argument that says whether an operator trains."""
+"""The index of each operator's argument for training mode."""
 
 
 def is_training(made: nn.Module) -> bool:
-    """Whether a recorded graph contains a dropout or a batch norm whose training mode `eval` cannot end."""
+    """Return whether a recorded graph has a dropout or a batch norm in training mode, which `eval` cannot end."""
     flags: list[object] = []
     for part in made.modules():
         for name, place in _TRAINING_FLAGS.items():
@@ -26,7 +26,7 @@ def is_training(made: nn.Module) -> bool:
 
 
 def constants(module: nn.Module) -> list[torch.Tensor]:
-    """The tensors in the graphs of frozen TorchScript, which are neither parameters nor buffers, nor ever moved."""
+    """Return the tensors in the graphs of frozen TorchScript: not parameters or buffers, and tied to their device."""
 
     def tensor(node: Any) -> torch.Tensor | None:
         return node.t("value") if node.hasAttribute("value") and node.kindOf("value") == "t" else None
@@ -37,12 +37,12 @@ def constants(module: nn.Module) -> list[torch.Tensor]:
 
 
 def _inputs(node: Any) -> list[object]:
-    """The inputs of an operator in a graph; None where they are not constant."""
+    """Return the inputs of an operator in a graph; None for those that are not constant."""
     return [value.toIValue() for value in node.inputs()]
 
 
 def _in_graph(module: torch.jit.ScriptModule, kind: str, get: Callable[[Any], Any]) -> list[Any]:
     if not hasattr(module, "forward"):
         return []
-    graph: Any = module.inlined_graph  # its nodes end with it
+    graph: Any = module.inlined_graph  # keep it: its nodes die with it
     return [get(node) for node in graph.findAllNodes(kind)]

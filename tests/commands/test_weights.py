@@ -106,7 +106,10 @@ def test_a_failure_does_not_stop_the_rest(server, tmp_path, capsys):
 
 def test_a_setting_that_cannot_work_is_one_line_and_an_exit_code(server, tmp_path, capsys, monkeypatch):
     server.expired = "hf_secret"
-    for token, said in (("hf_\u2026secret", "a character that an HTTP header cannot hold"), ("hf_secret", "expired")):
+    for token, said in (
+        ("hf_\u2026secret", "a character that an HTTP header cannot contain"),
+        ("hf_secret", "expired"),
+    ):
         monkeypatch.setenv("HF_TOKEN", token)
         assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 1
         out = capsys.readouterr().out

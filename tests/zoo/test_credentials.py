@@ -88,7 +88,9 @@ def test_a_token_that_no_header_takes_is_named_and_not_shown(fake_hub, monkeypat
     address, requests = fake_hub({f"{PATH}model.safetensors": b"safe"})
     hub = Hub(address)
     text = refusal(hub)
-    assert "the token of HF_TOKEN has a character that an HTTP header cannot hold: renew it or unset HF_TOKEN" in text
+    assert (
+        "the token of HF_TOKEN has a character that an HTTP header cannot contain: renew it or unset HF_TOKEN" in text
+    )
     assert hub.why_unreachable(REMOTE) is None and requests == ["HEAD /"]
     monkeypatch.delenv("HF_TOKEN")
     assert hub.download("a_model.a_tag", REMOTE).read_bytes() == b"safe"

@@ -79,10 +79,10 @@ def test_vectors_tokens_maps_and_lists_give_vectors(made, form):
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ("dict", "gives a dict instead of one tensor"),
-        ("empty", "gives a list instead of one tensor"),
-        ("sum", r"gives \(2,\) for 2 images"),
-        ("one", r"gives \(1, 3\) for 2 images"),
+        ("dict", "returns a dict instead of one tensor"),
+        ("empty", "returns a list instead of one tensor"),
+        ("sum", r"returns \(2,\) for 2 images"),
+        ("one", r"returns \(1, 3\) for 2 images"),
     ],
 )
 def test_anything_else_is_unsupported(made, form, said):
@@ -94,7 +94,7 @@ def test_anything_else_is_unsupported(made, form, said):
     ("function", "kind", "said"),
     [
         ("raises", FactoryError, r"raised: ValueError: no such checkpoint$"),
-        ("no_module", UnsupportedModel, r"gives a list, not a torch\.nn\.Module"),
+        ("no_module", UnsupportedModel, r"returns a list, not a torch\.nn\.Module"),
         ("vector", FactoryError, r"has no function 'vector'; did you mean 'vectors'\?"),
         ("constant", FactoryError, r"has no function 'constant'"),
     ],

@@ -78,7 +78,7 @@ def test_what_a_model_does_not_have_is_told():
         point_forward(headless, "head", "m")
     several = Tokens()
     several.forward_features = lambda x: [x, x]
-    with pytest.raises(UnsupportedModel, match="m: gives a list instead of one tensor"):
+    with pytest.raises(UnsupportedModel, match="m: returns a list instead of one tensor"):
         point_forward(several, "avg", "m")(PIXELS)
     prefix_only = Tokens()
     prefix_only.forward_features = lambda x: torch.zeros(2, 2, 4)

@@ -13,7 +13,7 @@ from embedcore.zoo.tags import all_tags, article_tags
 def test_all_is_timms_list_and_what_wheels_add(monkeypatch):
     tags = all_tags()
     listed = timm.list_models(pretrained=True)
-    assert tags[: len(listed)] == listed and tags[len(listed) :] == wheels.own_entries()
+    assert tags[: len(listed)] == listed and tags[len(listed) :] == wheels.added_tags()
     assert len(set(tags)) == len(tags)
     if timm.__version__ == "1.0.31":
         assert len(listed) == 1826

