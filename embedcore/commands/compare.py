@@ -1,4 +1,4 @@
-"""``embedcore compare`` and ``embedcore accept``: the gate over two saved runs, from their JSON alone."""
+"""``embedcore compare`` and ``embedcore accept``: the gate for two saved runs, from their JSON alone."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``compare`` and ``accept``."""
     parser = commands.add_parser(
         "compare",
-        help="what changed between two saved runs, and whether it may pass",
-        description="Compare two saved runs, model by model. Exit code 0: nothing is worse than the limits allow; "
-        "1: something is; 2: there is nothing that can be compared.",
+        help="compare two saved runs and fail on a regression",
+        description="Compare two saved runs, model by model. Exit code 0: no regression; 1: a model is worse than the "
+        "limits allow; 2: nothing can be compared.",
     )
     parser.add_argument(
         "base", metavar="BASE", help=f"saved run: a file, a folder of its shards, or a name in {STORAGE}"
     )
-    parser.add_argument("new", metavar="NEW", help="the run to be judged")
+    parser.add_argument("new", metavar="NEW", help="saved run to judge")
     add_limits(parser)
     parser.add_argument(
-        "--across-machines", action="store_true", help="the runs are of two machines: compare scores and drift only"
+        "--across-machines", action="store_true", help="compare runs of two machines: scores and drift only"
     )
     parser.add_argument(
         "--timm",
         action="store_true",
-        help="BASE and NEW are versions of timm, interpreters or folders that hold it: compare what they say of their "
-        "models, without running one",
+        help="BASE and NEW are versions of timm, or interpreters or folders that have it: compare their model "
+        "configurations without running a model",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder in which timm's releases are kept (default: the user's)"
+        "--cache", type=Path, metavar="DIR", help="cache folder for timm's releases (default: the user's)"
     )
-    parser.add_argument("--format", choices=FORMATS, default="text", help="of the output (default: text)")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="output format (default: text)")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write it there, and the text to the terminal"
+        "-o", "--output", type=Path, metavar="FILE", help="write the output to FILE, and text to the terminal"
     )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also as a page, which is whole in itself")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
     accepting = commands.add_parser(
         "accept",
-        help="note known changes of a run in the gate file, so that compare lets them pass",
-        description="Write the state that models have in RUN into the gate file: from then on it may stand.",
+        help="record known changes in the gate file, so that compare lets them pass",
+        description="Record the state of models in RUN in the gate file; compare then accepts it.",
     )
-    accepting.add_argument("saved", metavar="RUN", help="the run whose state of the models is fine")
-    accepting.add_argument("models", metavar="MODEL", nargs="+", help="tags or globs")
-    accepting.add_argument("--because", required=True, metavar="WHY", help="the reason, for who reads it later")
+    accepting.add_argument("saved", metavar="RUN", help="saved run with the state to accept")
+    accepting.add_argument("models", metavar="MODEL", nargs="+", help="model tags or globs")
+    accepting.add_argument("--because", required=True, metavar="WHY", help="the reason, for later readers")
     accepting.add_argument("--file", type=Path, metavar="FILE.toml", help="gate file (default: embedcore-gate.toml)")
     accepting.set_defaults(run=run_accept, exit_unusable=EXIT_UNUSABLE)
 
@@ -71,13 +71,13 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail-on",
         metavar="SPEC",
-        help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (these are the "
-        "defaults), and files FILE.toml with those of families and models (default: embedcore-gate.toml, if there)",
+        help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (the defaults), and "
+        "FILE.toml with limits for families and models (default: embedcore-gate.toml if it exists)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the comparison; gives the exit code."""
+    """Print the comparison and return the exit code."""
     from embedcore.compare.comparison import compare
     from embedcore.compare.limits import read_limits
     from embedcore.compare.verdict import judge
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def put_page(path: Path, page: str) -> None:
-    """Write what ``--html`` asks for, whole or not at all. Raises UsageError."""
+    """Write the page of ``--html`` as a whole or not at all. Raises UsageError."""
     from embedcore.files import written_whole
 
     try:
@@ -120,43 +120,44 @@ def _run_timm(arguments: argparse.Namespace) -> int:
     from embedcore.compare.configurations import compare_timm
 
     if arguments.format not in ("text", "json"):
-        raise UsageError(f"--timm: there is text and json, not {arguments.format}")
+        raise UsageError(f"--timm: format {arguments.format} is not supported; use text or json")
     if arguments.html is not None:
-        raise UsageError("--timm: there is text and json, and no page: leave --html out")
+        raise UsageError("--timm cannot be combined with --html: its formats are text and json")
     changes = compare_timm(arguments.base, arguments.new, cache_folder(arguments.cache))
     _put({"text": lambda: changes.text(_width()) + "\n", "json": lambda: _json(changes.to_json())}, arguments)
     return 0
 
 
 def conclude(comparison: Comparison, verdict: Verdict) -> int:
-    """Tell GitHub where this runs there; gives the exit code. Raises UsageError where nothing was compared."""
-    from embedcore.report.gate import comparison_text as report
+    """Report to GitHub if running there, and return the exit code. Raises UsageError if nothing was compared."""
+    from embedcore.report.gate.comparison_export import report_to_github
 
-    report.tell_github(comparison, verdict)
+    report_to_github(comparison, verdict)
     if not comparison.new.results:
-        raise UsageError(f"{comparison.new.path}: no model was measured, so nothing can be said")
+        raise UsageError(f"{comparison.new.path}: no model was measured, so there is nothing to compare")
     if not verdict.passed:
         return EXIT_REGRESSION
     if not comparison.compared:
         why = "; ".join(comparison.barriers.values()) or "they have no measured model in common"
-        raise UsageError(f"nothing of {comparison.base.path} and {comparison.new.path} can be compared: {why}")
+        raise UsageError(f"{comparison.base.path} and {comparison.new.path} cannot be compared: {why}")
     return 0
 
 
 def _write(comparison: Comparison, verdict: Verdict, arguments: argparse.Namespace) -> None:
-    from embedcore.report.gate import comparison_text as report
+    from embedcore.report.gate.comparison_export import junit, to_json
+    from embedcore.report.gate.comparison_text import markdown, text
 
     forms = {
-        "text": lambda: report.text(comparison, verdict, width=_width()) + "\n",
-        "markdown": lambda: report.markdown(comparison, verdict),
-        "json": lambda: _json(report.to_json(comparison, verdict)),
-        "junit": lambda: report.junit(comparison, verdict),
+        "text": lambda: text(comparison, verdict, width=_width()) + "\n",
+        "markdown": lambda: markdown(comparison, verdict),
+        "json": lambda: _json(to_json(comparison, verdict)),
+        "junit": lambda: junit(comparison, verdict),
     }
     _put(forms, arguments)
 
 
 def _put(forms: Mapping[str, Callable[[], str]], arguments: argparse.Namespace) -> None:
-    """Write the form asked for to the file, and then the text to the terminal; without a file, the form alone."""
+    """Write the requested format to the file and text to the terminal; without a file, the format to the terminal."""
     if arguments.output is None:
         sys.stdout.write(forms[arguments.format]())
         return
@@ -176,7 +177,7 @@ def _json(value: object) -> str:
 
 
 def run_accept(arguments: argparse.Namespace) -> int:
-    """Write the gate file; gives the exit code."""
+    """Write the gate file and return the exit code."""
     import fnmatch
 
     from embedcore.compare.limits import GATE_FILE, accept

@@ -84,7 +84,8 @@ def _shown(text: str) -> str:
 
 def show_verdict(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Write what ``--embed-compare`` found, and that nothing was measured where that is so."""
-    from embedcore.report.gate import comparison_text as report
+    from embedcore.report.gate.comparison_export import report_to_github
+    from embedcore.report.gate.comparison_text import text
 
     if GATE in config.stash:
         reporter.section("embedcore: compared with the saved run")
@@ -92,9 +93,8 @@ def show_verdict(reporter: pytest.TerminalReporter, config: pytest.Config) -> No
             reporter.write_line(f"no baseline: nothing is saved at {config.stash[OPTIONS].compare} yet")
     if VERDICT in config.stash:
         comparison, verdict = config.stash[VERDICT]
-        text = report.text(comparison, verdict, width=config.get_terminal_writer().fullwidth)
-        reporter.write_line(_shown(text))
-        report.tell_github(comparison, verdict)
+        reporter.write_line(_shown(text(comparison, verdict, width=config.get_terminal_writer().fullwidth)))
+        report_to_github(comparison, verdict)
     nothing = nothing_measured(config)
     if nothing is not None:
         reporter.write_line(f"ERROR: {nothing}", red=True)

@@ -156,7 +156,7 @@ def test_verdicts_that_unpack_to_gigabytes_are_refused(runs, tmp_path, capsys):
 def test_other_unusable_input(runs, tmp_path, capsys):
     other = save(tmp_path / "other.json", dataset={"fingerprint": "beef"}, machine=made.MACHINE | {"processor": "B"})
     for arguments, said in (
-        (["compare", runs[0], other], "can be compared: another dataset"),
+        (["compare", runs[0], other], "cannot be compared: another dataset"),
         (["compare", runs[0], str(tmp_path / "none.json")], "no saved run"),
         (["compare", *runs, "--fail-on", "speed:5%"], "'speed' is none of"),
         (["compare", *runs, "--fail-on", "gone.toml"], "gate file gone.toml cannot be read"),
@@ -189,7 +189,7 @@ def test_two_releases_of_timm_are_compared_by_their_configurations(runs, tmp_pat
     assert asked == [("1.0.3", "1.0.9", tmp_path)]
     assert capsys.readouterr().out.startswith("timm 1.0.3 → 1.0.9: 10 pretrained tags, now 11\n")
     assert main(["compare", "--timm", "1.0.3", "1.0.9", "--format", "junit"]) == 2
-    assert "there is text and json, not junit" in capsys.readouterr().err
+    assert "format junit is not supported; use text or json" in capsys.readouterr().err
 
 
 def test_a_page_is_written_besides_whole_or_not_at_all(runs, tmp_path, capsys):
@@ -200,4 +200,4 @@ def test_a_page_is_written_besides_whole_or_not_at_all(runs, tmp_path, capsys):
     assert main(["compare", *runs, "--html", "nowhere/page.html"]) == 2
     assert "--html: nowhere/page.html cannot be written" in capsys.readouterr().err
     assert main(["compare", "--timm", "1.0.3", "1.0.9", "--html", "timm.html"]) == 2
-    assert "no page: leave --html out" in capsys.readouterr().err
+    assert "--timm cannot be combined with --html" in capsys.readouterr().err

@@ -1,76 +1,65 @@
-"""The table of a comparison of two sides, and its JSON. B/A is the ratio of speeds: less than 1 where B is slower."""
+"""The outcome of `embedcore ab` as text and JSON. B/A is the ratio of speeds, below 1 if B is slower."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from embedcore.plain import json_safe, wrapped
+from embedcore.plain import counted, json_safe, wrapped
+from embedcore.report.gate.model_table import TableRow, model_table
 
 if TYPE_CHECKING:
     from embedcore.ab.outcome import Outcome, Row
 
-_LINE = 80
-_NAME, _WORD = 24, 24
+_WIDTH = 80
+_LONGEST_VERDICT = 24
 
 
 def as_text(outcome: Outcome) -> str:
-    """One row a model, worst first, within 80 columns; what has a cause or a reason says it under its row."""
-    return "\n".join(_lines(outcome))
-
-
-def _lines(outcome: Outcome) -> Iterator[str]:
-    yield wrapped(f"A {outcome.sides['A']}", _LINE)
-    yield wrapped(f"B {outcome.sides['B']}", _LINE)
-    yield ""
-    yield f"{'model':<{_NAME}} {'B/A':>6} {'95 % of B/A':>14} {'drift':>7}  verdict"
-    for row in outcome.rows:
-        yield from _row(row)
-    yield ""
-    for side, models in outcome.alone.items():
-        if models:
-            yield wrapped(f"on side {side} only: {', '.join(models)}", _LINE)
-    found = "measured here by --aa" if outcome.noise_measured else "assumed; `embedcore ab --aa` measures it"
-    yield wrapped(f"Noise floor: {outcome.noise:.1%} between two processes in turn ({found}).", _LINE)
+    """Return a table of 80 columns with a row for each model, worst first, and its causes below."""
+    above = [f"{side} {name}" for side, name in outcome.sides.items()]
+    headings = ("B/A", "95 % of B/A", "drift", "verdict")
+    table = model_table(headings, map(_row, outcome.rows), _WIDTH, text=(3,))
+    below = [f"on side {side} only: {', '.join(models)}" for side, models in outcome.alone.items() if models]
+    source = "measured here by --aa" if outcome.noise_measured else "assumed; `embedcore ab --aa` measures it"
+    below.append(f"Noise floor: {outcome.noise:.1%} between interleaved processes ({source}).")
     if outcome.noise_found is not None:
-        in_turn, in_sequence = outcome.noise_found
-        yield wrapped(
-            f"Noise floor found now: {in_turn:.2%} between processes in turn, {in_sequence:.2%} between processes one "
-            f"after the other, kept for {outcome.machine}.",
-            _LINE,
+        interleaved, in_sequence = outcome.noise_found
+        below.append(
+            f"Noise floor measured now: {interleaved:.2%} between interleaved processes, {in_sequence:.2%} between "
+            f"processes in sequence; saved for {outcome.machine}."
         )
     worse = sum(row.level == "regression" for row in outcome.rows)
-    yield f"{len(outcome.rows)} models, {worse} worse than allowed."
+    below.append(f"{counted(len(outcome.rows), 'model')}, {worse} worse than allowed.")
+    blocks = ["\n".join(wrapped(line, _WIDTH) for line in lines) for lines in (above, below)]
+    return f"{blocks[0]}\n\n{table}\n\n{blocks[1]}"
 
 
-def _row(row: Row) -> Iterator[str]:
-    """A name that is too long for its column comes on a line of its own."""
-    ratio = row.ratio
-    speed = "-" if ratio is None else f"{ratio.ratio:.3f}"
-    interval = "-" if ratio is None else f"[{ratio.low:.3f}, {ratio.high:.3f}]"
-    drift = "-" if row.drift is None else f"{row.drift:.1e}"
-    word, notes = row.word, list(row.notes)
-    if len(word) > _WORD:
-        word, _, rest = word.partition(" ")
+def _row(row: Row) -> TableRow:
+    ratio, notes, verdict = row.ratio, list(row.notes), row.word
+    if len(verdict) > _LONGEST_VERDICT:
+        verdict, _, rest = verdict.partition(" ")
         notes.insert(0, rest)
-    name = row.model
-    if len(name) > _NAME:
-        yield name
-        name = ""
-    yield f"{name:<{_NAME}} {speed:>6} {interval:>14} {drift:>7}  {word}"
-    for note in notes:
-        yield wrapped(f"    {note}", _LINE)
+    speed = ("-", "-") if ratio is None else (f"{ratio.ratio:.3f}", f"[{ratio.low:.3f}, {ratio.high:.3f}]")
+    drift = "-" if row.drift is None else f"{row.drift:.1e}"
+    return TableRow(row.model, (*speed, drift, verdict), notes)
 
 
 def as_json(outcome: Outcome) -> Mapping[str, Any]:
-    """The same for programs."""
+    """Return the outcome for other programs."""
     rows = [
         {
             "model": row.model,
             "level": row.level,
             "findings": [
-                {"what": f.change.what, "level": f.level, "base": f.change.base, "new": f.change.new,
-                 "change": f.change.change, "limit": f.limit}
+                {
+                    "what": f.change.what,
+                    "level": f.level,
+                    "base": f.change.base,
+                    "new": f.change.new,
+                    "change": f.change.change,
+                    "limit": f.limit,
+                }
                 for f in row.findings
             ],
             "speed_ratio": None if row.ratio is None else row.ratio.ratio,
@@ -80,7 +69,7 @@ def as_json(outcome: Outcome) -> Mapping[str, Any]:
             "notes": row.notes,
         }
         for row in outcome.rows
-    ]  # fmt: skip
+    ]
     found: Mapping[str, Any] = json_safe(
         {
             "sides": outcome.sides,

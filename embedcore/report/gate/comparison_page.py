@@ -1,4 +1,4 @@
-"""A comparison and its verdict as one HTML file that is whole in itself."""
+"""A comparison and its verdict as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from embedcore.report.html.chart import (
     family_encodings,
     layered,
     only_rows,
+    points,
     without_overlap,
 )
 from embedcore.report.html.drawing import altair
@@ -28,13 +29,13 @@ from embedcore.report.html.page import families_of, lists_page
 from embedcore.results.run import Run
 from embedcore.zoo.families import family_of_slug
 
-_MOST_NAMES = 30  # of the models that something is said of in one line
+_MOST_NAMES = 30  # of models in one line
 _LEAST_DRIFT = 1e-9
-"""A drift below is drawn here: there is no zero on a logarithmic axis."""
+"""Smaller drifts are drawn here: a logarithmic axis has no zero."""
 
 
 def comparison_page(comparison: Comparison, verdict: Verdict, limits: Limits) -> str:
-    """The page. `limits`: those of the verdict, of which the charts show the general ones."""
+    """Return the page. `limits`: those of the verdict; the charts show the overall ones."""
     base, new = comparison.base, comparison.new
     rows = chart_rows(comparison, verdict)
     drawn = charts(rows, limits.overall)
@@ -71,7 +72,7 @@ def comparison_page(comparison: Comparison, verdict: Verdict, limits: Limits) ->
 
 
 def _listed(verdict: Verdict, rows: Sequence[Datum]) -> Iterator[Datum]:
-    """The models of the lists that no chart shows."""
+    """Yield the listed models that no chart shows."""
     shown = {row["model"] for row in rows}
     for model, family in dict.fromkeys((finding.model, finding.family) for finding in verdict.findings):
         if model not in shown:
@@ -79,7 +80,7 @@ def _listed(verdict: Verdict, rows: Sequence[Datum]) -> Iterator[Datum]:
 
 
 def _models(found: Sequence[Finding]) -> Iterator[dict[str, Any]]:
-    """The findings of one level by model: what, base, new, change and limit of each, and the reasons once."""
+    """Yield the findings of one level by model: what, base, new, change and limit of each, and the reasons once."""
     for model, same in groupby(found, key=lambda finding: finding.model):
         findings = list(same)
         because = [f"accepted: {finding.because}" for finding in findings if finding.because]
@@ -88,14 +89,14 @@ def _models(found: Sequence[Finding]) -> Iterator[dict[str, Any]]:
             "family": findings[0].family,
             "reasons": list(dict.fromkeys([*because, *(cause for finding in findings for cause in finding.causes)])),
             "rows": [
-                (*words.cells_of(f.change), words.limit_words(f) if f.limit and math.isfinite(f.limit) else "")
+                (*words.cells_of(f.change), words.limit_text(f) if f.limit and math.isfinite(f.limit) else "")
                 for f in findings
             ],
         }
 
 
 def sides(base: Run, new: Run) -> Iterator[tuple[str, str, str]]:
-    """What is known of both runs, (what, base, new): files, versions, machine, images; settings where they differ."""
+    """Yield (what, base, new) for both runs: files, versions, machine, images, and the settings that differ."""
 
     def value(found: object) -> str:
         return NOTHING if found is None or found == "" else str(found)
@@ -115,29 +116,30 @@ def sides(base: Run, new: Run) -> Iterator[tuple[str, str, str]]:
 
 def _legend(comparison: Comparison) -> list[str]:
     return [
-        "Regressions are worse than their limit by more than chance explains, and nobody has accepted them: any of "
-        "them fails the comparison.",
-        "acc is the share of queries whose nearest neighbour is of their class, acc5 the share of their class among "
-        "the five nearest; pt are percentage points. Drift is how far embeddings of the same images moved, relative to "
-        "their length.",
-        "Intervals hold 95 of 100 times; scores are tested query by query, speed by rounds and how sessions differ.",
-        *([] if "speed" in comparison.barriers else [words.noise_words(comparison)]),
+        "A regression is worse than its limit by more than chance explains and has not been accepted. One regression "
+        "fails the comparison.",
+        "acc is the share of queries whose nearest neighbour has their class, acc5 the share of their class among the "
+        "five nearest; pt means percentage points. Drift is the distance that embeddings of the same images moved, "
+        "relative to their length.",
+        "Intervals are 95 % confidence intervals. Scores are tested per query, speed per round and between sessions.",
+        *([] if "speed" in comparison.barriers else [words.noise_text(comparison)]),
     ]
 
 
 def chart_rows(comparison: Comparison, verdict: Verdict) -> list[Datum]:
-    """A row of the charts for each model of which something was compared."""
+    """Return the charts' row for each model of which something was compared. Changes above 0 are better, in percentage
+    points (acc) or percent (speed)."""
     level: dict[tuple[str, str], str] = {(f.model, f.change.what): f.level for f in verdict.findings}
+    names = {"acc": "acc", "images_per_s": "speed"}
     rows: list[Datum] = []
     for model in comparison.models:
         row: Datum = {}
         for change in model.changes:
-            if change.what in ("acc", "images_per_s"):
-                name = "acc" if change.what == "acc" else "speed"
-                unit = -100.0  # above 0 is better; percentage points and percent
-                row |= {name: change.base, f"{name}_new": change.new, f"{name}_change": unit * change.change}
+            if change.what in names:
+                name = names[change.what]
+                row |= {name: change.base, f"{name}_new": change.new, f"{name}_change": -100 * change.change}
                 if change.low is not None and change.high is not None:
-                    row |= {f"{name}_low": unit * change.high, f"{name}_high": unit * change.low}
+                    row |= {f"{name}_low": -100 * change.high, f"{name}_high": -100 * change.low}
                 row[f"{name}_level"] = level.get((model.model, change.what), "equal")
             elif change.what == "drift" and math.isfinite(change.change):
                 row |= {"drift": change.change, "drawn_drift": max(change.change, _LEAST_DRIFT)}
@@ -149,7 +151,7 @@ def chart_rows(comparison: Comparison, verdict: Verdict) -> list[Datum]:
 
 
 def charts(rows: Sequence[Datum], limits: Mapping[str, float]) -> list[Chart]:
-    """The charts in which there is something to see. `limits`: as `Limits.overall`."""
+    """Return the charts that have data to show. `limits`: as `Limits.overall`."""
     with altair().utils.schemapi.debug_mode(False):
         found = [_speed(rows, limits), _accuracy(rows, limits), _drift(rows, limits)]
     return [chart for chart in found if chart is not None]
@@ -158,127 +160,91 @@ def charts(rows: Sequence[Datum], limits: Mapping[str, float]) -> list[Chart]:
 def _speed(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
     alt = altair()
     shown = [row for row in rows if row.get("speed")]
-    if not shown:
-        return None
     x = alt.X("speed:Q", title="images/s of base", scale=alt.Scale(type="log", nice=False, padding=20))
-    title = "Change of speed"
-    return Chart(
-        "speed",
-        "Speed",
-        title,
-        f"Above 0 a model became faster.{_lines(shown, 'speed')}{_limit_note(limits, 'images_per_s')}{_NAMED}",
-        layered(
-            alt,
-            _changes(alt, shown, "speed", "speed", x, limits.get("images_per_s"), "images/s, % more"),
-            title,
-            HEIGHT,
-        ),
-        {"models": shown},
-    )
+    limit = limits.get("images_per_s", math.inf)
+    layers = [*_zero_and_limit(alt, limit), *_intervals(alt, shown, "speed", x)]
+    layers += _models_of_chart(alt, shown, "speed", "speed", x)
+    return _chart("speed", "Speed", "Change of speed", "Above 0 a model became faster.", shown, layers, limit)
 
 
 def _accuracy(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
     alt = altair()
     shown = [row for row in rows if "acc_change" in row]
-    if not shown:
-        return None
     x = alt.X("acc:Q", title="acc of base", scale=alt.Scale(zero=False, nice=False, padding=20))
-    title = "Change of acc"
-    return Chart(
-        "accuracy",
-        "Accuracy",
-        title,
-        f"Above 0 a model became better.{_lines(shown, 'acc')}{_limit_note(limits, 'acc')}{_NAMED}",
-        layered(
-            alt, _changes(alt, shown, "acc", "acc", x, limits.get("acc"), "acc, percentage points more"), title, HEIGHT
-        ),
-        {"models": shown},
-    )
+    limit = limits.get("acc", math.inf)
+    layers = [*_zero_and_limit(alt, limit), *_intervals(alt, shown, "acc", x)]
+    layers += _models_of_chart(alt, shown, "acc", "acc", x)
+    return _chart("accuracy", "Accuracy", "Change of acc", "Above 0 a model became better.", shown, layers, limit)
 
 
 def _drift(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
     alt = altair()
     shown = [row for row in rows if "drift" in row and "acc_change" in row]
-    if not shown:
-        return None
-    x = alt.X(
-        "drawn_drift:Q",
-        title="drift of the embeddings",
-        scale=alt.Scale(type="log", nice=False, padding=20),
-        axis=alt.Axis(format=".0e", tickCount=6),
-    )
+    scale, axis = alt.Scale(type="log", nice=False, padding=20), alt.Axis(format=".0e", tickCount=6)
+    x = alt.X("drawn_drift:Q", title="drift of the embeddings", scale=scale, axis=axis)
     limit = limits.get("drift", math.inf)
-    layers = _changes(
-        alt, shown, "acc", "drawn_drift", x, None, "acc, percentage points more", named="drift", lines=False
-    )
+    layers = [_rule(alt, "y", 0.0, dashed=False), *_models_of_chart(alt, shown, "acc", "drawn_drift", x, by="drift")]
     if 0 < limit < math.inf:
         layers.append(_rule(alt, "x", limit))
-    missing = len(rows) - len(shown)
-    title = "Drift of the embeddings and change of acc"
-    return Chart(
-        "drift",
-        "Embeddings",
-        title,
-        f"The further to the right, the more the embeddings of the same images moved; up to {_LEAST_DRIFT:g} all "
-        f"stand there.{_limit_note(limits, 'drift')}{_NAMED}"
-        + (f" {missing:,} models without this figure, or of another width, are left out." if missing else ""),
-        layered(alt, layers, title, HEIGHT),
-        {"models": shown},
-    )
+    note = f"Drift increases to the right; values up to {_LEAST_DRIFT:g} are drawn there."
+    if len(shown) < len(rows):
+        note += f" Models without this figure, or with another width, are not shown: {len(rows) - len(shown):,}."
+    return _chart("drift", "Embeddings", "Drift of the embeddings and change of acc", note, shown, layers, limit)
 
 
-_NAMED = " Regressions are named where there is room."
+def _chart(
+    name: str, section: str, title: str, note: str, shown: Sequence[Datum], layers: Sequence[Any], limit: float
+) -> Chart | None:
+    if not shown:
+        return None
+    if name != "drift" and len(shown) < MANY_MARKS and any("acc_low" in row or "speed_low" in row for row in shown):
+        note += " Vertical lines are 95 % intervals."
+    if 0 < limit < math.inf:
+        note += " The dashed line is the limit."
+    note += " Regressions are named where there is room."
+    return Chart(name, section, title, note, layered(altair(), layers, title, HEIGHT), {"models": shown})
 
 
-def _lines(shown: Sequence[Datum], name: str) -> str:
-    has = len(shown) < MANY_MARKS and any(f"{name}_low" in row for row in shown)
-    return " Upright lines are 95 % intervals." if has else ""
+def _zero_and_limit(alt: Any, limit: float) -> list[Any]:
+    return [_rule(alt, "y", 0.0, dashed=False), *([_rule(alt, "y", -100 * limit)] if 0 < limit < math.inf else [])]
 
 
-def _limit_note(limits: Mapping[str, float], what: str) -> str:
-    return " The dashed line is the limit." if 0 < limits.get(what, math.inf) < math.inf else ""
+_AXIS_TITLES = {"speed": "images/s, change in %", "acc": "acc, change in percentage points"}
 
 
-def _changes(
-    alt: Any,
-    shown: Sequence[Datum],
-    name: str,
-    field: str,
-    x: Any,
-    limit: float | None,
-    title: str,
-    *,
-    named: str = "",
-    lines: bool = True,
-) -> list[Any]:
-    """Layers: the changes upwards over `field` with its encoding `x`; 0 and the limit as lines. Models with a
-    regression of `named`, else of `name`, have their names."""
-    y = alt.Y(f"{name}_change:Q", title=title, scale=alt.Scale(padding=16, nice=False))
-    base = all_rows(alt).transform_filter(f"isValid(datum.{name}_change) && isValid(datum['{field}'])")
+def _valid_rows(alt: Any, name: str, field: str) -> Any:
+    return all_rows(alt).transform_filter(f"isValid(datum.{name}_change) && isValid(datum['{field}'])")
+
+
+def _intervals(alt: Any, shown: Sequence[Datum], name: str, x: Any) -> list[Any]:
+    if len(shown) >= MANY_MARKS or all(f"{name}_low" not in row for row in shown):
+        return []
+    low = alt.Y(f"{name}_low:Q", title=_AXIS_TITLES[name])
+    return [_valid_rows(alt, name, name).mark_rule(opacity=0.45).encode(x, low, alt.Y2(f"{name}_high:Q"))]
+
+
+def _models_of_chart(alt: Any, shown: Sequence[Datum], name: str, field: str, x: Any, by: str = "") -> list[Any]:
+    """Return layers: the changes of `name` over `field`, and the names of regressions of `by` (default: `name`)."""
+    if not shown:
+        return []
+    y = alt.Y(f"{name}_change:Q", title=_AXIS_TITLES[name], scale=alt.Scale(padding=16, nice=False))
+    level = f"{by or name}_level"
+    formats = {"acc": ".3f", "speed": ".4~s"}
     tooltip = [
         alt.Tooltip("model:N"),
         alt.Tooltip("title:N", title="family"),
-        *(alt.Tooltip(f"{key}:Q", format=".3f") for key in ("acc", "acc_new") if name == "acc"),
-        *(alt.Tooltip(f"{key}:Q", format=".4~s") for key in ("speed", "speed_new") if name == "speed"),
+        *(alt.Tooltip(f"{key}:Q", format=formats[name]) for key in (name, f"{name}_new")),
         alt.Tooltip(f"{name}_change:Q", title="change", format="+.2f"),
         alt.Tooltip("drift:Q", format=".2g"),
-        alt.Tooltip(f"{named or name}_level:N", title="said to be"),
+        alt.Tooltip(f"{level}:N", title="verdict"),
     ]
-    layers = [_rule(alt, "y", 0.0, dashed=False)]
-    if limit is not None and 0 < limit < math.inf:
-        layers.append(_rule(alt, "y", -100 * limit))
-    if lines and len(shown) < MANY_MARKS and any(f"{name}_low" in row for row in shown):
-        layers.append(
-            base.mark_rule(opacity=0.45).encode(x, alt.Y(f"{name}_low:Q", title=title), alt.Y2(f"{name}_high:Q"))
-        )
-    points = base.mark_point(filled=True, size=90 if len(shown) < MANY_MARKS else 40)
-    layers.append(points.encode(x, y, tooltip=tooltip, **family_encodings(alt, shown)))
-    bad = without_overlap([r for r in shown if r[f"{named or name}_level"] == "regression"], shown, f"{name}_change")
-    values = sorted(row[field] for row in shown)
-    middle = values[len(values) // 2]
+    marks = points(_valid_rows(alt, name, field), shown)
+    layers = [marks.encode(x, y, tooltip=tooltip, **family_encodings(alt, shown))]
+    regressions = without_overlap([row for row in shown if row[level] == "regression"], shown, f"{name}_change")
+    middle = sorted(row[field] for row in shown)[len(shown) // 2]
     for align, dx, of_side in (
-        ("left", 8, [row for row in bad if row[field] <= middle]),
-        ("right", -8, [row for row in bad if row[field] > middle]),
+        ("left", 8, [row for row in regressions if row[field] <= middle]),
+        ("right", -8, [row for row in regressions if row[field] > middle]),
     ):
         if of_side:
             label = only_rows(alt, of_side).mark_text(align=align, dx=dx, dy=-9, limit=300)

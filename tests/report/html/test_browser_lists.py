@@ -133,11 +133,11 @@ def test_a_page_of_a_run_that_goes_on_renews_itself_with_its_filters(browser: An
         assert visit.page.get_by_text("13 of 40 cases").is_visible()
         visit.page.wait_for_selector("body[data-ready]")
         assert visit.page.url.endswith("#licence=mit") and visit.models() == before
-        assert visit.page.get_by_text("Nothing new for").count() == 0
+        assert visit.page.get_by_text("No update for").count() == 0
         os.utime(file, times=(time.time() - 2730, time.time() - 2730))
         with visit.page.expect_navigation():
             visit.page.clock.run_for(61_000)
-        visit.page.get_by_text(re.compile("13 of 40 cases are done Nothing new for 4[6-9] minutes: ")).wait_for()
+        visit.page.get_by_text(re.compile("13 of 40 cases are done No update for 4[6-9] minutes: ")).wait_for()
         write(None)
         with visit.page.expect_navigation():
             visit.page.clock.run_for(61_000)
