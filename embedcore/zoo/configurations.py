@@ -1,6 +1,6 @@
-"""What a release or an environment of timm says of its pretrained tags, read by an interpreter of its own.
+"""Read the registry of a release or an environment of timm, in an interpreter of its own.
 
-Nothing here imports timm, or torch: the one of this process may be another one than is asked for.
+Nothing here imports timm or torch: this process may have another timm than the one to read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ from embedcore.errors import UsageError
 from embedcore.files import user_path, written_whole
 from embedcore.plain import one_line
 
-READ_SECONDS = 300.0
-"""timm and torch take 5 s to import, on a busy machine a minute."""
+READ_SECONDS = 300.0  # importing timm and torch takes 5 s, on a busy machine a minute
 PIP_SECONDS = 120.0
 
 _VERSION = re.compile(r"\d+(\.\w+)+")
@@ -37,15 +35,15 @@ class Configurations(msgspec.Struct, frozen=True):
     timm: str
     """Its version."""
     models: dict[str, dict[str, Any]]
-    """Each pretrained tag's configuration; what is absent has no value."""
+    """Pretrained tag → configuration, without absent values."""
     defaults: dict[str, str]
-    """Each architecture's full default tag, "" where it has no weights."""
+    """Architecture → full default tag, "" if it has no weights."""
     renamed: dict[str, str | None]
-    """timm's own table: retired name → that of today, None where it was dropped."""
+    """timm's own table: retired name → today's name, None if dropped."""
 
 
 def address_of(cfg: Mapping[str, Any]) -> str:
-    """Where timm fetches the weights of a tag: ``repo[/file][@revision]`` on the hub, or a URL; "" where nowhere.
+    """Return where timm fetches the weights of a tag: ``repo[/file][@revision]`` on the hub, or a URL; "" if nowhere.
 
     >>> address_of({"hf_hub_id": "a/b@v2", "hf_hub_filename": "net.bin", "url": "https://host/net.pth"})
     'a/b/net.bin@v2'
@@ -59,37 +57,38 @@ def address_of(cfg: Mapping[str, Any]) -> str:
 
 
 def read_configurations(spec: str, cache_folder: Path) -> Configurations:
-    """The registry of the timm that `spec` means.
+    """Return the registry of the timm that ``spec`` means.
 
-    `spec`: a version such as ``1.0.15``, whose wheel pip gets into `cache_folder` once; a folder that holds timm; an
-    environment's folder, or its interpreter. Raises UsageError, with one line, where it cannot be had or read.
+    spec: a version such as ``1.0.15``, which pip installs into ``cache_folder`` once; a folder that contains timm; an
+        environment's folder, or its interpreter.
+
+    Raises UsageError, with one line, if it cannot be found or read.
     """
     path, version = user_path(spec), spec.removeprefix("timm==")
     if _VERSION.fullmatch(version) and not path.exists():
-        folder = _wheel(version, cache_folder)
-        kept = folder / f"configurations-{hashlib.sha256(_source().encode()).hexdigest()[:8]}.json"
+        folder = _installed(version, cache_folder)
+        cached = folder / f"configurations-{hashlib.sha256(_source().encode()).hexdigest()[:8]}.json"
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            return msgspec.json.decode(kept.read_bytes(), type=Configurations)
+            return msgspec.json.decode(cached.read_bytes(), type=Configurations)
         text = _read(spec, Path(sys.executable), folder)
-        with written_whole(kept) as file:
+        with written_whole(cached) as file:
             file.write(text)
     elif (path / "timm" / "__init__.py").is_file():
         text = _read(spec, Path(sys.executable), path.absolute())
     else:
-        python = next(
-            (p for p in (path, path / "bin" / "python", path / "Scripts" / "python.exe") if p.is_file()), None
-        )
+        candidates = (path, path / "bin" / "python", path / "Scripts" / "python.exe")
+        python = next(filter(Path.is_file, candidates), None)
         if python is None:
             raise UsageError(
-                f"--timm {spec}: neither a version such as 1.0.15, nor a folder that holds timm, nor an environment or "
-                "its interpreter"
+                f"--timm {spec}: neither a version such as 1.0.15, nor a folder that contains timm, nor an environment "
+                "or its interpreter"
             )
         text = _read(spec, python.absolute())
     return msgspec.json.decode(text, type=Configurations)
 
 
 def _dump(path: str) -> None:
-    """Write the registry of the timm that this interpreter has. Runs where there is no embedcore."""
+    """Write the registry of this interpreter's timm. Must not need embedcore."""
     import json
     import pathlib
 
@@ -122,53 +121,52 @@ def _source() -> str:
 
 
 def _read(spec: str, python: Path, folder: Path | None = None) -> bytes:
-    """What `_dump` writes in this interpreter, where timm is taken from `folder` if one is given."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])] if folder else []
-    if paths:
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    """Return what `_dump` writes in this interpreter, with timm from ``folder`` if one is given."""
+    environment = dict(os.environ)
+    before = environment.pop("PYTHONPATH", "")
+    if folder is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "registry.json"
-        code = f"{_source()}\nimport sys; _dump(sys.argv[1])"
-        command = [str(python), "-W", "ignore", "-c", code, str(out)]
+        command = [str(python), "-W", "ignore", "-c", f"{_source()}\nimport sys; _dump(sys.argv[1])", str(out)]
         try:
-            # In an empty folder, which stands before everything else on the path.
+            # The current folder is first on the path: an empty one.
             done = subprocess.run(
                 command, cwd=scratch, env=environment, capture_output=True, text=True, timeout=READ_SECONDS
             )
-            said = done.stderr if done.returncode else ""
-            if not said:
+            if not done.returncode:
                 return out.read_bytes()
+            fault = done.stderr
         except (OSError, subprocess.TimeoutExpired) as error:
-            said = str(error)
-    raise UsageError(f"--timm {spec}: timm cannot be read with {python}: {_last_line(said)}")
+            fault = str(error)
+    raise UsageError(f"--timm {spec}: timm cannot be read with {python}: {_last_line(fault)}")
 
 
-def _wheel(version: str, cache_folder: Path) -> Path:
-    """The folder with timm of this version alone, from pip's index the first time."""
+def _installed(version: str, cache_folder: Path) -> Path:
+    """Return a folder with this version of timm alone, installed by pip the first time."""
     folder = cache_folder / "timm" / version
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
-    command += ["--no-deps", "--only-binary=:all:", "--timeout=10", "--retries=1", f"timm=={version}"]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
+    command += ["--no-deps", "--no-compile", "--only-binary=:all:", "--timeout=10", "--retries=1", f"timm=={version}"]
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
+        target = Path(scratch) / "timm"
         try:
-            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=PIP_SECONDS)
-            said = done.stderr
+            done = subprocess.run(
+                [*command, "--target", str(target)], cwd=scratch, capture_output=True, text=True, timeout=PIP_SECONDS
+            )
+            fault = (done.stderr or "pip failed") if done.returncode else ""
         except subprocess.TimeoutExpired:
-            said = f"no answer within {PIP_SECONDS:.0f} s"
-        wheel = next(Path(scratch).glob("timm-*.whl"), None)
-        if wheel is None:
-            unreached = " (its index was not reached)" if "connection broken" in said else ""
-            raise UsageError(f"pip cannot get timm {version}: {_last_line(said)}{unreached}")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(Path(scratch) / "whole")
+            fault = f"no answer within {PIP_SECONDS:.0f} s"
+        if fault:
+            unreached = " (its index was not reached)" if "connection broken" in fault else ""
+            raise UsageError(f"pip cannot get timm {version}: {_last_line(fault)}{unreached}")
         with contextlib.suppress(OSError):  # another process was faster
-            (Path(scratch) / "whole").rename(folder)
+            target.rename(folder)
     return folder
 
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("[notice]")]
-    return one_line(lines[-1]).removeprefix("ERROR: ")[:200] if lines else "it said nothing"
+    return one_line(lines[-1]).removeprefix("ERROR: ")[:200] if lines else "no error message"
