@@ -1,6 +1,6 @@
-"""The forkserver of every child process of embedcore: torch and timm imported once, memory and threads set for speed.
+"""The forkserver of all child processes: torch and timm are imported once, memory and threads are set for speed.
 
-multiprocessing has one forkserver a process, so the workers that decode and the children that measure share it.
+multiprocessing has one forkserver a process, so decoding workers and measuring children share it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import TypeVar
 from embedcore.errors import EmbedcoreError
 from embedcore.interrupts import interrupts_held, interrupts_ignored
 
-# glibc gives blocks above a threshold straight back to the kernel, so that every activation of every layer is paid for
-# again in page faults. Keeping up to 4 GiB makes a convolutional network 2 to 4 times faster (README, Speed).
-# Both thresholds are needed, and they must be in the environment before the process starts.
+# glibc returns blocks above a threshold to the kernel at once, so every activation of every layer costs page faults
+# again. Keeping up to 4 GiB makes a convolutional network 2 to 4 times faster (README, Speed). Both thresholds are
+# needed, and they must be in the environment before the process starts.
 _KEEP_BYTES = 4 * 2**30
 TUNABLES = f"glibc.malloc.mmap_threshold={_KEEP_BYTES}:glibc.malloc.trim_threshold={_KEEP_BYTES}"
 
-# OpenMP's threads spin at a barrier for a while before they sleep: beside other work on a core, while the thread
-# that all wait for has none. Spinning less steadies that, and costs nothing on an idle machine as sleeping at once
-# does (README, Speed). This is of GNU's OpenMP, which torch has on Linux.
+# OpenMP's threads spin at a barrier before they sleep, which on a busy machine takes the core from the thread that all
+# wait for. Spinning less steadies the timing; sleeping at once would cost speed on an idle machine (README, Speed).
+# GOMP_SPINCOUNT is of GNU's OpenMP, which torch uses on Linux.
 _OPENMP = {"GOMP_SPINCOUNT": "10000"}
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 PRELOAD = ["embedcore.measure.preload"]
 
-# The path of a UNIX socket holds 107 bytes on Linux and 103 on macOS. multiprocessing adds a name of its own to the
-# folder of its sockets, and that folder's name to TMPDIR.
+# The path of a UNIX socket may have 107 bytes on Linux and 103 on macOS. multiprocessing puts its sockets into a folder
+# of its own in TMPDIR.
 _SOCKET_BYTES = 103 - len("/listener-01234567")
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
@@ -43,11 +43,11 @@ _Started = TypeVar("_Started")
 
 
 class StartError(EmbedcoreError):
-    """No child process can be had."""
+    """No child process can be started."""
 
 
 def tunables_with(existing: str | None) -> str:
-    """The value of GLIBC_TUNABLES which adds ours to what the user has set; theirs wins where both set one.
+    """Return the value of GLIBC_TUNABLES with ours added to the user's, which take precedence.
 
     >>> tunables_with("glibc.malloc.trim_threshold=1").split(":")[1]
     'glibc.malloc.trim_threshold=1'
@@ -58,26 +58,26 @@ def tunables_with(existing: str | None) -> str:
 
 
 def settings_of_children(environment: Mapping[str, str]) -> dict[str, str]:
-    """What child processes have in their environment besides: memory that is kept, and threads that do not spin for
-    long while they wait, unless the user has said how they are to wait."""
+    """Return the variables added to child processes' environment: memory is kept, and waiting threads do not spin for
+    long, unless the user has set how they wait."""
     waiting = {} if any(name in environment for name in _WAITING) else _OPENMP
     return {"GLIBC_TUNABLES": tunables_with(environment.get("GLIBC_TUNABLES")), **waiting}
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment that a child is to have: this process's own of now, with the settings of children."""
+    """Return the environment for a child: this process's current one, with the settings of children."""
     return {**os.environ, **settings_of_children(os.environ)}
 
 
 def adopt_environment(environment: Mapping[str, str]) -> None:
-    """Make ``environment`` this process's own, in a child: it was started with that of the forkserver's start."""
+    """Make ``environment`` this process's own, in a child, which starts with the forkserver's."""
     for name in set(os.environ) - set(environment):
         del os.environ[name]
     os.environ.update(environment)
 
 
 def forkserver_context() -> ForkServerContext:
-    """The forkserver context, with its server running; one that has died is started anew."""
+    """Return the forkserver context, with its server running; a dead server is restarted."""
     _shorten_socket_paths()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -85,7 +85,7 @@ def forkserver_context() -> ForkServerContext:
     before = {name: os.environ[name] for name in settings if name in os.environ}
     os.environ.update(settings)
     try:
-        with interrupts_ignored():  # by the server while it imports: its traceback would be on the terminal
+        with interrupts_ignored():  # an interrupt while the server imports would print a traceback
             forkserver.ensure_running()
     finally:
         for name in settings:
@@ -95,9 +95,9 @@ def forkserver_context() -> ForkServerContext:
 
 
 def _shorten_socket_paths() -> None:
-    """Move multiprocessing's sockets to a short folder where TMPDIR is too long for them; nothing else moves.
+    """Move multiprocessing's sockets, and nothing else, to a short folder if TMPDIR is too long for them.
 
-    Raises StartError where there is no such folder.
+    Raises StartError if there is no such folder.
     """
     if _is_short():
         return
@@ -123,11 +123,11 @@ def _is_short() -> bool:
 
 
 def start_surely(start: Callable[[], _Started]) -> _Started:
-    """What ``start()`` gives, which starts a child; it is called again where the forkserver died just now.
+    """Return what ``start()`` returns, which starts a child; call it again if the forkserver has just died.
 
-    ``start`` asks for the context itself, so that each call finds a server running, with the memory set up. What a
-    failed call has opened it closes. Ctrl-C waits for the call: the forkserver dies of a request that is broken off.
-    Raises StartError when the third call has failed too.
+    ``start`` must call `forkserver_context` itself, so that each call finds a running server, and close what a failed
+    call has opened. Ctrl-C is held during a call, since an interrupted request kills the forkserver. Raises StartError
+    if the third call fails too.
     """
     failures = 0
     while True:

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a moment when nothing is half done."""
+"""Hold or ignore Ctrl-C while something must not be left half done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """A block in which the first Ctrl-C takes effect at the end; a second one takes effect at once."""
+    """Delay the first Ctrl-C to the end of the block; a second one takes effect at once."""
     before, waiting = signal.getsignal(signal.SIGINT), False
 
     def note(_number: int, _frame: FrameType | None) -> None:
@@ -32,15 +32,14 @@ def interrupts_held() -> Iterator[None]:
 
 
 def interrupts_ignored() -> contextlib.AbstractContextManager[None]:
-    """A short block whose child processes ignore Ctrl-C from their first instruction; one that comes in the block
-    itself is lost."""
+    """Ignore Ctrl-C in a short block, and in the child processes started in it, from their first instruction."""
     return _handled_by(signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
-    # Signals arrive in the main thread only, and a handler that is not Python's could not be put back.
+    # Only the main thread gets signals, and a handler that is not Python's could not be restored.
     if before is None or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,16 +1,16 @@
-"""Rewrite embedcore/zoo/article.txt: for each name of the 2022 study the tag of today's timm with the weights of then.
+"""Rewrite embedcore/zoo/article.txt: for each name of the 2022 study, today's tag with the same weights.
 
     python -m pip download --no-deps timm==0.5.4 timm==0.6.5   # one call each; unzip each wheel into a folder
     python scripts/make_article.py timm-0.5.4 timm-0.6.5
 
-Run it with the newest timm installed. The folders hold the timm of the study's time (0.5.4; the names that it did not
-have weights for are looked up in 0.6.5) and are imported in processes of their own. Names, their order and the comments
-are those of the file as it is. A name's weights of then are the file that its URL named:
+Run it with the newest timm installed. The folders contain the timm of the study (0.5.4; names without weights there are
+looked up in 0.6.5) and are imported in separate processes. Names, their order and comments are kept from the file. The
+study's weights of a name are identified by the file name in its old URL:
 
-1. The tag of today whose URL has the same file name has the same weights.
-2. Most of today's tags have no URL. There the tag is the one of timm's table of renamed models, or the only tag of the
-   architecture; where it has several, what the old URL says of their origin (HINTS) must leave one.
-3. Where the tag of step 2 has a URL after all, its file must be the same but for the hash, else it has other weights.
+1. Today's tag whose URL has the same file name has the same weights.
+2. Most of today's tags have no URL. Then the tag is the one in timm's table of renamed models, or the only one of the
+   architecture; if it has several, the origin in the old URL (HINTS) must leave one.
+3. If the tag of step 2 has a URL, its file must be the same except for the hash, or it has other weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from embedcore.zoo import registry
 
 ARTICLE = Path(__file__).resolve().parent.parent / "embedcore" / "zoo" / "article.txt"
 
-# What a URL of then says of the weights' origin, and the tags of today that it can mean. The first that fits counts.
+# (pattern of an old URL, pattern of today's tags with weights of that origin); the first match counts.
 HINTS = (
     (r"pt22k_ft22kto1k", r"in22k_ft_in22k_in1k"),
     (r"pt22k_ft22k\.", r"in22k_ft_in22k"),
@@ -51,7 +51,7 @@ print(json.dumps({name: cfg["url"] for name, cfg in table.items() if cfg.get("ur
 
 
 def old_urls(folder: Path) -> dict[str, str]:
-    """The URL of the weights of each model that an unpacked old timm has weights for."""
+    """Return model → URL of its weights in an unpacked old timm."""
     environ = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run([sys.executable, "-c", READ_OLD], capture_output=True, text=True, check=True, env=environ)
     urls: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
@@ -59,12 +59,12 @@ def old_urls(folder: Path) -> dict[str, str]:
 
 
 def file_name(url: object) -> str:
-    """The file that a URL of timm names; timm allows a pair (URL, file name)."""
+    """Return the file name of a URL of timm, which may be a pair (URL, file name)."""
     return Path(urlsplit(str(url[0] if isinstance(url, (list, tuple)) else url)).path).name
 
 
 def stem(file: str) -> str:
-    """A file name without what a new upload of the same weights changes.
+    """Return a file name without the parts that a new upload of the same weights changes.
 
     >>> stem("ECAResNet50D_P_9c67f710.pth"), stem("ecaresnet50d_p-e4fa23c2.pth"), stem("legacy_senet154-e9eb9fe6.pth")
     ('ecaresnet50d_p', 'ecaresnet50d_p', 'senet154')
@@ -74,7 +74,7 @@ def stem(file: str) -> str:
 
 
 def tag_of(name: str, url: str, by_file: Mapping[str, str], tags: Mapping[str, Mapping[str, object]]) -> str:
-    """The tag with a name's weights of then, or ": " and the reason why there is none."""
+    """Return the tag with a name's weights in 2022, or ": " and the reason why there is none."""
     file = file_name(url)
     if file in by_file:
         return by_file[file]
@@ -94,7 +94,7 @@ def tag_of(name: str, url: str, by_file: Mapping[str, str], tags: Mapping[str, M
 
 
 def rewritten(lines: Iterable[str], urls: Mapping[str, str]) -> Iterable[str]:
-    """The lines of the file with the tags of today."""
+    """Yield the lines of the file with today's tags."""
     tags = {tag: registry.pretrained_cfg(tag) for tag in registry.pretrained_tags()}
     by_file = {file_name(cfg["url"]): tag for tag, cfg in tags.items() if cfg.get("url")}
     for line in lines:
@@ -102,7 +102,7 @@ def rewritten(lines: Iterable[str], urls: Mapping[str, str]) -> Iterable[str]:
         if not name or line.startswith("#"):
             yield line
         elif name not in urls:
-            raise SystemExit(f"{name}: no timm of then has weights for it")
+            raise SystemExit(f"{name}: not in the old timm either")
         else:
             found = tag_of(name, urls[name], by_file, tags)
             yield name + (found if found.startswith(": ") else f" -> {found}")
@@ -110,7 +110,7 @@ def rewritten(lines: Iterable[str], urls: Mapping[str, str]) -> Iterable[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folders", type=Path, nargs="+", help="unpacked timms, the first counts most")
+    parser.add_argument("folders", type=Path, nargs="+", help="unpacked versions of timm, the preferred one first")
     urls: dict[str, str] = {}
     first: dict[str, str] = {}
     for folder in parser.parse_args().folders:

@@ -1,6 +1,6 @@
-"""Writes the pictures of a report into docs/: ``python scripts/make_pictures.py RUN.json``. Needs chromium.
+"""Write the screenshots of a report to docs/: ``python scripts/make_pictures.py RUN.json``. Needs chromium.
 
-RUN.json is that of the demo, saved by ``pytest benchmarks --embed-roster local --benchmark-json RUN.json``.
+RUN.json is the demo's run, saved by ``pytest benchmarks --embed-roster local --benchmark-json RUN.json``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 import browsing  # noqa: E402
 
-MOST_BYTES = 500_000  # of all pictures together
+MAX_BYTES = 500_000  # of all pictures together
 
 
 def main(run: str) -> None:
@@ -52,8 +52,8 @@ def main(run: str) -> None:
             picture.save(file, quality=82, method=6)
         total += file.stat().st_size
         print(f"{file.relative_to(ROOT)}: {file.stat().st_size:,} bytes")
-    if total > MOST_BYTES:
-        raise SystemExit(f"{total:,} bytes in all, and {MOST_BYTES:,} are the most")
+    if total > MAX_BYTES:
+        raise SystemExit(f"{total:,} bytes in total; the limit is {MAX_BYTES:,}")
 
 
 if __name__ == "__main__":

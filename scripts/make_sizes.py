@@ -2,10 +2,10 @@
 
     nice -n 19 python scripts/make_sizes.py embedcore/zoo/sizes.csv
 
-Models are built and run on the meta device, so this needs no weights, no memory and no fast machine. GMACs are half the
-FLOPs that torch's FlopCounterMode counts for one image of the default tag's input size (convolutions and matrix
-products, attention products included). A field stays empty where an architecture cannot be built or counted within
-the time limit. Each row is written at once; a second call goes on where the first was stopped.
+Models are built and run on the meta device, so this needs no weights, little memory and no fast machine. GMACs are half
+the FLOPs that torch's FlopCounterMode counts for one image of the default tag's input size (convolutions and matrix
+products, also of attention). A field is empty if an architecture cannot be built or counted within the time limit. Each
+row is written at once; a second call continues where the first was stopped.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def count_params_m(module: torch.nn.Module) -> float:
 
 def count_gmacs(module: torch.nn.Module, input_size: tuple[int, int, int], device: str) -> float:
     counter = FlopCounterMode(display=False)
-    # The fused attention kernels have no FLOP formula on every backend; the plain ones are matrix products.
+    # Fused attention kernels lack a FLOP formula on some backends; the plain ones are matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         module(torch.zeros(1, *input_size, device=device))
     return float(counter.get_total_flops()) / 2e9
 
 
 def measure(architecture: str, seconds: int, largest_on_cpu_m: float) -> tuple[float | None, float | None]:
-    """Parameters in millions and GMACs of one architecture; None where it cannot be counted."""
+    """Return parameters in millions and GMACs of one architecture; None if they cannot be counted."""
     params = None
     try:
         with time_limit(seconds):
@@ -79,7 +79,7 @@ def measure(architecture: str, seconds: int, largest_on_cpu_m: float) -> tuple[f
                     params = count_params_m(module)
                     gmacs = count_gmacs(module, module.pretrained_cfg["input_size"], device)
                 except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
-                    # Some forward passes read values, which meta tensors do not have: these are counted on the CPU.
+                    # Some forward passes read values, which meta tensors lack: count these on the CPU.
                     log(f"{architecture}: {device}: {type(error).__name__}: {str(error)[:150]!r}")
                 else:
                     return params, gmacs
@@ -89,7 +89,7 @@ def measure(architecture: str, seconds: int, largest_on_cpu_m: float) -> tuple[f
 
 
 def field(value: float | None) -> str:
-    """Five significant digits; empty for None or a count of zero, which means that nothing was counted.
+    """Return five significant digits; empty for None or zero, which means that nothing was counted.
 
     >>> field(25.557032), field(None)
     ('25.557', '')
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=int, default=120, help="time limit of one architecture")
     parser.add_argument(
-        "--largest-on-cpu", type=float, default=700, help="millions of parameters that may be built really"
+        "--largest-on-cpu", type=float, default=700, help="largest model to build on the CPU, in millions of parameters"
     )
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")

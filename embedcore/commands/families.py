@@ -11,14 +11,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "families",
         help="list the families: slug, title, number of models",
-        description="List the families of the leaderboards: the slug that --embed-family takes, the title that tables "
-        "show, and the number of models in the timm that is installed.",
+        description="List the families of the leaderboards: the slug for --embed-family, the number of models in the "
+        "installed timm, and the title in tables.",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a family and a total; exit code 0."""
+    """Print a line a family and a total; return exit code 0."""
     from embedcore.zoo.families import FAMILIES, family_of
     from embedcore.zoo.registry import VERSION
     from embedcore.zoo.tags import all_tags

@@ -1,4 +1,4 @@
-"""``embedcore plan``: what a benchmark would fetch and keep, before anything is fetched, decoded or measured."""
+"""``embedcore plan``: what a benchmark run would download and store, without running it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``plan``."""
     parser = commands.add_parser(
         "plan",
-        help="what a run would fetch and keep: weights, pixels, and the room for them",
-        description="Say what `pytest benchmarks ARGUMENTS` would fetch from the network and keep on disk. Arguments "
-        "mean what they mean to pytest: -k, --embed-roster, --embed-dataset, … Asks this machine alone; nothing is "
-        "fetched, decoded or measured.",
+        help="show what a run would download and store: weights, pixels, and the free space",
+        description="Show what `pytest benchmarks ARGUMENTS` would download and store on disk. The arguments are "
+        "pytest's: -k, --embed-roster, --embed-dataset, … Nothing is downloaded, decoded or measured.",
         usage="embedcore plan [ARGUMENT ...]",
-        prefix_chars="\0",  # all that begins with a dash is pytest's
+        prefix_chars="\0",  # options are pytest's
         add_help=False,
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as for pytest benchmarks")
@@ -28,7 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the plan; exit code 0."""
+    """Print the plan; return exit code 0."""
     from embedcore.images.dataset import count_images
     from embedcore.measure.forecast import forecast
     from embedcore.plugin.side import collect
@@ -47,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         max_per_class=options.max_per_class,
         seed=options.seed,
     )
-    own = own_models(options.roster)
+    own_by_name = own_models(options.roster)
     plan = forecast(
-        {model: own.get(model) for model in models},
+        {model: own_by_name.get(model) for model in models},
         images,
         options.cache_folder,
         weights=options.weights,
@@ -62,16 +61,18 @@ def run(arguments: argparse.Namespace) -> int:
     others = len(plan.holdings) - len(plan.here) - len(plan.to_fetch)
     parts += [f"{others:,} without"] if others else []
     parts += [f"{plan.too_large:,} larger than --embed-max-params"] if plan.too_large else []
-    _say(f"models: {plan.models:,}, {', '.join(parts)}")
+    _print_wrapped(f"models: {plan.models:,}, {', '.join(parts)}")
     for line in plan.lines() or ["nothing to fetch and no pixels to make"]:
-        _say(line)
+        _print_wrapped(line)
     largest = sorted(plan.to_fetch, key=lambda holding: -(holding.size or 0))[:LARGEST]
     if len(plan.to_fetch) > LARGEST:
-        _say("largest: " + ", ".join(f"{holding.model} {bytes_text(holding.size)}" for holding in largest))
+        _print_wrapped("largest: " + ", ".join(f"{holding.model} {bytes_text(holding.size)}" for holding in largest))
     if plan.to_fetch or plan.pixels_to_make:
-        _say("less: -k, --embed-family, --embed-max-params M, --embed-roster local; --embed-cache-limit GB for pixels")
+        _print_wrapped(
+            "to reduce this: -k, --embed-family, --embed-max-params, --embed-roster local, --embed-cache-limit"
+        )
     return 0
 
 
-def _say(line: str) -> None:
+def _print_wrapped(line: str) -> None:
     print(wrapped(one_line(line), min(shutil.get_terminal_size((80, 24)).columns, 120)))
