@@ -1,1 +1,1 @@
-"""Pixels and a backbone in, embeddings and timings out."""
+"""Embeddings and timings of pixels and a backbone."""

@@ -1,4 +1,4 @@
-"""The arithmetic of one forward pass."""
+"""Multiply-accumulates of one forward pass."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from embedcore.embed.device import untuned
 if TYPE_CHECKING:
     from embedcore.zoo.backbone import Backbone
 
-# Names of operators that multiply matrices, as far as torch's counter has no formula for them. `*_cell` is what a fused
-# recurrent cell does after the products, `upsample_*linear` interpolates, and `convert` is no convolution.
+# Names of operators that multiply matrices and may lack a formula in torch's counter. Not `*_cell`, the part of a fused
+# recurrent cell after the products, nor `upsample_*linear`, nor `convert`.
 _PRODUCTS = re.compile(
     r"mm(_|$)|matmul|conv(?!ert)|attention|transformer|(?<!bi)(?<!tri)linear|(lstm|gru|rnn)(?!_cell)"
 )
 
 
 def count_gmacs(backbone: Backbone) -> float | None:
-    """Return the multiply-accumulates (10^9) of embedding one image; None where an operator has no known count.
+    """Return the multiply-accumulates (10^9) of embedding one image; None if an operator has no formula.
 
-    Counted are matrix products, convolutions, attention and recurrent layers, by torch's own flop counter (2 flops a
-    multiply-accumulate). Attention and recurrent layers are taken apart into matrix products, since their fused kernels
-    have formulas on some devices only: so the count is the same on every device. Quantized layers, and operators that
-    are not torch's own, have no formula. timm's published numbers leave out the LSTMs of sequencer2d (at ``s`` 4.94
-    remain of 8.33), and for ghostnetv3 are those with the training branches merged (0.167 of 0.404 at ``100``), which
-    loading does not do: what runs counts. Raises whatever the model raises, and what keeps it from being counted.
+    torch's flop counter (2 flops per multiply-accumulate) counts matrix products, convolutions, attention and recurrent
+    layers. Attention and recurrent layers are decomposed into matrix products, since their fused kernels have formulas
+    on some devices only: the count is the same on every device. Quantized layers and operators that are not torch's own
+    have no formula. timm's published numbers leave out the LSTMs of sequencer2d (``s``: 4.94 of 8.33) and have the
+    training branches of ghostnetv3 merged (``100``: 0.167 of 0.404); here both are counted as they run. Raises the
+    errors of the model.
     """
     image = torch.zeros((1, *backbone.data_config.input_size), device=backbone.device)
     counter = FlopCounterMode(display=False)
     uncounted = _Uncounted(counter)
     with contextlib.ExitStack() as stack:
         if any(isinstance(module, torch.nn.RNNBase) for module in backbone.module.modules()):
-            # Without the libraries that have recurrent layers in one piece; convolutions then take longer.
+            # Without the libraries whose recurrent layers are one operator; convolutions then take longer.
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False, allow_tf32=None))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         with untuned(), _transformers_apart(), sdpa_kernel(SDPBackend.MATH), torch.no_grad(), uncounted, counter:
@@ -48,8 +48,8 @@ def count_gmacs(backbone: Backbone) -> float | None:
 
 
 class _Uncounted(TorchDispatchMode):
-    """Notes the operators that count, or may, and have no formula. To be entered before the counter, which takes apart
-    what it can."""
+    """Records operators that may multiply matrices and have no formula. Enter it before the counter, which decomposes
+    operators."""
 
     def __init__(self, counter: FlopCounterMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -66,7 +66,7 @@ class _Uncounted(TorchDispatchMode):
 
 @contextlib.contextmanager
 def _transformers_apart() -> Iterator[None]:
-    """Keep torch's own transformer layers from running as one operator each, for which there is no formula."""
+    """Disable torch's fused transformer layers, which have no formula."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,8 +1,7 @@
-"""Whether the timing rounds had the processor to themselves.
+"""Contention: how long threads waited for a core while rounds were timed.
 
-The kernel counts for each thread how long it was ready to run and waited for a core. One that has no core holds up all
-that wait for it at the next barrier, so beside one busy loop all rounds become slow alike, and their scatter tells
-nothing; this does.
+The kernel counts this time for each thread. A waiting thread delays all others at the next barrier, so beside one busy
+loop all rounds are equally slow: contention does not show in their scatter.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ _NS = 1e9
 _TASKS = Path("/proc/self/task")
 
 Waited = Mapping[str, int]
-"""Nanoseconds that each thread of this process, by its id, has waited for a core so far."""
+"""Nanoseconds that each thread of this process has waited for a core so far, by thread id."""
 
 
 def waited(tasks: Path = _TASKS) -> Waited | None:
-    """What the kernel has counted; None where it does not tell. (Linux's ``schedstat`` is: running, waiting, turns.)"""
+    """Read the waiting times from Linux's ``schedstat`` (running, waiting, time slices); None if they are unknown."""
     counted = {}
     with contextlib.suppress(OSError):  # no such file here, or a thread that has just ended
         for task in tasks.iterdir():
@@ -29,10 +28,10 @@ def waited(tasks: Path = _TASKS) -> Waited | None:
 
 
 def crowding(before: Waited | None, after: Waited | None, wall_s: float) -> float | None:
-    """Seconds that the threads together waited for a core, for each second of wall time; None where it is not known.
+    """Return the seconds that all threads waited for a core, per second of wall time; None if unknown.
 
-    0 is alone. Alone the work would have taken no less than 1 minus this of its wall time, since a second of waiting
-    delays it by a second at most; the value itself may exceed 1 with many threads.
+    0 means no contention. A second of waiting delays the work by at most a second, so alone it would have taken at
+    least 1 minus this share of its wall time. The value may exceed 1 with many threads.
 
     >>> crowding({"1": 0, "2": 5_000_000}, {"1": 20_000_000, "2": 35_000_000, "3": 0}, 0.1)
     0.5

@@ -1,4 +1,4 @@
-"""Embedding images in one call, for use outside pytest."""
+"""Embed images in one call, for use outside pytest."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ def embed_dataset(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Return the embeddings of all images: float32 [n, dim], rows of length 1, in their order.
+    """Return the embeddings of all images, in order: float32 [n, dim], rows of length 1.
 
-    ``images``: a Dataset, or a list of PIL images, uint8 arrays [h, w, 3] or paths. They are decoded once for each
-    geometry and kept in ``cache``; without one they go into a temporary folder which is gone afterwards. A CUDA device
-    becomes torch's current one. Raises UsageError for a device that is not here, an image that cannot be read and
-    arguments of another type; EmbedcoreError for embeddings that are not finite or zero.
+    ``images``: a Dataset, or a list of PIL images, uint8 arrays [h, w, 3] or paths. They are decoded once per geometry
+    into the folder ``cache`` (default: a temporary folder). A CUDA device becomes torch's current device.
+
+    Raises UsageError for a missing device, an image that cannot be read and arguments of another type, and
+    EmbedcoreError for embeddings that are zero or not finite.
     """
     if not hasattr(backbone, "data_config"):
-        raise UsageError(f"a {type(backbone).__name__} is no backbone: embed_dataset(load_backbone(NAME), images)")
+        raise UsageError(f"a {type(backbone).__name__} is not a backbone: embed_dataset(load_backbone(NAME), images)")
     if batch_size != "auto":
         batch_size = whole_number(batch_size, "batch_size", 1)
     where = use_device(device)
@@ -52,5 +53,5 @@ def embed_dataset(
         way, size = choose_way(backbone, pixels, where, precision, auto_batch_size(batch_size, where, len(pixels)))
         embedded = embed_pixels(backbone, pixels, way, batch_size=size, progress=progress)
     if not embedded.finite:
-        raise EmbedcoreError(f"{backbone.name}: embeddings in {way.precision} hold NaN, infinity or zero vectors")
+        raise EmbedcoreError(f"{backbone.name}: embeddings in {way.precision} contain NaN, infinity or zero vectors")
     return embedded.embeddings

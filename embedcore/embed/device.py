@@ -1,4 +1,4 @@
-"""Where the forward pass runs."""
+"""Devices: choice, arithmetic settings, names, and memory layout of weights."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from embedcore.plain import counted
 from embedcore.zoo.graphs import constants
 
 ARITHMETIC: Mapping[str, bool] = MappingProxyType({"tf32": False, "cudnn_benchmark": True})
-"""How torch computes wherever embedcore measures; saved with the settings of a run.
+"""torch's arithmetic settings in all measurements; saved with the settings of a run.
 
-Without TF32, fp32 means fp32 on every card. With cuDNN's benchmark it tries its algorithms for each new shape and keeps
-the fastest, as timm's own benchmark has it.
+Without TF32, fp32 means fp32 on every card. cuDNN's benchmark picks the fastest algorithm for each new shape, as in
+timm's own benchmark.
 """
 
 
 def choose_device(spec: str = "auto") -> torch.device:
-    """The device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    """Return the device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
-    ``auto`` takes the first CUDA device, else Apple's MPS, else the CPU. Raises UsageError for a device that this
-    machine or this build of torch does not have.
+    ``auto`` is the first CUDA device, else Apple's MPS, else the CPU. Raises UsageError for a device that this machine
+    or this build of torch does not have.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if spec == "auto":
@@ -37,24 +37,22 @@ def choose_device(spec: str = "auto") -> torch.device:
     except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"device {spec!r} is not known: use auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(f"unknown device {spec!r}: use auto, cpu, cuda, cuda:N or mps")
     if (device.type == "cuda" and not cuda) or (device.type == "mps" and not mps):
         name = device.type.upper()
-        raise UsageError(
-            f"device {spec!r}: torch {torch.__version__} sees no {name} device here; use --embed-device cpu"
-        )
+        raise UsageError(f"device {spec!r}: torch {torch.__version__} finds no {name} device; use --embed-device cpu")
     if device.type != "cuda":
         return device
     index, count = device.index or 0, torch.cuda.device_count()
     if index >= count:
-        raise UsageError(f"device {spec!r}: this machine has {count} CUDA devices, counted from 0")
+        raise UsageError(f"device {spec!r}: this machine has {count} CUDA devices, numbered from 0")
     return torch.device("cuda", index)
 
 
 def use_device(spec: str = "auto") -> torch.device:
-    """:func:`choose_device`, with torch set up to measure on it: once in a measuring process, or in a library call.
+    """Choose a device (:func:`choose_device`) and set torch up to measure on it.
 
-    The card becomes the current one, on which events record. See :func:`set_arithmetic`.
+    A card becomes the current device, on which events record. See :func:`set_arithmetic`.
     """
     device = choose_device(spec)
     set_arithmetic()
@@ -64,21 +62,21 @@ def use_device(spec: str = "auto") -> torch.device:
 
 
 def set_arithmetic() -> None:
-    """Make torch compute as `ARITHMETIC` says; to be called again after code of the user, which may have changed it."""
+    """Apply `ARITHMETIC` to torch; call it again after code of the user, which may have changed the settings."""
     cudnn: Any = torch.backends.cudnn
     precision = "tf32" if ARITHMETIC["tf32"] else "ieee"
     backend: Any
     for backend in (torch.backends, cudnn, cudnn.conv, cudnn.rnn):
         backend.fp32_precision = precision
-    # The older names too: reading them raises where they do not agree with the newer ones.
-    torch.set_float32_matmul_precision("high" if ARITHMETIC["tf32"] else "highest")  # of the CPU as well
+    # The older names too: reading them raises an error if they contradict the newer ones.
+    torch.set_float32_matmul_precision("high" if ARITHMETIC["tf32"] else "highest")  # also for the CPU
     torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = ARITHMETIC["tf32"]
     cudnn.benchmark = ARITHMETIC["cudnn_benchmark"]
 
 
 @contextlib.contextmanager
 def untuned() -> Iterator[None]:
-    """For passes that run once: cuDNN takes an algorithm without trying all, which costs seconds for each new shape."""
+    """Disable cuDNN's benchmark for passes that run once: trying all algorithms takes seconds for each new shape."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
     try:
@@ -88,7 +86,7 @@ def untuned() -> Iterator[None]:
 
 
 def device_name(device: torch.device) -> str:
-    """What computes, for people: the card's own name, or the processor's with the number of threads that torch uses."""
+    """Return the name of the card, or of the processor with torch's number of threads, for people."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     if device.type == "mps":
@@ -97,21 +95,21 @@ def device_name(device: torch.device) -> str:
 
 
 def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
-    text = info.read_text(errors="replace") if info.is_file() else ""  # there is none but on Linux
+    text = info.read_text(errors="replace") if info.is_file() else ""  # Linux only
     models = (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name"))
     return next(models, "") or platform.processor() or platform.machine()
 
 
 def worker_device(spec: str, worker: int, cards: int) -> str:
-    """The device for the process number ``worker`` of several: ``auto`` and ``cuda`` are shared out over the cards."""
+    """Return the device for process number ``worker`` of several: ``auto`` and ``cuda`` are spread over the cards."""
     return f"cuda:{worker % cards}" if cards > 0 and spec in ("auto", "cuda") else spec
 
 
 def place(module: torch.nn.Module, device: torch.device, *, channels_last: bool = True) -> None:
-    """Move a module to ``device``, the weights of its convolutions in channels-last memory or in torch's own order.
+    """Move a module to ``device``, with the weights of its convolutions in channels-last memory or torch's own order.
 
-    Done tensor by tensor, since ``Module.to(memory_format=...)`` refuses modules that also have 3-D convolutions.
-    Raises UnsupportedModel for frozen TorchScript on another device, which cannot be moved.
+    Tensor by tensor, since ``Module.to(memory_format=...)`` refuses modules that also have 3-D convolutions. Raises
+    UnsupportedModel for frozen TorchScript on another device, which cannot be moved.
     """
     fixed = next((value.device for value in constants(module) if value.device.type != device.type), None)
     if fixed is not None:
@@ -126,9 +124,9 @@ def place(module: torch.nn.Module, device: torch.device, *, channels_last: bool 
 
 
 def choose_channels_last(device: torch.device, precision: str, seconds: Callable[[bool], float]) -> bool:
-    """Whether convolutions are to run in channels-last memory.
+    """Return whether convolutions run in channels-last memory.
 
-    Always on the CPU (2 to 3 times faster there) and on MPS, and in half precision, for which the tensor cores of CUDA
-    want it; in fp32 on CUDA where the canary ``seconds(channels_last)``, of a forward pass, says that it is faster.
+    Always on the CPU (2 to 3 times faster), on MPS, and in half precision, which CUDA's tensor cores compute in this
+    layout; in fp32 on CUDA if a forward pass, which takes ``seconds(channels_last)``, is faster.
     """
     return device.type != "cuda" or precision != "fp32" or seconds(True) < seconds(False)

@@ -1,4 +1,4 @@
-"""Pixels and a backbone in, embeddings out."""
+"""Embed the images of a pixel store with a backbone."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from embedcore.progress import Progress
 if TYPE_CHECKING:
     from embedcore.zoo.backbone import Backbone
 
-# On the CPU it hardly matters once glibc keeps large blocks (see forkserver.py); 16 is the best where it does not.
+# On the CPU the size hardly matters if glibc keeps large blocks (see forkserver.py); else 16 is best.
 AUTO_BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
 
 CANARY_ROUNDS = 3
 
 
 class Pixels(Protocol):
-    """Images as the embedder reads them: uint8 [stop - start, h, w, 3]."""
+    """A source of pixels for the embedder: ``read`` returns uint8 [stop - start, h, w, 3]."""
 
     def __len__(self) -> int: ...
 
@@ -39,7 +39,7 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True)
 class Way:
-    """How a backbone computes on a device."""
+    """Settings of a forward pass."""
 
     device: torch.device
     precision: str = "fp32"
@@ -50,9 +50,8 @@ class Way:
 class Embedded:
     """The embeddings of a set of images and how they were made.
 
-    ``embeddings``: float32 [n, dim], rows of length 1 (a row which is not finite stays so, see ``finite``);
-    ``seconds``: wall time from the first read to the last embedding; ``batch_size``: images a forward pass, after any
-    halving.
+    ``embeddings``: float32 [n, dim], rows of length 1 (rows that are not finite stay so, see ``finite``); ``seconds``:
+    wall time from the first read to the last embedding; ``batch_size``: images per forward pass, after any halving.
     """
 
     embeddings: NDArray[np.float32]
@@ -61,19 +60,19 @@ class Embedded:
 
     @property
     def finite(self) -> bool:
-        """Whether every number is finite and no embedding is zero."""
+        """Whether all numbers are finite and no embedding is zero."""
         norms = np.linalg.norm(self.embeddings, axis=1)
         return bool(np.isfinite(norms).all() and (norms > 0.5).all())
 
 
 def auto_batch_size(spec: str | int, device: torch.device, n_images: int) -> int:
-    """The batch size that ``auto`` or a number means on this device, at most the number of images."""
+    """Return the batch size for ``auto`` or a number on this device, at most the number of images."""
     wanted = AUTO_BATCH_SIZE[device.type] if spec == "auto" else int(spec)
     return max(1, min(wanted, n_images))
 
 
 def first_batch(backbone: Backbone, pixels: Pixels, batch_size: int, way: Way) -> torch.Tensor:
-    """The first images as the backbone's input, float32 [b, 3, h, w] on the device."""
+    """Return the first images as the backbone's input: float32 [b, 3, h, w] on the device."""
     first = as_tensor(pixels.read(0, min(batch_size, len(pixels))))
     return _normaliser(backbone, way)(first.to(way.device))
 
@@ -91,11 +90,10 @@ def choose_way(
     batch_size: int,
     channels_last: bool | None = None,
 ) -> tuple[Way, int]:
-    """Move a backbone to a device and try on a canary batch in which precision and memory layout it is to compute.
+    """Move a backbone to a device and choose precision and memory layout by a canary batch.
 
-    With ``channels_last`` the layout is given.
-
-    Also gives the batch size, which is less than the one wanted where memory did not suffice for the canary.
+    ``channels_last``: the memory layout; None to choose it. Returns the settings and the batch size, which is reduced
+    if the canary batch did not fit in memory.
     """
     canary = min(batch_size, CANARY_IMAGES)
 
@@ -104,7 +102,7 @@ def choose_way(
         return first_batch(backbone, pixels, images, Way(device, channels_last=channels_last))
 
     def choose(images: int) -> Way:
-        # Anew in each layout, since a batch that did not fit may have left the weights in the other one.
+        # Placed again each time: a batch that did not fit may have left the weights in the other layout.
         chosen = choose_precision(precision, backbone, placed(images, device.type != "cuda"))
 
         def seconds(channels_last: bool) -> float:
@@ -130,10 +128,10 @@ def embed_pixels(
     progress: Progress | None = None,
     lane_of: Callable[[torch.device, Read, Forward, int], Lane] = lane_of,
 ) -> Embedded:
-    """Embed all images of a pixel store with a backbone that was placed on the device of ``way``.
+    """Embed all images of a pixel store with a backbone that is already on the device of ``way``.
 
-    When memory runs out, the batch is halved and the images whose embeddings have not arrived are tried again, down to
-    one image; with one image the error is raised. ``lane_of`` gives the device as the pipeline sees it.
+    If memory runs out, the batch is halved and the images without embeddings are tried again; with one image the error
+    is raised. ``lane_of`` returns the device's lane of the pipeline.
     """
     total = len(pixels)
     if total == 0:

@@ -1,7 +1,7 @@
-"""Embeddings that are kept on disk, so that another metric, or a run again, costs no forward pass of the whole set.
+"""Embeddings kept on disk, so that another metric or run needs no forward pass over all images.
 
-Each is a ``.npy`` file, float32 [n, dim], with a ``.json`` beside it that names what it is of and carries a checksum of
-the whole file, and of itself. No byte of either can change unnoticed.
+Each is a ``.npy`` file, float32 [n, dim], with a ``.json`` sidecar that describes it and has checksums of the file and
+of itself. A change of any byte of either is noticed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from embedcore.files import sealed, sha256_of, unsealed, written_whole
 
 FOLDER = "embeddings"  # within the cache folder
 
-# Raise it when the way from pixels to embeddings changes a number.
+# To be raised when the computation of embeddings from pixels changes.
 _FORMAT = 3
 _log = logging.getLogger(__name__)
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """The name, 32 hex digits, of the embeddings that ``facts`` (as JSON has them, in any order) determine."""
+    """Return the name, 32 hex digits, of the embeddings determined by ``facts`` (JSON values, in any order)."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
 
 
@@ -40,32 +40,32 @@ class KeptEmbeddings:
         self.folder = folder
 
     def load(self, facts: Mapping[str, Any], n: int) -> NDArray[np.float32] | None:
-        """The embeddings of ``n`` images, float32 [n, dim]; None where there are none, or what is there is damaged."""
+        """Return the embeddings of ``n`` images, float32 [n, dim]; None if they are missing or damaged."""
         path = self._path(facts)
         try:
             sidecar = unsealed(path.with_suffix(".json").read_bytes())
             content = np.fromfile(path, np.uint8)
             if (sidecar.get("format"), sidecar.get("facts")) != (_FORMAT, facts) or sidecar["shape"][0] != n:
-                raise ValueError("not what the name says")
-            # Before anything in the file is believed, its header included: what is used is what was compared.
+                raise ValueError("its content does not fit its name")
+            # The checksum covers the bytes in memory, header included, which are then used.
             if hashlib.sha256(content.data).hexdigest() != sidecar["sha256"]:
                 raise ValueError("the checksum differs")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            _log.warning("kept embeddings %s are damaged (%s): made anew", path, error)
+            _log.warning("kept embeddings %s are damaged (%s) and computed again", path, error)
             return None
-        with contextlib.suppress(OSError):  # such as a folder that may be read only
+        with contextlib.suppress(OSError):  # such as a read-only folder
             os.utime(path.with_suffix(".json"))
         rows = content[content.nbytes - 4 * math.prod(sidecar["shape"]) :]
         return rows.view(np.float32).reshape(sidecar["shape"])
 
     def save(self, facts: Mapping[str, Any], embeddings: NDArray[np.float32]) -> None:
-        """Keep embeddings, float32 [n, dim]. A file has its name only when it is whole. Raises OSError."""
+        """Keep embeddings, float32 [n, dim]. A file gets its name only when it is complete. Raises OSError."""
         path = self._path(facts)
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = np.ascontiguousarray(embeddings, dtype=np.float32)
-        # The sidecar last: without it, or with one that does not fit, the other file is not read.
+        # The sidecar last: without a fitting one the embeddings are not read.
         with written_whole(path) as file:
             np.save(file, rows, allow_pickle=False)
             file.flush()

@@ -1,4 +1,4 @@
-"""Memory: telling an exhausted one, a limit for it, and the peak of a measurement."""
+"""Memory: out-of-memory errors, a limit per process, and the peak of a measurement."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import torch
 
 from embedcore.embed.device import choose_device
@@ -19,8 +20,7 @@ from embedcore.errors import UsageError
 
 T = TypeVar("T")
 
-# torch has an exception of its own only for devices, and not for what the libraries below it meet; its CPU allocator
-# raises a RuntimeError.
+# Texts of RuntimeErrors: torch has an exception class only for devices, not for its CPU allocator or libraries.
 _SIGNS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -30,12 +30,11 @@ _SIGNS = (
     "CUDNN_STATUS_ALLOC_FAILED",
 )
 
-# What oneDNN and Python say where an allocation fails. They say it on other occasions too, but hardly to a process
-# whose memory is limited.
+# Errors of oneDNN and Python that may have other causes, but hardly in a process with a memory limit.
 _SIGNS_UNDER_A_LIMIT = ("could not create a primitive", "could not create a memory", "can't start new thread")
 
-# What CUDA libraries say of tensors of more than 2^31 elements, in lower case. cuDNN says the first two also for want
-# of memory, and of layers that it cannot compute at all: so with one image they are errors like any other.
+# Errors of CUDA libraries for tensors of more than 2^31 elements, in lower case. cuDNN raises the first two also
+# without memory and for layers that it cannot compute, so with one image they are ordinary errors.
 _TOO_LARGE = (
     "unable to find an engine",  # "GET was …" and "FIND was unable to find an engine to execute this computation"
     "unable to find a valid cudnn algorithm",
@@ -46,12 +45,12 @@ _TOO_LARGE = (
 
 SAMPLE_S = 0.02
 
-# The share of the limit that is withheld until memory has run out once, see ``release_memory``.
+# The share of the limit that is reserved until memory has run out once, see ``release_memory``.
 RESERVE = 0.15
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that host or device memory ran out, told by its text where its type does not tell."""
+    """Return whether an error means that host or device memory ran out, by its type or its text."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     if isinstance(error, OSError):
@@ -62,23 +61,22 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def fits_if_smaller(error: BaseException) -> bool:
-    """Whether a smaller batch may do: memory ran out, or tensors are too large for the kernels' 32-bit indices."""
+    """Return whether a smaller batch may fit: memory ran out, or tensors exceed the kernels' 32-bit indices."""
     return is_out_of_memory(error) or (
         isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _TOO_LARGE)
     )
 
 
 def bound_memory(limit_gb: float) -> None:
-    """Let this process allocate at most ``limit_gb`` (of 2^30 bytes) more than it has allocated by now (Linux).
+    """Let this process allocate at most ``limit_gb`` (of 2^30 bytes) more than it has allocated so far (Linux only).
 
-    Counted as the kernel counts for RLIMIT_DATA: memory that is private and writable (the heap and anonymous maps),
-    from when it is allocated, touched or not. Files that are mapped, such as a pixel store or weights, do not count,
-    which they would for RLIMIT_AS. An allocation beyond the limit fails in the process; nothing else is affected.
-    At first only 85 % are allowed: see ``RESERVE``.
+    The limit is RLIMIT_DATA, which counts private writable memory (the heap and anonymous maps), used or not, but not
+    memory-mapped files such as a pixel store or weights, as RLIMIT_AS would. An allocation beyond the limit fails in
+    this process only. At first 85 % are allowed: see ``RESERVE``.
     """
     if sys.platform != "linux":
         return
-    # The threads of torch's pool come first: one that cannot be started ends the process without an exception.
+    # Start torch's threads first: a thread that cannot start ends the process without an exception.
     torch.ones(2**20).mul_(2)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = int(limit_gb * 2**30)
@@ -90,26 +88,26 @@ def bound_memory(limit_gb: float) -> None:
 
 
 def is_bounded(device: str) -> bool:
-    """Whether the limit is for a case of this device: with CUDA or MPS, memory on the host is not what counts."""
+    """Return whether the limit applies to this device: only to the CPU, as it bounds host memory."""
     try:
         return choose_device(device).type == "cpu"
-    except UsageError:  # which the measurement itself is going to raise, with what to do about it
+    except UsageError:  # the measurement raises it again
         return False
 
 
 def release_memory(device: torch.device) -> None:
-    """Give cached blocks back to the device, or the kernel, before a smaller batch is tried.
+    """Release cached memory to the device or the kernel before a smaller batch is tried.
 
-    On Linux, where memory is limited, half of what the limit withholds is allowed then: the heap has grown up to the
-    limit and is mostly free again, but what is mapped outside of it would find no room however small the batch.
+    Under a memory limit (Linux), half of the remaining reserve is allowed then: the heap has grown up to the limit and
+    is mostly free, but maps outside of it would fail with any batch size.
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
     elif sys.platform == "linux":
-        # glibc is told to keep freed blocks (see forkserver.py). Under a limit they would leave no room for what is
-        # mapped outside of the heap, such as the code that oneDNN writes.
+        # glibc keeps freed blocks (see forkserver.py), which would leave no room for maps outside of the heap, such as
+        # oneDNN's generated code.
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -118,9 +116,9 @@ def release_memory(device: torch.device) -> None:
 
 
 def halving(batch_size: int, device: torch.device, step: Callable[[int], T]) -> tuple[T, int]:
-    """``step(batch_size)``, or with half of it as often as that is too much; gives its value and the size that fitted.
+    """Call ``step(batch_size)``, halving the size while it does not fit; return its value and the size that fitted.
 
-    With one image the error is raised, as is every other error at once.
+    With one image the error is raised. Other errors are raised at once.
     """
     while True:
         try:
@@ -128,20 +126,18 @@ def halving(batch_size: int, device: torch.device, step: Callable[[int], T]) -> 
         except (RuntimeError, MemoryError, OSError) as error:
             if batch_size == 1 or not fits_if_smaller(error):
                 raise
-        # Out here the error, and with it every tensor of the step's frames, is gone.
+        # Outside of the except block, where the error and the tensors of its frames are freed.
         batch_size //= 2
         release_memory(device)
 
 
 class PeakMemory:
-    """The peak memory of a measurement, in MB of 10^6 bytes: what the field ``peak_memory_mb`` of a result holds.
+    """Peak memory of a measurement in MB of 10^6 bytes, the field ``peak_memory_mb`` of a result.
 
-    On CUDA: the most that torch had allocated on the card, weights included, since the last :meth:`restart`, which is
-    called when the rounds that are timed begin: what loading, the canaries, cuDNN's trials of algorithms and batches
-    that did not fit had needed is forgotten. Elsewhere: the growth of this process's private memory since the block
-    began, at its highest; pages of memory-mapped files, such as a pixel store, are not private. It is looked at 50
-    times a second and whenever ``mb`` is asked for. Where the system has no /proc, it is the growth of the resident
-    peak.
+    On CUDA: torch's peak allocation on the card, weights included, since the last :meth:`restart`. Timing calls it
+    after the warm-up, so the peak excludes loading, canaries, cuDNN's trials of algorithms and batches that did not
+    fit. Elsewhere: the largest growth of this process's private memory since the block began, sampled 50 times a second
+    and when ``mb`` is read; pages of memory-mapped files, such as a pixel store, are not private.
     """
 
     def __init__(self, private_bytes: Callable[[], int] | None = None) -> None:
@@ -160,7 +156,7 @@ class PeakMemory:
         self._sampler.join()
 
     def restart(self, device: torch.device) -> None:
-        """On CUDA, forget the peak so far: the forward passes on ``device`` that count begin."""
+        """On CUDA, reset the peak: the timed forward passes on ``device`` begin."""
         if device.type == "cuda":
             self._card = device
             torch.cuda.reset_peak_memory_stats(device)
@@ -170,22 +166,18 @@ class PeakMemory:
         """The peak so far."""
         if self._card is not None:
             return torch.cuda.max_memory_allocated(self._card) / 1e6
-        self._look()
+        self._update()
         return (self._highest - self._start) / 1e6
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         self._highest = max(self._highest, self._private_bytes())
 
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_S):
-            self._look()
+            self._update()
 
 
 def _private_bytes() -> int:
-    """Resident memory of this process that is no page of a file; its resident peak where there is no /proc."""
-    try:
-        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 2**10
-    return (int(resident) - int(shared)) * resource.getpagesize()
+    """Return the resident bytes of this process, on Linux without pages of files."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))

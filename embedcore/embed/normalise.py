@@ -1,4 +1,4 @@
-"""uint8 pixels to the float input of a backbone, with the arithmetic of timm's own transform."""
+"""Normalise uint8 pixels to a backbone's float input, with the arithmetic of timm's own transform."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 class Normaliser:
     """Turns uint8 [b, h, w, 3] into float32 [b, 3, h, w], channels-last or not: ``(pixel / 255 - mean) / std``.
 
-    The three operations are done in this order and in float32, as torchvision's ToTensor and Normalize do them, so on
-    the CPU the result equals timm's transform bit for bit.
+    The operations and their order in float32 are those of torchvision's ToTensor and Normalize: on the CPU the result
+    equals timm's transform bit for bit.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Normaliser:
         width = pixels.shape[2]
         mean, std = self.mean.repeat(width), self.std.repeat(width)
         rows, target = pixels.flatten(2), out.flatten(2)
-        # On the CPU image by image, so that all passes over one image after the first find it in the cache.
+        # On the CPU image by image, which keeps an image in the cache for all passes.
         for i in range(len(rows)) if pixels.device.type == "cpu" else [slice(None)]:
             target[i].copy_(rows[i]).div_(255).sub_(mean).div_(std)
         images = out.permute(0, 3, 1, 2)
@@ -42,6 +42,6 @@ class Normaliser:
 
 
 def as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    """A uint8 batch as a tensor, without a copy where the array allows it."""
+    """Return a uint8 batch as a tensor, without a copy if the array is writable."""
     array = np.ascontiguousarray(pixels)
     return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,6 +1,6 @@
-"""Reading, copying, computing and fetching at the same time: one loop, and the devices as it sees them.
+"""The embedding pipeline: reading, copying, computing and fetching batches concurrently, and its lane for each device.
 
-What only a CUDA card can run is here and in timing.py, kept small.
+All code that needs a CUDA card is here and in timing.py.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ Deliver = Callable[[Span, NDArray[np.float32]], None]
 
 Read = Callable[[int, int], NDArray[np.uint8]]
 Forward = Callable[[torch.Tensor], torch.Tensor]
-"""From uint8 pixels [b, h, w, 3] to float32 embeddings [b, dim], both on the device."""
+"""Compute float32 embeddings [b, dim] of uint8 pixels [b, h, w, 3], both on the device."""
 
 
 class Lane(Protocol):
-    """A device as the pipeline sees it. ``upload``, ``compute`` and ``fetch`` begin something; only ``rows`` waits."""
+    """The pipeline's interface to a device. ``upload``, ``compute`` and ``fetch`` are asynchronous; ``rows`` waits."""
 
     slots: int
-    """Host buffers, which a thread fills ahead; 0 to read in the caller's thread, when a batch is wanted."""
+    """Number of host buffers that a thread fills ahead; 0 to read each batch in the caller's thread."""
     flying: int
-    """Batches that may be on their way back while the next one is begun."""
+    """Number of batches that may be in flight when the next one begins."""
     equal: bool
-    """Whether the last batch is to be as large as the others, so that it takes in some images again."""
+    """Whether the last batch is as large as the others, with some images again."""
 
     def host_buffer(self, span: Span, slot: int) -> Any:
-        """The pixels of these images in host buffer ``slot``, which is filled when its last copy has ended."""
+        """Read the pixels of these images into host buffer ``slot``, after its last copy has ended."""
 
     def upload(self, host: Any, slot: int) -> Any:
-        """To the device, in the thread that called ``host_buffer``."""
+        """Copy to the device, in the thread that called ``host_buffer``."""
 
     def compute(self, batch: Any) -> Any: ...
 
     def fetch(self, output: Any) -> Any: ...
 
     def rows(self, fetched: Any) -> NDArray[np.float32]:
-        """Wait for what was fetched: float32 [b, dim]."""
+        """Wait for the fetched rows: float32 [b, dim]."""
 
 
 def run(lane: Lane, spans: Sequence[Span], deliver: Deliver) -> None:
-    """Take all spans through the lane and hand over the rows of each, in order, from the caller's thread.
+    """Run all spans through the lane and deliver the rows of each, in order, in the caller's thread.
 
-    Whatever a stage, the reading thread or ``deliver`` raises ends the loop and is raised, after the thread has ended.
+    An error of any stage, the reading thread or ``deliver`` is raised after the thread has ended.
     """
     flying: deque[tuple[Span, Any]] = deque()
 
@@ -78,7 +78,7 @@ def _inline(lane: Lane, spans: Sequence[Span]) -> Generator[tuple[Span, Any], No
 
 
 def _ahead(lane: Lane, spans: Sequence[Span]) -> Generator[tuple[Span, Any], None, None]:
-    """As ``_inline``, from a thread that goes ahead as far as there are free slots."""
+    """Yield as ``_inline`` does, reading ahead in a thread while there are free slots."""
     free: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     ready: queue.SimpleQueue[tuple[Any, int] | BaseException] = queue.SimpleQueue()
     stopped = threading.Event()
@@ -92,7 +92,7 @@ def _ahead(lane: Lane, spans: Sequence[Span]) -> Generator[tuple[Span, Any], Non
                 if slot is None or stopped.is_set():
                     return
                 ready.put((lane.upload(lane.host_buffer(span, slot), slot), slot))
-        except BaseException as error:  # goes to the caller, traceback and all
+        except BaseException as error:  # raised in the caller's thread
             ready.put(error)
 
     thread = threading.Thread(target=read, name="embedcore-reader", daemon=True)
@@ -103,7 +103,7 @@ def _ahead(lane: Lane, spans: Sequence[Span]) -> Generator[tuple[Span, Any], Non
             if isinstance(item, BaseException):
                 raise item
             batch, slot = item
-            # A slot is free again when its batch's computing has begun, which is when the next one is asked for.
+            # The slot is free when its batch is being computed: when the caller asks for the next one.
             yield span, batch
             free.put(slot)
     finally:
@@ -113,23 +113,25 @@ def _ahead(lane: Lane, spans: Sequence[Span]) -> Generator[tuple[Span, Any], Non
 
 
 def spans_of(start: int, total: int, size: int, *, equal: bool = False) -> Iterator[Span]:
-    """The images from ``start`` on in batches of ``size``: of 1, 6 and 2, (1, 3), (3, 5) and (5, 6), or with ``equal``
-    (4, 6) as the last."""
+    """Yield the images from ``start`` to ``total`` in batches of ``size``.
+
+    ``spans_of(1, 6, 2)`` yields (1, 3), (3, 5) and (5, 6), or with ``equal`` (4, 6) as the last.
+    """
     latest = total - size if equal else total
     return ((min(begin, latest), min(begin + size, total)) for begin in range(start, total, size))
 
 
 def lane_of(device: torch.device, read: Read, forward: Forward, batch_size: int) -> Lane:
-    """The lane of a device for batches of at most ``batch_size`` images."""
+    """Return the lane of a device for batches of at most ``batch_size`` images."""
     cuda = device.type == "cuda"
     return CudaLane(device, read, forward, batch_size) if cuda else HostLane(device, read, forward)
 
 
 class HostLane:
-    """The CPU, which computes at once, and MPS, whose queue of work torch keeps.
+    """The CPU, which computes synchronously, and MPS, whose queue torch keeps.
 
-    On the CPU pixels are memory-mapped views, and a thread that reads ahead would take its time from the cores that
-    compute; so they are read inline there. On MPS the thread fills the time of the waiting.
+    On the CPU pixels are memory-mapped views, read inline: a thread that reads ahead would compete with the computing
+    threads. On MPS it uses the waiting time.
     """
 
     equal = False
@@ -162,15 +164,15 @@ class Ordered(NamedTuple):
 
 
 class CudaLane:
-    """A CUDA card: three pinned buffers, and a side stream for each direction, so that copies run beside the computing.
+    """A CUDA card: three pinned buffers and a side stream for each direction, so that copies overlap with computing.
 
-    Another stream, or the host, waits for an event before it uses a tensor; ``record_stream`` keeps the memory of a
-    tensor from being used anew before the streams that it was not made on are done with it.
+    Another stream, or the host, waits for an event before it uses a tensor. ``record_stream`` keeps a tensor's memory
+    from being reused before the other streams are done with it.
     """
 
     slots = 3
     flying = 2
-    equal = True  # cuDNN tries its algorithms anew for each shape: seconds, where a batch takes milliseconds
+    equal = True  # cuDNN tries algorithms for each shape: seconds, while a batch takes milliseconds
 
     def __init__(self, device: torch.device, read: Read, forward: Forward, batch_size: int) -> None:
         self._device, self._read, self._forward, self._batch_size = device, read, forward, batch_size
@@ -179,7 +181,7 @@ class CudaLane:
         self._copied = [torch.cuda.Event() for _ in range(self.slots)]
 
     def host_buffer(self, span: Span, slot: int) -> torch.Tensor:
-        torch.cuda.set_device(self._device)  # of this thread, or pinned memory is got through the first card
+        torch.cuda.set_device(self._device)  # for this thread: else the first card would allocate the pinned memory
         pixels = self._read(*span)
         buffer = self._buffers[slot]
         if buffer is None:
@@ -220,5 +222,5 @@ class CudaLane:
 
 
 def pinned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Page-locked host memory, which a card copies from and to on its own; torch keeps freed blocks for later."""
+    """Return page-locked host memory, which a card copies asynchronously; torch caches freed blocks."""
     return torch.empty(shape, dtype=dtype, pin_memory=True)

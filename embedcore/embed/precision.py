@@ -1,4 +1,4 @@
-"""Number formats of the forward pass: fp32, or bf16/fp16 autocast."""
+"""Precision of the forward pass: fp32, or bf16/fp16 autocast."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @contextlib.contextmanager
 def autocast(precision: str, device: torch.device, module: torch.nn.Module) -> Iterator[None]:
-    """The context in which forward passes of ``module`` run in this precision, without gradients.
+    """Run forward passes of ``module`` in this precision, without gradients.
 
-    In half precision each weight is cast once in the context: autocast keeps the casts of leaves that require a
-    gradient (``cached_cast`` in torch's autocast_mode.cpp), so the weights say that they do for as long as it lasts.
+    In half precision each weight is cast once per context: autocast caches casts only of leaves that require a gradient
+    (``cached_cast`` in torch's autocast_mode.cpp), so the weights require one inside the context.
     """
     with torch.no_grad():
         if precision == "fp32":
@@ -44,7 +44,7 @@ def autocast(precision: str, device: torch.device, module: torch.nn.Module) -> I
 
 
 def canary_cosine(backbone: Backbone, batch: torch.Tensor, precision: str) -> float:
-    """The lowest cosine, over the images of ``batch`` [b, 3, h, w], between embeddings in fp32 and in ``precision``."""
+    """Return the lowest cosine between embeddings of ``batch`` [b, 3, h, w] in fp32 and in ``precision``."""
     with untuned(), autocast("fp32", batch.device, backbone.module):
         full = backbone.embed(batch)
     with untuned(), autocast(precision, batch.device, backbone.module):
@@ -53,14 +53,14 @@ def canary_cosine(backbone: Backbone, batch: torch.Tensor, precision: str) -> fl
 
 
 def choose_precision(spec: str, backbone: Backbone, batch: torch.Tensor) -> str:
-    """The precision that ``spec`` means for this backbone and device.
+    """Return the precision for ``spec``, this backbone and the device of ``batch``. Raises UsageError.
 
-    ``auto`` is fp32 on the CPU and on MPS; on a CUDA card that does not merely emulate bf16 (as those
-    before Ampere do) it is bf16 autocast if a canary batch agrees with fp32 to a cosine of 0.999 for each image.
+    ``auto`` is fp32 on the CPU and MPS. On a CUDA card with native bf16 (from Ampere on) it is bf16 autocast if the
+    embeddings of the canary ``batch`` have a cosine of at least 0.999 with those in fp32, else fp32.
     """
     if spec != "auto":
         if spec not in ("fp32", *_DTYPES):
-            raise UsageError(f"precision {spec!r} is not known: use auto, fp32, {', '.join(_DTYPES)}")
+            raise UsageError(f"unknown precision {spec!r}: use auto, fp32, {', '.join(_DTYPES)}")
         return spec
     if batch.device.type != "cuda":
         return "fp32"

@@ -1,4 +1,4 @@
-"""A small fingerprint of the embeddings, to tell two runs' embeddings apart without storing them."""
+"""A small sketch of embeddings, to compare those of two runs without storing them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SKETCH_DIM = 64
 
 
 def sketch_of(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A random projection float32 [8, 64] of 8 evenly spaced embeddings of [n, dim].
+    """Return a random projection float32 [8, 64] of 8 evenly spaced embeddings of [n, dim].
 
     The projection is Gaussian with variance 1/64, so the expected squared length of a projected embedding is 1
-    (Johnson and Lindenstrauss, 1984); it depends on ``dim`` alone. With fewer than 8 images some are taken twice.
+    (Johnson and Lindenstrauss, 1984). It depends on ``dim`` alone. With fewer than 8 images some are used twice.
     """
     import numpy as np
 

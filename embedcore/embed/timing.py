@@ -1,4 +1,4 @@
-"""Durations of the bare forward pass."""
+"""Timing of the forward pass alone."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Embed = Callable[[torch.Tensor], torch.Tensor]
 
 
 def warm_up(seconds: Callable[[], float]) -> int:
-    """Run rounds until two successive ones differ by at most 5 % of the longer, at least 2 and at most 20.
+    """Run rounds until two successive ones differ by at most 5 % of the longer, 2 to 20; return their number.
 
-    ``seconds()`` runs a round and gives its duration. Returns how many were run.
+    ``seconds()`` runs a round and returns its duration.
     """
     last = seconds()
     for rounds in range(FEWEST_WARMUPS, MOST_WARMUPS + 1):
@@ -33,7 +33,7 @@ def warm_up(seconds: Callable[[], float]) -> int:
 
 
 class Timed(NamedTuple):
-    """Seconds of each round, how many rounds of :func:`warm_up` came before them, and their :func:`crowding`."""
+    """Seconds of each round, the number of warm-up rounds before them, and their :func:`crowding`."""
 
     durations: list[float]
     warmups: int
@@ -48,12 +48,11 @@ def time_forward(
     progress: Progress = lambda done, total: None,
     warmed: Callable[[], None] = lambda: None,
 ) -> Timed:
-    """Time ``rounds`` forward passes of the same ``batch`` [b, 3, h, w], after warming up. Run in the context that the
-    passes need (``precision.autocast``).
+    """Time ``rounds`` forward passes of ``batch`` [b, 3, h, w], after a warm-up, in the caller's autocast context.
 
-    On CUDA the time is taken on the device with events, and the processor may do something else meanwhile, so crowding
-    is not told; elsewhere with a monotonic clock on the host. With ``turns`` another process makes its rounds in turn
-    with these. ``progress`` is called before the warm-up and after each round, ``warmed`` between the two.
+    On CUDA the device's events measure the time, and contention of the processor is unknown; elsewhere a monotonic
+    clock of the host. With ``turns`` the rounds of another process alternate with these. ``progress`` is called before
+    the warm-up and after each round, ``warmed`` after the warm-up.
     """
     clock = device_seconds if batch.device.type == "cuda" else host_seconds
     progress(0, rounds)
@@ -69,7 +68,7 @@ def time_forward(
 
 
 def host_seconds(embed: Embed, batch: torch.Tensor) -> float:
-    """Wall time of a forward pass, waiting for the device included."""
+    """Return the wall time of a forward pass in seconds, including the wait for the device."""
     begin = time.perf_counter()
     embed(batch)
     if batch.device.type == "mps":
@@ -80,7 +79,7 @@ def host_seconds(embed: Embed, batch: torch.Tensor) -> float:
 
 
 def device_seconds(embed: Embed, batch: torch.Tensor) -> float:
-    """Time of a forward pass on the current CUDA device, between two events."""
+    """Return the seconds between two events around a forward pass on the current CUDA device."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
     embed(batch)

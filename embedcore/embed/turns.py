@@ -1,7 +1,7 @@
-"""Two processes that work in turn, so that neither disturbs the other and both see the same state of the machine.
+"""Interleaving: two processes alternate timing rounds, so that both measure the machine in the same state.
 
-A token, one byte, goes to and fro between two FIFOs: who has it works, who has not waits. Whoever started both puts the
-first token into one of the FIFOs, and releases a process whose partner is gone.
+A token, one byte, is passed between two FIFOs; the process that has it works, the other one waits. The parent puts the
+first token into one of the FIFOs, and releases a process whose partner has ended.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ _TOKEN, _RELEASE = b"t", b"r"
 
 
 class Turns:
-    """One of the two. Opened for reading and writing, a FIFO neither blocks nor breaks when the other end is gone."""
+    """One of the processes. A FIFO opened for reading and writing neither blocks nor breaks if the other end closes."""
 
     def __init__(self, own: str, other: str) -> None:
-        """``own``: path of the FIFO that the token comes from; ``other``: of the one that it goes to."""
+        """``own``: path of the FIFO to receive the token from; ``other``: of the one to pass it to."""
         self._own, self._other = (os.open(path, os.O_RDWR) for path in (own, other))
         self._alone = False
 
     def wait(self) -> None:
-        """Until it is our turn; for ever after a release, at once."""
+        """Wait for the token; after a release return at once."""
         if not self._alone:
             self._alone = os.read(self._own, 1) == _RELEASE
 
@@ -30,8 +30,10 @@ class Turns:
         os.write(self._other, _TOKEN)
 
     def each(self, rounds: int) -> Iterator[int]:
-        """Numbers of rounds, each when it is our turn. The token is ours before and after, and the other has made as
-        many rounds when this ends."""
+        """Yield the number of each round when this process has the token.
+
+        It has the token before and after, and the other process has then made as many rounds.
+        """
         for number in range(rounds):
             self._pass_on()
             self.wait()
@@ -42,12 +44,12 @@ class Turns:
 
 
 def start(path: Path) -> None:
-    """Give the first turn to the process whose own FIFO this is."""
+    """Give the first token to the process that receives from this FIFO."""
     _put(path, _TOKEN)
 
 
 def release(path: Path) -> None:
-    """Let the process whose own FIFO this is go on alone."""
+    """Let the process that receives from this FIFO continue alone."""
     _put(path, _RELEASE)
 
 

@@ -124,8 +124,8 @@ def test_what_is_no_matrix_is_one_line(given: Any, message: str) -> None:
         *(({"k": k}, rf"k is {k!r}: a whole number of at least 1") for k in (2.0, "5", None, 0)),
         *(({"tile": tile}, rf"tile is {tile!r}") for tile in (2.5, "5", 0)),
         ({"device": "cuda:77"}, "device 'cuda:77'"),
-        ({"device": "tpu"}, "device 'tpu' is not known"),
-        ({"device": None}, "device None is not known"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"device": None}, "unknown device None"),
     ],
 )
 def test_options_of_nearest(rows: np.ndarray, options: dict[str, Any], message: str) -> None:
@@ -141,7 +141,7 @@ def test_options_of_nearest(rows: np.ndarray, options: dict[str, Any], message: 
             for value in (0, -1, 2.5, "10", None)
         ),
         *(({"seed": value}, "seed is .*: a whole number of at least 0") for value in (-1, 0.5, "1", None)),
-        ({"device": "tpu"}, "device 'tpu' is not known"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
     ],
 )
 def test_options_of_score(rows: np.ndarray, options: dict[str, Any], message: str) -> None:
