@@ -64,29 +64,28 @@ DAMAGE = (
 _ANIMATED_FORMATS = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 
 
-class BadImageError(UsageError):
-    """An image that cannot be read; ``reason`` does not contain its name."""
+class ImageError(EmbedcoreError):
+    """An error of one image; ``reason`` does not contain the image's name."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
         self.name = name
         self.reason = reason
+
+
+class BadImageError(ImageError, UsageError):
+    """An image that cannot be read."""
 
     def __str__(self) -> str:
         return f"cannot read image {self.name!r}: {self.reason}"
 
 
-class ImageUnavailable(EmbedcoreError):
+class ImageUnavailable(ImageError):
     """An image that could not be read in several tries because of errors that may be temporary."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
-
     def __str__(self) -> str:
-        tries = len(PAUSES_S) + 1
-        return f"image {self.name!r} could not be read in {tries} tries: {self.reason}; the image may be sound: retry"
+        tries = f"could not be read in {len(PAUSES_S) + 1} tries"
+        return f"image {self.name!r} {tries}: {self.reason}; the image may be sound: retry"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from multiprocessing import process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +48,10 @@ FORMAT = 3
 _SMALL = 256  # fewer images are decoded in this process: starting workers would take longer
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _log = logging.getLogger(__name__)
+
+
+Description = dict[str, Any]
+"""What a store contains, as in its sidecar: JSON values."""
 
 
 class PixelStore(ABC):
@@ -126,19 +129,6 @@ class StreamedPixels(PixelStore):
         return self._pool.submit(self._reader.pixels, index)
 
 
-@dataclass(frozen=True)
-class Description:
-    """Description of a store's content."""
-
-    format: int
-    fingerprint: str
-    geometry: str
-    shape: tuple[int, ...]
-    made_by: str
-    """Digest of the transform's behaviour and the decoder's version."""
-    block: int
-
-
 def open_pixel_store(
     dataset: Dataset,
     geometry: Geometry,
@@ -163,9 +153,16 @@ def open_pixel_store(
     reader = PixelReader(dataset.images, dataset.digests, geometry)
     made_by = hashlib.sha256(f"{geometry.behaviour()}\n{dataset.images.decoder}".encode()).hexdigest()
     shape = (len(reader), *reader.shape)
-    wanted = Description(FORMAT, dataset.fingerprint, geometry.key, shape, made_by, BLOCK)
+    wanted: Description = {
+        "format": FORMAT,
+        "fingerprint": dataset.fingerprint,
+        "geometry": geometry.key,
+        "shape": [*shape],
+        "made_by": made_by,  # behaviour of the transform and version of the decoder
+        "block": BLOCK,
+    }
     workers = workers or usable_cpus()
-    path = cache_dir / FOLDER / f"{wanted.fingerprint[:16]}-{wanted.geometry}-{wanted.made_by[:8]}.npy"
+    path = cache_dir / FOLDER / f"{dataset.fingerprint[:16]}-{geometry.key}-{made_by[:8]}.npy"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
@@ -211,24 +208,25 @@ def _make(
     path: Path, wanted: Description, reader: PixelReader, dataset: Dataset, workers: int, progress: Progress | None
 ) -> None:
     """Write the store under a temporary name, verify its checksums and rename it. The caller holds the lock."""
-    size = math.prod(wanted.shape)
+    shape = tuple(wanted["shape"])
+    size = math.prod(shape)
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     # The temporary name is unique: a worker of a killed process may still write to an earlier one.
     with written_whole(path) as file:
         partial = Path(file.name)
-        file.write(header_of(wanted.shape))
+        file.write(header_of(shape))
         file.truncate(file.tell() + size)
         written = _write_all(reader, partial, file.tell(), workers, progress)
         bad = [failure for block in written for failure in block.bad]
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
         checksums = [block.checksum for block in written]
-        if checksums_of(map_pixels(partial, wanted.shape)) != checksums:
+        if checksums_of(map_pixels(partial, shape)) != checksums:
             raise EmbedcoreError(f"{partial} does not read back as written: check the disk")
     with written_whole(sidecar_of(path)) as file:
         # The dataset's name is for people; the content identifies a store.
-        file.write(sealed({**asdict(wanted), "checksums": checksums, "dataset": dataset.name}))
+        file.write(sealed({**wanted, "checksums": checksums, "dataset": dataset.name}))
     _sound_files.add(identity_of(path))
 
 
@@ -275,9 +273,9 @@ def is_sound(path: Path, wanted: Description) -> bool:
         content = unsealed(raw)
         if not raw.endswith(b"\n"):
             raise ValueError("its sidecar is cut short")
-        if any(content.get(key) != value for key, value in {**asdict(wanted), "shape": [*wanted.shape]}.items()):
+        if any(content.get(key) != value for key, value in wanted.items()):
             return False
-        pixels = map_pixels(path, wanted.shape)
+        pixels = map_pixels(path, tuple(wanted["shape"]))
         if identity_of(path) not in _sound_files and checksums_of(pixels) != content["checksums"]:
             raise ValueError("a checksum differs")
         _sound_files.add(identity_of(path))
