@@ -63,8 +63,8 @@ def time_forward(
     for _ in range(rounds) if turns is None else turns.each(rounds):
         durations.append(clock(embed, batch))
         progress(len(durations), rounds)
-    crowded = crowding(before, waited(), sum(durations)) if batch.device.type == "cpu" else None
-    return Timed(durations, warmups, crowded)
+    on_cpu = batch.device.type == "cpu"
+    return Timed(durations, warmups, crowding(before, waited(), sum(durations)) if on_cpu else None)
 
 
 def host_seconds(embed: Embed, batch: torch.Tensor) -> float:

@@ -1,8 +1,8 @@
-"""The search on a GPU: float32 products in tiles with a running top-k; the order is then decided in float64, there too.
+"""Search on a GPU: float32 products in tiles with a running top-k, re-ranked in float64 on the device.
 
-Each row keeps some more candidates than k. Where the last that it kept is still within the margin of the k-th, one
-more might have been a neighbour: that row is searched again keeping more, and then by float64 products with everything.
-Memory that runs out halves the tile; the rows that are done stay done.
+Each row keeps more candidates than k. If the last one kept is within the margin of the k-th, a neighbour may have been
+dropped: that row is searched again with more candidates, and then by float64 products with all references. If memory
+runs out, the tile is halved and finished rows are kept.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
 from embedcore.retrieval.workers import tile_workers
 
 _TILE = 8192
-_HALVINGS = 5  # of the tile, before memory that runs out is an error
-_WIDE = 2**25  # float64 numbers of a block on the device
+_HALVINGS = 5  # of the tile, before out-of-memory is an error
+_WIDE = 2**25  # float64 numbers per block on the device
 
 
 def search_on_device(
     queries: FloatArray, references: FloatArray, k: int, device: str, tile: int | None = None
 ) -> Found:
-    """The ``k`` nearest references of each query, with the products on a torch device (``cpu`` is one, too)."""
+    """Return the ``k`` nearest references of each query, with products on a torch device (``cpu`` included)."""
     with _float32_products(), tile_workers() as pool:
         search = _Search(queries, references, k, torch.device(device), pool)
         size = min(tile or _TILE, max(len(queries), len(references)))
@@ -42,7 +42,7 @@ def search_on_device(
 
 
 class _Search:
-    """Both sides of a search, on the device where they fit, and what has been found."""
+    """Both sides of a search, on the device if they fit, and the neighbours found so far."""
 
     def __init__(
         self, queries: FloatArray, references: FloatArray, k: int, device: torch.device, pool: Executor
@@ -53,13 +53,13 @@ class _Search:
         self.left = prepare(queries, centre, "f32", pool=pool)
         right = prepare(references, centre, "f32", pool=pool).as_right()
         self.margin = margin(self.left, right)
-        # Where they do not fit, tiles are copied as they are needed, and the order is decided in threads of the CPU.
+        # If they do not fit, tiles are copied when needed, and CPU threads re-rank.
         placed = self._placed(right.matrix)
         self.right = right.matrix if placed is None else placed
         self.exact = None if device.type == "mps" else self._placed(torch.from_numpy(references))  # MPS has no float64
 
     def in_blocks(self, rows: IntArray, size: int, step: Callable[[IntArray, int], IntArray]) -> IntArray:
-        """``step(rows, size)`` with ``size`` of the rows at a time, fewer where memory runs out; all that it gives."""
+        """Call ``step(rows, size)`` with ``size`` rows at a time, fewer if memory runs out; return all its results."""
         unit, units, start = -(-size // 2**_HALVINGS), 2**_HALVINGS, 0
         results = [rows[:0]]
 
@@ -73,7 +73,7 @@ class _Search:
         return np.concatenate(results)
 
     def keep(self, rows: IntArray, size: int, kept: int) -> IntArray:
-        """Find neighbours of ``rows`` among the ``kept`` best float32 products; the rows that need more of them."""
+        """Find neighbours of ``rows`` among the ``kept`` best float32 products; return rows that need more of them."""
         block = self.left.matrix[torch.from_numpy(rows)].to(self.device)
         scores = torch.empty((len(rows), 0), device=self.device)
         ids = torch.empty((len(rows), 0), dtype=torch.int64, device=self.device)
@@ -86,7 +86,7 @@ class _Search:
         ends = scores[:, [self.k - 1, kept - 1]].cpu().numpy()
         unsure = ends[:, 1] >= self.margin.cut(ends[:, 0])
         sure = np.flatnonzero(~unsure)
-        self._decide(rows[sure], ids[torch.from_numpy(sure).to(self.device)])
+        self._rerank(rows[sure], ids[torch.from_numpy(sure).to(self.device)])
         return rows[unsure]
 
     def compare_all(self, rows: IntArray, _: int) -> IntArray:
@@ -98,8 +98,8 @@ class _Search:
         self.indices[rows], self.similarities[rows] = found
         return rows[:0]
 
-    def _decide(self, rows: IntArray, ids: torch.Tensor) -> None:
-        """The first k of the candidates ``ids`` [rows, c] in float64, on the device if it has that."""
+    def _rerank(self, rows: IntArray, ids: torch.Tensor) -> None:
+        """Re-rank the candidates ``ids`` [rows, c] in float64, on the device if it has float64."""
         queries, names = self.queries[rows], ids.cpu().numpy()
         if self.exact is None:
             count = np.full(len(rows), names.shape[1])
@@ -115,7 +115,7 @@ class _Search:
         self.indices[rows], self.similarities[rows] = found
 
     def _placed(self, matrix: torch.Tensor) -> torch.Tensor | None:
-        """The matrix on the device, or None if it does not fit there."""
+        """Return the matrix on the device, or None if it does not fit."""
         try:
             return matrix.to(self.device)
         except RuntimeError as error:
@@ -131,7 +131,7 @@ def _multiply(queries: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _float32_products() -> Iterator[None]:
-    """Products on the GPU in float32 proper, not TF32, whose error the margin does not cover."""
+    """Disable TF32 for products on the GPU: the margin does not cover its error."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

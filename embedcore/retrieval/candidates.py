@@ -1,4 +1,4 @@
-"""Candidate lists of a block of rows: everything seen so far that can still be among a row's k nearest."""
+"""Candidates of a block of rows: the references seen so far that can be among a row's k nearest."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ IdArray = npt.NDArray[np.int32]
 
 
 def capacity(k: int) -> int:
-    """How many candidates a row may hold in the end: the k best, and what lies within the margin of the k-th."""
+    """Return the maximum number of candidates of a row: the k best, and those within the margin of the k-th."""
     return 3 * k + 96
 
 
 class CandidateBlock:
-    """The candidates of each of ``rows`` rows, as one flat list sorted now and then.
+    """The candidates of each of ``rows`` rows, as one flat list that is sorted occasionally.
 
-    A row keeps what reaches its ``cut``, the margin below the k-th best that it has seen. A row with more than
-    ``capacity(k)`` candidates inside the margin is ``overfull``: it takes no more and must be searched another way.
+    A row keeps candidates that reach its ``cut``, the margin below its k-th best so far. A row with more than
+    ``capacity(k)`` of them is ``overfull``: it takes no more and must be searched in another way.
     """
 
     def __init__(self, rows: int, k: int, margin: Margin) -> None:
@@ -35,7 +35,7 @@ class CandidateBlock:
         self._lock = threading.Lock()
 
     def raise_cut(self, kth_bound: FloatArray) -> None:
-        """Take lower bounds [rows] of the k-th best, known from elsewhere, into the cuts, before any other call."""
+        """Raise the cuts by lower bounds [rows] of the k-th best; before any other call."""
         np.maximum(self.cut, self.margin.cut(kth_bound), out=self.cut)
 
     def add(self, rows: IntArray, ids: IntArray, scores: FloatArray) -> None:
@@ -43,12 +43,12 @@ class CandidateBlock:
         with self._lock:
             self._parts.append((rows.astype(np.int32), ids.astype(np.int32), scores))
             self._added += len(rows)
-            # Tightening costs about as much as adding k a row saves later.
+            # Tightening costs about as much as it saves after k more candidates per row.
             if self._added >= self.k * len(self.cut):
                 self._tighten()
 
     def finish(self) -> tuple[IdArray, IntArray]:
-        """Ids [rows, k or more], of which each row's first ``count`` [rows] are its candidates; the others are 0."""
+        """Return ids [rows, k or more] and ``count`` [rows]: each row's first ``count`` ids are its candidates."""
         rows, ids = self._tighten()
         count = np.bincount(rows, minlength=len(self.cut))
         table = np.zeros((len(count), max(self.k, int(count.max()))), dtype=np.int32)
@@ -56,7 +56,7 @@ class CandidateBlock:
         return table, count
 
     def _tighten(self) -> tuple[IdArray, IdArray]:
-        """Raise the cuts to what has been seen and drop what they no longer allow; the rows and ids that are kept."""
+        """Raise the cuts and drop candidates below them; return the rows and ids that are kept."""
         rows, ids, scores = (np.concatenate(columns) for columns in zip(*self._parts, strict=True))
         keep = scores >= self.cut[rows]
         rows, ids, scores = rows[keep], ids[keep], scores[keep]
@@ -67,17 +67,17 @@ class CandidateBlock:
         kth = (np.cumsum(count) - count)[enough] + self.k - 1
         self.cut[enough] = np.maximum(self.cut[enough], self.margin.cut(scores[kth]))
         keep = scores >= self.cut[rows]
-        crowded = np.bincount(rows[keep], minlength=len(self.cut)) > capacity(self.k)
-        self.overfull |= crowded
-        self.cut[crowded] = np.inf
-        keep &= ~crowded[rows]
+        full = np.bincount(rows[keep], minlength=len(self.cut)) > capacity(self.k)
+        self.overfull |= full
+        self.cut[full] = np.inf
+        keep &= ~full[rows]
         self._parts = [(rows[keep], ids[keep], scores[keep])]
         self._added = 0
         return self._parts[0][:2]
 
 
 def _keys(rows: IdArray, scores: FloatArray) -> IntArray:
-    """Integers in the order of (row ascending, score descending)."""
+    """Return integer sort keys for (row ascending, score descending)."""
     bits = scores.view(np.int32)
     ordered = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
     return (rows.astype(np.int64) << 32) - ordered

@@ -1,4 +1,4 @@
-"""Equal rows searched once. A set of many copies then costs no more than its distinct rows."""
+"""Groups of equal rows, which are searched once: a set with many copies costs no more than its distinct rows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy.typing as npt
 
 from embedcore.retrieval.tiles import FloatArray, Found, IntArray, position_in_runs, unfilled
 
-_FLAT = 2**20  # expanded neighbours held at once
+_FLAT = 2**20  # expanded neighbours in memory at once
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of equal rows, numbered in the order of their first row.
+    """Groups of equal rows, in the order of their first row.
 
-    first: [g] the first row of each group · of_row: [n] the group of each row · members: [n] rows sorted by
-    (group, row) · start: [g + 1] where each group's members start.
+    first: [g] first row of each group · of_row: [n] group of each row · members: [n] rows sorted by (group, row) ·
+    start: [g + 1] index of each group's first member.
     """
 
     first: IntArray
@@ -27,13 +27,13 @@ class Groups:
 
 
 def equal_rows(rows: FloatArray) -> Groups | None:
-    """Group equal rows [n, d]; None if all rows differ. -0.0 equals 0.0."""
+    """Group equal rows [n, d]; return None if all rows differ. -0.0 equals 0.0."""
     _, first, of_row = np.unique(_keys(rows), return_index=True, return_inverse=True)
     parts = [slice(start, start + 4096) for start in range(0, len(rows), 4096)]
     if len(first) < len(rows) and any((rows[part] != rows[first[of_row[part]]]).any() for part in parts):
         # Two different rows share a 64-bit key: compare whole rows instead.
         _, first, of_row = np.unique(rows + np.float32(0), axis=0, return_index=True, return_inverse=True)
-        of_row = of_row.reshape(-1)  # NumPy 2.0 gives a column
+        of_row = of_row.reshape(-1)  # NumPy 2.0 returns a column
     if len(first) == len(rows):
         return None
     first, of_row, sizes = np.unique(first[of_row], return_inverse=True, return_counts=True)
@@ -41,16 +41,16 @@ def equal_rows(rows: FloatArray) -> Groups | None:
 
 
 def expand(groups: Groups, found: Found, k: int, leave_out: IntArray | None = None) -> Found:
-    """Neighbours [q, k] from ``found``, the nearest groups [q, m] of each query.
+    """Return neighbours [q, k] from ``found``, the nearest groups [q, m] of each query.
 
-    Each group's rows share its similarity and follow one another by index. The ``m = min(k, groups)`` nearest groups
-    suffice, since groups are numbered by their first row and each has at least one; with ``leave_out`` [q], a row that
-    each query may not find, one group more.
+    A group's rows share its similarity, in the order of their indices. The ``m = min(k, groups)`` nearest groups
+    suffice, since groups are ordered by their first row and each has at least one; with ``leave_out`` [q], a row that
+    each query must not find, one group more.
     """
     near, values = found
     queries = len(near)
     indices, similarity = unfilled(queries, k)
-    # One more than k of a group, since the query itself may be among them.
+    # One more than k rows of a group, since the query may be one of them.
     sizes = np.minimum(np.diff(groups.start), k + 1)
     totals = np.cumsum(sizes[near].sum(axis=1))
     top = 0
@@ -74,7 +74,7 @@ def expand(groups: Groups, found: Found, k: int, leave_out: IntArray | None = No
 
 
 def _keys(rows: FloatArray) -> npt.NDArray[np.uint64]:
-    """A 64-bit key of each row: equal rows have equal keys."""
+    """Return a 64-bit key of each row; equal rows have equal keys."""
     odd = np.random.default_rng(0).integers(0, 2**63, rows.shape[1], dtype=np.uint64) | np.uint64(1)
     keys = np.empty(len(rows), dtype=np.uint64)
     for start in range(0, len(rows), 512):

@@ -1,9 +1,9 @@
-"""The float64 similarity that decides the order, and searches that use nothing else.
+"""Exact ranking by float64 similarities.
 
-Products of float32 numbers are exact in float64; only their sum rounds. :func:`similarities` sums every pair in the
-same order, whatever else is computed beside it, so equal rows have equal similarities, and q·r = r·q, to the last bit.
-Other float64 sums, such as a matrix product or a sum on a GPU, do not promise that. They only propose an order; what
-they cannot tell apart within their error bound is computed again pair by pair (:func:`settled`).
+Products of float32 numbers are exact in float64; only their sum is rounded. :func:`similarities` sums each pair in the
+same order, so equal rows have equal similarities, and q·r = r·q, to the last bit. Other float64 sums, such as a matrix
+product or a sum on a GPU, do not guarantee that: pairs that they cannot distinguish within their error bound are
+computed again by :func:`similarities` (see :func:`settled`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from embedcore.retrieval.tiles import DoubleArray, FloatArray, Found, IntArray, 
 if TYPE_CHECKING:
     import torch
 
-_CACHED = 2**17  # float64 numbers that stay in a core's second-level cache
+_CACHED = 2**17  # float64 numbers that fit into a core's L2 cache
 _DENSE = 2**22  # float64 numbers in a block of a dense search
-_PAIRS = 4096  # near ties computed at once
+_PAIRS = 4096  # near-ties computed at once
 _TILE = 2048
 
 
 def similarities(queries: FloatArray, references: FloatArray, ids: npt.NDArray[np.integer]) -> DoubleArray:
-    """Float64 dot products of each query [n, d] with the references [m, d] named in its row of ``ids`` [n, c]."""
+    """Return float64 dot products of each query [n, d] with the references [m, d] in its row of ``ids`` [n, c]."""
     rows, columns = ids.shape
     dim = queries.shape[1]
     width = max(1, min(columns, _CACHED // dim))
@@ -40,7 +40,7 @@ def similarities(queries: FloatArray, references: FloatArray, ids: npt.NDArray[n
             wanted = ids[top : top + height, start : start + width]
             products = references[wanted.reshape(-1)].astype(np.float64).reshape(*wanted.shape, dim)
             products *= query
-            # NumPy sums along the last, contiguous axis pairwise: the order depends on the width d alone.
+            # NumPy sums pairwise along the last, contiguous axis: the order depends on d alone.
             np.add.reduce(products, axis=2, out=result[top : top + height, start : start + width])
     return result
 
@@ -53,9 +53,9 @@ def best_of_candidates(
     k: int,
     pool: Executor | None = None,
 ) -> Found:
-    """The ``k`` nearest among the first ``count[i]`` ids of each row, by (similarity descending, id ascending).
+    """Return the ``k`` nearest of the first ``count[i]`` ids of each row, by (similarity descending, id ascending).
 
-    Where ``count[i]`` is below k the rest of the row has similarity minus infinity.
+    If ``count[i]`` is below k, the rest of the row has similarity minus infinity.
     """
     indices, values = unfilled(len(queries), k)
 
@@ -74,7 +74,7 @@ def best_of_candidates(
 
 
 def dense_nearest(queries: FloatArray, references: FloatArray, k: int, pool: Executor | None = None) -> Found:
-    """The ``k`` nearest of each query by float64 products with all references, some rows at a time."""
+    """Return the ``k`` nearest of each query by float64 products with all references, in blocks of rows."""
     import torch
 
     indices, values = unfilled(len(queries), k)
@@ -92,7 +92,7 @@ def dense_nearest(queries: FloatArray, references: FloatArray, k: int, pool: Exe
 def dense_block(
     queries: FloatArray, references: FloatArray, held: torch.Tensor, k: int, pool: Executor | None = None
 ) -> Found:
-    """``dense_nearest`` in one block, on the device on which ``held``, the references again, is."""
+    """Return ``dense_nearest`` in one block on the device of ``held``, a copy of the references."""
     import torch
 
     wide = torch.from_numpy(queries).to(held.device).double()
@@ -119,14 +119,14 @@ def settled(
     k: int,
     pool: Executor | None = None,
 ) -> Found:
-    """The first ``k`` of the references ``ids`` [n, c], whose float64 products ``values`` were summed in any order.
+    """Return the first ``k`` of the references ``ids`` [n, c] with float64 products ``values`` summed in any order.
 
-    Neighbours in that order that lie within the error of such sums get :func:`similarities`' value instead.
+    Adjacent values within the error of such sums are replaced by :func:`similarities`.
     """
     order = np.argsort(-values, axis=1, kind="stable")
     ids, values = np.take_along_axis(ids, order, axis=1), np.take_along_axis(values, order, axis=1)
     close = np.zeros(values.shape, dtype=bool)
-    with np.errstate(invalid="ignore"):  # minus infinity less itself, beyond the end of a short row
+    with np.errstate(invalid="ignore"):  # infinity minus infinity in short rows
         near = values[:, :-1] - values[:, 1:] <= _apart(references.shape[1])
     close[:, :-1] |= near
     close[:, 1:] |= near
@@ -144,15 +144,15 @@ def settled(
 
 
 def _apart(dim: int) -> float:
-    """Float64 products further apart than this are in the order of their pairs' similarities.
+    """Return the distance of float64 products from which on they have the order of their pairs' similarities.
 
-    Each of two products is off by one bound, and so is each pair's own similarity; norms are 1, to a thousandth.
+    It is the error bound of two products and of two similarities; norms are 1 within a thousandth.
     """
     return 4.01 * accumulation(dim, 2.0**-53)
 
 
 def _first(ids: npt.NDArray[np.integer], values: DoubleArray, k: int) -> Found:
-    """The first ``k`` by descending value; equal values stay in their order, which is by ascending id."""
+    """Return the first ``k`` by descending value; equal values keep their order, by ascending id."""
     order = np.argsort(-values, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(ids, order, axis=1).astype(np.int64), np.take_along_axis(values, order, axis=1)
 

@@ -1,8 +1,8 @@
-"""Candidates for the k nearest, from tiles of rough products.
+"""First pass of the search: candidates for the k nearest from tiles of approximate products.
 
-Every tile is multiplied, compared with the running cut of its rows, and forgotten: memory is bounded by the tiles in
-flight and the candidate lists. Leave-one-out multiplies only the tiles on and above the diagonal; since q·r = r·q,
-each serves its rows and, read by columns, its columns too.
+Each tile is multiplied, compared with the current cuts of its rows, and discarded: memory is bounded by the tiles in
+flight and the candidate lists. Leave-one-out multiplies only tiles on and above the diagonal; since q·r = r·q, each
+serves its rows and its columns.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from embedcore.retrieval.operands import Precision, bf16_pays, centre_of, margin
 from embedcore.retrieval.tiles import DoubleArray, FloatArray, Found, IntArray, unfilled
 from embedcore.retrieval.workers import Scratch, Workers
 
-Partly = tuple[IntArray, DoubleArray, IntArray]  # as Found, and the rows whose candidates did not fit
+Partial = tuple[IntArray, DoubleArray, IntArray]  # as Found, and the rows with too many candidates
 
 _PILOT = 32
-_LISTS_BYTES = 300 * 2**20  # candidate lists of all rows at once, at most
+_LISTS_BYTES = 300 * 2**20  # largest candidate lists of all rows at once
 
 
 def choose_precision(queries: FloatArray, references: FloatArray, k: int) -> Precision | None:
-    """The cheapest first pass whose margin leaves short candidate lists, tried on a few queries; None if neither does.
+    """Return the fastest precision whose margin leaves short candidate lists for a few queries; None if none does.
 
-    Where similarities lie closer together than the margin, a rough pass would name every reference.
+    If similarities are closer together than the margin, every reference would be a candidate.
     """
     import torch
 
@@ -53,9 +53,9 @@ def search_tiles(
     pool: Workers,
     symmetric: bool = False,
 ) -> Found:
-    """The ``k`` nearest references of every query; symmetric: both sides are one set, in order.
+    """Return the ``k`` nearest references of each query. symmetric: both sides are one set, in order.
 
-    Rows whose candidates do not fit are searched again with the next finer products.
+    Rows with too many candidates are searched again with more precise products.
     """
     if symmetric and len(queries) * capacity(k) * 8 <= _LISTS_BYTES:
         indices, similarities, again = _symmetric(references, k, precision, tile, pool)
@@ -70,8 +70,8 @@ def search_tiles(
     return indices, similarities
 
 
-def _symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: Workers) -> Partly:
-    """Each pair of rows is multiplied once."""
+def _symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: Workers) -> Partial:
+    """Search a set in itself: each pair of rows is multiplied once."""
     n = len(rows)
     order = _shuffled(n)
     left = prepare(rows, centre_of(rows), precision, order, pool)
@@ -94,8 +94,8 @@ def _symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: 
             blocks[j].add(column[of_column], row[of_column] + a, values[of_column])
 
     count = len(blocks)
-    list(pool.map(work, [(i, i) for i in range(count)]))  # first, for the cuts
-    # By distance from the diagonal, so that all rows have seen about equally much at any time.
+    list(pool.map(work, [(i, i) for i in range(count)]))  # first, to raise the cuts
+    # By distance from the diagonal, so that all rows progress evenly.
     list(pool.map(work, [(i, i + step) for step in range(1, count) for i in range(count - step)]))
 
     indices, similarities = unfilled(n, k)
@@ -108,8 +108,8 @@ def _symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: 
 
 def _pairs(
     queries: FloatArray, references: FloatArray, k: int, precision: Precision, tile: int, pool: Workers
-) -> Partly:
-    """All queries are multiplied with all references."""
+) -> Partial:
+    """Search by products of all queries with all references."""
     n = len(queries)
     order = _shuffled(len(references))
     centre = centre_of(references)
@@ -119,7 +119,7 @@ def _pairs(
     indices, similarities = unfilled(n, k)
     scratch = Scratch(tile * tile, right.matrix.dtype)
 
-    # Blocks of equal height, a whole number of them for each worker: none ends with nothing to do.
+    # Blocks of equal height, the same number for each worker: none is idle at the end.
     rounds = -(-n // (tile * pool.count))
     height = -(-n // (rounds * pool.count))
 
@@ -140,5 +140,5 @@ def _pairs(
 
 
 def _shuffled(n: int) -> IntArray:
-    """A fixed random order: the first tile is then a fair sample, and no tile holds all of a row's neighbours."""
+    """Return a fixed random order: the first tile is a fair sample, and neighbours are spread over tiles."""
     return np.random.default_rng(0).permutation(n)

@@ -1,4 +1,4 @@
-"""Embeddings and labels as callers have them, as the arrays that the search and the metrics work on."""
+"""Conversion of embeddings and labels from callers to arrays for the search and the metrics."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _HALF_SLACK = 2**-8  # the relative rounding error of bfloat16
 def unit_rows(rows: Any, name: str) -> FloatArray:
     """Return embeddings as float32 [n, d], C-contiguous, rows of length 1.
 
-    Takes arrays, nested lists, DataFrames and torch tensors of any device and precision, with gradients or without.
-    Rows in half precision, whose length is off by their rounding, are divided by it.
+    Takes arrays, nested lists, DataFrames and torch tensors of any device and precision, with or without gradients.
+    Rows in half precision are normalised again, to correct their rounding.
 
-    Raises UsageError, with ``name``, for what is not two-dimensional, is empty or not numbers, and for rows that are
-    not finite, zero or not L2-normalised.
+    Raises UsageError, with ``name``, for embeddings that are not two-dimensional, empty or not numbers, and for rows
+    that are not finite, zero or not L2-normalised.
     """
     array = _numbers(rows, name)
     if array.ndim != 2:
         raise UsageError(f"{name} have shape {array.shape}: embeddings are two-dimensional, [rows, width]")
     if 0 in array.shape:
-        raise UsageError(f"{name} have shape {array.shape}: there is nothing to search")
+        raise UsageError(f"{name} have shape {array.shape}: they are empty")
     squares = np.einsum("ij,ij->i", array, array, dtype=np.float32)
     norms = np.sqrt(squares)
     bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
-        raise UsageError(f"{name} hold NaN or infinity, first in row {bad[0]} ({len(bad)} of {len(array)} rows)")
+        raise UsageError(f"{name} contain NaN or infinity, first in row {bad[0]} ({len(bad)} of {len(array)} rows)")
     zero = np.flatnonzero(norms == 0)
     if len(zero):
         raise UsageError(
-            f"{name} hold zero vectors, first in row {zero[0]} ({len(zero)} of {len(array)} rows): "
-            "they have no direction, so leave them out"
+            f"{name} contain zero vectors, first in row {zero[0]} ({len(zero)} of {len(array)} rows): "
+            "they have no direction, leave them out"
         )
     is_half = _is_half(rows)
     off = np.flatnonzero(np.abs(norms - 1) > (_HALF_SLACK if is_half else _NORM_SLACK))
@@ -53,11 +53,11 @@ def unit_rows(rows: Any, name: str) -> FloatArray:
 
 
 def labels_of(labels: Any, rows: int, side: str) -> npt.NDArray[Any]:
-    """Return the labels of one side [rows] as int64, or as text. Raises UsageError, with ``side``."""
+    """Return the labels of one side [rows] as int64 or text. Raises UsageError, with ``side``."""
     try:
         array = np.asanyarray(_on_cpu(labels))  # a masked array stays one
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{side} labels are no list of numbers or names: {one_line(str(error))[:100]}") from error
+        raise UsageError(f"{side} labels are not a list of numbers or names: {one_line(str(error))[:100]}") from error
     if array.shape != (rows,):
         raise UsageError(
             f"{side} labels have shape {array.shape}: one label for each of the {rows} embeddings is needed"
@@ -66,7 +66,7 @@ def labels_of(labels: Any, rows: int, side: str) -> npt.NDArray[Any]:
     if is_plain or (array.dtype.kind == "O" and all(isinstance(label, numbers.Integral) for label in array)):
         whole = np.asarray(array).astype(np.int64)
         negative = np.flatnonzero(whole < 0)[:1]
-        class_names(whole[negative], lambda _: f"{side} label {negative[0]}")  # says what is wrong with a negative one
+        class_names(whole[negative], lambda _: f"{side} label {negative[0]}")  # raises for a negative label
         return whole
     if array.dtype.kind in "fc":
         raise UsageError(f"{side} labels are {array.dtype}: class numbers (integers) or names (text) are needed")
@@ -74,20 +74,20 @@ def labels_of(labels: Any, rows: int, side: str) -> npt.NDArray[Any]:
 
 
 def _numbers(rows: Any, name: str) -> FloatArray:
-    """As float32, of any shape."""
+    """Return float32 numbers of any shape. Raises UsageError."""
     dtype = getattr(rows, "dtype", None)
     if "complex" in str(dtype):
         raise UsageError(f"{name} are {dtype}: real numbers are needed")
     try:
         given = [_on_cpu(row) for row in rows] if isinstance(rows, list | tuple) else _on_cpu(rows)
-        with np.errstate(over="ignore"):  # what is beyond float32 is infinity, which is refused
+        with np.errstate(over="ignore"):  # too large numbers become infinity, which is refused
             return np.ascontiguousarray(given, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{name} are no array of numbers: {one_line(str(error))[:100]}") from error
+        raise UsageError(f"{name} are not an array of numbers: {one_line(str(error))[:100]}") from error
 
 
 def _on_cpu(given: Any) -> Any:
-    """A torch tensor as an array, which has no bfloat16 and no gradients; anything else as it is."""
+    """Return a torch tensor as an array (bfloat16 as float32); anything else as it is."""
     if not hasattr(given, "detach"):
         return given
     tensor = given.detach().cpu()

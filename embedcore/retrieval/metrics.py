@@ -1,4 +1,4 @@
-"""Retrieval metrics of labelled embeddings, per query, over queries (micro) and over classes (macro)."""
+"""Retrieval metrics of labelled embeddings: per query, mean over queries (micro) and over classes (macro)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from embedcore.retrieval.votes import nearest_mean, weighted_vote
 VOTERS = 20
 NEIGHBOUR_METRICS = ("acc", "acc5", "acc5_norm", "hit5", "map_at_r", "r_precision", "knn20")
 METRICS = (*NEIGHBOUR_METRICS, "centroid")
-"""Each also as ``<name>_macro``."""
+"""Each has a variant ``<name>_macro``."""
 
-_HELD = 2**23  # neighbours held at once
-_FEW = 512  # neighbours that one search gives all queries at most
+_HELD = 2**23  # neighbours in memory at once
+_FEW = 512  # largest number of neighbours in one search of all queries
 _BLOCK = 2**20  # neighbours whose ranks are counted at once
 
 
@@ -31,11 +31,11 @@ class Scores:
     """How well labelled embeddings retrieve their own classes. All values are fractions, 0-1.
 
     values: metric, and metric + ``_macro``, → value · ci95: the same names → (low, high), classes resampled ·
-    per_query: metric → float64 [n_scored], the queries that have a reference of their class, in order · classes: int64
-    [n_scored], their labels (where labels are text, the place of each among all of them, sorted) · scored: bool
-    [n_queries], which they are · hits5: uint8 [n_queries], how many of the 5 nearest are of the query's class · rank1:
-    bool [n_queries], whether the nearest is. Queries without any reference of their class have hits5 0 and rank1 False.
-    neighbours: the nearest of each query, [n_queries, 5], or fewer columns where fewer references are to be had.
+    scored: bool [n_queries], whether a query has a reference of its class · per_query: metric → float64 [n_scored] ·
+    classes: int64 [n_scored], labels of the scored queries (for text, the index among all sorted labels) · hits5: uint8
+    [n_queries], number of the 5 nearest of the query's class · rank1: bool [n_queries], whether the nearest is. Queries
+    that are not scored have hits5 0 and rank1 False. neighbours: the nearest of each query, [n_queries, 5], with fewer
+    columns for fewer references.
     """
 
     values: dict[str, float]
@@ -49,11 +49,11 @@ class Scores:
 
     @property
     def lone_queries(self) -> int:
-        """Queries whose class has no (other) reference; they are left out of all values."""
+        """Number of queries whose class has no (other) reference; they are not scored."""
         return int(np.count_nonzero(~self.scored))
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with a row for each metric: ``value``, and its 95 % interval from ``low`` to ``high``."""
+        """Return a DataFrame with a row for each metric: ``value`` and its 95 % interval from ``low`` to ``high``."""
         try:
             import pandas
         except ImportError as error:
@@ -72,22 +72,22 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Scores:
-    """Score embeddings: each query should find references of its class.
+    """Score how well queries retrieve references of their class.
 
     ``score(embeddings, labels)`` is leave-one-out: each row is a query and a reference for all others.
 
     Args:
         query_embeddings: [n_queries, d], rows L2-normalised: an array or a tensor, as ``nearest`` takes them.
         query_labels: class numbers (integers from 0) or class names (text) [n_queries].
-        reference_embeddings: [n_references, d], likewise; given together with
-        reference_labels: likewise [n_references].
-        device: where neighbours are searched, see ``nearest``.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        reference_embeddings: [n_references, d], likewise.
+        reference_labels: [n_references], required with reference_embeddings.
+        device: device of the search, see ``nearest``.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
 
     Raises:
-        UsageError: what ``nearest`` raises; labels that do not fit, are missing or negative; no query with a reference
-            of its class; resamples below 1 or a seed below 0.
+        UsageError: as ``nearest``; also for labels that are missing, negative or of another number, no query with a
+            reference of its class, resamples below 1 and a seed below 0.
 
     >>> rows = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]], dtype=np.float32)
     >>> scores = score(rows, [0, 0, 1, 1])
@@ -95,7 +95,7 @@ def score(
     (0.5, 0.2)
     """
     if (reference_embeddings is None) != (reference_labels is None):
-        raise UsageError("give reference embeddings and reference labels together, or neither for leave-one-out")
+        raise UsageError("pass reference embeddings and reference labels together, or neither for leave-one-out")
     resamples, seed = whole_number(resamples, "resamples", 1), whole_number(seed, "seed", 0)
     queries = unit_rows(query_embeddings, "queries")
     labels = labels_of(query_labels, len(queries), "query")
@@ -137,16 +137,16 @@ def _from_embeddings(
     counts: IntArray,
     device: str,
 ) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8], Neighbours]:
-    """What ``_per_query`` gives for all queries, and their 5 nearest, never holding many neighbours at once.
+    """Return the values of ``_per_query`` for all queries, and their 5 nearest, with bounded memory.
 
-    One search serves all queries whose R is not large. Those of large classes, which need as many neighbours as their
-    class has references, are searched again, some at a time.
+    One search serves all queries whose R is not large. Queries of large classes, which need as many neighbours as their
+    class has references, are searched again in blocks.
     """
     others = labels if reference_labels is None else reference_labels
     enough = max(VOTERS, min(_FEW, _HELD // len(queries)))
     k = max(VOTERS, int(counts[counts <= enough].max(initial=0)))
     found = nearest(queries, references, k, device=device)
-    # Copies, which do not hold the others.
+    # Copies, so that the other neighbours are freed.
     few = Neighbours(found.indices[:, :5].copy(), found.similarities[:, :5].copy())
     values, hits5 = _per_query(found, labels, others, counts)
     large = np.flatnonzero(counts > k)
@@ -168,7 +168,7 @@ def _from_embeddings(
 def _per_query(
     neighbours: Neighbours, labels: IntArray, reference_labels: IntArray, counts: IntArray
 ) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8]]:
-    """Metric → [n], and hits among the 5 nearest [n]; a query without a reference counts as one with R = 1."""
+    """Return metric → [n], and hits among the 5 nearest [n]; queries without a reference are computed with R = 1."""
     n, k = neighbours.indices.shape
     values = {name: np.zeros(n) for name in NEIGHBOUR_METRICS}
     hits5 = np.zeros(n, dtype=np.uint8)

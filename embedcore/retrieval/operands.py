@@ -1,16 +1,16 @@
-"""Rows as the first pass multiplies them, in float32 or bfloat16, and how far such products can be from the truth.
+"""Operands of the first pass in float32 or bfloat16, and the error bound of their products.
 
-The first pass only has to name candidates. It may therefore be rough, as long as the roughness has a proven bound:
-a candidate list with that much margin holds every true neighbour, and the float64 pass decides the order.
+The first pass only proposes candidates. Its products may be approximate if their error has a proven bound: candidates
+within that margin include every true neighbour, and the float64 pass decides the order.
 
-Embeddings of one model tend to lie in a narrow cone, all cosines between 0.5 and 1, say. With m a vector common to all
-rows and y = x - m,
+Embeddings of one model tend to lie in a narrow cone, for example with all cosines between 0.5 and 1. With a vector m
+common to all rows and y = x - m,
 
     x·x' = m·m + (y·y' + m·y + m·y')
 
-so the part in brackets ranks exactly as x·x' does, while its terms, and with them the error of a rough product, are as
-small as the cone is narrow. The bracket is one inner product of width d + 4: [y, c, e, 1, 1]·[y', 1, 1, c', e'], where
-c + e is m·y in two parts, since one bfloat16 would be too rough for it.
+so the part in brackets ranks exactly as x·x' does, while its terms, and the error of an approximate product, are small
+for a narrow cone. The part in brackets is an inner product of width d + 4: [y, c, e, 1, 1]·[y', 1, 1, c', e'], where
+c + e is m·y in two parts, since one bfloat16 is too imprecise for it.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ Precision = Literal["bf16", "f32"]
 
 EXTRA_COLUMNS = 4
 _CHUNK = 1024
-# Twice the unit roundoff of float32, so that the bound also holds for units that truncate while they accumulate.
+# Twice the unit roundoff of float32: the bound also holds for hardware that truncates while it accumulates.
 _ACCUMULATE = 2.0**-23
 # Half the spacing of bfloat16 (8 significant bits), relative to the value.
 _BF16_HALF_STEP = 2.0**-8
-# Norms are computed in float32, whose own error is far below a thousandth.
+# Covers the error of norms, which are computed in float32.
 _INFLATE = 1.001
 
 
 @dataclass(frozen=True)
 class Margin:
-    """How far below an approximate k-th best a true neighbour's approximate similarity can lie.
+    """The distance below the approximate k-th best at which a true neighbour's approximate similarity can be.
 
     absolute: the largest |approximate - true| before rounding to the output type · relative: the largest relative error
     of that rounding. With ``t`` the approximate k-th best, the true one is at least ``t - relative*|t| - absolute``;
@@ -54,7 +54,7 @@ class Margin:
     precision: Precision
 
     def cut(self, kth: FloatArray) -> FloatArray:
-        """The lowest approximate similarity that a candidate may have, rounded down to the first pass's type."""
+        """Return the lowest approximate similarity of a candidate, rounded down to the first pass's type."""
         wide = kth.astype(np.float64)
         lowest = wide * (1.0 - np.copysign(self.relative, wide)) - 2.0 * self.absolute
         down = np.nextafter(lowest.astype(np.float32), np.float32(-np.inf))
@@ -63,7 +63,7 @@ class Margin:
 
 @dataclass(frozen=True)
 class Operand:
-    """Rows ready to be multiplied, with the sizes that bound the error of their products.
+    """Rows prepared for the first pass, with the quantities that bound the error of their products.
 
     matrix: [n, d + 4] · precision: its type · norm: largest |x - m| · error: largest distance of a rounded row from
     x - m · offset: largest |m·(x - m)| · offset_error: largest error of that in its two parts · row_norm: largest |x|.
@@ -78,14 +78,14 @@ class Operand:
     row_norm: float
 
     def as_right(self) -> Operand:
-        """The same rows arranged for the other side of the product."""
+        """Return the same rows arranged for the right side of the product."""
         matrix = self.matrix.clone()
         matrix[:, -4:-2], matrix[:, -2:] = self.matrix[:, -2:], self.matrix[:, -4:-2]
         return replace(self, matrix=matrix)
 
 
 def centre_of(rows: FloatArray) -> FloatArray:
-    """The mean row [d] (of a sample, if there are many): whatever it is, the margin accounts for it."""
+    """Return the mean row [d], of a sample for many rows: the margin is valid for any centre."""
     mean: FloatArray = rows[:: max(1, len(rows) // 4096)].mean(axis=0, dtype=np.float32)
     return mean
 
@@ -97,7 +97,7 @@ def prepare(
     order: IntArray | None = None,
     pool: Executor | None = None,
 ) -> Operand:
-    """Round ``rows`` [n, d], less ``centre`` [d], for the left side; in ``order``, if one is given."""
+    """Round ``rows`` [n, d] minus ``centre`` [d] for the left side of the product, in ``order`` if given."""
     import torch
 
     n, dim = rows.shape
@@ -127,14 +127,14 @@ def prepare(
     starts = range(0, n, _CHUNK)
     sizes = [fill(start) for start in starts] if pool is None else list(pool.map(fill, starts))
     norm, error, offset, offset_error, row_norm = (max(column) for column in zip(*sizes, strict=True))
-    # The subtraction itself rounded, to float32; the offsets were computed in float64.
+    # The subtraction was rounded to float32; the offsets were computed in float64.
     error += norm * 2.0**-23
     offset_error += 2.0 * accumulation(dim, 2.0**-53)
     return Operand(matrix, precision, norm, error, offset * _INFLATE, offset_error, row_norm)
 
 
 def margin(left: Operand, right: Operand) -> Margin:
-    """The margin of products between two operands.
+    """Return the margin of products of two operands.
 
     Cauchy-Schwarz bounds what rounding the rows does, |y·y' - ŷ·ŷ'| <= |y - ŷ| |y'| + |ŷ| |y' - ŷ'|; the standard
     bound n·u / (1 - n·u), relative to the sum of the terms' sizes, for an inner product in any order of summation
@@ -154,16 +154,16 @@ def margin(left: Operand, right: Operand) -> Margin:
 
 
 def accumulation(dim: int, unit: float) -> float:
-    """Largest relative error of an inner product of ``dim`` terms whose operations each round by at most ``unit``."""
+    """Return the largest relative error of an inner product of ``dim`` terms with unit roundoff ``unit``."""
     return dim * unit / (1.0 - dim * unit)
 
 
 @functools.cache
 def bf16_pays() -> bool:
-    """Whether this machine multiplies bfloat16 matrices well faster than float32 (a probe of some milliseconds).
+    """Return whether this machine multiplies bfloat16 matrices clearly faster than float32 (a probe of milliseconds).
 
-    It only chooses between two exact ways, so a wrong answer costs time, never a result. Without oneDNN a product of
-    bfloat16 might not accumulate in float32, so it is then not considered.
+    Both lead to the same result; a wrong answer only costs time. False without oneDNN, as products of bfloat16 might
+    then not accumulate in float32.
     """
     import torch
 
@@ -172,7 +172,7 @@ def bf16_pays() -> bool:
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         block = torch.full((1024, 512), 0.03, dtype=dtype)
-        # The first of the six is the warm-up, and the slowest.
+        # The first of the six is the warm-up.
         seconds[dtype] = min(timeit.repeat(functools.partial(torch.mm, block, block.T), number=1, repeat=6))
     return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
 

@@ -1,9 +1,8 @@
-"""How sure an order of models is: which is surely better than which, over all pairs of models at once.
+"""Inference for ranks: simultaneous tests of all pairs of models, and the rank intervals that follow.
 
-Two models whose scores differ by less than chance share a place. What is sure of a rank follows from the pairs: a
-model is no better than one place behind all that are surely better than it, and no worse than before all that it is
-surely better than. Mogstad, Romano, Shaikh and Wilhelm, "Inference for Ranks", Review of Economic Studies 91 (2024),
-with a covariance clustered by class: queries of a class are not independent.
+A model's best possible rank is one behind all models that are significantly better; its worst is one ahead of all that
+are significantly worse. Mogstad, Romano, Shaikh and Wilhelm, "Inference for Ranks", Review of Economic Studies 91
+(2024), with a covariance clustered by class, since queries of a class are not independent.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 LEVEL = 0.95
 POWER = 0.8
 
-_EXACT = 2**24  # whole numbers up to it are float32
-_CLASSES = 1024  # whose sums are held in float64 at once
-_PAIRS = 64  # models that one is compared with at once, in all resamples: fits into a core's cache
-# Less variance than this share is rounding: the two models are right on the same queries.
+_EXACT = 2**24  # float32 represents all integers up to it
+_CLASSES = 1024  # classes in float64 at once
+_PAIRS = 64  # models that one is compared with at once in all resamples: fits into a core's cache
+# A smaller share of variance is rounding: the two models are right on the same queries.
 _NO_VARIANCE = 1e-9
 
 
@@ -35,10 +34,10 @@ _NO_VARIANCE = 1e-9
 class Order:
     """An order of m models by a score.
 
-    means: float64 [m], the scores · better: bool [m, m], whether model i is surely better than model j; the chance that
-    any of them is wrong is at most 1 - level · p_best: float64 [m], the share of resamples in which a model is the
-    best; models that are equal there share it · classes_needed: with how many classes such as these the two best
-    would be told apart with a chance of 80 %, infinite if they are equal or there is one class.
+    means: float64 [m], the scores · better: bool [m, m], whether model i is significantly better than model j, with
+    family-wise error rate 1 - level · p_best: float64 [m], share of resamples in which a model is the best, divided
+    among ties · classes_needed: number of classes like these with which the two best would differ significantly with
+    80 % power; infinite if they are equal or there is one class.
     """
 
     means: DoubleArray
@@ -47,9 +46,9 @@ class Order:
     classes_needed: float
 
     def ranks(self, members: Sequence[int] | None = None) -> IntArray:
-        """Rank, best and worst rank that are possible, int64 [k, 3], of some models among themselves (None: of all).
+        """Return rank, best and worst possible rank, int64 [k, 3], of some models among themselves (None: all).
 
-        Equal scores share the better rank. The intervals hold all at once, also those of several groups of models.
+        Ties share the better rank. The intervals are simultaneous, also over several groups of models.
         """
         chosen = np.arange(len(self.means)) if members is None else np.asarray(members, dtype=np.int64)
         among, means = self.better[np.ix_(chosen, chosen)], self.means[chosen]
@@ -67,28 +66,28 @@ def order(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Order:
-    """The order of models by their mean over queries, with what is sure of it when classes are resampled.
+    """Order models by their mean over queries, with significance by a bootstrap of classes.
 
-    All models are resampled together. Each ordered pair (i, j) is tested for i being no better than j: the difference
-    of the means over its error, the jackknife's over classes, which holds with classes of unequal size (Cameron and
-    Miller, Journal of Human Resources 50, 2015). What a pair has to exceed is the quantile, over resamples, of the
-    largest such ratio of all pairs, in terms of Student's t for as many classes; step by step it is taken of
-    those pairs only that are not decided yet. No error is less than if all classes differed alike and one class more
-    did not, so that up to three classes decide nothing.
+    All models are resampled together. The statistic of an ordered pair (i, j) is the difference of the means over its
+    standard error, the jackknife's over classes, which is valid for classes of unequal size (Cameron and Miller,
+    Journal of Human Resources 50, 2015). Its critical value is the quantile, over resamples, of the largest statistic
+    of all pairs, converted to Student's t for the number of classes; in a step-down procedure, of the pairs that are
+    not yet significant. The standard error is at least that of classes which all differ equally, except one more class
+    without a difference, so up to three classes are never significant.
 
-    The two best, which differ by d with an error e over C classes, need C * ((limit + 0.84) * e / d)^2 classes: e falls
-    as the root of their number, limit is what a pair has to exceed here, and .84 is for the chance of 80 %.
+    The two best, which differ by d with an error e over C classes, need C * ((limit + 0.84) * e / d)^2 classes: e
+    decreases with the root of their number, limit is the critical value, and .84 the normal quantile of 80 % power.
 
-    Needs 4 bytes for each class and model, and 60 for each pair of models: with what is given 270 MB for 1,826 models
-    and 8,326 classes.
+    Needs 4 bytes per class and model, and 60 per pair of models: with the arguments 270 MB for 1,826 models and 8,326
+    classes.
 
     Args:
-        sums: [m, C], of each model the sum of its score over the queries of each class.
-        sizes: [C], how many queries each class has, at least one.
-        unit: the score that a sum of 1 stands for.
-        level: the chance that no pair of models is put in the wrong order.
-        resamples: how many to draw.
-        seed: of the draws.
+        sums: [m, C], each model's sum of scores over the queries of each class.
+        sizes: [C], number of queries of each class, at least one.
+        unit: score of a sum of 1.
+        level: probability that no pair of models is put in the wrong order.
+        resamples: number of resamples.
+        seed: seed of the resamples.
 
     >>> classes = np.ones(40, dtype=np.int64)
     >>> order(np.stack([classes, classes, 0 * classes]), classes).ranks().tolist()
@@ -118,8 +117,8 @@ def order(
 def _drawn_means(
     sums: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer], resamples: int, seed: int
 ) -> DoubleArray:
-    """The models' means in each resample of the classes, [m, resamples]; equal models have equal ones."""
-    # Products of whole numbers are exact as long as float32 holds their sums.
+    """Return the models' means in each resample of the classes, [m, resamples]; equal models have equal means."""
+    # Products of integers are exact while float32 represents their sums.
     exact = np.float32 if int(max(sums.max(initial=0), sizes.max())) * sizes.size < _EXACT else np.float64
     table = np.concatenate([sums.astype(exact), sizes[None].astype(exact)])
     drawn = [table @ counts.T.astype(exact) for counts in class_counts(len(sizes), resamples, seed)]
@@ -128,15 +127,17 @@ def _drawn_means(
 
 
 def _errors(sums: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> DoubleArray:
-    """Standard error of the difference of each two models' means, [m, m], by leaving out one class at a time; 0 where
-    the two differ in no class, or in all of them alike."""
+    """Return the jackknife standard error over classes of each difference of two means, [m, m].
+
+    It is 0 for two models that differ in no class, or equally in all.
+    """
     models, classes = sums.shape
     queries = sizes.sum()
     means = sums.sum(axis=1) / queries
     products = np.zeros((models, models))
     for first in range(0, classes, _CLASSES):
         part = slice(first, first + _CLASSES)
-        # How much a mean changes without the class.
+        # Change of the mean without the class.
         change = (sums[:, part] - means[:, None] * sizes[part]) / (queries - sizes[part])
         products += change @ change.T
     own = np.diag(products)
@@ -148,9 +149,9 @@ def _errors(sums: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> Do
 def _decide(
     ratios: DoubleArray, deviations: FloatArray, scale: FloatArray, sizes: npt.NDArray[np.integer], level: float
 ) -> tuple[npt.NDArray[np.bool_], float]:
-    """Which of the models, best first, is surely better than which, [m, m]; and what a ratio has to exceed for it.
+    """Return which of the models, best first, is significantly better than which, [m, m], and the critical value.
 
-    ratios [m, m]: differences over their errors · deviations [m, resamples]: resampled means less the means · scale
+    ratios [m, m]: differences over their errors · deviations [m, resamples]: resampled means minus the means · scale
     [m, m]: 1 over the errors.
     """
     models = len(ratios)
@@ -158,7 +159,7 @@ def _decide(
     forward, backward = _largest(deviations, np.where(open_, scale, 0))
     surely = np.zeros_like(open_)
     while True:
-        # A pair in the wrong order is never decided.
+        # A pair in the wrong order is never significant.
         limit = _limit(np.maximum(forward, backward), sizes, level)
         found = open_ & (ratios > limit)
         surely |= found
@@ -169,11 +170,10 @@ def _decide(
 
 
 def _limit(largest: FloatArray, sizes: npt.NDArray[np.integer], level: float) -> float:
-    """The quantile of the largest ratio, but no less than one pair alone would have to exceed, as Student's t that is
-    exceeded as seldom as a normal one exceeds it.
+    """Return the critical value: the quantile of the largest ratio, at least that of a single pair, as Student's t.
 
-    Resampled means scatter less than means of as many classes, by the root of (C - 1) / C; and classes of unequal size
-    tell as much of an error as fewer equal ones (Kish, Survey Sampling, 1965).
+    The standard deviation of resampled means is smaller by the root of (C - 1) / C, and classes of unequal size have
+    fewer degrees of freedom (Kish's effective sample size; Survey Sampling, 1965).
     """
     classes = len(sizes)
     effective = float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
@@ -183,12 +183,12 @@ def _limit(largest: FloatArray, sizes: npt.NDArray[np.integer], level: float) ->
 
 
 def _largest(deviations: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """In each resample the largest (d_i - d_j) * scale_ij of all pairs, and the largest (d_j - d_i) * scale_ij; [r].
+    """Return the largest (d_i - d_j) * scale_ij and the largest (d_j - d_i) * scale_ij of all pairs per resample, [r].
 
-    A pair of scale 0 is none; no pair gives 0.
+    Pairs of scale 0 are left out; without any pair the value is 0.
     """
     models, resamples = deviations.shape
-    last = np.where(scale.any(axis=1), models - np.argmax(scale[:, ::-1] > 0, axis=1), 0)  # behind a row's last pair
+    last = np.where(scale.any(axis=1), models - np.argmax(scale[:, ::-1] > 0, axis=1), 0)  # one after a row's last pair
 
     def of(rows: range) -> tuple[FloatArray, FloatArray]:
         forward, backward = np.zeros((2, resamples), dtype=np.float32)

@@ -1,8 +1,7 @@
 """Bootstrap intervals that resample classes, not queries.
 
-Queries of one class are not independent: they share what makes the class easy or hard. A resample therefore draws
-whole classes with replacement, and a metric's value is that of the drawn classes' queries (micro) or the mean of the
-drawn classes' means (macro).
+Queries of a class are not independent: the class may be easy or hard. A resample therefore draws classes with
+replacement; a metric's value is the mean over the drawn classes' queries (micro) or over the classes' means (macro).
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import numpy as np
 
 from embedcore.retrieval.tiles import DoubleArray, IntArray
 
-_DRAWN = 2**21  # class draws held at once
+_DRAWN = 2**21  # class draws in memory at once
 
 
 def class_means(values: DoubleArray, classes: IntArray) -> tuple[DoubleArray, DoubleArray]:
-    """Means [C, m] over the values [n, m] of each class, and class sizes [C]; classes ascending.
+    """Return means [C, m] of the values [n, m] in each class, and class sizes [C]; classes ascending.
 
     >>> means, sizes = class_means(np.array([[1.0], [0.0], [1.0]]), np.array([7, 7, 9]))
     >>> means.tolist(), sizes.tolist()
@@ -32,27 +31,23 @@ def class_means(values: DoubleArray, classes: IntArray) -> tuple[DoubleArray, Do
 def intervals(
     per_query: Mapping[str, DoubleArray], classes: IntArray, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13) of every metric.
+    """Return 95 % percentile intervals of each metric and its ``_macro`` variant: name → (low, high).
 
-    The drawn class counts [resamples, C] times the per-class sums [C, m] give all resamples at once.
+    The product of drawn class counts [resamples, C] and per-class sums [C, m] gives all resamples at once (Efron and
+    Tibshirani, An Introduction to the Bootstrap, chapter 13).
 
-    An interval is to hold the mean over sets of as many classes from an endless stock of the same kind: a score depends
-    on how many classes there are. `benchmarks/harness/rank_coverage.py scores` has seen it do so for 95 to 97 % of
-    500 subsets of the emoji set, with 64 classes and with 256. A subset that is a large share of a finite stock is held
-    more often (256 of 1,664 classes: 97 to 98 %). Widening by Student's t, bias-corrected and accelerated percentiles
-    and a jackknife t, plain and on the logit scale, were no nearer to 95 %.
+    An interval estimates the mean over sets of the same number of classes, from an infinite population of classes. Its
+    coverage is measured by `benchmarks/harness/rank_coverage.py scores`: 95 to 97 % for subsets of the emoji set with
+    64 and with 256 classes. Student's t, BCa and a jackknife t, plain and on the logit scale, were no closer to 95 %.
 
-    With few classes the intervals are rough and tend to be narrow; one class alone says nothing about others: its
-    intervals are (0, 1). An interval always holds the value itself.
+    With few classes the intervals are rough and tend to be too narrow; with one class they are (0, 1). An interval
+    always contains the value itself.
 
     Args:
         per_query: metric name → [n_queries], fractions 0-1.
         classes: [n_queries], the class of each query.
-        resamples: how many to draw.
-        seed: of the draws.
-
-    Returns:
-        metric name, and name + ``_macro``, → (low, high).
+        resamples: number of resamples.
+        seed: seed of the resamples.
     """
     values = np.stack(list(per_query.values()), axis=1)
     means, sizes = class_means(values, classes)
@@ -75,7 +70,7 @@ def intervals(
 
 
 def class_counts(classes: int, resamples: int, seed: int) -> Iterator[DoubleArray]:
-    """How often each class is drawn, [some resamples, classes] at a time; each row sums to ``classes``."""
+    """Yield the number of draws of each class, [some resamples, classes]; each row sums to ``classes``."""
     rng = np.random.default_rng(seed)
     height = max(1, _DRAWN // classes)
     for start in range(0, resamples, height):

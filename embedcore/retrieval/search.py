@@ -1,4 +1,4 @@
-"""The k nearest references of every query by cosine similarity, exactly."""
+"""Exact search for the k nearest references of each query by cosine similarity."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from embedcore.retrieval.inputs import unit_rows
 from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
 from embedcore.retrieval.workers import tile_workers
 
-_SMALL = 2**22  # products of a whole search, under which tiles do not pay
-_FEW = 512  # neighbours, above which candidate lists do not pay
+_SMALL = 2**22  # products of a search for which tiles are no faster
+_FEW = 512  # largest k for which candidate lists are faster
 _TILE = 2048
 
 
@@ -25,7 +25,7 @@ class Neighbours:
     """The nearest references of each query, best first.
 
     indices: int64 [n_queries, k], rows of the references · similarities: float64 [n_queries, k], cosine in [-1, 1].
-    Equal similarities are in the order of their indices.
+    Ties are in the order of their indices.
     """
 
     indices: npt.NDArray[np.int64]
@@ -40,23 +40,23 @@ def nearest(
     device: str = "cpu",
     tile: int | None = None,
 ) -> Neighbours:
-    """Find the ``k`` most similar references of every query, by (similarity descending, index ascending).
+    """Find the ``k`` most similar references of each query, by (similarity descending, index ascending).
 
     ``nearest(embeddings, k=5)`` is leave-one-out: each row's nearest others. The indices are those of comparing all
-    pairs in float64, whatever the device, the tile or the number of threads; similarities agree to 1e-14. Beyond its
-    inputs, the call holds a rounded copy of them and candidate lists, never all pairs.
+    pairs in float64, on any device and with any tile or number of threads; similarities agree to 1e-14. Memory: a
+    rounded copy of the inputs and candidate lists, never all pairs.
 
     Args:
         queries: [n_queries, d], rows L2-normalised: an array or a tensor, see :func:`unit_rows`.
-        references: [n_references, d], likewise; None for leave-one-out: the queries are the references, and
-            each is kept, by its index, from finding itself. Its copies elsewhere in the set are found.
-        k: how many neighbours; there are fewer columns where fewer references are to be had.
+        references: [n_references, d], likewise; None for leave-one-out: the queries are the references, and a query
+            does not find itself by index, but does find its copies.
+        k: number of neighbours; fewer columns for fewer references.
         device: ``cpu``, ``auto``, or a torch device (``cuda``, ``cuda:1``, ``mps``) for the products.
-        tile: rows and columns of one product; chosen if None.
+        tile: rows and columns of one product; None to choose it.
 
     Raises:
-        UsageError: not two-dimensional, empty, of different widths, not finite, zero or not L2-normalised; k or tile
-            that is no whole number of at least 1; a device that is not here.
+        UsageError: for embeddings that are not two-dimensional, empty, of different widths, not finite, zero or not
+            L2-normalised; k or tile that is not a whole number of at least 1; a missing device.
 
     >>> rows = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
     >>> nearest(rows, k=1).indices.tolist()
@@ -76,10 +76,7 @@ def nearest(
 
 
 def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, device: str = "cpu") -> Neighbours:
-    """``nearest(rows, k=k)`` for the rows ``some`` [m] only, for sets whose neighbours cannot all be held at once.
-
-    It does not gain from symmetry as the whole search does.
-    """
+    """Return ``nearest(rows, k=k)`` for the rows ``some`` [m] only, to bound the memory for neighbours."""
     every = unit_rows(rows, "embeddings")
     return _neighbours(every[some], every, k, device, None, some)
 
@@ -93,9 +90,9 @@ def _neighbours(
     own: IntArray | None,
     symmetric: bool = False,
 ) -> Neighbours:
-    """Copies among the references are searched once; a query that is a reference is dropped from what it finds.
+    """Search distinct references once, and remove queries from their own neighbours.
 
-    own: [n], the reference that each query is, or None. symmetric: both sides are one set, in order.
+    own: [n], index of each query among the references, or None. symmetric: both sides are one set, in order.
     """
     itself = own is not None
     k = min(k, len(references) - itself)
@@ -112,7 +109,7 @@ def _neighbours(
     indices, values = _search(queries, references, k + itself, device, tile, symmetric)
     if own is not None:
         kept = indices != own[:, None]
-        kept[kept.all(axis=1), -1] = False  # its norm is a little below 1, and k others are nearer than itself
+        kept[kept.all(axis=1), -1] = False  # rounding of norms: k others are nearer than the query itself
         indices, values = indices[kept].reshape(-1, k), values[kept].reshape(-1, k)
     return Neighbours(indices, values)
 
@@ -120,7 +117,7 @@ def _neighbours(
 def _search(
     queries: FloatArray, references: FloatArray, k: int, device: str, tile: int | None, symmetric: bool
 ) -> Found:
-    """The search proper, among references of which no two are equal."""
+    """Search among references that all differ."""
     if device != "cpu":
         from embedcore.embed.device import choose_device
         from embedcore.retrieval.accelerator import search_on_device

@@ -1,4 +1,4 @@
-"""Tiles of first-pass products, in float32 or in the bits of bfloat16: what is above a cut, and where."""
+"""Tiles of first-pass products, in float32 or the bits of bfloat16, and their entries above a cut."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Found = tuple[IntArray, DoubleArray]  # indices and similarities of neighbours, each [rows, k]
-RawTile = npt.NDArray[Any]  # float32, or int16 holding the bits of bfloat16
+RawTile = npt.NDArray[Any]  # float32, or the bits of bfloat16 as int16
 
 
 def multiply(queries: torch.Tensor, references: torch.Tensor, out: torch.Tensor) -> RawTile:
-    """``queries @ references.T`` into the front of the flat buffer ``out``; the tile as a NumPy view of that buffer."""
+    """Write ``queries @ references.T`` to the front of the flat buffer ``out``; return it as a NumPy view."""
     import torch
 
     rows, columns = len(queries), len(references)
@@ -29,7 +29,7 @@ def multiply(queries: torch.Tensor, references: torch.Tensor, out: torch.Tensor)
 
 
 def decode(raw: RawTile) -> FloatArray:
-    """The float32 values of a raw tile; float32 comes back as it is."""
+    """Return the float32 values of a raw tile; float32 as it is."""
     if raw.dtype == np.float32:
         return raw
     wide = raw.view(np.uint16).astype(np.uint32)
@@ -38,17 +38,17 @@ def decode(raw: RawTile) -> FloatArray:
 
 
 def encode(values: FloatArray) -> npt.NDArray[np.int16]:
-    """The bits of bfloat16 numbers given as float32."""
+    """Return the bits of bfloat16 numbers that are stored as float32."""
     return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16).view(np.int16)
 
 
 def above(
     raw: RawTile, row_cuts: FloatArray, column_cuts: FloatArray | None = None
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Rows, columns and values of the entries that reach the cut of their row or, if given, of their column.
+    """Return rows, columns and values of the entries that reach the cut of their row or, if given, of their column.
 
-    bfloat16 is compared by its bits as integers, several times faster than as numbers. While all cuts are positive
-    the bits will do as they are: positive numbers are in the order of their bits, and negative ones read as negative.
+    bfloat16 is compared as integers, several times faster than as numbers. With positive cuts the bits are compared
+    directly: positive numbers are in the order of their bits, and negative numbers have negative bits.
     """
     row_keys: RawTile = row_cuts
     column_keys: RawTile | None = column_cuts
@@ -66,10 +66,10 @@ def above(
 
 
 def kth_best_bound(raw: RawTile, k: int) -> FloatArray:
-    """A lower bound of each row's ``k``-th best entry (minus infinity where the row has fewer than ``k``).
+    """Return a lower bound of each row's ``k``-th best entry; minus infinity for fewer than ``k`` columns.
 
-    The k-th best of the maxima of groups is such a bound, and close to the k-th best when there are many more groups
-    than k; it costs a fraction of sorting the row.
+    It is the k-th best of the maxima of groups: close to the k-th best entry if there are many more groups than k, and
+    much faster than sorting the row.
     """
     rows, columns = raw.shape
     if columns < k:
@@ -86,7 +86,7 @@ def kth_best_bound(raw: RawTile, k: int) -> FloatArray:
 
 
 def _ordered(bits: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """Integers in the order of the bfloat16 numbers with these bits; applied twice it gives the bits back."""
+    """Return integers in the order of the bfloat16 numbers with these bits; its own inverse."""
     keys = bits >> np.int16(15)
     keys &= np.int16(0x7FFF)
     keys ^= bits
@@ -94,17 +94,17 @@ def _ordered(bits: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 
 def floor_to_bf16(values: FloatArray) -> FloatArray:
-    """Round float32 numbers down (towards minus infinity) to bfloat16, kept as float32."""
+    """Round float32 numbers down (towards minus infinity) to bfloat16, stored as float32."""
     away = np.where((values < 0) & np.isfinite(values), np.uint32(0xFFFF), np.uint32(0))
     down: FloatArray = ((values.view(np.uint32) + away) & np.uint32(0xFFFF0000)).view(np.float32)
     return down
 
 
 def position_in_runs(lengths: IntArray) -> IntArray:
-    """0, 1, 2, … for each run: ``[3, 2]`` gives ``[0, 1, 2, 0, 1]``."""
+    """Return 0, 1, 2, … for each run: ``[3, 2]`` → ``[0, 1, 2, 0, 1]``."""
     return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def unfilled(rows: int, k: int) -> Found:
-    """Room for neighbours [rows, k]."""
+    """Return uninitialised neighbours [rows, k]."""
     return np.empty((rows, k), dtype=np.int64), np.empty((rows, k), dtype=np.float64)

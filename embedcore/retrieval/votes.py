@@ -1,4 +1,4 @@
-"""Two simple classifiers on frozen embeddings: a weighted vote of the nearest, and the nearest class mean."""
+"""Two classifiers on frozen embeddings: weighted k-nearest-neighbours, and the nearest class mean."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 TEMPERATURE = 0.07
 _CLASSES = 2048  # class means at a time
 _QUERIES = 1024  # queries at a time
-# Similarities closer than this count as equal; float64 products of unit vectors are good to about 1e-15.
+# Smaller differences of similarity are ties; float64 products of unit vectors have errors of about 1e-15.
 _EQUAL = 1e-12
 
 
 def weighted_vote(labels: IntArray, similarities: DoubleArray) -> IntArray:
-    """The class [n] with the largest vote among the neighbours' ``labels`` [n, k].
+    """Return the class [n] with the largest vote among the neighbours' ``labels`` [n, k].
 
-    A neighbour's vote weighs exp(similarity / 0.07), as in DINO's evaluation (arXiv 2104.14294, section 4.1). Equal
-    votes go to the smaller class. Votes are added in the order of the neighbours.
+    A neighbour's weight is exp(similarity / 0.07), as in DINO's evaluation (arXiv 2104.14294, section 4.1). Ties go to
+    the smaller class. Votes are added in the order of the neighbours.
 
     >>> weighted_vote(np.array([[2, 1, 1]]), np.array([[0.9, 0.88, 0.88]])).tolist()
     [1]
@@ -34,10 +34,10 @@ def weighted_vote(labels: IntArray, similarities: DoubleArray) -> IntArray:
 def nearest_mean(
     queries: FloatArray, query_labels: IntArray, references: FloatArray | None, reference_labels: IntArray | None
 ) -> IntArray:
-    """The class [n] whose L2-normalised mean of references is most similar to each query [n, d].
+    """Return the class [n] whose L2-normalised mean of references is most similar to each query [n, d].
 
-    Without references it is leave-one-out: the queries are the references, and each is taken out of the mean of its
-    own class (a class of which nothing is left is no candidate). Equal similarities go to the smaller class.
+    Without references it is leave-one-out: the queries are the references, and each is excluded from the mean of its
+    class (an empty class is no candidate). Ties go to the smaller class.
 
     >>> nearest_mean(np.eye(2, dtype=np.float32), np.array([0, 1]), np.eye(2, dtype=np.float32), np.array([4, 3]))
     array([4, 3])

@@ -1,7 +1,7 @@
-"""A pool of threads that each multiply on their own share of the cores.
+"""A thread pool in which each thread multiplies on its share of the cores.
 
-Whole tiles side by side beat one product spread over all cores: no core waits for another at the end of each product,
-and what is not a product (comparing, sorting) runs beside it.
+Tiles in parallel are faster than one product on all cores: no core waits for others at the end of each product, and
+comparing and sorting overlap with products.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-_MOST = 16  # more tiles at once gain little and each needs its buffer
+_MOST = 16  # more tiles at once are hardly faster, and each needs its buffer
 
 
 class Workers(ThreadPoolExecutor):
-    """A pool that knows its size, each worker with ``threads`` of torch's threads."""
+    """A thread pool with a known size, each worker with ``threads`` of torch's threads."""
 
     def __init__(self, count: int, threads: int) -> None:
         import torch
@@ -30,7 +30,7 @@ class Workers(ThreadPoolExecutor):
 
 @contextmanager
 def tile_workers() -> Iterator[Workers]:
-    """Up to 16 workers, with torch's number of threads shared out among them."""
+    """Provide up to 16 workers that share torch's number of threads."""
     import torch
 
     threads = torch.get_num_threads()
@@ -39,12 +39,12 @@ def tile_workers() -> Iterator[Workers]:
         try:
             yield pool
         finally:
-            # set_num_threads in a worker also sets what threads started later begin with.
+            # set_num_threads in a worker also sets the default of later threads.
             torch.set_num_threads(threads)
 
 
 class Scratch(threading.local):
-    """A flat ``tensor`` for each thread, used again by tile after tile: fresh pages would cost a fifth of a tile."""
+    """A flat ``tensor`` per thread, reused by each tile: new pages would cost a fifth of a tile's time."""
 
     def __init__(self, size: int, dtype: torch.dtype) -> None:
         import torch

@@ -84,29 +84,29 @@ def test_a_row_of_zeros_has_no_direction(rows: np.ndarray, value: float) -> None
         lambda: score(zero, LABELS),
         lambda: score(torch.tensor(zero), LABELS, rows, LABELS),
     ):
-        with pytest.raises(UsageError, match=r"hold zero vectors, first in row 3 \(1 of 40 rows\)"):
+        with pytest.raises(UsageError, match=r"contain zero vectors, first in row 3 \(1 of 40 rows\)"):
             call()
-    with pytest.raises(UsageError, match=r"^references hold zero vectors"):
+    with pytest.raises(UsageError, match=r"^references contain zero vectors"):
         score(rows, LABELS, zero, LABELS)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("text", "queries are no array of numbers"),
+        ("text", "queries are not an array of numbers"),
         (None, "queries have shape"),
-        (["a", "b"], "queries are no array of numbers"),
-        ([[1.0, 0.0], [1.0]], "queries are no array of numbers"),
-        ([[1.0, None]], "queries hold NaN or infinity|queries are no array of numbers"),
-        ({"a": [1.0]}, "queries are no array of numbers"),
+        (["a", "b"], "queries are not an array of numbers"),
+        ([[1.0, 0.0], [1.0]], "queries are not an array of numbers"),
+        ([[1.0, None]], "queries contain NaN or infinity|queries are not an array of numbers"),
+        ({"a": [1.0]}, "queries are not an array of numbers"),
         (np.eye(2, dtype=complex), "queries are complex128"),
         (torch.eye(2, dtype=torch.complex64), "queries are torch.complex64"),
-        (torch.eye(2).to_sparse(), "queries are no array of numbers"),
-        (torch.eye(2, device="meta"), "queries are no array of numbers"),
-        ([torch.ones(1), torch.ones(2)], "queries are no array of numbers"),
-        (np.full((2, 2), 1e300), "queries hold NaN or infinity"),
+        (torch.eye(2).to_sparse(), "queries are not an array of numbers"),
+        (torch.eye(2, device="meta"), "queries are not an array of numbers"),
+        ([torch.ones(1), torch.ones(2)], "queries are not an array of numbers"),
+        (np.full((2, 2), 1e300), "queries contain NaN or infinity"),
         (torch.tensor(1.0), "queries have shape"),
-        (torch.zeros(0, 3), "there is nothing to search"),
+        (torch.zeros(0, 3), "they are empty"),
     ],
     ids=range(14),
 )
@@ -204,7 +204,7 @@ def test_two_classes_may_be_true_and_false(rows: np.ndarray) -> None:
         (lambda labels: labels.astype(float), "query labels are float64: class numbers"),
         (lambda labels: torch.tensor(labels).bfloat16(), "query labels are float32: class numbers"),
         (lambda labels: np.eye(5)[labels], r"query labels have shape \(40, 5\): one label for each"),
-        (lambda labels: [[0]] * 39 + [[0, 1]], "query labels are no list of numbers or names"),
+        (lambda labels: [[0]] * 39 + [[0, 1]], "query labels are not a list of numbers or names"),
         (lambda labels: [{"label": 1}] * 40, "query label 0: the label is a dict"),
         (lambda labels: dict(enumerate(labels)), r"query labels have shape \(\)"),
         (lambda labels: None, r"query labels have shape \(\)"),

@@ -228,7 +228,7 @@ def test_class_means_in_chunks_are_the_same(embeddings, monkeypatch):
         ((np.eye(2), [0, 1]), r"none of the 2 queries has a reference of its class besides itself"),
         ((np.eye(2), [0, 1], np.eye(2), [2, 3]), "no query can be scored"),
         ((np.eye(2), ["a", "b"], np.eye(2), [0, 1]), "both must be numbers or both text"),
-        ((np.eye(2), [0, 0], np.eye(2)), "give reference embeddings and reference labels together"),
+        ((np.eye(2), [0, 0], np.eye(2)), "pass reference embeddings and reference labels together"),
     ],
 )
 def test_bad_input_is_named(arguments, message):

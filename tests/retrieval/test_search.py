@@ -238,9 +238,9 @@ def test_torch_threads_are_left_as_they_were(embeddings):
             np.eye(3),
             np.array([[1, 0, 0], [np.nan, 0, 0]]),
             1,
-            r"references hold NaN or infinity, first in row 1 \(1 of",
+            r"references contain NaN or infinity, first in row 1 \(1 of",
         ),
-        (np.array([[np.inf, 0.0]]), None, 1, "queries hold NaN or infinity"),
+        (np.array([[np.inf, 0.0]]), None, 1, "queries contain NaN or infinity"),
     ],
 )
 def test_bad_input_is_named(queries, references, k, message):
