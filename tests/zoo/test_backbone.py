@@ -10,7 +10,8 @@ from PIL import Image
 from embedcore.errors import UnsupportedModel, UsageError, WeightsUnavailable
 from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.weights import build_model, fetch_weights, locate_weights
+from embedcore.zoo.loading import build_model
+from embedcore.zoo.weights import fetch_weights, locate_weights
 
 # One small architecture of each of many modules, with what is special about it.
 ARCHITECTURES = [

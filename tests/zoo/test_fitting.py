@@ -120,7 +120,7 @@ def test_a_folder_is_as_lenient_and_the_hub_is_not(tmp_path, monkeypatch):
     save_file(bare | {"fc.1.bias": torch.zeros(2)}, folder / "test_resnet.safetensors")
     backbone = load_backbone("test_resnet.r160_in1k", weights=str(folder))
     assert backbone.weights.classifier == "left out (fc.1.bias)"
-    monkeypatch.setattr("embedcore.zoo.weights.is_timms", lambda weights: True)
+    monkeypatch.setattr("embedcore.zoo.loading.is_timms", lambda weights: True)
     with pytest.raises(WeightsDamaged, match=r"2 missing keys \(fc\.weight, fc\.bias\)"):
         load_backbone("test_resnet.r160_in1k", weights=str(folder))
 

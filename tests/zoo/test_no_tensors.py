@@ -12,7 +12,8 @@ from embedcore.errors import UsageError, WeightsDamaged
 from embedcore.zoo import registry
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.fitting import NOWHERE, fit_backbone, load_into_timm
-from embedcore.zoo.weights import Located, build_model, check_policy, fetch_weights
+from embedcore.zoo.loading import build_model
+from embedcore.zoo.weights import Located, check_policy, fetch_weights
 
 pytestmark = pytest.mark.usefixtures("caches")
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from embedcore.errors import WeightsDamaged
 from embedcore.zoo.backbone import load_backbone
-from embedcore.zoo.weights import Weights, load_model
+from embedcore.zoo.loading import load_model
+from embedcore.zoo.weights import Weights
 
 pytestmark = pytest.mark.skipif(not timm.is_model("test_vit"), reason="timm before 1.0.17 has no test_vit")
 SWIN, CLIP = "swin_tiny_patch4_window7_224", "vit_xsmall_patch16_clip_224"

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
 from embedcore.zoo import weights as weights_
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.weights import Located, Weights, build_model, fetch_weights, locate_weights
+from embedcore.zoo.loading import build_model
+from embedcore.zoo.weights import Located, Weights, fetch_weights, locate_weights
 
 pytestmark = pytest.mark.usefixtures("caches")
 
@@ -160,7 +161,7 @@ def test_random_weights_are_seeded_and_leave_the_generator_alone(mini):
 
 def test_random_weights_are_the_same_in_another_process(mini):
     code = (
-        "from embedcore.zoo.weights import Weights, build_model\n"
+        "from embedcore.zoo.loading import build_model\nfrom embedcore.zoo.weights import Weights\n"
         f"state = build_model({mini!r}, Weights('random', 'seed:7')).state_dict()\n"
         "print(sum(float(value.double().sum()) for value in state.values()))"
     )

