@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from embedcore.retrieval.search import nearest as nearest
     from embedcore.zoo.backbone import Backbone as Backbone
     from embedcore.zoo.backbone import load_backbone as load_backbone
-    from embedcore.zoo.own import OwnModel as OwnModel
+    from embedcore.zoo.own_models import OwnModel as OwnModel
     from embedcore.zoo.roster import own_models as own_models
 
 __version__ = version.VERSION
@@ -45,7 +45,7 @@ _NAMES_OF = {
     "retrieval.metrics": "Scores score",
     "retrieval.search": "Neighbours nearest",
     "zoo.backbone": "Backbone load_backbone",
-    "zoo.own": "OwnModel",
+    "zoo.own_models": "OwnModel",
     "zoo.roster": "own_models",
 }
 _HOMES = {name: f"embedcore.{home}" for home, names in _NAMES_OF.items() for name in names.split()}

@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 
 from embedcore import load_backbone, load_dataset
-from embedcore.zoo.own import OwnModel, read_own
+from embedcore.zoo.own_models import OwnModel, read_own_models
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def test_the_other_entries_of_the_page_are_right(tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "best.pth").touch()
     (tmp_path / "ours.toml").write_text("\n".join(blocks("toml")[:2]))
-    (name, ours), (glob, none) = read_own(tmp_path / "ours.toml")
+    (name, ours), (glob, none) = read_own_models(tmp_path / "ours.toml")
     assert (name, ours.arch, glob, none) == ("ours-v3", "convnext_tiny", "convnext_tiny.*", None)
     keys = re.findall(r"^\| ((?:`\w+` ?)+)\|", PAGE, re.MULTILINE)
     documented = {key for row in keys for key in re.findall(r"\w+", row)}

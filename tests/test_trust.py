@@ -31,8 +31,8 @@ from embedcore.results.result import InvalidResultError, Result
 from embedcore.results.run import read_run
 from embedcore.zoo import wheels
 from embedcore.zoo.backbone import load_backbone
+from embedcore.zoo.holdings import fetch_into
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.mirror import fetch_into
 
 MODEL = "test_resnet.r160_in1k" if timm.is_model("test_resnet") else "resnet18.a1_in1k"
 LITE = "tf_efficientnet_lite0.in1k"

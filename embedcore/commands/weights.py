@@ -27,7 +27,7 @@ from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.plain import bytes_text, counted, one_line, wrapped
 
 if TYPE_CHECKING:
-    from embedcore.zoo.mirror import Holding
+    from embedcore.zoo.holdings import Holding
     from embedcore.zoo.roster import Roster
 
 ASKING = 8  # requests to the hub at a time
@@ -62,11 +62,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print a line a model and a total; return exit code 0."""
+    from embedcore.zoo.holdings import ask_hub, find_holding, own_holding
     from embedcore.zoo.hub import Hub
-    from embedcore.zoo.mirror import ask_hub, find_holding, find_own
 
     holdings = [
-        find_holding(model, arguments.weights) if own_model is None else find_own(own_model)
+        find_holding(model, arguments.weights) if own_model is None else own_holding(own_model)
         for model, own_model in _selected(arguments).items()
     ]
     notes = []
@@ -95,8 +95,8 @@ def run_list(arguments: argparse.Namespace) -> int:
 def run_fetch(arguments: argparse.Namespace) -> int:
     """Fill the folder, a line a model; return exit code 1 if some weights could not be fetched."""
     from embedcore.measure.outcome import status_of
+    from embedcore.zoo.holdings import fetch_into
     from embedcore.zoo.hub import OFFLINE, Hub, is_offline
-    from embedcore.zoo.mirror import fetch_into
 
     if not (arguments.roster or arguments.family or arguments.keyword.strip()):
         raise UsageError("weights fetch: select models with -k, --family or --roster (all of them: --roster all)")
@@ -167,7 +167,7 @@ def _row(word: str, size: str, model: str) -> str:
 
 
 def _total(holdings: Sequence[Holding]) -> str:
-    from embedcore.zoo.mirror import PLACES
+    from embedcore.zoo.holdings import PLACES
 
     counts = Counter(holding.place for holding in holdings)
     listed = ", ".join(f"{counts[place]} {place}" for place in PLACES if counts[place])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from embedcore.zoo.own import OwnModel
+    from embedcore.zoo.own_models import OwnModel
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from embedcore.errors import UnsupportedModel
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import FOLDER
 from embedcore.plain import bytes_text
+from embedcore.zoo.holdings import Holding, find_holding, own_holding
 from embedcore.zoo.hub import OFFLINE, cache_folder, is_offline
-from embedcore.zoo.mirror import Holding, find_holding, find_own
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.registry import known_params_m
 from embedcore.zoo.transforms import data_config
 from embedcore.zoo.weights import check_policy
@@ -108,7 +108,7 @@ def forecast(
     }
     holdings: tuple[Holding, ...] = ()
     if weights != "random":
-        holdings = tuple(find_own(own) if own else find_holding(model, folder) for model, own in kept.items())
+        holdings = tuple(own_holding(own) if own else find_holding(model, folder) for model, own in kept.items())
     sizes = {}
     for (model, own), holding in zip(kept.items(), holdings or (None,) * len(kept), strict=True):
         if own is not None and own.embeddings:

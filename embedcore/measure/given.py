@@ -13,7 +13,7 @@ from embedcore.plain import one_line
 from embedcore.zoo.weights import Weights, own_weights
 
 if TYPE_CHECKING:
-    from embedcore.zoo.own import OwnModel
+    from embedcore.zoo.own_models import OwnModel
 
 
 def read_given(own: OwnModel, n: int) -> tuple[NDArray[np.float32], Weights]:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from embedcore.images.pixel_store import PixelStore
     from embedcore.measure.case import Case
     from embedcore.zoo.backbone import Backbone
-    from embedcore.zoo.own import OwnModel
+    from embedcore.zoo.own_models import OwnModel
     from embedcore.zoo.transforms import DataConfig
 
 

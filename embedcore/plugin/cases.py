@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from embedcore.plugin.options import Options
     from embedcore.plugin.shards import Shard
-    from embedcore.zoo.own import OwnModel
+    from embedcore.zoo.own_models import OwnModel
 
 MODEL_ARGUMENT = "embed_model"
 FAMILY_MARK = "embed_family"

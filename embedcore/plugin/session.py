@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
     from embedcore.plugin.options import Options
-    from embedcore.zoo.own import OwnModel
+    from embedcore.zoo.own_models import OwnModel
 
 
 def start_session(

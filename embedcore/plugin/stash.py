@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedcore.plugin.progress import Teller
     from embedcore.plugin.session import BenchmarkSession
     from embedcore.results.result import Result
-    from embedcore.zoo.own import OwnModel
+    from embedcore.zoo.own_models import OwnModel
 
 OF_WORKERS = "embedcore"
 """Our key in what pytest-xdist takes to its workers and back."""

@@ -17,7 +17,7 @@ from embedcore.zoo.factory import make_module
 from embedcore.zoo.graphs import constants
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.loading import load_model
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.transforms import DataConfig, data_config, eval_transform
 from embedcore.zoo.weights import Weights, fetch_weights, locate_weights, own_weights
 

@@ -14,7 +14,7 @@ from torch import nn
 from embedcore.errors import FactoryError, UnsupportedModel
 from embedcore.plain import one_line
 from embedcore.zoo.graphs import constants, is_training
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.state_files import is_memory
 from embedcore.zoo.weights import Weights
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from embedcore.errors import EmbedcoreError, WeightsDamaged
 from embedcore.zoo import registry, wheels
 from embedcore.zoo.fitting import UNFIT, Fitted, create, fit_backbone, load_into_timm, without_prefix
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.shapes import Resampled, refusal, resampled, wrong_shapes
 from embedcore.zoo.state_files import differences, is_memory, misfit, mismatch, read_state
 from embedcore.zoo.weights import Weights, is_timms

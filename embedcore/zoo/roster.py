@@ -11,7 +11,7 @@ from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.zoo import families as families_
 from embedcore.zoo import registry
-from embedcore.zoo.own import FAMILY, OwnModel, read_own
+from embedcore.zoo.own_models import FAMILY, OwnModel, read_own_models
 from embedcore.zoo.tags import KEYWORDS, all_tags, article_tags, local_tags, matching, without_hub_prefix
 
 TOML = ".toml"
@@ -24,9 +24,9 @@ def read_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None
     """Return the models that a roster option names, in order, without duplicates.
 
     spec: "all", "local", "article", the path of a text file with one name a line (``#`` starts a comment), the path of
-        a TOML file (see `embedcore.zoo.own`), or names separated by white space; or several of these separated by
-        commas. A name is a tag, an architecture, a glob (fnmatch) over them, one of timm's old names, or one as on the
-        hub (``timm/TAG``, ``hf-hub:timm/TAG``). A file takes precedence over a name.
+        a TOML file (see `own_models`), or names separated by white space; or several of these separated by commas. A
+        name is a tag, an architecture, a glob (fnmatch) over them, one of timm's old names, or one as on the hub
+        (``timm/TAG``, ``hf-hub:timm/TAG``). A file takes precedence over a name.
     families: slugs that narrow the roster.
     weights: a folder of weights that count as local.
 
@@ -107,7 +107,7 @@ def _of_toml(path: Path) -> Roster:
     known = all_tags()
     roster: dict[str, OwnModel | None] = {}
     faults = []
-    for number, (name, own_model) in enumerate(read_own(path), start=1):
+    for number, (name, own_model) in enumerate(read_own_models(path), start=1):
         tags = [name] if own_model else matching(name, known)
         if not tags:
             fault = f"{registry.unknown_model(name)}; an own model has more than a name"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from embedcore.errors import UnsupportedModel
 from embedcore.zoo import registry
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 
 
 @dataclass(frozen=True)

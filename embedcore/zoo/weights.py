@@ -11,7 +11,7 @@ from embedcore.files import sha256_of, user_path
 from embedcore.zoo import registry, wheels
 from embedcore.zoo.folder import SUFFIXES, find_in_folder
 from embedcore.zoo.hub import Hub, cache_folder, find_cached
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.registry import RemoteFile, remote_file
 
 REMEDY = (

@@ -152,9 +152,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(server, tmp_path, capsys):
 
 
 def test_a_hub_that_is_lost_in_the_middle_ends_the_waiting(server, tmp_path, capsys, monkeypatch):
-    from embedcore.zoo import mirror
+    from embedcore.zoo import holdings
 
-    fetch = mirror.fetch_into
+    fetch = holdings.fetch_into
 
     def fetch_then_lose(*arguments: object) -> object:
         try:
@@ -162,23 +162,23 @@ def test_a_hub_that_is_lost_in_the_middle_ends_the_waiting(server, tmp_path, cap
         finally:
             server.close()
 
-    monkeypatch.setattr(mirror, "fetch_into", fetch_then_lose)
+    monkeypatch.setattr(holdings, "fetch_into", fetch_then_lose)
     assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "1 model fetched" in out and "1 of 2 could not be fetched:" in out and "cannot be reached" in out
 
 
 def test_an_interrupted_fetch_keeps_what_is_whole(server, tmp_path, capsys, monkeypatch):
-    from embedcore.zoo import mirror
+    from embedcore.zoo import holdings
 
-    fetch = mirror.fetch_into
+    fetch = holdings.fetch_into
 
     def fetch_one(*arguments: object) -> object:
         if list(tmp_path.rglob("model.safetensors")):
             raise KeyboardInterrupt
         return fetch(*arguments)
 
-    monkeypatch.setattr(mirror, "fetch_into", fetch_one)
+    monkeypatch.setattr(holdings, "fetch_into", fetch_one)
     assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 130
     assert "Interrupted" in capsys.readouterr().out
     assert len(list(tmp_path.rglob("model.safetensors"))) == 1
@@ -186,12 +186,12 @@ def test_an_interrupted_fetch_keeps_what_is_whole(server, tmp_path, capsys, monk
 
 def test_what_a_server_says_cannot_reach_the_terminal(server, tmp_path, capsys, monkeypatch):
     from embedcore.errors import WeightsUnavailable
-    from embedcore.zoo import mirror
+    from embedcore.zoo import holdings
 
     def fail(folder: Path, model: str, hub: object) -> object:
         raise WeightsUnavailable(f"{model}: \x1b]0;title\x07\x1b[2J")
 
-    monkeypatch.setattr(mirror, "fetch_into", fail)
+    monkeypatch.setattr(holdings, "fetch_into", fail)
     assert main(["weights", "fetch", "-k", ONE, "--to", str(tmp_path)]) == 1
     assert not {"\x1b", "\x07"} & set(capsys.readouterr().out)
 

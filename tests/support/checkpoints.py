@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from embedcore.zoo.backbone import Backbone, load_backbone
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 
 
 def trained(architecture: str, classes: int = 7, seed: int = 1, **kwargs: Any) -> nn.Module:

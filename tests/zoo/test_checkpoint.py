@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from embedcore.errors import WeightsDamaged
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.checkpoint import ORDER, choose_state
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 
 if not timm.is_model("test_resnet"):
     pytest.skip(f"timm {timm.__version__} has no test_resnet", allow_module_level=True)

@@ -13,7 +13,7 @@ from embedcore.embed.precision import autocast
 from embedcore.errors import UnsupportedModel
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.factory import content_of
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch, which deprecates some of these
 

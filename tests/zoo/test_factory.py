@@ -11,7 +11,7 @@ from embedcore.errors import FactoryError, UnsupportedModel, UsageError
 from embedcore.measure.outcome import detail_of, reason_of, status_of
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.factory import content_of
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 
 MODULE = '''
 import torch

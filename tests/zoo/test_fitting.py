@@ -12,7 +12,7 @@ from torch import nn
 from embedcore.errors import UnsupportedModel, WeightsDamaged
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.fitting import fit_backbone, without_prefix
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 
 ARCHITECTURES = [
     name for name in ("test_resnet", "test_vit", "test_convnext", "test_efficientnet") if timm.is_model(name)

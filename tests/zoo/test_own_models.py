@@ -8,7 +8,7 @@ from rosters import resolve_roster
 
 from embedcore.errors import UsageError
 from embedcore.zoo.families import FAMILIES, Family
-from embedcore.zoo.own import OwnModel, read_own
+from embedcore.zoo.own_models import OwnModel, read_own_models
 from embedcore.zoo.roster import family_of_model, own_models, read_roster
 from embedcore.zoo.transforms import data_config
 
@@ -58,7 +58,7 @@ embeddings = "clip.npy"
 
 
 def test_every_key_is_read(write):
-    names = dict(read_own(write(WHOLE)))
+    names = dict(read_own_models(write(WHOLE)))
     assert list(names) == ["ours-v3", "vgg1[13]", "made", "clip"] and names["vgg1[13]"] is None
     ours = names["ours-v3"]
     assert pickle.loads(pickle.dumps(ours)) == ours and hash(ours) == hash(pickle.loads(pickle.dumps(ours)))
@@ -179,7 +179,7 @@ def test_a_bad_entry_is_one_line_that_names_file_entry_and_key(write, keys, said
 def test_all_bad_entries_are_told_at_once(write):
     write(entry(name="a", arch="resnet18") + entry(**GOOD) + entry(**GOOD, colour=1, shape=2) + entry(**GOOD))
     with pytest.raises(UsageError) as caught:
-        read_own(Path("ours.toml"))
+        read_own_models(Path("ours.toml"))
     first, second, third, fourth = str(caught.value).splitlines()
     assert "model 1 ('a'): weights is missing" in first
     assert "model 3 ('ours'): unknown key 'colour'" in second and "'shape'" in third

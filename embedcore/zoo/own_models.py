@@ -137,7 +137,7 @@ class _RosterFile(msgspec.Struct, forbid_unknown_fields=True):
     model: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
 
 
-def read_own(path: Path) -> list[tuple[str, OwnModel | None]]:
+def read_own_models(path: Path) -> list[tuple[str, OwnModel | None]]:
     """Return the entries of a roster file in TOML, in order; with None those that name models of timm, by tag or glob.
 
     Raises UsageError if the file cannot be read, and for all bad entries at once, a line each.

@@ -10,7 +10,7 @@ from embedcore.files import sha256_of
 from embedcore.zoo import wheels
 from embedcore.zoo.folder import find_in_folder
 from embedcore.zoo.hub import Hub, find_cached
-from embedcore.zoo.own import OwnModel
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.registry import RemoteFile, known_params_m, remote_file
 from embedcore.zoo.weights import check_cached, find_here, wheel_hint
 
@@ -52,7 +52,7 @@ def find_holding(model: str, folder: Path | None = None) -> Holding:
     return Holding(model, "hub", size, estimated=size is not None, remote=remote)
 
 
-def find_own(own_model: OwnModel) -> Holding:
+def own_holding(own_model: OwnModel) -> Holding:
     """Return where the file of an own model is, which is never fetched."""
     path = own_model.file
     if path is not None and path.is_file():

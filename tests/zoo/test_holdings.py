@@ -12,8 +12,8 @@ from safetensors.torch import save, save_file
 from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
 from embedcore.zoo import wheels
 from embedcore.zoo.backbone import load_backbone
+from embedcore.zoo.holdings import ask_hub, fetch_into, find_holding
 from embedcore.zoo.hub import Hub
-from embedcore.zoo.mirror import ask_hub, fetch_into, find_holding
 from embedcore.zoo.registry import remote_file
 from embedcore.zoo.tags import local_tags
 from embedcore.zoo.weights import is_timms
@@ -59,7 +59,7 @@ def test_a_file_comes_from_the_hub_once_and_then_needs_no_network(tmp_path, serv
 def test_a_file_by_url_lies_in_the_folder_under_its_own_name(tmp_path, server, monkeypatch):
     server.files["/a.pth"] = type(next(iter(server.files.values())))(b"content", lfs=False)
     remote = type(remote_file("gcvit_tiny.in1k"))(url=f"{server.address}/a.pth")
-    for module in ("hub", "mirror"):
+    for module in ("hub", "holdings"):
         monkeypatch.setattr(f"embedcore.zoo.{module}.remote_file", lambda model: remote)
     assert fetch(tmp_path, "gcvit_tiny.in1k", server) == ("downloaded", tmp_path / "a.pth")
     assert fetch(tmp_path, "gcvit_tiny.in1k") == ("kept", tmp_path / "a.pth")
