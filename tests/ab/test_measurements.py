@@ -24,15 +24,17 @@ def test_goes_on_with_what_is_there(tmp_path):
         assert not measurements.results
 
 
-def test_torn_and_damaged_lines_are_measured_again(tmp_path):
+def test_damaged_files_are_measured_again(tmp_path):
     with Measurements(tmp_path, {}) as measurements:
         for number in range(3):
             measurements.add((*KEY[:3], number), RESULT)
-    lines = measurements.path.read_bytes().splitlines(keepends=True)
-    measurements.path.write_bytes(lines[0] + lines[1] + lines[2].replace(b"a.b", b"a.c", 1) + lines[3][:-20])
+    kept, changed, cut = sorted(measurements.folder.iterdir())
+    changed.write_bytes(changed.read_bytes().replace(b"a.b", b"a.c", 1))
+    cut.write_bytes(cut.read_bytes()[:-20])
     for _ in range(2):
         with Measurements(tmp_path, {}) as measurements:
-            assert list(measurements.results) == [KEY]
+            assert len(measurements.results) == 1
+            assert list(measurements.folder.iterdir()) == [kept]
 
 
 def test_a_finished_one_starts_anew(tmp_path):
