@@ -1,4 +1,4 @@
-"""``embedcore history``: what became of speed, accuracy, memory and embeddings over many saved runs."""
+"""``embedcore history``: speed, accuracy, memory and embeddings over many saved runs."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``history``."""
     parser = commands.add_parser(
         "history",
-        help="series of acc, speed, memory and drift over saved runs, and the runs where they made a step",
-        description="Look at many saved runs in order of time. Exit code 2 if one cannot be read; a step is none.",
+        help="show where acc, speed, memory or drift made a step over saved runs",
+        description="Show the steps of many saved runs in order of time. Exit code 2 if a run cannot be read, else 0.",
     )
     parser.add_argument(
-        "runs", metavar="DIR|RUN", nargs="+", help=f"folders of saved runs, such as {STORAGE}, files, or names in it"
+        "runs", metavar="DIR|RUN", nargs="+", help=f"folder of saved runs such as {STORAGE}, a file, or a name in it"
     )
-    parser.add_argument("-k", metavar="GLOB", help="show the series of these models and families")
-    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="(default: text)")
+    parser.add_argument("-k", metavar="GLOB", help="show the series of matching models and families")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="also as a page, which is whole in itself: steps, series and charts"
+        "--format", choices=("text", "json", "csv"), default="text", help="output format (default: text)"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a self-contained page of steps, series and charts"
     )
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the history; gives the exit code."""
+    """Print the history and return the exit code."""
     from embedcore.compare.history import history
     from embedcore.compare.limits import read_limits
     from embedcore.report.history import history_text as report
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = history(_read(arguments.runs), read_limits(None, Path()))
     shown = [series for series in found.series if arguments.k and series.matches(arguments.k)]
     if arguments.k and not shown:
-        raise UsageError(f"-k {arguments.k}: no model or family of these runs")
+        raise UsageError(f"-k {arguments.k}: no model or family of these runs matches")
     if arguments.format == "text":
         sys.stdout.write(report.text(found, shown, width=min(shutil.get_terminal_size((80, 24)).columns, 120)))
     elif arguments.format == "json":
@@ -67,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(names: list[str]) -> list[Run]:
-    """Every run that is named or under a folder; what cannot be read there is told, and passed over."""
+    """Return every run that is named or in a folder; unreadable files in a folder are reported and skipped."""
     from embedcore.results.run import find_run, is_run, read_json, run_of
 
     runs: dict[Path, Run] = {}
@@ -81,7 +83,7 @@ def _read(names: list[str]) -> list[Run]:
             except UsageError as error:
                 if not where.is_dir():
                     raise
-                print(f"embedcore: passed over: {printable_lines(str(error))}", file=sys.stderr)
+                print(f"embedcore: skipped: {printable_lines(str(error))}", file=sys.stderr)
     if not runs:
         raise UsageError(f"no saved run in {', '.join(names)}")
     return list(runs.values())

@@ -1,4 +1,4 @@
-"""``embedcore rank``: how sure the ranks of saved runs are, from their JSON alone."""
+"""``embedcore rank``: ranks of saved runs with confidence intervals, from their JSON alone."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``rank``."""
     parser = commands.add_parser(
         "rank",
-        help="how sure the ranks of saved runs are",
-        description="The rank of each model by acc with its 95 % interval, from what saved runs say of every query. "
-        "Runs on one dataset are joined as merge does it; of several datasets, how far their orders agree, and mean "
-        "ranks. Exit code 2 if there is nothing to rank.",
+        help="rank the models of saved runs, with confidence intervals",
+        description="Rank the models by acc with 95 % intervals, from the saved result of every query. Runs on one "
+        "dataset are merged; for several datasets their agreement and mean ranks are shown. Exit code 2 if there is "
+        "nothing to rank.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
     parser.add_argument(
-        "--format", choices=("text", "markdown", "json"), default="text", help="of the output (default: text)"
+        "--format", choices=("text", "markdown", "json"), default="text", help="output format (default: text)"
     )
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the ranks; gives the exit code."""
+    """Print the ranks and return the exit code."""
     from embedcore.report.board.ranks import Ranked, report, to_json
     from embedcore.results.ranking import NotRanked, agree, rank_models
 
@@ -46,11 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
     measured = []
     for path, dataset, results in _datasets(arguments.runs):
         if any(dataset.get("fingerprint") == board.dataset.get("fingerprint") for board in boards):
-            raise UsageError(f"{path}: its dataset {dataset.get('name')} is in another RUN that has other datasets too")
+            raise UsageError(
+                f"{path}: its dataset {dataset.get('name')} is also in another RUN that has further datasets"
+            )
         try:
             boards.append(Ranked(dataset, rank_models(results, dataset, ("acc",))["acc"]))
         except NotRanked as error:
-            raise UsageError(f"{path}: how sure the ranks are is not known: {error}") from error
+            raise UsageError(f"{path}: its models cannot be ranked: {error}") from error
         measured.append((dataset, results))
     if not boards:
         raise UsageError(f"no model was measured in {', '.join(arguments.runs)}")
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _datasets(names: Sequence[str]) -> Iterator[tuple[Path, Mapping[str, Any], list[Result]]]:
-    """Each dataset of saved runs with what was measured on it. Raises UsageError."""
+    """Yield path, dataset and results of each dataset of saved runs. Raises UsageError."""
     from embedcore.results.merge import merge, read_parts
     from embedcore.results.ranking import results_by_dataset
     from embedcore.results.run import find_run, run_of

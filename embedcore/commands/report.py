@@ -1,4 +1,4 @@
-"""``embedcore report``: the report folder of saved runs, as ``--embed-report`` writes it."""
+"""``embedcore report``: write the report folder of saved runs, as ``--embed-report`` does."""
 
 from __future__ import annotations
 
@@ -18,34 +18,38 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``report``."""
     parser = commands.add_parser(
         "report",
-        help="a page with table and charts, from saved runs",
-        description="Write index.html, which is whole in itself, charts as SVG and PNG, and leaderboard.md, .csv and "
-        ".json into a folder. Several runs are joined as merge does it. Without -o the "
-        "tables go to the terminal. Exit code 2 if they cannot be read or joined.",
+        help="write a page with table and charts from saved runs",
+        description="Write a self-contained index.html, charts, leaderboard.md, .csv and .json into a folder; without "
+        "-o print the tables. Several runs are merged. Exit code 2 if they cannot be read or merged.",
     )
     parser.add_argument(
         "runs", metavar="RUN", nargs="*", help=f"a file (also a journal), a folder of files, or a name in {STORAGE}"
     )
-    parser.add_argument("--last", action="store_true", help="the run last measured, from its journal, saved or not")
+    parser.add_argument("--last", action="store_true", help="the latest run, from its journal, saved or not")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="the folder to write into (default: tables to the terminal)"
+        "-o", "--output", type=Path, metavar="DIR", help="folder to write into (default: print the tables)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON of the run, as --benchmark-json does")
     parser.add_argument(
-        "--gallery", action="append", default=[], metavar="MODEL", help="show what it retrieves, too; repeatable"
+        "--gallery",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="also show what this model retrieves; repeatable",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="the --embed-cache of the run: for --last, and what models retrieve"
+        "--cache", type=Path, metavar="DIR", help="the --embed-cache of the run, for --last and retrieved images"
     )
     parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the report; gives the exit code."""
+    """Write the report and return the exit code."""
     from embedcore.commands.cache import cache_folder
     from embedcore.report.board.board_page import Unfinished
     from embedcore.report.board.terminal import terminal_report
-    from embedcore.report.gallery.albums import dataset_of, files_in, saved_album
+    from embedcore.report.gallery.gallery import dataset_of, saved_gallery
+    from embedcore.report.gallery.gallery_file import read_folders
     from embedcore.report.html.drawing import start_scripts
     from embedcore.report.report_folder import write_report
     from embedcore.results.leaderboard import boards_of
@@ -75,9 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.json}: {len(data['benchmarks'])} benchmarks")
     if output is not None:
         cache = cache_folder(arguments.cache)
-        files = files_in([*(path if path.is_dir() else path.parent for path in paths), output])
-        albums = [
-            saved_album(board, cache, files, lambda: dataset_of(found.settings, cache), arguments.gallery)
+        earlier = read_folders([*(path if path.is_dir() else path.parent for path in paths), output])
+        galleries = [
+            saved_gallery(board, cache, earlier, lambda: dataset_of(found.settings, cache), arguments.gallery)
             for board in boards
         ]
         write_report(
@@ -87,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             machine=found.versions,
             when=found.datetime,
             unfinished=stopped if found.unreached else None,
-            albums=albums,
+            galleries=galleries,
             asked=arguments.gallery,
         )
         print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
@@ -100,11 +104,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _named(arguments: argparse.Namespace) -> list[str]:
-    """The runs that are asked for. Raises UsageError."""
+    """Return the names of the runs. Raises UsageError."""
     from embedcore.commands.cache import cache_folder
     from embedcore.results.books import FOLDER
     from embedcore.results.from_journal import last_run
 
     if bool(arguments.runs) == arguments.last:
-        raise UsageError("report: name RUNs, or --last for the run last measured")
+        raise UsageError("report: name one or more RUNs, or --last for the latest run")
     return [str(last_run(cache_folder(arguments.cache) / FOLDER))] if arguments.last else list(arguments.runs)

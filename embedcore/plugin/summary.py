@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedcore.plugin.budget import Budget
     from embedcore.plugin.session import BenchmarkSession
     from embedcore.report.board.board_page import Unfinished
-    from embedcore.report.gallery.albums import Album
+    from embedcore.report.gallery.gallery import Gallery
 
 MOST_ROWS = 30
 """A table of pytest-benchmark of more rows than this would bury the leaderboards."""
@@ -214,7 +214,7 @@ def write_report(config: pytest.Config) -> None:
             machine=collector.machine,
             when=collector.when,
             unfinished=_unfinished(config),
-            albums=[_album(config, board) for board in boards],
+            galleries=[_gallery(config, board) for board in boards],
             asked=config.stash[OPTIONS].gallery,
         )
 
@@ -260,20 +260,20 @@ def _unfinished(config: pytest.Config, reload_s: float | None = None) -> Unfinis
     )
 
 
-def _album(config: pytest.Config, board: Leaderboard) -> Album | None:
+def _gallery(config: pytest.Config, board: Leaderboard) -> Gallery | None:
     """What the models of a board retrieve; the controller of pytest-xdist, which has no dataset, loads it again."""
-    from embedcore.report.gallery.albums import dataset_of, saved_album, session_album
+    from embedcore.report.gallery.gallery import dataset_of, saved_gallery, session_gallery
 
     options, session = config.stash[OPTIONS], config.stash.get(SESSION, None)
     if session is None:
         settings = config.stash[COLLECTOR].settings
         cache = options.cache_folder
-        return saved_album(board, cache, (), lambda: dataset_of(settings, cache), options.gallery)
+        return saved_gallery(board, cache, (), lambda: dataset_of(settings, cache), options.gallery)
     fingerprint = str(board.dataset.get("fingerprint"))
     dataset = session.datasets.get(fingerprint)
     if dataset is None:
         return None
-    return session_album(board, dataset, options.cache_folder, options.gallery, session.pixels.get(fingerprint))
+    return session_gallery(board, dataset, options.cache_folder, options.gallery, session.pixels.get(fingerprint))
 
 
 def prune_neighbours(config: pytest.Config) -> None:

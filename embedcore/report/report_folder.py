@@ -11,7 +11,8 @@ from embedcore.files import written_whole
 from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.export import csv_report, json_report
 from embedcore.report.board.markdown import markdown_report
-from embedcore.report.gallery.albums import Album, Shown, shown
+from embedcore.report.gallery.gallery import Gallery, ShownGallery, shown
+from embedcore.report.gallery.gallery_file import written
 from embedcore.results.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ def write_report(
     machine: Mapping[str, Any] | None = None,
     when: str | None = None,
     unfinished: Unfinished | None = None,
-    albums: Sequence[Album | None] = (),
+    galleries: Sequence[Gallery | None] = (),
     asked: Collection[str] = (),
 ) -> list[Path]:
     """Write leaderboard.md, .csv and .json, index.html, charts/ and, with galleries, neighbours.npz into `directory`.
 
-    `boards`: one for each dataset, at least one; `albums`: one for each board, or None; `asked`: models that get
+    `boards`: one for each dataset, at least one; `galleries`: one for each board, or None; `asked`: models that get
     examples of their own in it. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its ``datetime``;
     `unfinished`: the progress of a run that is not finished. Each file is written as a whole, the pages last. Returns
     the paths. Raises UsageError if the folder cannot be made or written, DrawingFailed if charts cannot be drawn.
@@ -41,17 +42,17 @@ def write_report(
     settings, machine = settings or {}, machine or {}
     _write(directory, {})
     start_scripts()
-    galleries = [
-        None if album is None else shown(board, album, asked)
-        for board, album in zip(boards, albums or [None] * len(boards), strict=True)
+    retrieved = [
+        None if gallery is None else shown(board, gallery, asked)
+        for board, gallery in zip(boards, galleries or [None] * len(boards), strict=True)
     ]
-    kept = {f"neighbours{place if place > 1 else ''}.npz": made for place, made in enumerate(galleries, start=1)}
+    kept = {f"neighbours{place if place > 1 else ''}.npz": made for place, made in enumerate(retrieved, start=1)}
     texts = {
         "leaderboard.md": markdown_report(boards, settings=settings, machine=machine, when=when),
         "leaderboard.csv": csv_report(boards, machine, when),
         "leaderboard.json": json_report(boards, settings, machine, when),
     }
-    tables = {name: made.file for name, made in kept.items() if made}
+    tables = {name: written(made) for name, made in kept.items() if made}
     tables |= {name: text.encode() for name, text in texts.items()}
     # The tables are written first: they are there also if drawing fails.
     paths = _write(directory, tables)
@@ -63,7 +64,7 @@ def write_report(
         beside=tuple(texts),
         files=True,
         unfinished=unfinished,
-        galleries=galleries,
+        galleries=retrieved,
     )
     return [*paths, *_write(directory, drawn)]
 
@@ -99,7 +100,7 @@ def pages(
     beside: Sequence[str] = (),
     files: bool = False,
     unfinished: Unfinished | None = None,
-    galleries: Sequence[Shown | None] = (),
+    galleries: Sequence[ShownGallery | None] = (),
 ) -> dict[str, bytes]:
     """Return the page of each dataset by its name, index.html last; before them, with `files`, the charts that the
     study has, as SVG. `beside`: files that the page links; `galleries`: one for each board."""

@@ -48,14 +48,14 @@ def test_what_is_no_run_is_passed_over_and_what_is_damaged_is_told(folder, capsy
     assert main(["history", str(folder)]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("6 runs, ")
-    assert captured.err.startswith("embedcore: passed over: ") and captured.err.count("\n") == 1
+    assert captured.err.startswith("embedcore: skipped: ") and captured.err.count("\n") == 1
     assert "0007_cut.json is not JSON" in captured.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([".benchmarks", "-k", "nothing*"], "-k nothing*: no model or family of these runs"),
+        ([".benchmarks", "-k", "nothing*"], "-k nothing*: no model or family of these runs matches"),
         (["empty"], "no saved run in empty"),
         (["nowhere"], "no saved run nowhere"),
         ([".benchmarks/Linux/0001_nightly.json", "cut.json"], "cut.json is not JSON"),

@@ -30,7 +30,7 @@ def test_one_run_shows_ranks_with_intervals(tmp_path, capsys):
     lines = [line.split() for line in out.splitlines()]
     assert ["1", "1", "1.00", "a.x"] in [[*line[:2], *line[3:]] for line in lines]
     assert [line[1] for line in lines if line[-1:] == ["b.x"]] == ["2–3"]
-    assert "photos: 4 models, 30 classes" in out and "a.x is surely the best" in out
+    assert "photos: 4 models, 30 classes" in out and "a.x is significantly better than all others" in out
     assert "Kendall" not in out and err == ""
 
 
@@ -39,8 +39,8 @@ def test_the_lead_may_be_shared(tmp_path, capsys, monkeypatch):
     narrow, _ = shown(capsys, save(tmp_path / "a.json", {"b.x": 0.64, "c.x": 0.58}))
     assert max(map(len, narrow.splitlines())) <= 80
     out = " ".join(narrow.split())
-    assert "2 of 2 models are tied for the lead, none is surely the best: " in out
-    assert "classes like these to tell the two best apart, and there are 30" in out
+    assert "2 of 2 models are tied for first: " in out
+    assert "classes like these would separate the two best; there are 30" in out
     assert out.count("1–2") == 2 and "1≈" in out
 
 
@@ -90,7 +90,7 @@ def test_datasets_without_a_common_model_are_said(tmp_path, capsys):
     [
         (
             {"dataset": {"query_classes": None}},
-            "a.json: how sure the ranks are is not known: it is not saved of which class",
+            "a.json: its models cannot be ranked: it is not saved of which class",
         ),
         ({"ranking": [1]}, "a.json: 'ranking' of the embedcore block: Expected"),
     ],

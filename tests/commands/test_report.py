@@ -58,8 +58,8 @@ def test_a_run_in_which_nothing_was_measured_is_a_page_too(tmp_path: Path) -> No
     [
         (["nowhere.json", "-o", "report"], "no saved run nowhere.json"),
         (["cut.json", "-o", "report"], "cut.json is not JSON"),
-        (["-o", "report"], "report: name RUNs, or --last"),
-        (["run.json", "--last"], "report: name RUNs, or --last"),
+        (["-o", "report"], "report: name one or more RUNs, or --last"),
+        (["run.json", "--last"], "report: name one or more RUNs, or --last"),
         (["--last", "--cache=cache"], "no run has been measured with the cache folder cache"),
         (["run.json", "--json", "nowhere/x.json"], "--json: nowhere/x.json cannot be written"),
         (["run.json", "-o", "cut.json"], "report folder cut.json cannot be written"),

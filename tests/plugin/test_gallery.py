@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from embedcore.cli import main
-from embedcore.report.gallery.albums import read
+from embedcore.report.gallery.gallery_file import read
 
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
 IN_PROCESS = "--embed-isolation=none"
@@ -61,7 +61,7 @@ def test_those_of_other_models_are_removed_unless_asked_for(project, run, monkey
     shutil.rmtree(project.path / "cache" / "neighbours")
     run(*arguments, f"--embed-gallery={last}", roster=roster).assert_outcomes(passed=3)
     assert list(read(project.path / "report" / "neighbours.npz").found) == [*leader, last]
-    assert last in retrieved(project.path / "report" / "index.html")["own"]
+    assert last in retrieved(project.path / "report" / "index.html")["examples"]
 
 
 def test_a_resumed_run_shows_what_was_measured_before(project, run):

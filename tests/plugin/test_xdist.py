@@ -16,7 +16,7 @@ from embedcore.plugin.budget import Budget
 from embedcore.plugin.hooks import pytest_configure_node, pytest_testnodedown
 from embedcore.plugin.stash import BUDGET, OPTIONS
 from embedcore.plugin.workers import place_of
-from embedcore.report.gallery.albums import read
+from embedcore.report.gallery.gallery_file import read
 from embedcore.results.books import find_runs, runs_in_use
 from embedcore.results.run import read_run
 from embedcore.zoo.tags import all_tags
@@ -84,8 +84,8 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
     assert stored.results == read_run(project.path / "run.json").results
     assert len(stored.results) == 3 and stored.timm is not None
     # The controller, which has neither dataset nor results of its own, shows what they retrieve.
-    album = read(project.path / "report" / "neighbours.npz")
-    assert album.found.keys() == {result.model for result in stored.results}
+    gallery = read(project.path / "report" / "neighbours.npz")
+    assert gallery.found.keys() == {result.model for result in stored.results}
     assert mistaken.wait(300) == pytest.ExitCode.USAGE_ERROR
     text = (project.path / "mistaken").read_text()
     assert text.count("no such folder of images") == 1

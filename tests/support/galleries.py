@@ -10,8 +10,8 @@ import numpy as np
 import synthetic_runs as made
 from PIL import Image
 
-from embedcore.report.gallery.albums import Album
-from embedcore.report.gallery.gallery import Labels
+from embedcore.report.gallery.gallery import Gallery
+from embedcore.report.gallery.selection import Labels
 from embedcore.results.neighbours import Found, keys_of
 from embedcore.results.run import Run
 from embedcore.retrieval.metrics import score
@@ -57,7 +57,7 @@ def a_run(
     return made.as_run(made.saved(infos, of_query, dataset=dataset)), labels, found
 
 
-def an_album(run: Run, labels: Labels, found: dict[str, Found]) -> Album:
+def a_gallery(run: Run, labels: Labels, found: dict[str, Found]) -> Gallery:
     """With a plain picture of each image, but the last."""
 
     def pictures(places: Iterable[int]) -> Iterator[tuple[int, bytes]]:
@@ -68,4 +68,4 @@ def an_album(run: Run, labels: Labels, found: dict[str, Found]) -> Album:
                 Image.new("RGB", (24, 18), shade).save(out, "WEBP")
                 yield place, out.getvalue()
 
-    return Album(FINGERPRINT, labels, found, keys_of(run.results, FINGERPRINT), pictures)
+    return Gallery(FINGERPRINT, labels, found, keys_of(run.results, FINGERPRINT), pictures)

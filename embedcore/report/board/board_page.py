@@ -12,7 +12,7 @@ from embedcore.report.board.columns import COLUMNS, footnotes
 from embedcore.report.board.details import details
 from embedcore.report.board.findings import disagreements, facts, findings, warnings
 from embedcore.report.board.rows import columns_data
-from embedcore.report.gallery.gallery import page_data
+from embedcore.report.gallery.selection import page_data
 from embedcore.report.html.chart import Chart
 from embedcore.report.html.drawing import start_scripts
 from embedcore.report.html.page import chart_data, families_of, render, static
@@ -20,7 +20,7 @@ from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
-    from embedcore.report.gallery.albums import Shown
+    from embedcore.report.gallery.gallery import ShownGallery
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def index_page(
     pages: Mapping[str, str] | None = None,
     here: str = "",
     unfinished: Unfinished | None = None,
-    retrieved: Shown | None = None,
+    retrieved: ShownGallery | None = None,
 ) -> str:
     """Return the page of one dataset.
 
@@ -78,7 +78,7 @@ def index_page(
             "data": base | {"intervals": intervals, "name": name},
             "charts": {"charts": [chart_data(chart) for chart in drawn]},
             "details": {"details": details(board, table), **_class_figures(rows, table)},
-            **({"retrieved": page_data(retrieved.gallery, retrieved.pictures)} if retrieved else {}),
+            **({"retrieved": page_data(retrieved.selection, retrieved.pictures)} if retrieved else {}),
         },
         scripts=[
             *map(static, ("tabulator.min.js", "charts.js", "page.js", *(["live.js"] if reload_s else []))),

@@ -1,4 +1,4 @@
-"""The lines that say what a leaderboard's numbers stand on: dataset, ceilings, protocol, machine."""
+"""The lines around a leaderboard's tables: dataset, metrics, protocol, machine, and what was not measured."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from embedcore.plain import json_safe, minute, one_line
+from embedcore.plain import counted, json_safe, minute, one_line
 from embedcore.results.leaderboard import Exclusion, Group, Leaderboard
 from embedcore.results.ranking import Ranking
 from embedcore.results.result import Result
 
-FEWEST_CLASSES = 10  # of fewer an interval, which resamples classes, says little
+FEWEST_CLASSES = 10  # intervals resample classes: with fewer they mean little
 
-MISSING = "Models of the study that cannot be had any more"
+MISSING = "Models of the study that are no longer available"
 
 _DEFAULTS = {"protocol": "native", "point": "pre_logits"}
 _COUNTS = ("queries", "references", "classes")
@@ -24,16 +24,16 @@ _FACTS = ("acc5_ceiling", "chance_acc", "duplicates", "lone_queries")
 def legend(
     board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None = None
 ) -> list[str]:
-    """The lines above the tables of one dataset."""
+    """Return the lines above the tables of one dataset."""
     lines = [dataset_line(board.dataset), *credits(board.dataset)] if board.dataset else []
     if not board.by_acc:
         return lines
-    interval = ", ± half its 95 % interval (resampled by class)" if has_intervals(board.dataset) else ""
-    ranks = "ranks: those that a model may have; with 95 % certainty this is true of all models at once"
+    intervals = has_intervals(board.dataset)
+    interval = ", ± half its 95 % interval (resampled by class)" if intervals else ""
     return [
         *lines,
-        *([ranks] if board.rankings.by and has_intervals(board.dataset) else []),
-        f"acc: share of queries whose nearest neighbour is of their class{interval}",
+        *(["ranks: 95 % intervals that hold for all models at once"] if board.rankings.by and intervals else []),
+        f"acc: share of queries whose nearest neighbour has their class{interval}",
         "acc5: share of the 5 nearest neighbours that are of the query's class, always divided by 5",
         "M: million parameters; images/s (img/s): the forward pass alone",
         settings_line([row.result for row in board.by_acc], settings, machine, when),
@@ -41,22 +41,20 @@ def legend(
 
 
 def dataset_line(dataset: Mapping[str, Any]) -> str:
-    """Such as ``emoji: 544 queries, 544 references, 256 classes; acc5 ceiling 0.690; …``, without what is unknown."""
+    """Return ``emoji: 544 queries, 544 references, 256 classes; acc5 ceiling 0.690; …``, without what is unknown."""
     counts = ", ".join(f"{_shown(dataset[key])} {key}" for key in _COUNTS if dataset.get(key) is not None)
     parts = [f"{dataset_name(dataset)}: {counts}"]
     parts += [f"{key.replace('_', ' ')} {_shown(dataset[key])}" for key in _FACTS if dataset.get(key) is not None]
     if dataset.get("lone_queries"):
         parts[-1] += " (no reference of their class: left out)"
-    # What the session has found out about the images besides: duplicates between the two sides, skipped files.
-    parts += _lines(dataset, "notes")
+    parts += _lines(dataset, "notes")  # of the session: duplicates between the two sides, skipped files
     if not has_intervals(dataset):
-        count = dataset["classes"]
-        parts.append(f"only {count} class{'' if count == 1 else 'es'}: too few for the intervals to mean much")
+        parts.append(f"only {counted(dataset['classes'], 'class', 'classes')}: too few for meaningful intervals")
     return "; ".join(parts)
 
 
 def credits(dataset: Mapping[str, Any]) -> list[str]:
-    """Who made the images, and under which licence they may be shown."""
+    """Return the authors and licences of the images."""
     return _lines(dataset, "credits")
 
 
@@ -65,73 +63,73 @@ def dataset_name(dataset: Mapping[str, Any]) -> str:
 
 
 def has_intervals(dataset: Mapping[str, Any]) -> bool:
-    """Whether there are classes enough for the intervals to be shown."""
+    """Whether there are enough classes for intervals."""
     classes = dataset.get("classes")
     return not isinstance(classes, int) or classes >= FEWEST_CLASSES
 
 
 def acc5_limit(dataset: Mapping[str, Any]) -> str:
-    """``acc5 at most 0.690``, "" if the ceiling is unknown or 1."""
+    """Return ``acc5 at most 0.690``, "" if the ceiling is unknown or 1."""
     ceiling = dataset.get("acc5_ceiling")
     return f"acc5 at most {_shown(ceiling)}" if isinstance(ceiling, int | float) and ceiling < 1 else ""
 
 
 def families_apart(board: Leaderboard) -> tuple[Group, ...]:
-    """The families that need a table of their own: none where there is one only, whose rows the overall table has."""
+    """Return the families that get tables of their own: none if there is one only, equal to the overall table."""
     return board.groups if len(board.groups) > 1 else ()
 
 
 def acc5_orders_alike(board: Leaderboard) -> bool:
-    """Whether the models come in the same order by acc5, and so a table by it would have the same rows."""
+    """Whether acc5 puts the models in the same order, so that its table would have the same rows."""
     return [row.result for row in board.by_acc] == [row.result for row in board.by_acc5]
 
 
 def leader_lines(board: Leaderboard, metric: str, *, most_names: int) -> list[str]:
-    """How sure the lead is, below the overall table by a metric; of models that share it so many are named."""
+    """Return the lines below the overall table by a metric: the significance of the lead, with up to `most_names`."""
     if not has_intervals(board.dataset):
         return []
     if board.rankings.why:
-        return [f"how sure the ranks are is not known: {board.rankings.why}"] if metric == "acc" else []
+        return [f"no intervals of ranks: {board.rankings.why}"] if metric == "acc" else []
     ranking = board.rankings.by.get(metric)
     return lead(ranking, most_names=most_names) if ranking else []
 
 
 def lead(ranking: Ranking, *, most_names: int) -> list[str]:
-    """Who is tied with the leader, and how many classes would tell the two best apart."""
+    """Return which models are tied for first, and how many classes would separate the two best."""
     standings = sorted(ranking.standings().values(), key=lambda standing: standing.rank)
     tied = [standing.model for standing in standings if standing.tied_with_leader]
     if not tied:
-        return [f"{standings[0].model} is surely the best"] if len(standings) > 1 else []
+        return [f"{standings[0].model} is significantly better than all others"] if len(standings) > 1 else []
     named = ", ".join(tied[:most_names]) + (", …" if len(tied) > most_names else "")
-    lines = [f"{len(tied)} of {len(standings)} models are tied for the lead, none is surely the best: {named}"]
+    lines = [f"{len(tied)} of {len(standings)} models are tied for first: {named}"]
     needed = ranking.order.classes_needed
     if not standings[1].tied_with_leader:
         return lines
     if math.isinf(needed):
         return [*lines, f"the two best are equal in {ranking.metric}"] if ranking.classes > 1 else lines
+    needed = float(f"{needed:.2g}")
     return [
         *lines,
-        f"it would take about {float(f'{needed:.2g}'):,.0f} classes like these to tell the two best apart, "
-        f"and there are {ranking.classes:,}",
+        f"about {needed:,.0f} classes like these would separate the two best; there are {ranking.classes:,}",
     ]
 
 
 def settings_line(
     results: Sequence[Result], settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None = None
 ) -> str:
-    """What of the protocol is not the default, and when and on what it was measured.
+    """Return the settings that are not the default, and when and on what the results were measured.
 
     Such as ``point avg; measured 2026-11-27 04:12 on cuda:0 (NVIDIA H100), bf16; timm 1.0.31, torch 2.14.1, CUDA 13.0;
-    processor AMD EPYC 7B13, 8 threads``. `machine` is what ``machine_info.embedcore`` of the saved JSON has, `when` its
+    processor AMD EPYC 7B13, 8 threads``. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its
     ``datetime``.
     """
     parts = [f"{key} {_shown(settings[key])}" for key, usual in _DEFAULTS.items() if settings.get(key, usual) != usual]
     devices: dict[str, list[str]] = {"processor": [], "gpu": []}
-    for device in _counted(result.device for result in results):
+    for device in _counts(result.device for result in results):
         devices["gpu" if device.startswith("cuda") else "processor"].append(device)
     named = {key: f" ({_shown(machine[key])})" if machine.get(key) else "" for key in devices}
     places = " and ".join(", ".join(names) + named[key] for key, names in devices.items() if names)
-    precisions = _counted(result.precision for result in results)
+    precisions = _counts(result.precision for result in results)
     counts = ", ".join(name if len(precisions) == 1 else f"{name} ({n})" for name, n in precisions.items())
     measured = f"measured {minute(when)}".rstrip()
     parts.append(f"{measured} on {places or 'an unknown device'}, {counts or 'in an unknown precision'}")
@@ -145,31 +143,29 @@ def settings_line(
 
 
 def missing_lines(settings: Mapping[str, Any]) -> list[str]:
-    """``name: reason`` of each model of the study that cannot be had any more (``--embed-roster article``)."""
+    """Return ``name: reason`` for each model of the study that is no longer available (``--embed-roster article``)."""
     return [f"{_shown(name)}: {_shown(reason)}" for name, reason in settings.get("roster_missing") or ()]
 
 
 def exclusion_line(exclusion: Exclusion, *, most_names: int | None = None) -> str:
-    """Such as ``1822 no-weights: hub unreachable (first: vit_tiny_patch16_224.augreg_in21k)``.
-
-    Up to `most_names` models are all named (None: however many there are), of more only the first.
-    """
+    """Return ``1822 no-weights: hub unreachable (first: vit_tiny_patch16_224.augreg_in21k)``; up to `most_names` models
+    are all named, of more only the first."""
     names = [result.model for result in exclusion.results]
     named = ", ".join(names) if most_names is None or len(names) <= most_names else f"first: {names[0]}"
     return f"{len(names)} {exclusion.status}: {exclusion.reason or 'no reason given'} ({named})"
 
 
 def excluded_summary(board: Leaderboard) -> str:
-    """Such as ``Not measured: 14 of 1826 models (12 no-weights, 2 oom)``, "" if every model was measured."""
+    """Return ``Not measured: 14 of 1826 models (12 no-weights, 2 oom)``, "" if every model was measured."""
     excluded = board.excluded_results
     if not excluded:
         return ""
-    listed = ", ".join(f"{n} {status}" for status, n in _counted(result.status for result in excluded).items())
+    listed = ", ".join(f"{n} {status}" for status, n in _counts(result.status for result in excluded).items())
     return f"Not measured: {len(excluded)} of {len(excluded) + len(board.by_acc)} models ({listed})"
 
 
-def _counted(names: Iterable[str | None]) -> Counter[str]:
-    """How often each name comes, in the order of their first places."""
+def _counts(names: Iterable[str | None]) -> Counter[str]:
+    """Return how often each name occurs, in order of first occurrence."""
     return Counter(name for name in names if name)
 
 

@@ -1,4 +1,4 @@
-"""What the page shows of one model beside its row: all that was recorded, its classes, its neighbours in rank."""
+"""The page's details of one model: settings, classes, neighbours in rank, code."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.result import Result
 
 _EACH_SIDE = 3
-"""Neighbours in rank that are shown above and below."""
+"""Neighbours in rank shown above and below."""
 
 
 def details(board: Leaderboard, table: ClassTable | None) -> list[dict[str, Any]]:
-    """One for each row of `embedcore.report.rows.rows`, in their order.
+    """Return the details for each row of `embedcore.report.board.rows.rows`, in their order.
 
-    ``settings`` [(what, value)] · ``rounds`` ms an image · ``best`` and ``worst`` [(place of the class in the table,
-    acc, acc5)] · ``neighbours`` [(id, whether it is told apart, None where that is not known)] · ``code``
+    ``scores`` names · ``settings`` [(name, value)] · ``rounds`` ms per image · ``best``, ``worst`` [(place of the
+    class in the table, acc, acc5)] · ``neighbours`` [(id, whether the difference is significant, or None)] · ``code``
     """
     results = [row.result for row in board.by_acc]
-    apart = _told_apart(board)
+    differ = _significance(board)
     found = []
     for number, result in enumerate(results):
         near = range(max(0, number - _EACH_SIDE), min(len(results), number + _EACH_SIDE + 1))
@@ -31,7 +31,7 @@ def details(board: Leaderboard, table: ClassTable | None) -> list[dict[str, Any]
                 "scores": [*result.scores],
                 "settings": settings(result),
                 "rounds": [float(f"{1000 * s / (result.batch_size or 1):.4g}") for s in result.durations],
-                "neighbours": [(other, apart(number, other)) for other in near if other != number],
+                "neighbours": [(other, differ(number, other)) for other in near if other != number],
                 "code": recipe(result),
                 **_classes(result, table),
             }
@@ -40,11 +40,11 @@ def details(board: Leaderboard, table: ClassTable | None) -> list[dict[str, Any]
 
 
 def settings(result: Result) -> list[tuple[str, str]]:
-    """What is known of how a model was measured, in words; what is not known is left out."""
+    """Return (name, value) for each known fact about how a model was measured."""
     size = "×".join(map(str, result.input_size)) if result.input_size else ""
     tokens = ", mean of the tokens" if result.token_mean else ""
     transform = ", ".join(f"{key} {_plain(value)}" for key, value in result.transform.items())
-    batch = f"{result.batch_size}{' (smaller than asked for, for lack of memory)' if result.batch_decayed else ''}"
+    batch = f"{result.batch_size}{' (smaller than requested, for lack of memory)' if result.batch_decayed else ''}"
     words = [
         ("Architecture", result.architecture),
         ("Tag", result.tag + (" (timm's default)" if result.tag and result.tag == result.default_tag else "")),
@@ -53,12 +53,12 @@ def settings(result: Result) -> list[tuple[str, str]]:
         ("Weights", weights(result) if result.weights else ""),
         ("Classifier", result.weights.get("classifier")),
         ("Resampled tensors", result.weights.get("resampled")),
-        ("Address of the weights", result.weights.get("address")),
+        ("URL of the weights", result.weights.get("address")),
         ("Parameters", f"{figure(result.params_m)} million" if result.params_m is not None else ""),
-        ("GMACs of an image", figure(result.gmacs) if result.gmacs is not None else ""),
+        ("GMACs per image", figure(result.gmacs) if result.gmacs is not None else ""),
         ("Input", size),
         ("Transform", transform),
-        ("Embedding", f"{result.dim} numbers{tokens}" if result.dim else ""),
+        ("Embedding", f"{result.dim} dimensions{tokens}" if result.dim else ""),
         ("Point", result.point),
         ("Device", result.device),
         ("Precision", result.precision),
@@ -73,7 +73,7 @@ def settings(result: Result) -> list[tuple[str, str]]:
 
 
 _LAYOUTS = ("channels-first", "channels-last")
-_RATES = {"forward": "forward pass", "end_to_end": "with reading the pixels"}
+_RATES = {"forward": "forward pass", "end_to_end": "including reading the pixels"}
 
 
 def _plain(value: Any) -> str:
@@ -91,8 +91,8 @@ def _classes(result: Result, table: ClassTable | None) -> Mapping[str, list[tupl
     }
 
 
-def _told_apart(board: Leaderboard) -> Any:
-    """A function of two places in `by_acc`: whether one is surely better; None where that is not known."""
+def _significance(board: Leaderboard) -> Any:
+    """Return a function of two places in `by_acc`: whether they differ significantly, None if unknown."""
     ranking = board.rankings.by.get("acc")
     if ranking is None:
         return lambda one, other: None

@@ -1,4 +1,4 @@
-"""What a leaderboard says, in words computed from it: the first screen of the page."""
+"""The first screen of the page: sentences computed from a leaderboard."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from embedcore.results.class_table import FEW, ClassTable
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
 
-SIZES = (5, 10, 25, 100)
-"""Millions of parameters."""
+SIZES = (5, 10, 25, 100)  # million parameters
+_LIMITS = (("max_classes", "classes"), ("max_per_class", "images per class"))
 _MOST_NAMES = 4
 _MOST_FAMILIES = 3
 _MOST_DISAGREEMENTS = 3  # in each direction
-_FEWEST_MODELS = 3  # of a family whose spread says something
+_FEWEST_MODELS = 3  # of a family whose spread is shown
 
 
 class Named(NamedTuple):
-    """A model in a sentence; the page makes a link of it."""
+    """A model in a sentence, a link in the page."""
 
     model: str
 
@@ -41,14 +41,14 @@ class Finding:
 
 
 def plain(sentence: Sentence) -> str:
-    """The sentence as text."""
+    """Return a sentence as text."""
     return "".join(part.model if isinstance(part, Named) else part for part in sentence)
 
 
 def facts(
     board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None = None
 ) -> list[tuple[str, str]]:
-    """What was measured: (what, value) of all that is known of dataset, protocol, machine and versions."""
+    """Return (name, value) for each known fact about dataset, protocol, machine and versions."""
     dataset = board.dataset
     counts = ", ".join(f"{dataset[key]:,} {key}" for key in ("queries", "references") if _is_number(dataset.get(key)))
     duplicates = dataset.get("duplicates")
@@ -65,7 +65,7 @@ def facts(
         ("Protocol", _protocol(settings)),
         ("Measured on", _places(row.result for row in board.by_acc)),
         ("Processor", _text(machine.get("processor"))),
-        ("Card", _text(machine.get("gpu"))),
+        ("GPU", _text(machine.get("gpu"))),
         ("Versions", ", ".join(f"{name} {machine[name]}" for name in _versions(machine))),
         ("Measured at", minute(when)),
     ]
@@ -98,22 +98,19 @@ def _protocol(settings: Mapping[str, Any]) -> str:
     return ", ".join(word for word in words if word)
 
 
-_LIMITS = (("max_classes", "classes"), ("max_per_class", "images a class"))
-
-
 def _places(results: Iterable[Result]) -> str:
     places = dict.fromkeys(", ".join(filter(None, (result.device, result.precision))) for result in results)
     return "; ".join(filter(None, places))
 
 
 def warnings(board: Leaderboard) -> list[str]:
-    """What a reader has to know before any number: random weights, too few classes, models that are missing."""
+    """Return what to know before any number: random weights, too few classes, models that were not measured."""
     few = board.dataset.get("classes")
     return [
         line
         for line in (
             random_notice(board.by_acc) or "",
-            "" if captions.has_intervals(board.dataset) else f"Only {few} classes: differences say little",
+            "" if captions.has_intervals(board.dataset) else f"Only {few} classes: differences mean little",
             captions.excluded_summary(board),
         )
         if line
@@ -121,47 +118,47 @@ def warnings(board: Leaderboard) -> list[str]:
 
 
 def findings(board: Leaderboard) -> list[Finding]:
-    """The winners, the best of each size and speed, and where families differ most; empty ones are left out."""
+    """Return the winners, the best models by size and speed, and the families with the widest spread."""
     if not board.by_acc:
         return []
     found = [
         Finding("Best by acc", tuple(winner(board, "acc"))),
         Finding("Best by acc5", tuple(winner(board, "acc5"))),
-        Finding("Best of a size", tuple(best_of_sizes(board))),
-        Finding("Best of a speed", tuple(best_of_speeds(board))),
+        Finding("Best by size", tuple(best_of_sizes(board))),
+        Finding("Best by speed", tuple(best_of_speeds(board))),
         Finding("If you need speed", tuple(if_you_need(board))),
-        Finding("Families that differ most within", tuple(spreads(board))),
+        Finding("Families with the widest spread", tuple(spreads(board))),
     ]
     return [finding for finding in found if finding.sentences]
 
 
 def winner(board: Leaderboard, metric: str) -> Iterator[Sentence]:
-    """Who is first by a metric, and who is tied with it."""
+    """The first model by a metric, and those tied with it."""
     rows = board.by_acc if metric == "acc" else board.by_acc5
     best = rows[0].result
     interval = best.ci95.get(metric) if captions.has_intervals(board.dataset) else None
-    sure = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-    yield Named(best.model), f": {metric} {score(best, metric)}{sure}."
+    bounds = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    yield Named(best.model), f": {metric} {score(best, metric)}{bounds}."
     if len(rows) == 1 or not captions.has_intervals(board.dataset):
         return
     ranking = board.rankings.by.get(metric)
     if ranking is None:
         if board.rankings.why:
-            yield (f"How sure this is is not known: {board.rankings.why}.",)
+            yield (f"No test of significance: {board.rankings.why}.",)
         return
     tied = [row.result.model for row in rows if row.standing and row.standing.tied_with_leader]
     others = [model for model in tied if model != best.model]
     if not others:
-        yield ("It is surely the best.",)
+        yield ("It is significantly better than all others.",)
         return
-    count = "One other is" if len(others) == 1 else f"{len(others):,} others are"
-    yield f"{count} tied with it, so that no model is surely the best: ", *_named(others), "."
+    count = "One other model is" if len(others) == 1 else f"{len(others):,} other models are"
+    yield f"{count} not significantly worse: ", *_named(others), "."
     for line in captions.lead(ranking, most_names=0)[1:]:
         yield (f"{line[0].upper()}{line[1:]}.",)
 
 
 def _named(models: Sequence[str]) -> Iterator[str | Named]:
-    """The models with commas between, the first few of many."""
+    """Yield the first models, separated by commas."""
     for place, model in enumerate(models[:_MOST_NAMES]):
         yield from ([", "] if place else [])
         yield Named(model)
@@ -170,11 +167,11 @@ def _named(models: Sequence[str]) -> Iterator[str | Named]:
 
 
 def best_of_sizes(board: Leaderboard) -> Iterator[Sentence]:
-    """The best by acc under each of `SIZES`; sizes with the same one share a sentence."""
+    """The best model by acc below each of `SIZES`; sizes with the same model share a sentence."""
     best = ((size, _first(board.by_acc, _below(size))) for size in SIZES)
     for result, sizes in _grouped(best):
-        words = f"Under {_listed([f'{size}' for size in sizes])} million parameters: "
-        yield words, Named(result.model), f", acc {score(result, 'acc')} with {figure(result.params_m)}."
+        words = f"Below {_listed([f'{size}' for size in sizes])} million parameters: "
+        yield words, Named(result.model), f", acc {score(result, 'acc')} with {figure(result.params_m)} million."
 
 
 def _below(size: float) -> Callable[[Result], bool]:
@@ -182,12 +179,12 @@ def _below(size: float) -> Callable[[Result], bool]:
 
 
 def speed_of(result: Result) -> float | None:
-    """Images a second of the forward pass; None where it is unknown, or of a smaller batch than that of the others."""
+    """Return images/s of the forward pass, None if unknown or measured in a decayed batch."""
     return None if result.batch_decayed else result.images_per_s.get("forward")
 
 
 def best_of_speeds(board: Leaderboard) -> Iterator[Sentence]:
-    """The best by acc in each tenfold of speed, the slowest first."""
+    """The best model by acc in each decade of speed, slowest first."""
     best: dict[int, Result] = {}
     for row in board.by_acc:
         speed = speed_of(row.result)
@@ -195,19 +192,19 @@ def best_of_speeds(board: Leaderboard) -> Iterator[Sentence]:
             best.setdefault(math.floor(math.log10(speed)), row.result)
     for decade, result in sorted(best.items()):
         words = f"{10.0**decade:,.{max(0, -decade)}f} to {10.0 ** (decade + 1):,.{max(0, -decade - 1)}f} images/s: "
-        yield words, Named(result.model), f", acc {score(result, 'acc')} at {figure(speed_of(result))}."
+        yield words, Named(result.model), f", acc {score(result, 'acc')} at {figure(speed_of(result))} images/s."
 
 
 def if_you_need(board: Leaderboard) -> Iterator[Sentence]:
-    """Of each round number of images/s that some model reaches, the best that does."""
+    """The best model that reaches each round number of images/s."""
     speeds = [speed for row in board.by_acc if (speed := speed_of(row.result))]
     if not speeds:
         return
     needs = _round_numbers(min(speeds), max(speeds))
     best = ((need, _first(board.by_acc, _at_least(need))) for need in needs)
-    for result, of_one in _grouped(best):
-        words = f"If you need {of_one[-1]:,g} images/s, take "
-        yield words, Named(result.model), f": acc {score(result, 'acc')} at {figure(speed_of(result))} images/s."
+    for result, reached in _grouped(best):
+        words = f"At least {reached[-1]:,g} images/s: "
+        yield words, Named(result.model), f", acc {score(result, 'acc')} at {figure(speed_of(result))} images/s."
 
 
 def _at_least(need: float) -> Callable[[Result], bool]:
@@ -215,7 +212,7 @@ def _at_least(need: float) -> Callable[[Result], bool]:
 
 
 def _round_numbers(low: float, high: float) -> Iterator[float]:
-    """1, 2 and 5 times the powers of ten: the last that is not above `low`, and all up to `high`.
+    """Yield 1, 2 and 5 times powers of ten: the last one up to `low`, and all above it up to `high`.
 
     >>> list(_round_numbers(36, 143))
     [20.0, 50.0, 100.0]
@@ -231,7 +228,7 @@ def _round_numbers(low: float, high: float) -> Iterator[float]:
 
 
 def spreads(board: Leaderboard) -> Iterator[Sentence]:
-    """The families whose best and worst models are farthest apart by acc."""
+    """The families whose best and worst models differ most in acc."""
 
     def spread(rows: Sequence[Row]) -> float:
         return rows[0].result.scores["acc"] - rows[-1].result.scores["acc"]
@@ -248,7 +245,7 @@ def _first(rows: Sequence[Row], fits: Callable[[Result], bool]) -> Result | None
 
 
 def _grouped(best: Iterable[tuple[float, Result | None]]) -> Iterator[tuple[Result, list[float]]]:
-    """The results in their order with what each is the best of; None is passed over."""
+    """Yield each result with all numbers for which it is the best, in order, without None."""
     for _, same in groupby(best, key=lambda pair: id(pair[1])):
         first, *others = same
         if first[1] is not None:
@@ -264,7 +261,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 class Disagreement(NamedTuple):
-    """A model that one of the two puts much higher than the other."""
+    """A model whose ranks by acc and acc5 differ much."""
 
     row: dict[str, Any]
     why: Sentence
@@ -286,13 +283,13 @@ def _why(row: dict[str, Any], table: ClassTable | None) -> Sentence:
     few, few_of_all, many, many_of_all = shares
     return (
         *head,
-        f". In classes of fewer than {FEW} references its acc is {_than(few, few_of_all)}, "
-        f"in the others {_than(many, many_of_all)}.",
+        f". In classes with fewer than {FEW} references its acc is {_than(few, few_of_all)}, "
+        f"in the other classes {_than(many, many_of_all)}.",
     )
 
 
 def _than(value: float, mean: float) -> str:
-    return f"{value:.3f} ({value - mean:+.3f} against the mean of all models)"
+    return f"{value:.3f} ({value - mean:+.3f} relative to the mean of all models)"
 
 
 def _ordinal(number: int) -> str:

@@ -1,4 +1,4 @@
-"""How sure ranks are, on one dataset or several, as text, Markdown and JSON."""
+"""Ranks with confidence intervals, on one or several datasets, as text, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from tabulate import tabulate
 
-from embedcore.plain import json_safe, wrapped
+from embedcore.plain import counted, json_safe, wrapped
 from embedcore.report.board.captions import dataset_name, lead
 from embedcore.report.board.columns import TIED, interval
 from embedcore.report.board.markdown import escape
@@ -17,12 +17,12 @@ from embedcore.results.ranking import Agreement, Ranking
 from embedcore.results.run import Standing
 
 _MOST_NAMES = 5
-_EXPLAINED = f"ranks: those possible, with 95 % certainty for all models at once; {TIED} tied with the leader"
+_LEGEND = f"ranks: 95 % intervals that hold for all models at once; {TIED} tied for first"
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A dataset, its block in the saved JSON, and the ranking on it."""
+    """The ranking on a dataset. `dataset`: its block in the saved JSON."""
 
     dataset: Mapping[str, Any]
     ranking: Ranking
@@ -33,19 +33,18 @@ class Ranked:
 
     @property
     def rows(self) -> list[tuple[Standing, float]]:
-        """Standing and score of each model, the best first."""
+        """Standing and score of each model, best first."""
         scores = dict(zip(self.ranking.models, self.ranking.order.means.tolist(), strict=True))
         standings = sorted(self.ranking.standings().values(), key=lambda standing: (standing.rank, standing.model))
         return [(standing, scores[standing.model]) for standing in standings]
 
 
 def report(boards: Sequence[Ranked], agreement: Agreement | None, *, width: int, markdown: bool = False) -> str:
-    """A table for each dataset and, where there are several, how far they agree; sentences in text, not in Markdown,
-    are of at most `width` columns."""
-    blocks = [_EXPLAINED]
+    """Return a table for each dataset and the agreement of several. Text, unlike Markdown, is wrapped at `width`."""
+    blocks = [_LEGEND]
     for board in boards:
         models, classes = len(board.ranking.models), board.ranking.classes
-        heading = f"{board.name}: {models:,} model{'s' * (models > 1)}, {classes:,} class{'es' * (classes > 1)}"
+        heading = f"{board.name}: {counted(models, 'model')}, {counted(classes, 'class', 'classes')}"
         rows = [
             (
                 f"{standing.rank}{TIED if standing.tied_with_leader else ''}",
@@ -68,10 +67,10 @@ def _agreement(boards: Sequence[Ranked], agreement: Agreement, markdown: bool) -
         yield "the datasets have no model in common"
         return
     names = [board.name for board in boards]
-    yield f"agreement on the {len(agreement.means)} models of all datasets: 1 is the same order, -1 the reverse"
+    yield f"agreement on the {len(agreement.means)} models of all datasets (1: same order, -1: reverse order)"
     taus = [(names[a], names[b], "–" if tau is None else f"{tau:.2f}") for (a, b), tau in agreement.taus.items()]
     yield _table(("dataset", "dataset", "Kendall's tau"), taus, markdown)
-    yield "mean rank among these models, with an interval that is true of all of them at once with 95 % certainty"
+    yield "mean rank among these models, with a 95 % interval that holds for all of them at once"
     rows = [
         (f"{mean.mean:.1f}", f"{mean.interval[0]:.1f}–{mean.interval[1]:.1f}", *map(str, mean.ranks), mean.model)
         for mean in agreement.means
@@ -88,7 +87,7 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool
 
 
 def to_json(boards: Sequence[Ranked], agreement: Agreement | None) -> dict[str, Any]:
-    """``datasets``: each with its ``ranking`` as in a saved run; ``agreement`` and ``mean_rank`` where several are."""
+    """Return ``datasets`` with their ``ranking`` as in a saved run; ``agreement`` and ``mean_rank`` of several."""
     result: dict[str, Any] = {
         "datasets": [
             {

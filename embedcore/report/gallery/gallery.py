@@ -1,272 +1,140 @@
-"""What models retrieve: which queries are worth looking at, and each shown model's five nearest of them. Pure.
-
-Whether a query is right or wrong is whether its nearest reference is of its class, as `acc` has it.
-"""
+"""Galleries: what models retrieve, from the session's dataset, the cache folder, or the file of an earlier report."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedcore.plain import one_line
-from embedcore.results.class_table import verdicts_of
-from embedcore.results.neighbours import Found
+from embedcore.errors import EmbedcoreError
+from embedcore.report.gallery.selection import Labels, Selection, limited, select
+from embedcore.results.neighbours import Found, chosen, find, keys_of
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from embedcore.images.dataset import Dataset
+    from embedcore.images.pixel_store import PixelStore
     from embedcore.results.leaderboard import Leaderboard
 
-MOST = 24
-"""Queries or pairs of classes in a part."""
-_EXAMPLES = 12
-"""Right ones of a model, and wrong ones."""
-MOST_PICTURES = 2000
-MOST_BYTES = 20_000_000
-"""Of all pictures as they stand in the page."""
+_DATASET_SETTINGS = ("split", "max_classes", "max_per_class", "seed", "bad_images", "max_megapixels")
+_log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Labels:
-    """The images of a dataset as a gallery needs them, n in all."""
-
-    names: Sequence[str]
-    """[n]"""
-    classes: Sequence[str]
-    """Names, which `of` indexes."""
-    of: NDArray[np.int64]
-    """[n]"""
-    queries: NDArray[np.int64]
-    """[n_queries], their places among the images."""
-    references: NDArray[np.int64]
-    """[n_references]; of leave-one-out those of all images."""
-
-    def fits(self, found: Found) -> bool:
-        """Whether neighbours can be of these images."""
-        rows, columns = found.indices.shape
-        return rows == len(self.queries) and columns > 0 and int(found.indices.max()) < len(self.references)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Queries that belong together. `kind`: ``list``, which `model` answers; ``pairs`` of classes; ``model``, of the
-    reader's choice; ``two`` models of the reader's choice."""
-
-    title: str
-    note: str
-    kind: str
-    queries: tuple[int, ...]
-    """Numbers of queries, [at most 24]."""
-    model: str = ""
-    pairs: tuple[tuple[int, int, int, int, str], ...] = ()
-    """Two classes, how often they were taken for each other, out of how many answers, and a model that did so with the
-    query of the same place."""
+Pictures = Callable[[Iterable[int]], Iterable[tuple[int, bytes]]]
+"""Yields (place, WebP) of images by their places in the dataset, without those that cannot be read."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Parts, and what they show."""
+    """The neighbours that models found in a dataset, with its labels and pictures."""
 
+    fingerprint: str
+    """Of the dataset."""
     labels: Labels
     found: Mapping[str, Found]
-    """Of the shown models, the best first."""
-    parts: tuple[Part, ...]
-    own: Mapping[str, tuple[int, ...]]
-    """Queries beside those of the parts that a model was asked to show."""
-
-    @property
-    def queries(self) -> tuple[int, ...]:
-        """All that are shown, in the order in which they matter."""
-        return tuple(
-            dict.fromkeys(
-                query for queries in (*(part.queries for part in self.parts), *self.own.values()) for query in queries
-            )
-        )
-
-    def images(self) -> list[int]:
-        """The images that are shown, in the order in which they matter: queries, the leader's answers, others'."""
-        queries = list(self.queries)
-        shown = dict.fromkeys(self.labels.queries[queries].tolist())
-        for found in self.found.values():
-            shown |= dict.fromkeys(self.labels.references[found.indices[queries].ravel()].tolist())
-        return list(shown)
+    keys: Mapping[str, str]
+    """Of the models in `found`, see `embedcore.results.neighbours.key_of`."""
+    pictures: Pictures
 
 
-def gallery(
-    board: Leaderboard, labels: Labels, found: Mapping[str, Found], asked: Collection[str] = ()
+@dataclass(frozen=True)
+class ShownGallery:
+    """What a page shows of a gallery."""
+
+    gallery: Gallery
+    selection: Selection
+    pictures: Mapping[int, bytes]
+
+
+def gallery_of(
+    dataset: Dataset, found: Mapping[str, Found], keys: Mapping[str, str], store: PixelStore | None = None
+) -> Gallery:
+    """Return the gallery of a dataset whose images can be read; `store`: its pixels, if available."""
+    import numpy as np
+
+    from embedcore.images.thumbnails import thumbnails
+
+    queries, references = np.flatnonzero(dataset.is_query), np.flatnonzero(dataset.is_reference)
+    labels = Labels(dataset.names, dataset.classes, dataset.labels, queries, references)
+    return Gallery(dataset.fingerprint, labels, found, keys, lambda places: thumbnails(dataset, places, store))
+
+
+def session_gallery(
+    board: Leaderboard, dataset: Dataset, cache: Path, asked: Collection[str], store: PixelStore | None = None
 ) -> Gallery | None:
-    """The gallery of the models in `found`, of which those that do not fit `labels` are left out; None where none is
-    left. `asked`: models that get examples of their own, as the leader does."""
-    import numpy as np
+    """Return the gallery of the models that a report shows, as far as the cache has their neighbours, or None."""
+    keys = _wanted(board, asked)
+    found = find(cache, keys)
+    return gallery_of(dataset, found, keys, store) if found else None
 
-    from embedcore.images.ceilings import reference_counts  # here, since it imports numpy
 
-    models = [row.result.model for row in board.by_acc]
-    shown = {model: found[model] for model in models if model in found and labels.fits(found[model])}
-    verdicts = {row.result.model: verdicts_of(row.result, len(labels.queries)) for row in board.by_acc}
-    right = {model: bits[1] for model, bits in verdicts.items() if bits is not None}
-    shown = {model: each for model, each in shown.items() if model in right}
-    if not shown:
+def saved_gallery(
+    board: Leaderboard,
+    cache: Path,
+    earlier: Sequence[Gallery],
+    load: Callable[[], Dataset | None],
+    asked: Collection[str] = (),
+) -> Gallery | None:
+    """Return the gallery of a saved run from `earlier` galleries and the cache, or None if they have nothing of it.
+
+    `load` returns the run's dataset, if available; it is called only if no earlier gallery has all models.
+    """
+    keys = _wanted(board, asked)
+    fingerprint = board.dataset.get("fingerprint")
+    same = [gallery for gallery in earlier if gallery.fingerprint == fingerprint]
+    found = find(cache, keys)
+    for gallery in same:
+        found |= {model: each for model, each in gallery.found.items() if keys.get(model) == gallery.keys.get(model)}
+    found = {model: found[model] for model in keys if model in found}
+    if not found:
         return None
-    leader = next(iter(shown))
-    of_query = labels.of[labels.queries]
-    alone = np.array_equal(labels.queries, labels.references)
-    scored = reference_counts(of_query, None if alone else labels.of[labels.references]) > 0
-    nearest = {model: labels.of[labels.references[each.indices[:, 0]]] for model, each in shown.items()}
-    sure = {model: each.similarities[:, 0].astype(np.float64) for model, each in shown.items()}
-    counts = np.sum(list(right.values()), axis=0)
-    parts = [
-        _nobody(np.flatnonzero(scored & (counts == 0)), nearest, sure[leader], int(scored.sum()), len(right), leader)
-    ]
-    if len(right) > 1:
-        only = np.flatnonzero(scored & right[leader] & (counts == 1))
-        note = f"{_queries(len(only))}, of {len(right):,} models measured. The surest come first."
-        if leader != models[0]:
-            note += f" Of {models[0]}, the best, no neighbours were kept."
-        parts.append(Part(f"Only {leader} gets these right", note, "list", _best(only, sure[leader]), leader))
-    parts.append(_confused(of_query, nearest, scored, len(labels.classes)))
-    examples = {
-        model: (
-            *_spread(np.flatnonzero(scored & right[model]), sure[model]),
-            *_spread(np.flatnonzero(scored & ~right[model]), sure[model]),
-        )
-        for model in shown
-        if model == leader or model in asked
-    }
-    note = "Right ones and wrong ones, from where the nearest is most similar to where it is least."
-    parts.append(Part("One model, right and wrong", note, "model", examples.pop(leader), leader))
-    if len(shown) > 1:
-        among = np.sum([right[model] for model in shown], axis=0)
-        split = np.minimum(among, len(shown) - among)
-        divided = np.flatnonzero(scored & (split > 0))
-        note = "The same queries; those that one gets right and the other wrong come first."
-        parts.append(Part("Two models side by side", note, "two", _best(divided, split.astype(np.float64)), leader))
-    return Gallery(labels, shown, tuple(part for part in parts if part.queries), examples)
+    complete = next((gallery for gallery in same if found.keys() <= gallery.found.keys()), None)
+    if complete is None:
+        dataset = load()
+        if dataset is not None and dataset.fingerprint == fingerprint:
+            return gallery_of(dataset, found, keys)
+        if not same:
+            return None
+        pictures: dict[int, bytes] = {}
+        for gallery in same:
+            pictures |= dict(gallery.pictures(range(len(gallery.labels.names))))
+        complete = replace(same[0], pictures=pictures_in(pictures))
+    return replace(complete, found=found, keys=keys)
 
 
-def _queries(number: int) -> str:
-    return f"{number:,} {'query' if number == 1 else 'queries'}"
+def _wanted(board: Leaderboard, asked: Collection[str]) -> dict[str, str]:
+    results = {row.result.model: row.result for row in board.by_acc}
+    models = chosen(results.values(), asked)
+    return keys_of((results[model] for model in models), str(board.dataset.get("fingerprint")))
 
 
-def _best(among: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[int, ...]:
-    """At most `MOST` of these queries, those of the highest first, of equal ones the first."""
-    import numpy as np
-
-    return tuple(among[np.argsort(-by[among], kind="stable")][:MOST].tolist())
+def pictures_in(pictures: Mapping[int, bytes]) -> Pictures:
+    return lambda places: ((place, pictures[place]) for place in places if place in pictures)
 
 
-def _spread(among: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[int, ...]:
-    """At most `_EXAMPLES` of these queries, from the highest to the lowest at equal steps of rank."""
-    import numpy as np
-
-    ordered = among[np.argsort(-by[among], kind="stable")]
-    steps = np.linspace(0, len(ordered) - 1, min(_EXAMPLES, len(ordered))).round().astype(np.int64)
-    return tuple(ordered[steps].tolist())
-
-
-def _nobody(
-    among: NDArray[np.int64],
-    nearest: Mapping[str, NDArray[np.int64]],
-    sure: NDArray[np.float64],
-    scored: int,
-    measured: int,
-    leader: str,
-) -> Part:
-    """First the queries whose nearest is of one and the same other class by the most models."""
-    import numpy as np
-
-    answers = np.stack([classes[among] for classes in nearest.values()])
-    agreed = np.array([np.unique(column, return_counts=True)[1].max() for column in answers.T], dtype=np.float64)
-    order = np.lexsort((among, -sure[among], -agreed)) if len(among) else np.zeros(0, np.int64)
-    several = measured > 1
-    title = "Every model gets these wrong" if several else f"{leader} gets these wrong"
-    note = f"{_queries(len(among))} of {scored:,}"
-    note += (
-        f", by {measured:,} models. First those for which most models agree on one other class: " if several else ". "
-    )
-    note += "often the label is wrong, or the image shows both."
-    return Part(title, note, "list", tuple(among[order][:MOST].tolist()), leader)
+def shown(board: Leaderboard, gallery: Gallery, asked: Collection[str] = ()) -> ShownGallery | None:
+    """Return what a page shows of a gallery, None if none of its models is on the board."""
+    selection = select(board, gallery.labels, gallery.found, asked)
+    if selection is None:
+        return None
+    pictures = limited(gallery.pictures(selection.images()))
+    return ShownGallery(replace(gallery, found=selection.found), selection, pictures)
 
 
-def _confused(
-    of_query: NDArray[np.int64], nearest: Mapping[str, NDArray[np.int64]], scored: NDArray[np.bool_], classes: int
-) -> Part:
-    import numpy as np
+def dataset_of(settings: Mapping[str, Any], cache: Path) -> Dataset | None:
+    """Return the dataset that a run's settings name, if it is on this machine: a folder, a table, the built-in images.
 
-    codes = {}
-    for model, answers in nearest.items():
-        low, high = np.minimum(of_query, answers), np.maximum(of_query, answers)
-        codes[model] = np.where(scored & (low != high), low * classes + high, -1)
-    every = np.concatenate(list(codes.values()))
-    pairs, counts = np.unique(every[every >= 0], return_counts=True)
-    order = np.lexsort((pairs, -counts))[:MOST]
-    sizes = np.bincount(of_query[scored], minlength=classes)
-    queries, entries = [], []
-    for code, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True):
-        model = next(model for model in codes if (codes[model] == code).any())
-        queries.append(int(np.flatnonzero(codes[model] == code)[0]))
-        low, high = divmod(code, classes)
-        entries.append((low, high, count, len(nearest) * int(sizes[low] + sizes[high]), model))
-    whose = "the shown model" if len(nearest) == 1 else f"the {len(nearest)} models shown here"
-    note = f"Classes whose queries {whose} took for the other one most often, each with an example."
-    return Part("Classes that are confused", note, "pairs", tuple(queries), "", tuple(entries))
+    Settings come from whoever saved the run: nothing is downloaded and no code of a library runs because of them.
+    """
+    from embedcore.images.dataset import load_dataset
+    from embedcore.images.timm_sets import SCHEMES
 
-
-def limited(pictures: Iterable[tuple[int, bytes]]) -> dict[int, bytes]:
-    """The first of the pictures, as far as they are not too much for a page."""
-    taken: dict[int, bytes] = {}
-    left = MOST_BYTES
-    for place, picture in pictures:
-        left -= 4 * len(picture) // 3 + 40
-        if left < 0 or len(taken) >= MOST_PICTURES:
-            break
-        taken[place] = picture
-    return taken
-
-
-def page_data(shown: Gallery, pictures: Mapping[int, bytes]) -> dict[str, Any]:
-    """What the page draws from, as plain values: images by number [name, class, picture or None], ``answers`` of each
-    model to each query of ``queries`` [[image, similarity], …], and the parts, whose queries are places in that one."""
-    labels, queries = shown.labels, list(shown.queries)
-    images = {image: number for number, image in enumerate(shown.images())}
-    used = sorted(
-        {int(labels.of[image]) for image in images} | {c for part in shown.parts for p in part.pairs for c in p[:2]}
-    )
-    classes = {number: place for place, number in enumerate(used)}
-    place = {query: number for number, query in enumerate(queries)}
-    answers = {
-        model: [
-            [[images[int(labels.references[index])], round(float(similarity), 3)] for index, similarity in row]
-            for row in (zip(found.indices[q].tolist(), found.similarities[q].tolist(), strict=True) for q in queries)
-        ]
-        for model, found in shown.found.items()
-    }
-    return {
-        "classes": [one_line(labels.classes[number]) for number in used],
-        "images": [
-            [one_line(labels.names[image]), classes[int(labels.of[image])], _address(pictures.get(image))]
-            for image in images
-        ],
-        "queries": [images[int(labels.queries[query])] for query in queries],
-        "answers": answers,
-        "parts": [
-            {
-                "title": part.title,
-                "note": part.note,
-                "kind": part.kind,
-                "model": part.model,
-                "queries": [place[query] for query in part.queries],
-                "pairs": [[classes[a], classes[b], count, of, model] for a, b, count, of, model in part.pairs],
-            }
-            for part in shown.parts
-        ],
-        "own": {model: [place[query] for query in own] for model, own in shown.own.items()},
-        "missing": sum(image not in pictures for image in images),
-    }
-
-
-def _address(picture: bytes | None) -> str | None:
-    return None if picture is None else f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+    spec = settings.get("dataset")
+    if not isinstance(spec, str) or spec.startswith(tuple(f"{scheme}/" for scheme in SCHEMES)):
+        return None
+    options = {name: settings[name] for name in _DATASET_SETTINGS if name in settings}
+    try:
+        return load_dataset(spec, cache_dir=cache, **options)
+    except (EmbedcoreError, OSError, TypeError) as error:
+        _log.warning("the images of %s are not available (%s)", spec, error)
+        return None

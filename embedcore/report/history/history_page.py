@@ -1,4 +1,4 @@
-"""A history of saved runs as one HTML file that is whole in itself."""
+"""A history of saved runs as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from embedcore.report.html.theme import COLOURS, SHAPES, theme_of
 from embedcore.zoo.families import family_of_slug
 
 MOST_SERIES = 40
-"""Of one quantity in a chart; those that moved most are kept."""
+"""Maximum of series in a chart; those that changed most are shown."""
 
 _TITLES: Mapping[str, tuple[str, str]] = {
     "acc": ("Accuracy", "acc"),
-    "images_per_s": ("Speed", "images/s, % more than in the first run"),
-    "memory": ("Memory", "peak memory, % more than in the first run"),
-    "drift": ("Embeddings", "drift from the run before"),
+    "images_per_s": ("Speed", "images/s, change since the first run in %"),
+    "memory": ("Memory", "peak memory, change since the first run in %"),
+    "drift": ("Embeddings", "drift since the run before"),
 }
 _RELATIVE = ("images_per_s", "memory")
-"""Levels of models are far apart, and what matters is how each moved."""
+"""Drawn relative to the first run, since the levels of models are far apart."""
 _VERSIONS = ("timm", "torch", "cuda", "driver", "gpu", "processor", "python")
 
 
 def history_page(history: History, shown: Sequence[Series], name: str) -> str:
-    """The page of the series `shown`, of models or of families; the steps are those of all. `name`: of the history."""
+    """Return the page of the series `shown`, of models or families, with all steps. `name`: of the history."""
     runs = history.runs
     by_family = all(series.of_family for series in shown)
     choices = _choices(shown, by_family=by_family)
-    looks = {choice["slug"]: choice for choice in choices}
+    themes = {choice["slug"]: choice for choice in choices}
     steps = [
         (run.name, minute(run.datetime), words.news_of(history, of), [_step(s, by_family=by_family) for s in of])
         for place, same in groupby(history.steps, key=lambda step: step.run)
@@ -48,7 +48,7 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
         title=f"{name}: embedcore history",
         rows=[],
         choices=choices,
-        drawn=charts(history, shown, looks),
+        drawn=charts(history, shown, themes),
         heading=name,
         lead=words.summary(history),
         facts=_facts(history),
@@ -67,12 +67,12 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
 
 
 _LEGEND = (
-    "A step of speed or memory is where the medians of the up to three runs before and after differ by more than the "
-    "limit and by more than chance explains; one of acc is a change between neighbours that a paired test finds real; "
-    "one of drift exceeds the limit and what rounding explains.",
-    "Runs that cannot be compared with one another, of two machines, say, are series of their own.",
-    "The series of a family is the mean of acc or drift of its models, the geometric mean of the others; where models "
-    "come or go it goes on with the change of those that both runs have.",
+    "Speed or memory makes a step if the medians of up to three runs before and after differ by more than the limit "
+    "and by more than chance explains. acc makes a step if a paired test of two consecutive runs is significant. Drift "
+    "makes a step if it exceeds the limit and rounding errors.",
+    "Runs that cannot be compared, for example of two machines, are separate series.",
+    "The series of a family is the mean over its models (acc, drift) or their geometric mean (speed, memory). When the "
+    "set of models changes, it continues with the change of the models that both runs have.",
 )
 
 
@@ -93,7 +93,7 @@ def _present(history: History) -> list[str]:
 
 
 def _run_rows(history: History) -> Iterator[list[str]]:
-    """The newest first."""
+    """Yield a row for each run, newest first."""
     present = _present(history)
     for place, run in reversed(list(enumerate(history.runs))):
         steps = sum(step.run == place for step in history.steps)
@@ -106,13 +106,12 @@ def _group(series: Series) -> str:
 
 
 def _choices(shown: Sequence[Series], *, by_family: bool) -> list[dict[str, Any]]:
-    """A family has its look; so many models have colours and shapes in their order."""
+    """Return slug, title, colour and shape of each group; models get colours and shapes in order."""
     choices: dict[str, dict[str, Any]] = {}
     for series in shown:
         group, number = _group(series), len(choices)
         if by_family:
-            title, look = family_of_slug(series.family).title, theme_of(series.family)
-            colour, shape = look.colour, look.shape
+            title, (colour, shape) = family_of_slug(series.family).title, theme_of(series.family)
         else:
             title = series.name
             colour, shape = COLOURS[number % len(COLOURS)], SHAPES[number // len(COLOURS) % len(SHAPES)]
@@ -148,7 +147,7 @@ def _row(series: Series) -> dict[str, str]:
 
 
 def course(values: Sequence[float], width: int = 120, height: int = 20) -> str:
-    """The points of a line through the finite values, from the lowest to the highest of them; "" for fewer than two.
+    """Return the SVG points of a line through the finite values, scaled from lowest to highest; "" for fewer than two.
 
     >>> course([1.0, 2.0, 1.5])
     '0.0,20.0 60.0,0.0 120.0,10.0'
@@ -165,19 +164,19 @@ def course(values: Sequence[float], width: int = 120, height: int = 20) -> str:
     )
 
 
-def charts(history: History, shown: Sequence[Series], looks: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
-    """A chart of each quantity; the parameter ``family`` holds the series' group that stands out."""
+def charts(history: History, shown: Sequence[Series], themes: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
+    """Return a chart of each quantity; the parameter ``family`` holds the highlighted group."""
     with altair().utils.schemapi.debug_mode(False):
-        found = [_chart(history, [s for s in shown if s.what == what], what, looks) for what in WHATS]
+        found = [_chart(history, [s for s in shown if s.what == what], what, themes) for what in WHATS]
     return [chart for chart in found if chart is not None]
 
 
 def _chart(
-    history: History, series: Sequence[Series], what: str, looks: Mapping[str, Mapping[str, Any]]
+    history: History, series: Sequence[Series], what: str, themes: Mapping[str, Mapping[str, Any]]
 ) -> Chart | None:
     alt = altair()
     several = [one for one in series if sum(math.isfinite(point.value) for point in one.points) > 1]
-    kept = sorted(several, key=_moved, reverse=True)[:MOST_SERIES]
+    kept = sorted(several, key=_relative_range, reverse=True)[:MOST_SERIES]
     if not kept:
         return None
     steps = {(words.key_of(step.series), step.run) for step in history.steps}
@@ -185,7 +184,7 @@ def _chart(
         {
             "place": point.run + 1,
             "group": _group(one),
-            "name": looks[_group(one)]["title"],
+            "name": themes[_group(one)]["title"],
             "value": point.value,
             "drawn": 100 * (point.value / one.points[0].value - 1) if what in _RELATIVE else point.value,
             "series": number,
@@ -198,8 +197,8 @@ def _chart(
         if math.isfinite(point.value)
     ]
     groups = list(dict.fromkeys(_group(one) for one in kept))
-    scale = alt.Scale(domain=groups, range=[looks[group]["colour"] for group in groups])
-    shapes = alt.Scale(domain=groups, range=[looks[group]["shape"] for group in groups])
+    scale = alt.Scale(domain=groups, range=[themes[group]["colour"] for group in groups])
+    shapes = alt.Scale(domain=groups, range=[themes[group]["shape"] for group in groups])
     section, title = _TITLES[what]
     base = alt.Chart(alt.NamedData(name="points")).encode(
         x=alt.X(
@@ -218,18 +217,20 @@ def _chart(
     layers = [base.mark_line(strokeWidth=1.8), points]
     if any(row["step"] for row in rows):
         layers.append(base.transform_filter("datum.step").mark_point(size=190, strokeWidth=1.6, shape="circle"))
-    left = "" if len(kept) == len(series) else f" The {len(kept)} of {len(series):,} series that moved most are shown."
+    left = (
+        "" if len(kept) == len(series) else f" Shown are the {len(kept)} of {len(series):,} series that changed most."
+    )
     return Chart(
         f"series-{what}",
         section,
         title,
-        f"A line is a series of runs that can be compared, the oldest at the left; a ring is a step.{left}",
+        f"Each line is a series of comparable runs, oldest at the left; a ring marks a step.{left}",
         layered(alt, layers, title, HEIGHT - 120),
         {"points": rows},
     )
 
 
-def _moved(series: Series) -> float:
-    """How far a series went, relative to its level."""
+def _relative_range(series: Series) -> float:
+    """Return the range of a series relative to its level."""
     values = [point.value for point in series.points if math.isfinite(point.value)]
     return (max(values) - min(values)) / (abs(max(values)) or 1.0)

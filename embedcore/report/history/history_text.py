@@ -14,20 +14,20 @@ from tabulate import tabulate
 
 from embedcore.compare.history import History, Step
 from embedcore.compare.series import Series
-from embedcore.plain import json_safe, minute, one_line
+from embedcore.plain import counted, json_safe, minute, one_line
 from embedcore.report.board.columns import cut, figure
 from embedcore.results.run import Run
 
 SCHEMA = 1
 
 BARS = "▁▂▃▄▅▆▇█"
-_LONGEST_LINE = 40  # characters of a sparkline, the newest runs
+_LONGEST_LINE = 40  # characters of a sparkline: the newest runs
 _MOST_STEPS = 5  # of one quantity in one run
 _MOST_NAMES = 3
 
 
 def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
-    """The steps, the newest first, then a table of the series `shown`; at most `width` columns, 60 or more."""
+    """Return the steps, newest first, then a table of the series `shown`; at most `width` columns (at least 60)."""
     blocks = [summary(history)]
     for place, steps in groupby(history.steps, key=lambda step: step.run):
         blocks.append("\n".join(_run_lines(history, place, list(steps), width)))
@@ -37,18 +37,16 @@ def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
 
 
 def summary(history: History) -> str:
-    """How many runs, models and steps, in one line."""
+    """Return the numbers of runs, models and steps on one line."""
     runs = history.runs
     models = len({result.model for run in runs for result in run.results})
     places = {step.run for step in history.steps}
-    head = f"{count_words(len(runs), 'run')}, {day_of(runs[0])} to {day_of(runs[-1])}, {count_words(models, 'model')}: "
-    return head + (
-        f"{count_words(len(history.steps), 'step')} in {count_words(len(places), 'run')}" if places else "no step"
-    )
+    head = f"{counted(len(runs), 'run')}, {day_of(runs[0])} to {day_of(runs[-1])}, {counted(models, 'model')}: "
+    return head + (f"{counted(len(history.steps), 'step')} in {counted(len(places), 'run')}" if places else "no step")
 
 
 def news_of(history: History, steps: Iterable[Step]) -> str:
-    """What else was new in the run of these steps."""
+    """Return what else changed in the run of these steps."""
     facts = dict.fromkeys(fact for step in steps for fact in history.facts(step))
     return "; ".join(map(one_line, facts)) or "same commit, versions and machine as before"
 
@@ -96,7 +94,7 @@ def value_words(series: Series, value: float) -> str:
 
 
 def _table(shown: Sequence[Series], width: int) -> str:
-    """Under the name of each model or family a row for each of its series."""
+    """Return a row for each series, under the name of its model or family."""
     rows = [
         (
             f"  {series.what}",
@@ -116,7 +114,7 @@ def _table(shown: Sequence[Series], width: int) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]], align: Sequence[str]) -> list[str]:
-    # A dot keeps the indentation, which tabulate would strip.
+    # tabulate strips indentation: a dot keeps it.
     table = tabulate(
         [("." + row[0], *row[1:]) for row in rows], tablefmt="plain", colalign=align, disable_numparse=True
     )
@@ -128,7 +126,7 @@ def name_of(series: Series) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A bar for each value, from the lowest to the highest of them; ``!`` for one that is not finite.
+    """Return a bar for each value, scaled from the lowest to the highest; ``!`` for a non-finite one.
 
     >>> sparkline([1, 2, 3, 2])
     '▁▅█▅'
@@ -136,7 +134,7 @@ def sparkline(values: Sequence[float]) -> str:
     finite = [value for value in values if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     top = len(BARS) - 1
-    # Values that are all alike are a line in the middle, whatever the last digit says.
+    # Values that differ in the last digits only are a flat line in the middle.
     flat = high - low <= 1e-9 * abs(high)
     return "".join(
         "!" if not math.isfinite(v) else BARS[3 if flat else math.floor((v - low) / (high - low) * top + 0.5)]
@@ -145,7 +143,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def to_json(history: History, shown: Sequence[Series]) -> dict[str, Any]:
-    """``runs`` (the oldest first), ``steps`` and ``series``, whose points are [place in runs, value]."""
+    """Return ``runs`` (oldest first), ``steps`` and ``series``, whose points are [place in runs, value]."""
     return json_safe(  # type: ignore[no-any-return]
         {
             "schema": SCHEMA,
@@ -172,7 +170,7 @@ def _names(series: Series) -> dict[str, Any]:
 
 
 def to_csv(history: History, shown: Sequence[Series]) -> str:
-    """A line for each point; ``series`` numbers the series, of which a model has several where runs could not be
+    """Return a line for each point. ``series`` is the number of the series; a model has several if runs cannot be
     compared."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -193,7 +191,3 @@ def key_of(series: Series) -> tuple[object, ...]:
 
 def day_of(run: Run) -> str:
     return minute(run.datetime)[:10]
-
-
-def count_words(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

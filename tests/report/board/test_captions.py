@@ -65,8 +65,8 @@ def test_settings_line_of_what_is_unknown_or_mixed(result_of: Make) -> None:
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
-        (1, "only 1 class: too few for the intervals to mean much"),
-        (9, "only 9 classes: too few for the intervals to mean much"),
+        (1, "only 1 class: too few for meaningful intervals"),
+        (9, "only 9 classes: too few for meaningful intervals"),
         (10, None),
         (None, None),
     ],

@@ -173,5 +173,5 @@ def test_who_disagrees_most() -> None:
     found = disagreements(ROWS, TABLE)
     gaps = [abs(each.row["rank"] - each.row["rank_acc5"]) for each in found]
     assert max(gaps) == max(abs(row["rank"] - row["rank_acc5"]) for row in ROWS)
-    assert "In classes of fewer than 5 references its acc is" in "".join(map(str, found[0].why))
+    assert "In classes with fewer than 5 references its acc is" in "".join(map(str, found[0].why))
     assert disagreements([row | {"rank_acc5": row["rank"]} for row in ROWS], TABLE) == []

@@ -76,7 +76,7 @@ def test_the_best_of_a_speed_is_that_of_brute_force(board: Leaderboard) -> None:
 def test_whoever_needs_a_speed_gets_the_best_that_reaches_it(board: Leaderboard) -> None:
     said = list(findings.if_you_need(board))
     for sentence in said:
-        need = float(plain(sentence[:1]).split()[3].replace(",", ""))
+        need = float(plain(sentence[:1]).split()[2].replace(",", ""))
         fast = [r.result for r in board.by_acc if (findings.speed_of(r.result) or 0) >= need]
         chosen = best(fast)
         assert chosen is not None and models_of([sentence]) == [chosen.model]
@@ -88,8 +88,8 @@ def test_models_that_are_best_under_several_sizes_are_named_once(
 ) -> None:
     board = board_of([result_of("small.a", 0.5, params_m=4.0), result_of("large.a", 0.6, params_m=80.0)])
     assert words_of(list(findings.best_of_sizes(board))) == (
-        "Under 5, 10 and 25 million parameters: small.a, acc 0.500 with 4.00.\n"
-        "Under 100 million parameters: large.a, acc 0.600 with 80.0."
+        "Below 5, 10 and 25 million parameters: small.a, acc 0.500 with 4.00 million.\n"
+        "Below 100 million parameters: large.a, acc 0.600 with 80.0 million."
     )
 
 
@@ -102,13 +102,13 @@ def ranked_board(accs: Sequence[float], classes: int = 60) -> Leaderboard:
 
 def test_a_winner_that_others_are_tied_with_is_not_called_the_best() -> None:
     said = words_of(list(findings.winner(ranked_board([0.5] * 6), "acc")))
-    assert "5 others are tied with it, so that no model is surely the best: " in said
-    assert " and 1 more.\nIt would take about " in said
+    assert "5 other models are not significantly worse: " in said
+    assert " and 1 more.\nAbout " in said
 
 
 def test_a_winner_far_ahead_is_surely_the_best() -> None:
     board = ranked_board([0.95, 0.2, 0.2])
-    assert words_of(list(findings.winner(board, "acc"))).endswith("It is surely the best.")
+    assert words_of(list(findings.winner(board, "acc"))).endswith("It is significantly better than all others.")
     assert models_of(list(findings.winner(board, "acc5"))) == ["m0.x"]
 
 
@@ -116,7 +116,7 @@ def test_without_verdicts_it_is_said_that_ties_are_not_known() -> None:
     labels = np.repeat(np.arange(20), 5)
     infos = [made.result(f"m{n}.x", labels, made.hits_of(f"m{n}", labels, 0.5), verdicts=None) for n in range(2)]
     (board,) = boards_of(made.as_run(made.saved(infos, labels)), {})
-    assert "How sure this is is not known: m0.x has no verdicts." in words_of(list(findings.winner(board, "acc")))
+    assert "No test of significance: m0.x has no verdicts." in words_of(list(findings.winner(board, "acc")))
 
 
 def test_the_families_that_differ_most_have_three_models_or_more(

@@ -129,7 +129,7 @@ def test_machine_versions_and_precision_are_named(board_of: Board, result_of: Ma
 
 def test_few_classes_have_scores_without_intervals(board_of: Board, result_of: Make) -> None:
     text = markdown_report([board_of([result_of()], classes=3)])
-    assert "only 3 classes: too few for the intervals to mean much" in text
+    assert "only 3 classes: too few for meaningful intervals" in text
     assert "±" not in text
     assert _sections(text)["Overall by acc"][0][2] == "acc"
 
@@ -140,7 +140,7 @@ def test_credits_and_the_models_that_are_missing(board_of: Board, result_of: Mak
         [board_of([result_of()], credits=["Emoji by A, CC BY"])], settings={"roster_missing": missing}
     )
     assert "\n- Emoji by A, CC BY\n" in text
-    section = text.partition("## Models of the study that cannot be had any more (12)\n\n")[2]
+    section = text.partition("## Models of the study that are no longer available (12)\n\n")[2]
     assert section.splitlines() == [f"- old_{i}: renamed \\| gone" for i in range(12)]
 
 

@@ -62,15 +62,15 @@ def test_every_table_has_the_ranks_and_the_marks(width):
 
 def test_below_the_overall_table_is_who_shares_the_lead():
     words = " ".join(terminal_report([board()], width=80).split())
-    assert re.search(r"2 of 5 models are tied for the lead, none is surely the best: \S+, \S+ it would take", words)
+    assert re.search(r"2 of 5 models are tied for first: \S+, \S+ about", words)
     needed = int(
-        re.search(r"about ([\d,]+) classes like these to tell the two best apart, and there are 40", words)[1].replace(
+        re.search(r"about ([\d,]+) classes like these would separate the two best; there are 40", words)[1].replace(
             ",", ""
         )
     )
     assert needed > 40
     alone = terminal_report([board({"a.x": 0.9, "b.x": 0.2})], width=80)
-    assert alone.count("\na.x is surely the best") == 2 and "≈" not in alone
+    assert alone.count("\na.x is significantly better than all others") == 2 and "≈" not in alone
     assert "the two best are equal in acc" in terminal_report([board({"a.x": -1, "b.x": -1})], width=80)
 
 
@@ -79,7 +79,7 @@ def test_markdown_has_the_same():
     heads = [line for line in text.splitlines() if line.startswith("| ") and "model" in line]
     assert len(heads) == 5 and all("95 % ranks" in head for head in heads)
     assert re.search(r"\| +2≈ \| +1–2 \| ", text)
-    assert "- 2 of 5 models are tied for the lead" in text
+    assert "- 2 of 5 models are tied for first" in text
     assert text.count("≈ tied for first: no model is significantly better") == 4
 
 
@@ -99,9 +99,9 @@ def test_csv_and_json_have_columns_of_their_own():
 def test_without_verdicts_there_are_no_ranks_and_it_is_said():
     unsure = board(verdicts=None)
     text = terminal_report([unsure], width=200)
-    assert text.count(f"how sure the ranks are is not known: {LONG} has no verdicts") == 1
+    assert text.count(f"no intervals of ranks: {LONG} has no verdicts") == 1
     assert "≈" not in text and all("ranks" not in rows[0] for rows in tables(text).values())
-    assert f"- how sure the ranks are is not known: {LONG} has no verdicts" in markdown_report([unsure])
+    assert f"- no intervals of ranks: {LONG} has no verdicts" in markdown_report([unsure])
     rows = list(csv.DictReader(io.StringIO(csv_report([unsure], {}))))
     assert rows[0]["rank95_low"] == rows[0]["p_best"] == rows[0]["tied_with_leader"] == ""
     assert json.loads(json_report([unsure], {}, {}))["rows"][0]["rank95"] is None

@@ -198,13 +198,13 @@ def test_machine_credits_and_missing_models_are_named_within_the_width(
     assert "Emoji by A, CC BY\nOthers by B\n" in text
     words = " ".join(text.split())
     assert "measured on cuda:0 (NVIDIA H100), bf16; timm 1.0.31, torch 2.14.1; processor AMD EPYC 7B13, 2 thr" in words
-    assert "Models of the study that cannot be had any more: 12 gluon_xception0: its weights are in no tag" in words
+    assert "Models of the study that are no longer available: 12 gluon_xception0: its weights are in no tag" in words
     assert "… 9 more; --embed-report DIR writes all of them" in words
 
 
 def test_few_classes_have_scores_without_intervals(board_of: Board, result_of: Make) -> None:
     text = terminal_report([board_of(_few(result_of), classes=3)], width=200)
-    assert "only 3 classes: too few for the intervals to mean much" in " ".join(text.split())
+    assert "only 3 classes: too few for meaningful intervals" in " ".join(text.split())
     assert "±" not in text
     assert _tables(text)["ViT (2 models); acc5 at most 0.690"][1][:4] == [
         "1",

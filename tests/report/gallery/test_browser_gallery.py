@@ -18,7 +18,7 @@ from browsing import Visit
 def with_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run, labels, found = galleries.a_run(classes=[*browsing.HOSTILE, "g", "h", "i", "j"])
     labels = dataclasses.replace(labels, names=[*browsing.HOSTILE, *labels.names[len(browsing.HOSTILE) :]])
-    return browsing.written(run, tmp_path_factory.mktemp("gallery"), galleries.an_album(run, labels, found))
+    return browsing.written(run, tmp_path_factory.mktemp("gallery"), galleries.a_gallery(run, labels, found))
 
 
 def opened_gallery(visit: Visit) -> Any:
@@ -36,7 +36,7 @@ def test_the_gallery_tells_right_from_wrong_in_every_part(browser: Any, with_gal
         gallery = opened_gallery(visit)
         parts = gallery.locator("select").first
         titles = parts.locator("option").all_inner_texts()
-        assert [title.split()[0] for title in titles] == ["Every", "Only", "Classes", "One", "Two"]
+        assert [title.split()[0] for title in titles] == ["Every", "Only", "Confused", "One", "Two"]
         for place, title in enumerate(titles):
             parts.select_option(str(place))
             cards = gallery.locator(".card")

@@ -1,133 +1,129 @@
 from __future__ import annotations
 
-from collections import Counter
+import dataclasses
+import io
 
 import galleries
+import numpy as np
 import pytest
+from PIL import Image
 
-from embedcore.report.gallery.gallery import MOST, gallery, limited, page_data
+from embedcore.images.dataset import load_dataset
+from embedcore.images.thumbnails import EDGE, thumbnails
+from embedcore.report.gallery.gallery import ShownGallery, dataset_of, gallery_of, saved_gallery, shown
+from embedcore.report.gallery.gallery_file import read, read_folders, written
 from embedcore.results.leaderboard import boards_of
+from embedcore.results.neighbours import FOLDER, Shelf, key
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def made():
     run, labels, found = galleries.a_run()
-    return run, labels, found, boards_of(run, {})[0]
+    return boards_of(run, {})[0], galleries.a_gallery(run, labels, found)
 
 
-def right_of(labels, found):
-    """Brute force: model → whether each query's nearest is of its class."""
-    return {
-        model: [
-            labels.of[labels.references[row[0]]] == labels.of[query]
-            for row, query in zip(each.indices, labels.queries, strict=True)
-        ]
-        for model, each in found.items()
-    }
+def nothing():
+    raise AssertionError("no dataset is needed")
 
 
-def part(shown, word):
-    return next(part for part in shown.parts if word in part.title)
+def test_a_file_gives_the_album_back(tmp_path, made):
+    board, gallery = made
+    whole = shown(board, gallery)
+    (tmp_path / "neighbours.npz").write_bytes(written(whole))
+    again = read(tmp_path / "neighbours.npz")
+    assert shown(board, again) is not None and shown(board, again).pictures == whole.pictures
+    assert again.labels.names == list(gallery.labels.names) and again.keys == dict(gallery.keys)
+    for model, found in gallery.found.items():
+        np.testing.assert_array_equal(again.found[model].indices, found.indices)
+        np.testing.assert_array_equal(again.found[model].similarities, found.similarities)
 
 
-def test_the_parts_hold_what_their_titles_say(made):
-    _, labels, found, board = made
-    shown = gallery(board, labels, found)
-    right = right_of(labels, found)
-    leader, *others = [row.result.model for row in board.by_acc]
-    n = len(labels.queries)
-    nobody = {q for q in range(n) if not any(bits[q] for bits in right.values())}
-    only = {q for q in range(n) if right[leader][q] and not any(right[m][q] for m in others)}
-    assert set(part(shown, "Every model").queries) == nobody and nobody
-    assert f"{len(nobody)} queries of {n}" in part(shown, "Every model").note
-    assert set(part(shown, "Only").queries) == only and only
-    one = part(shown, "One model").queries
-    assert {right[leader][q] for q in one} == {True, False}
-    two = part(shown, "Two models").queries
-    assert two and all(0 < sum(bits[q] for bits in right.values()) < len(right) for q in two)
-    assert all(len(each.queries) <= MOST for each in shown.parts)
+def test_a_saved_run_finds_its_neighbours_in_the_file_and_in_the_cache(tmp_path, made):
+    board, gallery = made
+    file = tmp_path / "neighbours.npz"
+    file.write_bytes(written(shown(board, gallery)))
+    results = {row.result.model: row.result for row in board.by_acc}
+    assert saved_gallery(board, tmp_path, [read(file)], nothing).found.keys() == results.keys()
+    assert saved_gallery(board, tmp_path, [], nothing) is None
+    for model, found in gallery.found.items():
+        Shelf(tmp_path / FOLDER, "run").keep(key(results[model], galleries.FINGERPRINT), found)
+    assert saved_gallery(board, tmp_path, [], lambda: None) is None  # pictures of nothing
+    assert saved_gallery(board, tmp_path, [read(file)], nothing).found.keys() == results.keys()
 
 
-def test_the_most_confused_pairs_are_counted_over_all_shown_models(made):
-    _, labels, found, board = made
-    pairs = part(gallery(board, labels, found), "confused")
-    counts: Counter[tuple[int, int]] = Counter()
-    for each in found.values():
-        for row, query in zip(each.indices, labels.queries, strict=True):
-            a, b = sorted((int(labels.of[query]), int(labels.of[labels.references[row[0]]])))
-            if a != b:
-                counts[a, b] += 1
-    expected = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST]
-    assert [((a, b), count) for a, b, count, _, _ in pairs.pairs] == expected
-    for (a, b, _, _, model), query in zip(pairs.pairs, pairs.queries, strict=True):
-        answer = labels.of[labels.references[found[model].indices[query, 0]]]
-        assert {int(answer), int(labels.of[labels.queries[query]])} == {a, b}
+def test_files_of_parts_of_a_run_are_joined(tmp_path, made):
+    board, gallery = made
+    models = list(gallery.found)
+    for number, some in enumerate((models[:2], models[2:])):
+        of = {model: gallery.found[model] for model in some}
+        content = written(ShownGallery(dataclasses.replace(gallery, found=of), None, {number: b"x"}))
+        (tmp_path / f"neighbours{number}.npz").write_bytes(content)
+    joined = saved_gallery(board, tmp_path, read_folders([tmp_path]), lambda: None)
+    assert joined.found.keys() == set(models)
+    assert dict(joined.pictures(range(3))) == {0: b"x", 1: b"x"}
 
 
-def test_queries_on_which_models_agree_come_first_of_those_nobody_gets_right(made):
-    _, labels, found, board = made
-    queries = part(gallery(board, labels, found), "Every model").queries
-
-    def agreed(query):
-        return max(
-            Counter(int(labels.of[labels.references[each.indices[query, 0]]]) for each in found.values()).values()
-        )
-
-    assert [agreed(q) for q in queries] == sorted((agreed(q) for q in queries), reverse=True)
-
-
-def test_it_is_the_same_each_time_whatever_the_order_of_models(made):
-    _, labels, found, board = made
-    again = dict(reversed(list(found.items())))
-    assert page_data(gallery(board, labels, found), {}) == page_data(gallery(board, labels, again), {})
+def test_neighbours_of_other_embeddings_or_another_dataset_are_not_shown(tmp_path, made):
+    board, gallery = made
+    file = tmp_path / "neighbours.npz"
+    file.write_bytes(
+        written(ShownGallery(dataclasses.replace(gallery, keys=dict.fromkeys(gallery.keys, "0")), None, {}))
+    )
+    assert saved_gallery(board, tmp_path, [read(file)], nothing) is None
+    file.write_bytes(written(ShownGallery(dataclasses.replace(gallery, fingerprint="another"), None, {})))
+    assert saved_gallery(board, tmp_path, [read(file)], nothing) is None
 
 
-def test_a_model_that_was_asked_for_has_examples_of_its_own(made):
-    _, labels, found, board = made
-    last = board.by_acc[-1].result.model
-    shown = gallery(board, labels, found, {last})
-    right = right_of(labels, found)[last]
-    assert {right[q] for q in shown.own[last]} == {True, False}
-    assert set(shown.own[last]) <= set(shown.queries)
+@pytest.mark.parametrize("change", ["labels", "queries", "places", "lengths", "about"])
+def test_a_file_whose_numbers_do_not_fit_is_passed_over(tmp_path, made, change, caplog):
+    board, gallery = made
+    with np.load(io.BytesIO(written(shown(board, gallery)))) as arrays:
+        changed = dict(arrays)
+    changed[change] = changed[change] + np.asarray(200, changed[change].dtype)
+    file = tmp_path / "neighbours.npz"
+    np.savez(file, **changed)
+    assert read(file) is None and "skipped" in caplog.text
+    file.write_bytes(b"no archive")
+    assert read(file) is None
+    assert read(tmp_path / "nothing.npz") is None
 
 
-def test_one_model_alone_and_models_that_do_not_fit(made):
-    _, labels, found, board = made
-    second = board.by_acc[1].result.model
-    shown = gallery(board, labels, {second: found[second]})
-    assert [part.kind for part in shown.parts] == ["list", "list", "pairs", "model"]
-    assert "no neighbours were kept" in shown.parts[1].note or shown.parts[1].queries == ()
-    few = type(found[second])(found[second].indices[1:], found[second].similarities[1:])
-    beyond = type(found[second])(found[second].indices + 10_000, found[second].similarities)
-    assert gallery(board, labels, {second: few}) is None
-    assert gallery(board, labels, {second: beyond}) is None
-    assert gallery(board, labels, {}) is None
+def test_of_a_large_dataset_the_file_has_the_best_models(tmp_path, made, monkeypatch):
+    board, gallery = made
+    each = next(iter(gallery.found.values()))
+    monkeypatch.setattr(
+        "embedcore.report.gallery.gallery_file._MOST_BYTES", 2 * (each.indices.nbytes + each.similarities.nbytes)
+    )
+    (tmp_path / "neighbours.npz").write_bytes(written(shown(board, gallery)))
+    assert list(read(tmp_path / "neighbours.npz").found) == [row.result.model for row in board.by_acc][:2]
 
 
-def test_page_data_are_the_neighbours_with_their_classes(made):
-    _, labels, found, board = made
-    shown = gallery(board, labels, found)
-    data = page_data(shown, {shown.images()[0]: b"x"})
-    for model, each in found.items():
-        for place, query in enumerate(shown.queries):
-            names = [data["images"][number][0] for number, _ in data["answers"][model][place]]
-            assert names == [labels.names[labels.references[index]] for index in each.indices[query]]
-            own = data["images"][data["queries"][place]]
-            assert data["classes"][own[1]] == labels.classes[labels.of[labels.queries[query]]]
-    assert data["images"][0][2] == "data:image/webp;base64,eA=="
-    assert data["missing"] == len(data["images"]) - 1
+@pytest.fixture
+def folder(tmp_path):
+    for label, shade in (("red", (220, 0, 0)), ("blue", (0, 0, 220))):
+        for number in range(2):
+            path = tmp_path / "images" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (300 + number, 100), shade).save(path)
+    return tmp_path / "images"
 
 
-def test_pictures_are_bounded(monkeypatch):
-    monkeypatch.setattr("embedcore.report.gallery.gallery.MOST_BYTES", 4000)
-    assert list(limited((n, bytes(600)) for n in range(100))) == [0, 1, 2, 3]
-    monkeypatch.setattr("embedcore.report.gallery.gallery.MOST_PICTURES", 2)
-    assert list(limited((n, b"") for n in range(100))) == [0, 1]
+def test_thumbnails_are_small_and_those_that_cannot_be_made_are_left_out(folder):
+    dataset = load_dataset(folder)
+    (folder / "red" / "0.png").unlink()
+    made = dict(thumbnails(dataset, [3, 2, 1, 0]))
+    names = [dataset.names[place] for place in made]
+    assert names == ["red/1.png", "blue/1.png", "blue/0.png"]
+    with Image.open(io.BytesIO(made[0])) as picture:
+        assert (picture.format, max(picture.size)) == ("WEBP", EDGE)
+        assert picture.convert("RGB").getpixel((40, 10))[2] > 180
 
 
-def test_queries_without_a_reference_of_their_class_are_in_no_part():
-    run, labels, found = galleries.a_run(lone=True)
-    shown = gallery(boards_of(run, {})[0], labels, found)
-    classes = labels.of[labels.queries]
-    lone = {q for q in range(len(classes)) if classes[q] not in set(labels.of[labels.references].tolist())}
-    assert lone and not lone & set(shown.queries)
+def test_the_dataset_that_settings_name_is_loaded_but_nothing_is_fetched_for_them(folder, tmp_path, caplog):
+    settings = {"dataset": str(folder), "split": "auto", "max_classes": None, "seed": 0, "roster": "all"}
+    dataset = dataset_of(settings, tmp_path / "cache")
+    assert dataset.fingerprint == load_dataset(folder).fingerprint
+    assert gallery_of(dataset, {}, {}).labels.names == dataset.names
+    assert dataset_of({"dataset": str(folder / "gone")}, tmp_path) is None and "not available" in caplog.text
+    assert dataset_of({"dataset": "hfds/somebody/images"}, tmp_path) is None
+    assert dataset_of({}, tmp_path) is None

@@ -22,7 +22,7 @@ def test_steps_come_with_what_was_new_and_series_with_all_their_points() -> None
     shown = [series for series in found.series if series.of_family]
     page = history_page(found, shown, ".benchmarks")
     assert page.index("2026-11-04 12:00") < page.index("timm 1.0.20 → 1.0.31") < page.index("Charts</h2>")
-    steps = page[page.index("Steps, the newest first") : page.index("Charts</h2>")]
+    steps = page[page.index("Steps, newest first") : page.index("Charts</h2>")]
     assert lists.WORSE in steps and lists.SLOWER in steps and "(worse)" in steps
     charts = {chart["name"]: chart for chart in data_of(page)["charts"]}
     points = {(p["group"], p["place"]): p["value"] for p in charts["series-images_per_s"]["data"]["points"]}

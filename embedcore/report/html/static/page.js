@@ -1,4 +1,4 @@
-// The page of a report: its table, its charts and the drawer of a model. Everything from data is put in as text.
+// The page of a leaderboard: table, charts, gallery, and the dialog of a model. Data is inserted as text only.
 "use strict";
 (() => {
   const { $, json, narrow, el, drawn } = embedPage;
@@ -195,7 +195,7 @@
         await navigator.clipboard.writeText(content());
         button.textContent = "Copied";
       } catch {
-        button.textContent = "Not allowed here: copy it by hand";
+        button.textContent = "Not permitted: copy it manually";
       }
       setTimeout(() => { button.textContent = before; }, 2000);
     });
@@ -288,10 +288,10 @@
     close.focus();
   }
   function neighbours(row, more) {
-    const apart = { true: "told apart", false: "not told apart" };
+    const apart = { true: "significant", false: "not significant" };
     const near = [...more.neighbours, [row.id, "self"]].sort((a, b) => a[0] - b[0]);
     const sure = more.neighbours.some(([, told]) => told !== null);
-    return grid(["=#", "model", "=acc", ...(sure ? ["from this one"] : [])], near.map(([id, told]) => {
+    return grid(["=#", "model", "=acc", ...(sure ? ["difference"] : [])], near.map(([id, told]) => {
       const other = models[id], self = told === "self";
       return el("tr", { "aria-current": self ? "true" : null }, ...cells("td", `${other.rank}`), el("td", {}, self ? other.model : link(other)), ...cells("td", score(other.acc)),
         ...(sure ? [el("td", {}, self ? "" : apart[told] ?? "–")] : []));
@@ -300,7 +300,7 @@
   function rounds(values) {
     const sorted = [...values].sort((a, b) => a - b), low = sorted[0], high = sorted.at(-1);
     const middle = (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
-    const words = `${values.length} rounds: median ${middle.toPrecision(3)} ms an image, from ${low.toPrecision(3)} to ${high.toPrecision(3)}`;
+    const words = `${values.length} rounds: median ${middle.toPrecision(3)} ms per image, from ${low.toPrecision(3)} to ${high.toPrecision(3)}`;
     const place = (value) => `${(2 + 96 * (high > low ? (value - low) / (high - low) : 0.5)).toFixed(2)}%`;
     const strip = drawn("svg", { class: "rounds", role: "img", "aria-label": words }, drawn("line", { class: "axis", x1: "0", x2: "100%", y1: 13, y2: 13 }),
       ...values.map((value) => drawn("line", { x1: place(value), x2: place(value), y1: 2, y2: 24 })));
@@ -316,7 +316,7 @@
     need.addEventListener("input", () => {
       const wanted = number(need.value);
       const best = wanted === null ? null : models.find((row) => !row.decayed && (row.images_per_s ?? 0) >= wanted);
-      $("#take").replaceChildren(...(wanted === null ? [] : best ? ["take ", link(best), ` (acc ${score(best.acc)}, ${figure(best.images_per_s)} images/s)`] : ["no model is that fast here"]));
+      $("#take").replaceChildren(...(wanted === null ? [] : best ? [link(best), ` (acc ${score(best.acc)}, ${figure(best.images_per_s)} images/s)`] : ["no model is that fast"]));
     });
   }
 
@@ -355,7 +355,7 @@
   }
   // ---- what it retrieves, drawn when it comes into view ----
   function retrieves() {
-    const { classes, images, queries, answers, parts, own, missing } = json("retrieved");
+    const { classes, images, queries, answers, parts, examples, missing } = json("retrieved");
     const shown = Object.keys(answers);
     const choice = $("#gallery .choice"), note = $("#gallery-note"), cards = $("#gallery .cards");
     const pick = (label, names, value) => {
@@ -395,10 +395,10 @@
       modelLabel.hidden = kind !== "model" && kind !== "two";
       secondLabel.hidden = kind !== "two";
       const first = shown[model.value], other = shown[second.value];
-      note.textContent = kind === "list" ? `${said} Shown are the nearest by ${whose}.` : said;
+      note.textContent = kind === "list" ? `${said} Neighbours by ${whose}.` : said;
       let items;
       if (kind === "pairs") items = pairs.map(([a, b, times, all, by], place) => card(listed[place], [by], `${classes[a]} and ${classes[b]}: ${count(times)} of ${count(all)} answers; here by ${by}`));
-      else if (kind === "model") items = [...(own[first] ?? listed)].map((query) => card(query, [first]));
+      else if (kind === "model") items = [...(examples[first] ?? listed)].map((query) => card(query, [first]));
       else if (kind === "two") {
         const differ = (query) => isRight(query, first) !== isRight(query, other);
         const all = [...new Set([...listed, ...queries.keys()])];
@@ -408,7 +408,7 @@
       $("#gallery").dataset.shown = kind;
     }
     $("#gallery-missing").hidden = !missing;
-    $("#gallery-missing").textContent = `${count(missing)} images have no picture here: there were too many, or they could not be read.`;
+    $("#gallery-missing").textContent = `${count(missing)} images have no picture: the limit of the page is reached, or they could not be read.`;
     show();
   }
   const galleries = new IntersectionObserver((entries) => {

@@ -1,0 +1,265 @@
+"""The queries that a page shows, with each model's five nearest references. Pure.
+
+A query is right if its nearest reference has its class, as in `acc`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from embedcore.plain import counted, one_line
+from embedcore.results.class_table import verdicts_of
+from embedcore.results.neighbours import Found
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from embedcore.results.leaderboard import Leaderboard
+
+MOST = 24
+"""Maximum of queries or pairs of classes in a part."""
+_EXAMPLES = 12
+"""Right queries of one model, and wrong ones."""
+MOST_PICTURES = 2000
+MOST_BYTES = 20_000_000
+"""Of all pictures, as encoded in the page."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The n images of a dataset."""
+
+    names: Sequence[str]
+    """[n]"""
+    classes: Sequence[str]
+    of: NDArray[np.int64]
+    """[n], indices of `classes`."""
+    queries: NDArray[np.int64]
+    """[n_queries], places among the images."""
+    references: NDArray[np.int64]
+    """[n_references]; with leave-one-out all images."""
+
+    def fits(self, found: Found) -> bool:
+        """Whether the neighbours can be those of these images."""
+        rows, columns = found.indices.shape
+        return rows == len(self.queries) and columns > 0 and int(found.indices.max()) < len(self.references)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Queries under one heading. `kind`: ``list`` (answers of `model`), ``pairs`` (of classes), ``model`` or ``two``
+    (one or two models that the reader chooses)."""
+
+    title: str
+    note: str
+    kind: str
+    queries: tuple[int, ...]
+    model: str = ""
+    pairs: tuple[tuple[int, int, int, int, str], ...] = ()
+    """For each query two classes, how often they were confused, the number of answers, and a model that confused them
+    for this query."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The parts of a gallery that a page shows."""
+
+    labels: Labels
+    found: Mapping[str, Found]
+    """Of the shown models, best first."""
+    parts: tuple[Part, ...]
+    examples: Mapping[str, tuple[int, ...]]
+    """Further queries of models that were asked for."""
+
+    @property
+    def queries(self) -> tuple[int, ...]:
+        """All shown queries, most important first."""
+        groups = (*(part.queries for part in self.parts), *self.examples.values())
+        return tuple(dict.fromkeys(query for queries in groups for query in queries))
+
+    def images(self) -> list[int]:
+        """Return the shown images, most important first: queries, the leader's answers, the others' answers."""
+        queries = list(self.queries)
+        shown = dict.fromkeys(self.labels.queries[queries].tolist())
+        for found in self.found.values():
+            shown |= dict.fromkeys(self.labels.references[found.indices[queries].ravel()].tolist())
+        return list(shown)
+
+
+def select(
+    board: Leaderboard, labels: Labels, found: Mapping[str, Found], asked: Collection[str] = ()
+) -> Selection | None:
+    """Select what to show of the models in `found`, without those that do not fit `labels`; None if none is left.
+    `asked`: models that get examples of their own, as the leader does."""
+    import numpy as np
+
+    from embedcore.images.ceilings import reference_counts
+
+    models = [row.result.model for row in board.by_acc]
+    shown = {model: found[model] for model in models if model in found and labels.fits(found[model])}
+    verdicts = {row.result.model: verdicts_of(row.result, len(labels.queries)) for row in board.by_acc}
+    right = {model: bits[1] for model, bits in verdicts.items() if bits is not None}
+    shown = {model: each for model, each in shown.items() if model in right}
+    if not shown:
+        return None
+    leader = next(iter(shown))
+    of_query = labels.of[labels.queries]
+    alone = np.array_equal(labels.queries, labels.references)
+    scored = reference_counts(of_query, None if alone else labels.of[labels.references]) > 0
+    nearest = {model: labels.of[labels.references[each.indices[:, 0]]] for model, each in shown.items()}
+    sure = {model: each.similarities[:, 0].astype(np.float64) for model, each in shown.items()}
+    counts = np.sum(list(right.values()), axis=0)
+    parts = [
+        _all_wrong(np.flatnonzero(scored & (counts == 0)), nearest, sure[leader], int(scored.sum()), len(right), leader)
+    ]
+    if len(right) > 1:
+        only = np.flatnonzero(scored & right[leader] & (counts == 1))
+        note = f"{_queries(len(only))}; {len(right):,} models were measured. The highest similarities come first."
+        if leader != models[0]:
+            note += f" The neighbours of the best model, {models[0]}, are not available."
+        parts.append(Part(f"Only {leader} gets these right", note, "list", _best(only, sure[leader]), leader))
+    parts.append(_confused(of_query, nearest, scored, len(labels.classes)))
+    examples = {
+        model: (
+            *_spread(np.flatnonzero(scored & right[model]), sure[model]),
+            *_spread(np.flatnonzero(scored & ~right[model]), sure[model]),
+        )
+        for model in shown
+        if model == leader or model in asked
+    }
+    note = "Right and wrong queries, from the highest to the lowest similarity of the nearest reference."
+    parts.append(Part("One model, right and wrong", note, "model", examples.pop(leader), leader))
+    if len(shown) > 1:
+        among = np.sum([right[model] for model in shown], axis=0)
+        split = np.minimum(among, len(shown) - among)
+        divided = np.flatnonzero(scored & (split > 0))
+        note = "The same queries by both models; those on which they differ come first."
+        parts.append(Part("Two models side by side", note, "two", _best(divided, split.astype(np.float64)), leader))
+    return Selection(labels, shown, tuple(part for part in parts if part.queries), examples)
+
+
+def _queries(number: int) -> str:
+    return counted(number, "query", "queries")
+
+
+def _best(among: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[int, ...]:
+    """Return at most `MOST` of these queries, the highest values first."""
+    import numpy as np
+
+    return tuple(among[np.argsort(-by[among], kind="stable")][:MOST].tolist())
+
+
+def _spread(among: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[int, ...]:
+    """Return at most `_EXAMPLES` of these queries, from the highest to the lowest value at equal steps of rank."""
+    import numpy as np
+
+    ordered = among[np.argsort(-by[among], kind="stable")]
+    steps = np.linspace(0, len(ordered) - 1, min(_EXAMPLES, len(ordered))).round().astype(np.int64)
+    return tuple(ordered[steps].tolist())
+
+
+def _all_wrong(
+    among: NDArray[np.int64],
+    nearest: Mapping[str, NDArray[np.int64]],
+    sure: NDArray[np.float64],
+    scored: int,
+    measured: int,
+    leader: str,
+) -> Part:
+    """Queries that no model gets right, those first for which most models agree on one wrong class."""
+    import numpy as np
+
+    answers = np.stack([classes[among] for classes in nearest.values()])
+    agreed = np.array([np.unique(column, return_counts=True)[1].max() for column in answers.T], dtype=np.float64)
+    order = np.lexsort((among, -sure[among], -agreed)) if len(among) else np.zeros(0, np.int64)
+    several = measured > 1
+    title = "Every model gets these wrong" if several else f"{leader} gets these wrong"
+    note = f"{_queries(len(among))} of {scored:,}. Often the label is wrong, or the image shows both classes."
+    if several:
+        note += " Queries for which most models agree on one wrong class come first."
+    return Part(title, note, "list", tuple(among[order][:MOST].tolist()), leader)
+
+
+def _confused(
+    of_query: NDArray[np.int64], nearest: Mapping[str, NDArray[np.int64]], scored: NDArray[np.bool_], classes: int
+) -> Part:
+    import numpy as np
+
+    codes = {}
+    for model, answers in nearest.items():
+        low, high = np.minimum(of_query, answers), np.maximum(of_query, answers)
+        codes[model] = np.where(scored & (low != high), low * classes + high, -1)
+    every = np.concatenate(list(codes.values()))
+    pairs, counts = np.unique(every[every >= 0], return_counts=True)
+    order = np.lexsort((pairs, -counts))[:MOST]
+    sizes = np.bincount(of_query[scored], minlength=classes)
+    queries, entries = [], []
+    for code, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True):
+        model = next(model for model in codes if (codes[model] == code).any())
+        queries.append(int(np.flatnonzero(codes[model] == code)[0]))
+        low, high = divmod(code, classes)
+        entries.append((low, high, count, len(nearest) * int(sizes[low] + sizes[high]), model))
+    whose = "the shown model" if len(nearest) == 1 else f"the {len(nearest)} models shown here"
+    note = f"The pairs of classes that {whose} confused most often, each with an example."
+    return Part("Confused classes", note, "pairs", tuple(queries), "", tuple(entries))
+
+
+def limited(pictures: Iterable[tuple[int, bytes]]) -> dict[int, bytes]:
+    """Return the first pictures, up to `MOST_PICTURES` and `MOST_BYTES`."""
+    taken: dict[int, bytes] = {}
+    left = MOST_BYTES
+    for place, picture in pictures:
+        left -= 4 * len(picture) // 3 + 40
+        if left < 0 or len(taken) >= MOST_PICTURES:
+            break
+        taken[place] = picture
+    return taken
+
+
+def page_data(shown: Selection, pictures: Mapping[int, bytes]) -> dict[str, Any]:
+    """Return the data of the page: ``images`` [name, class, picture or None], ``answers`` of each model to each of
+    ``queries`` [[image, similarity], …], and the parts, whose queries are places in ``queries``."""
+    labels, queries = shown.labels, list(shown.queries)
+    images = {image: number for number, image in enumerate(shown.images())}
+    used = sorted(
+        {int(labels.of[image]) for image in images} | {c for part in shown.parts for p in part.pairs for c in p[:2]}
+    )
+    classes = {number: place for place, number in enumerate(used)}
+    place = {query: number for number, query in enumerate(queries)}
+    answers = {
+        model: [
+            [[images[int(labels.references[index])], round(float(similarity), 3)] for index, similarity in row]
+            for row in (zip(found.indices[q].tolist(), found.similarities[q].tolist(), strict=True) for q in queries)
+        ]
+        for model, found in shown.found.items()
+    }
+    return {
+        "classes": [one_line(labels.classes[number]) for number in used],
+        "images": [
+            [one_line(labels.names[image]), classes[int(labels.of[image])], _address(pictures.get(image))]
+            for image in images
+        ],
+        "queries": [images[int(labels.queries[query])] for query in queries],
+        "answers": answers,
+        "parts": [
+            {
+                "title": part.title,
+                "note": part.note,
+                "kind": part.kind,
+                "model": part.model,
+                "queries": [place[query] for query in part.queries],
+                "pairs": [[classes[a], classes[b], count, of, model] for a, b, count, of, model in part.pairs],
+            }
+            for part in shown.parts
+        ],
+        "examples": {model: [place[query] for query in queries] for model, queries in shown.examples.items()},
+        "missing": sum(image not in pictures for image in images),
+    }
+
+
+def _address(picture: bytes | None) -> str | None:
+    return None if picture is None else f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
