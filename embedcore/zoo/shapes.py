@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from embedcore.errors import WeightsDamaged
+from embedcore.plain import counted
 
 # Names of tensors that timm resizes if a checkpoint has another input size, patch or window.
 _SPATIAL = re.compile(r"pos_|_pos|patch_embed|^embeds\.|relative_position|attention_bias")
@@ -110,10 +111,11 @@ def refusal(
     *,
     resizable: bool = True,
 ) -> str:
-    """What to say of tensors that do not fit: their shapes, and what is likely meant.
+    """Return an error message for tensors that do not fit: their shapes, and a likely remedy.
 
-    ``size`` is the side of the model's input, None where it is no square; ``shapes_at`` gives the shapes of the model's
-    tensors at another one, empty where it cannot be built. ``resizable``: whether timm would resize them.
+    size: the side of the model's input, None if it is not square.
+    shapes_at: returns the shapes of the model's tensors at another side, empty if the model cannot be built.
+    resizable: whether timm would resize the tensors.
     """
     listed = "; ".join(
         f"{each.name} is {list(each.file)} in the file, "
@@ -121,30 +123,33 @@ def refusal(
         for each in found[:_NAMED]
     )
     more = f"; {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    fitting = (
-        other
-        for other in (_sizes(found, size) if size else ())
-        if all(_sizes_above_one(shapes_at(other).get(each.name, ())) == _sizes_above_one(each.file) for each in found)
-    )
-    meant = next((f"input_size = {other}?" for other in fitting), None)
-    if meant is None:
+    sides = (side for side in _sides(found[0], size) if _fits(found, shapes_at(side))) if size else iter(())
+    side = next(sides, None)
+    if side is not None:
+        remedy = f"input_size = {side}?"
+    else:
         kernel = next((each for each in found if len(each.file) == 4 and len(each.model) == 4), None)
         patches = f"with patches of {kernel.file[2]}×{kernel.file[3]}" if kernel else "of another window or input size"
-        meant = f"an arch {patches}?"
+        remedy = f"an arch {patches}?"
     allowed = " (or resample = true in its entry of a roster file, to let timm resize them)" if resizable else ""
-    return f"does not fit: {len(found)} wrong shape{'s' if len(found) > 1 else ''} ({listed}{more}): {meant}{allowed}"
+    return f"does not fit: {counted(len(found), 'wrong shape')} ({listed}{more}): {remedy}{allowed}"
+
+
+def _fits(found: list[Resampled], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    return all(_sizes_above_one(shapes.get(each.name, ())) == _sizes_above_one(each.file) for each in found)
 
 
 def _sizes_above_one(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size > 1)
 
 
-def _sizes(found: list[Resampled], size: int) -> Iterator[int]:
-    """Yield sides of the input at which the first tensor may have the file's shape, likely ones first."""
-    file, model = _sizes_above_one(found[0].file), _sizes_above_one(found[0].model)
+def _sides(tensor: Resampled, size: int) -> Iterator[int]:
+    """Yield sides of the input at which a tensor may have the file's shape, likely ones first."""
+    file, model = _sizes_above_one(tensor.file), _sizes_above_one(tensor.model)
     theirs, ours = next(((a, b) for a, b in zip(file, model, strict=False) if a != b), (0, 0))
     if len(file) != len(model) or not theirs:
         return
+    # Tokens of a square grid after some prefix tokens; the (2 w - 1)² and 2 w - 1 entries of a relative position table.
     ratios = [math.sqrt((theirs - tokens) / (ours - tokens)) for tokens in _PREFIX_TOKENS if theirs > tokens < ours]
     ratios += [(math.sqrt(theirs) + 1) / (math.sqrt(ours) + 1), (theirs + 1) / (ours + 1)]
     for ratio in dict.fromkeys(ratios):

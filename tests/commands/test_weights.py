@@ -72,7 +72,7 @@ def test_list_can_ask_the_hub(server, capsys, contents):
     assert f"accept the terms at {server.address}/timm/{GATED}" in flat
 
 
-def test_a_hub_that_cannot_be_asked_is_told(closed_port, caches, capsys, monkeypatch):
+def test_a_hub_that_cannot_be_asked_is_reported(closed_port, caches, capsys, monkeypatch):
     point_to(closed_port, monkeypatch)
     assert main(["weights", "list", "--ask", "-k", ONE]) == 0
     assert "The hub was not asked: 127.0.0.1:" in capsys.readouterr().out

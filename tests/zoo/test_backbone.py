@@ -191,7 +191,7 @@ def test_weights_located_in_one_process_are_loaded_in_another():
 
 
 @pytest.mark.usefixtures("caches")
-def test_no_weights_are_told_before_anything_is_built(closed_port):
+def test_no_weights_are_reported_before_anything_is_built(closed_port):
     with pytest.raises(WeightsUnavailable, match=r"resnet18\.a1_in1k: no weights"):
         load_backbone("resnet18", hub=Hub(closed_port))
 

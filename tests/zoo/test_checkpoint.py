@@ -162,7 +162,7 @@ def test_the_beginning_of_names_can_be_chosen_too(tmp_path, inside):
         assert same(backbone.module, STATE) and backbone.weights.part.endswith("encoder_q")
 
 
-def test_a_key_that_is_not_there_is_told_with_those_that_are(tmp_path):
+def test_a_key_that_is_not_there_is_reported_with_those_that_are(tmp_path):
     for key in ("ema", "model_ema.x", "mod"):
         with pytest.raises(WeightsDamaged, match=rf"checkpoint_key = '{key}'; its sets of weights: model, model_ema$"):
             loaded(tmp_path, "test_resnet", {"model": STATE, "model_ema": THEIRS}, checkpoint_key=key)

@@ -124,7 +124,7 @@ def test_a_graph_recorded_in_training_mode_is_refused(made, form):
         load_backbone(made(form))
 
 
-def test_an_export_of_one_batch_size_is_told(made):
+def test_an_export_of_one_batch_size_is_reported(made):
     backbone = load_backbone(made("fixed"))
     assert backbone.embed(torch.rand(2, 3, 8, 8)).shape == (2, 4)
     with pytest.raises(UnsupportedModel, match=r"^ours: exported for other inputs than \(1, 3, 8, 8\) .*dynamic batch"):

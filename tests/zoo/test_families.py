@@ -124,7 +124,7 @@ def test_every_slug_leads_to_its_family():
     assert all(family_by_slug(f" {family.slug.upper()} ") is family for family in FAMILIES)
 
 
-def test_an_unknown_slug_is_told_with_a_close_one():
+def test_an_unknown_slug_is_reported_with_a_close_one():
     said = r"unknown family 'mobilnet'; did you mean 'mobilenet'\? \(families: vgg, densenet, .*other\)"
     with pytest.raises(UsageError, match=said):
         family_by_slug("mobilnet")

@@ -95,7 +95,7 @@ def test_a_wrong_hash_leaves_nothing(tmp_path, hub_of, mini, content):
     assert find_holding(mini, tmp_path).place == "hub" and not list(tmp_path.rglob("blobs/*"))
 
 
-def test_gated_missing_and_unreachable_are_told_apart(tmp_path, server, mini, closed_port):
+def test_gated_missing_and_unreachable_are_distinguished(tmp_path, server, mini, closed_port):
     with pytest.raises(WeightsGated, match=f"accept the terms at {server.address}/timm/{GATED}"):
         fetch(tmp_path, GATED, server)
     with pytest.raises(WeightsUnavailable, match=r"the repository has no model\.safetensors nor"):

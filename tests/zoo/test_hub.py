@@ -90,7 +90,7 @@ def test_a_gated_repository_says_what_to_accept_where(fake_hub):
         Hub(address).download("a_model.a_tag", REMOTE)
 
 
-def test_a_repository_without_weights_is_told(fake_hub):
+def test_a_repository_without_weights_is_reported(fake_hub):
     address, _ = fake_hub({})
     with pytest.raises(WeightsUnavailable, match=r"no model\.safetensors nor pytorch_model\.bin"):
         Hub(address).download("a_model.a_tag", REMOTE)
@@ -317,7 +317,7 @@ def test_a_server_whose_hash_is_no_hash_cannot_name_files(hub_of, caches, etag):
     assert not list(caches.rglob("*escaped*"))
 
 
-def test_a_missing_repository_is_told(fake_hub):
+def test_a_missing_repository_is_reported(fake_hub):
     address, _ = fake_hub({f"{PATH}model.safetensors": "RepoNotFound"})
     with pytest.raises(WeightsUnavailable, match=r"no repository timm/a_model\.a_tag at .*private"):
         Hub(address).download("a_model.a_tag", REMOTE)

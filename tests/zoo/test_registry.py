@@ -28,7 +28,7 @@ def test_an_entry_of_a_weight_wheel_has_a_configuration_without_an_address():
 @pytest.mark.parametrize(
     ("wrong", "close"), [("resnet50.a1in1k", "resnet50.a1_in1k"), ("resnet5O.a1_in1k", "resnet50.a1_in1k")]
 )
-def test_an_unknown_model_is_told_with_close_names(wrong, close):
+def test_an_unknown_model_is_reported_with_close_names(wrong, close):
     with pytest.raises(UsageError) as caught:
         registry.pretrained_cfg(wrong)
     assert repr(wrong) in str(caught.value) and close in str(caught.value) and "\n" not in str(caught.value)

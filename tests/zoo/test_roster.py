@@ -143,7 +143,7 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
     assert resolve_roster(many) == ["vgg11.tv_in1k"]
 
 
-def test_names_that_match_nothing_are_told_with_close_ones():
+def test_names_that_match_nothing_are_reported_with_close_ones():
     with pytest.raises(UsageError) as caught:
         resolve_roster("resnet50.a1in1k,vgg11,no_such_*")
     first, second = str(caught.value).splitlines()
@@ -155,13 +155,13 @@ def test_names_that_match_nothing_are_told_with_close_ones():
 
 
 @pytest.mark.parametrize("spec", ["roster.txt", "./x", "~/x", "lists/x", "my list.txt", "hf-hub:else/x"])
-def test_what_looks_like_a_path_is_told_as_a_missing_file(spec, tmp_path, monkeypatch):
+def test_what_looks_like_a_path_is_reported_as_a_missing_file(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"not 'all', 'local' or 'article', and no such file"):
         resolve_roster(spec)
 
 
-def test_all_bad_lines_of_a_file_are_told_at_once(tmp_path):
+def test_all_bad_lines_of_a_file_are_reported_at_once(tmp_path):
     path = tmp_path / "roster.txt"
     path.write_text("resnet50.a1in1k\nvgg11\n\n# vgg\nvgg9 # none\nno_such_*\n")
     with pytest.raises(UsageError) as caught:
@@ -238,6 +238,6 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, monkeypatch):
     ],
 )
 @pytest.mark.skipif(not registry.renamed_models(), reason="this timm knows no retired names")
-def test_the_closest_name_is_told_first(wrong, close):
+def test_the_closest_name_is_named_first(wrong, close):
     hint = registry.unknown_model(wrong).partition("; close: ")[2]
     assert hint.startswith(close) and (hint == close or close.endswith(", "))

@@ -106,7 +106,7 @@ def test_a_torch_whose_weights_only_can_be_got_around_reads_no_pickle(tmp_path, 
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], "text", {1: torch.zeros(1)}])
-def test_what_is_no_state_dict_is_told(tmp_path, content):
+def test_what_is_no_state_dict_is_reported(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(WeightsDamaged, match="not a state dict"):
         read_state(tmp_path / "a.pth")
@@ -120,7 +120,7 @@ def _bytes_of(layout: Callable[[object, Path], None], folder: Path) -> bytes:
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damage_is_told_in_one_line_or_does_no_harm(tmp_path, kind, data):
+def test_damage_is_reported_in_one_line_or_does_no_harm(tmp_path, kind, data):
     """A file that is cut, or has a byte changed, gives tensors or WeightsDamaged: never another error, never code."""
     layout = {"zip": zip_file, "legacy": legacy_file, "safetensors": save_file}[kind]
     whole = bytearray(_bytes_of(layout, tmp_path))
@@ -138,7 +138,7 @@ def test_damage_is_told_in_one_line_or_does_no_harm(tmp_path, kind, data):
         assert all(isinstance(key, str) for key in state)
 
 
-def test_a_safetensors_header_that_claims_too_much_is_told(tmp_path):
+def test_a_safetensors_header_that_claims_too_much_is_reported(tmp_path):
     whole = save(STATE)
     for content in (
         (1 << 62).to_bytes(8, "little") + whole[8:],
@@ -164,7 +164,7 @@ def test_differences_name_both_sides():
 
 
 @pytest.mark.parametrize("layout", [zip_file, legacy_file])
-def test_a_refused_pickle_is_told_in_whole_words(tmp_path, layout):
+def test_a_refused_pickle_is_reported_in_whole_words(tmp_path, layout):
     layout(Payload(tmp_path / "made"), tmp_path / "w.pth")
     with pytest.raises(WeightsDamaged) as caught:
         read_state(tmp_path / "w.pth")

