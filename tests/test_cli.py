@@ -12,7 +12,7 @@ from embedcore.version import VERSION
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["check"], ["cache", "list", "--nonsense"]])
-def test_a_call_that_makes_no_sense_has_exit_code_4(arguments, capsys):
+def test_wrong_usage_has_exit_code_4(arguments, capsys):
     assert main(arguments) == 4
     assert capsys.readouterr().err
 
@@ -29,7 +29,7 @@ def test_every_command_has_help(command, capsys):
     assert capsys.readouterr().out.startswith(f"usage: embedcore {command} ")
 
 
-def test_what_is_not_there_is_one_line(capsys):
+def test_missing_input_is_one_line(capsys):
     assert main(["check", "/nowhere/at/all"]) == 4
     error = capsys.readouterr().err
     assert error.startswith("embedcore: ")
@@ -49,7 +49,7 @@ def test_version(capsys):
     assert {"__version__", "load_dataset", "read_run"} <= set(dir(embedcore))
 
 
-def test_home_is_meant_by_a_tilde_after_an_equals_sign(tmp_path, monkeypatch, capsys):
+def test_a_tilde_after_an_equals_sign_is_the_home_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "c").mkdir()
     assert main(["cache", "list", "--cache=~/c"]) == 0
@@ -59,7 +59,7 @@ def test_home_is_meant_by_a_tilde_after_an_equals_sign(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_a_terminal_without_our_signs_shows_others(encoding):
+def test_a_terminal_without_our_characters_shows_substitutes(encoding):
     code = "from embedcore import cli; cli.main(['--version']); print('.5 ±.1 … 2× ☃')"
     environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)

@@ -1,4 +1,4 @@
-"""The page on upgrades tells the truth: its commands run in order, with the exit codes and findings that it shows."""
+"""The upgrade guide is correct: its commands run in order, with the exit codes and findings that it shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODEL = "tf_efficientnet_lite0.in1k"
 
 
 def upgrade_timm(folder):
-    """A copy of timm, ahead of the installed one, that crops another share of the image."""
+    """Copy timm into `folder`, with another crop."""
     shutil.copytree(Path(importlib.util.find_spec("timm").origin).parent, folder / "timm", symlinks=True)
     path = folder / "timm" / "models" / "efficientnet.py"
     source = path.read_text()
@@ -28,19 +28,19 @@ def upgrade_timm(folder):
 
 
 def pattern_of(line):
-    """The line with any widths and any figures after the point: the images may become others."""
+    """A pattern of the line with any column widths and decimals, since the emoji images may change."""
     return r"\s+".join(
         re.sub(r"\d+$", r"\\d+", re.escape(word)) if "." in word else re.escape(word) for word in line.split()
     )
 
 
-def test_the_commands_run_in_order_and_find_what_the_page_shows(tmp_path):
+def test_the_commands_run_in_order_with_the_output_shown(tmp_path):
     (tmp_path / "upgraded").mkdir()
     repository = tmp_path / "repository"
     repository.mkdir()
-    # The user's own settings of pytest are not those of the benchmark.
+    # The benchmark does not use the project's pytest settings.
     (repository / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--nonsense"\n')
-    # Nor does the outcome hang on the speed of this machine, nor on a second measurement of it.
+    # The outcome must not depend on the speed of this machine.
     (repository / "embedcore-gate.toml").write_text('fail_on = "acc:0.5pt,drift:1e-3,status"\n')
     few = f"--embed-roster={MODEL} --embed-max-classes=16 --embed-batch-size=2 --embed-rounds=2"
     environment = {

@@ -1,4 +1,4 @@
-"""The sdist and the wheel hold every file of the package, and the wheel works in an empty folder."""
+"""The sdist and the wheel contain every file of the package, and the wheel works in an empty folder."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def built(tmp_path_factory):
     return folder / "dist" / f"embedcore-{VERSION}.tar.gz", folder / "dist" / f"embedcore-{VERSION}-py3-none-any.whl"
 
 
-def test_the_sdist_and_the_wheel_hold_every_file(built):
+def test_the_sdist_and_the_wheel_contain_every_file(built):
     sdist, wheel = built
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}

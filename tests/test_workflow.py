@@ -1,4 +1,4 @@
-"""The workflow that CI copies is valid, and on synthetic runs its steps end with the exit codes that they promise."""
+"""The workflows are valid, and their steps end with the right exit codes on synthetic runs."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_the_tests_run_the_ci_script_on_every_push():
     assert workflow["permissions"] == {"contents": "read"} and "timeout-minutes" in job
 
 
-def test_ours_is_the_template_started_by_hand():
+def test_our_workflow_is_the_template_started_manually():
     theirs, ours = (path.read_text(encoding="utf-8").partition("  workflow_dispatch:\n") for path in (TEMPLATE, OURS))
     assert ours[1:] == theirs[1:]
     assert ours[0].partition("on:\n")[0] == theirs[0].partition("on:\n")[0]
     assert list(yaml.safe_load("".join(ours))[True]) == ["workflow_dispatch"]  # YAML 1.1 reads the key `on` as true
 
 
-def test_no_input_gets_into_a_script_and_rights_are_few():
+def test_scripts_contain_no_inputs_and_permissions_are_minimal():
     workflow = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     assert workflow["permissions"] == {"contents": "read", "actions": "read"}
     assert all("timeout-minutes" in job for job in JOBS.values())
@@ -66,7 +66,7 @@ def test_no_input_gets_into_a_script_and_rights_are_few():
 
 @pytest.fixture
 def step(tmp_path, monkeypatch):
-    """Run the script of a step as GitHub does; it gives the exit code and the output. `bin/` is first on the PATH."""
+    """Run the script of a step as GitHub does; return its exit code and output. `bin/` is first on the PATH."""
     (tmp_path / "bin").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(
@@ -121,7 +121,7 @@ def test_shards_are_named(step):
 
 
 @pytest.mark.parametrize(("pytest_gives", "expected"), [(0, 0), (1, 0), (5, 0), (2, 1), (3, 1), (4, 1)])
-def test_a_shard_leaves_failed_cases_to_the_gate_and_fails_where_it_has_no_run(step, pytest_gives, expected):
+def test_a_shard_passes_failed_cases_to_the_gate(step, pytest_gives, expected):
     command(
         "pytest", f'printf "%s\\n" "$@" "$HF_HOME" > arguments; echo "{{}}" > out/shard-2.json; exit {pytest_gives}'
     )
@@ -138,7 +138,7 @@ def test_a_shard_without_a_saved_run_fails(step):
     assert step("Measure", SELECT="", SHARD="1", SHARDS="1", STORE="kept")[0] == 1
 
 
-def test_a_first_run_passes_and_says_so(step):
+def test_a_first_run_passes_with_a_note(step):
     save_shards()
     assert step("Merge the shards")[0] == 0
     Path("baseline").mkdir()
@@ -182,7 +182,7 @@ esac
 
 @pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
 @pytest.mark.parametrize(("artifacts", "fetched"), [(ARTIFACTS, "6\n"), (ARTIFACTS[:3], None), ([], None)])
-def test_the_baseline_is_the_newest_that_the_default_branch_of_this_repository_has_kept(step, artifacts, fetched):
+def test_the_baseline_is_the_newest_artifact_of_the_default_branch(step, artifacts, fetched):
     command("gh", GH)
     Path("artifacts.json").write_text(json.dumps({"artifacts": artifacts}))
     code, said = step("Fetch the last run of the default branch")

@@ -1,1 +1,1 @@
-"""Two sides, each an interpreter with its own timm or torch, measured in turn until their speed ratio is known."""
+"""``embedcore ab``: compare two sides, each an environment with its own timm or torch, by interleaved measurements."""

@@ -1,1 +1,1 @@
-"""Two or more saved runs: what changed, whether it is real, and whether it may pass. Works from the JSON alone."""
+"""Compare saved runs from their JSON alone: changes, significance, causes, the verdict under limits, and history."""

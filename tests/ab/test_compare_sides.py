@@ -1,4 +1,4 @@
-"""`embedcore ab` from end to end, with a mini model on two sides; the answers of sides in part from a fake."""
+"""`embedcore ab` from end to end with a mini model; some tests use fake sides."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def one_thread():
         yield
 
 
-def test_a_side_answers_as_pytest_would(arguments, tmp_path):
+def test_a_side_measures_with_pytest_arguments(arguments, tmp_path):
     with Side(HERE, arguments) as side:
         facts = side.opened()
         assert facts["models"] == [MODEL]
@@ -74,13 +74,13 @@ def test_a_side_answers_as_pytest_would(arguments, tmp_path):
         assert results[0].sketch == results[1].sketch
         with pytest.raises(UsageError, match="A: random weights of"):
             side.save_weights(MODEL, Path("/proc/nowhere"))
-        assert side.measure(MODEL).ok  # it has outlived that
+        assert side.measure(MODEL).ok  # the side has survived the error
         with Side(HERE._replace(name="B"), arguments) as other:
             other.opened()
             sides = {"A": side, "B": other}
             results = measure_interleaved(sides, MODEL, {"rounds": 5, "weights": str(tmp_path)})
             assert [(r.status, len(r.durations)) for r in results.values()] == [("ok", 5)] * 2
-            # One that fails before the rounds lets the other go on.
+            # A side that fails before its rounds releases the other.
             results = measure_interleaved(sides, MODEL, {"rounds": 5, "max_params": 0.001})
             assert [result.status for result in results.values()] == ["too-large"] * 2
         side._process.kill()
@@ -88,7 +88,7 @@ def test_a_side_answers_as_pytest_would(arguments, tmp_path):
             side.measure(MODEL)
 
 
-def test_a_side_runs_own_models_but_not_what_was_made_elsewhere(arguments, tmp_path):
+def test_a_side_runs_own_models_but_not_precomputed_embeddings(arguments, tmp_path):
     (tmp_path / "made_for_sides.py").write_text(
         "from torch import nn\ndef f(): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
     )
@@ -99,7 +99,7 @@ def test_a_side_runs_own_models_but_not_what_was_made_elsewhere(arguments, tmp_p
     own = [f"--embed-roster={tmp_path / 'colour.toml'}", *arguments[3:]]
     with Side(HERE, own) as side:
         assert side.opened()["models"] == ["colour"]
-        side.save_weights("colour", tmp_path)  # it has its own
+        side.save_weights("colour", tmp_path)  # a factory has weights of its own
         result = side.measure("colour", weights=str(tmp_path))
         assert (result.status, result.weights["source"]) == ("ok", "factory:made_for_sides:f"), result.reason
     rows = [f"--embed-roster={tmp_path / 'rows.toml'}", *arguments[3:]]
@@ -117,7 +117,7 @@ def test_a_side_runs_own_models_but_not_what_was_made_elsewhere(arguments, tmp_p
         (["--embed-roster=nonsense_model"], "nonsense_model"),
     ],
 )
-def test_what_pytest_would_refuse_is_one_line(arguments, line):
+def test_invalid_pytest_arguments_are_one_line(arguments, line):
     from embedcore.plugin.side import collect
 
     with pytest.raises(UsageError, match=line) as error:
@@ -125,7 +125,7 @@ def test_what_pytest_would_refuse_is_one_line(arguments, line):
     assert not str(error.value).startswith("usage")
 
 
-def test_interrupted_command_goes_on(arguments, tmp_path, capsys):
+def test_an_interrupted_command_continues(arguments, tmp_path, capsys):
     cache = tmp_path / "cache"
     command = [
         "ab",
@@ -145,7 +145,7 @@ def test_interrupted_command_goes_on(arguments, tmp_path, capsys):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert before, "nothing was measured"
-    # The sides end by themselves when they see that nobody asks any more.
+    # The sides exit when their input ends.
     assert main(command) == 0
     after = _files(cache)
     assert before.items() <= after.items() and len(before) < len(after)
@@ -164,7 +164,7 @@ MODELS = {"old": ["gone.a", "both.a", "slow.a", "moved.a"], "new": ["both.a", "s
 
 
 class FakeSide:
-    """A side with the models and results that its interpreter's name stands for."""
+    """A side whose models and results depend on the name of its interpreter."""
 
     def __init__(self, environment, arguments):
         self.environment, self.kind = environment, str(environment.python)
@@ -232,7 +232,7 @@ def test_worst_first_with_causes_and_models_of_one_side(fake):
     assert json.loads(json.dumps(as_json(outcome)))["passed"] is False
 
 
-def test_a_speed_that_the_budget_left_unknown_is_not_called_the_same(fake):
+def test_an_unmeasured_speed_is_not_reported_as_the_same(fake):
     outcome = fake("old", "old", seconds=0.0)
     assert {row.word for row in outcome.rows} == {"not measured"}
     row = dataclasses.replace(outcome.rows[0], drift=0.0)
@@ -245,7 +245,7 @@ def test_sides_without_a_common_model_are_one_line(fake, monkeypatch):
         fake()
 
 
-def test_noise_found_by_aa_is_kept_and_used(fake, tmp_path):
+def test_aa_without_noise_stores_no_noise_floor(fake, tmp_path):
     outcome = fake("old", "old", aa=True)
     assert outcome.noise_found is None  # without any noise there is no floor to keep
     assert stored_noise(tmp_path, "p") is None
@@ -262,7 +262,7 @@ def test_noise_found_by_aa_is_kept_and_used(fake, tmp_path):
         (["ab", "--aa", "--fail-on", "speed:1%"], "'speed' is none of"),
     ],
 )
-def test_what_cannot_be_is_one_line(arguments, line, capsys):
+def test_invalid_sides_are_one_line(arguments, line, capsys):
     assert main(arguments) in (2, 4)
     said = capsys.readouterr().err
     assert line in said

@@ -1,4 +1,4 @@
-"""Environments of a side, made with a uv that only writes down what it was asked for."""
+"""Environments of a side, made with a fake uv that records its arguments."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def output(environment, code):
     return done.stdout.strip()
 
 
-def test_its_own_packages_come_first_and_this_environment_gives_the_rest(uv, tmp_path):
+def test_packages_of_a_side_come_first_on_the_path(uv, tmp_path):
     environment = environment_for(["timm==1.0.20"], tmp_path / "cache")
     assert environment.name == "timm==1.0.20"
     assert output(environment, "import timm; print(timm.__version__)") == "fake"
@@ -54,7 +54,7 @@ def test_its_own_packages_come_first_and_this_environment_gives_the_rest(uv, tmp
     assert uv()[0][-2:] == ["--no-deps", "timm==1.0.20"]
 
 
-def test_the_same_is_made_once_and_what_may_have_changed_anew(uv, tmp_path):
+def test_index_packages_are_installed_once_and_git_packages_each_time(uv, tmp_path):
     for _ in range(2):
         environment_for(["timm==1.0.20"], tmp_path / "cache")
     assert len(uv()) == 1
@@ -69,14 +69,14 @@ def test_torch_comes_with_its_dependencies_and_torchvision(uv, tmp_path):
     assert uv()[1][-2:] == ["--no-deps", "timm==1.0.20"]
 
 
-def test_one_that_cannot_be_had_is_one_line_and_leaves_nothing(uv, tmp_path):
+def test_a_failed_installation_is_one_line_and_leaves_nothing(uv, tmp_path):
     for _ in range(2):
         with pytest.raises(UsageError, match=r"'timm==0\.0\.0' cannot be installed: [^\n]+$"):
             environment_for(["timm==0.0.0"], tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache" / "environments").iterdir() if path.is_dir()]
 
 
-def test_an_interpreter_must_be_there_and_have_embedcore(tmp_path):
+def test_an_interpreter_must_exist_and_have_embedcore(tmp_path):
     with pytest.raises(UsageError, match="no such interpreter"):
         interpreter(str(tmp_path / "python"))
     script = tmp_path / "python"

@@ -13,7 +13,7 @@ RESULT = Result.make("a.b", family="f", status="ok", scores={"acc": 0.5, "acc5":
 KEY = ("a.b", "A", "{}", 0)
 
 
-def test_goes_on_with_what_is_there(tmp_path):
+def test_kept_measurements_are_loaded(tmp_path):
     with Measurements(tmp_path, {"a": 1}) as measurements:
         measurements.add(KEY, RESULT)
     with Measurements(tmp_path, {"a": 1}) as measurements:
@@ -37,7 +37,7 @@ def test_damaged_files_are_measured_again(tmp_path):
             assert list(measurements.folder.iterdir()) == [kept]
 
 
-def test_a_finished_one_starts_anew(tmp_path):
+def test_a_finished_comparison_starts_anew(tmp_path):
     with Measurements(tmp_path, {}) as measurements:
         measurements.add(KEY, RESULT)
         measurements.finish()
@@ -45,14 +45,14 @@ def test_a_finished_one_starts_anew(tmp_path):
         assert not measurements.results
 
 
-def test_two_processes_do_not_share_one(tmp_path):
+def test_two_processes_cannot_make_the_same_comparison(tmp_path):
     with Measurements(tmp_path, {}), pytest.raises(UsageError, match="in use by another process"):
         Measurements(tmp_path, {})
     with Measurements(tmp_path, {}):
         pass
 
 
-def test_noise_is_kept_for_each_machine(tmp_path):
+def test_noise_is_stored_per_machine(tmp_path):
     assert stored_noise(tmp_path, "one") is None
     store_noise(tmp_path, "one", Noise(0.01, 0.02), 24)
     assert stored_noise(tmp_path, "one") == (0.01, 0.02)

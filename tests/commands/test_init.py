@@ -1,4 +1,4 @@
-"""`embedcore init`: what it writes, what it leaves, and that pytest and the gate read it."""
+"""`embedcore init`: which files it writes and keeps, and that pytest and the gate read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedcore.compare.limits import DEFAULT, GATE_FILE, parse_limits, read_limi
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_case_is_the_one_of_this_repository():
+def test_the_template_equals_the_case_of_this_repository():
     template = (TEMPLATES / WRITTEN["benchmarks/test_models.py"]).read_text(encoding="utf-8")
     assert template == (ROOT / "benchmarks" / "test_models.py").read_text(encoding="utf-8")
 
@@ -29,7 +29,7 @@ def test_everything_is_written_and_named(tmp_path, capsys):
     assert said.endswith("\nNext: pytest benchmarks --benchmark-save=before\n")
 
 
-def test_what_is_there_is_left_and_the_settings_are_shown(tmp_path, capsys, monkeypatch):
+def test_existing_files_are_kept_and_missing_settings_printed(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("benchmarks").mkdir()
     mine = {"benchmarks/pytest.ini": "[pytest]\n", "benchmarks/test_models.py": "# mine\n"}
@@ -72,7 +72,7 @@ def test_the_gate_file_is_read_and_changes_nothing(tmp_path):
     assert read_limits(None, tmp_path) == read_limits(None, tmp_path / "elsewhere")
     text = (tmp_path / GATE_FILE).read_text(encoding="utf-8")
     assert f'# fail_on = "{DEFAULT}"\n' in text
-    # What it shows in comments is what it would take.
+    # The commented examples are valid.
     shown = "\n".join(
         line.removeprefix("# ") for line in text.splitlines() if line.startswith(("# [[", "# models", "# fa"))
     )
@@ -93,7 +93,7 @@ def test_the_gate_file_is_read_and_changes_nothing(tmp_path):
         ),
     ],
 )
-def test_the_requirements_are_what_is_installed(monkeypatch, direct_url, expected):
+def test_the_requirements_are_the_installed_versions(monkeypatch, direct_url, expected):
     class Installed:
         version = "9.9"
 

@@ -95,11 +95,11 @@ def test_half_precision_rounds_more():
 
 
 @pytest.mark.parametrize("other", [{"fingerprint": "mine"}, {"protocol": "square224"}])
-def test_embeddings_of_other_images_say_nothing_of_the_code(other):
+def test_drift_on_other_images_is_not_attributed_to_the_code(other):
     assert causes(now=result(moved=0.5), new=run("1.0.15", **other)) == []
 
 
-def test_another_default_tag_is_said_once_and_first():
+def test_another_default_tag_is_named_once_and_first():
     found = causes(
         now=result(default_tag="b", weights=WEIGHTS | {"id": "sha256:bb"}),
         why="the default tag of net is now b: another model",

@@ -79,7 +79,7 @@ def test_text_counts_and_names_within_the_width():
     assert "       old.a: now new.a\n" in text
 
 
-def test_equal_registries_say_so():
+def test_equal_registries_have_no_difference():
     assert "no configuration differs" in compare_configurations(BASE, BASE).text()
 
 

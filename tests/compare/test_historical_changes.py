@@ -1,4 +1,4 @@
-"""Changes of timm that have happened, put into small models and measured before and after: found, with their cause."""
+"""Historical changes of timm, patched into small models and measured before and after: found with their cause."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def measured(dataset, tmp_path):
-    """Measure a model with weights from a folder, and give the run that has it; `timm_version` is what the run says."""
+    """Measure a model with weights from a folder and return its run, which names `timm_version`."""
 
     def measure(model: str, timm_version: str, *, seed: int = 0, trained: bool = False) -> Run:
         torch.manual_seed(seed)
         state = timm.create_model(model).state_dict()
-        if trained:  # fresh weights make blocks do next to nothing, so that what norms do hardly matters
+        if trained:  # in fresh weights the blocks do little, so a change of the norms would hardly matter
             torch.manual_seed(1)
             state = {k: v + torch.randn_like(v) if v.ndim == 1 else 5 * v for k, v in state.items()}
         save_file(state, tmp_path / f"{model}.safetensors")
@@ -79,7 +79,7 @@ def measured(dataset, tmp_path):
 
 
 def alarm(base: Run, new: Run, folder: Path) -> tuple[float, tuple[str, ...]]:
-    """The drift that the gate lets not pass, and its causes."""
+    """The drift that fails the gate, and its causes."""
     findings = judge(compare(base, new), read_limits(None, folder)).of("regression")
     (found,) = [finding for finding in findings if finding.change.what == "drift"]
     return found.change.change, found.causes
@@ -89,7 +89,7 @@ def code(drift: float, old: str, new: str) -> tuple[str, ...]:
     return (f"same weights and settings, embeddings moved {drift:.2g}: code (timm {old} → {new})",)
 
 
-def test_the_same_code_is_no_finding(measured, tmp_path):
+def test_equal_code_has_no_finding(measured, tmp_path):
     comparison = compare(measured("test_vit.r160_in1k", "1.0.9"), measured("test_vit.r160_in1k", "1.0.15"))
     (model,) = comparison.models
     assert model.causes == ()

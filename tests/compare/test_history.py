@@ -1,4 +1,4 @@
-"""Series over saved runs: what is joined, and where a step is seen and where none is."""
+"""Series over saved runs: which results are joined, and where steps are found."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def steps(runs, limits=LIMITS, *, families=False):
     return [step for step in found.steps if families or not step.series.of_family]
 
 
-def test_a_speed_beside_other_work_is_in_no_series():
+def test_speeds_of_a_busy_machine_are_in_no_series():
     slow = [run(day, info(30.0, crowded=0.5)) for day in (4, 5, 6)]
     found = history([*runs_of([100.0, 100.0, 100.0]), *slow], LIMITS)
     assert [step.series.what for step in found.steps] == []
@@ -48,7 +48,7 @@ def test_a_speed_beside_other_work_is_in_no_series():
     assert [point.value for point in speeds.points] == [100.0] * 3
 
 
-# The rule.
+# Steps in a series.
 
 
 def noisy(seed, count, sd=0.014):
@@ -67,7 +67,7 @@ def test_noise_alone_makes_no_step():
 
 
 @pytest.mark.parametrize("place", range(1, 18))
-def test_a_single_odd_run_is_no_step_but_at_the_ends_where_nobody_can_tell(place):
+def test_a_single_odd_run_is_a_step_at_the_end_only(place):
     values = [0.0] * 20
     values[place] = -1.0
     assert find_steps(values, 0.05, 0.014) == []
@@ -81,7 +81,7 @@ def test_two_steps_are_both_found():
 
 
 @given(st.lists(st.floats(-5, 5), max_size=25), st.floats(0.01, 1), st.floats(0, 0.5))
-def test_steps_are_in_order_within_and_the_same_for_the_mirrored_values(values, limit, spread):
+def test_steps_are_ordered_and_symmetric(values, limit, spread):
     found = find_steps(values, limit, spread)
     assert found == sorted(set(found)) and all(0 < place < len(values) for place in found)
     assert find_steps([-value for value in values], limit, spread) == found
@@ -90,7 +90,7 @@ def test_steps_are_in_order_within_and_the_same_for_the_mirrored_values(values, 
 # Histories.
 
 
-def test_a_fall_of_speed_names_its_run_and_what_was_new_in_it():
+def test_a_slower_run_is_named_with_the_versions_that_changed():
     runs = [
         run(day, info(100.0 if day < 5 else 88.0), commit="old" if day < 5 else "new",
             machine=made.MACHINE | {"torch": "2.14.1" if day < 5 else "2.15.0", "driver": "560" if day < 5 else "570"})
@@ -106,12 +106,12 @@ def test_a_fall_of_speed_names_its_run_and_what_was_new_in_it():
     assert found.facts(step) == ["commit old → new", "torch 2.14.1 → 2.15.0", "driver 560 → 570"]
 
 
-def test_what_stays_makes_no_step():
+def test_a_constant_series_has_no_step():
     speeds = 100 * np.exp(noisy(3, 20, 0.01))
     assert steps(runs_of(speeds), families=True) == []
 
 
-def test_a_step_in_the_newest_run_rests_on_it_alone():
+def test_a_step_in_the_newest_run_has_one_run_after():
     (step,) = steps(runs_of([100] * 6 + [85]))
     assert (step.run, step.runs_after) == (6, 1)
 
@@ -123,7 +123,7 @@ def test_a_noisy_series_needs_a_larger_step():
     assert [step.run for step in steps(runs_of(speeds))] == [6]
 
 
-def test_memory_makes_steps_above_what_allocators_round():
+def test_memory_steps_are_larger_than_rounding_of_allocators():
     (step,) = steps([run(day, info(peak_memory_mb=500.0 if day < 4 else 700.0)) for day in range(1, 8)])
     assert (step.series.what, step.run, step.change) == ("memory", 3, pytest.approx(0.4))
     assert steps([run(day, info(peak_memory_mb=50.0 if day < 4 else 70.0)) for day in range(1, 8)]) == []
@@ -137,7 +137,7 @@ def test_accuracy_makes_a_step_by_the_paired_test():
     assert step.change == pytest.approx(-0.06, abs=0.02)
 
 
-def test_a_change_of_accuracy_that_chance_explains_is_none():
+def test_an_insignificant_change_of_accuracy_is_no_step():
     other = made.hits_of(MODEL, CLASSES, 0.6, seed=1)  # other neighbours, as good as before
     found = steps([run(1, info()), run(2, info(hits=other))], Limits(parse_limits("acc:0pt")))
     assert found == []
@@ -165,7 +165,7 @@ def test_embeddings_of_another_width_are_a_step_of_drift():
     assert math.isinf(step.change)
 
 
-def test_only_what_can_be_compared_is_joined():
+def test_only_comparable_results_are_joined():
     other = made.MACHINE | {"gpu": "H100"}
     runs = [
         run(day, info(100.0 if day % 2 else 900.0), machine=made.MACHINE if day % 2 else other) for day in range(1, 9)
@@ -195,13 +195,13 @@ def test_another_dataset_starts_a_new_series_of_scores():
     assert [len(s.points) for s in found.series if s.what == "acc" and not s.of_family] == [1, 1]
 
 
-def test_a_renamed_model_goes_on_under_its_new_name():
+def test_a_renamed_model_continues_under_its_new_name():
     runs = [run(1, info(model="old.a")), run(2, info(model="new.a"), renamed={"old.a": "new.a"})]
     series = [s for s in history(runs, LIMITS).series if s.what == "images_per_s" and not s.of_family]
     assert [(s.name, len(s.points)) for s in series] == [("new.a", 2)]
 
 
-def test_a_family_goes_on_where_models_come_and_go():
+def test_a_family_continues_when_models_come_and_go():
     slow = "vit_huge.in1k"
     runs = [run(1, info(100.0)), run(2, info(100.0), info(4.0, model=slow)), run(3, info(4.0, model=slow))]
     (series,) = [s for s in history(runs, LIMITS).series if s.what == "images_per_s" and s.of_family]
@@ -216,11 +216,11 @@ def test_a_run_saved_twice_counts_once_and_one_without_a_date_is_refused():
 
 
 @pytest.mark.parametrize("change", [{"sketch": "AAAA"}, {"verdicts": "!", "scores": {"acc": 0.0, "acc5": 0.0}}])
-def test_what_cannot_be_unpacked_is_one_line(change):
+def test_damaged_results_are_one_line(change):
     with pytest.raises(UsageError, match=r"02\.json: result of vit_tiny\.in1k: "):
         history([run(1, info()), run(2, info(**change))], LIMITS)
 
 
-def test_limits_of_a_model_hold():
+def test_limits_of_a_model_apply():
     special = Limits(parse_limits(DEFAULT), [(["vit_*"], ["vit"], parse_limits("images_per_s:off"))])
     assert steps(runs_of([100] * 4 + [80] * 4), special, families=True) == []

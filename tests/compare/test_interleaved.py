@@ -1,4 +1,4 @@
-"""The ratio of sides measured in turn: error rates and disturbances, by simulation with seeded generators."""
+"""The ratio of interleaved sides: error rates and disturbances, simulated with seeded generators."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ def result(model, seconds):
 
 
 class Simulated:
-    """Rounds of pairs of processes: side B slower by `slower`; normal on the log scale, between processes and between
-    rounds; a walk of the machine that both see; some processes disturbed all along, some rounds on their own."""
+    """Simulated pairs of processes, normal on the log scale.
+
+    Side B is `slower`; `sd` between processes, `scatter` between rounds; the machine drifts by `walk` per round, which
+    both sides see; a share `disturbed` of the processes is slower.
+    """
 
     def __init__(self, seed, *, slower=0.0, sd=SD, scatter=0.0, walk=0.0, disturbed=0.0, rounds=40):
         self.rng = np.random.default_rng(seed)
@@ -75,7 +78,7 @@ def alarms(runs, models=1, **how):
     ],
     ids=str,
 )
-def test_nothing_slower_is_hardly_ever_an_alarm(how):
+def test_false_alarms_are_rare(how):
     runs = 300 if "models" not in how else 60
     found, _ = alarms(runs, **how)
     assert found <= (2 if runs == 60 else 3)
@@ -95,13 +98,13 @@ def test_a_slowdown_far_below_the_limit_is_no_alarm():
     assert alarms(100, slower=0.01)[0] <= 2
 
 
-def test_one_disturbed_process_does_not_decide():
+def test_one_disturbed_process_is_no_alarm():
     ratio = ratio_of([-0.5, 0.001, -0.001, 0.0], models=1)
     assert not ratio.alarms(0.05)
     assert 0.98 < ratio.ratio < 1
 
 
-def test_interval_holds_the_truth_as_often_as_it_says():
+def test_interval_has_its_coverage():
     rng = np.random.default_rng(0)
     inside = [
         ratio.low <= math.exp(-0.03) <= ratio.high
@@ -112,33 +115,33 @@ def test_interval_holds_the_truth_as_often_as_it_says():
 
 
 @pytest.mark.parametrize("rounds", [20, 80])
-def test_error_of_a_pair_is_that_of_its_log_ratio(rounds):
+def test_error_of_a_pair_is_the_spread_of_its_log_ratio(rounds):
     rng = np.random.default_rng(0)
     found = np.array([paired_ratio(*np.exp(rng.normal(0, 0.1, (2, rounds)))) for _ in range(2000)])
     assert np.mean(found[:, 1]) == pytest.approx(np.std(found[:, 0]), rel=0.1)
 
 
-def test_what_slows_both_cancels():
+def test_slowdowns_of_both_sides_cancel():
     machine = np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.2, 50)))
     ratio, error = paired_ratio(machine, machine / 0.9)
     assert ratio == pytest.approx(math.log(0.9))
     assert error < 1e-12
 
 
-def test_noise_found_is_the_one_that_was_put_in_though_a_few_are_disturbed():
+def test_noise_estimate_is_robust_to_a_few_disturbed_pairs():
     rng = np.random.default_rng(0)
     pairs = [[*rng.normal(0, 0.02, 24), 0.4] for _ in range(20)]
     assert robust_sd(np.concatenate(pairs)) == pytest.approx(0.02, rel=0.15)
 
 
-def test_a_walk_of_the_machine_is_noise_in_sequence_and_not_in_turn():
+def test_drift_of_the_machine_is_noise_in_sequence_but_not_interleaved():
     tracks = measure_models([f"m{i}" for i in range(20)], Simulated(0, sd=0.005, walk=0.01), lambda model: 0.05)
     found = _noise_found(tracks)
     assert 0.004 < found.in_turn < 0.008
     assert found.in_sequence > 0.04
 
 
-def test_an_alarm_that_the_budget_left_unconfirmed_is_none():
+def test_an_unconfirmed_alarm_at_the_end_of_the_budget_is_none():
     now = iter(range(1000))
     (track,) = measure_models(
         ["a"], Simulated(0, slower=0.3), lambda model: 0.05, seconds=3, clock=lambda: float(next(now))
@@ -172,8 +175,8 @@ def test_budget_and_failures_end_a_model_with_a_reason():
     assert (track.ratio, track.why) == (None, "side B: lost")
 
 
-def test_smaller_batch_is_asked_of_both_sides():
-    """That of the side with less memory; and a smaller one where both at once have no room for it."""
+def test_both_sides_use_the_smaller_batch():
+    """The batch of the side with less memory; a smaller one if both processes together lack memory for it."""
     asked = []
 
     class Small(Simulated):

@@ -38,7 +38,7 @@ def test_the_defaults_are_the_documented_ones():
         (" , ", "no limit is named"),
     ],
 )
-def test_a_limit_that_cannot_be_is_one_line(spec, said):
+def test_an_invalid_limit_is_one_line(spec, said):
     with pytest.raises(ValueError, match=said):
         parse_limits(spec)
 

@@ -13,22 +13,22 @@ from embedcore.retrieval.resampling import intervals
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_the_exact_binomial_test(worse, better):
+def test_mcnemar_equals_the_exact_binomial_test(worse, better):
     expected = stats.binomtest(worse, worse + better).pvalue if worse + better else 1.0
     assert statistics.mcnemar([worse], [better])[0] == pytest.approx(expected)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_false_discovery_is_that_of_scipy(p):
+def test_false_discovery_equals_scipy(p):
     assert statistics.false_discovery(p) == pytest.approx(stats.false_discovery_control(p))
 
 
-def test_false_discovery_of_nothing_is_nothing():
+def test_false_discovery_of_no_p_values():
     assert statistics.false_discovery([]).shape == (0,)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_paired_intervals_are_those_of_resampling_classes(seed):
+def test_paired_intervals_equal_a_bootstrap_over_classes(seed):
     rng = np.random.default_rng(seed)
     classes = np.sort(rng.integers(0, 300, 3000))
     difference = rng.choice([-1.0, 0.0, 1.0], 3000, p=[0.1, 0.85, 0.05]) + rng.normal(0, 0.1, 300)[classes]
@@ -47,13 +47,13 @@ def test_paired_p_values_are_uniform_where_nothing_changed():
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
-def test_one_class_says_nothing_of_others():
+def test_one_class_gives_no_significance():
     paired = statistics.paired_by_class(np.array([[5.0]]), np.array([10]))
     assert paired.p[0] == 1 and paired.difference[0] == 0.5 and paired.low[0] == -math.inf
 
 
 @given(st.floats(0.2, 5), st.integers(1, 64), st.integers(1, 64))
-def test_the_inverse_speed_ratio_says_the_same(factor, small, large):
+def test_swapping_the_sides_inverts_the_speed_ratio(factor, small, large):
     rng = np.random.default_rng(0)
     base, new = rng.normal(1, 0.02, 10) * small, rng.normal(factor, 0.02, 10) * large
     there = statistics.speed_ratio(base, new, 0.02, (small, large))
@@ -62,7 +62,7 @@ def test_the_inverse_speed_ratio_says_the_same(factor, small, large):
     assert there.p == pytest.approx(back.p) and there.low <= there.ratio <= there.high
 
 
-def test_the_speed_interval_covers_the_truth_as_often_as_it_says():
+def test_the_speed_interval_has_its_coverage():
     rng = np.random.default_rng(0)
     inside = 0
     for _ in range(500):
@@ -73,7 +73,7 @@ def test_the_speed_interval_covers_the_truth_as_often_as_it_says():
     assert inside / 500 > 0.93
 
 
-def test_drift_keeps_to_what_rotation_by_an_angle_moves():
+def test_drift_is_relative_to_the_length():
     rng = np.random.default_rng(0)
     sketch = rng.standard_normal((8, 64)).astype(np.float32)
     assert statistics.embedding_drift(sketch, sketch) == 0

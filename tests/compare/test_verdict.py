@@ -1,4 +1,4 @@
-"""Two runs in, findings out: what is compared, what is not and why, what is real, what may pass."""
+"""The gate on synthetic runs: what is compared, what is significant, what passes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def findings(base, new, limits=LIMITS, **options):
 
 
 def worse(share):
-    """Hits of which a share of the queries has lost all."""
+    """Hits in which a share of the queries has lost all."""
     hits = made.hits_of(MODEL, CLASSES, 0.6)
     return np.where(np.random.default_rng(1).random(len(hits)) < share, 0, hits).astype(np.uint8)
 
@@ -55,7 +55,7 @@ def test_a_real_fall_of_scores_is_a_regression_with_its_test():
     assert acc.low < acc.change < acc.high and acc.p < 1e-3 and acc.change == pytest.approx(acc.base - acc.new)
 
 
-def test_a_fall_that_chance_explains_is_none_and_one_within_the_limit_passes():
+def test_insignificant_falls_and_falls_within_the_limit_pass():
     hits = made.hits_of(MODEL, CLASSES, 0.6)
     noisy = info(hits=made.hits_of(MODEL, CLASSES, 0.6, seed=0))
     noisy["verdicts"] = made.result(MODEL, CLASSES, hits)["verdicts"]
@@ -71,7 +71,7 @@ def test_swapped_labels_of_one_class_are_found_by_the_paired_test():
     assert acc.real and acc.change == pytest.approx(10 / 2000, abs=1e-3)
 
 
-def test_better_is_told_and_never_fails():
+def test_improvements_are_reported_and_never_fail():
     found = findings(run(info(hits=worse(0.05))), run())
     assert {f.level for f in found} == {"improvement"}
     slow = info(durations=[2.0] * 10, images_per_s={"forward": 8.0})
@@ -87,8 +87,8 @@ def test_slower_beyond_the_limit_and_the_noise_is_a_regression():
     assert findings(run(), run(slow, **noisy)) == (), "what this machine does by chance"
 
 
-def test_where_all_models_differ_none_is_slower():
-    """Two sessions on a busy machine; but what stands out is found, and so is what happened to all alike."""
+def test_scatter_of_all_models_is_noise():
+    """Two sessions on a busy machine: an outlier is found, and so is a slowdown of all models."""
 
     def sessions(*factors):
         infos = [
@@ -130,7 +130,7 @@ def test_half_precision_may_round_but_not_move():
     assert [f.change.what for f in findings(run(), run(info(sketch=made.pack_sketch(moved))))] == ["drift"]
 
 
-def test_a_case_that_is_lost_fails_and_one_that_is_back_is_better():
+def test_a_lost_case_fails_and_a_recovered_one_is_an_improvement():
     oom = {"model": MODEL, "family": "vit", "status": "oom", "reason": "no memory"}
     other = info("other.model")
     found = findings(run(info(), other), run(other, excluded=[oom]))
@@ -138,13 +138,13 @@ def test_a_case_that_is_lost_fails_and_one_that_is_back_is_better():
     assert [f.level for f in findings(run(other, excluded=[oom]), run(info(), other))] == ["improvement"]
 
 
-def test_another_failure_is_told():
+def test_a_changed_failure_is_reported():
     failures = [{"model": MODEL, "family": "vit", "status": status, "reason": ""} for status in ("oom", "nan")]
     found = findings(*(run(info("other.model"), excluded=[failure]) for failure in failures))
     assert [(f.level, f.change.base, f.change.new) for f in found] == [("change", "oom", "nan")]
 
 
-def test_findings_of_a_model_stand_together_the_worst_model_first():
+def test_findings_are_grouped_by_model_worst_first():
     names = ["a.b", "c.d"]
     base = [info(name) for name in names]
     falls = [np.where(np.arange(len(CLASSES)) % step == 0, 0, 3).astype(np.uint8) for step in (20, 5)]
@@ -153,7 +153,7 @@ def test_findings_of_a_model_stand_together_the_worst_model_first():
     assert models == sorted(models, reverse=True) and len(models) > len(set(models)) == 2
 
 
-def test_missing_unreached_and_deselected_are_three_things():
+def test_missing_unreached_and_deselected_models_are_distinguished():
     other = info("other.model")
     base = run(info(), other)
     assert [(f.level, f.change.new) for f in findings(base, run(other))] == [("regression", "missing")]
@@ -209,7 +209,7 @@ BARRIERS = {
 
 
 @pytest.mark.parametrize("why", BARRIERS)
-def test_what_is_not_comparable_is_said_and_not_compared(why):
+def test_incomparable_results_are_listed_with_the_reason(why):
     block, changes, absent = BARRIERS[why]
     comparison = compare(run(), run(info(**changes), **block))
     assert not absent & {change.what for change in comparison.models[0].changes}
@@ -218,7 +218,7 @@ def test_what_is_not_comparable_is_said_and_not_compared(why):
 
 
 @pytest.mark.parametrize("sides", [(0.4, 0.0), (0.0, 0.4), (0.4, 0.4)])
-def test_a_speed_beside_other_work_is_neither_a_fall_nor_an_improvement_and_memory_is_compared(sides):
+def test_on_a_busy_machine_memory_is_compared_but_speed_is_not(sides):
     for factor in (0.5, 1, 2):
         slow = {"durations": [0.1 * factor] * 10, "images_per_s": {"forward": 160 / factor}}
         base, new = info(crowded=sides[0]), info(crowded=sides[1], **slow)
@@ -228,7 +228,7 @@ def test_a_speed_beside_other_work_is_neither_a_fall_nor_an_improvement_and_memo
     assert "busy with other work" in comparison.models[0].barriers["images_per_s"]
 
 
-def test_a_little_waiting_is_usual():
+def test_a_little_contention_is_accepted():
     assert {"images_per_s"} <= {c.what for c in compare(run(info(crowded=0.01)), run()).models[0].changes}
 
 
@@ -238,7 +238,7 @@ def test_across_machines_scores_and_drift_are_compared():
     assert {"acc", "drift"} <= whats and not {"images_per_s", "memory"} & whats
 
 
-def test_what_was_accepted_may_stand_but_not_get_worse():
+def test_an_accepted_change_passes_until_it_gets_worse():
     moved = info(hits=worse(0.05), sketch=info("other.model")["sketch"])
     state = Result.from_json(moved)
     limits = Limits(LIMITS.overall, (), {MODEL: Accepted(state, "a better transform")})
@@ -265,7 +265,7 @@ def test_false_alarms_over_many_models_are_rare():
     assert len(alarms) <= 1
 
 
-def test_ranks_that_left_both_intervals_are_told():
+def test_ranks_that_left_both_intervals_are_reported():
     def ranked(results):
         return run(*results, ranking=ranking_block(rank_run(run(*results))))
 
@@ -276,7 +276,7 @@ def test_ranks_that_left_both_intervals_are_told():
     moved = {rank.model: rank for rank in compare(ranked(base), ranked(new)).ranks}
     assert moved[names[-1]].base == (1, 1, 1) and moved[names[-1]].new == (6, 6, 6)
     assert compare(run(*base), run(*new)).ranks == ()  # saved without rankings
-    # Behind five models more a rank of 6 is no news, and before them it is.
+    # A rank of 6 is no change behind five added models, but it is before them.
     more = [info(f"net_{n}.in1k", made.hits_of(f"net_{n}.in1k", CLASSES, 0.95)) for n in range(5)]
     assert compare(ranked(base), ranked([*base, *more])).ranks == ()
     assert compare(ranked([*base, *more]), ranked(base)).ranks == ()
