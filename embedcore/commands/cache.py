@@ -83,10 +83,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action.add_argument("--cache", type=Path, metavar="DIR", help="the cache folder (default: the user's)")
 
 
-def cache_folder(given: Path | None) -> Path:
-    """Return ``given``, or the default cache folder, which the plugin uses too."""
-    if given is not None:
-        return given
+def cache_folder(option: Path | None) -> Path:
+    """Return the folder of the option, or the default cache folder, which the plugin uses too."""
+    if option is not None:
+        return option
     import platformdirs
 
     return platformdirs.user_cache_path("embedcore")
@@ -158,9 +158,9 @@ def choose_to_remove(
     return chosen
 
 
-def _existing(given: Path | None) -> Path:
-    folder = cache_folder(given)
-    if given is not None and not folder.is_dir():
+def _existing(option: Path | None) -> Path:
+    folder = cache_folder(option)
+    if option is not None and not folder.is_dir():
         raise UsageError(f"no such cache folder: {folder.absolute()}")
     return folder
 

@@ -75,7 +75,7 @@ def class_name(label: Any) -> str:
     if isinstance(label, numbers.Real | Decimal):
         number = float(label) if isinstance(label, Decimal) or not isinstance(label, numbers.Integral) else int(label)
         if not math.isfinite(number) or number != int(number):
-            raise ValueError(f"the label {label} is no whole number: give the number of a class, or its name as text")
+            raise ValueError(f"the label {label} is not a whole number: use the number of a class, or its name as text")
         return _name_of_text(str(int(number)))
     if getattr(type(label), "__str__", None) is not object.__str__:  # NumPy text, dates, enumerations
         return _name_of_text(str(label))

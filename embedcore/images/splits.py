@@ -87,7 +87,7 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
         return _divided(parts, named_sides(split, values, _word, missing), where, place)
     if "role" in columns:
         roles = [role_of(value, place(row)) for row, value in enumerate(columns["role"])]
-        unused = ("the column 'split' is not used: the column 'role' says which are queries",) if values[1:] else ()
+        unused = ("the column 'split' is ignored: the column 'role' decides",) if values[1:] else ()
         return Sides(rows, roles, unused)
     if parts is None:
         return Sides(rows)
@@ -100,7 +100,7 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
         return _divided(parts, sides, where, place, sides_note(sides, "column 'split'; "))
     if len(values) > 1:
         listed = ", ".join(map(repr, values[:5])) + (", …" if values[5:] else "")
-        return Sides(rows, notes=(f"the column 'split' is not used: its values ({listed}) are not train and test",))
+        return Sides(rows, notes=(f"the column 'split' is ignored: its values ({listed}) are not train and test",))
     return Sides(rows)
 
 

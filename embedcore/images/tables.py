@@ -79,9 +79,9 @@ def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) ->
     listed = entries(images, "images")
     marks = entries(labels, "labels")
     sides = None if roles is None else entries(roles, "roles")
-    for what, given in (("labels", marks), ("roles", sides)):
-        if given is not None and len(given) != len(listed):
-            raise UsageError(f"{len(listed)} images but {len(given)} {what}: one is needed for each image")
+    for name, values in (("labels", marks), ("roles", sides)):
+        if values is not None and len(values) != len(listed):
+            raise UsageError(f"{len(listed)} images but {len(values)} {name}: one is needed for each image")
 
     def place(index: int) -> str:
         return f"image {index} of the list"
@@ -91,16 +91,16 @@ def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) ->
     return LabelledImages("images", "the list of images", source_of(listed), names, chosen, notes=notes_on(names))
 
 
-def entries(given: Any, what: str) -> list[Any]:
+def entries(values: Any, name: str) -> list[Any]:
     """Return the entries of a list, array, tensor, Series or iterator, by position. Raises UsageError."""
-    by_number = hasattr(given, "__getitem__") and hasattr(given, "__len__")  # as torch's datasets have
-    no_list = isinstance(given, str | bytes | Mapping | Set) or hasattr(given, "columns")
-    if no_list or getattr(given, "ndim", 1) == 0 or not (hasattr(given, "__iter__") or by_number):
-        raise UsageError(f"{what} is a {type(given).__name__}: a list with one entry for each image is needed")
-    if hasattr(given, "detach") and given.ndim == 1:
-        return list(given.tolist())  # many times faster than a tensor for each
+    by_number = hasattr(values, "__getitem__") and hasattr(values, "__len__")  # as torch's datasets have
+    no_list = isinstance(values, str | bytes | Mapping | Set) or hasattr(values, "columns")
+    if no_list or getattr(values, "ndim", 1) == 0 or not (hasattr(values, "__iter__") or by_number):
+        raise UsageError(f"{name} is a {type(values).__name__}: a list with one entry for each image is needed")
+    if hasattr(values, "detach") and values.ndim == 1:
+        return list(values.tolist())  # many times faster than a tensor for each
     # By position: the numbers of a Series are its index.
-    return list(given) if hasattr(given, "__iter__") else [given[index] for index in range(len(given))]
+    return list(values) if hasattr(values, "__iter__") else [values[index] for index in range(len(values))]
 
 
 def _columns_of(file: Path) -> tuple[dict[str, list[str]], list[int]]:
@@ -190,7 +190,7 @@ def _expect_some(paths: Sequence[str], root: Path, where: str) -> None:
     """Raise UsageError if no image exists: then the folder is wrong."""
     if not paths or any(map(os.path.exists, (root / path for path in paths))):
         return
-    looked = f"the first is looked for at {(root / paths[0]).absolute()}"
-    here = "; it is there from the folder you are in: put the csv there, or write whole paths"
+    first = f"the first path is {(root / paths[0]).absolute()}"
+    here = "; it exists relative to the current folder: move the csv there, or use absolute paths"
     hint = here if root.absolute() != Path.cwd() and any(map(os.path.exists, paths)) else ""
-    raise UsageError(f"none of the {len(paths)} images of {where} is there: {looked}{hint}")
+    raise UsageError(f"none of the {len(paths)} images of {where} exists: {first}{hint}")

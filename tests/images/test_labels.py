@@ -85,10 +85,10 @@ def test_a_missing_label_is_no_class(label: object) -> None:
         ("-1.0", r"the label -1\.0 is negative"),
         (-100, "the label -100 is negative"),
         *(
-            (one, "is no whole number")
+            (one, "is not a whole number")
             for one in (0.5, np.float64(0.5), torch.tensor(0.5), Fraction(1, 2), Decimal("0.5"))
         ),
-        *((one, "the label inf is no whole number") for one in (float("inf"), np.float32("inf"))),
+        *((one, "the label inf is not a whole number") for one in (float("inf"), np.float32("inf"))),
         (torch.zeros(40), r"a Tensor of shape \[40\]: one class for each image is needed"),
         (np.eye(3)[0], r"a ndarray of shape \[3\]"),
         (torch.zeros(0), r"a Tensor of shape \[0\]"),

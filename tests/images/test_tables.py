@@ -191,11 +191,11 @@ def test_a_wrong_folder_is_one_line_that_names_it(folder: Path, monkeypatch) -> 
         read_table(file, split="auto")
     said = str(caught.value)
     assert said == (
-        f"none of the 200 images of csv file {file} (paths are relative to its folder) is there: "
-        f"the first is looked for at {elsewhere}/images/1.png"
+        f"none of the 200 images of csv file {file} (paths are relative to its folder) exists: "
+        f"the first path is {elsewhere}/images/1.png"
     )
     monkeypatch.chdir(folder)
-    with pytest.raises(UsageError, match="it is there from the folder you are in: put the csv there"):
+    with pytest.raises(UsageError, match="it exists relative to the current folder: move the csv there"):
         read_table(file, split="auto")
     assert len(read_table(table(folder, f"path,label\n{rows}"), split="auto").source) == 200
 

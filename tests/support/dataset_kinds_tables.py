@@ -182,7 +182,7 @@ CSV = [
         csv_with("label,split", "cat,fold 1", "cat,fold 2", "dog,fold 1", "dog,fold 2"),
         "one set, leave-one-out",
         {"cat": 2, "dog": 2},
-        note="the column 'split' is not used: its values ('fold 1', 'fold 2') are not train and test",
+        note="the column 'split' is ignored: its values ('fold 1', 'fold 2') are not train and test",
     ),
     Kind(
         "columns `role` and `split`",
@@ -190,12 +190,12 @@ CSV = [
         "`role` decides",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="the column 'split' is not used: the column 'role' says which are queries",
+        note="the column 'split' is ignored: the column 'role' decides",
     ),
     Kind(
         "paths none of which exists",
         csv_of("path,label\nnowhere/0.png,cat\nnowhere/1.png,cat\n"),
-        refused="(paths are relative to its folder) is there: the first is looked for at nowhere/0.png",
+        refused="(paths are relative to its folder) exists: the first path is nowhere/0.png",
     ),
 ]
 
@@ -278,8 +278,8 @@ LISTS = [
     Kind(
         "numbers with a fraction",
         labels_of(lambda: [0, 0.5, 1, 1, 1]),
-        refused="image 1 of the list: the label 0.5 is no whole number: "
-        "give the number of a class, or its name as text",
+        refused="image 1 of the list: the label 0.5 is not a whole number: "
+        "use the number of a class, or its name as text",
     ),
     Kind(
         "one-hot rows, or several attributes of each image",
