@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from embedcore import version
 
 if TYPE_CHECKING:
-    from embedcore.embed.dataset import embed_dataset as embed_dataset
+    from embedcore.embed.library import embed_dataset as embed_dataset
     from embedcore.errors import EmbedcoreError as EmbedcoreError
     from embedcore.errors import FactoryError as FactoryError
     from embedcore.errors import UnsupportedModel as UnsupportedModel

@@ -3,7 +3,7 @@
 ``python busy.py [MODEL...]`` times models with random weights in two live processes in turn, one whose threads spin at
 barriers as the OpenMP library has it and one whose threads sleep (OMP_WAIT_POLICY=passive): first alone, then beside a
 busy loop. Prints a table in Markdown: images a second (median of all rounds), the interquartile range of the rounds
-over their median, what `crowding` says, and passive over spinning. The machine has to be idle; it says how idle it was.
+over their median, the `contention`, and passive over spinning. The machine has to be idle; it says how idle it was.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOOP = "while True: pass"
 
 
 def serve(batch_size: int) -> None:
-    """Answers each line ``[model, rounds]`` with the durations of so many forward passes and their crowding."""
+    """Answers each line ``[model, rounds]`` with the durations of so many forward passes and their contention."""
     import torch
 
     from embedcore.embed.device import place
@@ -44,7 +44,7 @@ def serve(batch_size: int) -> None:
         images = torch.rand(batch_size, *backbone.data_config.input_size).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             timed = time_forward(backbone.embed, images, rounds)
-        print(json.dumps([timed.durations, timed.crowded]), flush=True)
+        print(json.dumps([timed.durations, timed.contention]), flush=True)
 
 
 class Server:
@@ -81,7 +81,7 @@ def busy_loops(count: int):
 
 
 def measured(servers: dict[str, Server], model: str, arguments: argparse.Namespace, loops: int) -> dict:
-    """Durations and crowding of each policy, in turn."""
+    """Durations and contention of each policy, in turn."""
     found: dict = {name: ([], []) for name in servers}
     for server in servers.values():
         server.times(model, 2)

@@ -27,7 +27,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from embedcore.compare.statistics import embedding_drift
 from embedcore.embed.device import place
-from embedcore.embed.embedder import Way, embed_pixels
+from embedcore.embed.embedder import ForwardSettings, embed_pixels
 from embedcore.embed.sketch import SKETCH_IMAGES, sketch_of
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
@@ -66,7 +66,7 @@ class Model:
     def sketch(self, batch_size: int = SKETCH_IMAGES, **geometry: Any) -> np.ndarray:
         transform = dataclasses.replace(geometry_of(self.backbone.data_config), **geometry).transform()
         pixels = Pixels(np.stack([transform(image) for image in self._images]))
-        return sketch_of(embed_pixels(self.backbone, pixels, Way(CPU), batch_size=batch_size).embeddings)
+        return sketch_of(embed_pixels(self.backbone, pixels, ForwardSettings(CPU), batch_size=batch_size).embeddings)
 
 
 def another_filter(model: Model) -> np.ndarray:

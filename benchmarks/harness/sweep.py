@@ -16,7 +16,7 @@ import torch
 
 def sweep_ours(folder: str, cache: str, tags: list[str]) -> None:
     from embedcore.embed.device import place
-    from embedcore.embed.embedder import Way, embed_pixels
+    from embedcore.embed.embedder import ForwardSettings, embed_pixels
     from embedcore.images.dataset import load_dataset
     from embedcore.images.geometry import geometry_of
     from embedcore.images.pixel_store import open_pixel_store
@@ -28,7 +28,7 @@ def sweep_ours(folder: str, cache: str, tags: list[str]) -> None:
         backbone = load_backbone(tag, weights="random")
         store = open_pixel_store(dataset, geometry_of(backbone.data_config, "native"), Path(cache))
         place(backbone.module, device)
-        embed_pixels(backbone, store, Way(device))
+        embed_pixels(backbone, store, ForwardSettings(device))
 
 
 def sweep_loader(folder: str, batch_size: int, channels_last: bool, tags: list[str]) -> None:

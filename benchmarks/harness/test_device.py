@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from embedcore.embed.device import choose_channels_last, place
-from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
+from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
 from embedcore.embed.memory import PeakMemory
 from embedcore.embed.pipeline import lane_of, run, spans_of
 from embedcore.embed.precision import CANARY_COSINE, CANARY_IMAGES, autocast, canary_cosine, choose_precision
@@ -86,20 +86,20 @@ class Ready:
         size = auto_batch_size(BATCH_SIZE.get(device.type, "auto"), device, 2**31)
         self.backbone = load_backbone(name, weights="random")
         self.stored = Noise(self.backbone, size * self.batches)
-        self.way, self.size = choose_way(self.backbone, self.stored, device, "auto", size)
+        self.settings, self.size = choose_settings(self.backbone, self.stored, device, "auto", size)
         self.spans = list(spans_of(0, len(self.stored), self.size))
 
     def computing(self):
-        return autocast(self.way.precision, self.device, self.backbone.module)
+        return autocast(self.settings.precision, self.device, self.backbone.module)
 
     def forward_seconds(self, rounds: int) -> float:
         """Of a batch, as the timing rounds of a case have it."""
-        batch = first_batch(self.backbone, self.stored, self.size, self.way)
+        batch = first_batch(self.backbone, self.stored, self.size, self.settings)
         with self.computing():
             return statistics.median(time_forward(self.backbone.embed, batch, rounds)[0])
 
     def pipeline(self, **options):
-        return embed_pixels(self.backbone, self.stored, self.way, batch_size=self.size, **options)
+        return embed_pixels(self.backbone, self.stored, self.settings, batch_size=self.size, **options)
 
 
 @functools.lru_cache(maxsize=1)
@@ -132,7 +132,7 @@ def test_embed_rate_over_forward_rate(proof):
             name,
             f"{embed_rate:.0f} img/s",
             f"forward {forward_rate:.0f}",
-            f"{embed_rate / forward_rate:.2f}, {case.way.precision}",
+            f"{embed_rate / forward_rate:.2f}, {case.settings.precision}",
         )
 
 
@@ -211,7 +211,7 @@ def test_order_of_the_lane(proof, first):
 
 
 def test_clock_of_the_rounds(proof, first):
-    batch = first_batch(first.backbone, first.stored, first.size, first.way)
+    batch = first_batch(first.backbone, first.stored, first.size, first.settings)
     with first.computing():
         timed, warmups, _ = time_forward(first.backbone.embed, batch, ROUNDS)
         wall = [host_seconds(first.backbone.embed, batch) for _ in range(ROUNDS)]
@@ -230,7 +230,7 @@ def test_bf16_against_fp32(proof):
     for name in names:
         backbone = load_backbone(name, weights="random")
         place(backbone.module, proof.device)
-        few = first_batch(backbone, Noise(backbone, images), images, Way(proof.device))
+        few = first_batch(backbone, Noise(backbone, images), images, ForwardSettings(proof.device))
         cosines[name] = canary_cosine(backbone, few, "bf16")
         if choose_precision("auto", backbone, few) == "fp32":
             fallen.append(name)
@@ -302,7 +302,7 @@ def test_channels_last_canary(proof, first):
 
     def seconds(channels_last):
         place(backbone.module, device, channels_last=channels_last)
-        batch = first_batch(backbone, first.stored, first.size, Way(device, "fp32", channels_last))
+        batch = first_batch(backbone, first.stored, first.size, ForwardSettings(device, "fp32", channels_last))
         with autocast("fp32", device, backbone.module):
             timed[channels_last] = statistics.median(time_forward(backbone.embed, batch, ROUNDS)[0])
         return timed[channels_last]
@@ -312,7 +312,7 @@ def test_channels_last_canary(proof, first):
         for channels_last in {True, False} - set(timed):
             seconds(channels_last)
     finally:
-        place(backbone.module, device, channels_last=first.way.channels_last)
+        place(backbone.module, device, channels_last=first.settings.channels_last)
     assert device.type != "cuda" or chosen == (timed[True] < timed[False])
     proof.add(
         "channels-last, fp32",

@@ -21,7 +21,7 @@ SCRIPT = """
 import json, sys, time
 import numpy as np, torch
 from embedcore.embed.device import place
-from embedcore.embed.embedder import Way, embed_pixels, first_batch
+from embedcore.embed.embedder import ForwardSettings, embed_pixels, first_batch
 from embedcore.zoo.backbone import load_backbone
 
 tag, batch_size, batches, pairs = sys.argv[1], 16, 8, 6
@@ -39,7 +39,7 @@ class Stored:
         return self.pixels[start:stop]
 
 stored = Stored()
-ready = first_batch(backbone, stored, batch_size, Way(device))
+ready = first_batch(backbone, stored, batch_size, ForwardSettings(device))
 def raw():
     with torch.no_grad():
         begin = time.perf_counter()
@@ -47,7 +47,7 @@ def raw():
             backbone.embed(ready)
         return time.perf_counter() - begin
 def pipeline():
-    return embed_pixels(backbone, stored, Way(device), batch_size=batch_size).seconds
+    return embed_pixels(backbone, stored, ForwardSettings(device), batch_size=batch_size).seconds
 raw(), pipeline()
 print(json.dumps([(raw(), pipeline()) for _ in range(pairs)]))
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.ab.environments import Environment
-from embedcore.embed import turns
+from embedcore.embed import interleaving
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.plain import one_line
 from embedcore.results.result import Result
@@ -132,11 +132,11 @@ def measure_interleaved(sides: Mapping[str, Side], model: str, changes: Mapping[
             os.mkfifo(fifo)
             stack.callback(os.close, os.open(fifo, os.O_RDWR))  # held open, so that a byte stays until it is read
         for key, other in ((first, second), (second, first)):
-            sides[key].request(model, **changes, turns=[str(fifos[key]), str(fifos[other])])
-        turns.start(fifos[first])
+            sides[key].request(model, **changes, fifos=[str(fifos[key]), str(fifos[other])])
+        interleaving.start(fifos[first])
         while waiting := {sides[key]: key for key in sides if key not in results}:
             for side in select.select([*waiting], [], [])[0]:
                 key = waiting[side]
                 results[key] = side.result()
-                turns.release(fifos[second if key == first else first])
+                interleaving.release(fifos[second if key == first else first])
     return results

@@ -38,7 +38,7 @@ class Pixels(Protocol):
 
 
 @dataclass(frozen=True)
-class Way:
+class ForwardSettings:
     """Settings of a forward pass."""
 
     device: torch.device
@@ -71,25 +71,25 @@ def auto_batch_size(spec: str | int, device: torch.device, n_images: int) -> int
     return max(1, min(wanted, n_images))
 
 
-def first_batch(backbone: Backbone, pixels: Pixels, batch_size: int, way: Way) -> torch.Tensor:
+def first_batch(backbone: Backbone, pixels: Pixels, batch_size: int, settings: ForwardSettings) -> torch.Tensor:
     """Return the first images as the backbone's input: float32 [b, 3, h, w] on the device."""
     first = as_tensor(pixels.read(0, min(batch_size, len(pixels))))
-    return _normaliser(backbone, way)(first.to(way.device))
+    return _normaliser(backbone, settings)(first.to(settings.device))
 
 
-def _normaliser(backbone: Backbone, way: Way) -> Normaliser:
+def _normaliser(backbone: Backbone, settings: ForwardSettings) -> Normaliser:
     config = backbone.data_config
-    return Normaliser(config.mean, config.std, way.device, channels_last=way.channels_last)
+    return Normaliser(config.mean, config.std, settings.device, channels_last=settings.channels_last)
 
 
-def choose_way(
+def choose_settings(
     backbone: Backbone,
     pixels: Pixels,
     device: torch.device,
     precision: str,
     batch_size: int,
     channels_last: bool | None = None,
-) -> tuple[Way, int]:
+) -> tuple[ForwardSettings, int]:
     """Move a backbone to a device and choose precision and memory layout by a canary batch.
 
     ``channels_last``: the memory layout; None to choose it. Returns the settings and the batch size, which is reduced
@@ -99,9 +99,9 @@ def choose_way(
 
     def placed(images: int, channels_last: bool) -> torch.Tensor:
         place(backbone.module, device, channels_last=channels_last)
-        return first_batch(backbone, pixels, images, Way(device, channels_last=channels_last))
+        return first_batch(backbone, pixels, images, ForwardSettings(device, channels_last=channels_last))
 
-    def choose(images: int) -> Way:
+    def choose(images: int) -> ForwardSettings:
         # Placed again each time: a batch that did not fit may have left the weights in the other layout.
         chosen = choose_precision(precision, backbone, placed(images, device.type != "cuda"))
 
@@ -111,24 +111,24 @@ def choose_way(
                 return float(np.median(time_forward(backbone.embed, batch, CANARY_ROUNDS)[0]))
 
         layout = choose_channels_last(device, chosen, seconds) if channels_last is None else channels_last
-        way = Way(device, chosen, layout)
-        place(backbone.module, device, channels_last=way.channels_last)
-        return way
+        settings = ForwardSettings(device, chosen, layout)
+        place(backbone.module, device, channels_last=settings.channels_last)
+        return settings
 
-    way, fitted = halving(canary, device, choose)
-    return way, batch_size if fitted == canary else fitted
+    settings, fitted = halving(canary, device, choose)
+    return settings, batch_size if fitted == canary else fitted
 
 
 def embed_pixels(
     backbone: Backbone,
     pixels: Pixels,
-    way: Way,
+    settings: ForwardSettings,
     *,
     batch_size: int = 16,
     progress: Progress | None = None,
     lane_of: Callable[[torch.device, Read, Forward, int], Lane] = lane_of,
 ) -> Embedded:
-    """Embed all images of a pixel store with a backbone that is already on the device of ``way``.
+    """Embed all images of a pixel store with a backbone that is already on the device of ``settings``.
 
     If memory runs out, the batch is halved and the images without embeddings are tried again; with one image the error
     is raised. ``lane_of`` returns the device's lane of the pipeline.
@@ -136,7 +136,7 @@ def embed_pixels(
     total = len(pixels)
     if total == 0:
         raise ValueError("there are no images to embed")
-    normalise = _normaliser(backbone, way)
+    normalise = _normaliser(backbone, settings)
     out: list[NDArray[np.float32]] = []
     done = 0
 
@@ -153,10 +153,10 @@ def embed_pixels(
             progress(done, total)
 
     def go_on(size: int) -> None:
-        lane = lane_of(way.device, pixels.read, forward, size)
+        lane = lane_of(settings.device, pixels.read, forward, size)
         run(lane, list(spans_of(done, total, size, equal=lane.equal)), deliver)
 
     begin = time.perf_counter()
-    with autocast(way.precision, way.device, backbone.module):
-        _, fitted = halving(batch_size, way.device, go_on)
+    with autocast(settings.precision, settings.device, backbone.module):
+        _, fitted = halving(batch_size, settings.device, go_on)
     return Embedded(out[0], time.perf_counter() - begin, fitted)

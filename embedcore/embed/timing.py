@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from embedcore.embed.crowding import crowding, waited
-from embedcore.embed.turns import Turns
+from embedcore.embed.contention import contention, waiting_times
+from embedcore.embed.interleaving import Interleaving
 from embedcore.progress import Progress
 
 FEWEST_WARMUPS, MOST_WARMUPS = 2, 20
@@ -33,38 +33,38 @@ def warm_up(seconds: Callable[[], float]) -> int:
 
 
 class Timed(NamedTuple):
-    """Seconds of each round, the number of warm-up rounds before them, and their :func:`crowding`."""
+    """Seconds of each round, the number of warm-up rounds before them, and their :func:`contention`."""
 
     durations: list[float]
     warmups: int
-    crowded: float | None
+    contention: float | None
 
 
 def time_forward(
     embed: Embed,
     batch: torch.Tensor,
     rounds: int = 10,
-    turns: Turns | None = None,
+    interleaving: Interleaving | None = None,
     progress: Progress = lambda done, total: None,
     warmed: Callable[[], None] = lambda: None,
 ) -> Timed:
     """Time ``rounds`` forward passes of ``batch`` [b, 3, h, w], after a warm-up, in the caller's autocast context.
 
     On CUDA the device's events measure the time, and contention of the processor is unknown; elsewhere a monotonic
-    clock of the host. With ``turns`` the rounds of another process alternate with these. ``progress`` is called before
-    the warm-up and after each round, ``warmed`` after the warm-up.
+    clock of the host. With ``interleaving`` the rounds of another process alternate with these. ``progress`` is called
+    before the warm-up and after each round, ``warmed`` after the warm-up.
     """
     clock = device_seconds if batch.device.type == "cuda" else host_seconds
     progress(0, rounds)
     warmups = warm_up(lambda: clock(embed, batch))
     durations: list[float] = []
     warmed()
-    before = waited()
-    for _ in range(rounds) if turns is None else turns.each(rounds):
+    before = waiting_times()
+    for _ in range(rounds) if interleaving is None else interleaving.each(rounds):
         durations.append(clock(embed, batch))
         progress(len(durations), rounds)
     on_cpu = batch.device.type == "cpu"
-    return Timed(durations, warmups, crowding(before, waited(), sum(durations)) if on_cpu else None)
+    return Timed(durations, warmups, contention(before, waiting_times(), sum(durations)) if on_cpu else None)
 
 
 def host_seconds(embed: Embed, batch: torch.Tensor) -> float:

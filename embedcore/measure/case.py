@@ -36,5 +36,5 @@ class Case:
     memory_limit: float | None = None
     """Memory that a measuring process may allocate on the CPU besides what it starts with, in units of 2^30 bytes; see
     ``embed/memory.py``. Exhausting it halves the batch, then the case is ``oom``."""
-    turns: tuple[str, str] | None = None
-    """Our FIFO and the other's, where another process times its rounds in turn with ours; see ``embed/turns.py``."""
+    fifos: tuple[str, str] | None = None
+    """FIFOs of this process and of one that alternates timing rounds with it; see ``embed/interleaving.py``."""

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from embedcore.embed.cost import count_gmacs
 from embedcore.embed.device import device_name, place, set_arithmetic, use_device
-from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
+from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
+from embedcore.embed.interleaving import Interleaving
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.memory import PeakMemory, halving, release_memory
 from embedcore.embed.precision import autocast
 from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import Timed, time_forward
-from embedcore.embed.turns import Turns
 from embedcore.images.geometry import geometry_of
 from embedcore.measure.given import read_given
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
@@ -95,9 +95,9 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
     batch. Timing rounds are run also where embeddings were kept: a duration of another day is no measurement. A
     download comes first and is not part of ``measured_s``.
     """
-    turns = Turns(*case.turns) if case.turns else None
-    if turns is not None:
-        turns.wait()
+    interleaving = Interleaving(*case.fifos) if case.fifos else None
+    if interleaving is not None:
+        interleaving.wait()
     download_s = _download(case, images, stages)
     begin = time.perf_counter()
     stages("loading", 0, 0)
@@ -113,19 +113,19 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
     pixels = images.pixels
     assert pixels is not None
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
-    way, batch_size = choose_way(backbone, pixels, device, case.precision, wanted, case.channels_last)
+    settings, batch_size = choose_settings(backbone, pixels, device, case.precision, wanted, case.channels_last)
 
     def time_rounds(size: int) -> tuple[Timed, float]:
-        batch = first_batch(backbone, pixels, size, way)
+        batch = first_batch(backbone, pixels, size, settings)
         told = functools.partial(stages, "timing")
         warmed = functools.partial(memory.restart, device)
-        with autocast(way.precision, device, backbone.module):
-            return time_forward(backbone.embed, batch, case.rounds, turns, told, warmed), memory.mb
+        with autocast(settings.precision, device, backbone.module):
+            return time_forward(backbone.embed, batch, case.rounds, interleaving, told, warmed), memory.mb
 
     # Before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms.
     (timed, peak), batch_size = halving(batch_size, device, time_rounds)
     progress = functools.partial(stages, "embedding")
-    embeddings, seconds, fitted, note = _embeddings(case, images, pixels, backbone, way, batch_size, progress)
+    embeddings, seconds, fitted, note = _embeddings(case, images, pixels, backbone, settings, batch_size, progress)
     if fitted < batch_size:
         (timed, peak), batch_size = halving(fitted, device, time_rounds)
     if device.type != "cuda":  # a process's memory never shrinks enough to tell one pass from another
@@ -146,17 +146,17 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
         dim=embeddings.shape[1],
         point=backbone.point,
         token_mean=backbone.token_mean,
-        precision=way.precision,
+        precision=settings.precision,
         batch_size=batch_size,
         batch_decayed=batch_size < wanted,
         device=str(device),
-        channels_last=way.channels_last,
+        channels_last=settings.channels_last,
         warmup_rounds=timed.warmups,
         transform=transform_of(backbone.data_config, case.protocol),
         **scored,
         images_per_s=rates,
         peak_memory_mb=peak,
-        crowded=timed.crowded,
+        crowded=timed.contention,
         durations=tuple(timed.durations),
         download_s=download_s,
         measured_s=time.perf_counter() - begin,
@@ -225,7 +225,7 @@ def _embeddings(
     images: Images,
     pixels: PixelStore,
     backbone: Backbone,
-    way: Way,
+    settings: ForwardSettings,
     batch_size: int,
     progress: Progress,
 ) -> tuple[NDArray[np.float32], float | None, int, str]:
@@ -236,15 +236,15 @@ def _embeddings(
     """
     kept, facts, total = None, {}, len(pixels)
     if images.embeddings_folder is not None:
-        kept, facts = KeptEmbeddings(images.embeddings_folder), facts_of(case, backbone, images.truth, way)
+        kept, facts = KeptEmbeddings(images.embeddings_folder), facts_of(case, backbone, images.truth, settings)
         embeddings = kept.load(facts, total)
         if embeddings is not None:
             progress(total, total)
             note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
             return embeddings, None, batch_size, note
-    embedded = embed_pixels(backbone, pixels, way, batch_size=batch_size, progress=progress)
+    embedded = embed_pixels(backbone, pixels, settings, batch_size=batch_size, progress=progress)
     if not embedded.finite:
-        raise NotFiniteError(f"embeddings in {way.precision} hold NaN, infinity or zero vectors")
+        raise NotFiniteError(f"embeddings in {settings.precision} hold NaN, infinity or zero vectors")
     note = ""
     if kept is not None:
         try:
@@ -254,7 +254,7 @@ def _embeddings(
     return embedded.embeddings, embedded.seconds, embedded.batch_size, note
 
 
-def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, way: Way) -> dict[str, Any]:
+def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, settings: ForwardSettings) -> dict[str, Any]:
     """Everything that decides a case's embeddings but for the rounding that comes with the batch size."""
     config = backbone.data_config
     geometry = geometry_of(config, case.protocol)
@@ -268,8 +268,8 @@ def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, way: Way) -> di
         "mean": list(config.mean),
         "std": list(config.std),
         "point": case.point,
-        "precision": way.precision,
-        "device": device_name(way.device) if way.device.type == "cuda" else way.device.type,
+        "precision": settings.precision,
+        "device": device_name(settings.device) if settings.device.type == "cuda" else settings.device.type,
         "torch": torch.__version__,
         "timm": version("timm"),
         "embedcore": VERSION,

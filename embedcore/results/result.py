@@ -109,7 +109,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     crowded: float | None = None
     """Seconds that the threads of the timing rounds, taken together, were ready to run and waited for a core, for each
     second of the rounds: 0 is alone on the processor; above `CROWDED` the speed says little. None where that is not
-    known, as on a card. See `embedcore.embed.crowding`."""
+    known, as on a card. See `embedcore.embed.contention`."""
     download_s: float | None = None
     """Wall seconds that downloading the weights took; None where nothing was downloaded."""
     measured_s: float | None = None

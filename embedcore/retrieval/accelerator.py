@@ -18,8 +18,8 @@ import torch
 from embedcore.embed.memory import halving, is_out_of_memory, release_memory
 from embedcore.retrieval.exact import best_of_candidates, dense_block, dense_nearest, settled
 from embedcore.retrieval.operands import centre_of, margin, prepare
+from embedcore.retrieval.threads import tile_workers
 from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
-from embedcore.retrieval.workers import tile_workers
 
 _TILE = 8192
 _HALVINGS = 5  # of the tile, before out-of-memory is an error

@@ -13,8 +13,8 @@ from embedcore.retrieval import tiles
 from embedcore.retrieval.candidates import CandidateBlock, capacity
 from embedcore.retrieval.exact import best_of_candidates, dense_nearest
 from embedcore.retrieval.operands import Precision, bf16_pays, centre_of, margin, prepare
+from embedcore.retrieval.threads import Scratch, Workers
 from embedcore.retrieval.tiles import DoubleArray, FloatArray, Found, IntArray, unfilled
-from embedcore.retrieval.workers import Scratch, Workers
 
 Partial = tuple[IntArray, DoubleArray, IntArray]  # as Found, and the rows with too many candidates
 

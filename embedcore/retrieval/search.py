@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcore.errors import UsageError, whole_number
-from embedcore.retrieval import duplicates
 from embedcore.retrieval.exact import dense_nearest
 from embedcore.retrieval.first_pass import choose_precision, search_tiles
 from embedcore.retrieval.inputs import unit_rows
+from embedcore.retrieval.row_groups import equal_rows, expand
+from embedcore.retrieval.threads import tile_workers
 from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
-from embedcore.retrieval.workers import tile_workers
 
 _SMALL = 2**22  # products of a search for which tiles are no faster
 _FEW = 512  # largest k for which candidate lists are faster
@@ -98,14 +98,14 @@ def _neighbours(
     k = min(k, len(references) - itself)
     if k == 0:
         return Neighbours(*unfilled(len(queries), 0))
-    groups = duplicates.equal_rows(references)
+    groups = equal_rows(references)
     if groups is not None:
         distinct = references[groups.first]
         sought = distinct if symmetric else queries
         indices, values = _search(sought, distinct, min(k + itself, len(distinct)), device, tile, symmetric)
         if symmetric:
             indices, values = indices[groups.of_row], values[groups.of_row]
-        return Neighbours(*duplicates.expand(groups, (indices, values), k, own))
+        return Neighbours(*expand(groups, (indices, values), k, own))
     indices, values = _search(queries, references, k + itself, device, tile, symmetric)
     if own is not None:
         kept = indices != own[:, None]

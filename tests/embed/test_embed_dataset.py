@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedcore.embed.dataset import embed_dataset
+from embedcore.embed.library import embed_dataset
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.zoo.backbone import Backbone, load_backbone
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from embedcore.embed.cost import count_gmacs
 from embedcore.embed.device import place
-from embedcore.embed.embedder import Way, auto_batch_size, choose_way, embed_pixels, first_batch
+from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
 from embedcore.embed.pipeline import HostLane
 from embedcore.embed.precision import canary_cosine
 from embedcore.embed.timing import time_forward
@@ -20,7 +20,7 @@ from embedcore.images.pixel_store import open_pixel_store
 from embedcore.zoo.backbone import load_backbone
 
 CPU = torch.device("cpu")
-ON_CPU = Way(CPU)
+ON_CPU = ForwardSettings(CPU)
 MODELS = [
     "test_resnet.r160_in1k",
     "test_vit.r160_in1k",
@@ -242,7 +242,7 @@ def test_a_backbone_is_of_use_afterwards_outside_of_the_harness(precision):
         def read(self, start, stop):
             return pixels[start:stop]
 
-    embedded = embed_pixels(backbone, Two(2), Way(CPU, precision), batch_size=2)
+    embedded = embed_pixels(backbone, Two(2), ForwardSettings(CPU, precision), batch_size=2)
     assert embedded.finite
     backbone.module.requires_grad_(True)
     backbone.module(torch.zeros(1, 3, size, size)).sum().backward()
@@ -266,5 +266,5 @@ def test_cudnn_tries_its_algorithms_only_for_what_runs_often(monkeypatch):
 
 
 def test_the_way_is_what_was_asked_for():
-    assert choose_way(Small(100, FAILURES[0]), Grey(61), CPU, "fp32", 50) == (ON_CPU, 50)
-    assert choose_way(Small(100, FAILURES[0]), Grey(61), CPU, "bf16", 50) == (Way(CPU, "bf16"), 50)
+    assert choose_settings(Small(100, FAILURES[0]), Grey(61), CPU, "fp32", 50) == (ON_CPU, 50)
+    assert choose_settings(Small(100, FAILURES[0]), Grey(61), CPU, "bf16", 50) == (ForwardSettings(CPU, "bf16"), 50)

@@ -10,7 +10,7 @@ import torch
 
 from embedcore.embed import embedder
 from embedcore.embed.device import ARITHMETIC
-from embedcore.embed.embedder import Way
+from embedcore.embed.embedder import ForwardSettings
 from embedcore.measure import measure
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import attempt
@@ -86,7 +86,7 @@ def test_another_setting_is_embedded_anew(case, keeping, change):
 
 def test_the_key_holds_what_is_no_setting(case, dataset):
     backbone = load_backbone(case.model, weights="random")
-    facts = measure.facts_of(case, backbone, GroundTruth.of(dataset), Way(torch.device("cpu")))
+    facts = measure.facts_of(case, backbone, GroundTruth.of(dataset), ForwardSettings(torch.device("cpu")))
     assert (facts["weights"], facts["dataset"]) == ("seed:0", dataset.fingerprint)
     assert (facts["timm"], facts["torch"], facts["device"]) == (timm.__version__, torch.__version__, "cpu")
     assert facts["embedcore"] == VERSION
@@ -157,10 +157,11 @@ class Card:
 def test_the_peak_on_a_card_is_that_of_the_rounds_alone(case, images, monkeypatch, room, fits, smaller_in_embedding):
     """Not that of canaries, trials of algorithms and batches that failed. No card is here: torch.cuda is a fake."""
     card, cpu = Card(room), torch.device("cpu")
-    choose_way, embed_pixels, score, embed = measure.choose_way, measure.embed_pixels, measure._score, Backbone.embed
+    choose_settings, embed_pixels = measure.choose_settings, measure.embed_pixels
+    score, embed = measure._score, Backbone.embed
 
     def greedy_canary(backbone, pixels, device, *others):
-        chosen = choose_way(backbone, pixels, cpu, *others)
+        chosen = choose_settings(backbone, pixels, cpu, *others)
         card.peak = 9999
         return chosen
 
@@ -173,7 +174,7 @@ def test_the_peak_on_a_card_is_that_of_the_rounds_alone(case, images, monkeypatc
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: card.peak * 10**6)
     monkeypatch.setattr(measure, "use_device", lambda spec: torch.device("cuda", 0))
     monkeypatch.setattr(measure, "place", lambda module, device: None)
-    monkeypatch.setattr(measure, "choose_way", greedy_canary)
+    monkeypatch.setattr(measure, "choose_settings", greedy_canary)
     monkeypatch.setattr(measure, "embed_pixels", halved)
     monkeypatch.setattr(measure, "_score", lambda rows, truth, device, seed: score(rows, truth, cpu, seed))
     monkeypatch.setattr(Backbone, "embed", lambda self, x: (embed(self, x), card.use(len(x)))[0])
@@ -185,7 +186,7 @@ def test_the_peak_on_a_card_is_that_of_the_rounds_alone(case, images, monkeypatc
 
 def test_a_factory_that_changes_how_torch_computes_changes_no_number(case, images, monkeypatch):
     seen = []
-    load, way = measure.load_backbone, measure.choose_way
+    load, choose = measure.load_backbone, measure.choose_settings
 
     def changing(*arguments, **options):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -195,10 +196,10 @@ def test_a_factory_that_changes_how_torch_computes_changes_no_number(case, image
     def looking(*arguments):
         backends = torch.backends
         seen.append((backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark))
-        return way(*arguments)
+        return choose(*arguments)
 
     monkeypatch.setattr(measure, "load_backbone", changing)
-    monkeypatch.setattr(measure, "choose_way", looking)
+    monkeypatch.setattr(measure, "choose_settings", looking)
     assert attempt(case, images).status == "ok"
     assert seen == [(ARITHMETIC["tf32"], ARITHMETIC["tf32"], ARITHMETIC["cudnn_benchmark"])]
 
@@ -220,9 +221,9 @@ def test_rounds_are_timed_before_embedding_and_again_where_it_needs_smaller_batc
     calls, timed, embedded = [], measure.time_forward, measure.embed_pixels
     monkeypatch.setattr(measure, "time_forward", lambda *a: (calls.append(("time", len(a[1]))), timed(*a))[1])
 
-    def embed(backbone, pixels, way, *, batch_size, progress):
+    def embed(backbone, pixels, settings, *, batch_size, progress):
         calls.append(("embed", batch_size))
-        return embedded(backbone, pixels, way, batch_size=min(batch_size, room), progress=progress)
+        return embedded(backbone, pixels, settings, batch_size=min(batch_size, room), progress=progress)
 
     monkeypatch.setattr(measure, "embed_pixels", embed)
     room = 16

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from embedcore.embed.dataset import embed_dataset
+from embedcore.embed.library import embed_dataset
 from embedcore.embed.memory import is_out_of_memory
 from embedcore.errors import UnsupportedModel, UsageError, WeightsGated, WeightsUnavailable
 from embedcore.measure.measure import Images, attempt

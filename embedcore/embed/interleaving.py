@@ -13,7 +13,7 @@ from pathlib import Path
 _TOKEN, _RELEASE = b"t", b"r"
 
 
-class Turns:
+class Interleaving:
     """One of the processes. A FIFO opened for reading and writing neither blocks nor breaks if the other end closes."""
 
     def __init__(self, own: str, other: str) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 _NS = 1e9
 _TASKS = Path("/proc/self/task")
 
-Waited = Mapping[str, int]
+WaitingTimes = Mapping[str, int]
 """Nanoseconds that each thread of this process has waited for a core so far, by thread id."""
 
 
-def waited(tasks: Path = _TASKS) -> Waited | None:
+def waiting_times(tasks: Path = _TASKS) -> WaitingTimes | None:
     """Read the waiting times from Linux's ``schedstat`` (running, waiting, time slices); None if they are unknown."""
     counted = {}
     with contextlib.suppress(OSError):  # no such file here, or a thread that has just ended
@@ -27,13 +27,13 @@ def waited(tasks: Path = _TASKS) -> Waited | None:
     return counted or None
 
 
-def crowding(before: Waited | None, after: Waited | None, wall_s: float) -> float | None:
+def contention(before: WaitingTimes | None, after: WaitingTimes | None, wall_s: float) -> float | None:
     """Return the seconds that all threads waited for a core, per second of wall time; None if unknown.
 
     0 means no contention. A second of waiting delays the work by at most a second, so alone it would have taken at
     least 1 minus this share of its wall time. The value may exceed 1 with many threads.
 
-    >>> crowding({"1": 0, "2": 5_000_000}, {"1": 20_000_000, "2": 35_000_000, "3": 0}, 0.1)
+    >>> contention({"1": 0, "2": 5_000_000}, {"1": 20_000_000, "2": 35_000_000, "3": 0}, 0.1)
     0.5
     """
     if before is None or after is None or wall_s <= 0:

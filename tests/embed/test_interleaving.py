@@ -8,8 +8,8 @@ import threading
 import pytest
 import torch
 
-from embedcore.embed import timing, turns
-from embedcore.embed.turns import Turns
+from embedcore.embed import interleaving, timing
+from embedcore.embed.interleaving import Interleaving
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ class Partners:
         ]
 
     def run(self, name, own, other, work, rounds):
-        mine = Turns(str(own), str(other))
+        mine = Interleaving(str(own), str(other))
         mine.wait()
         self.noted.append(f"{name} prepares")
         work(name)
@@ -47,7 +47,7 @@ class Partners:
     def go(self):
         for thread in self.threads:
             thread.start()
-        turns.start(self.fifos[0])
+        interleaving.start(self.fifos[0])
 
     def join(self):
         for thread in self.threads:
@@ -85,7 +85,7 @@ def test_the_other_goes_on_alone_when_released(fifos):
     partners = Partners(fifos, work, (5, 5))
     partners.go()
     assert failed.wait(20)
-    turns.release(fifos[1])
+    interleaving.release(fifos[1])
     partners.join()
     assert [note for note in partners.noted if note[0] == "b"] == [
         "b prepares",
@@ -98,16 +98,16 @@ def test_one_with_fewer_rounds_leaves_the_other_waiting_until_it_is_released(fif
     partners = Partners(fifos, lambda name: None, (2, 4))
     partners.go()
     partners.threads[0].join(20)
-    turns.release(fifos[1])
+    interleaving.release(fifos[1])
     partners.join()
     assert partners.noted.count("b3") == 1
 
 
 def test_timing_rounds_wait_for_their_turn(fifos):
-    mine = Turns(*map(str, fifos))
-    turns.start(fifos[0])
+    mine = Interleaving(*map(str, fifos))
+    interleaving.start(fifos[0])
     mine.wait()
-    turns.release(fifos[0])  # nobody is there
+    interleaving.release(fifos[0])  # nobody is there
     calls = []
 
     def embed(batch):

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.embed.crowding import crowding, waited
+from embedcore.embed.contention import contention, waiting_times
 from embedcore.embed.timing import time_forward
 
 counters = st.dictionaries(st.sampled_from("abc"), st.integers(0, 10**9))
@@ -19,23 +19,23 @@ counters = st.dictionaries(st.sampled_from("abc"), st.integers(0, 10**9))
 
 def test_waiting_of_all_threads_over_wall_time():
     before, after = {"1": 7_000_000, "2": 0}, {"1": 57_000_000, "2": 150_000_000}
-    assert crowding(before, after, 2.0) == pytest.approx(0.1)
-    assert crowding(before, before, 2.0) == 0
+    assert contention(before, after, 2.0) == pytest.approx(0.1)
+    assert contention(before, before, 2.0) == 0
 
 
 def test_threads_that_came_count_and_those_that_went_do_not():
-    assert crowding({"1": 0, "gone": 10**9}, {"1": 0, "new": 500_000_000}, 1.0) == 0.5
+    assert contention({"1": 0, "gone": 10**9}, {"1": 0, "new": 500_000_000}, 1.0) == 0.5
 
 
 @given(counters, counters, st.floats(0.001, 100))
 def test_it_is_never_below_zero_where_counters_rise(before, risen, wall):
     after = {thread: before.get(thread, 0) + more for thread, more in risen.items()}
-    assert crowding(before, after, wall) == pytest.approx(sum(risen.values()) / 1e9 / wall)
+    assert contention(before, after, wall) == pytest.approx(sum(risen.values()) / 1e9 / wall)
 
 
 @pytest.mark.parametrize(("before", "after", "wall"), [(None, {"1": 1}, 1.0), ({"1": 1}, None, 1.0), ({}, {}, 0.0)])
 def test_what_is_not_known_is_none(before, after, wall):
-    assert crowding(before, after, wall) is None
+    assert contention(before, after, wall) is None
 
 
 def test_the_kernels_counters_are_read_thread_by_thread(tmp_path):
@@ -43,8 +43,8 @@ def test_the_kernels_counters_are_read_thread_by_thread(tmp_path):
         (tmp_path / thread).mkdir()
         (tmp_path / thread / "schedstat").write_text(text)
     (tmp_path / "43").mkdir()  # it ended while we looked
-    assert waited(tmp_path) == {"41": 17, "42": 0}
-    assert waited(tmp_path / "nowhere") is None
+    assert waiting_times(tmp_path) == {"41": 17, "42": 0}
+    assert waiting_times(tmp_path / "nowhere") is None
 
 
 def _spin(started):
@@ -83,4 +83,4 @@ def test_rounds_beside_two_busy_processes_on_their_core_are_crowded():
         for other in others:
             other.kill()
             other.join()
-    assert found[0].crowded > 0.3
+    assert found[0].contention > 0.3

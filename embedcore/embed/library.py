@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcore.embed.device import use_device
-from embedcore.embed.embedder import auto_batch_size, choose_way, embed_pixels
+from embedcore.embed.embedder import auto_batch_size, choose_settings, embed_pixels
 from embedcore.errors import EmbedcoreError, UsageError, whole_number
 from embedcore.files import user_path
 from embedcore.images.dataset import as_dataset
@@ -45,13 +45,15 @@ def embed_dataset(
         raise UsageError(f"a {type(backbone).__name__} is not a backbone: embed_dataset(load_backbone(NAME), images)")
     if batch_size != "auto":
         batch_size = whole_number(batch_size, "batch_size", 1)
-    where = use_device(device)
+    target = use_device(device)
     dataset = as_dataset(images)
     with tempfile.TemporaryDirectory(prefix="embedcore-") as scratch:
         store = user_path(cache or scratch)
         pixels = open_pixel_store(dataset, geometry_of(backbone.data_config, protocol), store)
-        way, size = choose_way(backbone, pixels, where, precision, auto_batch_size(batch_size, where, len(pixels)))
-        embedded = embed_pixels(backbone, pixels, way, batch_size=size, progress=progress)
+        size = auto_batch_size(batch_size, target, len(pixels))
+        settings, size = choose_settings(backbone, pixels, target, precision, size)
+        embedded = embed_pixels(backbone, pixels, settings, batch_size=size, progress=progress)
     if not embedded.finite:
-        raise EmbedcoreError(f"{backbone.name}: embeddings in {way.precision} contain NaN, infinity or zero vectors")
+        name, precision = backbone.name, settings.precision
+        raise EmbedcoreError(f"{name}: embeddings in {precision} contain NaN, infinity or zero vectors")
     return embedded.embeddings
