@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = version.VERSION
 
 _NAMES_OF = {
-    "embed.dataset": "embed_dataset",
+    "embed.library": "embed_dataset",
     "errors": "EmbedcoreError FactoryError UnsupportedModel UsageError WeightsDamaged WeightsGated WeightsUnavailable",
     "images.dataset": "Dataset as_dataset load_dataset",
     "results.run": "Run read_run",
