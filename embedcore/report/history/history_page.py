@@ -142,26 +142,8 @@ def _row(series: Series) -> dict[str, str]:
         "runs": f"{len(values)}",
         "first": words.value_words(series, values[0]),
         "last": words.value_words(series, values[-1]),
-        "course": course(values),
+        "course": words.sparkline(values[-words.LONGEST_LINE :]),
     }
-
-
-def course(values: Sequence[float], width: int = 120, height: int = 20) -> str:
-    """Return the SVG points of a line through the finite values, scaled from lowest to highest; "" for fewer than two.
-
-    >>> course([1.0, 2.0, 1.5])
-    '0.0,20.0 60.0,0.0 120.0,10.0'
-    """
-    points = [(place, value) for place, value in enumerate(values) if math.isfinite(value)]
-    if len(points) < 2:
-        return ""
-    heights = [value for _, value in points]
-    low, high = min(heights), max(heights)
-    flat = high - low <= 1e-9 * abs(high)
-    return " ".join(
-        f"{width * place / (len(values) - 1):.1f},{height * (0.5 if flat else (high - value) / (high - low)):.1f}"
-        for place, value in points
-    )
 
 
 def charts(history: History, shown: Sequence[Series], themes: Mapping[str, Mapping[str, Any]]) -> list[Chart]:

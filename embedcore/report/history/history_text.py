@@ -21,7 +21,7 @@ from embedcore.results.run import Run
 SCHEMA = 1
 
 BARS = "▁▂▃▄▅▆▇█"
-_LONGEST_LINE = 40  # characters of a sparkline: the newest runs
+LONGEST_LINE = 40  # characters of a sparkline: the newest runs
 _MOST_STEPS = 5  # of one quantity in one run
 _MOST_NAMES = 3
 
@@ -101,7 +101,7 @@ def _table(shown: Sequence[Series], width: int) -> str:
             str(len(series.points)),
             value_words(series, series.points[0].value),
             value_words(series, series.points[-1].value),
-            sparkline([point.value for point in series.points][-_LONGEST_LINE:]),
+            sparkline([point.value for point in series.points][-LONGEST_LINE:]),
         )
         for series in shown
     ]

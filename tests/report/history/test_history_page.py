@@ -9,7 +9,7 @@ from typing import Any
 import lists
 import pytest
 
-from embedcore.report.history.history_page import MOST_SERIES, course, history_page
+from embedcore.report.history.history_page import MOST_SERIES, history_page
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -50,10 +50,4 @@ def test_of_many_series_those_that_moved_most_are_drawn() -> None:
     chart = next(c for c in data_of(history_page(found, shown, "x"))["charts"] if c["name"] == "series-images_per_s")
     assert len({point["series"] for point in chart["data"]["points"]}) == MOST_SERIES
     assert lists.SLOWER in {point["name"] for point in chart["data"]["points"]}
-    assert f"The {MOST_SERIES} of" in chart["note"]
-
-
-def test_the_course_of_a_series_leaves_out_what_is_not_finite() -> None:
-    assert course([1.0, float("inf"), 3.0]) == "0.0,20.0 120.0,0.0"
-    assert course([2.0, 2.0]) == "0.0,10.0 120.0,10.0"
-    assert course([2.0]) == ""
+    assert f"Shown are the {MOST_SERIES} of" in chart["note"]
