@@ -40,11 +40,6 @@ class Finding:
     sentences: tuple[Sentence, ...]
 
 
-def plain(sentence: Sentence) -> str:
-    """Return a sentence as text."""
-    return "".join(part.model if isinstance(part, Named) else part for part in sentence)
-
-
 def facts(
     board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None = None
 ) -> list[tuple[str, str]]:
@@ -126,7 +121,6 @@ def findings(board: Leaderboard) -> list[Finding]:
         Finding("Best by acc5", tuple(winner(board, "acc5"))),
         Finding("Best by size", tuple(best_of_sizes(board))),
         Finding("Best by speed", tuple(best_of_speeds(board))),
-        Finding("If you need speed", tuple(if_you_need(board))),
         Finding("Families with the widest spread", tuple(spreads(board))),
     ]
     return [finding for finding in found if finding.sentences]
@@ -184,18 +178,6 @@ def speed_of(result: Result) -> float | None:
 
 
 def best_of_speeds(board: Leaderboard) -> Iterator[Sentence]:
-    """The best model by acc in each decade of speed, slowest first."""
-    best: dict[int, Result] = {}
-    for row in board.by_acc:
-        speed = speed_of(row.result)
-        if speed:
-            best.setdefault(math.floor(math.log10(speed)), row.result)
-    for decade, result in sorted(best.items()):
-        words = f"{10.0**decade:,.{max(0, -decade)}f} to {10.0 ** (decade + 1):,.{max(0, -decade - 1)}f} images/s: "
-        yield words, Named(result.model), f", acc {score(result, 'acc')} at {figure(speed_of(result))} images/s."
-
-
-def if_you_need(board: Leaderboard) -> Iterator[Sentence]:
     """The best model that reaches each round number of images/s."""
     speeds = [speed for row in board.by_acc if (speed := speed_of(row.result))]
     if not speeds:

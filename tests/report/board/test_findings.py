@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcore.report.board import findings
-from embedcore.report.board.findings import Named, plain
+from embedcore.report.board.findings import Named, Sentence
 from embedcore.results.leaderboard import Leaderboard, boards_of, build
 from embedcore.results.result import Result
 
@@ -46,6 +45,10 @@ def boards(draw: st.DrawFn) -> Leaderboard:
     return build(results, dataset={"classes": 50})
 
 
+def plain(sentence: Sentence) -> str:
+    return "".join(part.model if isinstance(part, Named) else part for part in sentence)
+
+
 def best(results: list[Result]) -> Result | None:
     return min(results, key=lambda result: (-result.scores["acc"], result.model), default=None)
 
@@ -61,20 +64,8 @@ def test_the_best_of_a_size_is_that_of_brute_force(board: Leaderboard) -> None:
 
 
 @given(boards())
-def test_the_best_of_a_speed_is_that_of_brute_force(board: Leaderboard) -> None:
-    speeds = {row.result.model: findings.speed_of(row.result) for row in board.by_acc}
-    assert not any(row.result.batch_decayed and speeds[row.result.model] for row in board.by_acc)
-    decades = sorted({math.floor(math.log10(speed)) for speed in speeds.values() if speed})
-    wanted = [
-        best([r.result for r in board.by_acc if (s := speeds[r.result.model]) and math.floor(math.log10(s)) == decade])
-        for decade in decades
-    ]
-    assert models_of(list(findings.best_of_speeds(board))) == [result.model for result in wanted if result]
-
-
-@given(boards())
 def test_whoever_needs_a_speed_gets_the_best_that_reaches_it(board: Leaderboard) -> None:
-    said = list(findings.if_you_need(board))
+    said = list(findings.best_of_speeds(board))
     for sentence in said:
         need = float(plain(sentence[:1]).split()[2].replace(",", ""))
         fast = [r.result for r in board.by_acc if (findings.speed_of(r.result) or 0) >= need]
