@@ -11,12 +11,11 @@ from embedcore.files import written_whole
 from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.export import csv_report, json_report
 from embedcore.report.board.markdown import markdown_report
-from embedcore.report.gallery.gallery import Gallery, ShownGallery, shown
-from embedcore.report.gallery.gallery_file import written
 from embedcore.results.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
     from embedcore.report.board.board_page import Unfinished
+    from embedcore.report.gallery.gallery import Gallery, ShownGallery
 
 
 def write_report(
@@ -37,6 +36,8 @@ def write_report(
     `unfinished`: the progress of a run that is not finished. Each file is written as a whole, the pages last. Returns
     the paths. Raises UsageError if the folder cannot be made or written, DrawingFailed if charts cannot be drawn.
     """
+    from embedcore.report.gallery.gallery import shown
+    from embedcore.report.gallery.gallery_file import written
     from embedcore.report.html.drawing import start_scripts
 
     settings, machine = settings or {}, machine or {}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from embedcore.errors import EmbedcoreError
 from embedcore.report.gallery.selection import Labels, Selection, limited, select
 from embedcore.results.neighbours import Found, chosen, find, keys_of
@@ -50,8 +52,6 @@ def gallery_of(
     dataset: Dataset, found: Mapping[str, Found], keys: Mapping[str, str], store: PixelStore | None = None
 ) -> Gallery:
     """Return the gallery of a dataset whose images can be read; `store`: its pixels, if available."""
-    import numpy as np
-
     from embedcore.images.thumbnails import thumbnails
 
     queries, references = np.flatnonzero(dataset.is_query), np.flatnonzero(dataset.is_reference)

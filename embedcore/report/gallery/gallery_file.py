@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from embedcore.files import sealed, unsealed
 from embedcore.report.gallery.gallery import Gallery, ShownGallery, pictures_in
@@ -35,8 +36,6 @@ class _About(msgspec.Struct):
 
 def written(shown: ShownGallery) -> bytes:
     """Return the content of the file."""
-    import numpy as np
-
     gallery, labels, left = shown.gallery, shown.gallery.labels, _MOST_BYTES
     models: list[str] = []
     for model, found in gallery.found.items():
@@ -80,8 +79,6 @@ def read(path: Path) -> Gallery | None:
 
 
 def _read(path: Path) -> Gallery:
-    import numpy as np
-
     with np.load(path, allow_pickle=False) as arrays:
         about = msgspec.convert(unsealed(arrays["about"].tobytes()), _About)
         if about.format != FORMAT:

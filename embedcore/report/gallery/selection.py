@@ -8,17 +8,16 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcore.images.ceilings import reference_counts
 from embedcore.plain import counted, one_line
 from embedcore.results.class_table import verdicts_of
+from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.neighbours import Found
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from embedcore.results.leaderboard import Leaderboard
 
 MOST = 24
 """Maximum of queries or pairs of classes in a part."""
@@ -95,10 +94,6 @@ def select(
 ) -> Selection | None:
     """Select what to show of the models in `found`, without those that do not fit `labels`; None if none is left.
     `asked`: models that get examples of their own, as the leader does."""
-    import numpy as np
-
-    from embedcore.images.ceilings import reference_counts
-
     models = [row.result.model for row in board.by_acc]
     shown = {model: found[model] for model in models if model in found and labels.fits(found[model])}
     verdicts = {row.result.model: verdicts_of(row.result, len(labels.queries)) for row in board.by_acc}
@@ -148,15 +143,11 @@ def _queries(number: int) -> str:
 
 def _best(among: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[int, ...]:
     """Return at most `MOST` of these queries, the highest values first."""
-    import numpy as np
-
     return tuple(among[np.argsort(-by[among], kind="stable")][:MOST].tolist())
 
 
 def _spread(among: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[int, ...]:
     """Return at most `_EXAMPLES` of these queries, from the highest to the lowest value at equal steps of rank."""
-    import numpy as np
-
     ordered = among[np.argsort(-by[among], kind="stable")]
     steps = np.linspace(0, len(ordered) - 1, min(_EXAMPLES, len(ordered))).round().astype(np.int64)
     return tuple(ordered[steps].tolist())
@@ -171,8 +162,6 @@ def _all_wrong(
     leader: str,
 ) -> Part:
     """Queries that no model gets right, those first for which most models agree on one wrong class."""
-    import numpy as np
-
     answers = np.stack([classes[among] for classes in nearest.values()])
     agreed = np.array([np.unique(column, return_counts=True)[1].max() for column in answers.T], dtype=np.float64)
     order = np.lexsort((among, -sure[among], -agreed)) if len(among) else np.zeros(0, np.int64)
@@ -187,8 +176,6 @@ def _all_wrong(
 def _confused(
     of_query: NDArray[np.int64], nearest: Mapping[str, NDArray[np.int64]], scored: NDArray[np.bool_], classes: int
 ) -> Part:
-    import numpy as np
-
     codes = {}
     for model, answers in nearest.items():
         low, high = np.minimum(of_query, answers), np.maximum(of_query, answers)
