@@ -1,4 +1,4 @@
-"""How models do on each class, from their verdicts."""
+"""Accuracy of each class, from the verdicts of the queries."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEW = 5
-"""A class of fewer references than neighbours are looked at cannot have an acc5 of 1."""
+"""acc5 looks at five neighbours: it is below 1 for a class with fewer references."""
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Of m models and the c classes that have a scored query."""
+    """Results of m models on the c classes that have a scored query."""
 
     names: tuple[str, ...]
     queries: NDArray[np.int64]
     """[c]"""
     references: NDArray[np.int64] | None
-    """[c], None where it is not saved; of leave-one-out without the query itself."""
+    """[c], None if not saved; with leave-one-out without the query itself."""
     models: Mapping[str, int]
-    """The row of each model that has verdicts."""
+    """Row of each model that has verdicts."""
     first: NDArray[np.int64]
-    """[m, c], queries whose nearest reference is of their class."""
+    """[m, c], queries whose nearest reference has their class."""
     hits: NDArray[np.int64]
     """[m, c], references of the class among the five nearest of its queries."""
 
     def acc(self, model: str) -> NDArray[np.float64]:
-        """Of each class, [c]."""
+        """Return [c]."""
         accuracies: NDArray[np.float64] = self.first[self.models[model]] / self.queries
         return accuracies
 
     def acc5(self, model: str) -> NDArray[np.float64]:
-        """Of each class, [c]."""
+        """Return [c]."""
         shares: NDArray[np.float64] = self.hits[self.models[model]] / (NEAREST * self.queries)
         return shares
 
     def extremes(self, model: str, most: int = 5) -> tuple[list[int], list[int]]:
-        """The best and the worst classes of a model, at most so many and never one in both; of equal ones by acc those
-        come first whose acc5 is better or worse, then those with more queries."""
+        """Return the best and the worst classes of a model by acc, then acc5, then number of queries; at most `most` of
+        each, no class in both."""
         import numpy as np
 
         acc, acc5 = self.acc(model), self.acc5(model)
@@ -56,8 +56,8 @@ class ClassTable:
         return best.tolist(), worst.tolist()
 
     def where_references_are_few(self, model: str) -> tuple[float, float, float, float] | None:
-        """acc of a model, and its mean over all models, over the queries of classes with fewer than `FEW` references;
-        and the same two of the other classes. None where there are not both kinds, or it is not known."""
+        """Return acc of a model and the mean of all models on classes with fewer than `FEW` references, and the same on
+        the others. None if the references are unknown or only one kind of class exists."""
         if self.references is None:
             return None
         few = self.references < FEW
@@ -72,10 +72,7 @@ class ClassTable:
 
 
 def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassTable | None:
-    """The table of those `results` that have verdicts on this dataset; None where the classes are not saved.
-
-    Verdicts that are damaged or of another number of queries count as none.
-    """
+    """Return the table of the `results` with valid verdicts on this dataset, None if its classes are not saved."""
     import numpy as np
 
     text = dataset.get("query_classes")
@@ -111,7 +108,7 @@ def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassT
 
 
 def verdicts_of(result: Result, queries: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
-    """Hits and rank-1 bits of each query; None where there are none, or they are damaged or of another number."""
+    """Return hits and rank-1 bits of each query; None if missing, damaged, or of another number of queries."""
     if not result.verdicts:
         return None
     try:

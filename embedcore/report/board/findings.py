@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -45,57 +45,38 @@ def facts(
 ) -> list[tuple[str, str]]:
     """Return (name, value) for each known fact about dataset, protocol, machine and versions."""
     dataset = board.dataset
-    counts = ", ".join(f"{dataset[key]:,} {key}" for key in ("queries", "references") if _is_number(dataset.get(key)))
-    duplicates = dataset.get("duplicates")
+    versions = ("timm", "torch", *(("cuda",) if machine.get("gpu") else ()), "python")
+    places = (", ".join(filter(None, (row.result.device, row.result.precision))) for row in board.by_acc)
+    lone = dataset.get("lone_queries")
     found = [
-        ("Images", counts),
-        ("Classes", f"{dataset['classes']:,}" if _is_number(dataset.get("classes")) else ""),
-        ("Highest possible acc5", _fraction(dataset.get("acc5_ceiling"))),
-        ("acc by chance", _fraction(dataset.get("chance_acc"))),
-        ("Duplicate images", f"{duplicates:,}" if _is_number(duplicates) else ""),
-        (
-            "Queries without a reference",
-            f"{dataset['lone_queries']:,}, left out" if dataset.get("lone_queries") else "",
-        ),
+        ("Images", ", ".join(f"{_text(dataset[key])} {key}" for key in ("queries", "references") if dataset.get(key))),
+        ("Classes", dataset.get("classes")),
+        ("Highest possible acc5", dataset.get("acc5_ceiling")),
+        ("acc by chance", dataset.get("chance_acc")),
+        ("Duplicate images", dataset.get("duplicates")),
+        ("Queries without a reference", f"{_text(lone)}, left out" if lone else None),
         ("Protocol", _protocol(settings)),
-        ("Measured on", _places(row.result for row in board.by_acc)),
-        ("Processor", _text(machine.get("processor"))),
-        ("GPU", _text(machine.get("gpu"))),
-        ("Versions", ", ".join(f"{name} {machine[name]}" for name in _versions(machine))),
+        ("Measured on", "; ".join(filter(None, dict.fromkeys(places)))),
+        ("Processor", machine.get("processor")),
+        ("GPU", machine.get("gpu")),
+        ("Versions", ", ".join(f"{name} {machine[name]}" for name in versions if machine.get(name))),
         ("Measured at", minute(when)),
     ]
-    return [(what, one_line(value)) for what, value in found if value]
-
-
-def _versions(machine: Mapping[str, Any]) -> list[str]:
-    names = ("timm", "torch", *(("cuda",) if machine.get("gpu") else ()), "python")
-    return [name for name in names if machine.get(name)]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _fraction(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else ""
+    return [(name, text) for name, value in found if (text := one_line(_text(value)))]
 
 
 def _text(value: object) -> str:
-    return "" if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _protocol(settings: Mapping[str, Any]) -> str:
-    shown = {key: settings.get(key) for key in ("protocol", "point", "max_classes", "max_per_class", "seed")}
-    words = [_text(shown["protocol"]), f"point {shown['point']}" if shown["point"] else ""]
-    if shown["max_classes"] or shown["max_per_class"]:
-        limits = [f"at most {shown[key]} {what}" for key, what in _LIMITS if shown[key]]
-        words.append(f"{' with '.join(limits)} (seed {shown['seed']})")
-    return ", ".join(word for word in words if word)
-
-
-def _places(results: Iterable[Result]) -> str:
-    places = dict.fromkeys(", ".join(filter(None, (result.device, result.precision))) for result in results)
-    return "; ".join(filter(None, places))
+    words = [_text(settings.get("protocol")), f"point {settings['point']}" if settings.get("point") else ""]
+    limits = [f"at most {settings[key]} {what}" for key, what in _LIMITS if settings.get(key)]
+    if limits:
+        words.append(f"{' with '.join(limits)} (seed {settings.get('seed')})")
+    return ", ".join(filter(None, words))
 
 
 def warnings(board: Leaderboard) -> list[str]:
@@ -162,14 +143,11 @@ def _named(models: Sequence[str]) -> Iterator[str | Named]:
 
 def best_of_sizes(board: Leaderboard) -> Iterator[Sentence]:
     """The best model by acc below each of `SIZES`; sizes with the same model share a sentence."""
-    best = ((size, _first(board.by_acc, _below(size))) for size in SIZES)
+    sized = [(row.result, row.result.params_m) for row in board.by_acc if row.result.params_m is not None]
+    best = ((size, next((result for result, params in sized if params < size), None)) for size in SIZES)
     for result, sizes in _grouped(best):
         words = f"Below {_listed([f'{size}' for size in sizes])} million parameters: "
         yield words, Named(result.model), f", acc {score(result, 'acc')} with {figure(result.params_m)} million."
-
-
-def _below(size: float) -> Callable[[Result], bool]:
-    return lambda result: result.params_m is not None and result.params_m < size
 
 
 def speed_of(result: Result) -> float | None:
@@ -179,18 +157,15 @@ def speed_of(result: Result) -> float | None:
 
 def best_of_speeds(board: Leaderboard) -> Iterator[Sentence]:
     """The best model that reaches each round number of images/s."""
-    speeds = [speed for row in board.by_acc if (speed := speed_of(row.result))]
-    if not speeds:
+    timed = [(row.result, speed) for row in board.by_acc if (speed := speed_of(row.result))]
+    if not timed:
         return
+    speeds = [speed for _, speed in timed]
     needs = _round_numbers(min(speeds), max(speeds))
-    best = ((need, _first(board.by_acc, _at_least(need))) for need in needs)
+    best = ((need, next((result for result, speed in timed if speed >= need), None)) for need in needs)
     for result, reached in _grouped(best):
         words = f"At least {reached[-1]:,g} images/s: "
         yield words, Named(result.model), f", acc {score(result, 'acc')} at {figure(speed_of(result))} images/s."
-
-
-def _at_least(need: float) -> Callable[[Result], bool]:
-    return lambda result: (speed_of(result) or 0) >= need
 
 
 def _round_numbers(low: float, high: float) -> Iterator[float]:
@@ -220,10 +195,6 @@ def spreads(board: Leaderboard) -> Iterator[Sentence]:
         worst, best = group.rows[-1].result, group.rows[0].result
         words = f"{group.title}, {len(group.rows):,} models: acc {score(worst, 'acc')} by "
         yield words, Named(worst.model), f" to {score(best, 'acc')} by ", Named(best.model), "."
-
-
-def _first(rows: Sequence[Row], fits: Callable[[Result], bool]) -> Result | None:
-    return next((row.result for row in rows if fits(row.result)), None)
 
 
 def _grouped(best: Iterable[tuple[float, Result | None]]) -> Iterator[tuple[Result, list[float]]]:
