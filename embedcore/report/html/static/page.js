@@ -408,7 +408,7 @@
       $("#gallery").dataset.shown = kind;
     }
     $("#gallery-missing").hidden = !missing;
-    $("#gallery-missing").textContent = `${count(missing)} images have no picture: the limit of the page is reached, or they could not be read.`;
+    $("#gallery-missing").textContent = `Images without a picture: ${count(missing)} (the limit of the page is reached, or they could not be read).`;
     show();
   }
   const galleries = new IntersectionObserver((entries) => {
