@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
-from embedcore.files import sha256_of
 from embedcore.zoo import wheels
 from embedcore.zoo.folder import find_in_folder
 from embedcore.zoo.hub import Hub, find_cached
 from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.registry import RemoteFile, known_params_m, remote_file
-from embedcore.zoo.weights import check_cached, find_here, wheel_hint
+from embedcore.zoo.weights import Located, fetch_weights, find_here, wheel_hint
 
 PLACES = ("folder", "wheel", "cache", "own", "hub", "gated", "missing", "damaged")
 
@@ -86,18 +85,25 @@ def fetch_into(folder: Path, model: str, hub: Hub) -> tuple[str, Path]:
     path = find_in_folder(model, folder)
     if path is not None:
         return "kept", path
-    path = find_cached(model, folder)
-    if path is not None:
-        try:
-            check_cached(path, sha256_of(path))
+    try:
+        path = find_cached(model, folder)
+        if path is not None and _is_sound(model, path):
             return "kept", path
-        except WeightsDamaged:
-            path.resolve().unlink()
-            path.unlink(missing_ok=True)
-    wheel = wheels.find_wheel(model)
-    if wheel is not None:
-        return "wheel", wheel[1]
-    return "downloaded", hub.download(model, _address(model), folder)
+        wheel = wheels.find_wheel(model)
+        return ("wheel", wheel[1]) if wheel else ("downloaded", hub.download(model, _address(model), folder))
+    except OSError as error:
+        raise WeightsUnavailable(f"{model}: {folder}: {error.strerror or error}") from error
+
+
+def _is_sound(model: str, path: Path) -> bool:
+    """Return whether a cached file is readable and whole; remove it if not."""
+    try:
+        fetch_weights(Located(model, "hub", path))
+    except WeightsDamaged:
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _address(model: str) -> RemoteFile:

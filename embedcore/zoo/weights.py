@@ -118,7 +118,7 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
         return Weights("random", f"seed:{located.seed}")
     path = located.path or (hub or Hub()).download(located.model, located.remote)
     sha256 = _sha256_of(located.model, path)
-    check_cached(path, sha256)
+    _check_cached(path, sha256)
     return Weights(located.source, weights_id(sha256), path)
 
 
@@ -141,7 +141,7 @@ def _sha256_of(model: str, path: Path) -> str:
         raise WeightsDamaged(f"{model}: {path} cannot be read: {error.strerror or error}") from error
 
 
-def check_cached(path: Path, sha256: str) -> None:
+def _check_cached(path: Path, sha256: str) -> None:
     """Raise WeightsDamaged if the name of a file in the hub's cache is another SHA-256 than that of its content."""
     name = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", name) and name != sha256:
