@@ -9,7 +9,6 @@ import resource
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -80,8 +79,7 @@ def bound_memory(limit_gb: float) -> None:
     torch.ones(2**20).mul_(2)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = int(limit_gb * 2**30)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    most = wanted + next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData:"))
+    most = wanted + psutil.Process().memory_info().data
     if hard != resource.RLIM_INFINITY:
         most = min(most, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most - int(RESERVE * wanted), most))

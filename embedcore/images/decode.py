@@ -151,20 +151,27 @@ def _opened(file: Path | BinaryIO, name: str, max_megapixels: float) -> Iterator
     if warnings.filters[:1] != [_NO_WARNING]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     plugins.register()
-    try:
-        with _pixel_limit(max_megapixels), contextlib.ExitStack() as stack:
+    with damage_reported(name), _pixel_limit(max_megapixels), contextlib.ExitStack() as stack:
+        try:
             stream = stack.enter_context(file.open("rb")) if isinstance(file, Path) else file
             image = stack.enter_context(Image.open(stream))
             restore_orientation(image, stream)
             yield image
-    except UnidentifiedImageError as error:
-        size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
-        plugin = plugins.PLUGINS.get(Path(name).suffix.lower())
-        hint = f" (pip install {plugin.package})" if plugin and plugin not in plugins.installed().values() else ""
-        reason = f"not an image that Pillow can read{hint}" if size else "the file is empty"
-        raise BadImageError(name, reason) from error
-    except Image.DecompressionBombError as error:
-        raise BadImageError(name, too_many_pixels(max_megapixels)) from error
+        except UnidentifiedImageError as error:
+            size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
+            plugin = plugins.PLUGINS.get(Path(name).suffix.lower())
+            hint = f" (pip install {plugin.package})" if plugin and plugin not in plugins.installed().values() else ""
+            reason = f"not an image that Pillow can read{hint}" if size else "the file is empty"
+            raise BadImageError(name, reason) from error
+        except Image.DecompressionBombError as error:
+            raise BadImageError(name, too_many_pixels(max_megapixels)) from error
+
+
+@contextlib.contextmanager
+def damage_reported(name: str) -> Iterator[None]:
+    """Raise BadImageError for errors of :data:`DAMAGE`, except transient ones, which are not changed."""
+    try:
+        yield
     except DAMAGE as error:
         if is_transient(error):
             raise

@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from embedcore.errors import UsageError
-from embedcore.images.decode import BadImageError, ImageFacts, load_rgb, reason_of
+from embedcore.images.decode import BadImageError, ImageFacts, damage_reported, load_rgb
 from embedcore.images.sources import ROLES, ImageSource, LabelledImages
 
 EDGE = 224  # pixels of the square that an emoji is rendered on
@@ -55,10 +55,8 @@ class EmojiSource(ImageSource):
         return self.load(index), ImageFacts(EDGE, EDGE, "RGB", "SVG")
 
     def _decoded(self, content: bytes, name: str) -> Image.Image:
-        try:
+        with damage_reported(name):
             return render_svg(content.decode(), name)
-        except UnicodeDecodeError as error:
-            raise BadImageError(name, reason_of(error)) from error
 
 
 def emoji_images(*, split: str) -> LabelledImages:

@@ -27,6 +27,7 @@ from embedcore.images.decode import (
     BadImageError,
     ImageFacts,
     ImageUnavailable,
+    damage_reported,
     load_preview,
     load_rgb,
     reason_of,
@@ -42,7 +43,6 @@ ROLE_WORDS: dict[str, Role] = {"query": "query", "reference": "reference", "gall
 """Names of the two sides in folders, tables and lists."""
 
 _Source = TypeVar("_Source", bound="ImageSource")
-_Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
 
@@ -103,9 +103,9 @@ class ImageSource(ABC):
         """
 
         def load() -> Image.Image:
-            content = self._readable(index)
-            if not isinstance(content, bytes):
-                content = self._sound(index, to_rgb, content)
+            with damage_reported(self.name(index)):
+                content = self.content(index)
+                content = content if isinstance(content, bytes) else to_rgb(content)
             if digest is not None and _digest(content) != digest:
                 raise BadImageError(self.name(index), "its content has changed since the dataset was loaded")
             return self._decoded(content, self.name(index)) if isinstance(content, bytes) else content
@@ -119,11 +119,12 @@ class ImageSource(ABC):
         """
 
         def preview() -> tuple[Image.Image, ImageFacts]:
-            content = self._readable(index)
-            if isinstance(content, bytes):
-                return load_preview(io.BytesIO(content), self.name(index), self.max_megapixels)
-            rgb = self._sound(index, to_rgb, content)
-            return rgb, ImageFacts(*rgb.size, content.mode, content.format or "decoded")
+            with damage_reported(self.name(index)):
+                content = self.content(index)
+                if isinstance(content, bytes):
+                    return load_preview(io.BytesIO(content), self.name(index), self.max_megapixels)
+                rgb = to_rgb(content)
+                return rgb, ImageFacts(*rgb.size, content.mode, content.format or "decoded")
 
         return self._tried(index, preview)
 
@@ -149,18 +150,6 @@ class ImageSource(ABC):
 
     def _decoded(self, content: bytes, name: str) -> Image.Image:
         return load_rgb(io.BytesIO(content), name, self.max_megapixels)
-
-    def _readable(self, index: int) -> bytes | Image.Image:
-        return self._sound(index, self.content, index)
-
-    def _sound(self, index: int, action: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
-        """Return ``action(argument)``; its errors become BadImageError unless they are transient."""
-        try:
-            return action(argument)
-        except DAMAGE as error:
-            if is_transient(error):
-                raise
-            raise BadImageError(self.name(index), reason_of(error)) from error
 
 
 @dataclass(frozen=True)

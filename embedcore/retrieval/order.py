@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -72,8 +72,8 @@ def order(
     standard error, the jackknife's over classes, which is valid for classes of unequal size (Cameron and Miller,
     Journal of Human Resources 50, 2015). Its critical value is the quantile, over resamples, of the largest statistic
     of all pairs, converted to Student's t for the number of classes; in a step-down procedure, of the pairs that are
-    not yet significant. The standard error is at least that of classes which all differ equally, except one more class
-    without a difference, so up to three classes are never significant.
+    not yet significant. The standard error is at least d / C for a difference d over C classes, as if one more class
+    had no difference: up to three classes are never significant.
 
     The two best, which differ by d with an error e over C classes, need C * ((limit + 0.84) * e / d)^2 classes: e
     decreases with the root of their number, limit is the critical value, and .84 the normal quantile of 80 % power.
@@ -108,10 +108,10 @@ def order(
     errors = np.maximum(_errors(sums[by_mean], sizes), np.abs(gaps) / classes)
     scale = np.divide(1, errors, out=np.zeros_like(errors), where=errors > 0).astype(np.float32)
     gaps *= scale
-    surely, limit = _decide(gaps, drawn.astype(np.float32), scale, sizes, level)
+    significant, limit = _decide(gaps, drawn.astype(np.float32), scale, sizes, level)
     ratio = gaps[0, 1] if models > 1 else 0.0
     needed = classes * ((limit + special.ndtri(POWER)) / ratio) ** 2 if ratio > 0 else math.inf
-    return Order(means * unit, surely[np.ix_(place, place)], p_best[place], float(needed))
+    return Order(means * unit, significant[np.ix_(place, place)], p_best[place], float(needed))
 
 
 def _drawn_means(
@@ -155,18 +155,18 @@ def _decide(
     [m, m]: 1 over the errors.
     """
     models = len(ratios)
-    open_ = np.triu(np.ones((models, models), dtype=np.bool_), 1)
-    forward, backward = _largest(deviations, np.where(open_, scale, 0))
-    surely = np.zeros_like(open_)
+    undecided = np.triu(np.ones((models, models), dtype=np.bool_), 1)
+    forward, backward = _largest(deviations, np.where(undecided, scale, 0))
+    significant = np.zeros_like(undecided)
     while True:
-        # A pair in the wrong order is never significant.
+        # Pairs below the diagonal have negative ratios, which are never significant.
         limit = _limit(np.maximum(forward, backward), sizes, level)
-        found = open_ & (ratios > limit)
-        surely |= found
-        open_ &= ~found
-        if not found.any() or not (open_ & (ratios > _limit(backward, sizes, level))).any():
-            return surely, limit
-        forward, _ = _largest(deviations, np.where(open_, scale, 0))
+        found = undecided & (ratios > limit)
+        significant |= found
+        undecided &= ~found
+        if not found.any() or not (undecided & (ratios > _limit(backward, sizes, level))).any():
+            return significant, limit
+        forward, _ = _largest(deviations, np.where(undecided, scale, 0))
 
 
 def _limit(largest: FloatArray, sizes: npt.NDArray[np.integer], level: float) -> float:
@@ -190,12 +190,13 @@ def _largest(deviations: FloatArray, scale: FloatArray) -> tuple[FloatArray, Flo
     models, resamples = deviations.shape
     last = np.where(scale.any(axis=1), models - np.argmax(scale[:, ::-1] > 0, axis=1), 0)  # one after a row's last pair
 
-    def of(rows: range) -> tuple[FloatArray, FloatArray]:
+    def largest_of(rows: range) -> tuple[FloatArray, FloatArray]:
         forward, backward = np.zeros((2, resamples), dtype=np.float32)
-        room = np.empty((_PAIRS, resamples), dtype=np.float32)
+        buffer = np.empty((_PAIRS, resamples), dtype=np.float32)
         for i in rows:
-            for start, stop in _spans(i + 1, int(last[i])):
-                ratios = np.subtract(deviations[i], deviations[start:stop], out=room[: stop - start])
+            for start in range(i + 1, int(last[i]), _PAIRS):
+                stop = min(start + _PAIRS, int(last[i]))
+                ratios = np.subtract(deviations[i], deviations[start:stop], out=buffer[: stop - start])
                 ratios *= scale[i, start:stop, None]
                 np.maximum(forward, ratios.max(axis=0), out=forward)
                 np.maximum(backward, -ratios.min(axis=0), out=backward)
@@ -203,10 +204,6 @@ def _largest(deviations: FloatArray, scale: FloatArray) -> tuple[FloatArray, Flo
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
-        forwards, backwards = zip(*pool.map(of, [range(first, models, cores) for first in range(cores)]), strict=True)
+        rows = [range(first, models, cores) for first in range(cores)]
+        forwards, backwards = zip(*pool.map(largest_of, rows), strict=True)
     return np.max(forwards, axis=0), np.max(backwards, axis=0)
-
-
-def _spans(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    for first in range(start, stop, _PAIRS):
-        yield first, min(first + _PAIRS, stop)

@@ -242,7 +242,7 @@ def test_the_list_is_that_of_a_run(photos: Path, capsysbinary, tmp_path: Path) -
     assert (photos / printed.out.decode().splitlines()[0]).is_file()
 
 
-def test_the_list_leaves_out_what_a_run_would_and_says_so(photos: Path, capsysbinary, tmp_path: Path) -> None:
+def test_the_list_leaves_out_and_reports_bad_images_as_a_run_does(photos: Path, capsysbinary, tmp_path: Path) -> None:
     (photos / "cat" / "broken.png").write_bytes(b"not an image")
     assert main(["check", str(photos), "--list", "--cache", str(tmp_path / "cache")]) == 1
     printed = capsysbinary.readouterr()

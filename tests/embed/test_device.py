@@ -76,7 +76,7 @@ def test_torch_is_set_up_to_measure(settings):
     ],
     ids=["as-it-is", "matmul", "all", "convolutions", "old-name"],
 )
-def test_settings_say_what_torch_does_whatever_it_was_told_before(settings, change):
+def test_settings_override_earlier_ones_of_torch(settings, change):
     change()
     set_arithmetic()
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn

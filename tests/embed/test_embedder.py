@@ -140,7 +140,7 @@ def test_other_errors_are_raised_at_once():
     assert backbone.seen == []
 
 
-def test_what_is_not_finite_is_told():
+def test_embeddings_that_are_not_finite_are_detected():
     class Broken(Small):
         def embed(self, batch):
             out = super().embed(batch)
@@ -191,12 +191,12 @@ class CardLane(AheadLane):
 def test_halving_with_batches_on_their_way_loses_and_repeats_no_row(failure, lane_of):
     backbone, progress = Small(5, failure), []
 
-    def told(done, total):
+    def reported(done, total):
         progress.append(done)
         if done >= 32:
             backbone.room = 2
 
-    embedded = embed_pixels(backbone, Grey(61), ON_CPU, batch_size=16, progress=told, lane_of=lane_of)
+    embedded = embed_pixels(backbone, Grey(61), ON_CPU, batch_size=16, progress=reported, lane_of=lane_of)
     plain = embed_pixels(Small(100, failure), Grey(61), ON_CPU, batch_size=16)
     assert embedded.batch_size == 2
     np.testing.assert_allclose(embedded.embeddings, plain.embeddings, rtol=1e-6)

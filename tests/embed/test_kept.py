@@ -107,7 +107,7 @@ def test_damage_is_noticed_and_mended_by_keeping_again(kept, rows, suffix, how):
 
 
 @pytest.mark.parametrize("field", ["format", "facts", "shape", "sha256"])
-def test_a_sidecar_that_says_otherwise_is_not_believed(kept, rows, field):
+def test_a_sidecar_that_does_not_fit_is_rejected(kept, rows, field):
     kept.save(FACTS, rows)
     sidecar = kept.folder / f"{key_of(FACTS)}.json"
     other = unsealed(sidecar.read_bytes()) | {field: [8, 5]}

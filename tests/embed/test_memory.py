@@ -12,7 +12,7 @@ import torch
 from embedcore.embed.memory import PeakMemory, fits_if_smaller, is_out_of_memory, release_memory
 
 
-def test_a_real_allocation_failure_is_told():
+def test_a_real_allocation_failure_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
     assert is_out_of_memory(caught.value)
@@ -113,7 +113,7 @@ def limit(monkeypatch):
     return values
 
 
-def test_what_onednn_says_means_memory_only_under_a_limit(limit):
+def test_errors_of_onednn_mean_memory_only_under_a_limit(limit):
     error = RuntimeError("could not create a primitive")
     assert is_out_of_memory(error)
     limit.append((resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -15,7 +15,7 @@ def test_shape_and_reproducibility(n):
     assert np.array_equal(sketch, sketch_of(embeddings.copy()))
 
 
-def test_keeps_lengths_and_tells_changes_apart():
+def test_a_sketch_keeps_lengths_and_shows_changes():
     embeddings = np.random.default_rng(0).standard_normal((50, 2048))
     embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
     sketch = sketch_of(embeddings)

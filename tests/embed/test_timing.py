@@ -31,9 +31,9 @@ def test_rounds_are_timed_one_by_one_after_the_warm_up(monkeypatch):
     ticks = itertools.accumulate([0, *[v for d in (5, 1, 1, 2, 3, 4) for v in (d, 100)]])
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
     calls = []
-    told = []
+    reported = []
     timed = time_forward(
-        calls.append, torch.zeros(2, 3, 4, 4), 3, progress=lambda *call: told.append((len(calls), *call))
+        calls.append, torch.zeros(2, 3, 4, 4), 3, progress=lambda *call: reported.append((len(calls), *call))
     )
     assert (timed.durations, timed.warmups) == ([2, 3, 4], 3)
-    assert told == [(0, 0, 3), (4, 1, 3), (5, 2, 3), (6, 3, 3)]
+    assert reported == [(0, 0, 3), (4, 1, 3), (5, 2, 3), (6, 3, 3)]

@@ -90,7 +90,7 @@ def halved(suffix: str) -> bytes:
     return content[: len(content) // 2]
 
 
-# What stands in a damaged file of this name, and what the audit says of it.
+# Content of a damaged file of this name, and the audit's reason.
 DAMAGED_CONTENT: dict[str, tuple[Callable[[], bytes], str]] = {
     **{
         f"half{suffix}": (lambda suffix=suffix: halved(suffix), reason)
@@ -169,7 +169,7 @@ class Damaged:
 
     path: Path
     reason: str
-    """Regular expression of what is said of it."""
+    """Regular expression of the audit's reason."""
 
 
 def damage(folder: Path, name: str) -> Damaged:

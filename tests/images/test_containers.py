@@ -43,8 +43,8 @@ def jpeg_2000(orientation: int, *, last: bool = True, extended: bool = False) ->
     buffer = io.BytesIO()
     Image.fromarray(STORED).convert("RGB").save(buffer, "JPEG2000", irreversible=False)
     content = buffer.getvalue()
-    told = UUID + exif(orientation).tobytes().removeprefix(b"Exif\0\0")
-    exif_box = struct.pack(">I4sQ", 1, b"uuid", 16 + len(told)) + told if extended else box(b"uuid", told)
+    payload = UUID + exif(orientation).tobytes().removeprefix(b"Exif\0\0")
+    exif_box = struct.pack(">I4sQ", 1, b"uuid", 16 + len(payload)) + payload if extended else box(b"uuid", payload)
     before = content.index(b"jp2c") - 4
     return content + exif_box if last else content[:before] + exif_box + content[before:]
 

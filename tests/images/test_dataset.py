@@ -42,7 +42,7 @@ def test_a_csv(make_folder) -> None:
     assert dataset.name == "list" and dataset.labels.tolist() == [0, 1, 0]
 
 
-def test_emoji_has_256_classes_unless_told_otherwise() -> None:
+def test_emoji_has_256_classes_by_default() -> None:
     dataset = load_dataset()
     assert len(dataset.classes) == 256
     assert 256 <= dataset.is_query.sum() == dataset.is_reference.sum() < 800
@@ -209,7 +209,7 @@ def test_an_unreadable_file_is_named(make_folder) -> None:
         load_dataset(str(root))
 
 
-def test_a_flat_folder_is_told_what_a_class_is(make_folder) -> None:
+def test_a_flat_folder_is_refused_with_what_a_class_is(make_folder) -> None:
     with pytest.raises(UsageError, match=r"folder .*photos has no subfolders, .*one folder per class") as caught:
         load_dataset(str(make_folder({".": 3})))
     assert "\n" not in str(caught.value)

@@ -241,7 +241,7 @@ def test_what_was_passed_over_is_named_with_its_number(make_folder, make_image) 
     assert list(found.class_names) == ["a", "b"]
 
 
-def test_a_folder_with_nothing_else_says_what_was_passed_over(make_folder) -> None:
+def test_a_folder_without_other_images_names_the_ignored_folders(make_folder) -> None:
     with pytest.raises(UsageError, match=r"no images under .*; ignored: @eaDir/"):
         scan_folder(make_folder({"a/@eaDir": 1}), split="auto")
 
@@ -278,7 +278,7 @@ def test_sides_are_found_in_either_form_of_unicode(make_folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "text"),
     [
         (["Cat", "cat", "dog"], "'Cat', 'cat'"),
         (["cat", "cat ", " cat", "dog"], "' cat', 'cat', 'cat '"),
@@ -287,16 +287,16 @@ def test_sides_are_found_in_either_form_of_unicode(make_folder) -> None:
         (["A", "a", "B", "b", "C", "c", "D", "d"], "'A', 'a'; 'B', 'b'; 'C', 'c'; and 1 more"),
     ],
 )
-def test_classes_that_look_alike_are_told(names: list[str], said: str) -> None:
-    told = "classes that differ in case or white space only are different classes: "
-    assert lookalike_notes([*names, *names]) == (told + said,)
+def test_similar_class_names_are_noted(names: list[str], text: str) -> None:
+    reported = "classes that differ in case or white space only are different classes: "
+    assert lookalike_notes([*names, *names]) == (reported + text,)
 
 
-def test_classes_that_do_not_look_alike_are_not_told() -> None:
+def test_other_class_names_are_not_noted() -> None:
     assert lookalike_notes(["cat", "cats", "dog", "dog"]) == ()
 
 
-def test_folders_that_differ_in_case_only_are_told(make_folder, tmp_path: Path) -> None:
+def test_folders_that_differ_in_case_only_are_noted(make_folder, tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     if (tmp_path / "X").exists():
         pytest.skip("needs a file system that tells cases apart")

@@ -70,7 +70,7 @@ def test_byte_order_and_compression_change_nothing(mode: str, compression: str |
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "text"),
     [
         (grey("<i4", [0, 14, 70_000], SIGNED), "levels from 0 to 70000 where levels from 0 to 65535 are read"),
         (grey("<i4", [0, 2**31 - 1], SIGNED), "levels from 0 to 2147483647 where"),
@@ -86,8 +86,8 @@ def test_byte_order_and_compression_change_nothing(mode: str, compression: str |
         (grey("<f4", [0, 0.001], FLOAT), "levels from 0 to 0.001 are nearly black"),
     ],
 )
-def test_levels_that_do_not_say_what_is_white_are_refused(content: bytes, said: str) -> None:
-    assert re.match(said, refusal(content))
+def test_levels_whose_white_is_unknown_are_refused(content: bytes, text: str) -> None:
+    assert re.match(text, refusal(content))
     assert refusal(content).isprintable()
 
 
@@ -164,7 +164,7 @@ def test_a_cmyk_jpeg_is_read_alike_with_and_without_adobes_marker() -> None:
         np.testing.assert_array_equal(load_rgb(io.BytesIO(stripped), "x"), plain.convert("RGB"))
 
 
-def test_the_audit_says_which_levels_are_refused(tmp_path) -> None:
+def test_the_audit_names_refused_levels(tmp_path) -> None:
     (tmp_path / "float.tif").write_bytes(grey("<f4", [0, 200], FLOAT))
     (finding,) = audit(FileSource(("float.tif",), str(tmp_path)))
     assert finding.reason.startswith("levels from 0 to 200 where floats from 0 to 1 are read")

@@ -146,7 +146,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_store_is_made_anew(
+def test_a_damaged_store_is_built_again(
     dataset: Dataset, cache: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     DAMAGES[damage](opened(dataset, cache).path)

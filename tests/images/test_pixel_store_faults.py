@@ -30,7 +30,7 @@ from embedcore.images.pixel_store import StoredPixels, StreamedPixels, open_pixe
 
 GEOMETRY = Geometry(40, 40, "bicubic", 0.9, "center")
 
-# Run in a child. `stall` names where it stops and says so, until it is killed.
+# Run in a child. `stall` names where it stops and reports it, until it is killed.
 BUILD = textwrap.dedent("""
     import time
     from embedcore.images import pixel_store
@@ -75,7 +75,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def build(dataset: Dataset, cache: Path) -> Iterator[Callable[..., tuple[BaseProcess, Connection]]]:
-    """build(stall="", pause=0.0) starts a process that opens the store; gives it and what it says."""
+    """build(stall="", pause=0.0) starts a process that opens the store; returns it and its connection."""
     started: list[BaseProcess] = []
 
     def start(
@@ -122,8 +122,8 @@ def assert_whole_and_alone(store: StoredPixels, dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("stall", STALLS)
 def test_a_process_killed_while_building_leaves_nothing_half(build, dataset: Dataset, cache: Path, stall: str) -> None:
-    child, says = build(stall=STALLS[stall])
-    assert says.recv() == "stalled"
+    child, connection = build(stall=STALLS[stall])
+    assert connection.recv() == "stalled"
     os.kill(child.pid, signal.SIGKILL)
     child.join()
     store, made = opened(dataset, cache)
@@ -145,8 +145,8 @@ def test_a_process_killed_at_any_moment_leaves_nothing_half(build, dataset: Data
 
 def test_workers_of_a_killed_process_write_into_no_other_store(make_folder, cache: Path, build) -> None:
     dataset = load_dataset(str(make_folder({"a": 200, "b": 200}, root="more", size=(37, 51))))
-    child, says = build(stall="blocks", workers=2, of=dataset)
-    assert says.recv() == "stalled"
+    child, connection = build(stall="blocks", workers=2, of=dataset)
+    assert connection.recv() == "stalled"
     assert [file.suffix for file in (cache / "pixels").iterdir()].count(PARTIAL) == 1
     os.kill(child.pid, signal.SIGKILL)  # its workers have blocks in hand
     store, made = opened(dataset, cache)
@@ -156,14 +156,14 @@ def test_workers_of_a_killed_process_write_into_no_other_store(make_folder, cach
 
 def test_processes_at_once_share_one_build(build, dataset: Dataset, cache: Path) -> None:
     builders = [build(pause=0.1) for _ in range(3)]
-    answers = [says.recv() for _, says in builders]
+    answers = [connection.recv() for _, connection in builders]
     assert sorted(calls for calls, _ in answers) == [0, 0, 4]  # 120 images are 4 blocks
     assert {total for _, total in answers} == {right(dataset).sum()}
 
 
-def test_who_waits_for_a_build_that_is_killed_builds(build, dataset: Dataset, cache: Path) -> None:
-    child, says = build(stall="blocks")
-    assert says.recv() == "stalled"
+def test_a_process_that_waits_for_a_killed_build_builds(build, dataset: Dataset, cache: Path) -> None:
+    child, connection = build(stall="blocks")
+    assert connection.recv() == "stalled"
     found: list[tuple[StoredPixels, list[int]]] = []
     waiter = threading.Thread(target=lambda: found.append(opened(dataset, cache)))
     waiter.start()

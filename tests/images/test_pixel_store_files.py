@@ -77,7 +77,7 @@ def test_a_file_of_another_length_is_noticed(store: StoredPixels, data: st.DataO
         file.write_bytes(content)
 
 
-def test_a_store_of_an_older_version_is_made_anew_without_a_word(
+def test_a_store_of_an_older_version_is_built_again_without_a_warning(
     store: StoredPixels, caplog: pytest.LogCaptureFixture
 ) -> None:
     wanted = described(store)

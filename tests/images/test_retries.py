@@ -196,7 +196,7 @@ def raise_next(errors: list[Exception]) -> None:
     raise errors.pop()
 
 
-def test_check_says_in_one_line_that_an_image_cannot_be_read_now(
+def test_check_reports_a_transient_error_in_one_line(
     root: Path, content: Fault, naps: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content.fail(PASSING["EIO"], 4)
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_listed_for_a_moment(
     assert len(folders.scan_folder(root, split="auto").source) == 6 and not errors
 
 
-def test_a_sound_store_that_cannot_be_read_now_is_not_made_anew(
+def test_a_sound_store_that_cannot_be_read_now_is_not_built_again(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_pixel_store(dataset, GEOMETRY, tmp_path / "cache")

@@ -68,7 +68,7 @@ def test_roles(folder: Path) -> None:
         ("path,label,role\nimages/1.png,a,probe\n", r"line 2: role 'probe' is none of query, reference, gallery"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(folder: Path, content: str, message: str) -> None:
+def test_errors_name_the_line(folder: Path, content: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         read_table(table(folder, content), split="auto")
     assert "shop.csv" in str(caught.value)
@@ -128,7 +128,7 @@ SPLIT = "path,label,split\nimages/1.png,a,{}\nimages/2.png,a,{}\nimages/deep/3.p
 
 @pytest.mark.parametrize("training", TRAINING)
 @pytest.mark.parametrize("held_out", HELD_OUT)
-def test_a_column_split_says_what_folders_of_its_values_say(
+def test_a_column_split_means_what_folders_of_its_values_mean(
     folder: Path, make_image, training: str, held_out: str
 ) -> None:
     found = read_table(table(folder, SPLIT.format(training, held_out, held_out.upper(), training)), split="auto")
@@ -189,8 +189,8 @@ def test_a_wrong_folder_is_one_line_that_names_it(folder: Path, monkeypatch) -> 
     file = table(elsewhere, f"path,label\n{rows}")
     with pytest.raises(UsageError) as caught:
         read_table(file, split="auto")
-    said = str(caught.value)
-    assert said == (
+    text = str(caught.value)
+    assert text == (
         f"none of the 200 images of csv file {file} (paths are relative to its folder) exists: "
         f"the first path is {elsewhere}/images/1.png"
     )

@@ -40,7 +40,7 @@ def test_torchs_image_folder(make_folder, make_image) -> None:
 
 
 def assert_loaded_by_digest(source: ImageSource) -> None:
-    """Images 0 and 1, which differ, are loaded if their content is what it is said to be, and not else."""
+    """Images 0 and 1, which differ, are loaded if their content has the expected digest, and not otherwise."""
     assert source.load(0, source.digest(0)).tobytes() == source.load(0).tobytes()
     with pytest.raises(BadImageError, match="has changed since the dataset was loaded"):
         source.load(0, source.digest(1))
@@ -145,7 +145,7 @@ def test_iterable_datasets_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
+def test_missing_data_is_reported_in_one_line(tmp_path: Path) -> None:
     for spec, message in (
         (f"torch/cifar10,root={tmp_path}", r"cannot open dataset torch/cifar10 .*root=.*download=true"),
         ("torch/cifar10", r"no root given.*torch/cifar10,root=FOLDER"),

@@ -160,7 +160,7 @@ if hasattr(workers, "send"):
 
 
 @pytest.mark.parametrize(
-    ("sent", "then", "said"),
+    ("sent", "then", "text"),
     [
         ("pickle.dumps(Evil()) + b'\\n'", "", "sent an invalid message"),
         ("len(pickle.dumps(Evil())).to_bytes(4, 'big') + pickle.dumps(Evil()) + b'\\n'", "", "sent an invalid message"),
@@ -176,11 +176,11 @@ if hasattr(workers, "send"):
         ('b\'{"written": {"sta\'', "os._exit(3)", r"died \(exit code 3\)"),
     ],
 )
-def test_nothing_that_a_worker_sends_is_run(tmp_path: Path, sent: str, then: str, said: str) -> None:
+def test_nothing_that_a_worker_sends_is_run(tmp_path: Path, sent: str, then: str, text: str) -> None:
     code = SABOTAGE.format(folder=str(tmp_path / "was run"), sent=sent, then=then or "pass")
     source = SimpleNamespace(decoder="none", name=str, load=RunsInTheWorker(code))
     reader = PixelReader(source, tuple(map(str, range(32))), GEOMETRY)
-    with pytest.raises(EmbedcoreError, match=rf"a worker .*{said}"):
+    with pytest.raises(EmbedcoreError, match=rf"a worker .*{text}"):
         list(write_blocks(reader, tmp_path / "rows", 0, [(0, 32)], 1))
     assert not (tmp_path / "was run").exists()
     assert workers_of_this_process() == []

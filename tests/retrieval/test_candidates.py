@@ -26,7 +26,7 @@ def add_all(block: CandidateBlock, scores: np.ndarray, width: int) -> None:
     levels=st.sampled_from([5, 40, 10**6]),
     rising=st.booleans(),
 )
-def test_holds_what_the_margin_allows_or_says_that_it_cannot(seed, k, columns, width, levels, rising):
+def test_a_block_keeps_what_the_margin_allows_or_is_overfull(seed, k, columns, width, levels, rising):
     scores = np.random.default_rng(seed).integers(0, levels, (7, columns)).astype(np.float32) / levels
     if rising:  # every piece is better than all before it: nothing is dropped early
         scores.sort(axis=1)

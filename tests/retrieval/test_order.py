@@ -144,7 +144,7 @@ def test_nothing_is_sure_with_one_class_and_little_with_few():
         assert order(sums, np.full(classes, 9)).ranks()[:, 2].tolist() == [worst, 2]
 
 
-def test_with_the_classes_needed_the_two_best_are_told_apart_four_times_in_five():
+def test_with_the_classes_needed_the_power_is_80_percent():
     rng = np.random.default_rng(1)
     truth = special.ndtri([0.6, 0.52])[:, None]
 
@@ -153,9 +153,9 @@ def test_with_the_classes_needed_the_two_best_are_told_apart_four_times_in_five(
         return rng.binomial(4, special.ndtr(truth + ease + rng.normal(0, 0.3, (2, classes)))), np.full(classes, 4)
 
     needed = round(order(*drawn(40_000), resamples=100).classes_needed)
-    told = [order(*drawn(needed), resamples=100, seed=seed).better[0, 1] for seed in range(200)]
+    reported = [order(*drawn(needed), resamples=100, seed=seed).better[0, 1] for seed in range(200)]
     assert 50 < needed < 400
-    assert 0.7 < np.mean(told) < 0.9
+    assert 0.7 < np.mean(reported) < 0.9
 
 
 def test_the_unit_is_that_of_the_means_alone_and_the_seed_decides():

@@ -42,7 +42,7 @@ def test_two_classes_span_their_values():
     assert found["x_macro"] == pytest.approx((0.2, 0.6))
 
 
-def test_one_class_says_nothing_of_others():
+def test_one_class_has_intervals_from_0_to_1():
     assert intervals({"x": np.array([0.2, 0.4])}, np.array([3, 3])) == {"x": (0.0, 1.0), "x_macro": (0.0, 1.0)}
 
 
