@@ -142,7 +142,7 @@ def test_no_code_of_a_pixel_store_is_run(tmp_path, photos, ran):
     os.utime(store.path)
     with store.path.open("wb") as file:
         np.save(file, np.array([Payload(ran)], dtype=object), allow_pickle=True)
-    with pytest.raises(EmbedcoreError, match="cannot be opened"):
+    with pytest.raises(EmbedcoreError, match="can no longer be opened"):
         StoredPixels(store.path, store.shape).read(0, 4)
     again = open_pixel_store(dataset, geometry, tmp_path / "cache", workers=1)
     assert np.array_equal(again.read(0, 4), expected) and not ran.exists()

@@ -10,7 +10,7 @@ import errno
 from embedcore.images import retries, sources, workers
 
 retries.PAUSES_S = (0, 0, 0)
-readable, pixels = sources.ImageSource._readable, workers.PixelReader.pixels
+readable, pixels = sources.ImageSource.content, workers.PixelReader.pixels
 at_work = []
 
 def failing(source, index):
@@ -26,10 +26,10 @@ def tracked(reader, index):
         at_work.pop()
 
 def pytest_configure():
-    sources.ImageSource._readable, workers.PixelReader.pixels = failing, tracked
+    sources.ImageSource.content, workers.PixelReader.pixels = failing, tracked
 
 def pytest_unconfigure():
-    sources.ImageSource._readable, workers.PixelReader.pixels = readable, pixels
+    sources.ImageSource.content, workers.PixelReader.pixels = readable, pixels
     retries.PAUSES_S = (0.5, 2.0, 5.0)
 """
 
