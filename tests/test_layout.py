@@ -49,6 +49,7 @@ def test_imports_point_one_way(file):
             "files",
             "forkserver",
             "messages",
+            "packages",
             "plain",
             "progress",
             "version",

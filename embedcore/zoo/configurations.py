@@ -21,7 +21,7 @@ import msgspec
 
 from embedcore.errors import UsageError
 from embedcore.files import user_path, written_whole
-from embedcore.plain import one_line
+from embedcore.packages import installed, last_line
 
 READ_SECONDS = 300.0  # importing timm and torch takes 5 s, on a busy machine a minute
 PIP_SECONDS = 120.0
@@ -66,7 +66,8 @@ def read_configurations(spec: str, cache_folder: Path) -> Configurations:
     """
     path, version = user_path(spec), spec.removeprefix("timm==")
     if _VERSION.fullmatch(version) and not path.exists():
-        folder = _installed(version, cache_folder)
+        target = cache_folder / "timm" / version
+        folder = installed([f"timm=={version}"], target, only_wheels=True, seconds=PIP_SECONDS)
         cached = folder / f"configurations-{hashlib.sha256(_source().encode()).hexdigest()[:8]}.json"
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode(cached.read_bytes(), type=Configurations)
@@ -139,34 +140,4 @@ def _read(spec: str, python: Path, folder: Path | None = None) -> bytes:
             fault = done.stderr
         except (OSError, subprocess.TimeoutExpired) as error:
             fault = str(error)
-    raise UsageError(f"--timm {spec}: timm cannot be read with {python}: {_last_line(fault)}")
-
-
-def _installed(version: str, cache_folder: Path) -> Path:
-    """Return a folder with this version of timm alone, installed by pip the first time."""
-    folder = cache_folder / "timm" / version
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
-    command += ["--no-deps", "--no-compile", "--only-binary=:all:", "--timeout=10", "--retries=1", f"timm=={version}"]
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
-        target = Path(scratch) / "timm"
-        try:
-            done = subprocess.run(
-                [*command, "--target", str(target)], cwd=scratch, capture_output=True, text=True, timeout=PIP_SECONDS
-            )
-            fault = (done.stderr or "pip failed") if done.returncode else ""
-        except subprocess.TimeoutExpired:
-            fault = f"no answer within {PIP_SECONDS:.0f} s"
-        if fault:
-            unreached = " (its index was not reached)" if "connection broken" in fault else ""
-            raise UsageError(f"pip cannot get timm {version}: {_last_line(fault)}{unreached}")
-        with contextlib.suppress(OSError):  # another process was faster
-            target.rename(folder)
-    return folder
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("[notice]")]
-    return one_line(lines[-1]).removeprefix("ERROR: ")[:200] if lines else "no error message"
+    raise UsageError(f"--timm {spec}: timm cannot be read with {python}: {last_line(fault)}")

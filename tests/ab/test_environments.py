@@ -1,4 +1,4 @@
-"""Environments of a side, made with a fake uv that records its arguments."""
+"""Environments of a side, made by a fake uv that records its arguments, where there is no pip."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from embedcore import packages
 from embedcore.ab.environments import environment_for, interpreter
 from embedcore.errors import UsageError
 
@@ -29,13 +30,13 @@ packages.mkdir(exist_ok=True)
 
 @pytest.fixture
 def uv(tmp_path, monkeypatch):
-    """A fake uv on PATH; returns its calls so far. pip is one that finds nothing."""
+    """A fake uv on PATH, without pip; returns its calls so far."""
     folder, log = tmp_path / "bin", tmp_path / "log"
     folder.mkdir()
     (folder / "uv").write_text(UV.format(python=sys.executable, log=str(log)))
     (folder / "uv").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     return lambda: [json.loads(line) for line in log.read_text().splitlines()]
 
 
@@ -74,6 +75,12 @@ def test_a_failed_installation_is_one_line_and_leaves_nothing(uv, tmp_path):
         with pytest.raises(UsageError, match=r"'timm==0\.0\.0' cannot be installed: [^\n]+$"):
             environment_for(["timm==0.0.0"], tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache" / "environments").iterdir() if path.is_dir()]
+
+
+def test_without_pip_and_uv_the_message_says_so(uv, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"'timm==1\.0\.20' cannot be installed: neither pip nor uv is installed"):
+        environment_for(["timm==1.0.20"], tmp_path / "cache")
 
 
 def test_an_interpreter_must_exist_and_have_embedcore(tmp_path):

@@ -1,0 +1,75 @@
+"""Packages of other versions, installed into folders that come first on Python's path."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import filelock
+
+from embedcore.errors import UsageError
+from embedcore.plain import one_line
+
+_TORCH = re.compile(r"torch\b(?!vision)", re.IGNORECASE)
+_PIP = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--timeout=10"]
+
+
+def installed(
+    requirements: Sequence[str],
+    folder: Path,
+    *,
+    again: bool = False,
+    only_wheels: bool = False,
+    seconds: float | None = None,
+) -> Path:
+    """Return `folder` with these requirements of pip, installed the first time; with `again` each time.
+
+    `only_wheels`: run no code of a package. `seconds`: time limit of each installation. Raises UsageError, with the
+    installer's reason on one line.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{folder}.lock"):
+            if again:
+                shutil.rmtree(folder, ignore_errors=True)
+            if not folder.is_dir():
+                with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
+                    for requirement in requirements:
+                        _install(requirement, Path(scratch) / "packages", only_wheels, seconds)
+                    (Path(scratch) / "packages").rename(folder)
+    except OSError as error:
+        raise UsageError(f"packages cannot be installed into {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def _install(requirement: str, folder: Path, only_wheels: bool, seconds: float | None) -> None:
+    """Install timm without its dependencies, which are here; torch with its own, and the torchvision that fits."""
+    # An environment made by uv has no pip.
+    command = _PIP if find_spec("pip") else ["uv", "pip", "install", "--python", sys.executable]
+    command = [*command, "--quiet", "--target", str(folder), *(["--only-binary=:all:"] if only_wheels else [])]
+    command += [requirement, "torchvision"] if _TORCH.match(requirement) else ["--no-deps", requirement]
+    try:
+        done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=seconds)
+        reason = last_line(done.stderr)
+        if done.returncode == 0:
+            return
+        if "connection broken" in done.stderr:
+            reason += " (its index was not reached)"
+    except subprocess.TimeoutExpired:
+        reason = f"no answer within {seconds:.0f} s"
+    except FileNotFoundError:
+        reason = "neither pip nor uv is installed"
+    raise UsageError(f"{requirement!r} cannot be installed: {reason}")
+
+
+def last_line(text: str) -> str:
+    """Return the last error of pip or uv in their output, else its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("[notice]")]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    return one_line((errors or lines or ["no error message"])[-1].removeprefix("ERROR:"))[:300]
