@@ -141,13 +141,11 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
     valid = all_rows(alt).transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.name == 'speed':d})")
     stairs = only_rows(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
     named = without_overlap(best, shown)
-    # Labels are above the front, where no model can be, and extend towards the middle, so that none leaves the chart.
-    cheap = [row for row in named if (math.log10(row[axis.field]) - low) < 0.55 * (high - low)]
     layers = [
         points(valid, shown).encode(x, y, tooltip=tooltip(alt), **family_encodings(alt, shown)),
         stairs.encode(x, y),
-        *labels(alt, cheap, x, y, left=True, up=7),
-        *labels(alt, [row for row in named if row not in cheap], x, y, left=False, up=7),
+        # above the front, where no model can be
+        *labels(alt, named, x, y, axis.field, 10 ** (low + 0.55 * (high - low)), up=7),
     ]
     title = f"acc against {axis.title}"
     left_out = len(rows) - len(shown)
@@ -175,8 +173,7 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
     layers = [
         points(all_rows(alt), rows).encode(x, y, tooltip=tooltip(alt), **family_encodings(alt, rows)),
-        *labels(alt, [row for row in named if row["acc"] < middle], x, y, left=True),
-        *labels(alt, [row for row in named if row["acc"] >= middle], x, y, left=False),
+        *labels(alt, named, x, y, "acc", middle),
     ]
     agree = "" if tau is None else f"Kendall's tau is {tau:.2f} (1: same order, 0: unrelated orders)."
     return Chart(

@@ -10,7 +10,7 @@ from typing import Any
 from embedcore.compare.comparison import Comparison
 from embedcore.compare.limits import Limits
 from embedcore.compare.verdict import LEVELS, Finding, Verdict
-from embedcore.report.board.columns import NOTHING
+from embedcore.report.board.columns import NOTHING, cut
 from embedcore.report.gate import comparison_text as words
 from embedcore.report.html.chart import (
     HEIGHT,
@@ -19,8 +19,8 @@ from embedcore.report.html.chart import (
     Datum,
     all_rows,
     family_encodings,
+    labels,
     layered,
-    only_rows,
     points,
     without_overlap,
 )
@@ -30,6 +30,7 @@ from embedcore.results.run import Run
 from embedcore.zoo.families import family_of_slug
 
 _MOST_NAMES = 30  # of models in one line
+_LONGEST_NAME = 80  # characters in a chart
 _LEAST_DRIFT = 1e-9
 """Smaller drifts are drawn here: a logarithmic axis has no zero."""
 
@@ -146,7 +147,8 @@ def chart_rows(comparison: Comparison, verdict: Verdict) -> list[Datum]:
                 row["drift_level"] = level.get((model.model, "drift"), "equal")
         if row:
             title = family_of_slug(model.family).title
-            rows.append({"id": len(rows), "model": model.model, "family": model.family, "title": title, **row})
+            known = {"model": model.model, "name": cut(model.model, _LONGEST_NAME), "family": model.family}
+            rows.append({"id": len(rows), **known, "title": title, **row})
     return rows
 
 
@@ -242,14 +244,7 @@ def _models_of_chart(alt: Any, shown: Sequence[Datum], name: str, field: str, x:
     layers = [marks.encode(x, y, tooltip=tooltip, **family_encodings(alt, shown))]
     regressions = without_overlap([row for row in shown if row[level] == "regression"], shown, f"{name}_change")
     middle = sorted(row[field] for row in shown)[len(shown) // 2]
-    for align, dx, of_side in (
-        ("left", 8, [row for row in regressions if row[field] <= middle]),
-        ("right", -8, [row for row in regressions if row[field] > middle]),
-    ):
-        if of_side:
-            label = only_rows(alt, of_side).mark_text(align=align, dx=dx, dy=-9, limit=300)
-            layers.append(label.encode(x, y, text="model:N"))
-    return layers
+    return [*layers, *labels(alt, regressions, x, y, field, middle, up=9)]
 
 
 def _rule(alt: Any, axis: str, at: float, *, dashed: bool = True) -> Any:

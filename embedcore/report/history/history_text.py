@@ -16,6 +16,7 @@ from embedcore.compare.history import History, Step
 from embedcore.compare.series import Series
 from embedcore.plain import counted, json_safe, minute, one_line
 from embedcore.report.board.columns import cut, figure
+from embedcore.report.board.export import guarded
 from embedcore.results.run import Run
 
 SCHEMA = 1
@@ -181,7 +182,7 @@ def to_csv(history: History, shown: Sequence[Series]) -> str:
             run = history.runs[point.run]
             is_step = int((key_of(series), point.run) in steps)
             names = [number, "" if series.of_family else one_line(series.name), series.family, series.what]
-            writer.writerow([*names, str(run.path), run.datetime, repr(point.value), is_step])
+            writer.writerow(map(guarded, [*names, str(run.path), run.datetime, point.value, is_step]))
     return stream.getvalue()
 
 

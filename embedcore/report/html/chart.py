@@ -99,14 +99,18 @@ def layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle: 
     return spec_of(drawn.add_params(alt.param(name="family", value=""), alt.param(name="back", value="white")))
 
 
-def labels(alt: Any, rows: Sequence[Datum], x: Any, y: Any, *, left: bool, up: int = 0) -> list[Any]:
-    """Return the names of some models beside their marks, with a halo so that they can be read above other marks."""
-    if not rows:
-        return []
-    text = {"align": "left" if left else "right", "dx": 8 if left else -8, "dy": -up, "limit": 300}
-    halo = {"stroke": alt.ExprRef("back"), "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
-    base = only_rows(alt, rows).encode(x, y, text="name:N")
-    return [base.mark_text(**text, **halo), base.mark_text(**text)]
+def labels(alt: Any, rows: Sequence[Datum], x: Any, y: Any, field: str, middle: float, *, up: int = 0) -> list[Any]:
+    """Return the names of some models beside their marks, with a halo so that they can be read above other marks. They
+    extend to the right up to `middle` of `field`, beyond it to the left, so that none leaves the chart."""
+    layers = []
+    for left in (True, False):
+        of_side = [row for row in rows if (row[field] <= middle) == left]
+        if of_side:
+            text = {"align": "left" if left else "right", "dx": 8 if left else -8, "dy": -up, "limit": 300}
+            halo = {"stroke": alt.ExprRef("back"), "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
+            base = only_rows(alt, of_side).encode(x, y, text="name:N")
+            layers += [base.mark_text(**text, **halo), base.mark_text(**text)]
+    return layers
 
 
 def score_axis(

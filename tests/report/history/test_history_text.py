@@ -65,3 +65,13 @@ def test_json_and_csv_have_every_point() -> None:
     rows = list(csv.DictReader(io.StringIO(report.to_csv(found, found.series))))
     assert len(rows) == points == sum(len(series.points) for series in found.series)
     assert sum(int(row["step"]) for row in rows) == len(data["steps"]) == 10
+
+
+def test_a_csv_cannot_hold_a_formula() -> None:
+    runs = [
+        made.as_run(made.saved([made.result("=cmd()", CLASSES, made.hits_of("a", CLASSES, 0.6))], CLASSES), f"{n}.json")
+        for n in range(2)
+    ]
+    found = history(runs, Limits(parse_limits(DEFAULT)))
+    rows = list(csv.DictReader(io.StringIO(report.to_csv(found, found.series))))
+    assert {row["model"] for row in rows} <= {"", "'=cmd()"} and any(row["model"] for row in rows)

@@ -43,7 +43,7 @@ const embedPage = (() => {
   // `begun(figure, chart)` is called before a figure is drawn for the first time.
   function figures({ charts, datasets, signals, begun = () => {} }) {
     const views = new Map(), all = [...document.querySelectorAll(".chart")];
-    const update = (figure, view) => { for (const [key, value] of Object.entries(signals(figure))) view.signal(key, value); view.run(); };
+    const update = (figure, view) => { for (const [key, value] of Object.entries({ back: getComputedStyle(figure).backgroundColor, ...signals(figure) })) view.signal(key, value); view.run(); };
     async function draw(figure) {
       const chart = figure.chart, plot = $(".plot", figure), token = (figure.token = {});
       figure.view?.finalize();

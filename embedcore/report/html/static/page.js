@@ -83,7 +83,7 @@
     layout: "fitDataFill",
     ...(models.length > 14 ? { height: "min(72vh, 900px)" } : {}),
     rowHeight: 37,
-    autoResize: false, // it makes all rows anew when they first come into view: a click in that moment is lost, and the focus
+    autoResize: false, // it rebuilds all rows when they first come into view, which loses clicks and the focus
     columnDefaults: { headerHozAlign: "left", resizable: "header", tooltip: false },
     columns: COLUMNS.map((column) => {
       const { off, meaning, csv, ...definition } = column;
@@ -203,7 +203,7 @@
   copies($("#share"), () => location.href);
 
   table.on("tableBuilt", () => {
-    // Tabulator's grid has an element between itself and its rows that may not be there.
+    // ARIA allows no element between a grid and its rows, but Tabulator has one.
     $("#table").setAttribute("aria-label", "Models");
     $("#table .tabulator-tableholder").setAttribute("role", "rowgroup");
     $("#table .tabulator-table").setAttribute("role", "presentation");
@@ -217,7 +217,7 @@
     const by = sorters.map(({ field, dir }) => `${field}:${dir}`).join("");
     write({ sort: by === "rank:asc" ? "" : by });
   });
-  // Arrows go from model to model; the table has only those rows in the page that can be seen.
+  // Arrow keys move between models; only visible rows are in the page.
   $("#table").addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     const here = event.target.closest("a.model");
@@ -229,7 +229,7 @@
     table.scrollToRow(next, "nearest", false).catch(() => {}).then(() => $("a.model", next.getElement())?.focus({ preventScroll: true }));
   });
 
-  // ---- the drawer of a model ----
+  // ---- the dialog of a model ----
   const dialog = $("#model");
   document.addEventListener("click", (event) => {
     const model = event.target.closest("a[data-model]")?.dataset.model;
@@ -309,7 +309,7 @@
     return el("div", {}, strip, el("p", {}, words));
   }
 
-  // ---- so many images a second ----
+  // ---- the best model of a speed ----
   const need = $("#need");
   if (need) {
     need.closest("p").hidden = false;
@@ -322,7 +322,7 @@
 
   // ---- charts ----
   const { choose, highlight: recolour } = embedPage.figures({
-    charts, datasets: { models }, signals: (figure) => ({ family: state.family ?? "", back: getComputedStyle(figure).backgroundColor }),
+    charts, datasets: { models }, signals: () => ({ family: state.family ?? "" }),
     begun: (figure, chart) => { if (chart.name === "classes") pairs(figure, chart); },
   });
   function highlight() {
@@ -353,7 +353,7 @@
     first.addEventListener("change", change);
     second.addEventListener("change", change);
   }
-  // ---- what it retrieves, drawn when it comes into view ----
+  // ---- retrieved images, drawn when they come into view ----
   function retrieves() {
     const { classes, images, queries, answers, parts, examples, missing } = json("retrieved");
     const shown = Object.keys(answers);
