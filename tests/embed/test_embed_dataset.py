@@ -39,9 +39,9 @@ def test_options(backbone: Backbone, options: dict[str, Any], message: str) -> N
 
 
 def test_what_is_no_backbone(backbone: Backbone) -> None:
-    for given in ("resnet18", backbone.module, None):
-        with pytest.raises(UsageError, match=f"a {type(given).__name__} is not a backbone: embed_dataset"):
-            embed_dataset(given, IMAGES)
+    for images in ("resnet18", backbone.module, None):
+        with pytest.raises(UsageError, match=f"a {type(images).__name__} is not a backbone: embed_dataset"):
+            embed_dataset(images, IMAGES)
 
 
 def test_paths_as_text_and_numbers_of_numpy(backbone: Backbone, tmp_path: Path) -> None:

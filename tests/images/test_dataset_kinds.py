@@ -15,16 +15,16 @@ from embedcore.images.dataset import load_dataset
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.looks) for kinds in GROUPS.values() for kind in kinds])
 def test_what_happens(kind: Kind, tmp_path: Path) -> None:
-    given = kind.make(tmp_path)
+    arguments = kind.make(tmp_path)
     if kind.refused:
         with pytest.raises(UsageError) as caught:
-            load_dataset(given.images, given.labels, **given.options)
+            load_dataset(arguments.images, arguments.labels, **arguments.options)
         message = str(caught.value).replace(f"{tmp_path}/", "")
         head, *images = message.splitlines()
         assert kind.refused in message
         assert not images or (head.endswith(" cannot be read:") and len(images) == 1)
         return
-    dataset = load_dataset(given.images, given.labels, **given.options)
+    dataset = load_dataset(arguments.images, arguments.labels, **arguments.options)
     assert Counter(dataset.classes[label] for label in dataset.labels) == kind.classes
     assert (None if dataset.leave_one_out else int(dataset.is_query.sum())) == kind.queries
     assert kind.note in "; ".join(dataset.notes) if kind.note else dataset.notes == ()

@@ -1,4 +1,4 @@
-"""What a dataset may look like and what happens: the rows of docs/datasets.md, each of which a test runs.
+"""Dataset formats and their results: the rows of docs/datasets.md, each of which is run by a test.
 
 To add a row, add a `Kind` to a list in one of the modules dataset_kinds_*.py (a new list also to `GROUPS` in
 dataset_page.py, with its heading in the page), and run `python scripts/make_dataset_table.py`.
@@ -16,7 +16,7 @@ from PIL import Image
 
 
 @dataclass(frozen=True)
-class Given:
+class Arguments:
     """The arguments of ``embedcore.load_dataset``."""
 
     images: Any
@@ -30,30 +30,30 @@ class Kind:
 
     looks: str
     """What the dataset looks like; Markdown."""
-    make: Callable[[Path], Given]
-    """Make the dataset in an empty folder."""
+    make: Callable[[Path], Arguments]
+    """Create the dataset in an empty folder."""
     happens: str = ""
-    """What happens, if it is loaded; Markdown."""
+    """The result if it is loaded; Markdown."""
     classes: Mapping[str, int] | None = None
     """Number of images of each class, if it is loaded."""
     queries: int | None = None
-    """Number of queries where queries and references are two sides; None: leave-one-out."""
+    """Number of queries; None: leave-one-out."""
     refused: str = ""
-    """The message of the UsageError, or a part of it, if it is refused; the folder of the test is left out of it."""
+    """The message of the UsageError, or a part of it, without the test's folder; empty if it is loaded."""
     note: str = ""
-    """The note, or a part of it, that the dataset has; empty: it has none."""
+    """The dataset's note, or a part of it; empty if it has none."""
     check: Callable[[Any], None] | None = None
-    """What else is true of the loaded ``Dataset``: raises AssertionError if not."""
+    """Further assertions on the loaded ``Dataset``."""
 
     def __post_init__(self) -> None:
         assert bool(self.refused) != bool(self.happens), f"{self.looks}: it is either refused, or something happens"
         assert (self.classes is None) == bool(self.refused), f"{self.looks}: classes belong to what is loaded"
 
     def row(self) -> str:
-        """The row of the table in Markdown."""
-        said = f"refused: {_code(self.refused)}" if self.refused else self.happens
+        """Return the row of the table in Markdown."""
+        result = f"refused: {_code(self.refused)}" if self.refused else self.happens
         note = f"; note: {_code(self.note)}" if self.note else ""
-        return f"| {self.looks} | {said}{note} |"
+        return f"| {self.looks} | {result}{note} |"
 
 
 def _code(message: str) -> str:
@@ -61,7 +61,7 @@ def _code(message: str) -> str:
 
 
 def table(kinds: Sequence[Kind]) -> str:
-    """The table of these rows in Markdown."""
+    """Return the table of these rows in Markdown."""
     return "\n".join(["| input | result |", "|---|---|", *(kind.row() for kind in kinds)])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dataset_kinds import CATS_AND_DOGS, PHOTOS, Given, Kind, photos
+from dataset_kinds import CATS_AND_DOGS, PHOTOS, Arguments, Kind, photos
 from PIL import Image
 from raw_images import raw_png, raw_tiff
 
@@ -17,12 +17,12 @@ ACCENTED = unicodedata.normalize("NFC", "\u00e9t\u00e9"), unicodedata.normalize(
 SIGNED, FLOAT, WHITE_IS_ZERO = {339: 2}, {339: 3}, {262: 0}
 
 
-def folder_of(*names: str, **options: Any) -> Callable[[Path], Given]:
+def folder_of(*names: str, **options: Any) -> Callable[[Path], Arguments]:
     """A folder with a photo of each name."""
 
-    def make(folder: Path) -> Given:
+    def make(folder: Path) -> Arguments:
         photos(folder, names)
-        return Given(folder, options=options)
+        return Arguments(folder, options=options)
 
     return make
 
@@ -80,13 +80,13 @@ FOLDERS = [
 ]
 
 
-def with_image(content: bytes, name: str = "odd.tif") -> Callable[[Path], Given]:
+def with_image(content: bytes, name: str = "odd.tif") -> Callable[[Path], Arguments]:
     """The five photos, and a cat whose file holds this."""
 
-    def make(folder: Path) -> Given:
+    def make(folder: Path) -> Arguments:
         photos(folder)
         (folder / "cat" / name).write_bytes(content)
-        return Given(folder)
+        return Arguments(folder)
 
     return make
 
@@ -180,7 +180,7 @@ IMAGES = [
     ),
     Kind(
         "the same with `--embed-bad-images skip`",
-        lambda folder: Given(with_image(b"not an image", "odd.jpg")(folder).images, options={"bad_images": "skip"}),
+        lambda folder: Arguments(with_image(b"not an image", "odd.jpg")(folder).images, options={"bad_images": "skip"}),
         "left out, and counted in every report",
         CATS_AND_DOGS,
     ),

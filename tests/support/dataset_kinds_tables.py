@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dataset_kinds import CATS_AND_DOGS, NEGATIVE, PHOTOS, SEVERAL, Given, Kind, photos
+from dataset_kinds import CATS_AND_DOGS, NEGATIVE, PHOTOS, SEVERAL, Arguments, Kind, photos
 
 LABELS = ["cat", "cat", "dog", "dog", "dog"]
 
 
-def csv_of(content: str | bytes, **options: Any) -> Callable[[Path], Given]:
+def csv_of(content: str | bytes, **options: Any) -> Callable[[Path], Arguments]:
     """A csv file of this content beside the photos."""
 
-    def make(folder: Path) -> Given:
+    def make(folder: Path) -> Arguments:
         photos(folder)
         file = folder / "shop.csv"
         file.write_bytes(content.encode() if isinstance(content, str) else content)
-        return Given(f"csv:{file}", options=options)
+        return Arguments(f"csv:{file}", options=options)
 
     return make
 
 
-def csv_with(header: str, *fields: str, **options: Any) -> Callable[[Path], Given]:
+def csv_with(header: str, *fields: str, **options: Any) -> Callable[[Path], Arguments]:
     """A csv file with one line for each of the first photos: its path, a comma, and these fields."""
     rows = [f"{path},{field}" for path, field in zip(PHOTOS, fields, strict=False)]
     return csv_of("\n".join([f"path,{header}", *rows, ""]), **options)
@@ -200,9 +200,9 @@ CSV = [
 ]
 
 
-def labels_of(make_labels: Callable[[], Any], **options: Any) -> Callable[[Path], Given]:
+def labels_of(make_labels: Callable[[], Any], **options: Any) -> Callable[[Path], Arguments]:
     """A list of five photos with these labels."""
-    return lambda folder: Given(photos(folder), make_labels(), options)
+    return lambda folder: Arguments(photos(folder), make_labels(), options)
 
 
 def tensor_of(values: Any) -> Callable[[], Any]:
@@ -223,22 +223,22 @@ def series_of(values: Any, **options: Any) -> Callable[[], Any]:
     return make
 
 
-def frame_of(**columns: Any) -> Callable[[Path], Given]:
+def frame_of(**columns: Any) -> Callable[[Path], Arguments]:
     """A DataFrame of five photos with these columns."""
 
-    def make(folder: Path) -> Given:
+    def make(folder: Path) -> Arguments:
         import pandas
 
-        return Given(pandas.DataFrame({"path": photos(folder), **columns}))
+        return Arguments(pandas.DataFrame({"path": photos(folder), **columns}))
 
     return make
 
 
-def shuffled(folder: Path) -> Given:
+def shuffled(folder: Path) -> Arguments:
     import pandas
 
     frame = pandas.DataFrame({"path": photos(folder), "label": LABELS}).iloc[[4, 0, 3, 1, 2]]
-    return Given(frame.path, frame.label)
+    return Arguments(frame.path, frame.label)
 
 
 def in_their_own_folder(dataset: Any) -> None:

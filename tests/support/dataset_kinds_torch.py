@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from dataset_kinds import CATS_AND_DOGS, NEGATIVE, PHOTOS, SEVERAL, Given, Kind, photos
+from dataset_kinds import CATS_AND_DOGS, NEGATIVE, PHOTOS, SEVERAL, Arguments, Kind, photos
 from PIL import Image
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from torchvision import transforms
@@ -39,28 +39,28 @@ class Relabelled(Pairs):
     samples = tuple((name, 0) for name in PHOTOS)
 
 
-def folder_with(**options: Any) -> Callable[[Path], Given]:
+def folder_with(**options: Any) -> Callable[[Path], Arguments]:
     """torchvision's ImageFolder of five photos."""
 
-    def make(folder: Path) -> Given:
+    def make(folder: Path) -> Arguments:
         photos(folder)
-        return Given(ImageFolder(folder, **options))
+        return Arguments(ImageFolder(folder, **options))
 
     return make
 
 
-def pairs_with(*targets: Any, image: Callable[[int], Any] | None = None) -> Callable[[Path], Given]:
-    return lambda folder: Given(Pairs(targets or LABELS, image))
+def pairs_with(*targets: Any, image: Callable[[int], Any] | None = None) -> Callable[[Path], Arguments]:
+    return lambda folder: Arguments(Pairs(targets or LABELS, image))
 
 
-def sideways(folder: Path) -> Given:
+def sideways(folder: Path) -> Arguments:
     """Photos with an EXIF orientation, and a part of them."""
     photos(folder)
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in PHOTOS:
         Image.open(folder / name).save(folder / name, exif=exif)
-    return Given(Subset(ImageFolder(folder), [4, 3, 0, 1]))
+    return Arguments(Subset(ImageFolder(folder), [4, 3, 0, 1]))
 
 
 def upright(dataset: Any) -> None:
@@ -73,16 +73,16 @@ def grey(dataset: Any) -> None:
         assert pixels.shape == (5, 7, 3) and (pixels[..., 0] == pixels[..., 2]).all()
 
 
-def tensors(folder: Path) -> Given:
+def tensors(folder: Path) -> Arguments:
     levels = torch.randint(0, 256, (5, 3, 6, 8), dtype=torch.uint8)
-    return Given(TensorDataset(levels, torch.tensor(LABELS)))
+    return Arguments(TensorDataset(levels, torch.tensor(LABELS)))
 
 
-def timms(folder: Path) -> Given:
+def timms(folder: Path) -> Arguments:
     from timm.data import ImageDataset
 
     photos(folder)
-    return Given(ImageDataset(str(folder), transform=SMALLER, target_transform=lambda target: 9 - target))
+    return Arguments(ImageDataset(str(folder), transform=SMALLER, target_transform=lambda target: 9 - target))
 
 
 def small(dataset: Any) -> None:
@@ -152,13 +152,13 @@ TORCH = [
     Kind("tensors (`TensorDataset`)", tensors, "their values are the classes", {"0": 2, "1": 3}),
     Kind(
         "a dataset of your own, of any class with `__len__` and `__getitem__`",
-        lambda folder: Given(Relabelled(LABELS)),
+        lambda folder: Arguments(Relabelled(LABELS)),
         "what `dataset[i]` returns, whatever its attributes `targets` and `samples` contain",
         {"0": 2, "1": 3},
     ),
     Kind(
         "concatenated datasets (`ConcatDataset`)",
-        lambda folder: Given(ConcatDataset([Pairs(["a", "a", "b"]), Pairs(["b"])])),
+        lambda folder: Arguments(ConcatDataset([Pairs(["a", "a", "b"]), Pairs(["b"])])),
         "what `dataset[i]` returns",
         {"a": 2, "b": 2},
     ),
@@ -189,7 +189,7 @@ TORCH = [
     ),
     Kind(
         "items that are not pairs, such as dicts",
-        lambda folder: Given(TensorDataset(torch.zeros(3, 3, 8, 8))),
+        lambda folder: Arguments(TensorDataset(torch.zeros(3, 3, 8, 8))),
         refused="TensorDataset returns tuple, not pairs of an image and its class",
     ),
 ]

@@ -20,11 +20,11 @@ GROUPS: Mapping[str, Sequence[Kind]] = {
     "DataFrames": FRAMES,
     "torch, torchvision and timm datasets": TORCH,
 }
-"""The rows below each heading of the page."""
+"""Rows below each heading of the page."""
 
 
 def with_tables(page: str) -> str:
-    """The page with the table of each heading written anew. Raises AssertionError where a heading is missing."""
+    """Return the page with all tables regenerated. Raises AssertionError for a missing heading."""
     for heading, kinds in GROUPS.items():
         pattern = re.compile(rf"(^## {re.escape(heading)}\n(?:(?!^## |^\|).*\n)*)(?:^\|.*\n)*\n*", re.MULTILINE)
         assert pattern.search(page), f"docs/datasets.md has no heading '## {heading}'"

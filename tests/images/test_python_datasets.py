@@ -1,4 +1,4 @@
-"""Datasets that are handed over as objects: paths, lists, DataFrames, torch's datasets, images in memory."""
+"""Datasets from Python objects: paths, lists, DataFrames, torch's datasets, images in memory."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_neighbours_have_names(root: Path, paths: list[Path]) -> None:
     ],
 )
 def test_lists_that_do_not_fit(paths: list[Path], change: dict[str, object], message: str) -> None:
-    given = {"images": paths, "labels": labels_of(paths), **change}
+    value = {"images": paths, "labels": labels_of(paths), **change}
     with pytest.raises(UsageError, match=message) as caught:
-        load_dataset(**given)
+        load_dataset(**value)
     assert "\n" not in str(caught.value)
 
 
@@ -297,7 +297,7 @@ def test_images_in_memory_and_labels(root: Path, paths: list[Path], tmp_path: Pa
 def test_images_to_embed(root: Path, paths: list[Path], tmp_path: Path) -> None:
     expected = pixels(load_dataset(root), tmp_path / "cache")
     arrays = [np.asarray(Image.open(path)) for path in paths]
-    for given in (
+    for value in (
         root,
         str(root),
         paths,
@@ -306,7 +306,7 @@ def test_images_to_embed(root: Path, paths: list[Path], tmp_path: Path) -> None:
         arrays,
         np.stack(arrays),
     ):
-        dataset = as_dataset(given)
+        dataset = as_dataset(value)
         assert dataset.classes == (".",) and len(dataset) == 5 and as_dataset(dataset) is dataset
         np.testing.assert_array_equal(pixels(pickle.loads(pickle.dumps(dataset)), tmp_path / "cache"), expected)
         with pytest.raises(UsageError, match="has no classes: it can be embedded, but scores need labels"):
@@ -324,7 +324,7 @@ def test_a_folder_without_classes(make_folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("value", "message"),
     [
         ([], "no images to embed: the list is empty"),
         ({"a.png", "b.png"}, "images is a set: a list with one entry for each image is needed"),
@@ -339,9 +339,9 @@ def test_a_folder_without_classes(make_folder) -> None:
         (Path("/nowhere/at/all"), "no such folder: /nowhere/at/all"),
     ],
 )
-def test_what_cannot_be_embedded(given: object, message: str) -> None:
+def test_what_cannot_be_embedded(value: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        as_dataset(given)
+        as_dataset(value)
 
 
 def test_an_array_that_changes_is_noticed(tmp_path: Path) -> None:
@@ -381,11 +381,11 @@ def test_a_dataset_that_cannot_be_pickled_stays_in_this_process(tmp_path: Path) 
 def test_arrays_and_tensors_as_images() -> None:
     colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     floats = torch.from_numpy(colours) / 255
-    for given in (colours, torch.from_numpy(colours), np.moveaxis(colours, 2, 0), floats, floats.requires_grad_()):
-        np.testing.assert_array_equal(np.asarray(as_image(given)), colours)
+    for value in (colours, torch.from_numpy(colours), np.moveaxis(colours, 2, 0), floats, floats.requires_grad_()):
+        np.testing.assert_array_equal(np.asarray(as_image(value)), colours)
     assert np.asarray(as_image(torch.ones((4, 4, 3), dtype=torch.bfloat16))).min() == 255
     grey = colours[..., 0]
-    for given in (grey, grey[..., None], grey[None]):
-        image = as_image(given)
+    for value in (grey, grey[..., None], grey[None]):
+        image = as_image(value)
         assert image.mode == "L" and (np.asarray(image) == grey).all()
     assert as_image(np.zeros((5, 7, 4), np.uint8)).mode == "RGBA"
