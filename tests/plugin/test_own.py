@@ -247,7 +247,7 @@ def test_wrong_embeddings_are_one_line(run, saved, ours, content, status, said):
     [
         ("raises", "error", "colour: factory our_factories.zoo:raises raised: ValueError: no such checkpoint"),
         ("none", "error", "has no function 'none'"),
-        ("unfit", "unsupported", "colour: gives (27648,) for 9 images at the embedding point 'output'"),
+        ("unfit", "unsupported", "colour: returns (27648,) for 9 images at the embedding point 'output'"),
         ("dies", "crashed", "the measuring process ended with exit code 7"),
     ],
 )
@@ -266,7 +266,7 @@ def test_a_wrong_factory_is_one_line_and_costs_its_case_alone(run, saved, ours, 
     ("old", "new", "said"),
     [
         ('arch = "test_resnet.r160_in1k"\n', "", "lists/ours.toml, model 1 ('ours-v3'): arch is missing"),
-        ("runs/best.pth", "runs/worst.pth", "model 1 ('ours-v3'): weights: */lists/runs/worst.pth is not there"),
+        ("runs/best.pth", "runs/worst.pth", "model 1 ('ours-v3'): weights: */lists/runs/worst.pth does not exist"),
         ("embeddings", "embedings", "model 3 ('given'): unknown key 'embedings': did you mean 'embeddings'?"),
         ("[[model]]", "[[model]", "roster file lists/ours.toml is not TOML: *"),
         ('"test_vit"', '"test_vitt"', "lists/ours.toml, model 4: unknown model 'test_vitt'*"),
