@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import tabulate
 
 from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.errors import UsageError
 from embedcore.files import unsealed
 from embedcore.images import ledger, pixel_store
-from embedcore.images.store_files import is_held, sidecar_of
+from embedcore.images.store_files import remove_unused, sidecar_of
 from embedcore.plain import bytes_text, counted, one_line
 from embedcore.results import neighbours
 from embedcore.results.books import FOLDER as JOURNALS
@@ -34,7 +33,6 @@ from embedcore.results.journal import outline, read_header
 
 _DAY_S = 86_400.0
 _NAME = 60  # characters of a name in the list
-_IN_USE = "in use by a running process"
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
     freed = removed = 0
     for entry in chosen:
         text = f"{entry.kind} {entry.name} ({bytes_text(entry.bytes)}, last used {_age(now - entry.used)})"
-        obstacle = "" if arguments.dry_run else remove(entry)
+        obstacle = "" if arguments.dry_run else remove_unused(entry.files, entry.locks)
         if obstacle:
             print(f"left: {text}: {obstacle}")
             continue
@@ -206,27 +204,6 @@ def entries_of(folder: Path) -> list[Entry]:
                 )
             )
     return entries
-
-
-def remove(entry: Entry) -> str:
-    """Remove an entry's files; return the obstacle, "" if there was none.
-
-    Lock files stay, since another process may be waiting for them.
-    """
-    try:
-        with contextlib.ExitStack() as locked:
-            for lock in entry.locks:
-                locked.enter_context(filelock.FileLock(lock, timeout=0))
-            existing = [file for file in entry.files if file.exists()]
-            if any(is_held(file) for file in existing):
-                return _IN_USE
-            for file in existing:
-                file.unlink(missing_ok=True)
-    except filelock.Timeout:
-        return _IN_USE
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
 
 
 def _groups(cache: Path, kind: str) -> dict[str, dict[Path, os.stat_result]]:

@@ -9,13 +9,17 @@ import io
 import math
 import os
 import zlib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.images.workers import blocks_of, usable_cpus
+
+IN_USE = "in use by a running process"
 
 
 def sidecar_of(path: Path) -> Path:
@@ -72,3 +76,24 @@ def is_held(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def remove_unused(files: Iterable[Path], locks: Iterable[Path]) -> str:
+    """Remove files, in order, unless a process holds one of them or of the locks; return the obstacle, "" for none.
+
+    Lock files stay, since another process may be waiting for them.
+    """
+    try:
+        with contextlib.ExitStack() as locked:
+            for lock in locks:
+                locked.enter_context(filelock.FileLock(lock, timeout=0))
+            existing = [file for file in files if file.exists()]
+            if any(is_held(file) for file in existing):
+                return IN_USE
+            for file in existing:
+                file.unlink(missing_ok=True)
+    except filelock.Timeout:
+        return IN_USE
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

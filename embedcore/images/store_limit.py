@@ -6,10 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
-import filelock
-
 from embedcore.files import PARTIAL
-from embedcore.images.store_files import is_held, sidecar_of
+from embedcore.images.store_files import remove_unused, sidecar_of
 
 
 def make_room(folder: Path, needed: int, limit: int) -> bool:
@@ -48,18 +46,8 @@ def _used(path: Path) -> float:
 
 
 def _removed(path: Path) -> bool:
-    """Remove a store or an unfinished one; return whether that was possible. A store is locked while it is built.
-
-    The sidecar is removed first: pixels without a sidecar are not read.
-    """
+    """Remove a store or an unfinished one; return whether that was possible. A store is locked while it is built."""
     store = path.with_name(f"{path.name.partition('.npy')[0]}.npy")
-    try:
-        with filelock.FileLock(f"{store}.lock", timeout=0):
-            if is_held(path):
-                return False
-            if path == store:
-                sidecar_of(path).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-    except (filelock.Timeout, OSError):
-        return False
-    return True
+    # The sidecar first: pixels without a sidecar are not read.
+    files = [sidecar_of(path), path] if path == store else [path]
+    return not remove_unused(files, [Path(f"{store}.lock")])
