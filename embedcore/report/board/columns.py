@@ -150,15 +150,16 @@ def non_commercial(result: Result) -> bool:
     return result.licence is not None and _NON_COMMERCIAL.search(result.licence) is not None
 
 
-_BOUNDS, _SIZE = ("rank95_low", "rank95_high"), ("input_height", "input_width")
-
-
-def _rank(name: str) -> Callable[[Row], Any]:
-    return lambda row: getattr(row, name, 0) or None
+def _of(value: Callable[[Result], Any]) -> Callable[[Row], Any]:
+    return lambda row: value(row.result)
 
 
 def _speed(name: str) -> Callable[[Row], Any]:
     return lambda row: row.result.images_per_s.get(name)
+
+
+def _rank(name: str) -> Callable[[Row], Any]:
+    return lambda row: getattr(row, name, 0) or None
 
 
 def _of_standing(name: str) -> Callable[[Row], Any]:
@@ -170,88 +171,53 @@ def _field(key: str, *arguments: Any, **options: Any) -> Column:
 
 
 def _score_column(metric: str, title: str = "", width: int = 130, **options: Any) -> Column:
-    value: Callable[[Row], Any] = lambda row: row.result.scores.get(metric)  # noqa: E731
+    value = _of(lambda result: result.scores.get(metric))
     return Column(metric, value, _score, title, width=width, descending=True, **options)
 
 
 _tied = _of_standing("tied_with_leader")
 _TIED_MARK = Mark(TIED, lambda row: bool(_tied(row)), "tied for first: no model is significantly better")
-_NON_COMMERCIAL_MARK = Mark("‡", lambda row: non_commercial(row.result), "not for commercial use")
+_NON_COMMERCIAL_MARK = Mark("‡", _of(non_commercial), "not for commercial use")
 _TOKENS_MARK = Mark("†", lambda row: bool(row.result.token_mean), "mean of the model's tokens")
 _MODEL_MARKS = (
     Mark("§", lambda row: row.result.own, "your own model, not timm's"),
     Mark(
-        "¶",
-        lambda row: "classifier" in row.result.weights,
-        "classifier of the weights file left out (used by `head` only)",
+        "¶", _of(lambda result: "classifier" in result.weights), "classifier of the file left out (only `head` uses it)"
     ),
-    Mark(
-        "‖", lambda row: "resampled" in row.result.weights, "timm resized tensors of the weights file (resample = true)"
-    ),
+    Mark("‖", _of(lambda result: "resampled" in result.weights), "timm resized tensors of the file (resample = true)"),
 )
 _SPEED_MARKS = (
     Mark("*", lambda row: row.result.batch_decayed, "smaller batch, for lack of memory: speed not comparable"),
     Mark("!", lambda row: row.result.disturbed, "the machine was busy with other work: speed not comparable"),
 )
+_BOUNDS, _SIZE = ("rank95_low", "rank95_high"), ("input_height", "input_width")
+_ON_REQUEST: dict[str, Any] = {"drop": None, "optional": True}  # in the page alone
+_BEST_FIRST: dict[str, Any] = _ON_REQUEST | {"descending": True}
+
 COLUMNS = (
     Column("rank", lambda row: row.rank or None, title="#", marks=(_TIED_MARK,), drop=0, width=64),
-    Column("rank_acc5", _rank("rank_acc5"), str, "# acc5", "rank by acc5", drop=None, optional=True),
-    Column("rank_in_family", _rank("rank_in_family"), str, "# family", "rank in the family", drop=None, optional=True),
-    Column(
-        "rank95", _of_standing("rank95"), interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1, width=82
-    ),
-    Column(
-        "p_best",
-        _of_standing("p_best"),
-        "{:.2f}".format,
-        "p best",
-        "probability of being the best",
-        drop=None,
-        optional=True,
-        descending=True,
-    ),
+    Column("rank_acc5", _rank("rank_acc5"), str, "# acc5", "rank by acc5", **_ON_REQUEST),
+    Column("rank_in_family", _rank("rank_in_family"), str, "# family", "rank in the family", **_ON_REQUEST),
+    Column("rank95", _of_standing("rank95"), interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1),
+    Column("p_best", _of_standing("p_best"), "{:.2f}".format, "p best", "probability of being the best", **_BEST_FIRST),
     Column("tied_with_leader", _tied, drop=None, width=0),
-    Column("model", lambda row: row.result.model, marks=_MODEL_MARKS, text=True, drop=0, width=370),
+    _field("model", marks=_MODEL_MARKS, text=True, drop=0, width=370),
     _score_column("acc", interval=True, drop=0, width=190),
     _score_column("acc5", interval=True, drop=2, width=170),
     _score_column("map_at_r", "map@R", drop=6, optional=True),
     _field("params_m", figure, "M", "params (M)", drop=3, width=72),
     _field("gmacs", figure, "GMACs", "GMACs", drop=8, optional=True),
-    Column(
-        "input_size",
-        lambda row: input_size(row.result),
-        size_text,
-        "input",
-        "input size",
-        sort=max,
-        parts=_SIZE,
-        drop=9,
-    ),
-    _field("dim", marks=(_TOKENS_MARK,), drop=11, width=80, optional=True),
+    Column("input_size", _of(input_size), size_text, "input", "input size", sort=max, parts=_SIZE, drop=9),
+    _field("dim", marks=(_TOKENS_MARK,), drop=11, optional=True),
     Column("images_per_s", _speed("forward"), figure, "img/s", "images/s", marks=_SPEED_MARKS, drop=4, descending=True),
     Column(
-        "images_per_s_end_to_end",
-        _speed("end_to_end"),
-        figure,
-        "end to end",
-        "images/s including reading the pixels",
-        drop=None,
-        width=110,
-        optional=True,
-        descending=True,
+        "images_per_s_end_to_end", _speed("end_to_end"), figure, "end to end", "images/s with reading", **_BEST_FIRST
     ),
     _field("family", text=True, drop=None, width=210),
     _field("pretraining", text=True, drop=5, width=150),
     _field("licence", marks=(_NON_COMMERCIAL_MARK,), text=True, drop=7, width=140),
-    _field("peak_memory_mb", figure, "MB", "peak memory (MB)", drop=None, optional=True),
-    Column(
-        "weights",
-        lambda row: weights_source(row.result),
-        full=lambda row: weights(row.result),
-        text=True,
-        drop=10,
-        optional=True,
-    ),
+    _field("peak_memory_mb", figure, "MB", "peak memory (MB)", **_ON_REQUEST),
+    Column("weights", _of(weights_source), full=_of(weights), text=True, drop=10, width=130, optional=True),
 )
 """Add a column here, and all outputs have it."""
 

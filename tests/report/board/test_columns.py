@@ -181,7 +181,7 @@ def test_the_part_of_a_checkpoint_and_what_was_resized_are_shown(result_of: Make
     assert columns.weights(own) == "own:best.pth (model_ema) sha256:1"
     assert columns.weights(folder) == "folder:a.pth (model_ema) sha256:1"
     assert cell("model", own) == "ours§‖" and cell("model", folder) == f"{folder.model}‖"
-    assert "‖ timm resized tensors of the weights file (resample = true)" in footnotes([Row(1, own)], "model")
+    assert "‖ timm resized tensors of the file (resample = true)" in footnotes([Row(1, own)], "model")
     assert ("Resampled tensors", "pos_embed [1] → [2]") in settings(own)
 
 
@@ -198,7 +198,7 @@ def test_own_models_are_marked_however_short_the_name_is_cut(result_of: Make) ->
     assert columns.weights(folder) == "folder:best.pth sha256:01234567"
     assert footnotes([Row(1, own), Row(2, folder)], "model") == [
         "§ your own model, not timm's",
-        "¶ classifier of the weights file left out (used by `head` only)",
+        "¶ classifier of the file left out (only `head` uses it)",
     ]
     assert ("Classifier", "left out (fc.1.weight)") in settings(own)
     assert footnotes([Row(1, folder)], "model") == []
