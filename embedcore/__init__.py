@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset as Dataset
     from embedcore.images.dataset import as_dataset as as_dataset
     from embedcore.images.dataset import load_dataset as load_dataset
+    from embedcore.measure.bench import Bench as Bench
+    from embedcore.measure.case import CaseSettings as CaseSettings
+    from embedcore.results.reading import read_run as read_run
     from embedcore.results.run import Run as Run
-    from embedcore.results.run import read_run as read_run
     from embedcore.retrieval.metrics import Scores as Scores
     from embedcore.retrieval.metrics import score as score
     from embedcore.retrieval.search import Neighbours as Neighbours
@@ -41,7 +43,10 @@ _NAMES_OF = {
     "embed.library": "embed_dataset",
     "errors": "EmbedcoreError FactoryError UnsupportedModel UsageError WeightsDamaged WeightsGated WeightsUnavailable",
     "images.dataset": "Dataset as_dataset load_dataset",
-    "results.run": "Run read_run",
+    "measure.bench": "Bench",
+    "measure.case": "CaseSettings",
+    "results.reading": "read_run",
+    "results.run": "Run",
     "retrieval.metrics": "Scores score",
     "retrieval.search": "Neighbours nearest",
     "zoo.backbone": "Backbone load_backbone",

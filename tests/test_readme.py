@@ -13,7 +13,7 @@ from PIL import Image
 
 from embedcore.plugin.options import OPTIONS
 from embedcore.results.result import Result
-from embedcore.results.run import embedcore_block
+from embedcore.results.saved import embedcore_block
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

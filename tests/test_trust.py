@@ -25,10 +25,10 @@ from embedcore.images.pixel_store import StoredPixels, open_pixel_store
 from embedcore.measure.outcome import detail_of, reason_of, status_of
 from embedcore.report.board.terminal import terminal_report
 from embedcore.report.report_folder import write_report
-from embedcore.results.journal import read_journal
+from embedcore.results.journal import read_header
 from embedcore.results.leaderboard import Leaderboard, build
+from embedcore.results.reading import read_run
 from embedcore.results.result import InvalidResultError, Result
-from embedcore.results.run import read_run
 from embedcore.zoo import wheels
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.holdings import fetch_into
@@ -261,7 +261,7 @@ def test_a_crafted_journal_or_run_is_one_clear_line(tmp_path, bomb):
     journal = tmp_path / "run.jsonl"
     journal.write_text(f'{{"journal": 1}}\n{bomb()}\n')
     with pytest.raises(UsageError) as caught:
-        read_journal(journal)
+        read_header(journal)
     assert clean(str(caught.value)) and len(str(caught.value)) < 500
     run = tmp_path / "run.json"
     run.write_text(f'{{"machine_info": {{}}, "benchmarks": [], "embedcore": {{"schema": 1, "excluded": [{bomb()}]}}}}')

@@ -31,8 +31,9 @@ from embedcore.ab.noise import stored_noise
 from embedcore.ab.schedule import measure_models
 from embedcore.ab.sides import Side, measure_interleaved
 from embedcore.compare.interleaved import NOISE, paired_ratio
+from embedcore.results.reading import read_run
 from embedcore.results.result import Result
-from embedcore.results.run import Run, read_run
+from embedcore.results.run import Run
 
 MODELS = ("test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_byobnet")
 

@@ -21,7 +21,7 @@ import json, sys, time, tracemalloc
 from pathlib import Path
 import embedcore.retrieval.order
 from embedcore.results.ranking import rank_models
-from embedcore.results.run import read_run
+from embedcore.results.reading import read_run
 from embedcore.results.verdicts import unpack_verdicts
 run = read_run(Path(sys.argv[1]))
 begin = time.perf_counter()

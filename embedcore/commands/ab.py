@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcore.compare.limits import DEFAULT, read_limits
+from embedcore.durations import parse_duration
 from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.plain import one_line
-from embedcore.results.estimate import parse_duration
 
 if TYPE_CHECKING:
     from embedcore.ab.environments import Environment

@@ -28,8 +28,9 @@ from embedcore.images import ledger, pixel_store
 from embedcore.images.store_files import remove_unused, sidecar_of
 from embedcore.plain import bytes_text, counted, one_line
 from embedcore.results import neighbours
-from embedcore.results.books import FOLDER as JOURNALS
-from embedcore.results.journal import outline, read_header
+from embedcore.results.journal import read_header
+from embedcore.results.runs import FOLDER as JOURNALS
+from embedcore.results.runs import outline
 
 _DAY_S = 86_400.0
 _NAME = 60  # characters of a name in the list
@@ -247,9 +248,9 @@ def _describe_run(name: str, files: Sequence[Path]) -> str:
     with contextlib.suppress(UsageError, OSError):
         headers = {path: header for path in files if (header := read_header(path)) is not None}
         if headers:  # else nothing was written yet
-            found, dataset = outline(headers), next(iter(headers.values())).get("dataset")
+            found, (dataset, *_) = outline(headers), next(iter(headers.values())).get("datasets") or [None]
             of = f" of {dataset.get('name', '')}" if isinstance(dataset, dict) else ""
-            return f"{name} {'finished' if found.finished else 'unfinished'}: {counted(found.results, 'result')}{of}"
+            return f"{name} {'finished' if found.finished else 'unfinished'}: {counted(found.cases, 'result')}{of}"
     return f"{name} unreadable"
 
 

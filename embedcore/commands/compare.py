@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcore.errors import UsageError
-from embedcore.results.run import STORAGE
+from embedcore.results.reading import STORAGE
 
 if TYPE_CHECKING:
     from embedcore.compare.comparison import Comparison
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.compare.comparison import compare
     from embedcore.compare.limits import read_limits
     from embedcore.compare.verdict import judge
-    from embedcore.results.run import is_first_run, read_run
+    from embedcore.results.reading import is_first_run, read_run
 
     if arguments.timm:
         return _run_timm(arguments)
@@ -181,7 +181,7 @@ def run_accept(arguments: argparse.Namespace) -> int:
     import fnmatch
 
     from embedcore.compare.limits import GATE_FILE, accept
-    from embedcore.results.run import read_run
+    from embedcore.results.reading import read_run
 
     saved = read_run(arguments.saved)
     known = {result.model: result for result in (*saved.results, *saved.excluded)}

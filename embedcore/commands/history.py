@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from embedcore.errors import UsageError
 from embedcore.plain import printable_lines
-from embedcore.results.run import STORAGE
+from embedcore.results.reading import STORAGE
 
 if TYPE_CHECKING:
     from embedcore.results.run import Run
@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read(names: list[str]) -> list[Run]:
     """Return every run that is named or in a folder; unreadable files in a folder are reported and skipped."""
-    from embedcore.results.run import find_run, is_run, read_json, run_of
+    from embedcore.results.reading import find_run, read_json
+    from embedcore.results.run import is_run, run_of
 
     runs: dict[Path, Run] = {}
     for name in names:

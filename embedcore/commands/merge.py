@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedcore.errors import UsageError
 from embedcore.plain import counted, printable_lines
-from embedcore.results.run import STORAGE
+from embedcore.results.reading import STORAGE
 
 EXIT_UNUSABLE = 2
 
@@ -29,8 +29,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the merged run and return the exit code."""
-    from embedcore.results.merge import merge, read_parts, write_run
-    from embedcore.results.run import find_run
+    from embedcore.results.merge import merge, write_run
+    from embedcore.results.reading import find_run, read_parts
 
     output: Path = arguments.output
     parts = dict(part for name in arguments.runs for part in read_parts(find_run(name)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.errors import UsageError
 from embedcore.plain import printable_lines
-from embedcore.results.run import STORAGE
+from embedcore.results.reading import STORAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,23 +69,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _datasets(names: Sequence[str]) -> Iterator[tuple[Path, Mapping[str, Any], list[Result]]]:
     """Yield path, dataset and results of each dataset of saved runs. Raises UsageError."""
-    from embedcore.results.merge import merge, read_parts
-    from embedcore.results.ranking import results_by_dataset
-    from embedcore.results.run import find_run, run_of
+    from embedcore.results.merge import merge
+    from embedcore.results.reading import find_run, read_parts
+    from embedcore.results.run import run_of
 
     alike: dict[tuple[str, ...], dict[Path, Any]] = {}
     for name in names:
         for path, data in read_parts(find_run(name)):
             found = run_of(data, path)
             if found.results:
-                key = tuple(str(dataset.get("fingerprint")) for dataset, _ in results_by_dataset(found))
+                key = tuple(str(dataset.get("fingerprint")) for dataset, _ in found.by_dataset())
                 alike.setdefault(key, {})[path] = data
     for parts in alike.values():
         merged = merge(list(parts.items()), allow_missing=True)
         for note in merged.notes:
             _note(note)
         first = next(iter(parts))
-        for dataset, results in results_by_dataset(run_of(merged.data, first)):
+        for dataset, results in run_of(merged.data, first).by_dataset():
             if results:
                 yield first, dataset, results
 

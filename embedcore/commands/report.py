@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embedcore.errors import UsageError
 from embedcore.plain import printable_lines
-from embedcore.results.run import STORAGE
+from embedcore.results.reading import STORAGE
 
 EXIT_UNUSABLE = 2
 
@@ -53,8 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.html.drawing import start_scripts
     from embedcore.report.report_folder import write_report
     from embedcore.results.leaderboard import boards_of
-    from embedcore.results.merge import merge, read_parts, write_run
-    from embedcore.results.run import find_run, run_of
+    from embedcore.results.merge import merge, write_run
+    from embedcore.results.reading import find_run, read_parts
+    from embedcore.results.run import run_of
     from embedcore.zoo.families import FAMILIES
 
     output: Path | None = arguments.output
@@ -106,8 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _named(arguments: argparse.Namespace) -> list[str]:
     """Return the names of the runs. Raises UsageError."""
     from embedcore.commands.cache import cache_folder
-    from embedcore.results.books import FOLDER
-    from embedcore.results.from_journal import last_run
+    from embedcore.results.reading import last_run
+    from embedcore.results.runs import FOLDER
 
     if bool(arguments.runs) == arguments.last:
         raise UsageError("report: name one or more RUNs, or --last for the latest run")

@@ -1,1 +1,1 @@
-"""One case in, one result out, inline or in a child process. Knows nothing of pytest."""
+"""Measuring one case, in this process or in a child; independent of pytest."""

@@ -1,4 +1,4 @@
-"""A case: one model tag under one set of settings."""
+"""A case: one model under one set of settings."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ if TYPE_CHECKING:
     from embedcore.zoo.own_models import OwnModel
 
 
-@dataclass(frozen=True)
-class Case:
-    """What to measure. Everything that changes a number is here or in the dataset."""
+@dataclass(frozen=True, kw_only=True)
+class CaseSettings:
+    """Everything that changes a number, besides the model and the dataset."""
 
-    model: str
-    """Full tag, such as ``vit_base_patch16_224.augreg_in21k``, or the name of ``own``."""
-    family: str  # slug
-    own: OwnModel | None = None
-    """A model of the user's, with weights of its own; ``weights`` then says nothing."""
     weights: str = "auto"
-    """``auto``, ``random`` or a folder."""
+    """``auto``, ``random`` or a folder; unused for an own model, which names its weights."""
     protocol: str = "native"
     point: str = "pre_logits"
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | str = "auto"
     channels_last: bool | None = None
-    """Whether the model computes in channels-last memory; None: as is faster."""
+    """Whether the model computes in channels-last memory; None chooses the faster layout."""
     rounds: int = 10
     """Timing rounds, each one forward pass of a batch."""
     seed: int = 0
@@ -34,7 +29,18 @@ class Case:
     max_params: float | None = None
     """Models with more parameters (millions) are ``too-large``."""
     memory_limit: float | None = None
-    """Memory that a measuring process may allocate on the CPU besides what it starts with, in units of 2^30 bytes; see
-    ``embed/memory.py``. Exhausting it halves the batch, then the case is ``oom``."""
+    """Memory that a measuring process may allocate on the CPU besides its initial memory, in units of 2^30 bytes (see
+    ``embed/memory.py``). Exhausting it halves the batch; with one image the case is ``oom``."""
     fifos: tuple[str, str] | None = None
     """FIFOs of this process and of one that alternates timing rounds with it; see ``embed/interleaving.py``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case(CaseSettings):
+    """One model under these settings, to be measured on a dataset."""
+
+    model: str
+    """Full tag, such as ``vit_base_patch16_224.augreg_in21k``, or the name of ``own_model``."""
+    family: str
+    """Slug."""
+    own_model: OwnModel | None = None

@@ -1,4 +1,4 @@
-"""The session's side of a measuring process: starting it, listening to it, ending it."""
+"""The session's side of a measuring process: start it, receive its messages, end it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from embedcore.measure.supervisor import Send
 
-# How long a process that has given its result or closed a pipe may take until all is at its end.
+# Seconds that a process may take to exit after it has sent its result or closed a pipe.
 EXIT_GRACE_S = 5.0
 
-# Of what it prints the last is kept.
+# How much of its output is kept: the end.
 TAIL_BYTES = 64 * 2**10
 TAIL_LINES = 30
 LINE_CHARACTERS = 500
@@ -34,11 +34,11 @@ _PIECE = 2**16
 
 @dataclass
 class Heard:
-    """What a session has learnt of a measuring process when it is over.
+    """What a session knows of a measuring process that has ended.
 
-    ``ended``: None where not even the supervisor could tell. ``output``: the last lines that it printed. It was ended
-    because its time was over (``late``), because it had closed its pipe and went on living (``silent``), or because of
-    what it had sent (``garbled``). ``cut_short``: the last message lacks its end.
+    ``ended``: None if the supervisor could not report it. ``output``: the last lines that it printed. It was killed
+    because its time was over (``late``), because it had closed its pipe but did not exit (``silent``), or because it
+    had sent an invalid message (``garbled``). ``cut_short``: the last message is incomplete.
     """
 
     ended: Ended | None = None
@@ -50,11 +50,11 @@ class Heard:
 
 
 Listener = Callable[[dict[str, Any]], bool]
-"""Called with each message; says whether it is the last one. Raises GarbledMessageError at one that makes no sense."""
+"""Called with each message; returns whether it is the last one. Raises GarbledMessageError for an invalid one."""
 
 
 class Child:
-    """A measuring process and its supervisor. A context manager: when it ends, both are gone."""
+    """A measuring process and its supervisor; as a context manager it ends both on exit."""
 
     def __init__(self, work: Callable[[Send], None], *, keep_main: bool = False) -> None:
         """Start ``work(send)``, which must be picklable, in a process of its own.
@@ -72,9 +72,9 @@ class Child:
             for own, other in pairs:
                 ours.enter_context(own)
                 theirs.enter_context(other)
-            # The other end of `control` is also the child's lifeline: nobody but this process may hold this one.
+            # The supervisor ends when this end of `control` closes, so no other process may inherit it.
             (self._control, control), (self._inbox, inbox), (self._output, output) = pairs
-            # Not a daemon, which multiprocessing would not let have children.
+            # Not a daemon: multiprocessing does not let those have children.
             self._process: BaseProcess = context.Process(
                 target=supervise,
                 args=(control, inbox, output, child_environment(), work),
@@ -92,11 +92,10 @@ class Child:
         tick: Callable[[], None],
         uncounted: Callable[[], float] = lambda: 0.0,
     ) -> Heard:
-        """Follow the process to its end, by itself or not, for at most ``timeout_s`` seconds and some grace.
+        """Receive messages until the process has ended; kill it after ``timeout_s`` seconds.
 
-        ``uncounted`` gives the seconds so far that do not count, which grow as fast as time goes or not at all.
-        ``tick`` is called about every half second. Whatever ``listener`` and ``tick`` raise (and KeyboardInterrupt) is
-        passed on.
+        ``uncounted`` returns the seconds so far that do not count towards the limit. ``tick`` is called about every
+        half second. Exceptions of ``listener`` and ``tick``, and KeyboardInterrupt, propagate.
         """
 
         def now() -> float:
@@ -150,9 +149,9 @@ class Child:
             send(self._control.fileno(), {"end": True})
 
     def supervisor_exit_code(self) -> int | None:
-        """How the supervisor ended; None if it does not, or nobody knows."""
+        """Return the supervisor's exit code; None if it is running or the code is not known."""
         self._process.join(EXIT_GRACE_S)
-        # multiprocessing says 255 where the forkserver, which would know, is dead too.
+        # multiprocessing reports 255 if the forkserver, which would know, is dead too.
         return None if self._process.exitcode == 255 else self._process.exitcode
 
     def __enter__(self) -> Child:
@@ -173,14 +172,14 @@ class Child:
 
 
 def _read(end: Connection) -> bytes:
-    """What there is to read, at least one byte; nothing at its end."""
+    """Read what is available, at least one byte; b"" at the end."""
     try:
         return os.read(end.fileno(), _PIECE)
-    except OSError:  # the other side is gone, in a hurry
+    except OSError:  # the other side is gone
         return b""
 
 
 def last_lines(printed: bytes) -> str:
-    """The last lines as text: bytes that are not UTF-8 replaced, long lines cut."""
+    """Return the last lines as text; bytes that are not UTF-8 are replaced, long lines cut."""
     lines = printed.decode(errors="replace").splitlines()[-TAIL_LINES:]
     return "\n".join(line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]}…" for line in lines)

@@ -1,4 +1,4 @@
-"""Who runs a measurement: this process, or a fresh child of a forkserver which has torch and timm imported."""
+"""Executors: run a case in this process, or in a fresh child of a forkserver that has imported torch and timm."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import msgspec
 from embedcore.embed.memory import bound_memory, is_bounded
 from embedcore.forkserver import StartError
 from embedcore.measure.child import Child, Heard
-from embedcore.measure.measure import Images, attempt
+from embedcore.measure.measure import CaseInputs, attempt
 from embedcore.measure.oom_killer import MemoryWatch, ran_out
 from embedcore.measure.outcome import facts_of_case, reason_of
 from embedcore.messages import GarbledMessageError
+from embedcore.plain import counted
 from embedcore.progress import Stages
 from embedcore.results.result import InvalidResultError, Result
 
@@ -26,47 +27,45 @@ if TYPE_CHECKING:
     from embedcore.measure.case import Case
     from embedcore.measure.supervisor import Send
 
-TELL_EVERY_S = 0.2
+SEND_EVERY_S = 0.2
 """Seconds between two progress messages of a measuring process."""
 
 SILENT_S = 60.0
-"""Seconds without a progress message after which a download counts into the time of the case again."""
-
+"""A download that sends no progress message for this long counts towards the case's time limit again."""
 
 UNSENDABLE = (
-    "there is no room for a pixel store, and the images cannot be sent to another process: free some space, choose "
-    "another folder (--embed-cache), or measure in this process (--embed-isolation none)"
+    "there is no room for a pixel store, and these images cannot be sent to another process: free some disk space, "
+    "use another folder (--embed-cache), or measure in this process (--embed-isolation none)"
 )
 
 
 class Executor(Protocol):
-    """Runs one case and always gives a result, whatever happens."""
+    """Runs one case and always returns a result."""
 
-    def run(self, case: Case, images: Images, stages: Stages | None = None) -> Result: ...
+    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result: ...
 
 
 class InlineExecutor:
-    """Measures in this process: for a debugger. A crash or a hang takes the session along, and no memory is limited."""
+    """Runs cases in this process, for a debugger. A crash or hang ends the session, and memory is not limited."""
 
-    def run(self, case: Case, images: Images, stages: Stages | None = None) -> Result:
-        return attempt(case, images, stages)
+    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
+        return attempt(case, inputs, stages)
 
 
 class ChildExecutor:
-    """Measures each case in a fresh child process, in a session of its own.
+    """Runs each case in a fresh child process.
 
-    Whatever becomes of it is a result: a crash or a kill has status ``crashed``, a hang beyond ``timeout_s`` has
-    ``timeout``, a death for want of memory ``oom``. The reason has the signal and the peak memory, the detail the last
-    lines that it printed. All processes that the case has started, daemons included, are gone afterwards; also when
-    the session itself is killed. Downloads have limits of their own and do not count into ``timeout_s``. ``stages`` is
-    also called when nothing is new, so that a clock goes on; an exception of it, or Ctrl-C, ends the case and is passed
-    on.
+    A crash or kill is a result with status ``crashed``, a hang beyond ``timeout_s`` seconds ``timeout``, a death from
+    lack of memory ``oom``; its reason has the signal and the peak memory, its detail the last lines of output. All
+    processes that the case started, daemons included, are gone afterwards, also if the session itself is killed.
+    Downloads have limits of their own and do not count towards ``timeout_s``. ``stages`` is called repeatedly, also
+    without news, so that a clock can advance; an exception in it, or Ctrl-C, ends the case and propagates.
     """
 
     def __init__(self, timeout_s: float = 3600.0) -> None:
         self.timeout_s = timeout_s
 
-    def run(self, case: Case, images: Images, stages: Stages | None = None) -> Result:
+    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
         begin = time.monotonic()
         results: list[Result] = []
         downloads = Downloads()
@@ -100,8 +99,8 @@ class ChildExecutor:
 
         # Pickled here and unpickled in the measuring process itself, where it can do no harm.
         try:
-            pickled = pickle.dumps((case, images.to_send()))
-        except Exception as error:  # of a source of the user's: the pixels are streamed, and nothing else has one
+            pickled = pickle.dumps((case, inputs))
+        except Exception as error:  # of a user's image source, which is only sent if pixels are streamed
             return _unmeasured(case, "error", f"{UNSENDABLE}: {reason_of(error)}", seconds=0.0)
         work = functools.partial(_measure, pickled)
         try:
@@ -115,7 +114,7 @@ class ChildExecutor:
             behind = heard.ended.left_behind if heard.ended is not None else 0
             if not behind:
                 return results[0]
-            note = f"{behind} {'process' if behind == 1 else 'processes'} that the case left behind had to be killed"
+            note = f"{counted(behind, 'process', 'processes')} left running by the case had to be killed"
             return msgspec.structs.replace(results[0], detail=f"{results[0].detail}\n{note}".lstrip())
         status, reason = self._diagnosis(case, heard, watch, supervisor_code)
         if heard.ended is not None:
@@ -123,13 +122,13 @@ class ChildExecutor:
         return _unmeasured(case, status, reason, detail=heard.output, seconds=time.monotonic() - begin)
 
     def _diagnosis(self, case: Case, heard: Heard, watch: MemoryWatch, supervisor_code: int | None) -> tuple[str, str]:
-        """Status and reason of a case whose measuring process ended, or had to be ended, without a result."""
+        """Return status and reason of a case whose measuring process ended, or was killed, without a result."""
         if heard.garbled:
-            return "crashed", f"the measuring process sent what is no message and was ended: {heard.garbled}"
+            return "crashed", f"the measuring process sent an invalid message and was killed: {heard.garbled}"
         if heard.late:
             return "timeout", f"no result after {self.timeout_s:g} s (--embed-timeout)"
         if heard.silent:
-            return "crashed", "the measuring process closed its pipe without a result, went on and was ended"
+            return "crashed", "the measuring process closed its pipe without a result, did not exit and was killed"
         if heard.ended is None:
             return "crashed", f"the supervisor of the measuring process {exit_words(supervisor_code)}"
         code = heard.ended.exit_code
@@ -137,14 +136,14 @@ class ChildExecutor:
             return "oom", "the measuring process was killed by the kernel's out-of-memory killer (SIGKILL)"
         words = f"the measuring process {exit_words(code)}"
         if ran_out(code, heard.output, limited=case.memory_limit is not None):
-            return "oom", f"{words} for want of memory"
+            return "oom", f"{words} for lack of memory"
         if code == -signal.SIGKILL and watch.nearly_exhausted:
-            words += ", most likely for want of memory: the machine's was nearly exhausted"
+            words += ", most likely for lack of memory: the machine's was nearly exhausted"
         return "crashed", words + (" in the middle of a message" if heard.cut_short else "")
 
 
 class Downloads:
-    """Seconds that a measuring process has spent with downloads, told by its progress messages."""
+    """Seconds that a measuring process has spent on downloads, according to its progress messages."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -152,17 +151,17 @@ class Downloads:
         self._last: float | None = None
 
     def note(self, stage: str) -> None:
-        """Take in that a message of that stage has come."""
+        """Register a progress message of that stage."""
         self._before = self.seconds()
         self._last = self._clock() if stage == "downloading" else None
 
     def seconds(self) -> float:
-        """Return the seconds so far; of a download that has fallen silent, the first SILENT_S."""
+        """Return the seconds so far; of a download without messages, the first SILENT_S."""
         return self._before if self._last is None else self._before + min(self._clock() - self._last, SILENT_S)
 
 
 def exit_words(code: int | None) -> str:
-    """An exit code of multiprocessing in words, such as ``was killed by SIGKILL``."""
+    """Describe an exit code of multiprocessing, such as ``was killed by SIGKILL``."""
     if code is None:
         return "vanished"
     if code >= 0:
@@ -177,21 +176,21 @@ def _measure(pickled: bytes, send: Send) -> None:
     """Runs in the measuring process."""
     import faulthandler
 
-    faulthandler.enable(all_threads=False)  # the thread that reads ahead is not of interest
-    case, images = pickle.loads(pickled)
+    faulthandler.enable(all_threads=False)  # the read-ahead thread is not of interest
+    case, inputs = pickle.loads(pickled)
     if case.memory_limit is not None and is_bounded(case.device):
         bound_memory(case.memory_limit)
-    send({"result": attempt(case, images, _now_and_then(send)).to_json()})
+    send({"result": attempt(case, inputs, _now_and_then(send)).to_json()})
 
 
 def _now_and_then(send: Send) -> Stages:
-    """Sends the first and the last of a stage, and of the others a few a second, so that telling costs nothing."""
+    """Return a callback that sends the first and last step of a stage, and a few a second of the others."""
     told: tuple[str, float] = "", 0.0
 
     def stages(stage: str, done: int, total: int) -> None:
         nonlocal told
         now = time.monotonic()
-        if stage != told[0] or done == total or now - told[1] >= TELL_EVERY_S:
+        if stage != told[0] or done == total or now - told[1] >= SEND_EVERY_S:
             told = stage, now
             send({"progress": [stage, done, total]})
 

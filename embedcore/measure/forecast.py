@@ -1,4 +1,4 @@
-"""What a run is about to take on disk and from the network, before it takes it."""
+"""Forecast of what a run will download and write to disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from embedcore.errors import UnsupportedModel
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import FOLDER
-from embedcore.plain import bytes_text
+from embedcore.plain import bytes_text, counted
 from embedcore.zoo.holdings import Holding, find_holding, own_holding
 from embedcore.zoo.hub import OFFLINE, cache_folder, is_offline
 from embedcore.zoo.own_models import OwnModel
@@ -19,24 +19,24 @@ from embedcore.zoo.transforms import data_config
 from embedcore.zoo.weights import check_policy
 
 TRIFLE = 100_000_000
-"""Fewer bytes of pixels need not be told unasked."""
+"""Fewer bytes of pixels are not worth a note."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Sizes in bytes; what is not known is not counted."""
+    """Sizes in bytes; unknown ones count as 0."""
 
     models: int
     too_large: int
-    """Models that --embed-max-params leaves out."""
+    """Number of models that --embed-max-params excludes."""
     holdings: tuple[Holding, ...]
-    """Where the weights of the others are; none for random weights."""
+    """Where the weights of the other models are; empty for random weights."""
     images: int
     geometries: int
     pixels: int
-    """Of the stores of all geometries."""
+    """Bytes of the pixel stores of all geometries."""
     pixels_made: int
-    """Of those that are there."""
+    """Bytes of those that exist."""
     cache: Path
 
     @property
@@ -49,7 +49,7 @@ class Forecast:
 
     @property
     def weights_folder(self) -> Path | None:
-        """Where what is fetched goes; None where nothing is."""
+        """Where downloads go; None if there are none."""
         first = next((holding.remote for holding in self.to_fetch if holding.remote), None)
         return cache_folder(first) if first else None
 
@@ -62,22 +62,24 @@ class Forecast:
         return self.pixels - self.pixels_made
 
     @property
-    def worth_telling(self) -> bool:
-        """Whether it is more than a trifle."""
+    def notable(self) -> bool:
+        """Whether there is anything to download, or much to write."""
         return bool(self.to_fetch) or self.pixels_to_make >= TRIFLE
 
     def lines(self) -> list[str]:
-        """What is to be fetched and made, a line each, with the room there is; nothing where it is nothing."""
+        """Return a line each for downloads and pixel stores, with the free space; none for nothing."""
         lines = []
         if self.to_fetch and is_offline():
-            lines.append(f"weights: {_models(len(self.to_fetch))} not on this machine, and {OFFLINE}: skipped")
+            lines.append(f"weights: {counted(len(self.to_fetch), 'model')} not on this machine, and {OFFLINE}: skipped")
         elif self.weights_folder is not None:
             size = f"about {bytes_text(self.fetched_bytes)}" if self.fetched_bytes else "of unknown size"
             room = _room(self.weights_folder, self.fetched_bytes)
-            lines.append(f"weights: {_models(len(self.to_fetch))} to fetch, {size}, into {self.weights_folder} {room}")
+            lines.append(
+                f"weights: {counted(len(self.to_fetch), 'model')} to fetch, {size}, into {self.weights_folder} {room}"
+            )
         if self.pixels_to_make:
-            what = f"{self.geometries} input geometr{'y' if self.geometries == 1 else 'ies'}"
-            made = f", {bytes_text(self.pixels_made)} of it there" if self.pixels_made else ""
+            what = counted(self.geometries, "input geometry", "input geometries")
+            made = f" ({bytes_text(self.pixels_made)} exist)" if self.pixels_made else ""
             folder = self.cache / FOLDER
             lines.append(
                 f"pixels: up to {bytes_text(self.pixels)}{made}, for {self.images:,} images in {what}, in {folder} "
@@ -96,9 +98,9 @@ def forecast(
     protocol: str = "native",
     max_params: float | None = None,
 ) -> Forecast:
-    """What a run of these models, own ones with their entry, on so many images takes; asks this machine alone.
+    """Return the forecast of a run of these models (own ones with their entry) on ``images`` images; asks no hub.
 
-    ``fingerprint``: of the dataset, where it is known, to see which pixel stores are there. Raises UsageError.
+    ``fingerprint``: of the dataset if it is known, to find existing pixel stores. Raises UsageError.
     """
     folder = check_policy(weights)
     kept = {
@@ -116,7 +118,7 @@ def forecast(
         if holding is None or holding.place not in ("missing", "damaged", *(("hub",) if is_offline() else ())):
             try:
                 geometry = geometry_of(data_config(own or model), protocol)
-            except UnsupportedModel:  # it will be skipped
+            except UnsupportedModel:  # the case will be skipped
                 continue
             sizes[geometry.key] = images * geometry.height * geometry.width * 3
     there = {path.name.split("-", 1)[1].rpartition("-")[0] for path in _stores(cache, fingerprint)}
@@ -137,7 +139,7 @@ def _stores(cache: Path, fingerprint: str) -> list[Path]:
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Free space where a folder is or would be made; None where that is not known."""
+    """Return the free bytes where a folder is or would be created; None if not known."""
     for place in (folder, *folder.absolute().parents):
         if place.is_dir():
             try:
@@ -152,7 +154,3 @@ def _room(folder: Path, needed: int) -> str:
     if free is None:
         return ""
     return f"({bytes_text(free)} free{': NOT ENOUGH' if needed > free else ''})"
-
-
-def _models(count: int) -> str:
-    return f"{count:,} model{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""measure(case, images) -> result. Knows nothing of pytest."""
+"""Measure one case: from a model and pixels to a result."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from embedcore.embed.precision import autocast
 from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import Timed, time_forward
 from embedcore.images.geometry import geometry_of
-from embedcore.measure.given import read_given
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
+from embedcore.measure.precomputed import read_precomputed
 from embedcore.measure.truth import GroundTruth
-from embedcore.progress import Progress, Stages
-from embedcore.results.neighbours import Found, Shelf, key_of
+from embedcore.progress import Progress, Stages, StopWork
+from embedcore.results.neighbours import Found, NeighbourStore, key_of
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
@@ -39,10 +39,9 @@ from embedcore.zoo.configurations import address_of
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.provenance import licence, pretraining_data
 from embedcore.zoo.registry import default_tag, pretrained_cfg, split_tag
-from embedcore.zoo.weights import Weights, is_timms, locate_weights
+from embedcore.zoo.weights import Located, Weights, is_timms, locate_weights
 
 if TYPE_CHECKING:
-    from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
     from embedcore.measure.case import Case
     from embedcore.zoo.backbone import Backbone
@@ -51,66 +50,61 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Images:
-    """What a case is measured on: a dataset and its pixels in the case's geometry."""
+class CaseInputs:
+    """What a case is measured on and with; plain enough to be sent to another process."""
 
-    dataset: Dataset | GroundTruth
+    truth: GroundTruth
     pixels: PixelStore | None
-    """None for embeddings that were made elsewhere."""
+    """All images in the case's geometry; None for precomputed embeddings."""
+    located: Located | None = None
+    """Where the weights are; None to look for them."""
     hub: Hub | None = None
-    """What is already known of the hub, so that a child need not find out again."""
+    """What is known of the hub, so that a child need not find out again."""
     embeddings_folder: Path | None = None
-    """Where embeddings are kept, and taken from if they are there; None not to keep any."""
-    shelf: Shelf | None = None
+    """Where embeddings are kept and reused; None not to keep any."""
+    neighbours: NeighbourStore | None = None
     """Where the neighbours of each query are kept; None not to keep them."""
 
-    @functools.cached_property
-    def truth(self) -> GroundTruth:
-        """What measuring needs of the dataset besides the pixels."""
-        return GroundTruth.of(self.dataset)
 
-    def to_send(self) -> Images:
-        """Return the same without the dataset's images, for another process."""
-        return replace(self, dataset=self.truth)
-
-
-def attempt(case: Case, images: Images, stages: Stages | None = None) -> Result:
-    """``measure``, with every failure turned into a result with a status and a reason."""
+def attempt(case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
+    """Run `measure`, and turn every failure into a result with a status and a reason. Raises StopWork."""
     begin = time.perf_counter()
     memory = PeakMemory()
     try:
         with memory:
-            if case.own is not None and case.own.embeddings:
-                return score_given(case, case.own, images)
-            return measure(case, images, stages or (lambda stage, done, total: None), memory)
+            if case.own_model is not None and case.own_model.embeddings:
+                return score_precomputed(case, case.own_model, inputs)
+            return measure(case, inputs, stages or (lambda stage, done, total: None), memory)
+    except StopWork:
+        raise
     except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
         peak = memory.mb if status_of(error) == "oom" else None
         return failure(case, error, peak_memory_mb=peak, measured_s=time.perf_counter() - begin)
 
 
-def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> Result:
+def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) -> Result:
     """Load the backbone, embed all images, time the forward pass, find neighbours and score them.
 
-    Raises what goes wrong; ``attempt`` is the call that does not. Whenever memory runs out it goes on with half the
-    batch. Timing rounds are run also where embeddings were kept: a duration of another day is no measurement. A
-    download comes first and is not part of ``measured_s``.
+    Whenever memory runs out, the batch is halved. The timing rounds run even if the embeddings were kept: a duration of
+    another day is no measurement. A download comes first and is not part of ``measured_s``. Raises whatever goes wrong;
+    `attempt` returns it as a result.
     """
     interleaving = Interleaving(*case.fifos) if case.fifos else None
     if interleaving is not None:
         interleaving.wait()
-    download_s = _download(case, images, stages)
+    located, download_s = _fetched(case, inputs, stages)
     begin = time.perf_counter()
     stages("loading", 0, 0)
     device = use_device(case.device)
-    model = case.own or case.model
-    backbone = load_backbone(model, weights=case.weights, point=case.point, seed=case.seed, hub=images.hub)
+    model = case.own_model or case.model
+    backbone = load_backbone(model, weights=located or case.weights, point=case.point, seed=case.seed)
     set_arithmetic()  # a factory may have changed it
     check_size(case.max_params, backbone.params_m)
     place(backbone.module, device)
     # First, since the heap that larger batches leave behind may have no room for one image more.
     gmacs, uncounted = _gmacs(backbone, device)
     memory.restart(device)
-    pixels = images.pixels
+    pixels = inputs.pixels
     assert pixels is not None
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
     settings, batch_size = choose_settings(backbone, pixels, device, case.precision, wanted, case.channels_last)
@@ -125,7 +119,7 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
     # Before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms.
     (timed, peak), batch_size = halving(batch_size, device, time_rounds)
     progress = functools.partial(stages, "embedding")
-    embeddings, seconds, fitted, note = _embeddings(case, images, pixels, backbone, settings, batch_size, progress)
+    embeddings, seconds, fitted, note = _embeddings(case, inputs, pixels, backbone, settings, batch_size, progress)
     if fitted < batch_size:
         (timed, peak), batch_size = halving(fitted, device, time_rounds)
     if device.type != "cuda":  # a process's memory never shrinks enough to tell one pass from another
@@ -134,7 +128,7 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
     if seconds is not None:
         rates["end_to_end"] = len(embeddings) / seconds
     stages("scoring", 0, 0)
-    scored, unkept = _scored(case, images, embeddings, device)
+    scored, unkept = _scored(case, inputs, embeddings, device)
     return Result.make(
         case.model,
         **_provenance(case, backbone.weights),
@@ -164,7 +158,7 @@ def measure(case: Case, images: Images, stages: Stages, memory: PeakMemory) -> R
 
 
 def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]:
-    """Return the GMACs, None where they cannot be counted, and why not; what is wrong with the model shows later."""
+    """Return the GMACs, or None and why they cannot be counted; a fault of the model shows later."""
     try:
         return count_gmacs(backbone), ""
     except Exception as error:  # of the model, or of what it does under the counter
@@ -173,26 +167,29 @@ def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]
     return None, f"GMACs could not be counted: {why}"
 
 
-def _download(case: Case, images: Images, stages: Stages) -> float | None:
-    """Download the weights of one of timm's models; return the seconds that took, None where they are here."""
-    hub = images.hub or Hub()
-    if case.own is not None:
-        return None
-    located = locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
+def _fetched(case: Case, inputs: CaseInputs, stages: Stages) -> tuple[Located | None, float | None]:
+    """Return where the case's weights are, downloaded if needed, and the seconds that the download took.
+
+    Both are None for an own model; the seconds also without a download.
+    """
+    if case.own_model is not None:
+        return None, None
+    hub = inputs.hub or Hub()
+    located = inputs.located or locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
     if located.path is not None or located.source == "random":
-        return None
+        return located, None
     begin = time.perf_counter()
     stages("downloading", 0, 0)
-    hub.download(located.model, located.remote, progress=functools.partial(stages, "downloading"))
-    return time.perf_counter() - begin
+    path = hub.download(located.model, located.remote, progress=functools.partial(stages, "downloading"))
+    return replace(located, path=path), time.perf_counter() - begin
 
 
-def score_given(case: Case, own: OwnModel, images: Images) -> Result:
-    """The result of embeddings that were made elsewhere: scores, without any figure of a model. Raises as `measure`."""
+def score_precomputed(case: Case, own_model: OwnModel, inputs: CaseInputs) -> Result:
+    """Return the result of precomputed embeddings: scores, and no figure of a model. Raises as `measure` does."""
     begin = time.perf_counter()
     device = use_device(case.device)
-    embeddings, weights = read_given(own, len(images.truth))
-    scored, unkept = _scored(case, images, embeddings, device)
+    embeddings, weights = read_precomputed(own_model, len(inputs.truth))
+    scored, unkept = _scored(case, inputs, embeddings, device)
     return Result.make(
         case.model,
         **_provenance(case, weights),
@@ -205,38 +202,38 @@ def score_given(case: Case, own: OwnModel, images: Images) -> Result:
 
 
 def _scored(
-    case: Case, images: Images, embeddings: NDArray[np.float32], device: torch.device
+    case: Case, inputs: CaseInputs, embeddings: NDArray[np.float32], device: torch.device
 ) -> tuple[dict[str, Any], str]:
-    """What the result says of the scores; and what is to be said where the neighbours could not be kept."""
-    scores = _score(embeddings, images.truth, device, case.seed)
+    """Return the result's fields about scores, and a note if the neighbours could not be kept."""
+    scores = _score(embeddings, inputs.truth, device, case.seed)
     verdicts, sketch = pack_verdicts(scores.hits5, scores.rank1), pack_sketch(sketch_of(embeddings))
     fields = {"scores": scores.values, "ci95": scores.ci95, "verdicts": verdicts, "sketch": sketch}
-    if images.shelf is not None:
+    if inputs.neighbours is not None:
         found = Found.make(scores.neighbours.indices, scores.neighbours.similarities)
         try:
-            images.shelf.keep(key_of(case.model, images.truth.fingerprint, verdicts, sketch), found)
+            inputs.neighbours.keep(key_of(case.model, inputs.truth.fingerprint, verdicts, sketch), found)
         except OSError as error:  # a full disk costs the pictures of the report, not the measurement
-            return fields, f"neighbours could not be kept in {images.shelf.folder}: {error}"
+            return fields, f"neighbours could not be kept in {inputs.neighbours.folder}: {error}"
     return fields, ""
 
 
 def _embeddings(
     case: Case,
-    images: Images,
+    inputs: CaseInputs,
     pixels: PixelStore,
     backbone: Backbone,
     settings: ForwardSettings,
     batch_size: int,
     progress: Progress,
 ) -> tuple[NDArray[np.float32], float | None, int, str]:
-    """The embeddings of all images, float32 [n, dim], all finite: kept ones where they are there, else made and kept.
+    """Return the embeddings of all images, float32 [n, dim], all finite: kept ones if there are any, else new ones.
 
-    Also the seconds from the first read to the last embedding (None for kept ones), the batch size that fitted, and
-    what is to be said of the keeping. Raises NotFiniteError, and the memory error of a batch of one image.
+    Also the seconds from the first read to the last embedding (None for kept ones), the batch size that fitted, and a
+    note about kept embeddings. Raises NotFiniteError, and the memory error of a batch of one image.
     """
     kept, facts, total = None, {}, len(pixels)
-    if images.embeddings_folder is not None:
-        kept, facts = KeptEmbeddings(images.embeddings_folder), facts_of(case, backbone, images.truth, settings)
+    if inputs.embeddings_folder is not None:
+        kept, facts = KeptEmbeddings(inputs.embeddings_folder), facts_of(case, backbone, inputs.truth, settings)
         embeddings = kept.load(facts, total)
         if embeddings is not None:
             progress(total, total)
@@ -255,7 +252,7 @@ def _embeddings(
 
 
 def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, settings: ForwardSettings) -> dict[str, Any]:
-    """Everything that decides a case's embeddings but for the rounding that comes with the batch size."""
+    """Return everything that determines a case's embeddings, except for rounding that depends on the batch size."""
     config = backbone.data_config
     geometry = geometry_of(config, case.protocol)
     return {
@@ -273,13 +270,13 @@ def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, settings: Forwa
         "torch": torch.__version__,
         "timm": version("timm"),
         "embedcore": VERSION,
-        # The code of a factory counts too.
-        **({"entry": case.own.state(case.own.content())} if case.own else {}),
+        # A factory's code counts too.
+        **({"entry": case.own_model.state(case.own_model.content())} if case.own_model else {}),
     }
 
 
 def transform_of(config: DataConfig, protocol: str) -> dict[str, Any]:
-    """What is done to an image before the model sees it; ``square`` is the edge that `square224` scales it to first."""
+    """Return the preprocessing of an image; ``square`` is the edge that the protocol `square224` scales it to first."""
     geometry = geometry_of(config, protocol)
     done: dict[str, Any] = {name: getattr(geometry, name) for name in ("crop_pct", "crop_mode", "interpolation")}
     done |= {"mean": config.mean, "std": config.std}
@@ -287,13 +284,17 @@ def transform_of(config: DataConfig, protocol: str) -> dict[str, Any]:
 
 
 def _provenance(case: Case, weights: Weights) -> dict[str, Any]:
-    """Whose model a result is of, and where its weights are from; licence and pretraining as far as they are known."""
+    """Return the fields about the model's origin: weights, and licence and pretraining if they are known."""
     facts = facts_of_case(case)
     said = {**facts.get("weights", {}), "source": weights.source, "id": weights.id}
     loaded = {name: getattr(weights, name) for name in ("classifier", "part", "resampled")}
     said |= {name: value for name, value in loaded.items() if value}
-    if case.own is not None:
-        return facts | {"weights": said, "pretraining": case.own.pretraining, "licence": case.own.licence}
+    if case.own_model is not None:
+        return facts | {
+            "weights": said,
+            "pretraining": case.own_model.pretraining,
+            "licence": case.own_model.licence,
+        }
     random, timms = weights.source == "random", is_timms(weights)
     if not timms and weights.path is not None:
         said["file"] = weights.path.name

@@ -1,4 +1,4 @@
-"""Whether a process died for want of memory: by the kernel's out-of-memory killer, or by its own last words."""
+"""Whether a process died from lack of memory: by the kernel's out-of-memory killer, or according to its output."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import psutil
 
-# Less available memory than this share of the machine's is "nearly exhausted".
+# With less than this share of the machine's memory available it counts as nearly exhausted.
 LITTLE = 0.05
 
-# What the C and C++ libraries below torch print when they give up for want of memory, in place of an exception.
+# What C and C++ libraries below torch print instead of raising an exception when an allocation fails.
 _LAST_WORDS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "Thread creation failed", "cannot allocate")
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """How often the kernel has killed a process for want of memory; None where it does not tell.
+    """Return how often the kernel's out-of-memory killer has struck; None if that is not known.
 
-    Counted for this process's own control group, in which its children are too, so that other containers' troubles do
-    not count (``memory.events`` of cgroup v2, ``memory.oom_control`` of v1); for the whole machine where there is none.
+    Counted in this process's control group, which includes its children and no other container (``memory.events`` of
+    cgroup v2, ``memory.oom_control`` of v1); on the whole machine if there is no such group.
     """
     for path in (*_cgroup_files(root), root / "proc/vmstat"):
         for name, *number in map(str.split, _lines(path)):
@@ -28,13 +28,13 @@ def oom_kills(root: Path = Path("/")) -> int | None:
 
 
 def available_share() -> float:
-    """The share of the machine's memory that is available without swapping, 0–1."""
+    """Return the share of the machine's memory that is available without swapping, 0 to 1."""
     memory = psutil.virtual_memory()
     return memory.available / memory.total
 
 
 class MemoryWatch:
-    """Looks after the machine's memory while a process runs; ``sample``, some 70 µs, is to be called now and then."""
+    """Watches the machine's memory while a process runs; call ``sample`` (70 µs) from time to time."""
 
     def __init__(self) -> None:
         self._kills = oom_kills()
@@ -56,9 +56,9 @@ class MemoryWatch:
 
 
 def ran_out(exit_code: int, last_words: str, *, limited: bool) -> bool:
-    """Whether a process that died without an exception died for want of memory.
+    """Whether a process that died without an exception ran out of memory.
 
-    An abort over ``std::bad_alloc`` says so itself; of a process whose memory was limited, other words do too.
+    An abort over ``std::bad_alloc`` proves it; other messages do so only if the process's memory was limited.
     """
     if exit_code == -6 and "std::bad_alloc" in last_words:
         return True
@@ -66,7 +66,7 @@ def ran_out(exit_code: int, last_words: str, *, limited: bool) -> bool:
 
 
 def _cgroup_files(root: Path) -> Iterator[Path]:
-    """Where this process's control group may count kills. In a container its own group may be mounted as the root."""
+    """Yield files where this process's control group may count kills; a container may see its group as the root."""
     mounts = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -80,7 +80,7 @@ def _cgroup_files(root: Path) -> Iterator[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of one of the kernel's files, none where it is not there."""
+    """Return the lines of a kernel file; none if it does not exist."""
     try:
         return path.read_text().splitlines()
     except OSError:

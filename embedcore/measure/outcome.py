@@ -1,4 +1,4 @@
-"""The result of a case that is not measured, or not to its end: from an exception to a status and a reason."""
+"""Cases that are not measured, or not to the end: from an exception to a status and a reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from embedcore.embed.memory import is_out_of_memory
 from embedcore.errors import EmbedcoreError, FactoryError, HubUnreachable, UsageError, WeightsDamaged
 from embedcore.results.result import Result
 from embedcore.zoo.registry import known_params_m, split_tag
-from embedcore.zoo.weights import locate_weights, weights_id
+from embedcore.zoo.weights import Located, locate_weights, weights_id
 
 if TYPE_CHECKING:
     from embedcore.images.ledger import Ledger
@@ -18,60 +18,58 @@ if TYPE_CHECKING:
 
 
 class NotFiniteError(EmbedcoreError):
-    """Embeddings hold NaN or infinity, or one of them is zero."""
+    """Embeddings contain NaN, infinity or a zero vector."""
 
     status = "nan"
 
 
 class TooLargeError(EmbedcoreError):
-    """The model has more parameters than were asked for."""
+    """The model has more parameters than --embed-max-params allows."""
 
     status = "too-large"
 
 
-def refusal(case: Case, hub: Hub) -> Result | None:
-    """The result of a case that is known to be too large or to have no weights here, else None."""
-    own = case.own
-    try:
-        check_size(case.max_params, known_params_m(own.arch or "" if own else case.model))
-        if own is None:
-            locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
-    except EmbedcoreError as error:
-        return failure(case, error)
-    return None
+def locate(case: Case, hub: Hub) -> Located | None:
+    """Return where the weights of a case are, without loading or downloading them; None for an own model.
+
+    Raises TooLargeError for a model that is known to be too large, and what `locate_weights` raises.
+    """
+    own_model = case.own_model
+    check_size(case.max_params, known_params_m(own_model.arch or "" if own_model else case.model))
+    return None if own_model else locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
 
 
 def weights_changed(case: Case, result: Result, hub: Hub, ledger: Ledger) -> bool:
-    """Whether a result belongs to other weights than the case would load now; False where those are not here, too.
+    """Whether a result belongs to other weights than the case would load now; False if these are not here.
 
-    Of an own model whether its entry or its file (of a factory the source, without what that imports) is another one.
-    Files that ``ledger`` knows are not read again.
+    For an own model: whether its entry or file (a factory's source, not what that imports) has changed. Files that
+    ``ledger`` knows are not read again.
     """
-    if case.own is not None:
-        return result.weights.get("entry") != case.own.state(case.own.content(ledger.sha256))
+    if case.own_model is not None:
+        return result.weights.get("entry") != case.own_model.state(case.own_model.content(ledger.sha256))
     if not result.ok or result.weights.get("source") == "random":
         return False
     try:
         located = locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
         return located.path is not None and weights_id(ledger.sha256(located.path)) != result.weights.get("id")
     except (WeightsDamaged, OSError):
-        return True  # measuring says what is wrong
+        return True  # the measurement reports what is wrong
     except EmbedcoreError:
         return False
 
 
 def facts_of_case(case: Case) -> dict[str, Any]:
-    """What every result of a case says, measured or not."""
-    own = case.own
-    if own is None:
+    """Return the fields that every result of a case has, measured or not."""
+    own_model = case.own_model
+    if own_model is None:
         return {"family": case.family}
-    architecture = split_tag(own.arch)[0] if own.arch else own.name
-    weights = {"source": own.source, "entry": own.state(own.content())}
+    architecture = split_tag(own_model.arch)[0] if own_model.arch else own_model.name
+    weights = {"source": own_model.source, "entry": own_model.state(own_model.content())}
     return {"family": case.family, "architecture": architecture, "tag": "", "weights": weights}
 
 
 def check_size(max_params_m: float | None, params_m: float | None) -> None:
-    """Raise TooLargeError if a model of ``params_m`` million parameters is larger than asked for; None is unknown."""
+    """Raise TooLargeError if a model of ``params_m`` million parameters (None if unknown) is above the limit."""
     if max_params_m is not None and params_m is not None and params_m > max_params_m:
         raise TooLargeError(f"more than {max_params_m:g} million parameters (--embed-max-params)")
 
@@ -79,7 +77,7 @@ def check_size(max_params_m: float | None, params_m: float | None) -> None:
 def failure(
     case: Case, error: BaseException, *, peak_memory_mb: float | None = None, measured_s: float = 0.0
 ) -> Result:
-    """The result of a case that an exception has ended; peak memory, where it is known, stands in the reason too."""
+    """Return the result of a case that an exception has ended; the reason includes the peak memory if it is known."""
     peak = "" if peak_memory_mb is None else f"; peak memory {peak_memory_mb:.0f} MB"
     return Result.make(
         case.model,
@@ -94,14 +92,14 @@ def failure(
 
 
 def status_of(error: BaseException) -> str:
-    """The status that an exception of a measurement stands for; ``error`` for one that nobody planned."""
+    """Return the status of a measurement that raised ``error``; ``error`` for an unexpected exception."""
     if isinstance(error, EmbedcoreError):
         return error.status
     return "oom" if is_out_of_memory(error) else "error"
 
 
 def reason_of(error: BaseException) -> str:
-    """One line for people: embedcore's own messages as they are, others with the name of their exception."""
+    """Return the error's message on one line; other errors than embedcore's own with the name of their class."""
     text = " ".join(str(error).split())
     if isinstance(error, EmbedcoreError):
         return text
@@ -109,7 +107,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def detail_of(error: BaseException) -> str:
-    """The traceback, for a failure that nobody planned or of a user's code; "" for embedcore's own one-line errors."""
+    """Return the traceback of an unexpected error or one of a user's code; "" for embedcore's own errors."""
     if isinstance(error, EmbedcoreError) and not isinstance(error, UsageError | FactoryError):
         return ""
     return "".join(traceback.format_exception(error))

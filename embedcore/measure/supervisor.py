@@ -1,9 +1,9 @@
-"""The two processes of a case: one that measures, and its parent, which does nothing but see that both end.
+"""The two processes of a case: one that measures, and its supervisor, which makes sure that both end.
 
-The supervisor is a child of the forkserver and the measuring process is a child of the supervisor. The supervisor
-adopts whatever the measuring process leaves behind, wherever it has moved to, and knows how the measuring process ended
-and how much memory it had, whatever it died of. It lives as long as its own parent, the session, holds the other end of
-``control``: should the session be killed, all is over at once, even if the measuring process hangs in native code.
+The supervisor is a child of the forkserver, and the measuring process is a child of the supervisor. The supervisor
+adopts all orphans of the measuring process, and knows its exit code and peak memory, whatever it died of. It ends when
+the session closes its end of ``control``: if the session is killed, both processes end at once, even if the measuring
+process hangs in native code.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import psutil
 from embedcore import messages
 from embedcore.forkserver import adopt_environment
 
-# How long descendants that were killed may take to be gone; more only if one is stuck in the kernel.
+# Seconds to wait for killed descendants; they take longer only if stuck in the kernel.
 KILL_GRACE_S = 5.0
 
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
-# How much the kernel's out-of-memory killer prefers a measuring process: as if it used half the machine's memory more.
+# The kernel's out-of-memory killer treats a measuring process as if it used half the machine's memory more.
 _OOM_SCORE_ADJ = 500
 
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 2**10
@@ -45,11 +45,11 @@ class Ended:
     """How a measuring process ended."""
 
     exit_code: int
-    """As multiprocessing counts: -9 is SIGKILL."""
+    """As in multiprocessing: -9 is SIGKILL."""
     resident_mb: float
-    """The most resident memory it had, files that are mapped into it included, in MB of 10^6 bytes."""
+    """Peak resident memory, mapped files included, in MB of 10^6 bytes."""
     left_behind: int
-    """Processes that it left running and that had to be killed."""
+    """Number of processes that it left running, which were killed."""
 
 
 def supervise(
@@ -59,13 +59,13 @@ def supervise(
     environment: Mapping[str, str],
     work: Callable[[Send], None],
 ) -> None:
-    """Run ``work(send)`` in a process of its own, with this environment, both output streams going to ``output``.
+    """Run ``work(send)`` in a process of its own with this environment; both its output streams go to ``output``.
 
-    What it sends goes to ``inbox``. To ``control`` go the measuring process's id, at once, and how it ended, when
-    all of its processes are gone. Anything that is received from ``control``, its end included, ends it.
+    Its messages go to ``inbox``. The supervisor sends the measuring process's id to ``control`` at once, and how it
+    ended when all its processes are gone. Anything received from ``control``, also its closing, ends the process.
     """
     adopt_environment(environment)
-    os.setsid()  # out of the terminal's foreground group: Ctrl-C is for the session, which then ends this one
+    os.setsid()  # leave the terminal's foreground group: Ctrl-C is for the session, which then ends this one
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
@@ -77,10 +77,10 @@ def supervise(
             inbox.close()
             _Supervisor(pid).watch(control, deaths)
             return
-    # From here on in the measuring process.
+    # From here on this is the measuring process.
     control.close()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:  # it has died before the kernel was told
+    if os.getppid() != supervisor:  # it died before the kernel knew
         os.kill(os.getpid(), signal.SIGKILL)
     os.setsid()
     with contextlib.suppress(OSError):
@@ -95,7 +95,7 @@ def supervise(
 
 @contextlib.contextmanager
 def _deaths() -> Iterator[socket.socket]:
-    """A socket that can be read when a child has ended."""
+    """Yield a socket that becomes readable when a child has ended."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     before = signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -115,9 +115,9 @@ class _Supervisor:
         self._resident_mb = 0.0
 
     def watch(self, control: Connection, deaths: socket.socket) -> None:
-        """Until the measuring process ends or is to be ended; returns when all of its processes are gone."""
+        """Wait until the measuring process ends or has to end; return when all its processes are gone."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with contextlib.suppress(OSError):  # the session may be dead, or not want to know
+        with contextlib.suppress(OSError):  # the session may be dead, or no longer listening
             messages.send(control.fileno(), {"pid": self._measuring})
         while self._exit_code is None:
             ready = wait([control, deaths])
@@ -132,7 +132,7 @@ class _Supervisor:
         control.close()
 
     def _reap(self) -> bool:
-        """Take leave of every child that has ended; whether there are others."""
+        """Reap exited children; return whether any are left."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -145,10 +145,10 @@ class _Supervisor:
                 self._resident_mb = usage.ru_maxrss * _MAXRSS_BYTES / 1e6
 
     def _end_all(self) -> int:
-        """Kill all descendants, over and over until there are none; gives how many besides the measuring process."""
+        """Kill all descendants until none is left; return how many there were besides the measuring process."""
         killed: set[int] = set()
         deadline = time.monotonic() + KILL_GRACE_S
-        if sys.platform != "linux":  # where orphans are not adopted
+        if sys.platform != "linux":  # orphans are not adopted there
             kill_group(self._measuring)
         while self._reap() and time.monotonic() < deadline:
             below = descendants(os.getpid())
@@ -160,9 +160,9 @@ class _Supervisor:
 
 
 def descendants(ancestor: int) -> list[int]:
-    """The process ids of all descendants, zombies included; of no process, none.
+    """Return the process ids of all descendants, zombies included; none if the process does not exist.
 
-    A process whose parent has died counts where the kernel has put it: below the nearest ancestor that adopts orphans.
+    An orphan is a descendant of the nearest ancestor that adopts orphans.
     """
     try:
         return [process.pid for process in psutil.Process(ancestor).children(recursive=True)]
@@ -171,19 +171,19 @@ def descendants(ancestor: int) -> list[int]:
 
 
 def kill(pid: int) -> None:
-    """SIGKILL for one process, which may be gone already."""
+    """Send SIGKILL to a process, which may have ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
 
 def kill_group(leader: int) -> None:
-    """SIGKILL for the process group of ``leader``, which may be gone already."""
+    """Send SIGKILL to the process group of ``leader``, which may have ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def kill_tree(root: int) -> None:
-    """SIGKILL for a process, all its descendants and their process groups."""
+    """Send SIGKILL to a process, all its descendants and their process groups."""
     for pid in (root, *descendants(root)):
         kill_group(pid)
         kill(pid)

@@ -1,4 +1,4 @@
-"""What scoring needs of a dataset, without its images: small enough to send to a measuring process."""
+"""Ground truth: what scoring needs of a dataset, small enough to send to a measuring process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from embedcore.images.dataset import Dataset, LabelsBySide
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth(LabelsBySide):
-    """Labels and roles of n images, and what tells their content apart from another one."""
+    """Labels and roles of n images, and the identity of their content."""
 
     fingerprint: str
     """Of the dataset."""
     decoder: str
-    """What turns the images' content into pixels, with its version."""
+    """Name and version of what decodes the images."""
     labels: NDArray[np.int64]
     """[n]"""
     is_query: NDArray[np.bool_]
@@ -27,10 +27,8 @@ class GroundTruth(LabelsBySide):
     leave_one_out: bool
 
     @classmethod
-    def of(cls, dataset: Dataset | GroundTruth) -> GroundTruth:
-        """Return the ground truth of a dataset; ground truth itself is returned as it is."""
-        if isinstance(dataset, GroundTruth):
-            return dataset
+    def of(cls, dataset: Dataset) -> GroundTruth:
+        """Return the ground truth of a dataset."""
         return cls(
             dataset.fingerprint,
             dataset.images.decoder,

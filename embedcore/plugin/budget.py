@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from embedcore.plugin.stash import OF_WORKERS
+from embedcore.progress import StopWork
 
 if TYPE_CHECKING:
     import pytest
 
-    from embedcore.progress import Progress, Stages
+    from embedcore.progress import Stages
 
 
-class BudgetSpent(Exception):
-    """The time is over; the case in hand has no result, a resumed run measures it."""
+class BudgetSpent(StopWork):
+    """No time is left; the case in progress has no result, and a resumed run measures it."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """``seconds`` from ``begin`` on; None is without end."""
+    """``seconds`` from ``begin`` on; None is unlimited."""
 
     seconds: float | None
     begin: float = field(default_factory=time.monotonic)
@@ -31,7 +31,7 @@ class Budget:
 
     @classmethod
     def of_session(cls, seconds: float | None, config: pytest.Config) -> Budget:
-        """The budget of the session that begins now; a worker of pytest-xdist counts from its controller's start."""
+        """Return the budget of the session that begins now; a worker counts from its controller's start."""
         from_controller = getattr(config, "workerinput", {}).get(OF_WORKERS)
         if from_controller is None:
             return cls(seconds)
@@ -39,16 +39,11 @@ class Budget:
         return cls(seconds, time.monotonic() - (time.time() - began), began)
 
     def left(self) -> float:
-        """Seconds left; infinite without a budget."""
+        """Return the seconds left; infinite without a budget."""
         return float("inf") if self.seconds is None else self.seconds - (time.monotonic() - self.begin)
 
-    def within(self, progress: Progress) -> Progress:
-        """``progress``, but with BudgetSpent once no time is left."""
-
-        return functools.partial(self.within_stages(lambda stage, done, total: progress(done, total)), "")
-
-    def within_stages(self, stages: Stages) -> Stages:
-        """Return ``stages``, but with BudgetSpent once no time is left."""
+    def within(self, stages: Stages) -> Stages:
+        """Return ``stages``, raising BudgetSpent once no time is left."""
 
         def checked(stage: str, done: int, total: int) -> None:
             if self.left() <= 0:

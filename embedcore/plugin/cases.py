@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from embedcore.errors import UsageError
-from embedcore.plugin.stash import EMPTY_SHARD, OPTIONS, OWN, USAGE_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,15 +62,6 @@ def model_parameters(options: Options) -> list[ParameterSet]:
     ]
 
 
-def own_of(config: pytest.Config) -> dict[str, OwnModel]:
-    """The own models of this session's roster by name. Raises UsageError as `model_parameters` does."""
-    if OWN not in config.stash:
-        from embedcore.zoo.roster import own_models
-
-        config.stash[OWN] = own_models(config.stash[OPTIONS].roster)
-    return config.stash[OWN]
-
-
 def wants_models(metafunc: pytest.Metafunc) -> bool:
     """Whether a test takes `embed_model` from our fixture, and nobody else has given it values.
 
@@ -99,23 +89,6 @@ def needs_session(item: pytest.Item) -> bool:
 def is_ours(item: pytest.Item) -> bool:
     """Whether a test has any of our fixtures."""
     return not {OF_CASE, OF_SESSION, OF_REPLAY}.isdisjoint(getattr(item, "fixturenames", ()))
-
-
-def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Set the timer of replayed tests, take out the cases of other shards and put the rest in order; in place."""
-    replay_timer(items)
-    options = config.stash[OPTIONS]
-    if USAGE_ERROR in config.stash or not any(map(is_case, items)):
-        return
-    own = own_of(config)
-    if options.shard:
-        others = split_off(items, options.shard, own)
-        if others:
-            config.hook.pytest_deselected(items=others)
-        if others and not any(map(is_case, items)):
-            config.stash[EMPTY_SHARD] = f"shard {options.shard} is empty: all cases ({len(others)}) are in other shards"
-    if options.order == "cost":
-        sort_by_cost(items, own)
 
 
 def model_of(case: Any) -> str:

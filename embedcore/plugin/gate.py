@@ -1,4 +1,4 @@
-"""``--embed-compare``: this session against a saved run, when it ends; and the session that measured nothing."""
+"""``--embed-compare``: compare this session with a saved run when it ends."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from embedcore.compare.comparison import compare
+from embedcore.compare.limits import read_limits
+from embedcore.compare.verdict import judge
 from embedcore.errors import UsageError
-from embedcore.plugin.stash import COLLECTOR, GATE, OPTIONS, SESSION
+from embedcore.results.reading import is_first_run, read_run
 
 if TYPE_CHECKING:
-    import pytest
-
     from embedcore.compare.comparison import Comparison
     from embedcore.compare.limits import Limits
     from embedcore.compare.verdict import Verdict
@@ -22,50 +25,44 @@ if TYPE_CHECKING:
 TRIES = 2
 """How often a model whose speed fell is measured again."""
 
+MeasureAgain = Callable[["Result"], "Result"]
+"""Measure a result's case again, in batches of the same size."""
+
 
 @dataclass(frozen=True)
 class Gate:
-    """What the session is compared with; read before anything is measured, so that a mistake is told at once."""
+    """What the session is compared with; read before anything is measured, so that mistakes are reported early."""
 
     base: Run | None
-    """None for a first run: there is nothing saved yet."""
+    """None for a first run, without a baseline."""
     limits: Limits
 
 
-def open_gate(config: pytest.Config) -> None:
-    """Read the saved run and the limits. Raises UsageError for what cannot be used."""
-    from embedcore.compare.limits import read_limits
-    from embedcore.results.run import is_first_run, read_run
+def open_gate(base: str | None, fail_on: str | None, *, storage: Path, folder: Path) -> Gate | None:
+    """Read the saved run `base` and the limits `fail_on`; None if no comparison is asked for. Raises UsageError.
 
-    options = config.stash[OPTIONS]
-    if options.compare is None:
-        if options.fail_on is not None:
-            raise UsageError("--embed-fail-on: it needs --embed-compare BASE, the run to compare with")
-        return
-    storage = Path(str(config.getoption("benchmark_storage", "") or ".benchmarks").removeprefix("file://"))
-    limits = read_limits(options.fail_on, config.invocation_params.dir)
-    first = is_first_run(options.compare, storage=storage)
-    config.stash[GATE] = Gate(None if first else read_run(options.compare, storage=storage), limits)
-
-
-def judge_session(config: pytest.Config) -> tuple[Comparison, Verdict] | None:
-    """Compare what was measured with the saved run; a fall of speed is measured again before it counts.
-
-    None where there is nothing to compare with. Raises UsageError where nothing can be compared.
+    `storage`: pytest-benchmark's folder of saved runs; `folder`: the one that relative paths of limits refer to.
     """
-    from embedcore.compare.comparison import compare
-    from embedcore.compare.verdict import judge
-    from embedcore.plugin.saving import content
-    from embedcore.results.run import run_of
+    if base is None:
+        if fail_on is not None:
+            raise UsageError("--embed-fail-on: it needs --embed-compare BASE, the run to compare with")
+        return None
+    limits = read_limits(fail_on, folder)
+    return Gate(None if is_first_run(base, storage=storage) else read_run(base, storage=storage), limits)
 
-    gate = config.stash[GATE]
+
+def judge_session(gate: Gate, new: Run, measure_again: MeasureAgain | None) -> tuple[Comparison, Verdict] | None:
+    """Compare the session's run with the saved one; None without a baseline.
+
+    `measure_again` confirms a fall of speed before it counts; None where nothing can be measured any more. Raises
+    UsageError if nothing can be compared.
+    """
     if gate.base is None:
         return None
-    comparison = compare(gate.base, run_of(content(config), Path("this session")))
+    comparison = compare(gate.base, new)
     verdict = judge(comparison, gate.limits)
-    session = config.stash.get(SESSION, None)  # None in the controller of pytest-xdist, which measures nothing
-    if session is not None and session.budget.left() > 0:
-        comparison, verdict = confirmed(comparison, gate.limits, verdict, session.measure_again)
+    if measure_again is not None:
+        comparison, verdict = confirmed(comparison, gate.limits, verdict, measure_again)
     if not comparison.compared and verdict.passed:
         why = "; ".join(comparison.barriers.values()) or "they have no measured model in common"
         raise UsageError(f"--embed-compare: nothing of this session and {gate.base.path} can be compared: {why}")
@@ -73,34 +70,31 @@ def judge_session(config: pytest.Config) -> tuple[Comparison, Verdict] | None:
 
 
 def confirmed(
-    comparison: Comparison, limits: Limits, verdict: Verdict, measure_again: Callable[[str, int], Result]
+    comparison: Comparison, limits: Limits, verdict: Verdict, measure_again: MeasureAgain
 ) -> tuple[Comparison, Verdict]:
-    """The same with each model whose speed fell too far measured again, `TRIES` times in fresh processes.
+    """Measure each model whose speed fell too far `TRIES` times again, in fresh processes, and compare once more.
 
-    The fastest of its measurements counts: what disturbs a process makes it slower, never faster.
+    The fastest of its measurements counts: interference makes a process slower, never faster.
     """
-    from embedcore.compare.comparison import compare
-    from embedcore.compare.verdict import judge
-
-    suspects = [finding.model for finding in verdict.of("regression") if finding.change.what == "images_per_s"]
+    suspects = {finding.model for finding in verdict.of("regression") if finding.change.what == "images_per_s"}
     if not suspects:
         return comparison, verdict
-    best = {result.model: result for result in comparison.new.results}
-    for model in suspects:
-        tries = [measure_again(model, best[model].batch_size or 1) for _ in range(TRIES)]
-        best[model] = max([best[model], *(result for result in tries if result.ok)], key=_rate)
-    new = replace(comparison.new, results=tuple(_with_speed(r, best[r.model]) for r in comparison.new.results))
-    again = replace(compare(comparison.base, new), settings=comparison.settings)  # which name passed-over datasets
+    results = []
+    for result in comparison.new.results:
+        best = result
+        for _ in range(TRIES if result.model in suspects else 0):
+            best = max(best, measure_again(result), key=_speed)
+        results.append(_with_speed(result, best))
+    again = compare(comparison.base, replace(comparison.new, results=tuple(results)))
+    again = replace(again, settings=comparison.settings)  # they name datasets that were not compared
     return again, judge(again, limits)
 
 
-def _rate(result: Result) -> float:
-    return result.images_per_s.get("forward", 0.0)
+def _speed(result: Result) -> float:
+    return result.images_per_s.get("forward", 0.0) if result.ok else 0.0
 
 
 def _with_speed(result: Result, faster: Result) -> Result:
-    import msgspec
-
     return msgspec.structs.replace(
         result,
         images_per_s=faster.images_per_s,
@@ -108,15 +102,3 @@ def _with_speed(result: Result, faster: Result) -> Result:
         batch_size=faster.batch_size,
         crowded=faster.crowded,
     )
-
-
-def nothing_measured(config: pytest.Config) -> str | None:
-    """What to say where cases were run and none of them was measured; None where one was, or there were no cases."""
-    results = list(config.stash[COLLECTOR].results.values())
-    if not results or any(result.ok for result in results):
-        return None
-    statuses: dict[str, int] = {}
-    for result in results:
-        statuses[result.status] = statuses.get(result.status, 0) + 1
-    why = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    return f"nothing was measured: 0 of {len(results)} {'case' if len(results) == 1 else 'cases'} ({why})"

@@ -1,7 +1,7 @@
-"""The hooks of every pytest session where embedcore is installed; they activate the rest of the plugin when needed.
+"""The hooks of every pytest session where embedcore is installed; they activate the plugin when it is needed.
 
-A session without our tests pays for reading the options and for nothing else, so neither this module nor what it
-imports at the top may import more than the standard library and pytest. `activate` registers `session_hooks`.
+A session without tests of ours pays for reading the options and nothing else: this module and what it imports at the
+top import only the standard library and pytest.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from embedcore.plain import printable_lines
 from embedcore.plugin import cases, fixtures, stash
 from embedcore.plugin.budget import Budget
 from embedcore.plugin.options import Options, add_options
+from embedcore.plugin.workers import Workers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,99 +26,89 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{cases.FAMILY_MARK}(slug): the model's family on the leaderboards.")
     config.addinivalue_line("markers", "embed_harness: a benchmark of the harness's own speed.")
-    options = config.stash[stash.OPTIONS] = Options.from_pytest_config(config)
-    config.stash[stash.BUDGET] = Budget.of_session(options.budget, config)
     config.pluginmanager.register(fixtures, "embedcore-fixtures")
+    config.pluginmanager.register(Entry(config), Entry.NAME)
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    config, options = session.config, session.config.stash[stash.OPTIONS]
-    config.stash[stash.OF_PYTEST] = session
-    if config.pluginmanager.has_plugin("dsession"):  # the controller of pytest-xdist
-        config.pluginmanager.register(_Controller(config), "embedcore-controller")
-    is_worker = hasattr(config, "workerinput")
-    if (options.compare, options.fail_on) == (None, None) or is_worker or config.option.collectonly:
-        return
-    from embedcore.plugin.gate import open_gate
+class Entry:
+    """What every session has of the plugin: its options and start time, and the hooks that activate the rest."""
 
-    try:
-        open_gate(config)
-    except EmbedcoreError as error:
-        raise pytest.UsageError(printable_lines(str(error))) from error
-
-
-def activate(config: pytest.Config) -> None:
-    """Prepare a session that has tests of ours, as soon as that is known: its state and the hooks that need it."""
-    if stash.COLLECTOR not in config.stash:
-        from embedcore.plugin import session_hooks
-
-        session_hooks.set_up(config)
-
-
-@pytest.hookimpl(trylast=True)  # after hooks of the project, which may parametrize a test that only looks like ours
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if not cases.wants_models(metafunc):
-        return
-    config = metafunc.config
-    activate(config)
-    options = config.stash[stash.OPTIONS]
-    try:
-        if options.isolation == "process" and not config.option.collectonly:
-            from embedcore.forkserver import forkserver_context, start_surely
-
-            start_surely(forkserver_context)  # it imports torch and timm while this process does
-        parameters = cases.model_parameters(options)
-        # Torch and timm are hundreds of thousands of objects that live for good. Python's collector, and pytest's calls
-        # of it at the end, would go through them again and again: a third of the time of a collection of all cases.
-        gc.freeze()
-    except EmbedcoreError as error:
-        # Raised here it would be one of many collection errors; raised after collection it is a usage error.
-        config.stash[stash.USAGE_ERROR] = printable_lines(str(error))
-        parameters = []
-    config.stash[stash.COLLECTED] = config.stash.get(stash.COLLECTED, 0) + len(parameters)
-    metafunc.parametrize(cases.MODEL_ARGUMENT, parameters, indirect=True)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if any(map(cases.is_ours, items)):
-        activate(config)
-        cases.prepare(config, items)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist its place among the others before it begins."""
-    if stash.OPTIONS not in node.config.stash:  # parsed, but never configured
-        return
-    from embedcore.plugin.workers import worker_input
-
-    node.workerinput[stash.OF_WORKERS] = worker_input(node)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Take what a worker of pytest-xdist says at its end."""
-    from embedcore.plugin.workers import said_by, take
-
-    said = said_by(node)
-    if said:
-        activate(node.config)
-        take(node.config, said)
-
-
-class _Controller:
-    """A pytest plugin of pytest-xdist's controller, which collects no tests: the first report of ours activates it."""
+    NAME = "embedcore-entry"
 
     def __init__(self, config: pytest.Config) -> None:
+        self.options = Options.from_pytest_config(config)
+        self.budget = Budget.of_session(self.options.budget, config)
+        self.workers = Workers()
         self._config = config
+
+    def activate(self) -> Any:
+        """Return the session's `Plugin`, registered on the first call: as soon as a test of ours is known."""
+        if stash.PLUGIN not in self._config.stash:
+            from embedcore.plugin.plugin import Plugin
+
+            plugin = self._config.stash[stash.PLUGIN] = Plugin(self._config, self.options, self.budget)
+            self._config.pluginmanager.register(plugin, "embedcore-session")
+        return self._config.stash[stash.PLUGIN]
+
+    def pytest_sessionstart(self) -> None:
+        compares = (self.options.compare, self.options.fail_on) != (None, None)
+        if not compares or hasattr(self._config, "workerinput") or self._config.option.collectonly:
+            return
+        try:
+            self.activate().open_gate()
+        except EmbedcoreError as error:
+            raise pytest.UsageError(printable_lines(str(error))) from error
+
+    @pytest.hookimpl(trylast=True)  # after the project's hooks, which may parametrize a test that only looks like ours
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if not cases.wants_models(metafunc):
+            return
+        plugin = self.activate()
+        parameters: list[Any] = []
+        try:
+            if self.options.isolation == "process" and not self._config.option.collectonly:
+                from embedcore.forkserver import forkserver_context, start_surely
+
+                start_surely(forkserver_context)  # it imports torch and timm while this process does
+            parameters = cases.model_parameters(self.options)
+            # Torch and timm are hundreds of thousands of permanent objects. Garbage collections, also those that pytest
+            # runs at the end, would traverse them again and again: a third of the time to collect all cases.
+            gc.freeze()
+        except EmbedcoreError as error:
+            # Raised here it would be one of many collection errors; raised after collection it is a usage error.
+            plugin.usage_error = printable_lines(str(error))
+        plugin.collected += len(parameters)
+        metafunc.parametrize(cases.MODEL_ARGUMENT, parameters, indirect=True)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if any(map(cases.is_ours, items)):
+            self.activate().prepare(items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Send a new pytest-xdist worker what it needs to know of the session."""
+        in_use: frozenset[str] = frozenset()
+        if self.options.resume:  # before workers of this session write to one
+            from embedcore.results.runs import FOLDER, runs_in_use
+
+            in_use = runs_in_use(self.options.cache_folder / FOLDER)
+        node.workerinput[stash.OF_WORKERS] = self.workers.begin(node.gateway.id, self.budget.began, in_use)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a pytest-xdist worker sends as it ends."""
+        self.workers.end(getattr(getattr(node, "gateway", None), "id", ""))
+        sent = getattr(node, "workeroutput", {}).get(stash.OF_WORKERS)
+        if sent:
+            self.activate().take_from_worker(sent)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if hasattr(report, stash.ON_REPORTS) and stash.COLLECTOR not in self._config.stash:
-            activate(self._config)
-            for plugin in (self._config.stash[stash.COLLECTOR], self._config.stash[stash.TELLER]):
-                plugin.pytest_runtest_logreport(report)  # registered too late for this very call
+        # The controller of pytest-xdist collects no tests: the first report of ours activates it.
+        if hasattr(report, stash.ON_REPORTS) and stash.PLUGIN not in self._config.stash:
+            plugin = self.activate()
+            plugin.show(report, plugin.take(report))  # registered too late for this very call
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import pytest
 
+from embedcore.durations import parse_duration
 from embedcore.files import user_path
 from embedcore.plain import json_safe
 from embedcore.plugin.shards import Shard, parse_shard
-from embedcore.results.estimate import parse_duration
 
 _LARGEST_SEED = 2**63 - 1  # what numpy and torch both take
 

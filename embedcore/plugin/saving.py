@@ -1,4 +1,4 @@
-"""The saved JSON where pytest-benchmark saves none: no case was measured, or it is off, as under pytest-xdist."""
+"""The saved JSON where pytest-benchmark writes none: nothing was measured, or it is off, as under pytest-xdist."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcore.errors import UsageError
-from embedcore.plugin.stash import COLLECTOR
-from embedcore.plugin.summary import tell
-from embedcore.results.from_journal import benchmark_entry
+from embedcore.results.saved import benchmark_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import pytest
+
+    from embedcore.results.record import Entry
 
 
 def check_saving(config: pytest.Config) -> None:
-    """Raise UsageError for what would lose results, or fail with a traceback, when all is measured."""
+    """Raise UsageError for options that would lose results or fail with a traceback after everything is measured."""
     if config.getoption("forked", False):  # of pytest-forked
         raise UsageError("--forked: pytest-benchmark loses what it times in a forked test; leave it out (-p no:forked)")
     path = config.getoption("benchmark_json", None)
@@ -35,25 +37,22 @@ def check_saving(config: pytest.Config) -> None:
             raise UsageError(f"--benchmark-compare-fail: nothing to compare with: {what} ({session.storage})")
 
 
-def save_json(config: pytest.Config) -> None:
-    """Write what ``--benchmark-json``, ``--benchmark-save`` and ``--benchmark-autosave`` ask for.
+def save_json(config: pytest.Config, entries: Iterable[Entry], write_line: Callable[[str], None]) -> None:
+    """Write the files of ``--benchmark-json``, ``--benchmark-save`` and ``--benchmark-autosave``.
 
-    Does nothing where pytest-benchmark has done so. The content comes from its own hooks, so it has all that a saved
-    run has. Raises UsageError if it cannot be written.
+    For sessions in which pytest-benchmark has not written them. Raises UsageError if they cannot be written.
     """
-    if config.stash[COLLECTOR].saved:
-        return
     path = config.getoption("benchmark_json", None)
     name = config.getoption("benchmark_save", None) or config.getoption("benchmark_autosave", None)
     # pytest-benchmark has no public way to its storage.
     storage = getattr(getattr(config, "_benchmarksession", None), "storage", None) if name else None
     if not path and storage is None:
         return
-    saved = content(config)
+    saved = saved_json(config, entries)
     try:
         if path:
             Path(path).write_text(json.dumps(saved, indent=4, default=str), encoding="ascii")
-            tell(config, f"Wrote benchmark data in: {path} (by embedcore)")
+            write_line(f"Wrote benchmark data in: {path} (by embedcore)")
         if storage is not None:
             storage.save(saved, name)
     except OSError as error:
@@ -61,7 +60,7 @@ def save_json(config: pytest.Config) -> None:
 
 
 def commit_info(config: pytest.Config) -> dict[str, Any]:
-    """What a saved JSON says of the commit, from pytest-benchmark's own hooks; nothing without that plugin."""
+    """Return ``commit_info`` of a saved JSON, from pytest-benchmark's own hooks; empty without that plugin."""
     if not config.pluginmanager.has_plugin("benchmark"):
         return {}
     info: dict[str, Any] = config.hook.pytest_benchmark_generate_commit_info(config=config)
@@ -69,16 +68,14 @@ def commit_info(config: pytest.Config) -> dict[str, Any]:
     return info
 
 
-def content(config: pytest.Config) -> dict[str, Any]:
-    """What a saved JSON of this session holds, from pytest-benchmark's own hooks."""
+def saved_json(config: pytest.Config, entries: Iterable[Entry]) -> dict[str, Any]:
+    """Return the content of a saved JSON with these measurements, from pytest-benchmark's own hooks."""
     hook = config.hook
     machine_info = hook.pytest_benchmark_generate_machine_info(config=config)
     hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine_info)
-    commit = commit_info(config)
-    collector = config.stash[COLLECTOR]
     saved: dict[str, Any] = hook.pytest_benchmark_generate_json(
-        config=config, benchmarks=[], include_data=True, machine_info=machine_info, commit_info=commit
+        config=config, benchmarks=[], include_data=True, machine_info=machine_info, commit_info=commit_info(config)
     )
-    saved["benchmarks"] = [benchmark_entry(result, test) for test, result in collector.measured]
+    saved["benchmarks"] = [benchmark_entry(entry.result, entry.test) for entry in entries if entry.result.ok]
     hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=saved)
     return saved

@@ -7,7 +7,6 @@ It lives here since the cases and settings are those that pytest makes of the co
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -23,25 +22,17 @@ import pytest
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.forkserver import forkserver_context
-from embedcore.images.dataset import load_dataset
-from embedcore.images.geometry import geometry_of
-from embedcore.images.pixel_store import open_pixel_store
 from embedcore.images.workers import hidden_main
-from embedcore.measure.case import Case
-from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import Images
-from embedcore.measure.outcome import failure, refusal
 from embedcore.plain import json_safe, one_line
 from embedcore.plugin.cases import is_case, model_of
+from embedcore.plugin.hooks import Entry
 from embedcore.plugin.machine import machine, machine_in_use
 from embedcore.plugin.options import Options
-from embedcore.plugin.session import dataset_block
-from embedcore.plugin.stash import OPTIONS
+from embedcore.plugin.start import bench_of, dataset_of
 from embedcore.results.result import Result
+from embedcore.results.saved import dataset_block
 from embedcore.version import VERSION
-from embedcore.zoo.hub import Hub
-from embedcore.zoo.roster import family_of_model, own_models
-from embedcore.zoo.transforms import data_config
+from embedcore.zoo.roster import own_models
 
 CASE = "def test_model(embed_model, embed_images, embed_measure, embed_replay): ...\n"
 
@@ -58,7 +49,8 @@ class _Grabber:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.models = [model_of(item) for item in session.items if is_case(item)]
-        self.options = session.config.stash[OPTIONS]
+        entry: Any = session.config.pluginmanager.get_plugin(Entry.NAME)
+        self.options = entry.options
 
 
 def collect(arguments: Sequence[str]) -> tuple[Options, list[str]]:
@@ -90,31 +82,20 @@ def _ini_file(folder: Path) -> list[str]:
 
 
 class Side:
-    """What a request finds: the settings, the images and what is known of the hub."""
+    """Settings, images and a bench, for requests to measure."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.options, self.models = collect(arguments)
-        options = self.options
-        self.own = own_models(options.roster)
-        given = [model for model in self.models if model in self.own and self.own[model].embeddings]
-        if given:
-            raise UsageError(f"{given[0]} has embeddings only: there is no model to run in turn")
-        self.hub = Hub()
-        self.dataset = load_dataset(
-            options.dataset,
-            split=options.split,
-            max_classes=MAX_CLASSES if options.max_classes is None else options.max_classes,
-            max_per_class=MAX_PER_CLASS if options.max_per_class is None else options.max_per_class,
-            seed=options.seed,
-            bad_images=options.bad_images,
-            max_megapixels=options.max_megapixels,
-            cache_dir=options.cache_folder,
-        )
+        self.own_models = own_models(self.options.roster)
+        precomputed = [model for model in self.models if model in self.own_models and self.own_models[model].embeddings]
+        if precomputed:
+            raise UsageError(f"{precomputed[0]} has embeddings only: there is no model to time")
+        self.dataset = dataset_of(self.options, max_classes=MAX_CLASSES, max_per_class=MAX_PER_CLASS)
         self.dataset.expect_classes()
-        self._images: dict[str, Images] = {}
+        self.bench = bench_of(self.options, self.own_models)
 
     def facts(self) -> Mapping[str, Any]:
-        """What the two sides are told apart by, and what their results have in common."""
+        """Return what tells the two sides apart, and what their results have in common."""
         facts = machine(self.options.device)
         return {
             "versions": {"embedcore": VERSION, "timm": facts["timm"], "torch": facts["torch"], "commit": _commit()},
@@ -129,29 +110,13 @@ class Side:
         }
 
     def measure(self, model: str, **changes: Any) -> Result:
-        """The result of one model in a fresh process, with ``changes`` to its case, such as ``batch_size``."""
-        of_options = {item.name for item in dataclasses.fields(Case)} & vars(self.options).keys()
-        values = {name: getattr(self.options, name) for name in of_options} | changes
-        own = self.own.get(model)
-        case = Case(**{**values, "model": model, "family": family_of_model(model, own).slug, "own": own})
-        refused = refusal(case, self.hub)
-        if refused is not None:
-            return refused
-        if model not in self._images:
-            try:
-                geometry = geometry_of(data_config(own or model), case.protocol)
-                pixels = open_pixel_store(self.dataset, geometry, self.options.cache_folder)
-            except UsageError:
-                raise
-            except Exception as error:  # of this model's geometry
-                return failure(case, error)
-            self._images[model] = Images(self.dataset, pixels, self.hub)
-        return ChildExecutor(self.options.timeout).run(case, self._images[model])
+        """Return the result of a model in a fresh process, with ``changes`` to its case, such as ``batch_size``."""
+        return self.bench.measure(model, self.dataset, **changes)
 
     def save_weights(self, model: str, folder: str) -> None:
         """Write seeded random weights of a model into a folder, for both sides to load. Raises UsageError."""
         path = Path(folder) / f"{model}.safetensors"
-        if path.is_file() or model in self.own:  # which have weights of their own
+        if path.is_file() or model in self.own_models:  # which have weights of their own
             return
         with hidden_main():
             process = forkserver_context().Process(target=_save_weights, args=(model, self.options.seed, str(path)))

@@ -1,4 +1,4 @@
-"""What the plugin tells the workers of pytest-xdist, what they tell at their end, and how a session is ended early."""
+"""What the processes of a pytest-xdist session know of each other, and how a session ends early in any of them."""
 
 from __future__ import annotations
 
@@ -8,89 +8,72 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from embedcore.plugin.stash import BUDGET, COLLECTOR, EMPTY_SHARD, FIRST_TO_TELL, OF_WORKERS, OPTIONS, SLOTS, STOPPED
+from embedcore.plugin.stash import OF_WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
-    from embedcore.results.books import Place
-
-
-def worker_input(node: Any) -> dict[str, Any]:
-    """What a worker has to know before it begins; called by the controller for each worker that it starts.
-
-    ``pid`` and ``began`` (seconds since the epoch) name the run and start the budget, so they are the same for all
-    workers, also for one that replaces another. ``slot`` is the lowest number that no running worker has.
-    """
-    config = node.config
-    slots = config.stash.setdefault(SLOTS, {})
-    slot = next(number for number in range(len(slots) + 1) if number not in slots.values())
-    slots[node.gateway.id] = slot
-    tells = FIRST_TO_TELL not in config.stash
-    config.stash.setdefault(FIRST_TO_TELL, node.gateway.id)
-    return {
-        "pid": os.getpid(),
-        "began": config.stash[BUDGET].began,
-        "slot": slot,
-        "tells": tells,
-        "in_use": _in_use(config),
-    }
+    from embedcore.results.runs import Worker
 
 
-def _in_use(config: pytest.Config) -> list[str]:
-    """Runs that other sessions are writing to. Only a resumed session asks, before workers of its own write to one."""
-    options = config.stash[OPTIONS]
-    if not options.resume:
-        return []
-    from embedcore.results.books import FOLDER, runs_in_use
+class Workers:
+    """The running workers, as their controller knows them."""
 
-    return sorted(runs_in_use(options.cache_folder / FOLDER))
+    def __init__(self) -> None:
+        self._slots: dict[str, int] = {}
+        self._first = ""
+
+    def begin(self, worker: str, began: float, in_use: Iterable[str] = ()) -> dict[str, Any]:
+        """Return what a worker has to know as it begins.
+
+        ``pid`` and ``began`` (seconds since the epoch) name the run and start the budget, so they are the same for all
+        workers, also for one that replaces another. ``slot`` is the lowest number that no running worker has; the first
+        worker reports the notes that all have; ``in_use`` are runs that other sessions are writing to.
+        """
+        taken = set(self._slots.values())
+        self._slots[worker] = next(number for number in range(len(taken) + 1) if number not in taken)
+        self._first = self._first or worker
+        return {
+            "pid": os.getpid(),
+            "began": began,
+            "slot": self._slots[worker],
+            "reports_notes": self._first == worker,
+            "in_use": sorted(in_use),
+        }
+
+    def end(self, worker: str) -> None:
+        """Free the slot of a worker."""
+        self._slots.pop(worker, None)
 
 
-def place_of(config: pytest.Config) -> Place:
-    """Which of the processes of this session this one is."""
-    from embedcore.results.books import Place, run_name
+def worker_of(config: pytest.Config) -> Worker:
+    """Return which of the session's processes this one is."""
+    from embedcore.results.runs import Worker, run_name
 
-    worker = getattr(config, "workerinput", None)
-    if worker is None:
-        return Place.alone()
-    given = worker[OF_WORKERS]
-    name = re.sub(r"[^\w-]", "_", worker["workerid"])  # an id of the user's may hold anything
-    return Place(run_name(given["began"], given["pid"]), name, frozenset(given["in_use"]), given["slot"])
-
-
-def tells_notes(config: pytest.Config) -> bool:
-    """Whether this process tells what all workers know."""
-    worker = getattr(config, "workerinput", None)
-    return worker is None or bool(worker[OF_WORKERS]["tells"])
+    input_ = getattr(config, "workerinput", None)
+    if input_ is None:
+        return Worker.alone()
+    ours = input_[OF_WORKERS]
+    name = re.sub(r"[^\w-]", "_", input_["workerid"])  # an id that the user chose may contain anything
+    return Worker(run_name(ours["began"], ours["pid"]), name, frozenset(ours["in_use"]), ours["slot"])
 
 
-def tell_controller(config: pytest.Config, **said: Any) -> None:
-    """Have the controller hear of something when this worker ends; does nothing in any other process."""
+def reports_notes(config: pytest.Config) -> bool:
+    """Whether this process reports the notes that all workers have."""
+    input_ = getattr(config, "workerinput", None)
+    return input_ is None or bool(input_[OF_WORKERS]["reports_notes"])
+
+
+def send_to_controller(config: pytest.Config, **values: Any) -> None:
+    """Have the controller receive values when this worker ends; does nothing in any other process."""
     if hasattr(config, "workeroutput"):
-        config.workeroutput.setdefault(OF_WORKERS, {}).update(said)
-
-
-def said_by(node: Any) -> Mapping[str, Any]:
-    """What a worker that has ended told with `tell_controller`; its slot is free again."""
-    node.config.stash.get(SLOTS, {}).pop(getattr(getattr(node, "gateway", None), "id", None), None)
-    said: Mapping[str, Any] = getattr(node, "workeroutput", {}).get(OF_WORKERS, {})
-    return said
-
-
-def take(config: pytest.Config, said: Mapping[str, Any]) -> None:
-    """Keep what a worker told, for the end of the session."""
-    config.stash[COLLECTOR].notice(said.get("notices", ()))
-    if "stopped" in said:
-        config.stash[STOPPED] = said["stopped"]
-    if "empty_shard" in said:
-        config.stash[EMPTY_SHARD] = said["empty_shard"]
+        config.workeroutput.setdefault(OF_WORKERS, {}).update(values)
 
 
 def end_before_first_test(session: pytest.Session, why: str, code: pytest.ExitCode) -> None:
-    """End a session that has run no test; where this is a worker, its controller says why."""
+    """End a session that has run no test; if this is a worker, its controller reports why."""
     if hasattr(session.config, "workeroutput"):
-        tell_controller(session.config, stopped=(why, int(code)))
+        send_to_controller(session.config, stopped=(why, int(code)))
         session.items.clear()
     elif code == pytest.ExitCode.USAGE_ERROR:
         raise pytest.UsageError(why)
@@ -101,11 +84,11 @@ def end_before_first_test(session: pytest.Session, why: str, code: pytest.ExitCo
 def end_in_test(session: pytest.Session, why: str, code: pytest.ExitCode) -> NoReturn:
     """End the session in the middle of a test, which has no result.
 
-    A worker must end its test first: for pytest-xdist one that leaves it by an exit has crashed.
+    A worker must finish its test first: one that exits within a test has crashed, as far as pytest-xdist knows.
     """
     if not hasattr(session.config, "workeroutput"):
         pytest.exit(why, returncode=code)
-    tell_controller(session.config, stopped=(why, int(code)))
+    send_to_controller(session.config, stopped=(why, int(code)))
     session.shouldstop = why
     if code == pytest.ExitCode.USAGE_ERROR:
         pytest.fail(why, pytrace=False)

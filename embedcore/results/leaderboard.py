@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedcore.results.ranking import Ranking, Rankings, rank_run, results_by_dataset
+from embedcore.results.ranking import ModelRank, Ranking, Rankings
 from embedcore.results.result import STATUSES, Result
-from embedcore.results.run import Run, Standing
+from embedcore.results.run import Run
 
 BEST = 30
 """Rows of the first part of a family that is shown in two parts."""
@@ -23,7 +23,7 @@ class Row:
 
     rank: int
     result: Result
-    standing: Standing | None = None
+    standing: ModelRank | None = None
     """Among the models of this ranking, by its metric; None where the verdicts do not tell."""
 
 
@@ -164,9 +164,9 @@ def general_reason(result: Result) -> str:
 def boards_of(run: Run, titles: Mapping[str, str]) -> list[Leaderboard]:
     """The leaderboard of each dataset of a saved run, that of the session first; `titles`: of the families, by slug, in
     their order."""
-    rankings = rank_run(run)
+    rankings = run.rankings()
     boards = []
-    for dataset, measured in results_by_dataset(run):
+    for dataset, measured in run.by_dataset():
         fingerprint = str(dataset.get("fingerprint"))
         excluded = [result for result in run.excluded if result.dataset in (None, fingerprint)]
         boards.append(

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from embedcore.errors import UsageError
 from embedcore.files import written_whole
 from embedcore.plain import one_line
-from embedcore.results.books import differences
-from embedcore.results.ranking import rank_run, ranking_block
+from embedcore.results.ranking import ranking_block
 from embedcore.results.result import Result
-from embedcore.results.run import STORAGE, Run, is_run, read_data, read_json, run_of
+from embedcore.results.run import Run, run_of
+from embedcore.results.runs import differences
 
 # Settings that only choose models.
 _CHOICE = frozenset({"roster", "family", "roster_missing"})
@@ -91,42 +91,12 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
 def write_run(data: Any, path: Path, option: str) -> None:
     """Save a run that was put together from files or a journal, with how sure its ranks are; `option` asked for it.
     Raises UsageError."""
-    data["embedcore"]["ranking"] = ranking_block(rank_run(run_of(data, path)))
+    data["embedcore"]["ranking"] = ranking_block(run_of(data, path).rankings())
     try:
         with written_whole(path) as file:
             file.write(json.dumps(data, indent=4).encode("ascii"))
     except OSError as error:
         raise UsageError(f"{option}: {path} cannot be written: {error.strerror}") from error
-
-
-def read_folder(folder: Path) -> Run:
-    """The run whose JSONs are under a folder. Raises UsageError."""
-    return run_of(merge(read_parts(folder)).data, folder)
-
-
-def read_parts(where: Path) -> list[tuple[Path, Any]]:
-    """Path and content of a file; or of each saved run under a folder, in which other JSON, such as the leaderboard of
-    a report, is passed over.
-
-    Raises UsageError where there is none, where a file is damaged, and for pytest-benchmark's own storage, whose files
-    are many runs and not one.
-    """
-    if not where.is_dir():
-        return [(where, read_data(where))]
-    files = sorted(where.rglob("*.json"))
-    numbered = [file for file in files if re.match(r"\d{4,}_", file.name)]
-    is_storage = STORAGE.name in (where.resolve().name, where.resolve().parent.name)
-    many = [file for file in numbered if is_storage or sum(file.parent == other.parent for other in numbered) > 1]
-    if len(many) > 1:
-        raise UsageError(
-            f"{where} is where pytest-benchmark has saved {len(many)} runs: name one, such as {many[-1].stem}, or give "
-            "those that belong together to embedcore merge"
-        )
-    found = [(file, data) for file in files if is_run(data := read_json(file))]
-    if not found:
-        others = f"none of its {len(files)} .json files is one" if files else "it holds no .json file"
-        raise UsageError(f"{where} holds no run saved with embedcore: {others}")
-    return found
 
 
 def _check_alike(first: _Part, other: _Part) -> None:

@@ -67,7 +67,7 @@ def key(result: Result, fingerprint: str) -> str:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class NeighbourStore:
     """Where the neighbours of one run are kept."""
 
     folder: Path

@@ -9,13 +9,12 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
 from embedcore.errors import UsageError
-from embedcore.results.result import Result
-from embedcore.results.run import Run, Standing
+from embedcore.results.result import Count, Result
 from embedcore.results.verdicts import NEAREST, unpack_classes, unpack_verdicts
 
 if TYPE_CHECKING:
@@ -34,6 +33,20 @@ class NotRanked(UsageError):
     """The verdicts do not tell how sure the ranks are; the message says why."""
 
 
+class ModelRank(msgspec.Struct, frozen=True):
+    """Where a model stands by acc, and how sure that is: see `embedcore.results.ranking`."""
+
+    model: str
+    rank: Count
+    """Models of equal acc share the better rank."""
+    rank95: tuple[Count, Count]
+    """Best and worst rank that are possible; the intervals of all models hold at once with a chance of 95 %."""
+    p_best: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    """Share of the resamples of the classes in which no model is better; models that are equal there share it."""
+    tied_with_leader: bool
+    """Whether no model is surely better, while that is true of another one too."""
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Models of one dataset in the order of a score, with how sure it is."""
@@ -44,14 +57,14 @@ class Ranking:
     classes: int
     """With a reference and so with a score."""
 
-    def standings(self, models: Collection[str] | None = None) -> dict[str, Standing]:
+    def standings(self, models: Collection[str] | None = None) -> dict[str, ModelRank]:
         """The standing of some of the models among themselves, of all by default; ``p_best`` is that among all."""
         place = {model: index for index, model in enumerate(self.models)}
         members = [place[model] for model in self.models if models is None or model in models]
         ranks = self.order.ranks(members).tolist()
         several = sum(best == 1 for _, best, _ in ranks) > 1
         return {
-            self.models[member]: Standing(
+            self.models[member]: ModelRank(
                 self.models[member], rank, (best, worst), float(self.order.p_best[member]), several and best == 1
             )
             for member, (rank, best, worst) in zip(members, ranks, strict=True)
@@ -155,24 +168,6 @@ def ranking_block(rankings: Mapping[str, Rankings]) -> list[dict[str, Any]]:
         if "acc" in found.by
         for standing in sorted(found.by["acc"].standings().values(), key=lambda s: (s.rank, s.model))
     ]
-
-
-def results_by_dataset(run: Run) -> list[tuple[Mapping[str, Any], list[Result]]]:
-    """Each dataset of a run, its block, with what was measured on it."""
-    if len(run.datasets) < 2:
-        return [(run.dataset, list(run.results))]
-    return [
-        (dataset, [result for result in run.results if result.dataset == dataset.get("fingerprint")])
-        for dataset in run.datasets
-    ]
-
-
-def rank_run(run: Run) -> dict[str, Rankings]:
-    """The rankings on each dataset of a run, by its fingerprint, from the verdicts."""
-    return {
-        str(dataset.get("fingerprint")): rank_if_possible(results, dataset)
-        for dataset, results in results_by_dataset(run)
-    }
 
 
 class MeanRank(NamedTuple):

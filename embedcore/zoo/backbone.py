@@ -19,7 +19,7 @@ from embedcore.zoo.hub import Hub
 from embedcore.zoo.loading import load_model
 from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.transforms import DataConfig, data_config, eval_transform
-from embedcore.zoo.weights import Weights, fetch_weights, locate_weights, own_weights
+from embedcore.zoo.weights import Located, Weights, fetch_weights, locate_weights, own_weights
 
 
 @dataclass
@@ -73,12 +73,17 @@ class Backbone:
 
 
 def load_backbone(
-    model: str | OwnModel, *, weights: str = "auto", point: str = "pre_logits", seed: int = 0, hub: Hub | None = None
+    model: str | OwnModel,
+    *,
+    weights: str | Located = "auto",
+    point: str = "pre_logits",
+    seed: int = 0,
+    hub: Hub | None = None,
 ) -> Backbone:
     """Find a model's weights, load them and build the backbone, on the CPU.
 
     model: a tag, an architecture (its default tag), or an own model, to which the next two do not apply.
-    weights: "auto", "random" (from seed) or a folder of weight files.
+    weights: "auto", "random" (from seed), a folder of weight files, or what locate_weights has found.
     point: one of points.POINTS; the module of a factory has only its output.
 
     Raises UsageError, WeightsUnavailable, WeightsGated, WeightsDamaged, FactoryError or UnsupportedModel.
@@ -86,7 +91,8 @@ def load_backbone(
     points.check_point(point)  # before the slow part
     if isinstance(model, str):
         name = model if "." in model else registry.default_tag(model) or model
-        module, loaded = load_model(name, fetch_weights(locate_weights(name, weights, seed=seed, hub=hub), hub=hub))
+        located = weights if isinstance(weights, Located) else locate_weights(name, weights, seed=seed, hub=hub)
+        module, loaded = load_model(name, fetch_weights(located, hub=hub))
         config = data_config(name)
     elif model.embeddings:
         raise UsageError(f"{model.name}: has embeddings only, no model to load")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import records
 import synthetic_runs as made
 
 from embedcore.cli import main
-from embedcore.results.books import Books, Place
+from embedcore.results.reading import read_run
 from embedcore.results.result import Result
-from embedcore.results.run import read_run
 
 CLASSES = np.repeat(np.arange(20), 5)
 MODELS = ("vit_tiny.in1k", "vit_small.in1k", "resnet18.a1_in1k")
@@ -99,13 +99,10 @@ def test_a_run_that_broke_off_is_shown_and_saved_without_measuring(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     data = made.saved([made.result(model, CLASSES, made.hits_of(model, CLASSES, 0.5)) for model in MODELS], CLASSES)
-    header = {"identity": {}, "settings": {"seed": 0}, "dataset": data["embedcore"]["dataset"]}
+    header = {"settings": {"seed": 0}, "datasets": [data["embedcore"]["dataset"]]}
     header["machine"] = data["machine_info"]["embedcore"]
-    planned = {model: model for model in (*MODELS, "vgg11.tv_in1k")}
-    books = Books(tmp_path / "runs", header, planned, Place("20260101T000000000000-1"))
-    for bench in data["benchmarks"]:
-        books.keep(Result.from_json(bench["extra_info"]))
-    books.close()
+    results = [Result.from_json(bench["extra_info"]) for bench in data["benchmarks"]]
+    records.journal(tmp_path / "runs", "run", results, (*MODELS, "vgg11.tv_in1k"), **header)
     assert main(["report", "--last", f"--cache={tmp_path}", "--json", str(tmp_path / "run.json")]) == 0
     out, error = capsys.readouterr()
     assert "Overall by acc (3 models)" in out and all(model in out for model in MODELS)

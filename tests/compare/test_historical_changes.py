@@ -20,7 +20,8 @@ from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.measure.case import Case
-from embedcore.measure.measure import Images, attempt
+from embedcore.measure.measure import CaseInputs, attempt
+from embedcore.measure.truth import GroundTruth
 from embedcore.results.run import Run
 from embedcore.zoo import transforms
 from embedcore.zoo.transforms import data_config
@@ -62,8 +63,8 @@ def measured(dataset, tmp_path):
             state = {k: v + torch.randn_like(v) if v.ndim == 1 else 5 * v for k, v in state.items()}
         save_file(state, tmp_path / f"{model}.safetensors")
         pixels = open_pixel_store(dataset, geometry_of(data_config(model)), tmp_path / "cache")
-        case = Case(model, "mini", weights=str(tmp_path), rounds=1)
-        result = attempt(case, Images(dataset, pixels))
+        case = Case(model=model, family="mini", weights=str(tmp_path), rounds=1)
+        result = attempt(case, CaseInputs(GroundTruth.of(dataset), pixels))
         assert result.ok, result.reason
         return Run(
             path=tmp_path / f"{timm_version}.json",

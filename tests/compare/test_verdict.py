@@ -12,7 +12,7 @@ from embedcore.compare.comparison import compare
 from embedcore.compare.limits import DEFAULT, Accepted, Limits, parse_limits
 from embedcore.compare.verdict import judge
 from embedcore.errors import UsageError
-from embedcore.results.ranking import rank_run, ranking_block
+from embedcore.results.ranking import ranking_block
 from embedcore.results.result import Result
 
 CLASSES = np.repeat(np.arange(200), 10)
@@ -267,7 +267,7 @@ def test_false_alarms_over_many_models_are_rare():
 
 def test_ranks_that_left_both_intervals_are_reported():
     def ranked(results):
-        return run(*results, ranking=ranking_block(rank_run(run(*results))))
+        return run(*results, ranking=ranking_block(run(*results).rankings()))
 
     names = [f"vit_{n}.in1k" for n in range(6)]
     base = [info(name, made.hits_of(name, CLASSES, 0.3 + 0.1 * n)) for n, name in enumerate(names)]

@@ -13,7 +13,8 @@ from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.measure.case import Case
-from embedcore.measure.measure import Images
+from embedcore.measure.measure import CaseInputs
+from embedcore.measure.truth import GroundTruth
 from embedcore.zoo.transforms import data_config
 
 MODEL = "test_resnet.r160_in1k"
@@ -273,7 +274,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="session")
 def images(dataset, tmp_path_factory):
     geometry = geometry_of(data_config(MODEL), "native")
-    return Images(dataset, open_pixel_store(dataset, geometry, tmp_path_factory.mktemp("cache")))
+    return CaseInputs(GroundTruth.of(dataset), open_pixel_store(dataset, geometry, tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import records
 import timm
 import torch
 from safetensors.torch import save
@@ -13,7 +14,6 @@ from embedcore.measure import child, executors, measure
 from embedcore.measure.executors import SILENT_S, ChildExecutor, Downloads
 from embedcore.measure.measure import attempt
 from embedcore.measure.outcome import refusal
-from embedcore.results.books import Books, Place
 from embedcore.zoo.hub import Hub
 
 HOUR = 3600.0
@@ -135,16 +135,15 @@ def test_only_the_models_that_an_expired_token_kept_out_are_tried_again(online, 
     refused = attempt(case, images)
     assert (refused.status, refused.final) == ("no-weights", False)
     here = attempt(dataclasses.replace(case, model="test_vit.r160_in1k", weights="random"), images)
-    planned = {model: model for model in (refused.model, here.model)}
-    first = Books(tmp_path, {"identity": {}}, planned, Place("1"))
-    for result in (refused, here):
-        first.keep(result)
+    planned = [refused.model, here.model]
+    first = records.begun(tmp_path, planned, "1")
+    records.keep(first, refused, here)
     first.close()
     monkeypatch.delenv("HF_TOKEN")
-    second = Books(tmp_path, {"identity": {}}, planned, Place("2"), resume=True)
-    assert [model for model, _ in second.results] == [here.model]
-    assert second.notices == ["resumed: 1 of 2 results are from before, 1 is tried again (1 no-weights)"]
+    second = records.begun(tmp_path, planned, "2", resume=True)
+    assert second.done == {here.model}
+    assert second.warnings == ["resumed: 1 of 2 results are from before, 1 is tried again (1 no-weights)"]
     result = attempt(case, images)
-    second.keep(result)
+    records.keep(second, result)
     second.close()
     assert result.status == "ok"

@@ -17,7 +17,7 @@ import pytest
 
 from embedcore.measure import child, oom_killer
 from embedcore.measure.executors import ChildExecutor, InlineExecutor, exit_words
-from embedcore.measure.measure import Images
+from embedcore.measure.measure import CaseInputs
 
 QUICK = {"rounds": 1}
 
@@ -39,7 +39,7 @@ def strike(case, images, faults, shape, pid_file):
     def run(fault, executor=None, stages=None, **changes):
         pixels = getattr(faults, fault)(shape, str(pid_file))
         executor = executor or ChildExecutor(timeout_s=120)
-        return executor.run(dataclasses.replace(case, **QUICK, **changes), Images(images.dataset, pixels), stages)
+        return executor.run(dataclasses.replace(case, **QUICK, **changes), CaseInputs(images.truth, pixels), stages)
 
     return run
 
@@ -96,7 +96,7 @@ def test_child_and_inline_give_the_same_scores(case, images, executor):
         ("Exits", "the measuring process ended with exit code 7; peak memory ", ""),
         ("ExitsWithoutResult", "the measuring process ended with exit code 0; peak memory ", ""),
         ("ExitsWhenUnpickled", "the measuring process ended with exit code 7; peak memory ", ""),
-        ("Garbage", "the measuring process sent what is no message and was ended: ", ""),
+        ("Garbage", "the measuring process sent an invalid message and was killed: ", ""),
         ("Nonsense", "was ended: result of 3: ", ""),
         ("HalfAMessage", "ended with exit code 3 in the middle of a message; peak memory ", ""),
         ("KillsItsParent", "the supervisor of the measuring process was killed by SIGKILL", ""),
@@ -147,7 +147,7 @@ def test_what_a_case_leaves_running_is_gone(strike, pid_file, fault, status):
     assert result.status == status, result.reason
     assert is_gone(pid_file)
     if status == "ok":
-        assert "1 process that the case left behind had to be killed" in result.detail
+        assert "1 process left running by the case had to be killed" in result.detail
 
 
 def test_an_exception_keeps_its_traceback(strike):
@@ -181,7 +181,7 @@ def test_a_variable_that_the_forkserver_had_and_that_was_deleted_since_is_not_in
         "    print(ChildExecutor(120).run(case, images).reason)\n"
     )
     (tmp_path / "case").write_bytes(
-        pickle.dumps((case, Images(images.dataset, faults.TellsItsEnvironment((4, 8, 8, 3)))))
+        pickle.dumps((case, CaseInputs(images.truth, faults.TellsItsEnvironment((4, 8, 8, 3)))))
     )
     done = subprocess.run(
         [sys.executable, script, tmp_path / "case"],
@@ -225,7 +225,7 @@ def test_a_kill_while_memory_is_nearly_exhausted_has_a_hint(strike, monkeypatch)
     monkeypatch.setattr(oom_killer, "available_share", lambda: 0.01)
     result = strike("Killed")
     assert result.status == "crashed"
-    assert "most likely for want of memory" in result.reason
+    assert "most likely for lack of memory" in result.reason
     assert "memory" not in strike("Segfault").reason.split(";")[0]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from embedcore.forkserver import forkserver_context
 from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import Images
+from embedcore.measure.measure import CaseInputs
 from embedcore.measure.supervisor import descendants
 
 
@@ -27,7 +27,7 @@ def test_when_the_session_is_killed_nothing_lives_on(case, images, faults, shape
     """A session in a process of its own; its measuring process hangs in native code, where no thread runs Python."""
     pid_file = tmp_path / "pid"
     pixels = faults.HangsHoldingTheLock(shape, str(pid_file))
-    session = forkserver_context().Process(target=faults.session, args=(case, Images(images.dataset, pixels)))
+    session = forkserver_context().Process(target=faults.session, args=(case, CaseInputs(images.truth, pixels)))
     session.start()
     try:
         assert wait_for(pid_file.exists, 90)
@@ -60,7 +60,7 @@ def test_the_death_of_the_forkserver_is_survived(case, images, faults, shape, tm
 
     thread = threading.Thread(target=kill_forkserver)
     thread.start()
-    during = executor.run(case, Images(images.dataset, faults.Slow(shape, str(pid_file))))
+    during = executor.run(case, CaseInputs(images.truth, faults.Slow(shape, str(pid_file))))
     thread.join()
     assert during.status == "ok", during.reason
     assert executor.run(case, images).status == "ok"

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from embedcore.embed.library import embed_dataset
 from embedcore.embed.memory import is_out_of_memory
 from embedcore.errors import UnsupportedModel, UsageError, WeightsGated, WeightsUnavailable
-from embedcore.measure.measure import Images, attempt
+from embedcore.measure.measure import CaseInputs, attempt
 from embedcore.measure.outcome import NotFiniteError, TooLargeError, reason_of, status_of
 from embedcore.results.verdicts import unpack_sketch, unpack_verdicts
 from embedcore.zoo.backbone import load_backbone
@@ -102,7 +102,7 @@ class Pixels:
 
 @pytest.mark.parametrize("error", [MemoryError("no more"), torch.cuda.OutOfMemoryError("CUDA out of memory")])
 def test_memory_that_runs_out_with_one_image_is_oom(case, images, shape, error):
-    result = attempt(dataclasses.replace(case, batch_size=2), Images(images.dataset, Pixels(shape, error)))
+    result = attempt(dataclasses.replace(case, batch_size=2), CaseInputs(images.truth, Pixels(shape, error)))
     assert (result.status, result.outcome) == ("oom", "skip")
     assert is_out_of_memory(error)
 

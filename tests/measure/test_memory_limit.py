@@ -6,13 +6,13 @@ import pytest
 
 from embedcore.embed.memory import is_bounded
 from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import Images
+from embedcore.measure.measure import CaseInputs
 from embedcore.measure.oom_killer import ran_out
 
 
 def run(case, images, pixels=None, **changes):
     return ChildExecutor(timeout_s=60).run(
-        dataclasses.replace(case, **changes), images if pixels is None else Images(images.dataset, pixels)
+        dataclasses.replace(case, **changes), images if pixels is None else CaseInputs(images.truth, pixels)
     )
 
 
@@ -48,7 +48,7 @@ def test_a_child_that_takes_all_it_can_is_oom(case, images, faults, shape):
 def test_an_abort_over_bad_alloc_is_oom(case, images, faults, shape):
     result = run(case, images, faults.ThrowsBadAlloc(shape), memory_limit=0.5)
     assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
-    assert "was killed by SIGABRT for want of memory; peak memory " in result.reason
+    assert "was killed by SIGABRT for lack of memory; peak memory " in result.reason
     assert "std::bad_alloc" in result.detail
 
 

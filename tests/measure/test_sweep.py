@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import Images
+from embedcore.measure.measure import CaseInputs
 
 SWEEP = [
     (None, "ok"),
@@ -29,7 +29,7 @@ def test_twelve_cases(case, images, faults, shape, tmp_path):
         pixels = getattr(faults, fault)(shape, str(tmp_path / f"pid{number}")) if fault else images.pixels
         seconds = 1.5 if fault in ("Hangs", "ChattyForEver") else 60
         limited = dataclasses.replace(case, memory_limit=0.5)
-        results.append(ChildExecutor(seconds).run(limited, Images(images.dataset, pixels)))
+        results.append(ChildExecutor(seconds).run(limited, CaseInputs(images.truth, pixels)))
     assert [result.status for result in results] == [status for _, status in SWEEP]
     sound = [result for result, (fault, _) in zip(results, SWEEP, strict=True) if fault is None]
     alone = ChildExecutor(60).run(case, images)

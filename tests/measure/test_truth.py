@@ -16,9 +16,9 @@ from embedcore.images.pixel_store import StreamedPixels, open_pixel_store
 from embedcore.images.workers import PixelReader
 from embedcore.measure import executors
 from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import Images, attempt
+from embedcore.measure.measure import CaseInputs, attempt
 from embedcore.measure.truth import GroundTruth
-from embedcore.results.neighbours import Shelf
+from embedcore.results.neighbours import NeighbourStore
 from embedcore.zoo.transforms import data_config
 
 GEOMETRY = geometry_of(data_config("test_resnet.r160_in1k"), "native")
@@ -53,7 +53,9 @@ def unsendable(arrays):
 
 def stored(dataset, folder):
     """Pixels on disk for a dataset, in the geometry of the others."""
-    return Images(dataset, open_pixel_store(dataset, GEOMETRY, folder), embeddings_folder=folder / "embeddings")
+    return CaseInputs(
+        GroundTruth.of(dataset), open_pixel_store(dataset, GEOMETRY, folder), embeddings_folder=folder / "embeddings"
+    )
 
 
 def same(one, other):
@@ -66,7 +68,7 @@ def test_a_child_needs_nothing_of_the_images(case, unsendable, tmp_path):
     with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
         pickle.dumps(unsendable)
     pair = stored(unsendable, tmp_path)
-    pair = dataclasses.replace(pair, shelf=Shelf(tmp_path / "neighbours", "run"))
+    pair = dataclasses.replace(pair, neighbours=NeighbourStore(tmp_path / "neighbours", "run"))
     inline = attempt(case, dataclasses.replace(pair, embeddings_folder=None))
     result = ChildExecutor(timeout_s=120).run(case, pair)
     assert (result.status, result.detail) == ("ok", "")
@@ -127,7 +129,7 @@ from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.measure.case import Case
 from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import Images
+from embedcore.measure.measure import CaseInputs
 from embedcore.zoo.transforms import data_config
 
 print("begins")
@@ -143,7 +145,7 @@ model = "test_resnet.r160_in1k"
 dataset = load_dataset(Mine())
 pixels = open_pixel_store(dataset, geometry_of(data_config(model), "native"), Path(sys.argv[1]))
 case = Case(model=model, family="resnet", weights="random", rounds=1)
-print(ChildExecutor(300).run(case, Images(dataset, pixels)).status)
+print(ChildExecutor(300).run(case, CaseInputs(GroundTruth.of(dataset), pixels)).status)
 """
 
 

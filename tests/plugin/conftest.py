@@ -21,8 +21,8 @@ import embedcore.images.pixel_store
 import embedcore.measure.executors
 import embedcore.measure.forecast
 import embedcore.plugin.machine
-import embedcore.plugin.session
-import embedcore.plugin.session_hooks
+import embedcore.plugin.plugin
+import embedcore.plugin.start
 import embedcore.report.report_folder
 import embedcore.zoo.roster  # noqa: F401
 

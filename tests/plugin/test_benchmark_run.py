@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import pytest
+import records
 
-from embedcore.results.journal import read_journal
 from embedcore.results.verdicts import unpack_classes
 
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
@@ -104,9 +104,9 @@ def test_models_without_weights_are_skipped_with_a_reason_and_kept(run, project,
 
 def test_what_fails_before_the_child_starts_is_a_result_too(run, project, saved, monkeypatch):
     from embedcore.errors import EmbedcoreError
-    from embedcore.images import pixel_store
+    from embedcore.measure import bench
 
-    build = pixel_store.open_pixel_store
+    build = bench.open_pixel_store
     calls = []
 
     def fails_once(*arguments, **settings):
@@ -115,7 +115,7 @@ def test_what_fails_before_the_child_starts_is_a_result_too(run, project, saved,
             raise EmbedcoreError("a worker died")
         return build(*arguments, **settings)
 
-    monkeypatch.setattr(pixel_store, "open_pixel_store", fails_once)
+    monkeypatch.setattr(bench, "open_pixel_store", fails_once)
     outcome = run("--benchmark-json=run.json", "--embed-isolation=none")
     outcome.assert_outcomes(passed=2, failed=1)
     (excluded,) = saved()["embedcore"]["excluded"]
@@ -169,10 +169,10 @@ def test_a_report_that_cannot_be_written_loses_nothing(run, project, saved, monk
 def test_every_result_is_in_the_journal(run, project):
     run("--embed-isolation=none", "--benchmark-disable")
     (journal,) = (project.path / "cache" / "runs").glob("*.jsonl")
-    contents = read_journal(journal)
-    assert {result.model for result in contents.results} == set(MODELS)
+    contents = records.read(journal)
+    assert set(records.models(contents)) == set(MODELS)
     assert contents.finished
-    assert contents.header["dataset"]["classes"] == 3
+    assert [block["classes"] for block in contents.datasets.values()] == [3]
 
 
 def test_the_json_has_the_class_of_each_query(run, saved):
@@ -232,10 +232,10 @@ def test_a_long_table_of_pytest_benchmark_is_shown_only_if_asked_for(run, monkey
 
 
 def test_credits_of_images_are_in_every_report(run, project, saved, monkeypatch):
-    from embedcore.plugin import session
+    from embedcore.plugin import start
 
-    block = session.dataset_block
-    monkeypatch.setattr(session, "dataset_block", lambda dataset: {**block(dataset), "credits": ["drawn by Ada"]})
+    block = start.dataset_block
+    monkeypatch.setattr(start, "dataset_block", lambda dataset: {**block(dataset), "credits": ["drawn by Ada"]})
     outcome = run("--embed-report=report", "-k", "test_vit", "--embed-isolation=none")
     assert "drawn by Ada" in outcome.stdout.str()
     for name in ("leaderboard.md", "leaderboard.json"):

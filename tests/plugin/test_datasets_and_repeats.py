@@ -7,14 +7,14 @@ import json
 import re
 import shutil
 
+import msgspec
 import pytest
+import records
 
+from embedcore.measure.bench import Bench, Measured
 from embedcore.measure.outcome import failure
 from embedcore.plugin import progress
-from embedcore.plugin import session as session_module
-from embedcore.results.from_journal import data_of
-from embedcore.results.journal import read_journal
-from embedcore.results.run import read_run
+from embedcore.results.reading import read_run
 
 TWO_DATASETS = """
 import pytest
@@ -50,7 +50,7 @@ def test_two_datasets_in_one_file_are_two_measurements(run, project, saved):
     rows = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]
     assert {row["dataset"] for row in rows} == {"images", "others"}
     (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
-    assert len(read_journal(path).results) == 2
+    assert len(records.read(path).entries) == 2
 
 
 def two_datasets(project):
@@ -70,12 +70,12 @@ def test_a_second_dataset_is_not_measured_again_on_resume(run, project, saved):
     outcome = run(*arguments, "--embed-resume", "--benchmark-json=run.json")
     outcome.assert_outcomes(passed=2)
     outcome.stdout.fnmatch_lines(["resumed: 1 of 2 results are from before"])
-    contents = read_journal(path)
-    assert contents.finished and len(contents.results) == 2
-    tests = [test.partition("::")[2] for test in contents.tests]
+    contents = records.read(path)
+    assert contents.finished and len(contents.entries) == 2
+    tests = [entry.test.partition("::")[2] for entry in contents.entries]
     assert tests == ["test_here[test_vit.r160_in1k]", "test_there[test_vit.r160_in1k]"]
     assert [bench["name"] for bench in saved()["benchmarks"]] == tests
-    names = {bench["name"]: bench["extra_info"]["dataset"] for bench in data_of(contents)["benchmarks"]}
+    names = {bench["name"]: bench["extra_info"]["dataset"] for bench in contents.data()["benchmarks"]}
     assert names == {bench["name"]: bench["extra_info"]["dataset"] for bench in saved()["benchmarks"]}
 
 
@@ -95,31 +95,32 @@ def test_a_test_that_is_repeated_is_measured_each_time(run, project, saved):
     first, second = (bench["extra_info"] for bench in saved()["benchmarks"])
     assert first["scores"] == second["scores"] and first["durations"] != second["durations"]
     (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
-    kept = [list(result.durations) for result in read_journal(path).results]
+    kept = [list(result.durations) for _, result in records.read(path).entries]
     assert kept == [first["durations"], second["durations"]]
     (read,) = read_run(project.path / "run.json").results
     assert list(read.durations) == second["durations"]
 
 
 def test_a_case_that_failed_for_a_moment_is_tried_again_by_reruns(run, project, saved, monkeypatch):
-    measured = session_module.BenchmarkSession._measure
+    measured = Bench.run
     calls = []
 
-    def fails_at_first(self, case, *arguments):
+    def fails_at_first(self, case, dataset, *arguments, **settings):
         calls.append(case.model)
         if len(calls) == 1:
-            return failure(case, RuntimeError("for a moment"))
-        return measured(self, case, *arguments)
+            failed = failure(case, RuntimeError("for a moment"))
+            return Measured(msgspec.structs.replace(failed, dataset=dataset.fingerprint), None)
+        return measured(self, case, dataset, *arguments, **settings)
 
-    monkeypatch.setattr(session_module.BenchmarkSession, "_measure", fails_at_first)
+    monkeypatch.setattr(Bench, "run", fails_at_first)
     outcome = run("-k", "test_vit", "--reruns=2", "--embed-isolation=none", "--benchmark-json=run.json")
     outcome.assert_outcomes(passed=1)
     assert len(calls) == 2
     (bench,) = saved()["benchmarks"]
     assert bench["extra_info"]["status"] == "ok" and saved()["embedcore"]["excluded"] == []
     (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
-    contents = read_journal(path)
-    assert [result.status for result in contents.results] == ["error", "ok"] and contents.finished
+    contents = records.read(path)
+    assert [result.status for _, result in contents.entries] == ["error", "ok"] and contents.finished
 
 
 def test_a_histogram_without_its_package_is_a_line_before_anything_is_measured(run, monkeypatch):

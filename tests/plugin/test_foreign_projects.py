@@ -10,13 +10,11 @@ from types import SimpleNamespace
 import pytest
 from xdist.workermanage import NodeManager
 
-from embedcore.plugin import hooks
-
 LIGHT = {
     *("embedcore", "embedcore.errors", "embedcore.plain", "embedcore.files", "embedcore.version", "embedcore.progress"),
-    *("embedcore.results", "embedcore.results.estimate", "embedcore.plugin", "embedcore.plugin.hooks"),
+    *("embedcore.durations", "embedcore.plugin", "embedcore.plugin.hooks"),
     *("embedcore.plugin.options", "embedcore.plugin.shards", "embedcore.plugin.stash", "embedcore.plugin.budget"),
-    *("embedcore.plugin.fixtures", "embedcore.plugin.cases"),
+    *("embedcore.plugin.fixtures", "embedcore.plugin.cases", "embedcore.plugin.workers"),
 }
 """What a session without our cases may import of the package."""
 
@@ -124,9 +122,10 @@ def test_workers_of_xdist_leave_our_cache_alone(foreign, pytester):
 
 def test_a_configuration_that_was_never_configured_is_no_failure(pytester):
     """As pytest-xdist's own tests have it: parsed, then given to the nodes."""
-    node = SimpleNamespace(config=pytester.parseconfig(), workerinput={})
-    hooks.pytest_configure_node(node)
-    hooks.pytest_testnodedown(node)
+    config = pytester.parseconfig()
+    node = SimpleNamespace(config=config, workerinput={})
+    config.hook.pytest_configure_node(node=node)
+    config.hook.pytest_testnodedown(node=node, error=None)
 
 
 def test_a_worker_that_was_told_nothing_of_ours_runs(pytester):

@@ -7,8 +7,9 @@ import json
 import msgspec
 import pytest
 
-from embedcore.plugin import session as session_
+from embedcore.measure.bench import Bench
 from embedcore.plugin.gate import TRIES
+from embedcore.plugin.plugin import Plugin
 
 
 def change(path, **changes):
@@ -22,10 +23,13 @@ def change(path, **changes):
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Speeds are compared only where nothing else ran beside them, which nobody knows of a suite."""
-    measure = session_.BenchmarkSession._measure
-    monkeypatch.setattr(
-        session_.BenchmarkSession, "_measure", lambda *a: msgspec.structs.replace(measure(*a), crowded=None)
-    )
+    run = Bench.run
+
+    def undisturbed(*arguments, **settings):
+        measured = run(*arguments, **settings)
+        return measured._replace(result=msgspec.structs.replace(measured.result, crowded=None))
+
+    monkeypatch.setattr(Bench, "run", undisturbed)
 
 
 @pytest.fixture
@@ -55,23 +59,22 @@ def test_a_slower_model_is_measured_again_before_it_fails(run, base, monkeypatch
     """Base rounds of a nanosecond: no measurement reaches them, so the alarm stays; then the second try is as fast."""
     change(base, durations=lambda rounds: [1e-9] * len(rounds), images_per_s={"forward": 1e9})
     again = []
-    original = session_.BenchmarkSession.measure_again
+    original = Plugin._measure_again
 
-    def counted(self, model, batch_size):
-        again.append((model, batch_size))
-        return original(self, model, batch_size)
+    def counted(self, result):
+        again.append(result.model)
+        return original(self, result)
 
-    monkeypatch.setattr(session_.BenchmarkSession, "measure_again", counted)
+    monkeypatch.setattr(Plugin, "_measure_again", counted)
     arguments = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=images_per_s:5%")
     result = run(*arguments)
     assert result.ret == 1 and len(again) == TRIES
     result.stdout.fnmatch_lines(["test_vit.r160_in1k *images/s*"])
 
-    def fast(self, model, batch_size):
-        result = original(self, model, batch_size)
-        return msgspec.structs.replace(result, durations=(1e-9,) * 2, images_per_s={"forward": 1e9})
+    def fast(self, result):
+        return msgspec.structs.replace(original(self, result), durations=(1e-9,) * 2, images_per_s={"forward": 1e9})
 
-    monkeypatch.setattr(session_.BenchmarkSession, "measure_again", fast)
+    monkeypatch.setattr(Plugin, "_measure_again", fast)
     result = run(*arguments)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["PASSED: 1 model compared*"])
@@ -158,12 +161,11 @@ def test_of_several_datasets_the_first_is_compared_with_itself(run, project, mon
     (project.path / "base.json").write_text(json.dumps(data))
     again = []
 
-    def fast(self, model, batch_size):
-        again.append(model)
-        (result,) = [r for (name, dataset), r in self.books.results.items() if dataset == self.dataset.fingerprint]
+    def fast(self, result):
+        again.append(result.dataset)
         return msgspec.structs.replace(result, durations=(1e-9,) * 2, images_per_s={"forward": 1e9})
 
-    monkeypatch.setattr(session_.BenchmarkSession, "measure_again", fast)
+    monkeypatch.setattr(Plugin, "_measure_again", fast)
     result = run(*arguments)
     assert result.ret == 0 and len(again) == TRIES
     text = " ".join(result.stdout.str().split())

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from embedcore.plugin import live
-from embedcore.plugin.stash import COLLECTOR, OPTIONS, TELLER
+from embedcore.plugin import pages as live
 from embedcore.report import report_folder as files
 
 INLINE = "--embed-isolation=none"
@@ -47,11 +46,11 @@ def test_the_page_is_there_in_the_middle_marked_unfinished_and_finished_at_the_e
     )
     first, *_, last = pages
     assert 'data-reload="60"' in first and '<noscript><meta http-equiv="refresh" content="60">' in first
-    assert "This run goes on: 1 of 2 cases are done; 1 case left" in first
+    assert "This run is in progress: 1 of 2 cases are done; 1 case left" in first
     assert [row["model"] for row in models(first)] == ["test_resnet.r160_in1k"]
     assert 'href="leaderboard.md"' not in first  # which is not there yet
     assert "<title>50 % · images: " in first
-    assert "data-reload" not in last and "goes on" not in last and 'http-equiv="refresh"' not in last
+    assert "data-reload" not in last and "in progress" not in last and 'http-equiv="refresh"' not in last
     assert len(models(last)) == 2 and 'href="leaderboard.md"' in last
 
 
@@ -74,12 +73,10 @@ class Session:
     def __init__(self, clock, monkeypatch, *, takes=0.0, error=None):
         self.clock, self.said, self.written = clock, [], []
         self.takes, self.error = takes, error
-        options, collector = SimpleNamespace(report="report"), SimpleNamespace(results={"f00d": {}})
-        stash = {OPTIONS: options, COLLECTOR: collector, TELLER: SimpleNamespace(write=self.said.append)}
-        self.page = live.LivePage(SimpleNamespace(stash=stash))
-        monkeypatch.setattr(live.summary, "write_page", self.write)
+        self.page = live.LivePage("report", SimpleNamespace(results={"f00d": {}}), self.said.append)
+        monkeypatch.setattr(live, "write_page", self.write)
 
-    def write(self, config, reload_s):
+    def write(self, folder, record, reload_s):
         self.written.append(self.clock.now)
         self.clock.now += self.takes
         if self.error is not None:
@@ -88,8 +85,7 @@ class Session:
     def run(self, seconds):
         while self.clock.now < seconds:
             self.clock.now += 1
-            self.page.pytest_runtest_logreport(SimpleNamespace(embedcore={}))
-            self.page.pytest_runtest_logreport(SimpleNamespace())  # of a teardown
+            self.page.update()
         return self
 
 
@@ -121,4 +117,4 @@ def test_what_goes_wrong_is_told_once_and_the_run_goes_on(clock, monkeypatch, er
     session = Session(clock, monkeypatch, error=error).run(400)
     assert len(session.written) == 6, "it is tried again: a disk may have room later"
     (said,) = session.said
-    assert "could not be written, and the run goes on" in said and said.endswith(told)
+    assert "could not be updated; the run continues" in said and said.endswith(told)

@@ -13,7 +13,7 @@ import timm
 import torch
 
 from embedcore.images.dataset import load_dataset
-from embedcore.results.run import read_run
+from embedcore.results.reading import read_run
 
 FACTORY = """
 import torch

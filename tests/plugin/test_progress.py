@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.plugin.progress import Position, live_line, result_words, stage_words
+from embedcore.plugin.progress import Position, result_words, stage_words, status_text
+from embedcore.results.reading import read_run
 from embedcore.results.result import Result
-from embedcore.results.run import read_run
 
 IN_PROCESS = "--embed-isolation=none"
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
@@ -228,14 +228,14 @@ def test_stages_in_words(stage, facts, words):
 
 def test_a_line_with_all_that_there_is_to_tell():
     position = Position("resnet50.a1_in1k", 3, 40, (700, 900), result_of())
-    assert live_line(position, "timing round 3/10", 120) == (
+    assert status_text(position, "timing round 3/10", 120) == (
         "[3/40] resnet50.a1_in1k: timing round 3/10, 12 to 15 min left, best 0.500 vit_base_patch16_224.augreg_in21k"
     )
-    assert live_line(position, "timing round 3/10", 120, elapsed_s=850).count("0 to 50 s left") == 1
-    assert live_line(position, "timing round 3/10", 99).endswith(", best 0.500 vit_base_pat..ugreg_in21k")
-    assert live_line(position, "timing round 3/10", 70).endswith("12 to 15 min left")
-    assert live_line(position, "timing round 3/10", 45) == "[3/40] resnet50.a1_in1k: timing round 3/10"
-    assert live_line(Position("looking at the images"), "50/99", 79) == "looking at the images: 50/99"
+    assert status_text(position, "timing round 3/10", 120, elapsed_s=850).count("0 to 50 s left") == 1
+    assert status_text(position, "timing round 3/10", 99).endswith(", best 0.500 vit_base_pat..ugreg_in21k")
+    assert status_text(position, "timing round 3/10", 70).endswith("12 to 15 min left")
+    assert status_text(position, "timing round 3/10", 45) == "[3/40] resnet50.a1_in1k: timing round 3/10"
+    assert status_text(Position("looking at the images"), "50/99", 79) == "looking at the images: 50/99"
 
 
 @given(
@@ -248,7 +248,7 @@ def test_a_line_with_all_that_there_is_to_tell():
 )
 def test_a_line_keeps_to_its_width_and_always_tells_the_stage(model, place, left, leader, stage, width):
     position = Position(model, place, place + 1, left, None if leader is None else result_of(leader))
-    line = live_line(position, stage, width)
+    line = status_text(position, stage, width)
     assert len(line) <= width
     assert stage in line or width < len(f"[{place}/{place + 1}] {stage}: ") + 16
 

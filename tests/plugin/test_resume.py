@@ -11,10 +11,9 @@ import time
 from multiprocessing import forkserver
 
 import pytest
+import records
 
 from embedcore.forkserver import forkserver_context
-from embedcore.results.from_journal import data_of
-from embedcore.results.journal import read_journal
 from embedcore.zoo.tags import all_tags
 
 MINI = [tag for tag in all_tags() if tag.startswith("test_")][:12]
@@ -104,12 +103,12 @@ def journal_of(cache):
     """The contents of the one journal of a cache folder, None before it is there."""
     found = [path for path in (cache / "runs").glob("*.jsonl") if b"\n" in path.read_bytes()]
     assert len(found) <= 1, "a resumed run must go on in its journal"
-    return read_journal(found[0]) if found else None
+    return records.read(found[0]) if found else None
 
 
 def results_in(cache):
     contents = journal_of(cache)
-    return 0 if contents is None else len(contents.results)
+    return 0 if contents is None else len(contents.entries)
 
 
 def kill_in_case(process, cache, number, delay):
@@ -149,7 +148,7 @@ def test_killed_at_30_random_moments_and_resumed(start, project):
         assert ended(start("--embed-resume", f"--benchmark-json=resumed{sweep}.json", cache=cache.name)) == 0
         assert scores_of(project.path / f"resumed{sweep}.json") == whole
         contents = journal_of(cache)
-        assert [result.model for result in contents.results] == whole[0]
+        assert records.models(contents) == whole[0]
         assert contents.finished
         assert max(begun) <= 2, begun
     assert kills == 30
@@ -168,21 +167,20 @@ def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
     line = line.partition(" --embed-resume")[0]
     models, _ = scores_of(project.path / "part.json")
     named = line.partition("(")[2].partition(", …")[0].split(", ")
-    assert line.startswith(f"{12 - len(models)} of 12 cases not reached (") and line.endswith("; go on with")
+    assert line.startswith(f"{12 - len(models)} of 12 cases not reached (") and line.endswith("; continue with")
     assert len(named) == 5 and set(named) <= set(MINI) - set(models)
     assert 2 <= len(models) < 12  # the third may have been on its way from the journal to its test
     report = json.loads((project.path / "report" / "leaderboard.json").read_text())
     assert {row["model"] for row in report["rows"]} == set(models)
-    assert not read_journal(journal).finished
+    assert not records.read(journal).finished
     assert ended(start("--embed-resume", "--benchmark-json=rest.json", cache="cache")) == 0
     assert scores_of(project.path / "rest.json") == scores_of(project.path / "whole.json")
-    assert read_journal(journal).finished
+    assert records.read(journal).finished
 
 
 INTERRUPT = """
 import signal, pytest
 from embedcore.plugin.replay import clock
-from embedcore.plugin.session import BenchmarkSession
 from embedcore.results.journal import Journal
 
 calls = dict.fromkeys(["journal", "replay", "report"], 0)
@@ -194,9 +192,10 @@ def interrupt(where):
 
 append, replay = Journal.append, clock.replay
 
-def interrupted_append(self, result, *others):
-    append(self, result, *others)
-    interrupt("journal")
+def interrupted_append(self, line):
+    append(self, line)
+    if "model" in line:
+        interrupt("journal")
 
 def interrupted_replay(benchmark, durations, images):
     make = benchmark._make_stats
@@ -223,7 +222,7 @@ def test_ctrl_c_after_a_measurement_waits_until_the_case_is_reported(start, proj
     (project.path / "conftest.py").write_text(INTERRUPT.replace("MOMENT", moment))
     process = start("--benchmark-json=part.json", "--embed-report=report", "--embed-rounds=2", roster=MINI[:3])
     assert ended(process) == pytest.ExitCode.INTERRUPTED
-    measured = [result.model for result in journal_of(project.path / "cache").results]
+    measured = records.models(journal_of(project.path / "cache"))
     reported = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]
     assert len(measured) == 2
     assert scores_of(project.path / "part.json")[0] == measured
@@ -299,17 +298,17 @@ def test_a_model_more_is_all_that_a_finished_run_measures(run, project, saved):
     outcome.assert_outcomes(passed=3)
     assert "resumed: 2 of 3 results are from before, from a run that was finished" in outcome.stdout.str()
     assert len(saved()["benchmarks"]) == 3
-    assert len(journal_of(project.path / "cache").results) == 3
+    assert len(journal_of(project.path / "cache").entries) == 3
     outcome = run("--embed-isolation=none", "--embed-resume", "-k", "test_vit")
     outcome.assert_outcomes(passed=1)
-    assert "is finished and has all these models, so all are measured anew" in outcome.stdout.str()
+    assert "is finished and has all these models, so all are measured again" in outcome.stdout.str()
 
 
 def test_a_journal_holds_what_the_session_saved(run, project, saved):
     """But for what pytest-benchmark finds out of the machine, and when it was saved."""
     run("--embed-isolation=none", "--benchmark-json=run.json", "-k", "test_vit or test_resnet")
     whole = saved()
-    data = data_of(journal_of(project.path / "cache"))
+    data = journal_of(project.path / "cache").data()
     assert data["machine_info"]["embedcore"] == whole["machine_info"]["embedcore"]
     whole["embedcore"].pop("ranking")
     assert data["embedcore"] == whole["embedcore"]

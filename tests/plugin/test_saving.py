@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from embedcore.results.run import read_run
+from embedcore.results.reading import read_run
 
 
 def test_save_and_json_together_are_both_whole(run, project, saved):

@@ -9,14 +9,15 @@ import sys
 
 import msgspec
 import pytest
+import records
 import timm
 from safetensors.torch import save_file
 
-from embedcore.images import pixel_store
+from embedcore.measure import bench as bench_module
+from embedcore.plugin import plugin as plugin_module
 from embedcore.plugin import progress
-from embedcore.plugin import session as session_module
 from embedcore.plugin.budget import Budget
-from embedcore.results.journal import Journal, read_journal
+from embedcore.results.journal import Journal
 
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
 INLINE = "--embed-isolation=none"
@@ -27,7 +28,7 @@ def journals(project):
 
 
 def measured(path):
-    return [result.model for result in read_journal(path).results]
+    return records.models(records.read(path))
 
 
 @pytest.fixture
@@ -49,23 +50,23 @@ def test_going_on_with_fewer_cases_leaves_the_others_to_be_done(run, cut_off, pr
     outcome = run(INLINE, "--embed-resume", "-k", "test_vit")
     outcome.assert_outcomes(passed=1)
     outcome.stdout.fnmatch_lines(["resumed: 0 of 1 results are from before"])
-    assert not read_journal(path).finished
+    assert not records.read(path).finished
     outcome = run(INLINE, "--embed-resume")
     outcome.assert_outcomes(passed=3)
     outcome.stdout.fnmatch_lines(["resumed: 2 of 3 results are from before"])
     assert journals(project) == [path]
     assert sorted(measured(path)) == sorted(MODELS)
-    assert read_journal(path).finished
+    assert records.read(path).finished
 
 
 def test_going_on_with_more_cases_takes_them_into_the_run(run, cut_off, project):
     path = cut_off("-k", "test_resnet or test_vit")
     run(INLINE, "--embed-resume", "-k", "test_efficientnet or test_resnet")
-    contents = read_journal(path)
-    assert set(contents.models) == set(MODELS)
+    contents = records.read(path)
+    assert set(contents.planned.values()) == set(MODELS)
     assert not contents.finished  # test_vit is still to be done
     run(INLINE, "--embed-resume", "-k", "test_vit")
-    assert read_journal(path).finished
+    assert records.read(path).finished
 
 
 def test_weights_that_have_changed_are_measured_again(run, cut_off, project, saved):
@@ -80,7 +81,7 @@ def test_weights_that_have_changed_are_measured_again(run, cut_off, project, sav
 
     write_weights(1.0)
     path = cut_off(weights="weights")
-    (before,) = read_journal(path).results
+    ((_, before),) = records.read(path).entries
     outcome = run(INLINE, "--embed-resume", "--embed-order=roster", weights="weights")
     assert "measured again" not in outcome.stdout.str()
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
@@ -99,14 +100,14 @@ def test_models_that_the_hub_keeps_from_us_take_no_time(run, project, monkeypatc
     state = timm.create_model(first, pretrained=False).state_dict()
     save_file({key: value.contiguous() for key, value in state.items()}, folder / f"{first}.safetensors")
     left = []
-    position = session_module.BenchmarkSession.position
+    position = plugin_module.position
 
-    def noted(self, *case):
-        found = position(self, *case)
+    def noted(*case):
+        found = position(*case)
         left.append(found.left_s)
         return found
 
-    monkeypatch.setattr(session_module.BenchmarkSession, "position", noted)
+    monkeypatch.setattr(plugin_module, "position", noted)
     outcome = run(INLINE, "--embed-order=roster", weights="weights")
     outcome.assert_outcomes(passed=1, skipped=2)
     assert left[0] is None and left[1][0] > 0  # that the hub cannot be reached is not known before it was asked
@@ -117,13 +118,13 @@ def test_a_disk_that_fills_loses_no_result(run, project, saved, monkeypatch):
     append = Journal.append
     calls = []
 
-    def full_from_the_second_on(self, result, *others):
-        calls.append(result)
-        if len(calls) > 1:
+    def full_from_the_second_result_on(self, line):
+        calls.append(line)
+        if len(calls) > 2:  # the header is a line too
             raise OSError(errno.ENOSPC, "No space left on device")
-        append(self, result, *others)
+        append(self, line)
 
-    monkeypatch.setattr(Journal, "append", full_from_the_second_on)
+    monkeypatch.setattr(Journal, "append", full_from_the_second_result_on)
     outcome = run(INLINE, "--benchmark-json=run.json", "--embed-report=report")
     outcome.assert_outcomes(passed=3)
     text = outcome.stdout.str()
@@ -131,14 +132,14 @@ def test_a_disk_that_fills_loses_no_result(run, project, saved, monkeypatch):
     assert len(saved()["benchmarks"]) == 3
     assert len(json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]) == 3
     (path,) = journals(project)
-    assert not read_journal(path).finished
+    assert not records.read(path).finished
 
 
 def test_a_disk_that_is_full_at_the_start_is_one_line(run, project, monkeypatch):
     def full(self, line):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Journal, "_write", full)
+    monkeypatch.setattr(Journal, "append", full)
     outcome = run(INLINE)
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
     outcome.stderr.fnmatch_lines(["ERROR: journal *: No space left on device*"])
@@ -153,18 +154,18 @@ def test_the_budget_covers_looking_at_the_images(run, monkeypatch):
 
 def test_the_budget_covers_decoding(run, project, monkeypatch):
     decoding = []
-    build = pixel_store.open_pixel_store
+    build = bench_module.open_pixel_store
 
     def begin(*arguments, **settings):
         decoding.append(True)
         return build(*arguments, **settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pixel_store, "open_pixel_store", begin)
+        patched.setattr(bench_module, "open_pixel_store", begin)
         patched.setattr(Budget, "left", lambda self: -1.0 if decoding else 100.0)
         outcome = run(INLINE, "--embed-budget=1h")
     assert outcome.ret == pytest.ExitCode.INTERRUPTED
-    assert "is used up: 3 cases left; go on with --embed-resume" in outcome.stdout.str()
+    assert "is used up: 3 cases left; continue with --embed-resume" in outcome.stdout.str()
     (path,) = journals(project)
     assert measured(path) == []
     run(INLINE, "--embed-resume").assert_outcomes(passed=3)
@@ -204,15 +205,15 @@ def test_verbose_tells_each_models_scores_and_the_leader(run):
 
 
 def test_a_smaller_batch_is_in_a_table_of_its_own(run, saved, monkeypatch):
-    run_case = session_module.InlineExecutor.run
+    run_case = bench_module.InlineExecutor.run
 
-    def decays(self, case, images, stages=None):
-        result = run_case(self, case, images, stages)
+    def decays(self, case, inputs, stages=None):
+        result = run_case(self, case, inputs, stages)
         if case.model == MODELS[0]:
             return msgspec.structs.replace(result, batch_decayed=True)
         return result
 
-    monkeypatch.setattr(session_module.InlineExecutor, "run", decays)
+    monkeypatch.setattr(bench_module.InlineExecutor, "run", decays)
     run(INLINE, "--benchmark-json=run.json").assert_outcomes(passed=3)
     groups = {bench["extra_info"]["model"]: bench["group"] for bench in saved()["benchmarks"]}
     assert groups[MODELS[0]].endswith(", in a smaller batch than asked for")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcore.plugin.cases import case_gmacs
-from embedcore.plugin.collector import Collector
-from embedcore.plugin.hooks import pytest_testnodedown
 from embedcore.plugin.shards import Shard, divide, parse_shard
-from embedcore.plugin.stash import COLLECTOR, EMPTY_SHARD
-from embedcore.results.run import read_run
+from embedcore.results.reading import read_run
 from embedcore.zoo.tags import all_tags
 
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
@@ -147,11 +143,13 @@ def test_the_json_has_timms_old_names(run, project, saved, monkeypatch):
     assert saved()["embedcore"]["renamed"] == {"old_vit": MODELS[1], "old_net.r160_in1k": MODELS[0]}
 
 
-def test_a_worker_of_xdist_tells_of_an_empty_shard():
-    config = SimpleNamespace(stash={COLLECTOR: Collector()})
-    output = {"embedcore": {"empty_shard": "shard 5/5 is empty"}}
-    pytest_testnodedown(SimpleNamespace(workeroutput=output, config=config))
-    assert config.stash[EMPTY_SHARD] == "shard 5/5 is empty"
+def test_an_empty_shard_is_said_by_the_controller_of_xdist(project):
+    result = project.runpytest_subprocess(
+        *("test_models.py", "-p", "no:cacheprovider", "-n1", "--embed-dataset=images", "--embed-roster=roster.txt"),
+        *("--embed-weights=random", f"--embed-cache={project.path / 'cache'}", "--embed-shard=5/5"),
+    )
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["embedcore: shard 5/5 is empty: all cases (3) are in other shards"])
 
 
 def test_workers_of_xdist_share_a_shard(project, saved):

@@ -10,15 +10,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import records
 
 from embedcore.plugin import machine
 from embedcore.plugin.budget import Budget
-from embedcore.plugin.hooks import pytest_configure_node, pytest_testnodedown
-from embedcore.plugin.stash import BUDGET, OPTIONS
-from embedcore.plugin.workers import place_of
+from embedcore.plugin.workers import Workers, worker_of
 from embedcore.report.gallery.gallery_file import read
-from embedcore.results.books import find_runs, runs_in_use
-from embedcore.results.run import read_run
+from embedcore.results.reading import read_run
+from embedcore.results.runs import journals_of, runs_in_use
 from embedcore.zoo.tags import all_tags
 
 MINI = [tag for tag in all_tags() if tag.startswith("test_")][:8]
@@ -48,7 +47,7 @@ def test_a_killed_run_of_two_workers_goes_on_in_one_process(run, project, saved,
     process = workers(2)
 
     def results():
-        return [result.model for contents in find_runs(folder)[0].values() for result in contents.results]
+        return [model for paths in journals_of(folder).values() for model in records.models(records.read(*paths))]
 
     deadline = time.monotonic() + 240
     while process.poll() is None and len(results()) < 3 and time.monotonic() < deadline:
@@ -65,10 +64,11 @@ def test_a_killed_run_of_two_workers_goes_on_in_one_process(run, project, saved,
     outcome.assert_outcomes(passed=len(MINI))
     outcome.stdout.fnmatch_lines([f"resumed: {len(before)} of {len(MINI)} results are from before"])
     assert len(saved()["benchmarks"]) == len(MINI)
-    (contents,) = find_runs(folder)[0].values()
+    (paths,) = journals_of(folder).values()
+    contents = records.read(*paths)
     assert contents.finished
-    assert sorted(result.model for result in contents.results) == sorted(MINI)  # none twice
-    assert [result.model for result in contents.results][: len(before)] == before
+    assert sorted(records.models(contents)) == sorted(MINI)  # none twice
+    assert records.models(contents)[: len(before)] == before
 
 
 def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
@@ -78,7 +78,8 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
     text = (project.path / "output").read_text()
     assert text.count("embedcore: leaderboards") == 1
     assert "Overall by acc (3 models)" in text
-    ((_, contents),) = find_runs(project.path / "cache" / "runs")[0].items()
+    (paths,) = journals_of(project.path / "cache" / "runs").values()
+    contents = records.read(*paths)
     assert contents.finished
     stored = read_run("two", storage=project.path / ".benchmarks")
     assert stored.results == read_run(project.path / "run.json").results
@@ -93,10 +94,10 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
 
 
 EAGER = """
-from embedcore.plugin import live
+from embedcore.plugin import pages
 from embedcore.report import report_folder as files
 
-live.EVERY_S = 1e-9
+pages.EVERY_S = 1e-9
 put = files.put
 
 def kept(directory, contents):
@@ -132,7 +133,7 @@ def test_ctrl_c_before_the_first_result_names_what_was_not_reached(project, work
     (project.path / "conftest.py").write_text(AT_FIRST_SETUP)
     assert workers(2).wait(300) == pytest.ExitCode.INTERRUPTED
     text = " ".join((project.path / "output").read_text().split())
-    line = text.partition("embedcore: 3 of 3 cases not reached (")[2].partition("); go on with --embed-resume")[0]
+    line = text.partition("embedcore: 3 of 3 cases not reached (")[2].partition("); continue with --embed-resume")[0]
     assert sorted(line.split(", ")) == sorted((project.path / "roster.txt").read_text().split())
 
 
@@ -163,35 +164,24 @@ def test_workers_that_share_a_card_say_so(monkeypatch, device, workers, said):
     assert len(lines) == bool(said) and all(part in lines[0] for part in said)
 
 
-def controller(began=1.7e9):
-    config = SimpleNamespace(stash={OPTIONS: SimpleNamespace(resume=False), BUDGET: SimpleNamespace(began=began)})
-
-    def start(name):
-        node = SimpleNamespace(config=config, gateway=SimpleNamespace(id=name), workerinput={})
-        pytest_configure_node(node)
-        return node, node.workerinput["embedcore"]
-
-    return start
-
-
 def test_a_worker_that_replaces_another_takes_its_card_and_the_rest_of_its_budget():
-    start = controller()
-    (first, said), (_, other), (_, third) = start("gw0"), start("gw1"), start("alpha")
-    assert [said["slot"], other["slot"], third["slot"]] == [0, 1, 2]
-    assert [said["tells"], other["tells"], third["tells"]] == [True, False, False]
-    pytest_testnodedown(first)
-    _, replacing = start("gw3")
-    assert replacing["slot"] == 0 and not replacing["tells"]
-    assert replacing["began"] == said["began"] == 1.7e9
-    budget = Budget.of_session(60.0, SimpleNamespace(workerinput={"embedcore": {**said, "began": time.time() - 45}}))
+    workers = Workers()
+    first, second, third = (workers.begin(name, 1.7e9) for name in ("gw0", "gw1", "alpha"))
+    assert [first["slot"], second["slot"], third["slot"]] == [0, 1, 2]
+    assert [first["reports_notes"], second["reports_notes"], third["reports_notes"]] == [True, False, False]
+    workers.end("gw0")
+    replacing = workers.begin("gw3", 1.7e9)
+    assert replacing["slot"] == 0 and not replacing["reports_notes"]
+    assert replacing["began"] == first["began"] == 1.7e9
+    budget = Budget.of_session(60.0, SimpleNamespace(workerinput={"embedcore": {**first, "began": time.time() - 45}}))
     assert 14 < budget.left() < 16
 
 
 def test_a_worker_with_a_name_of_the_users_has_a_journal():
-    given = {"pid": 7, "began": 0.25, "slot": 4, "tells": False, "in_use": ["old"]}
-    place = place_of(SimpleNamespace(workerinput={"workerid": "../alpha.1", "embedcore": given}))
-    assert (place.new_run, place.worker, place.slot) == ("19700101T000000250000-7", "___alpha_1", 4)
-    assert place.in_use == {"old"}
+    given = {"pid": 7, "began": 0.25, "slot": 4, "reports_notes": False, "in_use": ["old"]}
+    worker = worker_of(SimpleNamespace(workerinput={"workerid": "../alpha.1", "embedcore": given}))
+    assert (worker.new_run, worker.name, worker.slot) == ("19700101T000000250000-7", "___alpha_1", 4)
+    assert worker.in_use == {"old"}
 
 
 @pytest.mark.parametrize(
@@ -259,4 +249,4 @@ def test_a_budget_spent_in_a_case_of_a_worker_ends_the_run_with_a_line(project, 
     assert workers(1, "--embed-budget=1h").wait(300) == pytest.ExitCode.INTERRUPTED
     text = (project.path / "output").read_text()
     assert "INTERNALERROR" not in text and "crashed" not in text
-    assert "--embed-budget of 1 h is used up: 3 cases left; go on with --embed-resume" in text
+    assert "--embed-budget of 1 h is used up: 3 cases left; continue with --embed-resume" in text

@@ -14,8 +14,9 @@ import synthetic_runs as made
 from embedcore.cli import main
 from embedcore.errors import UsageError
 from embedcore.results.merge import merge
-from embedcore.results.ranking import rank_run, ranking_block
-from embedcore.results.run import read_run, run_of
+from embedcore.results.ranking import ranking_block
+from embedcore.results.reading import read_run
+from embedcore.results.run import run_of
 
 CLASSES = np.repeat(np.arange(4), 5)
 A, B, C, D = Path("a.json"), Path("b.json"), Path("c.json"), Path("d.json")
@@ -173,7 +174,7 @@ def test_the_command_writes_one_file_that_pytest_benchmark_compares(tmp_path, ca
     files = []
     for number, model in enumerate(["x.a", "y.a"], start=1):
         data = part(model, shard=f"{number}/2")
-        data["embedcore"]["ranking"] = ranking_block(rank_run(run_of(data, A)))
+        data["embedcore"]["ranking"] = ranking_block(run_of(data, A).rankings())
         data["benchmarks"][0] |= {"fullname": f"t.py::test_model[{model}]", "group": "ViT", "stats": figures | counts}
         files.append(write(tmp_path / f"{number}.json", data))
     assert main(["merge", *map(str, files), "-o", str(tmp_path / "all.json")]) == 0

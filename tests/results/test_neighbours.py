@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedcore.results.neighbours import BEST, FOLDER, Found, Shelf, chosen, find, key, keys_of
+from embedcore.results.neighbours import BEST, FOLDER, Found, NeighbourStore, chosen, find, key, keys_of
 from embedcore.results.result import Result
 
 FOUND = Found.make(np.arange(12).reshape(2, 6), np.linspace(1, 0, 12).reshape(2, 6))
@@ -18,8 +18,8 @@ def results_of(result_of, count, families=3):
 
 def test_five_columns_are_kept_and_read_back(tmp_path, result_of):
     results = results_of(result_of, 2)
-    shelf = Shelf(tmp_path / FOLDER, "20260101T000000-1")
-    shelf.keep(key(results[0], "d"), FOUND)
+    store = NeighbourStore(tmp_path / FOLDER, "20260101T000000-1")
+    store.keep(key(results[0], "d"), FOUND)
     found = find(tmp_path, keys_of(results, "d"))
     assert list(found) == ["m0.x"]
     assert found["m0.x"].indices.tolist() == [[0, 1, 2, 3, 4], [6, 7, 8, 9, 10]]
@@ -28,7 +28,7 @@ def test_five_columns_are_kept_and_read_back(tmp_path, result_of):
 
 def test_another_result_of_the_model_does_not_find_them(tmp_path, result_of):
     one, other = result_of(verdicts="a", dataset="d"), result_of(verdicts="b", dataset="d")
-    Shelf(tmp_path / FOLDER, "run").keep(key(one, "d"), FOUND)
+    NeighbourStore(tmp_path / FOLDER, "run").keep(key(one, "d"), FOUND)
     assert find(tmp_path, keys_of([one], "d")) and not find(tmp_path, keys_of([other], "d"))
     assert not find(tmp_path, keys_of([one], "another"))
 
@@ -41,40 +41,40 @@ def test_leaders_the_best_and_who_was_asked_for_are_chosen(result_of):
 
 
 def test_pruning_as_results_come_leaves_what_pruning_at_the_end_does(tmp_path, result_of):
-    shelf, results = Shelf(tmp_path, "run"), results_of(result_of, BEST + 15)
+    store, results = NeighbourStore(tmp_path, "run"), results_of(result_of, BEST + 15)
     order = np.random.default_rng(0).permutation(len(results))
-    other = Shelf(tmp_path, "other")
+    other = NeighbourStore(tmp_path, "other")
     for place, number in enumerate(order):
         if results[number].ok:
-            for each in (shelf, other):
+            for each in (store, other):
                 each.keep(key(results[number], "d"), FOUND)
-        shelf.prune([results[n] for n in order[: place + 1]], {"m30.x"})
-    left = {model for model, k in keys_of(results, "d").items() if shelf.path(k).exists()}
+        store.prune([results[n] for n in order[: place + 1]], {"m30.x"})
+    left = {model for model, k in keys_of(results, "d").items() if store.path(k).exists()}
     assert left == set(chosen(results, {"m30.x"})) and len(left) == BEST + 1
     assert len(list(tmp_path.glob("other.*"))) == BEST + 15
 
 
 def test_nothing_is_ranked_while_few_files_are_there(tmp_path, result_of):
-    shelf, results = Shelf(tmp_path, "run"), results_of(result_of, BEST + 15)
+    store, results = NeighbourStore(tmp_path, "run"), results_of(result_of, BEST + 15)
     for result in filter(lambda result: result.ok, results):
-        shelf.keep(key(result, "d"), FOUND)
+        store.keep(key(result, "d"), FOUND)
     there = len(list(tmp_path.glob("*.npz")))
 
     def unasked():
         raise AssertionError("asked for")
         yield
 
-    shelf.prune(unasked(), spare=there)
-    shelf.prune(results, spare=there - 1)
+    store.prune(unasked(), spare=there)
+    store.prune(results, spare=there - 1)
     assert len(list(tmp_path.glob("*.npz"))) < there
 
 
 @pytest.mark.parametrize("spoil", [lambda content: content[:-30], lambda content: b"", lambda content: b"PK" + content])
 def test_a_damaged_file_is_passed_over_with_a_warning(tmp_path, result_of, caplog, spoil):
     result = result_of(dataset="d")
-    shelf = Shelf(tmp_path / FOLDER, "run")
-    shelf.keep(key(result, "d"), FOUND)
-    path = shelf.path(key(result, "d"))
+    store = NeighbourStore(tmp_path / FOLDER, "run")
+    store.keep(key(result, "d"), FOUND)
+    path = store.path(key(result, "d"))
     path.write_bytes(spoil(path.read_bytes()))
     assert find(tmp_path, keys_of([result], "d")) == {}
     assert "damaged" in caplog.text

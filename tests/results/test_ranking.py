@@ -10,15 +10,13 @@ from scipy import stats
 from embedcore.errors import UsageError
 from embedcore.results.leaderboard import build
 from embedcore.results.ranking import (
+    ModelRank,
     NotRanked,
     agree,
     rank_if_possible,
     rank_models,
-    rank_run,
     ranking_block,
-    results_by_dataset,
 )
-from embedcore.results.run import Standing
 from embedcore.results.verdicts import pack_classes, pack_verdicts, unpack_verdicts
 from embedcore.retrieval.order import order
 
@@ -43,7 +41,7 @@ def test_ranks_are_those_of_the_scores_and_standings_say_what_the_order_says():
         standings = ranking.standings()
         assert [standings[m].rank for m in ACCS] == stats.rankdata(-np.array(scores), "min").astype(int).tolist()
     leader, second, third, last = (rankings["acc"].standings()[model] for model in ACCS)
-    assert leader == Standing("a.x", 1, (1, 1), leader.p_best, False) and leader.p_best > 0.99
+    assert leader == ModelRank("a.x", 1, (1, 1), leader.p_best, False) and leader.p_best > 0.99
     assert second.rank95 == third.rank95 == (2, 3) and not second.tied_with_leader
     assert last.rank95 == (4, 4) and last.p_best == 0
     # Among the two in the middle the better one leads, and not surely.
@@ -107,7 +105,7 @@ def test_what_is_missing_is_said_and_nothing_is_ranked(dataset, change, why):
 
 def test_the_block_is_read_back_and_made_again_where_it_is_missing():
     run = run_of(results_of())
-    block = ranking_block(rank_run(run))
+    block = ranking_block(run.rankings())
     assert [entry["model"] for entry in block] == sorted(ACCS, key=lambda m: -dict(scores_of(run))[m])
     assert list(block[0]) == ["model", "rank", "rank95", "p_best", "tied_with_leader"]
     again = run_of(results_of(), ranking=block)
@@ -151,11 +149,11 @@ def test_several_datasets_of_one_run_are_ranked_each():
     results += [r | {"dataset": "beef"} for r in results_of(other, **{"a.x": 0.2, "e.x": 0.9})]
     data = made.saved(results, CLASSES, datasets=blocks)
     run = made.as_run(data)
-    assert [(d["name"], [r.model for r in found]) for d, found in results_by_dataset(run)] == [
+    assert [(d["name"], [r.model for r in found]) for d, found in run.by_dataset()] == [
         ("photos", list(ACCS)),
         ("b", ["a.x", "e.x"]),
     ]
-    block = ranking_block(rank_run(run))
+    block = ranking_block(run.rankings())
     assert [(e["model"], e["dataset"]) for e in block[-2:]] == [("e.x", "beef"), ("a.x", "beef")]
     data["embedcore"]["ranking"] = block
     assert [standing.model for standing in made.as_run(data).ranking] == [e["model"] for e in block[:4]]
@@ -204,4 +202,4 @@ def test_datasets_that_say_nothing_together():
     one = results_of(**{"a.x": 0.5})
     same = run_of([one[0], one[0] | {"model": "b.x"}])
     assert agree([(same.dataset, same.results)] * 2).taus == {(0, 1): None}
-    assert json.dumps(ranking_block(rank_run(same)))
+    assert json.dumps(ranking_block(same.rankings()))

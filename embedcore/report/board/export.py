@@ -13,7 +13,7 @@ from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.columns import COLUMNS, Entry, entries
 from embedcore.results.leaderboard import Leaderboard, build
 from embedcore.results.result import Result
-from embedcore.results.run import embedcore_block
+from embedcore.results.saved import embedcore_block
 
 # Spreadsheets take these for the beginning of a formula; with East Asian settings the full-width forms too.
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")

@@ -13,8 +13,7 @@ from embedcore.plain import counted, json_safe, wrapped
 from embedcore.report.board.captions import dataset_name, lead
 from embedcore.report.board.columns import TIED, interval
 from embedcore.report.board.markdown import escape
-from embedcore.results.ranking import Agreement, Ranking
-from embedcore.results.run import Standing
+from embedcore.results.ranking import Agreement, ModelRank, Ranking
 
 _MOST_NAMES = 5
 _LEGEND = f"ranks: 95 % intervals that hold for all models at once; {TIED} tied for first"
@@ -32,8 +31,8 @@ class Ranked:
         return dataset_name(self.dataset)
 
     @property
-    def rows(self) -> list[tuple[Standing, float]]:
-        """Standing and score of each model, best first."""
+    def rows(self) -> list[tuple[ModelRank, float]]:
+        """Rank and score of each model, best first."""
         scores = dict(zip(self.ranking.models, self.ranking.order.means.tolist(), strict=True))
         standings = sorted(self.ranking.standings().values(), key=lambda standing: (standing.rank, standing.model))
         return [(standing, scores[standing.model]) for standing in standings]

@@ -13,7 +13,7 @@ from embedcore.images.thumbnails import EDGE, thumbnails
 from embedcore.report.gallery.gallery import ShownGallery, dataset_of, gallery_of, saved_gallery, shown
 from embedcore.report.gallery.gallery_file import read, read_folders, written
 from embedcore.results.leaderboard import boards_of
-from embedcore.results.neighbours import FOLDER, Shelf, key
+from embedcore.results.neighbours import FOLDER, NeighbourStore, key
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_saved_run_finds_its_neighbours_in_the_file_and_in_the_cache(tmp_path,
     assert saved_gallery(board, tmp_path, [read(file)], nothing).found.keys() == results.keys()
     assert saved_gallery(board, tmp_path, [], nothing) is None
     for model, found in gallery.found.items():
-        Shelf(tmp_path / FOLDER, "run").keep(key(results[model], galleries.FINGERPRINT), found)
+        NeighbourStore(tmp_path / FOLDER, "run").keep(key(results[model], galleries.FINGERPRINT), found)
     assert saved_gallery(board, tmp_path, [], lambda: None) is None  # pictures of nothing
     assert saved_gallery(board, tmp_path, [read(file)], nothing).found.keys() == results.keys()
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import records
 
 from embedcore.errors import UsageError
+from embedcore.results.reading import find_run, last_run, read_run
 from embedcore.results.result import Result
-from embedcore.results.run import embedcore_block, find_run, read_run
+from embedcore.results.saved import embedcore_block
 
 Make = Callable[..., Result]
 
@@ -138,16 +140,16 @@ def test_a_path_is_itself(storage: Path) -> None:
 
 
 def test_a_name_of_several_machines_must_be_chosen(storage: Path) -> None:
-    with pytest.raises(UsageError, match="several machines: say which, py310/both or py311/both"):
+    with pytest.raises(UsageError, match=r"several machines in .*: name one, py310/both or py311/both"):
         find_run("both", storage=storage)
 
 
 def test_a_missing_name_lists_what_there_is(storage: Path) -> None:
     with pytest.raises(UsageError, match=r"no saved run newr: .*\.benchmarks.*did you mean new\?"):
         find_run("newr", storage=storage)
-    with pytest.raises(UsageError, match="there is both, new, old"):
+    with pytest.raises(UsageError, match="saved are both, new, old"):
         find_run("timm-1.0.31", storage=storage)
-    with pytest.raises(UsageError, match="there is nothing"):
+    with pytest.raises(UsageError, match="saved are no runs"):
         find_run("new", storage=storage / "none")
 
 
@@ -209,7 +211,10 @@ def test_a_run_is_a_dataframe_too(tmp_path: Path, result_of: Make) -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        *((where, f"a {type(where).__name__} is no saved run") for where in (5, None, b"run.json", ["run.json"])),
+        *(
+            (where, f"a saved run is a path or a name, not a {type(where).__name__}")
+            for where in (5, None, b"run.json", ["run.json"])
+        ),
         ("a" * 5000, "no saved run a{200}: File name too long"),
     ],
     ids=range(5),
@@ -222,5 +227,17 @@ def test_what_is_no_name_of_a_run(where: Any, message: str) -> None:
 def test_the_storage_may_be_text(tmp_path: Path, result_of: Make) -> None:
     _write(tmp_path / "machine" / "0001_first.json", _saved([result_of("a.x")], []))
     assert read_run("first", storage=str(tmp_path)).name == "first"
-    with pytest.raises(UsageError, match="there is first"):
+    with pytest.raises(UsageError, match="saved are first"):
         read_run("zzz", storage=str(tmp_path))
+
+
+def test_the_last_run_is_the_one_last_written_to(tmp_path: Path, result_of: Make) -> None:
+    with pytest.raises(UsageError, match=r"no run has been measured with the cache folder .*: .*runs has no journal"):
+        last_run(tmp_path / "runs")
+    path = records.journal(tmp_path / "runs", "run", [result_of("a.x")], ["a.x"])
+    assert last_run(tmp_path / "runs") == path
+    for name, content in (("torn.jsonl", '{"journal": 3, "iden'), ("not.jsonl", "hello\nworld\n")):
+        (tmp_path / "runs" / name).write_text(content)
+        with pytest.raises(UsageError, match=name):
+            read_run(tmp_path / "runs" / name)
+    assert last_run(tmp_path / "runs") == path

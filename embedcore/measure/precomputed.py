@@ -1,4 +1,4 @@
-"""Embeddings that were made elsewhere, read from a file."""
+"""Precomputed embeddings, read from a file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from embedcore.zoo.own_models import OwnModel
 
 
-def read_given(own: OwnModel, n: int) -> tuple[NDArray[np.float32], Weights]:
-    """The embeddings of a dataset's ``n`` images, float32 [n, dim], rows of length 1, and the file that they are from.
+def read_precomputed(own_model: OwnModel, n: int) -> tuple[NDArray[np.float32], Weights]:
+    """Return the embeddings of a dataset's ``n`` images, float32 [n, dim] with rows of length 1, and their file.
 
-    The file holds floats [n, dim] as ``numpy.save`` writes them; nothing of it is run. Raises WeightsDamaged where it
-    holds anything else, NotFiniteError for NaN, infinity or a row of zeros.
+    The file holds floats [n, dim] as ``numpy.save`` writes them; no code in it is run. Raises WeightsDamaged for any
+    other content, NotFiniteError for NaN, infinity or a row of zeros.
     """
-    weights = own_weights(own)
-    where = f"{own.name}: {weights.path}"
+    weights = own_weights(own_model)
+    where = f"{own_model.name}: {weights.path}"
     try:
         rows = np.load(str(weights.path), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -1,0 +1,143 @@
+"""The bench: makes a case of a model, finds its pixels and weights, and measures it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.files import user_path
+from embedcore.images.dataset import as_dataset
+from embedcore.images.geometry import geometry_of
+from embedcore.images.ledger import Ledger
+from embedcore.images.pixel_store import open_pixel_store
+from embedcore.measure.case import Case, CaseSettings
+from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
+from embedcore.measure.measure import CaseInputs
+from embedcore.measure.outcome import failure, locate, weights_changed
+from embedcore.measure.truth import GroundTruth
+from embedcore.progress import Progress, Stages, StopWork
+from embedcore.results.neighbours import NeighbourStore
+from embedcore.results.result import Result
+from embedcore.zoo.hub import Hub
+from embedcore.zoo.roster import family_of_model
+from embedcore.zoo.transforms import data_config
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from embedcore.images.pixel_store import PixelStore
+    from embedcore.zoo.own_models import OwnModel
+
+
+class Measured(NamedTuple):
+    """A result, and the seconds that it took besides its own measurement and download; None if it is not ok."""
+
+    result: Result
+    overhead_s: float | None
+
+
+class Bench:
+    """Measures models under one set of settings.
+
+    >>> bench = Bench(CaseSettings(device="cpu"), cache="cache")                           # doctest: +SKIP
+    >>> bench.measure("resnet18.a1_in1k", embedcore.load_dataset("emoji")).scores["acc"]   # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        settings: CaseSettings | None = None,
+        *,
+        cache: str | Path,
+        own_models: Mapping[str, OwnModel] | None = None,
+        isolation: Literal["process", "none"] = "process",
+        timeout_s: float = 3600.0,
+        store_limit: int | None = None,
+        keep_embeddings: bool = False,
+        neighbours: NeighbourStore | None = None,
+    ) -> None:
+        """``cache``: folder of pixel stores and kept embeddings; ``own_models``: by name; ``store_limit``: bytes that
+        all pixel stores may take; ``neighbours``: where each query's neighbours are kept.
+
+        With ``isolation="process"`` each case runs in a fresh child process, for at most ``timeout_s`` seconds.
+        """
+        self.settings = settings or CaseSettings()
+        self.cache = user_path(cache)
+        self.own_models = dict(own_models or {})
+        self.isolation = isolation
+        self.timeout_s = timeout_s
+        self.store_limit = store_limit
+        self.neighbours = neighbours
+        self.hub = Hub()
+        self.stores: dict[str, PixelStore] = {}
+        """Most recently opened pixel store, by dataset fingerprint."""
+        self._embeddings = self.cache / "embeddings" if keep_embeddings else None
+        self._ledger = Ledger(self.cache)
+
+    def case(self, model: str, **changes: Any) -> Case:
+        """Return the case of a model under the bench's settings with ``changes``, such as ``batch_size=1``."""
+        own_model = self.own_models.get(model)
+        settings = dataclasses.asdict(self.settings) | changes
+        return Case(model=model, family=family_of_model(model, own_model).slug, own_model=own_model, **settings)
+
+    def measure(self, model: str, images: Any, **changes: Any) -> Result:
+        """Measure a model on ``images`` (a Dataset, or what `embedcore.as_dataset` takes) under changed settings.
+
+        What goes wrong with the model is a result with a status and a reason. Raises UsageError for images that cannot
+        be used, and for a cache folder that cannot be written.
+        """
+        dataset = as_dataset(images)
+        dataset.expect_classes()
+        return self.run(self.case(model, **changes), dataset).result
+
+    def run(self, case: Case, dataset: Any, stages: Stages | None = None, *, limit_s: float = float("inf")) -> Measured:
+        """Measure a case on a Dataset within ``limit_s`` seconds, if the bench's own limit is not shorter.
+
+        ``stages`` is called as work goes on, and may raise StopWork. Raises UsageError as `measure` does.
+        """
+        stages = stages or (lambda stage, done, total: None)
+        begin = time.monotonic()
+        try:
+            located = locate(case, self.hub)
+        except EmbedcoreError as error:
+            return Measured(self._of(dataset, failure(case, error)), None)
+        try:
+            pixels = self._pixels(case, dataset, functools.partial(stages, "decoding"))
+        except (UsageError, StopWork):  # of the images or the cache folder: no other case could do better
+            raise
+        except Exception as error:  # of this model's geometry, or of a decoding process that died
+            return Measured(self._of(dataset, failure(case, error)), None)
+        inputs = CaseInputs(GroundTruth.of(dataset), pixels, located, self.hub, self._embeddings, self.neighbours)
+        executor: Executor = InlineExecutor()
+        if self.isolation == "process":
+            executor = ChildExecutor(max(0.0, min(self.timeout_s, limit_s)))
+        result = self._of(dataset, executor.run(case, inputs, stages))
+        if result.status == "no-weights":
+            self.hub.doubt(result.reason)  # the next model need not find out again
+        if not result.ok:
+            return Measured(result, None)
+        beside = (result.measured_s or 0.0) + (result.download_s or 0.0)
+        return Measured(result, time.monotonic() - begin - beside)
+
+    def weights_changed(self, result: Result) -> bool:
+        """Whether a result belongs to other weights than its model would load now; False if these are not here."""
+        return weights_changed(self.case(result.model), result, self.hub, self._ledger)
+
+    def _pixels(self, case: Case, dataset: Any, progress: Progress) -> PixelStore | None:
+        """Open or build the pixel store of a case; None for precomputed embeddings."""
+        if case.own_model is not None and case.own_model.embeddings:
+            return None
+        geometry = geometry_of(data_config(case.own_model or case.model), case.protocol)
+        store = open_pixel_store(dataset, geometry, self.cache, progress=progress, limit=self.store_limit)
+        self.stores[dataset.fingerprint] = store
+        return store
+
+    @staticmethod
+    def _of(dataset: Any, result: Result) -> Result:
+        return msgspec.structs.replace(result, dataset=dataset.fingerprint)

@@ -1,0 +1,451 @@
+"""The plugin of a session that has tests of ours: its state, and the hooks that drive it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import traceback
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.interrupts import interrupts_held
+from embedcore.plain import printable_lines
+from embedcore.plugin import cases, summary
+from embedcore.plugin.budget import Budget, BudgetSpent
+from embedcore.plugin.gate import judge_session, open_gate
+from embedcore.plugin.machine import shared_cards
+from embedcore.plugin.progress import Position, ProgressReporter, position
+from embedcore.plugin.saving import check_saving, commit_info, save_json, saved_json
+from embedcore.plugin.stash import ON_REPORTS
+from embedcore.plugin.terminal import Terminal, showable
+from embedcore.plugin.workers import end_before_first_test, end_in_test, reports_notes, send_to_controller, worker_of
+from embedcore.results import neighbours
+from embedcore.results.neighbours import NeighbourStore
+from embedcore.results.record import Record
+from embedcore.results.result import Result
+from embedcore.results.run import run_of
+from embedcore.results.runs import FOLDER
+
+if TYPE_CHECKING:
+    from embedcore.compare.comparison import Comparison
+    from embedcore.compare.verdict import Verdict
+    from embedcore.images.dataset import Dataset
+    from embedcore.measure.bench import Bench, Measured
+    from embedcore.plugin.gate import Gate
+    from embedcore.plugin.options import Options
+    from embedcore.progress import Stages
+    from embedcore.report.gallery.gallery import Gallery
+    from embedcore.results.leaderboard import Leaderboard
+    from embedcore.zoo.own_models import OwnModel
+
+
+class Plugin:
+    """One session: options, what collection found, the bench that measures, the record that keeps, and its progress."""
+
+    def __init__(self, config: pytest.Config, options: Options, budget: Budget) -> None:
+        self.config, self.options, self.budget = config, options, budget
+        self.record = Record()
+        self.terminal = Terminal(config)
+        self.progress = ProgressReporter(config, self.terminal, self.record)
+        self.is_worker = hasattr(config, "workerinput")
+        self.is_controller = config.pluginmanager.has_plugin("dsession")
+        """Of pytest-xdist."""
+        # From collection:
+        self.collected = 0
+        """Number of cases before any was deselected."""
+        self.usage_error = ""
+        self.empty_shard = ""
+        """What to say of a shard without cases."""
+        # Of a process that measures:
+        self.bench: Bench | None = None
+        self.datasets: dict[str, Dataset] = {}
+        """By fingerprint, the session's own first."""
+        self._notes: list[str] = []
+        """Shown before the first case; in a worker, sent to the controller."""
+        self._until_reported = contextlib.ExitStack()
+        # At the end:
+        self.gate: Gate | None = None
+        self.verdict: tuple[Comparison, Verdict] | None = None
+        self.stopped: tuple[str, int] | None = None
+        """Why the workers ended early, and the exit code."""
+        self.errors: list[str] = []
+        self._saved = False
+        """Whether pytest-benchmark has saved our block."""
+        self._session: pytest.Session | None = None
+        self.live_page = self._live_page()
+
+    def _live_page(self) -> Any:
+        if self.options.report is None or self.is_worker:
+            return None
+        from embedcore.plugin.pages import LivePage
+
+        return LivePage(self.options.report, self.record, self.terminal.write_line)
+
+    @functools.cached_property
+    def own_models(self) -> Mapping[str, OwnModel]:
+        """The user's models in the roster, by name. Raises UsageError."""
+        from embedcore.zoo.roster import own_models
+
+        return own_models(self.options.roster)
+
+    def open_gate(self) -> None:
+        """Read what the session will be compared with. Raises UsageError."""
+        storage = Path(str(self.config.getoption("benchmark_storage", "") or ".benchmarks").removeprefix("file://"))
+        folder = self.config.invocation_params.dir
+        self.gate = open_gate(self.options.compare, self.options.fail_on, storage=storage, folder=folder)
+
+    # Collection
+
+    def prepare(self, items: list[pytest.Item]) -> None:
+        """Set the timer of replayed tests, deselect the cases of other shards and sort the rest by cost; in place."""
+        cases.replay_timer(items)
+        if self.usage_error or not any(map(cases.is_case, items)):
+            return
+        shard = self.options.shard
+        if shard:
+            others = cases.split_off(items, shard, self.own_models)
+            if others:
+                self.config.hook.pytest_deselected(items=others)
+            if others and not any(map(cases.is_case, items)):
+                self.empty_shard = f"shard {shard} is empty: all cases ({len(others)}) are in other shards"
+        if self.options.order == "cost":
+            cases.sort_by_cost(items, self.own_models)
+
+    @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reports that this worker is ready
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._session = session
+        if self.usage_error:
+            end_before_first_test(session, self.usage_error, pytest.ExitCode.USAGE_ERROR)
+            return
+        items = [item for item in session.items if cases.needs_session(item)]
+        if self.config.option.collectonly or not items:
+            return
+        # pytest-benchmark warns if a failed or interrupted case has nothing to time: its report says it already.
+        self.config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
+        try:
+            self._start({item.nodeid: cases.model_of(item) for item in items if cases.is_case(item)})
+        except BudgetSpent:
+            why = f"{summary.budget_words(self.budget)} before the first case: it counts from the start of pytest"
+            end_before_first_test(session, why, pytest.ExitCode.INTERRUPTED)
+        except EmbedcoreError as error:
+            end_before_first_test(session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
+
+    def _start(self, tests: Mapping[str, str]) -> None:
+        """Load the images and open the record of the ``tests``, id to model. Raises UsageError, BudgetSpent."""
+        from embedcore.measure.forecast import forecast
+        from embedcore.plugin.start import bench_of, check_options, dataset_of, header_of
+
+        options, worker = self.options, worker_of(self.config)
+        check_saving(self.config)
+        check_options(options)
+        with self.progress.reporting(Position("looking at the images")) as stages:
+            dataset = dataset_of(options, functools.partial(self.budget.within(stages), ""))
+            bench = bench_of(options, self.own_models, worker)
+            header = header_of(options, dataset, tests, self.own_models, several_workers=bool(worker.name))
+            header |= {"selection": options.selection(self.config), "commit_info": commit_info(self.config)}
+            self.record.begin(options.cache_folder / FOLDER, header, worker, resume=options.resume)
+            plan = forecast(
+                {model: self.own_models.get(model) for model in self.record.left},
+                len(dataset),
+                options.cache_folder,
+                fingerprint=dataset.fingerprint,
+                weights=options.weights,
+                protocol=options.protocol,
+                max_params=options.max_params,
+            )
+        self.record.announce({"to_fetch": sorted(holding.model for holding in plan.to_fetch)})
+        bench.neighbours = NeighbourStore(options.cache_folder / neighbours.FOLDER, self.record.run)
+        self.bench, self.datasets = bench, {dataset.fingerprint: dataset}
+        if self.terminal.verbosity >= 0 and reports_notes(self.config):
+            workers = getattr(self.config, "workerinput", {}).get("workercount", 1)
+            shared = shared_cards(options.device, workers)
+            self._notes = [*dataset.notes, *shared, *(plan.lines() if plan.notable else ())]
+
+    # One case
+
+    def measure(self, model: str, dataset: Dataset, test: str) -> Result:
+        """Measure a model on a dataset in the test of that id, or return its result from before the resume.
+
+        The result is in the journal on return. Ends the session if the images or the cache folder cannot be used, and
+        when ``--embed-budget`` is used up.
+        """
+        assert self._session is not None
+        with self.progress.reporting(position(self.record, model, dataset.fingerprint)) as stages:
+            try:
+                self._until_reported.close()  # of this test's last run, if it runs again
+                result, overhead_s = self._measured(model, dataset, test, self.budget.within(stages))
+                # Journal, JSON and leaderboards then hold the same cases. pytest-benchmark fails on a benchmark that
+                # was interrupted before its first round, and saves none.
+                self._until_reported.enter_context(interrupts_held())
+                self.record.keep(result, test, overhead_s)
+            except UsageError as error:  # of an image or the cache folder: no other case could do better
+                end_in_test(self._session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
+            except BudgetSpent:
+                message = summary.budget_message(self.budget, self.record)
+                end_in_test(self._session, message, pytest.ExitCode.INTERRUPTED)
+        return result
+
+    def _measured(self, model: str, dataset: Dataset, test: str, stages: Stages) -> Measured:
+        from embedcore.measure.bench import Measured
+
+        assert self.bench is not None and self.bench.neighbours is not None
+        dataset.expect_classes()
+        key = model, dataset.fingerprint
+        before = self.record.earlier(key, test)
+        if before is not None and self.bench.weights_changed(before):
+            changed = "entry, file or factory has" if model in self.own_models else "weights have"
+            self.record.discard(key, test, f"since its {changed} changed")
+            before = None
+        if dataset.fingerprint not in self.datasets:
+            from embedcore.results.saved import dataset_block
+
+            self.datasets[dataset.fingerprint] = dataset
+            self.record.add({"datasets": [dataset_block(dataset)]})
+        if before is not None:
+            return Measured(before, None)
+        results = self.record.results.values()
+        self.bench.neighbours.prune(results, self.options.gallery, spare=neighbours.SPARE)
+        measured = self.bench.run(self.bench.case(model), dataset, stages, limit_s=self.budget.left())
+        if measured.result.status == "timeout" and self.budget.left() <= 0:
+            raise BudgetSpent
+        return measured
+
+    def _measure_again(self, result: Result) -> Result:
+        assert self.bench is not None
+        case = self.bench.case(result.model, batch_size=result.batch_size or 1)
+        return self.bench.run(case, self.datasets[str(result.dataset)]).result
+
+    # The loop
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:  # below the terminal's line of what was collected
+        if self.terminal.exists and not self.is_worker:
+            self.terminal.notes(self._notes)
+            self._notes = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        with contextlib.ExitStack() as self._until_reported:
+            outcome = yield
+        if self.bench is not None and nextitem is not None and cases.is_case(nextitem):
+            expected_s = self.record.expected_s(nextitem.nodeid)
+            if expected_s is not None and self.budget.left() <= expected_s:
+                item.session.shouldstop = summary.budget_message(self.budget, self.record)
+        return outcome
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if self.bench is None or call.when == "teardown":
+            return report
+        lines = self.record.unsent()
+        if lines or self._notes:
+            setattr(report, ON_REPORTS, {"lines": lines, "notes": self._notes})
+            self._notes = []
+        measured = any("model" in line for line in lines)
+        if measured and report.skipped and isinstance(report.longrepr, tuple):
+            # -rs shall name the benchmark, not the line of ours that skips
+            path, number, _ = item.reportinfo()
+            report.longrepr = str(path), (number or 0) + 1, report.longrepr[2]
+        return report
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
+        with self.progress.status_hidden():
+            results = self.take(report)
+            yield
+            self.show(report, results)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logstart(self) -> Generator[None, None, None]:  # with -v the terminal writes here
+        with self.progress.status_hidden():
+            yield
+
+    def take(self, report: pytest.TestReport) -> list[Result]:
+        """Add what a report carries to the record; return its results."""
+        carried = getattr(report, ON_REPORTS, {})
+        before = len(self.record.entries)
+        for line in carried.get("lines", ()):
+            self.record.take(line, getattr(report, "worker_id", ""))
+        return [entry.result for entry in self.record.entries[before:]]
+
+    def show(self, report: pytest.TestReport, results: Sequence[Result]) -> None:
+        """Show notes, progress and the page after a report, whose own line is written."""
+        notes = getattr(report, ON_REPORTS, {}).get("notes", [])
+        self.terminal.notes(notes)
+        self.progress.show(results)
+        if self.is_controller:
+            self.progress.advance(results)
+        if results and self.live_page is not None:
+            self.live_page.update()
+
+    @pytest.hookimpl(tryfirst=True)  # before the terminal's, which shows where the interrupt hit
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        # Some bytecode has no line number since Python 3.11; pytest crashes when an interrupt hits it.
+        lines = [line for _, line in traceback.walk_tb(excinfo.tb)]
+        if None in lines:
+            excinfo.traceback = type(excinfo.traceback)(
+                entry for entry, line in zip(excinfo.traceback, lines, strict=True) if line is not None
+            )
+
+    # The end
+
+    def take_from_worker(self, sent: Mapping[str, Any]) -> None:
+        """Keep what a pytest-xdist worker sent as it ended."""
+        self.record.warnings = list(dict.fromkeys([*self.record.warnings, *sent.get("warnings", ())]))
+        self.stopped = sent.get("stopped", self.stopped)
+        self.empty_shard = sent.get("empty_shard", self.empty_shard)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self._session = session
+        self.progress.close()
+        self.record.close()
+        if self.bench is not None:
+            send_to_controller(self.config, warnings=self.record.warnings)
+        if self.empty_shard:
+            send_to_controller(self.config, empty_shard=self.empty_shard)
+            if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+                session.exitstatus = pytest.ExitCode.OK
+        if self.stopped is not None:
+            session.exitstatus = self.stopped[1]
+        if not self._has_block or self.is_worker or self.config.option.collectonly:
+            return
+        for act in (self._save, self._prune, self._write_report, self._judge):
+            try:
+                act()
+            except EmbedcoreError as error:
+                # Raised here it would prevent what follows; the summary shows it.
+                self.errors.append(printable_lines(str(error)))
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        failed = summary.nothing_measured(self.record) or (self.verdict is not None and not self.verdict[1].passed)
+        if failed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @property
+    def _has_block(self) -> bool:
+        """Whether the session's JSON is one of ours; that of an empty shard too, so that no shard is missing."""
+        return bool(self.record.results or self.empty_shard)
+
+    def _save(self) -> None:
+        if not self._saved:
+            save_json(self.config, self.record.entries, self.terminal.write_line)
+
+    def _prune(self) -> None:
+        """Remove the neighbours of models that no report would show."""
+        if self.record.run:
+            store = NeighbourStore(self.options.cache_folder / neighbours.FOLDER, self.record.run)
+            store.prune(self.record.results.values(), self.options.gallery)
+
+    def _write_report(self) -> None:
+        if self.options.report is not None:
+            from embedcore.plugin.pages import write_report
+
+            boards = summary.leaderboards(self.record)
+            galleries = [self._gallery(board) for board in boards]
+            write_report(self.options.report, self.record, galleries, self.options.gallery)
+
+    def _gallery(self, board: Leaderboard) -> Gallery | None:
+        """Return what the models of a board retrieve; a pytest-xdist controller has to load the dataset for it."""
+        from embedcore.report.gallery.gallery import dataset_of, saved_gallery, session_gallery
+
+        cache = self.options.cache_folder
+        if self.bench is None:
+            settings = self.record.settings
+            return saved_gallery(board, cache, (), lambda: dataset_of(settings, cache), self.options.gallery)
+        fingerprint = str(board.dataset.get("fingerprint"))
+        dataset = self.datasets.get(fingerprint)
+        if dataset is None:
+            return None
+        return session_gallery(board, dataset, cache, self.options.gallery, self.bench.stores.get(fingerprint))
+
+    def _judge(self) -> None:
+        if self.gate is not None and self.record.results and not summary.nothing_measured(self.record):
+            new = run_of(saved_json(self.config, self.record.entries), Path("this session"))
+            can_measure = self.bench is not None and self.budget.left() > 0
+            self.verdict = judge_session(self.gate, new, self._measure_again if can_measure else None)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)  # below pytest-benchmark's tables, above pytest's short summary
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode
+    ) -> Generator[None, Any, Any]:
+        shown: Any = []
+        try:
+            shown = yield
+        except Exception as error:
+            # pytest-benchmark has no public name for it. In a session without results it is not ours to handle.
+            if type(error).__name__ != "PerformanceRegression" or not self.record.results:
+                raise
+            # Passed on, it would end the session with a traceback. pytest-benchmark has listed what regressed above.
+            self.errors.append(f"--benchmark-compare-fail: {error}")
+            if self._session is not None:
+                self._session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        finally:
+            self._summarise(terminalreporter, exitstatus)
+        return shown
+
+    def _summarise(self, reporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode) -> None:
+        if self.record.results:
+            reporter.section("embedcore: leaderboards")
+            for text in summary.leaderboard_lines(self.record, self.terminal.width, self.options.report):
+                reporter.write_line(text)
+            measured = sum(result.ok for result in self.record.results.values())
+            if summary.hides_table(self.config, measured):
+                reporter.write_line(f"pytest-benchmark's table of {measured} rows is left out: -v shows it")
+            self._show_verdict(reporter)
+        if exitstatus != pytest.ExitCode.USAGE_ERROR and (line := summary.unreached_line(self.record)):
+            reporter.write_line(self.terminal.wrapped(line))
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self.collected:
+            option = self.config.option
+            line = summary.nothing_selected(self.collected, str(option.keyword), str(option.markexpr))
+            reporter.write_line(self.terminal.wrapped(line))
+        if self.empty_shard:
+            reporter.write_line(f"embedcore: {self.empty_shard}")
+        for line in [*([self.stopped[0]] if self.stopped else []), *self.errors]:
+            reporter.write_line(f"ERROR: {line}", red=True)
+
+    def _show_verdict(self, reporter: pytest.TerminalReporter) -> None:
+        from embedcore.report.gate.comparison_export import report_to_github
+        from embedcore.report.gate.comparison_text import text
+
+        if self.gate is not None:
+            reporter.section("embedcore: compared with the saved run")
+            if self.gate.base is None:
+                reporter.write_line(f"no baseline: nothing is saved at {self.options.compare} yet")
+        if self.verdict is not None:
+            reporter.write_line(showable(text(*self.verdict, width=self.terminal.width)))
+            report_to_github(*self.verdict)
+        if nothing := summary.nothing_measured(self.record):
+            reporter.write_line(f"ERROR: {nothing}", red=True)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_unconfigure(self) -> None:
+        if self.is_worker and self.bench is not None:
+            # pytest-benchmark's, into the middle of the dots: that it measures nothing under pytest-xdist. We do.
+            warnings.filterwarnings("ignore", "Benchmarks are automatically disabled because xdist")
+
+    # pytest-benchmark
+
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_benchmark_group_stats(self, benchmarks: Sequence[Any]) -> list[Any] | None:
+        """Return no groups, and so no table, where that would bury the leaderboards."""
+        return [] if self.record.results and summary.hides_table(self.config, len(benchmarks)) else None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
+        if self._has_block:
+            self._saved = True
+            output_json["embedcore"] = self.record.block(self.options.selection(self.config))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
+        if self.record.results:
+            machine_info["embedcore"] = dict(self.record.machine)

@@ -1,0 +1,113 @@
+"""What a session needs before its first case: checked options, images, a bench, and the record's header."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from embedcore.ab.noise import stored_noise
+from embedcore.embed.device import ARITHMETIC, choose_device
+from embedcore.errors import UsageError
+from embedcore.images.dataset import load_dataset
+from embedcore.measure.bench import Bench
+from embedcore.measure.case import CaseSettings
+from embedcore.plugin.cases import case_gmacs
+from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
+from embedcore.progress import Progress
+from embedcore.results.saved import dataset_block
+from embedcore.version import VERSION
+from embedcore.zoo.registry import renamed_to
+from embedcore.zoo.tags import article_tags
+from embedcore.zoo.weights import check_policy
+
+if TYPE_CHECKING:
+    from embedcore.images.dataset import Dataset
+    from embedcore.plugin.options import Options
+    from embedcore.results.runs import Worker
+    from embedcore.zoo.own_models import OwnModel
+
+
+def check_options(options: Options) -> None:
+    """Raise UsageError for options that cannot work, before images are read; create the report's folder."""
+    if options.memory_limit is not None and options.isolation == "none":
+        raise UsageError("--embed-memory-limit bounds a child process: it needs --embed-isolation process")
+    if options.device != "auto":
+        choose_device(options.device)
+    check_policy(options.weights)
+    if options.report is not None:
+        try:
+            options.report.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--embed-report: {options.report} cannot be made: {error.strerror or error}") from error
+
+
+def dataset_of(options: Options, progress: Progress | None = None, **limits: int) -> Dataset:
+    """Load the images that the options name; `limits`: ``max_classes``, ``max_per_class`` where none is given.
+
+    Raises UsageError.
+    """
+    return load_dataset(
+        options.dataset,
+        split=options.split,
+        max_classes=limits.get("max_classes") if options.max_classes is None else options.max_classes,
+        max_per_class=limits.get("max_per_class") if options.max_per_class is None else options.max_per_class,
+        seed=options.seed,
+        bad_images=options.bad_images,
+        max_megapixels=options.max_megapixels,
+        cache_dir=options.cache_folder,
+        progress=progress,
+    )
+
+
+def bench_of(options: Options, own_models: Mapping[str, OwnModel], worker: Worker | None = None) -> Bench:
+    """Return a bench with these options, on the device of a pytest-xdist worker."""
+    names = {item.name for item in dataclasses.fields(CaseSettings)} & vars(options).keys()
+    settings = CaseSettings(**{name: getattr(options, name) for name in names})
+    if worker is not None and worker.name:
+        settings = dataclasses.replace(settings, device=device_of_worker(options.device, worker.slot))
+    return Bench(
+        settings,
+        cache=options.cache_folder,
+        own_models=own_models,
+        isolation="none" if options.isolation == "none" else "process",
+        timeout_s=options.timeout,
+        store_limit=None if options.cache_limit is None else int(options.cache_limit * 1e9),
+        keep_embeddings=options.keep_embeddings,
+    )
+
+
+def header_of(
+    options: Options,
+    dataset: Dataset,
+    tests: Mapping[str, str],
+    own_models: Mapping[str, OwnModel],
+    *,
+    several_workers: bool,
+) -> dict[str, Any]:
+    """Return the first line of the session's record; `tests`: id to model, of each test that measures one."""
+    facts = machine(options.device, several=several_workers)
+    in_use = machine_in_use(facts)
+    noise = stored_noise(options.cache_folder, in_use)
+    models = tuple(dict.fromkeys(tests.values()))
+    settings: dict[str, Any] = {**options.recorded("number", "choice"), **ARITHMETIC}
+    if "article" in options.roster.split(","):
+        settings["roster_missing"] = article_tags()[1]
+    return {
+        "identity": {
+            **options.recorded("number"),
+            "machine": in_use,  # by name, so that a run does not continue on another card or on the CPU
+            "dataset": dataset.fingerprint,
+            "embedcore": VERSION,
+            "timm": facts["timm"],
+            "torch": facts["torch"],
+            **({"shard": str(options.shard)} if options.shard else {}),
+        },
+        "settings": settings,
+        "datasets": [dataset_block(dataset)],
+        "machine": facts,
+        "noise": noise.in_sequence if noise else None,
+        "renamed": renamed_to(models),
+        "tests": dict(tests),
+        "costs": {model: case_gmacs(model, own_models.get(model)) for model in models},
+    }

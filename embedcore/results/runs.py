@@ -1,0 +1,212 @@
+"""The runs in a cache folder: their journals, which of them are in use, and which one to resume."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import glob
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from embedcore.errors import UsageError
+from embedcore.files import is_sealed
+from embedcore.plain import json_safe, one_line
+from embedcore.results.journal import Line, locked, read_header
+from embedcore.results.result import Status, is_final
+
+FOLDER = "runs"
+"""Folder of the journals in the cache folder: ``RUN.jsonl``, or ``RUN.WORKER.jsonl`` of a pytest-xdist worker."""
+
+Key = tuple[str, str | None]
+"""A case: model and fingerprint of the dataset."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process of a session that measures."""
+
+    new_run: str
+    """Name of the session's run if it resumes none; the same for all its workers."""
+    name: str = ""
+    """pytest-xdist's name of the worker, such as ``gw0``; "" in a session of one process."""
+    in_use: frozenset[str] | None = None
+    """Runs that other sessions were writing to when the session began; None: look when it matters."""
+    slot: int = 0
+    """Number among the workers that run at the same time."""
+
+    @classmethod
+    def alone(cls) -> Worker:
+        """Return the worker of a session of one process."""
+        return cls(run_name(time.time(), os.getpid()))
+
+    def journal(self, folder: Path, run: str) -> Path:
+        """Return the path of this worker's journal."""
+        return folder / f"{run}{'.' * bool(self.name)}{self.name}.jsonl"
+
+
+def run_name(began: float, pid: int) -> str:
+    """Return the name of a run begun by process `pid` at `began`, in seconds since the epoch.
+
+    >>> run_name(0.25, 7)
+    '19700101T000000250000-7'
+    """
+    return f"{datetime.datetime.fromtimestamp(began, datetime.timezone.utc):%Y%m%dT%H%M%S%f}-{pid}"
+
+
+def journals_of(folder: Path, prefix: str = "") -> dict[str, list[Path]]:
+    """Return the journals of each run in `folder` whose name begins with `prefix`, most recently written run first."""
+    paths = folder.glob(f"{glob.escape(prefix)}*.jsonl")
+    files: dict[str, list[Path]] = {}
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        files.setdefault(path.name.partition(".")[0], []).append(path)
+    return files
+
+
+def runs_in_use(folder: Path) -> frozenset[str]:
+    """Return the runs in `folder` that a process is writing to."""
+    found = set()
+    for lock in folder.glob("*.jsonl.lock"):  # a journal without a lock file has no writer
+        try:
+            locked(lock.with_suffix("")).release()
+        except UsageError:
+            found.add(lock.name.partition(".")[0])
+    return frozenset(found)
+
+
+def done_tests(planned: Mapping[str, str], results: Iterable[tuple[str, Key, bool]]) -> frozenset[str]:
+    """Return the `planned` tests (id to model) whose results are all final.
+
+    `results`: test id, case and whether the result is final, in the order written; a later result of the same test and
+    case replaces an earlier one.
+
+    >>> sorted(done_tests({"t[a]": "a", "t[b]": "b"}, [("t[a]", ("a", "x"), False), ("t[a]", ("a", "x"), True)]))
+    ['t[a]']
+    """
+    last = {(test, key): final for test, key, final in results}
+    outcomes: dict[str, bool] = {}
+    for (test, _), final in last.items():
+        outcomes[test] = outcomes.get(test, True) and final
+    return frozenset(test for test in planned if outcomes.get(test, False))
+
+
+class _Line(msgspec.Struct):
+    """The fields of a line that tell whether its run is finished; decoding skips scores and verdicts."""
+
+    model: str = ""
+    dataset: Any = None
+    status: Status = "ok"
+    unreachable: bool = False
+    written: float = 0.0
+    test: str = ""
+    tests: dict[str, str] = {}
+
+
+_LINES = msgspec.json.Decoder(_Line)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Progress of a run."""
+
+    planned: Mapping[str, str]
+    """Test id to model."""
+    cases: int
+    """Number of cases with a result."""
+    finished: bool
+    """Whether every planned test has a final result."""
+
+
+def outline(paths: Iterable[Path]) -> Outline:
+    """Return the progress of the run with these journals, much faster than reading all of them. Raises OSError."""
+    planned: dict[str, str] = {}
+    lines: list[_Line] = []
+    for path in paths:
+        with path.open("rb") as file:
+            for raw in file:
+                if raw.endswith(b"\n") and is_sealed(raw):
+                    with contextlib.suppress(msgspec.DecodeError):
+                        line = _LINES.decode(raw)
+                        planned |= line.tests
+                        lines += [line] * bool(line.model)
+    lines.sort(key=lambda line: line.written)
+    results = [(line.test, (line.model, line.dataset), is_final(line.status, line.unreachable)) for line in lines]
+    finished = bool(planned) and len(done_tests(planned, results)) == len(planned)
+    return Outline(planned, len({key for _, key, _ in results}), finished)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run to continue."""
+
+    name: str
+    journals: tuple[Path, ...]
+    finished: bool
+
+
+def find_resumable(
+    folder: Path, identity: Mapping[str, Any], worker: Worker, planned: Iterable[str] = ()
+) -> tuple[Resumed | None, list[str]]:
+    """Return the newest unfinished run with this identity, or else the newest finished one that has some, but not all,
+    of the `planned` tests; also warnings for the summary.
+
+    None means that a new run may start. An unfinished run with another identity is in the way if it is the newest, and
+    is taken as abandoned if others followed; a run of another shard never is in the way.
+
+    Raises UsageError where the newest run is unfinished and has another identity, naming the differences, and where
+    another session is still writing to the run.
+    """
+    wanted, ours = json_safe(identity), set(planned)
+    runs: dict[str, tuple[Line, tuple[Path, ...]]] = {}
+    warnings: list[str] = []
+    for name, paths in journals_of(folder).items():
+        try:
+            headers = {path: header for path in paths if (header := read_header(path)) is not None}
+        except UsageError as error:
+            warnings.append(str(error))
+            continue
+        if headers and name != worker.new_run:  # another worker of this session may have begun that
+            theirs = next(iter(headers.values())).get("identity")
+            runs[name] = theirs if isinstance(theirs, dict) else {}, tuple(headers)
+    same = [name for name, (theirs, _) in runs.items() if theirs == wanted]
+    unfinished = next((name for name in same if not outline(runs[name][1]).finished), None)
+    if unfinished is not None:
+        if unfinished in (runs_in_use(folder) if worker.in_use is None else worker.in_use):
+            raise UsageError(f"run {folder / unfinished} is in use by another process: wait for it or stop it")
+        return Resumed(unfinished, runs[unfinished][1], finished=False), warnings
+    newest = next((name for name, (theirs, _) in runs.items() if theirs.get("shard") == wanted.get("shard")), None)
+    if newest is not None and not outline(runs[newest][1]).finished:
+        raise UsageError(
+            f"--embed-resume: the newest run ({folder / newest}) is unfinished and has other settings: "
+            f"{'; '.join(differences(runs[newest][0], wanted))}. Use its settings; or, to discard that run, start once "
+            "without --embed-resume"
+        )
+    for name in same[:1]:
+        known = outline(runs[name][1]).planned.keys() & ours
+        if known and known < ours and name not in (worker.in_use or ()):
+            return Resumed(name, runs[name][1], finished=True), warnings
+        if known:
+            warnings.append(
+                "--embed-resume: the newest run with these settings is finished and has all these models, so all are "
+                f"measured again; its results: embedcore report {min(runs[name][1])}"
+            )
+    return None, warnings
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Return a phrase for each key in which two mappings differ.
+
+    >>> differences({"timm": "1.0.15", "seed": 0}, {"timm": "1.0.31", "seed": 0})
+    ['timm 1.0.15, now 1.0.31']
+    """
+    keys = dict.fromkeys([*theirs, *ours])
+    return [
+        f"{key} {one_line(str(theirs.get(key)))[:60]}, now {one_line(str(ours.get(key)))[:60]}"
+        for key in keys
+        if theirs.get(key) != ours.get(key)
+    ]

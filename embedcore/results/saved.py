@@ -1,0 +1,102 @@
+"""What a session adds to the saved JSON of pytest-benchmark; `embedcore.results.run.run_of` reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_benchmark.stats import Stats
+
+from embedcore.plain import json_safe
+from embedcore.results.result import Result
+from embedcore.results.verdicts import pack_classes
+from embedcore.zoo.families import family_of_slug
+
+if TYPE_CHECKING:
+    from embedcore.images.dataset import Dataset
+
+SCHEMA = 1
+"""Number of the top-level ``embedcore`` block; raised when a reader of the old one would misread the new one."""
+
+
+def embedcore_block(
+    *, settings: Mapping[str, object], datasets: Sequence[Mapping[str, object]], excluded: Iterable[Result]
+) -> dict[str, Any]:
+    """Return the top-level ``embedcore`` block of the saved JSON.
+
+    `datasets`: the session's dataset first. Where there are several, all are listed under ``datasets``, and an excluded
+    model names its own, as a measured one does, by fingerprint.
+    """
+    several = len(datasets) > 1
+    block = {
+        "schema": SCHEMA,
+        "settings": json_safe(settings),
+        "dataset": json_safe(datasets[0] if datasets else {}),
+        "excluded": [result.excluded_info() | ({"dataset": result.dataset} if several else {}) for result in excluded],
+    }
+    return block | ({"datasets": json_safe(datasets)} if several else {})
+
+
+def dataset_block(dataset: Dataset) -> dict[str, Any]:
+    """Return what the saved JSON holds of a dataset."""
+    import numpy as np
+
+    from embedcore.images.ceilings import reference_counts
+
+    notes = [note for note in (*dataset.notes, dataset.duplicates_line) if note]
+    if dataset.skipped:
+        first = dataset.skipped[0][0]
+        notes.append(f"{len(dataset.skipped)} images that cannot be read were skipped, the first: {first}")
+    references = reference_counts(dataset.query_labels, dataset.reference_labels)
+    of_class = np.zeros(len(dataset.classes), dtype=np.int64)
+    of_class[dataset.query_labels] = references  # equal for all queries of a class
+    block: dict[str, Any] = json_safe(
+        {
+            **dataset.summary(),
+            "query_reference_duplicates": dataset.query_reference_duplicates,
+            "notes": notes,
+            "credits": list(dataset.credits),
+            "query_classes": pack_classes(dataset.query_labels),
+            "lone_classes": np.unique(dataset.query_labels[references == 0]).tolist(),
+            "class_names": list(dataset.classes),
+            "class_references": of_class.tolist(),
+        }
+    )
+    return block
+
+
+def benchmark_entry(result: Result, test: str) -> dict[str, Any]:
+    """Return an entry of ``benchmarks``, as pytest-benchmark would write it for the test of that id.
+
+    Times are seconds an image: a round counts as many iterations as a batch has images.
+    """
+    images = result.batch_size or 1
+    name = f"test_model[{result.model}]"
+    return {
+        "group": benchmark_group(family_of_slug(result.family).title, result),
+        "name": test.rpartition("::")[2] if test else name,
+        "fullname": test or name,
+        "params": {"embed_model": result.model},
+        "param": result.model,
+        "extra_info": result.extra_info(),
+        "options": {"timer": "replayed_seconds"},
+        "stats": statistics_of([seconds / images for seconds in result.durations] or [0.0]) | {"iterations": images},
+    }
+
+
+def benchmark_group(family: str, result: Result) -> str:
+    """Return the name of a result's table in pytest-benchmark's output.
+
+    Results in a reduced batch, and results without timing, have tables of their own: their speeds do not compare.
+    """
+    if not result.durations:
+        return f"{family}, precomputed embeddings: not timed"
+    return f"{family}, in a smaller batch than asked for" if result.batch_decayed else family
+
+
+def statistics_of(seconds: Sequence[float]) -> dict[str, Any]:
+    """Return pytest-benchmark's own statistics of the rounds' seconds, with the seconds under ``data``."""
+    stats = Stats()
+    for value in seconds:
+        stats.update(value)
+    return {**stats.as_dict(), "data": list(seconds)}
