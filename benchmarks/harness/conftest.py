@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from embedcore.embed.device import choose_device, device_name, use_device
 from embedcore.errors import UsageError
-from embedcore.plugin.stash import OPTIONS
+from embedcore.plugin.hooks import options_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ def proof(request):
     """The table of the device of ``--embed-device``, which torch is set up for."""
     if hasattr(request.config, "workerinput"):
         pytest.skip("a device is measured alone: run this without -n")
-    return request.config.stash.setdefault(PROOF, Proof(use_device(request.config.stash[OPTIONS].device)))
+    return request.config.stash.setdefault(PROOF, Proof(use_device(options_of(request.config).device)))
 
 
 def pytest_collection_finish(session):
@@ -56,7 +56,7 @@ def pytest_collection_finish(session):
     config = session.config
     if any("proof" in item.fixturenames for item in session.items) and not hasattr(config, "workerinput"):
         try:
-            choose_device(config.stash[OPTIONS].device)
+            choose_device(options_of(config).device)
         except UsageError as error:
             raise pytest.UsageError(str(error)) from error
 

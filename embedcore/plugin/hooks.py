@@ -111,6 +111,13 @@ class Entry:
             plugin.show(report, plugin.take(report))  # registered too late for this very call
 
 
+def options_of(config: pytest.Config) -> Options:
+    """Return the options of a session, whether or not it has tests of ours."""
+    entry: Any = config.pluginmanager.get_plugin(Entry.NAME)
+    options: Options = entry.options
+    return options
+
+
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_benchmark_compare_machine_info(compared_benchmark: dict[str, Any]) -> None:
     # pytest-benchmark compares before collection, when it is not known yet that this is an embedcore session, and

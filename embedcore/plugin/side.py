@@ -25,7 +25,7 @@ from embedcore.forkserver import forkserver_context
 from embedcore.images.workers import hidden_main
 from embedcore.plain import json_safe, one_line
 from embedcore.plugin.cases import is_case, model_of
-from embedcore.plugin.hooks import Entry
+from embedcore.plugin.hooks import options_of
 from embedcore.plugin.machine import machine, machine_in_use
 from embedcore.plugin.options import Options
 from embedcore.plugin.start import bench_of, dataset_of
@@ -49,8 +49,7 @@ class _Grabber:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.models = [model_of(item) for item in session.items if is_case(item)]
-        entry: Any = session.config.pluginmanager.get_plugin(Entry.NAME)
-        self.options = entry.options
+        self.options = options_of(session.config)
 
 
 def collect(arguments: Sequence[str]) -> tuple[Options, list[str]]:

@@ -277,7 +277,7 @@ def test_a_selection_of_nothing_says_so(run, keyword, hint):
     outcome = run("-k", keyword)
     assert outcome.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     said = " ".join(outcome.stdout.str().split())
-    assert f"embedcore: none of 3 cases is selected by -k {keyword!r}{f'; close: {hint}' if hint else ''}" in said
+    assert f"embedcore: none of 3 cases matches -k {keyword!r}{f'; close: {hint}' if hint else ''}" in said
 
 
 def test_a_regression_that_pytest_benchmark_finds_leaves_the_leaderboards(run, project):

@@ -121,7 +121,7 @@ def test_they_are_measured_saved_and_ranked_beside_timms(run, project, saved, ou
     assert {given[key] for key in nothing} == {None}
     (bench,) = [bench for bench in data["benchmarks"] if bench["extra_info"]["model"] == "given"]
     assert (bench["stats"]["rounds"], bench["stats"]["median"], bench["stats"]["ops"]) == (1, 0, 0)
-    assert bench["group"] == "elsewhere, embeddings made elsewhere: not timed"
+    assert bench["group"] == "elsewhere, precomputed embeddings: not timed"
 
     text = outcome.stdout.str()
     page = (project.path / "report" / "leaderboard.md").read_text()
@@ -329,5 +329,5 @@ def test_the_part_and_what_was_resized_are_in_json_and_tables(run, project, save
     (entry,) = saved()["embedcore"]["excluded"]
     assert entry["model"] == "strict" and "input_size = 96?" in entry["reason"]
     for table in (outcome.stdout.str(), (project.path / "report" / "leaderboard.md").read_text()):
-        assert "free§‖" in table and "‖ tensors of its file did not fit" in " ".join(table.split())
+        assert "free§‖" in table and "‖ timm resized tensors of the weights file" in " ".join(table.split())
     assert "own:best.pth (model) sha256:" in (project.path / "report" / "leaderboard.md").read_text()

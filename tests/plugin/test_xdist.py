@@ -114,7 +114,7 @@ def test_the_controller_writes_the_page_while_workers_measure(project, workers):
     (project.path / "conftest.py").write_text(EAGER)
     assert workers(2, "--embed-report=report").wait(300) == 0, (project.path / "output").read_text()
     first, *_, last = (p.read_text(encoding="utf-8") for p in sorted((project.path / "report").glob("version-*")))
-    assert "This run goes on: 1 of 3 cases are done; 2 cases left, " in first and "data-reload" in first
+    assert "This run is in progress: 1 of 3 cases are done; 2 cases left, " in first and "data-reload" in first
     assert "This run goes on" not in last and "data-reload" not in last
 
 
