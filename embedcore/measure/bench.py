@@ -13,7 +13,6 @@ import msgspec
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.files import user_path
-from embedcore.images.dataset import as_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.ledger import Ledger
 from embedcore.images.pixel_store import open_pixel_store
@@ -32,6 +31,7 @@ from embedcore.zoo.transforms import data_config
 if TYPE_CHECKING:
     from typing import Any
 
+    from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
     from embedcore.zoo.own_models import OwnModel
 
@@ -86,18 +86,17 @@ class Bench:
         settings = dataclasses.asdict(self.settings) | changes
         return Case(model=model, family=family_of_model(model, own_model).slug, own_model=own_model, **settings)
 
-    def measure(self, model: str, images: Any, **changes: Any) -> Result:
-        """Measure a model on ``images`` (a Dataset, or what `embedcore.as_dataset` takes) under changed settings.
+    def measure(self, model: str, dataset: Dataset, **changes: Any) -> Result:
+        """Measure a model on a dataset under settings with ``changes``, such as ``batch_size=1``.
 
         What goes wrong with the model is a result with a status and a reason. Raises UsageError for images that cannot
         be used, and for a cache folder that cannot be written.
         """
-        dataset = as_dataset(images)
         dataset.expect_classes()
         return self.run(self.case(model, **changes), dataset).result
 
     def run(self, case: Case, dataset: Any, stages: Stages | None = None, *, limit_s: float = float("inf")) -> Measured:
-        """Measure a case on a Dataset within ``limit_s`` seconds, if the bench's own limit is not shorter.
+        """Measure a case on a dataset within ``limit_s`` seconds, if the bench's own limit is not shorter.
 
         ``stages`` is called as work goes on, and may raise StopWork. Raises UsageError as `measure` does.
         """
@@ -129,7 +128,7 @@ class Bench:
         """Whether a result belongs to other weights than its model would load now; False if these are not here."""
         return weights_changed(self.case(result.model), result, self.hub, self._ledger)
 
-    def _pixels(self, case: Case, dataset: Any, progress: Progress) -> PixelStore | None:
+    def _pixels(self, case: Case, dataset: Dataset, progress: Progress) -> PixelStore | None:
         """Open or build the pixel store of a case; None for precomputed embeddings."""
         if case.own_model is not None and case.own_model.embeddings:
             return None
@@ -139,5 +138,5 @@ class Bench:
         return store
 
     @staticmethod
-    def _of(dataset: Any, result: Result) -> Result:
+    def _of(dataset: Dataset, result: Result) -> Result:
         return msgspec.structs.replace(result, dataset=dataset.fingerprint)

@@ -52,8 +52,10 @@ def cache(tmp_path: Path, dataset: Dataset) -> Path:
 def write_journal(
     path: Path, *models: str, dataset: str = "photos", status: str = "unsupported", end: bytes = b""
 ) -> None:
-    lines = [{"journal": FORMAT, "dataset": {"name": dataset}, "models": list(models)}]
-    lines += [{"model": model, "family": "vit", "status": status, "reason": "broken"} for model in models]
+    lines = [{"journal": FORMAT, "datasets": [{"name": dataset}], "tests": {model: model for model in models}}]
+    lines += [
+        {"model": model, "family": "vit", "status": status, "reason": "broken", "test": model} for model in models
+    ]
     path.write_bytes(b"".join(map(sealed, lines)) + end)
 
 

@@ -10,10 +10,11 @@ import timm
 import torch
 from safetensors.torch import save
 
+from embedcore.errors import EmbedcoreError
 from embedcore.measure import child, executors, measure
 from embedcore.measure.executors import SILENT_S, ChildExecutor, Downloads
 from embedcore.measure.measure import attempt
-from embedcore.measure.outcome import refusal
+from embedcore.measure.outcome import failure, locate
 from embedcore.zoo.hub import Hub
 
 HOUR = 3600.0
@@ -113,11 +114,13 @@ def test_settings_that_keep_the_hub_from_being_asked_are_a_reason_that_may_pass(
     if when == "before":
         monkeypatch.setattr("embedcore.zoo.credentials.get_session", _no_client)
         monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-        result = refusal(case, images.hub)
+        with pytest.raises(EmbedcoreError) as caught:
+            locate(case, images.hub)
+        result = failure(case, caught.value)
         assert "ALL_PROXY: no socksio" in result.reason
     else:
         monkeypatch.setenv("HF_TOKEN", "hf_\u2026secret")
-        assert refusal(case, images.hub) is None
+        assert locate(case, images.hub) is not None
         result = attempt(case, images)
         assert "HF_TOKEN" in result.reason
     assert (result.status, result.final, result.detail) == ("no-weights", False, "")

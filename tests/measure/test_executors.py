@@ -97,7 +97,7 @@ def test_child_and_inline_give_the_same_scores(case, images, executor):
         ("ExitsWithoutResult", "the measuring process ended with exit code 0; peak memory ", ""),
         ("ExitsWhenUnpickled", "the measuring process ended with exit code 7; peak memory ", ""),
         ("Garbage", "the measuring process sent an invalid message and was killed: ", ""),
-        ("Nonsense", "was ended: result of 3: ", ""),
+        ("Nonsense", "was killed: result of 3: ", ""),
         ("HalfAMessage", "ended with exit code 3 in the middle of a message; peak memory ", ""),
         ("KillsItsParent", "the supervisor of the measuring process was killed by SIGKILL", ""),
     ],

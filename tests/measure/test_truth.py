@@ -77,16 +77,17 @@ def test_a_child_needs_nothing_of_the_images(case, unsendable, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["arrays", "files"])
-def test_what_is_sent_does_not_grow_with_the_images(case, images, arrays, tmp_path, kind, monkeypatch):
+def test_what_is_sent_does_not_grow_with_the_images(case, images, dataset, arrays, tmp_path, kind, monkeypatch):
     sent = []
     monkeypatch.setattr(executors, "Child", lambda work, **options: sent.append(work.args[0]) or pytest.fail("started"))
-    dataset = images.dataset if kind == "files" else load_dataset(arrays, [str(index % 4) for index in range(40)])
-    pair = dataclasses.replace(images, dataset=dataset)
+    if kind == "arrays":
+        dataset = load_dataset(arrays, [str(index % 4) for index in range(40)])
+    pair = dataclasses.replace(images, truth=GroundTruth.of(dataset))
     with pytest.raises(pytest.fail.Exception):
         ChildExecutor(timeout_s=120).run(case, pair)
     assert len(sent[0]) < 4000
     _, arrived = pickle.loads(sent[0])
-    assert isinstance(arrived.dataset, GroundTruth) and arrived.truth is arrived.dataset
+    assert isinstance(arrived.truth, GroundTruth) and not hasattr(arrived, "dataset")
 
 
 @pytest.mark.parametrize("roles", [None, ["query", "reference"] * 20])
@@ -101,7 +102,7 @@ def test_the_truth_is_that_of_the_dataset(arrays, roles):
 
 def streamed(dataset, images):
     reader = PixelReader(dataset.images, dataset.digests, GEOMETRY)
-    return dataclasses.replace(images, dataset=dataset, pixels=StreamedPixels(reader, 1))
+    return dataclasses.replace(images, truth=GroundTruth.of(dataset), pixels=StreamedPixels(reader, 1))
 
 
 def test_images_that_are_streamed_are_sent(case, images, arrays):
@@ -114,7 +115,7 @@ def test_images_that_are_streamed_are_sent(case, images, arrays):
 def test_images_that_can_be_neither_stored_nor_sent_are_one_line(case, images, unsendable):
     result = ChildExecutor(timeout_s=120).run(case, streamed(unsendable, images))
     assert (result.status, result.detail, result.measured_s) == ("error", "", 0.0)
-    assert result.reason.startswith("there is no room for a pixel store, and the images cannot be sent")
+    assert result.reason.startswith("there is no room for a pixel store, and these images cannot be sent")
     assert "--embed-cache" in result.reason and "--embed-isolation none" in result.reason
     assert "lambda" in result.reason and "resume" not in result.reason
     assert attempt(case, streamed(unsendable, images)).status == "ok"
@@ -122,15 +123,8 @@ def test_images_that_can_be_neither_stored_nor_sent_are_one_line(case, images, u
 
 SCRIPT = """
 import sys
-from pathlib import Path
 import numpy as np
-from embedcore.images.dataset import load_dataset
-from embedcore.images.geometry import geometry_of
-from embedcore.images.pixel_store import open_pixel_store
-from embedcore.measure.case import Case
-from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import CaseInputs
-from embedcore.zoo.transforms import data_config
+from embedcore import Bench, CaseSettings, load_dataset
 
 print("begins")
 
@@ -141,11 +135,8 @@ class Mine:
     def __getitem__(self, index):
         return np.full((64, 64, 3), 30 * index, np.uint8), index % 2
 
-model = "test_resnet.r160_in1k"
-dataset = load_dataset(Mine())
-pixels = open_pixel_store(dataset, geometry_of(data_config(model), "native"), Path(sys.argv[1]))
-case = Case(model=model, family="resnet", weights="random", rounds=1)
-print(ChildExecutor(300).run(case, CaseInputs(GroundTruth.of(dataset), pixels)).status)
+bench = Bench(CaseSettings(weights="random", rounds=1), cache=sys.argv[1])
+print(bench.measure("test_resnet.r160_in1k", load_dataset(Mine())).status)
 """
 
 
