@@ -95,7 +95,9 @@ class Bench:
         dataset.expect_classes()
         return self.run(self.case(model, **changes), dataset).result
 
-    def run(self, case: Case, dataset: Dataset, stages: Stages | None = None, *, limit_s: float = float("inf")) -> Measured:
+    def run(
+        self, case: Case, dataset: Dataset, stages: Stages | None = None, *, limit_s: float = float("inf")
+    ) -> Measured:
         """Measure a case on a dataset within ``limit_s`` seconds, if the bench's own limit is not shorter.
 
         ``stages`` is called as work goes on, and may raise StopWork. Raises UsageError as `measure` does.
