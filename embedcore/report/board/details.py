@@ -67,7 +67,7 @@ def settings(result: Result) -> list[tuple[str, str]]:
         ("Warm-up", f"{result.warmup_rounds} rounds" if result.warmup_rounds else ""),
         ("Images/s", ", ".join(f"{_RATES.get(k, k)} {figure(v)}" for k, v in result.images_per_s.items())),
         ("Peak memory", f"{figure(result.peak_memory_mb)} MB" if result.peak_memory_mb is not None else ""),
-        ("Time of the whole case", f"{result.measured_s:.1f} s" if result.measured_s is not None else ""),
+        ("Total time", f"{result.measured_s:.1f} s" if result.measured_s is not None else ""),
     ]
     return [(what, value) for what, value in words if value]
 

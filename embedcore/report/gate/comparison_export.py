@@ -71,7 +71,7 @@ def junit(comparison: Comparison, verdict: Verdict) -> str:
 
 
 def workflow_commands(verdict: Verdict) -> list[str]:
-    """Return GitHub's workflow commands: an error for each regression, of which GitHub shows ten per step."""
+    """Return GitHub's workflow commands: an error for each regression (GitHub shows ten per step)."""
     return [
         f"::error title=embedcore {finding.model}::{_escape(sentence(finding))}" for finding in verdict.of("regression")
     ]

@@ -120,7 +120,7 @@ def _legend(comparison: Comparison) -> list[str]:
         "A regression is worse than its limit by more than chance explains and has not been accepted. One regression "
         "fails the comparison.",
         "acc is the share of queries whose nearest neighbour has their class, acc5 the share of their class among the "
-        "five nearest; pt means percentage points. Drift is the distance that embeddings of the same images moved, "
+        "five nearest; pt means percentage points. Drift is the distance between embeddings of the same images, "
         "relative to their length.",
         "Intervals are 95 % confidence intervals. Scores are tested per query, speed per round and between sessions.",
         *([] if "speed" in comparison.barriers else [words.noise_text(comparison)]),
@@ -128,7 +128,7 @@ def _legend(comparison: Comparison) -> list[str]:
 
 
 def chart_rows(comparison: Comparison, verdict: Verdict) -> list[Datum]:
-    """Return the charts' row for each model of which something was compared. Changes above 0 are better, in percentage
+    """Return the charts' row for each model with a comparison. Changes above 0 are better, in percentage
     points (acc) or percent (speed)."""
     level: dict[tuple[str, str], str] = {(f.model, f.change.what): f.level for f in verdict.findings}
     names = {"acc": "acc", "images_per_s": "speed"}

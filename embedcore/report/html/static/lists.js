@@ -7,7 +7,7 @@
   const words = lists.map((body) => body.textContent.toLowerCase());
   const counted = new Set(form?.closest("section").querySelectorAll("table.list tbody"));
   const inside = [...document.querySelectorAll("details.level")];
-  const read = () => { const given = new URLSearchParams(location.hash.slice(1)); return { q: given.get("q") ?? "", family: given.get("family") ?? "" }; };
+  const read = () => { const state = new URLSearchParams(location.hash.slice(1)); return { q: state.get("q") ?? "", family: state.get("family") ?? "" }; };
   let state = read();
   const { highlight } = figures({ charts: () => charts, datasets: { models }, signals: () => ({ family: state.family }) });
 

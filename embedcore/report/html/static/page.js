@@ -22,15 +22,15 @@
   const link = (row) => el("a", { class: "model", href: `#model=${encodeURIComponent(row.model)}`, "data-model": row.model }, row.model);
 
   // ---- the state in the address ----
-  const PLAIN = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", "tied", "sort", "columns", "model"];
+  const STATE = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", "tied", "sort", "columns", "model"];
   function read() {
-    const given = new URLSearchParams(location.hash.slice(1));
-    return Object.fromEntries(PLAIN.filter((key) => given.get(key)).map((key) => [key, given.get(key)]));
+    const parameters = new URLSearchParams(location.hash.slice(1));
+    return Object.fromEntries(STATE.filter((key) => parameters.get(key)).map((key) => [key, parameters.get(key)]));
   }
   let state = read();
   function write(changes, push = false) {
     state = { ...state, ...changes };
-    for (const key of PLAIN) if (!state[key]) delete state[key];
+    for (const key of STATE) if (!state[key]) delete state[key];
     const hash = new URLSearchParams(Object.entries(state)).toString();
     history[push ? "pushState" : "replaceState"](null, "", hash ? `#${hash}` : location.pathname + location.search);
   }
@@ -288,13 +288,13 @@
     close.focus();
   }
   function neighbours(row, more) {
-    const apart = { true: "significant", false: "not significant" };
+    const WORDS = { true: "significant", false: "not significant" };
     const near = [...more.neighbours, [row.id, "self"]].sort((a, b) => a[0] - b[0]);
-    const sure = more.neighbours.some(([, told]) => told !== null);
-    return grid(["=#", "model", "=acc", ...(sure ? ["difference"] : [])], near.map(([id, told]) => {
-      const other = models[id], self = told === "self";
+    const known = more.neighbours.some(([, differs]) => differs !== null);
+    return grid(["=#", "model", "=acc", ...(known ? ["difference"] : [])], near.map(([id, differs]) => {
+      const other = models[id], self = differs === "self";
       return el("tr", { "aria-current": self ? "true" : null }, ...cells("td", `${other.rank}`), el("td", {}, self ? other.model : link(other)), ...cells("td", score(other.acc)),
-        ...(sure ? [el("td", {}, self ? "" : apart[told] ?? "–")] : []));
+        ...(known ? [el("td", {}, self ? "" : WORDS[differs] ?? "–")] : []));
     }));
   }
   function rounds(values) {
@@ -364,9 +364,9 @@
       select.addEventListener("change", show);
       return [el("label", {}, label, select), select];
     };
-    function picture(number, says) {
+    function picture(number, prefix) {
       const [name, of, address] = images[number];
-      const named = `${says}${classes[of]}, ${name}`;
+      const named = `${prefix}${classes[of]}, ${name}`;
       return address ? el("img", { src: address, alt: named, title: name, loading: "lazy", decoding: "async" })
         : el("span", { class: "blank", role: "img", "aria-label": named, title: name }, "no picture");
     }
@@ -391,11 +391,11 @@
     const [secondLabel, second] = pick("and", shown, Math.min(1, shown.length - 1));
     choice.append(partLabel, modelLabel, secondLabel);
     function show() {
-      const { kind, note: said, queries: listed, pairs, model: whose } = parts[part.value];
+      const { kind, note: words, queries: listed, pairs, model: by } = parts[part.value];
       modelLabel.hidden = kind !== "model" && kind !== "two";
       secondLabel.hidden = kind !== "two";
       const first = shown[model.value], other = shown[second.value];
-      note.textContent = kind === "list" ? `${said} Neighbours by ${whose}.` : said;
+      note.textContent = kind === "list" ? `${words} Neighbours by ${by}.` : words;
       let items;
       if (kind === "pairs") items = pairs.map(([a, b, times, all, by], place) => card(listed[place], [by], `${classes[a]} and ${classes[b]}: ${count(times)} of ${count(all)} answers; here by ${by}`));
       else if (kind === "model") items = [...(examples[first] ?? listed)].map((query) => card(query, [first]));
@@ -403,7 +403,7 @@
         const differ = (query) => isRight(query, first) !== isRight(query, other);
         const all = [...new Set([...listed, ...queries.keys()])];
         items = [...all.filter(differ), ...all.filter((query) => !differ(query))].slice(0, listed.length || 24).map((query) => card(query, [first, other]));
-      } else items = listed.map((query) => card(query, [whose]));
+      } else items = listed.map((query) => card(query, [by]));
       cards.replaceChildren(...items);
       $("#gallery").dataset.shown = kind;
     }
