@@ -42,7 +42,7 @@ def a_run(
     infos: list[dict[str, Any]] = []
     found: dict[str, Found] = {}
     for place, model in enumerate(models):
-        rows = centres[labels.of] + common + (0.3 + 0.3 * place) * rng.standard_normal((100, 8))
+        rows = centres[labels.class_of] + common + (0.3 + 0.3 * place) * rng.standard_normal((100, 8))
         rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         scores = score(rows[:60], of_query, rows[60:], of_reference, resamples=10)
         info = made.result(model, of_query, scores.hits5)

@@ -54,7 +54,7 @@ def written(shown: ShownGallery) -> bytes:
     contents = [*shown.pictures.values()]
     arrays: dict[str, Any] = {
         "about": np.frombuffer(sealed(about), np.uint8),
-        "labels": labels.of.astype(np.uint32),
+        "labels": labels.class_of.astype(np.uint32),
         "queries": labels.queries.astype(np.uint32),
         "references": labels.references.astype(np.uint32),
         "places": np.array([*shown.pictures], np.uint32),
@@ -83,7 +83,7 @@ def _read(path: Path) -> Gallery:
         about = msgspec.convert(unsealed(arrays["about"].tobytes()), _About)
         if about.format != FORMAT:
             raise ValueError(f"it has format {about.format}")
-        of, queries, references, places, lengths = (
+        class_of, queries, references, places, lengths = (
             arrays[name].astype(np.int64) for name in ("labels", "queries", "references", "places", "lengths")
         )
         content = arrays["pictures"].tobytes()
@@ -92,8 +92,8 @@ def _read(path: Path) -> Gallery:
             for number, model in enumerate(about.models)
         }
     n = len(about.names)
-    limits = ((of, len(about.classes)), (queries, n), (references, n), (places, n), (lengths, len(content) + 1))
-    if len(of) != n or any((part < 0).any() or (part >= limit).any() for part, limit in limits):
+    limits = ((class_of, len(about.classes)), (queries, n), (references, n), (places, n), (lengths, len(content) + 1))
+    if len(class_of) != n or any((part < 0).any() or (part >= limit).any() for part, limit in limits):
         raise ValueError("its numbers do not match")
     if len(places) != len(lengths) or lengths.sum() != len(content):
         raise ValueError("its pictures are cut short")
@@ -102,7 +102,7 @@ def _read(path: Path) -> Gallery:
         place: content[end - length : end]
         for place, length, end in zip(places.tolist(), lengths.tolist(), ends.tolist(), strict=True)
     }
-    labels = Labels(about.names, about.classes, of, queries, references)
+    labels = Labels(about.names, about.classes, class_of, queries, references)
     return Gallery(about.fingerprint, labels, found, about.models, pictures_in(pictures))
 
 

@@ -35,7 +35,7 @@ class Labels:
     names: Sequence[str]
     """[n]"""
     classes: Sequence[str]
-    of: NDArray[np.int64]
+    class_of: NDArray[np.int64]
     """[n], indices of `classes`."""
     queries: NDArray[np.int64]
     """[n_queries], places among the images."""
@@ -102,26 +102,28 @@ def select(
     if not shown:
         return None
     leader = next(iter(shown))
-    of_query = labels.of[labels.queries]
+    of_query = labels.class_of[labels.queries]
     alone = np.array_equal(labels.queries, labels.references)
-    scored = reference_counts(of_query, None if alone else labels.of[labels.references]) > 0
-    nearest = {model: labels.of[labels.references[each.indices[:, 0]]] for model, each in shown.items()}
-    sure = {model: each.similarities[:, 0].astype(np.float64) for model, each in shown.items()}
+    scored = reference_counts(of_query, None if alone else labels.class_of[labels.references]) > 0
+    nearest = {model: labels.class_of[labels.references[each.indices[:, 0]]] for model, each in shown.items()}
+    similarity = {model: each.similarities[:, 0].astype(np.float64) for model, each in shown.items()}
     counts = np.sum(list(right.values()), axis=0)
     parts = [
-        _all_wrong(np.flatnonzero(scored & (counts == 0)), nearest, sure[leader], int(scored.sum()), len(right), leader)
+        _all_wrong(
+            np.flatnonzero(scored & (counts == 0)), nearest, similarity[leader], int(scored.sum()), len(right), leader
+        )
     ]
     if len(right) > 1:
         only = np.flatnonzero(scored & right[leader] & (counts == 1))
         note = f"{_queries(len(only))}; {len(right):,} models were measured. The highest similarities come first."
         if leader != models[0]:
             note += f" The neighbours of the best model, {models[0]}, are not available."
-        parts.append(Part(f"Only {leader} gets these right", note, "list", _best(only, sure[leader]), leader))
+        parts.append(Part(f"Only {leader} gets these right", note, "list", _best(only, similarity[leader]), leader))
     parts.append(_confused(of_query, nearest, scored, len(labels.classes)))
     examples = {
         model: (
-            *_spread(np.flatnonzero(scored & right[model]), sure[model]),
-            *_spread(np.flatnonzero(scored & ~right[model]), sure[model]),
+            *_spread(np.flatnonzero(scored & right[model]), similarity[model]),
+            *_spread(np.flatnonzero(scored & ~right[model]), similarity[model]),
         )
         for model in shown
         if model == leader or model in asked
@@ -156,7 +158,7 @@ def _spread(among: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[int, ...
 def _all_wrong(
     among: NDArray[np.int64],
     nearest: Mapping[str, NDArray[np.int64]],
-    sure: NDArray[np.float64],
+    similarity: NDArray[np.float64],
     scored: int,
     measured: int,
     leader: str,
@@ -164,7 +166,7 @@ def _all_wrong(
     """Queries that no model gets right, those first for which most models agree on one wrong class."""
     answers = np.stack([classes[among] for classes in nearest.values()])
     agreed = np.array([np.unique(column, return_counts=True)[1].max() for column in answers.T], dtype=np.float64)
-    order = np.lexsort((among, -sure[among], -agreed)) if len(among) else np.zeros(0, np.int64)
+    order = np.lexsort((among, -similarity[among], -agreed)) if len(among) else np.zeros(0, np.int64)
     several = measured > 1
     title = "Every model gets these wrong" if several else f"{leader} gets these wrong"
     note = f"{_queries(len(among))} of {scored:,}. Often the label is wrong, or the image shows both classes."
@@ -213,7 +215,8 @@ def page_data(shown: Selection, pictures: Mapping[int, bytes]) -> dict[str, Any]
     labels, queries = shown.labels, list(shown.queries)
     images = {image: number for number, image in enumerate(shown.images())}
     used = sorted(
-        {int(labels.of[image]) for image in images} | {c for part in shown.parts for p in part.pairs for c in p[:2]}
+        {int(labels.class_of[image]) for image in images}
+        | {c for part in shown.parts for p in part.pairs for c in p[:2]}
     )
     classes = {number: place for place, number in enumerate(used)}
     place = {query: number for number, query in enumerate(queries)}
@@ -227,7 +230,7 @@ def page_data(shown: Selection, pictures: Mapping[int, bytes]) -> dict[str, Any]
     return {
         "classes": [one_line(labels.classes[number]) for number in used],
         "images": [
-            [one_line(labels.names[image]), classes[int(labels.of[image])], _address(pictures.get(image))]
+            [one_line(labels.names[image]), classes[int(labels.class_of[image])], _address(pictures.get(image))]
             for image in images
         ],
         "queries": [images[int(labels.queries[query])] for query in queries],

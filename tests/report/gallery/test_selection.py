@@ -19,7 +19,7 @@ def right_of(labels, found):
     """Brute force: model → whether each query's nearest is of its class."""
     return {
         model: [
-            labels.of[labels.references[row[0]]] == labels.of[query]
+            labels.class_of[labels.references[row[0]]] == labels.class_of[query]
             for row, query in zip(each.indices, labels.queries, strict=True)
         ]
         for model, each in found.items()
@@ -54,14 +54,14 @@ def test_the_most_confused_pairs_are_counted_over_all_shown_models(made):
     counts: Counter[tuple[int, int]] = Counter()
     for each in found.values():
         for row, query in zip(each.indices, labels.queries, strict=True):
-            a, b = sorted((int(labels.of[query]), int(labels.of[labels.references[row[0]]])))
+            a, b = sorted((int(labels.class_of[query]), int(labels.class_of[labels.references[row[0]]])))
             if a != b:
                 counts[a, b] += 1
     expected = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST]
     assert [((a, b), count) for a, b, count, _, _ in pairs.pairs] == expected
     for (a, b, _, _, model), query in zip(pairs.pairs, pairs.queries, strict=True):
-        answer = labels.of[labels.references[found[model].indices[query, 0]]]
-        assert {int(answer), int(labels.of[labels.queries[query]])} == {a, b}
+        answer = labels.class_of[labels.references[found[model].indices[query, 0]]]
+        assert {int(answer), int(labels.class_of[labels.queries[query]])} == {a, b}
 
 
 def test_queries_on_which_models_agree_come_first_of_those_nobody_gets_right(made):
@@ -70,7 +70,7 @@ def test_queries_on_which_models_agree_come_first_of_those_nobody_gets_right(mad
 
     def agreed(query):
         return max(
-            Counter(int(labels.of[labels.references[each.indices[query, 0]]]) for each in found.values()).values()
+            Counter(int(labels.class_of[labels.references[each.indices[query, 0]]]) for each in found.values()).values()
         )
 
     assert [agreed(q) for q in queries] == sorted((agreed(q) for q in queries), reverse=True)
@@ -113,7 +113,7 @@ def test_page_data_are_the_neighbours_with_their_classes(made):
             names = [data["images"][number][0] for number, _ in data["answers"][model][place]]
             assert names == [labels.names[labels.references[index]] for index in each.indices[query]]
             own = data["images"][data["queries"][place]]
-            assert data["classes"][own[1]] == labels.classes[labels.of[labels.queries[query]]]
+            assert data["classes"][own[1]] == labels.classes[labels.class_of[labels.queries[query]]]
     assert data["images"][0][2] == "data:image/webp;base64,eA=="
     assert data["missing"] == len(data["images"]) - 1
 
@@ -128,6 +128,6 @@ def test_pictures_are_bounded(monkeypatch):
 def test_queries_without_a_reference_of_their_class_are_in_no_part():
     run, labels, found = galleries.a_run(lone=True)
     shown = select(boards_of(run, {})[0], labels, found)
-    classes = labels.of[labels.queries]
-    lone = {q for q in range(len(classes)) if classes[q] not in set(labels.of[labels.references].tolist())}
+    classes = labels.class_of[labels.queries]
+    lone = {q for q in range(len(classes)) if classes[q] not in set(labels.class_of[labels.references].tolist())}
     assert lone and not lone & set(shown.queries)
