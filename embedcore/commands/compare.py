@@ -184,7 +184,7 @@ def run_accept(arguments: argparse.Namespace) -> int:
     from embedcore.results.reading import read_run
 
     saved = read_run(arguments.saved)
-    known = {result.model: result for result in (*saved.results, *saved.excluded)}
+    known = {saved.case_name(result): result for result in (*saved.results, *saved.excluded)}
     states: dict[str, Result | None] = {}
     for name in arguments.models:
         found = fnmatch.filter(known, name)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from statistics import median
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.compare import statistics
 from embedcore.compare.causes import causes_of, rounding
 from embedcore.compare.limits import TESTED
-from embedcore.compare.pairs import Pair, Pairing, drift_of, match, pair_barriers, run_barriers, verdicts_of
+from embedcore.compare.pairs import (
+    Pair,
+    Pairing,
+    dataset_pairs,
+    drift_of,
+    match,
+    pair_barriers,
+    run_barriers,
+    verdicts_of,
+)
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 from embedcore.results.run import Run
@@ -116,12 +126,58 @@ class Comparison:
 
 
 def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison:
-    """Compare two runs model by model, on the first dataset of each.
+    """Compare two runs case by case; with several datasets, those of one name or content.
 
     Raises UsageError for a run with damaged verdicts or sketches.
     """
-    other_datasets = [line for run in (base, new) for line in _other_datasets(run)]
-    base, new = base.on_first_dataset(), new.on_first_dataset()
+    datasets = dataset_pairs(base, new)
+    parts = [_compare(base.on(old), new.on(now), across_machines=across_machines) for old, now in datasets]
+    if len(parts) == 1:
+        return parts[0]
+    names = [str((now or old or {}).get("name")) for old, now in datasets]
+    return _joined(base, new, [_named(part, name) for part, name in zip(parts, names, strict=True)])
+
+
+def _named(part: Comparison, dataset: str) -> Comparison:
+    """Return a comparison whose cases have the dataset in their names, and all barriers with them."""
+    pairing = part.pairing
+    return replace(
+        part,
+        pairing=Pairing(
+            tuple(replace(pair, dataset=dataset) for pair in pairing.pairs),
+            *(
+                tuple(msgspec.structs.replace(case, model=f"{case.model} on {dataset}") for case in cases)
+                for cases in (pairing.added, pairing.missing, pairing.unreached, pairing.deselected)
+            ),
+        ),
+        models=tuple(
+            replace(model, pair=replace(model.pair, dataset=dataset), barriers={**model.barriers, **part.barriers})
+            for model in part.models
+        ),
+        ranks=tuple(rank._replace(model=f"{rank.model} on {dataset}") for rank in part.ranks),
+    )
+
+
+def _joined(base: Run, new: Run, parts: Sequence[Comparison]) -> Comparison:
+    """Return the comparisons on several datasets as one."""
+    models = tuple(model for part in parts for model in part.models)
+    groups = ([case for part in parts for case in getattr(part.pairing, item.name)] for item in fields(Pairing))
+    noise, source = max((part.noise, part.noise_source) for part in parts)
+    return Comparison(
+        base=base,
+        new=new,
+        pairing=Pairing(*map(tuple, groups)),
+        models=models,
+        barriers={},
+        noise=noise,
+        noise_source=source,
+        families=_families(models),
+        ranks=tuple(rank for part in parts for rank in part.ranks),
+        settings=parts[0].settings,
+    )
+
+
+def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
     pairing = match(base, new)
     barriers = run_barriers(base, new, across_machines=across_machines)
     measured = [pair for pair in pairing.pairs if pair.base.ok and pair.new.ok]
@@ -160,7 +216,7 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
         noise_source=noise_source,
         families=_families(models),
         ranks=tuple(_ranks(scored, base, new)),
-        settings=(*_differences(base, new), *other_datasets),
+        settings=tuple(_differences(base, new)),
     )
 
 
@@ -294,12 +350,6 @@ def _ranks(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[RankChange]:
         rose = now.rank < old.rank95[0] - gone and now.rank95[1] < old.rank - gone
         if fell or rose:
             yield RankChange(pair.model, (old.rank, *old.rank95), (now.rank, *now.rank95))
-
-
-def _other_datasets(run: Run) -> list[str]:
-    """A line that names the datasets that are not compared."""
-    others = [str(block.get("name")) for block in run.datasets[1:]]
-    return [f"{run.path}: only {run.dataset.get('name')} is compared, not {', '.join(others)}"] if others else []
 
 
 def _differences(base: Run, new: Run) -> list[str]:

@@ -52,10 +52,15 @@ class Limits:
     accepted: Mapping[str, Accepted] = field(default_factory=dict)
 
     def of(self, model: str, family: str) -> Mapping[str, float]:
-        """The limits of one model as fractions of 1; ``status`` is 0 if it has a limit."""
+        """The limits of one case as fractions of 1; ``status`` is 0 if it has a limit.
+
+        `model`: its name, such as ``MODEL`` or, with several datasets, ``MODEL on DATASET``; a glob of a model holds on
+        each dataset.
+        """
         limits = dict(self.overall)
         for models, families, own in self.special:
-            if family in families or any(fnmatch.fnmatchcase(model, glob) for glob in models):
+            globs = (each for glob in models for each in (glob, f"{glob} on *"))
+            if family in families or any(fnmatch.fnmatchcase(model, glob) for glob in globs):
                 limits |= own
         return limits
 

@@ -22,10 +22,13 @@ class Pair:
     new: Result
     why: str = ""
     """Why results of different names are paired."""
+    dataset: str = ""
+    """Name of the dataset, if the runs have several."""
 
     @property
     def model(self) -> str:
-        return self.new.model
+        """The name of the case."""
+        return f"{self.new.model} on {self.dataset}" if self.dataset else self.new.model
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,31 @@ class Pairing:
     """Only in the base run; the new run selected other models."""
 
 
+Block = Mapping[str, Any]
+"""A dataset, as the saved JSON describes it."""
+
+
+def dataset_pairs(base: Run, new: Run) -> list[tuple[Block | None, Block | None]]:
+    """Pair the datasets of two runs: by content, else by name; the only one of each run in any case.
+
+    None stands for a dataset that the other run does not have.
+    """
+    if len(base.datasets) < 2 and len(new.datasets) < 2:
+        return [(base.dataset, new.dataset)]
+    left, added = list(base.datasets or [base.dataset]), list(new.datasets or [new.dataset])
+    pairs: list[tuple[Block | None, Block | None]] = []
+    for key in ("fingerprint", "name"):
+        for old in [*left]:
+            now = next((block for block in added if block.get(key) == old.get(key)), None)
+            if now is not None:
+                left.remove(old)
+                added.remove(now)
+                pairs.append((old, now))
+    return [*pairs, *((old, None) for old in left), *((None, now) for now in added)]
+
+
 def match(base: Run, new: Run) -> Pairing:
-    """Pair the results of two runs by name, else by timm's table of renamed models, else by the default tag.
+    """Pair results on one dataset by name, else by timm's table of renamed models, else by the default tag.
 
     The default tag serves users who name an architecture and get the weights that timm currently prefers.
     """

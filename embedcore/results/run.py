@@ -47,26 +47,32 @@ class Run:
     datasets: tuple[Mapping[str, Any], ...] = ()
     """Where a benchmark of the user's own has measured on several, all of them."""
 
-    def on_first_dataset(self) -> Run:
-        """Return this run reduced to `dataset`; the run itself where there is no other."""
+    def case_name(self, result: Result) -> str:
+        """Return the name of a result's case: its model, with the name of the dataset if there are several."""
+        names = {block.get("fingerprint"): block.get("name") for block in self.datasets}
+        return f"{result.model} on {names.get(result.dataset)}" if len(names) > 1 else result.model
+
+    def on(self, dataset: Mapping[str, Any] | None) -> Run:
+        """Return this run reduced to one of its datasets; without any result for None."""
+        if dataset is None:
+            return replace(self, results=(), excluded=(), dataset={}, datasets=(), ranking=())
         if len(self.datasets) < 2:
             return self
-        first = self.dataset.get("fingerprint")
+        wanted, first = dataset.get("fingerprint"), self.dataset.get("fingerprint")
+        here = (wanted, None) if wanted == first else (wanted,)
         return replace(
             self,
-            results=tuple(result for result in self.results if result.dataset == first),
-            excluded=tuple(result for result in self.excluded if result.dataset in (first, None)),
+            results=tuple(result for result in self.results if result.dataset in here),
+            excluded=tuple(result for result in self.excluded if result.dataset in here),
+            dataset=dataset,
             datasets=(),
+            ranking=self.ranking if wanted == first else (),
         )
 
     def by_dataset(self) -> list[tuple[Mapping[str, Any], list[Result]]]:
         """Return each dataset's block with the results measured on it."""
-        if len(self.datasets) < 2:
-            return [(self.dataset, list(self.results))]
-        return [
-            (dataset, [result for result in self.results if result.dataset == dataset.get("fingerprint")])
-            for dataset in self.datasets
-        ]
+        blocks = self.datasets if len(self.datasets) > 1 else (self.dataset,)
+        return [(block, list(self.on(block).results)) for block in blocks]
 
     def rankings(self) -> dict[str, Rankings]:
         """Return the rankings on each dataset, by fingerprint, computed from the verdicts."""

@@ -28,7 +28,7 @@ MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160
 EAGER = """
 import embedcore.plugin.progress as progress
 
-progress.QUIET_S = progress.REDRAWN_S = 0.0
+progress.SHOWN_AFTER_S = progress.REDRAWN_S = 0.0
 """
 
 
