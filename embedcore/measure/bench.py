@@ -119,8 +119,8 @@ class Bench:
         if self.isolation == "process":
             executor = ChildExecutor(max(0.0, min(self.timeout_s, limit_s)))
         result = self._of(dataset, executor.run(case, inputs, stages))
-        if result.status == "no-weights":
-            self.hub.doubt(result.reason)  # the next model need not find out again
+        if result.lost_host is not None:
+            self.hub.lose(*result.lost_host)  # the next model need not find out again
         if not result.ok:
             return Measured(result, None)
         beside = (result.measured_s or 0.0) + (result.download_s or 0.0)

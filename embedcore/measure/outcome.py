@@ -86,6 +86,7 @@ def failure(
         reason=f"{reason_of(error)}{peak}",
         detail=detail_of(error),
         unreachable=isinstance(error, HubUnreachable),
+        lost_host=(error.host, error.why) if isinstance(error, HubUnreachable) and error.host else None,
         peak_memory_mb=peak_memory_mb,
         measured_s=measured_s,
     )

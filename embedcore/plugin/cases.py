@@ -1,4 +1,4 @@
-"""One parametrized case for each model of the roster, and what it is expected to cost."""
+"""One parametrized case for each model of the roster, and its expected cost."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 MODEL_ARGUMENT = "embed_model"
 FAMILY_MARK = "embed_family"
 
-# Fixtures without a value that our own fixtures ask for: a test has one of them only where it uses those, and not
-# fixtures of its own by the same name.
+# Fixtures without a value that our fixtures request: a test has one of them only if it uses ours, and not fixtures of
+# its own with the same names.
 OF_CASE = "_embed_of_case"
 OF_SESSION = "_embed_of_session"
 OF_REPLAY = "_embed_of_replay"
 
 
 def model_parameters(options: Options) -> list[ParameterSet]:
-    """A pytest parameter for each model: the tag, or the name of an own model, as value and id, its family as a marker.
+    """Return a pytest parameter for each model: tag or own name as value and id, the family as a marker.
 
-    Raises UsageError for a roster or a family that does not exist.
+    Raises UsageError for a roster or family that does not exist.
     """
     from embedcore.interrupts import interrupts_held
 
-    with interrupts_held():  # some of what torch and timm import swallows an exception, whatever it is
+    with interrupts_held():  # some modules below torch and timm swallow exceptions at import
         from embedcore.zoo.roster import family_of_model, read_roster
         from embedcore.zoo.weights import check_policy
 
@@ -46,8 +46,8 @@ def model_parameters(options: Options) -> list[ParameterSet]:
             import difflib
 
             close = difflib.get_close_matches(name, roster)
-            hint = f"; close: {', '.join(close)}" if close else ""
-            raise UsageError(f"--embed-gallery: {name!r} is none of the {len(roster)} models of this roster{hint}")
+            hint = f" (did you mean {', '.join(close)}?)" if close else ""
+            raise UsageError(f"--embed-gallery: {name!r} is not among the {len(roster)} models of this roster{hint}")
     return [
         pytest.param(
             model,
@@ -63,12 +63,11 @@ def model_parameters(options: Options) -> list[ParameterSet]:
 
 
 def wants_models(metafunc: pytest.Metafunc) -> bool:
-    """Whether a test takes `embed_model` from our fixture, and nobody else has given it values.
+    """Whether a test uses our fixture `embed_model`, and no other hook has parametrized it.
 
-    The fixture of ours asks for `OF_CASE`; a fixture of the project's own by that name does not, and what a mark
-    parametrizes needs no fixture.
+    Our fixture requests `OF_CASE`; a project's own fixture of that name does not, and neither does a parametrize mark.
     """
-    given = (call.params for call in metafunc._calls)  # by another hook; pytest has no public way to ask
+    given = (call.params for call in metafunc._calls)  # pytest has no public way to ask
     return OF_CASE in metafunc.fixturenames and not any(MODEL_ARGUMENT in params for params in given)
 
 
@@ -82,26 +81,25 @@ def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
 
 
 def needs_session(item: pytest.Item) -> bool:
-    """Whether a test needs the images of the session or measures on it."""
+    """Whether a test uses the session's images or measures."""
     return OF_SESSION in getattr(item, "fixturenames", ())
 
 
 def is_ours(item: pytest.Item) -> bool:
-    """Whether a test has any of our fixtures."""
+    """Whether a test uses any of our fixtures."""
     return not {OF_CASE, OF_SESSION, OF_REPLAY}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def model_of(case: Any) -> str:
-    """The model of one of our cases."""
+    """Return the model of one of our cases."""
     return str(case.callspec.params[MODEL_ARGUMENT])
 
 
 @functools.cache
 def case_gmacs(model: str, own: OwnModel | None = None) -> float | None:
-    """GMACs of one image at the model's own input size, None for an architecture that is not in the table of sizes.
+    """Return the GMACs of one image at the model's input size; None for a factory or an unknown architecture.
 
-    The table holds those of the architecture's default tag; another tag's, or another size's, are scaled by the number
-    of pixels. Of a factory they are not known; embeddings cost nothing.
+    They are those of the architecture's default tag, scaled by the number of pixels. Precomputed embeddings cost 0.
     """
     from embedcore.zoo.registry import input_pixels, known_gmacs, split_tag
 
@@ -116,7 +114,7 @@ def case_gmacs(model: str, own: OwnModel | None = None) -> float | None:
 
 
 def replay_timer(items: list[pytest.Item]) -> None:
-    """Have pytest-benchmark take the time of tests with ``embed_replay`` from what was measured."""
+    """Make pytest-benchmark use the measured durations in tests with ``embed_replay``."""
     from embedcore.plugin.replay import replayed_seconds
 
     for item in items:
@@ -127,7 +125,7 @@ def replay_timer(items: list[pytest.Item]) -> None:
 
 
 def split_off(items: list[pytest.Item], shard: Shard, own: Mapping[str, OwnModel]) -> list[pytest.Item]:
-    """Take the cases of other shards out of ``items``, in place, and give them; other tests stay in every shard."""
+    """Remove the cases of other shards from ``items`` and return them; other tests stay in every shard."""
     from embedcore.plugin.shards import divide
 
     costs = {model: case_gmacs(model, own.get(model)) for model in map(model_of, filter(is_case, items))}
@@ -138,11 +136,11 @@ def split_off(items: list[pytest.Item], shard: Shard, own: Mapping[str, OwnModel
 
 
 def sort_by_cost(items: list[pytest.Item], own: Mapping[str, OwnModel]) -> None:
-    """Put the cases among ``items`` in order of expected cost, in place; other tests stay where they are."""
+    """Sort the cases among ``items`` by expected cost, in place; other tests keep their positions."""
 
     def cost(item: pytest.Item) -> float:
         gmacs = case_gmacs(model_of(item), own.get(model_of(item)))
-        return float("inf") if gmacs is None else gmacs  # models of unknown cost come last
+        return float("inf") if gmacs is None else gmacs  # unknown costs last
 
     places = [place for place, item in enumerate(items) if is_case(item)]
     if len(places) < 2:

@@ -1,4 +1,4 @@
-"""The fixtures that a benchmark case is made of; each also works in a test of the user's own without the others."""
+"""The fixtures of a benchmark case; each also works without the others, in a test of the user's own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _embed_of_replay() -> None:
 
 @pytest.fixture
 def embed_model(request: pytest.FixtureRequest, _embed_of_case: None) -> str:
-    """The model of this test: a tag of timm, or the name of an own model; a test that has it runs for each model."""
+    """The model of this test: a timm tag or the name of an own model; the test runs once for each model."""
     model: str = request.param
     return model
 
@@ -64,7 +64,7 @@ def _started(config: pytest.Config) -> Plugin:
 
 @pytest.fixture
 def embed_replay(benchmark: Any, _embed_of_replay: None) -> Callable[[Result], None]:
-    """Call it with a result: saves it with pytest-benchmark, or skips or fails the test as its status says."""
+    """A function of a result: saves it with pytest-benchmark, or skips or fails the test according to its status."""
     from embedcore.plugin.replay import clock
     from embedcore.results.leaderboard import general_reason
     from embedcore.results.saved import benchmark_group
@@ -77,7 +77,7 @@ def embed_replay(benchmark: Any, _embed_of_replay: None) -> Callable[[Result], N
             clock.replay(benchmark, result.durations, result.batch_size or 1)
             return
         if result.outcome == "skip":
-            # Without names, so that -rs folds equal ones into one line; the test's id has the name.
+            # Without names, so that -rs folds equal reasons into one line; the test's id has the name.
             general = general_reason(result).removeprefix("<model>: ")
             pytest.skip(f"{result.status}: {general}")
         pytest.fail(f"{explanation}\n{result.detail}".rstrip(), pytrace=False)

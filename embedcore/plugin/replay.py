@@ -8,32 +8,31 @@ from typing import Any
 
 
 class ReplayClock:
-    """A clock that stands still unless it is told to advance, to be read by ``now``.
+    """A clock that advances only when set.
 
-    pytest-benchmark takes the time before and after a round; the benchmarked function advances the clock by what was
-    measured elsewhere, so the saved statistics are those of the real forward passes.
+    pytest-benchmark reads it before and after a round; the benchmarked function advances it by a duration measured in
+    the child process, so the saved statistics are those of the real forward passes.
     """
 
     def __init__(self) -> None:
         self._now = 0.0
 
     def now(self) -> float:
-        """Seconds on this clock."""
+        """Return the time in seconds."""
         return self._now
 
     def replay(self, benchmark: Any, durations: Sequence[float], images: int) -> None:
         """Drive the ``benchmark`` fixture with the seconds of each round, a forward pass of ``images`` images.
 
-        A round is told as ``images`` iterations: pytest-benchmark then shows seconds an image, and its OPS column is
-        images per second, comparable whatever the batch size. Where no forward pass was timed, pytest-benchmark, which
-        knows no benchmark without a time, is told one round of 0 s, whose OPS it gives as 0.
+        A round has ``images`` iterations, so pytest-benchmark shows seconds per image, and its OPS are images per
+        second at any batch size. A benchmark needs a time: without a timed forward pass it has one round of 0 s.
         """
         if not durations:
             durations, images = (0.0,), 1
         steps = chain.from_iterable(repeat(duration / images, images) for duration in durations)
 
         def forward_of_one_image() -> None:
-            # pytest-benchmark calls once more than the rounds need, to get the function's return value.
+            # pytest-benchmark calls once more than the rounds need, for the function's return value.
             self._now += next(steps, 0.0)
 
         self._now = 0.0
@@ -44,5 +43,5 @@ clock = ReplayClock()
 
 
 def replayed_seconds() -> float:
-    """The timer of every embedcore benchmark, named in the saved JSON."""
+    """Timer of all embedcore benchmarks; its name is in the saved JSON."""
     return clock.now()

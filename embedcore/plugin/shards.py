@@ -20,7 +20,7 @@ class Shard(NamedTuple):
 
 
 def parse_shard(text: str) -> Shard:
-    """The shard of a text such as ``2/8``. Raises ValueError."""
+    """Parse a shard such as ``2/8``. Raises ValueError."""
     numbers = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
     if numbers is None:
         raise ValueError("must be I/N, such as 2/8")
@@ -31,11 +31,10 @@ def parse_shard(text: str) -> Shard:
 
 
 def divide(costs: Mapping[str, float | None], parts: int) -> list[frozenset[str]]:
-    """The models of each shard, so that the shards cost about the same.
+    """Return the models of each shard, so that all shards cost about the same.
 
-    The costliest model that is left goes to the shard that has the least so far (Graham, SIAM J. Appl. Math. 17, 1969:
-    no shard then costs more than 4/3 of what the best division needs). What `costs` holds decides alone, not its order.
-    A model of unknown cost counts as the mean of the known ones.
+    The costliest model left goes to the shard with the lowest cost so far (Graham, SIAM J. Appl. Math. 17, 1969: at
+    most 4/3 of the optimum). The result does not depend on the order of `costs`. Unknown costs count as the mean.
 
     >>> [sorted(shard) for shard in divide({"a": 3.0, "b": 2.0, "c": None, "d": 1.0}, 2)]
     [['a', 'd'], ['b', 'c']]

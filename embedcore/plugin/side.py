@@ -1,7 +1,7 @@
-"""A side of ``embedcore ab``: a process of the side's own interpreter, which answers requests until its input ends.
+"""A side of ``embedcore ab``: a process of the side's interpreter that answers requests until its input ends.
 
-Requests and answers are JSON, one a line, on standard input and output. What libraries print goes to standard error.
-It lives here since the cases and settings are those that pytest makes of the command line.
+Requests and answers are JSON lines on standard input and output; output of libraries goes to standard error. It is in
+this package because pytest turns the command line into cases and settings.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from embedcore.zoo.roster import own_models
 
 CASE = "def test_model(embed_model, embed_images, embed_measure, embed_replay): ...\n"
 
-# Speed, drift and what a model does to few images are asked for here, not scores: a measurement must not take long.
+# Few images: a side is asked for speed and drift, not for scores, and must be quick.
 MAX_CLASSES, MAX_PER_CLASS = 8, 4
 
 
 class _Grabber:
-    """Keeps what a collection came to."""
+    """Keeps the result of a collection."""
 
     def __init__(self) -> None:
         self.models: list[str] = []
@@ -53,7 +53,7 @@ class _Grabber:
 
 
 def collect(arguments: Sequence[str]) -> tuple[Options, list[str]]:
-    """The settings and the models that pytest makes of ``arguments``, in the order of the cases. Raises UsageError."""
+    """Return pytest's settings and models for ``arguments``, in the order of the cases. Raises UsageError."""
     grabber, said = _Grabber(), io.StringIO()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test_models.py"
@@ -71,7 +71,7 @@ def collect(arguments: Sequence[str]) -> tuple[Options, list[str]]:
 
 
 def _ini_file(folder: Path) -> list[str]:
-    """The settings of the folder in which the command was started, as pytest would find them from a file in it."""
+    """Return arguments for the ini file that pytest would use in ``folder``."""
     sections = {"pytest.ini": "", "pyproject.toml": "[tool.pytest", "tox.ini": "[pytest]", "setup.cfg": "[tool:pytest]"}
     for name, section in sections.items():
         path = folder / name
@@ -113,9 +113,9 @@ class Side:
         return self.bench.measure(model, self.dataset, **changes)
 
     def save_weights(self, model: str, folder: str) -> None:
-        """Write seeded random weights of a model into a folder, for both sides to load. Raises UsageError."""
+        """Write seeded random weights of a model into a folder, from which both sides load. Raises UsageError."""
         path = Path(folder) / f"{model}.safetensors"
-        if path.is_file() or model in self.own_models:  # which have weights of their own
+        if path.is_file() or model in self.own_models:  # these have weights
             return
         with hidden_main():
             process = forkserver_context().Process(target=_save_weights, args=(model, self.options.seed, str(path)))
@@ -126,7 +126,7 @@ class Side:
 
 
 def _save_weights(model: str, seed: int, path: str) -> None:
-    """Runs in a process of its own."""
+    """Run in a process of its own."""
     import safetensors.torch
 
     from embedcore.files import written_whole
@@ -135,14 +135,14 @@ def _save_weights(model: str, seed: int, path: str) -> None:
 
     state = build_model(model, Weights("random", f"seed:{seed}")).state_dict()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # Copies, since safetensors takes no two names for one memory.
+    # Copies, since safetensors refuses two names for one memory.
     content = safetensors.torch.save({name: value.contiguous().clone() for name, value in state.items()})
     with written_whole(Path(path)) as file:
         file.write(content)
 
 
 def _commit() -> str | None:
-    """The commit of a timm that came from git."""
+    """Return the commit of a timm that was installed from git; None otherwise."""
     said = distribution("timm").read_text("direct_url.json")
     commit = json.loads(said).get("vcs_info", {}).get("commit_id") if said else None
     return commit if isinstance(commit, str) else None
@@ -165,7 +165,7 @@ def main() -> None:
                 case {"save_weights": str(model), "folder": str(folder)} if side is not None:
                     side.save_weights(model, folder)
                 case _:
-                    raise UsageError(f"a side cannot do {str(request)[:80]}")
+                    raise UsageError(f"unknown request {str(request)[:80]}")
             said = {"answer": answer}
         except EmbedcoreError as error:
             said = {"error": one_line(str(error))}
@@ -173,9 +173,9 @@ def main() -> None:
 
 
 def _requests() -> queue.Queue[Any]:
-    """The requests as they come; when there can be no more, this process ends, and with it whatever it measures."""
+    """Return a queue of requests; at the end of the input this process ends, with whatever it is measuring."""
     requests: queue.Queue[Any] = queue.Queue()
-    lines = os.fdopen(os.dup(0), encoding="utf-8")  # a copy, since pytest puts something else in its place for a while
+    lines = os.fdopen(os.dup(0), encoding="utf-8")  # a copy, since pytest replaces the original for a while
 
     def read() -> None:
         for line in lines:

@@ -1,4 +1,4 @@
-"""Leaderboards: results ranked within their family and overall. Pure: no files, no text."""
+"""Leaderboards: results ranked within their family and overall."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from embedcore.results.result import STATUSES, Result
 from embedcore.results.run import Run
 
 BEST = 30
-"""Rows of the first part of a family that is shown in two parts."""
+"""Rows of the first part of a family shown in two parts."""
 MOST_ROWS = 40
-"""A family of more rows than this is shown in two parts, as the study did with its two largest."""
+"""A family with more rows is shown in two parts, as in the study."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One place of a ranking. Results that only their name tells apart share a rank; the next one's counts them all."""
+    """One row of a leaderboard. Ties share a rank and the next rank is skipped (1, 2, 2, 4)."""
 
     rank: int
     result: Result
     standing: ModelRank | None = None
-    """Among the models of this ranking, by its metric; None where the verdicts do not tell."""
+    """How certain the rank among these models is; None without verdicts."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Group:
 
     @property
     def parts(self) -> tuple[tuple[str, tuple[Row, ...]], ...]:
-        """(heading, rows): one part with no heading, or "best 30" and "the rest" if there are more than 40 rows."""
+        """(heading, rows): one part without a heading, or "best 30" and "the rest" for more than 40 rows."""
         if len(self.rows) <= MOST_ROWS:
             return (("", self.rows),)
         return ((f"best {BEST}", self.rows[:BEST]), ("the rest", self.rows[BEST:]))
@@ -45,20 +45,20 @@ class Group:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Cases that could not be measured for one and the same reason."""
+    """Cases that could not be measured for the same reason."""
 
     status: str
     reason: str
-    """With the model's name replaced by ``<model>``, where it is in it and there are several models."""
+    """For several models with ``<model>`` in place of their names."""
     results: tuple[Result, ...]
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All rankings of one run. Every result is in exactly one of `groups` or `excluded`."""
+    """All rankings on one dataset. Every result is in exactly one of `groups` or `excluded`."""
 
     groups: tuple[Group, ...]
-    """A group per family that has a measured result, in the order asked for."""
+    """One group per family with a measured result, in the requested order."""
     by_acc: tuple[Row, ...]
     by_acc5: tuple[Row, ...]
     excluded: tuple[Exclusion, ...]
@@ -66,11 +66,11 @@ class Leaderboard:
     dataset: Mapping[str, Any]
     """The ``dataset`` block of the saved JSON."""
     rankings: Rankings = field(default_factory=Rankings)
-    """How sure the overall ranks are."""
+    """How certain the overall ranks are."""
 
     @property
     def leaders(self) -> tuple[Row, ...]:
-        """The best of each family with its overall rank by acc, the best one first."""
+        """The best model of each family with its overall rank by acc, best first."""
         first: dict[str, Row] = {}
         for row in self.by_acc:
             first.setdefault(row.result.family, row)
@@ -78,7 +78,7 @@ class Leaderboard:
 
     @property
     def ranks(self) -> Mapping[int, tuple[int, int, int]]:
-        """Of each measured result, by its ``id()``: rank by acc, rank by acc5, rank in its family by acc."""
+        """Measured result (its ``id()``) → rank by acc, rank by acc5, rank in its family by acc."""
         rankings = (self.by_acc, self.by_acc5, [row for group in self.groups for row in group.rows])
         acc, acc5, family = ({id(row.result): row.rank for row in rows} for rows in rankings)
         return {result: (rank, acc5[result], family[result]) for result, rank in acc.items()}
@@ -96,12 +96,11 @@ def build(
     titles: Mapping[str, str] | None = None,
     rankings: Rankings | None = None,
 ) -> Leaderboard:
-    """Rank `results`, measured and not.
+    """Build the leaderboard of `results`, measured and not.
 
-    Families come in the order of `families` (slugs), those that it lacks after them by name; `titles` maps a slug to
-    what is shown for it (the slug itself if missing); `rankings`: of all that were measured. Within a ranking the order
-    is: the metric, highest first; then the other of acc and acc5; then the model's name. Equal in both metrics means
-    equal rank.
+    `families`: slugs in display order, others follow by name; `titles`: slug → title; `rankings`: of all measured
+    results. Rows are ordered by the metric, then by the other of acc and acc5, then by name; equal in both metrics
+    means equal rank.
     """
     everything = list(results)
     measured = [result for result in everything if result.ok]
@@ -122,8 +121,10 @@ def build(
 
 
 def rank(results: Iterable[Result], metric: str, then: str, ranking: Ranking | None = None) -> tuple[Row, ...]:
-    """`results` by `metric`, then by the metric `then`, highest first; competition ranking (1, 2, 2, 4). `ranking`:
-    that by `metric`, of these and maybe more."""
+    """Rank `results` by `metric`, then by the metric `then`, highest first; ties as 1, 2, 2, 4.
+
+    `ranking`: the ranking by `metric` of at least these results.
+    """
 
     def key(result: Result) -> tuple[float, float]:
         return -result.scores[metric], -result.scores[then]
@@ -138,7 +139,7 @@ def rank(results: Iterable[Result], metric: str, then: str, ranking: Ranking | N
 
 
 def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
-    """`excluded` grouped by status and reason. Reasons that differ only in the model's own names are one reason."""
+    """Group results by status and reason; reasons that differ only in the model's name are the same."""
     grouped: dict[tuple[str, str], list[Result]] = {}
     for result in excluded:
         reason = general_reason(result)
@@ -152,7 +153,7 @@ def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
 
 
 def general_reason(result: Result) -> str:
-    """The reason of a result with the model's name and architecture made general, so that equal ones read equal.
+    """Return a result's reason with placeholders for the model's name and architecture.
 
     >>> general_reason(Result.make("vgg11.tv_in1k", family="vgg", status="no-weights", reason="vgg11.tv_in1k: none"))
     '<model>: none'
@@ -162,8 +163,7 @@ def general_reason(result: Result) -> str:
 
 
 def boards_of(run: Run, titles: Mapping[str, str]) -> list[Leaderboard]:
-    """The leaderboard of each dataset of a saved run, that of the session first; `titles`: of the families, by slug, in
-    their order."""
+    """Return the leaderboard of each dataset of a saved run; `titles`: slug → title of the families, in order."""
     rankings = run.rankings()
     boards = []
     for dataset, measured in run.by_dataset():

@@ -1,8 +1,8 @@
-"""The five nearest references of each query, kept beside the journals so that a report can show what a model retrieves.
+"""The five nearest references of each query, kept so that a report can show what a model retrieves.
 
-A measuring process writes them to a file of its own in the cache folder, ``neighbours/RUN.KEY.npz``; the key is of what
-the result says, so that a saved run finds them too, and only those of the very embeddings that it scored. Those of
-models that no report would show are removed as the run goes on.
+A measuring process writes them to ``neighbours/RUN.KEY.npz`` in the cache folder. The key is a hash of the result, so a
+saved run finds the neighbours of exactly the embeddings that it scored. Files of models that no report would show are
+removed during the run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 FOLDER = "neighbours"
-"""Within the cache folder."""
+"""Folder in the cache folder."""
 BEST = 20
-"""Number of models by acc whose neighbours are kept, besides the leader of each family."""
+"""Number of best models whose neighbours are kept, besides the leader of each family."""
 SPARE = 200
-"""Files of a run that goes on before those of other models are removed."""
+"""Number of files of a run below which none is removed while it goes on."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class Found:
     """The nearest references of each query, best first.
 
-    indices: uint32 [n_queries, k], k at most 5, as `embedcore.retrieval.search.Neighbours` has them · similarities:
-    float16 [n_queries, k], rounded to that: to tell 0.8 from 0.9, not to compare models by.
+    indices: uint32 [n_queries, k], k at most 5, as in `embedcore.retrieval.search.Neighbours`.
+    similarities: float16 [n_queries, k], for display only.
     """
 
     indices: NDArray[np.uint32]
@@ -47,7 +47,7 @@ class Found:
 
     @classmethod
     def make(cls, indices: ArrayLike, similarities: ArrayLike) -> Found:
-        """Of integers and numbers [n_queries, k]; of more than five columns the first five. Raises ValueError."""
+        """Convert integers and floats [n_queries, k], at most the first five columns. Raises ValueError."""
         import numpy as np
 
         of, at = np.asarray(indices), np.asarray(similarities)
@@ -57,18 +57,18 @@ class Found:
 
 
 def key_of(model: str, dataset: str | None, verdicts: str | None, sketch: str | None) -> str:
-    """32 hex digits of what a result says of its embeddings: its fields of these names."""
+    """Return a hash, 32 hex digits, of the fields of a result that identify its embeddings."""
     return hashlib.sha256("\n".join(map(str, (model, dataset, verdicts, sketch))).encode()).hexdigest()[:32]
 
 
 def key(result: Result, fingerprint: str) -> str:
-    """The key of a measured result on the dataset of that fingerprint."""
+    """Return the key of a measured result on the dataset of that fingerprint."""
     return key_of(result.model, fingerprint, result.verdicts, result.sketch)
 
 
 @dataclass(frozen=True)
 class NeighbourStore:
-    """Where the neighbours of one run are kept."""
+    """The kept neighbours of one run."""
 
     folder: Path
     run: str
@@ -85,11 +85,11 @@ class NeighbourStore:
             np.savez_compressed(file, indices=found.indices, similarities=found.similarities)
 
     def prune(self, results: Iterable[Result], asked: Collection[str] = (), *, spare: int = 0) -> None:
-        """Remove the neighbours of those of this run's `results` that `chosen` leaves out.
+        """Remove the neighbours of those of this run's `results` that `chosen` does not choose.
 
-        A model that is left out among some of the results is left out among more of them too, so that this can be done
-        again and again as they come, also by several processes that know of different ones. Does nothing while at most
-        `spare` files are there: ranking all results after each of them would take time that grows with their square.
+        A model that is not chosen among some results is not chosen among more, so this can be repeated as results
+        arrive, also by several processes that know different ones. Does nothing while there are at most `spare` files,
+        since ranking all results after each of them takes quadratic time.
         """
         if sum(1 for _ in self.folder.glob(f"{self.run}.*.npz")) <= spare:
             return
@@ -105,7 +105,7 @@ class NeighbourStore:
 
 
 def chosen(results: Iterable[Result], asked: Collection[str] = ()) -> list[str]:
-    """The measured models that a report shows, best first: the leader of each family, the best 20 by acc, `asked`."""
+    """Return the models that a report shows, best first: the leader of each family, the best 20 by acc, `asked`."""
     families: set[str] = set()
     models = []
     for place, row in enumerate(rank((result for result in results if result.ok), "acc", "acc5")):
@@ -117,7 +117,7 @@ def chosen(results: Iterable[Result], asked: Collection[str] = ()) -> list[str]:
 
 
 def find(cache: Path, keys: Mapping[str, str]) -> dict[str, Found]:
-    """What the cache folder has of these models (model → key), in their order; damaged files are passed over."""
+    """Return the kept neighbours of these models (model → key), in their order; damaged files are skipped."""
     files = {path.name.split(".")[-2]: path for path in sorted((cache / FOLDER).glob("*.*.npz"))}
     found = {model: _read(files[key]) for model, key in keys.items() if key in files}
     return {model: each for model, each in found.items() if each is not None}
@@ -130,10 +130,10 @@ def _read(path: Path) -> Found | None:
         with np.load(path, allow_pickle=False) as arrays:
             return Found.make(arrays["indices"], arrays["similarities"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        _log.warning("neighbours %s are damaged (%s): left out of the report", path, error)
+        _log.warning("neighbours %s are damaged (%s) and left out of the report", path, error)
         return None
 
 
 def keys_of(results: Iterable[Result], fingerprint: str) -> dict[str, str]:
-    """Model → key, of those `results` that have verdicts, in their order."""
+    """Return model → key of the `results` with verdicts, in their order."""
     return {result.model: key(result, fingerprint) for result in results if result.ok and result.verdicts}

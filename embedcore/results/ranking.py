@@ -1,6 +1,6 @@
-"""How sure the ranks of a run are, from the verdicts of its models alone; and of several datasets, how far they agree.
+"""How certain the ranks of a run are, computed from its verdicts; and how far rankings on several datasets agree.
 
-Nothing heavy is imported before it is used.
+Heavy libraries are imported when they are used.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
     from embedcore.retrieval.order import Order
 
 METRICS = ("acc", "acc5")
-"""The scores that verdicts tell."""
+"""The scores that verdicts contain."""
 
-_SAME = 1e-6  # scores as saved, and as their verdicts have it
+_SAME = 1e-6  # tolerance between saved scores and their verdicts
 
 
 class NotRanked(UsageError):
-    """The verdicts do not tell how sure the ranks are; the message says why."""
+    """The certainty of the ranks cannot be computed; the message says why."""
 
 
 class ModelRank(msgspec.Struct, frozen=True):
-    """Where a model stands by acc, and how sure that is: see `embedcore.results.ranking`."""
+    """A model's rank by a metric, and how certain it is."""
 
     model: str
     rank: Count
-    """Models of equal acc share the better rank."""
+    """Equal models share the better rank."""
     rank95: tuple[Count, Count]
-    """Best and worst rank that are possible; the intervals of all models hold at once with a chance of 95 %."""
+    """Best and worst possible rank; simultaneous 95 % intervals of all models."""
     p_best: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    """Share of the resamples of the classes in which no model is better; models that are equal there share it."""
+    """Share of the bootstrap samples of the classes in which no model is better; ties share it."""
     tied_with_leader: bool
-    """Whether no model is surely better, while that is true of another one too."""
+    """Tied for first: no model is significantly better, and another one is not significantly worse."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Models of one dataset in the order of a score, with how sure it is."""
+    """Models on one dataset in the order of a score, with its certainty."""
 
     metric: str
     models: tuple[str, ...]
     order: Order
     classes: int
-    """With a reference and so with a score."""
+    """Number of classes with a reference, and so with a score."""
 
     def standings(self, models: Collection[str] | None = None) -> dict[str, ModelRank]:
-        """The standing of some of the models among themselves, of all by default; ``p_best`` is that among all."""
+        """Return the ranks of some of the models (default: all) among themselves; ``p_best`` is among all."""
         place = {model: index for index, model in enumerate(self.models)}
         members = [place[model] for model in self.models if models is None or model in models]
         ranks = self.order.ranks(members).tolist()
@@ -80,7 +80,7 @@ class Rankings:
 
 
 def rank_if_possible(results: Sequence[Result], dataset: Mapping[str, Any]) -> Rankings:
-    """The rankings of measured `results` on a dataset, its block in the saved JSON; where there are none, why."""
+    """Return the rankings of measured `results` on a dataset (its block in the saved JSON), or why there are none."""
     try:
         return Rankings(rank_models(results, dataset)) if results else Rankings()
     except NotRanked as error:
@@ -93,11 +93,10 @@ def rank_models(
     metrics: Sequence[str] = METRICS,
     level: float = 0.95,
 ) -> dict[str, Ranking]:
-    """The ranking of measured `results` by each of `metrics`.
+    """Return the ranking of measured `results` by each of `metrics`.
 
-    Queries whose class has no reference are left out, as scores leave them out. `level`: the chance that all intervals
-    of a metric hold the true ranks. Raises NotRanked where verdicts or classes are missing or are not those of the
-    scores: ranks without one of the models would be others.
+    Queries whose class has no reference are left out, as in the scores. `level`: simultaneous confidence level of a
+    metric's intervals. Raises NotRanked if verdicts or classes are missing or do not match the scores.
     """
     import numpy as np
 
@@ -112,7 +111,7 @@ def rank_models(
             table[row] = np.bincount(which, weights=first if metric == "acc" else hits)
             value = int(table[row].sum()) * _unit(metric) / len(which)
             if abs(value - result.scores.get(metric, math.nan)) > _SAME:
-                raise NotRanked(f"{result.model}: its verdicts have another {metric} than its scores")
+                raise NotRanked(f"{result.model}: its verdicts do not match its {metric}")
     models = tuple(result.model for result in results)
     return {
         metric: Ranking(metric, models, order(table, sizes, unit=_unit(metric), level=level), len(sizes))
@@ -125,12 +124,12 @@ def _unit(metric: str) -> float:
 
 
 def _scored_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The class of each scored query, numbered from 0 without gaps, and which queries these are."""
+    """Return the class of each scored query, numbered from 0, and the mask of scored queries."""
     import numpy as np
 
     text = dataset.get("query_classes")
     if not isinstance(text, str):
-        raise NotRanked("it is not saved of which class each query is")
+        raise NotRanked("the classes of the queries are not saved")
     try:
         classes = unpack_classes(text)
     except ValueError as error:
@@ -139,7 +138,7 @@ def _scored_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDAr
     numbers = [number for number in lone if isinstance(number, int)] if isinstance(lone, list | tuple) else []
     scored = ~np.isin(classes, numbers)
     if np.count_nonzero(~scored) != (dataset.get("lone_queries") or 0):
-        raise NotRanked("it is not saved which queries have no reference of their class")
+        raise NotRanked("the queries without a reference of their class are not saved")
     if not scored.any():
         raise NotRanked("no query has a reference of its class")
     return np.unique(classes[scored], return_inverse=True)[1].reshape(-1), scored
@@ -158,9 +157,9 @@ def _verdicts_of(result: Result, scored: NDArray[np.bool_]) -> tuple[NDArray[np.
 
 
 def ranking_block(rankings: Mapping[str, Rankings]) -> list[dict[str, Any]]:
-    """``ranking`` of the ``embedcore`` block: by acc, the best first; `rankings`: of each dataset by its fingerprint.
+    """Return ``ranking`` of the ``embedcore`` block, best first; `rankings`: of each dataset, by fingerprint.
 
-    Where there are several datasets each entry names its own, as excluded models do.
+    If there are several datasets, each entry names its own.
     """
     return [
         msgspec.to_builtins(standing) | ({"dataset": fingerprint} if len(rankings) > 1 else {})
@@ -177,25 +176,25 @@ class MeanRank(NamedTuple):
     mean: float
     interval: tuple[float, float]
     ranks: tuple[int, ...]
-    """On each dataset, among the models that all have."""
+    """On each dataset, among the models common to all."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the orders of the same models agree between datasets."""
+    """How far the rankings of the same models agree between datasets."""
 
     taus: Mapping[tuple[int, int], float | None]
-    """Kendall's tau-b of the scores on two datasets, by their places; None where all models are equal on one."""
+    """Kendall's tau-b of the scores on two datasets, by their indices; None if all models are equal on one."""
     means: tuple[MeanRank, ...]
-    """The best first; empty where no model is common to all datasets."""
+    """Best first; empty if no model is common to all datasets."""
 
 
 def agree(datasets: Sequence[tuple[Mapping[str, Any], Sequence[Result]]], metric: str = "acc") -> Agreement:
-    """The agreement of at least two datasets, each its block and what was measured on it, on the models of all.
+    """Return the agreement of at least two datasets (block, results) on the models common to all.
 
-    The intervals of mean ranks hold all at once with 95 %: those of the ranks hold on each of D datasets with a chance
-    of 1 - .05 / D (Bonferroni), and their ends are averaged. They are about these datasets, with other classes of the
-    same kind; what a further dataset would say they cannot know. Raises NotRanked.
+    The intervals of the mean ranks are simultaneous at 95 %: those of the ranks have level 1 - .05 / D on each of D
+    datasets (Bonferroni), and their ends are averaged. They account for other classes of the same kind, not for other
+    datasets. Raises NotRanked.
     """
     from scipy.stats import kendalltau
 

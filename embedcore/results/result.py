@@ -1,4 +1,4 @@
-"""The result: everything measured for one case, also for a case that could not be measured."""
+"""The result of a case: everything measured for it, or why it could not be measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedcore.plain import json_safe, one_line, printable_lines
 Status = Literal["ok", "no-weights", "gated", "too-large", "oom", "unsupported", "nan", "timeout", "crashed", "error"]
 Outcome = Literal["ok", "skip", "fail"]
 
-# Every status, in the order in which reports list them, and what pytest makes of a case that ended with it.
+# Every status, in the order of reports, and the outcome of its test.
 STATUSES: Mapping[Status, Outcome] = MappingProxyType(
     {
         "ok": "ok",
@@ -23,83 +23,85 @@ STATUSES: Mapping[Status, Outcome] = MappingProxyType(
         **dict.fromkeys(("nan", "timeout", "crashed", "error"), "fail"),
     }
 )
-# What another try under the same settings cannot change.
+# Statuses that another try with the same settings cannot change.
 _FINAL = frozenset({"ok", "too-large", "unsupported", "nan"})
 
 CROWDED = 0.2
-"""Of the time of the rounds: on an idle machine up to .11 was seen, beside one busy loop .5 and more."""
+"""A larger share of the timing rounds means a busy machine; .11 was seen on an idle one, .5 beside one busy loop."""
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class InvalidResultError(EmbedcoreError):
-    """A field of a result has a value that it cannot have; the message names the model, the field and the value."""
+    """A result has an invalid field; the message names the model, the field and the value."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One case's result. Its attributes have the shapes of the saved JSON; what was not measured is None or empty.
+    """One case's result, with the shapes of the saved JSON; None or empty for what was not measured.
 
-    Make one with `Result.make`, which checks it and makes it plain: numpy scalars become Python numbers, text one line,
-    and numbers that are not finite are dropped, so that ``Result.from_json(result.to_json()) == result``.
-    An ``ok`` result must have the scores ``acc`` and ``acc5``, by which it is ranked.
+    `Result.make` validates and normalises: numpy scalars become Python numbers, text becomes one line, numbers that are
+    not finite are dropped, so that ``Result.from_json(result.to_json()) == result``. An ``ok`` result has at least the
+    scores ``acc`` and ``acc5``.
     """
 
     model: _Name
     """Full tag, such as ``vit_base_patch16_224.augreg_in21k``."""
     architecture: _Name
     tag: str
-    """What follows the first dot of the model, "" if nothing does."""
+    """The part of the model after its first dot; "" if there is none."""
     family: _Name
     """Slug of the family."""
     status: Status
     dataset: str | None = None
     """Fingerprint of the dataset."""
     reason: str = ""
-    """Why the case could not be measured, on one line; "" when ok."""
+    """Why the case could not be measured, on one line; "" if ok."""
     detail: str = ""
-    """The traceback or the child's last words, of several lines; kept in the journal, not in the saved JSON."""
+    """Traceback or last output of the child, several lines; in the journal, not in the saved JSON."""
     unreachable: bool = False
-    """Whether the weights are on a hub that could not be reached or refused the token: a later try may get them."""
+    """Whether the weights are on a hub that was not reachable or refused the token: a later try may succeed."""
+    lost_host: tuple[str, str] | None = None
+    """The host that was lost while it was asked for the weights, and why."""
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None
     """Parameters of the full model as timm defines it, classifier included, in millions."""
     gmacs: float | None = None
-    """Multiply-accumulate operations of one image, in thousands of millions."""
+    """Multiply-accumulate operations of one image, in units of 10^9."""
     input_size: tuple[Count, Count, Count] | None = None
     """(3, height, width)"""
     dim: Count | None = None
     """Width of the embedding."""
     point: str | None = None
     token_mean: bool | None = None
-    """Whether the model gave tokens [n, t, d], which were averaged."""
+    """Whether the model returned tokens [n, t, d], which were averaged."""
     precision: str | None = None
     batch_size: Count | None = None
     batch_decayed: bool = False
-    """Whether memory forced a smaller batch than asked for, so that images_per_s must not be compared."""
+    """Whether memory was short and the batch reduced, so that images_per_s must not be compared."""
     device: str | None = None
     channels_last: bool | None = None
-    """Whether 4-D weights and inputs were in channels-last memory."""
+    """Whether 4-D weights and inputs were in channels-last memory format."""
     warmup_rounds: Count | None = None
-    """Rounds that came before the timed ones."""
+    """Rounds before the timed ones."""
     weights: dict[str, str] = {}
     """``source`` (hub, folder, wheel:NAME, random, own:FILE, factory:NAME), ``id`` (sha256:…, seed:N), ``address``
-    (where timm has it), ``file`` (a user's own under timm's name), ``classifier`` ("left out (…)"), ``part`` (of a
-    training checkpoint, such as model_ema), ``resampled`` (tensors that timm has resized, with both shapes), ``entry``
+    (timm's source), ``file`` (a user's file for one of timm's models), ``classifier`` ("left out (…)"), ``part`` (of a
+    training checkpoint, such as model_ema), ``resampled`` (tensors that timm resized, with both shapes), ``entry``
     (hash of an own model's entry and file)."""
     transform: dict[str, Any] = {}
-    """Of the images: ``crop_pct`` ``crop_mode`` ``interpolation`` ``mean`` ``std``, and ``square`` under square224."""
+    """Preprocessing: ``crop_pct`` ``crop_mode`` ``interpolation`` ``mean`` ``std``, and ``square`` with square224."""
     default_tag: str | None = None
-    """The tag that timm takes where only the architecture is named."""
+    """The tag that timm uses if only the architecture is named."""
     scores: dict[str, float] = {}
-    """Metric to value, a fraction 0-1."""
+    """Metric → value, a fraction 0 to 1."""
     ci95: dict[str, tuple[float, float]] = {}
-    """Metric to (low, high), the 95 % interval."""
+    """Metric → (low, high), the 95 % interval."""
     images_per_s: dict[str, float] = {}
     """``forward`` and ``end_to_end``."""
     peak_memory_mb: float | None = None
-    """In 10^6 bytes: see `embedcore.embed.memory`."""
+    """In units of 10^6 bytes; see `embedcore.embed.memory`."""
     verdicts: str | None = None
     """See `embedcore.results.verdicts.pack_verdicts`."""
     sketch: str | None = None
@@ -107,13 +109,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     durations: tuple[float, ...] = ()
     """Seconds of each timing round."""
     crowded: float | None = None
-    """Seconds that the threads of the timing rounds, taken together, were ready to run and waited for a core, for each
-    second of the rounds: 0 is alone on the processor; above `CROWDED` the speed says little. None where that is not
-    known, as on a card. See `embedcore.embed.contention`."""
+    """Contention: seconds that the threads of the timing rounds, summed, waited for a core, per second of the rounds. 0
+    on an idle machine; above `CROWDED` speeds do not compare; None if not known, as on a card. See
+    `embedcore.embed.contention`."""
     download_s: float | None = None
-    """Wall seconds that downloading the weights took; None where nothing was downloaded."""
+    """Wall seconds of the weights' download; None without one."""
     measured_s: float | None = None
-    """Wall seconds that the whole case took, without the download."""
+    """Wall seconds of the whole case, without the download."""
 
     def __post_init__(self) -> None:
         missing = [metric for metric in ("acc", "acc5") if self.ok and metric not in self.scores]
@@ -125,13 +127,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def make(cls, model: str, **fields: Any) -> Result:
-        """The result of ``model`` with these fields, checked and made plain. Raises InvalidResultError."""
+        """Return the result of ``model`` with these fields, validated and normalised. Raises InvalidResultError."""
         return cls.from_json(json_safe({"model": model, **fields}))
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Result:
-        """The result that `to_json`, `extra_info` or `excluded_info` wrote. Unknown keys are passed over, so that a
-        file of a newer version with more fields can be read; a missing or wrong field raises `InvalidResultError`.
+        """Return the result that `to_json`, `extra_info` or `excluded_info` wrote.
+
+        Unknown keys are ignored, so that files of newer versions can be read. Raises InvalidResultError.
         """
         if not isinstance(data, Mapping):
             raise InvalidResultError(f"a result must be an object, not {type(data).__name__}")
@@ -146,16 +149,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidResultError(f"result of {who}: {field}{one_line(said)[:150]}") from None
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, as what ``json.dumps(..., allow_nan=False)`` takes."""
+        """Return all fields as strict JSON values."""
         fields: dict[str, Any] = json_safe(msgspec.to_builtins(self))
         return fields
 
     def extra_info(self) -> dict[str, Any]:
-        """The dict for pytest-benchmark's ``extra_info``: all but what is for failures."""
+        """Return pytest-benchmark's ``extra_info``: all fields but those of failures."""
         return {name: value for name, value in self.to_json().items() if name not in _OF_FAILURES}
 
     def excluded_info(self) -> dict[str, str | None]:
-        """The entry in the saved JSON's ``excluded`` for a result that is not ok."""
+        """Return the entry in the saved JSON's ``excluded`` of a result that is not ok."""
         return {"model": self.model, "family": self.family, "status": self.status, "reason": self.reason}
 
     @property
@@ -164,17 +167,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def final(self) -> bool:
-        """Whether a later try under the same settings cannot do better; other results are tried again on resume."""
+        """Whether another try with the same settings cannot help; other results are retried on resume."""
         return is_final(self.status, self.unreachable)
 
     @property
     def outcome(self) -> Outcome:
-        """What pytest makes of the case: ok, skip or fail."""
+        """Outcome of the test: ok, skip or fail."""
         return STATUSES[self.status]
 
     @property
     def disturbed(self) -> bool:
-        """Whether the timing rounds shared the processor with other work, so that the speed must not be compared."""
+        """Whether the machine was busy with other work, so that the speed must not be compared."""
         return self.crowded is not None and self.crowded > CROWDED
 
     @property
@@ -183,11 +186,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def own(self) -> bool:
-        """Whether this is a model of the user's, not one of timm's."""
+        """Whether this is a user's own model, not one of timm's."""
         return self.weights.get("source", "").startswith(("own:", "factory:"))
 
     def half_interval(self, metric: str) -> float | None:
-        """Half the width of the metric's 95 % interval, None if it has none."""
+        """Return half the width of the metric's 95 % interval; None if it has none."""
         interval = self.ci95.get(metric)
         return None if interval is None else (interval[1] - interval[0]) / 2
 
@@ -197,15 +200,15 @@ def is_final(status: Status, unreachable: bool) -> bool:
     return status in _FINAL or (status == "no-weights" and not unreachable)
 
 
-_OF_FAILURES = ("reason", "detail", "unreachable")
+_OF_FAILURES = ("reason", "detail", "unreachable", "lost_host")
 
 
 def _plain(name: str, value: object) -> object:
-    """Text on one line (``detail`` keeps its lines), numbers finite or None; without numbers of a list or a mapping
-    that are None."""
+    """Return text on one line (``detail`` keeps its lines), numbers that are not finite as None, and lists and mappings
+    without them."""
     match value:
         case str() if name in ("verdicts", "sketch"):
-            return value  # long, never printed, and checked as it is unpacked
+            return value  # long, never printed, and checked when unpacked
         case str():
             return printable_lines(value) if name == "detail" else one_line(value)
         case float():

@@ -1,4 +1,4 @@
-"""Compact text for what a saved run keeps of every query (verdicts) and of the embeddings themselves (sketch)."""
+"""Compact text for what a saved run keeps of each query (verdicts) and of the embeddings (sketch)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 NEAREST = 5
-"""How many neighbours a verdict counts the hits among."""
+"""Number of neighbours among which a verdict counts hits."""
 
-# A few kilobytes of zlib can unpack to gigabytes; no dataset that this harness can search has more queries than this.
+# Limit on unpacking, since a few kilobytes of zlib can hold gigabytes.
 _MOST_QUERIES = 50_000_000
 _HITS, _FIRST = 0b0111, 0b1000
 # Without the nearest 0 to 4 hits, with it 1 to 5.
@@ -23,18 +23,18 @@ _POSSIBLE = bytes([*range(NEAREST), *(_FIRST | hits for hits in range(1, NEAREST
 
 
 class Verdicts(NamedTuple):
-    """What became of each query: `hits` uint8 [n_queries], 0-5 of its 5 nearest are of its class; `first` bool
-    [n_queries], the nearest one is."""
+    """`hits` uint8 [n_queries]: how many of the 5 nearest are of the query's class; `first` bool [n_queries]: whether
+    the nearest is."""
 
     hits: NDArray[np.uint8]
     first: NDArray[np.bool_]
 
 
 def pack_verdicts(hits: ArrayLike, first: ArrayLike) -> str:
-    """Verdicts as text: one byte a query (hits in bits 0-2, first in bit 3), zlib, base64.
+    """Return verdicts as text: one byte a query (hits in bits 0-2, first in bit 3), zlib, base64.
 
-    `hits` integers [n_queries], 0-5; `first` bool [n_queries]. Raises ValueError for anything else, and where the two
-    contradict each other.
+    `hits` integers [n_queries], 0-5; `first` bool [n_queries]. Raises ValueError for anything else, and if the two are
+    inconsistent.
 
     >>> unpack_verdicts(pack_verdicts([5, 0, 2], [True, False, False])).hits.tolist()
     [5, 0, 2]
@@ -52,14 +52,14 @@ def pack_verdicts(hits: ArrayLike, first: ArrayLike) -> str:
 
 
 def unpack_verdicts(text: str) -> Verdicts:
-    """The inverse of `pack_verdicts`. Raises ValueError if `text` is not what that wrote."""
+    """Return the inverse of `pack_verdicts`. Raises ValueError for other text."""
     import numpy as np
 
     raw = _inflated(text, _MOST_QUERIES, "verdicts")
     packed = np.frombuffer(raw, dtype=np.uint8)
     if raw.translate(None, _POSSIBLE):  # one pass of a byte table, since whole runs are read in seconds
         if packed.max() > (_HITS | _FIRST):
-            raise ValueError("verdicts hold an unknown bit")
+            raise ValueError("verdicts have an unknown bit")
         _check(packed & np.uint8(_HITS), packed >> np.uint8(3))
     return Verdicts(packed & np.uint8(_HITS), (packed >> np.uint8(3)).view(np.bool_))
 
@@ -69,11 +69,11 @@ def _check(hits: NDArray[np.integer], first: NDArray[np.uint8]) -> None:
     if hits.size and (hits.min() < 0 or hits.max() > NEAREST):
         raise ValueError(f"hits among the {NEAREST} nearest must be 0-{NEAREST}")
     if ((first == 1) & (hits == 0)).any() or ((first == 0) & (hits == NEAREST)).any():
-        raise ValueError("hits and first contradict each other: the nearest is one of the five")
+        raise ValueError("hits and first are inconsistent: the nearest is one of the five")
 
 
 def pack_classes(classes: ArrayLike) -> str:
-    """The class index of each query, integers [n_queries], as text: uint32 little-endian, zlib, base64.
+    """Return the class index of each query, integers [n_queries], as text: uint32 little-endian, zlib, base64.
 
     >>> unpack_classes(pack_classes([0, 0, 7])).tolist()
     [0, 0, 7]
@@ -84,29 +84,29 @@ def pack_classes(classes: ArrayLike) -> str:
 
 
 def unpack_classes(text: str) -> NDArray[np.uint32]:
-    """The inverse of `pack_classes`: uint32 [n_queries]. Raises ValueError if `text` is not what that wrote."""
+    """Return the inverse of `pack_classes`, uint32 [n_queries]. Raises ValueError for other text."""
     import numpy as np
 
     raw = _inflated(text, 4 * _MOST_QUERIES, "query classes")
     if len(raw) % 4:
-        raise ValueError(f"query classes are cut short: {len(raw)} bytes")
+        raise ValueError(f"query classes are truncated: {len(raw)} bytes")
     return np.frombuffer(raw, dtype="<u4").astype(np.uint32)
 
 
 def _inflated(text: str, most: int, what: str) -> bytes:
-    """The bytes behind base64 and zlib, at most `most`. Raises ValueError for what is not whole."""
+    """Return the bytes behind base64 and zlib, at most `most`. Raises ValueError for damaged text."""
     inflate = zlib.decompressobj()
     try:
         raw = inflate.decompress(base64.b64decode(text, validate=True), most)
     except (zlib.error, ValueError) as error:
         raise ValueError(f"{what} cannot be unpacked: {error}") from error
     if not inflate.eof or inflate.unused_data:
-        raise ValueError(f"{what} are cut short, followed by something, or of more than {_MOST_QUERIES} queries")
+        raise ValueError(f"{what} are truncated, have trailing data, or are of more than {_MOST_QUERIES} queries")
     return raw
 
 
 def pack_sketch(sketch: ArrayLike) -> str:
-    """A sketch as text: base64 of little-endian float32 [m, 64], row by row; m is 8, or fewer in a tiny dataset.
+    """Return a sketch as text: base64 of little-endian float32 [m, 64]; m is 8, or fewer for a tiny dataset.
 
     Raises ValueError for another shape and for values that are not finite.
     """
@@ -118,7 +118,7 @@ def pack_sketch(sketch: ArrayLike) -> str:
 
 
 def unpack_sketch(text: str) -> NDArray[np.float32]:
-    """The inverse of `pack_sketch`: float32 [m, 64]. Raises ValueError if `text` is not what that wrote."""
+    """Return the inverse of `pack_sketch`, float32 [m, 64]. Raises ValueError for other text."""
     import numpy as np
 
     try:

@@ -49,7 +49,6 @@ _TRY_LATER = (407, 408, 425, 429)  # a proxy that wants a login, a time-out, too
 _ClientError: Any = errors.HfHubHTTPError.__bases__[0]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
-_CANNOT_REACH = re.compile(r"(\S+) cannot be reached: ([^;]*)")
 
 
 class Loss(NamedTuple):
@@ -91,7 +90,7 @@ class Hub:
             return None if host in self._answered else self._cannot_reach(host)
         why = _probe(f"{urlsplit(address).scheme}://{host}/", self.timeout)
         if why:
-            self._losses[host] = Loss(why.replace(";", ","), self.clock() + PAUSE_SECONDS)
+            self._losses[host] = Loss(why, self.clock() + PAUSE_SECONDS)
             return self._cannot_reach(host)
         self._answered.add(host)
         return None
@@ -105,12 +104,7 @@ class Hub:
             self._answered.remove(host)
             now = self.clock()
             again = host in self._losses and now - self._losses[host].until < PAUSE_SECONDS
-            self._losses[host] = Loss(why.replace(";", ","), now + PAUSE_SECONDS if again else now)
-
-    def doubt(self, reason: str) -> None:
-        """Call `lose` for the hosts that the reason of a result names."""
-        for host, why in _CANNOT_REACH.findall(reason):
-            self.lose(host, why)
+            self._losses[host] = Loss(why, now + PAUSE_SECONDS if again else now)
 
     def ask(self, model: str, remote: RemoteFile) -> tuple[str, HfFileMetadata]:
         """Return the name under which a repository has a file, and the file's metadata, without downloading it.

@@ -139,6 +139,7 @@ def test_unknown_keys_are_passed_over(result_of: Make) -> None:
         ("weights", "hub"),
         ("weights", {"source": None}),
         ("unreachable", "no"),
+        ("lost_host", "huggingface.co"),
         ("scores", [0.5]),
         ("scores", {"acc": "0.5", "acc5": 0.1}),
         ("ci95", {"acc": 0.5}),

@@ -109,9 +109,10 @@ def test_an_expired_token_is_named_and_is_no_lack_of_weights(hub_of, monkeypatch
     server.expired = "hf_secret"
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub = Hub(server.address)
-    text = refusal(hub)
-    assert "(HTTP status 401) with the token of HF_TOKEN: it may have expired: renew it or unset HF_TOKEN" in text
-    hub.doubt(text)
+    with pytest.raises(HubUnreachable) as caught:
+        hub.download("a_model.a_tag", REMOTE)
+    expected = "(HTTP status 401) with the token of HF_TOKEN: it may have expired: renew it or unset HF_TOKEN"
+    assert expected in str(caught.value) and caught.value.host == ""
     assert hub.why_unreachable(REMOTE) is None  # the hub itself is well
     monkeypatch.delenv("HF_TOKEN")
     assert hub.download("a_model.a_tag", REMOTE).read_bytes() == b"safe"

@@ -213,14 +213,13 @@ def test_what_a_child_found_out_makes_the_parent_look_again(hub_of, clock):
     assert "cannot be reached" in (parent.why_unreachable(REMOTE) or "")
 
 
-def test_doubt_asks_a_good_hub_once_more_and_only_where_the_reason_says_so(fake_hub):
+def test_a_hub_that_was_lost_elsewhere_is_asked_once_more(fake_hub):
     address, requests = fake_hub({})
     hub = Hub(address)
     hub.why_unreachable(REMOTE)
-    hub.doubt("a_model.a_tag: the repository has no model.safetensors")
-    hub.doubt("x: other.host cannot be reached: nothing came for 5 s")
+    hub.lose("other.host", "nothing came for 5 s")
     assert hub.why_unreachable(REMOTE) is None and requests == ["HEAD /"]
-    hub.doubt(f"x: {address.removeprefix('http://')} cannot be reached: nothing came for 5 s")
+    hub.lose(address.removeprefix("http://"), "nothing came for 5 s")
     assert hub.why_unreachable(REMOTE) is None and requests == ["HEAD /"] * 2
 
 
