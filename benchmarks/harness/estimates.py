@@ -14,11 +14,11 @@ from tabulate import tabulate
 
 from embedcore.plugin.cases import case_gmacs
 from embedcore.results.estimate import estimate_range, measured_costs
-from embedcore.results.journal import read_journals
+from embedcore.results.record import read_record
 
 
 def main(path: Path) -> None:
-    results = [result for result in read_journals([path]).results if result.ok and result.measured_s]
+    results = [entry.result for entry in read_record([path]).entries if entry.result.ok and entry.result.measured_s]
     rows, jumps, before = [], [], None
     for place in range(1, len(results)):
         rest = results[place:]

@@ -44,10 +44,11 @@ class Measured(NamedTuple):
 
 
 class Bench:
-    """Measures models under one set of settings.
+    """Measures models under one set of settings::
 
-    >>> bench = Bench(CaseSettings(device="cpu"), cache="cache")                           # doctest: +SKIP
-    >>> bench.measure("resnet18.a1_in1k", embedcore.load_dataset("emoji")).scores["acc"]   # doctest: +SKIP
+    bench = Bench(CaseSettings(device="cpu"), cache="cache")
+    result = bench.measure("resnet18.a1_in1k", embedcore.load_dataset("emoji"))
+    result.scores["acc"], result.images_per_s["forward"]
     """
 
     def __init__(

@@ -281,7 +281,8 @@ def add_options(parser: pytest.Parser) -> None:
             extra["type"] = option.parse_argument
         if option.metavar:
             extra["metavar"] = option.metavar
-        note = "" if option.default in (None, (), False) else f" (default: {option.default})"
+        shown = option.default is not None and option.default is not False and option.default != ()
+        note = f" (default: {option.default})" if shown else ""
         group.addoption(f"--embed-{option.name}", dest=option.dest, default=None, help=f"{option.help}{note}", **extra)
         kind: Any = {"append": "linelist", "store_true": "bool"}.get(option.action)
         parser.addini(option.dest, option.help, type=kind, default=False if kind == "bool" else None)

@@ -1,4 +1,4 @@
-"""How long cases take, learned from those that have run."""
+"""Time estimates for the cases left, learned from those measured."""
 
 from __future__ import annotations
 
@@ -9,45 +9,40 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from embedcore.results.result import Result
 
-# Of the quickest case's time what does not depend on the model: half, for want of a better guess.
 _FIXED = 0.5
-# Speeds are learned from the costliest third of the cases, at least so many: the ones to come are costlier still.
+"""Share of the quickest case's time that does not depend on the model."""
 _FEWEST, _SHARE = 8, 3
-# Before anything is known, cases are taken to differ from a common speed by so much (standard deviation of the log),
-# which counts as so many cases.
+"""The pace is learned from the costliest third of the cases, at least 8: those to come are costlier still."""
 _PRIOR_SD, _PRIOR_CASES = 0.5, 3
-# Small models make less of a machine: below so many GMACs the speed falls by this power of the size. Without it
-# estimates were a fifth too high in three recorded sweeps, which begin with the cheapest.
+"""Scatter (standard deviation of the log) assumed at first; it counts as 3 cases."""
 _LARGE, _LOSS = 10.0, 0.15
-# How much that is not so: this much (log) for each e-fold of the work.
-_TREND = 0.08
-_WIDTH = 1.15
-"""Half the width of a range in standard deviations: about three ranges in four hold what comes true."""
+"""Below 10 GMACs the speed falls by this power of the size: small models use a machine less well."""
+_WIDTH = 1.4
+"""Half the width of a range in standard deviations: about three ranges in four contain the actual duration."""
 
 
 class Pace(NamedTuple):
-    """Seconds of a case = ``fixed`` + ``per_work`` * its work, and how well that is known."""
+    """Seconds of a case = ``fixed`` + ``per_work`` * its work."""
 
     fixed: float
     per_work: float
     scatter: float
-    """Standard deviation of the log of a case's seconds around it."""
-    cases: float
-    """How many equally long cases it was learned from."""
+    """Standard deviation of the log of a case's seconds around that."""
+    cases: int
+    """Number of cases it was learned from."""
     work: float
-    """The typical work of those, weighted by itself."""
+    """Their mean work, weighted by itself."""
 
 
 def _work(gmacs: float) -> float:
-    """What a case costs, in GMACs at the speed of a large model."""
+    """Return the cost of a case: its GMACs, as if at the speed of a large model."""
     return gmacs * max(1.0, (_LARGE / gmacs) ** _LOSS) if gmacs else 0.0
 
 
 def fit_pace(measured: Iterable[tuple[float, float]]) -> Pace | None:
-    """The pace of cases of measured (gmacs, seconds), above 0 both; None without one.
+    """Return the pace of measured (GMACs, seconds), all above 0; None without any.
 
-    Not by least squares: in a sweep that begins with the cheapest the slope of the first few is chance, and the hours
-    of the costly ones to come hang on it. The total of the costliest cases is a ratio, and steady.
+    A ratio of totals, not least squares: a sweep begins with the cheapest cases, whose slope is mostly chance.
 
     >>> pace = fit_pace([(10.0, 12.0), (20.0, 14.0), (40.0, 18.0)])
     >>> round(pace.fixed, 2), round(pace.per_work, 2)
@@ -58,17 +53,15 @@ def fit_pace(measured: Iterable[tuple[float, float]]) -> Pace | None:
         return None
     fixed = _FIXED * min(seconds for _, seconds in points)
     points = points[-max(_FEWEST, len(points) // _SHARE) :]
-    works, seconds = [work for work, _ in points], [seconds for _, seconds in points]
-    per_work = (sum(seconds) - fixed * len(points)) / sum(works)
-    logs = (math.log(took / (fixed + per_work * work)) for work, took in points)
-    squares = sum(log**2 for log in logs) + _PRIOR_CASES * _PRIOR_SD**2
-    scatter = math.sqrt(squares / (len(points) + _PRIOR_CASES))
-    return Pace(fixed, per_work, scatter, _equal_parts(seconds), sum(work**2 for work in works) / sum(works))
+    total_work = sum(work for work, _ in points)
+    per_work = (sum(seconds for _, seconds in points) - fixed * len(points)) / total_work
+    squares = sum(math.log(seconds / (fixed + per_work * work)) ** 2 for work, seconds in points)
+    scatter = math.sqrt((squares + _PRIOR_CASES * _PRIOR_SD**2) / (len(points) + _PRIOR_CASES))
+    return Pace(fixed, per_work, scatter, len(points), sum(work**2 for work, _ in points) / total_work)
 
 
 def measured_costs(results: Iterable[Result], cost_of: Callable[[str], float | None]) -> list[tuple[float, float]]:
-    """(GMACs, seconds) of the results that tell how long a measurement takes; refused or failed ones, and those without
-    a forward pass, do not."""
+    """Return (GMACs, seconds) of the measured results that had a forward pass."""
     timed = [(cost_of(result.model), result.measured_s) for result in results if result.ok and result.durations]
     return [(cost, seconds) for cost, seconds in timed if cost and seconds]
 
@@ -76,19 +69,19 @@ def measured_costs(results: Iterable[Result], cost_of: Callable[[str], float | N
 def costs_left(
     left: Iterable[tuple[str, float | None]], results: Sequence[Result], to_fetch: Collection[str]
 ) -> list[float | None]:
-    """The costs of those cases that are `left`, pairs of model and cost, that will be measured.
+    """Return the costs of the cases `left` (model, cost) that will be measured.
 
-    While the hub cannot be reached, cases whose weights are `to_fetch` are skipped at once. Whether it can be, the last
-    result of one of them tells.
+    While the hub cannot be reached, cases whose weights are `to_fetch` are skipped at once; the last result of one of
+    them tells whether it can.
     """
     lost = next((result.unreachable for result in reversed(results) if result.model in to_fetch), False)
     return [cost for model, cost in left if not (lost and model in to_fetch)]
 
 
 def estimate_seconds(measured: Iterable[tuple[float, float]], gmacs: Sequence[float | None]) -> float | None:
-    """Seconds that cases of these costs will take together; None before any case was measured.
+    """Return the total seconds of cases with these costs; None before any case was measured.
 
-    A case of unknown cost counts as the mean of the known ones.
+    A case of unknown cost counts as the mean of the others.
     """
     pace = fit_pace(measured)
     return None if pace is None else sum(_seconds(pace, gmacs))
@@ -97,28 +90,20 @@ def estimate_seconds(measured: Iterable[tuple[float, float]], gmacs: Sequence[fl
 def estimate_range(
     measured: Iterable[tuple[float, float]], gmacs: Sequence[float | None]
 ) -> tuple[float, float] | None:
-    """The least and the most seconds that these cases are expected to take: see `estimate_seconds`.
-
-    As wide as the measured cases differ from a common pace, and wider where those to come are of another size.
-    """
+    """Return the least and the most seconds that these cases are expected to take: see `estimate_seconds`."""
     pace = fit_pace(measured)
     if pace is None:
         return None
     parts = _seconds(pace, gmacs)
     if not parts:
         return 0.0, 0.0
-    works = [_work(cost) for cost in gmacs if cost] or [pace.work]
-    trend = _TREND * math.log(sum(work**2 for work in works) / sum(works) / pace.work)
-    sd = math.sqrt(pace.scatter**2 * (1 / pace.cases + 1 / _equal_parts(parts)) + trend**2)
-    return sum(parts) * math.exp(-_WIDTH * sd), sum(parts) * math.exp(_WIDTH * sd)
+    # The costliest of the cases dominate: they count as Kish's effective sample size.
+    effective = sum(parts) ** 2 / sum(part**2 for part in parts)
+    factor = math.exp(_WIDTH * pace.scatter * math.sqrt(1 / pace.cases + 1 / effective))
+    return sum(parts) / factor, sum(parts) * factor
 
 
 def _seconds(pace: Pace, gmacs: Sequence[float | None]) -> list[float]:
     known = [_work(cost) for cost in gmacs if cost is not None]
     typical = sum(known) / len(known) if known else pace.work
     return [pace.fixed + pace.per_work * (typical if cost is None else _work(cost)) for cost in gmacs]
-
-
-def _equal_parts(seconds: Sequence[float]) -> float:
-    """As how many equal parts these vary when summed (Kish's effective size)."""
-    return sum(seconds) ** 2 / sum(part**2 for part in seconds)

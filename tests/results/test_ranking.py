@@ -80,15 +80,15 @@ def test_queries_without_a_reference_are_left_out():
 @pytest.mark.parametrize(
     ("dataset", "change", "why"),
     [
-        ({"query_classes": None}, {}, "it is not saved of which class each query is"),
+        ({"query_classes": None}, {}, "the classes of the queries are not saved"),
         ({"query_classes": "!"}, {}, "query classes cannot be unpacked: .*"),
-        ({"lone_queries": 3}, {}, "it is not saved which queries have no reference of their class"),
-        ({"lone_queries": 4, "lone_classes": ["a", None]}, {}, "it is not saved which queries have no reference.*"),
+        ({"lone_queries": 3}, {}, "the queries without a reference of their class are not saved"),
+        ({"lone_queries": 4, "lone_classes": ["a", None]}, {}, "the queries without a reference.*"),
         ({"lone_queries": 120, "lone_classes": list(range(30))}, {}, "no query has a reference of its class"),
         ({"query_classes": pack_classes(CLASSES[:-1])}, {}, "a.x has verdicts on 120 queries, and the dataset has 119"),
         ({}, {"verdicts": None}, "b.x has no verdicts"),
         ({}, {"verdicts": "!!"}, "b.x: verdicts cannot be unpacked: .*"),
-        ({}, {"scores": {"acc": 0.5, "acc5": 0.1}}, "b.x: its verdicts have another acc than its scores"),
+        ({}, {"scores": {"acc": 0.5, "acc5": 0.1}}, "b.x: its verdicts do not match its acc"),
     ],
 )
 def test_what_is_missing_is_said_and_nothing_is_ranked(dataset, change, why):
