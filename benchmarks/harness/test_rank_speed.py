@@ -31,7 +31,7 @@ read = time.perf_counter() - begin
 begin, cpu = time.perf_counter(), time.process_time()
 ranking = rank_models(run.results, run.dataset, ("acc",))["acc"]
 seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-widths = [standing.rank95[1] - standing.rank95[0] for standing in ranking.standings().values()]
+widths = [model_rank.rank95[1] - model_rank.rank95[0] for model_rank in ranking.model_ranks().values()]
 tracemalloc.start()
 rank_models(run.results, run.dataset, ("acc",))
 print(json.dumps([seconds, cpu, read, tracemalloc.get_traced_memory()[1] / 1e6, max(widths), min(widths)]))

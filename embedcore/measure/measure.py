@@ -29,7 +29,7 @@ from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case,
 from embedcore.measure.precomputed import read_precomputed
 from embedcore.measure.truth import GroundTruth
 from embedcore.progress import Progress, Stages, StopWork
-from embedcore.results.neighbours import Found, NeighbourStore, key_of
+from embedcore.results.neighbours import KeptNeighbours, NeighbourStore, key_of
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
@@ -209,7 +209,7 @@ def _scored(
     verdicts, sketch = pack_verdicts(scores.hits5, scores.rank1), pack_sketch(sketch_of(embeddings))
     fields = {"scores": scores.values, "ci95": scores.ci95, "verdicts": verdicts, "sketch": sketch}
     if inputs.neighbours is not None:
-        found = Found.make(scores.neighbours.indices, scores.neighbours.similarities)
+        found = KeptNeighbours.make(scores.neighbours.indices, scores.neighbours.similarities)
         try:
             inputs.neighbours.keep(key_of(case.model, inputs.truth.fingerprint, verdicts, sketch), found)
         except OSError as error:  # a full disk costs the pictures of the report, not the measurement

@@ -23,7 +23,7 @@ class Row:
 
     rank: int
     result: Result
-    standing: ModelRank | None = None
+    model_rank: ModelRank | None = None
     """How certain the rank among these models is; None without verdicts."""
 
 
@@ -131,9 +131,9 @@ def rank(results: Iterable[Result], metric: str, then: str, ranking: Ranking | N
 
     first: dict[tuple[float, float], int] = {}
     ordered = sorted(results, key=lambda result: (*key(result), result.model))
-    standings = ranking.standings({result.model for result in ordered}) if ranking else {}
+    model_ranks = ranking.model_ranks({result.model for result in ordered}) if ranking else {}
     return tuple(
-        Row(first.setdefault(key(result), place), result, standings.get(result.model))
+        Row(first.setdefault(key(result), place), result, model_ranks.get(result.model))
         for place, result in enumerate(ordered, start=1)
     )
 

@@ -57,22 +57,22 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
         _check_alike(first, part)
     notes: list[str] = []
     several = len(_fingerprints(first)) > 1
-    standing: dict[_Key, _Entry] = {}
+    kept: dict[_Key, _Entry] = {}
     for part in read:
         for result in (*part.run.results, *part.run.excluded):
             key = result.model, str(result.dataset) if several else None
-            standing[key] = _better(standing.get(key), _Entry(part.run.path, result), notes)
+            kept[key] = _better(kept.get(key), _Entry(part.run.path, result), notes)
 
     def stands(part: _Part, entry: Mapping[str, Any]) -> bool:
         dataset = one_line(str(entry.get("dataset"))) if several else None
-        return standing[one_line(str(entry["model"])), dataset].path == part.run.path
+        return kept[one_line(str(entry["model"])), dataset].path == part.run.path
 
     shard = _shards_together([part.run for part in read], notes, allow_missing=allow_missing)
     block = first.data["embedcore"] | {
         "settings": {**first.run.settings, **_joined([part.run.settings for part in filled], ("roster", "family"))},
         "excluded": [e for part in read for e in part.data["embedcore"].get("excluded", ()) if stands(part, e)],
         "selection": _joined([part.run.selection for part in filled]) | {"shard": shard},
-        "unreached": sorted({m for part in read for m in part.run.unreached} - {model for model, _ in standing}),
+        "unreached": sorted({m for part in read for m in part.run.unreached} - {model for model, _ in kept}),
         "renamed": {old: now for part in read for old, now in part.run.renamed.items()},
     }
     block.pop("ranking", None)  # of the first part alone

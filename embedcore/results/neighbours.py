@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
+class KeptNeighbours:
     """The nearest references of each query, best first.
 
     indices: uint32 [n_queries, k], k at most 5, as in `embedcore.retrieval.search.Neighbours`.
@@ -46,7 +46,7 @@ class Found:
     similarities: NDArray[np.float16]
 
     @classmethod
-    def make(cls, indices: ArrayLike, similarities: ArrayLike) -> Found:
+    def make(cls, indices: ArrayLike, similarities: ArrayLike) -> KeptNeighbours:
         """Convert integers and floats [n_queries, k], at most the first five columns. Raises ValueError."""
         import numpy as np
 
@@ -76,7 +76,7 @@ class NeighbourStore:
     def path(self, key: str) -> Path:
         return self.folder / f"{self.run}.{key}.npz"
 
-    def keep(self, key: str, found: Found) -> None:
+    def keep(self, key: str, found: KeptNeighbours) -> None:
         """Write a model's neighbours. Raises OSError."""
         import numpy as np
 
@@ -116,19 +116,19 @@ def chosen(results: Iterable[Result], asked: Collection[str] = ()) -> list[str]:
     return models
 
 
-def find(cache: Path, keys: Mapping[str, str]) -> dict[str, Found]:
+def find(cache: Path, keys: Mapping[str, str]) -> dict[str, KeptNeighbours]:
     """Return the kept neighbours of these models (model → key), in their order; damaged files are skipped."""
     files = {path.name.split(".")[-2]: path for path in sorted((cache / FOLDER).glob("*.*.npz"))}
     found = {model: _read(files[key]) for model, key in keys.items() if key in files}
     return {model: each for model, each in found.items() if each is not None}
 
 
-def _read(path: Path) -> Found | None:
+def _read(path: Path) -> KeptNeighbours | None:
     import numpy as np
 
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Found.make(arrays["indices"], arrays["similarities"])
+            return KeptNeighbours.make(arrays["indices"], arrays["similarities"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         _log.warning("neighbours %s are damaged (%s) and left out of the report", path, error)
         return None

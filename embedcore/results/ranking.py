@@ -57,7 +57,7 @@ class Ranking:
     classes: int
     """Number of classes with a reference, and so with a score."""
 
-    def standings(self, models: Collection[str] | None = None) -> dict[str, ModelRank]:
+    def model_ranks(self, models: Collection[str] | None = None) -> dict[str, ModelRank]:
         """Return the ranks of some of the models (default: all) among themselves; ``p_best`` is among all."""
         place = {model: index for index, model in enumerate(self.models)}
         members = [place[model] for model in self.models if models is None or model in models]
@@ -162,10 +162,10 @@ def ranking_block(rankings: Mapping[str, Rankings]) -> list[dict[str, Any]]:
     If there are several datasets, each entry names its own.
     """
     return [
-        msgspec.to_builtins(standing) | ({"dataset": fingerprint} if len(rankings) > 1 else {})
+        msgspec.to_builtins(model_rank) | ({"dataset": fingerprint} if len(rankings) > 1 else {})
         for fingerprint, found in rankings.items()
         if "acc" in found.by
-        for standing in sorted(found.by["acc"].standings().values(), key=lambda s: (s.rank, s.model))
+        for model_rank in sorted(found.by["acc"].model_ranks().values(), key=lambda s: (s.rank, s.model))
     ]
 
 
@@ -210,10 +210,10 @@ def agree(datasets: Sequence[tuple[Mapping[str, Any], Sequence[Result]]], metric
     for first, second in combinations(range(len(rankings)), 2):
         tau = float(kendalltau(rankings[first].order.means, rankings[second].order.means).statistic)
         taus[first, second] = None if math.isnan(tau) else tau
-    standings = [ranking.standings() for ranking in rankings]
+    model_ranks = [ranking.model_ranks() for ranking in rankings]
     means = []
     for model in sorted(common):
-        of_model = [each[model] for each in standings]
+        of_model = [each[model] for each in model_ranks]
         low, high = (sum(s.rank95[end] for s in of_model) / len(of_model) for end in (0, 1))
         ranks = tuple(s.rank for s in of_model)
         means.append(MeanRank(model, sum(ranks) / len(ranks), (low, high), ranks))

@@ -109,7 +109,7 @@ def test_a_run_that_broke_off_is_shown_and_saved_without_measuring(
     assert "1 of 4 cases were not reached" in error
     run = read_run(tmp_path / "run.json")
     assert {result.model for result in run.results} == set(MODELS) and run.unreached == {"vgg11.tv_in1k"}
-    assert {standing.model for standing in run.ranking} == set(MODELS)
+    assert {model_rank.model for model_rank in run.ranking} == set(MODELS)
     journal = next((tmp_path / "runs").glob("*.jsonl"))
     assert main(["report", str(journal), "-o", str(tmp_path / "report")]) == 0
     assert (tmp_path / "report" / "index.html").is_file()

@@ -15,7 +15,7 @@ def test_save_and_json_together_are_both_whole(run, project, saved):
     assert stored.results[0].model == direct.results[0].model == "test_vit.r160_in1k"
     assert stored.results[0].scores == direct.results[0].scores
     assert stored.dataset == direct.dataset
-    assert stored.ranking == direct.ranking and [standing.rank95 for standing in direct.ranking] == [(1, 1)]
+    assert stored.ranking == direct.ranking and [model_rank.rank95 for model_rank in direct.ranking] == [(1, 1)]
     assert stored.timm == direct.timm is not None
 
 

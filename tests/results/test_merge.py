@@ -181,7 +181,10 @@ def test_the_command_writes_one_file_that_pytest_benchmark_compares(tmp_path, ca
     assert capsys.readouterr().out == f"{tmp_path / 'all.json'}: 2 benchmarks and 0 excluded models\n"
     merged = read_run(tmp_path / "all.json")
     assert [result.model for result in merged.results] == ["x.a", "y.a"]
-    assert {(standing.model, standing.rank95) for standing in merged.ranking} == {("x.a", (1, 2)), ("y.a", (1, 2))}
+    assert {(model_rank.model, model_rank.rank95) for model_rank in merged.ranking} == {
+        ("x.a", (1, 2)),
+        ("y.a", (1, 2)),
+    }
     command = [sys.executable, "-m", "pytest_benchmark", "compare", str(tmp_path / "all.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "test_model[x.a]" in done.stdout and "test_model[y.a]" in done.stdout

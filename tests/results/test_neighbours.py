@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedcore.results.neighbours import BEST, FOLDER, Found, NeighbourStore, chosen, find, key, keys_of
+from embedcore.results.neighbours import BEST, FOLDER, KeptNeighbours, NeighbourStore, chosen, find, key, keys_of
 from embedcore.results.result import Result
 
-FOUND = Found.make(np.arange(12).reshape(2, 6), np.linspace(1, 0, 12).reshape(2, 6))
+FOUND = KeptNeighbours.make(np.arange(12).reshape(2, 6), np.linspace(1, 0, 12).reshape(2, 6))
 
 
 def results_of(result_of, count, families=3):
@@ -82,4 +82,4 @@ def test_a_damaged_file_is_passed_over_with_a_warning(tmp_path, result_of, caplo
 
 def test_what_is_no_neighbours_is_refused():
     with pytest.raises(ValueError, match="two arrays"):
-        Found.make(np.zeros((2, 5)), np.zeros((2, 5)))
+        KeptNeighbours.make(np.zeros((2, 5)), np.zeros((2, 5)))

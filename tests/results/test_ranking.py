@@ -38,14 +38,14 @@ def test_ranks_are_those_of_the_scores_and_standings_say_what_the_order_says():
     for metric, ranking in rankings.items():
         scores = [result.scores[metric] for result in run.results]
         assert ranking.order.means == pytest.approx(scores)
-        standings = ranking.standings()
-        assert [standings[m].rank for m in ACCS] == stats.rankdata(-np.array(scores), "min").astype(int).tolist()
-    leader, second, third, last = (rankings["acc"].standings()[model] for model in ACCS)
+        model_ranks = ranking.model_ranks()
+        assert [model_ranks[m].rank for m in ACCS] == stats.rankdata(-np.array(scores), "min").astype(int).tolist()
+    leader, second, third, last = (rankings["acc"].model_ranks()[model] for model in ACCS)
     assert leader == ModelRank("a.x", 1, (1, 1), leader.p_best, False) and leader.p_best > 0.99
     assert second.rank95 == third.rank95 == (2, 3) and not second.tied_with_leader
     assert last.rank95 == (4, 4) and last.p_best == 0
     # Among the two in the middle the better one leads, and not surely.
-    among = rankings["acc"].standings({"b.x", "c.x"})
+    among = rankings["acc"].model_ranks({"b.x", "c.x"})
     assert {s.rank95 for s in among.values()} == {(1, 2)} and all(s.tied_with_leader for s in among.values())
 
 
@@ -100,7 +100,7 @@ def test_what_is_missing_is_said_and_nothing_is_ranked(dataset, change, why):
     rankings = rank_if_possible(run.results, run.dataset)
     assert not rankings.by and rankings.why
     assert ranking_block({"f00d": rankings}) == []
-    assert [row.standing for row in build(run.results, dataset=run.dataset, rankings=rankings).by_acc] == [None] * 4
+    assert [row.model_rank for row in build(run.results, dataset=run.dataset, rankings=rankings).by_acc] == [None] * 4
 
 
 def test_the_block_is_read_back_and_made_again_where_it_is_missing():
@@ -109,8 +109,8 @@ def test_the_block_is_read_back_and_made_again_where_it_is_missing():
     assert [entry["model"] for entry in block] == sorted(ACCS, key=lambda m: -dict(scores_of(run))[m])
     assert list(block[0]) == ["model", "rank", "rank95", "p_best", "tied_with_leader"]
     again = run_of(results_of(), ranking=block)
-    assert [standing.model for standing in again.ranking] == [entry["model"] for entry in block]
-    assert again.ranking == tuple(rank_models(run.results, run.dataset)["acc"].standings()[e["model"]] for e in block)
+    assert [model_rank.model for model_rank in again.ranking] == [entry["model"] for entry in block]
+    assert again.ranking == tuple(rank_models(run.results, run.dataset)["acc"].model_ranks()[e["model"]] for e in block)
     assert run.ranking == ()
 
 
@@ -156,7 +156,7 @@ def test_several_datasets_of_one_run_are_ranked_each():
     block = ranking_block(run.rankings())
     assert [(e["model"], e["dataset"]) for e in block[-2:]] == [("e.x", "beef"), ("a.x", "beef")]
     data["embedcore"]["ranking"] = block
-    assert [standing.model for standing in made.as_run(data).ranking] == [e["model"] for e in block[:4]]
+    assert [model_rank.model for model_rank in made.as_run(data).ranking] == [e["model"] for e in block[:4]]
 
 
 def test_rows_of_families_stand_among_their_family():
@@ -164,9 +164,11 @@ def test_rows_of_families_stand_among_their_family():
     run = run_of(results)
     board = build(run.results, dataset=run.dataset, rankings=rank_if_possible(run.results, run.dataset))
     one = next(group for group in board.groups if group.slug == "one")
-    assert [row.standing.rank95 for row in one.rows] == [(1, 2), (1, 2)]
-    assert [row.standing.rank95 for row in board.by_acc] == [(1, 1), (2, 3), (2, 3), (4, 4)]
-    assert all(row.standing.rank95[0] <= row.rank <= row.standing.rank95[1] for row in (*board.by_acc, *board.by_acc5))
+    assert [row.model_rank.rank95 for row in one.rows] == [(1, 2), (1, 2)]
+    assert [row.model_rank.rank95 for row in board.by_acc] == [(1, 1), (2, 3), (2, 3), (4, 4)]
+    assert all(
+        row.model_rank.rank95[0] <= row.rank <= row.model_rank.rank95[1] for row in (*board.by_acc, *board.by_acc5)
+    )
 
 
 def test_agreement_is_kendalls_tau_and_mean_ranks_lie_in_their_intervals():
@@ -188,7 +190,7 @@ def test_agreement_is_kendalls_tau_and_mean_ranks_lie_in_their_intervals():
     levels = [
         rank_models(
             sorted((r for r in run.results if r.model in common), key=lambda r: r.model), run.dataset, ("acc",), 0.975
-        )["acc"].standings()
+        )["acc"].model_ranks()
         for run in (here, there)
     ]
     assert {m.model: m.interval for m in found.means} == {

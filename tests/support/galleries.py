@@ -12,7 +12,7 @@ from PIL import Image
 
 from embedcore.report.gallery.gallery import Gallery
 from embedcore.report.gallery.selection import Labels
-from embedcore.results.neighbours import Found, keys_of
+from embedcore.results.neighbours import KeptNeighbours, keys_of
 from embedcore.results.run import Run
 from embedcore.retrieval.metrics import score
 
@@ -22,7 +22,7 @@ MODELS = ("vit_tiny.in1k", "vit_small.in1k", "resnet18.a1_in1k", "swin_tiny.in1k
 
 def a_run(
     models: Sequence[str] = MODELS, *, classes: Sequence[str] = (), lone: bool = False, seed: int = 3
-) -> tuple[Run, Labels, dict[str, Found]]:
+) -> tuple[Run, Labels, dict[str, KeptNeighbours]]:
     """Models that embed 60 queries and 40 references of 10 classes with more or less noise; `lone`: of the first class
     there is no reference."""
     rng = np.random.default_rng(seed)
@@ -40,14 +40,14 @@ def a_run(
     centres = rng.standard_normal((10, 8))
     common = 0.9 * rng.standard_normal((100, 8))
     infos: list[dict[str, Any]] = []
-    found: dict[str, Found] = {}
+    found: dict[str, KeptNeighbours] = {}
     for place, model in enumerate(models):
         rows = centres[labels.class_of] + common + (0.3 + 0.3 * place) * rng.standard_normal((100, 8))
         rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         scores = score(rows[:60], of_query, rows[60:], of_reference, resamples=10)
         info = made.result(model, of_query, scores.hits5)
         infos.append(info | {"verdicts": made.pack_verdicts(scores.hits5, scores.rank1), "scores": scores.values})
-        found[model] = Found.make(scores.neighbours.indices, scores.neighbours.similarities)
+        found[model] = KeptNeighbours.make(scores.neighbours.indices, scores.neighbours.similarities)
     dataset = {
         "class_names": list(names),
         "references": 40,
@@ -57,7 +57,7 @@ def a_run(
     return made.as_run(made.saved(infos, of_query, dataset=dataset)), labels, found
 
 
-def a_gallery(run: Run, labels: Labels, found: dict[str, Found]) -> Gallery:
+def a_gallery(run: Run, labels: Labels, found: dict[str, KeptNeighbours]) -> Gallery:
     """With a plain picture of each image, but the last."""
 
     def pictures(places: Iterable[int]) -> Iterator[tuple[int, bytes]]:

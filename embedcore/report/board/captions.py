@@ -96,14 +96,14 @@ def leader_lines(board: Leaderboard, metric: str, *, most_names: int) -> list[st
 
 def lead(ranking: Ranking, *, most_names: int) -> list[str]:
     """Return which models are tied for first, and how many classes would separate the two best."""
-    standings = sorted(ranking.standings().values(), key=lambda standing: standing.rank)
-    tied = [standing.model for standing in standings if standing.tied_with_leader]
+    model_ranks = sorted(ranking.model_ranks().values(), key=lambda model_rank: model_rank.rank)
+    tied = [model_rank.model for model_rank in model_ranks if model_rank.tied_with_leader]
     if not tied:
-        return [f"{standings[0].model} is significantly better than all others"] if len(standings) > 1 else []
+        return [f"{model_ranks[0].model} is significantly better than all others"] if len(model_ranks) > 1 else []
     named = ", ".join(tied[:most_names]) + (", …" if len(tied) > most_names else "")
-    lines = [f"{len(tied)} of {len(standings)} models are tied for first: {named}"]
+    lines = [f"{len(tied)} of {len(model_ranks)} models are tied for first: {named}"]
     needed = ranking.order.classes_needed
-    if not standings[1].tied_with_leader:
+    if not model_ranks[1].tied_with_leader:
         return lines
     if math.isinf(needed):
         return [*lines, f"the two best are equal in {ranking.metric}"] if ranking.classes > 1 else lines

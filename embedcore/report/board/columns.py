@@ -163,7 +163,7 @@ def _rank(name: str) -> Callable[[Row], Any]:
 
 
 def _of_standing(name: str) -> Callable[[Row], Any]:
-    return lambda row: getattr(row.standing, name, None)
+    return lambda row: getattr(row.model_rank, name, None)
 
 
 def _field(key: str, *arguments: Any, **options: Any) -> Column:
@@ -234,7 +234,7 @@ def entries(board: Leaderboard) -> Iterator[Entry]:
     ranks = board.ranks
     for row in board.by_acc:
         rank, rank_acc5, rank_in_family = ranks[id(row.result)]
-        yield Entry(rank, row.result, row.standing, rank_acc5, rank_in_family, titles[row.result.family])
+        yield Entry(rank, row.result, row.model_rank, rank_acc5, rank_in_family, titles[row.result.family])
     for result in board.excluded_results:
         yield Entry(0, result)
 
@@ -280,9 +280,9 @@ def without_intervals(columns: Iterable[Column]) -> list[Column]:
 def shown(rows: Iterable[Row], columns: Iterable[Column], *, intervals: bool) -> tuple[list[Row], list[Column]]:
     """Return the rows and columns of a table, with or without intervals of scores and ranks."""
     if not intervals:
-        rows, columns = (replace(row, standing=None) for row in rows), without_intervals(columns)
+        rows, columns = (replace(row, model_rank=None) for row in rows), without_intervals(columns)
     rows = list(rows)
-    ranked = any(row.standing for row in rows)
+    ranked = any(row.model_rank for row in rows)
     return rows, [column for column in columns if ranked or column.key != "rank95"]
 
 

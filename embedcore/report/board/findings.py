@@ -121,7 +121,7 @@ def winner(board: Leaderboard, metric: str) -> Iterator[Sentence]:
         if board.rankings.why:
             yield (f"No test of significance: {board.rankings.why}.",)
         return
-    tied = [row.result.model for row in rows if row.standing and row.standing.tied_with_leader]
+    tied = [row.result.model for row in rows if row.model_rank and row.model_rank.tied_with_leader]
     others = [model for model in tied if model != best.model]
     if not others:
         yield ("It is significantly better than all others.",)

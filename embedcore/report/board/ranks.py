@@ -34,8 +34,10 @@ class Ranked:
     def rows(self) -> list[tuple[ModelRank, float]]:
         """Rank and score of each model, best first."""
         scores = dict(zip(self.ranking.models, self.ranking.order.means.tolist(), strict=True))
-        standings = sorted(self.ranking.standings().values(), key=lambda standing: (standing.rank, standing.model))
-        return [(standing, scores[standing.model]) for standing in standings]
+        model_ranks = sorted(
+            self.ranking.model_ranks().values(), key=lambda model_rank: (model_rank.rank, model_rank.model)
+        )
+        return [(model_rank, scores[model_rank.model]) for model_rank in model_ranks]
 
 
 def report(boards: Sequence[Ranked], agreement: Agreement | None, *, width: int, markdown: bool = False) -> str:
@@ -46,13 +48,13 @@ def report(boards: Sequence[Ranked], agreement: Agreement | None, *, width: int,
         heading = f"{board.name}: {counted(models, 'model')}, {counted(classes, 'class', 'classes')}"
         rows = [
             (
-                f"{standing.rank}{TIED if standing.tied_with_leader else ''}",
-                interval(standing.rank95),
+                f"{model_rank.rank}{TIED if model_rank.tied_with_leader else ''}",
+                interval(model_rank.rank95),
                 f"{score:.3f}",
-                f"{standing.p_best:.2f}",
-                standing.model,
+                f"{model_rank.p_best:.2f}",
+                model_rank.model,
             )
-            for standing, score in board.rows
+            for model_rank, score in board.rows
         ]
         blocks += [heading, _table(("#", "ranks", board.ranking.metric, "p best", "model"), rows, markdown)]
         blocks += lead(board.ranking, most_names=_MOST_NAMES)

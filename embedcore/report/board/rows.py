@@ -45,7 +45,7 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
             "decayed": entry.result.batch_decayed,
             "non_commercial": non_commercial(entry.result),
             "random": entry.result.random_weights,
-            "tied": entry.standing is not None and entry.standing.tied_with_leader,
+            "tied": entry.model_rank is not None and entry.model_rank.tied_with_leader,
         }
         found.append({key: value for key, value in row.items() if value is not None})
     return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from embedcore.errors import EmbedcoreError
 from embedcore.report.gallery.selection import Labels, Selection, limited, select
-from embedcore.results.neighbours import Found, chosen, find, keys_of
+from embedcore.results.neighbours import KeptNeighbours, chosen, find, keys_of
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -33,7 +33,7 @@ class Gallery:
     fingerprint: str
     """Of the dataset."""
     labels: Labels
-    found: Mapping[str, Found]
+    found: Mapping[str, KeptNeighbours]
     keys: Mapping[str, str]
     """Of the models in `found`, see `embedcore.results.neighbours.key_of`."""
     pictures: Pictures
@@ -49,7 +49,7 @@ class ShownGallery:
 
 
 def gallery_of(
-    dataset: Dataset, found: Mapping[str, Found], keys: Mapping[str, str], store: PixelStore | None = None
+    dataset: Dataset, found: Mapping[str, KeptNeighbours], keys: Mapping[str, str], store: PixelStore | None = None
 ) -> Gallery:
     """Return the gallery of a dataset whose images can be read; `store`: its pixels, if available."""
     from embedcore.images.thumbnails import thumbnails

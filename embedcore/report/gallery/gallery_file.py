@@ -18,7 +18,7 @@ import numpy as np
 from embedcore.files import sealed, unsealed
 from embedcore.report.gallery.gallery import Gallery, ShownGallery, pictures_in
 from embedcore.report.gallery.selection import Labels
-from embedcore.results.neighbours import Found
+from embedcore.results.neighbours import KeptNeighbours
 
 FORMAT = 1
 _MOST_BYTES = 10_000_000
@@ -88,7 +88,7 @@ def _read(path: Path) -> Gallery:
         )
         content = arrays["pictures"].tobytes()
         found = {
-            model: Found.make(arrays[f"indices_{number}"], arrays[f"similarities_{number}"])
+            model: KeptNeighbours.make(arrays[f"indices_{number}"], arrays[f"similarities_{number}"])
             for number, model in enumerate(about.models)
         }
     n = len(about.names)

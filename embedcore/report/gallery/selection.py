@@ -17,7 +17,7 @@ from embedcore.images.ceilings import reference_counts
 from embedcore.plain import counted, one_line
 from embedcore.results.class_table import verdicts_of
 from embedcore.results.leaderboard import Leaderboard
-from embedcore.results.neighbours import Found
+from embedcore.results.neighbours import KeptNeighbours
 
 MOST = 24
 """Maximum of queries or pairs of classes in a part."""
@@ -42,7 +42,7 @@ class Labels:
     references: NDArray[np.int64]
     """[n_references]; with leave-one-out all images."""
 
-    def fits(self, found: Found) -> bool:
+    def fits(self, found: KeptNeighbours) -> bool:
         """Whether the neighbours can be those of these images."""
         rows, columns = found.indices.shape
         return rows == len(self.queries) and columns > 0 and int(found.indices.max()) < len(self.references)
@@ -68,7 +68,7 @@ class Selection:
     """The parts of a gallery that a page shows."""
 
     labels: Labels
-    found: Mapping[str, Found]
+    found: Mapping[str, KeptNeighbours]
     """Of the shown models, best first."""
     parts: tuple[Part, ...]
     examples: Mapping[str, tuple[int, ...]]
@@ -90,7 +90,7 @@ class Selection:
 
 
 def select(
-    board: Leaderboard, labels: Labels, found: Mapping[str, Found], asked: Collection[str] = ()
+    board: Leaderboard, labels: Labels, found: Mapping[str, KeptNeighbours], asked: Collection[str] = ()
 ) -> Selection | None:
     """Select what to show of the models in `found`, without those that do not fit `labels`; None if none is left.
     `asked`: models that get examples of their own, as the leader does."""
