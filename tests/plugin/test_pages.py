@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from embedcore.plugin import pages as live
+from embedcore.plugin import pages
 from embedcore.report import report_folder as files
 
 INLINE = "--embed-isolation=none"
@@ -28,23 +28,23 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(live.LivePage, "_now", staticmethod(clock.read))
+    monkeypatch.setattr(pages.LivePage, "_now", staticmethod(clock.read))
     return clock
 
 
 def test_the_page_is_there_in_the_middle_marked_unfinished_and_finished_at_the_end(run, clock, monkeypatch):
-    clock.step = live.EVERY_S
-    pages, put = [], files.put
+    clock.step = pages.EVERY_S
+    written, put = [], files.put
 
     def kept(directory, contents):
         put(directory, contents)
-        pages.append((directory / "index.html").read_text(encoding="utf-8"))
+        written.append((directory / "index.html").read_text(encoding="utf-8"))
 
     monkeypatch.setattr(files, "put", kept)
     run(INLINE, "--embed-report=report", "--embed-order=roster", "-k", "test_vit or test_resnet").assert_outcomes(
         passed=2
     )
-    first, *_, last = pages
+    first, *_, last = written
     assert 'data-reload="60"' in first and '<noscript><meta http-equiv="refresh" content="60">' in first
     assert "This run is in progress: 1 of 2 cases are done; 1 case left" in first
     assert [row["model"] for row in models(first)] == ["test_resnet.r160_in1k"]
@@ -73,8 +73,8 @@ class Session:
     def __init__(self, clock, monkeypatch, *, takes=0.0, error=None):
         self.clock, self.said, self.written = clock, [], []
         self.takes, self.error = takes, error
-        self.page = live.LivePage("report", SimpleNamespace(results={"f00d": {}}), self.said.append)
-        monkeypatch.setattr(live, "write_page", self.write)
+        self.page = pages.LivePage("report", SimpleNamespace(results={"f00d": {}}), self.said.append)
+        monkeypatch.setattr(pages, "write_page", self.write)
 
     def write(self, folder, record, reload_s):
         self.written.append(self.clock.now)

@@ -1,0 +1,60 @@
+"""The bench as a library: one call measures a model on a dataset."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embedcore import Bench, CaseSettings, as_dataset, load_dataset
+from embedcore.errors import UsageError
+
+MODEL = "test_resnet.r160_in1k"
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (40, 40, 3), np.uint8) for _ in range(12)]
+    return load_dataset(images, [str(index % 3) for index in range(12)])
+
+
+def bench_of(tmp_path, **settings):
+    return Bench(CaseSettings(weights="random", rounds=2, device="cpu", **settings), cache=tmp_path, isolation="none")
+
+
+def test_a_model_is_measured_under_the_settings_and_their_changes(tmp_path, dataset):
+    bench = bench_of(tmp_path, batch_size=4)
+    result = bench.measure(MODEL, dataset)
+    assert result.ok and result.dataset == dataset.fingerprint
+    assert (result.batch_size, len(result.durations), result.weights["source"]) == (4, 2, "random")
+    again = bench.measure(MODEL, dataset, batch_size=2)
+    assert again.batch_size == 2 and again.scores == result.scores
+    assert bench.stores[dataset.fingerprint].shape[0] == 12
+
+
+def test_what_goes_wrong_with_a_model_is_a_result(tmp_path, dataset):
+    large = bench_of(tmp_path, max_params=0.1).measure("resnet18.a1_in1k", dataset)
+    assert (large.status, large.dataset) == ("too-large", dataset.fingerprint)
+    unknown = bench_of(tmp_path).measure("resnet5O", dataset)
+    assert not unknown.ok and "resnet5O" in unknown.reason
+
+
+def test_images_without_labels_are_refused(tmp_path):
+    images = as_dataset([np.full((8, 8, 3), value, np.uint8) for value in (0, 9)])
+    with pytest.raises(UsageError, match="label"):
+        bench_of(tmp_path).measure(MODEL, images)
+
+
+def test_a_result_belongs_to_its_weights(tmp_path, dataset):
+    from safetensors.torch import load_file, save_file
+
+    from embedcore.zoo.loading import build_model
+    from embedcore.zoo.weights import Weights
+
+    path = tmp_path / f"{MODEL}.safetensors"
+    save_file(build_model(MODEL, Weights("random", "seed:0")).state_dict(), path)
+    bench = Bench(CaseSettings(weights=str(tmp_path), rounds=1, device="cpu"), cache=tmp_path / "c", isolation="none")
+    result = bench.measure(MODEL, dataset)
+    assert result.ok and not bench.weights_changed(result)
+    save_file({name: tensor * 2 for name, tensor in load_file(path).items()}, path)
+    assert bench.weights_changed(result)
