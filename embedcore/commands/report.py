@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.commands.cache import cache_folder
     from embedcore.report.board.board_page import Unfinished
     from embedcore.report.board.terminal import terminal_report
-    from embedcore.report.gallery.gallery import dataset_of, saved_gallery
-    from embedcore.report.gallery.gallery_file import read_folders
+    from embedcore.report.gallery.gallery import dataset_of, gallery_of
     from embedcore.report.html.drawing import start_scripts
     from embedcore.report.report_folder import write_report
     from embedcore.results.leaderboard import boards_of
@@ -80,10 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.json}: {len(data['benchmarks'])} benchmarks")
     if output is not None:
         cache = cache_folder(arguments.cache)
-        earlier = read_folders([*(path if path.is_dir() else path.parent for path in paths), output])
         galleries = [
-            saved_gallery(board, cache, earlier, lambda: dataset_of(found.settings, cache), arguments.gallery)
-            for board in boards
+            gallery_of(board, cache, lambda: dataset_of(found.settings, cache), arguments.gallery) for board in boards
         ]
         write_report(
             output,

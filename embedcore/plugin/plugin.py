@@ -355,17 +355,14 @@ class Plugin:
 
     def _gallery(self, board: Leaderboard) -> Gallery | None:
         """Return what the models of a board retrieve; a pytest-xdist controller has to load the dataset for it."""
-        from embedcore.report.gallery.gallery import dataset_of, saved_gallery, session_gallery
+        from embedcore.report.gallery.gallery import dataset_of, gallery_of
 
-        cache = self.options.cache_folder
+        cache, asked = self.options.cache_folder, self.options.gallery
         if self.bench is None:
-            settings = self.record.settings
-            return saved_gallery(board, cache, (), lambda: dataset_of(settings, cache), self.options.gallery)
+            return gallery_of(board, cache, lambda: dataset_of(self.record.settings, cache), asked)
         fingerprint = str(board.dataset.get("fingerprint"))
-        dataset = self.datasets.get(fingerprint)
-        if dataset is None:
-            return None
-        return session_gallery(board, dataset, cache, self.options.gallery, self.bench.stores.get(fingerprint))
+        store = self.bench.stores.get(fingerprint)
+        return gallery_of(board, cache, lambda: self.datasets.get(fingerprint), asked, store)
 
     def _judge(self) -> None:
         if self.gate is not None and self.record.results and not summary.nothing_measured(self.record):

@@ -15,7 +15,7 @@ from embedcore.results.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
     from embedcore.report.board.board_page import Unfinished
-    from embedcore.report.gallery.gallery import Gallery, ShownGallery
+    from embedcore.report.gallery.gallery import Gallery
 
 
 def write_report(
@@ -29,34 +29,30 @@ def write_report(
     galleries: Sequence[Gallery | None] = (),
     asked: Collection[str] = (),
 ) -> list[Path]:
-    """Write leaderboard.md, .csv and .json, index.html, charts/ and, with galleries, neighbours.npz into `directory`.
+    """Write leaderboard.md, .csv and .json, index.html and charts/ into `directory`.
 
     `boards`: one for each dataset, at least one; `galleries`: one for each board, or None; `asked`: models that get
     examples of their own in it. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its ``datetime``;
     `unfinished`: the progress of a run that is not finished. Each file is written as a whole, the pages last. Returns
     the paths. Raises UsageError if the folder cannot be made or written, DrawingFailed if charts cannot be drawn.
     """
-    from embedcore.report.gallery.gallery import shown
-    from embedcore.report.gallery.gallery_file import written
+    from embedcore.report.gallery.gallery import gallery_data
     from embedcore.report.html.drawing import start_scripts
 
     settings, machine = settings or {}, machine or {}
     _write(directory, {})
     start_scripts()
     retrieved = [
-        None if gallery is None else shown(board, gallery, asked)
+        None if gallery is None else gallery_data(board, gallery, asked)
         for board, gallery in zip(boards, galleries or [None] * len(boards), strict=True)
     ]
-    kept = {f"neighbours{place if place > 1 else ''}.npz": made for place, made in enumerate(retrieved, start=1)}
     texts = {
         "leaderboard.md": markdown_report(boards, settings=settings, machine=machine, when=when),
         "leaderboard.csv": csv_report(boards, machine, when),
         "leaderboard.json": json_report(boards, settings, machine, when),
     }
-    tables = {name: written(made) for name, made in kept.items() if made}
-    tables |= {name: text.encode() for name, text in texts.items()}
     # The tables are written first: they are there also if drawing fails.
-    paths = _write(directory, tables)
+    paths = _write(directory, {name: text.encode() for name, text in texts.items()})
     drawn = pages(
         boards,
         settings=settings,
@@ -101,10 +97,10 @@ def pages(
     beside: Sequence[str] = (),
     files: bool = False,
     unfinished: Unfinished | None = None,
-    galleries: Sequence[ShownGallery | None] = (),
+    galleries: Sequence[Mapping[str, Any] | None] = (),
 ) -> dict[str, bytes]:
     """Return the page of each dataset by its name, index.html last; before them, with `files`, the charts that the
-    study has, as SVG. `beside`: files that the page links; `galleries`: one for each board."""
+    study has, as SVG. `beside`: files that the page links; `galleries`: the `gallery_data` of each board."""
     from embedcore.report.board.board_page import index_page
     from embedcore.report.board.charts import charts
     from embedcore.report.board.rows import rows

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 import records
+from galleries import retrieved
 
 from embedcore.plugin import machine
 from embedcore.plugin.budget import Budget
 from embedcore.plugin.workers import Workers, worker_of
-from embedcore.report.gallery.gallery_file import read
 from embedcore.results.reading import read_run
 from embedcore.results.runs import journals_of, runs_in_use
 from embedcore.zoo.tags import all_tags
@@ -85,8 +85,9 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
     assert stored.results == read_run(project.path / "run.json").results
     assert len(stored.results) == 3 and stored.timm is not None
     # The controller, which has neither dataset nor results of its own, shows what they retrieve.
-    gallery = read(project.path / "report" / "neighbours.npz")
-    assert gallery.found.keys() == {result.model for result in stored.results}
+    gallery = retrieved(project.path / "report" / "index.html")
+    assert gallery["answers"].keys() == {result.model for result in stored.results}
+    assert gallery["missing"] == 0
     assert mistaken.wait(300) == pytest.ExitCode.USAGE_ERROR
     text = (project.path / "mistaken").read_text()
     assert text.count("no such folder of images") == 1

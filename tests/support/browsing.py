@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import synthetic_runs as made
 
-from embedcore.report.gallery.gallery import Gallery, shown
+from embedcore.report.gallery.gallery import Gallery, gallery_data
 from embedcore.report.report_folder import pages
 from embedcore.results.leaderboard import boards_of
 from embedcore.results.run import Run
@@ -147,9 +147,9 @@ HOSTILE = (
 
 
 def written(run: Run, folder: Path, gallery: Gallery | None = None) -> Path:
-    """The page of a run, without the files of its charts; with what its models retrieve, where there is an gallery."""
+    """The page of a run, without the files of its charts; with what its models retrieve, where there is a gallery."""
     boards = boards_of(run, TITLES)
-    retrieved = [None if gallery is None else shown(boards[0], gallery)]
+    retrieved = [None if gallery is None else gallery_data(boards[0], gallery)]
     made = pages(boards, settings=run.settings, machine=run.versions, when=run.datetime, galleries=retrieved)
     for name, content in made.items():
         (folder / name).write_bytes(content)

@@ -1,9 +1,11 @@
-"""Made-up runs whose neighbours are known."""
+"""Made-up runs whose neighbours are known, and the galleries of pages."""
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 
 from embedcore.report.gallery.gallery import Gallery
 from embedcore.report.gallery.selection import Labels
-from embedcore.results.neighbours import KeptNeighbours, keys_of
+from embedcore.results.neighbours import KeptNeighbours
 from embedcore.results.run import Run
 from embedcore.retrieval.metrics import score
 
@@ -57,7 +59,7 @@ def a_run(
     return made.as_run(made.saved(infos, of_query, dataset=dataset)), labels, found
 
 
-def a_gallery(run: Run, labels: Labels, found: dict[str, KeptNeighbours]) -> Gallery:
+def a_gallery(labels: Labels, found: dict[str, KeptNeighbours]) -> Gallery:
     """With a plain picture of each image, but the last."""
 
     def pictures(places: Iterable[int]) -> Iterator[tuple[int, bytes]]:
@@ -68,4 +70,11 @@ def a_gallery(run: Run, labels: Labels, found: dict[str, KeptNeighbours]) -> Gal
                 Image.new("RGB", (24, 18), shade).save(out, "WEBP")
                 yield place, out.getvalue()
 
-    return Gallery(FINGERPRINT, labels, found, keys_of(run.results, FINGERPRINT), pictures)
+    return Gallery(labels, found, pictures)
+
+
+def retrieved(page: Path) -> dict[str, Any]:
+    """The gallery's data in a page."""
+    text = page.read_text(encoding="utf-8").partition('id="retrieved">')[2].partition("</script>")[0]
+    data: dict[str, Any] = json.loads(text)
+    return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedcore.plain import counted
 from embedcore.report.board import captions
@@ -12,15 +12,11 @@ from embedcore.report.board.columns import COLUMNS, footnotes
 from embedcore.report.board.details import details
 from embedcore.report.board.findings import disagreements, facts, findings, warnings
 from embedcore.report.board.rows import columns_data
-from embedcore.report.gallery.selection import page_data
 from embedcore.report.html.chart import Chart
 from embedcore.report.html.drawing import start_scripts
 from embedcore.report.html.page import chart_data, families_of, render, static
 from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Leaderboard
-
-if TYPE_CHECKING:
-    from embedcore.report.gallery.gallery import ShownGallery
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,12 @@ def index_page(
     pages: Mapping[str, str] | None = None,
     here: str = "",
     unfinished: Unfinished | None = None,
-    retrieved: ShownGallery | None = None,
+    retrieved: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page of one dataset.
 
     `rows`: those of `embedcore.report.board.rows`; `beside`: files that it links; `pages`: name to title of the pages
-    of all datasets, if there are several, with this one at `here`; `retrieved`: its gallery.
+    of all datasets, if there are several, with this one at `here`; `retrieved`: its `gallery_data`.
     """
     name = captions.dataset_name(board.dataset)
     reload_s = unfinished.reload_s if unfinished else None
@@ -78,7 +74,7 @@ def index_page(
             "data": base | {"intervals": intervals, "name": name},
             "charts": {"charts": [chart_data(chart) for chart in drawn]},
             "details": {"details": details(board, table), **_class_figures(rows, table)},
-            **({"retrieved": page_data(retrieved.selection, retrieved.pictures)} if retrieved else {}),
+            **({"retrieved": retrieved} if retrieved else {}),
         },
         scripts=[
             *map(static, ("tabulator.min.js", "charts.js", "page.js", *(["live.js"] if reload_s else []))),

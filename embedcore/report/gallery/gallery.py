@@ -1,17 +1,17 @@
-"""Galleries: what models retrieve, from the session's dataset, the cache folder, or the file of an earlier report."""
+"""Galleries: what models retrieve, from the neighbours in the cache folder and the images of the dataset."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedcore.errors import EmbedcoreError
-from embedcore.report.gallery.selection import Labels, Selection, limited, select
+from embedcore.report.gallery.selection import Labels, limited, page_data, select
 from embedcore.results.neighbours import KeptNeighbours, chosen, find, keys_of
 
 if TYPE_CHECKING:
@@ -30,95 +30,41 @@ Pictures = Callable[[Iterable[int]], Iterable[tuple[int, bytes]]]
 class Gallery:
     """The neighbours that models found in a dataset, with its labels and pictures."""
 
-    fingerprint: str
-    """Of the dataset."""
     labels: Labels
     found: Mapping[str, KeptNeighbours]
-    keys: Mapping[str, str]
-    """Of the models in `found`, see `embedcore.results.neighbours.key_of`."""
     pictures: Pictures
 
 
-@dataclass(frozen=True)
-class ShownGallery:
-    """What a page shows of a gallery."""
-
-    gallery: Gallery
-    selection: Selection
-    pictures: Mapping[int, bytes]
-
-
 def gallery_of(
-    dataset: Dataset, found: Mapping[str, KeptNeighbours], keys: Mapping[str, str], store: PixelStore | None = None
-) -> Gallery:
-    """Return the gallery of a dataset whose images can be read; `store`: its pixels, if available."""
-    from embedcore.images.thumbnails import thumbnails
-
-    queries, references = np.flatnonzero(dataset.is_query), np.flatnonzero(dataset.is_reference)
-    labels = Labels(dataset.names, dataset.classes, dataset.labels, queries, references)
-    return Gallery(dataset.fingerprint, labels, found, keys, lambda places: thumbnails(dataset, places, store))
-
-
-def session_gallery(
-    board: Leaderboard, dataset: Dataset, cache: Path, asked: Collection[str], store: PixelStore | None = None
-) -> Gallery | None:
-    """Return the gallery of the models that a report shows, as far as the cache has their neighbours, or None."""
-    keys = _wanted(board, asked)
-    found = find(cache, keys)
-    return gallery_of(dataset, found, keys, store) if found else None
-
-
-def saved_gallery(
     board: Leaderboard,
     cache: Path,
-    earlier: Sequence[Gallery],
     load: Callable[[], Dataset | None],
     asked: Collection[str] = (),
+    store: PixelStore | None = None,
 ) -> Gallery | None:
-    """Return the gallery of a saved run from `earlier` galleries and the cache, or None if they have nothing of it.
+    """Return the gallery of the models that a report shows, as far as the cache has their neighbours, or None.
 
-    `load` returns the run's dataset, if available; it is called only if no earlier gallery has all models.
+    `load` returns the board's dataset if it is on this machine; it is called only if there are neighbours. `store`: the
+    dataset's pixels, if available.
     """
-    keys = _wanted(board, asked)
+    from embedcore.images.thumbnails import thumbnails
+
     fingerprint = board.dataset.get("fingerprint")
-    same = [gallery for gallery in earlier if gallery.fingerprint == fingerprint]
-    found = find(cache, keys)
-    for gallery in same:
-        found |= {model: each for model, each in gallery.found.items() if keys.get(model) == gallery.keys.get(model)}
-    found = {model: found[model] for model in keys if model in found}
-    if not found:
-        return None
-    complete = next((gallery for gallery in same if found.keys() <= gallery.found.keys()), None)
-    if complete is None:
-        dataset = load()
-        if dataset is not None and dataset.fingerprint == fingerprint:
-            return gallery_of(dataset, found, keys)
-        if not same:
-            return None
-        pictures: dict[int, bytes] = {}
-        for gallery in same:
-            pictures |= dict(gallery.pictures(range(len(gallery.labels.names))))
-        complete = replace(same[0], pictures=pictures_in(pictures))
-    return replace(complete, found=found, keys=keys)
-
-
-def _wanted(board: Leaderboard, asked: Collection[str]) -> dict[str, str]:
     results = {row.result.model: row.result for row in board.by_acc}
     models = chosen(results.values(), asked)
-    return keys_of((results[model] for model in models), str(board.dataset.get("fingerprint")))
-
-
-def pictures_in(pictures: Mapping[int, bytes]) -> Pictures:
-    return lambda places: ((place, pictures[place]) for place in places if place in pictures)
-
-
-def shown(board: Leaderboard, gallery: Gallery, asked: Collection[str] = ()) -> ShownGallery | None:
-    """Return what a page shows of a gallery, None if none of its models is on the board."""
-    selection = select(board, gallery.labels, gallery.found, asked)
-    if selection is None:
+    found = find(cache, keys_of((results[model] for model in models), str(fingerprint)))
+    dataset = load() if found else None
+    if dataset is None or dataset.fingerprint != fingerprint:
         return None
-    pictures = limited(gallery.pictures(selection.images()))
-    return ShownGallery(replace(gallery, found=selection.found), selection, pictures)
+    queries, references = np.flatnonzero(dataset.is_query), np.flatnonzero(dataset.is_reference)
+    labels = Labels(dataset.names, dataset.classes, dataset.labels, queries, references)
+    return Gallery(labels, found, lambda places: thumbnails(dataset, places, store))
+
+
+def gallery_data(board: Leaderboard, gallery: Gallery, asked: Collection[str] = ()) -> dict[str, Any] | None:
+    """Return what a page shows of a gallery (see `page_data`), None if none of its models is on the board."""
+    selection = select(board, gallery.labels, gallery.found, asked)
+    return None if selection is None else page_data(selection, limited(gallery.pictures(selection.images())))
 
 
 def dataset_of(settings: Mapping[str, Any], cache: Path) -> Dataset | None:

@@ -18,7 +18,7 @@ from browsing import Visit
 def with_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run, labels, found = galleries.a_run(classes=[*browsing.HOSTILE, "g", "h", "i", "j"])
     labels = dataclasses.replace(labels, names=[*browsing.HOSTILE, *labels.names[len(browsing.HOSTILE) :]])
-    return browsing.written(run, tmp_path_factory.mktemp("gallery"), galleries.a_gallery(run, labels, found))
+    return browsing.written(run, tmp_path_factory.mktemp("gallery"), galleries.a_gallery(labels, found))
 
 
 def opened_gallery(visit: Visit) -> Any:
