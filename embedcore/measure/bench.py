@@ -13,6 +13,7 @@ import msgspec
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.files import user_path
+from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.ledger import Ledger
 from embedcore.images.pixel_store import open_pixel_store
@@ -31,7 +32,6 @@ from embedcore.zoo.transforms import data_config
 if TYPE_CHECKING:
     from typing import Any
 
-    from embedcore.images.dataset import Dataset
     from embedcore.images.pixel_store import PixelStore
     from embedcore.zoo.own_models import OwnModel
 
@@ -84,7 +84,7 @@ class Bench:
     def case(self, model: str, **changes: Any) -> Case:
         """Return the case of a model under the bench's settings with ``changes``, such as ``batch_size=1``."""
         own_model = self.own_models.get(model)
-        settings = dataclasses.asdict(self.settings) | changes
+        settings = vars(dataclasses.replace(self.settings, **changes))
         return Case(model=model, family=family_of_model(model, own_model).slug, own_model=own_model, **settings)
 
     def measure(self, model: str, dataset: Dataset, **changes: Any) -> Result:
@@ -93,6 +93,8 @@ class Bench:
         What goes wrong with the model is a result with a status and a reason. Raises UsageError for images that cannot
         be used, and for a cache folder that cannot be written.
         """
+        if not isinstance(dataset, Dataset):
+            raise UsageError(f"a {type(dataset).__name__} is not a dataset: load it with embedcore.load_dataset")
         dataset.expect_classes()
         return self.run(self.case(model, **changes), dataset).result
 
@@ -118,7 +120,8 @@ class Bench:
         inputs = CaseInputs(GroundTruth.of(dataset), pixels, located, self.hub, self._embeddings, self.neighbours)
         executor: Executor = InlineExecutor()
         if self.isolation == "process":
-            executor = ChildExecutor(max(0.0, min(self.timeout_s, limit_s)))
+            left_s = limit_s - (time.monotonic() - begin)
+            executor = ChildExecutor(max(0.0, min(self.timeout_s, left_s)))
         result = self._of(dataset, executor.run(case, inputs, stages))
         if result.lost_host is not None:
             self.hub.lose(*result.lost_host)  # the next model need not find out again

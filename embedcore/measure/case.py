@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from embedcore.errors import UsageError
+
 if TYPE_CHECKING:
     from embedcore.zoo.own_models import OwnModel
 
@@ -33,6 +35,18 @@ class CaseSettings:
     ``embed/memory.py``). Exhausting it halves the batch; with one image the case is ``oom``."""
     fifos: tuple[str, str] | None = None
     """FIFOs of this process and of one that alternates timing rounds with it; see ``embed/interleaving.py``."""
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.rounds):
+            raise UsageError(f"rounds is {self.rounds!r}: a whole number above 0")
+        if not (_is_count(self.batch_size) or self.batch_size == "auto"):
+            raise UsageError(f"batch_size is {self.batch_size!r}: 'auto' or a whole number above 0")
+        if self.channels_last not in (None, True, False):
+            raise UsageError(f"channels_last is {self.channels_last!r}: True, False or None")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 @dataclass(frozen=True, kw_only=True)

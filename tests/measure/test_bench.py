@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import numpy as np
 import pytest
 
 from embedcore import Bench, CaseSettings, as_dataset, load_dataset
 from embedcore.errors import UsageError
+from embedcore.measure import bench as bench_module
+from embedcore.results.result import Result
 
 MODEL = "test_resnet.r160_in1k"
 
@@ -58,3 +63,52 @@ def test_a_result_belongs_to_its_weights(tmp_path, dataset):
     assert result.ok and not bench.weights_changed(result)
     save_file({name: tensor * 2 for name, tensor in load_file(path).items()}, path)
     assert bench.weights_changed(result)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": 0}, "rounds is 0: a whole number above 0"),
+        ({"batch_size": 0}, "batch_size is 0: 'auto' or a whole number above 0"),
+        ({"batch_size": "many"}, "batch_size is 'many': 'auto' or a whole number above 0"),
+        ({"channels_last": "yes"}, "channels_last is 'yes': True, False or None"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(tmp_path, dataset, changes, message):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        bench_of(tmp_path).measure(MODEL, dataset, **changes)
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        CaseSettings(**changes)
+
+
+@pytest.mark.parametrize("name", ["batchsize", "family", "model"])
+def test_what_is_no_setting_is_a_type_error_that_names_it(tmp_path, dataset, name):
+    with pytest.raises(TypeError, match=f"CaseSettings.*'{name}'|multiple values for argument '{name}'"):
+        bench_of(tmp_path).measure(MODEL, dataset, **{name: "x"})
+
+
+def test_a_path_is_no_dataset(tmp_path):
+    with pytest.raises(UsageError, match=r"^a PosixPath is not a dataset: load it with embedcore\.load_dataset$"):
+        bench_of(tmp_path).measure(MODEL, tmp_path)
+
+
+def test_the_time_limit_of_a_case_includes_decoding(tmp_path, dataset, monkeypatch):
+    limits = []
+
+    class Recorder:
+        def __init__(self, timeout_s):
+            limits.append(timeout_s)
+
+        def run(self, case, inputs, stages):
+            return Result.make(case.model, family=case.family, status="timeout", reason="none")
+
+    def slow(self, case, dataset, progress):
+        time.sleep(0.2)
+
+    monkeypatch.setattr(bench_module, "ChildExecutor", Recorder)
+    monkeypatch.setattr(Bench, "_pixels", slow)
+    bench = Bench(CaseSettings(weights="random"), cache=tmp_path, timeout_s=7.0)
+    case = bench.case(MODEL)
+    bench.run(case, dataset, limit_s=5.0)
+    bench.run(case, dataset)
+    assert 4 < limits[0] <= 4.8 and limits[1] == 7.0
