@@ -28,9 +28,10 @@ Line = dict[str, Any]
 class Journal:
     """A journal open for writing, by one process at a time."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> None:
         """Create the journal at `path` with `header`, or continue the one that is there without its torn last line.
 
+        `more`: a line to add to a journal that is continued.
         Folders are created as needed. Raises UsageError if another process writes to it, or if it cannot be read or
         written.
         """
@@ -50,6 +51,8 @@ class Journal:
                 if not begun:
                     self.append({"journal": FORMAT, **header})
                     _sync_folder(path.parent)
+                elif more is not None:
+                    self.append(more)
             except OSError as error:
                 raise UsageError(f"journal {path} cannot be written: {error.strerror}") from error
             undo.pop_all()

@@ -124,12 +124,8 @@ class Record:
                 self._resume(before, planned, finished=found.finished)
                 written = before.planned
         line = {"run": run, **json_safe(header)}
-        path = worker.journal(folder, run)
-        continued = path.exists()
-        self._journal = Journal(path, line)
         more = {test: model for test, model in planned.items() if test not in written}
-        if continued and more:
-            self._journal.append({"tests": more})
+        self._journal = Journal(worker.journal(folder, run), line, {"tests": more} if more else None)
         self.take(line)
         self._outbox = [line, {"done": sorted(self._done_before)}]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -222,6 +223,20 @@ def test_a_finished_run_goes_on_where_there_are_new_models_only(tmp_path: Path, 
     record.close()
     assert records.models(records.read(done)) == ["a.x", "b.x", "c.x"] and records.read(done).finished
     assert not _begun(tmp_path, ["d.x", "e.x"], Worker("others")).done  # none of these is in it
+
+
+def test_a_disk_without_room_for_more_cases_is_one_line(
+    tmp_path: Path, result_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Journal, line: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _journal(tmp_path, "done", OURS, [result_of("a.x")], models=("a.x",))
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", full)
+        with pytest.raises(UsageError, match=r"done\.jsonl cannot be written: No space left on device"):
+            _begun(tmp_path, ["a.x", "b.x"], Worker("new"))
+    assert _begun(tmp_path, ["a.x", "b.x"], Worker("new")).done == {"a.x"}  # the lock was released
 
 
 TWO = {"here[a]": "a.x", "there[a]": "a.x"}
