@@ -224,7 +224,7 @@ class Plugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:  # below the terminal's line of what was collected
-        if self.terminal.exists and not self.is_worker:
+        if not self.is_worker:
             self.terminal.notes(self._notes)
             self._notes = []
 

@@ -46,7 +46,7 @@ class Terminal:
     def write_line(self, line: str) -> None:
         """Write a line between those of pytest."""
         with self.uncaptured():
-            if self._reporter is not None:
+            if self.exists:
                 self._reporter.ensure_newline()
                 if self.column:  # a dot that pytest has forgotten
                     self._reporter.write_line("")
@@ -54,7 +54,7 @@ class Terminal:
 
     def notes(self, notes: list[str]) -> None:
         """Write notes of embedcore, wrapped to the terminal's width."""
-        for note in notes:
+        for note in notes if self.exists else ():
             self.write_line(self.wrapped(f"embedcore: {printable_lines(note)}"))
 
     def wrapped(self, line: str) -> str:

@@ -138,6 +138,7 @@ def test_quiet_shows_nothing(terminal):
 
 @pytest.mark.parametrize("workers", [(), ("-n1",)])
 def test_a_session_without_pytests_terminal_is_measured_in_silence(project, workers):
+    project.makeconftest("from embedcore.plugin import plugin\nplugin.shared_cards = lambda *_: ['a note']")
     outcome = project.runpytest_subprocess(
         *(
             "-p",
