@@ -217,8 +217,9 @@ class Plugin:
 
     def _measure_again(self, result: Result) -> Result:
         assert self.bench is not None
+        self.bench.neighbours = None  # those of the saved results are kept
         case = self.bench.case(result.model, batch_size=result.batch_size or 1)
-        return self.bench.run(case, self.datasets[str(result.dataset)]).result
+        return self.bench.run(case, self.datasets[str(result.dataset)], limit_s=self.budget.left()).result
 
     # The loop
 

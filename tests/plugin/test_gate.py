@@ -65,10 +65,19 @@ def test_a_slower_model_is_measured_again_before_it_fails(run, base, monkeypatch
         again.append(result.model)
         return original(self, result)
 
+    runs = []
+    measure = Bench.run
+
+    def noted(self, case, dataset, *stages, limit_s):
+        runs.append((self.neighbours is not None, 0 < limit_s <= 3600))
+        return measure(self, case, dataset, *stages, limit_s=limit_s)
+
     monkeypatch.setattr(Plugin, "_measure_again", counted)
-    arguments = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=images_per_s:5%")
+    monkeypatch.setattr(Bench, "run", noted)
+    arguments = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=images_per_s:5%", "--embed-budget=1h")
     result = run(*arguments)
     assert result.ret == 1 and len(again) == TRIES
+    assert runs == [(True, True)] + [(False, True)] * TRIES
     result.stdout.fnmatch_lines(["test_vit.r160_in1k *images/s*"])
 
     def fast(self, result):
