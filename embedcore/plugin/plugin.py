@@ -246,7 +246,7 @@ class Plugin:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if self.bench is None or call.when == "teardown":
+        if self.bench is None:
             return report
         lines = self.record.unsent()
         if lines or self._notes:

@@ -295,3 +295,29 @@ def test_a_regression_that_pytest_benchmark_finds_leaves_the_leaderboards(run, p
     assert "Field 'median' has failed" in outcome.stderr.str()
     assert "Traceback" not in text + outcome.stderr.str() and "INTERNALERROR" not in text
     assert (project.path / "run.json").is_file() and (project.path / "report" / "leaderboard.md").is_file()
+
+
+AROUND = """
+import pytest
+
+@pytest.fixture
+def before(embed_images, embed_measure):
+    embed_measure("test_vit.r160_in1k", embed_images)
+    pytest.fail("after the measurement")
+
+@pytest.fixture
+def after(embed_images, embed_measure):
+    yield
+    embed_measure("test_resnet.r160_in1k", embed_images)
+
+def test_before(before): ...
+
+def test_after(after): ...
+"""
+
+
+def test_what_a_fixture_measures_before_or_after_its_test_is_reported(run, project):
+    project.makepyfile(test_around=AROUND)
+    outcome = run("test_around.py", "--embed-isolation=none")
+    outcome.assert_outcomes(passed=1, errors=1)
+    outcome.stdout.fnmatch_lines(["Overall by acc (2 models)*"])
