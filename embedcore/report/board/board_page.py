@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedcore.plain import counted
 from embedcore.report.board import captions
@@ -12,11 +12,13 @@ from embedcore.report.board.columns import COLUMNS, footnotes
 from embedcore.report.board.details import details
 from embedcore.report.board.findings import disagreements, facts, findings, warnings
 from embedcore.report.board.rows import columns_data
-from embedcore.report.html.chart import Chart
 from embedcore.report.html.drawing import start_scripts
 from embedcore.report.html.page import chart_data, families_of, render, static
 from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Leaderboard
+
+if TYPE_CHECKING:
+    from embedcore.report.html.chart import Chart
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from embedcore.report.html.chart import (
     Chart,
     Datum,
     all_rows,
+    alt,
     family_encodings,
     labels,
     layered,
@@ -25,7 +26,6 @@ from embedcore.report.html.chart import (
     tooltip,
     without_overlap,
 )
-from embedcore.report.html.drawing import altair
 from embedcore.report.html.theme import theme_of
 from embedcore.results.agreement import kendall_tau
 from embedcore.results.class_table import ClassTable
@@ -44,7 +44,7 @@ _ALIASES = ("gluon_", "legacy_", "tf_")
 def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
     """Return the charts that have data to show. `rows`: those of `embedcore.report.board.rows` for this board."""
     # Without debug mode Altair skips the validation of every part against its schema, which takes most of the time.
-    with altair().utils.schemapi.debug_mode(False):
+    with alt.utils.schemapi.debug_mode(False):
         found = [
             leaders(rows, "acc"),
             leaders(rows, "acc5"),
@@ -60,14 +60,13 @@ def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) 
 
 def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
     """The best models by a metric, with their intervals."""
-    alt = altair()
     shown = sorted(rows, key=lambda row: row["rank" if metric == "acc" else f"rank_{metric}"])[:LEADERS]
     if not shown:
         return None
-    base = only_rows(alt, shown)
-    y = name_axis(alt, order=[row["name"] for row in shown])
-    marks = points(base, shown).encode(score_axis(alt, metric, x=True), y, tooltip=tooltip(alt))
-    layers = [marks.encode(**family_encodings(alt, shown))]
+    base = only_rows(shown)
+    y = name_axis(order=[row["name"] for row in shown])
+    marks = points(base, shown).encode(score_axis(metric, x=True), y, tooltip=tooltip())
+    layers = [marks.encode(**family_encodings(shown))]
     if any(f"{metric}_low" in row for row in shown):
         rules = base.mark_rule(size=1.5).encode(alt.X(f"{metric}_low:Q", title=metric), y, alt.X2(f"{metric}_high:Q"))
         layers.insert(0, rules)
@@ -77,7 +76,7 @@ def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
         "Leaders",
         f"The {count} by {metric}",
         "Lines are 95 % intervals from resampling the classes. Models whose lines overlap may be equally good.",
-        layered(alt, layers, f"The {count} by {metric}", _LINE_HEIGHT * len(shown)),
+        layered(layers, f"The {count} by {metric}", _LINE_HEIGHT * len(shown)),
         {"models": shown},
         label=f"by {metric}",
         has_file=True,
@@ -122,7 +121,6 @@ def _with(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
 
 def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
     """acc against speed, parameters or GMACs, with the models on the Pareto front named."""
-    alt = altair()
     shown = _with(rows, axis)
     if not shown:
         return None
@@ -137,15 +135,15 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         scale=alt.Scale(type="log", domain=domain, nice=False),
         axis=alt.Axis(format="~s", tickCount=6),
     )
-    y = score_axis(alt, "acc")
-    valid = all_rows(alt).transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.name == 'speed':d})")
-    stairs = only_rows(alt, best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
+    y = score_axis("acc")
+    valid = all_rows().transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.name == 'speed':d})")
+    stairs = only_rows(best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
     named = without_overlap(best, shown)
     layers = [
-        points(valid, shown).encode(x, y, tooltip=tooltip(alt), **family_encodings(alt, shown)),
+        points(valid, shown).encode(x, y, tooltip=tooltip(), **family_encodings(shown)),
         stairs.encode(x, y),
         # above the front, where no model can be
-        *labels(alt, named, x, y, axis.field, 10 ** (low + 0.55 * (high - low)), up=7),
+        *labels(named, x, y, axis.field, 10 ** (low + 0.55 * (high - low)), up=7),
     ]
     title = f"acc against {axis.title}"
     left_out = len(rows) - len(shown)
@@ -156,7 +154,7 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
         title,
         "The dashed line is the Pareto front: no model beats one of these in both. "
         f"From the most accurate: {', '.join(row['name'] for row in best[::-1])}.{less}",
-        layered(alt, layers, title, HEIGHT),
+        layered(layers, title, HEIGHT),
         {"models": shown},
         label=axis.name,
     )
@@ -164,16 +162,15 @@ def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
 
 def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
     """acc against acc5, with the models named whose ranks differ most."""
-    alt = altair()
     if len(rows) < 2:
         return None
     tau = kendall_tau(rows)
     named = without_overlap([each.row for each in disagreements(rows, table)], rows, "acc5")
-    x, y = score_axis(alt, "acc", x=True), score_axis(alt, "acc5")
+    x, y = score_axis("acc", x=True), score_axis("acc5")
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
     layers = [
-        points(all_rows(alt), rows).encode(x, y, tooltip=tooltip(alt), **family_encodings(alt, rows)),
-        *labels(alt, named, x, y, "acc", middle),
+        points(all_rows(), rows).encode(x, y, tooltip=tooltip(), **family_encodings(rows)),
+        *labels(named, x, y, "acc", middle),
     ]
     agree = "" if tau is None else f"Kendall's tau is {tau:.2f} (1: same order, 0: unrelated orders)."
     return Chart(
@@ -182,36 +179,32 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
         "acc against acc5",
         f"{agree} acc uses the nearest reference, acc5 the nearest five, so classes with few references lower acc5. "
         "Labels mark the models whose ranks differ most.".strip(),
-        layered(alt, layers, "acc against acc5", HEIGHT, agree),
+        layered(layers, "acc against acc5", HEIGHT, agree),
         {"models": rows},
     )
 
 
 def within_families(rows: Sequence[Datum]) -> Chart | None:
     """All models of each family on one line, the family of the best model first."""
-    alt = altair()
     if not rows:
         return None
     titles = list(dict.fromkeys(row["title"] for row in rows))
-    y = name_axis(alt, "title", titles)
-    marks = all_rows(alt).mark_point(filled=True, size=45)
-    marks = marks.encode(score_axis(alt, "acc", x=True), y, tooltip=tooltip(alt), **family_encodings(alt, rows))
-    middle = all_rows(alt).mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
+    y = name_axis("title", titles)
+    marks = all_rows().mark_point(filled=True, size=45)
+    marks = marks.encode(score_axis("acc", x=True), y, tooltip=tooltip(), **family_encodings(rows))
+    middle = all_rows().mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
     return Chart(
         "families",
         "Families",
         "acc within each family",
         "Each mark is a model, the vertical line the median of the family.",
-        layered(
-            alt, [marks, middle], "acc within each family", (_LINE_HEIGHT + 3) * len({row["title"] for row in rows})
-        ),
+        layered([marks, middle], "acc within each family", (_LINE_HEIGHT + 3) * len(titles)),
         {"models": rows},
     )
 
 
 def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
     """The models of `FAMILIES_WITH_BARS` by acc: "best 30" and "the rest" of a large family, as in the study."""
-    alt = altair()
     of_model = {row["model"]: row for row in rows}
     for group in groups:
         if group.slug not in FAMILIES_WITH_BARS:
@@ -219,9 +212,9 @@ def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
         for number, (part, members) in enumerate(group.parts, start=1):
             shown = [of_model[member.result.model] for member in members]
             title = f"{group.title}: {part}" if part else f"{group.title} by acc"
-            base, y = only_rows(alt, shown), name_axis(alt, order=[row["name"] for row in shown])
+            base, y = only_rows(shown), name_axis(order=[row["name"] for row in shown])
             bars = base.mark_bar(height=11, color=theme_of(group.slug).colour, opacity=0.9)
-            layers = [bars.encode(score_axis(alt, "acc", zero=True, x=True), y, tooltip=tooltip(alt))]
+            layers = [bars.encode(score_axis("acc", zero=True, x=True), y, tooltip=tooltip())]
             if any("acc_low" in row for row in shown):
                 layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
             yield Chart(
@@ -229,7 +222,7 @@ def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
                 "ResNet and EfficientNet",
                 title,
                 "Lines are 95 % intervals.",
-                layered(alt, layers, title, _LINE_HEIGHT * len(shown)),
+                layered(layers, title, _LINE_HEIGHT * len(shown)),
                 {"models": shown},
                 label=f"{group.title} ({part or len(group.rows)})",
                 has_file=True,
@@ -238,7 +231,6 @@ def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
 
 def pretraining(rows: Sequence[Datum]) -> Chart | None:
     """Architectures that were pretrained on several datasets, those with the widest spread first."""
-    alt = altair()
     groups = [group for group in equal_architectures(rows) if len(group) > 1]
     groups = sorted(groups, key=lambda group: group[-1]["acc"] - group[0]["acc"])[:_MOST_ARCHITECTURES]
     if not groups:
@@ -250,11 +242,11 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
         for row, side in ((group[0], "best"), (group[-1], "worst"))
     ]
     data = alt.Chart(alt.NamedData(name="networks"))
-    y = name_axis(alt, "network")
-    x = score_axis(alt, "acc", x=True, padding=90)
+    y = name_axis("network")
+    x = score_axis("acc", x=True, padding=90)
     layers = [
         data.mark_line(size=1.5).encode(x, y, detail="network:N"),
-        data.mark_point(filled=True, size=70).encode(x, y, tooltip=tooltip(alt), **family_encodings(alt, shown)),
+        data.mark_point(filled=True, size=70).encode(x, y, tooltip=tooltip(), **family_encodings(shown)),
         *(
             alt.Chart(alt.NamedData(name="ends"))
             .transform_filter(f"datum.side == '{side}'")
@@ -270,7 +262,7 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
         title,
         "Each line is one architecture, each mark its best model with that pretraining data. The best and the worst "
         "data are named.",
-        layered(alt, layers, title, (_LINE_HEIGHT + 3) * len(groups)),
+        layered(layers, title, (_LINE_HEIGHT + 3) * len(groups)),
         {"networks": shown, "ends": ends},
     )
 
@@ -296,7 +288,6 @@ def equal_architectures(rows: Sequence[Datum]) -> list[list[Datum]]:
 
 def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
     """acc of each class with the two best models; in the page any two can be chosen."""
-    alt = altair()
     pair = [row for row in rows if table is not None and row["model"] in table.models][:2]
     if table is None or len(pair) < 2:
         return None
@@ -329,7 +320,7 @@ def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
         title,
         "Each circle is a pair of accuracies, its area the number of classes that have it. Above the dashed line the "
         "second model is better.",
-        layered(alt, [diagonal, dots], title, HEIGHT),
+        layered([diagonal, dots], title, HEIGHT),
         {
             "classes": class_points(table, pair[0]["model"], pair[1]["model"]),
             "diagonal": [{"first": end, "second": end} for end in (0, 1)],

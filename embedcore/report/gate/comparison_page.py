@@ -18,13 +18,13 @@ from embedcore.report.html.chart import (
     Chart,
     Datum,
     all_rows,
+    alt,
     family_encodings,
     labels,
     layered,
     points,
     without_overlap,
 )
-from embedcore.report.html.drawing import altair
 from embedcore.report.html.page import families_of, lists_page
 from embedcore.results.run import Run
 from embedcore.zoo.families import family_of_slug
@@ -154,40 +154,37 @@ def chart_rows(comparison: Comparison, verdict: Verdict) -> list[Datum]:
 
 def charts(rows: Sequence[Datum], limits: Mapping[str, float]) -> list[Chart]:
     """Return the charts that have data to show. `limits`: as `Limits.overall`."""
-    with altair().utils.schemapi.debug_mode(False):
+    with alt.utils.schemapi.debug_mode(False):
         found = [_speed(rows, limits), _accuracy(rows, limits), _drift(rows, limits)]
     return [chart for chart in found if chart is not None]
 
 
 def _speed(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
-    alt = altair()
     shown = [row for row in rows if row.get("speed")]
     x = alt.X("speed:Q", title="images/s of base", scale=alt.Scale(type="log", nice=False, padding=20))
     limit = limits.get("images_per_s", math.inf)
-    layers = [*_zero_and_limit(alt, limit), *_intervals(alt, shown, "speed", x)]
-    layers += _models_of_chart(alt, shown, "speed", "speed", x)
+    layers = [*_zero_and_limit(limit), *_intervals(shown, "speed", x)]
+    layers += _models_of_chart(shown, "speed", "speed", x)
     return _chart("speed", "Speed", "Change of speed", "Above 0 a model became faster.", shown, layers, limit)
 
 
 def _accuracy(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
-    alt = altair()
     shown = [row for row in rows if "acc_change" in row]
     x = alt.X("acc:Q", title="acc of base", scale=alt.Scale(zero=False, nice=False, padding=20))
     limit = limits.get("acc", math.inf)
-    layers = [*_zero_and_limit(alt, limit), *_intervals(alt, shown, "acc", x)]
-    layers += _models_of_chart(alt, shown, "acc", "acc", x)
+    layers = [*_zero_and_limit(limit), *_intervals(shown, "acc", x)]
+    layers += _models_of_chart(shown, "acc", "acc", x)
     return _chart("accuracy", "Accuracy", "Change of acc", "Above 0 a model became better.", shown, layers, limit)
 
 
 def _drift(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
-    alt = altair()
     shown = [row for row in rows if "drift" in row and "acc_change" in row]
     scale, axis = alt.Scale(type="log", nice=False, padding=20), alt.Axis(format=".0e", tickCount=6)
     x = alt.X("drawn_drift:Q", title="drift of the embeddings", scale=scale, axis=axis)
     limit = limits.get("drift", math.inf)
-    layers = [_rule(alt, "y", 0.0, dashed=False), *_models_of_chart(alt, shown, "acc", "drawn_drift", x, by="drift")]
+    layers = [_rule("y", 0.0, dashed=False), *_models_of_chart(shown, "acc", "drawn_drift", x, by="drift")]
     if 0 < limit < math.inf:
-        layers.append(_rule(alt, "x", limit))
+        layers.append(_rule("x", limit))
     note = f"Drift increases to the right; values up to {_LEAST_DRIFT:g} are drawn there."
     if len(shown) < len(rows):
         note += f" Models without this figure, or with another width, are not shown: {len(rows) - len(shown):,}."
@@ -204,28 +201,28 @@ def _chart(
     if 0 < limit < math.inf:
         note += " The dashed line is the limit."
     note += " Regressions are named where there is room."
-    return Chart(name, section, title, note, layered(altair(), layers, title, HEIGHT), {"models": shown})
+    return Chart(name, section, title, note, layered(layers, title, HEIGHT), {"models": shown})
 
 
-def _zero_and_limit(alt: Any, limit: float) -> list[Any]:
-    return [_rule(alt, "y", 0.0, dashed=False), *([_rule(alt, "y", -100 * limit)] if 0 < limit < math.inf else [])]
+def _zero_and_limit(limit: float) -> list[Any]:
+    return [_rule("y", 0.0, dashed=False), *([_rule("y", -100 * limit)] if 0 < limit < math.inf else [])]
 
 
 _AXIS_TITLES = {"speed": "images/s, change in %", "acc": "acc, change in percentage points"}
 
 
-def _valid_rows(alt: Any, name: str, field: str) -> Any:
-    return all_rows(alt).transform_filter(f"isValid(datum.{name}_change) && isValid(datum['{field}'])")
+def _valid_rows(name: str, field: str) -> Any:
+    return all_rows().transform_filter(f"isValid(datum.{name}_change) && isValid(datum['{field}'])")
 
 
-def _intervals(alt: Any, shown: Sequence[Datum], name: str, x: Any) -> list[Any]:
+def _intervals(shown: Sequence[Datum], name: str, x: Any) -> list[Any]:
     if len(shown) >= MANY_MARKS or all(f"{name}_low" not in row for row in shown):
         return []
     low = alt.Y(f"{name}_low:Q", title=_AXIS_TITLES[name])
-    return [_valid_rows(alt, name, name).mark_rule(opacity=0.45).encode(x, low, alt.Y2(f"{name}_high:Q"))]
+    return [_valid_rows(name, name).mark_rule(opacity=0.45).encode(x, low, alt.Y2(f"{name}_high:Q"))]
 
 
-def _models_of_chart(alt: Any, shown: Sequence[Datum], name: str, field: str, x: Any, by: str = "") -> list[Any]:
+def _models_of_chart(shown: Sequence[Datum], name: str, field: str, x: Any, by: str = "") -> list[Any]:
     """Return layers: the changes of `name` over `field`, and the names of regressions of `by` (default: `name`)."""
     if not shown:
         return []
@@ -240,13 +237,13 @@ def _models_of_chart(alt: Any, shown: Sequence[Datum], name: str, field: str, x:
         alt.Tooltip("drift:Q", format=".2g"),
         alt.Tooltip(f"{level}:N", title="verdict"),
     ]
-    marks = points(_valid_rows(alt, name, field), shown)
-    layers = [marks.encode(x, y, tooltip=tooltip, **family_encodings(alt, shown))]
+    marks = points(_valid_rows(name, field), shown)
+    layers = [marks.encode(x, y, tooltip=tooltip, **family_encodings(shown))]
     regressions = without_overlap([row for row in shown if row[level] == "regression"], shown, f"{name}_change")
     middle = sorted(row[field] for row in shown)[len(shown) // 2]
-    return [*layers, *labels(alt, regressions, x, y, field, middle, up=9)]
+    return [*layers, *labels(regressions, x, y, field, middle, up=9)]
 
 
-def _rule(alt: Any, axis: str, at: float, *, dashed: bool = True) -> Any:
+def _rule(axis: str, at: float, *, dashed: bool = True) -> Any:
     mark = alt.Chart(alt.InlineData(values=[{"at": at}])).mark_rule(strokeDash=[4, 3] if dashed else [1, 0])
     return mark.encode(y="at:Q") if axis == "y" else mark.encode(x="at:Q")

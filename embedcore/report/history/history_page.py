@@ -12,8 +12,7 @@ from embedcore.compare.series import WHATS, Series
 from embedcore.plain import minute
 from embedcore.report.board.columns import NOTHING
 from embedcore.report.history import history_text as words
-from embedcore.report.html.chart import HEIGHT, Chart, layered
-from embedcore.report.html.drawing import altair
+from embedcore.report.html.chart import HEIGHT, Chart, alt, layered
 from embedcore.report.html.page import lists_page
 from embedcore.report.html.theme import COLOURS, SHAPES, theme_of
 from embedcore.zoo.families import family_of_slug
@@ -148,7 +147,7 @@ def _row(series: Series) -> dict[str, str]:
 
 def charts(history: History, shown: Sequence[Series], themes: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
     """Return a chart of each quantity; the parameter ``family`` holds the highlighted group."""
-    with altair().utils.schemapi.debug_mode(False):
+    with alt.utils.schemapi.debug_mode(False):
         found = [_chart(history, [s for s in shown if s.what == what], what, themes) for what in WHATS]
     return [chart for chart in found if chart is not None]
 
@@ -156,7 +155,6 @@ def charts(history: History, shown: Sequence[Series], themes: Mapping[str, Mappi
 def _chart(
     history: History, series: Sequence[Series], what: str, themes: Mapping[str, Mapping[str, Any]]
 ) -> Chart | None:
-    alt = altair()
     several = [one for one in series if sum(math.isfinite(point.value) for point in one.points) > 1]
     kept = sorted(several, key=_relative_range, reverse=True)[:MOST_SERIES]
     if not kept:
@@ -207,7 +205,7 @@ def _chart(
         section,
         title,
         f"Each line is a series of comparable runs, oldest at the left; a ring marks a step.{left}",
-        layered(alt, layers, title, HEIGHT - 120),
+        layered(layers, title, HEIGHT - 120),
         {"points": rows},
     )
 

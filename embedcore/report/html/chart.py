@@ -6,13 +6,17 @@ A specification names its rows as the dataset ``models``, so that a page holds t
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedcore.report.html.drawing import Spec, spec_of
+from embedcore.report.html.drawing import Spec
 from embedcore.report.html.theme import theme_of
+
+alt: Any = importlib.import_module("altair")
+"""Altair, untyped: mypy cannot check its chains of calls."""
 
 Datum = dict[str, Any]
 
@@ -53,7 +57,7 @@ class Chart:
         return self.spec | {"datasets": self.spec.get("datasets", {}) | datasets}
 
 
-def family_encodings(alt: Any, rows: Sequence[Datum]) -> dict[str, Any]:
+def family_encodings(rows: Sequence[Datum]) -> dict[str, Any]:
     """Encodings that give each family its colour and shape, and dim all families but the highlighted one."""
     themes = {str(row["title"]): theme_of(row["family"]) for row in rows}
     colours = alt.Scale(domain=list(themes), range=[theme.colour for theme in themes.values()])
@@ -65,14 +69,14 @@ def family_encodings(alt: Any, rows: Sequence[Datum]) -> dict[str, Any]:
     }
 
 
-def all_rows(alt: Any) -> Any:
+def all_rows() -> Any:
     """Return a chart of all rows of the page."""
     return alt.Chart(alt.NamedData(name="models"))
 
 
-def only_rows(alt: Any, rows: Sequence[Datum]) -> Any:
+def only_rows(rows: Sequence[Datum]) -> Any:
     """Return a chart of these rows of the page, selected by their ``id``."""
-    return all_rows(alt).transform_filter(alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows]))
+    return all_rows().transform_filter(alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows]))
 
 
 def points(base: Any, rows: Sequence[Datum]) -> Any:
@@ -80,7 +84,7 @@ def points(base: Any, rows: Sequence[Datum]) -> Any:
     return base.mark_point(filled=True, size=90 if len(rows) < MANY_MARKS else 40)
 
 
-def tooltip(alt: Any) -> list[Any]:
+def tooltip() -> list[Any]:
     return [
         alt.Tooltip("name:N", title="model"),
         alt.Tooltip("title:N", title="family"),
@@ -93,13 +97,15 @@ def tooltip(alt: Any) -> list[Any]:
     ]
 
 
-def layered(alt: Any, layers: Iterable[Any], title: str, height: int, subtitle: str = "") -> Spec:
+def layered(layers: Iterable[Any], title: str, height: int, subtitle: str = "") -> Spec:
     heading = alt.TitleParams(title, subtitle=subtitle) if subtitle else title
     drawn = alt.layer(*layers).properties(width=_WIDTH, height=height, title=heading)
-    return spec_of(drawn.add_params(alt.param(name="family", value=""), alt.param(name="back", value="white")))
+    drawn = drawn.add_params(alt.param(name="family", value=""), alt.param(name="back", value="white"))
+    spec: Spec = drawn.to_dict(validate=False)  # validation takes most of the time
+    return spec
 
 
-def labels(alt: Any, rows: Sequence[Datum], x: Any, y: Any, field: str, middle: float, *, up: int = 0) -> list[Any]:
+def labels(rows: Sequence[Datum], x: Any, y: Any, field: str, middle: float, *, up: int = 0) -> list[Any]:
     """Return the names of some models beside their marks, with a halo so that they can be read above other marks. They
     extend to the right up to `middle` of `field`, beyond it to the left, so that none leaves the chart."""
     layers = []
@@ -108,20 +114,18 @@ def labels(alt: Any, rows: Sequence[Datum], x: Any, y: Any, field: str, middle: 
         if of_side:
             text = {"align": "left" if left else "right", "dx": 8 if left else -8, "dy": -up, "limit": 300}
             halo = {"stroke": alt.ExprRef("back"), "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
-            base = only_rows(alt, of_side).encode(x, y, text="name:N")
+            base = only_rows(of_side).encode(x, y, text="name:N")
             layers += [base.mark_text(**text, **halo), base.mark_text(**text)]
     return layers
 
 
-def score_axis(
-    alt: Any, field: str, title: str | None = None, *, zero: bool = False, x: bool = False, padding: int = 12
-) -> Any:
+def score_axis(field: str, title: str | None = None, *, zero: bool = False, x: bool = False, padding: int = 12) -> Any:
     """Return an axis of scores with `padding` pixels beyond the lowest and the highest."""
     scale = alt.Scale(zero=True) if zero else alt.Scale(zero=False, nice=False, padding=padding)
     return (alt.X if x else alt.Y)(f"{field}:Q", title=title or field, scale=scale, axis=alt.Axis(format=".3~f"))
 
 
-def name_axis(alt: Any, field: str = "name", order: Sequence[str] | None = None) -> Any:
+def name_axis(field: str = "name", order: Sequence[str] | None = None) -> Any:
     """Return an axis with a line for each name, in `order` or that of the rows."""
     return alt.Y(f"{field}:N", title=None, sort=order, axis=alt.Axis(ticks=False, domain=False))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import subprocess
 import sys
@@ -37,18 +36,6 @@ sys.stdout.buffer.write(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmb
 
 class DrawingFailed(EmbedcoreError):
     """The process that prepares the charts' scripts has failed."""
-
-
-@functools.cache
-def altair() -> Any:
-    """Import Altair on first use. It is untyped here: mypy cannot check its chains of calls."""
-    return importlib.import_module("altair")
-
-
-def spec_of(chart: Any) -> Spec:
-    """Return the Vega-Lite specification of an Altair chart, not validated again (the slowest step)."""
-    spec: Spec = chart.to_dict(validate=False)
-    return spec
 
 
 def svg(spec: Spec) -> bytes:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from embedcore.report.html.chart import Chart
 from embedcore.report.html.drawing import start_scripts
 from embedcore.report.html.theme import theme_of
 from embedcore.version import VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from embedcore.report.html.chart import Chart
 
 
 def lists_page(
