@@ -20,6 +20,9 @@ COMMANDS = (
 )
 
 EXIT_USAGE = 4
+EXIT_UNUSABLE = 2
+"""In place of `EXIT_USAGE` for the commands of `UNUSABLE`."""
+UNUSABLE = ("ab", "accept", "compare", "history", "init", "merge", "rank", "report")
 
 DESCRIPTION = """Prepare `pytest benchmarks`, and read and compare the runs that it saves.
 
@@ -40,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ENCODABLE)  # a terminal without "±" shows a substitute, not a traceback
-    chosen = commands.choices.get(next(iter(sys.argv[1:] if arguments is None else arguments), ""))
-    exit_unusable = (chosen and chosen.get_default("exit_unusable")) or EXIT_USAGE
+    arguments = sys.argv[1:] if arguments is None else arguments
+    exit_unusable = EXIT_UNUSABLE if arguments and arguments[0] in UNUSABLE else EXIT_USAGE
     try:
         parsed = parser.parse_args(arguments)
     except SystemExit as error:  # argparse has printed its message; its own exit code is always 2

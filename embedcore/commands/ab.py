@@ -17,7 +17,7 @@ from embedcore.plain import one_line
 if TYPE_CHECKING:
     from embedcore.ab.environments import Environment
 
-EXIT_REGRESSION, EXIT_UNUSABLE = 1, 2
+EXIT_REGRESSION = 1
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--fresh", action="store_true", help="do not continue an interrupted command")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
     parser.add_argument("arguments", nargs="*", metavar="-- PYTEST_ARGUMENTS", help="arguments for pytest")
-    parser.set_defaults(run=_run, exit_unusable=EXIT_UNUSABLE)
+    parser.set_defaults(run=_run)
 
 
 def _duration(text: str) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedcore.compare.verdict import Verdict
     from embedcore.results.result import Result
 
-EXIT_REGRESSION, EXIT_UNUSABLE = 1, 2
+EXIT_REGRESSION = 1
 
 FORMATS = ("text", "markdown", "json", "junit")
 
@@ -53,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "-o", "--output", type=Path, metavar="FILE", help="write the output to FILE, and text to the terminal"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
-    parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
+    parser.set_defaults(run=run)
     accepting = commands.add_parser(
         "accept",
         help="record known changes in the gate file, so that compare lets them pass",
@@ -63,7 +63,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     accepting.add_argument("models", metavar="MODEL", nargs="+", help="model tags or globs")
     accepting.add_argument("--because", required=True, metavar="WHY", help="the reason, for later readers")
     accepting.add_argument("--file", type=Path, metavar="FILE.toml", help="gate file (default: embedcore-gate.toml)")
-    accepting.set_defaults(run=run_accept, exit_unusable=EXIT_UNUSABLE)
+    accepting.set_defaults(run=run_accept)
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,6 @@ from embedcore.results.reading import STORAGE
 if TYPE_CHECKING:
     from embedcore.results.run import Run
 
-EXIT_UNUSABLE = 2
-
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``history``."""
@@ -36,7 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="also write a self-contained page of steps, series and charts"
     )
-    parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

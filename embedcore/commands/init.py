@@ -9,8 +9,6 @@ from pathlib import Path
 
 from embedcore.errors import UsageError
 
-EXIT_UNUSABLE = 2
-
 TEMPLATES = Path(__file__).with_name("templates")
 
 WRITTEN = {
@@ -36,7 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", type=Path, default=Path(), help="the repository (default: .)"
     )
-    parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

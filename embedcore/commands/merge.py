@@ -10,8 +10,6 @@ from embedcore.errors import UsageError
 from embedcore.plain import counted, printable_lines
 from embedcore.results.reading import STORAGE
 
-EXIT_UNUSABLE = 2
-
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``merge``."""
@@ -24,7 +22,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the JSON to write")
     parser.add_argument("--allow-missing", action="store_true", help="merge even if shards are missing")
-    parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,8 +11,6 @@ from embedcore.errors import UsageError
 from embedcore.plain import printable_lines
 from embedcore.results.reading import STORAGE
 
-EXIT_UNUSABLE = 2
-
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``report``."""
@@ -40,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="the --embed-cache of the run, for --last and retrieved images"
     )
-    parser.set_defaults(run=run, exit_unusable=EXIT_UNUSABLE)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
