@@ -90,7 +90,7 @@ def test_datasets_without_a_common_model_are_said(tmp_path, capsys):
     [
         (
             {"dataset": {"query_classes": None}},
-            "a.json: its models cannot be ranked: it is not saved of which class",
+            "a.json: its models cannot be ranked: the classes of the queries are not saved",
         ),
         ({"ranking": [1]}, "a.json: 'ranking' of the embedcore block: Expected"),
     ],
