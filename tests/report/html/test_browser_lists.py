@@ -122,6 +122,7 @@ def test_a_page_of_a_run_that_goes_on_renews_itself_with_its_filters(browser: An
         visit.page.clock.install()
         visit.go("licence=mit")
         assert visit.page.locator("progress").get_attribute("value") == "12"
+        assert visit.page.get_by_text("They are added when the run ends.").is_visible()
         before = visit.models()
         write(Unfinished(12, 40, "This run goes on: 13 of 40 cases are done", 60.0))
         visit.page.locator("[name=q]").focus()
