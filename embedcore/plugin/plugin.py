@@ -30,6 +30,7 @@ from embedcore.results.record import Record
 from embedcore.results.result import Result
 from embedcore.results.run import run_of
 from embedcore.results.runs import FOLDER
+from embedcore.results.saved import benchmark_entry, dataset_block
 
 if TYPE_CHECKING:
     from embedcore.compare.comparison import Comparison
@@ -202,8 +203,6 @@ class Plugin:
             self.record.discard(key, test, f"since its {changed} changed")
             before = None
         if dataset.fingerprint not in self.datasets:
-            from embedcore.results.saved import dataset_block
-
             self.datasets[dataset.fingerprint] = dataset
             self.record.add({"datasets": [dataset_block(dataset)]})
         if before is not None:
@@ -442,6 +441,11 @@ class Plugin:
         if self._has_block:
             self._saved = True
             output_json["embedcore"] = self.record.block(self.options.selection(self.config))
+            # pytest-benchmark has no result of a test that measured and then failed, or did not replay.
+            infos = [bench["extra_info"] for bench in output_json["benchmarks"]]
+            saved = {(info.get("model"), info.get("dataset")) for info in infos}
+            rest = [entry for entry in self.record.entries if entry.result.ok and entry.key not in saved]
+            output_json["benchmarks"] += [benchmark_entry(entry.result, entry.test) for entry in rest]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:

@@ -313,11 +313,18 @@ def after(embed_images, embed_measure):
 def test_before(before): ...
 
 def test_after(after): ...
+
+def test_replayed(embed_images, embed_measure, embed_replay):
+    embed_replay(embed_measure("test_efficientnet.r160_in1k", embed_images))
 """
 
 
-def test_what_a_fixture_measures_before_or_after_its_test_is_reported(run, project):
+def test_what_a_fixture_measures_before_or_after_its_test_is_reported_and_saved(run, project, saved):
+    """Without a call of ``embed_replay`` pytest-benchmark knows nothing of a result."""
     project.makepyfile(test_around=AROUND)
-    outcome = run("test_around.py", "--embed-isolation=none")
-    outcome.assert_outcomes(passed=1, errors=1)
-    outcome.stdout.fnmatch_lines(["Overall by acc (2 models)*"])
+    outcome = run("test_around.py", "--embed-isolation=none", "--benchmark-json=run.json", "--benchmark-save=run")
+    outcome.assert_outcomes(passed=2, errors=1)
+    outcome.stdout.fnmatch_lines(["Overall by acc (3 models)*"])
+    for data in (saved(), json.loads(next((project.path / ".benchmarks").glob("*/*_run.json")).read_text())):
+        models = [bench["extra_info"]["model"] for bench in data["benchmarks"]]
+        assert sorted(models) == ["test_efficientnet.r160_in1k", "test_resnet.r160_in1k", "test_vit.r160_in1k"]
