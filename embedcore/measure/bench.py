@@ -61,20 +61,25 @@ class Bench:
         timeout_s: float = 3600.0,
         store_limit: int | None = None,
         keep_embeddings: bool = False,
-        neighbours: NeighbourStore | None = None,
     ) -> None:
         """``cache``: folder of pixel stores and kept embeddings; ``own_models``: by name; ``store_limit``: bytes that
-        all pixel stores may take; ``neighbours``: where each query's neighbours are kept.
+        all pixel stores may take.
 
-        With ``isolation="process"`` each case runs in a fresh child process, for at most ``timeout_s`` seconds.
+        With ``isolation="process"`` each case runs in a fresh child process, for at most ``timeout_s`` seconds. Raises
+        UsageError for a memory limit without one.
         """
         self.settings = settings or CaseSettings()
         self.cache = user_path(cache)
         self.own_models = dict(own_models or {})
+        if isolation not in ("process", "none"):
+            raise UsageError(f"isolation is {isolation!r}: 'process' or 'none'")
+        if isolation == "none" and self.settings.memory_limit is not None:
+            raise UsageError("--embed-memory-limit bounds a child process: it needs --embed-isolation process")
         self.isolation = isolation
         self.timeout_s = timeout_s
         self.store_limit = store_limit
-        self.neighbours = neighbours
+        self.neighbours: NeighbourStore | None = None
+        """Where each query's neighbours are kept; None not to keep them."""
         self.hub = Hub()
         self.stores: dict[str, PixelStore] = {}
         """Most recently opened pixel store, by dataset fingerprint."""

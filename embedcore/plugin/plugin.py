@@ -144,9 +144,9 @@ class Plugin:
         options, worker = self.options, worker_of(self.config)
         check_saving(self.config)
         check_options(options)
+        bench = bench_of(options, self.own_models, worker)
         with self.progress.reporting(Position("looking at the images")) as stages:
             dataset = dataset_of(options, functools.partial(self.budget.within(stages), ""))
-            bench = bench_of(options, self.own_models, worker)
             header = header_of(options, dataset, tests, self.own_models, several_workers=bool(worker.name))
             header |= {"selection": options.selection(self.config), "commit_info": commit_info(self.config)}
             self.record.begin(options.cache_folder / FOLDER, header, worker, resume=options.resume)

@@ -89,9 +89,9 @@ class Side:
         precomputed = [model for model in self.models if model in self.own_models and self.own_models[model].embeddings]
         if precomputed:
             raise UsageError(f"{precomputed[0]} has embeddings only: there is no model to time")
+        self.bench = bench_of(self.options, self.own_models)
         self.dataset = dataset_of(self.options, max_classes=MAX_CLASSES, max_per_class=MAX_PER_CLASS)
         self.dataset.expect_classes()
-        self.bench = bench_of(self.options, self.own_models)
 
     def facts(self) -> Mapping[str, Any]:
         """Return what tells the two sides apart, and what their results have in common."""

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 def check_options(options: Options) -> None:
     """Raise UsageError for options that cannot work, before images are read; create the report's folder."""
-    if options.memory_limit is not None and options.isolation == "none":
-        raise UsageError("--embed-memory-limit bounds a child process: it needs --embed-isolation process")
     if options.device != "auto":
         choose_device(options.device)
     check_policy(options.weights)

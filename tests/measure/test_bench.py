@@ -87,6 +87,15 @@ def test_what_is_no_setting_is_a_type_error_that_names_it(tmp_path, dataset, nam
         bench_of(tmp_path).measure(MODEL, dataset, **{name: "x"})
 
 
+@pytest.mark.parametrize(
+    ("isolation", "message"),
+    [("thread", "isolation is 'thread': 'process' or 'none'"), ("none", "--embed-memory-limit bounds a child process")],
+)
+def test_a_bench_that_cannot_measure_as_asked_is_one_line(tmp_path, isolation, message):
+    with pytest.raises(UsageError, match=f"^{message}"):
+        Bench(CaseSettings(memory_limit=1.0), cache=tmp_path, isolation=isolation)
+
+
 def test_a_path_is_no_dataset(tmp_path):
     with pytest.raises(UsageError, match=r"^a PosixPath is not a dataset: load it with embedcore\.load_dataset$"):
         bench_of(tmp_path).measure(MODEL, tmp_path)
