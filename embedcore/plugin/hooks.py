@@ -27,13 +27,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{cases.FAMILY_MARK}(slug): the model's family on the leaderboards.")
     config.addinivalue_line("markers", "embed_harness: a benchmark of the harness's own speed.")
     config.pluginmanager.register(fixtures, "embedcore-fixtures")
-    config.pluginmanager.register(Entry(config), Entry.NAME)
+    config.pluginmanager.register(Activator(config), Activator.NAME)
 
 
-class Entry:
+class Activator:
     """What every session has of the plugin: its options and start time, and the hooks that activate the rest."""
 
-    NAME = "embedcore-entry"
+    NAME = "embedcore-activator"
 
     def __init__(self, config: pytest.Config) -> None:
         self.options = Options.from_pytest_config(config)
@@ -113,8 +113,8 @@ class Entry:
 
 def options_of(config: pytest.Config) -> Options:
     """Return the options of a session, whether or not it has tests of ours."""
-    entry: Any = config.pluginmanager.get_plugin(Entry.NAME)
-    options: Options = entry.options
+    activator: Any = config.pluginmanager.get_plugin(Activator.NAME)
+    options: Options = activator.options
     return options
 
 

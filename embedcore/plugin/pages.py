@@ -18,6 +18,7 @@ from embedcore.results.record import Record
 
 if TYPE_CHECKING:
     from embedcore.report.gallery.gallery import Gallery
+    from embedcore.results.leaderboard import Leaderboard
 
 EVERY_S = 60.0
 """Minimum seconds between two page updates."""
@@ -27,19 +28,22 @@ MOST_RANKED = 300
 """With more models, computing how certain their ranks are takes longer than the page, so it is left to the end."""
 
 
-def write_report(folder: Path, record: Record, galleries: Sequence[Gallery | None], asked: Sequence[str]) -> None:
+def write_report(
+    folder: Path, record: Record, gallery_of: Callable[[Leaderboard], Gallery | None], asked: Sequence[str]
+) -> None:
     """Write the report of a session that has ended; `asked`: models of the gallery besides the leaders.
 
     Raises UsageError if it cannot be written.
     """
+    boards = leaderboards(record)
     report_folder.write_report(
         folder,
-        leaderboards(record),
+        boards,
         settings=record.settings,
         machine=record.machine,
         when=record.when,
         unfinished=unfinished(record),
-        galleries=galleries,
+        galleries=[gallery_of(board) for board in boards],
         asked=asked,
     )
 

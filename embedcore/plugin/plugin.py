@@ -349,9 +349,7 @@ class Plugin:
         if self.options.report is not None:
             from embedcore.plugin.pages import write_report
 
-            boards = summary.leaderboards(self.record)
-            galleries = [self._gallery(board) for board in boards]
-            write_report(self.options.report, self.record, galleries, self.options.gallery)
+            write_report(self.options.report, self.record, self._gallery, self.options.gallery)
 
     def _gallery(self, board: Leaderboard) -> Gallery | None:
         """Return what the models of a board retrieve; a pytest-xdist controller has to load the dataset for it."""

@@ -12,6 +12,7 @@ from embedcore.plugin.progress import remaining_words
 from embedcore.plugin.terminal import showable
 from embedcore.results.leaderboard import Leaderboard, build
 from embedcore.results.record import Record
+from embedcore.zoo.families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +29,6 @@ MOST_NAMED = 5
 
 def leaderboards(record: Record, *, ranked: bool = True) -> list[Leaderboard]:
     """Return the leaderboard of each dataset; `ranked`: with how certain the ranks are."""
-    from embedcore.zoo.families import FAMILIES
-
     rankings = record.rankings() if ranked else {}
     return [
         build(
@@ -83,8 +82,7 @@ def budget_message(budget: Budget, record: Record) -> str:
 
 def unreached_line(record: Record) -> str:
     """Name the cases that the session did not reach, and how to continue; "" if there are none."""
-    done = {entry.test for entry in record.entries}
-    models = [model for test, model in record.planned.items() if test not in done]
+    models = record.unreached
     if not models:
         return ""
     named = ", ".join(models[:MOST_NAMED]) + (", …" if len(models) > MOST_NAMED else "")

@@ -241,8 +241,8 @@ class Record:
 
     @property
     def reached(self) -> int:
-        """Number of planned tests with a result."""
-        return len({entry.test for entry in self.entries} & self.planned.keys())
+        """Number of planned tests that have reported a result."""
+        return len(self.planned) - len(self.unreached)
 
     @property
     def done(self) -> frozenset[str]:
@@ -257,9 +257,9 @@ class Record:
 
     @property
     def unreached(self) -> list[str]:
-        """The models of planned tests that have not reported a result, each once."""
+        """The model of each planned test that has not reported a result."""
         reached = {entry.test for entry in self.entries}
-        return list(dict.fromkeys(model for test, model in self.planned.items() if test not in reached))
+        return [model for test, model in self.planned.items() if test not in reached]
 
     def results_on(self, fingerprint: str) -> list[Result]:
         """Return the last result of each case on a dataset, measured or not."""
@@ -317,7 +317,7 @@ class Record:
         block = embedcore_block(settings=self.settings, datasets=datasets, excluded=excluded)
         block |= {
             "selection": dict(self.header.get("selection") or {} if selection is None else selection),
-            "unreached": self.unreached,
+            "unreached": list(dict.fromkeys(self.unreached)),
             "renamed": self.header.get("renamed") or {},
             "noise": self.header.get("noise"),
         }
