@@ -1,4 +1,4 @@
-"""The errors that embedcore raises on purpose; the message of each is one clear line for the user."""
+"""The errors that embedcore raises on purpose; each message is one line for the user."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 
 class EmbedcoreError(Exception):
-    """Base of all errors that embedcore raises on purpose; ``status`` is that of a case which ends with one of them."""
+    """Base of all errors that embedcore raises on purpose; ``status``: of a case that ends with it."""
 
     status = "error"
 
 
 class UsageError(EmbedcoreError):
-    """The user asked for something that cannot be: a missing folder, an unknown family, a bad option value.
+    """The user's request is invalid: a missing folder, an unknown family, a bad option value.
 
     The plugin turns it into pytest's usage error (exit code 4).
     """
 
 
 class WeightsUnavailable(EmbedcoreError):
-    """No weights for this model can be had here and now."""
+    """The weights of this model are not available."""
 
     status = "no-weights"
 
@@ -28,7 +28,7 @@ class WeightsUnavailable(EmbedcoreError):
 class HubUnreachable(WeightsUnavailable):
     """The weights are on a hub that cannot be reached now, or refuses the token: a later try may get them.
 
-    host: the host that was lost while it was asked, and why; "" if none was.
+    host, why: the host that became unreachable during the request, and the reason; "" if none.
     """
 
     def __init__(self, message: str, host: str = "", why: str = "") -> None:
@@ -44,15 +44,15 @@ class WeightsGated(EmbedcoreError):
 
 
 class WeightsDamaged(EmbedcoreError):
-    """A weight file is there but is wrong: damaged, of another model, or not plain tensors."""
+    """A weight file exists but is unusable: damaged, of another model, or not plain tensors."""
 
 
 class FactoryError(EmbedcoreError):
-    """Code of the user, which is to give a model, cannot be imported or raises; the cause has its traceback."""
+    """A user's factory cannot be imported or raises; ``__cause__`` has the traceback."""
 
 
 class UnsupportedModel(EmbedcoreError):
-    """The model cannot give what was asked, such as a point that it does not have."""
+    """The model does not support the request, such as an embedding point that it lacks."""
 
     status = "unsupported"
 
@@ -60,5 +60,5 @@ class UnsupportedModel(EmbedcoreError):
 def whole_number(value: Any, name: str, least: int) -> int:
     """Return a whole number of at least ``least``. Raises UsageError for anything else."""
     if not isinstance(value, numbers.Integral) or value < least:
-        raise UsageError(f"{name} is {value!r}: a whole number of at least {least} is needed")
+        raise UsageError(f"{name} is {value!r}: it must be a whole number of at least {least}")
     return int(value)

@@ -24,9 +24,9 @@ from embedcore.interrupts import interrupts_held, interrupts_ignored
 _KEEP_BYTES = 4 * 2**30
 TUNABLES = f"glibc.malloc.mmap_threshold={_KEEP_BYTES}:glibc.malloc.trim_threshold={_KEEP_BYTES}"
 
-# OpenMP's threads spin at a barrier before they sleep, which on a busy machine takes the core from the thread that all
-# wait for. Spinning less steadies the timing; sleeping at once would cost speed on an idle machine (README, Speed).
-# GOMP_SPINCOUNT is of GNU's OpenMP, which torch uses on Linux.
+# OpenMP's threads spin at a barrier before they sleep. On a busy machine this takes the core from the very thread that
+# they wait for. Less spinning makes timings steadier; none would cost speed on an idle machine (README, Contention).
+# GOMP_SPINCOUNT is a variable of GNU's OpenMP, which torch uses on Linux.
 _OPENMP = {"GOMP_SPINCOUNT": "10000"}
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -58,8 +58,8 @@ def tunables_with(existing: str | None) -> str:
 
 
 def settings_of_children(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables added to child processes' environment: memory is kept, and waiting threads do not spin for
-    long, unless the user has set how they wait."""
+    """Return the variables added to child processes' environment: malloc keeps freed memory, and waiting threads spin
+    only briefly, unless the user has set how they wait."""
     waiting = {} if any(name in environment for name in _WAITING) else _OPENMP
     return {"GLIBC_TUNABLES": tunables_with(environment.get("GLIBC_TUNABLES")), **waiting}
 
@@ -123,7 +123,7 @@ def _is_short() -> bool:
 
 
 def start_surely(start: Callable[[], _Started]) -> _Started:
-    """Return what ``start()`` returns, which starts a child; call it again if the forkserver has just died.
+    """Call ``start()``, which starts a child, and return its result; call it again if the forkserver has just died.
 
     ``start`` must call `forkserver_context` itself, so that each call finds a running server, and close what a failed
     call has opened. Ctrl-C is held during a call, since an interrupted request kills the forkserver. Raises StartError

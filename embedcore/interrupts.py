@@ -1,4 +1,4 @@
-"""Hold or ignore Ctrl-C while something must not be left half done."""
+"""Hold or ignore Ctrl-C during work that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def interrupts_ignored() -> contextlib.AbstractContextManager[None]:
 @contextlib.contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
-    # Only the main thread gets signals, and a handler that is not Python's could not be restored.
+    # Only the main thread gets signals, and a handler set outside Python could not be restored.
     if before is None or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
 """Messages from a child process to its parent: one JSON object a line.
 
-Not pickle, and not multiprocessing's own framing: whatever the process sends, or does not send to its end, the parent
-neither waits for the rest of it nor runs it.
+Pickle and multiprocessing's framing are not used: whatever the process sends, or leaves incomplete, the parent
+neither waits for the rest nor executes it.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-# A result of fifty million queries is smaller; a process that sends more than this without an end of line has gone mad.
+# A result of fifty million queries is smaller; a longer line means that the process is broken.
 MAX_BYTES = 2**28
 
 
 class GarbledMessageError(ValueError):
-    """What was received is no message."""
+    """Received data is not a message."""
 
 
 def send(descriptor: int, message: dict[str, Any]) -> None:
-    """Write one message whole. Raises OSError where nobody reads any more."""
+    """Write one whole message. Raises OSError if the reader has gone."""
     unsent = memoryview(json.dumps(message).encode() + b"\n")
     while unsent:
         unsent = unsent[os.write(descriptor, unsent) :]
 
 
 class Inbox:
-    """Puts together messages from pieces as they come."""
+    """Assembles messages from the pieces received."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     @property
     def pending(self) -> bool:
-        """Whether part of a message has come and its end has not."""
+        """Whether a message is incomplete."""
         return bool(self._buffer)
 
     def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
-        """The messages that ``piece`` completes. Raises GarbledMessageError at what is no JSON object."""
+        """Yield the messages that ``piece`` completes. Raises GarbledMessageError for anything but a JSON object."""
         *ends, rest = piece.split(b"\n")
         for end in ends:
             line = bytes(self._buffer + end)

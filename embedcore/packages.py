@@ -28,7 +28,7 @@ def installed(
     only_wheels: bool = False,
     seconds: float | None = None,
 ) -> Path:
-    """Return `folder` with these requirements of pip, installed the first time; with `again` each time.
+    """Install pip requirements into `folder`, once or with `again` each time; return the folder.
 
     `only_wheels`: run no code of a package. `seconds`: time limit of each installation. Raises UsageError, with the
     installer's reason on one line.
@@ -49,8 +49,8 @@ def installed(
 
 
 def _install(requirement: str, folder: Path, only_wheels: bool, seconds: float | None) -> None:
-    """Install timm without its dependencies, which are here; torch with its own, and the torchvision that fits."""
-    # An environment made by uv has no pip.
+    """Install timm without its dependencies, which are present; torch with its own, and the matching torchvision."""
+    # An environment created by uv has no pip.
     command = _PIP if find_spec("pip") else ["uv", "pip", "install", "--python", sys.executable]
     command = [*command, "--quiet", "--target", str(folder), *(["--only-binary=:all:"] if only_wheels else [])]
     command += [requirement, "torchvision"] if _TORCH.match(requirement) else ["--no-deps", requirement]
@@ -60,7 +60,7 @@ def _install(requirement: str, folder: Path, only_wheels: bool, seconds: float |
         if done.returncode == 0:
             return
         if "connection broken" in done.stderr:
-            reason += " (its index was not reached)"
+            reason += " (the package index could not be reached)"
     except subprocess.TimeoutExpired:
         reason = f"no answer within {seconds:.0f} s"
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Values made fit for JSON files and one-line output, whatever a model, a path or a foreign file put into them."""
+"""Convert values to strict JSON and safe one-line text, whatever a model, a path or a foreign file contains."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _ASCII = {
     "‖": "||",
     **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True)),
 }
-"""What stands for our own signs where an encoding lacks them."""
+"""ASCII substitutes for our own signs, for encodings that lack them."""
 
 
 def one_line(text: str) -> str:
-    r"""`text` on one line: unprintable characters become spaces, runs of white space one space, ends are stripped.
+    r"""Return `text` on one line: unprintable characters become spaces, runs of white space one space; stripped.
 
     >>> one_line("CUDA error:\n  out of\tmemory\x1b[0m ")
     'CUDA error: out of memory [0m'
@@ -47,7 +47,7 @@ def one_line(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """`text` with its lines and indentation kept, unprintable characters made spaces, and without white space at the
+    """Return `text` with lines and indentation kept, unprintable characters as spaces, and no white space at the
     ends of lines or empty lines at the end."""
     lines = (
         "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in line).rstrip()
@@ -57,8 +57,8 @@ def printable_lines(text: str) -> str:
 
 
 def wrapped(line: str, width: int) -> str:
-    """`line` in lines of at most `width` columns, 20 at least; those that follow are indented by two more. Words that
-    are wider stay whole.
+    """Return `line` wrapped to `width` columns (at least 20), further lines indented by two more. Words that
+    are wider are not broken.
 
     >>> wrapped("  not measured: 2 of 3 models", 20)
     '  not measured: 2 of\\n    3 models'
@@ -68,7 +68,7 @@ def wrapped(line: str, width: int) -> str:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """`text` with signs that `encoding` has: others become what looks like them in ASCII, or "?". None is UTF-8.
+    """Return `text` in characters of `encoding` (None: UTF-8): others become similar ASCII, or "?".
 
     >>> encodable("acc .50 ±.03 …", "latin-1"), encodable("acc .50 ±.03 …", "ascii")
     ('acc .50 ±.03 ...', 'acc .50 +-.03 ...')
@@ -83,12 +83,12 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 ENCODABLE = "embedcore-ascii"
-"""The name under which Python's streams know how `encodable` replaces signs."""
+"""Name of the error handler for Python's streams that replaces characters as `encodable` does."""
 codecs.register_error(ENCODABLE, _in_ascii)
 
 
 def json_safe(value: object) -> Any:
-    """`value` as what strict JSON can hold: numbers that are not finite become None, other objects their text.
+    """Return `value` as strict JSON values: numbers that are not finite become None, other objects their text.
 
     Numpy scalars become Python numbers, keys text, tuples and sets lists (sets sorted, so that a file is reproducible).
 
@@ -114,7 +114,7 @@ def json_safe(value: object) -> Any:
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """`count` and its noun, in the plural unless there is one.
+    """Return `count` and its noun, in the plural unless the count is 1.
 
     >>> counted(1, "case"), counted(1_250, "case"), counted(2, "entry", "entries")
     ('1 case', '1,250 cases', '2 entries')
@@ -123,7 +123,7 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
 
 
 def bytes_text(size: float | None) -> str:
-    """A length in three digits, in units of powers of 1000: ``1.45 MB``; "?" where it is not known.
+    """Return a size with three digits in powers of 1000, such as ``1.45 MB``; "?" if unknown.
 
     >>> bytes_text(999), bytes_text(1_450_000), bytes_text(98_000_000), bytes_text(999_999_999)
     ('999 B', '1.45 MB', '98.0 MB', '1.00 GB')
@@ -141,7 +141,7 @@ def bytes_text(size: float | None) -> str:
 
 
 def minute(when: str | None) -> str:
-    """A time as the saved JSON has it, to the minute; "" where it is not known.
+    """Return a time of the saved JSON to the minute; "" if unknown.
 
     >>> minute("2026-11-27T04:12:33.5+00:00"), minute(None)
     ('2026-11-27 04:12', '')

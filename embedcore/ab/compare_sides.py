@@ -1,4 +1,4 @@
-"""The comparison of two sides: open both, measure the models that both have, judge."""
+"""Compare two sides: start both, measure their common models, judge the differences."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def compare_sides(
     """Measure two sides in turn and judge the difference.
 
     Args:
-        environments: of the sides ``A`` and ``B``.
-        arguments: pytest's: the models and all settings.
-        limits: the gate's; that of ``images_per_s`` is the precision required of a speed ratio.
+        environments: those of the sides ``A`` and ``B``.
+        arguments: pytest's arguments, which select the models and all settings.
+        limits: the gate's; the limit of ``images_per_s`` is also the required precision of a speed ratio.
         seconds: budget for measuring.
         fresh: do not continue an interrupted comparison.
         aa: both sides are equal: store the noise that is found.
@@ -98,7 +98,7 @@ def compare_sides(
 
 
 class _Measure:
-    """Measures what `measurements` does not have yet."""
+    """Measures models, reusing what `measurements` contains."""
 
     def __init__(
         self, sides: Mapping[str, Side], facts: Mapping[str, Any], measurements: Measurements, cache: Path
@@ -107,7 +107,7 @@ class _Measure:
         self._sides, self._measurements = sides, measurements
         self._weights: Path | None = None
         if facts["A"]["weights"] == "random":
-            # Side A makes them for both: another timm or torch draws other weights from the same seed.
+            # Side A writes them for both, since another timm or torch draws other weights from the same seed.
             key = json.dumps([facts["A"]["versions"], facts["A"]["seed"], sides["A"].environment[1:]], default=str)
             self._weights = cache / FOLDER / WEIGHTS / hashlib.sha256(key.encode()).hexdigest()[:16]
 
@@ -135,7 +135,7 @@ class _Measure:
 
 
 def _limit(limits: Limits, model: str, family: str) -> float:
-    """The limit of speed; the default of 5 % if there is none."""
+    """Return the limit of speed; the default of 5 % if there is none."""
     limit = limits.of(model, family).get("images_per_s", 0.0)
     return limit if 0 < limit < 1 else 0.05
 

@@ -24,16 +24,16 @@ FOLDER = "environments"
 
 
 class Environment(NamedTuple):
-    """Where a side runs."""
+    """The environment in which a side runs."""
 
     name: str
     """For messages."""
     python: Path
     packages: Path | None = None
-    """Folder that comes first on its path."""
+    """Folder that comes first on its Python path."""
 
     def variables(self) -> dict[str, str]:
-        """Its environment variables: ours, with the sources of embedcore and `packages` on the path."""
+        """Return its environment variables: this process's, with embedcore's sources and `packages` on the path."""
         sources = Path(__file__).parents[2]
         installed = sources.name in ("site-packages", "dist-packages")
         paths = ["" if installed else str(sources), str(self.packages or ""), os.environ.get("PYTHONPATH", "")]
@@ -41,7 +41,7 @@ class Environment(NamedTuple):
 
 
 def interpreter(path: str) -> Environment:
-    """The environment of an interpreter. Raises UsageError if there is none, or it lacks embedcore."""
+    """Return the environment of an interpreter. Raises UsageError if it does not exist or lacks embedcore."""
     found = shutil.which(path)
     if found is None:
         raise UsageError(f"{path}: no such interpreter, or it is not executable")
@@ -54,7 +54,7 @@ def interpreter(path: str) -> Environment:
 
 
 def environment_for(requirements: Sequence[str], cache_folder: Path) -> Environment:
-    """This environment with other versions: those that the requirements of pip name.
+    """Return this environment with the versions that pip requirements name.
 
     Packages from the index are installed into the cache folder once, those from git or a folder each time. Raises
     UsageError with pip's reason if a requirement cannot be installed.

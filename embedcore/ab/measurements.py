@@ -1,4 +1,4 @@
-"""The measurements of a comparison, each on disk before the next begins."""
+"""The measurements of a comparison, each written to disk before the next begins."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Key = tuple[str, str, str, int]
 class Measurements:
     """The results of one comparison, a file each, with which an interrupted command continues.
 
-    A context manager. A finished comparison starts anew, as does any with `fresh`.
+    A context manager. A finished comparison, or any with `fresh`, starts from the beginning.
     """
 
     def __init__(self, cache_folder: Path, identity: Mapping[str, Any], *, fresh: bool = False) -> None:
-        """Raises UsageError if another process makes the same comparison, or the folder cannot be written."""
+        """Open the comparison. Raises UsageError if another process has it open, or the folder cannot be written."""
         self.folder = cache_folder / FOLDER / _hash(identity)
         self.results: dict[Key, Result] = {}
         self._lock = locked(self.folder)

@@ -19,13 +19,13 @@ class Noise(NamedTuple):
     """Standard deviations of the log of a speed ratio between two equal processes."""
 
     in_turn: float
-    """With alternating rounds, as `ab` measures."""
+    """For alternating rounds, as `ab` measures."""
     in_sequence: float
-    """One process after the other, as sessions measure."""
+    """For one process after the other, as sessions measure."""
 
 
 def stored_noise(cache_folder: Path, machine: str | None) -> Noise | None:
-    """The noise of this processor or card; None if it was not measured, or its file is damaged."""
+    """Return the noise of this processor or card; None if it was not measured, or its file is damaged."""
     try:
         found = json.loads(_path(cache_folder, machine).read_bytes())
         noise = Noise(*(float(found[name]) for name in Noise._fields))
@@ -35,7 +35,7 @@ def stored_noise(cache_folder: Path, machine: str | None) -> Noise | None:
 
 
 def store_noise(cache_folder: Path, machine: str | None, noise: Noise, pairs: int) -> None:
-    """Keep the noise, measured from `pairs` pairs of processes. Raises UsageError."""
+    """Store the noise, measured from `pairs` pairs of processes. Raises UsageError."""
     path = _path(cache_folder, machine)
     found = {"machine": machine, **noise._asdict(), "pairs": pairs, "measured": datetime.datetime.now().isoformat()}
     try:

@@ -24,16 +24,16 @@ class Row:
 
     model: str
     level: str
-    """That of its worst finding, or ""."""
+    """Level of its worst finding, or ""."""
     ratio: Interleaved | None
     drift: float | None
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
-    """Causes, and why something is unknown."""
+    """Likely causes, and reasons for missing values."""
 
     @property
     def word(self) -> str:
-        """The verdict in words, such as ``WORSE slower``."""
+        """Verdict in words, such as ``WORSE slower``."""
         if self.ratio is None and self.drift is None and not self.findings:
             return "not measured"
         worst = [finding.change.what for finding in self.findings if finding.level == self.level]
@@ -48,7 +48,7 @@ class Outcome:
     """All models, worst first."""
 
     sides: Mapping[str, str]
-    """Name and versions of A and B."""
+    """Names and versions of A and B."""
     rows: tuple[Row, ...]
     alone: Mapping[str, Sequence[str]]
     """Models that only one side has."""
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def rows_of(tracks: Sequence[Track], facts: Mapping[str, Mapping[str, Any]], limits: Limits) -> tuple[Row, ...]:
-    """Judge the models of both sides; `facts` of each side as `Side.opened` returns them."""
+    """Judge the models of both sides; `facts`: what `Side.opened` returned for each side."""
     comparison = compare(*(_run(side, tracks, facts[side]) for side in "AB"))
     by_model = {track.model: track for track in tracks}
     changes = {change.model: _with_ratio(change, by_model[change.model]) for change in comparison.models}
@@ -120,6 +120,6 @@ def _text(value: float | str | None) -> str:
 
 
 def _badness(row: Row) -> tuple[int, float, str]:
-    """Sort key, worst first."""
+    """Return a sort key, worst first."""
     place = LEVELS.index(row.level) if row.level in LEVELS else len(LEVELS)
     return place, -(row.drift or 0.0) if row.ratio is None else math.log(row.ratio.ratio), row.model

@@ -1,4 +1,4 @@
-"""Which model is measured next: pairs of fresh processes on both sides, until each speed ratio is known."""
+"""Schedule the measurements: pairs of fresh processes on both sides, until each speed ratio is known."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Track:
     first: dict[str, Result] = field(default_factory=dict)
     """Each side's result with its own settings."""
     equal: dict[str, Any] = field(default_factory=dict)
-    """Settings of both sides, so that they do the same work: batch size, precision, memory layout, rounds."""
+    """Settings common to both sides, for equal work: batch size, precision, memory layout, rounds."""
     pairs: list[float] = field(default_factory=list)
     """Log ratio of each pair of processes."""
     errors: list[float] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Track:
 
     @property
     def alarm(self) -> bool:
-        """Whether it is slower by the limit, and still was after twice as many pairs."""
+        """Whether side B is slower by the limit, confirmed after twice as many pairs."""
         return bool(self.alarmed_after) and (len(self.pairs) >= 2 * self.alarmed_after or len(self.pairs) == LOOKS[-1])
 
 
@@ -76,7 +76,7 @@ def measure_models(
 ) -> list[Track]:
     """Measure each model until the interval of its ratio is narrower than its limit (a fraction of 1).
 
-    All models get the pairs of the first look, then the unsettled ones those of the next: so a disturbance of minutes
+    All models get the pairs of the first look, then the unsettled models those of the next. So a disturbance of minutes
     does not hit all pairs of a model, and a budget of `seconds` gives each model its share. An alarm must persist when
     the number of pairs has doubled.
     """
@@ -99,7 +99,7 @@ def measure_models(
         if not track.settled:
             track.why = f"still uncertain after {2 * len(track.pairs)} processes"
         elif track.why and track.alarmed_after and not track.alarm:
-            track.why = f"slower, but not confirmed by as many processes again: {track.why}"
+            track.why = f"slower, but not confirmed by a second set of processes: {track.why}"
     return tracks
 
 
@@ -115,7 +115,7 @@ def _look(track: Track, limit: float, models: int, noise: float) -> None:
 
 
 def _measure_pair(track: Track, measure: Measures) -> None:
-    """Measure two more processes; before the first pair, one of each side to find the settings of both."""
+    """Measure one more pair; before the first, also one process of each side to find the common settings."""
     if not track.first:
         _measure_alone(track, measure)
     while not track.settled:
@@ -132,7 +132,7 @@ def _measure_pair(track: Track, measure: Measures) -> None:
             for side, result in results.items():
                 track.speeds[side].append(-math.log(np.median(result.durations)))
             return
-        # Both processes together have less memory than each alone: start again with the smaller batch.
+        # Two processes share the memory: start again with the smaller batch.
         track.equal["batch_size"] = smallest
         for values in (track.pairs, track.errors, *track.speeds.values()):
             values.clear()
@@ -146,7 +146,7 @@ def _measure_alone(track: Track, measure: Measures) -> None:
         return
     track.equal = {
         "batch_size": min(base.batch_size or 1, new.batch_size or 1),
-        "channels_last": base.channels_last,  # found by a trial, which a busy machine may mislead: take one side's
+        "channels_last": base.channels_last,  # from a trial that a busy machine may disturb, so both use side A's
         "rounds": max(rounds_for(base.durations), rounds_for(new.durations)),
     }
     if base.precision == new.precision:

@@ -18,7 +18,7 @@ from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.plain import one_line
 from embedcore.results.result import Result
 
-# Not `-m`: what a child process runs must be importable by its name.
+# Not `-m`: a child process must be able to import the module by its name.
 _PROGRAM = "from embedcore.plugin.side import main; main()"
 
 
@@ -65,17 +65,17 @@ class Side:
         return Result.from_json(self._answer())
 
     def fileno(self) -> int:
-        """Readable when an answer has come."""
+        """Return the descriptor that becomes readable when an answer has come."""
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
     def save_weights(self, model: str, folder: Path) -> None:
-        """Have it write random weights of a model. Raises UsageError, SideLost."""
+        """Have the side write random weights of a model. Raises UsageError, SideLost."""
         self._send({"save_weights": model, "folder": str(folder)})
         self._answer()
 
     def close(self) -> None:
-        """End the process, and with it any measurement."""
+        """End the process and any measurement in progress."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()

@@ -95,7 +95,7 @@ def _side(key: str, requirements: list[str], python: str | None, arguments: list
     from embedcore.commands.cache import cache_folder
 
     if requirements and python:
-        raise UsageError(f"side {key}: either a requirement or an interpreter")
+        raise UsageError(f"side {key}: name a requirement or an interpreter, not both")
     if python:
         return interpreter(python)
     if requirements:
@@ -104,7 +104,7 @@ def _side(key: str, requirements: list[str], python: str | None, arguments: list
 
 
 def _cache(arguments: list[str]) -> Path | None:
-    """The cache folder named in pytest's arguments."""
+    """Return the cache folder named in pytest's arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--embed-cache", type=user_path)
     found: Path | None = parser.parse_known_args(arguments)[0].embed_cache

@@ -38,12 +38,12 @@ _NAME = 60  # characters of a name in the list
 
 @dataclass(frozen=True)
 class Entry:
-    """Files that are kept and removed together."""
+    """Files that are listed and removed together."""
 
     kind: str
     name: str
     files: tuple[Path, ...]
-    """In the order in which they are removed."""
+    """The files, in the order in which they are removed."""
     bytes: int
     used: float
     """Time of the last use, in seconds since the epoch."""
@@ -51,7 +51,7 @@ class Entry:
     """Lock files of the processes that write the files."""
 
     @property
-    def can_be_made_anew(self) -> bool:
+    def can_be_recreated(self) -> bool:
         return self.kind in ("pixels", "embeddings", "neighbours")
 
 
@@ -67,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Remove pixel stores, kept embeddings, neighbours and journals of runs. Files that a running "
         "process uses stay.",
     )
-    pruning.add_argument("--older-than", type=_number, metavar="DAYS", help="remove what was not used for DAYS")
+    pruning.add_argument("--older-than", type=_number, metavar="DAYS", help="remove files that were not used for DAYS")
     pruning.add_argument(
         "--max-size",
         type=_number,
@@ -92,7 +92,7 @@ def cache_folder(option: Path | None) -> Path:
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Print a table of the cache's entries, those of a kind together and the latest used first."""
+    """Print a table of the cache's entries, grouped by kind, most recently used first."""
     folder = _existing(arguments.cache)
     entries = entries_of(folder)
     print(one_line(str(folder)))
@@ -112,7 +112,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 
 def run_prune(arguments: argparse.Namespace) -> int:
-    """Remove entries; print those that are removed and those that stay because they are in use."""
+    """Remove entries; print those removed and those kept because they are in use."""
     if not arguments.all and arguments.older_than is None and arguments.max_size is None:
         raise UsageError("cache prune: choose what to remove: --older-than DAYS, --max-size GB or --all")
     entries = entries_of(_existing(arguments.cache))
@@ -129,7 +129,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
         text = f"{entry.kind} {entry.name} ({bytes_text(entry.bytes)}, last used {_age(now - entry.used)})"
         obstacle = "" if arguments.dry_run else remove_unused(entry.files, entry.locks)
         if obstacle:
-            print(f"left: {text}: {obstacle}")
+            print(f"kept: {text}: {obstacle}")
             continue
         print(f"{'would remove' if arguments.dry_run else 'removed'}: {text}")
         removed += 1
@@ -151,7 +151,7 @@ def choose_to_remove(
     left = sum(entry.bytes for entry in entries)
     for entry in sorted(entries, key=lambda entry: entry.used):
         old = older_than_s is not None and now - entry.used > older_than_s
-        if everything or old or (max_bytes is not None and left > max_bytes and entry.can_be_made_anew):
+        if everything or old or (max_bytes is not None and left > max_bytes and entry.can_be_recreated):
             chosen.append(entry)
             left -= entry.bytes
     return chosen

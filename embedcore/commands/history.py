@@ -21,8 +21,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``history``."""
     parser = commands.add_parser(
         "history",
-        help="show where acc, speed, memory or drift made a step over saved runs",
-        description="Show the steps of many saved runs in order of time. Exit code 2 if a run cannot be read, else 0.",
+        help="show when acc, speed, memory or embeddings changed over saved runs",
+        description="List lasting changes of acc, speed, memory and embeddings over saved runs, newest first. Exit "
+        "code 2 if a run cannot be read, else 0.",
     )
     parser.add_argument(
         "runs", metavar="DIR|RUN", nargs="+", help=f"folder of saved runs such as {STORAGE}, a file, or a name in it"

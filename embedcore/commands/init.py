@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
         except FileExistsError as error:
             if not path.is_file():
                 raise UsageError(f"{path} cannot be written: it exists and is not a file") from error
-            print(f"left as it is  {path}")
+            print(f"unchanged      {path}")
             if name == SETTINGS and path.read_text(encoding="utf-8", errors="replace") != text:
-                print(f"  Add the lines of these that it lacks:\n\n{text}")
+                print(f"  Add any of these lines that it lacks:\n\n{text}")
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
         else:
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def requirements() -> list[str]:
-    """The installed embedcore, with its origin if that is a repository, and timm, as requirements for pip."""
+    """Return pip requirements for timm and the installed embedcore, with its repository if it came from one."""
     ours = importlib.metadata.distribution("embedcore")
     origin = json.loads(ours.read_text("direct_url.json") or "{}")
     version = f"=={ours.version}"

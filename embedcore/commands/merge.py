@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "merge",
         help="join the saved runs of shards into one",
         description="Join saved runs of the same settings, dataset, versions and machine into one pytest-benchmark "
-        "JSON. Exit code 2: they do not belong together, or a shard is missing.",
+        "JSON. Exit code 2: the runs do not belong together, or a shard is missing.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the JSON to write")

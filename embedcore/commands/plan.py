@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     parts += [f"{others:,} without"] if others else []
     parts += [f"{plan.too_large:,} larger than --embed-max-params"] if plan.too_large else []
     _print_wrapped(f"models: {plan.models:,}, {', '.join(parts)}")
-    for line in plan.lines() or ["nothing to fetch and no pixels to make"]:
+    for line in plan.lines() or ["nothing to download or decode"]:
         _print_wrapped(line)
     largest = sorted(plan.to_fetch, key=lambda holding: -(holding.size or 0))[:LARGEST]
     if len(plan.to_fetch) > LARGEST:

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path, dataset, results in _datasets(arguments.runs):
         if any(dataset.get("fingerprint") == board.dataset.get("fingerprint") for board in boards):
             raise UsageError(
-                f"{path}: its dataset {dataset.get('name')} is also in another RUN that has further datasets"
+                f"{path}: its dataset {dataset.get('name')} is also in another RUN, which has several datasets"
             )
         try:
             boards.append(Ranked(dataset, rank_models(results, dataset, ("acc",))["acc"]))
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"no model was measured in {', '.join(arguments.runs)}")
     agreement = agree(measured) if len(measured) > 1 else None
     for model in _with_other_weights([results for _, results in measured]):
-        _note(f"{model} has other weights in one run than in another")
+        _note(f"{model} has different weights in different runs")
     if arguments.format == "json":
         print(json.dumps(to_json(boards, agreement), indent=2))
     else:

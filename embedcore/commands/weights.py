@@ -106,7 +106,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     models = [model for model, own_model in selected.items() if own_model is None]
     if len(models) < len(selected):
         left_out = counted(len(selected) - len(models), "model")
-        _print_wrapped(f"{left_out} of your own left out: their weights are where the roster file names them.")
+        _print_wrapped(f"{left_out} of your own left out: their weights stay where the roster file names them.")
     if is_offline():
         _print_wrapped(f"{OFFLINE}: nothing can be downloaded.")
     try:
@@ -135,7 +135,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     print()
     _print_wrapped(
         f"{counted(counts['downloaded'], 'model')} fetched into {folder} ({bytes_text(fetched_bytes)}), "
-        f"{counts['kept']} there before."
+        f"{counts['kept']} already there."
     )
     if counts["wheel"]:
         _print_wrapped(f"{counts['wheel']} in installed packages: install them on the other machine too.")
@@ -198,5 +198,5 @@ def _grouped(failures: Iterable[tuple[str, str, str]]) -> list[str]:
 
 
 def _print_wrapped(text: str, indent: str = "") -> None:
-    """Print in the terminal's width; a server's words may be in the text."""
+    """Print in the terminal's width, without unprintable characters of a server's message."""
     print(wrapped(indent + one_line(text), shutil.get_terminal_size().columns))

@@ -1,4 +1,4 @@
-"""Likely causes of a change: what else differs between two results of a model, most telling first."""
+"""Likely causes of a change: other differences between two results of a model, most informative first."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ROUNDING = {"fp32": 2e-5, "bf16": 0.03, "fp16": 0.004}
 
 
 def rounding(precision: str | None) -> float:
-    """The largest drift that rounding explains."""
+    """Return the largest drift that rounding explains."""
     return _ROUNDING.get(precision or "fp32", _ROUNDING["fp32"])
 
 
 def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
-    """Return phrases such as ``crop 1.0 → 0.875`` or ``other weights file: …``; none where no difference is known."""
+    """Return phrases such as ``crop 1.0 → 0.875`` or ``other weights file: …``; none if no difference is known."""
     old, now = pair.base, pair.new
     found = [*([pair.why] if pair.why else []), *_weights_causes(old, now)]
     sides = [{"input_size": result.input_size, **result.transform} for result in (old, now)]
@@ -52,11 +52,11 @@ def _weights_causes(old: Result, now: Result) -> list[str]:
 
 
 TRANSFORM = ("input_size", "square", "crop_pct", "crop_mode", "interpolation", "mean", "std")
-"""Settings that decide the pixels a model sees; ``square`` is the edge length to which images are scaled first."""
+"""Settings that determine a model's input pixels; ``square`` is the edge length to which images are scaled first."""
 
 
 def _changed(name: str, old: Any, now: Any) -> list[str]:
-    """The phrase for two values that differ; none if one is unknown."""
+    """Return a phrase if two values differ; none if one is unknown."""
     return [] if old is None or now is None or old == now else [change_text(name, old, now)]
 
 

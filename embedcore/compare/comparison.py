@@ -37,8 +37,8 @@ SIGNIFICANT = 0.05
 _FEWEST_MODELS = 10  # needed to estimate the noise from the scatter of their speed ratios
 
 LEAST_MEMORY_MB = 32.0
-# On the CPU the figure is the growth of a process, which differed by up to 43 % between equal processes: there a change
-# counts from a factor of two. On a card the allocator counts exactly.
+# On the CPU the figure is the growth of a process, which differed by up to 43 % between equal processes: only a change
+# by a factor of two counts. On a card the allocator counts exactly.
 _CPU_MEMORY_NOISE = 1.0
 
 
@@ -51,8 +51,8 @@ class Change:
     base: float | str | None
     new: float | str | None
     change: float
-    """What limits apply to, positive if worse: the fall of a score as a fraction of 1, 1 - ratio of speeds, ratio - 1
-    of memory, the drift itself."""
+    """The value that limits apply to, positive if worse: the fall of a score (fraction of 1), 1 - ratio of speeds,
+    ratio - 1 of memory, or the drift."""
     low: float | None = None
     high: float | None = None
     """95 % interval of `change`."""
@@ -69,7 +69,7 @@ class ModelChange:
     pair: Pair
     changes: tuple[Change, ...]
     causes: tuple[str, ...]
-    """Likely causes, most telling first."""
+    """Likely causes, most informative first."""
     barriers: Mapping[str, str]
     """``scores``, ``speed`` (and memory) or ``images_per_s`` → why they were not compared."""
 
@@ -109,7 +109,7 @@ class Comparison:
     pairing: Pairing
     models: tuple[ModelChange, ...]
     barriers: Mapping[str, str]
-    """``scores`` or ``speed`` → why no model's were compared."""
+    """``scores`` or ``speed`` → why they were not compared for any model."""
     noise: float
     """Standard deviation of the log of a speed ratio between two equal sessions."""
     noise_source: str
@@ -139,7 +139,7 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
 
 
 def _named(part: Comparison, dataset: str) -> Comparison:
-    """Return a comparison whose cases have the dataset in their names, and all barriers with them."""
+    """Return a comparison with the dataset in the names of its cases and barriers."""
     pairing = part.pairing
     return replace(
         part,
@@ -228,7 +228,7 @@ def _status(pair: Pair) -> list[Change]:
 
 
 def _scores(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[str, Change]]:
-    """The change of every score; those in `TESTED` are tested where both runs have verdicts."""
+    """Yield the change of every score; those in `TESTED` are tested if both runs have verdicts."""
     classes = _classes(base) if pairs else np.zeros(0, dtype=np.uint32)
     _, class_of, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     tested = [pair for pair in pairs if len(classes) and pair.base.verdicts and pair.new.verdicts]
@@ -276,7 +276,7 @@ def _verdicts(run: Run, result: Result, queries: int) -> Verdicts:
 
 
 def _classes(run: Run) -> NDArray[np.uint32]:
-    """The class of each query; a class per query where the run does not record them."""
+    """Return the class of each query; one class per query if the run does not record them."""
     text, queries = run.dataset.get("query_classes"), run.dataset.get("queries")
     try:
         if isinstance(text, str):
@@ -287,7 +287,7 @@ def _classes(run: Run) -> NDArray[np.uint32]:
 
 
 def _noise(base: Run, new: Run, pairs: Sequence[Pair]) -> tuple[float, str]:
-    """The largest known estimate of the noise, and its source."""
+    """Return the largest known estimate of the noise, and its source."""
     known = [(run.noise, "ab --aa") for run in (base, new) if run.noise is not None]
     if len(pairs) >= _FEWEST_MODELS:
         logs = np.log([median(pair.base.durations) / median(pair.new.durations) for pair in pairs])
@@ -340,7 +340,7 @@ def _families(models: Sequence[ModelChange]) -> tuple[FamilyChange, ...]:
 
 
 def _ranks(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[RankChange]:
-    """Changes between the rankings that the runs were saved with."""
+    """Yield the changes between the saved rankings of the runs."""
     before, after = ({place.model: place for place in run.ranking} for run in (base, new))
     both = [pair for pair in pairs if pair.base.model in before and pair.new.model in after]
     gone, added = len(before) - len(both), len(after) - len(both)
@@ -353,7 +353,7 @@ def _ranks(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[RankChange]:
 
 
 def _differences(base: Run, new: Run) -> list[str]:
-    """Settings and versions that differ, a phrase each."""
+    """Return a phrase for each setting or version that differs."""
     return [
         f"{key} {old.get(key)}, now {now.get(key)}"
         for old, now in ((base.versions, new.versions), (base.settings, new.settings))

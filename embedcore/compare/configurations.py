@@ -27,7 +27,7 @@ class Group(NamedTuple):
 
     kind: str
     cause: str
-    """Such as ``crop 1.0 → 0.875``."""
+    """A phrase such as ``crop 1.0 → 0.875``."""
     models: Mapping[str, str]
     """Tag (for kind ``default`` the architecture) → detail that concerns it alone, or ""."""
 
@@ -50,7 +50,7 @@ class ConfigurationChanges:
         return asdict(self) | {"groups": [group._asdict() for group in self.groups]}
 
     def text(self, width: int = 80) -> str:
-        """A line per change with the number of models, followed by at most two lines of their names."""
+        """Return a line per change with the number of models, followed by at most two lines of their names."""
         lines = [f"timm {self.base} → {self.new}: {self.base_tags} pretrained tags, now {self.new_tags}"]
         if not self.groups:
             lines.append("no configuration differs")
@@ -99,7 +99,7 @@ def _tag_changes(base: Configurations, new: Configurations) -> _Found:
             yield "renamed", "renamed by timm", tag, f"now {successor}"
             yield from _field_changes(tag, old, new.models[successor])
         else:
-            yield "removed", "removed, and not in timm's table of renamed models", tag, ""
+            yield "removed", "removed, without a successor in timm's table of renamed models", tag, ""
     for tag in sorted(new.models.keys() - base.models.keys() - set(new.renamed.values())):
         yield "added", "added", tag, ""
 
@@ -111,7 +111,7 @@ def _field_changes(tag: str, old: Mapping[str, Any], now: Mapping[str, Any]) -> 
                 yield kind, change_text(name, old.get(name), now.get(name)), tag, ""
     before, after = address_of(old), address_of(now)
     if before != after:
-        yield "weights", "other weights file", tag, f"{before or 'nowhere'} → {after or 'nowhere'}"
+        yield "weights", "other weights file", tag, f"{before or 'none'} → {after or 'none'}"
     licences = old.get("license"), now.get("license")
     if licences[0] is None and licences[1]:
         yield "licence", "licence now recorded", tag, str(licences[1])
@@ -128,6 +128,6 @@ def _default_changes(base: Configurations, new: Configurations) -> _Found:
         if not now:
             yield "default", f"no default tag any more, was {before}", architecture, ""
         elif not old:
-            yield "added", "architectures which had no weights now have a default tag", architecture, after
+            yield "added", "architectures that had no weights now have a default tag", architecture, after
         else:
             yield "default", f"the default tag is now {after}, was {before}: another model", architecture, ""

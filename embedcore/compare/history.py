@@ -1,10 +1,11 @@
 """The history of saved runs in order of time: series of each model and family, and the steps in them.
 
 A step of speed or memory lies between run i - 1 and run i of a series if the medians of up to `WINDOW` runs on either
-side differ by more than the limit and by more than `Z` standard errors. Of two runs the one nearer to the other side
-counts, so that a single odd run in the middle of a series makes no step. (A change-point library reports two steps
-there, and none in the newest run.) Among such places the one with the largest jump, or a neighbour that fits both
-levels better, is taken, and its two sides are searched recursively. A step in the newest run rests on that run alone.
+side differ by more than the limit and by more than `Z` standard errors. If a side has only two runs, the one nearer to
+the other side counts, so that a single outlier in the middle of a series makes no step. (A change-point library reports
+two steps there, and none in the newest run.) Among such places the one with the largest jump, or a neighbour that fits
+both levels better, is taken, and its two sides are searched recursively. A step in the newest run rests on that run
+alone.
 
 A step of accuracy is a change between neighbours that exceeds the limit and is significant by the paired test of
 `compare`. A step of drift exceeds the limit and what rounding explains.
@@ -74,7 +75,7 @@ class History:
     """Newest first; in a run families first, largest change first."""
 
     def facts(self, step: Step) -> list[str]:
-        """What else changed in the run of a step: commit, versions and machine, a phrase each."""
+        """Return a phrase for each commit, version and machine that changed in the run of a step."""
         runs = self.runs[step.before], self.runs[step.run]
         sides = [{**run.versions, "commit": str(run.commit)[:10]} for run in runs]
         keys = ("commit", "timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python")
@@ -154,25 +155,25 @@ def find_steps(values: Sequence[float], limit: float, spread: float) -> list[int
 
 
 def _level(values: Sequence[float]) -> tuple[float, float]:
-    """The median twice; of two values both, since either may be the odd one."""
+    """Return the median twice; for two values both, since either may be the outlier."""
     if len(values) == 2:
         return min(values), max(values)
     return (median(values),) * 2
 
 
 def _in_order(runs: Iterable[Run]) -> list[Run]:
-    """Oldest first; a run saved in two files counts once."""
+    """Return the runs, oldest first; a run saved in two files counts once."""
     ordered: list[Run] = []
     for run in runs:
         if run.datetime is None:
-            raise UsageError(f"{run.path} has no datetime, so it has no place in a history")
+            raise UsageError(f"{run.path} has no datetime, so it cannot be placed in a history")
         if not any(run.datetime == other.datetime and run.results == other.results for other in ordered):
             ordered.append(run)
     return sorted(ordered, key=lambda run: (run.datetime or "", str(run.path)))
 
 
 def _level_steps(series: Series, limit: float, noise: float) -> Iterator[Step]:
-    """Steps of speed or memory, on the log scale."""
+    """Yield the steps of speed or memory, found on the log scale."""
     # A speed that falls by 5 % changes its logarithm by more than a growth of 5 %.
     least = -math.log1p(-limit) if series.what == "images_per_s" and limit < 1 else math.log1p(limit)
     points, logs = series.points, [math.log(point.value) for point in series.points]
@@ -192,7 +193,7 @@ def _level_steps(series: Series, limit: float, noise: float) -> Iterator[Step]:
 def _accuracy_steps(
     series: Series, chain: Chain, limit: float, runs: Sequence[Run]
 ) -> Iterator[tuple[int, Step | None, float]]:
-    """The run, the step and its p-value for each pair of neighbours; None and 1 within the limit."""
+    """Yield run, step and p-value for each pair of neighbours; None and 1 for a change within the limit."""
     for at, ((before, old), (run, new)) in enumerate(zip(chain.links, chain.links[1:], strict=False), start=1):
         base, now = series.points[at - 1].value, series.points[at].value
         if abs(now - base) <= limit or old.verdicts is None or new.verdicts is None:
@@ -215,7 +216,7 @@ def _drift_steps(series: Series, chain: Chain, limit: float) -> Iterator[Step]:
 
 
 def _runs_within(points: Sequence[Point], level: float, limit: float) -> int:
-    """Number of runs until the first that differs from `level` by more than `limit`."""
+    """Return the number of runs before the first that differs from `level` by more than `limit`."""
     away = (at for at, point in enumerate(points) if abs(point.value - level) > limit)
     return next(away, len(points))
 

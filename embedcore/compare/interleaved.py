@@ -13,7 +13,7 @@ from scipy import special
 from embedcore.compare.statistics import LEVEL, Doubles, robust_sd
 
 NOISE = 0.015
-"""Standard deviation of the log ratio of two processes that run the same, unless `ab --aa` has measured it."""
+"""Standard deviation of the log ratio of two identical processes, unless `ab --aa` has measured it."""
 
 ALARMS = 0.01
 """False alarm rate of a whole comparison: over all its models and all looks at the data."""
@@ -28,7 +28,7 @@ _TRIMMED = 0.25  # share of the rounds left out at either end
 
 
 class Interleaved(NamedTuple):
-    """Speed of B over A with its 95 % interval, and the one that holds for all models and looks together."""
+    """Speed of B over A with its 95 % interval, and the interval that is simultaneous for all models and looks."""
 
     ratio: float
     low: float
@@ -36,7 +36,7 @@ class Interleaved(NamedTuple):
     surely_low: float
     surely_high: float
     p: float
-    """Two-sided, not corrected."""
+    """Two-sided p-value, not corrected."""
     noise: float
     """Standard deviation of the log ratio of a pair of processes."""
     pairs: int
@@ -59,11 +59,11 @@ class Interleaved(NamedTuple):
 
 
 def paired_ratio(base: ArrayLike, new: ArrayLike) -> tuple[float, float]:
-    """Log of the speed of `new` over that of `base`, and its standard error, from alternating rounds.
+    """Return the log of the speed of `new` over that of `base`, and its standard error, from alternating rounds.
 
-    `base`, `new`: seconds, float [n] with n of 3 or more; rounds of equal number are neighbours in time, so what slows
-    both cancels. The estimate is the mean of the middle half of the log ratios, because single rounds are often
-    disturbed; its error comes from the winsorised variance (Tukey and McLaughlin, Sankhya A 25, 1963).
+    `base`, `new`: seconds, float [n] with n of 3 or more; rounds of equal number are neighbours in time, so that a
+    disturbance of both cancels. The estimate is the mean of the middle half of the log ratios, because single rounds
+    are often disturbed; its error comes from the winsorised variance (Tukey and McLaughlin, Sankhya A 25, 1963).
 
     >>> paired_ratio([1.0, 2.0, 4.0, 1.0], [0.5, 1.0, 2.0, 9.0])
     (0.6931471805599453, 0.0)
@@ -80,7 +80,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
 
 
 def rounds_for(durations: Sequence[float]) -> int:
-    """The number of rounds that take two seconds, between 10 and 100, and no fewer than `durations` has.
+    """Return the number of rounds that take two seconds, between 10 and 100, and at least ``len(durations)``.
 
     >>> rounds_for([0.04] * 10), rounds_for([2.0])
     (50, 10)
@@ -89,11 +89,11 @@ def rounds_for(durations: Sequence[float]) -> int:
 
 
 def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interleaved:
-    """The speed ratio from the log ratios B over A of pairs of processes, float [n] with n of 2 or more.
+    """Return the speed ratio from the log ratios B over A of pairs of processes, float [n] with n of 2 or more.
 
     Estimate: mean of the clipped values (Huber's M-estimator, one step from the median). Error: from a variance to
-    which `noise` adds 20 degrees of freedom, since that of few values can be small by chance (Smyth, Stat. Appl. Genet.
-    Mol. Biol. 3, 2004). `models`: number of models compared at once.
+    which `noise` adds 20 degrees of freedom, since the variance of few values can be small by chance (Smyth, Stat.
+    Appl. Genet. Mol. Biol. 3, 2004). `models`: number of models compared at once.
     """
     values = np.asarray(pairs, dtype=np.float64)
     center = float(np.median(values))
@@ -113,7 +113,7 @@ def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interlea
 
 
 def pooled_noise(ratios: Sequence[Sequence[float]]) -> float | None:
-    """Noise from the scatter of each model's log ratios around their median; None below 15 degrees of freedom."""
+    """Return the noise from each model's log ratios around their median; None below 15 degrees of freedom."""
     known = [np.asarray(logs, dtype=np.float64) for logs in ratios if len(logs) > 1]
     if sum(len(logs) - 1 for logs in known) < 15:
         return None

@@ -52,10 +52,10 @@ class Limits:
     accepted: Mapping[str, Accepted] = field(default_factory=dict)
 
     def of(self, model: str, family: str) -> Mapping[str, float]:
-        """The limits of one case as fractions of 1; ``status`` is 0 if it has a limit.
+        """Return the limits of one case as fractions of 1; ``status`` is 0 if it has a limit.
 
-        `model`: its name, such as ``MODEL`` or, with several datasets, ``MODEL on DATASET``; a glob of a model holds on
-        each dataset.
+        `model`: its name, such as ``MODEL`` or, with several datasets, ``MODEL on DATASET``; a glob of a model applies
+        to every dataset.
         """
         limits = dict(self.overall)
         for models, families, own in self.special:
@@ -68,7 +68,7 @@ class Limits:
 def parse_limits(spec: str) -> dict[str, float]:
     """Parse limits such as ``acc:0.5pt,images_per_s:5%,drift:1e-3,status``; ``acc:off`` removes a limit.
 
-    Raises ValueError naming the wrong part.
+    Raises ValueError, which names the wrong part.
 
     >>> parse_limits("acc:0.5pt,images_per_s:5%,status")
     {'acc': 0.005, 'images_per_s': 0.05, 'status': 0.0}
@@ -77,7 +77,7 @@ def parse_limits(spec: str) -> dict[str, float]:
     for part in filter(None, (part.strip() for part in spec.split(","))):
         name, colon, text = (piece.strip() for piece in part.partition(":"))
         if name not in _UNITS:
-            raise ValueError(f"{one_line(name)!r} is none of {', '.join(_UNITS)}")
+            raise ValueError(f"{one_line(name)!r} is not one of {', '.join(_UNITS)}")
         unit = _UNITS[name]
         if text == "off":
             limits[name] = math.inf
@@ -88,7 +88,7 @@ def parse_limits(spec: str) -> dict[str, float]:
         else:
             limits[name] = 0.0
     if not limits:
-        raise ValueError(f"no limit is named; the default is {DEFAULT}")
+        raise ValueError(f"it names no limit; the default is {DEFAULT}")
     return limits
 
 
@@ -156,7 +156,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     scores: dict[str, float] = {}
 
     def state(self, path: Path) -> Result | None:
-        """The accepted result. Raises UsageError naming `path`."""
+        """Return the accepted result. Raises UsageError, which names `path`."""
         if self.status == MISSING:
             return None
         rates = {} if self.images_per_s is None else {"forward": self.images_per_s}
@@ -195,7 +195,7 @@ def _checked(path: Path, document: tomlkit.TOMLDocument) -> _File:
 def accept(path: Path, states: Mapping[str, Result | None], because: str, run: str) -> None:
     """Write the states of models into the gate file as accepted; None means that the run lacks the model.
 
-    Replaces earlier entries of these models and keeps all else in the file, comments included. Raises UsageError.
+    Replaces earlier entries of these models and keeps the rest of the file, comments included. Raises UsageError.
     """
     document = _parsed(path) if path.exists() else tomlkit.document()
     kept = _checked(path, document).accepted
@@ -220,7 +220,7 @@ def _entry(model: str, state: Result | None, because: str, run: str) -> _Entry:
 
 
 def _table(entry: _Entry) -> tomlkit.items.Table:
-    """The TOML table of an entry, with mappings on one line."""
+    """Return the TOML table of an entry, with mappings on one line."""
     table = tomlkit.table()
     fields: dict[str, Any] = msgspec.to_builtins(entry)
     for name, value in {**fields, "status": entry.status}.items():

@@ -1,4 +1,4 @@
-"""Pairs of results of two runs, what of each pair may be compared, and what they keep of queries and embeddings."""
+"""Pair the results of two runs; decide what may be compared; read their verdicts and sketches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pair:
 
     @property
     def model(self) -> str:
-        """The name of the case."""
+        """Name of the case."""
         return f"{self.new.model} on {self.dataset}" if self.dataset else self.new.model
 
 
@@ -50,7 +50,7 @@ Block = Mapping[str, Any]
 
 
 def dataset_pairs(base: Run, new: Run) -> list[tuple[Block | None, Block | None]]:
-    """Pair the datasets of two runs: by content, else by name; the only one of each run in any case.
+    """Pair the datasets of two runs: by content, else by name; if each run has only one, these two.
 
     None stands for a dataset that the other run does not have.
     """
@@ -102,7 +102,7 @@ def _is_default(result: Result) -> bool:
 
 
 def run_barriers(base: Run, new: Run, *, across_machines: bool) -> dict[str, str]:
-    """What must not be compared between two runs (``scores``, ``speed``), and why."""
+    """Return the quantities that must not be compared between two runs (``scores``, ``speed``), with the reason."""
     barriers = {}
     old, now = base.dataset.get("fingerprint"), new.dataset.get("fingerprint")
     protocols = base.settings.get("protocol"), new.settings.get("protocol")
@@ -111,14 +111,14 @@ def run_barriers(base: Run, new: Run, *, across_machines: bool) -> dict[str, str
     elif protocols[0] != protocols[1]:
         barriers["scores"] = f"another protocol: {protocols[0]}, now {protocols[1]}"
     if across_machines:
-        barriers["speed"] = "asked for across machines"
+        barriers["speed"] = "--across-machines excludes it"
     elif base.processor != new.processor:
         barriers["speed"] = f"another machine: {base.processor}, now {new.processor}"
     return barriers
 
 
 def pair_barriers(pair: Pair) -> dict[str, str]:
-    """The same for two ok results of one model; ``images_per_s`` bars the speed, but not the memory."""
+    """Return the same for two ok results of one model; ``images_per_s`` bars the speed, but not the memory."""
     base, new = pair.base, pair.new
     for name in ("device", "point", "precision"):
         old, now = getattr(base, name), getattr(new, name)
@@ -140,7 +140,7 @@ def pair_barriers(pair: Pair) -> dict[str, str]:
 
 
 def _sides(pair: Pair, attribute: str) -> str:
-    """The sides of which an attribute is true: ``base``, ``new`` or ``base and new``."""
+    """Return the sides whose attribute is true: ``base``, ``new`` or ``base and new``."""
     return " and ".join(side for side in ("base", "new") if getattr(getattr(pair, side), attribute))
 
 
@@ -149,7 +149,7 @@ def _dataset(block: Mapping[str, Any]) -> str:
 
 
 def drift_of(pair: Pair, base: Run, new: Run) -> float | None:
-    """How far the embeddings moved, see `embedding_drift`: None without sketches, infinite if the width changed.
+    """Return the drift (see `embedding_drift`): None without sketches, infinite if the width changed.
 
     Raises UsageError for a damaged sketch, and for sketches of different images.
     """
@@ -164,12 +164,14 @@ def drift_of(pair: Pair, base: Run, new: Run) -> float | None:
         except ValueError as error:
             raise UsageError(f"{run.path}: result of {result.model}: {error}") from error
     if sketches[0].shape != sketches[1].shape:
-        raise UsageError(f"{new.path}: result of {pair.model}: its sketch is of other images than in {base.path}")
+        raise UsageError(
+            f"{new.path}: result of {pair.model}: its sketch and that in {base.path} are of different images"
+        )
     return embedding_drift(*sketches)
 
 
 def verdicts_of(run: Run, result: Result) -> Verdicts:
-    """The verdicts of a result, one for each query. Raises UsageError if they are damaged."""
+    """Return the verdicts of a result, one for each query. Raises UsageError if they are damaged."""
     try:
         return unpack_verdicts(result.verdicts or "")
     except ValueError as error:

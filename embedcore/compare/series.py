@@ -27,7 +27,7 @@ class Series:
     """One quantity of a model or family over comparable runs."""
 
     name: str
-    """The model by its newest name, or the family."""
+    """Newest name of the model, or the family."""
     family: str
     what: str
     """One of `WHATS`; drift is relative to the previous run."""
@@ -45,13 +45,13 @@ class Chain:
     """Comparable results of one model, each with the index of its run."""
 
     kind: str
-    """What can be compared: ``scores`` or ``speed``."""
+    """Kind of quantities that are comparable: ``scores`` or ``speed``."""
     name: str
     family: str
     links: list[tuple[int, Result]]
 
     def series(self, runs: Sequence[Run]) -> Iterator[Series]:
-        """Its series, without runs that have no value."""
+        """Yield its series, without runs that have no value."""
         values: dict[str, list[tuple[int, float | None]]]
         if self.kind == "scores":
             neighbours = zip(self.links, self.links[1:], strict=False)
@@ -103,17 +103,17 @@ def chains_of(runs: Sequence[Run]) -> Iterator[Chain]:
 
 
 def _newest(model: str, renamed: Mapping[str, str]) -> str:
-    """The current name of a model; timm may have renamed it more than once."""
+    """Return the current name of a model; timm may have renamed it more than once."""
     for _ in renamed:
         model = renamed.get(model, model)
     return model
 
 
 def family_series(series: Sequence[Series]) -> Iterator[Series]:
-    """The means of each family: arithmetic for acc and drift, geometric for speed and memory.
+    """Yield the means of each family: arithmetic for acc and drift, geometric for speed and memory.
 
-    Where models come or go, a series (except drift) continues from its last value with the change of the models that
-    both runs have.
+    If models are added or missing, a series (except drift) continues from its last value with the change of the models
+    that both runs have.
     """
     values: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
     for number, found in enumerate(series):
@@ -129,7 +129,7 @@ def family_series(series: Sequence[Series]) -> Iterator[Series]:
 
 
 def _linked(runs: Mapping[int, Mapping[int, float]], *, logs: bool) -> list[list[Point]]:
-    """Chain the means of values (by run, then by model); a run that shares no model with an earlier one starts anew."""
+    """Chain the means of values (by run, then by model); a run without a model of earlier runs starts a new chain."""
     mean = geometric_mean if logs else fmean
     lines: list[tuple[list[Point], Mapping[int, float]]] = []
     for run in sorted(runs):

@@ -28,7 +28,7 @@ class Paired(NamedTuple):
 
 
 def mcnemar(worse: ArrayLike, better: ArrayLike) -> Doubles:
-    """Exact two-sided p-values of McNemar's test (Psychometrika 12, 1947): are losses and gains equally likely?
+    """Return exact two-sided p-values of McNemar's test (Psychometrika 12, 1947): are losses and gains equally likely?
 
     `worse` and `better`: integers [m], the number of queries that were right only before, and only after.
 
@@ -41,10 +41,10 @@ def mcnemar(worse: ArrayLike, better: ArrayLike) -> Doubles:
 
 
 def paired_by_class(sums: NDArray[np.floating], sizes: NDArray[np.integer]) -> Paired:
-    """Mean differences with intervals clustered by class, since queries of one class are not independent.
+    """Return mean differences with intervals clustered by class, since queries of one class are not independent.
 
     This is the limit of a bootstrap over classes: the cluster-robust standard error (Liang and Zeger, Biometrika 73,
-    1986) with Student's t of C - 1 degrees of freedom, which is wider where classes are few. With one class p is 1.
+    1986) with Student's t of C - 1 degrees of freedom, which is wider for few classes. With one class p is 1.
 
     Args:
         sums: [m, C], for each model the sum of new - base over the queries of each class.
@@ -63,7 +63,7 @@ def paired_by_class(sums: NDArray[np.floating], sizes: NDArray[np.integer]) -> P
 
 
 def false_discovery(p: ArrayLike) -> Doubles:
-    """p-values [m] adjusted for the false discovery rate (Benjamini and Hochberg, 1995).
+    """Return p-values [m] adjusted for the false discovery rate (Benjamini and Hochberg, 1995).
 
     The same as `scipy.stats.false_discovery_control`, whose module takes a second to import.
 
@@ -88,11 +88,11 @@ class Ratio(NamedTuple):
 
 
 def speed_ratio(base: Sequence[float], new: Sequence[float], noise: float, images: tuple[int, int] = (1, 1)) -> Ratio:
-    """Speed of `new` over that of `base`, from the seconds of timing rounds of `images` images each.
+    """Return the speed of `new` over that of `base`, from the seconds of timing rounds of `images` images each.
 
     Computed on the log scale, so that swapping the sides inverts the ratio. The error of each median comes from the
     quartiles of its rounds: 1.2533 sd / sqrt(n) with sd = IQR / 1.349. `noise`, the standard deviation of the log ratio
-    of two processes that run the same, is added, because rounds of one process agree better than processes do.
+    of two identical processes, is added, because rounds of one process agree better than processes do.
 
     >>> speed_ratio([2.0] * 10, [1.0] * 10, 0.01).ratio
     2.0
@@ -111,7 +111,7 @@ def speed_ratio(base: Sequence[float], new: Sequence[float], noise: float, image
 
 
 def robust_sd(deviations: ArrayLike) -> float:
-    """Standard deviation of normal deviations from 0, by their median absolute value, which few outliers change little.
+    """Return the standard deviation of normal deviations from 0, robust to outliers: from their median absolute value.
 
     >>> round(robust_sd([0.1, -0.1, 0.1, 5.0]), 5)
     0.14826
@@ -120,7 +120,7 @@ def robust_sd(deviations: ArrayLike) -> float:
 
 
 def embedding_drift(base: NDArray[np.float32], new: NDArray[np.float32]) -> float:
-    """How far embeddings moved: mean distance between the rows of two sketches [m, 64] over the mean length of a row.
+    """Return the drift: mean distance between the rows of two sketches [m, 64] over the mean length of a row.
 
     A sketch preserves lengths approximately (`embedcore.embed.sketch`): a drift of .1 is a tenth of an embedding's
     length, or a cosine similarity of about .995 between before and after.

@@ -18,7 +18,7 @@ LEVELS: tuple[Level, ...] = ("regression", "accepted", "improvement", "change")
 """In display order. ``change``: worse, but within the limit or the noise, or without a limit."""
 
 _ORDER = ("status", "acc", "acc5", "hit5", "drift", "images_per_s", "memory")
-"""Quantities, greatest harm first."""
+"""Quantities, most harmful first."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Finding:
     """None without a limit."""
     causes: tuple[str, ...] = ()
     because: str = ""
-    """Why it is accepted."""
+    """Reason given when it was accepted."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _of_missing(comparison: Comparison, limits: Limits) -> Iterator[Finding]:
 
 
 def _level(change: Change, limit: float | None, model: ModelChange, accepted: Accepted | None) -> Level | None:
-    """The level of a change; None for equal values and improvements that chance explains."""
+    """Return the level of a change; None for equal values and improvements that chance explains."""
     if change.what == "status":
         worse = change.change > 0
         bad = worse and limit == 0
@@ -100,14 +100,14 @@ def _level(change: Change, limit: float | None, model: ModelChange, accepted: Ac
         return "accepted" if known else "regression"
     if worse or (change.what == "status" and change.change == 0):
         return "change"
-    # Drift has no better direction, and a status only that of a case that is ok again.
+    # Drift cannot improve; a status improves only if the case is ok again.
     better = change.real and change.change < 0 and change.what != "drift"
     large = change.what == "status" or limit is None or -change.change > limit
     return "improvement" if better and large else None
 
 
 def _stands(change: Change, limit: float, now: Result, state: Result | None) -> bool:
-    """Whether the new result is no worse than the accepted state, by the same limit."""
+    """Whether an accepted change still holds: the new result is no worse than the accepted state, by the same limit."""
     if state is None:
         return False
     if change.what == "status":
@@ -129,7 +129,7 @@ def _stands(change: Change, limit: float, now: Result, state: Result | None) -> 
 
 
 def _badness(finding: Finding) -> tuple[int, int, float]:
-    """Sort key, worst first."""
+    """Return a sort key, worst first."""
     what = finding.change.what
     place = _ORDER.index(what) if what in _ORDER else len(_ORDER)
     return LEVELS.index(finding.level), place, -abs(finding.change.change)

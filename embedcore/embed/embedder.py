@@ -152,11 +152,11 @@ def embed_pixels(
         if progress is not None:
             progress(done, total)
 
-    def go_on(size: int) -> None:
+    def continue_with(size: int) -> None:
         lane = lane_of(settings.device, pixels.read, forward, size)
         run(lane, list(spans_of(done, total, size, equal=lane.equal)), deliver)
 
     begin = time.perf_counter()
     with autocast(settings.precision, settings.device, backbone.module):
-        _, fitted = halving(batch_size, settings.device, go_on)
+        _, fitted = halving(batch_size, settings.device, continue_with)
     return Embedded(out[0], time.perf_counter() - begin, fitted)

@@ -46,7 +46,7 @@ class KeptEmbeddings:
             sidecar = unsealed(path.with_suffix(".json").read_bytes())
             content = np.fromfile(path, np.uint8)
             if (sidecar.get("format"), sidecar.get("facts")) != (_FORMAT, facts) or sidecar["shape"][0] != n:
-                raise ValueError("its content does not fit its name")
+                raise ValueError("its content does not match its name")
             # The checksum covers the bytes in memory, header included, which are then used.
             if hashlib.sha256(content.data).hexdigest() != sidecar["sha256"]:
                 raise ValueError("the checksum differs")

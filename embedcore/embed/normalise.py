@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Normaliser:
-    """Interleaving uint8 [b, h, w, 3] into float32 [b, 3, h, w], channels-last or not: ``(pixel / 255 - mean) / std``.
+    """Converts uint8 [b, h, w, 3] to float32 [b, 3, h, w], channels-last or not: ``(pixel / 255 - mean) / std``.
 
     The operations and their order in float32 are those of torchvision's ToTensor and Normalize: on the CPU the result
     equals timm's transform bit for bit.

@@ -162,4 +162,4 @@ def _missing(label: Any) -> str:
 
 
 def _several(what: str) -> str:
-    return f"the label is {what}: one class for each image is needed, a number or a text"
+    return f"the label is {what}: each image needs one class, a number or a text"

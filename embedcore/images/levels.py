@@ -47,10 +47,10 @@ def to_8_bits(image: Image.Image) -> Image.Image:
     wanted = "floats from 0 to 1" if image.mode == "F" else f"levels from 0 to {white:.0f}"
     span = f"levels from {lowest:g} to {highest:g}" if image.mode == "F" else f"levels from {lowest} to {highest}"
     if not 0 <= lowest <= highest <= white:  # nor NaN
-        raise UnknownScale(f"{span} where {wanted} are read: save it as 8 bits")
+        raise UnknownScale(f"{span}, expected {wanted}: save it as 8 bits")
     if 0 < highest <= white / _DARK:
         raise UnknownScale(
-            f"{span} are nearly black where {wanted} are read: scale them (12 bits stored as 16: by 16), or save it as "
+            f"{span} are nearly black, expected {wanted}: scale them (12 bits stored as 16: by 16), or save it as "
             "8 bits"
         )
     inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO

@@ -54,7 +54,7 @@ class ImageSource(ABC):
     """
 
     items: tuple[Any, ...]
-    """What identifies each image in the source."""
+    """Items of the source, each identifying an image."""
     trusted: bool = field(default=False, kw_only=True)
     """Whether the images are known to be readable, such as those of an installed package."""
     portable: bool = field(default=True, kw_only=True)

@@ -95,7 +95,7 @@ def _named(spec: str, split: str) -> LabelledImages:
     if spec == "emoji":
         return emoji.emoji_images(split=split)
     if not spec:
-        raise UsageError(f"no dataset named: {_KINDS}")
+        raise UsageError(f"the name of the dataset is empty: {_KINDS}")
     if spec.startswith(_CSV):
         return read_table(user_path(spec.removeprefix(_CSV)), split=split)
     if scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/":

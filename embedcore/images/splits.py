@@ -114,7 +114,7 @@ def role_of(value: Any, where: str) -> Role:
     """Return the role that a value names. Raises UsageError."""
     word = _word(value)
     if word not in ROLE_WORDS:
-        raise UsageError(f"{where}: role {str(value)!r} is none of {', '.join(ROLE_WORDS)}")
+        raise UsageError(f"{where}: role {str(value)!r} is not one of {', '.join(ROLE_WORDS)}")
     return ROLE_WORDS[word]
 
 

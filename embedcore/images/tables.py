@@ -123,13 +123,15 @@ def _columns_of(file: Path) -> tuple[dict[str, list[str]], list[int]]:
                 continue
             if len(row) != len(header):
                 fields = f"{counted(len(row), 'field')} for {counted(len(header), 'column')}"
-                hint = ': put a field that holds a comma in quotes ("salt, pepper")' if len(row) > len(header) else ""
+                hint = (
+                    ': put a field that contains a comma in quotes ("salt, pepper")' if len(row) > len(header) else ""
+                )
                 raise UsageError(f"{file}, line {begin}: {fields} ({','.join(header)}){hint}")
             for place, values in found.items():
                 value = row[place].strip()
                 if "\n" in value or "\r" in value:
                     raise UsageError(
-                        f"{file}, line {begin}: column {header[place]!r} goes on to line {rows.line_num}: "
+                        f"{file}, line {begin}: column {header[place]!r} continues to line {rows.line_num}: "
                         "is a quote not closed?"
                     )
                 values.append(value)

@@ -66,7 +66,7 @@ def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: b
         source = IndexedSource(tuple(range(len(targets))), name, dataset, portable=portable)
         _expect_stable(source)
     if not targets:
-        raise UsageError(f"{where} holds no images")
+        raise UsageError(f"{where} contains no images")
     names = class_names(targets, lambda index: f"{name}#{index}")
     titles = _class_titles(dataset)
     if titles.keys() >= set(names):
@@ -82,7 +82,7 @@ def parse_timm_spec(spec: str) -> tuple[str, Mapping[str, str]]:
         key, equals, value = setting.partition("=")
         if key not in _OPTIONS or not equals:
             raise UsageError(
-                f"dataset {spec}: {setting!r} is none of its options {', '.join(f'{key}=…' for key in _OPTIONS)}"
+                f"dataset {spec}: {setting!r} is not one of its options {', '.join(f'{key}=…' for key in _OPTIONS)}"
             )
         options[key] = value
     return name, options

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Measured(NamedTuple):
-    """A result, and the seconds that it took besides its own measurement and download; None if it is not ok."""
+    """A result, and the seconds of the case besides measurement and download; None if it is not ok."""
 
     result: Result
     overhead_s: float | None
@@ -95,7 +95,7 @@ class Bench:
     def measure(self, model: str, dataset: Dataset, **changes: Any) -> Result:
         """Measure a model on a dataset under settings with ``changes``, such as ``batch_size=1``.
 
-        What goes wrong with the model is a result with a status and a reason. Raises UsageError for images that cannot
+        A model that fails gives a result with a status and a reason. Raises UsageError for images that cannot
         be used, and for a cache folder that cannot be written.
         """
         if not isinstance(dataset, Dataset):
@@ -118,9 +118,9 @@ class Bench:
             return Measured(self._of(dataset, failure(case, error)), None)
         try:
             pixels = self._pixels(case, dataset, functools.partial(stages, "decoding"))
-        except (UsageError, StopWork):  # of the images or the cache folder: no other case could do better
+        except (UsageError, StopWork):  # from the images or the cache folder, so every other case would fail too
             raise
-        except Exception as error:  # of this model's geometry, or of a decoding process that died
+        except Exception as error:  # from this model's geometry, or a decoding process that died
             return Measured(self._of(dataset, failure(case, error)), None)
         inputs = CaseInputs(GroundTruth.of(dataset), pixels, located, self.hub, self._embeddings, self.neighbours)
         executor: Executor = InlineExecutor()

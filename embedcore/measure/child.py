@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Seconds that a process may take to exit after it has sent its result or closed a pipe.
 EXIT_GRACE_S = 5.0
 
-# How much of its output is kept: the end.
+# Number of bytes kept from the end of its output.
 TAIL_BYTES = 64 * 2**10
 TAIL_LINES = 30
 LINE_CHARACTERS = 500
@@ -34,7 +34,7 @@ _PIECE = 2**16
 
 @dataclass
 class Heard:
-    """What a session knows of a measuring process that has ended.
+    """How a measuring process ended, as far as the session knows.
 
     ``ended``: None if the supervisor could not report it. ``output``: the last lines that it printed. It was killed
     because its time was over (``late``), because it had closed its pipe but did not exit (``silent``), or because it
@@ -114,7 +114,7 @@ class Child:
                 heard.silent = not complete and self._inbox not in ends
                 heard.late = not complete and not heard.silent
             if remaining <= 0 or (heard.garbled and not told_to_end):
-                self._tell_to_end()
+                self._request_end()
                 told_to_end, deadline = True, now() + KILL_GRACE_S + 1
                 continue
             ready = cast("list[Connection]", wait(ends, min(remaining, _TICK_S)))
@@ -144,7 +144,7 @@ class Child:
         heard.cut_short = not complete and inbox.pending
         return heard
 
-    def _tell_to_end(self) -> None:
+    def _request_end(self) -> None:
         with contextlib.suppress(OSError):
             send(self._control.fileno(), {"end": True})
 
@@ -158,7 +158,7 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tell_to_end()
+        self._request_end()
         for end in (self._control, self._inbox, self._output):
             end.close()
         if self._ended is None and self._measuring is not None:
@@ -175,7 +175,7 @@ def _read(end: Connection) -> bytes:
     """Read what is available, at least one byte; b"" at the end."""
     try:
         return os.read(end.fileno(), _PIECE)
-    except OSError:  # the other side is gone
+    except OSError:  # the other side has exited
         return b""
 
 

@@ -80,14 +80,14 @@ class ChildExecutor:
                 case {"progress": [str(stage), int(done), int(total)]}:
                     reached[:] = [(stage, done, total)]
                     downloads.note(stage)
-                    tell()
+                    report()
                 case _:
                     raise GarbledMessageError(f"neither a result nor progress: {str(message)[:80]}")
             return bool(results)
 
         reached: list[tuple[str, int, int]] = []
 
-        def tell() -> None:
+        def report() -> None:
             if stages is not None and reached:
                 stages(*reached[0])
 
@@ -95,7 +95,7 @@ class ChildExecutor:
 
         def tick() -> None:
             watch.sample()
-            tell()
+            report()
 
         # Pickled here and unpickled in the measuring process itself, where it can do no harm.
         try:

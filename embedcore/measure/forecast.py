@@ -19,7 +19,7 @@ from embedcore.zoo.transforms import data_config
 from embedcore.zoo.weights import check_policy
 
 TRIFLE = 100_000_000
-"""Fewer bytes of pixels are not worth a note."""
+"""Minimum bytes of pixels for a note."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Forecast:
     pixels: int
     """Bytes of the pixel stores of all geometries."""
     pixels_made: int
-    """Bytes of those that exist."""
+    """Bytes of the pixel stores that exist already."""
     cache: Path
 
     @property
@@ -67,7 +67,7 @@ class Forecast:
         return bool(self.to_fetch) or self.pixels_to_make >= TRIFLE
 
     def lines(self) -> list[str]:
-        """Return a line each for downloads and pixel stores, with the free space; none for nothing."""
+        """Return a line each for downloads and pixel stores, if there are any, with the free space."""
         lines = []
         if self.to_fetch and is_offline():
             lines.append(f"weights: {counted(len(self.to_fetch), 'model')} not on this machine, and {OFFLINE}: skipped")
@@ -100,7 +100,7 @@ def forecast(
 ) -> Forecast:
     """Return the forecast of a run of these models (own ones with their entry) on ``images`` images; asks no hub.
 
-    ``fingerprint``: of the dataset if it is known, to find existing pixel stores. Raises UsageError.
+    ``fingerprint``: the dataset's, if known, to find existing pixel stores. Raises UsageError.
     """
     folder = check_policy(weights)
     kept = {

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaseInputs:
-    """What a case is measured on and with; plain enough to be sent to another process."""
+    """Images, labels and locations for a case; picklable, so that it can be sent to another process."""
 
     truth: GroundTruth
     pixels: PixelStore | None
@@ -59,7 +59,7 @@ class CaseInputs:
     located: Located | None = None
     """Where the weights are; None to look for them."""
     hub: Hub | None = None
-    """What is known of the hub, so that a child need not find out again."""
+    """State of the hub, so that a child need not probe it again."""
     embeddings_folder: Path | None = None
     """Where embeddings are kept and reused; None not to keep any."""
     neighbours: NeighbourStore | None = None
@@ -85,9 +85,9 @@ def attempt(case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Res
 def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) -> Result:
     """Load the backbone, embed all images, time the forward pass, find neighbours and score them.
 
-    Whenever memory runs out, the batch is halved. The timing rounds run even if the embeddings were kept: a duration of
-    another day is no measurement. A download comes first and is not part of ``measured_s``. Raises whatever goes wrong;
-    `attempt` returns it as a result.
+    Whenever memory runs out, the batch is halved. The timing rounds run even if kept embeddings are used, because an
+    old duration is no measurement. A download comes first and is not part of ``measured_s``. Exceptions propagate;
+    `attempt` turns them into a result.
     """
     interleaving = Interleaving(*case.fifos) if case.fifos else None
     if interleaving is not None:
@@ -101,7 +101,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     set_arithmetic()  # a factory may have changed it
     check_size(case.max_params, backbone.params_m)
     place(backbone.module, device)
-    # First, since the heap that larger batches leave behind may have no room for one image more.
+    # First, because after larger batches the heap may be too fragmented for one more image.
     gmacs, uncounted = _gmacs(backbone, device)
     memory.restart(device)
     pixels = inputs.pixels
@@ -161,7 +161,7 @@ def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]
     """Return the GMACs, or None and why they cannot be counted; a fault of the model shows later."""
     try:
         return count_gmacs(backbone), ""
-    except Exception as error:  # of the model, or of what it does under the counter
+    except Exception as error:  # from the model, possibly only under the counter
         why = reason_of(error)
     release_memory(device)  # out here, where the error's frames are gone
     return None, f"GMACs could not be counted: {why}"
@@ -260,7 +260,7 @@ def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, settings: Forwa
         "weights": backbone.weights.id,
         "dataset": truth.fingerprint,
         "geometry": geometry.key,
-        # Another decoder or another version of what resizes may make other pixels of the same geometry.
+        # Another decoder or another version of the resizing library may produce other pixels for the same geometry.
         "pixels": hashlib.sha256(f"{geometry.behaviour()}\n{truth.decoder}".encode()).hexdigest(),
         "mean": list(config.mean),
         "std": list(config.std),

@@ -15,7 +15,7 @@ _LAST_WORDS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "Threa
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """Return how often the kernel's out-of-memory killer has struck; None if that is not known.
+    """Return the number of kills by the kernel's out-of-memory killer; None if unknown.
 
     Counted in this process's control group, which includes its children and no other container (``memory.events`` of
     cgroup v2, ``memory.oom_control`` of v1); on the whole machine if there is no such group.
@@ -45,7 +45,7 @@ class MemoryWatch:
 
     @property
     def killer_struck(self) -> bool:
-        """Whether the out-of-memory killer has killed something since the watch began."""
+        """Whether the out-of-memory killer has killed a process since the watch began."""
         kills = oom_kills()
         return self._kills is not None and kills is not None and kills > self._kills
 

@@ -53,7 +53,7 @@ def weights_changed(case: Case, result: Result, hub: Hub, ledger: Ledger) -> boo
         located = locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
         return located.path is not None and weights_id(ledger.sha256(located.path)) != result.weights.get("id")
     except (WeightsDamaged, OSError):
-        return True  # the measurement reports what is wrong
+        return True  # the measurement will report the problem
     except EmbedcoreError:
         return False
 
@@ -77,7 +77,7 @@ def check_size(max_params_m: float | None, params_m: float | None) -> None:
 def failure(
     case: Case, error: BaseException, *, peak_memory_mb: float | None = None, measured_s: float = 0.0
 ) -> Result:
-    """Return the result of a case that an exception has ended; the reason includes the peak memory if it is known."""
+    """Return the result of a case that ended with an exception; the reason includes the peak memory if known."""
     peak = "" if peak_memory_mb is None else f"; peak memory {peak_memory_mb:.0f} MB"
     return Result.make(
         case.model,

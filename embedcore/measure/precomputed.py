@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def read_precomputed(own_model: OwnModel, n: int) -> tuple[NDArray[np.float32], Weights]:
     """Return the embeddings of a dataset's ``n`` images, float32 [n, dim] with rows of length 1, and their file.
 
-    The file holds floats [n, dim] as ``numpy.save`` writes them; no code in it is run. Raises WeightsDamaged for any
+    The file contains floats [n, dim] as ``numpy.save`` writes them; no code in it is run. Raises WeightsDamaged for any
     other content, NotFiniteError for NaN, infinity or a row of zeros.
     """
     weights = own_weights(own_model)
@@ -27,13 +27,13 @@ def read_precomputed(own_model: OwnModel, n: int) -> tuple[NDArray[np.float32], 
     try:
         rows = np.load(str(weights.path), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise WeightsDamaged(f"{where} is no array of numbers as numpy.save writes it ({_first(error)})") from error
+        raise WeightsDamaged(f"{where} is not an array of numbers written by numpy.save ({_first(error)})") from error
     if not isinstance(rows, np.ndarray):
-        raise WeightsDamaged(f"{where} holds several arrays: save one, with numpy.save")
+        raise WeightsDamaged(f"{where} contains several arrays: save one, with numpy.save")
     if rows.ndim != 2 or rows.shape[1] == 0:
-        raise WeightsDamaged(f"{where} has the shape {list(rows.shape)}: one row an image is needed, [n, dim]")
+        raise WeightsDamaged(f"{where} has the shape {list(rows.shape)}: it must be [n, dim], one row per image")
     if rows.dtype.kind != "f":
-        raise WeightsDamaged(f"{where} holds {rows.dtype}: floats are needed")
+        raise WeightsDamaged(f"{where} has the dtype {rows.dtype}: it must be floats")
     if len(rows) != n:
         listed = "in the order of `embedcore check DATASET --list` with the options of this run"
         raise WeightsDamaged(f"{where} has {len(rows)} rows and the dataset {n} images: one row each, {listed}")
@@ -41,7 +41,7 @@ def read_precomputed(own_model: OwnModel, n: int) -> tuple[NDArray[np.float32], 
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and lengths.all()):
         bad = int(np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))[0])
-        raise NotFiniteError(f"{where} holds NaN, infinity or zero vectors, the first in row {bad} (counted from 0)")
+        raise NotFiniteError(f"{where} contains NaN, infinity or zero vectors, the first in row {bad} (counted from 0)")
     return (wide / lengths).astype(np.float32), weights
 
 

@@ -1,4 +1,4 @@
-"""What the forkserver imports, which ignores Ctrl-C meanwhile: all that its children need. They heed it again."""
+"""Imports for the forkserver, so that its children start quickly; Ctrl-C is ignored meanwhile, not in the children."""
 
 from __future__ import annotations
 

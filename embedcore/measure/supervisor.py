@@ -86,7 +86,7 @@ def supervise(
     with contextlib.suppress(OSError):
         path = Path("/proc/self/oom_score_adj")
         path.write_text(str(max(_OOM_SCORE_ADJ, int(path.read_text()))))
-    # Under pytest's capture the inherited text streams write elsewhere than to descriptors 1 and 2.
+    # Under pytest's capture the inherited text streams do not write to descriptors 1 and 2.
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     work(lambda message: messages.send(inbox.fileno(), message))
@@ -166,7 +166,7 @@ def descendants(ancestor: int) -> list[int]:
     """
     try:
         return [process.pid for process in psutil.Process(ancestor).children(recursive=True)]
-    except psutil.Error:  # it is gone
+    except psutil.Error:  # it has exited
         return []
 
 

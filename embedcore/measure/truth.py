@@ -1,4 +1,4 @@
-"""Ground truth: what scoring needs of a dataset, small enough to send to a measuring process."""
+"""Ground truth: the labels and roles that scoring needs, small enough to send to a measuring process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class GroundTruth(LabelsBySide):
     """Labels and roles of n images, and the identity of their content."""
 
     fingerprint: str
-    """Of the dataset."""
+    """Fingerprint of the dataset."""
     decoder: str
-    """Name and version of what decodes the images."""
+    """Name and version of the decoder of the images."""
     labels: NDArray[np.int64]
     """[n]"""
     is_query: NDArray[np.bool_]

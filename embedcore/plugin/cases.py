@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 MODEL_ARGUMENT = "embed_model"
 FAMILY_MARK = "embed_family"
 
-# Fixtures without a value that our fixtures request: a test has one of them only if it uses ours, and not fixtures of
-# its own with the same names.
+# Our fixtures request these fixtures, which have no value. A test that has one uses our fixtures, and not a project's
+# fixtures with the same names.
 OF_CASE = "_embed_of_case"
 OF_SESSION = "_embed_of_session"
 OF_REPLAY = "_embed_of_replay"
 
 
 def model_parameters(options: Options) -> list[ParameterSet]:
-    """Return a pytest parameter for each model: tag or own name as value and id, the family as a marker.
+    """Return a pytest parameter for each model: its tag or name as value and id, the family as a marker.
 
     Raises UsageError for a roster or family that does not exist.
     """
@@ -67,8 +67,8 @@ def wants_models(metafunc: pytest.Metafunc) -> bool:
 
     Our fixture requests `OF_CASE`; a project's own fixture of that name does not, and neither does a parametrize mark.
     """
-    given = (call.params for call in metafunc._calls)  # pytest has no public way to ask
-    return OF_CASE in metafunc.fixturenames and not any(MODEL_ARGUMENT in params for params in given)
+    parametrized = (call.params for call in metafunc._calls)  # pytest has no public accessor
+    return OF_CASE in metafunc.fixturenames and not any(MODEL_ARGUMENT in params for params in parametrized)
 
 
 def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:

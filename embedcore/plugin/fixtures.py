@@ -46,7 +46,7 @@ def embed_images(pytestconfig: pytest.Config, _embed_of_session: None) -> Datase
 
 @pytest.fixture
 def embed_measure(request: pytest.FixtureRequest, _embed_of_session: None) -> Callable[[str, Dataset], Result]:
-    """A function of a model tag and a dataset: measures the model under this session's settings, returns its result."""
+    """A function (model tag, dataset) → result that measures the model under this session's settings."""
     plugin = _started(request.config)
 
     def measure(model: str, images: Dataset) -> Result:
@@ -57,14 +57,14 @@ def embed_measure(request: pytest.FixtureRequest, _embed_of_session: None) -> Ca
 
 def _started(config: pytest.Config) -> Plugin:
     plugin: Plugin | None = config.stash.get(PLUGIN, None)
-    if plugin is None or plugin.bench is None:  # requested with getfixturevalue, too late to be known in time
-        raise pytest.UsageError("embed_images and embed_measure have to be arguments of the test or of its fixtures")
+    if plugin is None or plugin.bench is None:  # requested with getfixturevalue, after collection
+        raise pytest.UsageError("embed_images and embed_measure must be arguments of the test or of its fixtures")
     return plugin
 
 
 @pytest.fixture
 def embed_replay(benchmark: Any, _embed_of_replay: None) -> Callable[[Result], None]:
-    """A function of a result: saves it with pytest-benchmark, or skips or fails the test according to its status."""
+    """A function that takes a result, and saves it with pytest-benchmark, or skips or fails the test by its status."""
     from embedcore.plugin.replay import clock
     from embedcore.results.leaderboard import general_reason
     from embedcore.results.saved import benchmark_group

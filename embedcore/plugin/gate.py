@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedcore.results.run import Run
 
 TRIES = 2
-"""How often a model whose speed fell is measured again."""
+"""Number of further measurements of a model whose speed fell."""
 
 MeasureAgain = Callable[["Result"], "Result"]
 """Measure a result's case again, in batches of the same size."""
@@ -31,7 +31,7 @@ MeasureAgain = Callable[["Result"], "Result"]
 
 @dataclass(frozen=True)
 class Gate:
-    """What the session is compared with; read before anything is measured, so that mistakes are reported early."""
+    """Baseline and limits of the comparison, read before anything is measured so that mistakes are reported early."""
 
     base: Run | None
     """None for a first run, without a baseline."""
@@ -45,7 +45,7 @@ def open_gate(base: str | None, fail_on: str | None, *, storage: Path, folder: P
     """
     if base is None:
         if fail_on is not None:
-            raise UsageError("--embed-fail-on: it needs --embed-compare BASE, the run to compare with")
+            raise UsageError("--embed-fail-on needs --embed-compare BASE, the run to compare with")
         return None
     limits = read_limits(fail_on, folder)
     return Gate(None if is_first_run(base, storage=storage) else read_run(base, storage=storage), limits)

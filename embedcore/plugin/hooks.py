@@ -59,7 +59,7 @@ class Activator:
         except EmbedcoreError as error:
             raise pytest.UsageError(printable_lines(str(error))) from error
 
-    @pytest.hookimpl(trylast=True)  # after the project's hooks, which may parametrize a test that only looks like ours
+    @pytest.hookimpl(trylast=True)  # after the project's hooks, which may parametrize a test with similar arguments
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if not cases.wants_models(metafunc):
             return
@@ -87,7 +87,7 @@ class Activator:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Send a new pytest-xdist worker what it needs to know of the session."""
+        """Send a new pytest-xdist worker the facts of the session that it needs."""
         in_use: frozenset[str] = frozenset()
         if self.options.resume:  # before workers of this session write to one
             from embedcore.results.runs import FOLDER, runs_in_use
@@ -97,7 +97,7 @@ class Activator:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take what a pytest-xdist worker sends as it ends."""
+        """Receive the data that a pytest-xdist worker sends as it ends."""
         self.workers.end(getattr(getattr(node, "gateway", None), "id", ""))
         sent = getattr(node, "workeroutput", {}).get(stash.OF_WORKERS)
         if sent:
@@ -121,5 +121,5 @@ def options_of(config: pytest.Config) -> Options:
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_benchmark_compare_machine_info(compared_benchmark: dict[str, Any]) -> None:
     # pytest-benchmark compares before collection, when it is not known yet that this is an embedcore session, and
-    # would warn of a block that its own side lacks. Comparing versions of timm is what embedcore is for: not a warning.
+    # would warn of a block that its own side lacks. Comparing versions of timm is the purpose, so it is no warning.
     compared_benchmark["machine_info"].pop("embedcore", None)

@@ -14,8 +14,8 @@ Machine = Mapping[str, "str | None"]
 def machine(device: str, *, several: bool = False) -> Machine:
     """Return versions of timm, torch, cuda, cudnn, driver and python, the processor and the card; None if absent.
 
-    ``device``: the option's value; ``several``: pytest-xdist workers use all cards. Does not initialise CUDA, of which
-    the pytest process stays free.
+    ``device``: the option's value; ``several``: pytest-xdist workers use all cards. CUDA is not initialised in this
+    process.
     """
     import timm
     import torch
@@ -41,7 +41,7 @@ def machine(device: str, *, several: bool = False) -> Machine:
 
 
 def machine_in_use(facts: Machine) -> str | None:
-    """Return what the models run on: the card, or the processor and its threads."""
+    """Return the device that the models run on: the card, or the processor and its threads."""
     return facts["gpu"] or facts["processor"]
 
 
@@ -76,7 +76,7 @@ def device_of_worker(device: str, slot: int) -> str:
 
 
 def shared_cards(device: str, workers: int) -> list[str]:
-    """Return a note if several pytest-xdist workers have to share a card, else nothing."""
+    """Return a note if several pytest-xdist workers share a card, else an empty list."""
     if workers < 2 or not (device == "auto" or device.startswith("cuda")):
         return []
     cards = min(len(card_names()), 1) if device.startswith("cuda:") else len(card_names())

@@ -16,7 +16,7 @@ from embedcore.files import user_path
 from embedcore.plain import json_safe
 from embedcore.plugin.shards import Shard, parse_shard
 
-_LARGEST_SEED = 2**63 - 1  # what numpy and torch both take
+_LARGEST_SEED = 2**63 - 1  # the largest that both numpy and torch accept
 
 Recorded = Literal["number", "choice", ""]
 """How an option is recorded in the saved settings: it changes numbers (and must be equal to resume a run); it only
@@ -24,7 +24,7 @@ selects or limits cases; or it is not recorded."""
 
 
 def _number(kind: type[int] | type[float], wanted: str, fits: Callable[[Any], bool]) -> Callable[[str], Any]:
-    """Return a parser of numbers for which `fits` is true; its ValueError states what is `wanted`."""
+    """Return a parser of numbers for which `fits` is true; its ValueError describes the `wanted` values."""
 
     def parse(text: str) -> Any:
         with contextlib.suppress(ValueError):
@@ -72,7 +72,7 @@ class _Option:
         return "embed_" + self.name.replace("-", "_")
 
     def value(self, text: str) -> Any:
-        """Parse one value. Raises ValueError, whose message states what is wrong."""
+        """Parse one value. Raises ValueError with a message for the user."""
         if self.choices and text not in self.choices:
             raise ValueError(f"choose from {', '.join(self.choices)}")
         return self.parse(text)
@@ -251,7 +251,7 @@ class Options:
         return platformdirs.user_cache_path("embedcore")
 
     def selection(self, config: pytest.Config) -> Mapping[str, Any]:
-        """Return what narrowed the cases of this session, for the saved JSON."""
+        """Return the options that selected this session's cases, for the saved JSON."""
         return {
             **{"roster": self.roster, "family": list(self.family)},
             **{"keyword": config.option.keyword, "marks": config.option.markexpr},

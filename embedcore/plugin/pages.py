@@ -49,7 +49,7 @@ def write_report(
 
 
 def write_page(folder: Path, record: Record, reload_s: float) -> None:
-    """Write the page of a session that goes on, to be reloaded after `reload_s` seconds. Raises OSError."""
+    """Write the page of a running session, which reloads after `reload_s` seconds. Raises OSError."""
     ranked = len(record.results) <= MOST_RANKED
     state = unfinished(record, reload_s)
     if state is not None and not ranked:
@@ -84,7 +84,7 @@ class LivePage:
 
     def __init__(self, folder: Path, record: Record, warn: Callable[[str], None]) -> None:
         self._folder, self._record, self._warn = folder, record, warn
-        self._due = self._now() + EVERY_S  # a shorter session has its page only at the end
+        self._due = self._now() + EVERY_S  # shorter sessions write the page only at the end
         self._warned = False
 
     @staticmethod
@@ -100,13 +100,13 @@ class LivePage:
             write_page(self._folder, self._record, reload_s=EVERY_S)
         except OSError as error:
             self._warn_once(f"{error.filename or self._folder}: {error.strerror or error}")
-        except Exception:  # of drawing: hours of measuring are worth more than a page
+        except Exception:  # from drawing; hours of measuring are worth more than a page
             self._warn_once(traceback.format_exc())
         end = self._now()
         self._due = end + max(EVERY_S, SHARE * (end - begin))
 
     def _warn_once(self, why: str) -> None:
-        """The report at the end raises the same error if it still holds."""
+        """Warn about the first failure only; the report at the end raises the error if it persists."""
         if not self._warned:
             self._warn(printable_lines(f"embedcore: the page could not be updated; the run continues: {why}"))
         self._warned = True

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class Plugin:
-    """One session: options, what collection found, the bench that measures, the record that keeps, and its progress."""
+    """One session: its options, collected tests, bench, record and progress."""
 
     def __init__(self, config: pytest.Config, options: Options, budget: Budget) -> None:
         self.config, self.options, self.budget = config, options, budget
@@ -61,11 +61,11 @@ class Plugin:
         """Number of cases before any was deselected."""
         self.usage_error = ""
         self.empty_shard = ""
-        """What to say of a shard without cases."""
-        # Of a process that measures:
+        """Message about a shard without cases."""
+        # In a process that measures:
         self.bench: Bench | None = None
         self.datasets: dict[str, Dataset] = {}
-        """By fingerprint, the session's own first."""
+        """Datasets by fingerprint, the session's own first."""
         self._notes: list[str] = []
         """Shown before the first case; in a worker, sent to the controller."""
         self._until_reported = contextlib.ExitStack()
@@ -95,7 +95,7 @@ class Plugin:
         return own_models(self.options.roster)
 
     def open_gate(self) -> None:
-        """Read what the session will be compared with. Raises UsageError."""
+        """Read the run and limits of the comparison. Raises UsageError."""
         storage = Path(str(self.config.getoption("benchmark_storage", "") or ".benchmarks").removeprefix("file://"))
         folder = self.config.invocation_params.dir
         self.gate = open_gate(self.options.compare, self.options.fail_on, storage=storage, folder=folder)
@@ -126,7 +126,7 @@ class Plugin:
         items = [item for item in session.items if cases.needs_session(item)]
         if self.config.option.collectonly or not items:
             return
-        # pytest-benchmark warns if a failed or interrupted case has nothing to time: its report says it already.
+        # pytest-benchmark warns if a failed or interrupted case has nothing to time; its report already shows that.
         self.config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
         try:
             self._start({item.nodeid: cases.model_of(item) for item in items if cases.is_case(item)})
@@ -180,11 +180,11 @@ class Plugin:
             try:
                 self._until_reported.close()  # of this test's last run, if it runs again
                 result, overhead_s = self._measured(model, dataset, test, self.budget.within(stages))
-                # Journal, JSON and leaderboards then hold the same cases. pytest-benchmark fails on a benchmark that
+                # Journal, JSON and leaderboards then contain the same cases. pytest-benchmark fails on a benchmark that
                 # was interrupted before its first round, and saves none.
                 self._until_reported.enter_context(interrupts_held())
                 self.record.keep(result, test, overhead_s)
-            except UsageError as error:  # of an image or the cache folder: no other case could do better
+            except UsageError as error:  # from an image or the cache folder, so every other case would fail too
                 end_in_test(self._session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
             except BudgetSpent:
                 message = summary.budget_message(self.budget, self.record)
@@ -253,7 +253,7 @@ class Plugin:
             self._notes = []
         measured = any("model" in line for line in lines)
         if measured and report.skipped and isinstance(report.longrepr, tuple):
-            # -rs shall name the benchmark, not the line of ours that skips
+            # -rs must show the benchmark, not the line in this package that skips
             path, number, _ = item.reportinfo()
             report.longrepr = str(path), (number or 0) + 1, report.longrepr[2]
         return report
@@ -271,7 +271,7 @@ class Plugin:
             yield
 
     def take(self, report: pytest.TestReport) -> list[Result]:
-        """Add what a report carries to the record; return its results."""
+        """Add the lines of a report to the record; return their results."""
         carried = getattr(report, ON_REPORTS, {})
         before = len(self.record.entries)
         for line in carried.get("lines", ()):
@@ -279,7 +279,7 @@ class Plugin:
         return [entry.result for entry in self.record.entries[before:]]
 
     def show(self, report: pytest.TestReport, results: Sequence[Result]) -> None:
-        """Show notes, progress and the page after a report, whose own line is written."""
+        """Show notes and progress and update the page after a report, whose own line is already written."""
         notes = getattr(report, ON_REPORTS, {}).get("notes", [])
         self.terminal.notes(notes)
         self.progress.show(results)
@@ -300,7 +300,7 @@ class Plugin:
     # The end
 
     def take_from_worker(self, sent: Mapping[str, Any]) -> None:
-        """Keep what a pytest-xdist worker sent as it ended."""
+        """Keep the data that a pytest-xdist worker sent as it ended."""
         self.record.warnings = list(dict.fromkeys([*self.record.warnings, *sent.get("warnings", ())]))
         self.stopped = sent.get("stopped", self.stopped)
         self.empty_shard = sent.get("empty_shard", self.empty_shard)
@@ -323,7 +323,7 @@ class Plugin:
             try:
                 act()
             except EmbedcoreError as error:
-                # Raised here it would prevent what follows; the summary shows it.
+                # Raising here would skip the remaining steps; the summary shows the error.
                 self.errors.append(printable_lines(str(error)))
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
         failed = summary.nothing_measured(self.record) or (self.verdict is not None and not self.verdict[1].passed)
@@ -332,7 +332,7 @@ class Plugin:
 
     @property
     def _has_block(self) -> bool:
-        """Whether the session's JSON is one of ours; that of an empty shard too, so that no shard is missing."""
+        """Whether the session's JSON gets our block; also for an empty shard, so that no shard is missing."""
         return bool(self.record.results or self.empty_shard)
 
     def _save(self) -> None:
@@ -379,7 +379,7 @@ class Plugin:
             # pytest-benchmark has no public name for it. In a session without results it is not ours to handle.
             if type(error).__name__ != "PerformanceRegression" or not self.record.results:
                 raise
-            # Passed on, it would end the session with a traceback. pytest-benchmark has listed what regressed above.
+            # Re-raised, it would end the session with a traceback. pytest-benchmark has listed the regressions above.
             self.errors.append(f"--benchmark-compare-fail: {error}")
             if self._session is not None:
                 self._session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -424,14 +424,14 @@ class Plugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:
         if self.is_worker and self.bench is not None:
-            # pytest-benchmark's, into the middle of the dots: that it measures nothing under pytest-xdist. We do.
+            # pytest-benchmark warns, in the middle of the dots, that it is off under pytest-xdist. We measure there.
             warnings.filterwarnings("ignore", "Benchmarks are automatically disabled because xdist")
 
     # pytest-benchmark
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_benchmark_group_stats(self, benchmarks: Sequence[Any]) -> list[Any] | None:
-        """Return no groups, and so no table, where that would bury the leaderboards."""
+        """Return no groups, and so no table, if the table would bury the leaderboards."""
         return [] if self.record.results and summary.hides_table(self.config, len(benchmarks)) else None
 
     @pytest.hookimpl(optionalhook=True)

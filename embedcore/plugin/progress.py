@@ -33,13 +33,13 @@ _SHORTEST_NAME = 16
 
 @dataclass(frozen=True)
 class Position:
-    """How far the session is when some work begins: a case, or what precedes the first one."""
+    """Progress of the session when some work begins: a case, or the preparation of the first one."""
 
     what: str
     """The model."""
     number: int = 0
     cases: int = 0
-    """The work is case ``number`` of ``cases``; 0 if it is no case."""
+    """The work is case ``number`` of ``cases``; 0 for the preparation."""
     left_s: Seconds | None = None
     """Expected duration of this and all further cases."""
     leader: Result | None = None
@@ -123,12 +123,12 @@ def result_words(result: Result, leader: Result | None, width: int = 200) -> str
 
 
 class ProgressReporter:
-    """Reports how far the session is; not with ``-q``."""
+    """Reports the session's progress, except with ``-q``."""
 
     def __init__(self, config: pytest.Config, terminal: Terminal, record: Record) -> None:
         self._config, self._terminal, self._record = config, terminal, record
         self._logged = self._begun = time.monotonic()
-        self._between = StatusLine(config, terminal)  # of pytest-xdist's controller, between two reports
+        self._between = StatusLine(config, terminal)  # for pytest-xdist's controller, between two reports
         self._last: Position | None = None
 
     @contextlib.contextmanager
@@ -138,12 +138,12 @@ class ProgressReporter:
         begin = self._begun = time.monotonic()
         stage, entered, at_first, drawn = "", begin, 0, 0.0
 
-        def stages(now_in: str, done: int, total: int) -> None:
+        def stages(current: str, done: int, total: int) -> None:
             nonlocal stage, entered, at_first, drawn
             now = time.monotonic()
-            changed = now_in != stage or done < at_first
+            changed = current != stage or done < at_first
             if changed:
-                stage, entered, at_first = now_in, now, done
+                stage, entered, at_first = current, now, done
             to_draw = line.possible and now - begin >= SHOWN_AFTER_S and (changed or now - drawn >= REDRAWN_S)
             if not to_draw and (line.possible or now - self._logged < LOG_EVERY_S or self._terminal.verbosity < 0):
                 return
@@ -161,7 +161,7 @@ class ProgressReporter:
             line.clear()
 
     def show(self, results: Sequence[Result]) -> None:
-        """Report results that a test has reported: each with ``-v``, the last one in a log now and then."""
+        """Show a test's results: each with ``-v``; in a log, the last one from time to time."""
         if not self._terminal.exists:
             return
         verbose = self._terminal.verbosity > 0
@@ -174,7 +174,7 @@ class ProgressReporter:
             self._log(f"{words}{remaining_words(*self._record.remaining())}")
 
     def _is_due(self) -> bool:
-        """Whether a log needs a line, since a case took long or nothing was logged for long."""
+        """Whether a log needs a line: a case took long, or nothing has been logged for long."""
         now = time.monotonic()
         slow = self._begun > self._logged and now - self._begun >= SLOW_S
         due = self._terminal.verbosity >= 0 and (slow or now - self._logged >= LOG_EVERY_S)
@@ -186,7 +186,7 @@ class ProgressReporter:
 
     @contextlib.contextmanager
     def status_hidden(self) -> Iterator[None]:
-        """Hide the controller's status line while others write."""
+        """Hide the controller's status line while something else is written."""
         self._between.clear()
         yield
         if self._last is not None and self._between.possible:

@@ -43,5 +43,5 @@ clock = ReplayClock()
 
 
 def replayed_seconds() -> float:
-    """Timer of all embedcore benchmarks; its name is in the saved JSON."""
+    """Return the replayed time: the timer of all embedcore benchmarks, whose name is in the saved JSON."""
     return clock.now()

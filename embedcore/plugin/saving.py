@@ -1,4 +1,4 @@
-"""The saved JSON where pytest-benchmark writes none: nothing was measured, or it is off, as under pytest-xdist."""
+"""Write the saved JSON if pytest-benchmark does not: nothing was measured, or it is off, as under pytest-xdist."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 def check_saving(config: pytest.Config) -> None:
     """Raise UsageError for options that would lose results or fail with a traceback after everything is measured."""
-    if config.getoption("forked", False):  # of pytest-forked
-        raise UsageError("--forked: pytest-benchmark loses what it times in a forked test; leave it out (-p no:forked)")
+    if config.getoption("forked", False):  # option of pytest-forked
+        raise UsageError(
+            "--forked is not supported: pytest-benchmark loses timings of forked tests; leave it out (-p no:forked)"
+        )
     path = config.getoption("benchmark_json", None)
     if path and not Path(path).absolute().parent.is_dir():
         raise UsageError(f"--benchmark-json: no such folder: {Path(path).absolute().parent}")
@@ -30,8 +32,8 @@ def check_saving(config: pytest.Config) -> None:
     if config.getoption("benchmark_compare_fail", None):
         against = config.getoption("benchmark_compare", None)
         if not against:
-            raise UsageError("--benchmark-compare-fail: it needs --benchmark-compare, the saved run to compare with")
-        session = getattr(config, "_benchmarksession", None)  # there is no public way to what it has loaded
+            raise UsageError("--benchmark-compare-fail needs --benchmark-compare, the saved run to compare with")
+        session = getattr(config, "_benchmarksession", None)  # the loaded runs have no public accessor
         if session is not None and not session.compared_mapping:
             what = "nothing is saved yet" if against is True else f"no saved run matches {against!r}"
             raise UsageError(f"--benchmark-compare-fail: nothing to compare with: {what} ({session.storage})")
@@ -44,7 +46,7 @@ def save_json(config: pytest.Config, entries: Iterable[Entry], write_line: Calla
     """
     path = config.getoption("benchmark_json", None)
     name = config.getoption("benchmark_save", None) or config.getoption("benchmark_autosave", None)
-    # pytest-benchmark has no public way to its storage.
+    # pytest-benchmark's storage has no public accessor.
     storage = getattr(getattr(config, "_benchmarksession", None), "storage", None) if name else None
     if not path and storage is None:
         return

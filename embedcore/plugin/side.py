@@ -94,7 +94,7 @@ class Side:
         self.dataset.expect_classes()
 
     def facts(self) -> Mapping[str, Any]:
-        """Return what tells the two sides apart, and what their results have in common."""
+        """Return the versions, machine, settings, dataset and models of the side."""
         facts = machine(self.options.device)
         return {
             "versions": {"embedcore": VERSION, "timm": facts["timm"], "torch": facts["torch"], "commit": _commit()},
@@ -115,7 +115,7 @@ class Side:
     def save_weights(self, model: str, folder: str) -> None:
         """Write seeded random weights of a model into a folder, from which both sides load. Raises UsageError."""
         path = Path(folder) / f"{model}.safetensors"
-        if path.is_file() or model in self.own_models:  # these have weights
+        if path.is_file() or model in self.own_models:  # own models have weights
             return
         with hidden_main():
             process = forkserver_context().Process(target=_save_weights, args=(model, self.options.seed, str(path)))
@@ -135,7 +135,7 @@ def _save_weights(model: str, seed: int, path: str) -> None:
 
     state = build_model(model, Weights("random", f"seed:{seed}")).state_dict()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # Copies, since safetensors refuses two names for one memory.
+    # Copies, since safetensors refuses tensors that share memory.
     content = safetensors.torch.save({name: value.contiguous().clone() for name, value in state.items()})
     with written_whole(Path(path)) as file:
         file.write(content)
@@ -173,7 +173,7 @@ def main() -> None:
 
 
 def _requests() -> queue.Queue[Any]:
-    """Return a queue of requests; at the end of the input this process ends, with whatever it is measuring."""
+    """Return a queue of requests; at the end of the input this process exits, with any measurement in progress."""
     requests: queue.Queue[Any] = queue.Queue()
     lines = os.fdopen(os.dup(0), encoding="utf-8")  # a copy, since pytest replaces the original for a while
 

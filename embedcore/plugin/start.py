@@ -1,4 +1,4 @@
-"""What a session needs before its first case: checked options, images, a bench, and the record's header."""
+"""Prepare a session for its first case: check options, load images, make the bench and the record's header."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ def check_options(options: Options) -> None:
         try:
             options.report.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"--embed-report: {options.report} cannot be made: {error.strerror or error}") from error
+            raise UsageError(
+                f"--embed-report: {options.report} cannot be created: {error.strerror or error}"
+            ) from error
 
 
 def dataset_of(options: Options, progress: Progress | None = None, **limits: int) -> Dataset:
-    """Load the images that the options name; `limits`: ``max_classes``, ``max_per_class`` where none is given.
+    """Load the images named by the options; `limits`: defaults of ``max_classes`` and ``max_per_class``.
 
     Raises UsageError.
     """

@@ -1,4 +1,4 @@
-"""The end of the session in the terminal: leaderboards, the comparison, and what was left out."""
+"""The terminal summary: leaderboards, the comparison, and cases that were not reached or not measured."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def leaderboard_lines(record: Record, width: int, report: Path | None) -> Iterab
 
 
 def hides_table(config: pytest.Config, rows: int) -> bool:
-    """Whether to leave out pytest-benchmark's table, as it is long and nobody has asked for it."""
+    """Whether to leave out pytest-benchmark's table: it is long and no option asks for it."""
     asked = any(
         str(argument).startswith(("--benchmark-columns", "--benchmark-compare", "--benchmark-sort"))
         for argument in config.invocation_params.args
@@ -71,12 +71,12 @@ def hides_table(config: pytest.Config, rows: int) -> bool:
 
 
 def budget_words(budget: Budget) -> str:
-    """State that the time is used up."""
+    """Return a message that the time is used up."""
     return f"--embed-budget of {show_duration(budget.seconds or 0.0)} is used up"
 
 
 def budget_message(budget: Budget, record: Record) -> str:
-    """State why the session stops, what is left, and how to continue."""
+    """Return a message on why the session stops, the cases left, and how to continue."""
     return f"{budget_words(budget)}: {remaining_words(*record.remaining())}; continue with --embed-resume"
 
 
@@ -92,7 +92,7 @@ def unreached_line(record: Record) -> str:
 
 
 def nothing_selected(collected: int, keyword: str, marks: str) -> str:
-    """State that ``-k`` and the like selected no case, with models whose names are similar to a mistyped word."""
+    """Return a message that ``-k`` or ``-m`` selected no case, with model names similar to a mistyped word."""
     from embedcore.zoo.registry import close_hint
 
     hint = close_hint(keyword) if re.fullmatch(r"[\w.]+", keyword) else ""
@@ -101,7 +101,7 @@ def nothing_selected(collected: int, keyword: str, marks: str) -> str:
 
 
 def nothing_measured(record: Record) -> str:
-    """State that cases ran and none was measured; "" if one was, or if there were no cases."""
+    """Return a message that no case was measured; "" if one was, or if there were no cases."""
     results = list(record.results.values())
     if not results or any(result.ok for result in results):
         return ""

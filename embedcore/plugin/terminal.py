@@ -20,7 +20,7 @@ class Terminal:
         self._config = config
         capture = config.pluginmanager.getplugin("capturemanager")
         self.uncaptured: Any = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
-        """A context manager in which writing reaches the terminal, also within a test."""
+        """A context manager that suspends capture, so that writing reaches the terminal during a test."""
 
     @property
     def _reporter(self) -> Any:
@@ -48,7 +48,7 @@ class Terminal:
         with self.uncaptured():
             if self.exists:
                 self._reporter.ensure_newline()
-                if self.column:  # a dot that pytest has forgotten
+                if self.column:  # after a dot that pytest no longer counts
                     self._reporter.write_line("")
                 self._reporter.write_line(line)
 
@@ -63,12 +63,12 @@ class Terminal:
 
 
 def showable(text: str) -> str:
-    """Return text in characters that the terminal has; for others pytest would escape a whole text onto one line."""
+    """Return text that the terminal can encode; otherwise pytest would escape the whole text onto one line."""
     return encodable(text, getattr(sys.__stdout__, "encoding", None))
 
 
 class StatusLine:
-    """A line below the one that pytest is writing; that one stays as it is, with the cursor where it was."""
+    """A line below the one that pytest is writing, which keeps its content and the cursor position."""
 
     # Index moves down and scrolls at the last line, and unlike a line feed keeps the column; then up again, save the
     # cursor, down. Lines are not wrapped meanwhile, in case the terminal has become narrower.

@@ -1,4 +1,4 @@
-"""What the processes of a pytest-xdist session know of each other, and how a session ends early in any of them."""
+"""Data shared between the processes of a pytest-xdist session, and ending the session early from any of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Workers:
         self._first = ""
 
     def begin(self, worker: str, began: float, in_use: Iterable[str] = ()) -> dict[str, Any]:
-        """Return what a worker has to know as it begins.
+        """Return the data that a worker needs as it begins.
 
         ``pid`` and ``began`` (seconds since the epoch) name the run and start the budget, so they are the same for all
-        workers, also for one that replaces another. ``slot`` is the lowest number that no running worker has; the first
-        worker reports the notes that all have; ``in_use`` are runs that other sessions are writing to.
+        workers, also for one that replaces another. ``slot`` is the lowest number not used by a running worker; the
+        first worker reports the notes common to all; ``in_use`` are runs that other sessions are writing to.
         """
         taken = set(self._slots.values())
         self._slots[worker] = next(number for number in range(len(taken) + 1) if number not in taken)
@@ -47,7 +47,7 @@ class Workers:
 
 
 def worker_of(config: pytest.Config) -> Worker:
-    """Return which of the session's processes this one is."""
+    """Return the identity of this process among the session's workers."""
     from embedcore.results.runs import Worker, run_name
 
     input_ = getattr(config, "workerinput", None)
@@ -59,13 +59,13 @@ def worker_of(config: pytest.Config) -> Worker:
 
 
 def reports_notes(config: pytest.Config) -> bool:
-    """Whether this process reports the notes that all workers have."""
+    """Whether this process reports the notes common to all workers."""
     input_ = getattr(config, "workerinput", None)
     return input_ is None or bool(input_[OF_WORKERS]["reports_notes"])
 
 
 def send_to_controller(config: pytest.Config, **values: Any) -> None:
-    """Have the controller receive values when this worker ends; does nothing in any other process."""
+    """Send values to the controller when this worker ends; do nothing in any other process."""
     if hasattr(config, "workeroutput"):
         config.workeroutput.setdefault(OF_WORKERS, {}).update(values)
 
@@ -84,7 +84,7 @@ def end_before_first_test(session: pytest.Session, why: str, code: pytest.ExitCo
 def end_in_test(session: pytest.Session, why: str, code: pytest.ExitCode) -> NoReturn:
     """End the session in the middle of a test, which has no result.
 
-    A worker must finish its test first: one that exits within a test has crashed, as far as pytest-xdist knows.
+    A worker must finish its test first: pytest-xdist takes one that exits within a test as crashed.
     """
     if not hasattr(session.config, "workeroutput"):
         pytest.exit(why, returncode=code)

@@ -71,7 +71,7 @@ def _write(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
         put(directory, contents)
     except OSError as error:
         raise UsageError(
-            f"report folder {directory} cannot be written: {error.strerror or error}; name one that can"
+            f"report folder {directory} cannot be written: {error.strerror or error}; choose another folder"
         ) from error
     return [directory / name for name in contents]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 
 def kendall_tau(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Kendall's tau-b of acc and acc5 over n models: 1 is the same order, -1 the reverse. None for less than two, and
-    where all are equal in one of them.
+    """Return Kendall's tau-b of acc and acc5 over n models: 1 is the same order, -1 the reverse.
 
-    As scipy has it, whose import would take longer than the [n, n] comparisons.
+    None for fewer than two models, and if all are equal in one metric. Equals scipy's, whose import would take longer
+    than the [n, n] comparisons.
     """
     import numpy as np
 

@@ -26,7 +26,7 @@ class ClassTable:
     queries: NDArray[np.int64]
     """[c]"""
     references: NDArray[np.int64] | None
-    """[c], None if not saved; with leave-one-out without the query itself."""
+    """References of each class [c], without the query itself if leave-one-out; None if not saved."""
     models: Mapping[str, int]
     """Row of each model that has verdicts."""
     first: NDArray[np.int64]
@@ -55,8 +55,8 @@ class ClassTable:
         worst = np.lexsort((-self.queries, acc5, acc))[:count]
         return best.tolist(), worst.tolist()
 
-    def where_references_are_few(self, model: str) -> tuple[float, float, float, float] | None:
-        """Return acc of a model and the mean of all models on classes with fewer than `FEW` references, and the same on
+    def few_references_effect(self, model: str) -> tuple[float, float, float, float] | None:
+        """Return acc of a model and the mean of all models on classes with fewer than `FEW` references, then both on
         the others. None if the references are unknown or only one kind of class exists."""
         if self.references is None:
             return None

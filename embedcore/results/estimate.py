@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _FIXED = 0.5
 """Share of the quickest case's time that does not depend on the model."""
 _FEWEST, _SHARE = 8, 3
-"""The pace is learned from the costliest third of the cases, at least 8: those to come are costlier still."""
+"""The pace is learned from the costliest third of the cases, at least 8, because the remaining ones cost even more."""
 _PRIOR_SD, _PRIOR_CASES = 0.5, 3
 """Scatter (standard deviation of the log) assumed at first; it counts as 3 cases."""
 _LARGE, _LOSS = 10.0, 0.15

@@ -97,7 +97,7 @@ def locked(path: Path) -> filelock.BaseFileLock:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the name of a new file durable."""
+    """Flush a folder to disk, so that the name of a new file survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Several saved runs made one: the shards of a session, or sessions over different models."""
+"""Merge several saved runs into one: the shards of a session, or sessions over different models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Key = tuple[str, str | None]
 
 
 class Merged(NamedTuple):
-    """The JSON of the one run, in pytest-benchmark's format, and lines on what was decided."""
+    """The JSON of the merged run, in pytest-benchmark's format, and notes on how conflicts were resolved."""
 
     data: _Data
     notes: tuple[str, ...]
@@ -42,13 +42,13 @@ class _Entry(NamedTuple):
 
 
 def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> Merged:
-    """One JSON of those of several sessions, without a ranking; `parts` are (path, content), each path another one.
+    """Merge the JSON of several sessions, without a ranking; `parts` are (path, content), with distinct paths.
 
-    Raises UsageError, a line that names the file, where one is not a run, where settings, dataset, versions or machine
-    differ, where a model is measured twice, and where a shard is missing, unless `allow_missing`.
+    Raises UsageError, which names the file, if one is not a run, if settings, dataset, versions or machine differ, if a
+    model was measured twice, and if a shard is missing, unless `allow_missing`.
     """
     read = [_Part(data, run_of(data, path)) for path, data in parts]
-    # An empty shard has nothing that could differ.
+    # An empty shard has no settings or dataset to compare.
     filled = [part for part in read if part.run.results or part.run.excluded or part.run.settings]
     if not filled:
         raise UsageError(f"nothing to merge: {', '.join(str(path) for path, _ in parts) or 'no file'} without results")
@@ -89,8 +89,10 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
 
 
 def write_run(data: Any, path: Path, option: str) -> None:
-    """Save a run that was put together from files or a journal, with how sure its ranks are; `option` asked for it.
-    Raises UsageError."""
+    """Save a run assembled from files or a journal, with the certainty of its ranks; `option` is named in errors.
+
+    Raises UsageError.
+    """
     data["embedcore"]["ranking"] = ranking_block(run_of(data, path).rankings())
     try:
         with written_whole(path) as file:
@@ -100,7 +102,7 @@ def write_run(data: Any, path: Path, option: str) -> None:
 
 
 def _check_alike(first: _Part, other: _Part) -> None:
-    """Raises UsageError where two runs were not made alike."""
+    """Raise UsageError if two runs differ in settings, dataset, versions or machine."""
     sides = [
         {
             "settings": {key: value for key, value in part.run.settings.items() if key not in _CHOICE},
@@ -125,24 +127,24 @@ def _fingerprints(part: _Part) -> list[object]:
 
 
 def _better(before: _Entry | None, now: _Entry, notes: list[str]) -> _Entry:
-    """Which of two results of a model stands. Raises UsageError where both are measurements."""
+    """Return the result of a model to keep, of two. Raises UsageError if both are measurements."""
     if before is None or before.path == now.path:
         return now
     stands, falls = (now, before) if now.result.ok and not before.result.ok else (before, now)
-    # Without weights on one machine, and with them on another; the saved JSON does not say whether a hub was asked.
+    # One machine had the weights and the other did not; the saved JSON does not record whether a hub was asked.
     may_fall = not falls.result.final or falls.result.status in ("no-weights", stands.result.status)
     if falls.result.ok or (stands.result.ok and not may_fall):
         states = " and ".join(f"{entry.result.status} in {entry.path}" for entry in (before, now))
-        raise UsageError(f"{now.result.model} is there twice: {states}")
+        raise UsageError(f"{now.result.model} was measured twice: {states}")
     notes.append(
-        f"{now.result.model}: {stands.result.status} in {stands.path} stands, "
-        f"{falls.result.status} in {falls.path} does not"
+        f"{now.result.model}: kept {stands.result.status} from {stands.path}, "
+        f"dropped {falls.result.status} from {falls.path}"
     )
     return stands
 
 
 def _benchmarks(parts: Iterable[_Part], stands: Any) -> Iterator[_Data]:
-    """What stands of the benchmarks; one of the user's own, which runs in every shard, is taken once."""
+    """Yield the benchmarks to keep; a user's other benchmark, which runs in every shard, once."""
     seen: set[object] = set()
     for part in parts:
         own = set()
@@ -158,14 +160,14 @@ def _benchmarks(parts: Iterable[_Part], stands: Any) -> Iterator[_Data]:
 
 
 def _joined(mappings: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> _Data:
-    """The values that mappings agree on; where they do not, lists put together and texts with commas between."""
+    """Return the values of several mappings; where they differ, lists are concatenated and texts joined by commas."""
     joined: _Data = {}
     for name in names or dict.fromkeys(name for mapping in mappings for name in mapping):
         values = [mapping.get(name) for mapping in mappings]
         if all(value == values[0] for value in values):
             joined |= {name: values[0]} if name in mappings[0] else {}
         elif len(lists := [value for value in values if isinstance(value, list)]) == len(values):
-            # An empty one is no narrowing at all.
+            # An empty value selects everything.
             joined[name] = sorted({str(item) for value in lists for item in value}) if all(lists) else []
         else:
             joined[name] = ", ".join(dict.fromkeys(str(value) for value in values))
@@ -173,7 +175,7 @@ def _joined(mappings: Sequence[Mapping[str, Any]], names: Sequence[str] | None =
 
 
 def _shards_together(runs: Sequence[Run], notes: list[str], *, allow_missing: bool) -> str | None:
-    """The ``shard`` of the whole: None where all parts are there, else such as ``1+2/8``. Raises UsageError."""
+    """Return ``shard`` of the merged run: None if all parts are present, else such as ``1+2/8``. Raises UsageError."""
     parts: set[int] = set()
     total, where = 0, Path()
     for run in runs:
@@ -182,7 +184,7 @@ def _shards_together(runs: Sequence[Run], notes: list[str], *, allow_missing: bo
             continue
         found = re.fullmatch(r"(\d{1,6}(?:\+\d{1,6})*)/(\d{1,6})", text) if isinstance(text, str) else None
         if found is None:
-            raise UsageError(f"{run.path}: shard {str(text)[:40]!r} is none such as 2/8")
+            raise UsageError(f"{run.path}: shard {str(text)[:40]!r} does not have the form 2/8")
         if total and int(found[2]) != total:
             raise UsageError(f"{run.path} is shard {text}, and {where} is one of {total}: they do not belong together")
         total, where = int(found[2]), run.path
@@ -193,6 +195,6 @@ def _shards_together(runs: Sequence[Run], notes: list[str], *, allow_missing: bo
     listed = ", ".join(f"{number}/{total}" for number in missing[:20]) + (", …" if len(missing) > 20 else "")
     line = f"shard {listed} {'is' if len(missing) == 1 else 'are'} missing"
     if not allow_missing:
-        raise UsageError(f"{line}; --allow-missing merges what is there")
+        raise UsageError(f"{line}; --allow-missing merges the others")
     notes.append(line)
     return f"{'+'.join(map(str, sorted(parts)))}/{total}"

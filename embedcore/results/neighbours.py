@@ -29,7 +29,7 @@ FOLDER = "neighbours"
 BEST = 20
 """Number of best models whose neighbours are kept, besides the leader of each family."""
 SPARE = 200
-"""Number of files of a run below which none is removed while it goes on."""
+"""During a run, files are removed only if there are more than this."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class KeptNeighbours:
 
         of, at = np.asarray(indices), np.asarray(similarities)
         if of.ndim != 2 or of.shape != at.shape or of.dtype.kind not in "iu" or at.dtype.kind != "f":
-            raise ValueError(f"neighbours are two arrays [n_queries, k], not {of.dtype} {of.shape} and {at.shape}")
+            raise ValueError(f"neighbours must be two arrays [n_queries, k], not {of.dtype} {of.shape} and {at.shape}")
         return cls(of[:, :NEAREST].astype(np.uint32), at[:, :NEAREST].astype(np.float16))
 
 

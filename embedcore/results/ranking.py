@@ -38,7 +38,7 @@ class ModelRank(msgspec.Struct, frozen=True):
 
     model: str
     rank: Count
-    """Equal models share the better rank."""
+    """Rank by the metric; equal models share the better rank."""
     rank95: tuple[Count, Count]
     """Best and worst possible rank; simultaneous 95 % intervals of all models."""
     p_best: Annotated[float, msgspec.Meta(ge=0, le=1)]

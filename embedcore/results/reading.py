@@ -68,8 +68,8 @@ def last_run(folder: Path) -> Path:
 def read_parts(where: Path) -> list[tuple[Path, Any]]:
     """Return path and content of a file, or of each saved run under a folder; other JSON files there are ignored.
 
-    Raises UsageError if there is no run, if a file is damaged, and for pytest-benchmark's own storage, which holds many
-    runs and not one.
+    Raises UsageError if there is no run, if a file is damaged, and for pytest-benchmark's own storage, which contains
+    many runs.
     """
     if not where.is_dir():
         return [(where, read_data(where))]
@@ -79,18 +79,18 @@ def read_parts(where: Path) -> list[tuple[Path, Any]]:
     many = [file for file in numbered if is_storage or sum(file.parent == other.parent for other in numbered) > 1]
     if len(many) > 1:
         raise UsageError(
-            f"{where} is where pytest-benchmark has saved {len(many)} runs: name one, such as {many[-1].stem}, or give "
-            "those that belong together to embedcore merge"
+            f"{where} contains {len(many)} runs saved by pytest-benchmark: name one, such as {many[-1].stem}, or pass "
+            "the shards of one session to embedcore merge"
         )
     found = [(file, data) for file in files if is_run(data := read_json(file))]
     if not found:
-        others = f"none of its {len(files)} .json files is one" if files else "it holds no .json file"
-        raise UsageError(f"{where} holds no run saved with embedcore: {others}")
+        others = f"none of its {len(files)} .json files is one" if files else "it contains no .json file"
+        raise UsageError(f"{where} contains no run saved with embedcore: {others}")
     return found
 
 
 def is_first_run(where: str | Path, *, storage: Path = STORAGE) -> bool:
-    """Whether nothing at all is saved where `where` should be: a first run without a baseline, not a typing error."""
+    """Whether nothing has been saved yet at `where`: a first run without a baseline, not a mistyped name."""
     path = user_path(where)
     if path.exists():
         return path.is_dir() and not any(path.rglob("*.json"))
@@ -121,7 +121,7 @@ def find_run(where: str | Path, *, storage: str | Path = STORAGE) -> Path:
     if not found:
         names = sorted({_names(file)[-1] for file in saved})
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        listed = f"did you mean {', '.join(close)}?" if close else f"saved are {', '.join(names[:10]) or 'no runs'}"
+        listed = f"did you mean {', '.join(close)}?" if close else f"saved runs: {', '.join(names[:10]) or 'none'}"
         raise UsageError(f"no saved run {where}: neither a file nor {storage}/<machine>/NNNN_{name}.json; {listed}")
     machines = sorted({file.parent.name for file in found})
     if len(machines) > 1:
@@ -133,7 +133,7 @@ def find_run(where: str | Path, *, storage: str | Path = STORAGE) -> Path:
 
 
 def _names(file: Path) -> tuple[str, ...]:
-    """Return the names of a saved file, the user's own last."""
+    """Return the names by which a saved file can be found, the one from --benchmark-save last."""
     numbered = re.match(r"(\d{4,})_(.+)", file.stem, flags=re.DOTALL)
     return (file.stem, numbered[1], numbered[2]) if numbered else (file.stem,)
 

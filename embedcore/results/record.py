@@ -35,7 +35,7 @@ from embedcore.results.runs import Key, Worker, done_tests, find_resumable
 from embedcore.results.saved import benchmark_entry, embedcore_block
 
 Seconds = tuple[float, float]
-"""At least, at most."""
+"""(least, most)"""
 
 _HEADER = frozenset(
     ["run", "identity", "settings", "machine", "selection", "commit_info", "renamed", "noise", "costs", "to_fetch"]
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
 
 
 class Record:
-    """The results of one run and what they are results of."""
+    """The results of one run, with its datasets, planned tests and settings."""
 
     def __init__(self) -> None:
         self.header: dict[str, Any] = {}
@@ -69,7 +69,7 @@ class Record:
         self.warnings: list[str] = []
         """Lines for the summary."""
         self.damaged: list[str] = []
-        """What is wrong with unreadable lines of the journals."""
+        """Descriptions of unreadable lines of the journals."""
         self.written = 0.0
         """When the last result was written, in seconds since the epoch; 0 without one."""
         self._done_before: set[str] = set()
@@ -86,7 +86,7 @@ class Record:
     # Lines in
 
     def take(self, line: Line, worker: str = "") -> None:
-        """Add what a line holds. Raises InvalidResultError for a damaged one."""
+        """Add the contents of a line. Raises InvalidResultError for a damaged one."""
         if not isinstance(tests := line.get("tests", {}), dict) or not all(isinstance(m, str) for m in tests.values()):
             raise InvalidResultError("'tests' does not map test ids to models")
         self.planned |= tests
@@ -108,8 +108,8 @@ class Record:
     def begin(self, folder: Path, header: Mapping[str, Any], worker: Worker, *, resume: bool = False) -> None:
         """Open this worker's journal in `folder`: of a new run, or with `resume` of an old one.
 
-        `header`: a first line with ``identity`` (which must be equal for a run to be resumed) and ``tests``. Of a
-        resumed run the final results count as measured; the other cases are measured again. Raises UsageError as
+        `header`: a first line with ``identity`` (which must be equal for a run to be resumed) and ``tests``. Final
+        results of a resumed run count as measured; the other cases are measured again. Raises UsageError as
         `find_resumable` does, and if the journal cannot be written.
         """
         planned: Mapping[str, str] = header.get("tests", {})
@@ -138,15 +138,15 @@ class Record:
                 self._earlier.setdefault(entry.key, {})[entry.test] = entry.result
         results = ((test, key, True) for key, of_tests in self._earlier.items() for test in of_tests)
         self._done_before = set(done_tests(planned, results))
-        # After a file was renamed, its tests have new ids: which of them an old result belongs to is not known.
+        # After a file was renamed its tests have new ids, and an old result cannot be assigned to one of them.
         renamed = {key[0] for key, of_tests in self._earlier.items() if not of_tests.keys() <= planned.keys()}
         self._done_before |= {test for test, model in planned.items() if model in renamed}
-        line = f"resumed: {len(self._done_before)} of {len(planned)} results are from before"
+        line = f"resumed: {len(self._done_before)} of {len(planned)} results are from the earlier session"
         if finished:
-            line += ", from a run that was finished"
+            line += ", which was finished"
         if again:
             counts = ", ".join(f"{count} {status}" for status, count in Counter(again).items())
-            line += f", {len(again)} {'is' if len(again) == 1 else 'are'} tried again ({counts})"
+            line += f", {len(again)} {'is' if len(again) == 1 else 'are'} retried ({counts})"
         self.warnings.append(line)
 
     def earlier(self, key: Key, test: str) -> Result | None:
@@ -161,7 +161,7 @@ class Record:
         return results.pop(next((other for other in results if other not in self.planned), ""), None)
 
     def discard(self, key: Key, test: str, why: str) -> None:
-        """Have a case measured again whose earlier result no longer holds."""
+        """Have a case measured again because its earlier result is no longer valid."""
         self._unchanged = None
         self._done_before.discard(test)
         self.warnings.append(f"{key[0]}: measured again, {why}")
@@ -170,7 +170,7 @@ class Record:
         """Write a result of this process to the journal, and queue its line for the test's report.
 
         `overhead_s`: seconds that the case took besides its measurement. A result that `earlier` gave for the same test
-        is in the journal already. If the journal cannot be written, the run goes on and `warnings` say so.
+        is in the journal already. If the journal cannot be written, the run continues with a warning.
         """
         line = result.to_json() | {"test": test, "written": time.time()}
         if overhead_s is not None:
@@ -180,7 +180,7 @@ class Record:
         self._outbox.append(line)
 
     def add(self, line: Line) -> None:
-        """Take a line of this process that is no result, write it to the journal and queue it for the next report."""
+        """Take a line of this process without a result, write it to the journal and queue it for the next report."""
         self.announce(line)
         self._write(line)
 
@@ -202,7 +202,7 @@ class Record:
             self._journal_whole = False
 
     def unsent(self) -> list[Line]:
-        """Return the lines that no report has carried yet; they count as sent then."""
+        """Return the lines that no report has carried yet, and mark them as sent."""
         lines, self._outbox = self._outbox, []
         return lines
 
@@ -211,7 +211,7 @@ class Record:
         if self._journal is not None:
             self._journal.close()
 
-    # Answers
+    # Queries
 
     @property
     def run(self) -> str:

@@ -49,7 +49,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Full tag, such as ``vit_base_patch16_224.augreg_in21k``."""
     architecture: _Name
     tag: str
-    """The part of the model after its first dot; "" if there is none."""
+    """Part of the name after its first dot; "" if there is none."""
     family: _Name
     """Slug of the family."""
     status: Status
@@ -62,7 +62,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: bool = False
     """Whether the weights are on a hub that was not reachable or refused the token: a later try may succeed."""
     lost_host: tuple[str, str] | None = None
-    """The host that was lost while it was asked for the weights, and why."""
+    """(host, reason): the host that became unreachable during the search for the weights."""
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None
@@ -79,7 +79,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     precision: str | None = None
     batch_size: Count | None = None
     batch_decayed: bool = False
-    """Whether memory was short and the batch reduced, so that images_per_s must not be compared."""
+    """Whether the batch was reduced for lack of memory, so that images_per_s must not be compared."""
     device: str | None = None
     channels_last: bool | None = None
     """Whether 4-D weights and inputs were in channels-last memory format."""
@@ -143,10 +143,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return msgspec.convert({name: _plain(name, value) for name, value in fields.items()}, cls)
         except (msgspec.ValidationError, OverflowError) as error:
-            said, _, path = str(error).partition(" - at `$")
+            message, _, path = str(error).partition(" - at `$")
             field = f"field {path.strip('.`')!r}: " if path else ""
             who = one_line(str(data.get("model")))[:80]
-            raise InvalidResultError(f"result of {who}: {field}{one_line(said)[:150]}") from None
+            raise InvalidResultError(f"result of {who}: {field}{one_line(message)[:150]}") from None
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as strict JSON values."""

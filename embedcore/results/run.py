@@ -19,13 +19,13 @@ from embedcore.results.saved import SCHEMA
 
 @dataclass(frozen=True)
 class Run:
-    """What one saved run holds. The mappings have the shapes of the saved JSON."""
+    """The contents of one saved run. The mappings have the shapes of the saved JSON."""
 
     path: Path
     results: tuple[Result, ...]
     """Status ok, in the order of the file."""
     excluded: tuple[Result, ...]
-    """The cases that could not be measured; only model, family, status and reason are known of them."""
+    """The cases that could not be measured, with only model, family, status and reason."""
     settings: Mapping[str, Any]
     dataset: Mapping[str, Any]
     """``name`` ``fingerprint`` ``classes`` ``queries`` ``references`` ``acc5_ceiling`` ``chance_acc`` …"""
@@ -33,19 +33,19 @@ class Run:
     """pytest-benchmark's ``machine_info``, with `versions` under ``embedcore``."""
     datetime: str | None
     commit: str | None = None
-    """Of the repository in which it was measured."""
+    """The commit of the repository in which it was measured."""
     unreached: frozenset[str] = frozenset()
-    """The cases that the session was to run and that it ended before."""
+    """Planned cases that the session did not reach."""
     selection: Mapping[str, Any] = field(default_factory=dict)
-    """What narrowed the cases: ``roster`` ``family`` ``keyword`` (pytest's ``-k``) ``shard``."""
+    """The selection of cases: ``roster`` ``family`` ``keyword`` (pytest's ``-k``) ``shard``."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Timm's old name to the new one, of the models of this run."""
+    """Old timm name → new name, for models of this run."""
     noise: float | None = None
-    """Standard deviation of the log of a speed ratio between two processes that run the same, if `ab --aa` found it."""
+    """Standard deviation of the log speed ratio of two identical processes, if `ab --aa` has measured it."""
     ranking: tuple[ModelRank, ...] = ()
-    """By acc, as it was saved, the best first; on `dataset` alone."""
+    """The saved ranking by acc, best first, on `dataset` only."""
     datasets: tuple[Mapping[str, Any], ...] = ()
-    """Where a benchmark of the user's own has measured on several, all of them."""
+    """All datasets, if a benchmark of the user's own has measured on several."""
 
     def case_name(self, result: Result) -> str:
         """Return the name of a result's case: its model, with the name of the dataset if there are several."""
@@ -53,7 +53,7 @@ class Run:
         return f"{result.model} on {names.get(result.dataset)}" if len(names) > 1 else result.model
 
     def on(self, dataset: Mapping[str, Any] | None) -> Run:
-        """Return this run reduced to one of its datasets; without any result for None."""
+        """Return this run reduced to one of its datasets; for None, without results."""
         if dataset is None:
             return replace(self, results=(), excluded=(), dataset={}, datasets=(), ranking=())
         if len(self.datasets) < 2:
@@ -83,18 +83,18 @@ class Run:
 
     @property
     def processor(self) -> str | None:
-        """What the models ran on: the card, or the processor and its threads."""
+        """The device of the models: the card, or the processor and its threads."""
         return self.versions.get("gpu") or self.versions.get("processor")
 
     @property
     def name(self) -> str:
-        """The name that `--benchmark-save` gave, or the file's own."""
+        """The name from `--benchmark-save`, or the file's."""
         return re.sub(r"^\d{4,}_", "", self.path.stem)
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame of the measured models, one a row: the fields of `Result`, mappings as ``scores.acc``.
+        """Return a pandas DataFrame, one measured model a row: the fields of `Result`, mappings as ``scores.acc``.
 
-        Raises UsageError where pandas is not installed.
+        Raises UsageError if pandas is not installed.
         """
         try:
             import pandas
@@ -116,12 +116,12 @@ class Run:
 
 
 def is_run(data: object) -> bool:
-    """Whether a JSON is meant to be a run of embedcore, be it damaged; others, such as a leaderboard, are not."""
+    """Whether a JSON is a run of embedcore, possibly damaged, and not another file such as a leaderboard."""
     return isinstance(data, dict) and "benchmarks" in data and isinstance(data.get("embedcore"), dict)
 
 
 def run_of(data: object, path: Path) -> Run:
-    """The run that a saved JSON holds; `path` is for messages. Raises UsageError as `read_run` does."""
+    """Return the run in a saved JSON; `path` is for messages. Raises UsageError as `read_run` does."""
     if not isinstance(data, dict) or not isinstance(data.get("benchmarks"), list) or "machine_info" not in data:
         raise UsageError(f"{path} is not a run saved by pytest-benchmark: it has no 'benchmarks' and 'machine_info'")
     block = data.get("embedcore")
@@ -137,14 +137,16 @@ def run_of(data: object, path: Path) -> Run:
     if not isinstance(excluded, list):
         raise UsageError(f"{path}: 'excluded' of the embedcore block is not a list")
     try:
-        # A session may benchmark other things as well; what has no model and status is not a case of ours.
+        # A session may have other benchmarks as well; entries without model and status are not our cases.
         results = [
             Result.from_json(info) for info in infos if isinstance(info, dict) and {"model", "status"} <= {*info}
         ]
         results += [Result.from_json(entry) for entry in excluded]
     except InvalidResultError as error:
         raise UsageError(f"{path}: {error}") from error
-    results = list({(result.model, result.dataset): result for result in results}.values())  # measured twice: the last
+    results = list(
+        {(result.model, result.dataset): result for result in results}.values()
+    )  # of repeated measurements the last
     machine, datetime = data["machine_info"], data.get("datetime")
     commit = info.get("id") if isinstance(info := data.get("commit_info"), dict) else None
     return Run(
@@ -166,7 +168,7 @@ def run_of(data: object, path: Path) -> Run:
 
 
 def _ranking(path: Path, block: Mapping[str, Any]) -> tuple[ModelRank, ...]:
-    """That of the first dataset, where there are several."""
+    """Return the saved ranking, on the first dataset if there are several."""
     saved, first = block.get("ranking") or [], block.get("dataset")
     fingerprint = first.get("fingerprint") if isinstance(first, dict) else None
     if isinstance(saved, list):

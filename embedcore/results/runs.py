@@ -36,7 +36,7 @@ class Worker:
     name: str = ""
     """pytest-xdist's name of the worker, such as ``gw0``; "" in a session of one process."""
     in_use: frozenset[str] | None = None
-    """Runs that other sessions were writing to when the session began; None: look when it matters."""
+    """Runs that other sessions were writing to when the session began; None: find out when needed."""
     slot: int = 0
     """Number among the workers that run at the same time."""
 
@@ -96,7 +96,7 @@ def done_tests(planned: Mapping[str, str], results: Iterable[tuple[str, Key, boo
 
 
 class _Line(msgspec.Struct):
-    """The fields of a line that tell whether its run is finished; decoding skips scores and verdicts."""
+    """The fields of a line that show whether its run is finished; decoding skips scores and verdicts."""
 
     model: str = ""
     dataset: Any = None
@@ -155,11 +155,11 @@ def find_resumable(
     """Return the newest unfinished run with this identity, or else the newest finished one that has some, but not all,
     of the `planned` tests; also warnings for the summary.
 
-    None means that a new run may start. An unfinished run with another identity is in the way if it is the newest, and
-    is taken as abandoned if others followed; a run of another shard never is in the way.
+    None means that a new run may start. An unfinished run with another identity is an error if it is the newest, and
+    counts as abandoned if others followed; runs of other shards are ignored.
 
-    Raises UsageError where the newest run is unfinished and has another identity, naming the differences, and where
-    another session is still writing to the run.
+    Raises UsageError if the newest run is unfinished and has another identity, naming the differences, and if another
+    session is still writing to the run.
     """
     wanted, ours = json_safe(identity), set(planned)
     runs: dict[str, tuple[Line, tuple[Path, ...]]] = {}
@@ -170,7 +170,7 @@ def find_resumable(
         except UsageError as error:
             warnings.append(str(error))
             continue
-        if headers and name != worker.new_run:  # another worker of this session may have begun that
+        if headers and name != worker.new_run:  # which another worker of this session may have begun
             theirs = next(iter(headers.values())).get("identity")
             runs[name] = theirs if isinstance(theirs, dict) else {}, tuple(headers)
     same = [name for name, (theirs, _) in runs.items() if theirs == wanted]
@@ -192,7 +192,7 @@ def find_resumable(
             return Resumed(name, runs[name][1], finished=True), warnings
         if known:
             warnings.append(
-                "--embed-resume: the newest run with these settings is finished and has all these models, so all are "
+                "--embed-resume: the newest run with these settings is finished and contains all these models; all are "
                 f"measured again; its results: embedcore report {min(runs[name][1])}"
             )
     return None, warnings

@@ -24,8 +24,8 @@ def embedcore_block(
 ) -> dict[str, Any]:
     """Return the top-level ``embedcore`` block of the saved JSON.
 
-    `datasets`: the session's dataset first. Where there are several, all are listed under ``datasets``, and an excluded
-    model names its own, as a measured one does, by fingerprint.
+    `datasets`: the session's dataset first. If there are several, all are listed under ``datasets``, and an excluded
+    model names its dataset by fingerprint, as a measured one does.
     """
     several = len(datasets) > 1
     block = {
@@ -38,7 +38,7 @@ def embedcore_block(
 
 
 def dataset_block(dataset: Dataset) -> dict[str, Any]:
-    """Return what the saved JSON holds of a dataset."""
+    """Return the saved JSON's block on a dataset."""
     import numpy as np
 
     from embedcore.images.ceilings import reference_counts

@@ -1,4 +1,4 @@
-"""Compact text for what a saved run keeps of each query (verdicts) and of the embeddings (sketch)."""
+"""Compact text for the results of each query (verdicts) and a projection of the embeddings (sketch) in a saved run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NEAREST = 5
 """Number of neighbours among which a verdict counts hits."""
 
-# Limit on unpacking, since a few kilobytes of zlib can hold gigabytes.
+# Limit on unpacking, since a few kilobytes of zlib can expand to gigabytes.
 _MOST_QUERIES = 50_000_000
 _HITS, _FIRST = 0b0111, 0b1000
 # Without the nearest 0 to 4 hits, with it 1 to 5.
@@ -65,7 +65,7 @@ def unpack_verdicts(text: str) -> Verdicts:
 
 
 def _check(hits: NDArray[np.integer], first: NDArray[np.uint8]) -> None:
-    """Raises ValueError unless 0 <= hits <= 5, with a hit at rank 1 counted and five hits including it."""
+    """Raise ValueError unless 0 <= hits <= 5, with a hit at rank 1 counted and five hits including it."""
     if hits.size and (hits.min() < 0 or hits.max() > NEAREST):
         raise ValueError(f"hits among the {NEAREST} nearest must be 0-{NEAREST}")
     if ((first == 1) & (hits == 0)).any() or ((first == 0) & (hits == NEAREST)).any():

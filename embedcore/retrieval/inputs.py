@@ -28,7 +28,7 @@ def unit_rows(rows: Any, name: str) -> FloatArray:
     """
     array = _numbers(rows, name)
     if array.ndim != 2:
-        raise UsageError(f"{name} have shape {array.shape}: embeddings are two-dimensional, [rows, width]")
+        raise UsageError(f"{name} have shape {array.shape}: embeddings must be two-dimensional, [rows, width]")
     if 0 in array.shape:
         raise UsageError(f"{name} have shape {array.shape}: they are empty")
     squares = np.einsum("ij,ij->i", array, array, dtype=np.float32)
@@ -59,9 +59,7 @@ def labels_of(labels: Any, rows: int, side: str) -> npt.NDArray[Any]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{side} labels are not a list of numbers or names: {one_line(str(error))[:100]}") from error
     if array.shape != (rows,):
-        raise UsageError(
-            f"{side} labels have shape {array.shape}: one label for each of the {rows} embeddings is needed"
-        )
+        raise UsageError(f"{side} labels have shape {array.shape}: each of the {rows} embeddings needs one label")
     is_plain = array.dtype.kind in "biu" and not np.ma.is_masked(array)
     if is_plain or (array.dtype.kind == "O" and all(isinstance(label, numbers.Integral) for label in array)):
         whole = np.asarray(array).astype(np.int64)
@@ -69,7 +67,7 @@ def labels_of(labels: Any, rows: int, side: str) -> npt.NDArray[Any]:
         class_names(whole[negative], lambda _: f"{side} label {negative[0]}")  # raises for a negative label
         return whole
     if array.dtype.kind in "fc":
-        raise UsageError(f"{side} labels are {array.dtype}: class numbers (integers) or names (text) are needed")
+        raise UsageError(f"{side} labels are {array.dtype}: they must be class numbers (integers) or names (text)")
     return np.array(class_names(array, lambda index: f"{side} label {index}"), dtype=np.str_)
 
 
@@ -77,7 +75,7 @@ def _numbers(rows: Any, name: str) -> FloatArray:
     """Return float32 numbers of any shape. Raises UsageError."""
     dtype = getattr(rows, "dtype", None)
     if "complex" in str(dtype):
-        raise UsageError(f"{name} are {dtype}: real numbers are needed")
+        raise UsageError(f"{name} are {dtype}: they must be real numbers")
     try:
         given = [_on_cpu(row) for row in rows] if isinstance(rows, list | tuple) else _on_cpu(rows)
         with np.errstate(over="ignore"):  # too large numbers become infinity, which is refused

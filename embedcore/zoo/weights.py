@@ -79,7 +79,7 @@ def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub 
         missed = f"not in {folder} (as {names}); {missed}"
     remote = remote_file(model)
     if remote is None:
-        how = "name a folder that holds a file of them (--embed-weights DIR)"
+        how = "name a folder that contains them (--embed-weights DIR)"
         raise WeightsUnavailable(f"{model}: no weights: {missed}; timm has no address for them: {how}")
     reason = (hub or Hub()).why_unreachable(remote)
     if reason is not None:

@@ -257,9 +257,9 @@ def test_aa_without_noise_stores_no_noise_floor(fake, tmp_path):
     [
         (["ab"], "name at least one side"),
         (["ab", "--aa", "--candidate", "timm==1"], "takes no candidate"),
-        (["ab", "--baseline", "timm==1", "--python-a", "python"], "either a requirement or an interpreter"),
+        (["ab", "--baseline", "timm==1", "--python-a", "python"], "name a requirement or an interpreter, not both"),
         (["ab", "--python-a", "/nowhere/python"], "no such interpreter"),
-        (["ab", "--aa", "--fail-on", "speed:1%"], "'speed' is none of"),
+        (["ab", "--aa", "--fail-on", "speed:1%"], "'speed' is not one of"),
     ],
 )
 def test_invalid_sides_are_one_line(arguments, line, capsys):

@@ -109,7 +109,7 @@ def test_the_journals_of_a_run_are_one_entry(cache: Path, capsys: pytest.Capture
     assert states(capsys, cache) == ["unreadable", "finished: 3 results of photos"]
     with filelock.FileLock(cache / "runs" / "20260102T000000123456-78.gw0.jsonl.lock"):
         _, text, _ = run(capsys, "prune", "--all", "--cache", cache)
-    assert "left: journal 20260102T000000123456-78" in text
+    assert "kept: journal 20260102T000000123456-78" in text
     assert tree(cache) == {f"runs/20260102T000000123456-78{worker}.jsonl" for worker in ("", ".gw0", ".gw1")}
 
 
@@ -123,7 +123,7 @@ def test_neighbours_go_with_their_run_and_stay_while_it_goes_on(
     assert re.search(r"^neighbours +20260102T000000123456-78: 2 models +200 B", text, re.MULTILINE)
     with filelock.FileLock(cache / "runs" / "20260102T000000123456-78.jsonl.lock"):
         _, text, _ = run(capsys, "prune", "--all", "--cache", cache)
-    assert "left: neighbours 20260102T000000123456-78" in text
+    assert "kept: neighbours 20260102T000000123456-78" in text
     run(capsys, "prune", "--max-size", "0", "--cache", cache)
     assert not [name for name in tree(cache) if name.startswith("neighbours/")]
 
@@ -228,14 +228,14 @@ def test_what_a_prune_chooses(things: list[tuple[str, int, int]], older: int | N
     if older is not None:
         assert all(10 - entry.used <= older for entry in kept)
     if most is not None:
-        assert sum(entry.bytes for entry in kept) <= most or not any(entry.can_be_made_anew for entry in kept)
+        assert sum(entry.bytes for entry in kept) <= most or not any(entry.can_be_recreated for entry in kept)
     for entry in chosen:
         old = older is not None and 10 - entry.used > older
-        assert old or (most is not None and entry.can_be_made_anew)
+        assert old or (most is not None and entry.can_be_recreated)
     # None was removed for its size while one of its kind that was used longer ago stayed.
     for entry in chosen:
-        if entry.can_be_made_anew:
-            assert all(other.used >= entry.used for other in kept if other.can_be_made_anew)
+        if entry.can_be_recreated:
+            assert all(other.used >= entry.used for other in kept if other.can_be_recreated)
 
 
 # What is in use.
@@ -245,7 +245,7 @@ def test_a_store_in_use_stays(cache: Path, dataset: Dataset, capsys: pytest.Capt
     store = open_pixel_store(dataset, SMALL, cache)
     code, text, _ = run(capsys, "prune", "--all", "--cache", cache)
     assert code == 0 and "6 removed" in text
-    assert "left: pixels photos 16x16-center0.9-bicubic" in text and "in use by a running process" in text
+    assert "kept: pixels photos 16x16-center0.9-bicubic" in text and "in use by a running process" in text
     assert len(tree(cache)) == 2 and store.read(0, 6).shape == (6, 16, 16, 3)
     del store
     run(capsys, "prune", "--all", "--cache", cache)

@@ -158,7 +158,7 @@ def test_other_unusable_input(runs, tmp_path, capsys):
     for arguments, said in (
         (["compare", runs[0], other], "cannot be compared: another dataset"),
         (["compare", runs[0], str(tmp_path / "none.json")], "no saved run"),
-        (["compare", *runs, "--fail-on", "speed:5%"], "'speed' is none of"),
+        (["compare", *runs, "--fail-on", "speed:5%"], "'speed' is not one of"),
         (["compare", *runs, "--fail-on", "gone.toml"], "gate file gone.toml cannot be read"),
         (["compare", *runs, "-o", str(tmp_path / "no" / "file")], "cannot be written"),
         (["compare", runs[0]], "required"),

@@ -38,7 +38,7 @@ def test_existing_files_are_kept_and_missing_settings_printed(tmp_path, capsys, 
     assert main(["init"]) == 0
     said = capsys.readouterr().out
     assert all(Path(name).read_text() == text for name, text in mine.items())
-    assert all(f"left as it is  {name}\n" in said for name in mine)
+    assert all(f"unchanged      {name}\n" in said for name in mine)
     assert "embed_dataset = emoji" in said
     assert f"written        {GATE_FILE}\n" in said
     Path("benchmarks/pytest.ini").unlink()
@@ -47,7 +47,7 @@ def test_existing_files_are_kept_and_missing_settings_printed(tmp_path, capsys, 
     capsys.readouterr()
     assert main(["init"]) == 0
     said = capsys.readouterr().out
-    assert said.count("left as it is") == len(WRITTEN) and "embed_dataset" not in said
+    assert said.count("unchanged") == len(WRITTEN) and "embed_dataset" not in said
     assert before == {name: Path(name).read_bytes() for name in WRITTEN}
 
 

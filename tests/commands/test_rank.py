@@ -67,7 +67,7 @@ def test_several_datasets_agree_or_not(tmp_path, capsys):
     out, err = shown(capsys, *runs)
     assert "agreement on the 3 models of all datasets" in out and "-1.00" in out
     assert err.splitlines() == [
-        f"embedcore: {m} has other weights in one run than in another" for m in ("a.x", "b.x", "d.x")
+        f"embedcore: {m} has different weights in different runs" for m in ("a.x", "b.x", "d.x")
     ]
     found = json.loads(shown(capsys, *runs, "--format", "json").out)
     assert [board["name"] for board in found["datasets"]] == ["photos", "drawings|x"]
@@ -104,7 +104,7 @@ def test_what_cannot_be_ranked_is_one_line(tmp_path, capsys):
     nothing = save(tmp_path / "empty.json", {})
     assert "no model was measured in" in shown(capsys, nothing, code=2).err
     twice = [save(tmp_path / "a.json", {"a.x": 0.9}), save(tmp_path / "b.json", {"a.x": 0.9, "b.x": 0.5})]
-    assert "a.x is there twice" in shown(capsys, *twice, code=2).err
+    assert "a.x was measured twice" in shown(capsys, *twice, code=2).err
     assert "no saved run nowhere" in shown(capsys, "nowhere", code=2).err
     assert main(["rank"]) == 2
     (tmp_path / "c.json").write_text("{}")

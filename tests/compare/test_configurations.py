@@ -48,7 +48,7 @@ def test_every_kind_of_change_is_found_with_its_cause():
     found = {(group.kind, group.cause): list(group.models) for group in changes.groups}
     many = [f"many{n}.with_a_long_name_for_a_tag" for n in range(20)]
     assert found == {
-        ("removed", "removed, and not in timm's table of renamed models"): ["gone.a"],
+        ("removed", "removed, without a successor in timm's table of renamed models"): ["gone.a"],
         ("default", "the default tag is now b, was a: another model"): ["net"],
         ("default", "no default tag any more, was a"): ["gone"],
         ("transform", "crop 0.9 → 0.875"): ["net.a", "net.b"],
@@ -60,7 +60,7 @@ def test_every_kind_of_change_is_found_with_its_cause():
         ("test size", "test input size none → 288×288"): ["net.a"],
         ("licence", "licence now recorded"): ["net.b"],
         ("added", "added"): ["late.a"],
-        ("added", "architectures which had no weights now have a default tag"): ["late"],
+        ("added", "architectures that had no weights now have a default tag"): ["late"],
     }
     assert changes.of("weights")[0].models[many[3]] == "a/b/c.bin → timm/net"
     assert changes.of("renamed")[0].models == {"old.a": "now new.a"}

@@ -147,7 +147,7 @@ def test_an_unconfirmed_alarm_at_the_end_of_the_budget_is_none():
         ["a"], Simulated(0, slower=0.3), lambda model: 0.05, seconds=3, clock=lambda: float(next(now))
     )
     assert track.ratio.alarms(0.05) and not track.alarm
-    assert track.why == "slower, but not confirmed by as many processes again: the budget was used up"
+    assert track.why == "slower, but not confirmed by a second set of processes: the budget was used up"
 
 
 def test_budget_and_failures_end_a_model_with_a_reason():

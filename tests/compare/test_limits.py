@@ -28,14 +28,14 @@ def test_the_defaults_are_the_documented_ones():
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("speed:5%", "'speed' is none of acc"),
+        ("speed:5%", "'speed' is not one of acc"),
         ("acc:0.5", "acc takes percentage points, such as 0.5pt, not '0.5'"),
         ("acc", "acc takes percentage points"),
         ("images_per_s:5pt", "images_per_s takes a percentage"),
         ("drift:-1", "drift takes a number"),
         ("drift:nan", "drift takes a number"),
         ("status:1", "status takes no value but off"),
-        (" , ", "no limit is named"),
+        (" , ", "it names no limit"),
     ],
 )
 def test_an_invalid_limit_is_one_line(spec, said):

@@ -25,7 +25,7 @@ def backbone() -> Backbone:
     ("options", "message"),
     [
         *(
-            ({"batch_size": size}, "batch_size is .*: a whole number of at least 1")
+            ({"batch_size": size}, "batch_size is .*: it must be a whole number of at least 1")
             for size in ("big", 0, -3, 2.5, None)
         ),
         *(({"device": device}, f"device {device!r}") for device in (None, "tpu", "cuda:99")),

@@ -156,7 +156,7 @@ def test_a_csv_with_one_role_only(make_folder) -> None:
         ("nowhere/at/all", r"no such folder of images: /.*/nowhere/at/all"),
         ("coco:val", r"unknown dataset scheme 'coco' in 'coco:val'"),
         ("csv:nowhere.csv", r"no such csv file: /.*/nowhere\.csv"),
-        ("", r"no dataset named"),
+        ("", r"the name of the dataset is empty"),
         ("a" * 5000, r"no such folder of images: a{200}: File name too long"),
     ],
 )

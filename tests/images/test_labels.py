@@ -89,16 +89,16 @@ def test_a_missing_label_is_no_class(label: object) -> None:
             for one in (0.5, np.float64(0.5), torch.tensor(0.5), Fraction(1, 2), Decimal("0.5"))
         ),
         *((one, "the label inf is not a whole number") for one in (float("inf"), np.float32("inf"))),
-        (torch.zeros(40), r"a Tensor of shape \[40\]: one class for each image is needed"),
+        (torch.zeros(40), r"a Tensor of shape \[40\]: each image needs one class"),
         (np.eye(3)[0], r"a ndarray of shape \[3\]"),
         (torch.zeros(0), r"a Tensor of shape \[0\]"),
         (pandas.Series([1, 0]), r"a Series of shape \[2\]"),
         *((one, f"is a {type(one).__name__}: one class") for one in ([1], ["a", "b"], (1,), {"a": 1}, {1}, object())),
         *(
-            (text, "one class for each image")
+            (text, "each image needs one class")
             for text in ("[0, 1]", "[0 1]", "{'box': 1}", "['cat', 'dog']", '{"a":1}')
         ),
-        *((text, "one class for each image") for text in ("0 .5 .5 .2 .3", "1,0,0,0", "0; 1; 0; 1e-3", "-1 2 3 4")),
+        *((text, "each image needs one class") for text in ("0 .5 .5 .2 .3", "1,0,0,0", "0; 1; 0; 1e-3", "-1 2 3 4")),
         (b"\xff", "is not UTF-8"),
     ],
     ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),

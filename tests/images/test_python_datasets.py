@@ -95,7 +95,10 @@ def test_neighbours_have_names(root: Path, paths: list[Path]) -> None:
     [
         ({"labels": ["a"]}, "5 images but 1 labels"),
         ({"roles": ["query"]}, "5 images but 1 roles"),
-        ({"roles": ["query"] * 4 + ["both"]}, r"image 4 of the list: role 'both' is none of query, reference, gallery"),
+        (
+            {"roles": ["query"] * 4 + ["both"]},
+            r"image 4 of the list: role 'both' is not one of query, reference, gallery",
+        ),
         ({"labels": None}, r"a list without labels is not a dataset: use load_dataset\(images, labels\)"),
         ({"labels": None, "roles": ["query"] * 5}, "labels and roles belong to a list of images"),
         ({"images": "emoji"}, "labels and roles belong to a list of images"),
@@ -108,7 +111,7 @@ def test_neighbours_have_names(root: Path, paths: list[Path]) -> None:
         ({"labels": torch.tensor(7)}, "labels is a Tensor: a list"),
         ({"labels": np.array("a")}, "labels is a ndarray: a list"),
         ({"roles": "query"}, "roles is a str: a list"),
-        ({"roles": [None] * 5}, "image 0 of the list: role 'None' is none of query, reference, gallery"),
+        ({"roles": [None] * 5}, "image 0 of the list: role 'None' is not one of query, reference, gallery"),
         ({"max_classes": "5"}, "max_classes is '5': a whole number"),
         ({"max_per_class": 2.5}, "max_per_class is 2.5: a whole number"),
         ({"split": None}, "unknown split None"),

@@ -57,15 +57,15 @@ def test_roles(folder: Path) -> None:
         ("path,label\nimages/1.png,a\n,a\n", r"line 3: column 'path' is empty"),
         ("path,label\nimages/1.png,\n", r"line 2: column 'label' is empty"),
         ("path,label\nimages/1.png\n", r"line 2: 1 field for 2 columns \(path,label\)$"),
-        ('path,label\n"images/1.png",a\n"images/2\n.png",b\n', r"line 3: column 'path' goes on to line 4"),
+        ('path,label\n"images/1.png",a\n"images/2\n.png",b\n', r"line 3: column 'path' continues to line 4"),
         ('path,label\nimages/1.png,"a\nimages/2.png,"b"\n', r"line 2: not readable as csv .*is a quote not closed"),
         ("path,label,path\nimages/1.png,a,b\n", r"line 1: two columns 'path'"),
         ("path,label,role,Role\nimages/1.png,a,query,query\n", r"line 1: two columns 'role'"),
         ("path,label,split\nimages/1.png,a,train\nimages/2.png,a,\nx,a,val\n", r"line 3: column 'split' is empty"),
         ("path,label\nimages/1.png,a\nimages/2.png,\ufeff\n\n\n,,\n", r"line 6: 3 fields for 2 columns"),
         ("path,label\n" + 'images/1.png,"a\n' + "x.png,b\n" * 20_000, r"line 2: not readable as csv .*field"),
-        ("path,label,role\nimages/1.png,a,\n", r"line 2: role '' is none of query, reference, gallery"),
-        ("path,label,role\nimages/1.png,a,probe\n", r"line 2: role 'probe' is none of query, reference, gallery"),
+        ("path,label,role\nimages/1.png,a,\n", r"line 2: role '' is not one of query, reference, gallery"),
+        ("path,label,role\nimages/1.png,a,probe\n", r"line 2: role 'probe' is not one of query, reference, gallery"),
     ],
 )
 def test_errors_name_the_line(folder: Path, content: str, message: str) -> None:

@@ -24,7 +24,7 @@ from embedcore.images.timm_sets import pairs_images, parse_timm_spec, timm_image
 
 def test_spec() -> None:
     assert parse_timm_spec("hfds/user/name") == ("hfds/user/name", {})
-    with pytest.raises(UsageError, match="'folder=/x' is none of its options root=…, split=…, download=…"):
+    with pytest.raises(UsageError, match="'folder=/x' is not one of its options root=…, split=…, download=…"):
         parse_timm_spec("torch/mnist,folder=/x")
 
 

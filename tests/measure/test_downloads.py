@@ -145,7 +145,7 @@ def test_only_the_models_that_an_expired_token_kept_out_are_tried_again(online, 
     monkeypatch.delenv("HF_TOKEN")
     second = records.begun(tmp_path, planned, "2", resume=True)
     assert second.done == {here.model}
-    assert second.warnings == ["resumed: 1 of 2 results are from before, 1 is tried again (1 no-weights)"]
+    assert second.warnings == ["resumed: 1 of 2 results are from the earlier session, 1 is retried (1 no-weights)"]
     result = attempt(case, images)
     records.keep(second, result)
     second.close()

@@ -69,7 +69,7 @@ def test_a_second_dataset_is_not_measured_again_on_resume(run, project, saved):
     path.write_bytes(b"".join(lines[:2]))  # as if killed before the second case
     outcome = run(*arguments, "--embed-resume", "--benchmark-json=run.json")
     outcome.assert_outcomes(passed=2)
-    outcome.stdout.fnmatch_lines(["resumed: 1 of 2 results are from before"])
+    outcome.stdout.fnmatch_lines(["resumed: 1 of 2 results are from the earlier session"])
     contents = records.read(path)
     assert contents.finished and len(contents.entries) == 2
     tests = [entry.test.partition("::")[2] for entry in contents.entries]
@@ -136,4 +136,4 @@ def test_forked_tests_are_refused_before_anything_is_measured(run, project):
     project.makeconftest("def pytest_addoption(parser): parser.addoption('--forked', action='store_true')")
     outcome = run("--forked")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stderr.fnmatch_lines(["ERROR: --forked: *"])
+    outcome.stderr.fnmatch_lines(["ERROR: --forked is not supported: *"])

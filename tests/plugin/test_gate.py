@@ -102,7 +102,7 @@ def test_a_first_run_passes_and_is_told(run, project):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--embed-compare=base.json", "--embed-fail-on=speed:5%"), "*'speed' is none of*"),
+        (("--embed-compare=base.json", "--embed-fail-on=speed:5%"), "*'speed' is not one of*"),
         (("--embed-fail-on=status",), "*needs --embed-compare BASE*"),
         (("--embed-compare=roster.txt",), "*roster.txt is not JSON*"),
     ],

@@ -178,7 +178,7 @@ def test_a_changed_entry_file_or_factory_is_measured_again(run, project, saved, 
         outcome = run("--benchmark-json=run.json", "--embed-resume", "--embed-order=roster", roster=roster)
         outcome.assert_outcomes(passed=4)
         text = outcome.stdout.str()
-        assert "resumed: 3 of 4 results are from before" in text
+        assert "resumed: 3 of 4 results are from the earlier session" in text
         return {name for name in OWN if f"{name}: measured again, since its entry, file or factory has changed" in text}
 
     assert measured_again() == set()
@@ -219,11 +219,11 @@ def test_the_gate_compares_them_but_for_a_speed_that_is_not_there(run, project, 
             "error",
             "has 8 rows and the dataset 9 images: one row each, in the order of `embedcore check",
         ),
-        (np.ones(9), "error", r"has the shape [9]: one row an image is needed"),
+        (np.ones(9), "error", r"has the shape [9]: it must be [n, dim]"),
         (np.ones((9, 2, 2)), "error", r"has the shape [9, 2, 2]"),
-        (np.ones((9, 4), dtype=int), "error", "holds int64: floats are needed"),
-        (np.array([[None] * 4] * 9), "error", "is no array of numbers as numpy.save writes it (Object arrays cannot"),
-        (b"nonsense", "error", "is no array of numbers as numpy.save writes it"),
+        (np.ones((9, 4), dtype=int), "error", "has the dtype int64: it must be floats"),
+        (np.array([[None] * 4] * 9), "error", "is not an array of numbers written by numpy.save (Object arrays cannot"),
+        (b"nonsense", "error", "is not an array of numbers written by numpy.save"),
         (np.where(np.eye(9, 4) > 0, np.nan, 1), "nan", "NaN, infinity or zero vectors, the first in row 0"),
         (np.full((9, 4), 1.0) * (np.arange(9) != 5)[:, None], "nan", "zero vectors, the first in row 5"),
     ],

@@ -49,11 +49,11 @@ def test_going_on_with_fewer_cases_leaves_the_others_to_be_done(run, cut_off, pr
     path = cut_off()
     outcome = run(INLINE, "--embed-resume", "-k", "test_vit")
     outcome.assert_outcomes(passed=1)
-    outcome.stdout.fnmatch_lines(["resumed: 0 of 1 results are from before"])
+    outcome.stdout.fnmatch_lines(["resumed: 0 of 1 results are from the earlier session"])
     assert not records.read(path).finished
     outcome = run(INLINE, "--embed-resume")
     outcome.assert_outcomes(passed=3)
-    outcome.stdout.fnmatch_lines(["resumed: 2 of 3 results are from before"])
+    outcome.stdout.fnmatch_lines(["resumed: 2 of 3 results are from the earlier session"])
     assert journals(project) == [path]
     assert sorted(measured(path)) == sorted(MODELS)
     assert records.read(path).finished

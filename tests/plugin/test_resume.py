@@ -296,12 +296,12 @@ def test_a_model_more_is_all_that_a_finished_run_measures(run, project, saved):
     run("--embed-isolation=none", "-k", "test_vit or test_resnet").assert_outcomes(passed=2)
     outcome = run("--embed-isolation=none", "--embed-resume", "--benchmark-json=run.json")
     outcome.assert_outcomes(passed=3)
-    assert "resumed: 2 of 3 results are from before, from a run that was finished" in outcome.stdout.str()
+    assert "resumed: 2 of 3 results are from the earlier session, which was finished" in outcome.stdout.str()
     assert len(saved()["benchmarks"]) == 3
     assert len(journal_of(project.path / "cache").entries) == 3
     outcome = run("--embed-isolation=none", "--embed-resume", "-k", "test_vit")
     outcome.assert_outcomes(passed=1)
-    assert "is finished and has all these models, so all are measured again" in outcome.stdout.str()
+    assert "is finished and contains all these models; all are measured again" in outcome.stdout.str()
 
 
 def test_a_journal_holds_what_the_session_saved(run, project, saved):

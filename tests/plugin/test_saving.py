@@ -60,7 +60,7 @@ def test_leaderboards_and_json_also_with_benchmarks_disabled(run, saved, project
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--benchmark-compare-fail=median:5%"], "--benchmark-compare-fail: it needs --benchmark-compare,"),
+        (["--benchmark-compare-fail=median:5%"], "--benchmark-compare-fail needs --benchmark-compare,"),
         (["--benchmark-compare-fail=median:5%", "--benchmark-compare=7"], "no saved run matches '7'"),
         (["--benchmark-json=nowhere/run.json"], "--benchmark-json: no such folder: *nowhere"),
     ],

@@ -121,7 +121,7 @@ def test_shards_on_one_machine_do_not_continue_one_another(run, project):
     other = run(REFUSED, "--embed-shard=2/2", "--embed-resume")
     assert other.ret == pytest.ExitCode.TESTS_FAILED and "resumed" not in other.stdout.str()
     again = run(REFUSED, "--embed-shard=1/2", "--embed-resume")
-    again.stdout.fnmatch_lines(["resumed: 0 of * results are from before"])
+    again.stdout.fnmatch_lines(["resumed: 0 of * results are from the earlier session"])
 
 
 def test_what_a_session_does_not_come_to_is_in_the_json(run, project, saved):

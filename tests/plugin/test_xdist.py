@@ -62,7 +62,7 @@ def test_a_killed_run_of_two_workers_goes_on_in_one_process(run, project, saved,
 
     outcome = run("--embed-resume", "--benchmark-json=run.json")
     outcome.assert_outcomes(passed=len(MINI))
-    outcome.stdout.fnmatch_lines([f"resumed: {len(before)} of {len(MINI)} results are from before"])
+    outcome.stdout.fnmatch_lines([f"resumed: {len(before)} of {len(MINI)} results are from the earlier session"])
     assert len(saved()["benchmarks"]) == len(MINI)
     (paths,) = journals_of(folder).values()
     contents = records.read(*paths)

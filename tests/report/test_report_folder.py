@@ -172,7 +172,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(
 def test_a_folder_that_is_a_file(tmp_path: Path, board_of: Board, result_of: Make) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UsageError, match=r"report folder .*file.* cannot be written: .*name one that can"):
+        with pytest.raises(UsageError, match=r"report folder .*file.* cannot be written: .*choose another folder"):
             write_report(folder, [_board(board_of, result_of)])
 
 

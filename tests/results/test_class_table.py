@@ -15,7 +15,7 @@ RUN = browsing.a_run(6, classes=30)
 LABELS = unpack_classes(RUN.dataset["query_classes"])
 
 
-def test_each_class_is_that_of_a_loop() -> None:
+def test_each_class_equals_a_loop() -> None:
     table = class_table(RUN.results, RUN.dataset)
     assert table is not None and table.references is not None
     for result in RUN.results:
@@ -39,7 +39,7 @@ def test_the_best_and_the_worst_classes_are_never_the_same() -> None:
     assert acc[worst].max() <= np.delete(acc, worst).min()
 
 
-def test_where_references_are_few_is_that_of_a_loop() -> None:
+def test_few_references_effect_equals_a_loop() -> None:
     table = class_table(RUN.results, RUN.dataset)
     assert table is not None
     model = RUN.results[2].model
@@ -51,9 +51,9 @@ def test_where_references_are_few_is_that_of_a_loop() -> None:
         for queries in (few, many)
         for value in (firsts[model][queries].mean(), np.mean([first[queries].mean() for first in firsts.values()]))
     ]
-    assert table.where_references_are_few(model) == pytest.approx(wanted)
-    assert replace(table, references=None).where_references_are_few(model) is None
-    assert replace(table, references=np.full(len(table.names), 9)).where_references_are_few(model) is None
+    assert table.few_references_effect(model) == pytest.approx(wanted)
+    assert replace(table, references=None).few_references_effect(model) is None
+    assert replace(table, references=np.full(len(table.names), 9)).few_references_effect(model) is None
 
 
 def test_classes_without_a_reference_are_left_out() -> None:

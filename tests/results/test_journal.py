@@ -94,7 +94,7 @@ def test_zeros_that_a_power_cut_left_at_the_end_are_a_torn_line(tmp_path: Path, 
         (_sealed(b'{"a": ' + b"[" * 100_000 + b"}"), "line 3 is not JSON"),
         (_sealed(b'{"model": "a.x"}'), "line 3: result of a.x: Object missing required field `family`"),
         (_sealed(b'{"tests": "a.x"}'), "line 3: 'tests' does not map test ids to models"),
-        (_sealed(b'{"model": "a.x"}').replace(b"a.x", b"b.x"), "line 3 does not fit its checksum"),
+        (_sealed(b'{"model": "a.x"}').replace(b"a.x", b"b.x"), "line 3 does not match its checksum"),
         (b"\xff\xfe", "line 3 has no checksum"),
     ],
 )

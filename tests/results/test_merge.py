@@ -75,13 +75,13 @@ def test_a_measurement_stands_where_another_session_had_none(status):
     for parts in ([(A, failed), (B, measured)], [(B, measured), (A, failed)]):
         merged = merge(parts)
         assert names(merged.data) == ["x.a"] and merged.data["embedcore"]["excluded"] == []
-        assert merged.notes == (f"x.a: ok in b.json stands, {status} in a.json does not",)
+        assert merged.notes == (f"x.a: kept ok from b.json, dropped {status} from a.json",)
 
 
 def test_of_two_failures_the_first_stands():
     merged = merge([(A, part(excluded=[("x.a", "oom")])), (B, part(excluded=[("x.a", "timeout")]))])
     assert [entry["status"] for entry in merged.data["embedcore"]["excluded"]] == ["oom"]
-    assert merged.notes == ("x.a: oom in a.json stands, timeout in b.json does not",)
+    assert merged.notes == ("x.a: kept oom from a.json, dropped timeout from b.json",)
 
 
 def test_a_test_of_the_users_own_is_taken_once():
@@ -103,7 +103,7 @@ def test_on_several_datasets_a_model_is_measured_once_on_each():
     )
     data = merge([(A, first), (B, second)]).data
     assert len(data["benchmarks"]) == len(data["embedcore"]["excluded"]) == 2
-    with pytest.raises(UsageError, match=r"x\.a is there twice"):
+    with pytest.raises(UsageError, match=r"x\.a was measured twice"):
         merge([(A, first), (B, first)])
 
 
@@ -121,11 +121,11 @@ def machine(**changes):
         (part("y.a", **machine(torch="2.15")), "another version: torch 2.14.1, now 2.15"),
         (part("y.a", **machine(driver="570")), "another version: driver None, now 570"),
         (part("y.a", **machine(gpu="H100")), "another machine: runs on a CPU, 2 threads, now H100"),
-        (part("x.a"), "x.a is there twice: ok in a.json and ok in b.json"),
-        (part(excluded=[("x.a", "nan")]), "x.a is there twice: ok in a.json and nan in b.json"),
-        (part("y.a", shard="2/3"), "shard 1/3, 3/3 are missing; --allow-missing merges what is there"),
+        (part("x.a"), "x.a was measured twice: ok in a.json and ok in b.json"),
+        (part(excluded=[("x.a", "nan")]), "x.a was measured twice: ok in a.json and nan in b.json"),
+        (part("y.a", shard="2/3"), "shard 1/3, 3/3 are missing; --allow-missing merges the others"),
         (part("y.a", shard="1/2"), "shard 2/2 is missing"),
-        (part("y.a", shard="two"), "b.json: shard 'two' is none such as 2/8"),
+        (part("y.a", shard="two"), "b.json: shard 'two' does not have the form 2/8"),
         (part("y.a", schema=9), "b.json has embedcore schema 9"),
         ({"machine_info": {}}, "b.json is not a run saved by pytest-benchmark"),
     ],
@@ -195,7 +195,7 @@ def test_the_command_says_what_is_wrong_and_writes_nothing(tmp_path, capsys):
     before = first.read_bytes()
     output = tmp_path / "all.json"
     assert main(["merge", str(first), "-o", str(output)]) == 2
-    assert capsys.readouterr().err == "embedcore: shard 2/2 is missing; --allow-missing merges what is there\n"
+    assert capsys.readouterr().err == "embedcore: shard 2/2 is missing; --allow-missing merges the others\n"
     assert main(["merge", str(first), "--allow-missing", "-o", str(tmp_path / "." / "1.json")]) == 2
     assert "is one of the runs to merge" in capsys.readouterr().err
     assert main(["merge", str(first), "--allow-missing", "-o", str(tmp_path / "no" / "all.json")]) == 2
@@ -221,7 +221,7 @@ def test_a_folder_is_the_run_of_all_its_files(tmp_path):
 
 
 def test_a_folder_that_is_no_run_gets_one_line(tmp_path):
-    with pytest.raises(UsageError, match=r"holds no run saved with embedcore: it holds no \.json file"):
+    with pytest.raises(UsageError, match=r"contains no run saved with embedcore: it contains no \.json file"):
         read_run(tmp_path)
     write(tmp_path / "leaderboard.json", {"schema": 1, "rows": []})
     with pytest.raises(UsageError, match=r"none of its 1 \.json files is one"):
@@ -238,5 +238,5 @@ def test_pytest_benchmarks_storage_is_many_runs_and_not_one(tmp_path):
     write(storage / "py311" / "0001_old.json", part("y.a"))
     write(storage / "py310" / "0002_new.json", part("x.a"))
     for folder, count in ((storage, 3), (storage / "py310", 2), (tmp_path, 2)):
-        with pytest.raises(UsageError, match=f"pytest-benchmark has saved {count} runs: name one, such as 000"):
+        with pytest.raises(UsageError, match=f"contains {count} runs saved by pytest-benchmark: name one, such as 000"):
             read_run(folder)

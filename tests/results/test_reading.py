@@ -147,9 +147,9 @@ def test_a_name_of_several_machines_must_be_chosen(storage: Path) -> None:
 def test_a_missing_name_lists_what_there_is(storage: Path) -> None:
     with pytest.raises(UsageError, match=r"no saved run newr: .*\.benchmarks.*did you mean new\?"):
         find_run("newr", storage=storage)
-    with pytest.raises(UsageError, match="saved are both, new, old"):
+    with pytest.raises(UsageError, match="saved runs: both, new, old"):
         find_run("timm-1.0.31", storage=storage)
-    with pytest.raises(UsageError, match="saved are no runs"):
+    with pytest.raises(UsageError, match="saved runs: none"):
         find_run("new", storage=storage / "none")
 
 
@@ -227,7 +227,7 @@ def test_what_is_no_name_of_a_run(where: Any, message: str) -> None:
 def test_the_storage_may_be_text(tmp_path: Path, result_of: Make) -> None:
     _write(tmp_path / "machine" / "0001_first.json", _saved([result_of("a.x")], []))
     assert read_run("first", storage=str(tmp_path)).name == "first"
-    with pytest.raises(UsageError, match="saved are first"):
+    with pytest.raises(UsageError, match="saved runs: first"):
         read_run("zzz", storage=str(tmp_path))
 
 

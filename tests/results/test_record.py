@@ -48,7 +48,7 @@ def test_the_newest_unfinished_run_of_the_same_identity_is_continued(tmp_path: P
     _journal(tmp_path, "other", OURS | {"seed": 1}, [result_of("e.x")])
     record = _begun(tmp_path, ["b.x", "c.x", "f.x"])
     assert sorted(record.done) == ["b.x", "c.x"]
-    assert record.warnings == ["resumed: 2 of 3 results are from before"]
+    assert record.warnings == ["resumed: 2 of 3 results are from the earlier session"]
     records.keep(record, result_of("f.x"))
     record.close()
     assert records.models(records.read(newest)) == ["b.x", "c.x", "f.x"]
@@ -118,7 +118,7 @@ def test_a_damaged_line_is_told_and_its_case_has_no_result(tmp_path: Path, resul
     path.write_bytes(path.read_bytes().replace(b'"acc": 0.5', b'"acc": 0.1', 1))
     record = _begun(tmp_path, ["a.x", "b.x"])
     assert sorted(record.done) == ["b.x"]
-    assert record.warnings[0] == f"run {tmp_path / 'run'}: line 2 does not fit its checksum: measured again"
+    assert record.warnings[0] == f"run {tmp_path / 'run'}: line 2 does not match its checksum: measured again"
     records.keep(record, result_of("a.x"))
     record.close()
     assert records.read(path).finished
@@ -146,7 +146,7 @@ def test_what_another_try_may_better_is_tried_again(
         return
     record = _begun(tmp_path, ["a.x", "b.x"])
     assert sorted(record.done) == ["a.x"]
-    assert record.warnings == [f"resumed: 1 of 2 results are from before, 1 is tried again (1 {status})"]
+    assert record.warnings == [f"resumed: 1 of 2 results are from the earlier session, 1 is retried (1 {status})"]
     records.keep(record, result_of("b.x"))
     record.close()
     assert records.read(path).finished
@@ -212,13 +212,13 @@ def test_a_finished_run_goes_on_where_there_are_new_models_only(tmp_path: Path, 
     record = _begun(tmp_path, ["a.x", "b.x"], Worker("new"))
     assert not record.done
     (line,) = record.warnings
-    assert "is finished and has all these models, so all are measured again" in line
+    assert "is finished and contains all these models; all are measured again" in line
     assert line.endswith(f"embedcore report {done}")
     record.close()
     (tmp_path / "new.jsonl").unlink()
     record = _begun(tmp_path, ["a.x", "b.x", "c.x"], Worker("new"))
     assert sorted(record.done) == ["a.x", "b.x"]
-    assert record.warnings == ["resumed: 2 of 3 results are from before, from a run that was finished"]
+    assert record.warnings == ["resumed: 2 of 3 results are from the earlier session, which was finished"]
     records.keep(record, result_of("c.x"))
     record.close()
     assert records.models(records.read(done)) == ["a.x", "b.x", "c.x"] and records.read(done).finished
@@ -255,7 +255,7 @@ def test_a_model_on_a_second_dataset_is_a_case_of_its_own(tmp_path: Path, result
     (path,) = tmp_path.glob("*.jsonl")
     assert not records.read(path).finished and not outline([path]).finished
     record = records.begun(tmp_path, TWO, Worker("newer"), resume=True)
-    assert record.run == "new" and record.warnings == ["resumed: 1 of 2 results are from before"]
+    assert record.run == "new" and record.warnings == ["resumed: 1 of 2 results are from the earlier session"]
     before = record.earlier(("a.x", "one"), "here[a]")
     assert before is not None and before.scores["acc"] == 0.1
     assert record.earlier(("a.x", "two"), "there[a]") is None
@@ -279,7 +279,7 @@ def test_a_test_that_runs_twice_has_two_results(tmp_path: Path, result_of: Make)
     assert records.read(path).finished
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     record = records.begun(tmp_path, TWO, Worker("newer"), resume=True)
-    assert record.warnings == ["resumed: 1 of 2 results are from before"]
+    assert record.warnings == ["resumed: 1 of 2 results are from the earlier session"]
     assert record.earlier(("a.x", "one"), "there[a]") is None  # which has to measure for itself
     assert record.earlier(("a.x", "one"), "here[a]") is not None
     assert record.earlier(("a.x", "one"), "here[a]") is None  # once: a test that runs again measures again
@@ -307,7 +307,9 @@ def test_a_renamed_test_keeps_what_was_measured(tmp_path: Path, result_of: Make)
     record.close()
     planned = {"t[a]": "a.x", "t[b]": "b.x"}
     record = records.begun(tmp_path, planned, Worker("newer"), resume=True)
-    assert record.warnings == ["resumed: 1 of 2 results are from before"] and sorted(record.done) == ["t[a]"]
+    assert record.warnings == ["resumed: 1 of 2 results are from the earlier session"] and sorted(record.done) == [
+        "t[a]"
+    ]
     before = record.earlier(("a.x", "one"), "t[a]")
     assert before is not None
     records.keep(record, before, test="t[a]")

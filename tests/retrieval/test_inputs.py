@@ -121,7 +121,7 @@ def test_what_is_no_matrix_is_one_line(given: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        *(({"k": k}, rf"k is {k!r}: a whole number of at least 1") for k in (2.0, "5", None, 0)),
+        *(({"k": k}, rf"k is {k!r}: it must be a whole number of at least 1") for k in (2.0, "5", None, 0)),
         *(({"tile": tile}, rf"tile is {tile!r}") for tile in (2.5, "5", 0)),
         ({"device": "cuda:77"}, "device 'cuda:77'"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
@@ -137,10 +137,10 @@ def test_options_of_nearest(rows: np.ndarray, options: dict[str, Any], message: 
     ("options", "message"),
     [
         *(
-            ({"resamples": value}, "resamples is .*: a whole number of at least 1")
+            ({"resamples": value}, "resamples is .*: it must be a whole number of at least 1")
             for value in (0, -1, 2.5, "10", None)
         ),
-        *(({"seed": value}, "seed is .*: a whole number of at least 0") for value in (-1, 0.5, "1", None)),
+        *(({"seed": value}, "seed is .*: it must be a whole number of at least 0") for value in (-1, 0.5, "1", None)),
         ({"device": "tpu"}, "unknown device 'tpu'"),
     ],
 )
@@ -194,16 +194,19 @@ def test_two_classes_may_be_true_and_false(rows: np.ndarray) -> None:
         (lambda labels: [*labels[:3], None, *labels[4:]], "query label 3: the label is missing"),
         (
             lambda labels: pandas.Series([*labels[:3], None, *labels[4:]], dtype="Int64"),
-            "query labels are float64: class numbers",
+            "query labels are float64: they must be class numbers",
         ),
         (lambda labels: [*text(labels[:3]), "nan", *text(labels[4:])], "query label 3: the label is missing"),
         (lambda labels: [*text(labels[:3]), "", *text(labels[4:])], "query label 3: the label is missing"),
         (lambda labels: np.ma.array(labels, mask=labels == 4), "query label 4: the label is missing"),
         (lambda labels: labels - 1, "query label 0: the label -1 is negative"),
         (lambda labels: torch.tensor(labels - 1), "query label 0: the label -1 is negative"),
-        (lambda labels: labels.astype(float), "query labels are float64: class numbers"),
-        (lambda labels: torch.tensor(labels).bfloat16(), "query labels are float32: class numbers"),
-        (lambda labels: np.eye(5)[labels], r"query labels have shape \(40, 5\): one label for each"),
+        (lambda labels: labels.astype(float), "query labels are float64: they must be class numbers"),
+        (lambda labels: torch.tensor(labels).bfloat16(), "query labels are float32: they must be class numbers"),
+        (
+            lambda labels: np.eye(5)[labels],
+            r"query labels have shape \(40, 5\): each of the 40 embeddings needs one label",
+        ),
         (lambda labels: [[0]] * 39 + [[0, 1]], "query labels are not a list of numbers or names"),
         (lambda labels: [{"label": 1}] * 40, "query label 0: the label is a dict"),
         (lambda labels: dict(enumerate(labels)), r"query labels have shape \(\)"),

@@ -223,7 +223,7 @@ def test_class_means_in_chunks_are_the_same(embeddings, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.eye(3), [0, 1]), r"query labels have shape \(2,\): one label for each of the 3"),
+        ((np.eye(3), [0, 1]), r"query labels have shape \(2,\): each of the 3 embeddings needs one label"),
         ((np.eye(2), [0.0, 1.0]), "query labels are float64"),
         ((np.eye(2), [0, 1]), r"none of the 2 queries has a reference of its class besides itself"),
         ((np.eye(2), [0, 1], np.eye(2), [2, 3]), "no query can be scored"),

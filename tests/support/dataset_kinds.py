@@ -70,7 +70,7 @@ NEGATIVE = (
     "the label -1 is negative, which marks images without a class in many datasets: "
     "leave them out, or name the class in words"
 )
-SEVERAL = "one class for each image is needed, a number or a text"
+SEVERAL = "each image needs one class, a number or a text"
 CATS_AND_DOGS = {"cat": 2, "dog": 3}
 
 

@@ -138,7 +138,7 @@ IMAGES = [
     Kind(
         "12 bits stored as 16",
         with_image(grey("<u2", [0, 2000, 4095])),
-        refused="levels from 0 to 4095 are nearly black where levels from 0 to 65535 are read: scale them "
+        refused="levels from 0 to 4095 are nearly black, expected levels from 0 to 65535: scale them "
         "(12 bits stored as 16: by 16), or save it as 8 bits",
     ),
     read("signed 16-bit grey", grey("<i2", [0, 16384, 32767], SIGNED), "32767 is white", reads_as(0, 128, 255)),
@@ -152,13 +152,13 @@ IMAGES = [
     Kind(
         "other floats",
         with_image(grey("<f4", [0, 50, 255], FLOAT)),
-        refused="levels from 0 to 255 where floats from 0 to 1 are read: save it as 8 bits",
+        refused="levels from 0 to 255, expected floats from 0 to 1: save it as 8 bits",
     ),
     read("32-bit integers up to 65535", grey("<i4", [0, 257, 65535], SIGNED), "as 16 bits", reads_as(0, 1, 255)),
     Kind(
         "32-bit integers above it, or negative ones",
         with_image(grey("<i4", [0, 257, 70000], SIGNED)),
-        refused="levels from 0 to 70000 where levels from 0 to 65535 are read: save it as 8 bits",
+        refused="levels from 0 to 70000, expected levels from 0 to 65535: save it as 8 bits",
     ),
     read(
         "a transparent colour or level, of any depth",

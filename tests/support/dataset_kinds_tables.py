@@ -53,7 +53,7 @@ CSV = [
         "a comma without quotes: `salt, pepper`",
         csv_with("label", "cat", "salt, pepper", "salt, vinegar"),
         refused="shop.csv, line 3: 3 fields for 2 columns (path,label): "
-        'put a field that holds a comma in quotes ("salt, pepper")',
+        'put a field that contains a comma in quotes ("salt, pepper")',
     ),
     Kind(
         "a line with too few fields",
@@ -68,7 +68,7 @@ CSV = [
     Kind(
         "a quote that is closed on a later line",
         csv_with("label", "cat", '"cat', "dog", 'dog"', "dog"),
-        refused="shop.csv, line 3: column 'label' goes on to line 5: is a quote not closed?",
+        refused="shop.csv, line 3: column 'label' continues to line 5: is a quote not closed?",
     ),
     Kind(
         "two such quotes, the second one at the start of a label",
@@ -139,7 +139,7 @@ CSV = [
     Kind(
         "another word in the column `role`",
         csv_with("label,role", "cat,query", "cat,probe"),
-        refused="shop.csv, line 3: role 'probe' is none of query, reference, gallery",
+        refused="shop.csv, line 3: role 'probe' is not one of query, reference, gallery",
     ),
     Kind(
         "a column `split` with `train` (or `training`) and one of `val`, `valid`, `validation`, `test`, `testing`",

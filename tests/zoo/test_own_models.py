@@ -133,9 +133,12 @@ GOOD = {"name": "ours", "arch": "resnet18", "weights": "best.pth"}
         ({**GOOD, "name": "a b"}, 'name = "a b": Expected `str` matching regex '),
         ({**GOOD, "name": "-a"}, 'name = "-a": Expected `str` matching regex '),
         ({**GOOD, "name": 3}, "name = 3: Expected `str`, got `int`"),
-        ({**GOOD, "name": "resnet50.a1_in1k"}, "name: taken by a model of timm"),
-        ({**GOOD, "name": "resnet50"}, "name: taken by a model of timm"),
-        ({**GOOD, "name": "local"}, "name: taken by a model of timm or a word of --embed-roster: choose another one"),
+        ({**GOOD, "name": "resnet50.a1_in1k"}, "name: reserved by a model of timm"),
+        ({**GOOD, "name": "resnet50"}, "name: reserved by a model of timm"),
+        (
+            {**GOOD, "name": "local"},
+            "name: reserved by a model of timm or a keyword of --embed-roster: choose another one",
+        ),
         ({**GOOD, "arch": 3}, "arch = 3: Expected `str`, got `int`"),
         ({**GOOD, "arch": "resnet81"}, "arch: unknown model 'resnet81'"),
         ({**GOOD, "weights": "worst.pth"}, "weights: {folder}/worst.pth does not exist"),
@@ -146,7 +149,7 @@ GOOD = {"name": "ours", "arch": "resnet18", "weights": "best.pth"}
         ({"name": "ours", "weights": "best.pth"}, "arch is missing: weights needs it"),
         ({"name": "ours", "mean": [0, 0, 0]}, "an own model has arch and weights, or factory, or embeddings"),
         ({**GOOD, "factory": "a:b"}, "it has weights and factory: an own model has"),
-        ({"name": "ours", "embeddings": "clip.npy", "mean": [0, 0, 0]}, "mean: has no meaning beside embeddings"),
+        ({"name": "ours", "embeddings": "clip.npy", "mean": [0, 0, 0]}, "mean: cannot be combined with embeddings"),
         ({"name": "ours", "factory": "a.b"}, 'factory = "a.b": Expected `str` matching regex '),
         ({**GOOD, "mean": [0.5, 0.5]}, "mean = [0.5, 0.5]: Expected `array` of length 3"),
         ({**GOOD, "mean": [124, 116, 104]}, "mean = [124, 116, 104]: Expected `float` <= 1.0"),
@@ -183,7 +186,7 @@ def test_all_bad_entries_are_reported_at_once(write):
     first, second, third, fourth = str(caught.value).splitlines()
     assert "model 1 ('a'): weights is missing" in first
     assert "model 3 ('ours'): unknown key 'colour'" in second and "'shape'" in third
-    assert fourth.endswith("model 4 ('ours'): name: model 2 has it already")
+    assert fourth.endswith("model 4 ('ours'): name: already used by model 2")
 
 
 @pytest.mark.parametrize(

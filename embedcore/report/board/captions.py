@@ -1,4 +1,4 @@
-"""The lines around a leaderboard's tables: dataset, metrics, protocol, machine, and what was not measured."""
+"""The lines around a leaderboard's tables: dataset, metrics, protocol, machine, and models that were not measured."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Entry(Row):
     rank_acc5: int = 0
     rank_in_family: int = 0
     title: str = ""
-    """Of the family."""
+    """Title of the family."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Column:
     interval: bool = False
     """Followed by half the 95 % interval of the score; the page draws a bar."""
     sort: Callable[[Any], Any] | None = None
-    """What the page sorts by, made of the value."""
+    """Sort key of the page, computed from the value."""
     descending: bool = False
     """Whether the page's first sort puts the highest first."""
     parts: tuple[str, ...] = ()
@@ -175,7 +175,7 @@ def _score_column(metric: str, title: str = "", width: int = 130, **options: Any
     return Column(metric, value, _score, title, width=width, descending=True, **options)
 
 
-_tied = _of_standing("tied_with_leader")
+_tied = _of_rank("tied_with_leader")
 _TIED_MARK = Mark(TIED, lambda row: bool(_tied(row)), "tied for first: no model is significantly better")
 _NON_COMMERCIAL_MARK = Mark("‡", _of(non_commercial), "not for commercial use")
 _TOKENS_MARK = Mark("†", lambda row: bool(row.result.token_mean), "mean of the model's tokens")
@@ -198,8 +198,8 @@ COLUMNS = (
     Column("rank", lambda row: row.rank or None, title="#", marks=(_TIED_MARK,), drop=0, width=64),
     Column("rank_acc5", _rank("rank_acc5"), str, "# acc5", "rank by acc5", **_ON_REQUEST),
     Column("rank_in_family", _rank("rank_in_family"), str, "# family", "rank in the family", **_ON_REQUEST),
-    Column("rank95", _of_standing("rank95"), interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1),
-    Column("p_best", _of_standing("p_best"), "{:.2f}".format, "p best", "probability of being the best", **_BEST_FIRST),
+    Column("rank95", _of_rank("rank95"), interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1),
+    Column("p_best", _of_rank("p_best"), "{:.2f}".format, "p best", "probability of being the best", **_BEST_FIRST),
     Column("tied_with_leader", _tied, drop=None, width=0),
     _field("model", marks=_MODEL_MARKS, text=True, drop=0, width=370),
     _score_column("acc", interval=True, drop=0, width=190),
@@ -219,7 +219,7 @@ COLUMNS = (
     _field("peak_memory_mb", figure, "MB", "peak memory (MB)", **_ON_REQUEST),
     Column("weights", _of(weights_source), full=_of(weights), text=True, drop=10, width=130, optional=True),
 )
-"""Add a column here, and all outputs have it."""
+"""A column added here appears in all outputs."""
 
 _STORED = {*Result.__struct_fields__, "acc", "acc5", "map_at_r", "images_per_s_end_to_end"}
 
@@ -287,7 +287,7 @@ def shown(rows: Iterable[Row], columns: Iterable[Column], *, intervals: bool) ->
 
 
 def footnotes(rows: Sequence[Row], columns: Iterable[Column]) -> list[str]:
-    """Return what the marks in these rows mean; without the licence column also the number of non-commercial models."""
+    """Return the meanings of the marks in these rows; without a licence column also how many are non-commercial."""
     columns = list(columns)
     notes = [
         f"{mark.sign} {mark.meaning}" for column in columns for mark in column.marks if any(map(mark.applies, rows))

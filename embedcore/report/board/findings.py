@@ -80,7 +80,7 @@ def _protocol(settings: Mapping[str, Any]) -> str:
 
 
 def warnings(board: Leaderboard) -> list[str]:
-    """Return what to know before any number: random weights, too few classes, models that were not measured."""
+    """Return warnings that precede all numbers: random weights, too few classes, models that were not measured."""
     few = board.dataset.get("classes")
     return [
         line
@@ -230,7 +230,7 @@ def disagreements(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> l
 
 def _why(row: dict[str, Any], table: ClassTable | None) -> Sentence:
     head = Named(row["model"]), f": {_ordinal(row['rank'])} by acc and {_ordinal(row['rank_acc5'])} by acc5"
-    shares = table.where_references_are_few(row["model"]) if table and row["model"] in table.models else None
+    shares = table.few_references_effect(row["model"]) if table and row["model"] in table.models else None
     if shares is None:
         return *head, "."
     few, few_of_all, many, many_of_all = shares

@@ -56,7 +56,7 @@ def _measured(board: Leaderboard) -> list[Entry]:
 
 
 def _values(entry: Entry, columns: Sequence[Column]) -> Mapping[str, Any]:
-    """Return what the page sorts by, and the parts of tuples for its CSV."""
+    """Return the page's sort keys, and the parts of tuples for its CSV."""
     values: dict[str, Any] = {}
     for column in columns:
         value = column.value(entry)
@@ -67,7 +67,7 @@ def _values(entry: Entry, columns: Sequence[Column]) -> Mapping[str, Any]:
 
 
 def columns_data(board: Leaderboard) -> list[dict[str, Any]]:
-    """Return what the page needs to know of each column of its table."""
+    """Return the page's data on each column of its table."""
     return [
         {
             "key": column.key,

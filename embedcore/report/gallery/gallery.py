@@ -70,7 +70,7 @@ def gallery_data(board: Leaderboard, gallery: Gallery, asked: Collection[str] = 
 def dataset_of(settings: Mapping[str, Any], cache: Path) -> Dataset | None:
     """Return the dataset that a run's settings name, if it is on this machine: a folder, a table, the built-in images.
 
-    Settings are input from others: they cause no download and run no code of a library.
+    Settings are untrusted input: they cause no download and run no code of a library.
     """
     from embedcore.images.dataset import load_dataset
     from embedcore.images.timm_sets import SCHEMES

@@ -25,7 +25,7 @@ _EXAMPLES = 12
 """Right queries of one model, and wrong ones."""
 MOST_PICTURES = 2000
 MOST_BYTES = 20_000_000
-"""Of all pictures, as encoded in the page."""
+"""Limit of all pictures, in bytes as encoded in the page."""
 
 
 @dataclass(frozen=True)

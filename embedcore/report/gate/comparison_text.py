@@ -79,7 +79,7 @@ def sentence(finding: Finding) -> str:
 
 
 def facts(comparison: Comparison) -> Iterator[str]:
-    """Yield what was compared, and what was not and why."""
+    """Yield lines on the runs, on what was compared, and on what was not compared and why."""
     yield f"base: {_run_text(comparison.base)}"
     yield f"new:  {_run_text(comparison.new)}"
     if comparison.settings:
@@ -104,7 +104,7 @@ def unpaired(comparison: Comparison) -> Iterator[tuple[str, Sequence[Result]]]:
 
 
 def not_compared(comparison: Comparison, most_names: int = _MOST_NAMES) -> Iterator[str]:
-    """Yield what could not be compared, and why."""
+    """Yield a line for each quantity that could not be compared, with the reason."""
     for what, why in comparison.barriers.items():
         yield f"{_SCOPE[what]} not compared: {why}"
     reasons: dict[tuple[str, str], list[str]] = {}
@@ -117,7 +117,7 @@ def not_compared(comparison: Comparison, most_names: int = _MOST_NAMES) -> Itera
 
 
 def noise_text(comparison: Comparison) -> str:
-    """Return how much speeds of two sessions differ by chance."""
+    """Return a line on the noise of speed between sessions."""
     source = {
         "assumed": "assumed; `embedcore ab --aa` measures it",
         "ab --aa": "measured by ab --aa",

@@ -47,7 +47,7 @@ def summary(history: History) -> str:
 
 
 def news_of(history: History, steps: Iterable[Step]) -> str:
-    """Return what else changed in the run of these steps."""
+    """Return the other changes in the run of these steps."""
     facts = dict.fromkeys(fact for step in steps for fact in history.facts(step))
     return "; ".join(map(one_line, facts)) or "same commit, versions and machine as before"
 

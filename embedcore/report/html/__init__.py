@@ -1,1 +1,1 @@
-"""What all pages share: templates, scripts, and the parts of charts."""
+"""Shared parts of all pages: templates, scripts, and parts of charts."""

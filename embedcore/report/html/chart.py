@@ -36,7 +36,7 @@ class Chart:
     section: str
     title: str
     note: str
-    """What it shows and how to read it."""
+    """A note on how to read it."""
     spec: Spec
     data: Mapping[str, Sequence[Datum]]
     """The datasets that the specification names; of ``models`` the rows that it shows."""
@@ -80,7 +80,7 @@ def only_rows(rows: Sequence[Datum]) -> Any:
 
 
 def points(base: Any, rows: Sequence[Datum]) -> Any:
-    """Return filled points, smaller where there are many."""
+    """Return filled points, smaller if there are many."""
     return base.mark_point(filled=True, size=90 if len(rows) < MANY_MARKS else 40)
 
 

@@ -39,7 +39,7 @@ class DrawingFailed(EmbedcoreError):
 
 
 def svg(spec: Spec) -> bytes:
-    """Draw a specification as an SVG file. It can load nothing from anywhere."""
+    """Draw a specification as an SVG file, without loading anything."""
     import vl_convert
 
     drawn: str = vl_convert.vegalite_to_svg(spec, config=dict(CONFIG), allowed_base_urls=[])

@@ -59,7 +59,7 @@ def families_of(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def chart_data(chart: Chart) -> dict[str, Any]:
-    """Return what the page needs to draw a chart; it has the rows of ``models`` already."""
+    """Return the page's data for a chart, without the rows of ``models``, which the page has already."""
     return {
         **{key: getattr(chart, key) for key in ("name", "section", "title", "note", "label", "spec")},
         "data": {name: rows for name, rows in chart.data.items() if name != "models"},
