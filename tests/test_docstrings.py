@@ -19,6 +19,6 @@ WITH_EXAMPLES = [
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
-def test_examples_give_what_they_say(name: str) -> None:
+def test_examples_in_docstrings(name: str) -> None:
     done = doctest.testmod(importlib.import_module(name))
     assert done.attempted and not done.failed

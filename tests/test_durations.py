@@ -16,7 +16,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "h", "2x", "-3h", "0", "1h-", "inf", "nan", "two hours"])
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|above 0"):
         parse_duration(text)
 

@@ -22,7 +22,7 @@ def test_no_byte_of_a_sealed_line_changes_unnoticed(content, place, value):
             unsealed(bytes(changed))
 
 
-def test_a_file_is_whole_or_as_it_was(tmp_path):
+def test_a_file_is_complete_or_unchanged(tmp_path):
     path = tmp_path / "file"
     with written_whole(path) as file:
         file.write(b"first")

@@ -33,7 +33,7 @@ def entries(tunables: str) -> dict[str, str]:
 
 
 @given(st.dictionaries(names, st.sampled_from(["1", "2-3"])))
-def test_what_the_user_has_set_wins_and_ours_is_added(theirs):
+def test_the_users_settings_take_precedence_over_ours(theirs):
     existing = ":".join(f"{key}={value}" for key, value in theirs.items())
     assert entries(tunables_with(existing)) == entries(TUNABLES) | theirs
 
@@ -71,7 +71,7 @@ def test_children_have_the_tunables_and_the_parent_has_not(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
-def test_who_has_said_how_threads_are_to_wait_is_heeded(name):
+def test_the_users_setting_of_waiting_threads_is_respected(name):
     assert settings_of_children({})["GOMP_SPINCOUNT"] == "10000"
     assert set(settings_of_children({name: "1"})) == {"GLIBC_TUNABLES"}
 
@@ -104,7 +104,7 @@ def test_ctrl_c_while_a_child_is_asked_for_leaves_the_forkserver_alive(monkeypat
     assert psutil.Process(server).status() != psutil.STATUS_ZOMBIE
 
 
-def test_children_heed_ctrl_c():
+def test_children_react_to_ctrl_c():
     process = forkserver_context().Process(target=signal.raise_signal, args=(signal.SIGINT,))
     process.start()
     process.join(60)
@@ -180,7 +180,7 @@ def test_a_long_path_of_temporary_files_is_no_obstacle(tmp_path, length, used_be
     assert not Path(sockets).exists()  # it is gone with the process
 
 
-def test_where_no_folder_is_short_enough_the_line_says_what_to_change(monkeypatch):
+def test_if_no_folder_is_short_enough_the_message_names_the_remedy(monkeypatch):
     folder = "/" + "t" * 90
     monkeypatch.setattr(tempfile, "tempdir", folder)
     monkeypatch.setitem(process.current_process()._config, "tempdir", folder)  # and as it was afterwards
@@ -192,7 +192,7 @@ def test_where_no_folder_is_short_enough_the_line_says_what_to_change(monkeypatc
     assert tempfile.tempdir == folder
 
 
-def test_the_environment_of_children_is_the_one_of_now(monkeypatch):
+def test_children_get_the_current_environment(monkeypatch):
     monkeypatch.setenv("EMBEDCORE_GONE", "1")
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     then = child_environment()

@@ -41,7 +41,7 @@ def test_a_message_without_its_end_is_pending(message, cut):
 
 
 @pytest.mark.parametrize("line", [b"\xff\x00", b"{", b"3", b"null", b"[1]", b"", b"[" * 100_000])
-def test_garbage_is_told(line):
+def test_garbage_is_reported(line):
     with pytest.raises(GarbledMessageError):
         received([line + b"\n"])
 

@@ -58,7 +58,7 @@ _VALUES = st.recursive(
 
 
 @given(_VALUES)
-def test_json_safe_gives_what_strict_json_holds(value: object) -> None:
+def test_json_safe_returns_strict_json_values(value: object) -> None:
     safe = json_safe(value)
     assert json.loads(json.dumps(safe, allow_nan=False)) == safe
     assert json_safe(safe) == safe
@@ -70,7 +70,7 @@ def test_json_safe_of_other_types() -> None:
     assert json_safe({1: math.inf, "p": Path("a/b"), "s": {"b", "a"}}) == {"1": None, "p": "a/b", "s": ["a", "b"]}
 
 
-def test_each_sign_of_ours_looks_like_itself_in_ascii() -> None:
+def test_our_characters_have_similar_ascii_substitutes() -> None:
     marks = [value for name, value in vars(columns).items() if name.isupper() and isinstance(value, str)]
     assert "≈" in marks
     for sign in (*marks, *history.BARS, "±", "×", "→", "…"):

@@ -37,7 +37,7 @@ def test_damaged_files_are_measured_again(tmp_path):
             assert list(measurements.folder.iterdir()) == [kept]
 
 
-def test_a_finished_comparison_starts_anew(tmp_path):
+def test_a_finished_comparison_starts_from_the_beginning(tmp_path):
     with Measurements(tmp_path, {}) as measurements:
         measurements.add(KEY, RESULT)
         measurements.finish()

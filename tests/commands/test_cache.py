@@ -113,7 +113,7 @@ def test_the_journals_of_a_run_are_one_entry(cache: Path, capsys: pytest.Capture
     assert tree(cache) == {f"runs/20260102T000000123456-78{worker}.jsonl" for worker in ("", ".gw0", ".gw1")}
 
 
-def test_neighbours_go_with_their_run_and_stay_while_it_goes_on(
+def test_neighbours_are_removed_with_their_run_but_not_during_it(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (cache / "neighbours").mkdir()
@@ -220,7 +220,9 @@ def test_prune_by_size_takes_the_least_recently_used_and_no_journal(
     st.none() | st.integers(0, 10),
     st.none() | st.integers(0, 200),
 )
-def test_what_a_prune_chooses(things: list[tuple[str, int, int]], older: int | None, most: int | None) -> None:
+def test_prune_chooses_the_least_recently_used(
+    things: list[tuple[str, int, int]], older: int | None, most: int | None
+) -> None:
     entries = [Entry(kind, "", (), size, used) for kind, size, used in things]
     chosen = choose_to_remove(entries, 10, older_than_s=older, max_bytes=most)
     ids = {id(entry) for entry in chosen}
@@ -241,7 +243,7 @@ def test_what_a_prune_chooses(things: list[tuple[str, int, int]], older: int | N
 # What is in use.
 
 
-def test_a_store_in_use_stays(cache: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_in_use_is_kept(cache: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     store = open_pixel_store(dataset, SMALL, cache)
     code, text, _ = run(capsys, "prune", "--all", "--cache", cache)
     assert code == 0 and "6 removed" in text
@@ -253,7 +255,7 @@ def test_a_store_in_use_stays(cache: Path, dataset: Dataset, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("pattern", ["pixels/*16x16*.npy", "runs/*-78.jsonl", "embedcore-audit.sqlite"])
-def test_what_is_being_written_stays(cache: Path, pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_being_written_are_kept(cache: Path, pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
     (file,) = cache.glob(pattern)
     with filelock.FileLock(f"{file}.lock"):
         _, text, _ = run(capsys, "prune", "--all", "--cache", cache)
@@ -262,7 +264,7 @@ def test_what_is_being_written_stays(cache: Path, pattern: str, capsys: pytest.C
     assert not file.exists() and "1 removed" in text
 
 
-def test_what_cannot_be_removed_is_reported(
+def test_a_failed_removal_is_reported(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(self: Path, missing_ok: bool = False) -> None:
@@ -279,7 +281,7 @@ def test_a_pruned_store_is_made_again(cache: Path, dataset: Dataset, capsys: pyt
     np.testing.assert_array_equal(open_pixel_store(dataset, SMALL, cache).read(0, 6), pixels)
 
 
-def test_what_a_killed_build_left_is_removed(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_leftovers_of_a_killed_build_are_removed(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (store,) = cache.glob("pixels/*16x16*.npy")
     store.rename(f"{store}.123-abcdef01.partial")
     store.with_suffix(".json").unlink()
@@ -352,7 +354,7 @@ def test_damaged_files_are_listed_and_removed(cache: Path, content: bytes, capsy
     assert "7 removed" in run(capsys, "prune", "--all", "--cache", cache)[1]
 
 
-def test_names_cannot_act_on_the_terminal(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_cannot_control_the_terminal(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "\x1b[2J\u202eevil\n" + "long " * 40
     for file in cache.glob("pixels/*.json"):
         file.write_bytes(sealed({"dataset": hostile, "geometry": hostile, "shape": [6]}))

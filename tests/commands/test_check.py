@@ -130,7 +130,7 @@ def test_bad_files_are_all_listed_with_reasons(photos: Path, check) -> None:
     assert rows["images"].startswith("5, ")  # of what can be read
 
 
-def test_where_nothing_remains_the_bad_files_are_still_listed(photos: Path, check) -> None:
+def test_bad_files_are_listed_even_if_no_image_remains(photos: Path, check) -> None:
     for file in photos.rglob("*.png"):
         file.write_bytes(file.read_bytes()[:50])
     code, _, text = check(photos)
@@ -190,7 +190,7 @@ def test_one_class_only_is_a_usage_error(photos: Path, check) -> None:
     assert code == 4 and "only one class, 'cat'" in text
 
 
-def test_names_cannot_act_on_the_terminal(photos: Path, check) -> None:
+def test_names_cannot_control_the_terminal(photos: Path, check) -> None:
     hostile = f"\x1b[2J\u202e\n{os.fsdecode(bytes([0xE9]))}"
     root = photos.parent / f"p{hostile}"
     photos.rename(root)
@@ -207,7 +207,7 @@ def test_names_cannot_act_on_the_terminal(photos: Path, check) -> None:
     assert r"'\x1b[2J\u202e\n\udce9/\x1b[2J\u202e\n\udce9.png': the file is empty" in text
 
 
-def test_what_was_found_out_is_kept(photos: Path, check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_results_are_kept(photos: Path, check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedcore.images.ledger._TICK_NS", -(10**12))
     first = check(photos)
     assert (tmp_path / "cache" / FILE).exists()
@@ -215,7 +215,7 @@ def test_what_was_found_out_is_kept(photos: Path, check, tmp_path: Path, monkeyp
     assert check(photos) == first
 
 
-def test_progress_is_shown_to_people_only(photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_progress_is_shown_on_terminals_only(photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

@@ -46,7 +46,7 @@ def test_equal_runs_pass(runs, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "PASSED: 3 models compared"
 
 
-def test_a_regression_is_told_worst_first_in_80_columns(runs, capsys):
+def test_regressions_are_listed_worst_first_in_80_columns(runs, capsys):
     assert main(["compare", *runs]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "FAILED: 3 models compared: 2 worse than the limits allow"
@@ -70,7 +70,7 @@ def test_limits_of_the_command_line_and_of_the_file(runs, tmp_path):
     assert main(["compare", *runs]) == 0
 
 
-def test_accepted_changes_pass_and_are_told(runs, capsys):
+def test_accepted_changes_pass_and_are_reported(runs, capsys):
     assert main(["accept", runs[1], "vit*", MODELS[2], "--because", "new crop"]) == 0
     assert "embedcore-gate.toml: vit_tiny" in capsys.readouterr().out
     assert main(["compare", *runs]) == 0
@@ -106,7 +106,7 @@ def test_on_github_there_are_annotations_and_a_summary(runs, tmp_path, capsys, m
     assert "::error" not in capsys.readouterr().err
 
 
-def test_a_first_run_has_nothing_to_be_compared_with(runs, tmp_path, capsys):
+def test_a_first_run_has_no_baseline(runs, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for base in ("empty", "main", str(tmp_path / "empty" / "base.json")):
         assert main(["compare", base, runs[1]]) == 0
@@ -192,7 +192,7 @@ def test_two_releases_of_timm_are_compared_by_their_configurations(runs, tmp_pat
     assert "format junit is not supported; use text or json" in capsys.readouterr().err
 
 
-def test_a_page_is_written_besides_whole_or_not_at_all(runs, tmp_path, capsys):
+def test_the_page_is_written_atomically(runs, tmp_path, capsys):
     assert main(["compare", *runs, "--html", "page.html"]) == 1
     assert capsys.readouterr().out.endswith("2 worse than the limits allow\n"), "the text still goes to the terminal"
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / ".benchmarks"
 
 
-def test_steps_and_the_series_that_were_asked_for(folder, capsys):
+def test_steps_and_requested_series(folder, capsys):
     assert main(["history", str(folder), "-k", "vit_tiny*"]) == 0
     out = capsys.readouterr().out
     assert "6 runs, 2026-11-01 to 2026-11-06, 1 model: 2 steps in 1 run" in out
@@ -42,7 +42,7 @@ def test_steps_and_the_series_that_were_asked_for(folder, capsys):
     assert capsys.readouterr().out.count("2026-11-0") == 3 * 6 + 4  # drift begins with the second run
 
 
-def test_what_is_no_run_is_passed_over_and_what_is_damaged_is_told(folder, capsys):
+def test_other_files_are_ignored_and_damaged_runs_reported(folder, capsys):
     (folder / "Linux" / "leaderboard.json").write_text("{}")
     (folder / "Linux" / "0007_cut.json").write_text("{")
     assert main(["history", str(folder)]) == 0
@@ -61,7 +61,7 @@ def test_what_is_no_run_is_passed_over_and_what_is_damaged_is_told(folder, capsy
         ([".benchmarks/Linux/0001_nightly.json", "cut.json"], "cut.json is not JSON"),
     ],
 )
-def test_what_cannot_be_has_exit_code_2_and_one_line(folder, capsys, arguments, said):
+def test_errors_have_exit_code_2_and_one_line(folder, capsys, arguments, said):
     (folder.parent / "empty").mkdir()
     (folder.parent / "cut.json").write_text("{")
     assert main(["history", *arguments]) == 2
@@ -69,7 +69,7 @@ def test_what_cannot_be_has_exit_code_2_and_one_line(folder, capsys, arguments, 
     assert said in error and error.count("\n") == 1
 
 
-def test_a_page_is_written_besides(folder, capsys):
+def test_a_page_is_also_written(folder, capsys):
     page = folder.parent / "history.html"
     assert main(["history", str(folder), "-k", "tiny", "--html", str(page)]) == 0
     assert capsys.readouterr().out.startswith("6 runs, ")

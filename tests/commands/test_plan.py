@@ -26,7 +26,7 @@ def photos(tmp_path):
     return "--embed-dataset=photos"
 
 
-def test_a_plan_says_what_a_run_would_take(plan, photos, tmp_path):
+def test_a_plan_shows_downloads_and_disk_space(plan, photos, tmp_path):
     code, out, _ = plan(photos, "-k", "resnet18.a")
     assert code == 0
     assert "to fetch" in out and "for 3 images in" in " ".join(out.split())
@@ -48,6 +48,6 @@ def test_a_mistake_is_one_line(plan, argument):
     assert argument.partition("=")[2] in error or "no case is selected" in error
 
 
-def test_help_is_its_own(plan):
+def test_help_is_that_of_the_command(plan):
     code, out, _ = plan("-h")
     assert code == 0 and "embedcore plan [ARGUMENT ...]" in out

@@ -34,7 +34,7 @@ def test_one_run_shows_ranks_with_intervals(tmp_path, capsys):
     assert "Kendall" not in out and err == ""
 
 
-def test_the_lead_may_be_shared(tmp_path, capsys, monkeypatch):
+def test_the_lead_may_be_tied(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     narrow, _ = shown(capsys, save(tmp_path / "a.json", {"b.x": 0.64, "c.x": 0.58}))
     assert max(map(len, narrow.splitlines())) <= 80
@@ -79,7 +79,7 @@ def test_several_datasets_agree_or_not(tmp_path, capsys):
     assert "| drawings\\|x" in markdown and "|----" in markdown.replace(":", "-")
 
 
-def test_datasets_without_a_common_model_are_said(tmp_path, capsys):
+def test_datasets_without_a_common_model_are_reported(tmp_path, capsys):
     runs = [save(tmp_path / "a.json", ACCS)]
     runs.append(save(tmp_path / "b.json", {"z.x": 0.5}, dataset={"fingerprint": "beef"}))
     assert "the datasets have no model in common" in shown(capsys, *runs).out
@@ -100,7 +100,7 @@ def test_bad_runs_are_one_line(tmp_path, capsys, change, line):
     assert out == "" and line in err and err.count("\n") == 1
 
 
-def test_what_cannot_be_ranked_is_one_line(tmp_path, capsys):
+def test_unrankable_runs_are_one_line(tmp_path, capsys):
     nothing = save(tmp_path / "empty.json", {})
     assert "no model was measured in" in shown(capsys, nothing, code=2).err
     twice = [save(tmp_path / "a.json", {"a.x": 0.9}), save(tmp_path / "b.json", {"a.x": 0.9, "b.x": 0.5})]

@@ -66,7 +66,7 @@ def test_a_run_in_which_nothing_was_measured_is_a_page_too(tmp_path: Path) -> No
         (["run.json", "other.json", "-o", "report"], "other.json does not belong to run.json: another setting"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_exit_code_2(
+def test_errors_are_one_line_and_exit_code_2(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -94,7 +94,7 @@ print(sorted({{"torch", "timm", "pytest", "pandas"}} & set(sys.modules)))
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_run_that_broke_off_is_shown_and_saved_without_measuring(
+def test_an_interrupted_run_is_shown_and_saved_without_measuring(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -134,7 +134,7 @@ def test_a_damaged_file_is_repaired(server, tmp_path, capsys, contents):
     assert path.read_bytes() == contents[ONE] and "1 model fetched into" in capsys.readouterr().out
 
 
-def test_offline_keeps_what_is_there_and_says_what_it_cannot(server, tmp_path, capsys, contents, monkeypatch):
+def test_offline_keeps_existing_files_and_reports_the_missing(server, tmp_path, capsys, contents, monkeypatch):
     (tmp_path / f"{ONE}.safetensors").write_bytes(contents[ONE])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     roster = f"tf_efficientnet_lite0,{BOTH},resnet10t.c3_in1k"
@@ -169,7 +169,7 @@ def test_a_hub_that_is_lost_in_the_middle_ends_the_waiting(server, tmp_path, cap
     assert "1 model fetched" in out and "1 of 2 could not be fetched:" in out and "cannot be reached" in out
 
 
-def test_an_interrupted_fetch_keeps_what_is_whole(server, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_fetch_keeps_complete_files(server, tmp_path, capsys, monkeypatch):
     from embedcore.zoo import holdings
 
     fetch = holdings.fetch_into
@@ -185,7 +185,7 @@ def test_an_interrupted_fetch_keeps_what_is_whole(server, tmp_path, capsys, monk
     assert len(list(tmp_path.rglob("model.safetensors"))) == 1
 
 
-def test_what_a_server_says_cannot_reach_the_terminal(server, tmp_path, capsys, monkeypatch):
+def test_a_servers_message_cannot_control_the_terminal(server, tmp_path, capsys, monkeypatch):
     from embedcore.errors import WeightsUnavailable
     from embedcore.zoo import holdings
 
@@ -209,7 +209,7 @@ def test_what_a_server_says_cannot_reach_the_terminal(server, tmp_path, capsys, 
         ([], "list|fetch"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+def test_invalid_arguments_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["weights", *arguments]) == 4
     out, error = capsys.readouterr()

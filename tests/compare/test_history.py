@@ -67,7 +67,7 @@ def test_noise_alone_makes_no_step():
 
 
 @pytest.mark.parametrize("place", range(1, 18))
-def test_a_single_odd_run_is_a_step_at_the_end_only(place):
+def test_a_single_outlier_is_a_step_at_the_end_only(place):
     values = [0.0] * 20
     values[place] = -1.0
     assert find_steps(values, 0.05, 0.014) == []
@@ -201,7 +201,7 @@ def test_a_renamed_model_continues_under_its_new_name():
     assert [(s.name, len(s.points)) for s in series] == [("new.a", 2)]
 
 
-def test_a_family_continues_when_models_come_and_go():
+def test_a_family_continues_when_models_are_added_or_removed():
     slow = "vit_huge.in1k"
     runs = [run(1, info(100.0)), run(2, info(100.0), info(4.0, model=slow)), run(3, info(4.0, model=slow))]
     (series,) = [s for s in history(runs, LIMITS).series if s.what == "images_per_s" and s.of_family]

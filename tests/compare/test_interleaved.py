@@ -90,7 +90,7 @@ def test_five_percent_slower_is_found(how):
     assert found >= 190
 
 
-def test_few_processes_suffice_where_nothing_is_slower():
+def test_few_processes_suffice_if_nothing_is_slower():
     assert alarms(100)[1] <= 10
 
 
@@ -141,7 +141,7 @@ def test_drift_of_the_machine_is_noise_in_sequence_but_not_interleaved():
     assert found.in_sequence > 0.04
 
 
-def test_an_unconfirmed_alarm_at_the_end_of_the_budget_is_none():
+def test_an_unconfirmed_alarm_at_the_end_of_the_budget_does_not_count():
     now = iter(range(1000))
     (track,) = measure_models(
         ["a"], Simulated(0, slower=0.3), lambda model: 0.05, seconds=3, clock=lambda: float(next(now))

@@ -40,7 +40,7 @@ def test_paired_intervals_equal_a_bootstrap_over_classes(seed):
     assert (paired.low[0], paired.high[0]) == pytest.approx(expected, abs=0.1 * width)
 
 
-def test_paired_p_values_are_uniform_where_nothing_changed():
+def test_paired_p_values_are_uniform_without_a_change():
     rng = np.random.default_rng(0)
     sums = rng.normal(0, 1, (2000, 50)).astype(np.float32)
     p = statistics.paired_by_class(sums, np.full(50, 10)).p

@@ -23,18 +23,18 @@ def test_waiting_of_all_threads_over_wall_time():
     assert contention(before, before, 2.0) == 0
 
 
-def test_threads_that_came_count_and_those_that_went_do_not():
+def test_new_threads_count_and_ended_threads_do_not():
     assert contention({"1": 0, "gone": 10**9}, {"1": 0, "new": 500_000_000}, 1.0) == 0.5
 
 
 @given(counters, counters, st.floats(0.001, 100))
-def test_it_is_never_below_zero_where_counters_rise(before, risen, wall):
+def test_contention_is_never_negative(before, risen, wall):
     after = {thread: before.get(thread, 0) + more for thread, more in risen.items()}
     assert contention(before, after, wall) == pytest.approx(sum(risen.values()) / 1e9 / wall)
 
 
 @pytest.mark.parametrize(("before", "after", "wall"), [(None, {"1": 1}, 1.0), ({"1": 1}, None, 1.0), ({}, {}, 0.0)])
-def test_what_is_not_known_is_none(before, after, wall):
+def test_unknown_contention_is_none(before, after, wall):
     assert contention(before, after, wall) is None
 
 

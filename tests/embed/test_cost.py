@@ -101,7 +101,7 @@ ENCODER = ATTENTION + 2 * 64 * 16 * 32
     ],
     ids=["attention", "encoder", "script", "conv", "bilinear", "norm"],
 )
-def test_layers_of_torch_are_counted_however_they_run(module, macs):
+def test_layers_of_torch_are_counted_in_every_mode(module, macs):
     assert torch.backends.mha.get_fastpath_enabled()
     assert counted(module()) == pytest.approx(macs / 1e9, rel=1e-9)
     assert torch.backends.mha.get_fastpath_enabled()
@@ -142,5 +142,5 @@ def foreign_operator():
     ],
     ids=["quantized", "quantized-lstm", "half-quantized", "mkldnn", "integers", "foreign"],
 )
-def test_what_has_no_formula_is_not_counted_as_nothing(module):
+def test_operators_without_a_formula_are_not_counted_as_zero(module):
     assert counted(module()) is None

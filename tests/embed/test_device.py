@@ -105,7 +105,7 @@ def test_the_name_of_a_card_is_its_own(monkeypatch):
 
 
 @pytest.mark.parametrize("spec", ["cpu", "mps", "cuda:1"])
-def test_a_device_that_was_named_is_not_shared_out(spec):
+def test_an_explicit_device_is_not_distributed(spec):
     assert worker_device(spec, 3, 4) == spec
 
 
@@ -126,7 +126,7 @@ def test_workers_share_the_cards():
         ("cuda", "fp32", {True: 1.1, False: 1.0}, False),
     ],
 )
-def test_channels_last_on_a_card_in_fp32_only_where_it_is_faster(kind, precision, seconds, expected):
+def test_channels_last_on_a_card_in_fp32_only_if_it_is_faster(kind, precision, seconds, expected):
     assert choose_channels_last(torch.device(kind), precision, seconds and seconds.get) is expected
 
 

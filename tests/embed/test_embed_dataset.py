@@ -38,7 +38,7 @@ def test_options(backbone: Backbone, options: dict[str, Any], message: str) -> N
         embed_dataset(backbone, IMAGES, **options)
 
 
-def test_what_is_no_backbone(backbone: Backbone) -> None:
+def test_anything_but_a_backbone_is_refused(backbone: Backbone) -> None:
     for images in ("resnet18", backbone.module, None):
         with pytest.raises(UsageError, match=f"a {type(images).__name__} is not a backbone: embed_dataset"):
             embed_dataset(images, IMAGES)
@@ -52,7 +52,7 @@ def test_paths_as_text_and_numbers_of_numpy(backbone: Backbone, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("value", [float("nan"), 0.0])
-def test_embeddings_that_have_no_direction(backbone: Backbone, value: float) -> None:
+def test_zero_embeddings_are_refused(backbone: Backbone, value: float) -> None:
     with torch.no_grad():
         for weight in backbone.module.parameters():
             weight.fill_(value)

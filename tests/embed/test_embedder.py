@@ -160,7 +160,7 @@ def test_no_images():
         embed_pixels(Small(1, MemoryError()), Grey(0), ON_CPU)
 
 
-def test_first_batch_is_what_the_pipeline_feeds():
+def test_first_batch_equals_the_pipelines():
     backbone = Small(9, MemoryError())
     batch = first_batch(backbone, Grey(5), 3, ON_CPU)
     assert batch.shape == (3, 3, 8, 8)
@@ -205,7 +205,7 @@ def test_halving_with_batches_on_their_way_loses_and_repeats_no_row(failure, lan
         assert set(backbone.seen) == {4, 2}
 
 
-def test_what_progress_raises_ends_the_pass_and_its_thread():
+def test_an_exception_of_progress_ends_the_pass_and_its_thread():
     class SpentError(Exception):
         pass
 
@@ -218,7 +218,7 @@ def test_what_progress_raises_ends_the_pass_and_its_thread():
     assert not [thread for thread in threading.enumerate() if thread.name == "embedcore-reader"]
 
 
-def test_what_reading_raises_reaches_the_caller_with_its_traceback():
+def test_an_exception_of_reading_reaches_the_caller_with_its_traceback():
     class Lost(Grey):
         def read(self, start, stop):
             if start >= 20:
@@ -231,7 +231,7 @@ def test_what_reading_raises_reaches_the_caller_with_its_traceback():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_backbone_is_of_use_afterwards_outside_of_the_harness(precision):
+def test_a_backbone_can_be_used_outside_the_harness_afterwards(precision):
     """convit keeps a tensor that it made in its first forward pass."""
     backbone = load_backbone("convit_tiny.fb_in1k", weights="random", seed=0)
     place(backbone.module, CPU)
@@ -249,7 +249,7 @@ def test_a_backbone_is_of_use_afterwards_outside_of_the_harness(precision):
     assert any(weight.grad is not None for weight in backbone.module.parameters())
 
 
-def test_cudnn_tries_its_algorithms_only_for_what_runs_often(monkeypatch):
+def test_cudnn_tries_algorithms_only_for_repeated_passes(monkeypatch):
     """On a card it took seconds for each shape, more than all else of a case."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     backbone = load_backbone("test_resnet.r160_in1k", weights="random")
@@ -265,6 +265,6 @@ def test_cudnn_tries_its_algorithms_only_for_what_runs_often(monkeypatch):
     assert torch.backends.cudnn.benchmark
 
 
-def test_the_way_is_what_was_asked_for():
+def test_the_forward_settings_are_those_requested():
     assert choose_settings(Small(100, FAILURES[0]), Grey(61), CPU, "fp32", 50) == (ON_CPU, 50)
     assert choose_settings(Small(100, FAILURES[0]), Grey(61), CPU, "bf16", 50) == (ForwardSettings(CPU, "bf16"), 50)

@@ -53,7 +53,7 @@ def test_other_errors_are_raised_at_once():
         halving(5, CPU, step)
 
 
-def test_what_the_failed_step_held_is_free_before_the_next():
+def test_memory_of_the_failed_step_is_freed_before_the_next():
     held = []
 
     def step(size):

@@ -55,7 +55,7 @@ class Partners:
             assert not thread.is_alive()
 
 
-def test_rounds_are_in_turn_and_one_at_a_time(fifos):
+def test_rounds_alternate_one_at_a_time(fifos):
     busy = threading.Lock()
 
     def work(name):
@@ -74,7 +74,7 @@ class Lost(Exception):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_other_goes_on_alone_when_released(fifos):
+def test_the_other_process_continues_alone_when_released(fifos):
     failed = threading.Event()
 
     def work(name):
@@ -94,7 +94,7 @@ def test_the_other_goes_on_alone_when_released(fifos):
     ]
 
 
-def test_one_with_fewer_rounds_leaves_the_other_waiting_until_it_is_released(fifos):
+def test_a_process_with_fewer_rounds_leaves_its_partner_waiting_until_released(fifos):
     partners = Partners(fifos, lambda name: None, (2, 4))
     partners.go()
     partners.threads[0].join(20)

@@ -24,7 +24,7 @@ def rows():
     return np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
 
 
-def test_what_was_kept_comes_back_bit_for_bit(kept, rows):
+def test_kept_embeddings_are_loaded_bit_for_bit(kept, rows):
     kept.save(FACTS, rows)
     loaded = kept.load(FACTS, 7)
     assert loaded.dtype == np.float32
@@ -66,7 +66,7 @@ def test_loading_notes_the_use(kept, rows):
     assert max(file.stat().st_mtime for file in files) > before  # what `embedcore cache prune --older-than` looks at
 
 
-def test_nothing_there(kept):
+def test_missing_embeddings_are_none(kept):
     assert kept.load(FACTS, 7) is None
 
 
@@ -98,7 +98,7 @@ def damaged(file, how):
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "garbage", "zip", "gone"])
-def test_damage_is_noticed_and_mended_by_keeping_again(kept, rows, suffix, how):
+def test_damage_is_noticed_and_repaired_by_saving_again(kept, rows, suffix, how):
     kept.save(FACTS, rows)
     damaged(kept.folder / f"{key_of(FACTS)}{suffix}", how)
     assert kept.load(FACTS, 7) is None
@@ -134,7 +134,7 @@ def test_no_pickle_is_executed(kept, rows, tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_failed_write_leaves_nothing_half_done(kept, rows, monkeypatch):
+def test_a_failed_write_leaves_no_partial_file(kept, rows, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 

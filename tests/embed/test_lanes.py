@@ -90,7 +90,7 @@ def test_the_cuda_lane_gives_every_row_once(card, total, size):
     assert np.array_equal(embeddings(HostLane(CPU, read, forward), total, size), expected)
 
 
-def test_what_waits_for_what(card):
+def test_streams_wait_for_the_right_events(card):
     lane = CudaLane(CPU, read, forward, 4)
     embeddings(lane, 40, 4)
     waits = {(who, record[0]) for who, op, record in card.log if op == "wait"}
@@ -125,6 +125,6 @@ def test_a_buffer_is_filled_again_only_after_its_copy(card):
     assert len({lane.host_buffer((0, 4), 0).data_ptr() for _ in range(3)}) == 1
 
 
-def test_on_the_cpu_pixels_are_read_when_wanted():
+def test_on_the_cpu_pixels_are_read_on_demand():
     lane = HostLane(CPU, read, forward)
     assert (lane.slots, lane.flying) == (0, 0)

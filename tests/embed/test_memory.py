@@ -45,13 +45,13 @@ def test_other_errors(error, expected):
         "integer out of range",
     ],
 )
-def test_what_kernels_cannot_count_asks_for_a_smaller_batch_but_is_no_want_of_memory(text):
+def test_index_overflows_halve_the_batch_but_are_not_out_of_memory(text):
     assert fits_if_smaller(RuntimeError(text))
     assert not is_out_of_memory(RuntimeError(text))  # with one image it is an error
     assert not fits_if_smaller(ValueError(text))
 
 
-def test_want_of_memory_asks_for_a_smaller_batch():
+def test_out_of_memory_halves_the_batch():
     assert fits_if_smaller(MemoryError())
     assert not fits_if_smaller(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
@@ -78,7 +78,7 @@ def test_an_allocation_that_is_freed_again_counts():
     assert 290 < memory.mb < 400
 
 
-def test_memory_is_looked_at_all_along():
+def test_memory_is_sampled_continuously():
     """What grows and shrinks between two questions is seen by the sampler."""
     looked = threading.Semaphore(0)
     sizes = itertools.chain([1000 * MB, 1700 * MB, 1200 * MB], itertools.repeat(1100 * MB))
@@ -94,7 +94,7 @@ def test_memory_is_looked_at_all_along():
     assert not [thread for thread in threading.enumerate() if thread.name == "embedcore-memory"]
 
 
-def test_on_a_card_it_is_what_was_allocated_since_the_forward_passes_began(monkeypatch):
+def test_on_a_card_the_peak_is_the_allocation_since_the_forward_passes_began(monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or 123_400_000)
@@ -120,7 +120,7 @@ def test_errors_of_onednn_mean_memory_only_under_a_limit(limit):
     assert not is_out_of_memory(error)
 
 
-def test_each_release_allows_half_of_what_the_limit_withholds(limit):
+def test_each_release_allows_half_of_the_reserve(limit):
     for _ in range(3):
         release_memory(torch.device("cpu"))
     assert limit == [(100, 200), (150, 200), (175, 200), (187, 200)]

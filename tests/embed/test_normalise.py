@@ -30,7 +30,7 @@ def test_output_is_channels_last_and_input_unchanged():
     assert (pixels == 7).all()
 
 
-def test_read_only_pixels_are_taken_without_a_warning(recwarn):
+def test_read_only_pixels_give_no_warning(recwarn):
     pixels = np.zeros((1, 2, 2, 3), dtype=np.uint8)
     pixels.flags.writeable = False
     assert as_tensor(pixels).shape == (1, 2, 2, 3)

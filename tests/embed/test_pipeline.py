@@ -94,7 +94,7 @@ def test_batches_take_the_slowest_stage_and_the_filling_not_the_sum(slowest, oth
 
 
 @pytest.mark.parametrize("slowest", STAGES)
-def test_one_after_the_other_takes_the_sum(slowest):
+def test_sequential_batches_take_the_sum(slowest):
     seconds = dict.fromkeys(STAGES, 1) | {slowest: 4}
     assert drive(Simulated(**seconds, slots=0, flying=0)).total == 50 * 7
 
@@ -186,6 +186,6 @@ def test_rows_are_delivered_in_the_callers_thread():
     assert threads == {threading.get_ident()}
 
 
-def test_nothing_to_do():
+def test_no_spans():
     run(Simulated(), [], lambda span, rows: pytest.fail("nothing was read"))
     assert not readers()

@@ -54,7 +54,7 @@ def test_autocast_changes_the_product_and_the_canary_sees_how_much():
 @pytest.mark.parametrize(
     ("emulated", "cosine", "expected"), [(True, 1.0, "fp32"), (False, 1.0, "bf16"), (False, 0.9, "fp32")]
 )
-def test_on_a_card_bf16_must_be_real_and_agree(monkeypatch, emulated, cosine, expected):
+def test_on_a_card_bf16_must_be_native_and_agree(monkeypatch, emulated, cosine, expected):
     """A card that says yes to bf16 unless emulation is left out, as a T4 does; asked with that card current."""
     current = []
 
@@ -97,7 +97,7 @@ class Casts(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("model", ["test_vit.r160_in1k", "test_resnet.r160_in1k"])
-def test_each_weight_is_cast_once_however_many_rounds(model):
+def test_each_weight_is_cast_once_for_all_rounds(model):
     backbone = load_backbone(model, weights="random")
     batch = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     assert not any(weight.requires_grad for weight in backbone.module.parameters())

@@ -31,7 +31,7 @@ def test_each_of_40_damaged_files_is_bad_with_one_plain_line(damaged_file) -> No
     assert finding.reason.isprintable() and str(damaged_file.path) not in finding.reason
 
 
-def test_all_of_them_are_named_at_once(make_folder, damage_all) -> None:
+def test_all_bad_images_are_named_at_once(make_folder, damage_all) -> None:
     root = make_folder({"a": 3, "b": 3})
     reasons = damage_all(root / "a")
     assert len(reasons) >= 40
@@ -44,7 +44,7 @@ def test_all_of_them_are_named_at_once(make_folder, damage_all) -> None:
         assert any(re.fullmatch(rf"  'a/{re.escape(name)}': .*({reason}).*", line) for line in lines), name
 
 
-def test_all_of_them_are_left_out_if_asked(make_folder, damage_all, tmp_path: Path) -> None:
+def test_all_bad_images_are_left_out_on_request(make_folder, damage_all, tmp_path: Path) -> None:
     root = make_folder({"a": 3, "b": 3})
     sound = load_dataset(str(root))
     reasons = damage_all(root / "a")
@@ -55,7 +55,7 @@ def test_all_of_them_are_left_out_if_asked(make_folder, damage_all, tmp_path: Pa
     assert [dataset.images.name(index) for index in range(6)] == [sound.images.name(index) for index in range(6)]
 
 
-def test_a_long_list_is_whole(make_folder) -> None:
+def test_a_long_list_is_complete(make_folder) -> None:
     root = make_folder({"a": 1, "b": 2})
     for number in range(70):
         (root / "a" / f"{number:02}.gif").touch()

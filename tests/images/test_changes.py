@@ -23,7 +23,7 @@ def file_of(dataset: Dataset, index: int) -> Path:
     return file
 
 
-def test_a_name_cannot_act_on_the_terminal(make_folder, tmp_path: Path) -> None:
+def test_a_name_cannot_control_the_terminal(make_folder, tmp_path: Path) -> None:
     root = make_folder({"a": 2, "b\x1b[2J": 2})
     dataset = load_dataset(str(root))
     (root / "b\x1b[2J" / "000.png").unlink()

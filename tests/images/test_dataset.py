@@ -75,7 +75,7 @@ def test_queries_without_a_reference_are_counted(make_folder) -> None:
     assert load_dataset(str(sides)).summary()["lone_queries"] == 2
 
 
-def test_the_fingerprint_is_of_content_not_place(make_folder, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_content_not_location(make_folder, tmp_path: Path) -> None:
     root = make_folder({"query/a": 2, "query/b": 1, "reference/a": 1, "reference/b": 1})
     here = load_dataset(str(root))
     assert len(here.fingerprint) == 64
@@ -98,7 +98,7 @@ def test_the_fingerprint_is_of_content_not_place(make_folder, tmp_path: Path) ->
     assert len(seen) == 5
 
 
-def test_the_fingerprint_knows_roles(make_folder) -> None:
+def test_the_fingerprint_depends_on_roles(make_folder) -> None:
     root = make_folder({"a": 2, "b": 2})
     rows = ["a/000.png,a", "a/001.png,a", "b/000.png,b", "b/001.png,b"]
     fingerprints = set()
@@ -137,7 +137,7 @@ def test_a_subset(make_folder) -> None:
         ({"query/a": 1, "reference/a": 1}, r"only one class, 'a'"),
     ],
 )
-def test_what_cannot_be_measured(make_folder, classes: dict[str, int], message: str) -> None:
+def test_unmeasurable_datasets_are_refused(make_folder, classes: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_dataset(str(make_folder(classes)))
 
@@ -160,7 +160,7 @@ def test_a_csv_with_one_role_only(make_folder) -> None:
         ("a" * 5000, r"no such folder of images: a{200}: File name too long"),
     ],
 )
-def test_a_spec_that_stands_for_nothing(spec: str, message: str) -> None:
+def test_invalid_specs_are_refused(spec: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         load_dataset(spec)
     assert "\n" not in str(caught.value)
@@ -181,7 +181,7 @@ def test_bad_arguments(make_folder) -> None:
         load_dataset(root, max_per_class=-2)
 
 
-def test_animated_images_are_noted_also_when_they_are_known(make_folder, tmp_path: Path) -> None:
+def test_animated_images_are_noted_also_from_the_ledger(make_folder, tmp_path: Path) -> None:
     root = make_folder({"a": 2, "b": 2})
     frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
     assert load_dataset(str(root)).notes == ()
@@ -209,7 +209,7 @@ def test_an_unreadable_file_is_named(make_folder) -> None:
         load_dataset(str(root))
 
 
-def test_a_flat_folder_is_refused_with_what_a_class_is(make_folder) -> None:
+def test_a_flat_folder_is_refused_with_an_explanation(make_folder) -> None:
     with pytest.raises(UsageError, match=r"folder .*photos has no subfolders, .*one folder per class") as caught:
         load_dataset(str(make_folder({".": 3})))
     assert "\n" not in str(caught.value)

@@ -33,14 +33,14 @@ def saved(image: Image.Image, tmp_path: Path, suffix: str, **options: object) ->
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif", ".ppm"])
-def test_an_opaque_8_bit_image_is_what_timm_sees(tmp_path: Path, suffix: str) -> None:
+def test_an_opaque_8_bit_image_equals_timms(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"image{suffix}"
     Image.fromarray(colours()).save(file)
     with Image.open(file) as plain:
         np.testing.assert_array_equal(load_rgb(file, "x"), plain.convert("RGB"))
 
 
-def test_cmyk_is_what_timm_sees(tmp_path: Path) -> None:
+def test_cmyk_equals_timms(tmp_path: Path) -> None:
     file = tmp_path / "image.jpg"
     Image.fromarray(colours()).convert("CMYK").save(file)
     with Image.open(file) as plain:
@@ -133,7 +133,7 @@ def test_broken_exif_leaves_the_image_unturned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
-def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path, suffix: str) -> None:
+def test_the_first_frame_of_an_animation_is_used(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime")]
     options = {"lossless": True} if suffix == ".webp" else {}
     image = saved(frames[0], tmp_path, suffix, save_all=True, append_images=frames[1:], **options)
@@ -169,7 +169,7 @@ def test_a_damaged_file_is_named_with_a_reason(tmp_path: Path, kind: str) -> Non
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".webp", ".bmp", ".tif", ".jp2", ".ppm", ".tga", ".pcx"])
-def test_whatever_stands_in_a_file_it_is_read_or_bad(suffix: str) -> None:
+def test_any_file_content_is_read_or_bad(suffix: str) -> None:
     buffer = io.BytesIO()
     Image.fromarray(colours(24, 32)).save(buffer, Image.registered_extensions()[suffix])
     rng = np.random.default_rng(0)
@@ -188,7 +188,7 @@ def test_whatever_stands_in_a_file_it_is_read_or_bad(suffix: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_a_preview_is_smaller_and_knows_the_whole_size(tmp_path: Path, orientation: int) -> None:
+def test_a_preview_is_smaller_and_has_the_original_size(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(colours(600, 1100)).save(tmp_path / "large.jpg", exif=exif)
@@ -247,9 +247,7 @@ def test_an_image_below_the_limit_is_read_without_a_warning(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("before", [1000, None])
-def test_pillows_own_limit_is_as_it_was_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int | None
-) -> None:
+def test_pillows_own_limit_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int | None) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", before)
     Image.new("L", (100, 100)).save(tmp_path / "large.png")
     (tmp_path / "bad.png").write_bytes(b"no image")

@@ -61,7 +61,7 @@ def test_one_side_alone_is_a_class_like_others(make_folder) -> None:
     assert list(found.class_names) == ["other", "query"] and found.roles is None
 
 
-def test_split_loo_takes_the_sides_for_classes(make_folder) -> None:
+def test_split_loo_treats_sides_as_classes(make_folder) -> None:
     found = scan_folder(make_folder({"query/a": 1, "reference/a": 1}), split="loo")
     assert list(found.class_names) == ["query/a", "reference/a"] and found.roles is None
 
@@ -142,7 +142,7 @@ def test_a_training_split_is_one_set_for_leave_one_out(make_folder) -> None:
     assert found.notes == ("test/, train/ and val/ are merged: a class is the same in each",)
 
 
-def test_three_parts_of_a_training_split_are_asked_about(make_folder) -> None:
+def test_three_parts_of_a_training_split_are_refused(make_folder) -> None:
     root = make_folder({"train/cat": 1, "val/cat": 1, "test/cat": 1})
     with pytest.raises(
         UsageError, match=r"test/, train/ and val/: .*--embed-split train:test, or use all .* --embed-split loo"
@@ -152,7 +152,7 @@ def test_three_parts_of_a_training_split_are_asked_about(make_folder) -> None:
         scan_folder(make_folder({"test/cat": 1, "val/cat": 1}, root="other"), split="auto")
 
 
-def test_a_training_split_without_classes_is_no_dataset(make_folder) -> None:
+def test_a_training_split_without_classes_is_refused(make_folder) -> None:
     root = make_folder({"train": 2, "val": 2})
     with pytest.raises(UsageError, match=r"train/ and val/ are not in class folders: use one folder per class"):
         scan_folder(root, split="auto")
@@ -199,7 +199,7 @@ def test_pictures_that_are_not_read_are_named(make_folder, monkeypatch) -> None:
         scan_folder(root, split="auto")
 
 
-def test_a_package_for_pillow_is_used_where_it_is_installed(make_folder, make_image, tmp_path: Path) -> None:
+def test_an_installed_pillow_plugin_is_used(make_folder, make_image, tmp_path: Path) -> None:
     pytest.importorskip("pillow_heif")
     plugins.register()
     root = make_folder({"a": 1})
@@ -220,7 +220,7 @@ MADE_BY_SYSTEMS = [
 
 @pytest.mark.parametrize("name", MADE_BY_SYSTEMS)
 @pytest.mark.parametrize("where", ["", "a/", "a/deep/"])
-def test_folders_that_systems_make_are_no_classes(make_folder, make_image, name: str, where: str) -> None:
+def test_system_folders_are_not_classes(make_folder, make_image, name: str, where: str) -> None:
     root = make_folder({"a": 2, "a/deep": 2, "b": 2})
     plain = load_dataset(str(root))
     for folder in (name, f"{name}/001.png"):  # Synology's thumbnails lie in a folder for each image
@@ -230,7 +230,7 @@ def test_folders_that_systems_make_are_no_classes(make_folder, make_image, name:
     assert found.notes == (f"ignored: {name}/",)
 
 
-def test_what_was_passed_over_is_named_with_its_number(make_folder, make_image) -> None:
+def test_ignored_files_are_counted_in_a_note(make_folder, make_image) -> None:
     root = make_folder({"a": 1, "b": 1})
     for path in ("a/@eaDir/1.jpg", "b/@eaDir/1.jpg", "#recycle/1.jpg", "a/._000.png", "b/._000.png"):
         make_image(root / path)

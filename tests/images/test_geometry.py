@@ -20,11 +20,11 @@ def picture(height: int = 90, width: int = 70) -> Image.Image:
     return Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8))
 
 
-def test_normalisation_is_no_part_of_a_geometry() -> None:
+def test_normalisation_does_not_affect_the_geometry() -> None:
     assert geometry_of(CONFIG) == geometry_of(replace(CONFIG, mean=(0.1, 0.1, 0.1), std=(1.0, 1.0, 1.0)))
 
 
-def test_the_mean_is_a_part_where_it_colours_the_border() -> None:
+def test_the_mean_affects_the_geometry_if_it_colours_the_border() -> None:
     dark, bright = (geometry_of(replace(CONFIG, crop_mode="border", mean=(m, m, m))) for m in (0.1, 0.9))
     assert dark != bright and dark.key != bright.key
     wide = picture(10, 100)

@@ -69,7 +69,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize("label", MISSING, ids=repr)
-def test_a_missing_label_is_no_class(label: object) -> None:
+def test_a_missing_label_is_refused(label: object) -> None:
     assert is_missing(label)
     with pytest.raises(ValueError, match=r"^the label is missing \(.*\): leave the image out"):
         class_name(label)
@@ -103,7 +103,7 @@ def test_a_missing_label_is_no_class(label: object) -> None:
     ],
     ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
-def test_what_is_no_class(label: object, message: str) -> None:
+def test_invalid_labels_are_refused(label: object, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         class_name(label)
     assert "\n" not in str(caught.value)
@@ -116,13 +116,13 @@ def test_numbers_of_every_kind_are_the_same_classes(numbers: list[int]) -> None:
         assert class_names(labels, str) == expected
 
 
-def test_the_first_that_is_no_class_is_named() -> None:
+def test_the_first_invalid_label_is_named() -> None:
     with pytest.raises(UsageError, match=r"^place 2: the label is missing \(None\)") as caught:
         class_names(iter(["a", "b", None, -1]), lambda index: f"place {index}")
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_names_that_often_stand_for_none() -> None:
+def test_names_that_often_mean_missing() -> None:
     assert notes_on(["a", "None", "none", "N/A", "None", "NULL", "nonesuch"]) == (
         "class 'N/A' has 1 image: if the name means a missing label, leave them out",
         "class 'NULL' has 1 image: if the name means a missing label, leave them out",

@@ -21,7 +21,7 @@ from embedcore.images.ledger import FILE, Ledger
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 
 
-def test_an_unchanged_dataset_is_not_looked_at_again(make_folder, tmp_path: Path, looked_at, settled: None) -> None:
+def test_an_unchanged_dataset_is_not_read_again(make_folder, tmp_path: Path, looked_at, settled: None) -> None:
     root = make_folder({"a": 4, "b": 4})
     first = load_dataset(str(root), cache_dir=tmp_path / "cache")
     assert sorted(looked_at.read) == sorted(looked_at.decoded) == list(range(8))
@@ -32,7 +32,7 @@ def test_an_unchanged_dataset_is_not_looked_at_again(make_folder, tmp_path: Path
     assert looked_at.read == looked_at.decoded == []
 
 
-def test_a_changed_file_is_read_and_decoded_alone(
+def test_only_a_changed_file_is_read_and_decoded(
     make_folder, make_image, tmp_path: Path, looked_at, settled: None
 ) -> None:
     root = make_folder({"a": 4, "b": 4})
@@ -59,7 +59,7 @@ def test_content_changed_behind_an_old_time_is_noticed(make_folder, tmp_path: Pa
     assert load_dataset(str(root), cache_dir=tmp_path / "cache").fingerprint != first.fingerprint
 
 
-def test_files_changed_a_moment_ago_are_not_relied_upon(make_folder, tmp_path: Path, looked_at) -> None:
+def test_stamps_of_recently_changed_files_are_not_trusted(make_folder, tmp_path: Path, looked_at) -> None:
     root = make_folder({"a": 2, "b": 2})
     for _ in range(2):
         looked_at.read.clear()
@@ -78,7 +78,7 @@ def test_equal_content_is_decoded_once(make_folder, tmp_path: Path, looked_at) -
     assert len(dataset) == 9 and len(dataset.skipped) == 5
 
 
-def test_bad_images_are_looked_at_again(make_folder, tmp_path: Path, looked_at, settled: None) -> None:
+def test_bad_images_are_decoded_again(make_folder, tmp_path: Path, looked_at, settled: None) -> None:
     root = make_folder({"a": 2, "b": 2})
     (root / "a" / "bad.png").write_bytes(b"no image")
     for _ in range(2):
@@ -97,7 +97,7 @@ def test_another_decoder_decodes_again(
     assert len(looked_at.decoded) == 8 and len(looked_at.read) == 4
 
 
-def test_an_interrupted_audit_goes_on_where_it_was(
+def test_an_interrupted_audit_continues(
     make_folder, tmp_path: Path, looked_at, settled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_module, "CHUNK", 4)
@@ -201,7 +201,7 @@ def test_a_trusted_source_is_read_only(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(load_dataset("emoji", max_classes=4, cache_dir=tmp_path)) >= 8
 
 
-def test_perceptual_hashes_are_made_where_they_are_asked_for(
+def test_perceptual_hashes_are_computed_on_request(
     make_folder, tmp_path: Path, looked_at, settled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, cache = make_folder({"a": 2, "b": 2}), tmp_path / "cache"
@@ -243,7 +243,7 @@ def test_the_digest_of_a_file_is_computed_once_for_each_content(
     assert Ledger(None).sha256(file) == hashlib.sha256(b"another").hexdigest()  # without a folder nothing is kept
 
 
-def test_the_digest_of_a_file_changed_just_now_is_not_relied_upon(tmp_path: Path) -> None:
+def test_the_digest_of_a_recently_changed_file_is_not_trusted(tmp_path: Path) -> None:
     file = tmp_path / "weights.bin"
     file.write_bytes(b"one")
     Ledger(tmp_path / "cache").sha256(file)

@@ -34,7 +34,7 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_copies_that_people_take_for_the_same_are_near(seed: int) -> None:
+def test_visually_equal_copies_are_near(seed: int) -> None:
     image = scene(seed)
     assert distance(image, image.copy()) == 0
     assert distance(image, jpeg(image, 60)) <= 4

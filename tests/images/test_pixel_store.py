@@ -64,7 +64,7 @@ def opened(dataset: Dataset, cache: Path, **kwargs: object) -> StoredPixels:
     ],
     ids=lambda geometry: geometry.key,
 )
-def test_a_store_holds_what_the_transform_gives(dataset: Dataset, cache: Path, geometry: Geometry) -> None:
+def test_a_store_contains_the_transforms_output(dataset: Dataset, cache: Path, geometry: Geometry) -> None:
     store = open_pixel_store(dataset, geometry, cache)
     assert isinstance(store, StoredPixels)
     assert store.shape == store.pixels.shape == (9, geometry.height, geometry.width, 3) and len(store) == 9
@@ -73,7 +73,7 @@ def test_a_store_holds_what_the_transform_gives(dataset: Dataset, cache: Path, g
     np.testing.assert_array_equal(store.read(3, 7), store.pixels[3:7])
 
 
-def test_it_is_made_once(dataset: Dataset, cache: Path) -> None:
+def test_a_store_is_built_once(dataset: Dataset, cache: Path) -> None:
     first, second = Counter(), Counter()
     store = opened(dataset, cache, progress=first)
     made = store.path.stat()
@@ -157,7 +157,7 @@ def test_a_damaged_store_is_built_again(
     np.testing.assert_array_equal(store.pixels, plain_pixels(dataset))
 
 
-def test_what_a_killed_process_left_is_no_obstacle(dataset: Dataset, cache: Path) -> None:
+def test_leftovers_of_a_killed_process_are_no_obstacle(dataset: Dataset, cache: Path) -> None:
     path = opened(dataset, cache).path
     path.rename(path.with_name(path.name + ".partial"))
     store = opened(dataset, cache)
@@ -211,7 +211,7 @@ def swapped_before_it_is_decoded(dataset: Dataset, index: int, monkeypatch: pyte
     monkeypatch.setattr("embedcore.images.sources.load_rgb", load)
 
 
-def test_what_is_decoded_is_what_the_digest_is_of(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decoded_bytes_are_those_of_the_digest(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     right = plain_pixels(dataset)
     swapped_before_it_is_decoded(dataset, 5, monkeypatch)
     np.testing.assert_array_equal(PixelReader(dataset.images, dataset.digests, GEOMETRY).pixels(5), right[5])
@@ -240,7 +240,7 @@ def test_a_disk_that_fills_up_while_writing_streams(dataset: Dataset, cache: Pat
     assert [file.suffix for file in (cache / "pixels").iterdir()] == [".lock"]
 
 
-def test_a_cache_that_is_no_folder(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_cache_that_is_a_file_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot write the pixel store .*: Not a directory; choose another cache"):
         open_pixel_store(dataset, GEOMETRY, tmp_path / "file" / "cache")

@@ -58,7 +58,7 @@ def test_paths_and_labels(root: Path, paths: list[Path]) -> None:
     assert numbered.classes == ("0", "7") and numbered.names == tuple(map(str, paths))
 
 
-def test_lists_of_any_kind_go_by_position(root: Path, paths: list[Path]) -> None:
+def test_lists_of_any_kind_are_read_by_position(root: Path, paths: list[Path]) -> None:
     pandas = pytest.importorskip("pandas")
     expected = load_dataset(root).fingerprint
     for images in (tuple(paths), iter(paths), np.array(paths), pandas.Series(paths, index=[9, 3, 0, 1, 2])):
@@ -119,7 +119,7 @@ def test_neighbours_have_names(root: Path, paths: list[Path]) -> None:
         ({"images": [3] * 5}, "image 0 of the list cannot be used: TypeError: a int is not a PIL image, array or path"),
     ],
 )
-def test_lists_that_do_not_fit(paths: list[Path], change: dict[str, object], message: str) -> None:
+def test_invalid_lists_are_refused(paths: list[Path], change: dict[str, object], message: str) -> None:
     value = {"images": paths, "labels": labels_of(paths), **change}
     with pytest.raises(UsageError, match=message) as caught:
         load_dataset(**value)
@@ -180,7 +180,7 @@ class Cropped(ImageFolder):
     ],
     ids=range(11),
 )
-def test_what_an_item_gives_is_what_counts(root: Path, change) -> None:
+def test_the_items_content_counts(root: Path, change) -> None:
     pairs = change(root)
     dataset = load_dataset(pairs)
     targets = [pair[1] for pair in (pairs[index] for index in range(len(pairs)))]
@@ -194,7 +194,7 @@ def test_what_an_item_gives_is_what_counts(root: Path, change) -> None:
         np.testing.assert_array_equal(np.asarray(dataset.images.load(index)), expected)
 
 
-def test_labels_of_known_datasets_are_had_without_their_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_of_known_datasets_are_read_without_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     known = [
         ImageFolder(root, transform=Resize((20, 20))),
@@ -279,7 +279,7 @@ def test_a_torch_dataset_of_images(root: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(dataset.images.load(2)), levels[2].permute(1, 2, 0))
 
 
-def test_a_dataset_that_gives_no_pairs() -> None:
+def test_a_dataset_without_pairs_is_refused() -> None:
     with pytest.raises(UsageError, match="TensorDataset returns tuple, not pairs of an image and its class"):
         load_dataset(TensorDataset(torch.zeros(3, 3, 8, 8)))
     with pytest.raises(UsageError, match="a int without labels is not a dataset"):
@@ -342,7 +342,7 @@ def test_a_folder_without_classes(make_folder) -> None:
         (Path("/nowhere/at/all"), "no such folder: /nowhere/at/all"),
     ],
 )
-def test_what_cannot_be_embedded(value: object, message: str) -> None:
+def test_other_inputs_cannot_be_embedded(value: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         as_dataset(value)
 

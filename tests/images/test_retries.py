@@ -92,7 +92,7 @@ def raised_by(action: Callable[[], object]) -> BaseException:
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_what_passes_is_tried_again(name: str, naps: list[float]) -> None:
+def test_temporary_errors_are_retried(name: str, naps: list[float]) -> None:
     errors = [PASSING[name]] * 3
 
     def action() -> str:
@@ -104,7 +104,7 @@ def test_what_passes_is_tried_again(name: str, naps: list[float]) -> None:
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_what_does_not_pass_is_raised_after_four_tries(name: str, naps: list[float]) -> None:
+def test_permanent_errors_are_raised_after_four_tries(name: str, naps: list[float]) -> None:
     tried = []
 
     def action() -> None:
@@ -123,7 +123,7 @@ def test_other_errors_are_raised_at_once(name: str, naps: list[float]) -> None:
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_pixels_survive_errors_that_pass(name: str, dataset: Dataset, content: Fault, naps: list[float]) -> None:
+def test_pixels_survive_temporary_errors(name: str, dataset: Dataset, content: Fault, naps: list[float]) -> None:
     reader = PixelReader(dataset.images, dataset.digests, GEOMETRY)
     right = reader.pixels(1)
     content.fail(PASSING[name], 3)
@@ -132,7 +132,7 @@ def test_pixels_survive_errors_that_pass(name: str, dataset: Dataset, content: F
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_an_error_that_stays_fails_one_geometry_and_not_the_next(
+def test_a_lasting_error_fails_one_geometry_and_not_the_next(
     name: str, dataset: Dataset, content: Fault, naps: list[float], tmp_path: Path
 ) -> None:
     content.fail(PASSING[name], 4)
@@ -166,7 +166,7 @@ def raise_memory_error() -> None:
 
 @pytest.mark.parametrize("name", PASSING)
 @pytest.mark.parametrize("times", [3, 4])
-def test_the_audit_calls_no_sound_image_damaged(
+def test_the_audit_does_not_report_sound_images_as_damaged(
     name: str, times: int, root: Path, content: Fault, naps: list[float]
 ) -> None:
     sound = load_dataset(str(root)).fingerprint
@@ -205,7 +205,7 @@ def test_check_reports_a_transient_error_in_one_line(
     assert line.startswith("embedcore: image 'a/001.png' could not be read in 4 tries: Input/output error; the image")
 
 
-def test_a_file_server_that_is_gone_is_waited_for_once(
+def test_a_lost_file_server_is_waited_for_once(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, naps: list[float]
 ) -> None:
     monkeypatch.setattr(FileSource, "content", lambda source, index: raise_next([PASSING["ESTALE"]]))

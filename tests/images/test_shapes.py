@@ -33,7 +33,7 @@ def root(make_folder) -> Path:
 
 
 @pytest.mark.parametrize("size", LONG)
-def test_the_audit_refuses_what_would_take_all_memory(root: Path, size: tuple[int, int]) -> None:
+def test_the_audit_refuses_images_that_would_take_all_memory(root: Path, size: tuple[int, int]) -> None:
     add(root, size)
     text = rf"'a/long.png': {size[0]} x {size[1]} pixels: too elongated \(more than 256 to 1\)"
     with pytest.raises(UsageError, match=text):

@@ -25,7 +25,7 @@ def test_digests_are_those_of_the_files(source: FileSource, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["device", "folder", "nowhere"])
-def test_what_is_no_file_has_no_digest(tmp_path: Path, name: str) -> None:
+def test_anything_but_a_file_has_no_digest(tmp_path: Path, name: str) -> None:
     (tmp_path / "device").symlink_to("/dev/zero")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match=r"not a regular file|No such file"):
@@ -55,13 +55,13 @@ def test_with_a_digest_only_that_content_is_loaded(source: FileSource) -> None:
 
 
 @pytest.mark.parametrize("name", ["device", "folder", "nowhere", "nu\0ll"])
-def test_what_is_no_file_is_a_bad_image(tmp_path: Path, name: str) -> None:
+def test_anything_but_a_file_is_a_bad_image(tmp_path: Path, name: str) -> None:
     (tmp_path / "device").symlink_to("/dev/zero")
     (tmp_path / "folder").mkdir()
     with pytest.raises(BadImageError, match=r"not a regular file|No such file|null byte"):
         FileSource((name,), str(tmp_path)).load(0)
 
 
-def test_a_name_or_reason_cannot_act_on_the_terminal() -> None:
+def test_a_name_or_reason_cannot_control_the_terminal() -> None:
     lines = describe_bad_images([("a/\x1b[2J\n\u202e.png", "empty"), ("\udce9", "gone")], 2).splitlines()
     assert lines == ["2 of 2 images cannot be read:", r"  'a/\x1b[2J\n\u202e.png': empty", r"  '\udce9': gone"]

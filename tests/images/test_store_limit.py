@@ -38,7 +38,7 @@ def edges(tmp_path: Path) -> list[int]:
     return sorted(int(path.name.split("-")[1].split("x")[0]) for path in (tmp_path / "cache" / FOLDER).glob("*.npy"))
 
 
-def test_the_least_recently_used_store_goes(opened, tmp_path: Path) -> None:
+def test_the_least_recently_used_store_is_removed(opened, tmp_path: Path) -> None:
     for edge in (*SIZES, 16):  # 16 is the last one used
         opened(edge)
     gc.collect()
@@ -48,7 +48,7 @@ def test_the_least_recently_used_store_goes(opened, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache" / FOLDER).glob("*.json"))) == 3
 
 
-def test_what_does_not_fit_is_streamed_and_takes_nothing_with_it(opened, tmp_path: Path) -> None:
+def test_a_store_that_does_not_fit_is_streamed_and_removes_nothing(opened, tmp_path: Path) -> None:
     opened(16)
     gc.collect()
     with pytest.warns(RuntimeWarning, match=r"no room for a pixel store of 6\.91 kB within the limit of 3\.00 kB"):
@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_streamed_and_takes_nothing_with_it(opened, tmp_pat
     assert np.array_equal(streamed.read(0, 4), opened(24).read(0, 4))
 
 
-def test_a_store_in_use_stays(opened, tmp_path: Path) -> None:
+def test_a_store_in_use_is_kept(opened, tmp_path: Path) -> None:
     held = opened(16)
     with pytest.warns(RuntimeWarning, match="no room"):
         opened(24, limit=4 * 24 * 24 * 3 + 500)
@@ -65,12 +65,12 @@ def test_a_store_in_use_stays(opened, tmp_path: Path) -> None:
     assert held.read(0, 4).shape == (4, 16, 16, 3)
 
 
-def test_a_store_that_is_there_is_used_whatever_the_limit(opened, tmp_path: Path) -> None:
+def test_an_existing_store_is_used_whatever_the_limit(opened, tmp_path: Path) -> None:
     opened(16)
     assert isinstance(opened(16, limit=1), StoredPixels)
 
 
-def test_what_a_killed_process_left_counts_and_goes_first(opened, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_count_and_are_removed_first(opened, tmp_path: Path) -> None:
     opened(16)
     gc.collect()
     folder = tmp_path / "cache" / FOLDER
@@ -81,7 +81,7 @@ def test_what_a_killed_process_left_counts_and_goes_first(opened, tmp_path: Path
     assert not left.exists() and edges(tmp_path) == [16, 20]
 
 
-def test_what_is_being_made_stays(opened, tmp_path: Path) -> None:
+def test_a_store_being_built_is_kept(opened, tmp_path: Path) -> None:
     opened(16)
     gc.collect()
     folder = tmp_path / "cache" / FOLDER

@@ -37,7 +37,7 @@ def test_the_classes_do_not_depend_on_how_many_images_there_are(counts, max_clas
 
 
 @given(COUNTS, st.integers(1, 8))
-def test_a_larger_subset_holds_the_smaller(counts, max_classes: int) -> None:
+def test_a_larger_subset_contains_the_smaller(counts, max_classes: int) -> None:
     found = images(counts)
     small, large = (
         set(choose(found, max_classes=max_classes + more, max_per_class=2 + more, seed=0)) for more in (0, 2)

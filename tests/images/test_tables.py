@@ -108,7 +108,7 @@ def test_bytes_of_another_encoding_are_named(folder: Path, content: str | bytes,
         min_size=1,
     )
 )
-def test_what_pythons_csv_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, rows) -> None:
+def test_output_of_pythons_csv_module_is_read_back(tmp_path_factory: pytest.TempPathFactory, rows) -> None:
     rows = [(path, label) for path, label in rows if path.strip()]
     folder = tmp_path_factory.mktemp("csv")
     file = folder / "rows.csv"
@@ -128,9 +128,7 @@ SPLIT = "path,label,split\nimages/1.png,a,{}\nimages/2.png,a,{}\nimages/deep/3.p
 
 @pytest.mark.parametrize("training", TRAINING)
 @pytest.mark.parametrize("held_out", HELD_OUT)
-def test_a_column_split_means_what_folders_of_its_values_mean(
-    folder: Path, make_image, training: str, held_out: str
-) -> None:
+def test_a_column_split_equals_folders_of_its_values(folder: Path, make_image, training: str, held_out: str) -> None:
     found = read_table(table(folder, SPLIT.format(training, held_out, held_out.upper(), training)), split="auto")
     assert found.roles == ["reference", "query", "query", "reference"]
     for name in (training, held_out):
@@ -154,7 +152,7 @@ def test_a_column_split_means_what_folders_of_its_values_mean(
         ("train train val val", "train:val+train", "split 'train:val\\+train': train cannot be on both sides"),
     ],
 )
-def test_a_column_split_that_leaves_it_open(folder: Path, values: str, split: str, message: str) -> None:
+def test_an_ambiguous_column_split(folder: Path, values: str, split: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_table(table(folder, SPLIT.format(*values.split())), split=split)
 
@@ -200,6 +198,6 @@ def test_a_wrong_folder_is_one_line_that_names_it(folder: Path, monkeypatch) -> 
     assert len(read_table(table(folder, f"path,label\n{rows}"), split="auto").source) == 200
 
 
-def test_one_image_that_is_there_leaves_the_others_to_the_audit(folder: Path) -> None:
+def test_missing_images_are_left_to_the_audit_if_one_exists(folder: Path) -> None:
     found = read_table(table(folder, "path,label\nimages/none.png,a\nimages/1.png,a\n"), split="auto")
     assert len(found.source) == 2 and "relative to its folder" in found.where

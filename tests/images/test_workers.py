@@ -176,7 +176,7 @@ if hasattr(workers, "send"):
         ('b\'{"written": {"sta\'', "os._exit(3)", r"died \(exit code 3\)"),
     ],
 )
-def test_nothing_that_a_worker_sends_is_run(tmp_path: Path, sent: str, then: str, text: str) -> None:
+def test_data_from_a_worker_is_not_executed(tmp_path: Path, sent: str, then: str, text: str) -> None:
     code = SABOTAGE.format(folder=str(tmp_path / "was run"), sent=sent, then=then or "pass")
     source = SimpleNamespace(decoder="none", name=str, load=RunsInTheWorker(code))
     reader = PixelReader(source, tuple(map(str, range(32))), GEOMETRY)
@@ -211,7 +211,7 @@ def test_a_size_that_a_geometry_cannot_scale_fails_that_geometry_alone(make_fold
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_arrives_as_the_error_that_it_is(make_folder) -> None:
+def test_a_full_disk_arrives_as_oserror(make_folder) -> None:
     reader = reader_of(make_folder({"a": 40, "b": 40}))
     with pytest.raises(OSError) as caught:
         list(write_blocks(reader, Path("/dev/full"), 0, blocks_of(80), 2))

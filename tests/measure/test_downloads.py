@@ -42,7 +42,7 @@ def online(case, images, server):
     return dataclasses.replace(case, weights="auto", rounds=1), dataclasses.replace(images, hub=Hub(server.address))
 
 
-def test_a_download_is_told_apart_from_the_time_of_the_case(online, monkeypatch):
+def test_download_time_is_separate_from_the_time_of_the_case(online, monkeypatch):
     """The clock stands an hour ahead after the download."""
     ahead = [0.0]
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + ahead[0]))
@@ -81,7 +81,7 @@ def test_a_download_does_not_count_into_the_time_limit_of_a_case(online, server,
     assert result.download_s >= 1.0 and "downloading" in told
 
 
-def test_what_counts_as_a_download():
+def test_stages_that_count_as_a_download():
     now = [0.0]
     downloads = Downloads(lambda: now[0])
     seconds = []
@@ -109,7 +109,7 @@ def test_a_hub_that_is_silent_for_a_moment_costs_no_case(online, server, stage):
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
-def test_settings_that_keep_the_hub_from_being_asked_are_a_reason_that_may_pass(online, server, when, monkeypatch):
+def test_settings_that_block_the_hub_are_a_temporary_reason(online, server, when, monkeypatch):
     case, images = online
     if when == "before":
         monkeypatch.setattr("embedcore.zoo.credentials.get_session", _no_client)
@@ -131,7 +131,7 @@ def _no_client():
     raise ImportError("no socksio")
 
 
-def test_only_the_models_that_an_expired_token_kept_out_are_tried_again(online, server, tmp_path, monkeypatch):
+def test_only_models_blocked_by_an_expired_token_are_retried(online, server, tmp_path, monkeypatch):
     case, images = online
     server.expired = "hf_secret"
     monkeypatch.setenv("HF_TOKEN", "hf_secret")

@@ -102,7 +102,7 @@ def test_child_and_inline_give_the_same_scores(case, images, executor):
         ("KillsItsParent", "the supervisor of the measuring process was killed by SIGKILL", ""),
     ],
 )
-def test_a_child_that_dies_or_goes_mad_is_a_crashed_result(strike, fault, reason, detail):
+def test_a_child_that_dies_or_sends_garbage_is_a_crashed_result(strike, fault, reason, detail):
     result = strike(fault)
     assert (result.status, result.outcome) == ("crashed", "fail")
     assert reason in result.reason
@@ -110,7 +110,7 @@ def test_a_child_that_dies_or_goes_mad_is_a_crashed_result(strike, fault, reason
     assert detail in result.detail
 
 
-def test_what_a_dead_child_had_resident_is_told_and_is_no_peak_of_the_forward_pass(strike):
+def test_resident_memory_of_a_dead_child_is_reported_but_is_not_the_peak(strike):
     results = strike("Killed"), strike("Large")
     least, most = (int(re.search(r"peak memory (\d+) MB resident$", result.reason)[1]) for result in results)
     assert most == pytest.approx(least + 3 * 2**27 / 1e6, abs=9)  # MB of 10^6 bytes
@@ -125,14 +125,14 @@ def test_a_hanging_child_is_a_timeout_and_its_processes_are_gone(strike, pid_fil
     assert is_gone(pid_file)
 
 
-def test_a_child_that_closes_its_pipe_and_lives_on_is_ended(strike, monkeypatch):
+def test_a_child_that_closes_its_pipe_and_does_not_exit_is_killed(strike, monkeypatch):
     monkeypatch.setattr(child, "EXIT_GRACE_S", 0.3)
     result = strike("ClosesItsPipe")
     assert result.status == "crashed"
     assert "closed its pipe without a result" in result.reason
 
 
-def test_a_supervisor_that_does_not_answer_is_killed_with_all_below(strike, pid_file, monkeypatch, late_once_struck):
+def test_an_unresponsive_supervisor_is_killed_with_all_descendants(strike, pid_file, monkeypatch, late_once_struck):
     monkeypatch.setattr(child, "KILL_GRACE_S", 0.2)
     result = strike("StopsItsParent")
     assert (result.status, result.peak_memory_mb) == ("timeout", None)
@@ -142,7 +142,7 @@ def test_a_supervisor_that_does_not_answer_is_killed_with_all_below(strike, pid_
 @pytest.mark.parametrize(
     ("fault", "status"), [("LeavesChild", "ok"), ("LeavesDaemon", "ok"), ("DiesWithDaemon", "crashed")]
 )
-def test_what_a_case_leaves_running_is_gone(strike, pid_file, fault, status):
+def test_processes_left_running_by_a_case_are_killed(strike, pid_file, fault, status):
     result = strike(fault)
     assert result.status == status, result.reason
     assert is_gone(pid_file)
@@ -158,15 +158,13 @@ def test_an_exception_keeps_its_traceback(strike):
     assert "in strike" in result.detail
 
 
-def test_a_child_has_the_environment_of_now_and_not_of_the_forkservers_start(strike, monkeypatch):
+def test_a_child_has_the_current_environment_not_the_forkservers(strike, monkeypatch):
     assert strike("TellsItsEnvironment").reason.endswith("set to None")
     monkeypatch.setenv("EMBEDCORE_TEST", "now")
     assert strike("TellsItsEnvironment").reason.endswith("set to now")
 
 
-def test_a_variable_that_the_forkserver_had_and_that_was_deleted_since_is_not_in_a_child(
-    faults, case, images, tmp_path
-):
+def test_a_deleted_variable_of_the_forkserver_is_not_in_a_child(faults, case, images, tmp_path):
     """In an interpreter of its own, whose forkserver starts with the variable."""
     script = tmp_path / "script.py"
     script.write_text(
@@ -212,7 +210,7 @@ def test_output_without_end_is_bounded(strike, late_once_struck):
     assert len(result.detail) < 20_000
 
 
-def test_the_out_of_memory_killer_is_told_from_other_kills(strike, monkeypatch, tmp_path):
+def test_the_out_of_memory_killer_is_distinguished_from_other_kills(strike, monkeypatch, tmp_path):
     """A machine on which the kernel's count of kills rises while the case runs."""
     counts = iter([3, 4])
     monkeypatch.setattr(oom_killer, "oom_kills", lambda: next(counts))
@@ -281,7 +279,7 @@ def resident_kb() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-def test_a_child_that_cannot_be_started_is_tried_again_then_crashed(case, images, executor, monkeypatch):
+def test_a_failed_start_of_a_child_is_retried_then_crashed(case, images, executor, monkeypatch):
     real, failures = child.forkserver_context, []
 
     def failing(times):

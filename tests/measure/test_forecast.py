@@ -11,7 +11,7 @@ from embedcore.zoo.registry import known_params_m
 MODELS = ["resnet18.a1_in1k", "resnet18.a2_in1k", "vgg11.tv_in1k"]  # two geometries: of resnet18's tags one
 
 
-def test_weights_and_pixels_are_reckoned_from_what_is_known(caches: Path) -> None:
+def test_weights_and_pixels_are_estimated(caches: Path) -> None:
     found = forecast(dict.fromkeys(MODELS), 1000, caches / "cache")
     assert (found.models, found.too_large, found.geometries) == (3, 0, 2)
     assert len(found.to_fetch) == 3 and not found.here
@@ -22,7 +22,7 @@ def test_weights_and_pixels_are_reckoned_from_what_is_known(caches: Path) -> Non
     assert pixels.startswith("pixels: up to 301 MB, for 1,000 images in 2 input geometries, in ")
 
 
-def test_what_is_left_out_is_not_counted(caches: Path) -> None:
+def test_excluded_models_are_not_counted(caches: Path) -> None:
     found = forecast(dict.fromkeys(MODELS), 1000, caches / "cache", max_params=50)
     assert (found.models, found.too_large, found.geometries, len(found.to_fetch)) == (3, 1, 1, 2)
     random = forecast(dict.fromkeys(MODELS), 1000, caches / "cache", weights="random")
@@ -35,7 +35,7 @@ def test_without_a_network_nothing_is_fetched_nor_decoded(caches: Path, monkeypa
     assert found.lines() == ["weights: 3 models not on this machine, and HF_HUB_OFFLINE is set: skipped"]
 
 
-def test_stores_that_are_there_are_not_made(caches: Path) -> None:
+def test_existing_stores_are_not_counted(caches: Path) -> None:
     folder = caches / "cache" / "pixels"
     folder.mkdir(parents=True)
     (folder / f"{'f' * 16}-224x224-center0.875-bilinear-01234567.npy").touch()
@@ -45,12 +45,12 @@ def test_stores_that_are_there_are_not_made(caches: Path) -> None:
     assert other.pixels_made == 0
 
 
-def test_too_little_room_is_told(caches: Path, monkeypatch) -> None:
+def test_too_little_room_is_reported(caches: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "free_bytes", lambda folder: 10_000_000)
     assert all(
         line.endswith("(10.0 MB free: NOT ENOUGH)") for line in forecast(dict.fromkeys(MODELS), 1000, caches).lines()
     )
 
 
-def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_free_space_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     assert (free_bytes(tmp_path / "a" / "b") or 0) > 0

@@ -76,7 +76,7 @@ def test_a_child_keeps_and_finds_embeddings_too(case, keeping):
     "change",
     [{"seed": 1}, {"point": "avg"}, {"precision": "bf16"}, {"protocol": "square224"}, {"model": "test_vit.r160_in1k"}],
 )
-def test_another_setting_is_embedded_anew(case, keeping, change):
+def test_another_setting_is_embedded_again(case, keeping, change):
     attempt(case, keeping)
     changed = attempt(dataclasses.replace(case, **change), keeping)
     assert changed.status == "ok", changed.reason
@@ -84,7 +84,7 @@ def test_another_setting_is_embedded_anew(case, keeping, change):
     assert len(list(keeping.embeddings_folder.glob("*.npy"))) == 2
 
 
-def test_the_key_holds_what_is_no_setting(case, dataset):
+def test_the_key_depends_on_more_than_settings(case, dataset):
     backbone = load_backbone(case.model, weights="random")
     facts = measure.facts_of(case, backbone, GroundTruth.of(dataset), ForwardSettings(torch.device("cpu")))
     assert (facts["weights"], facts["dataset"]) == ("seed:0", dataset.fingerprint)
@@ -154,7 +154,7 @@ class Card:
 
 @pytest.mark.parametrize(("room", "fits"), [(20, 20), (12, 10)])
 @pytest.mark.parametrize("smaller_in_embedding", [False, True])
-def test_the_peak_on_a_card_is_that_of_the_rounds_alone(case, images, monkeypatch, room, fits, smaller_in_embedding):
+def test_the_peak_on_a_card_is_that_of_the_timed_rounds(case, images, monkeypatch, room, fits, smaller_in_embedding):
     """Not that of canaries, trials of algorithms and batches that failed. No card is here: torch.cuda is a fake."""
     card, cpu = Card(room), torch.device("cpu")
     choose_settings, embed_pixels = measure.choose_settings, measure.embed_pixels
@@ -216,7 +216,7 @@ def test_memory_that_runs_out_in_the_canary_or_the_timing_halves_the_batch(case,
     assert result.scores == pytest.approx(roomy.scores)
 
 
-def test_rounds_are_timed_before_embedding_and_again_where_it_needs_smaller_batches(case, images, monkeypatch):
+def test_rounds_are_timed_before_embedding_and_again_after_halving(case, images, monkeypatch):
     """So that the rate from end to end does not hold what a card does for its first batch alone."""
     calls, timed, embedded = [], measure.time_forward, measure.embed_pixels
     monkeypatch.setattr(measure, "time_forward", lambda *a: (calls.append(("time", len(a[1]))), timed(*a))[1])
@@ -238,7 +238,7 @@ def test_rounds_are_timed_before_embedding_and_again_where_it_needs_smaller_batc
 
 
 @pytest.mark.parametrize("shrink", [small_canary, small_timing])
-def test_memory_that_suffices_for_no_image_is_oom(case, images, monkeypatch, shrink):
+def test_too_little_memory_for_one_image_is_oom(case, images, monkeypatch, shrink):
     shrink(0, monkeypatch)
     result = attempt(case, images)
     assert (result.status, result.outcome) == ("oom", "skip")

@@ -23,7 +23,7 @@ def wait_for(condition, seconds):
     return condition()
 
 
-def test_when_the_session_is_killed_nothing_lives_on(case, images, faults, shape, tmp_path):
+def test_no_process_survives_a_killed_session(case, images, faults, shape, tmp_path):
     """A session in a process of its own; its measuring process hangs in native code, where no thread runs Python."""
     pid_file = tmp_path / "pid"
     pixels = faults.HangsHoldingTheLock(shape, str(pid_file))

@@ -17,7 +17,7 @@ from embedcore.results.verdicts import unpack_sketch, unpack_verdicts
 from embedcore.zoo.backbone import load_backbone
 
 
-def test_result_holds_what_was_measured(case, images, dataset):
+def test_result_contains_the_measurement(case, images, dataset):
     result = attempt(case, images)
     assert result.status == "ok", result.reason
     backbone = load_backbone(case.model, weights="random")
@@ -48,7 +48,7 @@ def test_result_holds_what_was_measured(case, images, dataset):
     assert (result.architecture, result.tag) == ("test_resnet", "r160_in1k")
 
 
-def test_result_says_what_was_done_to_the_images_and_where_the_weights_are(case, images, tmp_path):
+def test_result_records_preprocessing_and_source_of_weights(case, images, tmp_path):
     random = attempt(case, images)
     half = [0.5, 0.5, 0.5]
     done = {"crop_pct": 0.95, "crop_mode": "center", "interpolation": "bilinear", "mean": half, "std": half}
@@ -77,7 +77,7 @@ def test_settings_are_followed(case, images):
         ({"device": "cuda:9"}, "error", "cuda:9"),
     ],
 )
-def test_what_cannot_be_measured_has_a_status_and_a_reason(case, images, monkeypatch, change, status, reason):
+def test_unmeasurable_cases_have_a_status_and_a_reason(case, images, monkeypatch, change, status, reason):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = attempt(dataclasses.replace(case, **change), images)
     assert result.status == status
@@ -124,7 +124,7 @@ def test_a_count_that_fails_costs_no_case(case, images, monkeypatch, error):
     assert result.detail == f"GMACs could not be counted: {type(error).__name__}: {error}"
 
 
-def test_what_is_wrong_with_a_model_is_no_matter_of_counting(case, images, monkeypatch):
+def test_a_fault_of_the_model_is_not_blamed_on_counting(case, images, monkeypatch):
     from embedcore.zoo.backbone import Backbone
 
     def embed(self, x):

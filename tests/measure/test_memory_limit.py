@@ -38,7 +38,7 @@ def test_a_limit_too_small_for_one_image_is_oom(case, images):
     assert result.peak_memory_mb < 0.1 * 2**30 / 1e6  # it had not grown when the limit was met
 
 
-def test_a_child_that_takes_all_it_can_is_oom(case, images, faults, shape):
+def test_a_child_that_exhausts_the_limit_is_oom(case, images, faults, shape):
     result = run(case, images, faults.ExhaustsMemory(shape), memory_limit=0.5)
     assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
     assert "MemoryError" in result.reason
@@ -63,10 +63,10 @@ def test_an_abort_over_bad_alloc_is_oom(case, images, faults, shape):
         (0, "MemoryError", True, False),
     ],
 )
-def test_a_death_for_want_of_memory(code, words, limited, expected):
+def test_deaths_from_lack_of_memory(code, words, limited, expected):
     assert ran_out(code, words, limited=limited) is expected
 
 
-def test_the_limit_is_for_the_cpu():
+def test_the_limit_applies_to_the_cpu():
     assert is_bounded("cpu")
     assert not is_bounded("cuda:99")

@@ -72,7 +72,7 @@ def test_a_watch_remembers_the_worst_moment_and_a_rising_count(machine_at):
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, None), (None, 3), (3, None)])
-def test_a_machine_that_does_not_tell_its_kills(machine_at, before, after):
+def test_a_machine_without_a_count_of_kills(machine_at, before, after):
     machine_at(before, 500)
     watch = MemoryWatch()
     machine_at(after, 500)

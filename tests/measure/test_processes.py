@@ -25,7 +25,7 @@ def test_descendants_of_this_process():
     assert not Path(f"/proc/{grandchild}").exists()
 
 
-def test_processes_that_are_gone_are_no_error():
+def test_ended_processes_are_no_error():
     kill(NOBODY)
     kill_group(NOBODY)
     kill_tree(NOBODY)

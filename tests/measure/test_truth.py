@@ -77,7 +77,7 @@ def test_a_child_needs_nothing_of_the_images(case, unsendable, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["arrays", "files"])
-def test_what_is_sent_does_not_grow_with_the_images(case, images, dataset, arrays, tmp_path, kind, monkeypatch):
+def test_the_message_size_does_not_grow_with_the_images(case, images, dataset, arrays, tmp_path, kind, monkeypatch):
     sent = []
     monkeypatch.setattr(executors, "Child", lambda work, **options: sent.append(work.args[0]) or pytest.fail("started"))
     if kind == "arrays":
@@ -91,7 +91,7 @@ def test_what_is_sent_does_not_grow_with_the_images(case, images, dataset, array
 
 
 @pytest.mark.parametrize("roles", [None, ["query", "reference"] * 20])
-def test_the_truth_is_that_of_the_dataset(arrays, roles):
+def test_the_ground_truth_equals_the_datasets(arrays, roles):
     dataset = load_dataset(arrays, [str(index // 10) for index in range(40)], roles=roles)
     truth = pickle.loads(pickle.dumps(GroundTruth.of(dataset)))
     assert (len(truth), truth.fingerprint, truth.leave_one_out) == (40, dataset.fingerprint, roles is None)
@@ -140,7 +140,7 @@ print(bench.measure("test_resnet.r160_in1k", load_dataset(Mine())).status)
 """
 
 
-def test_a_script_whose_dataset_is_its_own_is_not_run_again_in_a_child(tmp_path):
+def test_a_script_that_defines_its_dataset_is_not_run_again_in_a_child(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     path = os.pathsep.join(filter(None, sys.path))

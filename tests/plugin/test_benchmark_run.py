@@ -102,7 +102,7 @@ def test_models_without_weights_are_skipped_with_a_reason_and_kept(run, project,
     assert {(row["model"], row["status"]) for row in saved()["embedcore"]["excluded"]} == expected
 
 
-def test_what_fails_before_the_child_starts_is_a_result_too(run, project, saved, monkeypatch):
+def test_a_failure_before_the_child_starts_is_a_result_too(run, project, saved, monkeypatch):
     from embedcore.errors import EmbedcoreError
     from embedcore.measure import bench
 
@@ -253,7 +253,7 @@ def test_equal_skips_are_one_line_and_name_the_remedy(run, project):
     assert "resnet18.a1_in1k, resnet34.a1_in1k, vgg11.tv_in1k" in " ".join(text.split())
 
 
-def test_a_terminal_without_our_signs_shows_the_leaderboards_line_by_line(project):
+def test_a_terminal_without_our_characters_shows_the_leaderboards_line_by_line(project):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--embed-dataset=images"]
     command += ["--embed-roster=test_vit.r160_in1k", "--embed-weights=random", "--embed-cache=cache"]
     done = subprocess.run(
@@ -273,7 +273,7 @@ def test_a_terminal_without_our_signs_shows_the_leaderboards_line_by_line(projec
 @pytest.mark.parametrize(
     ("keyword", "hint"), [("resnet18_a", ""), ("tf_efficientnet_b0_ns", "tf_efficientnet_b0.ns_jft_in1k")]
 )
-def test_a_selection_of_nothing_says_so(run, keyword, hint):
+def test_an_empty_selection_is_reported(run, keyword, hint):
     outcome = run("-k", keyword)
     assert outcome.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     said = " ".join(outcome.stdout.str().split())

@@ -79,7 +79,7 @@ def test_a_marker_carries_the_family(run, project):
     ],
     ids=["dataset", "roster", "family", "empty family", "one class", "device", "weights", "report"],
 )
-def test_what_is_not_there_is_one_line_and_exit_code_4(run, arguments, line):
+def test_missing_inputs_are_one_line_and_exit_code_4(run, arguments, line):
     extra = arguments.pop("extra", None)
     outcome = run(*([extra] if extra else []), **arguments)
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
@@ -96,7 +96,7 @@ def test_broken_images_end_the_run_before_any_model_all_of_them_listed(run, proj
     outcome.stderr.fnmatch_lines(["ERROR: 2 of 11 images *", "*broken.png*", "*empty.jpg*"])
 
 
-def test_broken_images_are_skipped_when_asked_and_said_so(run, project):
+def test_broken_images_are_skipped_on_request_with_a_note(run, project):
     project.path.joinpath("images", "class0", "broken.png").write_bytes(b"not an image")
     outcome = run("--embed-isolation=none", "--embed-bad-images=skip", "-k", "test_vit")
     outcome.assert_outcomes(passed=1)

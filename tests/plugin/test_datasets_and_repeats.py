@@ -79,7 +79,7 @@ def test_a_second_dataset_is_not_measured_again_on_resume(run, project, saved):
     assert names == {bench["name"]: bench["extra_info"]["dataset"] for bench in saved()["benchmarks"]}
 
 
-def test_cases_left_fall_where_a_file_measures_on_its_own_datasets(run, project, monkeypatch):
+def test_the_number_of_cases_left_falls_for_a_files_own_datasets(run, project, monkeypatch):
     two_datasets(project)
     monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
     text = run("-k", "test_there", "--embed-isolation=none").stdout.str()
@@ -101,7 +101,7 @@ def test_a_test_that_is_repeated_is_measured_each_time(run, project, saved):
     assert list(read.durations) == second["durations"]
 
 
-def test_a_case_that_failed_for_a_moment_is_tried_again_by_reruns(run, project, saved, monkeypatch):
+def test_a_temporary_failure_is_measured_again_by_reruns(run, project, saved, monkeypatch):
     measured = Bench.run
     calls = []
 

@@ -96,7 +96,7 @@ def foreign(pytester, monkeypatch):
     return run
 
 
-def test_their_fixtures_of_our_names_are_theirs(foreign):
+def test_fixtures_with_our_names_stay_the_projects_own(foreign):
     with_it, without, (ours, heavy) = foreign(NAMES_OF_OURS)
     with_it.assert_outcomes(passed=8)
     without.assert_outcomes(passed=8)
@@ -110,7 +110,7 @@ def test_a_project_without_our_tests_imports_nothing_heavy(foreign):
     assert set(ours) <= LIGHT and not heavy
 
 
-def test_workers_of_xdist_leave_our_cache_alone(foreign, pytester):
+def test_workers_of_xdist_do_not_touch_our_cache(foreign, pytester):
     runs = pytester.path / "cache" / "embedcore" / "runs"
     runs.mkdir(parents=True)
     for number in range(3):
@@ -128,7 +128,7 @@ def test_a_configuration_that_was_never_configured_is_no_failure(pytester):
     config.hook.pytest_testnodedown(node=node, error=None)
 
 
-def test_a_worker_that_was_told_nothing_of_ours_runs(pytester):
+def test_a_worker_without_data_from_our_controller_runs(pytester):
     """Its controller's configuration was never configured."""
     pytester.makepyfile("def test_it(): pass")
     events = queue.Queue()
@@ -155,7 +155,7 @@ def test_a_regression_of_their_benchmarks_fails_as_without_the_plugin(foreign, p
         assert "PerformanceRegression: Performance has regressed" in outcome.stdout.str() + outcome.stderr.str()
 
 
-def test_an_option_that_cannot_be_is_named_also_without_our_tests(pytester):
+def test_an_invalid_option_is_named_also_without_our_tests(pytester):
     pytester.makepyfile("def test_it(): pass")
     pytester.makeini("[pytest]\nembed_rounds = none\n")
     outcome = pytester.runpytest_subprocess()

@@ -43,7 +43,7 @@ def test_the_report_shows_what_the_leaders_retrieve(project, run, saved):
     assert 'id="retrieved"' not in page and "--cache DIR" in page
 
 
-def test_those_of_other_models_are_removed_unless_asked_for(project, run, monkeypatch):
+def test_neighbours_of_other_models_are_removed_unless_requested(project, run, monkeypatch):
     monkeypatch.setattr("embedcore.results.neighbours.BEST", 0)
     roster = "test_vit.r160_in1k,test_vit2.r160_in1k,test_vit3.r160_in1k"
     arguments = (IN_PROCESS, "--embed-report=report")

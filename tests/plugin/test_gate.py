@@ -39,7 +39,7 @@ def base(run, project):
     return project.path / "base.json"
 
 
-def test_an_equal_session_passes_and_says_so(run, base):
+def test_an_equal_session_passes(run, base):
     result = run("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=acc:0.5pt,acc5:1pt,drift:1e-3,status")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*compared with the saved run*", "base: base, timm*", "PASSED: 1 model compared*"])
@@ -89,7 +89,7 @@ def test_a_slower_model_is_measured_again_before_it_fails(run, base, monkeypatch
     result.stdout.fnmatch_lines(["PASSED: 1 model compared*"])
 
 
-def test_a_first_run_passes_and_is_told(run, project):
+def test_a_first_run_passes_with_a_message(run, project):
     result = run("-k", "test_vit", "--embed-compare=main", "--benchmark-save=main")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["no baseline: nothing is saved at main yet"])
@@ -107,7 +107,7 @@ def test_a_first_run_passes_and_is_told(run, project):
         (("--embed-compare=roster.txt",), "*roster.txt is not JSON*"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_measured(run, project, arguments, said):
+def test_a_mistake_is_reported_before_anything_is_measured(run, project, arguments, said):
     (project.path / "base.json").write_text(
         json.dumps({"machine_info": {}, "benchmarks": [], "embedcore": {"schema": 1}})
     )

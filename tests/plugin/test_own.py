@@ -92,7 +92,7 @@ def infos(data):
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
-def test_they_are_measured_saved_and_ranked_beside_timms(run, project, saved, ours, workers):
+def test_own_models_are_measured_saved_and_ranked_beside_timms(run, project, saved, ours, workers):
     outcome = run("--benchmark-json=run.json", "--embed-report=report", *workers, roster="lists/ours.toml")
     outcome.assert_outcomes(passed=4)
     data = saved()
@@ -136,7 +136,7 @@ def test_they_are_measured_saved_and_ranked_beside_timms(run, project, saved, ou
     assert rows["given"]["images_per_s_forward"] == "" and rows["given"]["licence"] == ""
 
 
-def test_ids_options_and_shards_take_them_as_all_others(run, ours):
+def test_ids_options_and_shards_treat_own_models_like_others(run, ours):
     def collected(*arguments):
         outcome = run("--collect-only", "-q", *arguments, roster="lists/ours.toml,test_resnet")
         return {line.partition("[")[2].rstrip("]") for line in outcome.outlines if "::" in line}
@@ -158,7 +158,7 @@ def test_too_many_parameters_are_known_before_and_after_loading(run, saved, ours
     assert {entry["status"] for entry in saved()["embedcore"]["excluded"]} == {"too-large"}
 
 
-def test_pytest_benchmark_reads_what_was_not_timed(run, project, ours):
+def test_pytest_benchmark_reads_untimed_results(run, project, ours):
     for _ in range(2):
         run("--benchmark-save=ours", roster="lists/ours.toml")
     compare = [sys.executable, "-m", "pytest_benchmark", "compare", "--group-by=name"]
@@ -196,7 +196,7 @@ def test_a_changed_entry_file_or_factory_is_measured_again(run, project, saved, 
     assert infos(saved())["given"]["dim"] == 4 and "classifier" not in infos(saved())["ours-v3"]["weights"]
 
 
-def test_the_gate_compares_them_but_for_a_speed_that_is_not_there(run, project, ours):
+def test_the_gate_compares_own_models_except_for_a_missing_speed(run, project, ours):
     roster = "lists/ours.toml"
     assert run("--benchmark-json=base.json", "-k", "given or colour", roster=roster).ret == 0
     limits = "--embed-fail-on=acc:0.5pt,acc5:1pt,drift:1e-3,memory:10%,status"
@@ -251,7 +251,7 @@ def test_wrong_embeddings_are_one_line(run, saved, ours, content, status, said):
         ("dies", "crashed", "the measuring process ended with exit code 7"),
     ],
 )
-def test_a_wrong_factory_is_one_line_and_costs_its_case_alone(run, saved, ours, function, status, said):
+def test_a_wrong_factory_is_one_line_and_fails_only_its_case(run, saved, ours, function, status, said):
     text = (ours / "ours.toml").read_text()
     (ours / "ours.toml").write_text(text.replace("zoo:colour", f"zoo:{function}"))
     outcome = run("--benchmark-json=run.json", "-k", "colour or given", roster="lists/ours.toml")

@@ -58,7 +58,7 @@ def models(page):
     return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])["models"]
 
 
-def test_a_run_that_was_stopped_says_how_far_it_came(project, run):
+def test_a_stopped_run_shows_its_progress(project, run):
     (project.path / "conftest.py").write_text(
         "def pytest_runtest_teardown(item):\n    item.session.shouldstop = 'now'\n"
     )
@@ -89,14 +89,14 @@ class Session:
         return self
 
 
-def test_it_is_written_at_most_once_a_minute_and_not_in_the_first(clock, monkeypatch):
+def test_the_page_is_written_at_most_once_a_minute_and_not_in_the_first(clock, monkeypatch):
     assert Session(clock, monkeypatch).run(59).written == []
     clock.now = 0
     assert Session(clock, monkeypatch).run(200).written == [60, 120, 180]
 
 
 @pytest.mark.parametrize("takes", [0.5, 3, 30])
-def test_it_takes_no_more_than_a_fiftieth_of_the_time(clock, monkeypatch, takes):
+def test_updates_take_at_most_a_fiftieth_of_the_time(clock, monkeypatch, takes):
     session = Session(clock, monkeypatch, takes=takes).run(20_000)
     assert len(session.written) >= 2
     gaps = [later - first - takes for first, later in zip(session.written, session.written[1:], strict=False)]
@@ -113,7 +113,7 @@ def test_it_takes_no_more_than_a_fiftieth_of_the_time(clock, monkeypatch, takes)
         (RuntimeError("drawing failed"), "RuntimeError: drawing failed"),
     ],
 )
-def test_what_goes_wrong_is_told_once_and_the_run_goes_on(clock, monkeypatch, error, told):
+def test_a_failed_update_is_reported_once_and_the_run_continues(clock, monkeypatch, error, told):
     session = Session(clock, monkeypatch, error=error).run(400)
     assert len(session.written) == 6, "it is tried again: a disk may have room later"
     (said,) = session.said

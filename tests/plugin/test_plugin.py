@@ -45,7 +45,7 @@ def cut_off(run, project):
     return begin
 
 
-def test_going_on_with_fewer_cases_leaves_the_others_to_be_done(run, cut_off, project):
+def test_resuming_with_fewer_cases_leaves_the_others_unfinished(run, cut_off, project):
     path = cut_off()
     outcome = run(INLINE, "--embed-resume", "-k", "test_vit")
     outcome.assert_outcomes(passed=1)
@@ -59,7 +59,7 @@ def test_going_on_with_fewer_cases_leaves_the_others_to_be_done(run, cut_off, pr
     assert records.read(path).finished
 
 
-def test_going_on_with_more_cases_takes_them_into_the_run(run, cut_off, project):
+def test_resuming_with_more_cases_adds_them_to_the_run(run, cut_off, project):
     path = cut_off("-k", "test_resnet or test_vit")
     run(INLINE, "--embed-resume", "-k", "test_efficientnet or test_resnet")
     contents = records.read(path)
@@ -93,7 +93,7 @@ def test_weights_that_have_changed_are_measured_again(run, cut_off, project, sav
     assert len(ids) == 3
 
 
-def test_models_that_the_hub_keeps_from_us_take_no_time(run, project, monkeypatch):
+def test_models_without_reachable_weights_take_no_time(run, project, monkeypatch):
     folder = project.path / "weights"
     folder.mkdir()
     first, *_ = MODELS
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(run, project, monkeypatch)
     outcome.stderr.fnmatch_lines(["ERROR: journal *: No space left on device*"])
 
 
-def test_the_budget_covers_looking_at_the_images(run, monkeypatch):
+def test_the_budget_covers_the_audit(run, monkeypatch):
     monkeypatch.setattr(Budget, "left", lambda self: -1.0)
     outcome = run(INLINE, "--embed-budget=1h")
     assert outcome.ret == pytest.ExitCode.INTERRUPTED
@@ -172,7 +172,7 @@ def test_the_budget_covers_decoding(run, project, monkeypatch):
     assert journals(project) == [path]
 
 
-def test_a_long_sweep_tells_how_far_it_is(run, monkeypatch):
+def test_a_long_sweep_logs_its_progress(run, monkeypatch):
     monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
     outcome = run(INLINE)
     text = outcome.stdout.str()
@@ -184,7 +184,7 @@ def test_a_long_sweep_tells_how_far_it_is(run, monkeypatch):
     assert not re.search("^embedcore: ", run(INLINE, "-q").stdout.str(), re.MULTILINE)
 
 
-def test_a_log_hears_of_a_case_that_took_long_and_of_no_quick_one(run, monkeypatch):
+def test_a_log_reports_long_cases_only(run, monkeypatch):
     monkeypatch.setattr(progress, "SLOW_S", 600.0)
     monkeypatch.setattr(progress, "LOG_EVERY_S", 3600.0)
     assert "; the best so far" not in run(INLINE).stdout.str()
@@ -194,7 +194,7 @@ def test_a_log_hears_of_a_case_that_took_long_and_of_no_quick_one(run, monkeypat
     assert "timing round" not in text
 
 
-def test_verbose_tells_each_models_scores_and_the_leader(run):
+def test_verbose_shows_each_models_scores_and_the_leader(run):
     lines = run(INLINE, "-v").stdout.lines
     for model in MODELS:
         case = f"test_models.py::test_model[{model}]"

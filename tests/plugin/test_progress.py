@@ -95,7 +95,7 @@ def live_lines(terminal):
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (100, 12)])
-def test_with_v_names_stay_with_passed_and_the_live_line_vanishes(terminal, columns, lines):
+def test_with_v_names_and_outcomes_stay_and_the_status_line_vanishes(terminal, columns, lines):
     seen = terminal("-v", columns=columns, lines=lines)
     assert seen.code == 0, seen.text
     for place, model in enumerate(MODELS, start=1):
@@ -188,7 +188,7 @@ def test_the_line_of_workers_vanishes_and_dots_and_names_stay(terminal, project,
         assert note < dots
 
 
-def test_beside_live_logs_there_is_no_line(terminal, project):
+def test_with_live_logs_there_is_no_status_line(terminal, project):
     project.path.joinpath("test_models.py").write_text(
         "import logging\n\n"
         "def test_model(embed_model, embed_images, embed_measure, embed_replay):\n"
@@ -227,7 +227,7 @@ def test_stages_in_words(stage, facts, words):
     assert stage_words(*stage, **facts) == words
 
 
-def test_a_line_with_all_that_there_is_to_tell():
+def test_a_status_line_with_all_parts():
     position = Position("resnet50.a1_in1k", 3, 40, (700, 900), result_of())
     assert status_text(position, "timing round 3/10", 120) == (
         "[3/40] resnet50.a1_in1k: timing round 3/10, 12 to 15 min left, best 0.500 vit_base_patch16_224.augreg_in21k"
@@ -247,14 +247,14 @@ def test_a_line_with_all_that_there_is_to_tell():
     st.sampled_from(["loading", "timing round 3/10", "embedding 96/1164, 35 images/s"]),
     st.integers(20, 200),
 )
-def test_a_line_keeps_to_its_width_and_always_tells_the_stage(model, place, left, leader, stage, width):
+def test_a_status_line_fits_its_width_and_always_shows_the_stage(model, place, left, leader, stage, width):
     position = Position(model, place, place + 1, left, None if leader is None else result_of(leader))
     line = status_text(position, stage, width)
     assert len(line) <= width
     assert stage in line or width < len(f"[{place}/{place + 1}] {stage}: ") + 16
 
 
-def test_what_a_case_gave():
+def test_result_words():
     leader = result_of("resnet50.a1_in1k", 0.6, images_per_s={"forward": 50.0})
     result = result_of(images_per_s={"forward": 101.5}, crowded=0.3)
     said = "acc 0.500, acc5 0.300, 102! images/s (busy); best 0.600 resnet50.a1_in1k"

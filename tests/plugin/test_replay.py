@@ -24,7 +24,7 @@ class Benchmark:
 
 
 @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=12), st.integers(1, 300))
-def test_rounds_come_out_as_they_went_in(durations, images):
+def test_replayed_rounds_equal_the_measured_ones(durations, images):
     clock = ReplayClock()
     benchmark = Benchmark(clock.now)
     clock.replay(benchmark, durations, images)

@@ -267,7 +267,7 @@ def test_resuming_nothing_starts_a_new_run(run):
     run("--embed-isolation=none", "--embed-resume", "-k", "test_vit").assert_outcomes(passed=1)
 
 
-def test_the_budget_stops_the_sweep_and_it_goes_on_later(run, project, saved):
+def test_the_budget_stops_the_sweep_which_continues_later(run, project, saved):
     outcome = run("--embed-budget=0.2s", "--benchmark-json=run.json")
     assert outcome.ret == pytest.ExitCode.INTERRUPTED
     assert "--embed-budget" in outcome.stdout.str()
@@ -292,7 +292,7 @@ def test_cheapest_first_unless_asked_otherwise(run, project):
     ]
 
 
-def test_a_model_more_is_all_that_a_finished_run_measures(run, project, saved):
+def test_a_finished_run_measures_only_an_added_model(run, project, saved):
     run("--embed-isolation=none", "-k", "test_vit or test_resnet").assert_outcomes(passed=2)
     outcome = run("--embed-isolation=none", "--embed-resume", "--benchmark-json=run.json")
     outcome.assert_outcomes(passed=3)
@@ -304,7 +304,7 @@ def test_a_model_more_is_all_that_a_finished_run_measures(run, project, saved):
     assert "is finished and contains all these models; all are measured again" in outcome.stdout.str()
 
 
-def test_a_journal_holds_what_the_session_saved(run, project, saved):
+def test_a_journal_contains_the_saved_run(run, project, saved):
     """But for what pytest-benchmark finds out of the machine, and when it was saved."""
     run("--embed-isolation=none", "--benchmark-json=run.json", "-k", "test_vit or test_resnet")
     whole = saved()

@@ -19,7 +19,7 @@ def test_save_and_json_together_are_both_whole(run, project, saved):
     assert stored.timm == direct.timm is not None
 
 
-def test_the_json_is_whole_where_no_case_is_measured(run, project, saved):
+def test_the_json_is_complete_if_no_case_is_measured(run, project, saved):
     outcome = run("--benchmark-json=run.json", "--benchmark-save=none", "--embed-max-params=0.001")
     outcome.assert_outcomes(skipped=3)
     outcome.stdout.fnmatch_lines(["Wrote benchmark data in: *run.json (by embedcore)"])
@@ -65,7 +65,7 @@ def test_leaderboards_and_json_also_with_benchmarks_disabled(run, saved, project
         (["--benchmark-json=nowhere/run.json"], "--benchmark-json: no such folder: *nowhere"),
     ],
 )
-def test_what_pytest_benchmark_would_tell_at_the_end_is_told_before(run, project, arguments, message):
+def test_errors_of_pytest_benchmark_at_the_end_are_reported_at_the_start(run, project, arguments, message):
     outcome = run(*arguments)
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
     outcome.stderr.fnmatch_lines([f"ERROR: *{message}*"])

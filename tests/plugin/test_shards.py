@@ -58,7 +58,7 @@ def test_a_shard_is_read_and_shown():
 
 
 @pytest.mark.parametrize("value", ["0/8", "9/8", "x", "2", "1/0", "-1/8", "1/2/3", "1.5/2", "²/8"])
-def test_what_is_no_shard_is_a_usage_error(pytester, value):
+def test_an_invalid_shard_is_a_usage_error(pytester, value):
     outcome = pytester.runpytest_inprocess(f"--embed-shard={value}")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in outcome.errlines if "error:" in line]
@@ -95,14 +95,14 @@ def test_shards_measure_every_case_once_and_say_which_part_they_are(shards):
     assert one.unreached == two.unreached == frozenset()
 
 
-def test_a_shard_is_of_the_cases_that_k_has_left(shards):
+def test_shards_divide_the_cases_selected_by_k(shards):
     (_, one), (_, two) = shards(2, "-k", "test_vit or test_resnet")
     assert len(names(one)) == len(names(two)) == 1
     assert set(names(one) + names(two)) == {"test_vit.r160_in1k", "test_resnet.r160_in1k"}
     assert one.selection["keyword"] == "test_vit or test_resnet"
 
 
-def test_an_empty_shard_is_no_error_and_saves_that_it_is_there(shards):
+def test_an_empty_shard_is_no_error_and_saves_a_run(shards):
     (_, one), (empty, two) = shards(2, "-k", "test_vit")
     assert names(one) == ["test_vit.r160_in1k"]
     assert empty.ret == 0
@@ -124,7 +124,7 @@ def test_shards_on_one_machine_do_not_continue_one_another(run, project):
     again.stdout.fnmatch_lines(["resumed: 0 of * results are from the earlier session"])
 
 
-def test_what_a_session_does_not_come_to_is_in_the_json(run, project, saved):
+def test_unreached_cases_are_in_the_json(run, project, saved):
     (project.path / "conftest.py").write_text(
         "def pytest_runtest_teardown(item):\n    item.session.shouldstop = 'enough'\n"
     )
@@ -143,7 +143,7 @@ def test_the_json_has_timms_old_names(run, project, saved, monkeypatch):
     assert saved()["embedcore"]["renamed"] == {"old_vit": MODELS[1], "old_net.r160_in1k": MODELS[0]}
 
 
-def test_an_empty_shard_is_said_by_the_controller_of_xdist(project):
+def test_an_empty_shard_is_reported_by_the_controller_of_xdist(project):
     result = project.runpytest_subprocess(
         *("test_models.py", "-p", "no:cacheprovider", "-n1", "--embed-dataset=images", "--embed-roster=roster.txt"),
         *("--embed-weights=random", f"--embed-cache={project.path / 'cache'}", "--embed-shard=5/5"),

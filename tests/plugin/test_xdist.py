@@ -41,7 +41,7 @@ def workers(project):
     return start
 
 
-def test_a_killed_run_of_two_workers_goes_on_in_one_process(run, project, saved, workers):
+def test_a_killed_run_of_two_workers_is_resumed_in_one_process(run, project, saved, workers):
     (project.path / "roster.txt").write_text("\n".join(MINI))
     folder = project.path / "cache" / "runs"
     process = workers(2)
@@ -130,7 +130,7 @@ def pytest_runtest_logreport(report):
 """
 
 
-def test_ctrl_c_before_the_first_result_names_what_was_not_reached(project, workers):
+def test_ctrl_c_before_the_first_result_names_the_unreached_cases(project, workers):
     (project.path / "conftest.py").write_text(AT_FIRST_SETUP)
     assert workers(2).wait(300) == pytest.ExitCode.INTERRUPTED
     text = " ".join((project.path / "output").read_text().split())
@@ -159,7 +159,7 @@ def test_each_worker_has_a_card_of_its_own(monkeypatch):
         ("cpu", 9, []),
     ],
 )
-def test_workers_that_share_a_card_say_so(monkeypatch, device, workers, said):
+def test_workers_that_share_a_card_give_a_warning(monkeypatch, device, workers, said):
     monkeypatch.setattr(machine, "card_names", lambda: ("H100", "H100", "A100"))
     lines = machine.shared_cards(device, workers)
     assert len(lines) == bool(said) and all(part in lines[0] for part in said)
@@ -178,7 +178,7 @@ def test_a_worker_that_replaces_another_takes_its_card_and_the_rest_of_its_budge
     assert 14 < budget.left() < 16
 
 
-def test_a_worker_with_a_name_of_the_users_has_a_journal():
+def test_a_worker_with_a_custom_name_has_a_journal():
     given = {"pid": 7, "began": 0.25, "slot": 4, "reports_notes": False, "in_use": ["old"]}
     worker = worker_of(SimpleNamespace(workerinput={"workerid": "../alpha.1", "embedcore": given}))
     assert (worker.new_run, worker.name, worker.slot) == ("19700101T000000250000-7", "___alpha_1", 4)

@@ -60,7 +60,7 @@ def test_csv_has_a_row_for_every_result(board_of: Board, result_of: Make) -> Non
     assert rows[2]["acc"] == ""
 
 
-def test_csv_cannot_hold_a_formula(board_of: Board, result_of: Make) -> None:
+def test_csv_cannot_contain_a_formula(board_of: Board, result_of: Make) -> None:
     assert _rows(csv_report([_board(board_of, result_of)], {}))[2]["reason"] == "'=cmd|' /C calc'!A0"
     board = board_of([result_of("@SUM(1)", scores={"acc": 0.1, "acc5": 0.1, "=evil()": -0.5})])
     for row in csv.reader(io.StringIO(csv_report([board], {}), newline="")):
@@ -105,7 +105,7 @@ def test_json_and_csv_name_the_machine(board_of: Board, result_of: Make) -> None
     assert [(row["device"], row["precision"]) for row in _rows(csv_report(boards, {}))[:2]] == [("cpu", "fp32")] * 2
 
 
-def test_every_table_says_when_it_was_measured(tmp_path: Path, board_of: Board, result_of: Make) -> None:
+def test_every_table_shows_when_it_was_measured(tmp_path: Path, board_of: Board, result_of: Make) -> None:
     board, when = _board(board_of, result_of), "2026-11-27T04:12:33.5+00:00"
     write_report(tmp_path, [board], when=when)
     texts = {path.suffix: path.read_text(encoding="utf-8") for path in tmp_path.glob("leaderboard.*")}
@@ -124,7 +124,7 @@ def test_json_has_credits_and_missing_models_but_no_packed_classes(board_of: Boa
     assert data["settings"]["roster_missing"] == [["old", "gone"]]
 
 
-def test_rows_of_several_datasets_say_which(board_of: Board, result_of: Make) -> None:
+def test_rows_of_several_datasets_name_theirs(board_of: Board, result_of: Make) -> None:
     left = Result.make("vgg11.tv_in1k", family="vgg", status="oom", reason="")
     boards = [board_of([result_of(acc=0.9), left], name="a"), board_of([result_of(acc=0.1)], name="b")]
     assert [(row["dataset"], row["model"], row["rank"]) for row in _rows(csv_report(boards, {}))] == [
@@ -139,7 +139,7 @@ def test_rows_of_several_datasets_say_which(board_of: Board, result_of: Make) ->
     assert [dataset["name"] for dataset in data["datasets"]] == ["a", "b"]
 
 
-def test_csv_has_its_columns_also_where_nothing_was_measured(board_of: Board, result_of: Make) -> None:
+def test_csv_has_its_columns_also_if_nothing_was_measured(board_of: Board, result_of: Make) -> None:
     full = csv_report([board_of([result_of()])], {}).splitlines()[0].split(",")
     empty = csv_report([board_of([])], {}).splitlines()
     assert [column for column in full if not column.startswith(("acc", "map_at_r"))] == empty[0].split(",")
@@ -183,7 +183,7 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path, board_of: Board, result
     assert list(tmp_path.iterdir()) == [tmp_path / "leaderboard.md"]
 
 
-def test_the_tables_are_there_also_where_nothing_can_be_drawn(
+def test_the_tables_are_written_also_if_drawing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board_of: Board, result_of: Make
 ) -> None:
     drawing.start_scripts.cache_clear()

@@ -70,7 +70,7 @@ def test_without_classes_there_is_no_table(dataset: dict[str, object]) -> None:
     assert class_table(RUN.results, dataset) is None
 
 
-def test_verdicts_that_cannot_be_read_count_as_none() -> None:
+def test_unreadable_verdicts_count_as_missing() -> None:
     import msgspec
 
     broken = [msgspec.structs.replace(RUN.results[0], verdicts=text) for text in ("nonsense", None, "eJwDAAAAAAE=")]

@@ -23,7 +23,7 @@ costs = st.lists(st.tuples(st.floats(0.01, 500), st.floats(0.1, 5000)), min_size
 
 
 @given(costs)
-def test_no_part_is_negative_and_the_range_holds_the_estimate(measured: list[tuple[float, float]]) -> None:
+def test_no_part_is_negative_and_the_range_contains_the_estimate(measured: list[tuple[float, float]]) -> None:
     pace = fit_pace(measured)
     assert pace is not None and pace.fixed > 0 and pace.per_work > 0
     gmacs = [cost for cost, _ in measured]
@@ -32,12 +32,12 @@ def test_no_part_is_negative_and_the_range_holds_the_estimate(measured: list[tup
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 500), st.floats(0.1, 5000)), min_size=1, max_size=8))
-def test_what_it_was_learned_from_adds_up(measured: list[tuple[float, float]]) -> None:
+def test_the_pace_reproduces_the_total_of_its_cases(measured: list[tuple[float, float]]) -> None:
     total = sum(seconds for _, seconds in measured)
     assert estimate_seconds(measured, [cost for cost, _ in measured]) == pytest.approx(total)
 
 
-def test_what_is_skipped_while_the_hub_cannot_be_reached_costs_nothing() -> None:
+def test_cases_skipped_while_the_hub_is_unreachable_cost_nothing() -> None:
     left, to_fetch = [("here.a", 1.0), ("gone.a", 2.0), ("gone.b", None), ("here.b", 4.0)], {"gone.a", "gone.b"}
     here = Result.make("here.a", family="vit", status="ok", scores={"acc": 0.5, "acc5": 0.5})
     lost = Result.make("gone.a", family="vit", status="no-weights", unreachable=True)
@@ -118,7 +118,7 @@ def holds(sweeps: list[Sweep]) -> tuple[float, float]:
     return float(np.mean(held)), float(np.median(widths))
 
 
-def test_recorded_sweeps_were_told_well() -> None:
+def test_estimates_of_recorded_sweeps_were_good() -> None:
     share, width = holds(RECORDED)
     assert share > 0.7 and width < 2
     for sweep in RECORDED:
@@ -137,6 +137,6 @@ def test_estimates_jump_less_than_least_squares_and_are_no_worse() -> None:
     assert errors < earlier
 
 
-def test_about_three_ranges_in_four_hold_what_comes_true() -> None:
+def test_about_three_ranges_in_four_contain_the_actual_duration() -> None:
     share, width = holds(SWEEPS)
     assert 0.65 < share < 0.98 and width < 4

@@ -46,7 +46,7 @@ def _results(result_of: Make) -> list[Result]:
     return [result_of("a.x"), failed, result_of("c.x", acc=0.1)]
 
 
-def test_what_was_appended_is_read_back(tmp_path: Path, result_of: Make) -> None:
+def test_appended_lines_are_read_back(tmp_path: Path, result_of: Make) -> None:
     results = _results(result_of)
     raw = _written(tmp_path / "new" / "run.jsonl", results)
     path = tmp_path / "new" / "run.jsonl"
@@ -98,7 +98,9 @@ def test_zeros_that_a_power_cut_left_at_the_end_are_a_torn_line(tmp_path: Path, 
         (b"\xff\xfe", "line 3 has no checksum"),
     ],
 )
-def test_a_damaged_whole_line_is_dropped_and_told(tmp_path: Path, result_of: Make, line: bytes, message: str) -> None:
+def test_a_damaged_whole_line_is_dropped_and_reported(
+    tmp_path: Path, result_of: Make, line: bytes, message: str
+) -> None:
     path = tmp_path / "run.jsonl"
     lines = _written(path, _results(result_of)).splitlines(keepends=True)
     lines[2] = line + b"\n"
@@ -129,7 +131,7 @@ def test_planned_tests_of_the_header_and_of_later_sessions(tmp_path: Path) -> No
     assert read(path).settings == {}  # the header that is there stays
 
 
-def test_a_journal_without_a_whole_header_is_begun_anew(tmp_path: Path, result_of: Make) -> None:
+def test_a_journal_without_a_whole_header_starts_again(tmp_path: Path, result_of: Make) -> None:
     path = tmp_path / "run.jsonl"
     path.write_bytes(b'{"journal": 3, "set')
     with closing(Journal(path, {"settings": {}})) as journal:

@@ -116,7 +116,7 @@ def test_a_family_of_more_than_40_is_cut_in_two(rows: int, sizes: list[int]) -> 
     assert [heading for heading, _ in parts] == ([""] if len(sizes) == 1 else ["best 30", "the rest"])
 
 
-def test_ties_share_a_rank_and_the_next_rank_counts_them() -> None:
+def test_ties_share_a_rank_and_the_next_rank_is_skipped() -> None:
     results = [_measured("b", "vit", 0.5, 0.2), _measured("a", "vit", 0.5, 0.2), _measured("c", "vit", 0.5, 0.1)]
     rows = rank([*results, _measured("d", "vit", 0.9, 0.0)], "acc", "acc5")
     assert [(row.rank, row.result.model) for row in rows] == [(1, "d"), (2, "a"), (2, "b"), (4, "c")]
@@ -138,7 +138,7 @@ def test_many_cases_of_one_reason_are_one_exclusion() -> None:
     assert exclusions[0].results[0].model == "m0.x"
 
 
-def test_nothing_measured() -> None:
+def test_no_measured_results() -> None:
     board = build([], dataset={"name": "emoji"})
     assert (board.groups, board.by_acc, board.leaders, board.excluded_results) == ((), (), (), ())
     assert board.dataset == {"name": "emoji"}

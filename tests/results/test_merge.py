@@ -63,14 +63,14 @@ def test_sessions_over_different_models_are_joined():
     assert data["embedcore"]["settings"]["roster"] == "vit*, net*"
 
 
-def test_what_was_unreached_in_one_and_measured_in_another_was_reached():
+def test_a_case_measured_in_one_run_is_not_unreached():
     first = part("x.a", unreached=["y.a", "z.a"], renamed={"old": "x.a"}, noise=0.01)
     data = merge([(A, first), (B, part("y.a", renamed={"older": "y.a"}, noise=0.02))]).data["embedcore"]
     assert (data["unreached"], data["renamed"], data["noise"]) == (["z.a"], {"old": "x.a", "older": "y.a"}, 0.02)
 
 
 @pytest.mark.parametrize("status", ["oom", "timeout", "crashed", "error", "gated", "no-weights"])
-def test_a_measurement_stands_where_another_session_had_none(status):
+def test_a_measurement_is_preferred_to_a_failure(status):
     failed, measured = part(excluded=[("x.a", status)]), part("x.a")
     for parts in ([(A, failed), (B, measured)], [(B, measured), (A, failed)]):
         merged = merge(parts)
@@ -78,13 +78,13 @@ def test_a_measurement_stands_where_another_session_had_none(status):
         assert merged.notes == (f"x.a: kept ok from b.json, dropped {status} from a.json",)
 
 
-def test_of_two_failures_the_first_stands():
+def test_the_first_of_two_failures_is_kept():
     merged = merge([(A, part(excluded=[("x.a", "oom")])), (B, part(excluded=[("x.a", "timeout")]))])
     assert [entry["status"] for entry in merged.data["embedcore"]["excluded"]] == ["oom"]
     assert merged.notes == ("x.a: kept oom from a.json, dropped timeout from b.json",)
 
 
-def test_a_test_of_the_users_own_is_taken_once():
+def test_a_users_other_benchmark_is_kept_once():
     own = {"name": "test_own", "fullname": "test_it.py::test_own", "extra_info": {"n": 1}}
     first, second = part("x.a"), part("y.a")
     first["benchmarks"].append(own)
@@ -130,7 +130,7 @@ def machine(**changes):
         ({"machine_info": {}}, "b.json is not a run saved by pytest-benchmark"),
     ],
 )
-def test_what_does_not_belong_together_is_refused_in_one_line(other, said):
+def test_runs_that_do_not_belong_together_are_refused_in_one_line(other, said):
     with pytest.raises(UsageError) as caught:
         merge([(A, part("x.a")), (B, other)])
     assert said in str(caught.value) and "\n" not in str(caught.value)
@@ -141,7 +141,7 @@ def test_shards_of_two_divisions_are_refused():
         merge([(A, part("x.a", shard="1/2")), (B, part("y.a", shard="2/3"))])
 
 
-def test_nothing_at_all_is_refused():
+def test_empty_input_is_refused():
     with pytest.raises(UsageError, match=r"nothing to merge: a\.json without results"):
         merge([(A, empty("1/1"))])
     with pytest.raises(UsageError, match="nothing to merge"):
@@ -190,7 +190,7 @@ def test_the_command_writes_one_file_that_pytest_benchmark_compares(tmp_path, ca
     assert "test_model[x.a]" in done.stdout and "test_model[y.a]" in done.stdout
 
 
-def test_the_command_says_what_is_wrong_and_writes_nothing(tmp_path, capsys):
+def test_the_command_reports_errors_and_writes_nothing(tmp_path, capsys):
     first = write(tmp_path / "1.json", part("x.a", shard="1/2"))
     before = first.read_bytes()
     output = tmp_path / "all.json"

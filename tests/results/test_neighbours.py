@@ -33,14 +33,14 @@ def test_another_result_of_the_model_does_not_find_them(tmp_path, result_of):
     assert not find(tmp_path, keys_of([one], "another"))
 
 
-def test_leaders_the_best_and_who_was_asked_for_are_chosen(result_of):
+def test_leaders_best_and_requested_models_are_chosen(result_of):
     results = results_of(result_of, 40, families=30)
     models = [f"m{n}.x" for n in range(30)]  # 20 are the best, the next ten lead their family
     assert chosen(results) == models
     assert chosen(reversed(results), {"m35.x", "gone.x"}) == [*models, "m35.x"]
 
 
-def test_pruning_as_results_come_leaves_what_pruning_at_the_end_does(tmp_path, result_of):
+def test_pruning_during_a_run_equals_pruning_at_the_end(tmp_path, result_of):
     store, results = NeighbourStore(tmp_path, "run"), results_of(result_of, BEST + 15)
     order = np.random.default_rng(0).permutation(len(results))
     other = NeighbourStore(tmp_path, "other")
@@ -54,7 +54,7 @@ def test_pruning_as_results_come_leaves_what_pruning_at_the_end_does(tmp_path, r
     assert len(list(tmp_path.glob("other.*"))) == BEST + 15
 
 
-def test_nothing_is_ranked_while_few_files_are_there(tmp_path, result_of):
+def test_nothing_is_ranked_while_there_are_few_files(tmp_path, result_of):
     store, results = NeighbourStore(tmp_path, "run"), results_of(result_of, BEST + 15)
     for result in filter(lambda result: result.ok, results):
         store.keep(key(result, "d"), FOUND)
@@ -70,7 +70,7 @@ def test_nothing_is_ranked_while_few_files_are_there(tmp_path, result_of):
 
 
 @pytest.mark.parametrize("spoil", [lambda content: content[:-30], lambda content: b"", lambda content: b"PK" + content])
-def test_a_damaged_file_is_passed_over_with_a_warning(tmp_path, result_of, caplog, spoil):
+def test_a_damaged_file_is_skipped_with_a_warning(tmp_path, result_of, caplog, spoil):
     result = result_of(dataset="d")
     store = NeighbourStore(tmp_path / FOLDER, "run")
     store.keep(key(result, "d"), FOUND)
@@ -80,6 +80,6 @@ def test_a_damaged_file_is_passed_over_with_a_warning(tmp_path, result_of, caplo
     assert "damaged" in caplog.text
 
 
-def test_what_is_no_neighbours_is_refused():
+def test_invalid_neighbours_are_refused():
     with pytest.raises(ValueError, match="two arrays"):
         KeptNeighbours.make(np.zeros((2, 5)), np.zeros((2, 5)))

@@ -32,7 +32,7 @@ def run_of(results, classes=CLASSES, **changes):
     return made.as_run(made.saved(results, classes, **changes))
 
 
-def test_ranks_are_those_of_the_scores_and_standings_say_what_the_order_says():
+def test_ranks_equal_those_of_the_scores_and_of_the_order():
     run = run_of(results_of())
     rankings = rank_models(run.results, run.dataset)
     for metric, ranking in rankings.items():
@@ -91,7 +91,7 @@ def test_queries_without_a_reference_are_left_out():
         ({}, {"scores": {"acc": 0.5, "acc5": 0.1}}, "b.x: its verdicts do not match its acc"),
     ],
 )
-def test_what_is_missing_is_said_and_nothing_is_ranked(dataset, change, why):
+def test_missing_data_is_reported_and_nothing_is_ranked(dataset, change, why):
     results = results_of()
     results[1] |= change
     run = run_of(results, dataset=dataset)
@@ -103,7 +103,7 @@ def test_what_is_missing_is_said_and_nothing_is_ranked(dataset, change, why):
     assert [row.model_rank for row in build(run.results, dataset=run.dataset, rankings=rankings).by_acc] == [None] * 4
 
 
-def test_the_block_is_read_back_and_made_again_where_it_is_missing():
+def test_the_block_is_read_back_and_recomputed_if_missing():
     run = run_of(results_of())
     block = ranking_block(run.rankings())
     assert [entry["model"] for entry in block] == sorted(ACCS, key=lambda m: -dict(scores_of(run))[m])
@@ -135,7 +135,7 @@ def test_a_damaged_block_is_one_line(damaged):
         run_of(results_of(), ranking=damaged)
 
 
-def test_an_entry_may_know_more_and_the_block_may_be_empty():
+def test_an_entry_may_have_more_fields_and_the_block_may_be_empty():
     entry = {"model": "a.x", "rank": 1, "rank95": [1, 2], "p_best": 0.5, "tied_with_leader": True, "newer": [1]}
     assert run_of(results_of(), ranking=[entry]).ranking[0].rank95 == (1, 2)
     assert run_of(results_of(), ranking=None).ranking == ()
@@ -198,7 +198,7 @@ def test_agreement_is_kendalls_tau_and_mean_ranks_lie_in_their_intervals():
     }
 
 
-def test_datasets_that_say_nothing_together():
+def test_datasets_without_an_agreement():
     here, there = run_of(results_of()), run_of(results_of(**{"z.x": 0.5}))
     assert agree([(here.dataset, here.results), (there.dataset, there.results)]).means == ()
     one = results_of(**{"a.x": 0.5})

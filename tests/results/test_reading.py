@@ -48,7 +48,7 @@ def test_a_run_is_read_whole(tmp_path: Path, result_of: Make) -> None:
     assert (run.machine["node"], run.datetime) == ("ci", "2030-01-01T00:00:00")
 
 
-def test_other_benchmarks_of_the_session_are_passed_over(tmp_path: Path, result_of: Make) -> None:
+def test_other_benchmarks_of_the_session_are_ignored(tmp_path: Path, result_of: Make) -> None:
     data = _saved([result_of("a.x")], [])
     data["benchmarks"] += [{"name": "test_search", "extra_info": {"queries": 5}}, {"name": "test_other"}]
     assert [result.model for result in read_run(_write(tmp_path / "run.json", data)).results] == ["a.x"]
@@ -133,7 +133,7 @@ def test_a_run_is_found_by_name(storage: Path, where: str, found: str) -> None:
     assert find_run(where, storage=storage) == storage / found
 
 
-def test_a_path_is_itself(storage: Path) -> None:
+def test_a_path_is_returned_unchanged(storage: Path) -> None:
     path = storage / "py310" / "0001_old.json"
     assert find_run(path, storage=Path("nowhere")) == path
     assert find_run(str(path), storage=Path("nowhere")) == path
@@ -153,11 +153,11 @@ def test_a_missing_name_lists_what_there_is(storage: Path) -> None:
         find_run("new", storage=storage / "none")
 
 
-def test_a_folder_is_itself(storage: Path) -> None:
+def test_a_folder_is_returned_unchanged(storage: Path) -> None:
     assert find_run(storage) == storage
 
 
-def test_what_pytest_benchmark_really_saves_is_read(tmp_path: Path, result_of: Make) -> None:
+def test_a_file_saved_by_pytest_benchmark_is_read(tmp_path: Path, result_of: Make) -> None:
     result = result_of("a.x")
     excluded = Result.make("c.x", family="vgg", status="oom", reason="too big")
     _write(
@@ -219,7 +219,7 @@ def test_a_run_is_a_dataframe_too(tmp_path: Path, result_of: Make) -> None:
     ],
     ids=range(5),
 )
-def test_what_is_no_name_of_a_run(where: Any, message: str) -> None:
+def test_invalid_names_of_a_run_are_refused(where: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_run(where)
 

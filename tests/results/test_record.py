@@ -61,7 +61,7 @@ def test_another_identity_is_refused_with_what_differs(tmp_path: Path, result_of
     assert "weights" not in str(caught.value)
 
 
-def test_an_unfinished_run_that_another_has_followed_is_in_nobodys_way(tmp_path: Path, result_of: Make) -> None:
+def test_an_older_unfinished_run_is_ignored(tmp_path: Path, result_of: Make) -> None:
     old = OURS | {"timm": "1.0.15"}
     _journal(tmp_path, "given-up", old, [result_of("a.x")])
     _journal(tmp_path, "done", OURS, [result_of("b.x")], models=("b.x",))
@@ -113,7 +113,7 @@ def test_a_torn_line_is_cut_off_before_more_is_written(tmp_path: Path, result_of
     assert not contents.finished
 
 
-def test_a_damaged_line_is_told_and_its_case_has_no_result(tmp_path: Path, result_of: Make) -> None:
+def test_a_damaged_line_is_reported_and_its_case_has_no_result(tmp_path: Path, result_of: Make) -> None:
     path = _journal(tmp_path, "run", OURS, [result_of("a.x", acc=0.5), result_of("b.x")], models=("a.x", "b.x"))
     path.write_bytes(path.read_bytes().replace(b'"acc": 0.5', b'"acc": 0.1', 1))
     record = _begun(tmp_path, ["a.x", "b.x"])
@@ -135,7 +135,7 @@ def test_a_damaged_line_is_told_and_its_case_has_no_result(tmp_path: Path, resul
         *((status, False, False) for status in ("gated", "oom", "timeout", "crashed", "error")),
     ],
 )
-def test_what_another_try_may_better_is_tried_again(
+def test_temporary_failures_are_retried(
     tmp_path: Path, result_of: Make, status: str, unreachable: bool, final: bool
 ) -> None:
     failed = Result.make("b.x", family="vit", status=status, reason="so it is", unreachable=unreachable)
@@ -152,7 +152,7 @@ def test_what_another_try_may_better_is_tried_again(
     assert records.read(path).finished
 
 
-def test_workers_keep_a_journal_each_and_any_number_of_processes_goes_on(tmp_path: Path, result_of: Make) -> None:
+def test_each_worker_has_a_journal_and_any_number_of_processes_resumes(tmp_path: Path, result_of: Make) -> None:
     models = [f"{name}.x" for name in "abcdef"]
     workers = [_begun(tmp_path, models, Worker("run", f"gw{n}", frozenset()), resume=False) for n in range(3)]
     for number, record in enumerate(workers):
@@ -207,7 +207,7 @@ def test_differences_name_what_only_one_side_has() -> None:
     assert differences(OURS, dict(OURS)) == []
 
 
-def test_a_finished_run_goes_on_where_there_are_new_models_only(tmp_path: Path, result_of: Make) -> None:
+def test_a_finished_run_is_continued_for_new_models_only(tmp_path: Path, result_of: Make) -> None:
     done = _journal(tmp_path, "done", OURS, [result_of("a.x"), result_of("b.x")], models=("a.x", "b.x"))
     record = _begun(tmp_path, ["a.x", "b.x"], Worker("new"))
     assert not record.done
@@ -301,7 +301,7 @@ def test_a_test_that_failed_and_ran_again_is_done(tmp_path: Path, result_of: Mak
     assert records.read(path).finished and outline([path]).finished
 
 
-def test_a_renamed_test_keeps_what_was_measured(tmp_path: Path, result_of: Make) -> None:
+def test_a_renamed_test_keeps_its_result(tmp_path: Path, result_of: Make) -> None:
     record = records.begun(tmp_path, {"old[a]": "a.x", "old[b]": "b.x"}, Worker("new"))
     records.keep(record, result_of("a.x", dataset="one"), test="old[a]")
     record.close()
@@ -318,7 +318,7 @@ def test_a_renamed_test_keeps_what_was_measured(tmp_path: Path, result_of: Make)
     assert [entry.test for entry in records.read(path).entries] == ["old[a]", "t[a]"]  # under both names
 
 
-def test_of_other_runs_no_more_is_read_than_tells_whether_they_are_finished(
+def test_other_runs_are_read_only_to_see_if_they_are_finished(
     tmp_path: Path, result_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
@@ -337,9 +337,7 @@ def test_of_other_runs_no_more_is_read_than_tells_whether_they_are_finished(
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.sampled_from(list(STATUSES))), max_size=8))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_whether_a_run_is_finished_is_the_same_read_whole_or_in_part(
-    tmp_path: Path, written: list[tuple[str, str, str]]
-) -> None:
+def test_finished_is_equal_in_the_outline_and_the_record(tmp_path: Path, written: list[tuple[str, str, str]]) -> None:
     path = tmp_path / "run.jsonl"
     path.unlink(missing_ok=True)
     journal = Journal(path, {"datasets": [{"name": "photos"}], "tests": {"t[a]": "a.x", "t[b]": "b.x"}})
@@ -403,7 +401,7 @@ def test_a_journal_reads_as_the_run_that_its_session_would_have_saved(tmp_path: 
     json.dumps(data, allow_nan=False)
 
 
-def test_the_later_result_of_a_model_stands_whichever_worker_had_it(tmp_path: Path, result_of: Make) -> None:
+def test_the_later_result_of_a_model_counts_from_any_worker(tmp_path: Path, result_of: Make) -> None:
     first = _measured(tmp_path, [result_of("a.x", acc=0.1), result_of("b.x")], ["a.x", "b.x", "c.x"], "gw0")
     second = _measured(tmp_path, [result_of("a.x", acc=0.2)], ["a.x", "b.x", "c.x"], "gw1")
     for path in (first, second):
@@ -412,7 +410,7 @@ def test_the_later_result_of_a_model_stands_whichever_worker_had_it(tmp_path: Pa
         assert len(run.results) == 2 and run.unreached == {"c.x"}
 
 
-def test_several_datasets_are_told_apart(tmp_path: Path, result_of: Make) -> None:
+def test_several_datasets_are_distinguished(tmp_path: Path, result_of: Make) -> None:
     record = records.begun(tmp_path, {"t[a]": "a.x", "u[a]": "a.x"}, "run", **HEADER)
     records.keep(record, result_of("a.x", dataset="one", acc=0.1), test="t[a]")
     record.add({"datasets": [{"fingerprint": "two", "name": "sketches"}]})

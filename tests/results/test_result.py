@@ -112,7 +112,7 @@ def test_numpy_scalars_become_python_numbers(result_of: Make) -> None:
     assert {type(value) for value in result.scores.values()} == {float}
 
 
-def test_unknown_keys_are_passed_over(result_of: Make) -> None:
+def test_unknown_keys_are_ignored(result_of: Make) -> None:
     result = result_of()
     assert Result.from_json(result.to_json() | {"from_the_future": [1]}) == result
 

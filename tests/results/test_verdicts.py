@@ -126,6 +126,6 @@ def test_classes_come_back(classes: list[int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "%%%", "AAAA", pack_classes([1, 2])[:-4]])
-def test_what_are_no_packed_classes(text: str) -> None:
+def test_invalid_packed_classes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="query classes"):
         unpack_classes(text)

@@ -111,7 +111,7 @@ def test_a_row_of_zeros_has_no_direction(rows: np.ndarray, value: float) -> None
     ids=range(14),
 )
 @pytest.mark.filterwarnings("error")
-def test_what_is_no_matrix_is_one_line(given: Any, message: str) -> None:
+def test_invalid_matrices_are_refused_in_one_line(given: Any, message: str) -> None:
     for call in (lambda: nearest(given), lambda: score(given, [0])):
         with pytest.raises(UsageError, match=message) as caught:
             call()
@@ -216,7 +216,9 @@ def test_two_classes_may_be_true_and_false(rows: np.ndarray) -> None:
     ],
     ids=range(16),
 )
-def test_labels_that_are_none(rows: np.ndarray, change: Callable[[np.ndarray], Any], message: str) -> None:
+def test_invalid_labels_are_refused_in_one_line(
+    rows: np.ndarray, change: Callable[[np.ndarray], Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         score(rows, change(LABELS))
     assert "\n" not in str(caught.value)

@@ -123,7 +123,7 @@ def test_any_board_has_sane_ranks(data, models, classes):
         assert (few[:, 2] - few[:, 1] <= ranks[[0, -1], 2] - ranks[[0, -1], 1]).all()
 
 
-def test_identical_and_perfect_models_share_their_place():
+def test_identical_and_perfect_models_share_their_rank():
     sizes = np.full(30, 3)
     perfect, nothing = np.full(30, 3), np.zeros(30, dtype=int)
     found = order(np.stack([nothing, perfect, perfect]), sizes)
@@ -135,7 +135,7 @@ def test_identical_and_perfect_models_share_their_place():
     assert same.p_best.tolist() == [0.25] * 4
 
 
-def test_nothing_is_sure_with_one_class_and_little_with_few():
+def test_nothing_is_significant_with_one_class_and_little_with_few():
     one = order(np.array([[0], [9], [9]]), np.array([9]))
     assert one.ranks().tolist() == [[3, 1, 3], [1, 1, 3], [1, 1, 3]]
     assert one.p_best.tolist() == [0, 0.5, 0.5]

@@ -113,7 +113,7 @@ def test_near_ties_below_float32_are_ordered_in_float64(forced):
     assert (np.diff(found.similarities[0]) <= 0).all()
 
 
-def test_rounding_that_all_goes_one_way_misleads_nobody(forced):
+def test_rounding_in_one_direction_does_not_change_the_result(forced):
     # bfloat16 steps by 1/128 above a power of two and by 1/256 below. The 20 best rows lie where the query is rounded
     # down, and are rounded down themselves; the 100 others the other way round, which puts all of them first by more
     # than a step. Mirrored rows keep the mean at zero.
@@ -176,7 +176,7 @@ def test_symmetry_is_exact_to_the_last_bit(embeddings):
 
 
 @pytest.mark.parametrize("k", [1, 30, 31, 1000])
-def test_k_beyond_the_references_gives_what_there_is(embeddings, k):
+def test_k_beyond_the_references_returns_all(embeddings, k):
     rows = embeddings(31, 8)
     assert nearest(rows, None, k).indices.shape == (31, min(k, 30))
     assert nearest(rows[:4], rows, k).indices.shape == (4, min(k, 31))
@@ -188,7 +188,7 @@ def test_one_query_one_reference(embeddings):
     assert nearest(one, None, 3).indices.shape == (1, 0)
 
 
-def test_one_query_of_many_references(embeddings):
+def test_one_query_with_many_references(embeddings):
     rows = embeddings(5000, 24)
     assert (nearest(rows[:1], rows, 20, tile=512).indices == double_order(rows[:1], rows, 20)).all()
 

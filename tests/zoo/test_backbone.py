@@ -87,7 +87,7 @@ def test_pre_logits_is_what_num_classes_0_gives(architecture):
     assert embeddings.ndim == 2 and embeddings.shape[0] == 2 and embeddings.std() > 0 and not backbone.token_mean
 
 
-def test_a_model_that_gives_tokens_is_averaged_and_says_so():
+def test_a_model_that_returns_tokens_is_averaged_and_marked():
     backbone = load_backbone("test_vit" if timm.is_model("test_vit") else "vit_tiny_patch16_224", weights="random")
     module = backbone.module
     module.forward_head = lambda x, pre_logits=False: x  # as the encoders of language models do
@@ -162,7 +162,7 @@ def test_one_shape_per_image_is_required():
         broken.embed(pixels(broken, 1))
 
 
-def test_a_backbone_knows_what_it_is():
+def test_attributes_of_a_backbone():
     backbone = load_backbone("resnet18", weights="random", seed=5)
     assert backbone.name == f"resnet18.{timm.get_pretrained_cfg('resnet18').tag}"
     assert backbone.params_m == pytest.approx(11.69, abs=0.01)  # with the classifier

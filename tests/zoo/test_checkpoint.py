@@ -73,7 +73,7 @@ TRAINERS = {
 
 
 @pytest.mark.parametrize(("content", "part"), TRAINERS.values(), ids=TRAINERS)
-def test_what_trainers_write_is_loaded(tmp_path, content, part):
+def test_checkpoints_of_trainers_are_loaded(tmp_path, content, part):
     backbone = loaded(tmp_path, "test_resnet", content)
     assert same(backbone.module, STATE)
     assert (backbone.weights.part, backbone.weights.classifier) == (part, "")
@@ -121,7 +121,7 @@ def test_a_crafted_dtype_is_never_made(tmp_path, monkeypatch):
     assert same(load_backbone(OwnModel(name="ours", arch="test_resnet", weights=str(tmp_path / "a.pth"))).module, STATE)
 
 
-def test_all_else_is_named_at_once(tmp_path):
+def test_all_other_objects_are_named_at_once(tmp_path):
     content = {"model": STATE, "cfg": types.SimpleNamespace(lr=1), "hook": nn.ReLU()}
     with pytest.raises(WeightsDamaged) as caught:
         loaded(tmp_path, "test_resnet", content)
@@ -162,13 +162,13 @@ def test_the_beginning_of_names_can_be_chosen_too(tmp_path, inside):
         assert same(backbone.module, STATE) and backbone.weights.part.endswith("encoder_q")
 
 
-def test_a_key_that_is_not_there_is_reported_with_those_that_are(tmp_path):
+def test_a_missing_key_is_reported_with_the_existing_ones(tmp_path):
     for key in ("ema", "model_ema.x", "mod"):
         with pytest.raises(WeightsDamaged, match=rf"checkpoint_key = '{key}'; its sets of weights: model, model_ema$"):
             loaded(tmp_path, "test_resnet", {"model": STATE, "model_ema": THEIRS}, checkpoint_key=key)
 
 
-def test_an_adapter_is_to_be_merged_first(tmp_path):
+def test_an_unmerged_adapter_is_refused(tmp_path):
     adapter = {"base_model.model.blocks.0.attn.qkv.lora_A.default.weight": torch.ones(4, 8)}
     for content in (adapter, {"state_dict": STATE | adapter}):
         with pytest.raises(

@@ -136,6 +136,6 @@ def test_an_interpreter_that_cannot_read_timm_is_one_line(tmp_path, script, reas
         read_configurations(str(python), tmp_path)
 
 
-def test_what_is_no_timm_is_one_line(tmp_path):
+def test_anything_but_timm_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"^--timm no_such: neither a version"):
         read_configurations("no_such", tmp_path)

@@ -65,14 +65,14 @@ def test_a_setting_that_no_client_can_be_made_with_is_named(fake_hub, fresh_clie
 @pytest.mark.parametrize(
     "endpoint", ["::::", "http://[::1", "hub.example", "http://host:port", "ftp://host", "https://"]
 )
-def test_an_endpoint_that_is_no_address_is_named(endpoint):
+def test_an_invalid_endpoint_is_named(endpoint):
     hub = Hub(endpoint)
     assert hub.why_unreachable(REMOTE) == f"HF_ENDPOINT={endpoint} is not of the form https://HOST"
     assert f"HF_ENDPOINT={endpoint}" in refusal(hub) and hub._losses == {}
 
 
 @pytest.mark.parametrize("host", ["ho\u2026st", "a..b", "a" * 70 + ".example"])
-def test_a_host_that_no_name_stands_for_cannot_be_reached(host):
+def test_an_unknown_host_name_cannot_be_reached(host):
     assert f"{host} cannot be reached: " in (Hub(f"http://{host}/").why_unreachable(REMOTE) or "")
 
 
@@ -83,7 +83,7 @@ def test_a_proxy_that_does_not_answer_is_named(fake_hub, closed_port, fresh_clie
 
 
 @pytest.mark.parametrize("token", ["hf_s\u00f6secret", "hf_\u2026secret", "hf_\x01secret", "hf_secret\udce4"])
-def test_a_token_that_no_header_takes_is_named_and_not_shown(fake_hub, monkeypatch, token):
+def test_an_invalid_token_is_named_but_not_shown(fake_hub, monkeypatch, token):
     monkeypatch.setenv("HF_TOKEN", token)
     address, requests = fake_hub({f"{PATH}model.safetensors": b"safe"})
     hub = Hub(address)
@@ -140,7 +140,7 @@ def test_a_request_that_is_refused_may_be_allowed_later(hub_of, monkeypatch, tmp
 
 
 @pytest.mark.parametrize("status", [407, 408, 425, 429, 500, 503])
-def test_a_refusal_for_the_moment_is_no_lack_of_weights(hub_of, status):
+def test_a_temporary_refusal_is_no_lack_of_weights(hub_of, status):
     server = hub_of({f"{PATH}model.safetensors": (status, "")})
     text = refusal(Hub(server.address))
     assert " cannot be reached: " in text and str(status) in text

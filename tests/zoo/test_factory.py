@@ -99,7 +99,7 @@ def test_anything_else_is_unsupported(made, form, said):
         ("constant", FactoryError, r"has no function 'constant'"),
     ],
 )
-def test_a_factory_that_gives_no_module_is_one_line(made, function, kind, said):
+def test_a_factory_without_a_module_is_one_line(made, function, kind, said):
     with pytest.raises(kind, match=said) as caught:
         load_backbone(made(function))
     assert str(caught.value).startswith("ours: factory ") and "\n" not in reason_of(caught.value)
@@ -140,7 +140,7 @@ def test_its_id_is_that_of_its_weights(made):
     assert content_of(nn.Flatten()).startswith("sha256:")
 
 
-def test_embeddings_are_no_model(tmp_path):
+def test_precomputed_embeddings_cannot_be_loaded_as_a_model(tmp_path):
     (tmp_path / "clip.npy").touch()
     with pytest.raises(UsageError, match="has embeddings only"):
         load_backbone(OwnModel(name="clip", embeddings="clip.npy", folders=(str(tmp_path),)))
@@ -148,7 +148,7 @@ def test_embeddings_are_no_model(tmp_path):
         load_backbone(OwnModel(name="half", arch="resnet18"))
 
 
-def test_a_module_without_parameters_will_do(tmp_path, monkeypatch):
+def test_a_module_without_parameters_is_accepted(tmp_path, monkeypatch):
     from embedcore.embed.cost import count_gmacs
 
     monkeypatch.setattr(sys, "path", [*sys.path])

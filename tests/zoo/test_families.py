@@ -105,7 +105,7 @@ def test_few_tags_are_in_other_and_every_newer_family_is_worth_a_leaderboard():
         assert not {f.slug for f in FAMILIES if counts[f.slug] < 3 and f.slug not in (*STUDY, "own")}
 
 
-def test_every_module_and_pattern_of_the_table_is_of_use():
+def test_every_module_and_pattern_of_the_table_is_used():
     modules = set(timm.list_modules())
     if timm.__version__ != "1.0.31":
         pytest.skip("the table is written for timm 1.0.31")
@@ -115,7 +115,7 @@ def test_every_module_and_pattern_of_the_table_is_of_use():
         assert any(family_of(name) is family for name in names), (module, pattern)
 
 
-def test_a_module_of_tomorrow_is_other(monkeypatch):
+def test_a_future_module_is_other(monkeypatch):
     assert family_in_module("hyper_vit", "hyper_vit_tiny") is OTHER
     assert family_of("an_architecture_nobody_knows.yet") is OTHER
 

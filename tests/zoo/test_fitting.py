@@ -34,7 +34,7 @@ def test_another_number_of_classes_is_the_models(tmp_path, architecture):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_missing_classifier_is_said_and_changes_no_embedding(tmp_path, architecture):
+def test_a_missing_classifier_is_recorded_and_changes_no_embedding(tmp_path, architecture):
     model = trained(architecture, 0)
     backbone = loaded(tmp_path, architecture, model.state_dict())
     assert backbone.weights.classifier == "left out (the file has none)"
@@ -55,14 +55,14 @@ def test_another_head_is_left_out_and_named(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "backbone.", "encoder.net.", "module.model."])
 @pytest.mark.parametrize("key", ["", "model", "state_dict", "model_ema"])
-def test_wrappers_are_taken_off(tmp_path, prefix, key):
+def test_prefixes_of_wrappers_are_removed(tmp_path, prefix, key):
     model = trained("test_resnet", 7)
     state = {prefix + name: value for name, value in model.state_dict().items()}
     backbone = loaded(tmp_path, "test_resnet", {key: state, "epoch": 3} if key else state)
     assert same(backbone.module, model.state_dict())
 
 
-def test_what_lies_beside_the_backbone_is_left_out_and_said(tmp_path):
+def test_tensors_beside_the_backbone_are_left_out_and_named(tmp_path):
     model = trained("test_resnet", 0)
     state = {f"backbone.{name}": value for name, value in model.state_dict().items()} | {"arcface.w": torch.zeros(3)}
     backbone = loaded(tmp_path, "test_resnet", state)
@@ -142,7 +142,7 @@ def test_a_pickle_with_code_needs_trust(tmp_path):
         assert same(loaded(tmp_path, "test_resnet", content, trust=True).module, model.state_dict())
 
 
-def test_a_trusted_file_that_is_none_is_one_line(tmp_path):
+def test_an_invalid_trusted_file_is_one_line(tmp_path):
     (tmp_path / "best.pth").write_bytes(b"nonsense")
     own = OwnModel(name="ours", arch="test_resnet", weights="best.pth", trust=True, folders=(str(tmp_path),))
     with pytest.raises(WeightsDamaged, match=r"best\.pth cannot be unpickled \(.*\); ") as caught:

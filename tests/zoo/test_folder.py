@@ -34,7 +34,7 @@ def test_a_link_to_a_file_is_a_file(tmp_path):
     ],
     ids=["folder", "fifo", "dangling", "loop", "device", "link-to-folder"],
 )
-def test_what_is_no_file_is_reported_and_never_opened(tmp_path, make, what):
+def test_anything_but_a_file_is_reported_and_never_opened(tmp_path, make, what):
     make(tmp_path / "resnet50.a1_in1k.safetensors")
     with pytest.raises(WeightsDamaged, match=rf"resnet50\.a1_in1k\.safetensors is {what}, not a file of weights"):
         find_in_folder("resnet50.a1_in1k", tmp_path)

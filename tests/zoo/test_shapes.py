@@ -43,7 +43,7 @@ def test_positions_of_another_input_size_are_refused_with_the_size_that_fits(tmp
 
 
 @pytest.mark.parametrize("architecture", ["test_vit", "eva02_tiny_patch14_224"])
-def test_positions_of_a_grid_that_is_no_square_are_loaded_as_they_are(tmp_path, architecture):
+def test_positions_of_a_non_square_grid_are_loaded_unchanged(tmp_path, architecture):
     """timm takes the positions of a file for a square's: of the same number it makes others for eva02."""
     patch = 14 if "14" in architecture else 16
     wide = trained(architecture, img_size=(5 * patch, 20 * patch)).state_dict()
@@ -133,7 +133,7 @@ def test_integers_in_the_place_of_floats_are_refused(tmp_path, dtype, which):
 
 @pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
 @pytest.mark.parametrize("prefix", ["", "backbone."])
-def test_a_file_of_nothing_is_refused(tmp_path, value, prefix):
+def test_a_file_of_zeros_is_refused(tmp_path, value, prefix):
     state = {
         prefix + name: torch.full_like(x, value)
         for name, x in trained("test_resnet").state_dict().items()
@@ -174,7 +174,7 @@ def test_timms_own_files_may_be_converted_and_those_of_a_folder_may_not(tmp_path
         ),
     ],
 )
-def test_what_timm_saves_it_loads_unchanged(tmp_path, architecture):
+def test_weights_saved_by_timm_load_unchanged(tmp_path, architecture):
     if not timm.is_model(architecture):
         pytest.skip(f"timm {timm.__version__} has no {architecture}")
     state = trained(architecture).state_dict()
@@ -190,7 +190,7 @@ def test_what_timm_saves_it_loads_unchanged(tmp_path, architecture):
         ("efficientvit_m0", r"3 wrong shapes \(\S+attention_biases is \[4, 49\] in the file, \[4, 16\] in the model"),
     ],
 )
-def test_the_size_is_also_found_where_timm_would_not_resize_or_values_are_zero(tmp_path, architecture, said):
+def test_the_size_is_also_found_if_timm_would_not_resize_or_values_are_zero(tmp_path, architecture, said):
     state = {f"net.{name}": value for name, value in trained(architecture, img_size=448).state_dict().items()}
     assert re.search(rf"^{said}.*\): input_size = 448\?", refused(tmp_path, architecture, state))
     backbone = loaded(tmp_path, architecture, state, input_size=448)

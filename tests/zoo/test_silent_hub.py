@@ -12,7 +12,7 @@ PATH = "/timm/a_model.a_tag/resolve/main/"
 pytestmark = pytest.mark.usefixtures("caches")
 
 
-def test_a_question_that_gets_no_answer_is_asked_again(hub_of):
+def test_a_request_without_an_answer_is_repeated(hub_of):
     server = hub_of({f"{PATH}model.safetensors": {"content": b"safe", "late": [1.0]}})
     hub = Hub(server.address, timeout=0.3)
     assert hub.download("a_model.a_tag", REMOTE).read_bytes() == b"safe"
@@ -24,7 +24,7 @@ def test_a_slow_hub_is_waited_for(hub_of):
     assert hub.download("a_model.a_tag", REMOTE).read_bytes() == b"safe"
 
 
-def test_a_download_that_stalls_goes_on_where_it_was(hub_of):
+def test_a_stalled_download_is_resumed(hub_of):
     content = bytes(range(256)) * 4096
     server = hub_of({f"{PATH}model.safetensors": {"content": content, "stalls": [30.0]}})
     calls: list[tuple[int, int]] = []
@@ -35,7 +35,7 @@ def test_a_download_that_stalls_goes_on_where_it_was(hub_of):
     assert parts == ["", f" bytes={len(content) // 2}-"]
 
 
-def test_a_download_by_url_that_stalls_begins_again(hub_of):
+def test_a_stalled_download_by_url_starts_again(hub_of):
     content = bytes(range(256)) * 4096
     server = hub_of({"/a.pth": {"content": content, "lfs": False, "stalls": [30.0]}})
     hub = Hub(server.address, timeout=0.5)

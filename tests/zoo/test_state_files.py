@@ -67,7 +67,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, layout, suffix):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_payload_of_these_tests_is_live(tmp_path, layout):
+def test_the_payload_of_these_tests_works(tmp_path, layout):
     """Without weights_only the same files do run their code: the refusals above are not for another reason."""
     path = tmp_path / "weights.pth"
     layout({**STATE, "extra": Payload(tmp_path / "ran")}, path)
@@ -96,7 +96,7 @@ def test_the_state_within_a_checkpoint_is_refused_with_its_code(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["2.5.1+cu121", "2.9.1", "1.13.1"])
-def test_a_torch_whose_weights_only_can_be_got_around_reads_no_pickle(tmp_path, monkeypatch, version):
+def test_a_torch_with_an_unsafe_weights_only_reads_no_pickle(tmp_path, monkeypatch, version):
     zip_file(STATE, tmp_path / "a.pth")
     save_file(STATE, tmp_path / "a.safetensors")
     monkeypatch.setattr(torch, "__version__", version)
@@ -106,7 +106,7 @@ def test_a_torch_whose_weights_only_can_be_got_around_reads_no_pickle(tmp_path, 
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], "text", {1: torch.zeros(1)}])
-def test_what_is_no_state_dict_is_reported(tmp_path, content):
+def test_anything_but_a_state_dict_is_reported(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(WeightsDamaged, match="not a state dict"):
         read_state(tmp_path / "a.pth")

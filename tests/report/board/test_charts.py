@@ -46,7 +46,7 @@ values = st.sampled_from([None, 0.0, 1.0, 2.0, 3.0, 4.0])
 
 
 @given(st.lists(st.tuples(st.sampled_from((0.1, 0.2, 0.3)), values, st.booleans()), max_size=12), st.sampled_from(AXES))
-def test_the_front_is_that_of_brute_force(models: list[tuple[float, float | None, bool]], axis: Axis) -> None:
+def test_the_front_equals_brute_force(models: list[tuple[float, float | None, bool]], axis: Axis) -> None:
     made = [
         {"id": n, "acc": acc, axis.field: value, "decayed": decayed and axis.name == "speed"}
         for n, (acc, value, decayed) in enumerate(models)
@@ -163,13 +163,13 @@ def test_points_of_two_models_count_every_class_once() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=20))
-def test_tau_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
+def test_tau_equals_scipys(pairs: list[tuple[int, int]]) -> None:
     wanted = kendalltau(*zip(*pairs, strict=True)).statistic if len(pairs) > 1 else math.nan
     found = kendall_tau([{"acc": acc, "acc5": acc5} for acc, acc5 in pairs])
     assert math.isnan(wanted) if found is None else found == pytest.approx(wanted)
 
 
-def test_who_disagrees_most() -> None:
+def test_the_models_that_disagree_most() -> None:
     found = disagreements(ROWS, TABLE)
     gaps = [abs(each.row["rank"] - each.row["rank_acc5"]) for each in found]
     assert max(gaps) == max(abs(row["rank"] - row["rank_acc5"]) for row in ROWS)

@@ -114,7 +114,7 @@ def test_a_speed_beside_other_work_is_marked(result_of: Make) -> None:
 
 
 @given(st.text(max_size=60), st.integers(1, 70))
-def test_what_is_cut_in_the_middle_keeps_both_ends(text: str, longest: int) -> None:
+def test_a_text_cut_in_the_middle_keeps_both_ends(text: str, longest: int) -> None:
     shown = columns.cut_middle(text, longest)
     if len(text) <= longest:
         assert shown == text
@@ -142,7 +142,7 @@ def test_random_notice(result_of: Make) -> None:
     assert mixed == "RANDOM WEIGHTS (seed 0, 3) in 2 of 3 rows: not pretrained, for testing only"
 
 
-def test_the_columns_of_the_design_in_their_order() -> None:
+def test_the_documented_columns_in_their_order() -> None:
     keys = [column.key for column in columns.leaderboard_columns()]
     assert keys == [
         *(

@@ -54,7 +54,7 @@ def best(results: list[Result]) -> Result | None:
 
 
 @given(boards())
-def test_the_best_of_a_size_is_that_of_brute_force(board: Leaderboard) -> None:
+def test_the_best_of_a_size_equals_brute_force(board: Leaderboard) -> None:
     results = [row.result for row in board.by_acc]
     said = list(findings.best_of_sizes(board))
     for size in findings.SIZES:
@@ -64,7 +64,7 @@ def test_the_best_of_a_size_is_that_of_brute_force(board: Leaderboard) -> None:
 
 
 @given(boards())
-def test_whoever_needs_a_speed_gets_the_best_that_reaches_it(board: Leaderboard) -> None:
+def test_each_speed_has_the_best_model_that_reaches_it(board: Leaderboard) -> None:
     said = list(findings.best_of_speeds(board))
     for sentence in said:
         need = float(plain(sentence[:1]).split()[2].replace(",", ""))
@@ -97,13 +97,13 @@ def test_a_winner_that_others_are_tied_with_is_not_called_the_best() -> None:
     assert " and 1 more.\nAbout " in said
 
 
-def test_a_winner_far_ahead_is_surely_the_best() -> None:
+def test_a_winner_far_ahead_is_significantly_best() -> None:
     board = ranked_board([0.95, 0.2, 0.2])
     assert words_of(list(findings.winner(board, "acc"))).endswith("It is significantly better than all others.")
     assert models_of(list(findings.winner(board, "acc5"))) == ["m0.x"]
 
 
-def test_without_verdicts_it_is_said_that_ties_are_not_known() -> None:
+def test_without_verdicts_unknown_ties_are_reported() -> None:
     labels = np.repeat(np.arange(20), 5)
     infos = [made.result(f"m{n}.x", labels, made.hits_of(f"m{n}", labels, 0.5), verdicts=None) for n in range(2)]
     (board,) = boards_of(made.as_run(made.saved(infos, labels)), {})
@@ -119,7 +119,7 @@ def test_the_families_that_differ_most_have_three_models_or_more(
 
 
 @pytest.mark.parametrize("fields", [{}, {"images_per_s": {"forward": 12.0}}, {"params_m": 3.0}])
-def test_a_result_that_has_scores_alone_is_no_mistake(fields: dict[str, object]) -> None:
+def test_a_result_with_scores_only_is_no_error(fields: dict[str, object]) -> None:
     board = build(
         [Result.make("own", family="other", status="ok", scores={"acc": 0.5, "acc5": 0.2}, **fields)], dataset={}
     )

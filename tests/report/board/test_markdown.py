@@ -155,7 +155,7 @@ def test_each_dataset_has_its_part(board_of: Board, result_of: Make) -> None:
     assert ("resnet18" in first, "resnet18" in second) == (False, True)
 
 
-def test_of_one_family_rows_are_shown_once(board_of: Board, result_of: Make, many: list[Result]) -> None:
+def test_rows_of_a_single_family_are_shown_once(board_of: Board, result_of: Make, many: list[Result]) -> None:
     alike = [result_of("a.x", 0.5, 0.3), result_of("b.x", 0.4, 0.2)]
     text = markdown_report([board_of(alike)])
     assert list(_sections(text)) == ["embedcore leaderboards", "Overall by acc"]

@@ -60,7 +60,7 @@ def test_every_table_has_the_ranks_and_the_marks(width):
     assert text.count("≈ tied for first: no model is significantly better") == 4  # not below the table of resnet
 
 
-def test_below_the_overall_table_is_who_shares_the_lead():
+def test_tied_leaders_are_below_the_overall_table():
     words = " ".join(terminal_report([board()], width=80).split())
     assert re.search(r"2 of 5 models are tied for first: \S+, \S+ about", words)
     needed = int(
@@ -96,7 +96,7 @@ def test_csv_and_json_have_columns_of_their_own():
     assert "lone_classes" not in found["dataset"] and "query_classes" not in found["dataset"]
 
 
-def test_without_verdicts_there_are_no_ranks_and_it_is_said():
+def test_without_verdicts_there_are_no_ranks_and_a_reason():
     unsure = board(verdicts=None)
     text = terminal_report([unsure], width=200)
     assert text.count(f"no intervals of ranks: {LONG} has no verdicts") == 1
@@ -107,7 +107,7 @@ def test_without_verdicts_there_are_no_ranks_and_it_is_said():
     assert json.loads(json_report([unsure], {}, {}))["rows"][0]["rank95"] is None
 
 
-def test_with_few_classes_ranks_go_the_way_of_intervals():
+def test_with_few_classes_there_are_no_ranks_and_intervals():
     few = board(classes=np.repeat(np.arange(9), 4))
     for text in (terminal_report([few], width=200), markdown_report([few])):
         assert "≈" not in text and "ranks" not in text and "tied" not in text

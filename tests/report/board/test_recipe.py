@@ -101,7 +101,7 @@ def test_weights_of_a_wheel_are_loaded_by_embedcore() -> None:
     compile(recipe(result), "recipe", "exec")
 
 
-def test_other_sources_are_said() -> None:
+def test_other_sources_are_noted() -> None:
     backbone = load_backbone("test_resnet.r160_in1k", weights="random")
     assert "dict(file='WEIGHTS/test_resnet.r160_in1k.safetensors')" in recipe(result_of(backbone, source="folder"))
     assert "measured with random weights" in recipe(result_of(backbone, source="random"))
@@ -110,5 +110,5 @@ def test_other_sources_are_said() -> None:
 @pytest.mark.parametrize(
     "fields", [{"weights": {"source": "own:file.npy"}}, {"weights": {}}, {"weights": {"source": "hub"}}]
 )
-def test_without_what_it_needs_there_is_none(fields: dict[str, Any]) -> None:
+def test_without_the_necessary_fields_there_is_no_code(fields: dict[str, Any]) -> None:
     assert recipe(Result.make("m.x", family="other", status="ok", scores={"acc": 1.0, "acc5": 1.0}, **fields)) == ""

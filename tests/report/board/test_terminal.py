@@ -44,7 +44,7 @@ def _few(result_of: Make) -> list[Result]:
     ]
 
 
-def test_every_leaderboard_is_there_with_its_rows_in_order(board_of: Board, result_of: Make) -> None:
+def test_every_leaderboard_is_shown_with_its_rows_in_order(board_of: Board, result_of: Make) -> None:
     text = terminal_report([board_of(_few(result_of))], width=120)
     tables = {heading.partition(";")[0]: rows for heading, rows in _tables(text).items()}
     vit, tiny, resnet = (result.model for result in _few(result_of)[:3])
@@ -61,7 +61,7 @@ def test_every_leaderboard_is_there_with_its_rows_in_order(board_of: Board, resu
     assert tables["Leader of each family, the best first"][2][:3] == ["resnet", "2", resnet]
 
 
-def test_what_the_numbers_stand_on_is_said(board_of: Board, result_of: Make) -> None:
+def test_the_conditions_of_the_numbers_are_shown(board_of: Board, result_of: Make) -> None:
     text = terminal_report([board_of(_few(result_of))], width=200, settings={"protocol": "square224"})
     assert "544 queries, 543 references, 256 classes; acc5 ceiling 0.690; chance acc 0.004; duplicates 3" in text
     assert "lone queries 7" in text
@@ -106,7 +106,9 @@ def _is_shown(name: str, cell: str) -> bool:
 
 
 @pytest.mark.parametrize(("width", "columns"), [(50, ["#", "model", "acc", "acc5"]), (40, ["#", "model", "acc"])])
-def test_a_name_is_shortened_before_acc5_goes(board_of: Board, result_of: Make, width: int, columns: list[str]) -> None:
+def test_a_name_is_shortened_before_acc5_is_dropped(
+    board_of: Board, result_of: Make, width: int, columns: list[str]
+) -> None:
     text = terminal_report([board_of([result_of(LONG)])], width=width)
     (rows,) = (rows for heading, rows in _tables(text).items() if heading.startswith("Overall by acc (1 model)"))
     assert rows[0] == columns
@@ -180,7 +182,7 @@ def test_hostile_text_cannot_reach_the_terminal(board_of: Board) -> None:
     assert "\nFAKE" not in text
 
 
-def test_nothing_at_all(board_of: Board) -> None:
+def test_no_results(board_of: Board) -> None:
     assert "544 queries" in terminal_report([board_of([])], width=80)
 
 
@@ -225,7 +227,7 @@ def test_each_dataset_has_its_part_under_its_name(board_of: Board, result_of: Ma
     assert "===" not in terminal_report(boards[:1], width=80)
 
 
-def test_of_one_family_rows_are_shown_once(board_of: Board, result_of: Make) -> None:
+def test_rows_of_a_single_family_are_shown_once(board_of: Board, result_of: Make) -> None:
     of_vit = [result for result in _few(result_of) if result.family == "vit"]
     headings = [heading.partition(";")[0] for heading in _tables(terminal_report([board_of(of_vit)], width=120))]
     assert headings == ["Overall by acc (2 models)", "Overall by acc5 (2 models)"]  # of another order

@@ -29,7 +29,7 @@ def opened_gallery(visit: Visit) -> Any:
     return gallery
 
 
-def test_the_gallery_tells_right_from_wrong_in_every_part(browser: Any, with_gallery: Path) -> None:
+def test_the_gallery_marks_right_and_wrong_in_every_part(browser: Any, with_gallery: Path) -> None:
     with browsing.visiting(browser, with_gallery) as visit:
         dialogs: list[str] = []
         visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
@@ -94,7 +94,7 @@ def test_axe_finds_no_serious_fault_in_the_gallery(browser: Any, with_gallery: P
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_without_neighbours_the_page_says_how_to_get_them(browser: Any, tmp_path: Path) -> None:
+def test_without_neighbours_the_page_explains_how_to_get_them(browser: Any, tmp_path: Path) -> None:
     with browsing.visiting(browser, browsing.written(browsing.a_run(), tmp_path)) as visit:
         visit.go()
         said = visit.page.locator("section:has(#gallery-heading)").inner_text()

@@ -30,7 +30,7 @@ def part(shown, word):
     return next(part for part in shown.parts if word in part.title)
 
 
-def test_the_parts_hold_what_their_titles_say(made):
+def test_the_parts_contain_the_queries_of_their_titles(made):
     _, labels, found, board = made
     shown = select(board, labels, found)
     right = right_of(labels, found)
@@ -64,7 +64,7 @@ def test_the_most_confused_pairs_are_counted_over_all_shown_models(made):
         assert {int(answer), int(labels.class_of[labels.queries[query]])} == {a, b}
 
 
-def test_queries_on_which_models_agree_come_first_of_those_nobody_gets_right(made):
+def test_queries_with_a_common_wrong_class_come_first(made):
     _, labels, found, board = made
     queries = part(select(board, labels, found), "Every model").queries
 
@@ -76,13 +76,13 @@ def test_queries_on_which_models_agree_come_first_of_those_nobody_gets_right(mad
     assert [agreed(q) for q in queries] == sorted((agreed(q) for q in queries), reverse=True)
 
 
-def test_it_is_the_same_each_time_whatever_the_order_of_models(made):
+def test_the_selection_is_deterministic_in_any_order_of_models(made):
     _, labels, found, board = made
     again = dict(reversed(list(found.items())))
     assert page_data(select(board, labels, found), {}) == page_data(select(board, labels, again), {})
 
 
-def test_a_model_that_was_asked_for_has_examples_of_its_own(made):
+def test_a_requested_model_has_its_own_examples(made):
     _, labels, found, board = made
     last = board.by_acc[-1].result.model
     shown = select(board, labels, found, {last})

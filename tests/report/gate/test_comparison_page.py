@@ -43,7 +43,7 @@ def data_of(page: str) -> dict[str, Any]:
     return data
 
 
-def test_the_worst_stand_first_with_their_reason_and_both_sides_below() -> None:
+def test_the_worst_models_come_first_with_reasons_and_both_sides() -> None:
     page = page_of()
     text = str(Text(page[: page.index('id="data"')]))
     assert 0 < text.index("FAILED") < text.index("REGRESSIONS: 3 models")
@@ -55,7 +55,7 @@ def test_the_worst_stand_first_with_their_reason_and_both_sides_below() -> None:
     assert "Missing: resnet_0.a_in1k" in text
 
 
-def test_what_could_not_be_compared_is_told_with_its_reason() -> None:
+def test_incomparable_results_are_shown_with_reasons() -> None:
     text = str(Text(page_of(processor="another CPU")))
     assert "speed and memory not compared: " in text and "another CPU" in text
     assert [chart["name"] for chart in data_of(page_of(processor="another CPU"))["charts"]] == ["accuracy", "drift"]

@@ -17,7 +17,7 @@ def data_of(page: str) -> dict[str, Any]:
     return data
 
 
-def test_steps_come_with_what_was_new_and_series_with_all_their_points() -> None:
+def test_steps_have_their_changes_and_series_all_points() -> None:
     found = lists.some_history()
     shown = [series for series in found.series if series.of_family]
     page = history_page(found, shown, ".benchmarks")
@@ -36,7 +36,7 @@ def test_steps_come_with_what_was_new_and_series_with_all_their_points() -> None
     assert first == [0.0] * len(lists.FAMILIES)
 
 
-def test_models_that_were_asked_for_have_looks_of_their_own() -> None:
+def test_requested_models_have_their_own_themes() -> None:
     found = lists.some_history()
     shown = [series for series in found.series if series.matches("vit*") and not series.of_family]
     choices = data_of(history_page(found, shown, "x"))["choices"]
@@ -44,7 +44,7 @@ def test_models_that_were_asked_for_have_looks_of_their_own() -> None:
     assert len({(choice["colour"], choice["shape"]) for choice in choices}) == len(choices)
 
 
-def test_of_many_series_those_that_moved_most_are_drawn() -> None:
+def test_the_series_that_changed_most_are_drawn() -> None:
     found = lists.some_history()
     shown = [series for series in found.series if not series.of_family] * 3
     chart = next(c for c in data_of(history_page(found, shown, "x"))["charts"] if c["name"] == "series-images_per_s")

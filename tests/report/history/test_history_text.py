@@ -46,11 +46,11 @@ def test_the_steps_come_first_with_their_run_and_fit_the_terminal() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_a_history_without_steps_says_so() -> None:
+def test_a_history_without_steps() -> None:
     assert report.text(made_history([100.0] * 3), []) == "3 runs, 2026-11-01 to 2026-11-03, 8 models: no step\n"
 
 
-def test_a_sparkline_shows_what_is_not_finite_and_what_is_flat() -> None:
+def test_a_sparkline_of_non_finite_and_of_equal_values() -> None:
     assert report.sparkline([0.0, float("inf"), 1.0]) == "▁!█"
     assert report.sparkline([0.1 + 0.2, 0.3, 0.3]) == "▄▄▄"
     assert report.sparkline([]) == ""
@@ -67,7 +67,7 @@ def test_json_and_csv_have_every_point() -> None:
     assert sum(int(row["step"]) for row in rows) == len(data["steps"]) == 10
 
 
-def test_a_csv_cannot_hold_a_formula() -> None:
+def test_a_csv_cannot_contain_a_formula() -> None:
     runs = [
         made.as_run(made.saved([made.result("=cmd()", CLASSES, made.hits_of("a", CLASSES, 0.6))], CLASSES), f"{n}.json")
         for n in range(2)

@@ -40,7 +40,7 @@ def expected(fits: Callable[[Result], bool]) -> list[str]:
     return [model for model in BY_ACC if fits(ROWS[model])]
 
 
-def test_the_first_screen_and_the_table_are_there(visit: Visit) -> None:
+def test_the_first_screen_and_the_table_are_shown(visit: Visit) -> None:
     assert visit.page.title() == "photos: embedcore report"
     assert f"{len(RUN.results)} models measured" in visit.page.locator("#summary").inner_text()
     assert BY_ACC[0] in visit.page.locator(".finding").first.inner_text()
@@ -48,7 +48,7 @@ def test_the_first_screen_and_the_table_are_there(visit: Visit) -> None:
     assert visit.count() == f"{len(RUN.results)} models"
 
 
-def test_a_click_on_a_head_sorts_both_ways_with_what_is_missing_last(visit: Visit) -> None:
+def test_a_click_on_a_heading_sorts_both_ways_with_missing_values_last(visit: Visit) -> None:
     head = visit.page.get_by_role("button", name="params (M), sort")
     known = {model: result.params_m for model, result in ROWS.items() if result.params_m is not None}
     head.click()
@@ -69,7 +69,7 @@ def test_a_click_on_a_head_sorts_both_ways_with_what_is_missing_last(visit: Visi
         ("weights", "hub", lambda result: result.weights["source"] == "hub"),
     ],
 )
-def test_each_filter_leaves_what_fits_and_is_in_the_address(
+def test_each_filter_leaves_matching_rows_and_is_in_the_address(
     visit: Visit, name: str, value: str, fits: Callable[[Result], bool]
 ) -> None:
     visit.page.locator(f"#filters [name={name}]").select_option(value)
@@ -94,7 +94,7 @@ def test_ties_are_a_filter(visit: Visit) -> None:
     assert "other models are not significantly worse" in visit.page.locator(".finding").first.inner_text()
 
 
-def test_search_takes_words_in_any_order_and_clear_takes_all_back(visit: Visit) -> None:
+def test_search_accepts_words_in_any_order_and_clear_resets_all(visit: Visit) -> None:
     visit.page.locator("[name=q]").fill("MIT vit")
     wanted = expected(lambda result: "vit" in result.model + result.family and result.licence == "mit")
     assert wanted and visit.models() == wanted
@@ -105,7 +105,7 @@ def test_search_takes_words_in_any_order_and_clear_takes_all_back(visit: Visit) 
     assert visit.count() == f"{len(BY_ACC)} models"
 
 
-def test_an_address_brings_the_same_view_to_somebody_else(visit: Visit) -> None:
+def test_an_address_restores_the_same_view(visit: Visit) -> None:
     visit.page.locator("[name=licence]").select_option("mit")
     visit.page.get_by_role("button", name="images/s, sort").click()
     visit.page.locator("#columns summary").click()
@@ -141,7 +141,7 @@ def test_the_download_is_what_the_table_shows(visit: Visit) -> None:
         assert float(row["acc_low"]) == ROWS[row["model"]].ci95["acc"][0]
 
 
-def test_the_drawer_of_a_model_tells_all_and_has_an_address(visit: Visit) -> None:
+def test_the_drawer_of_a_model_shows_details_and_has_an_address(visit: Visit) -> None:
     model = BY_ACC[1]
     visit.page.locator("#table a.model", has_text=model).click()
     drawer = visit.page.locator("#model")
@@ -169,7 +169,7 @@ def test_the_drawer_of_a_model_tells_all_and_has_an_address(visit: Visit) -> Non
     assert drawer.is_visible() and model in drawer.inner_text()
 
 
-def test_every_model_has_a_drawer_also_one_of_which_little_is_known(visit: Visit) -> None:
+def test_every_model_has_a_drawer_also_with_few_fields(visit: Visit) -> None:
     own = next(model for model, result in ROWS.items() if result.params_m is None)
     visit.go(f"model={quote(own)}")
     assert own in visit.page.locator("#model-name").inner_text()
@@ -212,7 +212,7 @@ def test_back_closes_the_drawer(visit: Visit) -> None:
     visit.page.locator("#model").wait_for(state="hidden")
 
 
-def test_who_needs_a_speed_is_told_a_model(visit: Visit) -> None:
+def test_best_by_speed_links_to_a_model(visit: Visit) -> None:
     visit.page.locator("#need").fill("300")
     fast = expected(lambda result: result.images_per_s.get("forward", 0) >= 300)
     assert fast[0] in visit.page.locator("#take").inner_text()
@@ -306,7 +306,7 @@ def test_axe_finds_no_serious_fault(browser: Any, file: Path, scheme: str, width
         assert wide <= width  # nothing but the table itself is to be scrolled sideways
 
 
-def test_names_that_would_do_harm_are_shown_as_they_are(browser: Any, tmp_path: Path) -> None:
+def test_harmful_names_are_shown_as_text(browser: Any, tmp_path: Path) -> None:
     run = browsing.a_run(hostile=True)
     names = [result.model for result in run.results]
     with browsing.visiting(browser, browsing.written(run, tmp_path), accept_downloads=True) as visit:
@@ -351,7 +351,7 @@ def test_the_policy_lets_nothing_else_run_or_load(visit: Visit) -> None:
     visit.errors.clear()  # that it was refused is said on the console
 
 
-def test_on_paper_every_model_has_a_line_that_fits(visit: Visit) -> None:
+def test_printed_pages_have_a_fitting_line_for_every_model(visit: Visit) -> None:
     visit.page.set_viewport_size({"width": 1000, "height": 1400})
     visit.page.emulate_media(media="print")
     visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")

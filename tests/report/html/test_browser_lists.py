@@ -60,7 +60,7 @@ def is_closed(visit: Visit) -> bool:
 
 
 @pytest.mark.parametrize("page", ["comparison", "history"])
-def test_names_that_would_do_harm_are_shown_as_they_are(browser: Any, files: dict[str, Path], page: str) -> None:
+def test_harmful_names_are_shown_as_text(browser: Any, files: dict[str, Path], page: str) -> None:
     with browsing.visiting(browser, files[f"{page}-hostile"]) as visit:
         dialogs: list[str] = []
         visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
@@ -90,7 +90,7 @@ def test_axe_finds_no_serious_fault(browser: Any, files: dict[str, Path], page: 
 _BAD = ("serious", "critical")
 
 
-def test_lists_are_filtered_and_the_address_brings_the_same_view(browser: Any, files: dict[str, Path]) -> None:
+def test_lists_are_filtered_and_the_address_restores_the_view(browser: Any, files: dict[str, Path]) -> None:
     with browsing.visiting(browser, files["comparison-plain"]) as visit:
         visit.go()
         names = visit.page.locator(".regression .model:visible")
@@ -109,7 +109,7 @@ def test_lists_are_filtered_and_the_address_brings_the_same_view(browser: Any, f
         assert is_closed(visit), visit.errors
 
 
-def test_a_page_of_a_run_that_goes_on_renews_itself_with_its_filters(browser: Any, tmp_path: Path) -> None:
+def test_the_page_of_a_running_session_reloads_with_its_filters(browser: Any, tmp_path: Path) -> None:
     run = browsing.a_run(12)
 
     def write(unfinished: Unfinished | None) -> Path:

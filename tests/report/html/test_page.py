@@ -86,7 +86,7 @@ def test_no_text_ends_its_script_element(value: object) -> None:
     assert json.loads(text) == value
 
 
-def test_texts_come_back_from_the_json_as_they_went_in() -> None:
+def test_texts_survive_the_json_unchanged() -> None:
     assert json.loads(in_a_page(list(browsing.HOSTILE))) == list(browsing.HOSTILE)
     assert in_a_page(["</script>", "<!--", 1.5, float("nan")]) == r'["\u003c/script\u003e","\u003c!--",1.5,null]'
 

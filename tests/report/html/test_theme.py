@@ -43,7 +43,7 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("sight", SIGHT)
-def test_colours_are_told_apart_by_everybody(sight: str) -> None:
+def test_colours_are_distinguishable_with_colour_blindness(sight: str) -> None:
     seen = {colour: oklab(SIGHT[sight] @ linear(colour)) for colour in COLOURS}
     distances = {pair: float(np.linalg.norm(seen[pair[0]] - seen[pair[1]])) for pair in combinations(COLOURS, 2)}
     assert min(distances.values()) > 0.06, min(distances, key=distances.__getitem__)
