@@ -24,7 +24,7 @@ for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
 
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty caches of the hub and of torch, so that no test sees what this machine has."""
+    """Empty caches of the hub and of torch, so that no test sees this machine's."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -44,7 +44,7 @@ def closed_port() -> str:
 
 @pytest.fixture
 def silent_server() -> Iterator[tuple[str, socket.socket]]:
-    """An address that takes connections and never answers, and its listening socket."""
+    """An address that accepts connections and never answers, and its listening socket."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(8)

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits."""
+"""Delayed Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on own models tells the truth, and a fine-tuned checkpoint beats its parent from command line to page."""
+"""The page on own models is correct, and a fine-tuned checkpoint beats its parent from command line to page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes from outside is data: no pickle is run, nothing is written elsewhere or reaches a reader raw."""
+"""Untrusted input: no pickle is executed, nothing is written elsewhere, and no raw text reaches a terminal or page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LITE = "tf_efficientnet_lite0.in1k"
 
 
 class Payload:
-    """A pickle of this makes a folder when it is loaded."""
+    """An object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Payload:
 
 @pytest.fixture
 def ran(tmp_path: Path) -> Path:
-    """What the payload makes."""
+    """The folder that the payload creates."""
     return tmp_path / "the-payload-ran"
 
 
@@ -64,7 +64,7 @@ def malicious(tmp_path: Path, ran: Path) -> Path:
 
 @pytest.fixture
 def only_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail wherever anyone, timm's own loader too, unpickles more than tensors."""
+    """Fail if anything, timm's loader included, unpickles more than tensors."""
     load = torch.load
 
     def checked(*args: object, **kwargs: object) -> object:
@@ -168,7 +168,7 @@ HOSTILE = [
 
 
 def result_of(text: str, *, ok: bool = True) -> Result:
-    """A result as a crafted file may hold it, with the text wherever text can be."""
+    """A result of a crafted file, with the text in every text field."""
     line = {
         "model": f"{text}.{text}",
         "architecture": text,
@@ -194,7 +194,7 @@ def board() -> Leaderboard:
 
 
 def clean(text: str) -> bool:
-    """Whether text has no control or direction characters but newlines."""
+    """Whether text has no control or direction characters except newlines."""
     return not [c for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
 
 

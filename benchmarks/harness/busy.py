@@ -1,9 +1,10 @@
-"""What other work on the processor does to the forward pass, and what it costs to let waiting threads sleep.
+"""Measure how other work on the processor slows the forward pass, and the cost of letting waiting threads sleep.
 
-``python busy.py [MODEL...]`` times models with random weights in two live processes in turn, one whose threads spin at
-barriers as the OpenMP library has it and one whose threads sleep (OMP_WAIT_POLICY=passive): first alone, then beside a
-busy loop. Prints a table in Markdown: images a second (median of all rounds), the interquartile range of the rounds
-over their median, the `contention`, and passive over spinning. The machine has to be idle; it says how idle it was.
+``python busy.py [MODEL...]`` times models with random weights in two processes alternately: in one, threads spin at
+barriers (the OpenMP library's default), in the other they sleep (OMP_WAIT_POLICY=passive). It measures first alone,
+then beside a busy loop, and prints a Markdown table: images per second (median of all rounds), the interquartile range
+of the rounds over their median, the `contention`, and the ratio of passive to spinning. Run it on an idle machine; the
+last line shows how busy the processor was before.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LOOP = "while True: pass"
 
 
 def serve(batch_size: int) -> None:
-    """Answers each line ``[model, rounds]`` with the durations of so many forward passes and their contention."""
+    """Answer each line ``[model, rounds]`` with the durations of the forward passes and their contention."""
     import torch
 
     from embedcore.embed.device import place
@@ -69,7 +70,7 @@ class Server:
 
 @contextlib.contextmanager
 def busy_loops(count: int):
-    """So many single-threaded processes that never rest."""
+    """Run single-threaded busy processes in the block."""
     loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
     try:
         time.sleep(0.5)
@@ -81,7 +82,7 @@ def busy_loops(count: int):
 
 
 def measured(servers: dict[str, Server], model: str, arguments: argparse.Namespace, loops: int) -> dict:
-    """Durations and contention of each policy, in turn."""
+    """Return durations and contention of each policy, measured alternately."""
     found: dict = {name: ([], []) for name in servers}
     for server in servers.values():
         server.times(model, 2)
@@ -108,7 +109,7 @@ def row(model: str, beside: str, found: dict, batch_size: int) -> list[str]:
 
 
 def busy_share(seconds: float = 2.0) -> float:
-    """The share of the processor's time that was used in the next seconds, before anything of ours runs."""
+    """Return the share of the processor's time used during the next seconds, before the measurement."""
     import psutil
 
     return psutil.cpu_percent(seconds) / 100
@@ -119,10 +120,10 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3, help="forward passes a turn")
+    parser.add_argument("--rounds", type=int, default=3, help="forward passes per turn")
     parser.add_argument("--turns", type=int, default=8)
-    parser.add_argument("--loops", type=int, default=1, help="busy loops beside it")
-    parser.add_argument("--policy", action="append", default=[], help="one more, such as GOMP_SPINCOUNT=10000")
+    parser.add_argument("--loops", type=int, default=1, help="number of busy loops")
+    parser.add_argument("--policy", action="append", default=[], help="a further policy, such as GOMP_SPINCOUNT=10000")
     arguments = parser.parse_args()
     if arguments.serve:
         serve(arguments.batch_size)

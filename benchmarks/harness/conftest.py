@@ -1,4 +1,4 @@
-"""Shows the ratios of the harness's own benchmarks at the end of the session."""
+"""Show the ratios of the harness's own benchmarks at the end of the session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPARISONS = pytest.StashKey[list[dict]]()
 
 @dataclass
 class Proof:
-    """What a session saw of a device, as rows of a table in Markdown."""
+    """The findings of a session on a device, as rows of a Markdown table."""
 
     device: torch.device
     rows: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -45,14 +45,14 @@ PROOF = pytest.StashKey[Proof]()
 
 @pytest.fixture(scope="session")
 def proof(request):
-    """The table of the device of ``--embed-device``, which torch is set up for."""
+    """The table for ``--embed-device``; torch is set up for that device."""
     if hasattr(request.config, "workerinput"):
-        pytest.skip("a device is measured alone: run this without -n")
+        pytest.skip("run this without -n: a device must be measured by one process")
     return request.config.stash.setdefault(PROOF, Proof(use_device(options_of(request.config).device)))
 
 
 def pytest_collection_finish(session):
-    """Say in one line, before the first test, that there is no such device."""
+    """Report a missing device in one line before the first test."""
     config = session.config
     if any("proof" in item.fixturenames for item in session.items) and not hasattr(config, "workerinput"):
         try:
@@ -63,7 +63,7 @@ def pytest_collection_finish(session):
 
 @pytest.fixture(autouse=True)
 def _comparison(request):
-    """Keeps what a test has put into ``benchmark.extra_info`` for the summary."""
+    """Keep each test's ``benchmark.extra_info`` for the summary."""
     yield
     benchmark = request.node.funcargs.get("benchmark")
     if benchmark is not None and "ours_s" in benchmark.extra_info:
@@ -79,13 +79,13 @@ def _ratio(row):
 def pytest_terminal_summary(terminalreporter, config):
     proof = config.stash.get(PROOF, None)
     if proof is not None and proof.rows:
-        terminalreporter.section("embedcore: what this device does")
+        terminalreporter.section("embedcore: checks of this device")
         for line in (proof.title(), "", *proof.table().splitlines()):
             terminalreporter.write_line(line)
     rows = config.stash.get(COMPARISONS, [])
     if not rows:
         return
-    terminalreporter.section("embedcore: the harness's own speed (medians of runs in turn)")
+    terminalreporter.section("embedcore: the harness's own speed (medians of alternating runs)")
     table = [
         [
             row["name"],

@@ -1,9 +1,9 @@
-"""Does drift see a small change of the code, and stay quiet about rounding? Prints a table; measures no time.
+"""Check that drift detects small changes of the code but not rounding. Prints a table; measures no time.
 
     python benchmarks/harness/drift.py [--gmacs 1.3] [--json FILE]
 
-The smallest architecture of every module of timm that needs at most so many GMACs, with seeded random weights, and the
-real weights that are on this machine. Each embeds 8 emoji (what a sketch is made of), before and after the change.
+Models: the smallest architecture of every timm module, up to a number of GMACs, with seeded random weights; and the
+real weights on this machine. Each embeds 8 emoji, as for a sketch, before and after the change.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from embedcore.zoo.registry import module_of
 from embedcore.zoo.tags import local_tags
 
 LIMITS = (1e-3, 2e-5)
-"""The gate's default, and what compare tells: five times what rounding was seen to do in fp32."""
+"""The gate's default limit, and the smallest drift that compare reports: five times the largest seen from rounding."""
 
 CPU = torch.device("cpu")
 IMAGENET, HALF = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5,) * 3, (0.5,) * 3)
@@ -56,7 +56,7 @@ class Pixels:
 
 
 class Model:
-    """A backbone and its sketch of the same images, under whatever is changed at that moment."""
+    """A backbone and its sketch of fixed images, computed with the current changes."""
 
     def __init__(self, backbone: Backbone, images: list[Any]) -> None:
         self.backbone, self._images = backbone, images
@@ -146,7 +146,7 @@ ROUNDINGS: Mapping[str, Callable[[Model], np.ndarray | None]] = {
 
 
 def architectures(gmacs: float) -> list[str]:
-    """The smallest one of each module, the mini models of timm's tests aside."""
+    """Return the smallest architecture of each module, without the mini models of timm's tests."""
     smallest: dict[str, tuple[float, str]] = {}
     with files("embedcore.zoo").joinpath("sizes.csv").open() as table:
         for row in csv.DictReader(table):
@@ -157,9 +157,12 @@ def architectures(gmacs: float) -> list[str]:
 
 
 def bring_to_scale(model: Model) -> None:
-    """Random weights in which activations have the size that training gives them: outputs of every linear layer and
-    convolution of standard deviation 1 on the images (LSUV, Mishkin and Matas 2015), batch norms with the statistics
-    of the images, layer scales of 1. Fresh ones leave activations so small, or blocks so weak, that changes hide."""
+    """Scale random weights so that activations have the size of a trained model's.
+
+    Outputs of every linear layer and convolution get standard deviation 1 on the images (LSUV, Mishkin and Matas 2015),
+    batch norms the statistics of the images, layer scales 1. Otherwise activations are so small, or blocks so weak,
+    that changes have no visible effect.
+    """
     module, hooks = model.backbone.module, []
 
     def scale(layer: Any, _: Any, output: torch.Tensor) -> torch.Tensor:
@@ -186,7 +189,7 @@ def bring_to_scale(model: Model) -> None:
 
 
 def drifts_of(model: Model) -> dict[str, float]:
-    """Each change to the drift that it makes; without those which the model has nothing of."""
+    """Return change → drift, without changes that do not apply to the model."""
     found = {}
     for name, change in {**CHANGES, **ROUNDINGS}.items():
         before, after = model.before, change(model)
@@ -220,11 +223,11 @@ def main() -> None:
     parser.add_argument("--gmacs", type=float, default=1.3)
     parser.add_argument("--weights", choices=TITLES, nargs="*", default=list(TITLES))
     parser.add_argument("--only", nargs="*", metavar="ARCHITECTURE")
-    parser.add_argument("--json", type=Path, help="where the drift of each model goes")
+    parser.add_argument("--json", type=Path, help="write the drift of each model to this file")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # a busy machine makes two very slow
+    torch.set_num_threads(1)  # two threads are very slow on a busy machine
     dataset = load_dataset("emoji", max_classes=SKETCH_IMAGES, max_per_class=1)
-    # At 224 px a model of this size and crop 1 would not scale them, so that its filter did nothing.
+    # At 224 px a model with this input size and crop 1 would not scale the images, and its filter would not matter.
     images = [dataset.images.load(index).resize((320, 320)) for index in range(SKETCH_IMAGES)]
     found: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in arguments.weights}
     try:

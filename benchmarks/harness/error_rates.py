@@ -1,12 +1,12 @@
-"""How often the gate is wrong: false alarms of A/A comparisons, and slowdowns of known size that it finds.
+"""Measure the error rates of the gate: false alarms of A/A comparisons, and detection of known slowdowns.
 
     python benchmarks/harness/error_rates.py --folder rates ab --alike 200 --slower 100
     python benchmarks/harness/error_rates.py --folder rates compare --alike 200 --slower 100
 
-Run it on a machine that does nothing else. Each outcome is a line in a journal of the folder: the same command again
-goes on. With `--core N` it keeps to one core, with one thread; a command a core may then run at the same time. The
-slower side computes more, it does not sleep: a `sitecustomize` lets each forward pass do some matrix products besides,
-as many as make it slower by `--size` by a calibration.
+Run it on an otherwise idle machine. Each outcome is a line in a journal of the folder; the same command continues it.
+`--core N` uses one core with one thread, so that one command per core can run at the same time. The slower side
+computes more instead of sleeping: a `sitecustomize` adds matrix products to each forward pass, calibrated to make it
+slower by `--size`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from embedcore.results.run import Run
 
 MODELS = ("test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_byobnet")
 
-LIMIT = 0.05  # the default's
+LIMIT = 0.05  # the gate's default
 
-# Every model goes through this method of embedcore. A product is small beside the forward pass of a batch, so that
-# their number sets the size of the slowdown.
+# Every model calls this method of embedcore. One product is small compared with the forward pass of a batch, so their
+# number determines the slowdown.
 PATCH = """
 import os
 
@@ -88,7 +88,7 @@ if os.environ.get("EMBEDCORE_EXTRA"):
 
 
 def slow_interpreter(folder: Path) -> Path:
-    """An interpreter whose embedcore does the extra work that a file of the folder names."""
+    """Return an interpreter whose embedcore does the extra work given by a file in the folder."""
     patch = folder / "patch"
     patch.mkdir(parents=True, exist_ok=True)
     (patch / "sitecustomize.py").write_text(PATCH)
@@ -104,24 +104,26 @@ def slow_interpreter(folder: Path) -> Path:
 
 
 def calibrate(folder: Path, size: float) -> Mapping[str, float]:
-    """Products an image that make each model slower by `size`."""
+    """Return the number of products per image that make each model slower by `size`."""
     path = folder / "extra.json"
     if path.is_file():
         found: Mapping[str, float] = json.loads(path.read_text())
         return found
     extra = {}
-    probe = 40.0  # products an image: a slowdown that no noise hides
+    probe = 40.0  # products per image: a slowdown far above the noise
     for model in MODELS:
         path.write_text(json.dumps({model: probe}))
         cost = _slowdown(folder, model)
-        extra[model] = probe * size / (1 - size) / cost  # the speed is to fall by `size`, as the limit counts
-        print(f"{model}: {probe:g} products an image cost {cost:.0%}, so {extra[model]:.2f} for {size:.0%}", flush=True)
+        extra[model] = probe * size / (1 - size) / cost  # the limit is the fall of the speed
+        print(
+            f"{model}: {probe:g} products per image cost {cost:.0%}, so {extra[model]:.2f} for {size:.0%}", flush=True
+        )
     path.write_text(json.dumps(extra))
     return extra
 
 
 def _slowdown(folder: Path, model: str) -> float:
-    """How much longer a forward pass takes on the slower side: of several pairs of processes."""
+    """Return how much longer a forward pass takes on the slower side, from several pairs of processes."""
     logs = []
     with _sides(folder, [model], slower=True) as sides:
         (tag,) = sides["A"].opened()["models"]
@@ -142,9 +144,9 @@ def _sides(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[dic
 
 
 class _Measure:
-    """Measures on both sides, keeping nothing on disk and without the weights of one on the other."""
+    """Measures on both sides, without keeping results or sharing weights."""
 
-    # What a model is measured with does not change from one comparison to the next, so it is asked for once.
+    # A model's settings are the same in all comparisons, so they are found once.
     _alone: ClassVar[dict[tuple[str, str], Result]] = {}
 
     def __init__(self, sides: Mapping[str, Side]) -> None:
@@ -160,7 +162,7 @@ class _Measure:
 
 
 def ab_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[tuple[str, bool]]:
-    """Each model, and whether a comparison of it alone, as `ab` makes it, finds it slower than allowed."""
+    """Yield each model, and whether `ab` of this model alone finds it slower than allowed."""
     with _sides(folder, MODELS, slower=slower) as sides:
         facts = [side.opened() for side in sides.values()]
         found = stored_noise(folder / "cache", facts[0]["machine_in_use"])
@@ -175,7 +177,7 @@ def ab_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[
 
 
 def compare_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[tuple[str, bool]]:
-    """The same by `compare` of two sessions over all models, saved one after the other."""
+    """Yield the same for `compare` of two sessions over all models, saved in sequence."""
     from embedcore.compare.comparison import compare
     from embedcore.compare.limits import read_limits
     from embedcore.compare.verdict import judge
@@ -203,12 +205,12 @@ def _session(folder: Path, *, slower: bool) -> Run:
 
 
 def outcomes(path: Path, kind: str) -> list[bool]:
-    """Those of a kind that the journal holds; a torn last line is passed over."""
+    """Return the journal's outcomes of a kind, without a torn last line."""
     return [entry["alarm"] for entry in _lines(path) if entry["kind"] == kind]
 
 
 def missing(path: Path, kind: str, wanted: int) -> Iterator[str]:
-    """The model of the next comparison, as long as the journal lacks any; other commands may add to it."""
+    """Yield the model of the next comparison until the journal is complete; other commands may add to it."""
     while (done := len(outcomes(path, kind))) < wanted:
         yield MODELS[done % len(MODELS)]
 
@@ -222,14 +224,14 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def main() -> None:
-    """Run what is missing, then print the rates."""
+    """Run the missing comparisons, then print the rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("ab", "compare"))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--alike", type=int, default=200, help="A/A comparisons")
     parser.add_argument("--slower", type=int, default=100, help="comparisons with a slower side")
-    parser.add_argument("--core", type=int, help="keep to this core, with one thread")
-    parser.add_argument("--size", type=float, default=0.05, help="of the fall of speed")
+    parser.add_argument("--core", type=int, help="use only this core, with one thread")
+    parser.add_argument("--size", type=float, default=0.05, help="size of the slowdown")
     parsed = parser.parse_args()
     folder = parsed.folder.absolute()
     if parsed.core is not None:

@@ -1,7 +1,7 @@
-"""How good the estimates of the time left were in a run that is over: ``python estimates.py JOURNAL`` (runs/*.jsonl).
+"""Evaluate the time estimates of a finished run: ``python estimates.py JOURNAL`` (runs/*.jsonl).
 
-Before each case after the first, the range that the session told is worked out again from what it had measured until
-then, and held against what the rest really took, measurements alone. Prints a line a case and the sums.
+Before each case after the first, the estimated range is recomputed from the results so far and compared with the actual
+duration of the remaining measurements. Prints a line per case and a summary.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def main(path: Path) -> None:
         held = "held" if low <= took <= high else "above" if took > high else "below"
         rows.append((place, rest[0].model, f"{low:.0f} to {high:.0f}", f"{took:.0f}", f"{middle / took:.2f}", held))
         done = sum(result.measured_s for result in results[:place])
-        if before is not None:  # the whole, as told now and one case before
+        if before is not None:  # estimates of the total, now and one case before
             jumps.append(max((done + middle) / before, before / (done + middle)))
         before = done + middle
     print(tabulate(rows, ("done", "next", "range, s", "took, s", "middle / took", ""), disable_numparse=True))
     share = statistics.mean(row[-1] == "held" for row in rows)
-    print(f"\n{len(results)} cases; {share:.0%} of the ranges held; largest jump of the whole {max(jumps):.2f}-fold")
+    print(f"\n{len(results)} cases; {share:.0%} of the ranges held; largest jump of the total {max(jumps):.2f}-fold")
 
 
 if __name__ == "__main__":

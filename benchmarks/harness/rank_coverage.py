@@ -1,15 +1,14 @@
-"""How often intervals hold what they are to hold: of ranks on made-up boards, of scores on subsets of real images.
+"""Measure the coverage of intervals: of ranks on simulated leaderboards, and of scores on subsets of real images.
 
     python benchmarks/harness/rank_coverage.py ranks --boards 1000
     python benchmarks/harness/rank_coverage.py scores --cache folder --subsets 500
 
-`ranks`: boards whose true ranks are known, with ties, near ties and spread models, over classes that are easy or hard
-for all of them. It prints the share of boards on which all intervals hold all ranks that a model shares.
+`ranks`: leaderboards with known true ranks, with ties, near ties and spread models, over classes that are easy or hard
+for all of them. It prints the share of leaderboards on which all intervals contain all true ranks.
 
-`scores`: the emoji set embedded by a real model, and subsets of its classes as a run draws them. It prints how often
-the interval of a subset holds the mean over subsets of that size, for several ways to make one: as it is, and as it
-would be were the subsets drawn from an endless stock of such classes. Both are the same for
-the same seed.
+`scores`: the emoji set embedded by a real model, and subsets of its classes as a run draws them. For several kinds of
+intervals it prints how often the interval of a subset contains the mean over all subsets of that size, and that of an
+infinite population of such classes. Both commands are reproducible by seed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from tabulate import tabulate
 from embedcore.retrieval.order import order
 from embedcore.retrieval.resampling import class_counts, class_means, intervals
 
-# How far a model is from the next better one; the scale of `quality` below.
+# Distance of a model from the next better one, on the scale of `quality` below.
 KINDS: Mapping[str, Callable[[int], np.ndarray]] = {
     "ties": lambda models: np.zeros(models),
     "near ties": lambda models: 0.02 * np.arange(models),
@@ -38,9 +37,11 @@ METRICS = ("acc", "acc5", "map_at_r")
 
 
 def board(rng: np.random.Generator, quality: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right answers of each class [m, C], and queries of each class: the chance of one is the normal distribution's at
-    the sum of a model's quality, of how easy a class is for all, and of how easy it is for this model besides. So the
-    true scores are in the order of the qualities, and tied where these are."""
+    """Return right answers [m, C] and number of queries [C] of each class.
+
+    A query's probability is the normal distribution function of the sum of the model's quality, the ease of the class,
+    and a further ease of the class for this model. So the true scores have the order and the ties of the qualities.
+    """
     sizes = rng.integers(1, 9, classes)
     ease = rng.normal(0, 1, classes) + rng.normal(0, 0.5, (len(quality), classes))
     return rng.binomial(sizes, special.ndtr(quality[:, None] - 1 + ease)), sizes
@@ -65,11 +66,11 @@ def ranks(boards: int) -> None:
         low, high = stats.binomtest(count, len(of_name)).proportion_ci(method="exact")
         mean = np.mean([width for _, width in of_name])
         rows.append([name, len(of_name), f"{count / len(of_name):.3f}", f"{low:.3f}–{high:.3f}", f"{mean:.2f}"])
-    print(tabulate(rows, ["boards", "number", "all ranks held", "95 %", "mean width / models"]))
+    print(tabulate(rows, ["boards", "number", "all ranks covered", "95 %", "mean width / models"]))
 
 
 def emoji(cache: Path, model: str) -> tuple[np.ndarray, ...]:
-    """Queries and references of the whole emoji set, and their labels; embedded once."""
+    """Return queries and references of the whole emoji set, and their labels; embedded once."""
     path = cache / f"{model}.npz"
     if not path.is_file():
         from embedcore import embed_dataset, load_backbone, load_dataset
@@ -88,11 +89,11 @@ def emoji(cache: Path, model: str) -> tuple[np.ndarray, ...]:
         return tuple(saved[key] for key in ("queries", "query_labels", "references", "reference_labels"))
 
 
-Ways = Mapping[str, tuple[np.ndarray, np.ndarray]]  # low and high [metrics]
+IntervalMethods = Mapping[str, tuple[np.ndarray, np.ndarray]]  # low and high [metrics]
 
 
-def ways(values: np.ndarray, labels: np.ndarray, seed: int) -> Ways:
-    """Intervals of the means of values [n, metrics] by different ways; all resample or leave out classes."""
+def interval_methods(values: np.ndarray, labels: np.ndarray, seed: int) -> IntervalMethods:
+    """Return intervals of the means of values [n, metrics] by several methods; all resample or leave out classes."""
     means, sizes = class_means(values, labels)
     sums, classes, queries = means * sizes[:, None], len(sizes), sizes.sum()
     point = values.mean(axis=0)
@@ -104,7 +105,7 @@ def ways(values: np.ndarray, labels: np.ndarray, seed: int) -> Ways:
     t = stats.t.isf(0.025, classes - 1)
 
     def percentile(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The quantiles of each metric's resamples at shares of its own."""
+        """Return the quantiles of each metric's resamples at its own shares."""
         ends = [
             np.quantile(column, shares) for column, shares in zip(drawn.T, zip(low, high, strict=True), strict=True)
         ]
@@ -118,7 +119,7 @@ def ways(values: np.ndarray, labels: np.ndarray, seed: int) -> Ways:
     def bca(z: float) -> np.ndarray:
         return special.ndtr(bias + (bias + z) / (1 - skew * (bias + z)))
 
-    # Widened as t is wider than z: Hesterberg, The American Statistician 69 (2015).
+    # Widened by the ratio of t to z: Hesterberg, The American Statistician 69 (2015).
     wider = special.ndtr(-np.sqrt(classes / (classes - 1)) * t)
     logit, slope = special.logit(np.clip(point, 1e-9, 1 - 1e-9)), 1 / np.maximum(point * (1 - point), 1e-9)
     return {
@@ -152,10 +153,10 @@ def scores(cache: Path, model: str, subsets: int) -> None:
             ours = intervals({name: scored.per_query[name] for name in METRICS}, scored.classes, seed=seed)
             low, high = (np.array([ours[name][end] for name in METRICS]) for end in (0, 1))
             points.append(values.mean(axis=0))
-            found.append({"embedcore": (low, high), **ways(values, scored.classes, seed)})
+            found.append({"embedcore": (low, high), **interval_methods(values, scored.classes, seed)})
         target = np.mean(points, axis=0)
-        # Of a population N a share n / N without replacement scatters less than of an endless one, by the root of
-        # 1 - n / N; beyond that root a subset's distance from the target is what it would be there.
+        # Finite population correction: a sample of n from N without replacement scatters less than one from an infinite
+        # population, by the root of 1 - n / N. Dividing by that root gives the distance there.
         farther = np.array(points) + (target - points) / np.sqrt(1 - classes / len(population))
         for way in found[0]:
             low, high = (np.array([each[way][end] for each in found]) for end in (0, 1))

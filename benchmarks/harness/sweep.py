@@ -1,7 +1,7 @@
-"""One sweep of several models over a folder of photos, in a process of its own: embedcore's way or timm's own.
+"""One sweep of several models over a folder of photos, in a process of its own, by embedcore or by timm's loader.
 
-``python sweep.py ours|loader FOLDER CACHE BATCH_SIZE CHANNELS_LAST TAG...`` prints the seconds as JSON, imports aside.
-Both build each model with random weights, decode every photo and give every image's embedding.
+``python sweep.py ours|loader FOLDER CACHE BATCH_SIZE CHANNELS_LAST TAG...`` prints the seconds as JSON, without those
+of imports. Both build each model with random weights, decode every photo and embed it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def sweep_loader(folder: str, batch_size: int, channels_last: bool, tags: list[s
             use_prefetcher=True,
             num_workers=2,
             device=torch.device("cpu"),
-            # The size that ours takes too: the script's larger test size would only cost it time.
+            # The same size as embedcore's: the script's larger test size would only cost time.
             **resolve_data_config({}, model=model, use_test_size=False),
         )
         with torch.inference_mode():

@@ -21,7 +21,7 @@ MODELS, QUERIES, CLASSES = 1826, 50_000, 8_326
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two saved runs of random models, of which every 50th got worse."""
+    """Two saved runs of random models; every 50th got worse."""
     folder = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(0)
     classes = np.sort(rng.integers(0, CLASSES, QUERIES))

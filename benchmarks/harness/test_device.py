@@ -1,8 +1,8 @@
-"""Proof of what the CPU tests promise of a device: ``pytest benchmarks/harness/test_device.py --embed-device cuda``.
+"""Check on a real device what the CPU tests simulate: ``pytest benchmarks/harness/test_device.py --embed-device cuda``.
 
-All is measured with random weights and noise, so nothing is downloaded. The table at the end is to be pasted into the
-README. What must hold is asserted; durations are only shown. How near the pipeline comes to the raw forward pass on a
-CPU is for ``test_pipeline_speed.py``, in a process that is set up for it.
+All measurements use random weights and noise, so nothing is downloaded. The table at the end is for the README.
+Requirements are asserted; durations are only shown. ``test_pipeline_speed.py`` compares the pipeline with the raw
+forward pass on a CPU, in a process that is set up for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from embedcore.zoo.backbone import load_backbone
 pytestmark = pytest.mark.embed_harness
 
 ROUNDS, PAIRS = 5, 3
-BATCH_SIZE = {"cpu": 8}  # elsewhere what a case takes
+BATCH_SIZE = {"cpu": 8}  # on other devices that of a case
 KNOWN_MB = 256
 STAGES = ("host_buffer", "upload", "compute", "fetch", "rows")  # of a lane, see embed/pipeline.py
 BACKBONES = {"cpu": ["test_resnet"]}
@@ -78,7 +78,7 @@ class Noise:
 
 
 class Ready:
-    """A backbone on the device as a case has it, and some batches of images."""
+    """A backbone on the device, prepared as in a case, and some batches of images."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.name, self.device = name, device
@@ -93,7 +93,7 @@ class Ready:
         return autocast(self.settings.precision, self.device, self.backbone.module)
 
     def forward_seconds(self, rounds: int) -> float:
-        """Of a batch, as the timing rounds of a case have it."""
+        """Return the seconds of a batch, measured as in the timing rounds of a case."""
         batch = first_batch(self.backbone, self.stored, self.size, self.settings)
         with self.computing():
             return statistics.median(time_forward(self.backbone.embed, batch, rounds)[0])
@@ -109,12 +109,12 @@ def ready(name: str, device: torch.device) -> Ready:
 
 @pytest.fixture
 def first(proof):
-    """The backbone of the tests that need one only."""
+    """The backbone of the tests that need only one."""
     return ready(BACKBONES.get(proof.device.type, ON_A_CARD)[0], proof.device)
 
 
 def wait_for(device: torch.device) -> None:
-    getattr(torch, device.type).synchronize()  # torch.cpu has it, too
+    getattr(torch, device.type).synchronize()  # torch.cpu has it too
 
 
 def ms(seconds: float) -> str:
@@ -122,7 +122,9 @@ def ms(seconds: float) -> str:
 
 
 def test_embed_rate_over_forward_rate(proof):
-    for name in reversed(BACKBONES.get(proof.device.type, ON_A_CARD)):  # so that the first one is kept for the rest
+    for name in reversed(
+        BACKBONES.get(proof.device.type, ON_A_CARD)
+    ):  # so that the first one stays cached for the other tests
         case = ready(name, proof.device)
         case.pipeline()
         pairs = [(case.pipeline().seconds, case.forward_seconds(case.batches)) for _ in range(PAIRS)]
@@ -170,12 +172,12 @@ def test_stages_and_their_overlap(proof, first):
     most = total / max(map(sum, seconds.values()))
     verdict = f"{total / pipeline:.2f}, most {most:.2f}" if lane.slots else f"{total / pipeline:.2f}, inline"
     proof.add(f"overlap, {len(first.spans)} batches", f"sum {ms(total)}", f"pipeline {ms(pipeline)}", verdict)
-    # Of entries of unit rows; those of a card may add up in another order each time.
+    # Differences of entries of unit rows; a card may sum in another order each time.
     assert np.abs(embedded.embeddings - np.concatenate(alone)).max() < 1e-3
 
 
 def test_order_of_the_lane(proof, first):
-    """Each batch's rows are its own, and are waited for only when the next ones are on their way."""
+    """Each batch's rows are its own, and are awaited only after the next batches have started."""
 
     def sums(pixels: torch.Tensor) -> torch.Tensor:
         return pixels.to(torch.int32).sum(dim=(1, 2)).float()  # below 2^24, so exact
@@ -273,7 +275,7 @@ def test_search_against_the_cpu(proof, kind):
 def test_memory_figure(proof, first):
     on_card = first.device.type == "cuda"
     if not on_card and sys.platform != "linux":
-        pytest.skip("the growth of the resident peak, which this system tells, is not that of one allocation")
+        pytest.skip("this system reports only the growth of the resident peak, not that of one allocation")
     gc.collect()
     with PeakMemory() as memory:
         memory.restart(first.device)

@@ -1,4 +1,4 @@
-"""An empty session of a project that has nothing to do with embedcore, against the same without the plugin."""
+"""An empty session of an unrelated project, against the same session without the plugin."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The embedding pipeline against its limit, the raw forward pass of the same model on inputs that are ready.
+"""The embedding pipeline against its limit, the raw forward pass of the same model on prepared inputs.
 
-Both run in one process, set up like a measuring child (see ``embedcore.forkserver``), in turn.
+Both alternate in one process that is set up like a measuring child (see ``embedcore.forkserver``).
 """
 
 from __future__ import annotations

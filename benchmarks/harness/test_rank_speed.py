@@ -15,7 +15,7 @@ pytestmark = pytest.mark.embed_harness
 
 MODELS, QUERIES, CLASSES = 1826, 50_000, 8_326
 
-# In a process of its own. Memory is that of a second time, when nothing is left from reading the run.
+# In a process of its own. Memory is measured in a second computation, without the memory of reading the run.
 CODE = """
 import json, sys, time, tracemalloc
 from pathlib import Path

@@ -23,7 +23,7 @@ QUERIES, CLASSES = 5_000, 500
 
 
 def a_saved_run(models):
-    """Random models of families of unequal size, with everything that a result has."""
+    """Random models of families of unequal size, with every field of a result."""
     rng = np.random.default_rng(0)
     classes = np.sort(rng.integers(0, CLASSES, QUERIES))
     weights = 1 / (1 + np.arange(len(FAMILIES)))
@@ -74,7 +74,7 @@ def test_a_report(benchmark, tmp_path, models, target_s):
 
 
 def in_browser(page):
-    """Milliseconds to the first paint with content, and of a filter from the event to the next frame; medians."""
+    """Return milliseconds to the first contentful paint, and from a filter event to the next frame; medians."""
     paints, filters = [], []
     with browsing.browser() as launched:
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""1,000 bootstrap resamples of 10,000 queries, against a loop that draws the same by hand; the target is 1 second."""
+"""1,000 bootstrap resamples of 10,000 queries, against a plain loop over resamples; the target is 1 second."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_intervals(benchmark, classes):
     members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
     def loop() -> None:
-        """The micro intervals alone, one resample at a time."""
+        """Compute only the micro intervals, one resample at a time."""
         draws = np.random.default_rng(0)
         means = [
             table[np.concatenate([members[c] for c in draws.integers(0, len(members), len(members))])].mean(axis=0)

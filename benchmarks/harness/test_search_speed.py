@@ -1,6 +1,6 @@
-"""``nearest`` against faiss ``IndexFlatIP``, and against its limit: the plain float32 product of all the pairs.
+"""``nearest`` against faiss ``IndexFlatIP``, and against its limit: the plain float32 product of all pairs.
 
-In turn within one process, on rows without structure and on classes of 20 in a narrow cone, as embeddings tend to be.
+Alternating in one process, on rows without structure and on classes of 20 in a narrow cone, as embeddings tend to be.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def plain_product(queries: np.ndarray, references: np.ndarray) -> None:
 
 
 def compare(benchmark, target: float, ours: Callable, peer: Callable, limit: Callable) -> None:
-    """Time the three in turn, and keep the ratios of their medians."""
+    """Time the three alternately, and keep the ratios of their medians."""
     seconds: dict[str, list[float]] = {"ours": [], "peer": [], "limit": []}
 
     def timed(name: str, call: Callable) -> None:
@@ -70,7 +70,7 @@ def compare(benchmark, target: float, ours: Callable, peer: Callable, limit: Cal
 
 
 def check_agreement(found: np.ndarray, theirs: np.ndarray) -> None:
-    """Both found the same; float32 may order near ties otherwise."""
+    """Assert that both found the same; float32 may order near ties differently."""
     assert np.mean(found == theirs) > 0.995
 
 

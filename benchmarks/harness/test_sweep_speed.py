@@ -35,7 +35,7 @@ PAIRS = 2
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """JPEG files of 500 x 375, cut at random from the two photos that scikit-learn carries."""
+    """JPEG files of 500 x 375, cropped at random from the two photos in scikit-learn."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     originals = [Image.fromarray(image) for image in load_sample_images().images]
@@ -53,7 +53,7 @@ def photos(tmp_path_factory):
 
 def seconds(way: str, folder: Path, cache: Path, batch_size: int = 16, channels_last: bool = True) -> float:
     environment = dict(os.environ)
-    if way == "ours":  # what the forkserver gives every measuring child
+    if way == "ours":  # the environment of every measuring child
         environment["GLIBC_TUNABLES"] = tunables_with(environment.get("GLIBC_TUNABLES"))
     script = str(Path(__file__).with_name("sweep.py"))
     arguments = [way, str(folder), str(cache), str(batch_size), "yes" if channels_last else "no", *TAGS]

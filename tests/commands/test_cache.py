@@ -66,7 +66,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def tree(folder: Path) -> set[str]:
-    """Names of all files but for the empty ones of locks."""
+    """Names of all files except empty lock files."""
     files = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
     return {path.relative_to(folder).as_posix() for path in files if path.suffix != ".lock"}
 
@@ -129,7 +129,7 @@ def test_neighbours_are_removed_with_their_run_but_not_during_it(
 
 
 def states(capsys: pytest.CaptureFixture[str], cache: Path) -> list[str]:
-    """State, results and dataset of each listed run, the newest first."""
+    """State, number of results and dataset of each listed run, newest first."""
     _, text, _ = run(capsys, "list", "--cache", cache)
     found = re.findall(r"^journal +(2026\w+-\d+) (.*?)  ", text, re.MULTILINE)
     return [state for _, state in sorted(found, reverse=True)]

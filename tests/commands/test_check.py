@@ -32,7 +32,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """check(dataset, option, …) gives the exit code, the printed rows by label, and all that was printed."""
+    """check(dataset, option, …) returns the exit code, the printed rows by label, and the whole output."""
 
     def run(dataset: object, *options: object) -> tuple[int, dict[str, str], str]:
         code = main(["check", str(dataset), "--cache", str(tmp_path / "cache"), *map(str, options)])

@@ -1,4 +1,4 @@
-"""`embedcore compare` and `accept` as commands: formats, exit codes, and every input that cannot be used."""
+"""`embedcore compare` and `accept` as commands: formats, exit codes, and every unusable input."""
 
 from __future__ import annotations
 

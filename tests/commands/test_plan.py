@@ -7,7 +7,7 @@ from embedcore.cli import main
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch, caches, capsys):
-    """Run the command in an empty folder; gives its exit code, output and errors."""
+    """Run the command in an empty folder; return its exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 

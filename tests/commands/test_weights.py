@@ -29,7 +29,7 @@ def contents() -> dict[str, bytes]:
 
 
 def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does before huggingface_hub is imported."""
+    """Have the same effect as HF_ENDPOINT before huggingface_hub is imported."""
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "ENDPOINT", address)

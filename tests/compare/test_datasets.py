@@ -26,7 +26,7 @@ def result(model, name, acc=0.6, **changes):
 
 
 def run_of(*results):
-    """A run of these results; ``datasets`` are those that they are of, in that order."""
+    """A run of these results; ``datasets``: their datasets, in order."""
     names = list(dict.fromkeys(info["dataset"] for info in results))
     saved = made.saved(list(results), CLASSES[names[0]])
     blocks = [saved["embedcore"]["dataset"] | block(name, CLASSES[name]) for name in names]

@@ -55,7 +55,7 @@ def _spin(started):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's counters")
 def test_rounds_beside_two_busy_processes_on_their_core_are_crowded():
-    """Of three on a core each waits about two thirds of the time, however fast or busy the machine is."""
+    """Each of three threads on a core waits about two thirds of the time, however fast or busy the machine is."""
     core = {min(os.sched_getaffinity(0))}
     context = multiprocessing.get_context("fork")
     started = context.Semaphore(0)

@@ -21,7 +21,7 @@ def unfused():
 
 
 def counted_unfused(tag):
-    """Of a model that is built to do attention by matrix products."""
+    """Return the count for a model built with attention by matrix products."""
     model = timm.create_model(tag, num_classes=0).eval().requires_grad_(False)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
@@ -46,7 +46,7 @@ class Recurrent(torch.nn.Module):
 
 
 def counted(module):
-    """The count of any module, for images of 8 × 8."""
+    """Return the count of any module, for images of 8 × 8."""
     module = module.eval()
     backbone = SimpleNamespace(
         module=module,

@@ -37,7 +37,7 @@ def test_absent_cuda_is_a_usage_error(spec):
 
 @pytest.fixture
 def settings():
-    """What `use_device` sets, otherwise set, and put back afterwards."""
+    """The settings that `use_device` changes, with other values, restored afterwards."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     matmul.allow_tf32 = cudnn.allow_tf32 = True

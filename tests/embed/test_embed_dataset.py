@@ -1,4 +1,4 @@
-"""embed_dataset: arguments of ordinary types are taken as they are meant, or refused in one line."""
+"""embed_dataset: arguments of ordinary types work as expected, or are refused in one line."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 
 def plain_timm_loop(tag, folder):
-    """What a careful user of timm writes: create_transform, PIL, model, normalise; one image at a time."""
+    """Embed as a careful user of timm would: create_transform, PIL, model, normalise; one image at a time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = timm.create_model(tag, pretrained=False).eval()
@@ -93,7 +93,7 @@ class Grey:
 
 
 class Small:
-    """A backbone that can hold ``room`` images at a time and says whatever ``failure`` is beyond it."""
+    """A backbone with memory for ``room`` images; raises ``failure`` for more."""
 
     def __init__(self, room, failure, dim=4):
         self.room, self.failure, self.dim = room, failure, dim
@@ -181,7 +181,7 @@ class AheadLane(HostLane):
 
 
 class CardLane(AheadLane):
-    """With batches of one size, as cards have them."""
+    """A lane with batches of equal size, as on cards."""
 
     equal = True
 
@@ -250,7 +250,7 @@ def test_a_backbone_can_be_used_outside_the_harness_afterwards(precision):
 
 
 def test_cudnn_tries_algorithms_only_for_repeated_passes(monkeypatch):
-    """On a card it took seconds for each shape, more than all else of a case."""
+    """On a card this took seconds per shape, more than the rest of a case."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     backbone = load_backbone("test_resnet.r160_in1k", weights="random")
     embed, tried = backbone.embed, []

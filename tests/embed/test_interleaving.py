@@ -1,4 +1,4 @@
-"""Two processes in turn; here two threads, of which one at a time must be at work."""
+"""Interleaving, tested with two threads, of which only one may work at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fifos(tmp_path):
 
 
 class Partners:
-    """Two threads that note what they do, `rounds` times each; the first has the first turn."""
+    """Two threads that record their work, `rounds` times each; the first has the first turn."""
 
     def __init__(self, fifos, work, rounds):
         self.fifos, self.noted = fifos, []

@@ -1,4 +1,4 @@
-"""The CUDA lane on a fake torch.cuda, which records what is asked of which stream, in order."""
+"""The CUDA lane on a fake torch.cuda, which records the calls to each stream, in order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Event:
 
 
 class Card:
-    """What of torch.cuda the lane uses, with tensors that are on the CPU."""
+    """The parts of torch.cuda that the lane uses, with tensors on the CPU."""
 
     def __init__(self, monkeypatch):
         self.log, self.kept, self.set_by, self.sides = [], [], set(), iter(["up", "down"])

@@ -79,7 +79,7 @@ def test_an_allocation_that_is_freed_again_counts():
 
 
 def test_memory_is_sampled_continuously():
-    """What grows and shrinks between two questions is seen by the sampler."""
+    """The sampler sees memory that grows and shrinks between two reads."""
     looked = threading.Semaphore(0)
     sizes = itertools.chain([1000 * MB, 1700 * MB, 1200 * MB], itertools.repeat(1100 * MB))
 
@@ -106,7 +106,7 @@ def test_on_a_card_the_peak_is_the_allocation_since_the_forward_passes_began(mon
 
 @pytest.fixture
 def limit(monkeypatch):
-    """A limit of memory, as a list of all that it was set to, soft and hard."""
+    """A fake memory limit: the list of its values, soft and hard."""
     values = [(100, 200)]
     monkeypatch.setattr(resource, "getrlimit", lambda kind: values[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda kind, value: values.append(value))

@@ -1,4 +1,4 @@
-"""The pipeline, driven with devices whose stages take known times of a simulated clock."""
+"""The pipeline on devices whose stages take known times of a simulated clock."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_reading_copying_and_computing_of_neighbours_overlap():
 
 
 class Barriers(Simulated):
-    """Computing of each batch does not end before reading of the next has begun, in real threads."""
+    """The computation of each batch waits until reading of the next has begun, in real threads."""
 
     def __init__(self, batches):
         super().__init__()

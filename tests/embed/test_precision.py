@@ -55,7 +55,7 @@ def test_autocast_changes_the_product_and_the_canary_sees_how_much():
     ("emulated", "cosine", "expected"), [(True, 1.0, "fp32"), (False, 1.0, "bf16"), (False, 0.9, "fp32")]
 )
 def test_on_a_card_bf16_must_be_native_and_agree(monkeypatch, emulated, cosine, expected):
-    """A card that says yes to bf16 unless emulation is left out, as a T4 does; asked with that card current."""
+    """Some cards, such as a T4, report bf16 support unless emulation is excluded; the query is for the current card."""
     current = []
 
     class Current:

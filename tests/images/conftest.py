@@ -22,14 +22,14 @@ MakeFolder = Callable[..., Path]
 
 
 def noise(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
-    """Smooth random colours, uint8 [height, width, channels]: resizing filters and JPEG both have something to do."""
+    """Smooth random colours, uint8 [height, width, channels]: with structure that resizing filters and JPEG change."""
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, channels), np.uint8)
     return np.kron(coarse, np.ones((4, 4, 1), np.uint8))[:height, :width]
 
 
 @pytest.fixture
 def make_image() -> MakeImage:
-    """make_image(path, seed=0, size=(height, width)) writes an RGB image file and gives its path."""
+    """make_image(path, seed=0, size=(height, width)) writes an RGB image file and returns its path."""
 
     def make(path: Path, seed: int = 0, size: tuple[int, int] = (24, 32)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def make_image() -> MakeImage:
 
 @pytest.fixture
 def make_folder(tmp_path: Path, make_image: MakeImage) -> MakeFolder:
-    """make_folder({"cat": 3, "dog": 2}) writes that many images into each class folder and gives the root."""
+    """make_folder({"cat": 3, "dog": 2}) writes that many images into each class folder and returns the root."""
 
     def make(classes: dict[str, int], *, root: str = "photos", size: tuple[int, int] = (24, 32)) -> Path:
         for position, (name, count) in enumerate(classes.items()):
@@ -81,7 +81,7 @@ def tiff_of(width: int, height: int) -> bytes:
 
 
 def written_here(suffix: str) -> bool:
-    """Whether this Pillow writes the format; older ones know no AVIF."""
+    """Whether this Pillow writes the format; older ones lack AVIF."""
     return Image.registered_extensions().get(suffix) in Image.SAVE
 
 
@@ -192,12 +192,12 @@ def damaged_file(request: pytest.FixtureRequest, tmp_path: Path) -> Damaged:
 
 @pytest.fixture
 def damage_all() -> Callable[[Path], dict[str, str]]:
-    """damage_all(folder) makes all 40 damaged files there; gives the reason (a regular expression) of each name."""
+    """damage_all(folder) writes all 40 damaged files there and returns name → regular expression of the reason."""
     return lambda folder: {name: damage(folder, name).reason for name in [*DAMAGED_CONTENT, *DAMAGED_KINDS]}
 
 
 class CountingSource(FileSource):
-    """Remembers which images were read and decoded."""
+    """Records which images were read and decoded."""
 
     read: ClassVar[list[int]] = []
     decoded: ClassVar[list[int]] = []
@@ -213,7 +213,7 @@ class CountingSource(FileSource):
 
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingSource]]:
-    """Folders are read through this class; its lists begin empty."""
+    """A class through which folders are read; its lists are empty at first."""
     monkeypatch.setattr("embedcore.images.folders.FileSource", CountingSource)
     CountingSource.read, CountingSource.decoded = [], []
     return CountingSource
@@ -221,5 +221,5 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingSource]]
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files changed a moment ago count as old enough for their stamp to be relied upon."""
+    """Trust the stamps of recently changed files."""
     monkeypatch.setattr("embedcore.images.ledger._TICK_NS", -(10**12))

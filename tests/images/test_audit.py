@@ -169,7 +169,7 @@ def test_4000_classes_in_one_folder(tmp_path: Path) -> None:
 
 @pytest.fixture
 def as_nobody() -> Iterator[None]:
-    """What follows runs without root's right to read everything."""
+    """Run the block without root's right to read everything."""
     if os.geteuid() != 0:
         yield
         return
@@ -185,7 +185,7 @@ def as_nobody() -> Iterator[None]:
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """A folder that every user may enter, which tmp_path is not."""
+    """A folder that every user may enter, unlike tmp_path."""
     with tempfile.TemporaryDirectory(prefix="embedcore-test-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)

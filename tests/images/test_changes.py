@@ -1,4 +1,4 @@
-"""Changes of image files after the dataset was loaded: never measured, but refused where they are decoded."""
+"""Image files changed after the dataset was loaded are refused when decoded, never measured."""
 
 from __future__ import annotations
 

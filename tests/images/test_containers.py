@@ -1,4 +1,4 @@
-"""Images that are turned by what their container says: upright exactly once."""
+"""Images with an orientation in their container are turned upright exactly once."""
 
 from __future__ import annotations
 

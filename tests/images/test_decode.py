@@ -263,7 +263,7 @@ def test_pillows_own_limit_is_restored(tmp_path: Path, monkeypatch: pytest.Monke
 
 @dataclass
 class Decoding:
-    """How many images are being decoded, at the most."""
+    """The maximum number of images decoded at the same time."""
 
     now: int = 0
     most: int = 0

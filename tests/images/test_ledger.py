@@ -1,4 +1,4 @@
-"""What an audit has found out is kept, and relied upon only while the files are as they were."""
+"""The ledger keeps the results of an audit and trusts them only while the files are unchanged."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def scribble(path: Path) -> None:
 
 
 def edit_rows(path: Path) -> None:
-    """Digests of other content, as sound as a database goes."""
+    """Digests of other content in a valid database."""
     with sqlite3.connect(path) as database:
         for key, row in database.execute("SELECT key, row FROM rows").fetchall():
             edited = re.sub(rb'"[0-9a-f]{64}"', b'"%s"' % (b"0" * 64), row)
@@ -146,7 +146,7 @@ def edit_rows(path: Path) -> None:
 
 
 def odd_rows(path: Path) -> None:
-    """Rows with the right checksum and nothing that is a row."""
+    """Rows with a valid checksum and invalid content."""
     with sqlite3.connect(path) as database:
         for (key,) in database.execute("SELECT key FROM rows").fetchall():
             row = sealed({"key": os.fsdecode(key), "row": {"a": [1]}})

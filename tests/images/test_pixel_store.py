@@ -34,7 +34,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 class Counter:
-    """A progress callback that remembers."""
+    """A progress callback that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""Pixel stores under real kills, real processes side by side, a really full disk."""
+"""Pixel stores with killed processes, concurrent processes and a full disk, all real."""
 
 from __future__ import annotations
 

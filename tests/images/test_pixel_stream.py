@@ -17,7 +17,7 @@ from embedcore.images.workers import PixelReader
 
 @dataclass
 class Levels:
-    """Image i is of one grey level i; remembers which were loaded."""
+    """Image i has the grey level i; records which were loaded."""
 
     count: int
     loaded: list[int] = field(default_factory=list)

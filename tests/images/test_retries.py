@@ -1,4 +1,4 @@
-"""Errors that pass: tried again, and never called a damaged image or a changed dataset."""
+"""Temporary errors are retried, and never reported as a damaged image or a changed dataset."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LASTING = {
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses, which take no time."""
+    """The recorded pauses; none is waited for."""
     taken: list[float] = []
     monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=taken.append))
     return taken
@@ -61,7 +61,7 @@ def dataset(root: Path) -> Dataset:
 
 
 class Fault:
-    """Lets calls of a method fail a number of times for the second image."""
+    """Makes calls of a method fail a number of times for the second image."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> None:
         self.left, self.error = 0, Exception()

@@ -18,7 +18,7 @@ SIZES = (16, 20, 24)
 
 @pytest.fixture
 def opened(make_folder, tmp_path: Path):
-    """opened(edge, limit) opens the store of four images at that size, a later call counting as a later use."""
+    """opened(edge, limit) opens the store of four images at that size; each call counts as a later use."""
     dataset = load_dataset(str(make_folder({"a": 2, "b": 2})))
     calls = []
 

@@ -93,7 +93,7 @@ def test_transforms_of_a_torchvision_dataset_count(tmp_path: Path) -> None:
 
 
 class Archive(list):
-    """A reader of timm's kind: a list of encoded files and their targets, without any list of samples."""
+    """A reader like timm's: a list of encoded files and targets, without a list of samples."""
 
     samples = (("not a file", "folder", None),) * 3  # as timm's reader of tar files has them
 

@@ -1,4 +1,4 @@
-"""A small image set, and pixels which do to the measuring process what faults do."""
+"""A small image set, and pixels that cause faults in the measuring process."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ class Slow(Fault):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """One thread for each process: with more the small models take many times longer where cores are busy."""
+    """One thread for each process: with more, small models are many times slower on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:

@@ -38,12 +38,12 @@ def server(hub_of, content, case_model, caches):
 
 @pytest.fixture
 def online(case, images, server):
-    """A case whose weights are on the hub, and what it is measured on."""
+    """A case whose weights are on the hub, and its inputs."""
     return dataclasses.replace(case, weights="auto", rounds=1), dataclasses.replace(images, hub=Hub(server.address))
 
 
 def test_download_time_is_separate_from_the_time_of_the_case(online, monkeypatch):
-    """The clock stands an hour ahead after the download."""
+    """The clock jumps an hour ahead during the download."""
     ahead = [0.0]
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + ahead[0]))
     download = Hub.download
@@ -64,7 +64,7 @@ def test_download_time_is_separate_from_the_time_of_the_case(online, monkeypatch
 
 
 def test_a_download_does_not_count_into_the_time_limit_of_a_case(online, server, faults, shape, tmp_path, monkeypatch):
-    """The session's clock stands an hour ahead once a download has been told of; the limit is ten minutes."""
+    """The session's clock jumps an hour ahead once a download was reported; the limit is ten minutes."""
     (file,) = server.files.values()
     file.stalls[:] = [1.0]
     told: list[str] = []

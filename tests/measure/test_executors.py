@@ -34,7 +34,7 @@ def pid_file(tmp_path):
 
 @pytest.fixture
 def strike(case, images, faults, shape, pid_file):
-    """Run a fault by its name; gives its result."""
+    """Run a fault by its name; return the result."""
 
     def run(fault, executor=None, stages=None, **changes):
         pixels = getattr(faults, fault)(shape, str(pid_file))
@@ -46,7 +46,7 @@ def strike(case, images, faults, shape, pid_file):
 
 @pytest.fixture
 def late_once_struck(monkeypatch, pid_file):
-    """The session's clock jumps an hour ahead when the fault has struck: a time-out without a race for a second."""
+    """The session's clock jumps an hour ahead when the fault occurs: a time-out that does not depend on real time."""
     started = []
 
     def monotonic():
@@ -58,7 +58,7 @@ def late_once_struck(monkeypatch, pid_file):
 
 
 def is_gone(pid_file: Path) -> bool:
-    """Whether the process named in the file is no more, at the latest in a moment; a zombie is none."""
+    """Whether the process named in the file has ended or ends within a moment; a zombie counts as ended."""
     stat = Path(f"/proc/{pid_file.read_text()}/stat")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -165,7 +165,7 @@ def test_a_child_has_the_current_environment_not_the_forkservers(strike, monkeyp
 
 
 def test_a_deleted_variable_of_the_forkserver_is_not_in_a_child(faults, case, images, tmp_path):
-    """In an interpreter of its own, whose forkserver starts with the variable."""
+    """In a separate interpreter, whose forkserver starts with the variable."""
     script = tmp_path / "script.py"
     script.write_text(
         "import os, pickle, sys\n"

@@ -28,7 +28,7 @@ def unequal_fields(one, other):
 
 @pytest.fixture
 def keeping(images, tmp_path):
-    """Images whose embeddings are kept, and are empty to begin with."""
+    """Inputs with a folder for kept embeddings, empty at first."""
     return dataclasses.replace(images, embeddings_folder=tmp_path / "embeddings")
 
 
@@ -155,7 +155,7 @@ class Card:
 @pytest.mark.parametrize(("room", "fits"), [(20, 20), (12, 10)])
 @pytest.mark.parametrize("smaller_in_embedding", [False, True])
 def test_the_peak_on_a_card_is_that_of_the_timed_rounds(case, images, monkeypatch, room, fits, smaller_in_embedding):
-    """Not that of canaries, trials of algorithms and batches that failed. No card is here: torch.cuda is a fake."""
+    """Without canaries, trials of algorithms and failed batches. torch.cuda is a fake."""
     card, cpu = Card(room), torch.device("cpu")
     choose_settings, embed_pixels = measure.choose_settings, measure.embed_pixels
     score, embed = measure._score, Backbone.embed
@@ -217,7 +217,7 @@ def test_memory_that_runs_out_in_the_canary_or_the_timing_halves_the_batch(case,
 
 
 def test_rounds_are_timed_before_embedding_and_again_after_halving(case, images, monkeypatch):
-    """So that the rate from end to end does not hold what a card does for its first batch alone."""
+    """So the end-to-end rate excludes the work that a card does only for its first batch."""
     calls, timed, embedded = [], measure.time_forward, measure.embed_pixels
     monkeypatch.setattr(measure, "time_forward", lambda *a: (calls.append(("time", len(a[1]))), timed(*a))[1])
 

@@ -1,4 +1,4 @@
-"""What happens to the processes of a case when one of those above them is killed."""
+"""The processes of a case end when one of their ancestors is killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wait_for(condition, seconds):
 
 
 def test_no_process_survives_a_killed_session(case, images, faults, shape, tmp_path):
-    """A session in a process of its own; its measuring process hangs in native code, where no thread runs Python."""
+    """A session in a process of its own, whose measuring process hangs in native code."""
     pid_file = tmp_path / "pid"
     pixels = faults.HangsHoldingTheLock(shape, str(pid_file))
     session = forkserver_context().Process(target=faults.session, args=(case, CaseInputs(images.truth, pixels)))

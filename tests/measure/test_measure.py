@@ -86,7 +86,7 @@ def test_unmeasurable_cases_have_a_status_and_a_reason(case, images, monkeypatch
 
 
 class Pixels:
-    """Pixels in memory which fail, or are such that the embeddings cannot be finite."""
+    """Pixels in memory that fail, or for which the embeddings are not finite."""
 
     def __init__(self, shape, error=None):
         self.shape, self.error = shape, error

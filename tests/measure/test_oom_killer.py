@@ -43,7 +43,7 @@ def test_kills_of_the_nearest_control_group_are_counted(tmp_path, files, expecte
 
 @pytest.fixture
 def machine_at(monkeypatch):
-    """Let the machine have so many kills (None: it does not tell) and so much available memory of 1,000."""
+    """Fake the number of kills (None: unknown) and the available memory, of 1,000."""
 
     def at(kills, available):
         monkeypatch.setattr(oom_killer, "oom_kills", lambda: kills)

@@ -1,4 +1,4 @@
-"""A sweep of twelve cases most of which come to grief: every one has its status, and the others are untouched."""
+"""A sweep of twelve cases, most of which fail: each has its status and does not affect the others."""
 
 from __future__ import annotations
 

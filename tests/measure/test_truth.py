@@ -26,7 +26,7 @@ MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "pe
 
 
 class Unsendable:
-    """A dataset of the user's that holds what no pickle takes, and that no measuring process needs."""
+    """A user's dataset with an attribute that cannot be pickled and that no measuring process needs."""
 
     def __init__(self, images, labels):
         self.images, self.labels = images, labels
@@ -59,7 +59,7 @@ def stored(dataset, folder):
 
 
 def same(one, other):
-    """The fields of two results that differ, but for what is measured."""
+    """The fields in which two results differ, without measured times and memory."""
     one, other = one.to_json(), other.to_json()
     return {name for name in one.keys() - MEASURED_ANEW if one[name] != other[name]}
 

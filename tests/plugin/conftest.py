@@ -51,7 +51,7 @@ def project(pytester, monkeypatch):
 
 @pytest.fixture
 def run(project):
-    """Run the benchmark in the project with random weights; more arguments as given."""
+    """Run the benchmark in the project with random weights and further arguments."""
 
     def run(*arguments, weights="random", dataset="images", roster="roster.txt"):
         return project.runpytest_inprocess(

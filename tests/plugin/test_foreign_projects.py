@@ -1,4 +1,4 @@
-"""Projects that have nothing to do with embedcore, in an environment where its plugin is installed."""
+"""Unrelated projects in an environment where the plugin is installed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_it(embed_model):
 
 @pytest.fixture
 def foreign(pytester, monkeypatch):
-    """Run such a project, with and without the plugin; gives both outcomes and what was imported with it."""
+    """Run such a project with and without the plugin; return both outcomes and the modules imported with it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(pytester.path / "cache"))
 
     def run(files, *arguments):
@@ -121,7 +121,7 @@ def test_workers_of_xdist_do_not_touch_our_cache(foreign, pytester):
 
 
 def test_a_configuration_that_was_never_configured_is_no_failure(pytester):
-    """As pytest-xdist's own tests have it: parsed, then given to the nodes."""
+    """As in pytest-xdist's own tests: parsed, then passed to the nodes."""
     config = pytester.parseconfig()
     node = SimpleNamespace(config=config, workerinput={})
     config.hook.pytest_configure_node(node=node)

@@ -22,7 +22,7 @@ def change(path, **changes):
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    """Speeds are compared only where nothing else ran beside them, which nobody knows of a suite."""
+    """Treat the machine as idle: speeds measured on a busy machine are not compared."""
     run = Bench.run
 
     def undisturbed(*arguments, **settings):

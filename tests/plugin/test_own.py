@@ -70,7 +70,7 @@ OWN = ("ours-v3", "colour", "given")
 
 @pytest.fixture
 def ours(project):
-    """ours.toml in a folder lists/ with what it names: three own models and one of timm's."""
+    """ours.toml in a folder lists/ with its files: three own models and one of timm's."""
     folder = project.path / "lists"
     (folder / "runs").mkdir(parents=True)
     (folder / "our_factories").mkdir()

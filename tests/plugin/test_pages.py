@@ -16,7 +16,7 @@ INLINE = "--embed-isolation=none"
 
 
 class Clock:
-    """One that is set by hand, and moves on by so much at each look."""
+    """A clock that is set by hand and advances at each reading."""
 
     now = step = 0.0
 
@@ -68,7 +68,7 @@ def test_a_stopped_run_shows_its_progress(project, run):
 
 
 class Session:
-    """What the page knows of a session, in which every second a case reports; a page takes so many seconds."""
+    """A fake session in which a case reports every second; writing a page takes a number of seconds."""
 
     def __init__(self, clock, monkeypatch, *, takes=0.0, error=None):
         self.clock, self.said, self.written = clock, [], []

@@ -1,4 +1,4 @@
-"""What a resumed run makes of a world that has changed meanwhile: other cases, other weights, a full disk."""
+"""Resumed runs after changes: other cases, other weights, a full disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def measured(path):
 
 @pytest.fixture
 def cut_off(run, project):
-    """Begin a run over the whole roster that ends after its first case."""
+    """Start a run over the whole roster that ends after its first case."""
 
     def begin(*arguments, **settings):
         run(INLINE, "--embed-order=roster", *arguments, **settings)

@@ -1,4 +1,4 @@
-"""What is seen while a session runs: on real terminals, as an emulator shows them, and the words of the line."""
+"""Progress of a session on emulated terminals, and the text of the status line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ progress.SHOWN_AFTER_S = progress.REDRAWN_S = 0.0
 
 
 class Terminal:
-    """A session in a pseudo-terminal, and every state of its screen after which the cursor was put back."""
+    """A session in a pseudo-terminal, with every state of its screen after the cursor was restored."""
 
     def __init__(self, command, columns, lines, cwd):
         self.screen = pyte.HistoryScreen(columns, lines, history=10_000)
@@ -66,7 +66,7 @@ class Terminal:
 
     @property
     def text(self):
-        """All that is left on the screen and above it."""
+        """The final text of the screen and its scrollback."""
         above = ["".join(row[column].data for column in range(self.screen.columns)) for row in self.screen.history.top]
         return [line.rstrip() for line in (*above, *self.screen.display)]
 
@@ -87,7 +87,7 @@ def terminal(project):
 
 
 def live_lines(terminal):
-    """Each line that was once seen and is of the live one."""
+    """Every state of the status line."""
     found = {}
     for state in terminal.states:
         found |= dict.fromkeys(line for line in state if re.match(r"\[\d/\d\] |looking at the images", line))

@@ -8,7 +8,7 @@ from embedcore.plugin.replay import ReplayClock
 
 
 class Benchmark:
-    """Times rounds as pytest-benchmark's pedantic mode does: once around all iterations, and one more call after."""
+    """Times rounds as pytest-benchmark's pedantic mode does: once around all iterations, then one more call."""
 
     def __init__(self, timer):
         self.timer, self.rounds = timer, []

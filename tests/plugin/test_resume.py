@@ -59,7 +59,7 @@ def session_target(tmp_path_factory):
 
 @pytest.fixture
 def start(project, session_target):
-    """Start a session in a process of its own; more arguments as given."""
+    """Start a session in a process of its own, with further arguments."""
 
     def start(*arguments, cache="cache", roster=MINI):
         (project.path / "roster.txt").write_text("\n".join(roster))
@@ -86,13 +86,13 @@ def start(project, session_target):
 
 
 def ended(process):
-    """Its exit code."""
+    """Return the session's exit code."""
     process.join(300)
     return process.exitcode
 
 
 def scores_of(path):
-    """All that must be equal between an interrupted and an uninterrupted run, by model, and the models in order."""
+    """The fields that must be equal in an interrupted and an uninterrupted run, by model, and the models in order."""
     data = json.loads(path.read_text())
     cases = [bench["extra_info"] for bench in data["benchmarks"]]
     keys = ("scores", "ci95", "verdicts", "sketch", "weights", "dim", "params_m", "gmacs")
@@ -100,7 +100,7 @@ def scores_of(path):
 
 
 def journal_of(cache):
-    """The contents of the one journal of a cache folder, None before it is there."""
+    """The contents of the only journal of a cache folder, None before it exists."""
     found = [path for path in (cache / "runs").glob("*.jsonl") if b"\n" in path.read_bytes()]
     assert len(found) <= 1, "a resumed run must go on in its journal"
     return records.read(found[0]) if found else None
@@ -112,7 +112,7 @@ def results_in(cache):
 
 
 def kill_in_case(process, cache, number, delay):
-    """SIGKILL for the session when it has measured ``number`` cases, after some more seconds."""
+    """Send SIGKILL to the session some seconds after it has measured ``number`` cases."""
     deadline = time.monotonic() + 120
     while process.is_alive() and results_in(cache) < number and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -218,7 +218,7 @@ def pytest_runtest_logreport(report):
 
 @pytest.mark.parametrize("moment", ["journal", "replay", "report"])
 def test_ctrl_c_after_a_measurement_waits_until_the_case_is_reported(start, project, moment):
-    """Else pytest-benchmark keeps a benchmark without rounds, fails over it and writes no JSON at all."""
+    """Otherwise pytest-benchmark fails on a benchmark without rounds and writes no JSON."""
     (project.path / "conftest.py").write_text(INTERRUPT.replace("MOMENT", moment))
     process = start("--benchmark-json=part.json", "--embed-report=report", "--embed-rounds=2", roster=MINI[:3])
     assert ended(process) == pytest.ExitCode.INTERRUPTED
@@ -257,7 +257,7 @@ def test_another_identity_is_refused(run, project):
 
 
 def unfinish(project):
-    """Take the last line off the only journal, as if the run had been cut off."""
+    """Remove the last line of the only journal, as if the run had been interrupted."""
     (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))
@@ -305,7 +305,7 @@ def test_a_finished_run_measures_only_an_added_model(run, project, saved):
 
 
 def test_a_journal_contains_the_saved_run(run, project, saved):
-    """But for what pytest-benchmark finds out of the machine, and when it was saved."""
+    """Except for pytest-benchmark's facts of the machine and the time of saving."""
     run("--embed-isolation=none", "--benchmark-json=run.json", "-k", "test_vit or test_resnet")
     whole = saved()
     data = journal_of(project.path / "cache").data()

@@ -1,4 +1,4 @@
-"""``--embed-shard``: the same division everywhere, and what a session makes of its part."""
+"""``--embed-shard``: the same division everywhere, and sessions that run their part."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_invalid_shard_is_a_usage_error(pytester, value):
 
 @pytest.fixture
 def shards(run, project):
-    """Run each shard, and give the runs that they save."""
+    """Run each shard and return the saved runs."""
 
     def shards(parts, *arguments):
         runs = []

@@ -1,4 +1,4 @@
-"""One error that passes fails one case, not the session."""
+"""A temporary error fails one case, not the session."""
 
 from __future__ import annotations
 

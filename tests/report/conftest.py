@@ -69,7 +69,7 @@ def result_of() -> Callable[..., Result]:
 
 @pytest.fixture
 def board_of() -> Callable[..., Leaderboard]:
-    """A function from results, and what else is to be said of the made-up dataset, to their leaderboard."""
+    """A function from results, and further facts of the made-up dataset, to their leaderboard."""
 
     def board(results: Sequence[Result], **facts: Any) -> Leaderboard:
         dataset = DATASET | facts
@@ -94,6 +94,6 @@ def many() -> list[Result]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Of a module's tests."""
+    """The browser of a module's tests."""
     with browsing.browser() as launched:
         yield launched

@@ -77,7 +77,7 @@ def made_up(seed: int, cases: int, trend: float) -> Sweep:
 
 
 def course(sweep: Sweep, estimate: Callable[[Sweep, list[float]], float | None]) -> list[float]:
-    """Log of what is told to be the whole sweep's time over what it is, after each case."""
+    """Log of the estimated over the actual duration of the whole sweep, after each case."""
     costs, total = [cost for cost, _ in sweep], sum(seconds for _, seconds in sweep)
     told = []
     for done in range(1, len(sweep)):
@@ -87,7 +87,7 @@ def course(sweep: Sweep, estimate: Callable[[Sweep, list[float]], float | None])
 
 
 def least_squares(measured: Sweep, gmacs: list[float]) -> float:
-    """What 0.1.0 did."""
+    """The estimate of version 0.1.0."""
     x, y = np.array(measured).T
     slope, fixed = np.polyfit(x, y, 1) if np.ptp(x) > 0 else (0.0, y.mean())
     if slope <= 0:

@@ -1,4 +1,4 @@
-"""Several saved runs made one, and why some cannot be."""
+"""Merging saved runs, and the errors for runs that cannot be merged."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ HERE = Worker("new")
 def _journal(
     folder: Path, name: str, identity: dict[str, Any], results: list[Result], models: tuple[str, ...] = ("z.x",)
 ) -> Path:
-    """A journal of `results`; unfinished, unless `models` are all of them."""
+    """A journal of `results`; finished if they cover all `models`."""
     path = records.journal(folder, name, results, models, identity=identity)
     stamp = 1_000_000_000 + len(list(folder.glob("*.jsonl")))
     os.utime(path, (stamp, stamp))

@@ -1,4 +1,4 @@
-"""The search on a device, run on the CPU as if that were one."""
+"""The search on a device, run on the CPU in its place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def float64_order(queries: np.ndarray, references: np.ndarray, k: int) -> np.nda
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How many rows each slow way of deciding has had."""
+    """The number of rows that each slow path has processed."""
     rows = {"dense_block": 0, "dense_nearest": 0, "best_of_candidates": 0, "settled": 0}
 
     def counted(name, real, *args):

@@ -1,4 +1,4 @@
-"""Embeddings, labels and options of ordinary types: taken as they are meant, or refused in one line."""
+"""Embeddings, labels and options of ordinary types: they work as expected, or are refused in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = np.arange(40) % 5
 
 @pytest.fixture
 def rows(embeddings) -> np.ndarray:
-    """Numbers that float32 and float16 have alike, so that every kind holds the same."""
+    """Numbers that float32 and float16 both represent exactly, so that every kind is equal."""
     rows = embeddings(40, 64, centres=5).astype(np.float16).astype(np.float32)
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 

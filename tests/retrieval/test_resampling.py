@@ -9,7 +9,7 @@ from embedcore.retrieval.resampling import class_means, intervals
 
 
 def test_equals_resampling_one_by_one():
-    """The interval of a plain loop that draws classes and pools their queries, with draws of its own."""
+    """Compare with a plain loop that draws classes and pools their queries, with its own draws."""
     rng = np.random.default_rng(5)
     classes = np.repeat(np.arange(30), rng.integers(1, 9, 30))
     values = np.clip(0.5 + 0.3 * rng.standard_normal(30)[classes] + 0.1 * rng.standard_normal(len(classes)), 0, 1)

@@ -38,7 +38,7 @@ def double_order(queries: np.ndarray, references: np.ndarray, k: int, itself: np
 
 @pytest.fixture(params=PRECISIONS, ids=str)
 def forced(request, monkeypatch):
-    """Every first pass in turn, whatever the pilot would choose."""
+    """Force each first pass, whatever the pilot would choose."""
     monkeypatch.setattr(search_module, "choose_precision", lambda *_: request.param)
     return request.param
 

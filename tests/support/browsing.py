@@ -26,7 +26,7 @@ TITLES = {family.slug: family.title for family in FAMILIES}
 
 
 def chromium() -> str:
-    """Where the browser is. Without one the test is skipped, with a warning that no summary hides; in CI it fails."""
+    """Path of the browser. Without one the test is skipped with a visible warning; in CI it fails."""
     found = next(filter(None, map(shutil.which, _NAMES)), None)
     if found is None:
         line = "no chromium here, so no page was looked at: apt-get install chromium"
@@ -51,7 +51,7 @@ def browser() -> Iterator[Any]:
 
 @dataclass
 class Visit:
-    """A page that is open, with what it said and asked for. `page`: playwright's."""
+    """An open page, with its console messages and requests. `page`: playwright's."""
 
     page: Any
     address: str
@@ -59,21 +59,21 @@ class Visit:
     requests: list[str] = field(default_factory=list)
 
     def go(self, hash: str = "") -> Visit:
-        """Open the page anew, with this state in its address, and wait until its table is there."""
+        """Open the page again, with this state in its address, and wait for its table."""
         self.page.goto("about:blank")
         self.page.goto(self.address + (f"#{hash}" if hash else ""))
         self.page.wait_for_selector("body[data-ready]")
         return self
 
     def models(self) -> list[str]:
-        """The models that the table shows, from the top, as far as it can be seen."""
+        """The visible models of the table, from the top."""
         return list(self.page.locator("#table .tabulator-row a.model").all_inner_texts())
 
     def count(self) -> str:
         return str(self.page.locator("#count").inner_text())
 
     def settled(self) -> None:
-        """Wait until every chart has been drawn that has come into view."""
+        """Wait until every chart in view is drawn."""
         self.page.wait_for_function(
             "[...document.querySelectorAll('.chart')].filter(f => f.seen).every(f => f.dataset.drawn)"
         )
@@ -94,7 +94,7 @@ def visiting(browser: Any, file: Path, **context: Any) -> Iterator[Visit]:
 
 
 def a_run(models: int = 24, *, classes: int = 40, seed: int = 0, hostile: bool = False) -> Run:
-    """Models of several families, some without this or that; `hostile`: with names that would do harm."""
+    """Models of several families, some with missing fields; `hostile`: with harmful names."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), rng.integers(1, 9, classes))
     families = ("vit", "resnet", "convnext", "efficientnet", "swin", "vgg", "mobilenet", "eva", "dino", "clip", "other")

@@ -1,4 +1,4 @@
-"""Two runs, and many, of which it is known what changed, for the pages of a comparison and of a history."""
+"""Two runs, and many, with known changes, for the pages of a comparison and of a history."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def two_runs(*, hostile: bool = False, processor: str | None = None) -> tuple[Ru
 
 
 def some_history(*, hostile: bool = False, **of: Any) -> History:
-    """Six runs of which the fourth is the first that has changed."""
+    """Six runs; the fourth is the first with a change."""
     runs = (
         run_of(timm="1.0.31" if day > 3 else "1.0.20", changed=day > 3, day=day, hostile=hostile) for day in range(1, 7)
     )

@@ -1,4 +1,4 @@
-"""Image files byte by byte, for what no library writes."""
+"""Image files byte by byte, for content that no library writes."""
 
 from __future__ import annotations
 

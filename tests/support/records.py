@@ -40,7 +40,7 @@ def keep(record: Record, *results: Result, test: str = "") -> None:
 def journal(
     folder: Path, name: str, results: Iterable[Result], planned: Iterable[str] = ("z.x",), **header: Any
 ) -> Path:
-    """The journal of a run that is over; unfinished, unless `planned` models are all of the results'."""
+    """The journal of an ended run; finished if the results cover all `planned` models."""
     record = begun(folder, planned, name, **header)
     keep(record, *results)
     record.close()

@@ -1,4 +1,4 @@
-"""Rosters as the tests look at them."""
+"""Helpers for tests of rosters."""
 
 from __future__ import annotations
 

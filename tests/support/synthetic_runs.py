@@ -1,4 +1,4 @@
-"""Saved runs made of numbers: what a session would have written, without measuring anything."""
+"""Synthetic saved runs, as a session would write them, without measuring anything."""
 
 from __future__ import annotations
 
@@ -96,5 +96,5 @@ def saved(
 
 
 def as_run(data: dict[str, Any], name: str = "run.json") -> Run:
-    """As it is read back."""
+    """Return the run that is read back from a saved JSON."""
     return run_of(json.loads(json.dumps(data)), Path(name))

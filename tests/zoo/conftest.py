@@ -13,7 +13,7 @@ MINI = "test_resnet.r160_in1k" if timm.is_model("test_resnet") else "resnet18.a1
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny models are slower with threads than without, much slower on a busy machine."""
+    """Use one thread: tiny models are slower with several, much slower on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -28,6 +28,6 @@ def mini() -> str:
 
 @pytest.fixture(scope="session")
 def mini_state() -> dict[str, torch.Tensor]:
-    """A state dict for `mini` that differs from every seeded one."""
+    """A state dict for `mini` that differs from all seeded ones."""
     torch.manual_seed(4711)
     return dict(timm.create_model(MINI).state_dict())

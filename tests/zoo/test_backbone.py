@@ -66,7 +66,7 @@ def need(architecture: str) -> None:
 
 
 def without_classifier(backbone: Backbone) -> torch.nn.Module:
-    """The oracle: timm's model with num_classes=0 and the backbone's weights, every one of them."""
+    """The oracle: timm's model with num_classes=0 and all of the backbone's weights."""
     plain = timm.create_model(backbone.name, num_classes=0).eval()
     state = backbone.module.state_dict()
     plain.load_state_dict({key: state[key] for key in plain.state_dict()}, strict=True)

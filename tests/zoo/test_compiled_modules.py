@@ -1,4 +1,4 @@
-"""Factories that give TorchScript, frozen, exported, compiled or quantized modules."""
+"""Factories that return TorchScript, frozen, exported, compiled or quantized modules."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ FORMS = (
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """made(function) is the own model whose factory that is."""
+    """made(function) is the own model with that factory."""
     (tmp_path / "compiled_factories.py").write_text(SOURCE)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "compiled_factories", raising=False)

@@ -37,7 +37,7 @@ _registry = types.SimpleNamespace(get_deprecated_models=lambda: {"old_net": "net
 
 @pytest.fixture
 def fake_timm(tmp_path: Path) -> Path:
-    """A folder with it."""
+    """A folder with a fake timm."""
     for name, text in (("__init__.py", REGISTRY), ("models.py", MODELS)):
         path = tmp_path / "fake" / "timm" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def fake_timm(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def wheels(fake_timm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which pip finds its wheel, and no index."""
+    """A folder in which pip finds the fake timm's wheel, without an index."""
     folder = fake_timm.parent / "wheels"
     folder.mkdir()
     with zipfile.ZipFile(folder / "timm-7.7.7-py3-none-any.whl", "w") as wheel:

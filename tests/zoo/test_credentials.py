@@ -1,4 +1,4 @@
-"""Proxies, certificates, endpoints and tokens that cannot work: one line that names the variable, and a later try."""
+"""Invalid proxies, certificates, endpoints and tokens: one line that names the variable, retried later."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.usefixtures("caches")
 
 @pytest.fixture
 def fresh_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The HTTP client is made anew at each call, as in each child process."""
+    """Create the HTTP client at each call, as in each child process."""
     monkeypatch.setattr(credentials, "get_session", type(huggingface_hub.get_session()))
 
 
 def refusal(hub: Hub, remote: RemoteFile = REMOTE) -> str:
-    """The one line of a download that another try may better."""
+    """The message of a download that fails temporarily."""
     with pytest.raises(HubUnreachable) as caught:
         hub.download("a_model.a_tag", remote)
     text = str(caught.value)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 class Gives(nn.Module):
-    """Mean colour, handed out in one of several forms."""
+    """Mean colour, returned in one of several forms."""
     def __init__(self, form):
         super().__init__()
         self.form = form
@@ -54,7 +54,7 @@ constant = 3
 
 @pytest.fixture
 def made(tmp_path, monkeypatch, request):
-    """made(function) is the own model whose factory that is; the module is another one in each test."""
+    """made(function) is the own model with that factory; each test has its own module."""
     name = f"factories_{abs(hash(request.node.name))}"
     source = MODULE + "".join(
         f"\ndef {form}(): return Gives({form!r})\n"

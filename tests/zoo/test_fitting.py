@@ -126,7 +126,7 @@ def test_a_folder_is_as_lenient_and_the_hub_is_not(tmp_path, monkeypatch):
 
 
 class Whole(nn.Module):
-    """A module of the user's, which a checkpoint may hold whole."""
+    """A user's module, pickled as a whole in a checkpoint."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -123,7 +123,7 @@ def test_a_url_whose_content_is_not_what_its_name_says_is_damaged(fake_hub, cach
 
 
 class Clock:
-    """A clock that stands still until it is moved; picklable."""
+    """A clock that advances only when set; picklable."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -139,7 +139,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def probes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the next probes find, "" for an answer, at the end the same for ever; taken from the front."""
+    """Results of the next probes, "" for an answer, used in order; the last one repeats."""
     answers: list[str] = []
     monkeypatch.setattr(hub_, "_probe", lambda address, timeout: answers.pop(0) if len(answers) > 1 else answers[0])
     return answers

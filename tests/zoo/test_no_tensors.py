@@ -32,7 +32,7 @@ EMPTY = {
 
 @pytest.fixture
 def asked(monkeypatch, mini_state):
-    """What timm's loader asks the hub for: it answers with weights, as from a filled cache."""
+    """The requests of timm's loader to the hub, which answers with weights, as from a filled cache."""
     requests: list[object] = []
 
     def answer(*where: object, **kwargs: object) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from embedcore.zoo.transforms import data_config
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """write(text) puts it into ours.toml of the current folder, in which best.pth and clip.npy are."""
+    """write(text) writes ours.toml into the current folder, which contains best.pth and clip.npy."""
     monkeypatch.chdir(tmp_path)
     for name in ("best.pth", "clip.npy", "notes.txt"):
         Path(name).write_bytes(b"content")

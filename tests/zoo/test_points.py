@@ -29,7 +29,7 @@ class Tokens(nn.Module):
 
 
 class Maps(nn.Module):
-    """An old kind of model: forward_head without the switch, channels last, a classifier that can be taken off."""
+    """An old kind of model: forward_head without the switch, channels last, a removable classifier."""
 
     num_features = 3
     output_fmt = "NHWC"
@@ -127,7 +127,7 @@ def test_one_position_is_not_marked_as_an_average():
 
 
 def test_an_encoder_without_a_head_gives_its_own_output():
-    """As timm's encoders of language models: forward_head is there only to raise."""
+    """As in timm's encoders of language models, whose forward_head only raises."""
     module = Tokens()
     module.num_classes = 0
 

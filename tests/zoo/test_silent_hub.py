@@ -1,4 +1,4 @@
-"""A hub that falls silent for a moment: questions are asked again, downloads go on where they were."""
+"""A hub that is silent for a moment: requests are repeated, downloads resumed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dt
 
 
 class Payload:
-    """A pickle of this makes a folder when it is loaded."""
+    """An object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,7 +68,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, layout, suffix):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_payload_of_these_tests_works(tmp_path, layout):
-    """Without weights_only the same files do run their code: the refusals above are not for another reason."""
+    """Without weights_only the same files run their code, so the refusals above have no other cause."""
     path = tmp_path / "weights.pth"
     layout({**STATE, "extra": Payload(tmp_path / "ran")}, path)
     if layout is tar_file:

@@ -38,7 +38,7 @@ def picture(height: int, width: int) -> Image.Image:
 
 
 def timm_input(config: DataConfig, image: Image.Image) -> torch.Tensor:
-    """What timm feeds to the model."""
+    """Return the input that timm feeds to the model."""
     whole = create_transform(
         input_size=config.input_size,
         interpolation=config.interpolation,

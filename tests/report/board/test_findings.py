@@ -1,4 +1,4 @@
-"""What the first screen says, against brute force."""
+"""The first screen's findings, against brute force."""
 
 from __future__ import annotations
 

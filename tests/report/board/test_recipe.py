@@ -43,7 +43,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image.Image:
 
 
 def embedded_by(code: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
-    """What the code gives where timm's weights are those of `backbone`."""
+    """Return the code's embedding if timm's weights are those of `backbone`."""
     create = timm.create_model
 
     def create_with_weights(name: str, pretrained: bool, **more: Any) -> Any:

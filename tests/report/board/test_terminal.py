@@ -19,7 +19,7 @@ LONG = "vit_mediumd_patch16_reg4_gap_384.sbb2_e200_in12k_ft_in1k"  # 56 characte
 
 
 def _tables(text: str) -> dict[str, list[list[str]]]:
-    """The rows of each table, by the heading above it; a cell ends where two blanks are."""
+    """The rows of each table, by the heading above it; two blanks end a cell."""
     tables: dict[str, list[list[str]]] = {}
     for block in text.split("\n\n"):
         lines = block.splitlines()

@@ -1,4 +1,4 @@
-"""A comparison as a page, from runs of which it is known what changed."""
+"""A comparison as a page, from runs with known changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMITS = Limits(parse_limits(DEFAULT))
 
 
 class Text(HTMLParser):
-    """What stands between the tags."""
+    """The text between the tags."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def test_the_figures_of_the_charts_are_those_of_the_runs() -> None:
 
 
 def test_a_chart_as_a_file_has_its_lines_too() -> None:
-    """Data that stand in the specification itself are kept beside those that are put in."""
+    """A chart's inline data are kept beside the inserted datasets."""
     comparison = compare(*lists.two_runs())
     rows = chart_rows(comparison, judge(comparison, LIMITS))
     whole = next(chart.standalone for chart in charts(rows, LIMITS.overall) if chart.name == "speed")

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a reader does with it, and what data must not do to it."""
+"""The page in a real browser: its interactions, and protection against harmful data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def visit(browser: Any, file: Path) -> Iterator[Visit]:
-    """The page, fresh; afterwards nothing was said on the console and nothing asked for."""
+    """The page, newly opened; fails if anything was logged to the console or requested."""
     with browsing.visiting(browser, file, accept_downloads=True) as visit:
         yield visit.go()
         assert visit.errors == []

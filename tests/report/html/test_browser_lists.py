@@ -1,4 +1,4 @@
-"""The pages of a comparison, of a history and of a run that goes on, in a real browser."""
+"""The pages of a comparison, a history and a running session in a real browser."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def seen(visit: Visit) -> Visit:
-    """With all its charts drawn."""
+    """Open a page and wait until all charts are drawn."""
     for section in visit.page.locator(".chart").all():
         section.scroll_into_view_if_needed()
         section.locator(".plot svg.marks").wait_for()

@@ -1,4 +1,4 @@
-"""The page as text: whole in itself, and closed to what comes from data."""
+"""The page as text: self-contained, and safe against its data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families can be told apart, also by those who see colours otherwise."""
+"""Families are distinguishable, also with colour blindness."""
 
 from __future__ import annotations
 
