@@ -17,7 +17,7 @@ import pytest
 
 COMMIT = "c" * 40
 
-# Sessions that a test starts are none of those workers' own, where the suite itself runs under pytest-xdist.
+# If the suite runs under pytest-xdist, sessions started by a test are not its workers.
 for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
     os.environ.pop(_name, None)
 

@@ -88,7 +88,7 @@ def test_ctrl_c_while_a_child_is_asked_for_leaves_the_forkserver_alive(monkeypat
     started = []
 
     def interrupted_send(*arguments):
-        signal.raise_signal(signal.SIGINT)  # connected, nothing sent: the forkserver is waiting for it
+        signal.raise_signal(signal.SIGINT)  # connected, nothing sent: the forkserver waits for the request
         send(*arguments)
 
     def start():
@@ -100,7 +100,7 @@ def test_ctrl_c_while_a_child_is_asked_for_leaves_the_forkserver_alive(monkeypat
     with pytest.raises(KeyboardInterrupt):
         start_surely(start)
     started[0].join(60)
-    assert started[0].exitcode == 0  # 255 where the forkserver has died
+    assert started[0].exitcode == 0  # 255 if the forkserver has died
     assert psutil.Process(server).status() != psutil.STATUS_ZOMBIE
 
 
@@ -177,13 +177,13 @@ def test_a_long_path_of_temporary_files_is_no_obstacle(tmp_path, length, used_be
     *lines, sockets = done.stdout.split()
     assert lines == [str(folder), "0", str(folder)]
     assert len(f"{sockets}/listener-01234567") <= LONGEST_OF_A_SOCKET
-    assert not Path(sockets).exists()  # it is gone with the process
+    assert not Path(sockets).exists()  # removed with the process
 
 
 def test_if_no_folder_is_short_enough_the_message_names_the_remedy(monkeypatch):
     folder = "/" + "t" * 90
     monkeypatch.setattr(tempfile, "tempdir", folder)
-    monkeypatch.setitem(process.current_process()._config, "tempdir", folder)  # and as it was afterwards
+    monkeypatch.setitem(process.current_process()._config, "tempdir", folder)  # restored afterwards
     monkeypatch.setattr(util, "get_temp_dir", lambda: f"{folder}/pymp-01234567")
     with pytest.raises(
         StartError, match=rf"TMPDIR={folder} is too long .* set TMPDIR to a folder of at most 71 charact"

@@ -12,7 +12,7 @@ import pytest
 import embedcore
 
 PACKAGE = Path(embedcore.__file__).parent
-# results stands before measure, which makes them.
+# results comes before measure, which produces them.
 ROOMS = ["zoo", "images", "embed", "retrieval", "results", "measure", "compare", "ab", "report"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

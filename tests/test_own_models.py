@@ -41,7 +41,7 @@ def environment(tmp_path):
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",  # many times faster where the cores are busy
+        "OMP_NUM_THREADS": "1",  # many times faster on a busy machine
         "XDG_CACHE_HOME": str(tmp_path / "home"),
         "PYTEST_ADDOPTS": f"-p no:cacheprovider --embed-cache={tmp_path / 'cache'} --embed-rounds=2",
     }

@@ -96,7 +96,7 @@ def test_no_code_of_a_folder_is_run(tmp_path, malicious, ran, suffix):
 def test_no_code_of_the_hub_its_cache_or_a_mirror_is_run(tmp_path, hub_of, malicious, ran):
     server = hub_of({f"/timm/{MODEL}/resolve/main/pytorch_model.bin": malicious.read_bytes()})
     _, path = fetch_into(tmp_path / "mirror", MODEL, Hub(server.address))
-    assert path.name == "pytorch_model.bin"  # whole, as the hub has it
+    assert path.name == "pytorch_model.bin"  # complete, as on the hub
     refused(MODEL, weights=str(tmp_path / "mirror"))
     refused(MODEL, hub=Hub(server.address))
     server.close()

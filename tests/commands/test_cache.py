@@ -234,13 +234,13 @@ def test_prune_chooses_the_least_recently_used(
     for entry in chosen:
         old = older is not None and 10 - entry.used > older
         assert old or (most is not None and entry.can_be_recreated)
-    # None was removed for its size while one of its kind that was used longer ago stayed.
+    # No entry was removed for its size before a less recently used one of the same kind.
     for entry in chosen:
         if entry.can_be_recreated:
             assert all(other.used >= entry.used for other in kept if other.can_be_recreated)
 
 
-# What is in use.
+# Files in use.
 
 
 def test_a_store_in_use_is_kept(cache: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,7 +292,7 @@ def test_leftovers_of_a_killed_build_are_removed(cache: Path, capsys: pytest.Cap
     assert tree(cache) == set()
 
 
-# What is not ours.
+# Files that are not embedcore's.
 
 
 def test_nothing_else_is_removed(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

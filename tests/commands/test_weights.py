@@ -56,7 +56,7 @@ def test_list_names_places_files_and_a_total(server, tmp_path, capsys, contents)
     text = " ".join(lines[3:])
     assert "3 models: 1 folder, 1 wheel, 1 hub; " in text and "about" in text and "--ask" in text
     assert max(map(len, lines)) <= 80
-    assert server.requests == []  # a list asks nobody
+    assert server.requests == []  # a list sends no request
 
 
 def test_list_can_ask_the_hub(server, capsys, contents):

@@ -58,7 +58,7 @@ def measured(dataset, tmp_path):
     def measure(model: str, timm_version: str, *, seed: int = 0, trained: bool = False) -> Run:
         torch.manual_seed(seed)
         state = timm.create_model(model).state_dict()
-        if trained:  # in fresh weights the blocks do little, so a change of the norms would hardly matter
+        if trained:  # blocks with fresh weights have little effect, so a change of the norms would hardly matter
             torch.manual_seed(1)
             state = {k: v + torch.randn_like(v) if v.ndim == 1 else 5 * v for k, v in state.items()}
         save_file(state, tmp_path / f"{model}.safetensors")

@@ -42,7 +42,7 @@ def test_the_kernels_counters_are_read_thread_by_thread(tmp_path):
     for thread, text in {"41": "900 17 3\n", "42": "5 0 1\n"}.items():
         (tmp_path / thread).mkdir()
         (tmp_path / thread / "schedstat").write_text(text)
-    (tmp_path / "43").mkdir()  # it ended while we looked
+    (tmp_path / "43").mkdir()  # the thread ended meanwhile
     assert waiting_times(tmp_path) == {"41": 17, "42": 0}
     assert waiting_times(tmp_path / "nowhere") is None
 

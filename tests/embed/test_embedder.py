@@ -201,7 +201,7 @@ def test_halving_with_batches_on_their_way_loses_and_repeats_no_row(failure, lan
     assert embedded.batch_size == 2
     np.testing.assert_allclose(embedded.embeddings, plain.embeddings, rtol=1e-6)
     assert progress == sorted(set(progress)) and progress[-1] == 61
-    if lane_of is CardLane:  # no shape but these, for which cuDNN would look for algorithms
+    if lane_of is CardLane:  # no other shape, for which cuDNN would try algorithms
         assert set(backbone.seen) == {4, 2}
 
 

@@ -107,7 +107,7 @@ def test_timing_rounds_wait_for_their_turn(fifos):
     mine = Interleaving(*map(str, fifos))
     interleaving.start(fifos[0])
     mine.wait()
-    interleaving.release(fifos[0])  # nobody is there
+    interleaving.release(fifos[0])  # without a partner
     calls = []
 
     def embed(batch):

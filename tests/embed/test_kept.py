@@ -63,7 +63,9 @@ def test_loading_notes_the_use(kept, rows):
     assert max(file.stat().st_mtime for file in files) == 1e9
     before = time.time() - 5
     assert kept.load(FACTS, 7) is not None
-    assert max(file.stat().st_mtime for file in files) > before  # what `embedcore cache prune --older-than` looks at
+    assert (
+        max(file.stat().st_mtime for file in files) > before
+    )  # the time that `embedcore cache prune --older-than` reads
 
 
 def test_missing_embeddings_are_none(kept):

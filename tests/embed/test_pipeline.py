@@ -10,7 +10,7 @@ import pytest
 
 from embedcore.embed.pipeline import run, spans_of
 
-PATIENCE_S = 60  # for what happens at once unless the pipeline is broken
+PATIENCE_S = 60  # for events that are immediate unless the pipeline is broken
 
 
 @pytest.mark.parametrize(("start", "total", "size"), [(0, 61, 16), (32, 61, 2), (0, 5, 5), (3, 64, 16), (7, 7, 2)])

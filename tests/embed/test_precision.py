@@ -44,7 +44,7 @@ def test_autocast_changes_the_product_and_the_canary_sees_how_much():
         assert PRODUCT.embed(BATCH).dtype == torch.float32
     assert 0.999 < canary_cosine(PRODUCT, BATCH, "bf16") < 1.0
 
-    def breaks(x):  # a model whose small differences are all that counts: bf16 rounds them away
+    def breaks(x):  # a model that depends on small differences, which bf16 rounds away
         big = (x * 0 + 1e4) @ torch.ones(64, 32)
         return (big + x @ WEIGHT * 1e-2) - 64e4
 

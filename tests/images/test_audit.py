@@ -196,7 +196,7 @@ def forbidden(public_folder: Path, make_image) -> Path:
     """A folder of two classes in which one file may not be read."""
     for number, name in enumerate(("a/1.png", "a/2.png", "b/1.png", "b/2.png", "b/3.png")):
         make_image(public_folder / "photos" / name, seed=number)
-    load_dataset(str(public_folder / "photos"))  # imports what it needs while it may
+    load_dataset(str(public_folder / "photos"))  # imports modules while they are readable
     (public_folder / "photos" / "b" / "2.png").chmod(0)
     return public_folder / "photos"
 

@@ -93,7 +93,7 @@ def test_a_file_in_a_folder_is_upright_too(tmp_path) -> None:
     assert load_rgb(tmp_path / "photo.jp2", "x").size == (20, 40)
 
 
-@pytest.mark.parametrize("length", [0, 9, 2**31])  # shorter ones OpenJPEG refuses itself
+@pytest.mark.parametrize("length", [0, 9, 2**31])  # OpenJPEG refuses shorter ones
 def test_a_damaged_box_leaves_the_image_readable(length: int) -> None:
     content = jpeg_2000(6) + struct.pack(">I", length) + b"uuid" + UUID[:3]
     assert load_rgb(io.BytesIO(content), "x").size == (20, 40)

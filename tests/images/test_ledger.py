@@ -52,7 +52,7 @@ def test_content_changed_behind_an_old_time_is_noticed(make_folder, tmp_path: Pa
     first = load_dataset(str(root), cache_dir=tmp_path / "cache")
     before = file.stat()
     content = bytearray(file.read_bytes())
-    content[-1] ^= 1  # in the checksum of the end mark, which no decoder looks at
+    content[-1] ^= 1  # in the checksum of the end mark, which no decoder reads
     file.write_bytes(content)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
@@ -183,7 +183,7 @@ def test_a_damaged_ledger_costs_time_only(make_folder, tmp_path: Path, looked_at
         looked_at.read.clear()
         looked_at.decoded.clear()
         assert load_dataset(str(root), cache_dir=cache).fingerprint == first.fingerprint
-        assert looked_at.read == looked_at.decoded == []  # it was mended
+        assert looked_at.read == looked_at.decoded == []  # it was repaired
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(make_folder, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_perceptual_hashes_are_computed_on_request(
     monkeypatch.setattr(audit_module, "perceptual_hash", lambda image: (hashed.append(1), make(image))[1])
     load_dataset(str(root), cache_dir=cache)
     assert len(looked_at.decoded) == 4 and hashed == []
-    for _ in range(2):  # what is known without a hash is looked at again for it, once
+    for _ in range(2):  # images known without a hash are decoded again, once
         facts = [finding.facts for finding in audit_dataset(str(root), hashes=True, cache_dir=cache).findings]
         assert len({fact.perceptual_hash for fact in facts} - {None}) == 4
         assert len(hashed) == 4 and len(looked_at.decoded) == 8

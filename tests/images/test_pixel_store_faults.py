@@ -148,7 +148,7 @@ def test_workers_of_a_killed_process_write_into_no_other_store(make_folder, cach
     child, connection = build(stall="blocks", workers=2, of=dataset)
     assert connection.recv() == "stalled"
     assert [file.suffix for file in (cache / "pixels").iterdir()].count(PARTIAL) == 1
-    os.kill(child.pid, signal.SIGKILL)  # its workers have blocks in hand
+    os.kill(child.pid, signal.SIGKILL)  # its workers are decoding blocks
     store, made = opened(dataset, cache)
     assert made[-1] == 400
     assert_whole_and_alone(store, dataset)

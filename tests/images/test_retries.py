@@ -174,7 +174,7 @@ def test_the_audit_does_not_report_sound_images_as_damaged(
     if times == 3:
         assert load_dataset(str(root), bad_images="skip").fingerprint == sound
         return
-    error = raised_by(lambda: load_dataset(str(root), bad_images="skip"))  # not left out in silence
+    error = raised_by(lambda: load_dataset(str(root), bad_images="skip"))  # not left out silently
     assert isinstance(error, ImageUnavailable) and "'a/001.png'" in str(error)
 
 
@@ -210,7 +210,7 @@ def test_a_lost_file_server_is_waited_for_once(
 ) -> None:
     monkeypatch.setattr(FileSource, "content", lambda source, index: raise_next([PASSING["ESTALE"]]))
     assert list(thumbnails(dataset, [0] * 200)) == []
-    assert len(naps) <= 3 * 8  # of the threads that were at work
+    assert len(naps) <= 3 * 8  # of the running threads
 
 
 def test_a_folder_that_cannot_be_listed_for_a_moment(
@@ -264,7 +264,7 @@ def test_too_many_open_files_pass_when_others_close_theirs(dataset: Dataset, mon
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     np.testing.assert_array_equal(pixels, right)
-    assert not allow  # the limit was met
+    assert not allow  # the limit was reached
 
 
 def test_an_image_in_memory_meets_the_same_rule(naps: list[float]) -> None:

@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_is_reported_with_its_images(make_folder, tmp_pa
 def killed_while_it_starts_a_worker() -> threading.Thread:
     """Kill the forkserver when the next worker has been asked of it."""
     victim = forkserver._forkserver._forkserver_pid
-    os.kill(victim, signal.SIGSTOP)  # so that it is asked, and does not answer
+    os.kill(victim, signal.SIGSTOP)  # so that a request gets no answer
 
     def kill() -> None:
         time.sleep(0.5)
@@ -120,7 +120,7 @@ def test_a_start_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_failure_inside_a_worker_arrives_with_its_traceback(tmp_path: Path) -> None:
-    source = SimpleNamespace(decoder="none", name=str, load=slice)  # a source that gives slices for images
+    source = SimpleNamespace(decoder="none", name=str, load=slice)  # a source that returns slices instead of images
     reader = PixelReader(source, tuple(map(str, range(40))), GEOMETRY)
     file = tmp_path / "rows"
     file.touch()

@@ -93,7 +93,7 @@ def test_stages_that_count_as_a_download():
     now[0] += SILENT_S - 1
     assert downloads.seconds() == 7.0 + SILENT_S - 1
     now[0] += 100.0
-    assert downloads.seconds() == 7.0 + SILENT_S  # a process that hangs is ended at last
+    assert downloads.seconds() == 7.0 + SILENT_S  # a hanging process is killed in the end
     downloads.note("loading")
     assert downloads.seconds() == 7.0 + SILENT_S
 

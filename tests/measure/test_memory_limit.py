@@ -35,14 +35,14 @@ def test_a_limit_too_small_for_one_image_is_oom(case, images):
     result = run(case, images, memory_limit=0.0001)
     assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
     assert "; peak memory " in result.reason
-    assert result.peak_memory_mb < 0.1 * 2**30 / 1e6  # it had not grown when the limit was met
+    assert result.peak_memory_mb < 0.1 * 2**30 / 1e6  # memory had not grown when the limit was reached
 
 
 def test_a_child_that_exhausts_the_limit_is_oom(case, images, faults, shape):
     result = run(case, images, faults.ExhaustsMemory(shape), memory_limit=0.5)
     assert (result.status, result.outcome) == ("oom", "skip"), (result.reason, result.detail)
     assert "MemoryError" in result.reason
-    assert 400 < result.peak_memory_mb <= 0.5 * 2**30 / 1e6  # its growth, which is what the limit is of
+    assert 400 < result.peak_memory_mb <= 0.5 * 2**30 / 1e6  # the limit applies to the growth
 
 
 def test_an_abort_over_bad_alloc_is_oom(case, images, faults, shape):

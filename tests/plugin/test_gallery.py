@@ -64,7 +64,7 @@ def test_a_resumed_run_shows_what_was_measured_before(project, run):
     (journal,) = (project.path / "cache" / "runs").glob("*.jsonl")
     assert len(before) == 2 and all(path.name.startswith(f"{journal.stem}.") for path in before)
     lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(lines[:-1]))  # as if cut off in the second case
+    journal.write_bytes(b"".join(lines[:-1]))  # as if interrupted in the second case
     outcome = run(*cases, "--embed-resume", "--embed-report=report")
     outcome.stdout.fnmatch_lines(["resumed: 1 of 2 results are from before*"])
     assert len(retrieved(project.path / "report" / "index.html")["answers"]) == 2

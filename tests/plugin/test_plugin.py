@@ -64,7 +64,7 @@ def test_resuming_with_more_cases_adds_them_to_the_run(run, cut_off, project):
     run(INLINE, "--embed-resume", "-k", "test_efficientnet or test_resnet")
     contents = records.read(path)
     assert set(contents.planned.values()) == set(MODELS)
-    assert not contents.finished  # test_vit is still to be done
+    assert not contents.finished  # test_vit is not measured yet
     run(INLINE, "--embed-resume", "-k", "test_vit")
     assert records.read(path).finished
 
@@ -110,7 +110,7 @@ def test_models_without_reachable_weights_take_no_time(run, project, monkeypatch
     monkeypatch.setattr(plugin_module, "position", noted)
     outcome = run(INLINE, "--embed-order=roster", weights="weights")
     outcome.assert_outcomes(passed=1, skipped=2)
-    assert left[0] is None and left[1][0] > 0  # that the hub cannot be reached is not known before it was asked
+    assert left[0] is None and left[1][0] > 0  # before a request the hub is not known to be unreachable
     assert left[2] == (0.0, 0.0)
 
 

@@ -24,7 +24,7 @@ from embedcore.results.result import Result
 IN_PROCESS = "--embed-isolation=none"
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
 
-# Shows the line from the first moment on, as often as there is something new; mini models would be too quick for it.
+# Shows the line at once and on every change; mini models would be too fast otherwise.
 EAGER = """
 import embedcore.plugin.progress as progress
 
@@ -61,7 +61,7 @@ class Terminal:
     def _read(descriptor):
         try:
             return os.read(descriptor, 65536)
-        except OSError:  # Linux says so where nobody writes any more
+        except OSError:  # Linux raises this when the writer has closed
             return b""
 
     @property
@@ -112,7 +112,7 @@ def test_with_v_names_and_outcomes_stay_and_the_status_line_vanishes(terminal, c
             assert shown or (stage == "decoding" and place > 1), lived
             assert all(model in line or ".." in line for line in shown)
     assert all(len(line) < columns for line in live_lines(seen))
-    # The row of the test was whole above the live line, at every moment.
+    # The test's row was complete above the status line in every state.
     for state in seen.states:
         for above, line in pairwise(state):
             if line.startswith("["):

@@ -133,12 +133,12 @@ def test_killed_at_30_random_moments_and_resumed(start, project):
         cache.mkdir()
         (cache / "pixels").symlink_to(project.path / "whole" / "pixels")  # decoded once: this is about the sweep
         begun = [0] * 12
-        # Two apart, so that no two kills meet the same case; the first comes before there is a case.
+        # Two apart, so that no two kills hit the same case; the first comes before any case.
         for number in range(0, 12, 2):
             before = results_in(cache)
             victim = start("--embed-resume", cache=cache.name)
             kill_in_case(victim, cache, number, moments.uniform(0.0, 0.15))
-            # 255: it was killed as it asked for a child, of which the forkserver that knows has died.
+            # 255: it was killed while it requested a child, and the forkserver, which knows the exit code, has died.
             assert victim.exitcode in (-signal.SIGKILL, 255)
             kills += 1
             for case in range(before, min(results_in(cache) + 1, 12)):
@@ -169,7 +169,7 @@ def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
     named = line.partition("(")[2].partition(", …")[0].split(", ")
     assert line.startswith(f"{12 - len(models)} of 12 cases not reached (") and line.endswith("; continue with")
     assert len(named) == 5 and set(named) <= set(MINI) - set(models)
-    assert 2 <= len(models) < 12  # the third may have been on its way from the journal to its test
+    assert 2 <= len(models) < 12  # the third may have been in the journal but not yet reported
     report = json.loads((project.path / "report" / "leaderboard.json").read_text())
     assert {row["model"] for row in report["rows"]} == set(models)
     assert not records.read(journal).finished

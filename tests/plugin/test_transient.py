@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-# What a user's machine does to the images of one geometry, after the audit.
+# Simulates a fault of the machine for the images of one geometry, after the audit.
 FAULT = """
 import errno
 from embedcore.images import retries, sources, workers

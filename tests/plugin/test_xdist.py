@@ -54,7 +54,7 @@ def test_a_killed_run_of_two_workers_is_resumed_in_one_process(run, project, sav
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, (project.path / "output").read_text()
-    while runs_in_use(folder) and time.monotonic() < deadline:  # the workers die in their own time
+    while runs_in_use(folder) and time.monotonic() < deadline:  # the workers end some time later
         time.sleep(0.01)
     before = results()
     assert 3 <= len(before) < len(MINI)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-# Whoever reads saved runs (a CI job, the command line) must not pay for torch, nor have pytest installed.
+# Reading saved runs (in a CI job, on the command line) must not import torch or need pytest.
 PROGRAM = """
 import sys
 import embedcore.report.report_folder, embedcore.report.board.terminal

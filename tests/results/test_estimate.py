@@ -101,7 +101,7 @@ SWEEPS = [made_up(seed, cases, trend) for seed in range(6) for cases in (8, 60, 
 
 
 with Path(__file__).with_name("recorded_sweeps.csv").open() as _recorded:
-    # Every so many-th tag of timm 1.0.31 below 14 or 30 GMACs, with random weights, on two idle cores.
+    # Tags of timm 1.0.31 below 14 or 30 GMACs at regular intervals, with random weights, on two idle cores.
     _rows = [(row["sweep"], float(row["gmacs"]), float(row["seconds"])) for row in csv.DictReader(_recorded)]
 RECORDED = [[(cost, seconds) for of, cost, seconds in _rows if of == sweep] for sweep in "123"]
 

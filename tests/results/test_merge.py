@@ -206,7 +206,7 @@ def test_the_command_reports_errors_and_writes_nothing(tmp_path, capsys):
     capsys.readouterr()
     assert main(["merge", str(first), "--allow-missing", "-o", str(output)]) == 0
     assert "shard 2/2 is missing" in capsys.readouterr().err
-    assert main(["merge", str(tmp_path), "--allow-missing", "-o", str(output)]) == 2  # the output of before is in it
+    assert main(["merge", str(tmp_path), "--allow-missing", "-o", str(output)]) == 2  # it contains the earlier output
     assert "is one of the runs" in capsys.readouterr().err
 
 

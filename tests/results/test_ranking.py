@@ -64,7 +64,7 @@ def test_sums_by_class_are_those_of_the_verdicts():
 def test_queries_without_a_reference_are_left_out():
     run = run_of(results_of())
     usual = rank_models(run.results, run.dataset)["acc"]
-    # The same queries and 10 of two classes more that nobody can find; scores do not count them.
+    # The same queries and 10 of two further classes without a reference, which scores do not count.
     more = np.concatenate([[50, 50, 50, 40, 40], CLASSES, [40] * 5])
     longer = []
     for result in results_of():
@@ -186,7 +186,7 @@ def test_agreement_is_kendalls_tau_and_mean_ranks_lie_in_their_intervals():
         ranks = [int(stats.rankdata([-s for s in side], "min")[common.index(mean.model)]) for side in scores]
         assert mean.ranks == tuple(ranks) and mean.mean == sum(ranks) / 2
         assert mean.interval[0] <= mean.mean <= mean.interval[1]
-    # On each of two datasets the intervals hold with 97.5 %, so that both do with 95 %.
+    # Level 97.5 % on each of two datasets gives 95 % for both.
     levels = [
         rank_models(
             sorted((r for r in run.results if r.model in common), key=lambda r: r.model), run.dataset, ("acc",), 0.975

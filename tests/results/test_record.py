@@ -66,7 +66,7 @@ def test_an_older_unfinished_run_is_ignored(tmp_path: Path, result_of: Make) -> 
     _journal(tmp_path, "given-up", old, [result_of("a.x")])
     _journal(tmp_path, "done", OURS, [result_of("b.x")], models=("b.x",))
     assert find_resumable(tmp_path, OURS, HERE) == (None, [])
-    found, _ = find_resumable(tmp_path, old, HERE)  # with its own settings it still goes on
+    found, _ = find_resumable(tmp_path, old, HERE)  # with its own settings it is still resumed
     assert found is not None and found.name == "given-up"
 
 
@@ -172,7 +172,7 @@ def test_each_worker_has_a_journal_and_any_number_of_processes_resumes(tmp_path:
     alone.close()
     (paths,) = journals_of(tmp_path).values()
     contents = records.read(*paths)
-    assert records.models(contents) == models  # in the order in which they were written, whoever did
+    assert records.models(contents) == models  # in the order written, by any process
     assert contents.finished
 
 
@@ -280,7 +280,7 @@ def test_a_test_that_runs_twice_has_two_results(tmp_path: Path, result_of: Make)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     record = records.begun(tmp_path, TWO, Worker("newer"), resume=True)
     assert record.warnings == ["resumed: 1 of 2 results are from the earlier session"]
-    assert record.earlier(("a.x", "one"), "there[a]") is None  # which has to measure for itself
+    assert record.earlier(("a.x", "one"), "there[a]") is None  # which must be measured separately
     assert record.earlier(("a.x", "one"), "here[a]") is not None
     assert record.earlier(("a.x", "one"), "here[a]") is None  # once: a test that runs again measures again
     record.close()

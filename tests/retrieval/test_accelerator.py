@@ -51,7 +51,7 @@ def test_memory_that_runs_out_halves_the_tile(embeddings, monkeypatch, error):
     assert (indices == float64_order(queries, rows, 7)).all()
     assert fitted[:4] == [(256, 256)] * 3 + [(256, 1000 - 3 * 256)]
     assert fitted[5][0] < 256
-    # Only the tile that was done when memory ran out for the second time, and rows that were unsure, are done twice.
+    # Only the tile during which memory ran out again, and undecided rows, are computed twice.
     assert sum(a * b for a, b in fitted) < 1.1 * len(queries) * len(rows) + 256 * 256
 
 
@@ -106,7 +106,7 @@ def test_the_order_is_decided_on_the_device(embeddings, calls):
 
 @pytest.mark.parametrize("spread", [1.0, 1e-5])
 def test_without_float64_or_room_on_the_device_threads_decide(embeddings, calls, monkeypatch, spread):
-    # None is what a device without float64 (MPS), or without room for the references, leaves of them there.
+    # None: a device without float64 (MPS), or without room for the references.
     monkeypatch.setattr(accelerator._Search, "_placed", lambda *_: None)
     rows = embeddings(2000, 32, spread=spread, centres=0 if spread == 1 else 1)
     indices, similarities = search_on_device(rows, rows, 5, "cpu", 512)

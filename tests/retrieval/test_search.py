@@ -123,7 +123,7 @@ def test_rounding_in_one_direction_does_not_change_the_result(forced):
         made = np.zeros((n, 180))
         is_high = np.argsort(rng.random((n, 60)), axis=1) < 30
         made[:, left : left + 60] = np.where(is_high, high / 8, low / 8)
-        made[:, 120] = 0.25  # where the query has nothing: similarities below 1/2 are rounded in finer steps
+        made[:, 120] = 0.25  # where the query is zero: similarities below 1/2 are rounded in finer steps
         return made
 
     best, others = rows(20, 1.0038, 0.9976, left=0), rows(100, 1.0040, 0.9960, left=60)
@@ -135,7 +135,7 @@ def test_rounding_in_one_direction_does_not_change_the_result(forced):
 
 
 def test_rows_that_no_first_pass_can_hold_are_still_exact(forced, embeddings):
-    # Thousands of references a hair from each other: every one is a candidate of the rough products.
+    # Thousands of nearly equal references: all are candidates of the approximate products.
     rows = embeddings(2500, 16, spread=1e-5, centres=1)
     found = nearest(rows, None, 7, tile=512)
     exact = rows.astype(np.float64)

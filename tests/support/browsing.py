@@ -116,7 +116,7 @@ def a_run(models: int = 24, *, classes: int = 40, seed: int = 0, hostile: bool =
             "images_per_s": {"forward": float(10 ** rng.uniform(1, 4)), "end_to_end": 50.0},
             "ci95": {metric: [max(0.0, value - 0.05), min(1.0, value + 0.06)] for metric, value in score.items()},
         }
-        if place % 11 == 5:  # a model of the user's own, say
+        if place % 11 == 5:  # such as a user's own model
             info |= {"params_m": None, "gmacs": None, "images_per_s": {}, "input_size": None, "pretraining": None}
             info |= {"licence": None, "transform": {}, "durations": [], "weights": {"source": f"own:{name}"}}
         infos.append(info)

@@ -13,7 +13,7 @@ from embedcore.zoo.hub import Hub
 from embedcore.zoo.loading import build_model
 from embedcore.zoo.weights import fetch_weights, locate_weights
 
-# One small architecture of each of many modules, with what is special about it.
+# One small architecture of each of many modules, with its peculiarity.
 ARCHITECTURES = [
     "test_resnet",
     "test_vit",
@@ -47,7 +47,7 @@ ARCHITECTURES = [
     "eva02_tiny_patch14_224",
     "pvt_v2_b0",
 ]
-# Larger ones that the issue names, each for a kind of output or head.
+# Larger ones, each for a kind of output or head.
 LARGER = ["vit_xsmall_patch16_clip_224", "swin_tiny_patch4_window7_224", "vgg11", "cait_xxs24_224"]
 
 
@@ -56,7 +56,7 @@ def pixels(backbone: Backbone, n: int = 2) -> torch.Tensor:
     return torch.randn(n, *backbone.data_config.input_size)
 
 
-# Here old timm's num_classes=0 takes off more than the classifier, or cannot be built.
+# For these, old timm's num_classes=0 removes more than the classifier, or cannot be built.
 NO_ORACLE_IN_OLD_TIMM = {"hgnetv2_b0", "efficientvit_b0", "inception_next_atto"}
 
 

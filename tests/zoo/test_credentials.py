@@ -48,7 +48,7 @@ def refusal(hub: Hub, remote: RemoteFile = REMOTE) -> str:
 def test_a_setting_that_no_client_can_be_made_with_is_named(fake_hub, fresh_client, monkeypatch, name, value):
     address, requests = fake_hub({f"{PATH}model.safetensors": b"safe"})
     if "HTTP_PROXY" not in name.upper():
-        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:3128")  # this one is not to blame
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:3128")  # not this variable
     monkeypatch.setenv(name, value)
     if value.startswith("socks5") and find_spec("socksio"):
         pytest.skip("SOCKS proxies can be used here")
@@ -56,7 +56,7 @@ def test_a_setting_that_no_client_can_be_made_with_is_named(fake_hub, fresh_clie
     by_url = RemoteFile(url=f"{address}/a.pth")
     for text in (hub.why_unreachable(REMOTE) or "", refusal(hub), refusal(hub, by_url)):
         assert f"the HTTP client cannot be made: {name}: " in text and "correct or unset it" in text
-    assert requests == [] and hub._losses == {}  # nobody is to be left alone for it
+    assert requests == [] and hub._losses == {}  # no host is paused for it
     for variable in ("HTTP_PROXY", name):
         monkeypatch.delenv(variable, raising=False)
     assert hub.why_unreachable(REMOTE) is None
@@ -113,7 +113,7 @@ def test_an_expired_token_is_named_and_is_no_lack_of_weights(hub_of, monkeypatch
         hub.download("a_model.a_tag", REMOTE)
     expected = "(HTTP status 401) with the token of HF_TOKEN: it may have expired: renew it or unset HF_TOKEN"
     assert expected in str(caught.value) and caught.value.host == ""
-    assert hub.why_unreachable(REMOTE) is None  # the hub itself is well
+    assert hub.why_unreachable(REMOTE) is None  # the hub itself works
     monkeypatch.delenv("HF_TOKEN")
     assert hub.download("a_model.a_tag", REMOTE).read_bytes() == b"safe"
 

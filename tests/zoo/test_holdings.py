@@ -52,7 +52,7 @@ def test_a_file_comes_from_the_hub_once_and_then_needs_no_network(tmp_path, serv
     loaded = load_backbone(mini, weights=str(folder)).weights
     assert (loaded.source, loaded.id) == ("hub", f"sha256:{hashlib.sha256(content).hexdigest()[:16]}")
     assert is_timms(loaded)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))  # as a cache it serves other programs too
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))  # other programs can use it as a cache too
     assert find_holding(mini).place == "cache"
 
 

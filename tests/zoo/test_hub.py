@@ -119,7 +119,7 @@ def test_a_url_whose_content_is_not_what_its_name_says_is_damaged(fake_hub, cach
     assert not list((caches / "torch").rglob("*.pth"))
 
 
-# --- losing the hub: no test waits, the clock is moved ---
+# --- losing the hub: no test waits; a fake clock is set ---
 
 
 class Clock:
@@ -170,7 +170,7 @@ def test_a_hub_that_is_lost_in_the_middle_is_asked_at_once_and_then_after_pauses
         assert "reset by peer; asked again after" in (hub.why_unreachable(REMOTE) or "")
         clock.now += hub_.PAUSE_SECONDS
         assert hub.why_unreachable(REMOTE) is None
-    clock.now += 2 * hub_.PAUSE_SECONDS  # it was well for long
+    clock.now += 2 * hub_.PAUSE_SECONDS  # it had worked for long
     hub.lose("a.hub", "reset by peer")
     assert hub.why_unreachable(REMOTE) is None
 
@@ -253,7 +253,7 @@ def test_a_broken_download_is_resumed(hub_of, monkeypatch):
     content = bytes(range(256)) * 256 * 4
     server = hub_of({f"{PATH}model.safetensors": {"content": content, "cuts": [1 << 17]}})
     hub = Hub(server.address)
-    with contextlib.suppress(HubUnreachable):  # a library before 1.0 goes on at the next call only
+    with contextlib.suppress(HubUnreachable):  # a library before 1.0 resumes at the next call only
         hub.download("a_model.a_tag", REMOTE)
     assert hub.download("a_model.a_tag", REMOTE).read_bytes() == content
     parts = [request.partition("safetensors")[2] for request in server.requests if "GET /cdn" in request]

@@ -80,7 +80,7 @@ def test_a_wheels_file_without_tensors_is_refused(tmp_path, asked):
 
 def test_timm_cannot_load_other_weights(mini, mini_state, asked):
     cfg = dict(registry.pretrained_cfg(mini))
-    assert builder._resolve_pretrained_source(cfg)[0]  # by itself it has
+    assert builder._resolve_pretrained_source(cfg)[0]  # timm alone has addresses
     assert builder._resolve_pretrained_source({**cfg, **NOWHERE, "state_dict": {}}) == ("", "")
     for load in (load_into_timm, fit_backbone):
         with pytest.raises(WeightsDamaged, match="contains no tensors"):

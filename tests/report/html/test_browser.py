@@ -145,7 +145,7 @@ def test_the_drawer_of_a_model_shows_details_and_has_an_address(visit: Visit) ->
     model = BY_ACC[1]
     visit.page.locator("#table a.model", has_text=model).click()
     drawer = visit.page.locator("#model")
-    drawer.wait_for()  # the browser tells the page of its new address in its own time
+    drawer.wait_for()  # the browser reports the new address asynchronously
     text = drawer.inner_text()
     for part in (
         model,
@@ -162,7 +162,7 @@ def test_the_drawer_of_a_model_shows_details_and_has_an_address(visit: Visit) ->
     assert f"timm.create_model('{model}', pretrained=True" in text
     address = visit.page.url
     visit.page.keyboard.press("Escape")
-    # The browser tells of the closing a moment after it has closed; until then the address is the old one.
+    # The browser reports the closing a moment later; until then the address is the old one.
     visit.page.wait_for_function("() => !location.hash.includes('model=')")
     assert not drawer.is_visible()
     visit.go(address.partition("#")[2])
@@ -182,7 +182,7 @@ def test_rows_stay_when_the_table_comes_into_view(visit: Visit) -> None:
     link = visit.page.locator("#table a.model").first.element_handle()
     link.scroll_into_view_if_needed()
     visit.page.wait_for_timeout(300)
-    # Rows made anew would take the click of who has the button down, and the focus of who came by keyboard.
+    # Recreated rows would lose a click in progress and the keyboard focus.
     assert link.evaluate("link => link.isConnected")
 
 
@@ -303,7 +303,7 @@ def test_axe_finds_no_serious_fault(browser: Any, file: Path, scheme: str, width
             ]
             assert serious == []
         wide = visit.page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width  # nothing but the table itself is to be scrolled sideways
+        assert wide <= width  # only the table itself may scroll sideways
 
 
 def test_harmful_names_are_shown_as_text(browser: Any, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_the_policy_lets_nothing_else_run_or_load(visit: Visit) -> None:
     assert refused == [True, "TypeError"]
     visit.page.wait_for_timeout(50)
     assert len(visit.errors) >= 2
-    visit.errors.clear()  # that it was refused is said on the console
+    visit.errors.clear()  # the refusal is logged to the console
 
 
 def test_printed_pages_have_a_fitting_line_for_every_model(visit: Visit) -> None:
