@@ -125,9 +125,9 @@ def test_a_shard_passes_failed_cases_to_the_gate(step, pytest_gives, expected):
     command(
         "pytest", f'printf "%s\\n" "$@" "$HF_HOME" > arguments; echo "{{}}" > out/shard-2.json; exit {pytest_gives}'
     )
-    code, said = step("Measure", SELECT="vit and not clip", SHARD="2", SHARDS="8", STORE="kept")
+    code, shown = step("Measure", SELECT="vit and not clip", SHARD="2", SHARDS="8", STORE="kept")
     assert code == expected
-    assert ("::warning::" in said) == (pytest_gives == 1)
+    assert ("::warning::" in shown) == (pytest_gives == 1)
     arguments = Path("arguments").read_text().splitlines()
     assert arguments[:5] == ["benchmarks", "-k", "vit and not clip", "--embed-shard", "2/8"]
     assert arguments[-1] == str(Path("kept", "weights").resolve())
@@ -142,16 +142,16 @@ def test_a_first_run_passes_with_a_note(step):
     save_shards()
     assert step("Merge the shards")[0] == 0
     Path("baseline").mkdir()
-    code, said = step("Compare")
-    assert code == 0 and "no baseline" in said
+    code, shown = step("Compare")
+    assert code == 0 and "no baseline" in shown
 
 
 def test_a_regression_fails_the_job_and_is_in_the_summary(step):
     save("baseline/run.json", MODELS)
     save_shards(worse=True)
     assert step("Merge the shards")[0] == 0
-    code, said = step("Compare")
-    assert code == 1 and "FAILED: 2 models compared: 1 worse" in said and "::error" in said
+    code, shown = step("Compare")
+    assert code == 1 and "FAILED: 2 models compared: 1 worse" in shown and "::error" in shown
     assert "FAILED" in Path("GITHUB_STEP_SUMMARY").read_text() and "FAILED" in Path("comparison.md").read_text()
     accept = ["embedcore", "accept", "run.json", MODELS[1], "--because", "other crop"]
     assert subprocess.run(accept, capture_output=True).returncode == 0
@@ -160,8 +160,8 @@ def test_a_regression_fails_the_job_and_is_in_the_summary(step):
 
 def test_a_missing_shard_fails_the_job(step):
     save("shards/shard-1.json", MODELS[:1], shard="1/2")
-    code, said = step("Merge the shards")
-    assert code == 2 and "shard 2/2 is missing" in said
+    code, shown = step("Merge the shards")
+    assert code == 2 and "shard 2/2 is missing" in shown
 
 
 ARTIFACTS = [
@@ -185,8 +185,8 @@ esac
 def test_the_baseline_is_the_newest_artifact_of_the_default_branch(step, artifacts, fetched):
     command("gh", GH)
     Path("artifacts.json").write_text(json.dumps({"artifacts": artifacts}))
-    code, said = step("Fetch the last run of the default branch")
-    assert code == 0, said
+    code, shown = step("Fetch the last run of the default branch")
+    assert code == 0, shown
     assert Path("GITHUB_OUTPUT").read_text() == "branch=main\n"
     downloaded = Path("baseline/downloaded")
     assert (downloaded.read_text() if downloaded.exists() else None) == fetched

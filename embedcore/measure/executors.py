@@ -185,13 +185,13 @@ def _measure(pickled: bytes, send: Send) -> None:
 
 def _now_and_then(send: Send) -> Stages:
     """Return a callback that sends the first and last step of a stage, and a few a second of the others."""
-    told: tuple[str, float] = "", 0.0
+    last_sent: tuple[str, float] = "", 0.0
 
     def stages(stage: str, done: int, total: int) -> None:
-        nonlocal told
+        nonlocal last_sent
         now = time.monotonic()
-        if stage != told[0] or done == total or now - told[1] >= SEND_EVERY_S:
-            told = stage, now
+        if stage != last_sent[0] or done == total or now - last_sent[1] >= SEND_EVERY_S:
+            last_sent = stage, now
             send({"progress": [stage, done, total]})
 
     return stages

@@ -111,10 +111,10 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
 
     def time_rounds(size: int) -> tuple[Timed, float]:
         batch = first_batch(backbone, pixels, size, settings)
-        told = functools.partial(stages, "timing")
+        report = functools.partial(stages, "timing")
         warmed = functools.partial(memory.restart, device)
         with autocast(settings.precision, device, backbone.module):
-            return time_forward(backbone.embed, batch, case.rounds, interleaving, told, warmed), memory.mb
+            return time_forward(backbone.embed, batch, case.rounds, interleaving, report, warmed), memory.mb
 
     # Before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms.
     (timed, peak), batch_size = halving(batch_size, device, time_rounds)
@@ -286,21 +286,21 @@ def transform_of(config: DataConfig, protocol: str) -> dict[str, Any]:
 def _provenance(case: Case, weights: Weights) -> dict[str, Any]:
     """Return the fields about the model's origin: weights, and licence and pretraining if they are known."""
     facts = facts_of_case(case)
-    said = {**facts.get("weights", {}), "source": weights.source, "id": weights.id}
+    origin = {**facts.get("weights", {}), "source": weights.source, "id": weights.id}
     loaded = {name: getattr(weights, name) for name in ("classifier", "part", "resampled")}
-    said |= {name: value for name, value in loaded.items() if value}
+    origin |= {name: value for name, value in loaded.items() if value}
     if case.own_model is not None:
         return facts | {
-            "weights": said,
+            "weights": origin,
             "pretraining": case.own_model.pretraining,
             "licence": case.own_model.licence,
         }
     random, timms = weights.source == "random", is_timms(weights)
     if not timms and weights.path is not None:
-        said["file"] = weights.path.name
+        origin["file"] = weights.path.name
     address = "" if random else address_of(pretrained_cfg(case.model))
     return facts | {
-        "weights": said | ({"address": address} if address else {}),
+        "weights": origin | ({"address": address} if address else {}),
         "pretraining": pretraining_data(case.model) if timms and not random else None,
         "licence": licence(case.model) if timms else None,
         "default_tag": split_tag(default_tag(split_tag(case.model)[0]))[1] or None,

@@ -298,5 +298,5 @@ def _read(config: pytest.Config, option: _Option) -> Any:
             return text or option.default
         return tuple(map(option.value, text)) if option.action == "append" else option.value(text)
     except (ValueError, pytest.UsageError) as error:  # pytest itself reads flags
-        said = str(error) if option.action == "store_true" else f"{text!r}: {error}"
-        raise pytest.UsageError(f"ini key {option.dest}: {said}") from error
+        message = str(error) if option.action == "store_true" else f"{text!r}: {error}"
+        raise pytest.UsageError(f"ini key {option.dest}: {message}") from error

@@ -54,16 +54,16 @@ class _Grabber:
 
 def collect(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     """Return pytest's settings and models for ``arguments``, in the order of the cases. Raises UsageError."""
-    grabber, said = _Grabber(), io.StringIO()
+    grabber, output = _Grabber(), io.StringIO()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test_models.py"
         path.write_text(CASE)
         own = ["--collect-only", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
         own += [f"--rootdir={Path.cwd()}", *_ini_file(Path.cwd())]
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             code = pytest.main([*own, str(path), *arguments], plugins=[grabber])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or grabber.options is None:
-        lines = [line for line in said.getvalue().splitlines() if line.strip()]
+        lines = [line for line in output.getvalue().splitlines() if line.strip()]
         errors = [line for word in (" error: ", "ERROR", "rror: ") for line in lines if word in line]
         why = (errors or lines or ["no reason given"])[0].rpartition(" error: ")[2]
         raise UsageError(one_line(why.strip().removeprefix("ERROR:")))
@@ -143,8 +143,8 @@ def _save_weights(model: str, seed: int, path: str) -> None:
 
 def _commit() -> str | None:
     """Return the commit of a timm that was installed from git; None otherwise."""
-    said = distribution("timm").read_text("direct_url.json")
-    commit = json.loads(said).get("vcs_info", {}).get("commit_id") if said else None
+    origin = distribution("timm").read_text("direct_url.json")
+    commit = json.loads(origin).get("vcs_info", {}).get("commit_id") if origin else None
     return commit if isinstance(commit, str) else None
 
 
@@ -166,10 +166,10 @@ def main() -> None:
                     side.save_weights(model, folder)
                 case _:
                     raise UsageError(f"unknown request {str(request)[:80]}")
-            said = {"answer": answer}
+            reply = {"answer": answer}
         except EmbedcoreError as error:
-            said = {"error": one_line(str(error))}
-        print(json.dumps(json_safe(said), allow_nan=False), file=answers, flush=True)
+            reply = {"error": one_line(str(error))}
+        print(json.dumps(json_safe(reply), allow_nan=False), file=answers, flush=True)
 
 
 def _requests() -> queue.Queue[Any]:

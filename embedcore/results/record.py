@@ -302,7 +302,7 @@ class Record:
         return measured_costs([*earlier, *self.results.values()], self.header.get("costs", {}).get)
 
     def rankings(self) -> dict[str, Rankings]:
-        """Return how certain the ranks on each dataset are, by fingerprint; computed anew only for new results."""
+        """Return how certain the ranks on each dataset are, by fingerprint; recomputed only after new results."""
         for fingerprint, block in self.datasets.items():
             measured = [result for result in self.results_on(fingerprint) if result.ok]
             if fingerprint not in self._rankings or self._rankings[fingerprint][0] != measured:

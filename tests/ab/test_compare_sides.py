@@ -264,6 +264,6 @@ def test_aa_without_noise_stores_no_noise_floor(fake, tmp_path):
 )
 def test_invalid_sides_are_one_line(arguments, line, capsys):
     assert main(arguments) in (2, 4)
-    said = capsys.readouterr().err
-    assert line in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert line in output
+    assert output.count("\n") == 1

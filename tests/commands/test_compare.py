@@ -133,12 +133,12 @@ def broken(tmp_path):
 
 
 def test_every_broken_input_is_one_line_and_exit_code_2(runs, tmp_path, capsys):
-    for what, text, said in broken(tmp_path):
+    for what, text, output in broken(tmp_path):
         path = tmp_path / "broken.json"
         path.write_text(text)
         assert main(["compare", runs[0], str(path)]) == 2, what
         error = capsys.readouterr().err
-        assert said in error and "broken.json" in error and error.count("\n") == 1, (what, error)
+        assert output in error and "broken.json" in error and error.count("\n") == 1, (what, error)
 
 
 def test_verdicts_that_unpack_to_gigabytes_are_refused(runs, tmp_path, capsys):
@@ -155,7 +155,7 @@ def test_verdicts_that_unpack_to_gigabytes_are_refused(runs, tmp_path, capsys):
 
 def test_other_unusable_input(runs, tmp_path, capsys):
     other = save(tmp_path / "other.json", dataset={"fingerprint": "beef"}, machine=made.MACHINE | {"processor": "B"})
-    for arguments, said in (
+    for arguments, output in (
         (["compare", runs[0], other], "cannot be compared: another dataset"),
         (["compare", runs[0], str(tmp_path / "none.json")], "no saved run"),
         (["compare", *runs, "--fail-on", "speed:5%"], "'speed' is not one of"),
@@ -164,7 +164,7 @@ def test_other_unusable_input(runs, tmp_path, capsys):
         (["compare", runs[0]], "required"),
     ):
         assert main(arguments) == 2, arguments
-        assert said in capsys.readouterr().err
+        assert output in capsys.readouterr().err
 
 
 def test_compare_imports_neither_torch_nor_timm(runs):

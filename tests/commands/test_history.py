@@ -53,7 +53,7 @@ def test_other_files_are_ignored_and_damaged_runs_reported(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([".benchmarks", "-k", "nothing*"], "-k nothing*: no model or family of these runs matches"),
         (["empty"], "no saved run in empty"),
@@ -61,12 +61,12 @@ def test_other_files_are_ignored_and_damaged_runs_reported(folder, capsys):
         ([".benchmarks/Linux/0001_nightly.json", "cut.json"], "cut.json is not JSON"),
     ],
 )
-def test_errors_have_exit_code_2_and_one_line(folder, capsys, arguments, said):
+def test_errors_have_exit_code_2_and_one_line(folder, capsys, arguments, message):
     (folder.parent / "empty").mkdir()
     (folder.parent / "cut.json").write_text("{")
     assert main(["history", *arguments]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 def test_a_page_is_also_written(folder, capsys):

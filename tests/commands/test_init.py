@@ -22,11 +22,11 @@ def test_the_template_equals_the_case_of_this_repository():
 
 def test_everything_is_written_and_named(tmp_path, capsys):
     assert main(["init", str(tmp_path / "new" / "repository")]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in WRITTEN:
         assert (tmp_path / "new" / "repository" / name).is_file()
-        assert f"written        {tmp_path / 'new' / 'repository' / name}\n" in said
-    assert said.endswith("\nNext: pytest benchmarks --benchmark-save=before\n")
+        assert f"written        {tmp_path / 'new' / 'repository' / name}\n" in output
+    assert output.endswith("\nNext: pytest benchmarks --benchmark-save=before\n")
 
 
 def test_existing_files_are_kept_and_missing_settings_printed(tmp_path, capsys, monkeypatch):
@@ -36,18 +36,18 @@ def test_existing_files_are_kept_and_missing_settings_printed(tmp_path, capsys, 
     for name, text in mine.items():
         Path(name).write_text(text)
     assert main(["init"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert all(Path(name).read_text() == text for name, text in mine.items())
-    assert all(f"unchanged      {name}\n" in said for name in mine)
-    assert "embed_dataset = emoji" in said
-    assert f"written        {GATE_FILE}\n" in said
+    assert all(f"unchanged      {name}\n" in output for name in mine)
+    assert "embed_dataset = emoji" in output
+    assert f"written        {GATE_FILE}\n" in output
     Path("benchmarks/pytest.ini").unlink()
     assert main(["init"]) == 0
     before = {name: Path(name).read_bytes() for name in WRITTEN}
     capsys.readouterr()
     assert main(["init"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("unchanged") == len(WRITTEN) and "embed_dataset" not in said
+    output = capsys.readouterr().out
+    assert output.count("unchanged") == len(WRITTEN) and "embed_dataset" not in output
     assert before == {name: Path(name).read_bytes() for name in WRITTEN}
 
 

@@ -54,7 +54,7 @@ def test_a_run_in_which_nothing_was_measured_is_a_page_too(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere.json", "-o", "report"], "no saved run nowhere.json"),
         (["cut.json", "-o", "report"], "cut.json is not JSON"),
@@ -71,7 +71,7 @@ def test_errors_are_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "run.json", MODELS[:1])
@@ -79,7 +79,7 @@ def test_errors_are_one_line_and_exit_code_2(
     (tmp_path / "cut.json").write_text("{")
     assert main(["report", *arguments]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 def test_it_imports_neither_torch_nor_timm_nor_pytest(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_failure_does_not_stop_the_rest(server, tmp_path, capsys):
 
 def test_a_setting_that_cannot_work_is_one_line_and_an_exit_code(server, tmp_path, capsys, monkeypatch):
     server.expired = "hf_secret"
-    for token, said in (
+    for token, output in (
         ("hf_\u2026secret", "a character that an HTTP header cannot contain"),
         ("hf_secret", "expired"),
     ):
@@ -114,7 +114,7 @@ def test_a_setting_that_cannot_work_is_one_line_and_an_exit_code(server, tmp_pat
         assert main(["weights", "fetch", "--roster", BOTH, "--to", str(tmp_path)]) == 1
         out = capsys.readouterr().out
         last = " ".join(out.partition("could not be fetched:")[2].split())
-        assert last.startswith("2 no-weights: ") and said in last and last.count("HF_TOKEN") == 2
+        assert last.startswith("2 no-weights: ") and output in last and last.count("HF_TOKEN") == 2
         assert "secret" not in out and "Traceback" not in out
     monkeypatch.setattr("embedcore.zoo.credentials.get_session", lambda: int("no client"))
     monkeypatch.setenv("HTTPS_PROXY", "::::")

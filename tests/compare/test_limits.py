@@ -26,7 +26,7 @@ def test_the_defaults_are_the_documented_ones():
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("speed:5%", "'speed' is not one of acc"),
         ("acc:0.5", "acc takes percentage points, such as 0.5pt, not '0.5'"),
@@ -38,8 +38,8 @@ def test_the_defaults_are_the_documented_ones():
         (" , ", "it names no limit"),
     ],
 )
-def test_an_invalid_limit_is_one_line(spec, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_limit_is_one_line(spec, message):
+    with pytest.raises(ValueError, match=message):
         parse_limits(spec)
 
 
@@ -63,7 +63,7 @@ def test_a_file_can_be_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("fail_on = ", "is not TOML"),
         ("limits = 1", "unknown field `limits`"),
@@ -73,10 +73,10 @@ def test_a_file_can_be_named(tmp_path):
         ("\xff", "is not TOML"),
     ],
 )
-def test_a_broken_file_is_one_line_that_names_it(tmp_path, text, said):
+def test_a_broken_file_is_one_line_that_names_it(tmp_path, text, message):
     path = tmp_path / GATE_FILE
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UsageError, match=said) as error:
+    with pytest.raises(UsageError, match=message) as error:
         read_limits(None, tmp_path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 

@@ -213,8 +213,8 @@ def test_incomparable_results_are_listed_with_the_reason(why):
     block, changes, absent = BARRIERS[why]
     comparison = compare(run(), run(info(**changes), **block))
     assert not absent & {change.what for change in comparison.models[0].changes}
-    said = {**comparison.barriers, **comparison.models[0].barriers}
-    assert any(why in text for text in said.values()), said
+    output = {**comparison.barriers, **comparison.models[0].barriers}
+    assert any(why in text for text in output.values()), output
 
 
 @pytest.mark.parametrize("sides", [(0.4, 0.0), (0.0, 0.4), (0.4, 0.4)])

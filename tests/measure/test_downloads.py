@@ -67,18 +67,18 @@ def test_a_download_does_not_count_into_the_time_limit_of_a_case(online, server,
     """The session's clock jumps an hour ahead once a download was reported; the limit is ten minutes."""
     (file,) = server.files.values()
     file.stalls[:] = [1.0]
-    told: list[str] = []
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + HOUR * (len(told) > 1))
+    reported: list[str] = []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + HOUR * (len(reported) > 1))
     monkeypatch.setattr(executors, "SILENT_S", 2 * HOUR)
     monkeypatch.setattr(executors, "Downloads", lambda: Downloads(clock.monotonic))
     monkeypatch.setattr(child, "time", clock)
     case, images = online
     pixels = faults.CacheIn(shape, str(tmp_path / "hub"))
     result = ChildExecutor(timeout_s=600.0).run(
-        case, dataclasses.replace(images, pixels=pixels), lambda stage, done, total: told.append(stage)
+        case, dataclasses.replace(images, pixels=pixels), lambda stage, done, total: reported.append(stage)
     )
     assert (result.status, result.weights.get("source")) == ("ok", "hub"), result.reason
-    assert result.download_s >= 1.0 and "downloading" in told
+    assert result.download_s >= 1.0 and "downloading" in reported
 
 
 def test_stages_that_count_as_a_download():

@@ -276,8 +276,8 @@ def test_a_terminal_without_our_characters_shows_the_leaderboards_line_by_line(p
 def test_an_empty_selection_is_reported(run, keyword, hint):
     outcome = run("-k", keyword)
     assert outcome.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    said = " ".join(outcome.stdout.str().split())
-    assert f"embedcore: none of 3 cases matches -k {keyword!r}{f'; close: {hint}' if hint else ''}" in said
+    output = " ".join(outcome.stdout.str().split())
+    assert f"embedcore: none of 3 cases matches -k {keyword!r}{f'; close: {hint}' if hint else ''}" in output
 
 
 def test_a_regression_that_pytest_benchmark_finds_leaves_the_leaderboards(run, project):

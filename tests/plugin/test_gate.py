@@ -100,20 +100,20 @@ def test_a_first_run_passes_with_a_message(run, project):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--embed-compare=base.json", "--embed-fail-on=speed:5%"), "*'speed' is not one of*"),
         (("--embed-fail-on=status",), "*needs --embed-compare BASE*"),
         (("--embed-compare=roster.txt",), "*roster.txt is not JSON*"),
     ],
 )
-def test_a_mistake_is_reported_before_anything_is_measured(run, project, arguments, said):
+def test_a_mistake_is_reported_before_anything_is_measured(run, project, arguments, message):
     (project.path / "base.json").write_text(
         json.dumps({"machine_info": {}, "benchmarks": [], "embedcore": {"schema": 1}})
     )
     result = run("-k", "test_vit", *arguments)
     assert result.ret == 4
-    result.stderr.fnmatch_lines([f"ERROR: {said}"])
+    result.stderr.fnmatch_lines([f"ERROR: {message}"])
     assert "test_models.py" not in result.stdout.str()
 
 

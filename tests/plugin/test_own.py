@@ -212,7 +212,7 @@ def test_the_gate_compares_own_models_except_for_a_missing_speed(run, project, o
 
 
 @pytest.mark.parametrize(
-    ("content", "status", "said"),
+    ("content", "status", "message"),
     [
         (
             np.ones((8, 4)),
@@ -229,7 +229,7 @@ def test_the_gate_compares_own_models_except_for_a_missing_speed(run, project, o
     ],
     ids=["length", "vector", "cube", "integers", "objects", "nonsense", "nan", "zeros"],
 )
-def test_wrong_embeddings_are_one_line(run, saved, ours, content, status, said):
+def test_wrong_embeddings_are_one_line(run, saved, ours, content, status, message):
     if isinstance(content, bytes):
         (ours / "given.npy").write_bytes(content)
     else:
@@ -238,12 +238,12 @@ def test_wrong_embeddings_are_one_line(run, saved, ours, content, status, said):
     assert outcome.ret == pytest.ExitCode.TESTS_FAILED
     (entry,) = saved()["embedcore"]["excluded"]
     assert (entry["model"], entry["status"]) == ("given", status)
-    assert entry["reason"].startswith("given: ") and said in entry["reason"]
+    assert entry["reason"].startswith("given: ") and message in entry["reason"]
     assert "Traceback" not in outcome.stdout.str()
 
 
 @pytest.mark.parametrize(
-    ("function", "status", "said"),
+    ("function", "status", "message"),
     [
         ("raises", "error", "colour: factory our_factories.zoo:raises raised: ValueError: no such checkpoint"),
         ("none", "error", "has no function 'none'"),
@@ -251,19 +251,19 @@ def test_wrong_embeddings_are_one_line(run, saved, ours, content, status, said):
         ("dies", "crashed", "the measuring process ended with exit code 7"),
     ],
 )
-def test_a_wrong_factory_is_one_line_and_fails_only_its_case(run, saved, ours, function, status, said):
+def test_a_wrong_factory_is_one_line_and_fails_only_its_case(run, saved, ours, function, status, message):
     text = (ours / "ours.toml").read_text()
     (ours / "ours.toml").write_text(text.replace("zoo:colour", f"zoo:{function}"))
     outcome = run("--benchmark-json=run.json", "-k", "colour or given", roster="lists/ours.toml")
     assert infos(saved()).keys() == {"given"}
     (entry,) = saved()["embedcore"]["excluded"]
     assert (entry["model"], entry["family"], entry["status"]) == ("colour", "vit", status)
-    assert said in entry["reason"] and "\n" not in entry["reason"]
+    assert message in entry["reason"] and "\n" not in entry["reason"]
     assert ('raise ValueError("no such checkpoint")' in outcome.stdout.str()) == (function == "raises")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ('arch = "test_resnet.r160_in1k"\n', "", "lists/ours.toml, model 1 ('ours-v3'): arch is missing"),
         ("runs/best.pth", "runs/worst.pth", "model 1 ('ours-v3'): weights: */lists/runs/worst.pth does not exist"),
@@ -272,14 +272,14 @@ def test_a_wrong_factory_is_one_line_and_fails_only_its_case(run, saved, ours, f
         ('"test_vit"', '"test_vitt"', "lists/ours.toml, model 4: unknown model 'test_vitt'*"),
     ],
 )
-def test_bad_toml_is_a_usage_error_of_one_line(run, ours, old, new, said):
+def test_bad_toml_is_a_usage_error_of_one_line(run, ours, old, new, message):
     text = (ours / "ours.toml").read_text()
     (ours / "ours.toml").write_text(text.replace(old, new, 1))
     outcome = run(roster="lists/ours.toml")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
     errors = [line for line in outcome.errlines if line.startswith("ERROR")]
     assert len(errors) == 1, outcome.errlines
-    outcome.stderr.fnmatch_lines([f"ERROR: *{said.replace('[', '[[]')}*"])
+    outcome.stderr.fnmatch_lines([f"ERROR: *{message.replace('[', '[[]')}*"])
 
 
 def test_a_checkpoint_that_does_not_fit_is_one_line(run, saved, ours):

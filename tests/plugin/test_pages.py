@@ -71,7 +71,7 @@ class Session:
     """A fake session in which a case reports every second; writing a page takes a number of seconds."""
 
     def __init__(self, clock, monkeypatch, *, takes=0.0, error=None):
-        self.clock, self.said, self.written = clock, [], []
+        self.clock, self.output, self.written = clock, [], []
         self.takes, self.error = takes, error
         self.page = pages.LivePage("report", SimpleNamespace(results={"f00d": {}}), self.said.append)
         monkeypatch.setattr(pages, "write_page", self.write)
@@ -104,7 +104,7 @@ def test_updates_take_at_most_a_fiftieth_of_the_time(clock, monkeypatch, takes):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "report/index.html"),
@@ -113,8 +113,8 @@ def test_updates_take_at_most_a_fiftieth_of_the_time(clock, monkeypatch, takes):
         (RuntimeError("drawing failed"), "RuntimeError: drawing failed"),
     ],
 )
-def test_a_failed_update_is_reported_once_and_the_run_continues(clock, monkeypatch, error, told):
+def test_a_failed_update_is_reported_once_and_the_run_continues(clock, monkeypatch, error, reason):
     session = Session(clock, monkeypatch, error=error).run(400)
     assert len(session.written) == 6, "it is tried again: a disk may have room later"
-    (said,) = session.said
-    assert "could not be updated; the run continues" in said and said.endswith(told)
+    (output,) = session.output
+    assert "could not be updated; the run continues" in output and output.endswith(reason)

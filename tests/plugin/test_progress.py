@@ -158,13 +158,13 @@ def test_a_session_without_pytests_terminal_is_measured_in_silence(project, work
 def test_output_of_a_test_that_is_not_captured_stays_whole(terminal, project):
     project.path.joinpath("test_models.py").write_text(
         "def test_model(embed_model, embed_images, embed_measure, embed_replay):\n"
-        "    print('said before ', end='', flush=True)\n"
+        "    print('output before ', end='', flush=True)\n"
         "    result = embed_measure(embed_model, embed_images)\n"
         "    print('and after')\n"
         "    embed_replay(result)\n"
     )
     seen = terminal("-s", "-k", "test_vit", IN_PROCESS)
-    assert [row for row in seen.text if "said before" in row] == ["test_models.py said before and after"], seen.text
+    assert [row for row in seen.text if "output before" in row] == ["test_models.py output before and after"], seen.text
     assert live_lines(seen)
 
 
@@ -257,8 +257,8 @@ def test_a_status_line_fits_its_width_and_always_shows_the_stage(model, place, l
 def test_result_words():
     leader = result_of("resnet50.a1_in1k", 0.6, images_per_s={"forward": 50.0})
     result = result_of(images_per_s={"forward": 101.5}, crowded=0.3)
-    said = "acc 0.500, acc5 0.300, 102! images/s (busy); best 0.600 resnet50.a1_in1k"
-    assert result_words(result, leader) == said
+    output = "acc 0.500, acc5 0.300, 102! images/s (busy); best 0.600 resnet50.a1_in1k"
+    assert result_words(result, leader) == output
     assert result_words(leader, leader) == "acc 0.600, acc5 0.300, 50.0 images/s; the best so far"
     long = result_of("vit_mediumd_patch16_reg4_gap_384.sbb2_e200_in12k_ft_in1k", 0.6)
     assert len(result_words(leader, long, 79)) == 79

@@ -161,9 +161,9 @@ def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
     journal = wait_for_results(project.path / "cache" / "runs", 3)
     os.kill(process.pid, signal.SIGINT)
     assert ended(process) == pytest.ExitCode.INTERRUPTED
-    said = (project.path / "output").read_text()
-    assert "Benchmark fixture was not used" not in said
-    line = next(line for line in " ".join(said.split()).split("embedcore: ") if "cases not reached" in line)
+    shown = (project.path / "output").read_text()
+    assert "Benchmark fixture was not used" not in shown
+    line = next(line for line in " ".join(shown.split()).split("embedcore: ") if "cases not reached" in line)
     line = line.partition(" --embed-resume")[0]
     models, _ = scores_of(project.path / "part.json")
     named = line.partition("(")[2].partition(", …")[0].split(", ")

@@ -35,20 +35,20 @@ def pytest_unconfigure():
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         ("OSError(errno.EIO, 'Input/output error')", "Input/output error"),
         ("OSError(errno.EMFILE, 'Too many open files')", "Too many open files"),
         ("MemoryError", "MemoryError"),
     ],
 )
-def test_an_image_that_cannot_be_read_now_fails_its_case_and_not_the_next(run, project, saved, error, said):
+def test_an_image_that_cannot_be_read_now_fails_its_case_and_not_the_next(run, project, saved, error, message):
     project.makeconftest(FAULT.format(error=error))
     outcome = run("--embed-isolation=none", "--embed-order=roster", "--benchmark-json=run.json")
     outcome.assert_outcomes(passed=2, failed=1)
     (excluded,) = saved()["embedcore"]["excluded"]
     assert excluded["model"] == "test_resnet.r160_in1k" and excluded["status"] == "error"
-    assert excluded["reason"].startswith("image 'class1/1.png' could not be read in 4 tries: " + said)
+    assert excluded["reason"].startswith("image 'class1/1.png' could not be read in 4 tries: " + message)
 
 
 def test_a_damaged_image_ends_the_session_as_before(run, project):

@@ -149,7 +149,7 @@ def test_each_worker_has_a_card_of_its_own(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "workers", "said"),
+    ("device", "workers", "message"),
     [
         ("auto", 4, ["4 workers share 3 cards", "use -n 3"]),
         ("auto", 3, []),
@@ -159,10 +159,10 @@ def test_each_worker_has_a_card_of_its_own(monkeypatch):
         ("cpu", 9, []),
     ],
 )
-def test_workers_that_share_a_card_give_a_warning(monkeypatch, device, workers, said):
+def test_workers_that_share_a_card_give_a_warning(monkeypatch, device, workers, message):
     monkeypatch.setattr(machine, "card_names", lambda: ("H100", "H100", "A100"))
     lines = machine.shared_cards(device, workers)
-    assert len(lines) == bool(said) and all(part in lines[0] for part in said)
+    assert len(lines) == bool(message) and all(part in lines[0] for part in message)
 
 
 def test_a_worker_that_replaces_another_takes_its_card_and_the_rest_of_its_budget():

@@ -79,11 +79,11 @@ def made_up(seed: int, cases: int, trend: float) -> Sweep:
 def course(sweep: Sweep, estimate: Callable[[Sweep, list[float]], float | None]) -> list[float]:
     """Log of the estimated over the actual duration of the whole sweep, after each case."""
     costs, total = [cost for cost, _ in sweep], sum(seconds for _, seconds in sweep)
-    told = []
+    errors = []
     for done in range(1, len(sweep)):
         left = estimate(sweep[:done], costs[done:]) or math.nan
-        told.append(math.log((sum(seconds for _, seconds in sweep[:done]) + left) / total))
-    return told
+        errors.append(math.log((sum(seconds for _, seconds in sweep[:done]) + left) / total))
+    return errors
 
 
 def least_squares(measured: Sweep, gmacs: list[float]) -> float:
@@ -107,8 +107,7 @@ RECORDED = [[(cost, seconds) for of, cost, seconds in _rows if of == sweep] for 
 
 
 def holds(sweeps: list[Sweep]) -> tuple[float, float]:
-    """In what share of cases the range told before them held what the rest took, and how wide ranges are: the median
-    of their upper over their lower ends."""
+    """Return the share of ranges that contained the actual duration of the rest, and the median ratio of their ends."""
     held, widths = [], []
     for sweep in sweeps:
         for done in range(1, len(sweep)):
@@ -124,13 +123,13 @@ def test_estimates_of_recorded_sweeps_were_good() -> None:
     for sweep in RECORDED:
         ours, theirs = course(sweep, estimate_seconds), course(sweep, least_squares)
         assert np.abs(ours).mean() < 0.8 * np.abs(theirs).mean()
-        jumps, before = (np.exp(np.abs(np.diff(told)).max()) for told in (ours, theirs))
+        jumps, before = (np.exp(np.abs(np.diff(errors)).max()) for errors in (ours, theirs))
         assert jumps < 1.7 and before > 40
 
 
 def test_estimates_jump_less_than_least_squares_and_are_no_worse() -> None:
     ours, theirs = ([course(sweep, way) for sweep in SWEEPS] for way in (estimate_seconds, least_squares))
-    jumps, before = (np.concatenate([np.abs(np.diff(told)) for told in way]) for way in (ours, theirs))
+    jumps, before = (np.concatenate([np.abs(np.diff(errors)) for errors in way]) for way in (ours, theirs))
     assert jumps.mean() < 0.6 * before.mean()
     assert np.exp(jumps.max()) < 6 and np.exp(before.max()) > 100
     errors, earlier = (np.abs(np.concatenate(way)).mean() for way in (ours, theirs))

@@ -112,7 +112,7 @@ def machine(**changes):
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (part("y.a", settings={"protocol": "square224"}), "another setting: protocol native, now square224"),
         (part("y.a", settings={"seed": 1}), "another setting: seed None, now 1"),
@@ -130,10 +130,10 @@ def machine(**changes):
         ({"machine_info": {}}, "b.json is not a run saved by pytest-benchmark"),
     ],
 )
-def test_runs_that_do_not_belong_together_are_refused_in_one_line(other, said):
+def test_runs_that_do_not_belong_together_are_refused_in_one_line(other, message):
     with pytest.raises(UsageError) as caught:
         merge([(A, part("x.a")), (B, other)])
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_shards_of_two_divisions_are_refused():

@@ -84,7 +84,9 @@ def visiting(browser: Any, file: Path, **context: Any) -> Iterator[Visit]:
     """The page of a file from the disk; `context`: playwright's, such as ``color_scheme`` and ``viewport``."""
     opened = browser.new_context(**context)
     visit = Visit(opened.new_page(), file.as_uri())
-    visit.page.on("console", lambda said: visit.errors.append(said.text) if said.type in ("error", "warning") else None)
+    visit.page.on(
+        "console", lambda output: visit.errors.append(output.text) if output.type in ("error", "warning") else None
+    )
     visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
     visit.page.on("request", lambda request: visit.requests.append(request.url))
     try:

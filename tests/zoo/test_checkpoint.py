@@ -125,9 +125,11 @@ def test_all_other_objects_are_named_at_once(tmp_path):
     content = {"model": STATE, "cfg": types.SimpleNamespace(lr=1), "hook": nn.ReLU()}
     with pytest.raises(WeightsDamaged) as caught:
         loaded(tmp_path, "test_resnet", content)
-    said = str(caught.value)
-    assert "it contains torch.nn.modules.activation.ReLU, types.SimpleNamespace, which is code and is never run" in said
-    assert said.startswith("ours: ") and "set trust = true in its entry" in said and "\n" not in said
+    shown = str(caught.value)
+    assert (
+        "it contains torch.nn.modules.activation.ReLU, types.SimpleNamespace, which is code and is never run" in shown
+    )
+    assert shown.startswith("ours: ") and "set trust = true in its entry" in shown and "\n" not in shown
     backbone = loaded(tmp_path, "test_resnet", content, trust=True)
     assert same(backbone.module, STATE) and backbone.weights.part == "model"
 

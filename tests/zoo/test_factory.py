@@ -77,7 +77,7 @@ def test_vectors_tokens_maps_and_lists_give_vectors(made, form):
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "message"),
     [
         ("dict", "returns a dict instead of one tensor"),
         ("empty", "returns a list instead of one tensor"),
@@ -85,13 +85,13 @@ def test_vectors_tokens_maps_and_lists_give_vectors(made, form):
         ("one", r"returns \(1, 3\) for 2 images"),
     ],
 )
-def test_anything_else_is_unsupported(made, form, said):
-    with pytest.raises(UnsupportedModel, match=f"^ours: {said}"):
+def test_anything_else_is_unsupported(made, form, message):
+    with pytest.raises(UnsupportedModel, match=f"^ours: {message}"):
         load_backbone(made(form)).embed(torch.rand(2, 3, 8, 8))
 
 
 @pytest.mark.parametrize(
-    ("function", "kind", "said"),
+    ("function", "kind", "message"),
     [
         ("raises", FactoryError, r"raised: ValueError: no such checkpoint$"),
         ("no_module", UnsupportedModel, r"returns a list, not a torch\.nn\.Module"),
@@ -99,8 +99,8 @@ def test_anything_else_is_unsupported(made, form, said):
         ("constant", FactoryError, r"has no function 'constant'"),
     ],
 )
-def test_a_factory_without_a_module_is_one_line(made, function, kind, said):
-    with pytest.raises(kind, match=said) as caught:
+def test_a_factory_without_a_module_is_one_line(made, function, kind, message):
+    with pytest.raises(kind, match=message) as caught:
         load_backbone(made(function))
     assert str(caught.value).startswith("ours: factory ") and "\n" not in reason_of(caught.value)
     assert status_of(caught.value) == ("error" if kind is FactoryError else "unsupported")
@@ -110,11 +110,13 @@ def test_a_factory_without_a_module_is_one_line(made, function, kind, said):
 def test_a_module_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "broken_factory.py").write_text("import package_that_is_not_there\n")
-    for name, said in (
+    for name, message in (
         ("broken_factory", "No module named 'package_that_is_not_there'"),
         ("no_such_factory", "No module named 'no_such_factory'"),
     ):
-        with pytest.raises(FactoryError, match=f"^ours: factory {name}:f cannot be imported: Module.*{said}") as caught:
+        with pytest.raises(
+            FactoryError, match=f"^ours: factory {name}:f cannot be imported: Module.*{message}"
+        ) as caught:
             load_backbone(OwnModel(name="ours", factory=f"{name}:f", folders=(str(tmp_path),)))
         assert name in detail_of(caught.value)
 

@@ -125,6 +125,6 @@ def test_every_slug_leads_to_its_family():
 
 
 def test_an_unknown_slug_is_reported_with_a_close_one():
-    said = r"unknown family 'mobilnet'; did you mean 'mobilenet'\? \(families: vgg, densenet, .*other\)"
-    with pytest.raises(UsageError, match=said):
+    output = r"unknown family 'mobilnet'; did you mean 'mobilenet'\? \(families: vgg, densenet, .*other\)"
+    with pytest.raises(UsageError, match=output):
         family_by_slug("mobilnet")

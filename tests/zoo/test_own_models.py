@@ -125,7 +125,7 @@ GOOD = {"name": "ours", "arch": "resnet18", "weights": "best.pth"}
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({**GOOD, "wieghts": "x"}, "unknown key 'wieghts': did you mean 'weights'?"),
         ({**GOOD, "colour": "x"}, "unknown key 'colour': the keys are name, arch, weights"),
@@ -170,13 +170,13 @@ GOOD = {"name": "ours", "arch": "resnet18", "weights": "best.pth"}
     ],
     ids=lambda value: "-".join(map(str, value.values()))[:40] if isinstance(value, dict) else "",
 )
-def test_a_bad_entry_is_one_line_that_names_file_entry_and_key(write, keys, said):
+def test_a_bad_entry_is_one_line_that_names_file_entry_and_key(write, keys, message):
     write(entry(name="vgg11") + entry(**keys))
     with pytest.raises(UsageError) as caught:
         read_roster("ours.toml")
     line = str(caught.value)
     assert line.startswith("ours.toml, model 2") and "\n" not in line
-    assert said.format(folder=Path.cwd()) in line
+    assert message.format(folder=Path.cwd()) in line
 
 
 def test_all_bad_entries_are_reported_at_once(write):
@@ -190,7 +190,7 @@ def test_all_bad_entries_are_reported_at_once(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[[model]\n", "is not TOML: "),
         ("", "`model`: write [[model]] entries"),
@@ -200,12 +200,12 @@ def test_all_bad_entries_are_reported_at_once(write):
         ("\xff", "is not TOML: "),
     ],
 )
-def test_a_bad_file_is_one_line(tmp_path, text, said):
+def test_a_bad_file_is_one_line(tmp_path, text, message):
     path = tmp_path / "ours.toml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError) as caught:
         read_roster(str(path))
-    assert str(path) in str(caught.value) and said in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_one_line(tmp_path):

@@ -51,18 +51,18 @@ def test_positions_of_a_non_square_grid_are_loaded_unchanged(tmp_path, architect
 
 
 def test_patch_kernels_of_another_size_are_refused(tmp_path):
-    said = refused(tmp_path, "test_vit", trained("test_vit", patch_size=32).state_dict())
-    assert "patch_embed.proj.weight is [64, 3, 32, 32] in the file, [64, 3, 16, 16] in the model" in said
-    assert "an arch with patches of 32×32?" in said
+    message = refused(tmp_path, "test_vit", trained("test_vit", patch_size=32).state_dict())
+    assert "patch_embed.proj.weight is [64, 3, 32, 32] in the file, [64, 3, 16, 16] in the model" in message
+    assert "an arch with patches of 32×32?" in message
 
 
 def test_windows_of_another_size_are_refused_though_half_of_the_tables_fit(tmp_path):
     state = trained(SWIN, img_size=192, window_size=6).state_dict()
-    said = refused(tmp_path, SWIN, state)
+    message = refused(tmp_path, SWIN, state)
     assert re.search(
-        r"^1\d wrong shapes \(layers\.0\S+relative_position_bias_table is \[121, 3\] in the file, \[169, 3", said
+        r"^1\d wrong shapes \(layers\.0\S+relative_position_bias_table is \[121, 3\] in the file, \[169, 3", message
     )
-    assert "an arch of another window or input size?" in said
+    assert "an arch of another window or input size?" in message
     assert "relative_position_bias_table [121, 3] → [169, 3]" in (
         loaded(tmp_path, SWIN, state, resample=True).weights.resampled
     )
@@ -101,8 +101,8 @@ def test_names_that_only_timm_knows_hide_no_resampling(tmp_path):
     backbone = loaded(tmp_path, CLIP, named)
     assert backbone.weights.resampled == "" and same(backbone.module, model.state_dict())
     larger = openai_names(trained(CLIP, classes=0, img_size=288).state_dict())
-    said = refused(tmp_path, CLIP, larger)
-    assert said.startswith(
+    message = refused(tmp_path, CLIP, larger)
+    assert message.startswith(
         "1 wrong shape (pos_embed is [325, 256] in the file, [1, 197, 256] in the model): input_size = 288?"
     )
     assert same(
@@ -183,15 +183,15 @@ def test_weights_saved_by_timm_load_unchanged(tmp_path, architecture):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "said"),
+    ("architecture", "message"),
     [
         ("cait_xxs24_224", r"1 wrong shape \(pos_embed is \[1, 784, 192\] in the file, \[1, 196, 192\] in the model"),
         ("levit_128s", r"1\d wrong shapes \(\S+attention_biases is \[4, 784\] in the file, \[4, 196\] in the model"),
         ("efficientvit_m0", r"3 wrong shapes \(\S+attention_biases is \[4, 49\] in the file, \[4, 16\] in the model"),
     ],
 )
-def test_the_size_is_also_found_if_timm_would_not_resize_or_values_are_zero(tmp_path, architecture, said):
+def test_the_size_is_also_found_if_timm_would_not_resize_or_values_are_zero(tmp_path, architecture, message):
     state = {f"net.{name}": value for name, value in trained(architecture, img_size=448).state_dict().items()}
-    assert re.search(rf"^{said}.*\): input_size = 448\?", refused(tmp_path, architecture, state))
+    assert re.search(rf"^{message}.*\): input_size = 448\?", refused(tmp_path, architecture, state))
     backbone = loaded(tmp_path, architecture, state, input_size=448)
     assert same(backbone.module, {name.removeprefix("net."): value for name, value in state.items()})

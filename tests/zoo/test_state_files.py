@@ -168,8 +168,8 @@ def test_a_refused_pickle_is_reported_in_whole_words(tmp_path, layout):
     layout(Payload(tmp_path / "made"), tmp_path / "w.pth")
     with pytest.raises(WeightsDamaged) as caught:
         read_state(tmp_path / "w.pth")
-    said = str(caught.value)
-    assert said == (
+    output = str(caught.value)
+    assert output == (
         f"{tmp_path / 'w.pth'} is not a file of plain tensors "
         "(it contains posix.mkdir, which is code and is never run); fetch it again, "
         "or save its state dict as .safetensors"

@@ -56,22 +56,22 @@ def best(results: list[Result]) -> Result | None:
 @given(boards())
 def test_the_best_of_a_size_equals_brute_force(board: Leaderboard) -> None:
     results = [row.result for row in board.by_acc]
-    said = list(findings.best_of_sizes(board))
+    output = list(findings.best_of_sizes(board))
     for size in findings.SIZES:
         wanted = best([result for result in results if result.params_m is not None and result.params_m < size])
-        found = [s for s in said if f"{size}" in plain(s[:1]).replace(",", "").split()]
+        found = [s for s in output if f"{size}" in plain(s[:1]).replace(",", "").split()]
         assert [models_of([sentence])[0] for sentence in found] == ([wanted.model] if wanted else [])
 
 
 @given(boards())
 def test_each_speed_has_the_best_model_that_reaches_it(board: Leaderboard) -> None:
-    said = list(findings.best_of_speeds(board))
-    for sentence in said:
+    output = list(findings.best_of_speeds(board))
+    for sentence in output:
         need = float(plain(sentence[:1]).split()[2].replace(",", ""))
         fast = [r.result for r in board.by_acc if (findings.speed_of(r.result) or 0) >= need]
         chosen = best(fast)
         assert chosen is not None and models_of([sentence]) == [chosen.model]
-    assert len(set(models_of(said))) == len(said)
+    assert len(set(models_of(output))) == len(output)
 
 
 def test_models_that_are_best_under_several_sizes_are_named_once(
@@ -92,9 +92,9 @@ def ranked_board(accs: Sequence[float], classes: int = 60) -> Leaderboard:
 
 
 def test_a_winner_that_others_are_tied_with_is_not_called_the_best() -> None:
-    said = words_of(list(findings.winner(ranked_board([0.5] * 6), "acc")))
-    assert "5 other models are not significantly worse: " in said
-    assert " and 1 more.\nAbout " in said
+    output = words_of(list(findings.winner(ranked_board([0.5] * 6), "acc")))
+    assert "5 other models are not significantly worse: " in output
+    assert " and 1 more.\nAbout " in output
 
 
 def test_a_winner_far_ahead_is_significantly_best() -> None:

@@ -97,6 +97,6 @@ def test_axe_finds_no_serious_fault_in_the_gallery(browser: Any, with_gallery: P
 def test_without_neighbours_the_page_explains_how_to_get_them(browser: Any, tmp_path: Path) -> None:
     with browsing.visiting(browser, browsing.written(browsing.a_run(), tmp_path)) as visit:
         visit.go()
-        said = visit.page.locator("section:has(#gallery-heading)").inner_text()
-        assert "--embed-report DIR" in said and "embedcore report" in said
+        output = visit.page.locator("section:has(#gallery-heading)").inner_text()
+        assert "--embed-report DIR" in output and "embedcore report" in output
         assert visit.page.locator("#gallery").count() == 0

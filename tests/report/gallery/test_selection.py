@@ -36,10 +36,10 @@ def test_the_parts_contain_the_queries_of_their_titles(made):
     right = right_of(labels, found)
     leader, *others = [row.result.model for row in board.by_acc]
     n = len(labels.queries)
-    nobody = {q for q in range(n) if not any(bits[q] for bits in right.values())}
+    unsolved = {q for q in range(n) if not any(bits[q] for bits in right.values())}
     only = {q for q in range(n) if right[leader][q] and not any(right[m][q] for m in others)}
-    assert set(part(shown, "Every model").queries) == nobody and nobody
-    assert f"{len(nobody)} queries of {n}" in part(shown, "Every model").note
+    assert set(part(shown, "Every model").queries) == unsolved and unsolved
+    assert f"{len(unsolved)} queries of {n}" in part(shown, "Every model").note
     assert set(part(shown, "Only").queries) == only and only
     one = part(shown, "One model").queries
     assert {right[leader][q] for q in one} == {True, False}
