@@ -223,7 +223,7 @@ class Plugin:
     # The loop
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self) -> None:  # below the terminal's line of what was collected
+    def pytest_runtestloop(self) -> None:  # after the terminal's line on the collected tests
         if not self.is_worker:
             self.terminal.notes(self._notes)
             self._notes = []

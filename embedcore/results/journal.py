@@ -29,7 +29,7 @@ class Journal:
     """A journal open for writing, by one process at a time."""
 
     def __init__(self, path: Path, header: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> None:
-        """Create the journal at `path` with `header`, or continue the one that is there without its torn last line.
+        """Create the journal at `path` with `header`, or continue an existing one without its torn last line.
 
         `more`: a line to add to a journal that is continued.
         Folders are created as needed. Raises UsageError if another process writes to it, or if it cannot be read or

@@ -93,7 +93,10 @@ def test_a_missing_label_is_refused(label: object) -> None:
         (np.eye(3)[0], r"a ndarray of shape \[3\]"),
         (torch.zeros(0), r"a Tensor of shape \[0\]"),
         (pandas.Series([1, 0]), r"a Series of shape \[2\]"),
-        *((one, f"is a {type(one).__name__}: one class") for one in ([1], ["a", "b"], (1,), {"a": 1}, {1}, object())),
+        *(
+            (one, f"is a {type(one).__name__}: each image needs one class")
+            for one in ([1], ["a", "b"], (1,), {"a": 1}, {1}, object())
+        ),
         *(
             (text, "each image needs one class")
             for text in ("[0, 1]", "[0 1]", "{'box': 1}", "['cat', 'dog']", '{"a":1}')

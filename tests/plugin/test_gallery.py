@@ -66,7 +66,7 @@ def test_a_resumed_run_shows_what_was_measured_before(project, run):
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]))  # as if interrupted in the second case
     outcome = run(*cases, "--embed-resume", "--embed-report=report")
-    outcome.stdout.fnmatch_lines(["resumed: 1 of 2 results are from before*"])
+    outcome.stdout.fnmatch_lines(["resumed: 1 of 2 results are from the earlier session*"])
     assert len(retrieved(project.path / "report" / "index.html")["answers"]) == 2
 
 

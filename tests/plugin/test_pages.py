@@ -73,7 +73,7 @@ class Session:
     def __init__(self, clock, monkeypatch, *, takes=0.0, error=None):
         self.clock, self.output, self.written = clock, [], []
         self.takes, self.error = takes, error
-        self.page = pages.LivePage("report", SimpleNamespace(results={"f00d": {}}), self.said.append)
+        self.page = pages.LivePage("report", SimpleNamespace(results={"f00d": {}}), self.output.append)
         monkeypatch.setattr(pages, "write_page", self.write)
 
     def write(self, folder, record, reload_s):

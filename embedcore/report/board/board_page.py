@@ -58,8 +58,8 @@ def index_page(
 ) -> str:
     """Return the page of one dataset.
 
-    `rows`: those of `embedcore.report.board.rows`; `beside`: files that it links; `pages`: name to title of the pages
-    of all datasets, if there are several, with this one at `here`; `retrieved`: its `gallery_data`.
+    `rows`: those of `embedcore.report.board.rows`; `beside`: files that the page links to; `pages`: name to title of
+    the pages of all datasets, if there are several, with this one at `here`; `retrieved`: its `gallery_data`.
     """
     name = captions.dataset_name(board.dataset)
     reload_s = unfinished.reload_s if unfinished else None

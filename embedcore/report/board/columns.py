@@ -162,7 +162,7 @@ def _rank(name: str) -> Callable[[Row], Any]:
     return lambda row: getattr(row, name, 0) or None
 
 
-def _of_standing(name: str) -> Callable[[Row], Any]:
+def _of_model_rank(name: str) -> Callable[[Row], Any]:
     return lambda row: getattr(row.model_rank, name, None)
 
 
@@ -175,7 +175,7 @@ def _score_column(metric: str, title: str = "", width: int = 130, **options: Any
     return Column(metric, value, _score, title, width=width, descending=True, **options)
 
 
-_tied = _of_rank("tied_with_leader")
+_tied = _of_model_rank("tied_with_leader")
 _TIED_MARK = Mark(TIED, lambda row: bool(_tied(row)), "tied for first: no model is significantly better")
 _NON_COMMERCIAL_MARK = Mark("‡", _of(non_commercial), "not for commercial use")
 _TOKENS_MARK = Mark("†", lambda row: bool(row.result.token_mean), "mean of the model's tokens")
@@ -198,8 +198,10 @@ COLUMNS = (
     Column("rank", lambda row: row.rank or None, title="#", marks=(_TIED_MARK,), drop=0, width=64),
     Column("rank_acc5", _rank("rank_acc5"), str, "# acc5", "rank by acc5", **_ON_REQUEST),
     Column("rank_in_family", _rank("rank_in_family"), str, "# family", "rank in the family", **_ON_REQUEST),
-    Column("rank95", _of_rank("rank95"), interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1),
-    Column("p_best", _of_rank("p_best"), "{:.2f}".format, "p best", "probability of being the best", **_BEST_FIRST),
+    Column("rank95", _of_model_rank("rank95"), interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1),
+    Column(
+        "p_best", _of_model_rank("p_best"), "{:.2f}".format, "p best", "probability of being the best", **_BEST_FIRST
+    ),
     Column("tied_with_leader", _tied, drop=None, width=0),
     _field("model", marks=_MODEL_MARKS, text=True, drop=0, width=370),
     _score_column("acc", interval=True, drop=0, width=190),
