@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Activator:
-    """What every session has of the plugin: its options and start time, and the hooks that activate the rest."""
+    """The part of the plugin in every session: options, start time, and the hooks that activate the rest."""
 
     NAME = "embedcore-activator"
 

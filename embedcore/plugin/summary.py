@@ -28,7 +28,7 @@ MOST_NAMED = 5
 
 
 def leaderboards(record: Record, *, ranked: bool = True) -> list[Leaderboard]:
-    """Return the leaderboard of each dataset; `ranked`: with how certain the ranks are."""
+    """Return the leaderboard of each dataset; `ranked`: with the certainty of the ranks."""
     rankings = record.rankings() if ranked else {}
     return [
         build(
@@ -81,7 +81,7 @@ def budget_message(budget: Budget, record: Record) -> str:
 
 
 def unreached_line(record: Record) -> str:
-    """Name the cases that the session did not reach, and how to continue; "" if there are none."""
+    """Return a message on the cases not reached and how to continue; "" if there are none."""
     models = record.unreached
     if not models:
         return ""
