@@ -74,7 +74,7 @@ class Bench:
         if isolation not in ("process", "none"):
             raise UsageError(f"isolation is {isolation!r}: 'process' or 'none'")
         if isolation == "none" and self.settings.memory_limit is not None:
-            raise UsageError("--embed-memory-limit bounds a child process: it needs --embed-isolation process")
+            raise UsageError("--embed-memory-limit needs --embed-isolation process: it limits a child process")
         self.isolation = isolation
         self.timeout_s = timeout_s
         self.store_limit = store_limit
