@@ -89,7 +89,10 @@ def test_what_is_no_setting_is_a_type_error_that_names_it(tmp_path, dataset, nam
 
 @pytest.mark.parametrize(
     ("isolation", "message"),
-    [("thread", "isolation is 'thread': 'process' or 'none'"), ("none", "--embed-memory-limit needs --embed-isolation process")],
+    [
+        ("thread", "isolation is 'thread': 'process' or 'none'"),
+        ("none", "--embed-memory-limit needs --embed-isolation process"),
+    ],
 )
 def test_a_bench_that_cannot_measure_as_asked_is_one_line(tmp_path, isolation, message):
     with pytest.raises(UsageError, match=f"^{message}"):
