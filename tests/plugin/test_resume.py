@@ -249,7 +249,7 @@ def test_a_second_process_on_the_same_journal_is_refused(start, project):
 
 
 def test_another_identity_is_refused(run, project):
-    run("--embed-isolation=none", "-k", "test_vit or test_resnet", "-x", "--embed-budget=1s")
+    run("--embed-isolation=none", "-k", "test_vit or test_resnet")
     unfinish(project)
     outcome = run("--embed-isolation=none", "--embed-resume", "--embed-seed=5")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
