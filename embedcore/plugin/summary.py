@@ -38,7 +38,7 @@ def leaderboards(record: Record, *, ranked: bool = True) -> list[Leaderboard]:
             families=[family.slug for family in FAMILIES],
             titles={family.slug: family.title for family in FAMILIES},
         )
-        for fingerprint, block in record.datasets.items()
+        for fingerprint, block in record.used_datasets.items()
     ]
 
 

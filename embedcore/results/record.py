@@ -261,6 +261,12 @@ class Record:
         reached = {entry.test for entry in self.entries}
         return [model for test, model in self.planned.items() if test not in reached]
 
+    @property
+    def used_datasets(self) -> dict[str, Mapping[str, Any]]:
+        """Blocks of the datasets that have results, by fingerprint; of all while there is no result."""
+        used = {dataset for _, dataset in self.results}
+        return {key: block for key, block in self.datasets.items() if key in used} or self.datasets
+
     def results_on(self, fingerprint: str) -> list[Result]:
         """Return the last result of each case on a dataset, measured or not."""
         return [result for (_, dataset), result in self.results.items() if dataset == fingerprint]
@@ -303,16 +309,15 @@ class Record:
 
     def rankings(self) -> dict[str, Rankings]:
         """Return how certain the ranks on each dataset are, by fingerprint; recomputed only after new results."""
-        for fingerprint, block in self.datasets.items():
+        for fingerprint, block in self.used_datasets.items():
             measured = [result for result in self.results_on(fingerprint) if result.ok]
             if fingerprint not in self._rankings or self._rankings[fingerprint][0] != measured:
                 self._rankings[fingerprint] = measured, rank_if_possible(measured, block)
-        return {fingerprint: self._rankings[fingerprint][1] for fingerprint in self.datasets}
+        return {fingerprint: self._rankings[fingerprint][1] for fingerprint in self.used_datasets}
 
     def block(self, selection: Mapping[str, Any] | None = None, *, ranked: bool = True) -> dict[str, Any]:
         """Return the ``embedcore`` block of the saved JSON; `selection`: that of the header by default."""
-        used = {dataset for _, dataset in self.results}
-        datasets = [block for key, block in self.datasets.items() if key in used] or list(self.datasets.values())
+        datasets = list(self.used_datasets.values())
         excluded = [result for result in self.results.values() if not result.ok]
         block = embedcore_block(settings=self.settings, datasets=datasets, excluded=excluded)
         block |= {

@@ -86,6 +86,7 @@ def test_the_number_of_cases_left_falls_for_a_files_own_datasets(run, project, m
     assert re.findall(r"(\d cases? left)", text) == ["2 cases left", "1 case left", "0 cases left"]
     places = re.findall(r"\[(\d)/3\]", text)
     assert places == sorted(places) and {*places} == {"1", "2", "3"}
+    assert "=== images ===" not in text  # which has no result
     assert "not reached" not in text
 
 
