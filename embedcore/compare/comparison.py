@@ -253,7 +253,9 @@ def _paired(pair: Pair, base: Run, new: Run, class_of: NDArray[np.intp], sizes: 
     `class_of`: [n_queries], index into `sizes` [C], the number of queries of each class.
     """
     old = _verdicts(base, pair.base, len(class_of))
-    now = old if pair.base.verdicts == pair.new.verdicts else _verdicts(new, pair.new, len(class_of))
+    if pair.base.verdicts == pair.new.verdicts:  # nearly all pairs of an upgrade: no query changed
+        return statistics.paired_by_class(np.zeros((len(TESTED), len(sizes))), sizes)
+    now = _verdicts(new, pair.new, len(class_of))
     before, after = (
         {"acc": side.first.astype(float), "acc5": side.hits / 5, "hit5": (side.hits > 0).astype(float)}
         for side in (old, now)
