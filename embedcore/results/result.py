@@ -11,6 +11,7 @@ import msgspec
 
 from embedcore.errors import EmbedcoreError
 from embedcore.plain import json_safe, one_line, printable_lines
+from embedcore.results.process import TimingProcess
 
 Status = Literal["ok", "no-weights", "gated", "too-large", "oom", "unsupported", "nan", "timeout", "crashed", "error"]
 Outcome = Literal["ok", "skip", "fail"]
@@ -107,7 +108,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     sketch: str | None = None
     """See `embedcore.results.verdicts.pack_sketch`."""
     durations: tuple[float, ...] = ()
-    """Seconds of each timing round."""
+    """Seconds of each timing round in the first process."""
+    processes: tuple[TimingProcess, ...] = ()
+    """The timing in each fresh process, the first included."""
     crowded: float | None = None
     """Contention: seconds that the threads of the timing rounds, summed, waited for a core, per second of the rounds. 0
     on an idle machine; above `CROWDED` speeds do not compare; None if not known, as on a card. See
@@ -223,6 +226,6 @@ def _plain(name: str, value: object) -> object:
         case list() | tuple():
             items = [_plain(name, item) for item in value]
             if name == "durations":
-                return [item for item in items if item is not None]
+                return [item for item in items if not (item is None or (isinstance(item, int | float) and item <= 0))]
             return None if None in items else items
     return value

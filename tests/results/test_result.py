@@ -22,7 +22,7 @@ EXTRA_INFO_KEYS = {
     *("precision", "batch_size", "batch_decayed", "device", "weights", "scores", "ci95", "images_per_s"),
     *("peak_memory_mb", "verdicts", "sketch", "channels_last", "warmup_rounds", "dataset"),
     *("token_mean", "pretraining", "licence", "durations", "download_s", "measured_s", "transform", "default_tag"),
-    "crowded",
+    *("crowded", "processes"),
 }
 
 
@@ -59,6 +59,19 @@ def test_excluded_info_is_the_contract() -> None:
     assert (result.architecture, result.tag, result.outcome, result.ok) == ("vgg11", "tv_in1k", "skip", False)
     assert Result.from_json(result.to_json()) == result
     assert Result.from_json(result.excluded_info()) == msgspec.structs.replace(result, detail="")
+
+
+def test_the_timing_of_each_process_survives_the_json(result_of: Make) -> None:
+    pinned = {"core": 1, "images": 2, "durations": [0.2, 0.21], "reference": [0.01] * 2, "reference_copy": [0.004] * 2}
+    processes = [
+        {"started": 1.5, "durations": [0.1, math.nan, 0.0, -1.0], "pinned": pinned, "crowded": None},
+        {"started": 90.0, "durations": [0.1], "clock_mhz": 1980.0, "throttled": ["power cap"], "reference": [math.inf]},
+    ]
+    result = result_of(processes=processes)
+    first, second = result.processes
+    assert first.durations == (0.1,) and first.pinned is not None and first.pinned.durations == (0.2, 0.21)
+    assert second.throttled == ("power cap",) and second.reference == ()
+    assert Result.from_json(json.loads(json.dumps(result.extra_info(), allow_nan=False))) == result
 
 
 _NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.integers()
