@@ -217,7 +217,7 @@ def _plain(name: str, value: object) -> object:
         case float():
             return value if math.isfinite(value) else None
         case Mapping():
-            plain = {one_line(str(key)): _plain(name, item) for key, item in value.items()}
+            plain = {one_line(str(key)): _plain(str(key), item) for key, item in value.items()}
             return (
                 plain
                 if name in ("weights", "transform")
