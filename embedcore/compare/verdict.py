@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from embedcore.compare.comparison import Change, Comparison, ModelChange
+from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.limits import Accepted, Limits
 from embedcore.compare.statistics import embedding_drift
 from embedcore.results.result import Result
 from embedcore.results.verdicts import unpack_sketch
 
-Level = Literal["regression", "accepted", "improvement", "change"]
+Level = Literal["regression", "undecided", "accepted", "improvement", "change"]
 
-LEVELS: tuple[Level, ...] = ("regression", "accepted", "improvement", "change")
-"""In display order. ``change``: worse, but within the limit or the noise, or without a limit."""
+LEVELS: tuple[Level, ...] = ("regression", "undecided", "accepted", "improvement", "change")
+"""In display order. ``undecided``: it may be worse than the limit, but the measurements cannot tell. ``change``: worse,
+but within the limit or the noise, or without a limit."""
+
+Confirmed = Mapping[str, "Interleaved | str"]
+"""Case → its speed ratio from interleaved processes, or why there is none."""
 
 _ORDER = ("status", "acc", "acc5", "hit5", "drift", "images_per_s", "memory")
 """Quantities, most harmful first."""
@@ -46,13 +52,21 @@ class Verdict:
         return tuple(finding for finding in self.findings if finding.level == level)
 
     @property
+    def suspects(self) -> tuple[str, ...]:
+        """Names of the cases whose speed is undecided: an interleaved measurement can decide it."""
+        return tuple(finding.model for finding in self.of("undecided") if finding.change.what == "images_per_s")
+
+    @property
     def passed(self) -> bool:
         return not self.of("regression")
 
 
-def judge(comparison: Comparison, limits: Limits) -> Verdict:
-    """Return the findings; a change is a regression if it is worse than its limit, real, and not accepted."""
-    findings = [*_of_models(comparison, limits), *_of_missing(comparison, limits)]
+def judge(comparison: Comparison, limits: Limits, confirmed: Confirmed = MappingProxyType({})) -> Verdict:
+    """Return the findings; a change is a regression if it is worse than its limit, real, and not accepted.
+
+    `confirmed` decides speeds: a regression if the ratio `Interleaved.alarms`, undecided without a ratio.
+    """
+    findings = [*_of_models(comparison, limits, confirmed), *_of_missing(comparison, limits)]
     worst: dict[tuple[Level, str], tuple[int, int, float]] = {}
     for finding in findings:
         key = finding.level, finding.model
@@ -61,16 +75,39 @@ def judge(comparison: Comparison, limits: Limits) -> Verdict:
     return Verdict(tuple(ordered))
 
 
-def _of_models(comparison: Comparison, limits: Limits) -> Iterator[Finding]:
+def _of_models(comparison: Comparison, limits: Limits, confirmed: Confirmed) -> Iterator[Finding]:
     for model in comparison.models:
         own = limits.of(model.model, model.family)
         accepted = limits.accepted.get(model.model)
+        answer = confirmed.get(model.model)
         for change in model.changes:
-            limit = own.get(change.what)
-            level = _level(change, limit, model, accepted)
+            limit, causes = own.get(change.what), model.causes
+            if change.what == "images_per_s" and isinstance(answer, Interleaved):
+                change = change_of(answer, change)
+                level = _confirmed_level(change, limit, answer, model, accepted)
+            elif change.what == "images_per_s" and isinstance(answer, str):
+                level, causes = "undecided", (answer, *causes)
+            else:
+                level = _level(change, limit, model, accepted)
             if level is not None:
                 because = accepted.because if accepted is not None and level == "accepted" else ""
-                yield Finding(level, model.model, model.family, change, limit, model.causes, because)
+                yield Finding(level, model.model, model.family, change, limit, causes, because)
+
+
+def change_of(ratio: Interleaved, change: Change) -> Change:
+    """Return a change of speed with the ratio of interleaved processes instead of that of two sessions."""
+    real = ratio.slower or ratio.surely_low > 1
+    return Change(change.what, change.base, change.new, 1 - ratio.ratio, 1 - ratio.high, 1 - ratio.low, ratio.p, real)
+
+
+def _confirmed_level(
+    change: Change, limit: float | None, ratio: Interleaved, model: ModelChange, accepted: Accepted | None
+) -> Level | None:
+    """Return the level of a speed that was measured interleaved, by its own rule."""
+    if limit is not None and ratio.alarms(limit):
+        known = accepted is not None and _stands(change, limit, model.pair.new, accepted.state)
+        return "accepted" if known else "regression"
+    return _level(change, None if change.change > 0 else limit, model, accepted)
 
 
 def _of_missing(comparison: Comparison, limits: Limits) -> Iterator[Finding]:

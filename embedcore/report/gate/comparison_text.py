@@ -17,6 +17,7 @@ from embedcore.results.run import Run
 
 _HEADINGS: Mapping[Level, str] = {
     "regression": "REGRESSIONS",
+    "undecided": "Undecided",
     "accepted": "Accepted",
     "improvement": "Better",
     "change": "Worse, within the limits or without one",
@@ -60,6 +61,7 @@ def summary(comparison: Comparison, verdict: Verdict) -> str:
     """Return the verdict on one line."""
     words: Mapping[Level, str] = {
         "regression": "worse than the limits allow",
+        "undecided": "undecided",
         "accepted": "changed as accepted",
         "improvement": "better",
     }
