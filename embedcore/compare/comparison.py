@@ -10,11 +10,9 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from embedcore.compare import statistics
 from embedcore.compare.causes import causes_of, rounding
-from embedcore.compare.limits import TESTED
 from embedcore.compare.pairs import (
     Pair,
     Pairing,
@@ -23,17 +21,13 @@ from embedcore.compare.pairs import (
     match,
     pair_barriers,
     run_barriers,
-    verdicts_of,
 )
-from embedcore.errors import UsageError
-from embedcore.results.result import Result
+from embedcore.compare.scores import score_changes
 from embedcore.results.run import Run
-from embedcore.results.verdicts import Verdicts, unpack_classes
 
 NOISE = 0.02
 """Standard deviation of the log of a speed ratio between two equal sessions, unless `ab --aa` has measured it."""
 
-SIGNIFICANT = 0.05
 _FEWEST_MODELS = 10  # needed to estimate the noise from the scatter of their speed ratios
 
 LEAST_MEMORY_MB = 32.0
@@ -228,64 +222,8 @@ def _status(pair: Pair) -> list[Change]:
 
 
 def _scores(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[str, Change]]:
-    """Yield the change of every score; those in `TESTED` are tested if both runs have verdicts."""
-    classes = _classes(base) if pairs else np.zeros(0, dtype=np.uint32)
-    _, class_of, sizes = np.unique(classes, return_inverse=True, return_counts=True)
-    tested = [pair for pair in pairs if len(classes) and pair.base.verdicts and pair.new.verdicts]
-    paired = [_paired(pair, base, new, class_of.reshape(-1), sizes) for pair in tested]
-    for place, metric in enumerate(TESTED):
-        adjusted = statistics.false_discovery([test.p[place] for test in paired])
-        for pair, test, p in zip(tested, paired, adjusted.tolist(), strict=True):
-            change, low, high = (-float(side[place]) for side in (test.difference, test.high, test.low))
-            old, now = pair.base.scores.get(metric), pair.new.scores.get(metric)
-            yield pair.model, Change(metric, old, now, change, low, high, p, p <= SIGNIFICANT)
-    known = {pair.model for pair in tested}
-    for pair in pairs:
-        for metric, score in pair.base.scores.items():
-            if metric in pair.new.scores and not (metric in TESTED and pair.model in known):
-                now = pair.new.scores[metric]
-                yield pair.model, Change(metric, score, now, score - now, real=False)
-
-
-def _paired(pair: Pair, base: Run, new: Run, class_of: NDArray[np.intp], sizes: NDArray[np.intp]) -> statistics.Paired:
-    """Test the scores in `TESTED` [3] on the verdicts of both runs.
-
-    `class_of`: [n_queries], index into `sizes` [C], the number of queries of each class.
-    """
-    old = _verdicts(base, pair.base, len(class_of))
-    if pair.base.verdicts == pair.new.verdicts:  # nearly all pairs of an upgrade: no query changed
-        return statistics.paired_by_class(np.zeros((len(TESTED), len(sizes))), sizes)
-    now = _verdicts(new, pair.new, len(class_of))
-    before, after = (
-        {"acc": side.first.astype(float), "acc5": side.hits / 5, "hit5": (side.hits > 0).astype(float)}
-        for side in (old, now)
-    )
-    steps = {metric: after[metric] - before[metric] for metric in TESTED}
-    sums = np.stack([np.bincount(class_of, steps[metric], len(sizes)).astype(np.float64) for metric in TESTED])
-    paired = statistics.paired_by_class(sums, sizes)
-    for metric in ("acc", "hit5"):  # each query is right or wrong, so the exact test applies
-        step = steps[metric]
-        paired.p[TESTED.index(metric)] = statistics.mcnemar(np.sum(step < 0), np.sum(step > 0))
-    return paired
-
-
-def _verdicts(run: Run, result: Result, queries: int) -> Verdicts:
-    verdicts = verdicts_of(run, result)
-    if len(verdicts.hits) != queries:
-        found = len(verdicts.hits)
-        raise UsageError(f"{run.path}: result of {result.model}: verdicts on {found} queries of {queries}")
-    return verdicts
-
-
-def _classes(run: Run) -> NDArray[np.uint32]:
-    """Return the class of each query; one class per query if the run does not record them."""
-    text, queries = run.dataset.get("query_classes"), run.dataset.get("queries")
-    try:
-        if isinstance(text, str):
-            return unpack_classes(text)
-    except ValueError as error:
-        raise UsageError(f"{run.path}: query_classes: {error}") from error
-    return np.arange(queries if isinstance(queries, int) and 0 <= queries < 10**8 else 0, dtype=np.uint32)
+    for model, score in score_changes(pairs, base, new):
+        yield model, Change(*score[:4], score.low, score.high, score.p, real=score.real)
 
 
 def _noise(base: Run, new: Run, pairs: Sequence[Pair]) -> tuple[float, str]:
@@ -307,7 +245,7 @@ def _speeds(pairs: Sequence[Pair], noise: float) -> Iterator[tuple[str, Change]]
     adjusted = statistics.false_discovery([ratio.p for ratio in ratios]).tolist()
     for pair, (ratio, low, high, _), p in zip(pairs, ratios, adjusted, strict=True):
         old, now = (result.images_per_s.get("forward") for result in (pair.base, pair.new))
-        yield pair.model, Change("images_per_s", old, now, 1 - ratio, 1 - high, 1 - low, p, p <= SIGNIFICANT)
+        yield pair.model, Change("images_per_s", old, now, 1 - ratio, 1 - high, 1 - low, p, p <= statistics.SIGNIFICANT)
 
 
 def _memory(pair: Pair) -> list[Change]:

@@ -21,11 +21,11 @@ from statistics import median
 import numpy as np
 
 from embedcore.compare.causes import causes_of, rounding
-from embedcore.compare.comparison import LEAST_MEMORY_MB, NOISE, SIGNIFICANT
+from embedcore.compare.comparison import LEAST_MEMORY_MB, NOISE
 from embedcore.compare.limits import Limits
 from embedcore.compare.pairs import Pair, verdicts_of
 from embedcore.compare.series import WHATS, Chain, Point, Series, chains_of, family_series
-from embedcore.compare.statistics import false_discovery, mcnemar, robust_sd
+from embedcore.compare.statistics import SIGNIFICANT, false_discovery, mcnemar, robust_sd
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 from embedcore.results.run import Run

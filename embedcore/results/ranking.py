@@ -102,7 +102,7 @@ def rank_models(
 
     from embedcore.retrieval.order import order
 
-    which, scored = _scored_classes(dataset)
+    which, scored = scored_classes(dataset)
     sizes = np.bincount(which)
     sums = {metric: np.zeros((len(results), len(sizes)), dtype=np.uint32) for metric in metrics}
     for row, result in enumerate(results):
@@ -123,8 +123,8 @@ def _unit(metric: str) -> float:
     return 1.0 if metric == "acc" else 1 / NEAREST
 
 
-def _scored_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the class of each scored query, numbered from 0, and the mask of scored queries."""
+def scored_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the class of each scored query, numbered from 0, and the mask of scored queries. Raises NotRanked."""
     import numpy as np
 
     text = dataset.get("query_classes")

@@ -57,18 +57,12 @@ def test_a_real_fall_of_scores_is_a_regression_with_its_test():
 
 def test_insignificant_falls_and_falls_within_the_limit_pass():
     hits = made.hits_of(MODEL, CLASSES, 0.6)
-    noisy = info(hits=made.hits_of(MODEL, CLASSES, 0.6, seed=0))
-    noisy["verdicts"] = made.result(MODEL, CLASSES, hits)["verdicts"]
-    assert findings(run(), run(noisy)) == ()
+    flipped = np.random.default_rng(2).choice(len(hits), 60, replace=False)
+    noisy = hits.copy()
+    noisy[flipped] = np.random.default_rng(3).permutation(hits[flipped])
+    assert findings(run(), run(info(hits=noisy))) == ()
     wide = Limits(parse_limits("acc:10pt,acc5:10pt"))
     assert {f.level for f in findings(run(), run(info(hits=worse(0.05))), wide)} == {"change"}
-
-
-def test_swapped_labels_of_one_class_are_found_by_the_paired_test():
-    hits = made.hits_of(MODEL, CLASSES, 0.98)
-    swapped = np.where(CLASSES == 7, 0, hits).astype(np.uint8)
-    acc = next(c for c in compare(run(info(hits=hits)), run(info(hits=swapped))).models[0].changes if c.what == "acc")
-    assert acc.real and acc.change == pytest.approx(10 / 2000, abs=1e-3)
 
 
 def test_improvements_are_reported_and_never_fail():

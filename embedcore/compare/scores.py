@@ -1,0 +1,171 @@
+"""The change of every score between two runs; scores with per-query verdicts are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcore.compare import statistics
+from embedcore.compare.limits import TESTED
+from embedcore.compare.pairs import Pair, verdicts_of
+from embedcore.errors import UsageError
+from embedcore.results.ranking import NotRanked, scored_classes
+from embedcore.results.result import Result
+from embedcore.results.run import Run
+from embedcore.results.verdicts import NEAREST, Verdicts, unpack_classes
+
+FEWEST_CLASSES = 20
+"""Fewer classes cannot be the units of the test: with 20, the smallest p-value is 2^-19."""
+
+_UNITS = {"acc": 1.0, "acc5": 1 / NEAREST, "hit5": 1.0}
+"""Value of one unit in `_counted`."""
+_SAME = 1e-6  # tolerance between saved scores and their verdicts
+
+
+class ScoreChange(NamedTuple):
+    """One score of one pair. `change` is the fall; `low` and `high` its 95 % interval; `p` is corrected."""
+
+    metric: str
+    base: float | None
+    new: float | None
+    change: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def real(self) -> bool:
+        return self.p is not None and self.p <= statistics.SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of a dataset: `total` of them; `scored` bool [total] or None for all; `which` [n], the class of each
+    scored one, below `classes`; `known`: whether the scores of a result are the means over these."""
+
+    total: int
+    scored: NDArray[np.bool_] | None
+    which: NDArray[np.int64]
+    classes: int
+    known: bool
+
+    def of(self, values: Verdicts) -> Verdicts:
+        """Return the verdicts on the scored queries."""
+        return values if self.scored is None else Verdicts(values.hits[self.scored], values.first[self.scored])
+
+
+def score_changes(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[str, ScoreChange]]:
+    """Yield case and change of every score of pairs on one dataset.
+
+    Those in `TESTED` are tested if both results have verdicts. All tests of all pairs are one family of hypotheses
+    (`statistics.false_discovery`). Raises UsageError for damaged verdicts, and for scores that contradict them.
+    """
+    queries = _queries(base, new) if pairs else None
+    tested = [pair for pair in pairs if queries and queries.total and pair.base.verdicts and pair.new.verdicts]
+    found = [_tested(pair, base, new, queries) for pair in tested if queries]
+    adjusted = statistics.false_discovery(
+        [flips.p for tests, _ in found for flips in tests], [flips.least for tests, _ in found for flips in tests]
+    ).reshape(-1, len(TESTED))
+    for pair, (_, paired), row in zip(tested, found, adjusted.tolist(), strict=True):
+        for place, (metric, p) in enumerate(zip(TESTED, row, strict=True)):
+            change, low, high = (-float(side[place]) for side in (paired.difference, paired.high, paired.low))
+            old, now = pair.base.scores.get(metric), pair.new.scores.get(metric)
+            yield pair.model, ScoreChange(metric, old, now, change, low, high, p)
+    known = {pair.model for pair in tested}
+    for pair in pairs:
+        for metric, score in pair.base.scores.items():
+            if metric in pair.new.scores and not (metric in TESTED and pair.model in known):
+                yield pair.model, ScoreChange(metric, score, pair.new.scores[metric], score - pair.new.scores[metric])
+
+
+def _tested(pair: Pair, base: Run, new: Run, queries: Queries) -> tuple[list[statistics.Flips], statistics.Paired]:
+    """Return the test and the interval of each score in `TESTED`."""
+    old = _verdicts(base, pair.base, queries)
+    if pair.base.verdicts == pair.new.verdicts:  # nearly all pairs of an upgrade: no query changed
+        _check_scores(new, pair.new, old, queries)
+        nothing = np.zeros(len(TESTED))
+        return [statistics.NOTHING] * len(TESTED), statistics.Paired(nothing, nothing, nothing)
+    before, after = _counted(old), _counted(_verdicts(new, pair.new, queries))
+    steps = [after[metric] - before[metric] for metric in TESTED]
+    tests, sums, sizes = [], [], np.bincount(queries.which, minlength=queries.classes)
+    by_query = 1 < queries.classes < FEWEST_CLASSES
+    for metric, step in zip(TESTED, steps, strict=True):
+        of_class = np.bincount(queries.which, step, queries.classes).astype(np.int64)
+        tests.append(_flips_of_queries(step, of_class, queries) if by_query else statistics.sign_flips(of_class))
+        sums.append((step if by_query else of_class) * _UNITS[metric])
+    return tests, statistics.paired_by_class(np.stack(sums), np.ones_like(queries.which) if by_query else sizes)
+
+
+def _flips_of_queries(step: NDArray[np.int64], of_class: NDArray[np.int64], queries: Queries) -> statistics.Flips:
+    """Test queries instead of classes; the change must be significant without the class that changed most, too.
+
+    So many near-copies in one class cannot make a change significant.
+    """
+    everything = statistics.sign_flips(step)
+    most = np.argmax(of_class * np.sign(of_class.sum()))
+    others = statistics.sign_flips(step[queries.which != most])
+    return statistics.Flips(max(everything.p, others.p), everything.least)
+
+
+def _counted(verdicts: Verdicts) -> dict[str, NDArray[np.int64]]:
+    """Return what each score in `TESTED` is the mean of, as integers [n], in the units of `_UNITS`."""
+    hits = verdicts.hits.astype(np.int64)
+    return {"acc": verdicts.first.astype(np.int64), "acc5": hits, "hit5": (hits > 0).astype(np.int64)}
+
+
+def _verdicts(run: Run, result: Result, queries: Queries) -> Verdicts:
+    """Return the verdicts on the scored queries. Raises UsageError if they do not fit the dataset or the scores."""
+    verdicts = verdicts_of(run, result)
+    if len(verdicts.hits) != queries.total:
+        found = len(verdicts.hits)
+        raise UsageError(f"{run.path}: result of {result.model}: verdicts on {found} queries of {queries.total}")
+    scored = queries.of(verdicts)
+    _check_scores(run, result, scored, queries)
+    return scored
+
+
+def _check_scores(run: Run, result: Result, verdicts: Verdicts, queries: Queries) -> None:
+    """Raise UsageError if a score is not the mean of the verdicts."""
+    if not queries.known:
+        return
+    hits = verdicts.hits
+    sums = {"acc": np.count_nonzero(verdicts.first), "acc5": hits.sum(dtype=np.int64), "hit5": np.count_nonzero(hits)}
+    for metric, total in sums.items():
+        mean = float(total) * _UNITS[metric] / len(hits)
+        score = result.scores.get(metric, mean)
+        if abs(score - mean) > _SAME:
+            raise UsageError(
+                f"{run.path}: result of {result.model}: its {metric} is {score:.4f}, and its verdicts give {mean:.4f}"
+            )
+
+
+def _queries(base: Run, new: Run) -> Queries:
+    """Return the queries of two runs on one dataset; a class for each query if neither records the classes.
+
+    Raises UsageError for damaged classes.
+    """
+    for run in (base, new):
+        try:
+            which, scored = scored_classes(run.dataset)
+        except NotRanked:
+            continue
+        return Queries(len(scored), None if scored.all() else scored, which, int(which.max()) + 1, known=True)
+    classes = _classes(base)
+    which = np.unique(classes, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    lone = base.dataset.get("lone_queries") or 0
+    return Queries(len(which), None, which, int(which.max(initial=-1)) + 1, known=lone == 0)
+
+
+def _classes(run: Run) -> NDArray[np.uint32]:
+    """Return the class of each query; one class per query if the run does not record them."""
+    text, queries = run.dataset.get("query_classes"), run.dataset.get("queries")
+    try:
+        if isinstance(text, str):
+            return unpack_classes(text)
+    except ValueError as error:
+        raise UsageError(f"{run.path}: query_classes: {error}") from error
+    return np.arange(queries if isinstance(queries, int) and 0 <= queries < 10**8 else 0, dtype=np.uint32)
