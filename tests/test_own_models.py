@@ -22,6 +22,7 @@ from embedcore.zoo.own_models import OwnModel, read_own_models
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
+QUICK = "--embed-rounds=2 --embed-processes=1"
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def environment(tmp_path):
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # many times faster on a busy machine
         "XDG_CACHE_HOME": str(tmp_path / "home"),
-        "PYTEST_ADDOPTS": f"-p no:cacheprovider --embed-cache={tmp_path / 'cache'} --embed-rounds=2",
+        "PYTEST_ADDOPTS": f"-p no:cacheprovider --embed-cache={tmp_path / 'cache'} " + QUICK,
     }
 
 

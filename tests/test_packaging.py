@@ -75,7 +75,13 @@ def test_the_wheel_measures_a_model_in_an_empty_folder(built, tmp_path):
 
     run(sys.executable, "-m", "embedcore.cli", "init", cwd=project, **environment)
     pytest_command = [sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", f"--embed-roster={MODEL}"]
-    pytest_command += ["--embed-weights=random", "--embed-cache=cache", "--embed-max-classes=2", "--embed-rounds=1"]
+    pytest_command += [
+        "--embed-weights=random",
+        "--embed-cache=cache",
+        "--embed-max-classes=2",
+        "--embed-rounds=1",
+        "--embed-processes=1",
+    ]
     collected = run(*pytest_command, "--collect-only", "-q", cwd=project, **environment)
     assert f"test_models.py::test_model[{MODEL}]" in collected
     run(*pytest_command, "--benchmark-json=run.json", "--embed-report=report", cwd=project, **environment)

@@ -215,7 +215,7 @@ def test_order_of_the_lane(proof, first):
 def test_clock_of_the_rounds(proof, first):
     batch = first_batch(first.backbone, first.stored, first.size, first.settings)
     with first.computing():
-        timed, warmups, _ = time_forward(first.backbone.embed, batch, ROUNDS)
+        timed, warmups, _, _ = time_forward(first.backbone.embed, batch, ROUNDS)
         wall = [host_seconds(first.backbone.embed, batch) for _ in range(ROUNDS)]
     assert all(math.isfinite(seconds) and seconds > 0 for seconds in timed)
     clock = "events" if first.device.type == "cuda" else "host clock"

@@ -141,6 +141,8 @@ class PeakMemory:
     def __init__(self, private_bytes: Callable[[], int] | None = None) -> None:
         self._private_bytes = private_bytes or _private_bytes
         self._card: torch.device | None = None
+        self.excluded_bytes = 0
+        """Memory that belongs to the measurement, not to the model."""
         self._start = self._highest = self._private_bytes()
         self._ended = threading.Event()
         self._sampler = threading.Thread(target=self._sample, name="embedcore-memory", daemon=True)
@@ -163,9 +165,9 @@ class PeakMemory:
     def mb(self) -> float:
         """The peak so far."""
         if self._card is not None:
-            return torch.cuda.max_memory_allocated(self._card) / 1e6
+            return (torch.cuda.max_memory_allocated(self._card) - self.excluded_bytes) / 1e6
         self._update()
-        return (self._highest - self._start) / 1e6
+        return max(0, self._highest - self._start - self.excluded_bytes) / 1e6
 
     def _update(self) -> None:
         self._highest = max(self._highest, self._private_bytes())

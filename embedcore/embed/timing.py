@@ -10,6 +10,7 @@ import torch
 
 from embedcore.embed.contention import contention, waiting_times
 from embedcore.embed.interleaving import Interleaving
+from embedcore.embed.reference import ReferenceSeconds
 from embedcore.progress import Progress
 
 FEWEST_WARMUPS, MOST_WARMUPS = 2, 20
@@ -33,11 +34,15 @@ def warm_up(seconds: Callable[[], float]) -> int:
 
 
 class Timed(NamedTuple):
-    """Seconds of each round, the number of warm-up rounds before them, and their :func:`contention`."""
+    """Seconds of each round, the number of warm-up rounds before them, and their :func:`contention`.
+
+    ``reference``: seconds of the reference kernel after each round, empty without one.
+    """
 
     durations: list[float]
     warmups: int
     contention: float | None
+    reference: list[ReferenceSeconds]
 
 
 def time_forward(
@@ -47,24 +52,29 @@ def time_forward(
     interleaving: Interleaving | None = None,
     progress: Progress = lambda done, total: None,
     warmed: Callable[[], None] = lambda: None,
+    reference: Callable[[], ReferenceSeconds] | None = None,
 ) -> Timed:
     """Time ``rounds`` forward passes of ``batch`` [b, 3, h, w], after a warm-up, in the caller's autocast context.
 
     On CUDA the device's events measure the time, and contention of the processor is unknown; elsewhere a monotonic
     clock of the host. With ``interleaving`` the rounds of another process alternate with these. ``progress`` is called
-    before the warm-up and after each round, ``warmed`` after the warm-up.
+    before the warm-up and after each round, ``warmed`` after the warm-up, ``reference`` after each round.
     """
     clock = device_seconds if batch.device.type == "cuda" else host_seconds
     progress(0, rounds)
     warmups = warm_up(lambda: clock(embed, batch))
     durations: list[float] = []
+    kernel: list[ReferenceSeconds] = []
     warmed()
     before = waiting_times()
     for _ in range(rounds) if interleaving is None else interleaving.each(rounds):
         durations.append(clock(embed, batch))
+        if reference is not None:
+            kernel.append(reference())
         progress(len(durations), rounds)
     on_cpu = batch.device.type == "cpu"
-    return Timed(durations, warmups, contention(before, waiting_times(), sum(durations)) if on_cpu else None)
+    timed_s = sum(durations) + sum(seconds.whole for seconds in kernel)
+    return Timed(durations, warmups, contention(before, waiting_times(), timed_s) if on_cpu else None, kernel)
 
 
 def host_seconds(embed: Embed, batch: torch.Tensor) -> float:

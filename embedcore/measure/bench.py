@@ -19,11 +19,12 @@ from embedcore.images.ledger import Ledger
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.measure.case import Case, CaseSettings
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
-from embedcore.measure.measure import CaseInputs
+from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.outcome import failure, locate, weights_changed
 from embedcore.measure.truth import GroundTruth
 from embedcore.progress import Progress, Stages, StopWork
 from embedcore.results.neighbours import NeighbourStore
+from embedcore.results.process import TimingProcess
 from embedcore.results.result import Result
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.roster import family_of_model
@@ -123,10 +124,7 @@ class Bench:
         except Exception as error:  # from this model's geometry, or a decoding process that died
             return Measured(self._of(dataset, failure(case, error)), None)
         inputs = CaseInputs(GroundTruth.of(dataset), pixels, located, self.hub, self._embeddings, self.neighbours)
-        executor: Executor = InlineExecutor()
-        if self.isolation == "process":
-            left_s = limit_s - (time.monotonic() - begin)
-            executor = ChildExecutor(max(0.0, min(self.timeout_s, left_s)))
+        executor = self._executor(limit_s - (time.monotonic() - begin))
         result = self._of(dataset, executor.run(case, inputs, stages))
         if result.lost_host is not None:
             self.hub.lose(*result.lost_host)  # the next model need not find out again
@@ -134,6 +132,39 @@ class Bench:
             return Measured(result, None)
         beside = (result.measured_s or 0.0) + (result.download_s or 0.0)
         return Measured(result, time.monotonic() - begin - beside)
+
+    def time(
+        self, result: Result, dataset: Dataset, stages: Stages | None = None, *, limit_s: float = float("inf")
+    ) -> TimingProcess | Result:
+        """Time the case of a measured result in one more process, under the settings that it was measured with.
+
+        A failure gives a result with a status and a reason. Raises UsageError as `measure` does.
+        """
+        stages = stages or (lambda stage, done, total: None)
+        case = self.case(
+            result.model,
+            batch_size=result.batch_size or 1,
+            precision=result.precision,
+            channels_last=bool(result.channels_last),
+        )
+        try:
+            located = locate(case, self.hub)
+        except EmbedcoreError as error:
+            return failure(case, error)
+        pinned = result.processes[0].pinned if result.processes else None
+        inputs = CaseInputs(
+            GroundTruth.of(dataset),
+            self._pixels(case, dataset, functools.partial(stages, "decoding")),
+            located,
+            self.hub,
+            pinned_images=None if pinned is None else pinned.images,
+        )
+        return self._executor(limit_s).time(case, inputs, stages)
+
+    def _executor(self, limit_s: float) -> Executor:
+        if self.isolation == "none":
+            return InlineExecutor()
+        return ChildExecutor(max(0.0, min(self.timeout_s, limit_s)))
 
     def weights_changed(self, result: Result) -> bool:
         """Whether a result belongs to other weights than its model would load now; False if these are not here."""

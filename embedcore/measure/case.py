@@ -26,6 +26,9 @@ class CaseSettings:
     """Whether the model computes in channels-last memory; None chooses the faster layout."""
     rounds: int = 10
     """Timing rounds, each one forward pass of a batch."""
+    processes: int = 1
+    """Fresh processes in which a session times the case. With 1 the rounds of a pinned thread are left out, and the
+    speed is not compared with that of another run."""
     seed: int = 0
     """Seeds random weights and the resampling of the intervals."""
     max_params: float | None = None
@@ -39,6 +42,8 @@ class CaseSettings:
     def __post_init__(self) -> None:
         if not _is_count(self.rounds):
             raise UsageError(f"rounds is {self.rounds!r}: a whole number above 0")
+        if not _is_count(self.processes):
+            raise UsageError(f"processes is {self.processes!r}: a whole number above 0")
         if not (_is_count(self.batch_size) or self.batch_size == "auto"):
             raise UsageError(f"batch_size is {self.batch_size!r}: 'auto' or a whole number above 0")
         if self.channels_last not in (None, True, False):

@@ -13,12 +13,15 @@ import msgspec
 from embedcore.embed.memory import bound_memory, is_bounded
 from embedcore.forkserver import StartError
 from embedcore.measure.child import Child, Heard
-from embedcore.measure.measure import CaseInputs, attempt
+from embedcore.measure.inputs import CaseInputs
+from embedcore.measure.measure import attempt
 from embedcore.measure.oom_killer import MemoryWatch, ran_out
 from embedcore.measure.outcome import facts_of_case, reason_of
+from embedcore.measure.timing_process import attempt_timing
 from embedcore.messages import GarbledMessageError
 from embedcore.plain import counted
 from embedcore.progress import Stages
+from embedcore.results.process import TimingProcess
 from embedcore.results.result import InvalidResultError, Result
 
 if TYPE_CHECKING:
@@ -42,7 +45,11 @@ UNSENDABLE = (
 class Executor(Protocol):
     """Runs one case and always returns a result."""
 
-    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result: ...
+    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
+        """Measure a case."""
+
+    def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
+        """Time a measured case once more; a failure gives a result."""
 
 
 class InlineExecutor:
@@ -50,6 +57,9 @@ class InlineExecutor:
 
     def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
         return attempt(case, inputs, stages)
+
+    def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
+        return attempt_timing(case, inputs, stages)
 
 
 class ChildExecutor:
@@ -66,8 +76,18 @@ class ChildExecutor:
         self.timeout_s = timeout_s
 
     def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
+        result = self._run(_measure, case, inputs, stages)
+        assert isinstance(result, Result)
+        return result
+
+    def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
+        return self._run(_time, case, inputs, stages)
+
+    def _run(
+        self, task: Callable[[bytes, Send], None], case: Case, inputs: CaseInputs, stages: Stages | None
+    ) -> TimingProcess | Result:
         begin = time.monotonic()
-        results: list[Result] = []
+        results: list[TimingProcess | Result] = []
         downloads = Downloads()
 
         def listener(message: dict[str, Any]) -> bool:
@@ -76,6 +96,11 @@ class ChildExecutor:
                     try:
                         results.append(Result.from_json(fields))
                     except InvalidResultError as error:
+                        raise GarbledMessageError(str(error)) from error
+                case {"process": dict(fields)}:
+                    try:
+                        results.append(msgspec.convert(fields, TimingProcess))
+                    except msgspec.ValidationError as error:
                         raise GarbledMessageError(str(error)) from error
                 case {"progress": [str(stage), int(done), int(total)]}:
                     reached[:] = [(stage, done, total)]
@@ -102,7 +127,7 @@ class ChildExecutor:
             pickled = pickle.dumps((case, inputs))
         except Exception as error:  # of a user's image source, which is only sent if pixels are streamed
             return _unmeasured(case, "error", f"{UNSENDABLE}: {reason_of(error)}", seconds=0.0)
-        work = functools.partial(_measure, pickled)
+        work = functools.partial(task, pickled)
         try:
             with Child(work, keep_main=b"__main__" in pickled) as child:
                 heard = child.listen(self.timeout_s, listener, tick, downloads.seconds)
@@ -112,10 +137,11 @@ class ChildExecutor:
             return _unmeasured(case, "crashed", str(error), seconds=time.monotonic() - begin)
         if results:
             behind = heard.ended.left_behind if heard.ended is not None else 0
-            if not behind:
-                return results[0]
+            result = results[0]
+            if not behind or isinstance(result, TimingProcess):
+                return result
             note = f"{counted(behind, 'process', 'processes')} left running by the case had to be killed"
-            return msgspec.structs.replace(results[0], detail=f"{results[0].detail}\n{note}".lstrip())
+            return msgspec.structs.replace(result, detail=f"{result.detail}\n{note}".lstrip())
         status, reason = self._diagnosis(case, heard, watch, supervisor_code)
         if heard.ended is not None:
             reason += f"; peak memory {heard.ended.resident_mb:.0f} MB resident"
@@ -174,13 +200,29 @@ def exit_words(code: int | None) -> str:
 
 def _measure(pickled: bytes, send: Send) -> None:
     """Runs in the measuring process."""
+    case, inputs = _received(pickled)
+    send({"result": attempt(case, inputs, _now_and_then(send)).to_json()})
+
+
+def _time(pickled: bytes, send: Send) -> None:
+    """Runs in the measuring process."""
+    case, inputs = _received(pickled)
+    timed = attempt_timing(case, inputs, _now_and_then(send))
+    if isinstance(timed, TimingProcess):
+        send({"process": msgspec.to_builtins(timed)})
+    else:
+        send({"result": timed.to_json()})
+
+
+def _received(pickled: bytes) -> tuple[Case, CaseInputs]:
+    """Prepare this measuring process; return what it has been sent."""
     import faulthandler
 
     faulthandler.enable(all_threads=False)  # the read-ahead thread is not of interest
     case, inputs = pickle.loads(pickled)
     if case.memory_limit is not None and is_bounded(case.device):
         bound_memory(case.memory_limit)
-    send({"result": attempt(case, inputs, _now_and_then(send)).to_json()})
+    return case, inputs
 
 
 def _now_and_then(send: Send) -> Stages:

@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import statistics
 import time
-from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from embedcore.embed.cost import count_gmacs
 from embedcore.embed.device import device_name, place, set_arithmetic, use_device
+from embedcore.embed.device_lock import device_lock
 from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
 from embedcore.embed.interleaving import Interleaving
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.memory import PeakMemory, halving, release_memory
 from embedcore.embed.precision import autocast
+from embedcore.embed.reference import reference_on
 from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import Timed, time_forward
 from embedcore.images.geometry import geometry_of
+from embedcore.measure.inputs import CaseInputs, fetched_weights
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
 from embedcore.measure.precomputed import read_precomputed
+from embedcore.measure.timing_process import pinned_images_of, process_of, time_pinned
 from embedcore.measure.truth import GroundTruth
 from embedcore.progress import Progress, Stages, StopWork
-from embedcore.results.neighbours import KeptNeighbours, NeighbourStore, key_of
+from embedcore.results.neighbours import KeptNeighbours, key_of
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.configurations import address_of
-from embedcore.zoo.hub import Hub
 from embedcore.zoo.provenance import licence, pretraining_data
 from embedcore.zoo.registry import default_tag, pretrained_cfg, split_tag
-from embedcore.zoo.weights import Located, Weights, is_timms, locate_weights
+from embedcore.zoo.weights import Weights, is_timms
 
 if TYPE_CHECKING:
     from embedcore.images.pixel_store import PixelStore
@@ -47,23 +50,6 @@ if TYPE_CHECKING:
     from embedcore.zoo.backbone import Backbone
     from embedcore.zoo.own_models import OwnModel
     from embedcore.zoo.transforms import DataConfig
-
-
-@dataclass(frozen=True)
-class CaseInputs:
-    """Images, labels and locations for a case; picklable, so that it can be sent to another process."""
-
-    truth: GroundTruth
-    pixels: PixelStore | None
-    """All images in the case's geometry; None for precomputed embeddings."""
-    located: Located | None = None
-    """Where the weights are; None to look for them."""
-    hub: Hub | None = None
-    """State of the hub, so that a child need not probe it again."""
-    embeddings_folder: Path | None = None
-    """Where embeddings are kept and reused; None not to keep any."""
-    neighbours: NeighbourStore | None = None
-    """Where the neighbours of each query are kept; None not to keep them."""
 
 
 def attempt(case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
@@ -92,7 +78,8 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     interleaving = Interleaving(*case.fifos) if case.fifos else None
     if interleaving is not None:
         interleaving.wait()
-    located, download_s = _fetched(case, inputs, stages)
+    started = time.time()
+    located, download_s = fetched_weights(case, inputs, stages)
     begin = time.perf_counter()
     stages("loading", 0, 0)
     device = use_device(case.device)
@@ -103,6 +90,8 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     place(backbone.module, device)
     # First, because after larger batches the heap may be too fragmented for one more image.
     gmacs, uncounted = _gmacs(backbone, device)
+    reference = reference_on(device) if interleaving is None else None
+    memory.excluded_bytes = 0 if reference is None else reference.nbytes
     memory.restart(device)
     pixels = inputs.pixels
     assert pixels is not None
@@ -113,8 +102,11 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         batch = first_batch(backbone, pixels, size, settings)
         report = functools.partial(stages, "timing")
         warmed = functools.partial(memory.restart, device)
-        with autocast(settings.precision, device, backbone.module):
-            return time_forward(backbone.embed, batch, case.rounds, interleaving, report, warmed), memory.mb
+        # Interleaved processes have the machine in turn already.
+        alone = device_lock(device) if interleaving is None else contextlib.nullcontext()
+        with alone, autocast(settings.precision, device, backbone.module):
+            timed = time_forward(backbone.embed, batch, case.rounds, interleaving, report, warmed, reference)
+            return timed, memory.mb
 
     # Before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms.
     (timed, peak), batch_size = halving(batch_size, device, time_rounds)
@@ -122,6 +114,12 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     embeddings, seconds, fitted, note = _embeddings(case, inputs, pixels, backbone, settings, batch_size, progress)
     if fitted < batch_size:
         (timed, peak), batch_size = halving(fitted, device, time_rounds)
+    process = process_of(started, timed, None, device)
+    if reference is not None and (images := pinned_images_of(gmacs, batch_size, case.processes)) is not None:
+        small = first_batch(backbone, pixels, images, settings)
+        with device_lock(device):
+            pinned = time_pinned(backbone, small, settings, case.rounds, reference)
+        process = msgspec.structs.replace(process, pinned=pinned)
     if device.type != "cuda":  # a process's memory never shrinks enough to tell one pass from another
         peak = memory.mb
     rates = {"forward": batch_size / statistics.median(timed.durations)}
@@ -152,6 +150,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         peak_memory_mb=peak,
         crowded=timed.contention,
         durations=tuple(timed.durations),
+        processes=[msgspec.to_builtins(process)],
         download_s=download_s,
         measured_s=time.perf_counter() - begin,
     )
@@ -165,23 +164,6 @@ def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]
         why = reason_of(error)
     release_memory(device)  # out here, where the error's frames are gone
     return None, f"GMACs could not be counted: {why}"
-
-
-def _fetched(case: Case, inputs: CaseInputs, stages: Stages) -> tuple[Located | None, float | None]:
-    """Return where the case's weights are, downloaded if needed, and the seconds that the download took.
-
-    Both are None for an own model; the seconds also without a download.
-    """
-    if case.own_model is not None:
-        return None, None
-    hub = inputs.hub or Hub()
-    located = inputs.located or locate_weights(case.model, case.weights, seed=case.seed, hub=hub)
-    if located.path is not None or located.source == "random":
-        return located, None
-    begin = time.perf_counter()
-    stages("downloading", 0, 0)
-    path = hub.download(located.model, located.remote, progress=functools.partial(stages, "downloading"))
-    return replace(located, path=path), time.perf_counter() - begin
 
 
 def score_precomputed(case: Case, own_model: OwnModel, inputs: CaseInputs) -> Result:

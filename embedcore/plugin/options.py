@@ -149,6 +149,13 @@ class Options:
     )
     batch_size: int | str = _option("images per forward pass", "auto", _batch_size, metavar="N")
     rounds: int = _option("number of timing rounds after the warm-up", 10, _positive, metavar="N")
+    processes: int = _option(
+        "fresh processes in which each case is timed, far apart in time; 1: a quick look, whose speed is not compared",
+        2,
+        _positive,
+        metavar="N",
+        recorded="choice",
+    )
     isolation: str = _option(
         "process: each case in a fresh child process; none: in the pytest process, for debugging",
         "process",

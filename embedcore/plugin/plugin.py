@@ -23,6 +23,7 @@ from embedcore.plugin.progress import Position, ProgressReporter, position
 from embedcore.plugin.saving import check_saving, commit_info, save_json, saved_json
 from embedcore.plugin.stash import ON_REPORTS
 from embedcore.plugin.terminal import Terminal, showable
+from embedcore.plugin.timing_passes import TimingPasses
 from embedcore.plugin.workers import end_before_first_test, end_in_test, reports_notes, send_to_controller, worker_of
 from embedcore.results import neighbours
 from embedcore.results.neighbours import NeighbourStore
@@ -222,11 +223,16 @@ class Plugin:
 
     # The loop
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self) -> None:  # after the terminal's line on the collected tests
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:  # after the terminal's line on the collected tests
         if not self.is_worker:
             self.terminal.notes(self._notes)
             self._notes = []
+        outcome = yield
+        if self.bench is not None:
+            passes = TimingPasses(self.bench, self.record, self.datasets, self.budget, self.progress)
+            passes.run(self.options.processes)
+        return outcome
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(
@@ -302,6 +308,8 @@ class Plugin:
     def take_from_worker(self, sent: Mapping[str, Any]) -> None:
         """Keep the data that a pytest-xdist worker sent as it ended."""
         self.record.warnings = list(dict.fromkeys([*self.record.warnings, *sent.get("warnings", ())]))
+        for line in sent.get("lines", ()):
+            self.record.take(line)
         self.stopped = sent.get("stopped", self.stopped)
         self.empty_shard = sent.get("empty_shard", self.empty_shard)
 
@@ -310,7 +318,7 @@ class Plugin:
         self.progress.close()
         self.record.close()
         if self.bench is not None:
-            send_to_controller(self.config, warnings=self.record.warnings)
+            send_to_controller(self.config, warnings=self.record.warnings, lines=self.record.unsent())
         if self.empty_shard:
             send_to_controller(self.config, empty_shard=self.empty_shard)
             if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
@@ -441,6 +449,10 @@ class Plugin:
             output_json["embedcore"] = self.record.block(self.options.selection(self.config))
             # pytest-benchmark has no result of a test that measured and then failed, or did not replay.
             infos = [bench["extra_info"] for bench in output_json["benchmarks"]]
+            for info in infos:  # cases were timed again after their tests
+                result = self.record.results.get((info.get("model"), info.get("dataset")))
+                if result is not None:
+                    info["processes"] = result.to_json()["processes"]
             saved = {(info.get("model"), info.get("dataset")) for info in infos}
             rest = [entry for entry in self.record.entries if entry.result.ok and entry.key not in saved]
             output_json["benchmarks"] += [benchmark_entry(entry.result, entry.test) for entry in rest]

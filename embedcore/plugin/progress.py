@@ -43,6 +43,8 @@ class Position:
     left_s: Seconds | None = None
     """Expected duration of this and all further cases."""
     leader: Result | None = None
+    process: int = 1
+    """Number of the fresh process in which the case is timed."""
 
 
 def position(record: Record, model: str, dataset: str | None, *, done: bool = False) -> Position:
@@ -83,6 +85,8 @@ def status_text(position: Position, stage: str, width: int, *, elapsed_s: float 
     If room is short, models are shortened in the middle, then the leader is left out, then the time left.
     """
     number = f"[{position.number}/{position.cases}] " if position.cases else ""
+    if position.process > 1:
+        number = f"timing again, process {position.process}: {number}"
     left = time_left(position, elapsed_s)
     tail = f": {stage}, {left} left" if left else f": {stage}"
     shortest = min(len(position.what), _SHORTEST_NAME)

@@ -7,6 +7,7 @@ this package because pytest turns the command line into cases and settings.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -89,7 +90,7 @@ class Side:
         precomputed = [model for model in self.models if model in self.own_models and self.own_models[model].embeddings]
         if precomputed:
             raise UsageError(f"{precomputed[0]} has embeddings only: there is no model to time")
-        self.bench = bench_of(self.options, self.own_models)
+        self.bench = bench_of(dataclasses.replace(self.options, processes=1), self.own_models)
         self.dataset = dataset_of(self.options, max_classes=MAX_CLASSES, max_per_class=MAX_PER_CLASS)
         self.dataset.expect_classes()
 

@@ -8,6 +8,7 @@ reports), or a journal. A line is a JSON object and holds one or more of
 - ``tests`` {id: model}: planned tests, each of which measures a model;
 - ``datasets`` [blocks of the saved JSON];
 - ``done`` [tests that have results from before the session was resumed];
+- ``process`` (the fields of a `TimingProcess`) with ``timed`` [model, dataset]: a measured case was timed once more;
 - a result (the fields of `Result`) with ``test``, ``written`` (seconds since the epoch) and ``overhead_s``.
 
 In the process that measures, `begin` opens the journal, and each line is written to it before the line is handed to the
@@ -24,11 +25,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from embedcore.errors import UsageError
 from embedcore.plain import json_safe
 from embedcore.results.estimate import costs_left, estimate_range, estimate_seconds, measured_costs
 from embedcore.results.journal import Journal, Line, read_header, read_lines
 from embedcore.results.leaderboard import rank
+from embedcore.results.process import TimingProcess
 from embedcore.results.ranking import Rankings, rank_if_possible, ranking_block
 from embedcore.results.result import InvalidResultError, Result
 from embedcore.results.runs import Key, Worker, done_tests, find_resumable
@@ -75,6 +79,8 @@ class Record:
         self._done_before: set[str] = set()
         self._overheads: list[float] = []
         self._workers: set[str] = set()
+        self._timed: dict[Key, list[TimingProcess]] = {}
+        """Of each case, its further timing processes."""
         self._rankings: dict[str, tuple[list[Result], Rankings]] = {}
         # Only in the process that measures:
         self._journal: Journal | None = None
@@ -95,13 +101,40 @@ class Record:
         self._done_before |= set(line.get("done", ()))
         self.header |= {name: line[name] for name in _HEADER & line.keys()}
         if "model" in line:
-            entry = Entry(str(line.get("test") or ""), Result.from_json(line))
+            entry = self._with_timings(Entry(str(line.get("test") or ""), Result.from_json(line)))
             self.entries.append(entry)
             self.results[entry.key] = entry.result
             self.written = max(self.written, float(line.get("written") or 0.0))
             self._workers.add(worker)
             if isinstance(overhead := line.get("overhead_s"), float):
                 self._overheads.append(overhead)
+        if "timed" in line:
+            self._take_process(line)
+
+    def _take_process(self, line: Line) -> None:
+        try:
+            key = msgspec.convert(line["timed"], tuple[str, str | None])
+            process = msgspec.convert(line.get("process"), TimingProcess)
+        except msgspec.ValidationError as error:
+            raise InvalidResultError(f"a timing process: {error}") from error
+        self._timed.setdefault(key, []).append(process)
+        old = self.results.get(key)
+        if old is None:  # in another worker's journal, which is read later
+            return
+        for number, entry in enumerate(self.entries):
+            if entry.result is old:
+                self.entries[number] = self._with_timings(entry)
+                self.results[key] = self.entries[number].result
+
+    def _with_timings(self, entry: Entry) -> Entry:
+        """Return an entry whose result has its further timing processes, but none of an earlier measurement."""
+        result = entry.result
+        if not result.processes:
+            return entry
+        first = result.processes[0].started
+        known = {process.started: process for process in (*result.processes, *self._timed.get(entry.key, ()))}
+        processes = tuple(known[started] for started in sorted(known) if started >= first)
+        return entry._replace(result=msgspec.structs.replace(result, processes=processes))
 
     # The process that measures
 

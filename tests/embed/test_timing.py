@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from embedcore.embed import timing
+from embedcore.embed.reference import ReferenceSeconds
 from embedcore.embed.timing import time_forward, warm_up
 
 
@@ -35,5 +36,17 @@ def test_rounds_are_timed_one_by_one_after_the_warm_up(monkeypatch):
     timed = time_forward(
         calls.append, torch.zeros(2, 3, 4, 4), 3, progress=lambda *call: reported.append((len(calls), *call))
     )
-    assert (timed.durations, timed.warmups) == ([2, 3, 4], 3)
+    assert (timed.durations, timed.warmups, timed.reference) == ([2, 3, 4], 3, [])
     assert reported == [(0, 0, 3), (4, 1, 3), (5, 2, 3), (6, 3, 3)]
+
+
+def test_the_reference_kernel_runs_after_each_timed_round():
+    calls = []
+
+    def kernel():
+        calls.append("kernel")
+        return ReferenceSeconds(float(len(calls)), 0.5)
+
+    timed = time_forward(lambda batch: calls.append("round"), torch.zeros(1, 3, 2, 2), 2, reference=kernel)
+    assert calls[-4:] == ["round", "kernel"] * 2 and calls.count("kernel") == 2
+    assert [seconds.whole for seconds in timed.reference] == [len(calls) - 2, len(calls)]

@@ -13,7 +13,7 @@ from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.measure.case import Case
-from embedcore.measure.measure import CaseInputs
+from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.truth import GroundTruth
 from embedcore.zoo.transforms import data_config
 

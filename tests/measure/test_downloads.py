@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from embedcore.errors import EmbedcoreError
-from embedcore.measure import child, executors, measure
+from embedcore.measure import child, executors, inputs, measure
 from embedcore.measure.executors import SILENT_S, ChildExecutor, Downloads
 from embedcore.measure.measure import attempt
 from embedcore.measure.outcome import failure, locate
@@ -45,7 +45,9 @@ def online(case, images, server):
 def test_download_time_is_separate_from_the_time_of_the_case(online, monkeypatch):
     """The clock jumps an hour ahead during the download."""
     ahead = [0.0]
-    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + ahead[0]))
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + ahead[0], time=time.time)
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(inputs, "time", clock)
     download = Hub.download
 
     def slowly(self, *arguments, **options):

@@ -17,7 +17,7 @@ import pytest
 
 from embedcore.measure import child, oom_killer
 from embedcore.measure.executors import ChildExecutor, InlineExecutor, exit_words
-from embedcore.measure.measure import CaseInputs
+from embedcore.measure.inputs import CaseInputs
 
 QUICK = {"rounds": 1}
 

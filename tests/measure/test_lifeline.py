@@ -12,7 +12,7 @@ from pathlib import Path
 
 from embedcore.forkserver import forkserver_context
 from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import CaseInputs
+from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.supervisor import descendants
 
 

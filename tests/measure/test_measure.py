@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from embedcore.embed.library import embed_dataset
 from embedcore.embed.memory import is_out_of_memory
 from embedcore.errors import UnsupportedModel, UsageError, WeightsGated, WeightsUnavailable
-from embedcore.measure.measure import CaseInputs, attempt
+from embedcore.measure.inputs import CaseInputs
+from embedcore.measure.measure import attempt
 from embedcore.measure.outcome import NotFiniteError, TooLargeError, reason_of, status_of
 from embedcore.results.verdicts import unpack_sketch, unpack_verdicts
 from embedcore.zoo.backbone import load_backbone

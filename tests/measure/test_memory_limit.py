@@ -6,7 +6,7 @@ import pytest
 
 from embedcore.embed.memory import is_bounded
 from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import CaseInputs
+from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.oom_killer import ran_out
 
 

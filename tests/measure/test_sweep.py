@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import CaseInputs
+from embedcore.measure.inputs import CaseInputs
 
 SWEEP = [
     (None, "ok"),

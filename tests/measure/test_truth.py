@@ -16,13 +16,14 @@ from embedcore.images.pixel_store import StreamedPixels, open_pixel_store
 from embedcore.images.workers import PixelReader
 from embedcore.measure import executors
 from embedcore.measure.executors import ChildExecutor
-from embedcore.measure.measure import CaseInputs, attempt
+from embedcore.measure.inputs import CaseInputs
+from embedcore.measure.measure import attempt
 from embedcore.measure.truth import GroundTruth
 from embedcore.results.neighbours import NeighbourStore
 from embedcore.zoo.transforms import data_config
 
 GEOMETRY = geometry_of(data_config("test_resnet.r160_in1k"), "native")
-MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "crowded"}
+MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "crowded", "processes"}
 
 
 class Unsendable:

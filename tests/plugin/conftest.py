@@ -62,6 +62,7 @@ def run(project):
             f"--embed-weights={weights}",
             f"--embed-cache={project.path / 'cache'}",
             "--embed-rounds=2",
+            "--embed-processes=1",
             *arguments,
         )
 

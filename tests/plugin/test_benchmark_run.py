@@ -257,7 +257,7 @@ def test_a_terminal_without_our_characters_shows_the_leaderboards_line_by_line(p
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--embed-dataset=images"]
     command += ["--embed-roster=test_vit.r160_in1k", "--embed-weights=random", "--embed-cache=cache"]
     done = subprocess.run(
-        [*command, "--embed-rounds=2", "--embed-isolation=none"],
+        [*command, "--embed-rounds=2", "--embed-processes=1", "--embed-isolation=none"],
         cwd=project.path,
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},

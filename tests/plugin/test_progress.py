@@ -79,7 +79,7 @@ def terminal(project):
         command = [
             *(sys.executable, "-m", "pytest", "test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images"),
             *(f"--embed-roster={roster}", "--embed-weights=random", f"--embed-cache={project.path / 'cache'}"),
-            *("--embed-rounds=3", "--embed-order=roster", *arguments),
+            *("--embed-rounds=3", "--embed-processes=1", "--embed-order=roster", *arguments),
         ]
         return Terminal(command, columns, lines, project.path)
 
@@ -149,7 +149,14 @@ def test_a_session_without_pytests_terminal_is_measured_in_silence(project, work
             "--embed-roster=roster.txt",
             *workers,
         ),
-        *("--embed-weights=random", "--embed-cache=cache", "--embed-rounds=2", "--benchmark-json=run.json", IN_PROCESS),
+        *(
+            "--embed-weights=random",
+            "--embed-cache=cache",
+            "--embed-rounds=2",
+            "--embed-processes=1",
+            "--benchmark-json=run.json",
+            IN_PROCESS,
+        ),
     )
     assert outcome.ret == 0, outcome.stderr.str()
     assert len(read_run(project.path / "run.json").results) == len(MODELS)

@@ -72,6 +72,7 @@ def start(project, session_target):
             "--embed-weights=random",
             f"--embed-cache={project.path / cache}",
             "--embed-rounds=1",
+            "--embed-processes=1",
             *arguments,
         ]
         context = forkserver_context()
@@ -220,7 +221,13 @@ def pytest_runtest_logreport(report):
 def test_ctrl_c_after_a_measurement_waits_until_the_case_is_reported(start, project, moment):
     """Otherwise pytest-benchmark fails on a benchmark without rounds and writes no JSON."""
     (project.path / "conftest.py").write_text(INTERRUPT.replace("MOMENT", moment))
-    process = start("--benchmark-json=part.json", "--embed-report=report", "--embed-rounds=2", roster=MINI[:3])
+    process = start(
+        "--benchmark-json=part.json",
+        "--embed-report=report",
+        "--embed-rounds=2",
+        "--embed-processes=1",
+        roster=MINI[:3],
+    )
     assert ended(process) == pytest.ExitCode.INTERRUPTED
     measured = records.models(journal_of(project.path / "cache"))
     reported = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]

@@ -155,7 +155,13 @@ def test_an_empty_shard_is_reported_by_the_controller_of_xdist(project):
 def test_workers_of_xdist_share_a_shard(project, saved):
     project.runpytest_subprocess(
         *("test_models.py", "-p", "no:cacheprovider", "-n2", "--embed-dataset=images", "--embed-roster=roster.txt"),
-        *("--embed-weights=random", f"--embed-cache={project.path / 'cache'}", "--embed-rounds=2", REFUSED),
+        *(
+            "--embed-weights=random",
+            f"--embed-cache={project.path / 'cache'}",
+            "--embed-rounds=2",
+            "--embed-processes=1",
+            REFUSED,
+        ),
         *("--embed-shard=1/2", "--benchmark-json=run.json"),
     )
     block = saved()["embedcore"]

@@ -31,7 +31,7 @@ def workers(project):
         command = [
             *(sys.executable, "-m", "pytest", "test_models.py", "-p", "no:cacheprovider", f"-n{count}"),
             *(f"--embed-dataset={dataset}", "--embed-roster=roster.txt", "--embed-weights=random"),
-            *(f"--embed-cache={project.path / 'cache'}", "--embed-rounds=2", *arguments),
+            *(f"--embed-cache={project.path / 'cache'}", "--embed-rounds=2", "--embed-processes=1", *arguments),
         ]
         with (project.path / output).open("wb") as stream:
             return subprocess.Popen(

@@ -1,0 +1,122 @@
+"""Time a case in this process: rounds of all threads, and of one pinned thread, each beside the reference kernel."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from embedcore.embed.card import card_state
+from embedcore.embed.device import place, set_arithmetic, use_device
+from embedcore.embed.device_lock import device_lock
+from embedcore.embed.embedder import ForwardSettings, first_batch
+from embedcore.embed.pinned import images_of_round, pinned_thread, rounds_of
+from embedcore.embed.precision import autocast
+from embedcore.embed.reference import Reference, ReferenceSeconds, reference_on
+from embedcore.embed.timing import Timed, host_seconds, time_forward
+from embedcore.measure.inputs import CaseInputs, fetched_weights
+from embedcore.measure.outcome import failure
+from embedcore.progress import Stages, StopWork
+from embedcore.results.process import Pinned, TimingProcess
+from embedcore.zoo.backbone import load_backbone
+
+if TYPE_CHECKING:
+    import torch
+
+    from embedcore.measure.case import Case
+    from embedcore.results.result import Result
+    from embedcore.zoo.backbone import Backbone
+
+
+def attempt_timing(case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
+    """Time a case that has been measured, in another process; a failure gives a result with a status and a reason.
+
+    The case has the batch size, precision and memory layout of its first process. Raises StopWork.
+    """
+    begin = time.perf_counter()
+    try:
+        return _time_case(case, inputs, stages or (lambda stage, done, total: None))
+    except StopWork:
+        raise
+    except Exception as error:  # whatever a model, its weights or its kernels raise ends this case, not the run
+        return failure(case, error, measured_s=time.perf_counter() - begin)
+
+
+def _time_case(case: Case, inputs: CaseInputs, stages: Stages) -> TimingProcess:
+    started = time.time()
+    located, _ = fetched_weights(case, inputs, stages)
+    stages("loading", 0, 0)
+    device = use_device(case.device)
+    model = case.own_model or case.model
+    backbone = load_backbone(model, weights=located or case.weights, point=case.point, seed=case.seed)
+    set_arithmetic()  # a factory may have changed it
+    settings = ForwardSettings(device, case.precision, bool(case.channels_last))
+    place(backbone.module, device, channels_last=settings.channels_last)
+    assert inputs.pixels is not None
+    size = int(case.batch_size)
+    batch = first_batch(backbone, inputs.pixels, size, settings)
+    reference = reference_on(device)
+    with device_lock(device):
+        with autocast(settings.precision, device, backbone.module):
+            timed = time_forward(
+                backbone.embed, batch, case.rounds, None, functools.partial(stages, "timing"), reference=reference
+            )
+        pinned = None
+        if inputs.pinned_images is not None:
+            pinned = time_pinned(backbone, batch[: inputs.pinned_images], settings, case.rounds, reference)
+        return process_of(started, timed, pinned, device)
+
+
+def time_pinned(
+    backbone: Backbone, batch: torch.Tensor, settings: ForwardSettings, rounds: int, reference: Reference
+) -> Pinned | None:
+    """Time rounds of a small ``batch`` [b, 3, h, w] on one pinned thread; None on a card, and where none can be pinned.
+
+    ``rounds``: those of all threads, which bound the number of these (see `rounds_of`).
+    """
+    if settings.device.type != "cpu":
+        return None
+    with pinned_thread() as core, autocast(settings.precision, settings.device, backbone.module):
+        if core is None:
+            return None
+        host_seconds(backbone.embed, batch)
+        number = rounds_of(host_seconds(backbone.embed, batch), rounds)
+        timed = time_forward(backbone.embed, batch, number, reference=reference)
+    whole, copy = _columns(timed.reference)
+    return Pinned(
+        core=core,
+        images=len(batch),
+        durations=_rounded(timed.durations),
+        reference=whole,
+        reference_copy=copy,
+        crowded=timed.contention,
+    )
+
+
+def process_of(started: float, timed: Timed, pinned: Pinned | None, device: torch.device) -> TimingProcess:
+    """Return the record of a process that began at ``started`` (seconds since the epoch) and has just been timed."""
+    whole, copy = _columns(timed.reference)
+    return TimingProcess(
+        started=started,
+        durations=_rounded(timed.durations),
+        reference=whole,
+        reference_copy=copy,
+        crowded=timed.contention,
+        pinned=pinned,
+        **card_state(device),
+    )
+
+
+def pinned_images_of(gmacs: float | None, batch_size: int, processes: int) -> int | None:
+    """Return the images of a round on a pinned thread; None for a quick look, which has no such rounds."""
+    return images_of_round(gmacs, batch_size) if processes > 1 else None
+
+
+def _columns(seconds: Sequence[ReferenceSeconds]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return _rounded([each.whole for each in seconds]), _rounded([each.copy for each in seconds])
+
+
+def _rounded(seconds: Sequence[float]) -> tuple[float, ...]:
+    """Return seconds with six digits, so that a saved run stays small."""
+    return tuple(float(f"{each:.6g}") for each in seconds)
