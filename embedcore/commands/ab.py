@@ -38,7 +38,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         )  # fmt: skip
         parser.add_argument(f"--python-{side.lower()}", metavar="PYTHON", help=f"side {side}: another interpreter")
     parser.add_argument("--aa", action="store_true", help="measure the noise floor: both sides are the baseline")
-    parser.add_argument("--fail-on", metavar="SPEC", help=f"limits (default: {DEFAULT})".replace("%", "%%"))
+    parser.add_argument(
+        "--fail-on",
+        metavar="SPEC",
+        help=f"limits instead of the defaults; default,acc:1pt changes one (default: {DEFAULT})".replace("%", "%%"),
+    )
     parser.add_argument(
         "--budget", type=_duration, default=float("inf"), metavar="TIME", help="time limit, such as 30m or 2h"
     )

@@ -71,8 +71,9 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail-on",
         metavar="SPEC",
-        help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (the defaults), and "
-        "FILE.toml with limits for families and models (default: embedcore-gate.toml if it exists)",
+        help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (the defaults). They "
+        "replace all defaults: acc:1pt gates acc alone; default,acc:1pt changes one. Also FILE.toml with limits for "
+        "families and models (default: embedcore-gate.toml if it exists)",
     )
 
 

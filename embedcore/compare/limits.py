@@ -30,6 +30,7 @@ TESTED = ("acc", "acc5", "hit5")
 """The scores for which a run's verdicts allow a paired test."""
 
 _UNITS = {**dict.fromkeys(TESTED, "pt"), "images_per_s": "%", "memory": "%", "drift": "", "status": None}
+_ALL_DEFAULTS = "default"
 _VALUES = {"pt": "percentage points, such as 0.5pt", "%": "a percentage, such as 5%", "": "a number, such as 1e-3"}
 
 
@@ -51,6 +52,13 @@ class Limits:
     """(globs of models, slugs of families, limits); later entries override earlier ones and `overall`."""
     accepted: Mapping[str, Accepted] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """Return the limits in words: ``acc 0.5 pt, status; nothing else is gated``."""
+        limited = {name: limit for name, limit in self.overall.items() if limit < math.inf}
+        rest = [] if parse_limits(DEFAULT).keys() <= limited.keys() else ["nothing else is gated"]
+        rest += ["the gate file has others for some models or families"] if self.special else []
+        return "; ".join([", ".join(_in_words(name, limited[name]) for name in _UNITS if name in limited), *rest])
+
     def of(self, model: str, family: str) -> Mapping[str, float]:
         """Return the limits of one case as fractions of 1; ``status`` is 0 if it has a limit.
 
@@ -68,16 +76,24 @@ class Limits:
 def parse_limits(spec: str) -> dict[str, float]:
     """Parse limits such as ``acc:0.5pt,images_per_s:5%,drift:1e-3,status``; ``acc:off`` removes a limit.
 
-    Raises ValueError, which names the wrong part.
+    They are all the limits there are, unless ``default`` is among them: the others then have their default. Raises
+    ValueError, which names the wrong part.
 
     >>> parse_limits("acc:0.5pt,images_per_s:5%,status")
     {'acc': 0.005, 'images_per_s': 0.05, 'status': 0.0}
+    >>> parse_limits("default,acc:1pt") == {**parse_limits(DEFAULT), "acc": 0.01}
+    True
     """
     limits: dict[str, float] = {}
-    for part in filter(None, (part.strip() for part in spec.split(","))):
+    parts = [part.strip() for part in spec.split(",") if part.strip()]
+    if _ALL_DEFAULTS in parts:
+        limits |= parse_limits(DEFAULT)
+    for part in parts:
+        if part == _ALL_DEFAULTS:
+            continue
         name, colon, text = (piece.strip() for piece in part.partition(":"))
         if name not in _UNITS:
-            raise ValueError(f"{one_line(name)!r} is not one of {', '.join(_UNITS)}")
+            raise ValueError(f"{one_line(name)!r} is not one of {', '.join((*_UNITS, _ALL_DEFAULTS))}")
         unit = _UNITS[name]
         if text == "off":
             limits[name] = math.inf
@@ -90,6 +106,11 @@ def parse_limits(spec: str) -> dict[str, float]:
     if not limits:
         raise ValueError(f"it names no limit; the default is {DEFAULT}")
     return limits
+
+
+def _in_words(name: str, limit: float) -> str:
+    unit = _UNITS[name]
+    return name if unit is None else f"{name} {100 * limit if unit else limit:g} {unit}".rstrip()
 
 
 def _number(name: str, text: str, unit: str) -> float:

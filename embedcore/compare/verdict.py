@@ -47,6 +47,8 @@ class Verdict:
     """All findings, worst first, those of one model together."""
 
     findings: tuple[Finding, ...]
+    limits: Limits
+    """By which they were judged."""
 
     def of(self, level: Level) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.level == level)
@@ -72,7 +74,7 @@ def judge(comparison: Comparison, limits: Limits, confirmed: Confirmed = Mapping
         key = finding.level, finding.model
         worst[key] = min(worst.get(key, _badness(finding)), _badness(finding))
     ordered = sorted(findings, key=lambda f: (worst[f.level, f.model], f.model, _badness(f)))
-    return Verdict(tuple(ordered))
+    return Verdict(tuple(ordered), limits)
 
 
 def _of_models(comparison: Comparison, limits: Limits, confirmed: Confirmed) -> Iterator[Finding]:

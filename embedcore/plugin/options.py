@@ -223,8 +223,8 @@ class Options:
         recorded="",
     )
     fail_on: str | None = _option(
-        "limits of the comparison, such as acc:0.5pt,drift:1e-3,status, or FILE.toml with limits of families and "
-        "models (default: those of `embedcore compare`)",
+        "limits of the comparison, such as acc:0.5pt,drift:1e-3,status, instead of all defaults; default,acc:1pt "
+        "changes one; or FILE.toml with limits of families and models (default: those of `embedcore compare`)",
         metavar="SPEC",
         recorded="",
     )

@@ -64,8 +64,9 @@ def test_names_in_the_storage_are_found_across_python_versions(runs, tmp_path):
     assert main(["compare", "before", "before"]) == 0
 
 
-def test_limits_of_the_command_line_and_of_the_file(runs, tmp_path):
+def test_limits_of_the_command_line_and_of_the_file(runs, tmp_path, capsys):
     assert main(["compare", *runs, "--fail-on", "images_per_s:5%"]) == 0
+    assert "limits: images_per_s 5 %; nothing else is gated" in capsys.readouterr().out.splitlines()
     (tmp_path / "embedcore-gate.toml").write_text('[[limit]]\nmodels = ["*"]\nfail_on = "acc:50pt,acc5:50pt"\n')
     assert main(["compare", *runs]) == 0
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import synthetic_runs as made
 
-from embedcore.compare.limits import DEFAULT, GATE_FILE, accept, parse_limits, read_limits
+from embedcore.compare.limits import DEFAULT, GATE_FILE, Limits, accept, parse_limits, read_limits
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 
@@ -28,6 +28,8 @@ def test_the_defaults_are_the_documented_ones():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ("defaults,acc:1pt", "'defaults' is not one of acc.*default"),
+        ("default:5%", "'default' is not one of|takes no value"),
         ("speed:5%", "'speed' is not one of acc"),
         ("acc:0.5", "acc takes percentage points, such as 0.5pt, not '0.5'"),
         ("acc", "acc takes percentage points"),
@@ -53,6 +55,29 @@ def test_a_file_narrows_limits_for_families_and_models(tmp_path):
     assert limits.of(MODEL, "vit") == {"acc": 0.02, "images_per_s": 0.1, "status": math.inf}
     assert read_limits("drift:1e-2", tmp_path).of("a.b", "c") == {"drift": 0.01}, "what is asked for replaces fail_on"
     assert read_limits("memory:5%", tmp_path / "no folder").overall == {"memory": 0.05}
+
+
+@pytest.mark.parametrize("spec", ["default,acc:1pt", " acc:1pt , default"])
+def test_default_changes_one_limit_and_keeps_the_others(tmp_path, spec):
+    expected = {**parse_limits(DEFAULT), "acc": 0.01}
+    assert parse_limits(spec) == expected
+    assert parse_limits("default") == parse_limits(DEFAULT)
+    assert read_limits(spec, tmp_path).overall == expected
+    (tmp_path / GATE_FILE).write_text(f'fail_on = "{spec}"\n')
+    assert read_limits(None, tmp_path).overall == expected
+
+
+def test_limits_in_words():
+    words = {
+        DEFAULT: "acc 0.5 pt, acc5 1 pt, images_per_s 5 %, memory 10 %, drift 0.001, status",
+        "acc:0.5pt": "acc 0.5 pt; nothing else is gated",
+        "default,acc:off,hit5:2pt": "acc5 1 pt, hit5 2 pt, images_per_s 5 %, memory 10 %, drift 0.001, status; nothing "
+        "else is gated",
+        "default,hit5:2pt": "acc 0.5 pt, acc5 1 pt, hit5 2 pt, images_per_s 5 %, memory 10 %, drift 0.001, status",
+    }
+    assert {spec: str(Limits(parse_limits(spec))) for spec in words} == words
+    some = Limits(parse_limits("default"), [(["vit*"], [], {"acc": 0.1})])
+    assert str(some).endswith("status; the gate file has others for some models or families")
 
 
 def test_a_file_can_be_named(tmp_path):

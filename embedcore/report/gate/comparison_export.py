@@ -36,6 +36,7 @@ def to_json(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
         "not_reached": [result.model for result in pairing.unreached],
         "deselected": [result.model for result in pairing.deselected],
         "differences": list(comparison.settings),
+        "limits": json_safe(verdict.limits.overall),
         "speed_noise": {"sd": comparison.noise, "source": comparison.noise_source},
         "findings": [_finding(finding) for finding in verdict.findings],
         "families": [family._asdict() for family in comparison.families],

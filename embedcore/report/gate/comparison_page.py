@@ -68,7 +68,7 @@ def comparison_page(comparison: Comparison, verdict: Verdict, limits: Limits) ->
         families=[(slug, family_of_slug(slug).title, cells) for slug, *cells in words.family_rows(comparison)],
         ranks=words.rank_lines(comparison),
         sides=list(sides(base, new)),
-        legend=_legend(comparison),
+        legend=_legend(comparison, verdict),
     )
 
 
@@ -115,7 +115,7 @@ def sides(base: Run, new: Run) -> Iterator[tuple[str, str, str]]:
                 yield key, value(old.get(key)), value(now.get(key))
 
 
-def _legend(comparison: Comparison) -> list[str]:
+def _legend(comparison: Comparison, verdict: Verdict) -> list[str]:
     return [
         "A regression is worse than its limit by more than chance explains and has not been accepted. One regression "
         "fails the comparison.",
@@ -123,6 +123,7 @@ def _legend(comparison: Comparison) -> list[str]:
         "five nearest; pt means percentage points. Drift is the distance between embeddings of the same images, "
         "relative to their length.",
         "Intervals are 95 % confidence intervals. Scores are tested per query, speed per round and between sessions.",
+        f"{words.limits_line(verdict).capitalize()}.",
         *([] if "speed" in comparison.barriers else [words.noise_text(comparison)]),
     ]
 

@@ -30,7 +30,7 @@ _CELLS = ("what", "base", "new", "change (95 %)")
 
 def text(comparison: Comparison, verdict: Verdict, *, width: int = 80) -> str:
     """Return the findings, worst first, at most `width` columns wide (at least 60); the verdict is the last line."""
-    blocks = ["\n".join(wrapped(line, width) for line in facts(comparison))]
+    blocks = ["\n".join(wrapped(line, width) for line in (*facts(comparison), limits_line(verdict)))]
     for level in LEVELS:
         found = verdict.of(level)
         if found:
@@ -44,7 +44,10 @@ def text(comparison: Comparison, verdict: Verdict, *, width: int = 80) -> str:
 
 def markdown(comparison: Comparison, verdict: Verdict) -> str:
     """Return all findings, for a step summary or a comment."""
-    blocks = [f"**{summary(comparison, verdict)}**", "\n".join(f"- {line}" for line in facts(comparison))]
+    blocks = [
+        f"**{summary(comparison, verdict)}**",
+        "\n".join(f"- {line}" for line in (*facts(comparison), limits_line(verdict))),
+    ]
     for level in LEVELS:
         found = verdict.of(level)
         if found:
@@ -94,6 +97,11 @@ def facts(comparison: Comparison) -> Iterator[str]:
     yield from not_compared(comparison)
     if "speed" not in comparison.barriers:
         yield noise_text(comparison)
+
+
+def limits_line(verdict: Verdict) -> str:
+    """Return ``limits: acc 0.5 pt, status; nothing else is gated``."""
+    return f"limits: {verdict.limits}"
 
 
 def unpaired(comparison: Comparison) -> Iterator[tuple[str, Sequence[Result]]]:
