@@ -23,6 +23,10 @@ from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 LEVEL = 0.95
 POWER = 0.8
 
+SENSIBLE = 1000
+"""More than this many times the classes is not an estimate: the two best hardly differ, or one class has nearly all
+queries."""
+
 _EXACT = 2**24  # float32 represents all integers up to it
 _CLASSES = 1024  # classes in float64 at once
 _PAIRS = 64  # models that one is compared with at once in all resamples: fits into a core's cache
@@ -37,7 +41,7 @@ class Order:
     means: float64 [m], the scores · better: bool [m, m], whether model i is significantly better than model j, with
     family-wise error rate 1 - level · p_best: float64 [m], share of resamples in which a model is the best, divided
     among ties · classes_needed: number of classes like these with which the two best would differ significantly with
-    80 % power; infinite if they are equal or there is one class.
+    80 % power; infinite if they are equal, there is one class, or the estimate is more than `SENSIBLE` times as many.
     """
 
     means: DoubleArray
@@ -111,6 +115,7 @@ def order(
     significant, limit = _decide(gaps, drawn.astype(np.float32), scale, sizes, level)
     ratio = gaps[0, 1] if models > 1 else 0.0
     needed = classes * ((limit + special.ndtri(POWER)) / ratio) ** 2 if ratio > 0 else math.inf
+    needed = needed if needed <= SENSIBLE * classes else math.inf
     return Order(means * unit, significant[np.ix_(place, place)], p_best[place], float(needed))
 
 

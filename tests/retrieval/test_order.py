@@ -144,6 +144,16 @@ def test_nothing_is_significant_with_one_class_and_little_with_few():
         assert order(sums, np.full(classes, 9)).ranks()[:, 2].tolist() == [worst, 2]
 
 
+def test_an_estimate_beyond_sense_is_none():
+    sizes = np.array([800, *[10] * 20])
+    uneven = order(np.stack([sizes // 2, sizes // 2 - np.arange(21) % 2]), sizes)
+    assert uneven.classes_needed == np.inf
+    rng = np.random.default_rng(0)
+    hardly = rng.integers(0, 50, (2, 1000))
+    hardly[1, 0] += hardly[0].sum() - hardly[1].sum() + 1
+    assert order(hardly, np.full(1000, 10_000), resamples=100).classes_needed == np.inf
+
+
 def test_with_the_classes_needed_the_power_is_80_percent():
     rng = np.random.default_rng(1)
     truth = special.ndtri([0.6, 0.52])[:, None]

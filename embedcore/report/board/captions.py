@@ -105,8 +105,13 @@ def lead(ranking: Ranking, *, most_names: int) -> list[str]:
     needed = ranking.order.classes_needed
     if not model_ranks[1].tied_with_leader:
         return lines
+    if ranking.classes < 2:
+        return lines
+    if len(set(sorted(ranking.order.means.tolist())[-2:])) == 1:
+        return [*lines, f"the two best are equal in {ranking.metric}"]
     if math.isinf(needed):
-        return [*lines, f"the two best are equal in {ranking.metric}"] if ranking.classes > 1 else lines
+        why = "they differ too little, or one class has most of the queries"
+        return [*lines, f"no number of classes is known to separate the two best: {why}"]
     needed = float(f"{needed:.2g}")
     return [
         *lines,

@@ -60,6 +60,13 @@ def test_every_table_has_the_ranks_and_the_marks(width):
     assert text.count("≈ tied for first: no model is significantly better") == 4  # not below the table of resnet
 
 
+def test_an_estimate_of_classes_beyond_sense_is_in_words():
+    classes = np.repeat(np.arange(20), [1600, *[20] * 19])
+    words = " ".join(terminal_report([board({"a.x": 0.62, "b.x": 0.6}, classes)], width=80).split())
+    assert "2 of 2 models are tied for first" in words and "like these would separate" not in words
+    assert "no number of classes is known to separate the two best: they differ too little, or one class has" in words
+
+
 def test_tied_leaders_are_below_the_overall_table():
     words = " ".join(terminal_report([board()], width=80).split())
     assert re.search(r"2 of 5 models are tied for first: \S+, \S+ about", words)
