@@ -12,7 +12,7 @@ from embedcore.errors import UsageError, whole_number
 from embedcore.images.ceilings import reference_counts
 from embedcore.retrieval.inputs import labels_of, unit_rows
 from embedcore.retrieval.resampling import class_means, intervals
-from embedcore.retrieval.search import Neighbours, nearest, nearest_others
+from embedcore.retrieval.search import Neighbours, nearest, nearest_except, nearest_others
 from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 from embedcore.retrieval.votes import nearest_mean, weighted_vote
 
@@ -129,6 +129,32 @@ def score(
     return Scores(summary, ci95, per_query, classes, scored, hits5, values["acc"] > 0, neighbours)
 
 
+def score_across(
+    queries: FloatArray,
+    labels: IntArray,
+    references: FloatArray,
+    reference_labels: IntArray | None = None,
+    *,
+    device: str = "cpu",
+) -> dict[str, DoubleArray]:
+    """Return the `NEIGHBOUR_METRICS` per query [n_scored] of queries and references that two models embedded.
+
+    Args:
+        queries: float32 [n_queries, d], rows L2-normalised.
+        labels: [n_queries], class numbers.
+        references: float32 [n_references, d], likewise.
+        reference_labels: [n_references]; None for leave-one-out: reference i is the image of query i, which does not
+            find it.
+        device: device of the search, see ``nearest``.
+
+    Queries without a reference of their class are left out.
+    """
+    counts = reference_counts(labels, reference_labels)
+    itself = np.arange(len(queries)) if reference_labels is None else None
+    values, _, _ = _from_embeddings(queries, labels, references, reference_labels, counts, device, itself)
+    return {name: column[counts > 0] for name, column in values.items()}
+
+
 def _from_embeddings(
     queries: FloatArray,
     labels: IntArray,
@@ -136,16 +162,20 @@ def _from_embeddings(
     reference_labels: IntArray | None,
     counts: IntArray,
     device: str,
+    itself: IntArray | None = None,
 ) -> tuple[dict[str, DoubleArray], npt.NDArray[np.uint8], Neighbours]:
     """Return the values of ``_per_query`` for all queries, and their 5 nearest, with bounded memory.
 
     One search serves all queries whose R is not large. Queries of large classes, which need as many neighbours as their
-    class has references, are searched again in blocks.
+    class has references, are searched again in blocks. ``itself`` [n]: the reference that a query must not find.
     """
     others = labels if reference_labels is None else reference_labels
     enough = max(VOTERS, min(_FEW, _HELD // len(queries)))
     k = max(VOTERS, int(counts[counts <= enough].max(initial=0)))
-    found = nearest(queries, references, k, device=device)
+    if references is None or itself is None:
+        found = nearest(queries, references, k, device=device)
+    else:
+        found = nearest_except(queries, references, itself, k, device=device)
     # Copies, so that the other neighbours are freed.
     few = Neighbours(found.indices[:, :5].copy(), found.similarities[:, :5].copy())
     values, hits5 = _per_query(found, labels, others, counts)
@@ -157,6 +187,8 @@ def _from_embeddings(
         most = int(counts[rows].max())
         if references is None:
             found = nearest_others(queries, rows, most, device=device)
+        elif itself is not None:
+            found = nearest_except(queries[rows], references, itself[rows], most, device=device)
         else:
             found = nearest(queries[rows], references, most, device=device)
         again, hits5[rows] = _per_query(found, labels[rows], others, counts[rows])

@@ -81,6 +81,17 @@ def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, 
     return _neighbours(every[some], every, k, device, None, some)
 
 
+def nearest_except(
+    queries: npt.ArrayLike, references: npt.ArrayLike, itself: npt.NDArray[np.int64], k: int, *, device: str = "cpu"
+) -> Neighbours:
+    """Return ``nearest(queries, references, k)`` where query i does not find the reference ``itself[i]``.
+
+    For leave-one-out when the two sides are embedded by different models.
+    """
+    rows, others = unit_rows(queries, "queries"), unit_rows(references, "references")
+    return _neighbours(rows, others, k, device, None, itself)
+
+
 def _neighbours(
     queries: FloatArray,
     references: FloatArray,

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
 from embedcore.retrieval import metrics
-from embedcore.retrieval.metrics import METRICS, score
+from embedcore.retrieval.metrics import METRICS, NEIGHBOUR_METRICS, score, score_across
 from embedcore.retrieval.search import nearest_others
 from embedcore.retrieval.votes import nearest_mean, weighted_vote
 
 
-def by_hand(queries, labels, references, reference_labels):
+def by_hand(queries, labels, references, reference_labels, across=False):
     """Every metric of section 5 of the design, one query at a time, straight from its definition."""
-    alone = references is None
-    others, other_labels = (queries, labels) if alone else (references, reference_labels)
+    alone = references is None or across
+    others, other_labels = (queries, labels) if references is None else (references, reference_labels)
     rows, hits5, rank1 = [], [], []
     for q in range(len(queries)):
         kept = [j for j in range(len(others)) if not (alone and j == q)]
@@ -234,3 +234,26 @@ def test_class_means_in_chunks_are_the_same(embeddings, monkeypatch):
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(UsageError, match=message):
         score(*arguments)
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("held", [metrics._HELD, 100])
+def test_scores_across_two_models_are_those_by_hand(embeddings, monkeypatch, copies, held):
+    monkeypatch.setattr(metrics, "_HELD", held)  # the queries of large classes are searched again
+    labels = np.repeat([0, 1, 2, 3], [30, 10, 19, 1])
+    queries, references = embeddings(60, 8), embeddings(60, 8, seed=5, centres=20)
+    if copies:
+        references[:20] = references[20:40]
+        queries[5] = references[5]
+    for others, across in ((labels, True), (labels[::-1].copy(), False)):
+        rows, _, _ = by_hand(queries, labels, references, others, across)
+        found = score_across(queries, labels, references, None if across else others)
+        for metric in NEIGHBOUR_METRICS:
+            np.testing.assert_allclose(found[metric], [float(row[metric]) for row in rows], atol=1e-12)
+
+
+def test_scores_across_one_model_are_its_own(embeddings):
+    labels, rows = np.repeat(np.arange(10), 6), embeddings(60, 8)
+    expected, found = score(rows, labels), score_across(rows, labels, rows)
+    for metric in NEIGHBOUR_METRICS:
+        assert found[metric].tolist() == expected.per_query[metric].tolist()
