@@ -41,11 +41,16 @@ class KeptEmbeddings:
 
     def load(self, facts: Mapping[str, Any], n: int) -> NDArray[np.float32] | None:
         """Return the embeddings of ``n`` images, float32 [n, dim]; None if they are missing or damaged."""
-        path = self._path(facts)
+        return self.read(key_of(facts), n)
+
+    def read(self, key: str, n: int) -> NDArray[np.float32] | None:
+        """Return the embeddings of a key (see `key_of`) as `load` does."""
+        path = self.folder / f"{key}.npy"
         try:
             sidecar = unsealed(path.with_suffix(".json").read_bytes())
             content = np.fromfile(path, np.uint8)
-            if (sidecar.get("format"), sidecar.get("facts")) != (_FORMAT, facts) or sidecar["shape"][0] != n:
+            fits = sidecar.get("format") == _FORMAT and key_of(sidecar.get("facts", {})) == key
+            if not fits or sidecar["shape"][0] != n:
                 raise ValueError("its content does not match its name")
             # The checksum covers the bytes in memory, header included, which are then used.
             if hashlib.sha256(content.data).hexdigest() != sidecar["sha256"]:
@@ -62,7 +67,7 @@ class KeptEmbeddings:
 
     def save(self, facts: Mapping[str, Any], embeddings: NDArray[np.float32]) -> None:
         """Keep embeddings, float32 [n, dim]. A file gets its name only when it is complete. Raises OSError."""
-        path = self._path(facts)
+        path = self.folder / f"{key_of(facts)}.npy"
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = np.ascontiguousarray(embeddings, dtype=np.float32)
         # The sidecar last: without a fitting one the embeddings are not read.
@@ -73,6 +78,3 @@ class KeptEmbeddings:
         sidecar = {"format": _FORMAT, "facts": facts, "shape": list(rows.shape), "sha256": digest}
         with written_whole(path.with_suffix(".json")) as file:
             file.write(sealed(sidecar))
-
-    def _path(self, facts: Mapping[str, Any]) -> Path:
-        return self.folder / f"{key_of(facts)}.npy"

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import statistics
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from embedcore.embed.device_lock import device_lock
 from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
 from embedcore.embed.interleaving import Interleaving
 from embedcore.embed.kept import KeptEmbeddings
+from embedcore.embed.kept import key_of as embeddings_key
 from embedcore.embed.memory import PeakMemory, halving, release_memory
 from embedcore.embed.precision import autocast
 from embedcore.embed.reference import reference_on
@@ -41,7 +43,7 @@ from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.configurations import address_of
 from embedcore.zoo.provenance import licence, pretraining_data
-from embedcore.zoo.registry import default_tag, pretrained_cfg, split_tag
+from embedcore.zoo.registry import code_hash, default_tag, pretrained_cfg, split_tag
 from embedcore.zoo.weights import Weights, is_timms
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     # Before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms.
     (timed, peak), batch_size = halving(batch_size, device, time_rounds)
     progress = functools.partial(stages, "embedding")
-    embeddings, seconds, fitted, note = _embeddings(case, inputs, pixels, backbone, settings, batch_size, progress)
+    embeddings, key, seconds, fitted, note = _embeddings(case, inputs, pixels, backbone, settings, batch_size, progress)
     if fitted < batch_size:
         (timed, peak), batch_size = halving(fitted, device, time_rounds)
     process = process_of(started, timed, None, device)
@@ -146,6 +148,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         warmup_rounds=timed.warmups,
         transform=transform_of(backbone.data_config, case.protocol),
         **scored,
+        embeddings=key,
         images_per_s=rates,
         peak_memory_mb=peak,
         crowded=timed.contention,
@@ -171,14 +174,18 @@ def score_precomputed(case: Case, own_model: OwnModel, inputs: CaseInputs) -> Re
     begin = time.perf_counter()
     device = use_device(case.device)
     embeddings, weights = read_precomputed(own_model, len(inputs.truth))
+    kept = None if inputs.embeddings_folder is None else KeptEmbeddings(inputs.embeddings_folder)
+    facts = {"model": case.model, "file": weights.id, "dataset": inputs.truth.fingerprint, "embedcore": VERSION}
+    key, note = _kept(kept, facts, embeddings)
     scored, unkept = _scored(case, inputs, embeddings, device)
     return Result.make(
         case.model,
         **_provenance(case, weights),
         status="ok",
-        detail=unkept,
+        detail="\n".join(filter(None, (note, unkept))),
         dim=embeddings.shape[1],
         **scored,
+        embeddings=key,
         measured_s=time.perf_counter() - begin,
     )
 
@@ -207,11 +214,12 @@ def _embeddings(
     settings: ForwardSettings,
     batch_size: int,
     progress: Progress,
-) -> tuple[NDArray[np.float32], float | None, int, str]:
+) -> tuple[NDArray[np.float32], str | None, float | None, int, str]:
     """Return the embeddings of all images, float32 [n, dim], all finite: kept ones if there are any, else new ones.
 
-    Also the seconds from the first read to the last embedding (None for kept ones), the batch size that fitted, and a
-    note about kept embeddings. Raises NotFiniteError, and the memory error of a batch of one image.
+    Also their key if they are kept, the seconds from the first read to the last embedding (None for kept ones), the
+    batch size that fitted, and a note about kept embeddings. Raises NotFiniteError, and the memory error of a batch of
+    one image.
     """
     kept, facts, total = None, {}, len(pixels)
     if inputs.embeddings_folder is not None:
@@ -220,17 +228,25 @@ def _embeddings(
         if embeddings is not None:
             progress(total, total)
             note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
-            return embeddings, None, batch_size, note
+            return embeddings, embeddings_key(facts), None, batch_size, note
     embedded = embed_pixels(backbone, pixels, settings, batch_size=batch_size, progress=progress)
     if not embedded.finite:
         raise NotFiniteError(f"embeddings in {settings.precision} hold NaN, infinity or zero vectors")
-    note = ""
-    if kept is not None:
-        try:
-            kept.save(facts, embedded.embeddings)
-        except OSError as error:  # a full disk costs the copy, not the measurement
-            note = f"embeddings could not be kept in {kept.folder}: {error}"
-    return embedded.embeddings, embedded.seconds, embedded.batch_size, note
+    key, note = _kept(kept, facts, embedded.embeddings)
+    return embedded.embeddings, key, embedded.seconds, embedded.batch_size, note
+
+
+def _kept(
+    kept: KeptEmbeddings | None, facts: Mapping[str, Any], embeddings: NDArray[np.float32]
+) -> tuple[str | None, str]:
+    """Keep embeddings; return their key, None if they are not kept, and a note if they could not be."""
+    if kept is None:
+        return None, ""
+    try:
+        kept.save(facts, embeddings)
+    except OSError as error:  # a full disk costs the copy, not the measurement
+        return None, f"embeddings could not be kept in {kept.folder}: {error}"
+    return embeddings_key(facts), ""
 
 
 def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, settings: ForwardSettings) -> dict[str, Any]:
@@ -251,6 +267,7 @@ def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, settings: Forwa
         "device": device_name(settings.device) if settings.device.type == "cuda" else settings.device.type,
         "torch": torch.__version__,
         "timm": version("timm"),
+        "code": code_hash(),
         "embedcore": VERSION,
         # A factory's code counts too.
         **({"entry": case.own_model.state(case.own_model.content())} if case.own_model else {}),

@@ -107,6 +107,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """See `embedcore.results.verdicts.pack_verdicts`."""
     sketch: str | None = None
     """See `embedcore.results.verdicts.pack_sketch`."""
+    embeddings: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
+    """Key of its kept embeddings: ``embeddings/KEY.npy`` in the cache folder. None if they are not kept."""
     durations: tuple[float, ...] = ()
     """Seconds of each timing round in the first process."""
     processes: tuple[TimingProcess, ...] = ()

@@ -38,7 +38,11 @@ def embedcore_block(
 
 
 def dataset_block(dataset: Dataset) -> dict[str, Any]:
-    """Return the saved JSON's block on a dataset."""
+    """Return the saved JSON's block on a dataset.
+
+    With queries and references apart it has ``reference_classes`` [n_references], packed as ``query_classes``, and
+    ``roles`` [n], the role of each image, likewise: 1 query, 2 reference.
+    """
     import numpy as np
 
     from embedcore.images.ceilings import reference_counts
@@ -62,6 +66,9 @@ def dataset_block(dataset: Dataset) -> dict[str, Any]:
             "class_references": of_class.tolist(),
         }
     )
+    if dataset.reference_labels is not None:  # else each image is both
+        block["reference_classes"] = pack_classes(dataset.reference_labels)
+        block["roles"] = pack_classes(dataset.is_query + 2 * dataset.is_reference)
     return block
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -18,6 +20,16 @@ from embedcore.errors import UsageError
 from embedcore.zoo import wheels
 
 VERSION: str = timm.__version__
+
+
+@functools.cache
+def code_hash() -> str:
+    """Return a hash of timm's source files, since two checkouts may have one version."""
+    digest, folder = hashlib.sha256(), Path(str(timm.__file__)).parent
+    for path in sorted(folder.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

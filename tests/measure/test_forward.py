@@ -12,13 +12,17 @@ import torch
 from embedcore.embed import embedder
 from embedcore.embed.device import ARITHMETIC
 from embedcore.embed.embedder import ForwardSettings
+from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.reference import CpuReference
+from embedcore.embed.sketch import sketch_of
 from embedcore.measure import measure
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import attempt
 from embedcore.measure.truth import GroundTruth
+from embedcore.results.verdicts import pack_sketch
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import Backbone, load_backbone
+from embedcore.zoo.registry import code_hash
 
 MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "detail", "crowded"}
 MEASURED_ANEW |= {"processes"}
@@ -61,7 +65,10 @@ def test_a_kept_run_equals_the_fresh_one_and_embeds_nothing(case, images, keepin
     assert 2 <= second.warmup_rounds <= 20
     assert [call for call in progress if call[0] == "embedding"] == [("embedding", 20, 20)]
     assert first.status == second.status == "ok", second.reason
-    assert unequal_fields(fresh, first) == unequal_fields(fresh, second) == set()
+    assert unequal_fields(fresh, first) == unequal_fields(fresh, second) == {"embeddings"}
+    assert (fresh.embeddings, first.embeddings) == (None, second.embeddings)
+    rows = KeptEmbeddings(keeping.embeddings_folder).read(first.embeddings, 20)
+    assert first.sketch == pack_sketch(sketch_of(rows))
     assert set(first.images_per_s) == {"forward", "end_to_end"}
     assert set(second.images_per_s) == {"forward"}  # unmeasured values are absent
     assert len(second.durations) == 2
@@ -93,6 +100,7 @@ def test_the_key_depends_on_more_than_settings(case, dataset):
     assert (facts["weights"], facts["dataset"]) == ("seed:0", dataset.fingerprint)
     assert (facts["timm"], facts["torch"], facts["device"]) == (timm.__version__, torch.__version__, "cpu")
     assert facts["embedcore"] == VERSION
+    assert facts["code"] == code_hash()
     assert facts["mean"] == list(backbone.data_config.mean)
     json.dumps(facts, allow_nan=False)
 

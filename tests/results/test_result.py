@@ -22,7 +22,7 @@ EXTRA_INFO_KEYS = {
     *("precision", "batch_size", "batch_decayed", "device", "weights", "scores", "ci95", "images_per_s"),
     *("peak_memory_mb", "verdicts", "sketch", "channels_last", "warmup_rounds", "dataset"),
     *("token_mean", "pretraining", "licence", "durations", "download_s", "measured_s", "transform", "default_tag"),
-    *("crowded", "processes"),
+    *("crowded", "processes", "embeddings"),
 }
 
 
@@ -35,6 +35,12 @@ def test_statuses_and_their_outcomes() -> None:
         "skip": ["no-weights", "gated", "too-large", "oom", "unsupported"],
         "fail": ["nan", "timeout", "crashed", "error"],
     }
+
+
+@pytest.mark.parametrize("key", ["../../etc/passwd", "f" * 31, "F" * 32, 7])
+def test_the_key_of_embeddings_is_no_path(result_of: Make, key: object) -> None:
+    with pytest.raises(InvalidResultError, match="embeddings"):
+        result_of(embeddings=key)
 
 
 def test_extra_info_is_the_contract(result_of: Make) -> None:

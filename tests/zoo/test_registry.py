@@ -45,3 +45,19 @@ def test_a_timm_without_a_table_of_renamed_models_has_none(monkeypatch):
     monkeypatch.delattr(timm.models._registry, "get_deprecated_models")
     assert registry.renamed_models() == {}
     registry.renamed_models.cache_clear()
+
+
+def test_a_changed_source_file_of_timm_is_other_code(tmp_path, monkeypatch):
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "__init__.py").touch()
+    source = tmp_path / "layers" / "norm.py"
+    hashes = set()
+    for text in ("eps = 1e-6\n", "eps = 1e-5\n"):
+        source.write_text(text)
+        monkeypatch.setattr(registry.timm, "__file__", str(tmp_path / "__init__.py"))
+        registry.code_hash.cache_clear()
+        hashes.add(registry.code_hash())
+    assert len(hashes) == 2
+    monkeypatch.undo()
+    registry.code_hash.cache_clear()
+    assert len(registry.code_hash()) == 64

@@ -20,7 +20,7 @@ _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 # Only in the saved run: thousands of characters that are of no use in a leaderboard.
 _NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations")
-_NOT_IN_DATASET = ("query_classes", "lone_classes", "class_names", "class_references")
+_NOT_IN_DATASET = ("query_classes", "reference_classes", "roles", "lone_classes", "class_names", "class_references")
 
 _MACHINE = ("processor", "gpu", "timm", "torch")
 _ALWAYS = {"weights": ("source", "id"), "images_per_s": ("forward", "end_to_end")}
