@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.compare.statistics import paired_by_class
+from embedcore.compare.statistics import paired_by_class, sign_flips
 from embedcore.images.ceilings import reference_counts
 from embedcore.retrieval.alignment import orthogonal_map
 from embedcore.retrieval.metrics import score_across
@@ -25,6 +25,8 @@ TOLERANCES: Mapping[str, float] = {"acc": 0.005, "acc5": 0.01}
 
 SHARES = {"reembedded_10": 0.1, "reembedded_50": 0.5, "reembedded_90": 0.9}
 """Searches with new queries in which this share of the references is new, too."""
+
+_GRID = 2**15  # steps to which differences of map_at_r are rounded for their test
 
 Advice = Literal["keep", "rotate", "re-embed"]
 
@@ -49,7 +51,7 @@ class ImageLabels:
 
 
 class ScoreChange(NamedTuple):
-    """Mean change of a score against the old index, positive if better, its 95 % interval and two-sided p-value."""
+    """Mean change of a score against the old index (positive: better), its 95 % interval, exact two-sided p-value."""
 
     change: float
     low: float
@@ -195,5 +197,14 @@ class _Judge:
 
     def changes(self, base: NDArray[np.float64], new: NDArray[np.float64]) -> dict[str, ScoreChange]:
         sums = np.stack([np.bincount(self._class_of, row, len(self._sizes)) for row in new - base]).astype(np.float64)
-        columns = np.stack(paired_by_class(sums, self._sizes), axis=1)
-        return {metric: ScoreChange(*row) for metric, row in zip(METRICS, columns.tolist(), strict=True)}
+        columns = np.stack(paired_by_class(sums, self._sizes), axis=1).tolist()
+        tests = [_test(metric, row) for metric, row in zip(METRICS, sums, strict=True)]
+        rows = zip(METRICS, columns, tests, strict=True)
+        return {metric: ScoreChange(change, low, high, p) for metric, (change, low, high), p in rows}
+
+
+def _test(metric: str, sums: NDArray[np.float64]) -> float:
+    """Return the p-value of `sign_flips` over classes, from the sum of the differences in each class [C]."""
+    steps = {"acc": 1.0, "acc5": 5.0}  # a query's differences are multiples of 1 and of 1/5
+    scale = steps.get(metric, _GRID / max(float(np.abs(sums).sum()), 1e-12))
+    return sign_flips(np.rint(sums * scale).astype(np.int64)).p

@@ -85,6 +85,18 @@ def test_intervals_are_clustered_by_class():
     assert (change.low, change.high) == pytest.approx((low, high), abs=1e-6)
 
 
+def test_tests_are_sign_flips_of_classes():
+    old, new = embeddings(), unit(embeddings() + 0.35 * embeddings(1))
+    changes = compatibility(old, new, alone()).searches["new_old"].changes
+    steps = brute_force(new, old, alone()) - brute_force(old, old, alone())
+    signs = np.random.default_rng(0).choice([-1, 1], (20_000, CLASSES))
+    for metric, column in zip(changes, steps, strict=True):
+        sums = column.reshape(CLASSES, EACH).sum(axis=1)
+        flipped = np.mean(np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9)
+        assert changes[metric].p == pytest.approx(flipped, abs=0.015), metric
+    assert min(change.p for change in changes.values()) < 0.5
+
+
 def test_equal_embeddings_are_kept():
     found = compatibility(embeddings(), embeddings(), two_sides())
     assert (found.advice, found.certain, found.equal, found.distance) == ("keep", True, True, 0.0)
