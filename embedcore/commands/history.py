@@ -22,8 +22,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "history",
         help="show when acc, speed, memory or embeddings changed over saved runs",
-        description="List lasting changes of acc, speed, memory and embeddings over saved runs, newest first. Exit "
-        "code 2 if a run cannot be read, else 0.",
+        description="List lasting changes of acc, speed, memory and embeddings over saved runs, newest first, and "
+        "trends: changes at a steady rate over at least six runs. Exit code 2 if a run cannot be read, else 0.",
     )
     parser.add_argument(
         "runs", metavar="DIR|RUN", nargs="+", help=f"folder of saved runs such as {STORAGE}, a file, or a name in it"

@@ -13,6 +13,7 @@ import numpy as np
 
 from embedcore.compare import statistics
 from embedcore.compare.causes import causes_of, rounding
+from embedcore.compare.memory import memory_noise
 from embedcore.compare.pairs import (
     Pair,
     Pairing,
@@ -29,11 +30,6 @@ NOISE = 0.02
 """Standard deviation of the log of a speed ratio between two equal sessions, unless `ab --aa` has measured it."""
 
 _FEWEST_MODELS = 10  # needed to estimate the noise from the scatter of their speed ratios
-
-LEAST_MEMORY_MB = 32.0
-# On the CPU the figure is the growth of a process, which differed by up to 43 % between equal processes: only a change
-# by a factor of two counts. On a card the allocator counts exactly.
-_CPU_MEMORY_NOISE = 1.0
 
 
 @dataclass(frozen=True)
@@ -252,8 +248,7 @@ def _memory(pair: Pair) -> list[Change]:
     old, new = pair.base.peak_memory_mb, pair.new.peak_memory_mb
     if not old or new is None:
         return []
-    least = max(LEAST_MEMORY_MB, _CPU_MEMORY_NOISE * old) if pair.new.device == "cpu" else 0.0
-    return [Change("memory", old, new, new / old - 1, real=abs(new - old) > least)]
+    return [Change("memory", old, new, new / old - 1, real=abs(new - old) > memory_noise(old, new, pair.new.device))]
 
 
 def _drift(pair: Pair, base: Run, new: Run) -> list[Change]:

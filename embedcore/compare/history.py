@@ -1,14 +1,11 @@
-"""The history of saved runs in order of time: series of each model and family, and the steps in them.
+"""The history of saved runs in order of time: series of each model and family, and the steps and trends in them.
 
-A step of speed or memory lies between run i - 1 and run i of a series if the medians of up to `WINDOW` runs on either
-side differ by more than the limit and by more than `Z` standard errors. If a side has only two runs, the one nearer to
-the other side counts, so that a single outlier in the middle of a series makes no step. (A change-point library reports
-two steps there, and none in the newest run.) Among such places the one with the largest jump, or a neighbour that fits
-both levels better, is taken, and its two sides are searched recursively. A step in the newest run rests on that run
-alone.
+Steps of speed and memory are found by `embedcore.compare.step`, trends by `embedcore.compare.trend`; the steps are then
+those of the series without its trends.
 
 A step of accuracy is a change between neighbours that exceeds the limit and is significant by the paired test of
-`compare`. A step of drift exceeds the limit and what rounding explains.
+`compare`. A trend of accuracy exceeds the limit, and the same test of its first and last run is significant. A step of
+drift exceeds the limit and what rounding explains.
 """
 
 from __future__ import annotations
@@ -21,21 +18,35 @@ from statistics import median
 import numpy as np
 
 from embedcore.compare.causes import causes_of, rounding
-from embedcore.compare.comparison import LEAST_MEMORY_MB, NOISE
+from embedcore.compare.comparison import NOISE
 from embedcore.compare.limits import Limits
-from embedcore.compare.pairs import Pair, verdicts_of
-from embedcore.compare.series import WHATS, Chain, Point, Series, chains_of, family_series
-from embedcore.compare.statistics import SIGNIFICANT, false_discovery, mcnemar, robust_sd
+from embedcore.compare.memory import memory_noise
+from embedcore.compare.pairs import Pair
+from embedcore.compare.scores import acc_test
+from embedcore.compare.series import ALL, WHATS, Chain, Point, Series, chains_of, family_series
+from embedcore.compare.statistics import NOTHING, SIGNIFICANT, Flips, false_discovery
+from embedcore.compare.step import WINDOW, find_steps
+from embedcore.compare.trend import find_ramps, lines, spread_of
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 
-WINDOW = 3
-"""Number of runs on either side of a step that are compared."""
-Z = 4.0
-"""A false step has a probability of about 1 in 10,000 per run and series; a history has many of both."""
+_LEAST_ACC_SPREAD = 1e-3
 
-_LEAST_RUNS = 6  # needed to estimate the noise of a series from itself
+
+def change_of(what: str, base: float, new: float) -> float:
+    """Return ratio - 1 of speed and memory, the difference of acc, the drift itself.
+
+    >>> change_of("images_per_s", 100, 80), change_of("drift", 0, 0.5)
+    (-0.19999999999999996, 0.5)
+    """
+    if what == "acc":
+        return new - base
+    return new if what == "drift" else new / base - 1
+
+
+def is_worse(what: str, change: float) -> bool:
+    return change < 0 if what in ("acc", "images_per_s") else change > 0
 
 
 @dataclass(frozen=True)
@@ -55,27 +66,63 @@ class Step:
 
     @property
     def change(self) -> float:
-        """Ratio - 1 of speed and memory, difference of acc, the drift itself."""
-        if self.series.what == "acc":
-            return self.new - self.base
-        return self.new if self.series.what == "drift" else self.new / self.base - 1
+        return change_of(self.series.what, self.base, self.new)
 
     @property
     def worse(self) -> bool:
-        return self.change < 0 if self.series.what in ("acc", "images_per_s") else self.change > 0
+        return is_worse(self.series.what, self.change)
+
+    @property
+    def weak(self) -> bool:
+        """Whether it rests on one run that was timed in one process."""
+        return self.runs_after == 1 and self.series.what == "images_per_s" and self.run in self.series.weak
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A change of a series at a steady rate."""
+
+    series: Series
+    before: int
+    run: int
+    """Indices of the first and the last run of the trend."""
+    base: float
+    new: float
+    """Values of the line in these runs."""
+    runs: int
+    """Number of runs of the series from `before` to `run`."""
+    causes: tuple[str, ...] = ()
+
+    @property
+    def change(self) -> float:
+        return change_of(self.series.what, self.base, self.new)
+
+    @property
+    def worse(self) -> bool:
+        return is_worse(self.series.what, self.change)
+
+    @property
+    def rate(self) -> float:
+        """Change from one run to the next, in the unit of `change`."""
+        if self.series.what == "acc":
+            return self.change / (self.runs - 1)
+        return math.expm1(math.log(self.new / self.base) / (self.runs - 1))
 
 
 @dataclass(frozen=True)
 class History:
-    """Runs, oldest first, with their series and steps."""
+    """Runs, oldest first, with their series, steps and trends."""
 
     runs: tuple[Run, ...]
     series: tuple[Series, ...]
     steps: tuple[Step, ...]
     """Newest first; in a run families first, largest change first."""
+    trends: tuple[Trend, ...] = ()
+    """In the same order, by their last run."""
 
-    def facts(self, step: Step) -> list[str]:
-        """Return a phrase for each commit, version and machine that changed in the run of a step."""
+    def facts(self, step: Step | Trend) -> list[str]:
+        """Return a phrase for each commit, version and machine that changed in the run of a step, or from the first to
+        the last run of a trend."""
         runs = self.runs[step.before], self.runs[step.run]
         sides = [{**run.versions, "commit": str(run.commit)[:10]} for run in runs]
         keys = ("commit", "timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python")
@@ -91,74 +138,61 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
     ordered = _in_order(runs)
     noise = max((run.noise for run in ordered if run.noise is not None), default=NOISE)
     series: list[Series] = []
-    steps: list[Step] = []
-    tested: dict[int, list[tuple[Step | None, float]]] = {}  # by run, since its models are tested together
+    found: list[Step | Trend] = []
+    tested: dict[int, list[_Tested]] = {}  # by run, since its models are tested together
     for chain in chains_of(ordered):
-        for found in chain.series(ordered):
-            series.append(found)
-            limit = limits.of(found.name, found.family).get(found.what, math.inf)
-            if found.what == "acc":
-                for run, step, p in _accuracy_steps(found, chain, limit, ordered):
-                    tested.setdefault(run, []).append((step, p))
-            elif found.what == "drift":
-                steps += _with_causes(_drift_steps(found, chain, limit), chain, ordered)
+        for one in chain.series(ordered):
+            series.append(one)
+            limit = limits.of(one.name, one.family).get(one.what, math.inf)
+            if one.what == "acc":
+                for run, change, test in _accuracy_changes(one, chain, limit, ordered):
+                    tested.setdefault(run, []).append((change, test))
+            elif one.what == "drift":
+                found += _with_causes(_drift_steps(one, chain, limit), chain, ordered)
             else:
-                steps += _with_causes(_level_steps(found, limit, noise), chain, ordered)
+                found += _with_causes(_level_changes(one, limit, noise), chain, ordered)
     for candidates in tested.values():
-        adjusted = false_discovery([p for _, p in candidates])
-        steps += [step for (step, _), p in zip(candidates, adjusted, strict=True) if step and p <= SIGNIFICANT]
+        adjusted = false_discovery([test.p for _, test in candidates], [test.least for _, test in candidates])
+        found += [one for (one, _), p in zip(candidates, adjusted, strict=True) if one and p <= SIGNIFICANT]
     families = list(family_series(series))
-    for found in families:
-        if found.what in ("images_per_s", "memory"):
-            limit = limits.of(found.name, found.family).get(found.what, math.inf)
-            steps += _level_steps(found, limit, noise)
+    for one in families:
+        if one.what in ("images_per_s", "memory"):
+            limit = limits.of(one.name, one.family).get(one.what, math.inf)
+            found += (change for change in _level_changes(one, limit, noise) if one.name != ALL or _is_trend(change))
+    trends = [one for one in found if isinstance(one, Trend)]
     return History(
         tuple(ordered),
-        tuple(sorted([*series, *families], key=lambda s: (not s.of_family, s.family, s.name, WHATS.index(s.what)))),
-        tuple(sorted(steps, key=_rank)),
+        tuple(sorted([*series, *families], key=lambda s: (*_family_key(s), s.name, WHATS.index(s.what)))),
+        tuple(sorted((one for one in found if isinstance(one, Step) and not _explained(one, trends)), key=_rank)),
+        tuple(sorted(trends, key=_rank)),
     )
 
 
-def _rank(step: Step) -> tuple[object, ...]:
-    series = step.series
-    return -step.run, WHATS.index(series.what), not series.of_family, -abs(step.change), series.name
+_Tested = tuple["Step | Trend | None", Flips]
 
 
-def find_steps(values: Sequence[float], limit: float, spread: float) -> list[int]:
-    """Return the indices at which a series makes a step, as the module describes.
-
-    `limit`, and `spread`, the standard deviation of a value around its level, are in the unit of `values`.
-
-    >>> find_steps([10, 10, 7, 10, 10, 6, 6, 6], 1, 0.1)
-    [5]
-    """
-    found = []
-    for place in range(1, len(values)):
-        before, after = values[max(0, place - WINDOW) : place], values[place : place + WINDOW]
-        (low, high), (below, above) = _level(before), _level(after)
-        difference = max(below - high, low - above, 0.0)
-        error = spread * math.sqrt(math.pi / 2 * (1 / len(before) + 1 / len(after)))
-        if difference > max(limit, Z * error):
-            found.append(place)
-    if not found:
-        return []
-    first = max(found, key=lambda place: abs(values[place] - values[place - 1]))
-    start, end = max(0, first - WINDOW), first + WINDOW
-    base, new = median(values[start:first]), median(values[first:end])
-
-    def misfit(place: int) -> float:
-        return sum(abs(v - base) for v in values[start:place]) + sum(abs(v - new) for v in values[place:end])
-
-    place = min((place for place in found if start < place < end), key=misfit)
-    later = [place + step for step in find_steps(values[place:], limit, spread)]
-    return [*find_steps(values[:place], limit, spread), place, *later]
+def _family_key(series: Series) -> tuple[object, ...]:
+    return series.name != ALL, not series.of_family, series.family
 
 
-def _level(values: Sequence[float]) -> tuple[float, float]:
-    """Return the median twice; for two values both, since either may be the outlier."""
-    if len(values) == 2:
-        return min(values), max(values)
-    return (median(values),) * 2
+def _rank(one: Step | Trend) -> tuple[object, ...]:
+    series = one.series
+    return -one.run, WHATS.index(series.what), not series.of_family, series.name != ALL, -abs(one.change), series.name
+
+
+def _is_trend(change: Step | Trend) -> bool:
+    return isinstance(change, Trend)
+
+
+def _explained(step: Step, trends: Sequence[Trend]) -> bool:
+    """Whether a step of acc is a part of a trend: at most twice its rate."""
+    return step.series.what == "acc" and any(
+        trend.series is step.series
+        and trend.before <= step.before
+        and step.run <= trend.run
+        and 0 < step.change / trend.rate <= 2
+        for trend in trends
+    )
 
 
 def _in_order(runs: Iterable[Run]) -> list[Run]:
@@ -172,38 +206,56 @@ def _in_order(runs: Iterable[Run]) -> list[Run]:
     return sorted(ordered, key=lambda run: (run.datetime or "", str(run.path)))
 
 
-def _level_steps(series: Series, limit: float, noise: float) -> Iterator[Step]:
-    """Yield the steps of speed or memory, found on the log scale."""
+def _level_changes(series: Series, limit: float, noise: float) -> Iterator[Step | Trend]:
+    """Yield the trends and steps of speed or memory, found on the log scale."""
     # A speed that falls by 5 % changes its logarithm by more than a growth of 5 %.
     least = -math.log1p(-limit) if series.what == "images_per_s" and limit < 1 else math.log1p(limit)
-    points, logs = series.points, [math.log(point.value) for point in series.points]
+    points, logs = series.points, np.log([point.value for point in series.points])
     if len(logs) < 2 or max(logs) - min(logs) <= least:
         return
-    spread = noise / math.sqrt(2)  # the noise is that of a ratio of two runs
-    if len(logs) >= _LEAST_RUNS:
-        spread = max(spread, robust_sd(np.diff(logs)) / math.sqrt(2))
-    edges = [0, *find_steps(logs, least, spread), len(logs)]
+    spread = spread_of(logs.tolist(), noise / math.sqrt(2))  # the noise is that of a ratio of two runs
+    ramps = find_ramps(logs.tolist(), least, spread)
+    line = lines(ramps, len(logs))
+    rest = (logs - line).tolist()
+    for start, last, slope in ramps:
+        base = math.exp(median(rest[start : last + 1]) + line[start])
+        new = base * math.exp(slope * (last - start))
+        if _counts(series, base, new):
+            yield Trend(series, points[start].run, points[last].run, base, new, last - start + 1)
+    edges = [0, *find_steps(rest, least, spread), len(rest)]
     for start, place, end in zip(edges, edges[1:], edges[2:], strict=False):
-        base = math.exp(median(logs[max(start, place - WINDOW) : place]))
-        new = math.exp(median(logs[place : min(end, place + WINDOW)]))
-        if series.what == "images_per_s" or abs(new - base) > LEAST_MEMORY_MB:
+        base = math.exp(median(rest[max(start, place - WINDOW) : place]) + line[place - 1])
+        new = math.exp(median(rest[place : min(end, place + WINDOW)]) + line[place - 1])
+        if _counts(series, base, new):
             yield Step(series, points[place - 1].run, points[place].run, base, new, end - place)
 
 
-def _accuracy_steps(
+def _counts(series: Series, base: float, new: float) -> bool:
+    return series.what != "memory" or abs(new - base) > memory_noise(base, new, series.device)
+
+
+def _accuracy_changes(
     series: Series, chain: Chain, limit: float, runs: Sequence[Run]
-) -> Iterator[tuple[int, Step | None, float]]:
-    """Yield run, step and p-value for each pair of neighbours; None and 1 for a change within the limit."""
+) -> Iterator[tuple[int, Step | Trend | None, Flips]]:
+    """Yield run, step and test for each pair of neighbours, without a step for a change within the limit; then those of
+    the trends."""
     for at, ((before, old), (run, new)) in enumerate(zip(chain.links, chain.links[1:], strict=False), start=1):
         base, now = series.points[at - 1].value, series.points[at].value
         if abs(now - base) <= limit or old.verdicts is None or new.verdicts is None:
-            yield run, None, 1.0
+            yield run, None, NOTHING
             continue
-        first, second = verdicts_of(runs[before], old).first, verdicts_of(runs[run], new).first
-        p = float(mcnemar(np.sum(first & ~second), np.sum(~first & second)))
         step = Step(series, before, run, base, now, _runs_within(series.points[at:], now, limit))
         (caused,) = _with_causes([step], chain, runs)
-        yield run, caused, p
+        yield run, caused, acc_test(Pair(old, new), runs[before], runs[run])
+    if math.isinf(limit):
+        return
+    values = [point.value for point in series.points]
+    for start, last, _ in find_ramps(values, limit, spread_of(values, max(limit / 2, _LEAST_ACC_SPREAD))):
+        (before, old), (run, new) = chain.links[start], chain.links[last]
+        if old.verdicts is not None and new.verdicts is not None:
+            trend = Trend(series, before, run, values[start], values[last], last - start + 1)
+            (caused,) = _with_causes([trend], chain, runs)
+            yield run, caused, acc_test(Pair(old, new), runs[before], runs[run])
 
 
 def _drift_steps(series: Series, chain: Chain, limit: float) -> Iterator[Step]:
@@ -221,8 +273,8 @@ def _runs_within(points: Sequence[Point], level: float, limit: float) -> int:
     return next(away, len(points))
 
 
-def _with_causes(steps: Iterable[Step], chain: Chain, runs: Sequence[Run]) -> Iterator[Step]:
+def _with_causes(changes: Iterable[Step | Trend], chain: Chain, runs: Sequence[Run]) -> Iterator[Step | Trend]:
     results: Mapping[int, Result] = dict(chain.links)
-    for step in steps:
-        pair = Pair(results[step.before], results[step.run])
-        yield replace(step, causes=causes_of(pair, runs[step.before], runs[step.run]))
+    for change in changes:
+        pair = Pair(results[change.before], results[change.run])
+        yield replace(change, causes=causes_of(pair, runs[change.before], runs[change.run]))

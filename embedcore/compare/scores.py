@@ -82,6 +82,21 @@ def score_changes(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[
                 yield pair.model, ScoreChange(metric, score, pair.new.scores[metric], score - pair.new.scores[metric])
 
 
+def acc_test(pair: Pair, base: Run, new: Run) -> statistics.Flips:
+    """Return the test of acc of a pair, not corrected; its results are on one dataset of each run.
+
+    Raises UsageError as `score_changes` does.
+    """
+    sides = (_on(base, pair.base), _on(new, pair.new))
+    return _tested(pair, *sides, _queries(*sides))[0][TESTED.index("acc")]
+
+
+def _on(run: Run, result: Result) -> Run:
+    """Return the run reduced to the dataset of one of its results."""
+    block = next((each for each in run.datasets if each.get("fingerprint") == result.dataset), run.dataset)
+    return run.on(block)
+
+
 def _tested(pair: Pair, base: Run, new: Run, queries: Queries) -> tuple[list[statistics.Flips], statistics.Paired]:
     """Return the test and the interval of each score in `TESTED`."""
     old = _verdicts(base, pair.base, queries)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, geometric_mean
+from dataclasses import dataclass, replace
+from statistics import fmean, geometric_mean, median
 from typing import NamedTuple
 
 from embedcore.compare.pairs import Pair, drift_of, pair_barriers, run_barriers
-from embedcore.results.result import Result
+from embedcore.results.process import Pinned
+from embedcore.results.result import CROWDED, Result
 from embedcore.results.run import Run
 
 WHATS = ("acc", "images_per_s", "memory", "drift")
+
+ALL = "all models"
+"""Name of the series of all models."""
 
 
 class Point(NamedTuple):
@@ -33,6 +37,13 @@ class Series:
     """One of `WHATS`; drift is relative to the previous run."""
     points: tuple[Point, ...]
     of_family: bool = False
+    """Whether it is the mean over the models of a family, or over all models (`ALL`)."""
+    pinned: bool = False
+    """Whether it is the speed of one thread that is pinned to a core."""
+    device: str | None = None
+    """Device of the models."""
+    weak: frozenset[int] = frozenset()
+    """Runs whose speed was timed in one process only."""
 
     def matches(self, glob: str) -> bool:
         """Whether `glob` matches the name or the family; without ``*``, ``?`` or ``[`` any part of them matches."""
@@ -62,14 +73,41 @@ class Chain:
                 ],
             }
         else:
+            pinned = self._pinned()
             values = {
-                "images_per_s": [(n, r.images_per_s.get("forward") or None) for n, r in self.links if not r.disturbed],
-                "memory": [(n, r.peak_memory_mb or None) for n, r in self.links],
+                "images_per_s": pinned
+                or [(n, r.images_per_s.get("forward")) for n, r in self.links if not r.disturbed],
+                "memory": [(run, result.peak_memory_mb) for run, result in self.links],
             }
+            # They are compared by their logarithms.
+            values = {what: [(n, v) for n, v in column if v and v > 0] for what, column in values.items()}
         for what, column in values.items():
             points = tuple(Point(run, value) for run, value in column if value is not None)
             if points:
-                yield Series(self.name, self.family, what, points)
+                found = Series(self.name, self.family, what, points, device=self.links[-1][1].device)
+                if what == "images_per_s":
+                    weak = frozenset(run for run, result in self.links if len(result.processes) < 2)
+                    found = replace(found, pinned=pinned is not None, weak=weak)
+                yield found
+
+    def _pinned(self) -> list[tuple[int, float | None]] | None:
+        """Return the speed of one pinned thread in each run, None where it waited for its core; None if a run lacks it
+        or used another number of images, since processes then agree less well."""
+        timed = [[process.pinned for process in result.processes] for _, result in self.links]
+        images = {pinned.images if pinned and pinned.durations else None for run in timed for pinned in run}
+        if not all(timed) or len(images) > 1 or None in images:
+            return None
+        return [(run, pinned_speed(list(filter(None, of)))) for (run, _), of in zip(self.links, timed, strict=True)]
+
+
+def pinned_speed(processes: Sequence[Pinned]) -> float | None:
+    """Return images per second of one pinned thread, the median over undisturbed processes; None without one.
+
+    >>> pinned_speed([Pinned(core=0, images=4, durations=(2.0, 1.0, 2.0))])
+    2.0
+    """
+    speeds = [each.images / median(each.durations) for each in processes if (each.crowded or 0.0) <= CROWDED]
+    return median(speeds) if speeds else None
 
 
 def chains_of(runs: Sequence[Run]) -> Iterator[Chain]:
@@ -110,22 +148,34 @@ def _newest(model: str, renamed: Mapping[str, str]) -> str:
 
 
 def family_series(series: Sequence[Series]) -> Iterator[Series]:
-    """Yield the means of each family: arithmetic for acc and drift, geometric for speed and memory.
+    """Yield the means of each family: arithmetic for acc and drift, geometric for speed and memory; with several
+    families also the speed of all models, named `ALL`.
 
     If models are added or missing, a series (except drift) continues from its last value with the change of the models
     that both runs have.
     """
-    values: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
-    for number, found in enumerate(series):
-        runs = values.setdefault((found.family, found.what), {})
-        for run, value in found.points:
-            runs.setdefault(run, {})[number] = value
-    for (family, what), runs in values.items():
+    yield from _means([(one.family, one) for one in series])
+    if len({one.family for one in series}) > 1:
+        yield from _means([(ALL, one) for one in series if one.what == "images_per_s"])
+
+
+def _means(members: Sequence[tuple[str, Series]]) -> Iterator[Series]:
+    """Yield the mean series of each group, from pairs of a group and a model's series."""
+    groups: dict[tuple[str, str, str | None, bool], list[Series]] = {}
+    for group, one in members:
+        groups.setdefault((group, one.what, one.device, one.pinned), []).append(one)
+    for (group, what, device, pinned), models in groups.items():
+        runs: dict[int, dict[int, float]] = {}
+        for number, found in enumerate(models):
+            for run, value in found.points:
+                runs.setdefault(run, {})[number] = value
         if what == "drift":
             lines = [[Point(run, fmean(runs[run].values())) for run in sorted(runs)]]
         else:
             lines = _linked(runs, logs=what != "acc")
-        yield from (Series(family, family, what, tuple(points), of_family=True) for points in lines)
+        weak = frozenset(run for found in models for run in found.weak)
+        for points in lines:
+            yield Series(group, group, what, tuple(points), True, pinned, device, weak)
 
 
 def _linked(runs: Mapping[int, Mapping[int, float]], *, logs: bool) -> list[list[Point]]:

@@ -43,19 +43,6 @@ _FREQUENCIES = 2**16  # at once
 _ROUNDING = 1 + 1e-9  # of a p-value that is its test's smallest
 
 
-def mcnemar(worse: ArrayLike, better: ArrayLike) -> Doubles:
-    """Return exact two-sided p-values of McNemar's test (Psychometrika 12, 1947): are losses and gains equally likely?
-
-    `worse` and `better`: integers [m], the number of queries that were right only before, and only after.
-
-    >>> mcnemar([10, 3, 0], [0, 3, 0]).round(4).tolist()
-    [0.002, 1.0, 1.0]
-    """
-    worse, better = np.asarray(worse), np.asarray(better)
-    tail = special.bdtr(np.minimum(worse, better).astype(np.float64), worse + better, 0.5)
-    return np.asarray(np.minimum(1.0, 2 * tail), dtype=np.float64)
-
-
 def sign_flips(differences: NDArray[np.integer]) -> Flips:
     """Return the exact two-sided p-value of a sum of differences if each may as well have the other sign.
 

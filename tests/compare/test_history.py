@@ -10,8 +10,10 @@ import synthetic_runs as made
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.compare.history import find_steps, history
+from embedcore.compare.history import history
 from embedcore.compare.limits import DEFAULT, Limits, parse_limits
+from embedcore.compare.series import ALL
+from embedcore.compare.step import find_steps
 from embedcore.errors import UsageError
 from embedcore.results.verdicts import pack_sketch
 
@@ -123,10 +125,138 @@ def test_a_noisy_series_needs_a_larger_step():
     assert [step.run for step in steps(runs_of(speeds))] == [6]
 
 
-def test_memory_steps_are_larger_than_rounding_of_allocators():
-    (step,) = steps([run(day, info(peak_memory_mb=500.0 if day < 4 else 700.0)) for day in range(1, 8)])
-    assert (step.series.what, step.run, step.change) == ("memory", 3, pytest.approx(0.4))
-    assert steps([run(day, info(peak_memory_mb=50.0 if day < 4 else 70.0)) for day in range(1, 8)]) == []
+@pytest.mark.parametrize(("device", "after", "found"), [("cpu", 700.0, 0), ("cpu", 1100.0, 1), ("cuda:0", 560.0, 1)])
+def test_memory_makes_a_step_where_compare_counts_it(device, after, found):
+    of_models = steps(
+        [run(day, info(peak_memory_mb=500.0 if day < 4 else after, device=device)) for day in range(1, 8)]
+    )
+    assert [(step.series.what, step.run) for step in of_models] == [("memory", 3)] * found
+
+
+# Trends.
+
+
+def trends(runs, limits=LIMITS):
+    found = history(runs, limits)
+    assert found.steps == ()
+    return [trend for trend in found.trends if not trend.series.of_family]
+
+
+@pytest.mark.parametrize(("rate", "sd"), [(-0.01, 0.01), (-0.045, 0.01), (-0.3, 0.01), (-0.3, 0.0), (0.05, 0.01)])
+def test_a_creep_of_speed_is_a_trend_with_the_versions_that_changed(rate, sd):
+    speeds = 184 * (1 + rate) ** np.arange(15) * np.exp(noisy(0, 15, sd))
+    runs = [
+        run(day, info(speed), machine=made.MACHINE | {"torch": "2.14" if day < 8 else "2.15"})
+        for day, speed in enumerate(speeds, start=1)
+    ]
+    found = history(runs, LIMITS)
+    assert found.steps == ()
+    family, trend = found.trends
+    assert family.series.of_family and family.change == pytest.approx(trend.change)
+    assert trend.runs >= 12 and trend.rate == pytest.approx(rate, rel=0.2)
+    assert trend.worse == (rate < 0)
+    assert found.facts(trend) == ["torch 2.14 → 2.15"]
+
+
+def test_a_creep_that_single_models_hide_is_found_in_all_of_them():
+    rng = np.random.default_rng(4)
+    runs = [
+        run(day, *(
+            info(100 * 0.99**day * math.exp(rng.normal(0, 0.06)), model=f"{family}_{n}.a")
+            for family in ("vit", "resnet", "convnext") for n in range(8)
+        ))
+        for day in range(1, 16)
+    ]  # fmt: skip
+    found = history(runs, LIMITS).trends
+    assert sum(not trend.series.of_family for trend in found) < 12  # of 24
+    (trend,) = (trend for trend in found if trend.series.name == ALL)
+    assert trend.rate == pytest.approx(-0.01, abs=0.004)
+
+
+def test_a_step_during_a_creep_is_found_with_it():
+    speeds = 200 * 0.98 ** np.arange(20) * np.where(np.arange(20) < 10, 1.0, 0.7) * np.exp(noisy(2, 20, 0.005))
+    found = history(runs_of(speeds), LIMITS)
+    steps_found = [step for step in found.steps if not step.series.of_family]
+    assert [(step.run, step.change) for step in steps_found] == [(10, pytest.approx(-0.3, abs=0.05))]
+    assert all(trend.rate == pytest.approx(-0.02, abs=0.01) for trend in found.trends) and found.trends
+
+
+@pytest.mark.parametrize(("device", "rate", "found"), [("cpu", 1.09, 1), ("cpu", 1.03, 0), ("cuda:0", 1.03, 1)])
+def test_memory_makes_a_trend_where_compare_counts_it(device, rate, found):
+    runs = [run(day, info(peak_memory_mb=500 * rate**day, device=device)) for day in range(1, 16)]
+    assert [(trend.series.what, trend.runs) for trend in trends(runs)] == [("memory", 15)] * found
+
+
+def test_accuracy_that_falls_a_little_in_each_run_is_a_trend():
+    rng = np.random.default_rng(0)
+    order = rng.permutation(np.flatnonzero(HITS))
+    runs = []
+    for day in range(1, 16):
+        hits = HITS.copy()
+        hits[order[: 10 * day]] = 0
+        runs.append(run(day, info(hits=hits)))
+    (trend,) = trends(runs)
+    assert (trend.series.what, trend.runs) == ("acc", 15)
+    assert trend.change == pytest.approx(trend.new - trend.base) and trend.change < -0.05
+    assert trend.rate == pytest.approx(trend.change / 14)
+    assert trends(runs, Limits(parse_limits("acc:off"))) == []
+
+
+def test_noise_of_models_makes_no_trend():
+    rng = np.random.default_rng(1)
+    for _ in range(2):
+        models = [f"vit_{n}.a" for n in range(20)]
+        runs = [
+            run(day, *(info(100 * math.exp(rng.normal(0, 0.03)), model=model) for model in models))
+            for day in range(1, 16)
+        ]
+        assert history(runs, LIMITS).trends == ()
+
+
+# Pinned speeds.
+
+
+def timed(seconds, *, pinned=None, images=4, crowded=0.0, processes=2):
+    core = {"core": 0, "images": images, "durations": [pinned] * 3, "crowded": crowded}
+    return [
+        {"started": 1.0 + n, "durations": [seconds] * 3, **({"pinned": core} if pinned else {})}
+        for n in range(processes)
+    ]
+
+
+def speeds_of(runs):
+    (series,) = (s for s in history(runs, LIMITS).series if s.what == "images_per_s" and not s.of_family)
+    return series
+
+
+def test_the_speed_of_a_pinned_thread_is_the_series_if_all_runs_have_it():
+    runs = [run(day, info(100.0 + 40 * (day % 2), processes=timed(0.1, pinned=0.5))) for day in range(1, 5)]
+    assert speeds_of(runs).pinned
+    assert [point.value for point in speeds_of(runs).points] == [8.0] * 4
+    for other in (timed(0.1), timed(0.1, pinned=1.0, images=8), []):
+        series = speeds_of([*runs, run(9, info(100.0, processes=other))])
+        assert not series.pinned and [point.value for point in series.points] == [140.0, 100.0, 140.0, 100.0, 100.0]
+
+
+def test_a_pinned_thread_that_waited_for_its_core_is_left_out():
+    crowded = [run(day, info(processes=timed(0.1, pinned=9.0, crowded=0.5))) for day in (3, 4)]
+    runs = [run(day, info(processes=timed(0.1, pinned=0.5))) for day in (1, 2)]
+    assert [point.run for point in speeds_of([*runs, *crowded]).points] == [0, 1]
+
+
+@pytest.mark.parametrize(("processes", "weak"), [(1, True), (2, False)])
+def test_a_step_in_a_newest_run_of_one_process_is_weak(processes, weak):
+    runs = [run(day, info(100.0 if day < 8 else 70.0, processes=timed(0.1))) for day in range(1, 8)]
+    runs.append(run(8, info(70.0, processes=timed(0.1, processes=processes))))
+    (step,) = steps(runs)
+    assert step.weak == weak
+
+
+@pytest.mark.parametrize("value", [0, -1.0, 0.0])
+def test_speeds_and_memory_of_0_or_below_are_left_out(value):
+    runs = [*runs_of([100.0, 100.0]), run(3, info(value, peak_memory_mb=value, durations=[value]))]
+    found = history(runs, LIMITS)
+    assert found.steps == () and {len(s.points) for s in found.series if s.what in ("images_per_s", "memory")} == {2}
 
 
 def test_accuracy_makes_a_step_by_the_paired_test():

@@ -14,12 +14,6 @@ from embedcore.compare import statistics
 from embedcore.retrieval.resampling import intervals
 
 
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_equals_the_exact_binomial_test(worse, better):
-    expected = stats.binomtest(worse, worse + better).pvalue if worse + better else 1.0
-    assert statistics.mcnemar([worse], [better])[0] == pytest.approx(expected)
-
-
 def brute_force(differences):
     """The two-sided p-value by enumeration of all signs, and the smallest one."""
     sums = [abs(sum(map(operator.mul, signs, differences))) for signs in product((1, -1), repeat=len(differences))]
@@ -36,7 +30,8 @@ def test_sign_flips_equal_the_enumeration_of_all_signs(differences):
 @given(st.integers(0, 3000), st.integers(0, 3000))
 def test_sign_flips_of_single_queries_are_mcnemars_test(worse, better):
     p = statistics.sign_flips(np.repeat([-1, 1], [worse, better])).p
-    assert p == pytest.approx(float(statistics.mcnemar(worse, better)), rel=1e-6, abs=1e-12)
+    expected = stats.binomtest(worse, worse + better).pvalue if worse + better else 1.0
+    assert p == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 @pytest.mark.parametrize(("units", "largest"), [(300, 5), (3000, 2), (2000, 60), (50, 5000)])

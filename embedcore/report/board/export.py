@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from embedcore.plain import json_safe
+from embedcore.plain import json_safe, one_line
 from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.columns import COLUMNS, Entry, entries
 from embedcore.results.leaderboard import Leaderboard, build
@@ -42,8 +42,15 @@ def csv_report(boards: Sequence[Leaderboard], machine: Mapping[str, Any], when: 
 
 
 def guarded(cell: object) -> object:
-    """Return `cell`, with an apostrophe before text that a spreadsheet would evaluate as a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    """Return `cell`; text on one line, with an apostrophe if a spreadsheet would evaluate it as a formula.
+
+    >>> guarded("\\t=1+1"), guarded("a\\r=1+1"), guarded(-1)
+    ("'=1+1", 'a =1+1', -1)
+    """
+    if not isinstance(cell, str):
+        return cell
+    text = one_line(cell)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def json_report(

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from embedcore.compare.history import History, Step
-from embedcore.compare.series import WHATS, Series
+from embedcore.compare.history import History, Step, Trend
+from embedcore.compare.series import ALL, WHATS, Series
 from embedcore.plain import minute
 from embedcore.report.board.columns import NOTHING
 from embedcore.report.history import history_text as words
@@ -51,6 +51,7 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
         heading=name,
         lead=words.summary(history),
         facts=_facts(history),
+        trends=[_trend(history, one, by_family=by_family) for one in history.trends],
         steps=steps,
         group="Family" if by_family else "Model",
         groups="Families" if by_family else "Models",
@@ -66,6 +67,8 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
 
 
 _LEGEND = (
+    "A trend is a steady rate over at least six runs. It moves speed or memory by more than the limit and by more than "
+    "chance or steps explain. acc has a trend if it also differs significantly between its first and last run.",
     "Speed or memory makes a step if the medians of up to three runs before and after differ by more than the limit "
     "and by more than chance explains. acc makes a step if a paired test of two consecutive runs is significant. Drift "
     "makes a step if it exceeds the limit and rounding errors.",
@@ -83,6 +86,7 @@ def _facts(history: History) -> list[tuple[str, str]]:
         ("Oldest", minute(runs[0].datetime)),
         ("Newest", minute(runs[-1].datetime)),
         ("Measured on", "; ".join(machines) or NOTHING),
+        ("Trends that last", f"{sum(trend.run == len(runs) - 1 for trend in history.trends):,}"),
         ("Steps in the newest run", f"{sum(step.run == len(runs) - 1 for step in history.steps):,}"),
     ]
 
@@ -110,7 +114,8 @@ def _choices(shown: Sequence[Series], *, by_family: bool) -> list[dict[str, Any]
     for series in shown:
         group, number = _group(series), len(choices)
         if by_family:
-            title, (colour, shape) = family_of_slug(series.family).title, theme_of(series.family)
+            title = ALL if series.name == ALL else family_of_slug(series.family).title
+            colour, shape = theme_of(series.family)
         else:
             title = series.name
             colour, shape = COLOURS[number % len(COLOURS)], SHAPES[number // len(COLOURS) % len(SHAPES)]
@@ -119,18 +124,28 @@ def _choices(shown: Sequence[Series], *, by_family: bool) -> list[dict[str, Any]
 
 
 def _step(step: Step, *, by_family: bool) -> dict[str, Any]:
-    series = step.series
+    alone = "this run only, one process" if step.weak else "this run only"
+    return _change(step, by_family=by_family) | {"seen": alone if step.runs_after == 1 else f"{step.runs_after} runs"}
+
+
+def _trend(history: History, trend: Trend, *, by_family: bool) -> dict[str, Any]:
+    news = words.trend_news(history, trend)
+    row = _change(trend, by_family=by_family) | {"rate": words.rate_words(trend), "seen": f"{trend.runs} runs"}
+    return row | {"reasons": [news, *trend.causes]}
+
+
+def _change(one: Step | Trend, *, by_family: bool) -> dict[str, Any]:
+    series = one.series
     drift = series.what == "drift"
     return {
         "name": words.name_of(series),
         "group": series.family if by_family else series.name,
-        "what": series.what,
-        "base": "" if drift else words.value_words(series, step.base),
-        "new": "" if drift else words.value_words(series, step.new),
-        "change": words.change_words(step),
-        "worse": step.worse and not drift,
-        "seen": "this run only" if step.runs_after == 1 else f"{step.runs_after} runs",
-        "reasons": step.causes,
+        "what": f"{series.what}, one thread" if series.pinned else series.what,
+        "base": "" if drift else words.value_words(series, one.base),
+        "new": "" if drift else words.value_words(series, one.new),
+        "change": words.change_words(one),
+        "worse": one.worse and not drift,
+        "reasons": one.causes,
     }
 
 
@@ -169,6 +184,7 @@ def _chart(
             "drawn": 100 * (point.value / one.points[0].value - 1) if what in _RELATIVE else point.value,
             "series": number,
             "step": (words.key_of(one), point.run) in steps,
+            "trend": words.in_trend(history, one, point.run),
             "saved": history.runs[point.run].name,
             "day": minute(history.runs[point.run].datetime),
         }
@@ -195,6 +211,8 @@ def _chart(
     )
     points = base.mark_point(filled=True, size=45).encode(shape=alt.Shape("group:N", scale=shapes))
     layers = [base.mark_line(strokeWidth=1.8), points]
+    if any(row["trend"] for row in rows):
+        layers.insert(0, base.transform_filter("datum.trend").mark_line(strokeWidth=7, opacity=0.35))
     if any(row["step"] for row in rows):
         layers.append(base.transform_filter("datum.step").mark_point(size=190, strokeWidth=1.6, shape="circle"))
     left = (
@@ -204,7 +222,7 @@ def _chart(
         f"series-{what}",
         section,
         title,
-        f"Each line is a series of comparable runs, oldest at the left; a ring marks a step.{left}",
+        f"Each line is a series of comparable runs, oldest at the left. Rings mark steps, wide lines trends.{left}",
         layered(layers, title, HEIGHT - 120),
         {"points": rows},
     )

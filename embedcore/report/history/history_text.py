@@ -8,16 +8,18 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from tabulate import tabulate
 
-from embedcore.compare.history import History, Step
-from embedcore.compare.series import Series
+from embedcore.compare.history import History, Step, Trend
+from embedcore.compare.series import ALL, Series
 from embedcore.plain import counted, json_safe, minute, one_line
 from embedcore.report.board.columns import cut, figure
 from embedcore.report.board.export import guarded
 from embedcore.results.run import Run
+
+_Change = TypeVar("_Change", Step, Trend)
 
 SCHEMA = 1
 
@@ -28,8 +30,11 @@ _MOST_NAMES = 3
 
 
 def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
-    """Return the steps, newest first, then a table of the series `shown`; at most `width` columns (at least 60)."""
+    """Return the trends, the steps, newest first, and a table of the series `shown`; at most `width` columns (at least
+    60)."""
     blocks = [summary(history)]
+    if history.trends:
+        blocks.append("\n".join(["Trends", *_trend_lines(history, width)]))
     for place, steps in groupby(history.steps, key=lambda step: step.run):
         blocks.append("\n".join(_run_lines(history, place, list(steps), width)))
     if shown:
@@ -38,52 +43,99 @@ def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
 
 
 def summary(history: History) -> str:
-    """Return the numbers of runs, models and steps on one line."""
+    """Return the numbers of runs, models, trends and steps on one line."""
     runs = history.runs
     models = len({result.model for run in runs for result in run.results})
     places = {step.run for step in history.steps}
     head = f"{counted(len(runs), 'run')}, {day_of(runs[0])} to {day_of(runs[-1])}, {counted(models, 'model')}: "
-    return head + (f"{counted(len(history.steps), 'step')} in {counted(len(places), 'run')}" if places else "no step")
+    trends = f"{counted(len(history.trends), 'trend')}, " if history.trends else ""
+    steps = f"{counted(len(history.steps), 'step')} in {counted(len(places), 'run')}" if places else "no step"
+    return head + trends + steps
 
 
 def news_of(history: History, steps: Iterable[Step]) -> str:
     """Return the other changes in the run of these steps."""
-    facts = dict.fromkeys(fact for step in steps for fact in history.facts(step))
-    return "; ".join(map(one_line, facts)) or "same commit, versions and machine as before"
+    return "; ".join(_facts(history, steps)) or "same commit, versions and machine as before"
+
+
+def _facts(history: History, changes: Iterable[Step | Trend]) -> list[str]:
+    return [one_line(fact) for fact in dict.fromkeys(fact for one in changes for fact in history.facts(one))]
+
+
+def period_of(history: History, trend: Trend) -> str:
+    """Return the days and the number of runs of a trend."""
+    first, last = (day_of(history.runs[place]) for place in (trend.before, trend.run))
+    return f"{first} to {last}, {counted(trend.runs, 'run')}"
+
+
+def trend_news(history: History, trend: Trend) -> str:
+    """Return the period of a trend, and what changed in it."""
+    return "; ".join([period_of(history, trend), *_facts(history, [trend])])
+
+
+def _trend_lines(history: History, width: int) -> Iterator[str]:
+    for alike in _alike(history.trends):
+        for trend in alike[:_MOST_STEPS]:
+            yield from _change_lines(trend, width)
+            yield from textwrap.wrap(
+                trend_news(history, trend), width, initial_indent=" " * 6, subsequent_indent=" " * 8
+            )
+        yield from _more(alike)
+
+
+def _alike(changes: Iterable[_Change]) -> list[list[_Change]]:
+    """Return groups of one quantity, of families or of models, in the order of their first ones."""
+    groups: dict[tuple[str, bool], list[_Change]] = {}
+    for one in changes:
+        groups.setdefault((one.series.what, one.series.of_family), []).append(one)
+    return list(groups.values())
+
+
+def _more(alike: Sequence[Step | Trend]) -> Iterator[str]:
+    """Yield a line for those that are not listed."""
+    if len(alike) > _MOST_STEPS:
+        kind = "families" if alike[0].series.of_family else "models"
+        worse = sum(one.worse for one in alike)
+        yield f"    … {len(alike) - _MOST_STEPS} more {kind}; worse in {worse} of all {len(alike)}"
 
 
 def _run_lines(history: History, place: int, steps: Sequence[Step], width: int) -> Iterator[str]:
     run = history.runs[place]
     yield cut(f"{minute(run.datetime)}  {one_line(run.name)}", width)
     yield from textwrap.wrap(news_of(history, steps), width, initial_indent="  ", subsequent_indent="  ")
-    for (_, of_family), same in groupby(steps, key=lambda step: (step.series.what, step.series.of_family)):
-        alike = list(same)
+    for alike in _alike(steps):
         for step in alike[:_MOST_STEPS]:
-            yield from _step_lines(step, width)
-        if len(alike) > _MOST_STEPS:
-            kind = "families" if of_family else "models"
-            worse = sum(step.worse for step in alike)
-            yield f"    … {len(alike) - _MOST_STEPS} more {kind}; worse in {worse} of all {len(alike)}"
+            yield from _change_lines(step, width)
+        yield from _more(alike)
 
 
-def _step_lines(step: Step, width: int) -> Iterator[str]:
-    series = step.series
-    name = name_of(series)
-    levels = "" if series.what == "drift" else f"{value_words(series, step.base)} → {value_words(series, step.new)}"
-    alone = " (one run only)" if step.runs_after == 1 else ""
-    numbers = f"  {series.what:<12} {change_words(step):>8}  {levels:<16}"
+def _change_lines(one: Step | Trend, width: int) -> Iterator[str]:
+    series = one.series
+    name = name_of(series) + (", one thread" if series.pinned else "")
+    levels = "" if series.what == "drift" else f"{value_words(series, one.base)} → {value_words(series, one.new)}"
+    alone = ""
+    if isinstance(one, Step) and one.runs_after == 1:
+        alone = " (one process)" if one.weak else " (one run only)"
+    change = f"{change_words(one):>8}" if isinstance(one, Step) else f"{rate_words(one):>14}"
+    numbers = f"  {series.what:<12} {change}  {levels:<16}"
     yield f"{numbers}{cut(name, max(20, width - len(numbers) - len(alone)))}{alone}".rstrip()
-    for cause in step.causes[:_MOST_NAMES]:
+    for cause in one.causes[:_MOST_NAMES]:
         yield from textwrap.wrap(one_line(cause), width, initial_indent=" " * 6, subsequent_indent=" " * 8)
 
 
-def change_words(step: Step) -> str:
-    change = step.change
-    if step.series.what == "acc":
-        return f"{100 * change:+.1f} pt"
-    if step.series.what == "drift":
+def change_words(one: Step | Trend) -> str:
+    change = one.change
+    if one.series.what == "drift":
         return f"{change:.2g}" if math.isfinite(change) else "width"
-    return f"{100 * change:+.1f} %"
+    return f"{100 * change:+.1f} {_UNITS[one.series.what]}"
+
+
+def rate_words(trend: Trend) -> str:
+    rate = 100 * trend.rate
+    return f"{rate:{'+.1f' if abs(rate) >= 0.95 else '+.2g'}} {_UNITS[trend.series.what]} a run"
+
+
+_UNITS = {"acc": "pt", "images_per_s": "%", "memory": "%"}
 
 
 def value_words(series: Series, value: float) -> str:
@@ -123,7 +175,9 @@ def _aligned(rows: Sequence[Sequence[str]], align: Sequence[str]) -> list[str]:
 
 
 def name_of(series: Series) -> str:
-    return f"family {series.name}" if series.of_family else one_line(series.name)
+    if series.name == ALL:
+        return ALL
+    return f"family {one_line(series.name)}" if series.of_family else one_line(series.name)
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -144,7 +198,11 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def to_json(history: History, shown: Sequence[Series]) -> dict[str, Any]:
-    """Return ``runs`` (oldest first), ``steps`` and ``series``, whose points are [place in runs, value]."""
+    """Return ``runs`` (oldest first), ``steps``, ``trends`` and ``series``, whose points are [place in runs, value].
+
+    ``before`` and ``run`` of a step are the places of the last run before it and the first one after, those of a trend
+    its first and last run.
+    """
     return json_safe(  # type: ignore[no-any-return]
         {
             "schema": SCHEMA,
@@ -152,42 +210,49 @@ def to_json(history: History, shown: Sequence[Series]) -> dict[str, Any]:
                 {"path": str(run.path), "datetime": run.datetime, "commit": run.commit, **run.versions}
                 for run in history.runs
             ],
-            "steps": [
-                {
-                    **_names(step.series),
-                    **{"before": step.before, "run": step.run, "base": step.base, "new": step.new},
-                    **{"change": step.change, "worse": step.worse, "runs_after": step.runs_after},
-                    **{"causes": step.causes, "facts": history.facts(step)},
-                }
-                for step in history.steps
-            ],
+            "steps": [_fields(history, step) | {"runs_after": step.runs_after} for step in history.steps],
+            "trends": [_fields(history, one) | {"runs": one.runs, "rate": one.rate} for one in history.trends],
             "series": [{**_names(series), "points": [list(point) for point in series.points]} for series in shown],
         }
     )
 
 
+def _fields(history: History, one: Step | Trend) -> dict[str, Any]:
+    return {
+        **_names(one.series),
+        **{"before": one.before, "run": one.run, "base": one.base, "new": one.new},
+        **{"change": one.change, "worse": one.worse, "causes": one.causes, "facts": history.facts(one)},
+    }
+
+
 def _names(series: Series) -> dict[str, Any]:
-    return {"model": None if series.of_family else series.name, "family": series.family, "what": series.what}
+    model = None if series.of_family else series.name
+    return {"model": model, "family": series.family, "what": series.what, "pinned": series.pinned}
 
 
 def to_csv(history: History, shown: Sequence[Series]) -> str:
     """Return a line for each point. ``series`` is the number of the series; a model has several if runs cannot be
-    compared."""
+    compared. ``step`` and ``trend``: 1 if the run begins a step, or is in a trend."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["series", "model", "family", "what", "run", "datetime", "value", "step"])
+    writer.writerow(["series", "model", "family", "what", "run", "datetime", "value", "step", "trend"])
     steps = {(key_of(step.series), step.run) for step in history.steps}
     for number, series in enumerate(shown):
         for point in series.points:
             run = history.runs[point.run]
-            is_step = int((key_of(series), point.run) in steps)
+            marks = int((key_of(series), point.run) in steps), int(in_trend(history, series, point.run))
             names = [number, "" if series.of_family else one_line(series.name), series.family, series.what]
-            writer.writerow(map(guarded, [*names, str(run.path), run.datetime, point.value, is_step]))
+            writer.writerow(map(guarded, [*names, str(run.path), run.datetime, point.value, *marks]))
     return stream.getvalue()
 
 
 def key_of(series: Series) -> tuple[object, ...]:
-    return series.name, series.what, series.of_family
+    """Return what tells a series from all others of a history."""
+    return series.name, series.what, series.of_family, series.device, series.points[0].run
+
+
+def in_trend(history: History, series: Series, run: int) -> bool:
+    return any(key_of(one.series) == key_of(series) and one.before <= run <= one.run for one in history.trends)
 
 
 def day_of(run: Run) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import lists
 import pytest
 
+from embedcore.compare.history import Trend
 from embedcore.report.history.history_page import MOST_SERIES, history_page
 
 
@@ -33,7 +35,7 @@ def test_steps_have_their_changes_and_series_all_points() -> None:
         for point in series.points
     }
     first = [p["drawn"] for p in charts["series-images_per_s"]["data"]["points"] if p["place"] == 1]
-    assert first == [0.0] * len(lists.FAMILIES)
+    assert first == [0.0] * (len(lists.FAMILIES) + 1)  # and that of all models
 
 
 def test_requested_models_have_their_own_themes() -> None:
@@ -51,3 +53,17 @@ def test_the_series_that_changed_most_are_drawn() -> None:
     assert len({point["series"] for point in chart["data"]["points"]}) == MOST_SERIES
     assert lists.SLOWER in {point["name"] for point in chart["data"]["points"]}
     assert f"Shown are the {MOST_SERIES} of" in chart["note"]
+
+
+def test_trends_have_their_rate_and_are_wide_lines() -> None:
+    found = lists.some_history()
+    step = next(step for step in found.steps if step.series.what == "images_per_s")
+    trend = Trend(step.series, 1, 4, 100.0, 85.0, 4, ("other <crop>",))
+    page = history_page(replace(found, trends=(trend,)), [step.series], "x")
+    of_trends = page[page.index("Trends, newest first") : page.index("Steps, newest first")]
+    assert "-5.3 % a run" in of_trends and "2026-11-02 to 2026-11-05, 4 runs; timm 1.0.20" in of_trends
+    assert "other &lt;crop&gt;" in of_trends and page.count('id="filters"') == 1
+    chart = next(c for c in data_of(page)["charts"] if c["name"] == "series-images_per_s")
+    assert [point["place"] for point in chart["data"]["points"] if point["trend"]] == [2, 3, 4, 5]
+    alone = history_page(replace(found, trends=(trend,), steps=()), [step.series], "x")
+    assert alone.count('id="filters"') == 1

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import pytest
 import synthetic_runs as made
 
 from embedcore.compare.history import History, history
@@ -46,6 +48,30 @@ def test_the_steps_come_first_with_their_run_and_fit_the_terminal() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_trends_come_before_the_steps_with_their_period() -> None:
+    found = made_history([round(100 * 0.97**n, 2) for n in range(9)])
+    text = report.text(found, [], width=80)
+    assert text.splitlines()[0] == "9 runs, 2026-11-01 to 2026-11-09, 8 models: 11 trends, no step"
+    assert "Trends\n  images_per_s   -3.0 % a run  100 → 78.4      all models\n" in text
+    assert "      2026-11-01 to 2026-11-09, 9 runs; driver 560 → 570\n" in text
+    assert "    … 3 more models; worse in 8 of all 8\n" in text
+    assert max(map(len, text.splitlines())) <= 80
+    data = report.to_json(found, found.series)
+    assert {(one["before"], one["run"], one["runs"], one["worse"]) for one in data["trends"]} == {(0, 8, 9, True)}
+    assert [one["rate"] for one in data["trends"]] == [pytest.approx(-0.03, abs=1e-4)] * 11
+    rows = list(csv.DictReader(io.StringIO(report.to_csv(found, found.series))))
+    assert {row["trend"] for row in rows if row["what"] == "images_per_s"} == {"1"}
+    assert {row["trend"] for row in rows if row["what"] != "images_per_s"} == {"0"}
+
+
+def test_a_series_of_pinned_threads_and_a_step_of_one_process_say_so() -> None:
+    found = made_history()
+    series = replace(found.steps[0].series, pinned=True, weak=frozenset({4}))
+    step = replace(found.steps[0], series=series, run=4, runs_after=1)
+    text = report.text(replace(found, steps=(step,)), [], width=80)
+    assert "family res, one thread (one process)\n" in text
+
+
 def test_a_history_without_steps() -> None:
     assert report.text(made_history([100.0] * 3), []) == "3 runs, 2026-11-01 to 2026-11-03, 8 models: no step\n"
 
@@ -75,3 +101,11 @@ def test_a_csv_cannot_contain_a_formula() -> None:
     found = history(runs, Limits(parse_limits(DEFAULT)))
     rows = list(csv.DictReader(io.StringIO(report.to_csv(found, found.series))))
     assert {row["model"] for row in rows} <= {"", "'=cmd()"} and any(row["model"] for row in rows)
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t=", "\r=", "\n=", "＝"])
+def test_a_csv_cannot_contain_a_path_that_is_a_formula(sign: str) -> None:
+    infos = [made.result("a.b", CLASSES, made.hits_of("a", CLASSES, 0.6))]
+    found = history([made.as_run(made.saved(infos, CLASSES), f"{sign}1+1.json")], Limits(parse_limits(DEFAULT)))
+    rows = list(csv.DictReader(io.StringIO(report.to_csv(found, found.series), newline="")))
+    assert {row["run"] for row in rows} == {f"'{sign.strip()}1+1.json"}

@@ -6,14 +6,22 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 
 import browsing
+import lists
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedcore.compare.comparison import compare
+from embedcore.compare.limits import DEFAULT, Limits, parse_limits
+from embedcore.compare.verdict import judge
+from embedcore.report.gate.comparison_page import comparison_page
+from embedcore.report.history.history_page import history_page
 from embedcore.report.html.page import policy, render, static
 
 
@@ -67,6 +75,42 @@ def test_nothing_is_loaded_and_links_stay_in_the_folder(page: str) -> None:
 def test_data_are_json_that_is_read_back(page: str) -> None:
     data = [json.loads(text) for kind, text in Parts(page).scripts if kind == "application/json"]
     assert len(data) == 3 and len(data[0]["models"]) == 24
+
+
+class Elements(HTMLParser):
+    """The kinds of elements of a page, each with the names of its attributes; no scripts are run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.kinds: set[tuple[str, ...]] = set()
+        self.scripts = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.kinds.add((tag, *sorted(name for name, _ in attributes)))
+        self.scripts += tag == "script"
+
+
+def report_page(hostile: bool, folder: Path) -> str:
+    return browsing.written(browsing.a_run(hostile=hostile), folder).read_text(encoding="utf-8")
+
+
+def page_of_a_comparison(hostile: bool, folder: Path) -> str:
+    comparison, limits = compare(*lists.two_runs(hostile=hostile)), Limits(parse_limits(DEFAULT))
+    return comparison_page(comparison, judge(comparison, limits), limits)
+
+
+def page_of_a_history(hostile: bool, folder: Path) -> str:
+    found = lists.some_history(hostile=hostile)
+    return history_page(found, found.series, browsing.HOSTILE[1] if hostile else ".benchmarks")
+
+
+@pytest.mark.parametrize("page_of", [report_page, page_of_a_comparison, page_of_a_history])
+def test_no_name_adds_an_element_or_an_attribute(page_of: Callable[[bool, Path], str], tmp_path: Path) -> None:
+    plain, hostile = (Elements(page_of(hostile, tmp_path)) for hostile in (False, True))
+    assert not any(name.startswith("on") for kind in hostile.kinds for name in kind[1:])
+    assert hostile.scripts == plain.scripts
+    assert {kind[0] for kind in hostile.kinds} <= {kind[0] for kind in plain.kinds} | {"wbr"}
 
 
 def in_a_page(value: object) -> str:
