@@ -148,7 +148,9 @@ class Record:
         planned: Mapping[str, str] = header.get("tests", {})
         run, written = worker.new_run, {}
         if resume:
-            found, warnings = find_resumable(folder, header["identity"], worker, planned)
+            found, warnings = find_resumable(
+                folder, header["identity"], worker, planned, header.get("settings", {}).get("processes", 1)
+            )
             self.warnings += warnings
             if found is not None:
                 run, before = found.name, read_record(found.journals)

@@ -7,6 +7,7 @@ import datetime
 import glob
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,8 @@ class _Line(msgspec.Struct):
     written: float = 0.0
     test: str = ""
     tests: dict[str, str] = {}
+    processes: list[msgspec.Raw] = []
+    timed: tuple[str, Any] | None = None
 
 
 _LINES = msgspec.json.Decoder(_Line)
@@ -120,12 +123,19 @@ class Outline:
     """Number of cases with a result."""
     finished: bool
     """Whether every planned test has a final result."""
+    processes: int | None
+    """In how many fresh processes each case has been timed at least; None if none has been timed."""
+
+    def complete(self, processes: int) -> bool:
+        """Whether it is finished, and each case has been timed in this many processes."""
+        return self.finished and (self.processes is None or self.processes >= processes)
 
 
 def outline(paths: Iterable[Path]) -> Outline:
     """Return the progress of the run with these journals, much faster than reading all of them. Raises OSError."""
     planned: dict[str, str] = {}
     lines: list[_Line] = []
+    timed: Counter[Key] = Counter()
     for path in paths:
         with path.open("rb") as file:
             for raw in file:
@@ -134,10 +144,13 @@ def outline(paths: Iterable[Path]) -> Outline:
                         line = _LINES.decode(raw)
                         planned |= line.tests
                         lines += [line] * bool(line.model)
+                        timed.update([line.timed] if line.timed else ())
     lines.sort(key=lambda line: line.written)
     results = [(line.test, (line.model, line.dataset), is_final(line.status, line.unreachable)) for line in lines]
     finished = bool(planned) and len(done_tests(planned, results)) == len(planned)
-    return Outline(planned, len({key for _, key, _ in results}), finished)
+    first = {(line.model, line.dataset): len(line.processes) for line in lines}  # of the last measurement
+    processes = min((count + timed[key] for key, count in first.items() if count), default=None)
+    return Outline(planned, len({key for _, key, _ in results}), finished, processes)
 
 
 @dataclass(frozen=True)
@@ -150,13 +163,14 @@ class Resumed:
 
 
 def find_resumable(
-    folder: Path, identity: Mapping[str, Any], worker: Worker, planned: Iterable[str] = ()
+    folder: Path, identity: Mapping[str, Any], worker: Worker, planned: Iterable[str] = (), processes: int = 1
 ) -> tuple[Resumed | None, list[str]]:
     """Return the newest unfinished run with this identity, or else the newest finished one that has some, but not all,
     of the `planned` tests; also warnings for the summary.
 
-    None means that a new run may start. An unfinished run with another identity is an error if it is the newest, and
-    counts as abandoned if others followed; runs of other shards are ignored.
+    A run whose cases were timed in fewer than `processes` processes is unfinished. None means that a new run may start.
+    An unfinished run with another identity is an error if it is the newest, and counts as abandoned if others followed;
+    runs of other shards are ignored.
 
     Raises UsageError if the newest run is unfinished and has another identity, naming the differences, and if another
     session is still writing to the run.
@@ -174,7 +188,7 @@ def find_resumable(
             theirs = next(iter(headers.values())).get("identity")
             runs[name] = theirs if isinstance(theirs, dict) else {}, tuple(headers)
     same = [name for name, (theirs, _) in runs.items() if theirs == wanted]
-    unfinished = next((name for name in same if not outline(runs[name][1]).finished), None)
+    unfinished = next((name for name in same if not outline(runs[name][1]).complete(processes)), None)
     if unfinished is not None:
         if unfinished in (runs_in_use(folder) if worker.in_use is None else worker.in_use):
             raise UsageError(f"run {folder / unfinished} is in use by another process: wait for it or stop it")

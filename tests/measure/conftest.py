@@ -234,6 +234,12 @@ class Slow(Fault):
 '''
 
 
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(40)]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """One thread for each process: with more, small models are many times slower on a busy machine."""

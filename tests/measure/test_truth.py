@@ -41,12 +41,6 @@ class Unsendable:
 
 
 @pytest.fixture(scope="module")
-def arrays():
-    rng = np.random.default_rng(1)
-    return [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(40)]
-
-
-@pytest.fixture(scope="module")
 def unsendable(arrays):
     labels = [index % 4 for index in range(len(arrays))]
     return load_dataset(Unsendable([Image.fromarray(array) for array in arrays], labels))
