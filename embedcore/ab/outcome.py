@@ -69,12 +69,13 @@ def rows_of(tracks: Sequence[Track], facts: Mapping[str, Mapping[str, Any]], lim
     changes = {change.model: _with_ratio(change, by_model[change.model]) for change in comparison.models}
     comparison = dataclasses.replace(comparison, models=tuple(changes.values()))
     findings: dict[str, list[Finding]] = {model: [] for model in by_model}
-    for finding in judge(comparison, limits).findings:
+    ratios = {track.model: track.ratio for track in tracks if track.ratio is not None}
+    for finding in judge(comparison, limits, ratios).findings:
         if finding.change.what == "images_per_s" and finding.level in ("regression", "change"):
             # A speed is judged by its interval: see `Interleaved.alarms`.
             level: Level = "regression" if finding.limit is not None and by_model[finding.model].alarm else "change"
             finding = dataclasses.replace(finding, level=level)
-        findings[finding.model].append(finding)
+        findings.setdefault(finding.model, []).append(finding)
     rows = [_row(track, changes.get(track.model), findings[track.model]) for track in tracks]
     return tuple(sorted(rows, key=_badness))
 

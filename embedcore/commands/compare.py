@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedcore.results.result import Result
 
 EXIT_REGRESSION = 1
+EXIT_UNDECIDED = 3
 
 FORMATS = ("text", "markdown", "json", "junit")
 
@@ -29,13 +30,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "compare",
         help="compare two saved runs and fail on a regression",
         description="Compare two saved runs, model by model. Exit code 0: no regression; 1: a model is worse than the "
-        "limits allow; 2: nothing can be compared.",
+        "limits allow; 2: the runs, or scores or embeddings of a model, cannot be compared; 3: a speed or memory is "
+        "undecided (with --undecided fail).",
     )
     parser.add_argument(
         "base", metavar="BASE", help=f"saved run: a file, a folder of its shards, or a name in {STORAGE}"
     )
     parser.add_argument("new", metavar="NEW", help="saved run to judge")
     add_limits(parser)
+    parser.add_argument(
+        "--undecided",
+        choices=("warn", "fail"),
+        default="warn",
+        help="exit code if a speed or memory with a limit cannot be judged: warn: 0; fail: 3 (default: warn)",
+    )
+    parser.add_argument(
+        "--allow-no-baseline", action="store_true", help="a first run, when nothing is saved at BASE yet, passes"
+    )
     parser.add_argument(
         "--across-machines", action="store_true", help="compare runs of two machines: scores and drift only"
     )
@@ -82,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.compare.comparison import compare
     from embedcore.compare.limits import read_limits
     from embedcore.compare.verdict import judge
-    from embedcore.results.reading import is_first_run, read_run
+    from embedcore.results.reading import is_first_run, read_baseline, read_run
 
     if arguments.timm:
         return _run_timm(arguments)
@@ -92,17 +103,18 @@ def run(arguments: argparse.Namespace) -> int:
         start_scripts()
     limits = read_limits(arguments.fail_on, Path())
     new = read_run(arguments.new)
-    if is_first_run(arguments.base):
+    if arguments.allow_no_baseline and is_first_run(arguments.base):
         print(f"no baseline: nothing is saved at {arguments.base} yet, so there is nothing to compare with")
         return 0
-    comparison = compare(read_run(arguments.base), new, across_machines=arguments.across_machines)
+    base = read_baseline(arguments.base, option="--allow-no-baseline")
+    comparison = compare(base, new, across_machines=arguments.across_machines)
     verdict = judge(comparison, limits)
     _write(comparison, verdict, arguments)
     if arguments.html is not None:
         from embedcore.report.gate.comparison_page import comparison_page
 
         put_page(arguments.html, comparison_page(comparison, verdict, limits))
-    return conclude(comparison, verdict)
+    return conclude(comparison, verdict, undecided_fails=arguments.undecided == "fail")
 
 
 def put_page(path: Path, page: str) -> None:
@@ -129,19 +141,22 @@ def _run_timm(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def conclude(comparison: Comparison, verdict: Verdict) -> int:
-    """Report to GitHub if running there, and return the exit code. Raises UsageError if nothing was compared."""
+def conclude(comparison: Comparison, verdict: Verdict, *, undecided_fails: bool) -> int:
+    """Report to GitHub if running there, and return the exit code.
+
+    Raises UsageError if nothing was compared, or if scores or embeddings with a limit could not be judged.
+    """
+    from embedcore.compare.verdict import why_no_answer
     from embedcore.report.gate.comparison_export import report_to_github
 
     report_to_github(comparison, verdict)
     if not comparison.new.results:
         raise UsageError(f"{comparison.new.path}: no model was measured, so there is nothing to compare")
-    if not verdict.passed:
+    if verdict.failed:
         return EXIT_REGRESSION
-    if not comparison.compared:
-        why = "; ".join(comparison.barriers.values()) or "they have no measured model in common"
+    if why := why_no_answer(comparison, verdict):
         raise UsageError(f"{comparison.base.path} and {comparison.new.path} cannot be compared: {why}")
-    return 0
+    return EXIT_UNDECIDED if verdict.undecided and undecided_fails else 0
 
 
 def _write(comparison: Comparison, verdict: Verdict, arguments: argparse.Namespace) -> None:

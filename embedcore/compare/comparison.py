@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from statistics import median
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from embedcore.compare import statistics
 from embedcore.compare.causes import causes_of, rounding
+from embedcore.compare.degraded import Degradation, degradations, excused_of, fewer_threads
 from embedcore.compare.memory import memory_noise
 from embedcore.compare.pairs import (
     Pair,
@@ -24,12 +23,11 @@ from embedcore.compare.pairs import (
     run_barriers,
 )
 from embedcore.compare.scores import score_changes
+from embedcore.compare.timings import Speeds, joined, speeds_of
 from embedcore.results.run import Run
 
 NOISE = 0.02
 """Standard deviation of the log of a speed ratio between two equal sessions, unless `ab --aa` has measured it."""
-
-_FEWEST_MODELS = 10  # needed to estimate the noise from the scatter of their speed ratios
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Change:
     """One quantity of one model, before and after."""
 
     what: str
-    """A score, ``images_per_s``, ``memory``, ``drift`` or ``status``."""
+    """A score, ``images_per_s``, ``memory``, ``drift``, ``status`` or ``degraded``."""
     base: float | str | None
     new: float | str | None
     change: float
@@ -50,6 +48,8 @@ class Change:
     """Adjusted for the number of models; None without a test."""
     real: bool = True
     """Whether the change is larger than chance explains."""
+    sure: float | None = None
+    """Of a speed: lower bound of the fall at 1 %, simultaneous for all models."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ModelChange:
     causes: tuple[str, ...]
     """Likely causes, most informative first."""
     barriers: Mapping[str, str]
-    """``scores``, ``speed`` (and memory) or ``images_per_s`` → why they were not compared."""
+    """``scores``, ``speed`` (and memory) or ``images_per_s`` → why they were not compared, or not with certainty."""
 
     @property
     def model(self) -> str:
@@ -100,10 +100,10 @@ class Comparison:
     models: tuple[ModelChange, ...]
     barriers: Mapping[str, str]
     """``scores`` or ``speed`` → why they were not compared for any model."""
-    noise: float
-    """Standard deviation of the log of a speed ratio between two equal sessions."""
-    noise_source: str
-    """``assumed``, ``ab --aa`` or ``models`` (from the scatter of these models' ratios)."""
+    speeds: Speeds
+    """How speeds were compared."""
+    threads: Degradation | None = None
+    """Numbers of threads, if the new run had fewer on the same processor."""
     families: tuple[FamilyChange, ...] = ()
     ranks: tuple[RankChange, ...] = ()
     settings: tuple[str, ...] = ()
@@ -112,7 +112,11 @@ class Comparison:
     @property
     def compared(self) -> int:
         """Number of models with at least one measured quantity that was compared."""
-        return sum(any(change.what != "status" for change in model.changes) for model in self.models)
+        return sum(any(map(_is_compared, model.changes)) for model in self.models)
+
+
+def _is_compared(change: Change) -> bool:
+    return change.what not in ("status", "degraded") and (change.what != "images_per_s" or change.low is not None)
 
 
 def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison:
@@ -152,15 +156,14 @@ def _joined(base: Run, new: Run, parts: Sequence[Comparison]) -> Comparison:
     """Return the comparisons on several datasets as one."""
     models = tuple(model for part in parts for model in part.models)
     groups = ([case for part in parts for case in getattr(part.pairing, item.name)] for item in fields(Pairing))
-    noise, source = max((part.noise, part.noise_source) for part in parts)
     return Comparison(
         base=base,
         new=new,
         pairing=Pairing(*map(tuple, groups)),
         models=models,
         barriers={},
-        noise=noise,
-        noise_source=source,
+        speeds=joined([part.speeds for part in parts]),
+        threads=parts[0].threads,
         families=_families(models),
         ranks=tuple(rank for part in parts for rank in part.ranks),
         settings=parts[0].settings,
@@ -169,29 +172,29 @@ def _joined(base: Run, new: Run, parts: Sequence[Comparison]) -> Comparison:
 
 def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
     pairing = match(base, new)
-    barriers = run_barriers(base, new, across_machines=across_machines)
+    threads = None if across_machines else fewer_threads(base, new)
+    barriers = run_barriers(base, new, across_machines=across_machines, excused=("threads",) if threads else ())
     measured = [pair for pair in pairing.pairs if pair.base.ok and pair.new.ok]
-    barred = {pair.model: pair_barriers(pair) for pair in measured}
-    scored = [pair for pair in measured if not {"scores"} & (barriers | barred[pair.model]).keys()]
-    sized = [pair for pair in measured if not {"speed"} & (barriers | barred[pair.model]).keys()]
-    timed = [
-        pair
-        for pair in sized
-        if "images_per_s" not in barred[pair.model] and pair.base.durations and pair.new.durations
-    ]
-    noise, noise_source = _noise(base, new, timed)
+    barred = {pair.model: pair_barriers(pair, excused=excused_of(pair, base, new)) for pair in measured}
+    scored = [pair for pair in measured if "scores" not in barriers | barred[pair.model]]
+    sized = [pair for pair in measured if "speed" not in barriers | barred[pair.model]]
+    speeds = speeds_of(sized, base, new, threads_only=threads is not None)
     changes: dict[str, list[Change]] = {pair.model: _status(pair) for pair in pairing.pairs}
-    for model, change in (*_scores(scored, base, new), *_speeds(timed, noise)):
+    for pair in measured:
+        changes[pair.model] += [Change("degraded", *worse, 1.0) for worse in degradations(pair, base, new)]
+    for model, change in (*_scores(scored, base, new), *_speeds(sized, speeds)):
         changes[model].append(change)
     for pair in sized:
         changes[pair.model] += _memory(pair)
+        if pair.model in speeds.undecided:
+            barred[pair.model] |= {"images_per_s": speeds.undecided[pair.model]}
     for pair in scored:
         changes[pair.model] += _drift(pair, base, new)
     models = tuple(
         ModelChange(
             pair,
             tuple(changes[pair.model]),
-            causes_of(pair, base, new) if pair.model in barred else (),
+            _causes(pair, base, new, speeds) if pair.model in barred else (),
             barred.get(pair.model, {}),
         )
         for pair in pairing.pairs
@@ -202,12 +205,17 @@ def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
         pairing=pairing,
         models=models,
         barriers=barriers,
-        noise=noise,
-        noise_source=noise_source,
+        speeds=speeds,
+        threads=threads,
         families=_families(models),
         ranks=tuple(_ranks(scored, base, new)),
         settings=tuple(_differences(base, new)),
     )
+
+
+def _causes(pair: Pair, base: Run, new: Run, speeds: Speeds) -> tuple[str, ...]:
+    known = causes_of(pair, base, new)
+    return (*known, "with one pinned thread it is not slower") if pair.model in speeds.by_threads else known
 
 
 def _status(pair: Pair) -> list[Change]:
@@ -222,26 +230,18 @@ def _scores(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[str, C
         yield model, Change(*score[:4], score.low, score.high, score.p, real=score.real)
 
 
-def _noise(base: Run, new: Run, pairs: Sequence[Pair]) -> tuple[float, str]:
-    """Return the largest known estimate of the noise, and its source."""
-    known = [(run.noise, "ab --aa") for run in (base, new) if run.noise is not None]
-    if len(pairs) >= _FEWEST_MODELS:
-        logs = np.log([median(pair.base.durations) / median(pair.new.durations) for pair in pairs])
-        known.append((statistics.robust_sd(logs - np.median(logs)), "models"))
-    return max([(NOISE, "assumed"), *known])
-
-
-def _speeds(pairs: Sequence[Pair], noise: float) -> Iterator[tuple[str, Change]]:
-    ratios = [
-        statistics.speed_ratio(
-            pair.base.durations, pair.new.durations, noise, (pair.base.batch_size or 1, pair.new.batch_size or 1)
-        )
-        for pair in pairs
-    ]
-    adjusted = statistics.false_discovery([ratio.p for ratio in ratios]).tolist()
-    for pair, (ratio, low, high, _), p in zip(pairs, ratios, adjusted, strict=True):
+def _speeds(pairs: Sequence[Pair], speeds: Speeds) -> Iterator[tuple[str, Change]]:
+    """Yield the changes of speed; without interval and p where it is undecided."""
+    known = [pair for pair in pairs if pair.model in speeds.falls]
+    adjusted = statistics.false_discovery([speeds.falls[pair.model].p for pair in known]).tolist()
+    p_of = dict(zip((pair.model for pair in known), adjusted, strict=True))
+    for pair in pairs:
         old, now = (result.images_per_s.get("forward") for result in (pair.base, pair.new))
-        yield pair.model, Change("images_per_s", old, now, 1 - ratio, 1 - high, 1 - low, p, p <= statistics.SIGNIFICANT)
+        if pair.model in p_of:
+            (fall, low, high, sure, _), p = speeds.falls[pair.model], p_of[pair.model]
+            yield pair.model, Change("images_per_s", old, now, fall, low, high, p, p <= statistics.SIGNIFICANT, sure)
+        elif pair.model in speeds.undecided and old and now:
+            yield pair.model, Change("images_per_s", old, now, 1 - now / old, real=False)
 
 
 def _memory(pair: Pair) -> list[Change]:
@@ -256,13 +256,15 @@ def _drift(pair: Pair, base: Run, new: Run) -> list[Change]:
     if drift is None:
         return []
     old, now = ((f"{result.dim} wide" if math.isinf(drift) else None) for result in (pair.base, pair.new))
-    return [Change("drift", old, now, drift, real=drift > rounding(pair.new.precision))]
+    return [
+        Change("drift", old, now, drift, real=drift > max(rounding(pair.base.precision), rounding(pair.new.precision)))
+    ]
 
 
 def _families(models: Sequence[ModelChange]) -> tuple[FamilyChange, ...]:
     families: dict[str, dict[str, list[float]]] = {}
     for model in models:
-        for change in model.changes:
+        for change in filter(_is_compared, model.changes):
             families.setdefault(model.family, {}).setdefault(change.what, []).append(change.change)
     rows = []
     for family, changes in families.items():

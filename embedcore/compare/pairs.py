@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,8 +101,11 @@ def _is_default(result: Result) -> bool:
     return result.default_tag == result.tag and bool(result.tag)
 
 
-def run_barriers(base: Run, new: Run, *, across_machines: bool) -> dict[str, str]:
-    """Return the quantities that must not be compared between two runs (``scores``, ``speed``), with the reason."""
+def run_barriers(base: Run, new: Run, *, across_machines: bool, excused: Collection[str] = ()) -> dict[str, str]:
+    """Return the quantities that must not be compared between two runs (``scores``, ``speed``), with the reason.
+
+    `excused`: ``threads`` if their number must not count, see `embedcore.compare.degraded`.
+    """
     barriers = {}
     old, now = base.dataset.get("fingerprint"), new.dataset.get("fingerprint")
     protocols = base.settings.get("protocol"), new.settings.get("protocol")
@@ -112,17 +115,20 @@ def run_barriers(base: Run, new: Run, *, across_machines: bool) -> dict[str, str
         barriers["scores"] = f"another protocol: {protocols[0]}, now {protocols[1]}"
     if across_machines:
         barriers["speed"] = "--across-machines excludes it"
-    elif base.processor != new.processor:
+    elif base.processor != new.processor and "threads" not in excused:
         barriers["speed"] = f"another machine: {base.processor}, now {new.processor}"
     return barriers
 
 
-def pair_barriers(pair: Pair) -> dict[str, str]:
-    """Return the same for two ok results of one model; ``images_per_s`` bars the speed, but not the memory."""
+def pair_barriers(pair: Pair, *, excused: Collection[str] = ()) -> dict[str, str]:
+    """Return the same for two ok results of one model.
+
+    `excused`: ``precision`` or ``batch_size`` if a difference is an outcome of equal settings.
+    """
     base, new = pair.base, pair.new
     for name in ("device", "point", "precision"):
         old, now = getattr(base, name), getattr(new, name)
-        if old != now:
+        if old != now and name not in excused:
             return dict.fromkeys(("scores", "speed"), f"another {name}: {old}, now {now}")
     if base.random_weights != new.random_weights:
         kinds = ("random", "pretrained") if base.random_weights else ("pretrained", "random")
@@ -130,12 +136,12 @@ def pair_barriers(pair: Pair) -> dict[str, str]:
     barriers = {}
     if base.random_weights and base.weights.get("id") != new.weights.get("id"):
         barriers["scores"] = f"other random weights: {base.weights.get('id')}, now {new.weights.get('id')}"
-    if base.batch_decayed or new.batch_decayed:
-        barriers["speed"] = f"a smaller batch than asked for, out of memory ({_sides(pair, 'batch_decayed')})"
-    elif base.batch_size != new.batch_size:
-        barriers["speed"] = f"another batch size: {base.batch_size}, now {new.batch_size}"
-    elif base.disturbed or new.disturbed:  # contention slows a model by an unknown amount
-        barriers["images_per_s"] = f"the machine was busy with other work ({_sides(pair, 'disturbed')})"
+    same_batch = base.batch_size == new.batch_size and base.batch_decayed == new.batch_decayed
+    if not same_batch and "batch_size" not in excused:
+        if base.batch_decayed or new.batch_decayed:
+            barriers["speed"] = f"a smaller batch than asked for, out of memory ({_sides(pair, 'batch_decayed')})"
+        else:
+            barriers["speed"] = f"another batch size: {base.batch_size}, now {new.batch_size}"
     return barriers
 
 

@@ -11,9 +11,9 @@ import msgspec
 
 from embedcore.compare.comparison import compare
 from embedcore.compare.limits import read_limits
-from embedcore.compare.verdict import judge
+from embedcore.compare.verdict import judge, why_no_answer
 from embedcore.errors import UsageError
-from embedcore.results.reading import is_first_run, read_run
+from embedcore.results.reading import is_first_run, read_baseline
 
 if TYPE_CHECKING:
     from embedcore.compare.comparison import Comparison
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from embedcore.compare.verdict import Verdict
     from embedcore.results.result import Result
     from embedcore.results.run import Run
+
+EXIT_UNDECIDED = 3
+"""Exit code of a session with an undecided speed or memory, if `--embed-undecided fail` asks for it."""
 
 TRIES = 2
 """Number of further measurements of a model whose speed fell."""
@@ -38,7 +41,9 @@ class Gate:
     limits: Limits
 
 
-def open_gate(base: str | None, fail_on: str | None, *, storage: Path, folder: Path) -> Gate | None:
+def open_gate(
+    base: str | None, fail_on: str | None, *, storage: Path, folder: Path, allow_no_baseline: bool
+) -> Gate | None:
     """Read the saved run `base` and the limits `fail_on`; None if no comparison is asked for. Raises UsageError.
 
     `storage`: pytest-benchmark's folder of saved runs; `folder`: the one that relative paths of limits refer to.
@@ -48,14 +53,15 @@ def open_gate(base: str | None, fail_on: str | None, *, storage: Path, folder: P
             raise UsageError("--embed-fail-on needs --embed-compare BASE, the run to compare with")
         return None
     limits = read_limits(fail_on, folder)
-    return Gate(None if is_first_run(base, storage=storage) else read_run(base, storage=storage), limits)
+    if allow_no_baseline and is_first_run(base, storage=storage):
+        return Gate(None, limits)
+    return Gate(read_baseline(base, option="--embed-allow-no-baseline", storage=storage), limits)
 
 
 def judge_session(gate: Gate, new: Run, measure_again: MeasureAgain | None) -> tuple[Comparison, Verdict] | None:
     """Compare the session's run with the saved one; None without a baseline.
 
-    `measure_again` confirms a fall of speed before it counts; None where nothing can be measured any more. Raises
-    UsageError if nothing can be compared.
+    `measure_again` confirms a fall of speed before it counts; None where nothing can be measured any more.
     """
     if gate.base is None:
         return None
@@ -63,10 +69,13 @@ def judge_session(gate: Gate, new: Run, measure_again: MeasureAgain | None) -> t
     verdict = judge(comparison, gate.limits)
     if measure_again is not None:
         comparison, verdict = confirmed(comparison, gate.limits, verdict, measure_again)
-    if not comparison.compared and verdict.passed:
-        why = "; ".join(comparison.barriers.values()) or "they have no measured model in common"
-        raise UsageError(f"--embed-compare: nothing of this session and {gate.base.path} can be compared: {why}")
     return comparison, verdict
+
+
+def check_answer(comparison: Comparison, verdict: Verdict) -> None:
+    """Raise UsageError if there is neither a regression nor a reason to pass: see `why_no_answer`."""
+    if not verdict.failed and (why := why_no_answer(comparison, verdict)):
+        raise UsageError(f"--embed-compare: this session and {comparison.base.path} cannot be compared: {why}")
 
 
 def confirmed(

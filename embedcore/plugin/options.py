@@ -228,6 +228,18 @@ class Options:
         metavar="SPEC",
         recorded="",
     )
+    undecided: str = _option(
+        "if a speed or memory with a limit cannot be judged: warn, or fail the session (exit code 3)",
+        "warn",
+        choices=("warn", "fail"),
+        recorded="",
+    )
+    allow_no_baseline: bool = _option(
+        "accept that nothing is saved at --embed-compare's BASE yet: a first run",
+        False,
+        action="store_true",
+        recorded="",
+    )
     report: Path | None = _option(
         "write index.html, charts, leaderboard.md, .csv and .json to this folder",
         None,

@@ -17,7 +17,7 @@ from embedcore.interrupts import interrupts_held
 from embedcore.plain import printable_lines
 from embedcore.plugin import cases, summary
 from embedcore.plugin.budget import Budget, BudgetSpent
-from embedcore.plugin.gate import judge_session, open_gate
+from embedcore.plugin.gate import EXIT_UNDECIDED, check_answer, judge_session, open_gate
 from embedcore.plugin.machine import shared_cards
 from embedcore.plugin.progress import Position, ProgressReporter, position
 from embedcore.plugin.saving import check_saving, commit_info, save_json, saved_json
@@ -99,7 +99,13 @@ class Plugin:
         """Read the run and limits of the comparison. Raises UsageError."""
         storage = Path(str(self.config.getoption("benchmark_storage", "") or ".benchmarks").removeprefix("file://"))
         folder = self.config.invocation_params.dir
-        self.gate = open_gate(self.options.compare, self.options.fail_on, storage=storage, folder=folder)
+        self.gate = open_gate(
+            self.options.compare,
+            self.options.fail_on,
+            storage=storage,
+            folder=folder,
+            allow_no_baseline=self.options.allow_no_baseline,
+        )
 
     # Collection
 
@@ -334,9 +340,12 @@ class Plugin:
                 # Raising here would skip the remaining steps; the summary shows the error.
                 self.errors.append(printable_lines(str(error)))
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
-        failed = summary.nothing_measured(self.record) or (self.verdict is not None and not self.verdict[1].passed)
-        if failed and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        verdict = None if self.verdict is None else self.verdict[1]
+        if session.exitstatus == pytest.ExitCode.OK:
+            if summary.nothing_measured(self.record) or (verdict is not None and verdict.failed):
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            elif verdict is not None and verdict.undecided and self.options.undecided == "fail":
+                session.exitstatus = EXIT_UNDECIDED
 
     @property
     def _has_block(self) -> bool:
@@ -375,6 +384,8 @@ class Plugin:
             new = run_of(saved_json(self.config, self.record.entries), Path("this session"))
             can_measure = self.bench is not None and self.budget.left() > 0
             self.verdict = judge_session(self.gate, new, self._measure_again if can_measure else None)
+            if self.verdict is not None:
+                check_answer(*self.verdict)
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # below pytest-benchmark's tables, above pytest's short summary
     def pytest_terminal_summary(

@@ -89,6 +89,16 @@ def read_parts(where: Path) -> list[tuple[Path, Any]]:
     return found
 
 
+def read_baseline(where: str, *, option: str, storage: str | Path = STORAGE) -> Run:
+    """Read the saved run to compare with, as `read_run` does.
+
+    Raises UsageError that also names `option`, which asks for a first run, if nothing has been saved there yet.
+    """
+    if is_first_run(where, storage=Path(storage)):
+        raise UsageError(f"nothing is saved at {where} yet, so there is no baseline: {option} accepts a first run")
+    return read_run(where, storage=storage)
+
+
 def is_first_run(where: str | Path, *, storage: Path = STORAGE) -> bool:
     """Whether nothing has been saved yet at `where`: a first run without a baseline, not a mistyped name."""
     path = user_path(where)

@@ -107,14 +107,18 @@ def test_on_github_there_are_annotations_and_a_summary(runs, tmp_path, capsys, m
     assert "::error" not in capsys.readouterr().err
 
 
-def test_a_first_run_has_no_baseline(runs, tmp_path, capsys):
+def test_a_first_run_must_be_asked_for(runs, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for base in ("empty", "main", str(tmp_path / "empty" / "base.json")):
-        assert main(["compare", base, runs[1]]) == 0
+        assert main(["compare", base, runs[1], "--allow-no-baseline"]) == 0
         assert "no baseline" in capsys.readouterr().out
+        assert main(["compare", base, runs[1]]) == 2
+        error = capsys.readouterr().err
+        assert "nothing is saved at" in error and "--allow-no-baseline accepts a first run" in error
     save(tmp_path / ".benchmarks" / "machine" / "0001_main.json")
-    assert main(["compare", "mian", runs[1]]) == 2
-    assert "did you mean main?" in capsys.readouterr().err
+    for more in ([], ["--allow-no-baseline"]):
+        assert main(["compare", "mian", runs[1], *more]) == 2
+        assert "did you mean main?" in capsys.readouterr().err
 
 
 def broken(tmp_path):

@@ -314,7 +314,7 @@ def test_only_comparable_results_are_joined():
 def test_another_batch_or_precision_starts_a_new_series(change):
     runs = [run(1, info()), run(2, info()), run(3, info(50.0, **change)), run(4, info(50.0, **change))]
     lengths = [len(s.points) for s in history(runs, LIMITS).series if s.what == "images_per_s" and not s.of_family]
-    assert lengths == ([2, 1, 1] if "batch_decayed" in change else [2, 2])
+    assert lengths == [2, 2]
     assert steps(runs) == []
 
 

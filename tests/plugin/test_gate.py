@@ -89,12 +89,15 @@ def test_a_slower_model_is_measured_again_before_it_fails(run, base, monkeypatch
     result.stdout.fnmatch_lines(["PASSED: 1 model compared*"])
 
 
-def test_a_first_run_passes_with_a_message(run, project):
-    result = run("-k", "test_vit", "--embed-compare=main", "--benchmark-save=main")
+def test_a_first_run_must_be_asked_for(run, project):
+    result = run("-k", "test_vit", "--embed-compare=main")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: nothing is saved at main yet*--embed-allow-no-baseline accepts a first run"])
+    result = run("-k", "test_vit", "--embed-compare=main", "--embed-allow-no-baseline", "--benchmark-save=main")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["no baseline: nothing is saved at main yet"])
     assert run("-k", "test_vit", "--embed-compare=main", "--embed-fail-on=status").ret == 0
-    result = run("-k", "test_vit", "--embed-compare=mian")
+    result = run("-k", "test_vit", "--embed-compare=mian", "--embed-allow-no-baseline")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: no saved run mian*did you mean main?"])
 
@@ -124,7 +127,9 @@ def test_what_cannot_be_compared_is_a_usage_error_after_the_leaderboards(run, ba
     base.write_text(json.dumps(data))
     result = run("-k", "test_vit", "--embed-compare=base.json", "--benchmark-json=new.json")
     assert result.ret == 4 and (project.path / "new.json").exists()
-    result.stdout.fnmatch_lines(["ERROR: --embed-compare: nothing of this session*another dataset*another machine*"])
+    result.stdout.fnmatch_lines(
+        ["CANNOT PASS: judged: nothing; not judged: *", "ERROR: --embed-compare: this session*another dataset*"]
+    )
 
 
 def test_a_session_that_measured_nothing_fails(run, project):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,37 @@ def result(model: str, classes: np.ndarray, hits: np.ndarray, **changes: Any) ->
         "sketch": pack_sketch(rng.standard_normal((8, 64)) / 8),
         "durations": [float(s) for s in 1.0 + 0.01 * np.random.default_rng(2).standard_normal(10)],
     }
-    return fields | changes
+    fields |= changes
+    return {"processes": processes(fields["durations"], seed=[3, *model.encode()]), **fields}
+
+
+def processes(
+    seconds: Sequence[float],
+    count: int = 2,
+    *,
+    seed: Any = 0,
+    scatter: float = 0.004,
+    pinned: bool = True,
+    product: float = 1.0,
+    copy: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Timings of fresh processes around the median of `seconds`, which differ by `scatter` (on the log scale).
+
+    `pinned`: also one pinned thread; `product`, `copy`: factors of the reference kernel's parts.
+    """
+    if not seconds:
+        return []
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        rounds = np.exp(np.log(np.median(seconds)) + rng.normal(0, scatter) + rng.normal(0, scatter, 10))
+        copies = 0.001 * copy * np.exp(rng.normal(0, scatter, 10))
+        whole = copies + 0.004 * product * np.exp(rng.normal(0, scatter, 10))
+        beside = {"reference": whole.tolist(), "reference_copy": copies.tolist(), "crowded": 0.0}
+        one = {"core": 1, "images": 1, "durations": (rounds / 10).tolist(), **beside}
+        timed = {"started": 1e9 + 600 * number, "durations": rounds.tolist(), **beside}
+        found.append({**timed, "pinned": one} if pinned else timed)
+    return found
 
 
 def saved(

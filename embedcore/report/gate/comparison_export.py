@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from embedcore.compare.comparison import Comparison
+from embedcore.compare.judged import Judged
 from embedcore.compare.verdict import Finding, Verdict
 from embedcore.errors import UsageError
 from embedcore.plain import json_safe
@@ -37,7 +39,15 @@ def to_json(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
         "deselected": [result.model for result in pairing.deselected],
         "differences": list(comparison.settings),
         "limits": json_safe(verdict.limits.overall),
-        "speed_noise": {"sd": comparison.noise, "source": comparison.noise_source},
+        "speed_noise": [
+            {**found.noise._asdict(), "basis": found.basis, "models": found.models, "corrected": found.corrected}
+            for found in comparison.speeds.noise
+        ],
+        "machine": comparison.speeds.machine,
+        "judged": [
+            {"what": part.what, "judged": part.judged, "not_judged": dict(part.open)} for part in verdict.judged
+        ],
+        "suspects": list(verdict.suspects),
         "findings": [_finding(finding) for finding in verdict.findings],
         "families": [family._asdict() for family in comparison.families],
         "ranks": [rank._asdict() for rank in comparison.ranks],
@@ -55,20 +65,39 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def junit(comparison: Comparison, verdict: Verdict) -> str:
-    """Return JUnit XML: a test case for each model, one failure with all its regressions."""
+    """Return JUnit XML: a test case for each model, one failure with all its regressions.
+
+    A model with a quantity that could not be judged is skipped, or an error if nothing can pass without the quantity.
+    """
     models = dict.fromkeys([*(model.model for model in comparison.models), *(f.model for f in verdict.findings)])
     failed: dict[str, list[str]] = {}
     for finding in verdict.of("regression"):
         failed.setdefault(finding.model, []).append(sentence(finding))
-    suite = ElementTree.Element(
-        "testsuite", name="embedcore compare", tests=str(len(models)), failures=str(len(failed)), errors="0"
-    )
+    outcomes = {name: ("failure", lines) for name, lines in failed.items()}
+    for kind, parts in (("error", verdict.unjudged), ("skipped", verdict.undecided)):
+        for name, lines in _open(parts).items():
+            outcomes.setdefault(name, (kind, lines))
+    counts: dict[str, str] = {
+        total: str(sum(found == kind for found, _ in outcomes.values()))
+        for kind, total in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped"))
+    }
+    suite = ElementTree.Element("testsuite", {"name": "embedcore compare", "tests": str(len(models)), **counts})
     for name in models:
         case = ElementTree.SubElement(suite, "testcase", classname="embedcore.compare", name=name)
-        if name in failed:
-            ElementTree.SubElement(case, "failure", message=failed[name][0]).text = "\n".join(failed[name])
+        if name in outcomes:
+            kind, lines = outcomes[name]
+            ElementTree.SubElement(case, kind, message=lines[0]).text = "\n".join(lines)
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _open(parts: Sequence[Judged]) -> dict[str, list[str]]:
+    """Return for each model a line for each quantity that was not judged."""
+    lines: dict[str, list[str]] = {}
+    for part in parts:
+        for name, why in part.open.items():
+            lines.setdefault(name, []).append(f"{part.what} not judged: {why}")
+    return lines
 
 
 def workflow_commands(verdict: Verdict) -> list[str]:

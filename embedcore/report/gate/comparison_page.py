@@ -41,6 +41,7 @@ def comparison_page(comparison: Comparison, verdict: Verdict, limits: Limits) ->
     rows = chart_rows(comparison, verdict)
     drawn = charts(rows, limits.overall)
     counts = [(word.lower(), results) for word, results in words.unpaired(comparison) if results]
+    word, _, rest = words.summary(comparison, verdict).partition(": ")
     facts = [
         ("Models in both runs", f"{len(comparison.pairing.pairs):,}"),
         ("Compared", f"{comparison.compared:,}"),
@@ -48,17 +49,18 @@ def comparison_page(comparison: Comparison, verdict: Verdict, limits: Limits) ->
     ]
     return lists_page(
         "comparison.html.j2",
-        title=f"{'Passed' if verdict.passed else 'Failed'}: {base.name} → {new.name}",
+        title=f"{word.capitalize()}: {base.name} → {new.name}",
         rows=rows,
         choices=families_of([*rows, *_listed(verdict, rows)]),
         drawn=drawn,
         base=base.name,
         new=new.name,
         passed=verdict.passed,
-        summary=words.summary(comparison, verdict).partition(": ")[2],
+        word=word,
+        summary=rest,
         facts=facts,
         unpaired=[f"{w.capitalize()}: {words.names((r.model for r in of), _MOST_NAMES)}" for w, of in counts],
-        not_compared=list(words.not_compared(comparison, _MOST_NAMES)),
+        not_compared=list(words.not_compared(comparison, verdict, _MOST_NAMES)),
         levels=[
             (level, words.heading_of(level, found), list(_models(found)))
             for level in LEVELS
@@ -122,9 +124,10 @@ def _legend(comparison: Comparison, verdict: Verdict) -> list[str]:
         "acc is the share of queries whose nearest neighbour has their class, acc5 the share of their class among the "
         "five nearest; pt means percentage points. Drift is the distance between embeddings of the same images, "
         "relative to their length.",
-        "Intervals are 95 % confidence intervals. Scores are tested per query, speed per round and between sessions.",
+        "Intervals are 95 % confidence intervals. Scores are tested per query, speed between processes. A speed is "
+        "clear if its interval excludes the limit, a regression if the fall surely exceeds it, else undecided.",
         f"{words.limits_line(verdict).capitalize()}.",
-        *([] if "speed" in comparison.barriers else [words.noise_text(comparison)]),
+        *words.speed_lines(comparison),
     ]
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tabulate import tabulate
 
 from embedcore.compare.comparison import Change, Comparison
+from embedcore.compare.judged import SUSPECT, headline, names_of, reasons
+from embedcore.compare.timings import Basis
 from embedcore.compare.verdict import LEVELS, Finding, Level, Verdict
 from embedcore.plain import counted, one_line, wrapped
 from embedcore.report.board.columns import NOTHING, cut, figure
@@ -17,7 +20,7 @@ from embedcore.results.run import Run
 
 _HEADINGS: Mapping[Level, str] = {
     "regression": "REGRESSIONS",
-    "undecided": "Undecided",
+    "undecided": "Undecided: perhaps slower than the limits allow",
     "accepted": "Accepted",
     "improvement": "Better",
     "change": "Worse, within the limits or without one",
@@ -30,7 +33,7 @@ _CELLS = ("what", "base", "new", "change (95 %)")
 
 def text(comparison: Comparison, verdict: Verdict, *, width: int = 80) -> str:
     """Return the findings, worst first, at most `width` columns wide (at least 60); the verdict is the last line."""
-    blocks = ["\n".join(wrapped(line, width) for line in (*facts(comparison), limits_line(verdict)))]
+    blocks = ["\n".join(wrapped(line, width) for line in (*facts(comparison, verdict), limits_line(verdict)))]
     for level in LEVELS:
         found = verdict.of(level)
         if found:
@@ -46,7 +49,7 @@ def markdown(comparison: Comparison, verdict: Verdict) -> str:
     """Return all findings, for a step summary or a comment."""
     blocks = [
         f"**{summary(comparison, verdict)}**",
-        "\n".join(f"- {line}" for line in (*facts(comparison), limits_line(verdict))),
+        "\n".join(f"- {line}" for line in (*facts(comparison, verdict), limits_line(verdict))),
     ]
     for level in LEVELS:
         found = verdict.of(level)
@@ -61,18 +64,25 @@ def markdown(comparison: Comparison, verdict: Verdict) -> str:
 
 
 def summary(comparison: Comparison, verdict: Verdict) -> str:
-    """Return the verdict on one line."""
+    """Return the verdict on one line; it says PASSED only of what was judged."""
     words: Mapping[Level, str] = {
         "regression": "worse than the limits allow",
-        "undecided": "undecided",
         "accepted": "changed as accepted",
         "improvement": "better",
     }
-    counts = [
+    counts = ", ".join(
         f"{len({f.model for f in verdict.of(level)})} {word}" for level, word in words.items() if verdict.of(level)
-    ]
-    result = "PASSED" if verdict.passed else "FAILED"
-    return f"{result}: {counted(comparison.compared, 'model')} compared" + (f": {', '.join(counts)}" if counts else "")
+    )
+    parts = headline(verdict.judged)
+    compared = f"{counted(comparison.compared, 'model')} compared" + (f": {counts}" if counts else "")
+    if verdict.failed:
+        _, missing, rest = parts.partition("; not judged: ")
+        return f"FAILED: {compared}{missing}{rest}"
+    if verdict.unjudged:
+        return f"CANNOT PASS: judged: {parts}"
+    if verdict.undecided:
+        return "; ".join(filter(None, [f"PASSED what was judged: {parts}", counts]))
+    return f"PASSED: {compared}"
 
 
 def sentence(finding: Finding) -> str:
@@ -83,7 +93,7 @@ def sentence(finding: Finding) -> str:
     return "; ".join([f"{finding.model}: {what}{moved} {change}".rstrip() + limit, *finding.causes])
 
 
-def facts(comparison: Comparison) -> Iterator[str]:
+def facts(comparison: Comparison, verdict: Verdict) -> Iterator[str]:
     """Yield lines on the runs, on what was compared, and on what was not compared and why."""
     yield f"base: {_run_text(comparison.base)}"
     yield f"new:  {_run_text(comparison.new)}"
@@ -94,9 +104,8 @@ def facts(comparison: Comparison) -> Iterator[str]:
         if results:
             parts.append(f"{len(results)} {word} ({names(result.model for result in results)})")
     yield "; ".join(parts)
-    yield from not_compared(comparison)
-    if "speed" not in comparison.barriers:
-        yield noise_text(comparison)
+    yield from not_compared(comparison, verdict)
+    yield from speed_lines(comparison)
 
 
 def limits_line(verdict: Verdict) -> str:
@@ -113,27 +122,36 @@ def unpaired(comparison: Comparison) -> Iterator[tuple[str, Sequence[Result]]]:
     yield "deselected in the new run", pairing.deselected
 
 
-def not_compared(comparison: Comparison, most_names: int = _MOST_NAMES) -> Iterator[str]:
-    """Yield a line for each quantity that could not be compared, with the reason."""
+def not_compared(comparison: Comparison, verdict: Verdict, most_names: int = _MOST_NAMES) -> Iterator[str]:
+    """Yield a line for each quantity that could not be compared, or not be judged, with the reason."""
     for what, why in comparison.barriers.items():
         yield f"{_SCOPE[what]} not compared: {why}"
-    reasons: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for model in comparison.models:
         for what, why in model.barriers.items():
             if what not in comparison.barriers:
-                reasons.setdefault((what, why), []).append(model.model)
-    for (what, why), of in reasons.items():
+                found.setdefault((what, why), []).append(model.model)
+    for (what, why), of in found.items():
         yield f"{_SCOPE[what]} of {names(of, most_names)} not compared: {why}"
+    said = {why for _, why in found} | {*comparison.barriers.values()} | {SUSPECT}
+    rest = [replace(part, open={n: why for n, why in part.open.items() if why not in said}) for part in verdict.judged]
+    yield from (f"not judged: {line}" for line in reasons(rest, most_names))
 
 
-def noise_text(comparison: Comparison) -> str:
-    """Return a line on the noise of speed between sessions."""
-    source = {
-        "assumed": "assumed; `embedcore ab --aa` measures it",
-        "ab --aa": "measured by ab --aa",
-        "models": "estimated from the differences among these models",
-    }[comparison.noise_source]
-    return f"speed noise between sessions: {comparison.noise:.1%} (one standard deviation, {source})"
+_BASES: Mapping[Basis, str] = {"pinned": "one pinned thread", "threads": "all threads", "card": "the card"}
+
+
+def speed_lines(comparison: Comparison) -> Iterator[str]:
+    """Yield lines on how speeds were compared: what was timed, the noise, and the machine."""
+    for found in comparison.speeds.noise:
+        beside = ", each round relative to a matrix product beside it" if found.corrected else ""
+        noise = found.noise
+        yield (
+            f"speed of {counted(found.models, 'model')} by {_BASES[found.basis]}{beside}: processes differ by "
+            f"{noise.sd:.1%} (one standard deviation, from {noise.freedom} degrees of freedom)"
+        )
+    if comparison.speeds.noise and comparison.speeds.machine:
+        yield comparison.speeds.machine
 
 
 def heading_of(level: Level, found: Sequence[Finding]) -> str:
@@ -145,6 +163,8 @@ def cells_of(change: Change) -> tuple[str, str, str, str]:
     match change.what:
         case "status":
             return "status", str(change.base), str(change.new), ""
+        case "degraded":
+            return "degraded", str(change.base), str(change.new), ""
         case "drift":
             return "drift", str(change.base or NOTHING), str(change.new or NOTHING), f"{change.change:.2g}"
         case "images_per_s":
@@ -202,9 +222,7 @@ def rank_lines(comparison: Comparison) -> list[str]:
 
 def names(of: Iterable[str], most: int = _MOST_NAMES) -> str:
     """Return the first names and the number of the others."""
-    everyone = list(of)
-    more = len(everyone) - most
-    return ", ".join(everyone[:most]) + (f" and {more} more" if more > 0 else "")
+    return names_of(list(of), most)
 
 
 def _rows(found: Sequence[Finding]) -> Iterator[TableRow]:

@@ -1,0 +1,68 @@
+"""What the new run alone made worse under equal settings: an outcome to judge, not a reason not to compare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import NamedTuple
+
+from embedcore.compare.pairs import Pair
+from embedcore.results.run import Run
+
+_HALF = ("bf16", "fp16")
+
+
+class Degradation(NamedTuple):
+    """One difference, before and after, in words such as ``batch of 64``."""
+
+    base: str
+    new: str
+
+
+def degradations(pair: Pair, base: Run, new: Run) -> list[Degradation]:
+    """Return what became worse for two ok results: half precision given up, or a batch reduced."""
+    old, now = pair.base, pair.new
+    found = []
+    if "precision" in excused_of(pair, base, new) and old.precision in _HALF and now.precision == "fp32":
+        found.append(Degradation(str(old.precision), str(now.precision)))
+    if "batch_size" in excused_of(pair, base, new) and old.batch_size != now.batch_size:
+        found.append(Degradation(f"batch of {old.batch_size}", f"batch of {now.batch_size}"))
+    return found
+
+
+def excused_of(pair: Pair, base: Run, new: Run) -> Collection[str]:
+    """Return the fields of two ok results whose difference is an outcome of equal settings.
+
+    ``precision``: chosen by ``auto``. ``batch_size``: smaller in the new result, for lack of memory or by ``auto``.
+    """
+    old, now = pair.base, pair.new
+    excused = []
+    if old.precision != now.precision and base.settings.get("precision") == new.settings.get("precision") == "auto":
+        excused.append("precision")
+    asked = base.settings.get("batch_size")
+    smaller = (old.batch_size or 0) > (now.batch_size or 0)
+    decayed = old.batch_size == now.batch_size and now.batch_decayed and not old.batch_decayed
+    if (smaller or decayed) and asked is not None and asked == new.settings.get("batch_size"):
+        excused.append("batch_size")
+    return excused
+
+
+def fewer_threads(base: Run, new: Run) -> Degradation | None:
+    """Return the numbers of threads if the new run had fewer on the same processor with equally many cores."""
+    if base.versions.get("gpu") or new.versions.get("gpu"):
+        return None
+    before, after = (_threads(run.processor) for run in (base, new))
+    if before is None or after is None or before[0] != after[0] or _cores(base) != _cores(new):
+        return None
+    return Degradation(before[1], after[1]) if int(after[1].split()[0]) < int(before[1].split()[0]) else None
+
+
+def _threads(processor: object) -> tuple[str, str] | None:
+    """Return the processor's name and a phrase such as ``2 threads``, as `embedcore.embed.device` joins them."""
+    match = re.fullmatch(r"(.+), (\d+ threads?)", str(processor))
+    return None if match is None else (match[1], match[2])
+
+
+def _cores(run: Run) -> object:
+    cpu = run.machine.get("cpu")
+    return cpu.get("count") if isinstance(cpu, dict) else None
