@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from embedcore.compare.selection import exclusion
 from embedcore.compare.statistics import embedding_drift
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
@@ -38,11 +39,11 @@ class Pairing:
     pairs: tuple[Pair, ...]
     added: tuple[Result, ...]
     missing: tuple[Result, ...]
-    """Only in the base run, although the new run selected the same models."""
+    """Only in the base run, and as far as is known the new run selected them."""
     unreached: tuple[Result, ...]
     """Only in the base run; the new run ended before measuring them."""
     deselected: tuple[Result, ...]
-    """Only in the base run; the new run selected other models."""
+    """Only in the base run; the new run's selection excludes them."""
 
 
 Block = Mapping[str, Any]
@@ -87,13 +88,14 @@ def match(base: Run, new: Run) -> Pairing:
             why = f"the default tag of {result.architecture} is now {now.tag}: another model"
             pairs.append(Pair(left.pop(model), now, why))
     unreached = tuple(left.pop(model) for model in [*left] if model in new.unreached)
-    rest, narrowed = tuple(left.values()), base.selection != new.selection
+    excluded = exclusion(new) if left else None
+    deselected = tuple(left.pop(model) for model, result in [*left.items()] if excluded and excluded(result))
     return Pairing(
         pairs=tuple(pairs),
         added=tuple(added.values()),
-        missing=() if narrowed else rest,
+        missing=tuple(left.values()),
         unreached=unreached,
-        deselected=rest if narrowed else (),
+        deselected=deselected,
     )
 
 

@@ -62,6 +62,7 @@ class Plugin:
         """Number of cases before any was deselected."""
         self.usage_error = ""
         self.empty_shard = ""
+        self._other_shards: list[str] = []
         """Message about a shard without cases."""
         # In a process that measures:
         self.bench: Bench | None = None
@@ -117,6 +118,7 @@ class Plugin:
         shard = self.options.shard
         if shard:
             others = cases.split_off(items, shard, self.own_models)
+            self._other_shards = sorted(set(map(cases.model_of, others)))
             if others:
                 self.config.hook.pytest_deselected(items=others)
             if others and not any(map(cases.is_case, items)):
@@ -155,7 +157,10 @@ class Plugin:
         with self.progress.reporting(Position("looking at the images")) as stages:
             dataset = dataset_of(options, functools.partial(self.budget.within(stages), ""))
             header = header_of(options, dataset, tests, self.own_models, several_workers=bool(worker.name))
-            header |= {"selection": options.selection(self.config), "commit_info": commit_info(self.config)}
+            selection = options.selection(self.config)
+            if options.shard:
+                selection = {**selection, "other_shards": self._other_shards}
+            header |= {"selection": selection, "commit_info": commit_info(self.config)}
             self.record.begin(options.cache_folder / FOLDER, header, worker, resume=options.resume)
             plan = forecast(
                 {model: self.own_models.get(model) for model in self.record.left},
@@ -457,7 +462,8 @@ class Plugin:
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
         if self._has_block:
             self._saved = True
-            output_json["embedcore"] = self.record.block(self.options.selection(self.config))
+            selection = {**self.options.selection(self.config), **(self.record.header.get("selection") or {})}
+            output_json["embedcore"] = self.record.block(selection)
             # pytest-benchmark has no result of a test that measured and then failed, or did not replay.
             infos = [bench["extra_info"] for bench in output_json["benchmarks"]]
             for info in infos:  # cases were timed again after their tests

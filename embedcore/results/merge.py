@@ -71,7 +71,7 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
     block = first.data["embedcore"] | {
         "settings": {**first.run.settings, **_joined([part.run.settings for part in filled], ("roster", "family"))},
         "excluded": [e for part in read for e in part.data["embedcore"].get("excluded", ()) if stands(part, e)],
-        "selection": _joined([part.run.selection for part in filled]) | {"shard": shard},
+        "selection": _joined_selection([part.run.selection for part in filled]) | {"shard": shard},
         "unreached": sorted({m for part in read for m in part.run.unreached} - {model for model, _ in kept}),
         "renamed": {old: now for part in read for old, now in part.run.renamed.items()},
     }
@@ -172,6 +172,13 @@ def _joined(mappings: Sequence[Mapping[str, Any]], names: Sequence[str] | None =
         else:
             joined[name] = ", ".join(dict.fromkeys(str(value) for value in values))
     return joined
+
+
+def _joined_selection(selections: Sequence[Mapping[str, Any]]) -> _Data:
+    """Return the joined selections; a model is in another shard if it is so for every part."""
+    joined = _joined([{key: of for key, of in each.items() if key != "other_shards"} for each in selections])
+    others = [set(map(str, each["other_shards"])) for each in selections if isinstance(each.get("other_shards"), list)]
+    return joined | ({"other_shards": sorted(set.intersection(*others))} if len(others) == len(selections) else {})
 
 
 def _shards_together(runs: Sequence[Run], notes: list[str], *, allow_missing: bool) -> str | None:

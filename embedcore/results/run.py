@@ -37,7 +37,8 @@ class Run:
     unreached: frozenset[str] = frozenset()
     """Planned cases that the session did not reach."""
     selection: Mapping[str, Any] = field(default_factory=dict)
-    """The selection of cases: ``roster`` ``family`` ``keyword`` (pytest's ``-k``) ``shard``."""
+    """The selection of cases: ``roster`` ``family`` ``keyword`` (pytest's ``-k``) ``shard``, and
+    ``other_shards``, the models of the other shards."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Old timm name → new name, for models of this run."""
     noise: float | None = None

@@ -90,7 +90,11 @@ def test_shards_measure_every_case_once_and_say_which_part_they_are(shards):
     assert 1 <= len(names(one)) <= 2
     first.assert_outcomes(skipped=len(names(one)), deselected=3 - len(names(one)))
     chosen = {"roster": "roster.txt", "family": [], "keyword": "", "marks": ""}
-    assert [saved_run.selection for saved_run in (one, two)] == [chosen | {"shard": "1/2"}, chosen | {"shard": "2/2"}]
+    models = [sorted(result.model for result in (*each.results, *each.excluded)) for each in (one, two)]
+    assert [saved_run.selection for saved_run in (one, two)] == [
+        chosen | {"shard": "1/2", "other_shards": models[1]},
+        chosen | {"shard": "2/2", "other_shards": models[0]},
+    ]
     assert one.settings == two.settings
     assert one.unreached == two.unreached == frozenset()
 
