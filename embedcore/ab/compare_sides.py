@@ -18,6 +18,7 @@ from embedcore.ab.noise import Noise, store_noise, stored_noise
 from embedcore.ab.outcome import Outcome, rows_of
 from embedcore.ab.schedule import Progress, Track, measure_models
 from embedcore.ab.sides import Side, measure_interleaved
+from embedcore.ab.stored import judge_sides
 from embedcore.compare.interleaved import NOISE
 from embedcore.compare.limits import Limits
 from embedcore.compare.statistics import robust_sd
@@ -36,6 +37,7 @@ def compare_sides(
     seconds: float = float("inf"),
     fresh: bool = False,
     aa: bool = False,
+    maps: Path | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Measure two sides in turn and judge the difference.
@@ -47,6 +49,7 @@ def compare_sides(
         seconds: budget for measuring.
         fresh: do not continue an interrupted comparison.
         aa: both sides are equal: store the noise that is found.
+        maps: also judge side A's stored embeddings; folder for matrices.
 
     Raises UsageError, and SideLost if a side's process ends.
     """
@@ -83,6 +86,7 @@ def compare_sides(
         )
         if not any(track.why.startswith("the budget") for track in tracks):
             measurements.finish()
+        stored = () if maps is None else tuple(judge_sides(sides, both, measure.weights_of, limits, cache, maps))
     found = _noise_found(tracks) if aa else None
     if found is not None:
         store_noise(cache, machine, found, sum(len(track.pairs) for track in tracks))
@@ -94,6 +98,7 @@ def compare_sides(
         noise_measured=noise is not None,
         machine=machine,
         noise_found=found,
+        stored=stored,
     )
 
 
@@ -114,7 +119,7 @@ class _Measure:
     def alone(self, side: str, model: str) -> Result:
         key = (model, side, "alone", 0)
         if key not in self._measurements.results:
-            self._measurements.add(key, self._sides[side].measure(model, **self._weights_of(model)))
+            self._measurements.add(key, self._sides[side].measure(model, **self.weights_of(model)))
         result = self._measurements.results[key]
         self.families[model] = result.family
         return result
@@ -123,11 +128,12 @@ class _Measure:
         keys = {side: (model, side, json.dumps(equal, sort_keys=True), number) for side in "AB"}
         if not self._measurements.results.keys() >= set(keys.values()):
             sides = {side: self._sides[side] for side in ("BA" if number % 2 else "AB")}
-            for side, result in measure_interleaved(sides, model, {**equal, **self._weights_of(model)}).items():
+            for side, result in measure_interleaved(sides, model, {**equal, **self.weights_of(model)}).items():
                 self._measurements.add(keys[side], result)
         return {side: self._measurements.results[key] for side, key in keys.items()}
 
-    def _weights_of(self, model: str) -> dict[str, str]:
+    def weights_of(self, model: str) -> dict[str, str]:
+        """Return the setting that makes both sides load the same random weights; empty if they are not random."""
         if self._weights is None:
             return {}
         self._sides["A"].save_weights(model, self._weights)

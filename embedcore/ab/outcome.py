@@ -14,6 +14,7 @@ from embedcore.ab.schedule import Track
 from embedcore.compare.comparison import Change, ModelChange, compare
 from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.limits import Limits
+from embedcore.compare.stored_embeddings import StoredEmbeddings
 from embedcore.compare.verdict import LEVELS, Finding, Level, judge
 from embedcore.results.run import Run
 
@@ -56,6 +57,8 @@ class Outcome:
     noise_measured: bool
     machine: str | None
     noise_found: Noise | None = None
+    stored: tuple[StoredEmbeddings, ...] = ()
+    """What becomes of side A's stored embeddings; empty if that was not asked."""
 
     @property
     def passed(self) -> bool:

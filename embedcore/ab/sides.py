@@ -64,6 +64,17 @@ class Side:
         """Wait for the result of the last request. Raises SideLost."""
         return Result.from_json(self._answer())
 
+    def images(self) -> Mapping[str, Any]:
+        """Return the saved JSON's block on all images of the dataset. Raises UsageError, SideLost."""
+        self._send({"images": None})
+        block: Mapping[str, Any] = self._answer()
+        return block
+
+    def embed(self, model: str, **changes: Any) -> Result:
+        """Embed all images of the dataset, which `measure` does not, and keep the embeddings. Raises SideLost."""
+        self._send({"embed": model, "changes": changes})
+        return self.result()
+
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when an answer has come."""
         assert self._process.stdout is not None

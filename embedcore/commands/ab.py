@@ -47,6 +47,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--budget", type=_duration, default=float("inf"), metavar="TIME", help="time limit, such as 30m or 2h"
     )
     parser.add_argument("--fresh", action="store_true", help="do not continue an interrupted command")
+    parser.add_argument(
+        "--index", action="store_true",
+        help="also: may embeddings that side A has stored be kept? Both sides embed all images",
+    )  # fmt: skip
+    parser.add_argument(
+        "--maps", type=Path, metavar="DIR", default=Path("embedcore-maps"),
+        help="with --index: folder for the matrices that rotate new queries (default: embedcore-maps)",
+    )  # fmt: skip
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
     parser.add_argument("arguments", nargs="*", metavar="-- PYTEST_ARGUMENTS", help="arguments for pytest")
     parser.set_defaults(run=_run)
@@ -86,6 +94,7 @@ def _run(parsed: argparse.Namespace) -> int:
                 seconds=parsed.budget,
                 fresh=parsed.fresh,
                 aa=parsed.aa,
+                maps=parsed.maps if parsed.index else None,
                 progress=progress,
             )
         except KeyboardInterrupt:

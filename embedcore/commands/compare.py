@@ -57,7 +57,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "configurations without running a model",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="cache folder for timm's releases (default: the user's)"
+        "--index",
+        action="store_true",
+        help="may stored embeddings of BASE be kept? Search them with queries of NEW; both runs need "
+        "--embed-keep-embeddings",
+    )
+    parser.add_argument(
+        "--maps",
+        type=Path,
+        metavar="DIR",
+        default=Path("embedcore-maps"),
+        help="with --index: folder for the matrices that rotate new queries (default: embedcore-maps)",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="cache folder of embeddings and timm's releases (default: the user's)"
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="output format (default: text)")
     parser.add_argument(
@@ -97,6 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.timm:
         return _run_timm(arguments)
+    if arguments.index:
+        return _run_index(arguments)
     if arguments.html is not None:
         from embedcore.report.html.drawing import start_scripts
 
@@ -126,6 +141,32 @@ def put_page(path: Path, page: str) -> None:
             file.write(page.encode())
     except OSError as error:
         raise UsageError(f"--html: {path} cannot be written: {error.strerror or error}") from error
+
+
+def _run_index(arguments: argparse.Namespace) -> int:
+    from embedcore.commands.cache import cache_folder
+    from embedcore.compare.limits import read_limits
+    from embedcore.compare.stored_embeddings import judge_stored
+    from embedcore.report.gate.stored_text import SCHEMA, answers_json, answers_text
+    from embedcore.results.reading import read_run
+
+    if arguments.format not in ("text", "json"):
+        raise UsageError(f"--index: format {arguments.format} is not supported; use text or json")
+    if arguments.html is not None:
+        raise UsageError("--index cannot be combined with --html: its formats are text and json")
+    base, new = read_run(arguments.base), read_run(arguments.new)
+    limits = read_limits(arguments.fail_on, Path())
+    answers = judge_stored(base, new, cache_folder(arguments.cache), limits, arguments.maps)
+    if not answers:
+        raise UsageError(f"{base.path} and {new.path} have no measured model in common")
+    forms = {
+        "text": lambda: answers_text(answers, _width()) + "\n",
+        "json": lambda: _json({"schema": SCHEMA, "stored": answers_json(answers)}),
+    }
+    _put(forms, arguments)
+    if all(answer.found is None for answer in answers):
+        raise UsageError(f"no index can be judged: {answers[0].model}: {answers[0].why}")
+    return 0
 
 
 def _run_timm(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,6 +34,10 @@ from embedcore.results.result import Result
 from embedcore.results.saved import dataset_block
 from embedcore.version import VERSION
 from embedcore.zoo.roster import own_models
+
+if TYPE_CHECKING:
+    from embedcore.images.dataset import Dataset
+    from embedcore.measure.bench import Bench
 
 CASE = "def test_model(embed_model, embed_images, embed_measure, embed_replay): ...\n"
 
@@ -93,6 +97,7 @@ class Side:
         self.bench = bench_of(dataclasses.replace(self.options, processes=1), self.own_models)
         self.dataset = dataset_of(self.options, max_classes=MAX_CLASSES, max_per_class=MAX_PER_CLASS)
         self.dataset.expect_classes()
+        self._keeping: tuple[Bench, Dataset] | None = None
 
     def facts(self) -> Mapping[str, Any]:
         """Return the versions, machine, settings, dataset and models of the side."""
@@ -112,6 +117,21 @@ class Side:
     def measure(self, model: str, **changes: Any) -> Result:
         """Return the result of a model in a fresh process, with ``changes`` to its case, such as ``batch_size``."""
         return self.bench.measure(model, self.dataset, **changes)
+
+    def images(self) -> Mapping[str, Any]:
+        """Return the saved JSON's block on all images of the dataset, not only on the few of `measure`."""
+        return dataset_block(self._all_images()[1])
+
+    def embed(self, model: str, **changes: Any) -> Result:
+        """Return the result of a model on all images, and keep its embeddings in the cache folder."""
+        bench, dataset = self._all_images()
+        return bench.measure(model, dataset, **changes)
+
+    def _all_images(self) -> tuple[Bench, Dataset]:
+        if self._keeping is None:
+            options = dataclasses.replace(self.options, processes=1, keep_embeddings=True)
+            self._keeping = bench_of(options, self.own_models), dataset_of(options)
+        return self._keeping
 
     def save_weights(self, model: str, folder: str) -> None:
         """Write seeded random weights of a model into a folder, from which both sides load. Raises UsageError."""
@@ -163,6 +183,10 @@ def main() -> None:
                     answer = side.facts()
                 case {"measure": str(model), "changes": dict(changes)} if side is not None:
                     answer = side.measure(model, **changes).to_json()
+                case {"images": _} if side is not None:
+                    answer = side.images()
+                case {"embed": str(model), "changes": dict(changes)} if side is not None:
+                    answer = side.embed(model, **changes).to_json()
                 case {"save_weights": str(model), "folder": str(folder)} if side is not None:
                     side.save_weights(model, folder)
                 case _:

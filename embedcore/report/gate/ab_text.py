@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.plain import counted, json_safe, wrapped
 from embedcore.report.gate.model_table import TableRow, model_table
+from embedcore.report.gate.stored_text import answers_json, answers_text
 
 if TYPE_CHECKING:
     from embedcore.ab.outcome import Outcome, Row
@@ -32,7 +33,8 @@ def as_text(outcome: Outcome) -> str:
     worse = sum(row.level == "regression" for row in outcome.rows)
     below.append(f"{counted(len(outcome.rows), 'model')}, {worse} worse than allowed.")
     blocks = ["\n".join(wrapped(line, _WIDTH) for line in lines) for lines in (above, below)]
-    return f"{blocks[0]}\n\n{table}\n\n{blocks[1]}"
+    stored = f"\n\nStored embeddings of side A, searched by side B\n\n{answers_text(outcome.stored, _WIDTH)}"
+    return f"{blocks[0]}\n\n{table}\n\n{blocks[1]}{stored if outcome.stored else ''}"
 
 
 def _row(row: Row) -> TableRow:
@@ -80,6 +82,7 @@ def as_json(outcome: Outcome) -> Mapping[str, Any]:
             "noise_found": None if outcome.noise_found is None else outcome.noise_found._asdict(),
             "machine": outcome.machine,
             "passed": outcome.passed,
+            "stored": answers_json(outcome.stored),
         }
     )
     return found

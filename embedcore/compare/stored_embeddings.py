@@ -1,0 +1,137 @@
+"""What an upgrade means for stored embeddings: the kept embeddings of two runs, model by model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcore.compare.compatibility import TOLERANCES, Compatibility, ImageLabels, compatibility
+from embedcore.compare.limits import Limits
+from embedcore.compare.pairs import Pair, dataset_pairs, match
+from embedcore.embed.kept import FOLDER, KeptEmbeddings
+from embedcore.errors import UsageError
+from embedcore.files import written_whole
+from embedcore.results.run import Run
+from embedcore.results.verdicts import unpack_classes
+
+MAPS = Path("embedcore-maps")
+"""Default folder of the matrices."""
+
+
+@dataclass(frozen=True)
+class StoredEmbeddings:
+    """What becomes of one model's stored embeddings."""
+
+    model: str
+    found: Compatibility | None
+    why: str = ""
+    """Why there is no answer."""
+    file: Path | None = None
+    """The matrix, if the advice is to rotate."""
+
+    @property
+    def advice(self) -> str:
+        """``keep``, ``rotate``, ``re-embed`` or ``unknown``."""
+        return "unknown" if self.found is None else self.found.advice
+
+
+def judge_stored(
+    base: Run,
+    new: Run,
+    cache: Path,
+    limits: Limits,
+    maps: Path = MAPS,
+    progress: Callable[[str], None] = lambda model: None,
+) -> list[StoredEmbeddings]:
+    """Judge every model that both runs have measured; `cache`: the folder with the embeddings of both.
+
+    The limits of acc and acc5 are the tolerances. The matrix of each model that is to be rotated is written into the
+    folder `maps`. Raises UsageError if it cannot be written, and for damaged labels.
+    """
+    kept = KeptEmbeddings(cache / FOLDER)
+    answers = []
+    for pair, old, now in _pairs(base, new):
+        progress(pair.model)
+        tolerances = _tolerances(limits, pair)
+        try:
+            if old.dataset.get("fingerprint") != now.dataset.get("fingerprint"):
+                raise _Unknown("the runs have different images")
+            images = _labels(now)
+            before = _rows(kept, old, pair.base.embeddings, len(images.labels))
+            after = _rows(kept, now, pair.new.embeddings, len(images.labels))
+        except _Unknown as reason:
+            answers.append(StoredEmbeddings(pair.model, None, str(reason)))
+            continue
+        found = compatibility(before, after, images, tolerances=tolerances)
+        file = None if found.matrix is None else _write(maps, pair, found.matrix)
+        answers.append(StoredEmbeddings(pair.model, replace(found, matrix=None), file=file))
+    return answers
+
+
+class _Unknown(Exception):
+    """Why a model has no answer."""
+
+
+def _pairs(base: Run, new: Run) -> Iterator[tuple[Pair, Run, Run]]:
+    """Yield the models that both runs have measured, with the runs reduced to their dataset."""
+    datasets = dataset_pairs(base, new)
+    for before, after in datasets:
+        old, now = base.on(before), new.on(after)
+        name = str((after or {}).get("name")) if len(datasets) > 1 else ""
+        for pair in match(old, now).pairs:
+            if pair.base.ok and pair.new.ok:
+                yield replace(pair, dataset=name), old, now
+
+
+def _tolerances(limits: Limits, pair: Pair) -> Mapping[str, float]:
+    """Return the gate's limits of the scores that decide; the default where the gate has none."""
+    of = limits.of(pair.model, pair.new.family)
+    return {metric: of.get(metric, limit) for metric, limit in TOLERANCES.items()}
+
+
+def _labels(run: Run) -> ImageLabels:
+    """Return the labels of a run's images. Raises _Unknown if the run lacks them."""
+    block = run.dataset
+    try:
+        queries = unpack_classes(block["query_classes"]).astype(np.int64)
+        if "roles" not in block and block.get("queries") == block.get("references") == len(queries):
+            return ImageLabels(queries, *(np.ones(len(queries), dtype=np.bool_) for _ in range(2)))
+        roles, references = (unpack_classes(block[name]) for name in ("roles", "reference_classes"))
+        labels = np.full(len(roles), -1, dtype=np.int64)
+        is_query, is_reference = (roles & 1) > 0, (roles & 2) > 0
+        labels[is_reference] = references
+        labels[is_query] = queries
+    except KeyError:
+        raise _Unknown(f"{run.name} does not record the labels of its images: it is older than --index") from None
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{run.path}: labels of the images: {error}") from error
+    return ImageLabels(labels, is_query, is_reference)
+
+
+def _rows(kept: KeptEmbeddings, run: Run, key: str | None, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return a model's embeddings [n, d]. Raises _Unknown if they are not there."""
+    if key is None:
+        raise _Unknown(f"{run.name} was measured without --embed-keep-embeddings")
+    rows = kept.read(key, n)
+    if rows is None:
+        raise _Unknown(f"the embeddings of {run.name} are no longer in {kept.folder}")
+    return rows
+
+
+def _write(folder: Path, pair: Pair, matrix: np.ndarray[Any, np.dtype[np.float32]]) -> Path:
+    """Write the matrix and the keys of the embeddings that it connects. Raises UsageError."""
+    path = folder / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', pair.model)}.npz"
+    facts = {"model": pair.model, "from": pair.new.embeddings, "to": pair.base.embeddings}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            np.savez(file, matrix=matrix, facts=np.array(json.dumps(facts)))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
