@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -81,7 +82,7 @@ def forkserver_context() -> ForkServerContext:
     _shorten_socket_paths()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    settings = settings_of_children(os.environ)
+    settings = settings_of_children(os.environ) | _path_of_imports()
     before = {name: os.environ[name] for name in settings if name in os.environ}
     os.environ.update(settings)
     try:
@@ -92,6 +93,14 @@ def forkserver_context() -> ForkServerContext:
             del os.environ[name]
         os.environ.update(before)
     return context
+
+
+def _path_of_imports() -> dict[str, str]:
+    """Return variables with which the server imports from where this process does.
+
+    Its own first folder would be the working directory, and before Python 3.11 it still is.
+    """
+    return {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "PYTHONSAFEPATH": "1"}
 
 
 def _shorten_socket_paths() -> None:

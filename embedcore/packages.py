@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,36 +24,53 @@ def installed(
     requirements: Sequence[str],
     folder: Path,
     *,
-    again: bool = False,
+    fixed: bool = True,
+    exact: bool = False,
     only_wheels: bool = False,
     seconds: float | None = None,
 ) -> Path:
-    """Install pip requirements into `folder`, once or with `again` each time; return the folder.
+    """Install pip requirements into a folder, and return it.
 
-    `only_wheels`: run no code of a package. `seconds`: time limit of each installation. Raises UsageError, with the
-    installer's reason on one line.
+    A `fixed` set of requirements always gives the same packages: they are installed into `folder` once. Others are
+    installed each time, into a folder that is named by their content, so that a folder in use never changes.
+
+    `exact`: the requirements name all packages, so that nothing else is installed. `only_wheels`: run no code of a
+    package. `seconds`: time limit of each installation. Raises UsageError, with the installer's reason on one line.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{folder}.lock"):
-            if again:
-                shutil.rmtree(folder, ignore_errors=True)
-            if not folder.is_dir():
-                with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
-                    for requirement in requirements:
-                        _install(requirement, Path(scratch) / "packages", only_wheels, seconds)
-                    (Path(scratch) / "packages").rename(folder)
+            if fixed and folder.is_dir():
+                return folder
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
+                packages = Path(scratch) / "packages"
+                for command in [requirements] if exact else [[each] for each in requirements]:
+                    _install(command, packages, exact, only_wheels, seconds)
+                if not fixed:
+                    folder = folder.with_name(f"{folder.name}-{_content_hash(packages)}")
+                if not folder.is_dir():
+                    packages.rename(folder)
     except OSError as error:
         raise UsageError(f"packages cannot be installed into {folder}: {error.strerror or error}") from error
     return folder
 
 
-def _install(requirement: str, folder: Path, only_wheels: bool, seconds: float | None) -> None:
+def _content_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder)} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:12]
+
+
+def _install(requirements: Sequence[str], folder: Path, exact: bool, only_wheels: bool, seconds: float | None) -> None:
     """Install timm without its dependencies, which are present; torch with its own, and the matching torchvision."""
     # An environment created by uv has no pip.
     command = _PIP if find_spec("pip") else ["uv", "pip", "install", "--python", sys.executable]
     command = [*command, "--quiet", "--target", str(folder), *(["--only-binary=:all:"] if only_wheels else [])]
-    command += [requirement, "torchvision"] if _TORCH.match(requirement) else ["--no-deps", requirement]
+    torch = not exact and any(_TORCH.match(requirement) for requirement in requirements)
+    command += [*requirements, "torchvision"] if torch else ["--no-deps", *requirements]
+    named = ", ".join(map(repr, requirements)) if len(requirements) < 4 else f"{len(requirements)} packages"
     try:
         done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=seconds)
         reason = last_line(done.stderr)
@@ -65,7 +82,7 @@ def _install(requirement: str, folder: Path, only_wheels: bool, seconds: float |
         reason = f"no answer within {seconds:.0f} s"
     except FileNotFoundError:
         reason = "neither pip nor uv is installed"
-    raise UsageError(f"{requirement!r} cannot be installed: {reason}")
+    raise UsageError(f"{named} cannot be installed: {reason}")
 
 
 def last_line(text: str) -> str:

@@ -54,6 +54,7 @@ def test_imports_point_one_way(file):
             "packages",
             "plain",
             "progress",
+            "requirements",
             "version",
         }
         used = {name.split(".")[1] for name in imported if name.startswith("embedcore.")}

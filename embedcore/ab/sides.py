@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedcore.ab.environments import Environment
+from embedcore.ab.environments import Environment, check_code
 from embedcore.embed import interleaving
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.plain import one_line
 from embedcore.results.result import Result
 
-# Not `-m`: a child process must be able to import the module by its name.
-_PROGRAM = "from embedcore.plugin.side import main; main()"
+# Not `-m`: a child process must be able to import the module by its name. Before Python 3.11, which knows
+# PYTHONSAFEPATH, the working directory is on the path as "".
+_PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from embedcore.plugin.side import main; main()"
 
 
 class SideLost(EmbedcoreError):
@@ -48,7 +49,9 @@ class Side:
     def opened(self) -> Mapping[str, Any]:
         """Wait until it is ready; return its versions, machine, settings, dataset and models. Raises UsageError."""
         if not self._facts:
-            self._facts = self._answer()
+            facts = self._answer()
+            check_code(self.environment, facts["code"])
+            self._facts = facts
         return self._facts
 
     def measure(self, model: str, **changes: Any) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             "git+file:///path@branch (repeatable; default: this environment as it is)",
         )  # fmt: skip
         parser.add_argument(f"--python-{side.lower()}", metavar="PYTHON", help=f"side {side}: another interpreter")
+    parser.add_argument(
+        "--pythonpath", action="store_true", help="keep PYTHONPATH on both sides (default: it is left out)"
+    )
     parser.add_argument("--aa", action="store_true", help="measure the noise floor: both sides are the baseline")
     parser.add_argument(
         "--fail-on",
@@ -78,8 +82,9 @@ def _run(parsed: argparse.Namespace) -> int:
         raise UsageError("--aa measures the baseline against itself: it takes no candidate")
     if not (parsed.aa or parsed.baseline or parsed.python_a or parsed.candidate or parsed.python_b):
         raise UsageError("name at least one side: --baseline, --candidate, --python-a or --python-b; or --aa")
-    baseline = _side("A", parsed.baseline, parsed.python_a, parsed.arguments)
-    candidate = baseline if parsed.aa else _side("B", parsed.candidate, parsed.python_b, parsed.arguments)
+    path = os.environ.get("PYTHONPATH", "") if parsed.pythonpath else ""
+    baseline = _side("A", parsed.baseline, parsed.python_a, parsed.arguments, path)
+    candidate = baseline if parsed.aa else _side("B", parsed.candidate, parsed.python_b, parsed.arguments, path)
     with tqdm(disable=None, leave=False, unit="model") as bar:
 
         def progress(model: str, done: int, models: int) -> None:
@@ -103,17 +108,17 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0 if outcome.passed else EXIT_REGRESSION
 
 
-def _side(key: str, requirements: list[str], python: str | None, arguments: list[str]) -> Environment:
+def _side(key: str, requirements: list[str], python: str | None, arguments: list[str], path: str) -> Environment:
     from embedcore.ab.environments import Environment, environment_for, interpreter
     from embedcore.commands.cache import cache_folder
 
     if requirements and python:
         raise UsageError(f"side {key}: name a requirement or an interpreter, not both")
     if python:
-        return interpreter(python)
+        return interpreter(python, path)
     if requirements:
-        return environment_for(requirements, cache_folder(_cache(arguments)))
-    return Environment("this environment", Path(sys.executable))
+        return environment_for(requirements, cache_folder(_cache(arguments)), pythonpath=path)
+    return Environment("this environment", Path(sys.executable), pythonpath=path)
 
 
 def _cache(arguments: list[str]) -> Path | None:

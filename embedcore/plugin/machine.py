@@ -7,12 +7,19 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+from typing import Any
 
-Machine = Mapping[str, "str | None"]
+from embedcore.requirements import installed_requirements
+
+Machine = Mapping[str, Any]
+"""Facts by name: a text or None, and the list ``requirements``."""
 
 
 def machine(device: str, *, several: bool = False) -> Machine:
     """Return versions of timm, torch, cuda, cudnn, driver and python, the processor and the card; None if absent.
+
+    ``requirements`` are the exact requirements of all installed distributions, from which `embedcore compare --confirm`
+    builds the environment again.
 
     ``device``: the option's value; ``several``: pytest-xdist workers use all cards. CUDA is not initialised in this
     process.
@@ -37,12 +44,14 @@ def machine(device: str, *, several: bool = False) -> Machine:
         "gpu": " + ".join(dict.fromkeys(cards)) or None,
         "processor": device_name(torch.device("cpu")),
         "python": platform.python_version(),
+        "requirements": installed_requirements(),
     }
 
 
 def machine_in_use(facts: Machine) -> str | None:
     """Return the device that the models run on: the card, or the processor and its threads."""
-    return facts["gpu"] or facts["processor"]
+    found: str | None = facts["gpu"] or facts["processor"]
+    return found
 
 
 @functools.cache  # needed for the identity of the run and for the saved JSON

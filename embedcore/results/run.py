@@ -107,7 +107,14 @@ class Run:
     def versions(self) -> Mapping[str, Any]:
         """``timm`` ``torch`` ``cuda`` ``cudnn`` ``driver`` ``gpu`` ``python``, as far as they were recorded."""
         versions = self.machine.get("embedcore")
-        return versions if isinstance(versions, dict) else {}
+        return {key: versions[key] for key in versions if key != "requirements"} if isinstance(versions, dict) else {}
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Exact requirements of its environment; () if they were not recorded."""
+        facts = self.machine.get("embedcore")
+        found = facts.get("requirements") if isinstance(facts, dict) else None
+        return tuple(filter(lambda each: isinstance(each, str), found)) if isinstance(found, list) else ()
 
     @property
     def timm(self) -> str | None:

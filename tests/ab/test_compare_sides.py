@@ -88,6 +88,18 @@ def test_a_side_measures_with_pytest_arguments(arguments, tmp_path):
             side.measure(MODEL)
 
 
+def test_a_side_is_isolated_from_the_working_directory(arguments, tmp_path, monkeypatch):
+    """Its children, which a forkserver starts, too."""
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").write_text("raise ImportError('the timm of the working directory')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Side(HERE, arguments) as side:
+        facts = side.opened()
+        assert not Path(facts["code"]["timm"]["file"]).is_relative_to(tmp_path)
+        assert side.measure(MODEL, rounds=1).ok
+
+
 def test_a_side_runs_own_models_but_not_precomputed_embeddings(arguments, tmp_path):
     (tmp_path / "made_for_sides.py").write_text(
         "from torch import nn\ndef f(): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
@@ -180,7 +192,7 @@ class FakeSide:
         return {
             "models": MODELS[self.kind], "cache": self.cache, "weights": "auto", "seed": 0, "settings": {},
             "machine": {"processor": "p", "timm": self.kind}, "machine_in_use": "p",
-            "versions": {"timm": self.kind, "torch": "2", "commit": None},
+            "code": {}, "versions": {"timm": self.kind, "torch": "2", "commit": None},
             "dataset": {"fingerprint": "f", "queries": 0},
         }  # fmt: skip
 
