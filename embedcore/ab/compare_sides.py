@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from embedcore.ab.environments import Environment
 from embedcore.ab.measurements import FOLDER, Measurements
 from embedcore.ab.noise import Noise, store_noise, stored_noise
 from embedcore.ab.outcome import Outcome, rows_of
-from embedcore.ab.schedule import Progress, Track, measure_models
+from embedcore.ab.schedule import OUT_OF_TIME, Progress, Track, measure_models
 from embedcore.ab.sides import Side, measure_interleaved
 from embedcore.ab.stored import judge_sides
 from embedcore.compare.interleaved import NOISE
@@ -39,6 +40,7 @@ def compare_sides(
     aa: bool = False,
     maps: Path | None = None,
     progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Measure two sides in turn and judge the difference.
 
@@ -83,8 +85,9 @@ def compare_sides(
             noise=floor,
             seconds=seconds,
             progress=progress,
+            clock=clock,
         )
-        if not any(track.why.startswith("the budget") for track in tracks):
+        if not any(OUT_OF_TIME in track.why for track in tracks):
             measurements.finish()
         stored = () if maps is None else tuple(judge_sides(sides, both, measure.weights_of, limits, cache, maps))
     found = _noise_found(tracks) if aa else None

@@ -31,6 +31,14 @@ class Row:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     """Likely causes, and reasons for missing values."""
+    undecided: str = ""
+    """Why its speed, which has a limit, could not be judged; "" if it was."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether anything about it is known."""
+        speed = self.ratio is not None and not self.undecided
+        return speed or self.drift is not None or any(finding.level != "undecided" for finding in self.findings)
 
     @property
     def word(self) -> str:
@@ -41,7 +49,8 @@ class Row:
         short = {"images_per_s": "faster" if self.level == "improvement" else "slower"}
         words = ", ".join(short.get(what, what) for what in dict.fromkeys(worst))
         level = {"regression": "WORSE", "improvement": "better", "change": "within limits:"}.get(self.level, self.level)
-        return f"{level} {words}".strip() or ("no drift" if self.ratio is None else "same")
+        unchanged = "undecided" if self.undecided and self.ratio is not None else "same"
+        return f"{level} {words}".strip() or ("no drift" if self.ratio is None else unchanged)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,13 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        return all(row.level != "regression" for row in self.rows)
+        """Whether something was judged, and nothing is worse than allowed."""
+        return any(row.judged for row in self.rows) and all(row.level != "regression" for row in self.rows)
+
+    @property
+    def undecided(self) -> Mapping[str, str]:
+        """The models whose speed could not be judged, and why."""
+        return {row.model: row.undecided for row in self.rows if row.undecided}
 
 
 def rows_of(tracks: Sequence[Track], facts: Mapping[str, Mapping[str, Any]], limits: Limits) -> tuple[Row, ...]:
@@ -76,10 +91,12 @@ def rows_of(tracks: Sequence[Track], facts: Mapping[str, Mapping[str, Any]], lim
     for finding in judge(comparison, limits, ratios).findings:
         if finding.change.what == "images_per_s" and finding.level in ("regression", "change"):
             # A speed is judged by its interval: see `Interleaved.alarms`.
-            level: Level = "regression" if finding.limit is not None and by_model[finding.model].alarm else "change"
+            track = by_model[finding.model]
+            unfinished: Level = "undecided" if finding.limit is not None and track.why else "change"
+            level: Level = "regression" if finding.limit is not None and track.alarm else unfinished
             finding = dataclasses.replace(finding, level=level)
         findings.setdefault(finding.model, []).append(finding)
-    rows = [_row(track, changes.get(track.model), findings[track.model]) for track in tracks]
+    rows = [_row(track, changes.get(track.model), findings[track.model], limits) for track in tracks]
     return tuple(sorted(rows, key=_badness))
 
 
@@ -109,14 +126,17 @@ def _with_ratio(model: ModelChange, track: Track) -> ModelChange:
     return dataclasses.replace(model, changes=tuple(changes), barriers=barriers)
 
 
-def _row(track: Track, change: ModelChange | None, findings: Sequence[Finding]) -> Row:
+def _row(track: Track, change: ModelChange | None, findings: Sequence[Finding], limits: Limits) -> Row:
     drift = next((c.change for c in change.changes if c.what == "drift"), None) if change else None
     level = min((finding.level for finding in findings), key=LEVELS.index, default="")
     notes = [*change.causes, *change.barriers.values()] if change else []
     others = (finding.change for finding in findings if finding.change.what not in ("images_per_s", "drift"))
     notes += [f"{other.what}: {_text(other.base)} → {_text(other.new)}" for other in others]
     notes += [track.why] if track.why else []
-    return Row(track.model, level, track.ratio, drift, tuple(findings), tuple(dict.fromkeys(notes)))
+    family = next((result.family for result in track.first.values()), "")
+    limited = "images_per_s" in limits.of(track.model, family)
+    undecided = track.why if limited and not track.alarm else ""
+    return Row(track.model, level, track.ratio, drift, tuple(findings), tuple(dict.fromkeys(notes)), undecided)
 
 
 def _text(value: float | str | None) -> str:

@@ -25,6 +25,10 @@ Progress = Callable[[str, int, int], None]
 """Called with a model, the number of finished models, and the number of all models."""
 
 
+OUT_OF_TIME = "the budget was used up"
+"""`Track.why` of a model that was not finished."""
+
+
 class Measures(Protocol):
     """Measures a model on the sides ``A`` and ``B``."""
 
@@ -61,7 +65,7 @@ class Track:
     @property
     def alarm(self) -> bool:
         """Whether side B is slower by the limit, confirmed after twice as many pairs."""
-        return bool(self.alarmed_after) and (len(self.pairs) >= 2 * self.alarmed_after or len(self.pairs) == LOOKS[-1])
+        return bool(self.alarmed_after) and len(self.pairs) >= 2 * self.alarmed_after
 
 
 def measure_models(
@@ -78,17 +82,19 @@ def measure_models(
 
     All models get the pairs of the first look, then the unsettled models those of the next. So a disturbance of minutes
     does not hit all pairs of a model, and a budget of `seconds` gives each model its share. An alarm must persist when
-    the number of pairs has doubled.
+    the number of pairs has doubled, also after the last look.
     """
     deadline = clock() + seconds
     tracks = [Track(model) for model in models]
-    for look, pairs in enumerate(LOOKS):
+    for look, pairs in enumerate((*LOOKS, *(2 * pairs for pairs in LOOKS if 2 * pairs > LOOKS[-1]))):
         for place, track in enumerate(tracks):
-            if progress is not None and not track.settled:
+            if track.settled or (pairs > LOOKS[-1] and not track.alarmed_after):
+                continue
+            if progress is not None:
                 progress(track.model, sum(t.settled for t in tracks) if look else place, len(tracks))
             while len(track.pairs) < pairs and not track.settled:
                 if clock() >= deadline:
-                    track.why, track.settled = "the budget was used up", True
+                    track.why, track.settled = OUT_OF_TIME, True
                     break
                 _measure_pair(track, measure)
         known = max(noise, pooled_noise([track.pairs for track in tracks]) or 0.0)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from embedcore.ab.environments import Environment
 
 EXIT_REGRESSION = 1
+EXIT_NOTHING_JUDGED = 2
+EXIT_UNDECIDED = 3
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +31,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Measure two sides in pairs of fresh processes that alternate their timing rounds, until each "
         "speed ratio is known with its 95 % interval, and compare the embeddings. Arguments after -- go to pytest, "
         "such as -k, --embed-roster or --embed-weights. An interrupted command continues when it is run again. Exit "
-        "code 1: side B is worse than the limits allow; 2: the sides cannot be compared.",
+        "code 1: side B is worse than the limits allow; 2: the sides cannot be compared, or nothing could be judged; "
+        "3: with --undecided fail, a speed with a limit could not be judged.",
     )
     for name, side in (("baseline", "A"), ("candidate", "B")):
         parser.add_argument(
@@ -49,6 +52,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--budget", type=_duration, default=float("inf"), metavar="TIME", help="time limit, such as 30m or 2h"
+    )
+    parser.add_argument(
+        "--undecided",
+        choices=("fail", "warn"),
+        default="warn",
+        help="a speed with a limit could not be judged: exit code 3, or a line that says so (default: warn)",
     )
     parser.add_argument("--fresh", action="store_true", help="do not continue an interrupted command")
     parser.add_argument(
@@ -105,7 +114,11 @@ def _run(parsed: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             raise UsageError("interrupted: run the same command again to continue") from None
     print(json.dumps(as_json(outcome), indent=1) if parsed.format == "json" else as_text(outcome))
-    return 0 if outcome.passed else EXIT_REGRESSION
+    if any(row.level == "regression" for row in outcome.rows):
+        return EXIT_REGRESSION
+    if not outcome.passed:
+        return EXIT_NOTHING_JUDGED
+    return EXIT_UNDECIDED if outcome.undecided and parsed.undecided == "fail" else 0
 
 
 def _side(key: str, requirements: list[str], python: str | None, arguments: list[str], path: str) -> Environment:

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from embedcore.requirements import installed_requirements
+from embedcore.requirements import installed_requirements, shadowing
 
 Machine = Mapping[str, Any]
 """Facts by name: a text or None, and the list ``requirements``."""
@@ -93,6 +93,31 @@ def shared_cards(device: str, workers: int) -> list[str]:
         return []
     many = f"{cards} cards" if cards > 1 else "one card"
     return [f"{workers} workers share {many} and slow each other down, so speeds are not comparable: use -n {cards}"]
+
+
+def code_of_children() -> Mapping[str, Mapping[str, Any]]:
+    """Return version and file of timm and torch in a process that measures, and whether another installation is hidden
+    by them.
+    """
+    from embedcore.forkserver import adopt_environment, child_environment, forkserver_context
+    from embedcore.images.workers import hidden_main
+
+    with hidden_main(), forkserver_context().Pool(1, adopt_environment, (child_environment(),)) as pool:
+        return pool.apply(_code)
+
+
+def _code() -> Mapping[str, Mapping[str, Any]]:
+    import timm
+    import torch
+
+    return {
+        module.__name__: {
+            "version": module.__version__,
+            "file": module.__file__,
+            "shadowed": shadowing(module.__name__) is not None,
+        }
+        for module in (timm, torch)
+    }
 
 
 @functools.cache

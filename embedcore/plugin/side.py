@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.forkserver import adopt_environment, child_environment, forkserver_context
+from embedcore.forkserver import forkserver_context
 from embedcore.images.workers import hidden_main
 from embedcore.plain import json_safe, one_line
 from embedcore.plugin.cases import is_case, model_of
 from embedcore.plugin.hooks import options_of
-from embedcore.plugin.machine import machine, machine_in_use
+from embedcore.plugin.machine import code_of_children, machine, machine_in_use
 from embedcore.plugin.options import Options
 from embedcore.plugin.start import bench_of, dataset_of
-from embedcore.requirements import shadowing
 from embedcore.results.result import Result
 from embedcore.results.saved import dataset_block
 from embedcore.version import VERSION
@@ -105,7 +104,7 @@ class Side:
         facts = machine(self.options.device)
         return {
             "versions": {"embedcore": VERSION, "timm": facts["timm"], "torch": facts["torch"], "commit": _commit()},
-            "code": _code_of_children(),
+            "code": code_of_children(),
             "machine": facts,
             "machine_in_use": machine_in_use(facts),
             "settings": self.options.recorded("number"),
@@ -146,26 +145,6 @@ class Side:
             process.join()
         if not path.is_file():
             raise UsageError(f"random weights of {model} cannot be written to {path}")
-
-
-def _code_of_children() -> Mapping[str, Any]:
-    """Return version and file of timm and torch in a process that measures, and whether it is not the installed one."""
-    with hidden_main(), forkserver_context().Pool(1, adopt_environment, (child_environment(),)) as pool:
-        return pool.apply(_code)
-
-
-def _code() -> Mapping[str, Any]:
-    import timm
-    import torch
-
-    return {
-        module.__name__: {
-            "version": module.__version__,
-            "file": module.__file__,
-            "shadowed": shadowing(module.__name__) is not None,
-        }
-        for module in (timm, torch)
-    }
 
 
 def _save_weights(model: str, seed: int, path: str) -> None:

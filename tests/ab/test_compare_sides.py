@@ -249,6 +249,33 @@ def test_an_unmeasured_speed_is_not_reported_as_the_same(fake):
     assert {row.word for row in outcome.rows} == {"not measured"}
     row = dataclasses.replace(outcome.rows[0], drift=0.0)
     assert row.word == "no drift"
+    assert not outcome.passed and not as_json(outcome)["passed"]
+    assert as_json(outcome)["undecided"].keys() == {row.model for row in outcome.rows}
+    assert "NOT JUDGED: speed of 4 (the budget was used up)." in as_text(outcome)
+
+
+def test_what_was_not_judged_is_in_the_headline(fake):
+    now = iter(range(1000))
+    outcome = fake("old", "old", seconds=9.0, clock=lambda: float(next(now)))
+    assert outcome.passed and 0 < len(outcome.undecided) < 4
+    judged, left = 4 - len(outcome.undecided), len(outcome.undecided)
+    lines = " ".join(as_text(outcome).split())
+    assert f"PASSED what was judged: speed of {judged}, drift of 4; not judged: speed of {left}" in lines
+    undecided = {row.word for row in outcome.rows if row.model in outcome.undecided}
+    assert undecided <= {"undecided", "no drift", "not measured"}
+    everything = fake("old", "old")
+    assert "PASSED: 4 models." in as_text(everything) and not everything.undecided
+
+
+@pytest.mark.parametrize(
+    ("a", "seconds", "option", "code"),
+    [("old", 0.0, "warn", 2), ("old", 9.0, "warn", 0), ("old", 9.0, "fail", 3), ("old", 9e9, "fail", 0)],
+)
+def test_exit_codes_of_the_undecided(fake, monkeypatch, capsys, a, seconds, option, code):
+    now = iter(range(1000))
+    outcome = fake(a, a, seconds=seconds, clock=lambda: float(next(now)))
+    monkeypatch.setattr(module, "compare_sides", lambda *_, **__: outcome)
+    assert main(["ab", "--aa", "--undecided", option]) == code
 
 
 def test_sides_without_a_common_model_are_one_line(fake, monkeypatch):

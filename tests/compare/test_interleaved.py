@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from embedcore.ab import schedule
 from embedcore.ab.compare_sides import _noise_found
 from embedcore.ab.schedule import measure_models
 from embedcore.compare.interleaved import LOOKS, NOISE, paired_ratio, ratio_of
@@ -148,6 +149,26 @@ def test_an_unconfirmed_alarm_at_the_end_of_the_budget_does_not_count():
     )
     assert track.ratio.alarms(0.05) and not track.alarm
     assert track.why == "slower, but not confirmed by a second set of processes: the budget was used up"
+
+
+@pytest.mark.parametrize("persists", [True, False])
+@pytest.mark.parametrize("begins", LOOKS)
+def test_an_alarm_of_any_look_is_confirmed_by_twice_as_many_pairs(begins, persists, monkeypatch):
+    """Also one of the last looks; one that does not persist is none."""
+
+    class Ratio:
+        def __init__(self, pairs):
+            self.pairs = len(pairs)
+
+        def alarms(self, limit):
+            return self.pairs >= begins and (persists or self.pairs < 2 * begins)
+
+        def settled(self, limit):
+            return self.pairs > begins
+
+    monkeypatch.setattr(schedule, "ratio_of", lambda pairs, **_: Ratio(pairs))
+    (track,) = measure_models(["a"], Simulated(0), lambda model: 0.05)
+    assert (track.alarm, len(track.pairs), track.settled) == (persists, 2 * begins, True)
 
 
 def test_budget_and_failures_end_a_model_with_a_reason():

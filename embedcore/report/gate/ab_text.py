@@ -30,11 +30,27 @@ def as_text(outcome: Outcome) -> str:
             f"Noise floor measured now: {interleaved:.2%} between interleaved processes, {in_sequence:.2%} between "
             f"processes in sequence; saved for {outcome.machine}."
         )
-    worse = sum(row.level == "regression" for row in outcome.rows)
-    below.append(f"{counted(len(outcome.rows), 'model')}, {worse} worse than allowed.")
+    below.append(_headline(outcome))
     blocks = ["\n".join(wrapped(line, _WIDTH) for line in lines) for lines in (above, below)]
     stored = f"\n\nStored embeddings of side A, searched by side B\n\n{answers_text(outcome.stored, _WIDTH)}"
     return f"{blocks[0]}\n\n{table}\n\n{blocks[1]}{stored if outcome.stored else ''}"
+
+
+def _headline(outcome: Outcome) -> str:
+    """Return the verdict, which names what was not judged."""
+    worse = sum(row.level == "regression" for row in outcome.rows)
+    whys = ", ".join(dict.fromkeys(outcome.undecided.values()))
+    left = f"speed of {len(outcome.undecided)} ({whys})" if outcome.undecided else ""
+    models = counted(len(outcome.rows), "model")
+    if worse:
+        return f"FAILED: {models}, {worse} worse than allowed{f'; not judged: {left}' if left else ''}."
+    if not outcome.passed:
+        return f"NOT JUDGED: {left or models}."
+    if not left:
+        return f"PASSED: {models}."
+    judged = len(outcome.rows) - len(outcome.undecided), sum(row.drift is not None for row in outcome.rows)
+    kinds = ", ".join(f"{what} of {n}" for what, n in zip(("speed", "drift"), judged, strict=True) if n)
+    return f"PASSED what was judged: {kinds}; not judged: {left}."
 
 
 def _row(row: Row) -> TableRow:
@@ -81,6 +97,7 @@ def as_json(outcome: Outcome) -> Mapping[str, Any]:
             "noise_measured": outcome.noise_measured,
             "noise_found": None if outcome.noise_found is None else outcome.noise_found._asdict(),
             "machine": outcome.machine,
+            "undecided": outcome.undecided,
             "passed": outcome.passed,
             "stored": answers_json(outcome.stored),
         }
