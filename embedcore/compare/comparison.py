@@ -215,7 +215,7 @@ def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
 
 def _causes(pair: Pair, base: Run, new: Run, speeds: Speeds) -> tuple[str, ...]:
     known = causes_of(pair, base, new)
-    return (*known, "with one pinned thread it is not slower") if pair.model in speeds.by_threads else known
+    return (*known, "with one pinned thread the fall is smaller") if pair.model in speeds.by_threads else known
 
 
 def _status(pair: Pair) -> list[Change]:

@@ -120,14 +120,14 @@ def _reasons(part: Judged) -> str:
 
 
 def reasons(parts: Collection[Judged], most_names: int = 5) -> Iterator[str]:
-    """Yield each reason with the quantities and models, such as ``no sketch (new) (drift of resnet18.a1_in1k)``."""
+    """Yield the quantities and models of each reason, such as ``drift of resnet18.a1_in1k: no sketch (new)``."""
     found: dict[str, dict[str, list[str]]] = {}
     for part in parts:
         for name, why in part.open.items():
             found.setdefault(why, {}).setdefault(part.what, []).append(name)
     for why, by_what in found.items():
         models = {what: names_of(named, most_names) for what, named in by_what.items()}
-        yield f"{why} ({_grouped(models)})"
+        yield f"{_grouped(models)}: {why}"
 
 
 def names_of(of: Sequence[str], most: int) -> str:

@@ -177,12 +177,12 @@ def _of_speed(
 
 
 def _why_undecided(change: Change, limit: float, model: ModelChange, answer: Interleaved | str | None) -> Iterator[str]:
-    barrier = model.barriers.get("images_per_s")
-    yield barrier or SUSPECT
     if isinstance(answer, str):
         yield f"not confirmed: {answer}"
-    if barrier is None and change.sure is not None:
-        yield f"a fall of {smallest_seen(change.change, change.sure, limit):.1%} would be certain"
+    if "images_per_s" in model.barriers:
+        yield model.barriers["images_per_s"]
+    elif change.sure is not None:
+        yield f"{SUSPECT}: a fall of {100 * smallest_seen(change.change, change.sure, limit):.1f} % would be certain"
 
 
 def change_of(ratio: Interleaved, change: Change) -> Change:

@@ -133,8 +133,11 @@ def not_compared(comparison: Comparison, verdict: Verdict, most_names: int = _MO
                 found.setdefault((what, why), []).append(model.model)
     for (what, why), of in found.items():
         yield f"{_SCOPE[what]} of {names(of, most_names)} not compared: {why}"
-    said = {why for _, why in found} | {*comparison.barriers.values()} | {SUSPECT}
-    rest = [replace(part, open={n: why for n, why in part.open.items() if why not in said}) for part in verdict.judged]
+    said = {why for _, why in found} | {*comparison.barriers.values()}
+    rest = [
+        replace(part, open={n: why for n, why in part.open.items() if why not in said and not why.startswith(SUSPECT)})
+        for part in verdict.judged
+    ]
     yield from (f"not judged: {line}" for line in reasons(rest, most_names))
 
 
@@ -148,7 +151,7 @@ def speed_lines(comparison: Comparison) -> Iterator[str]:
         noise = found.noise
         yield (
             f"speed of {counted(found.models, 'model')} by {_BASES[found.basis]}{beside}: processes differ by "
-            f"{noise.sd:.1%} (one standard deviation, from {noise.freedom} degrees of freedom)"
+            f"{100 * noise.sd:.1f} % (one standard deviation, from {noise.freedom} degrees of freedom)"
         )
     if comparison.speeds.noise and comparison.speeds.machine:
         yield comparison.speeds.machine
