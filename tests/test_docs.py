@@ -13,7 +13,7 @@ from pathlib import Path
 
 PAGE = (Path(__file__).parents[1] / "docs" / "guard-a-timm-upgrade.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
-(SHOWN,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+SHOWN, *_ = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
 UPGRADE = "python -m pip install --upgrade timm"
 MODEL = "tf_efficientnet_lite0.in1k"
 

@@ -72,8 +72,8 @@ def test_equal_speeds_are_clear_and_a_fall_near_the_limit_is_suspect():
     comparison, verdict = judged([1.0] * 19 + [0.95])
     assert verdict.suspects == ("net_19.tag",) and verdict.passed and not verdict.failed
     (finding,) = verdict.of("undecided")
-    why, seen = finding.causes
-    assert why == "suspect" and seen.startswith("a fall of ") and seen.endswith("% would be certain")
+    (why,) = finding.causes
+    assert why.startswith("suspect: a fall of ") and why.endswith(" % would be certain")
     assert summary(comparison, verdict) == (
         "PASSED what was judged: scores, drift and memory of 20, speed of 19; not judged: speed of 1 (suspect)"
     )
