@@ -79,7 +79,10 @@ def epsilon_times(backbone: Backbone, factor: float) -> Iterator[None]:
             norm.eps /= factor
 
 
-HEADINGS = "| model | change | distance | old-old | new-new | new-old | 10 % | 50 % | 90 % | rotated | new-old, 95 % | p | answer |"
+HEADINGS = (
+    "| model | change | distance | old-old | new-new | new-old | 10 % | 50 % | 90 % | rotated | 95 % | p | answer |"
+)
+
 CHANGES: Mapping[str, Callable[[Model], np.ndarray]] = {
     "crop 1.0": another_crop,
     "bilinear ↔ bicubic": bilinear,
