@@ -112,7 +112,7 @@ class Comparison:
     @property
     def compared(self) -> int:
         """Number of models with at least one measured quantity that was compared."""
-        return sum(any(map(_is_compared, model.changes)) for model in self.models)
+        return sum(any(map(_is_compared, model.changes)) for model in self.models if not model.pair.measurement)
 
 
 def _is_compared(change: Change) -> bool:
@@ -177,7 +177,8 @@ def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
     measured = [pair for pair in pairing.pairs if pair.base.ok and pair.new.ok]
     barred = {pair.model: pair_barriers(pair, excused=excused_of(pair, base, new)) for pair in measured}
     scored = [pair for pair in measured if "scores" not in barriers | barred[pair.model]]
-    sized = [pair for pair in measured if "speed" not in barriers | barred[pair.model]]
+    last = [pair for pair in measured if not pair.measurement]
+    sized = [pair for pair in last if "speed" not in barriers | barred[pair.model]]
     speeds = speeds_of(sized, base, new, threads_only=threads is not None)
     changes: dict[str, list[Change]] = {pair.model: _status(pair) for pair in pairing.pairs}
     for pair in measured:
@@ -208,7 +209,7 @@ def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
         speeds=speeds,
         threads=threads,
         families=_families(models),
-        ranks=tuple(_ranks(scored, base, new)),
+        ranks=tuple(_ranks([pair for pair in scored if not pair.measurement], base, new)),
         settings=tuple(_differences(base, new)),
     )
 
@@ -264,7 +265,7 @@ def _drift(pair: Pair, base: Run, new: Run) -> list[Change]:
 def _families(models: Sequence[ModelChange]) -> tuple[FamilyChange, ...]:
     families: dict[str, dict[str, list[float]]] = {}
     for model in models:
-        for change in filter(_is_compared, model.changes):
+        for change in filter(_is_compared, () if model.pair.measurement else model.changes):
             families.setdefault(model.family, {}).setdefault(change.what, []).append(change.change)
     rows = []
     for family, changes in families.items():

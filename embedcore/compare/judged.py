@@ -41,7 +41,7 @@ def judged_of(
     for model in comparison.models:
         if not (model.pair.base.ok and model.pair.new.ok):
             continue
-        own = limits.of(model.model, model.family)
+        own = limits.of(model.pair.case, model.family)
         whys = dict(_reasons_of(model, {**model.barriers, **comparison.barriers}))
         if model.model in settled:
             whys["speed"] = ""

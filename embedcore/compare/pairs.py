@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
 
 from embedcore.compare.selection import exclusion
 from embedcore.compare.statistics import embedding_drift
@@ -26,10 +28,18 @@ class Pair:
     dataset: str = ""
     """Name of the dataset, if the runs have several."""
 
+    measurement: str = ""
+    """Which earlier measurement of the case this is, if it was measured more than once; "" for the last."""
+
+    @property
+    def case(self) -> str:
+        """Name of the case, for limits and accepted changes."""
+        return f"{self.new.model} on {self.dataset}" if self.dataset else self.new.model
+
     @property
     def model(self) -> str:
-        """Name of the case."""
-        return f"{self.new.model} on {self.dataset}" if self.dataset else self.new.model
+        """Unique name: that of the case, with its measurement."""
+        return f"{self.case} ({self.measurement})" if self.measurement else self.case
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,22 @@ def match(base: Run, new: Run) -> Pairing:
     excluded = exclusion(new) if left else None
     deselected = tuple(left.pop(model) for model, result in [*left.items()] if excluded and excluded(result))
     return Pairing(
-        pairs=tuple(pairs),
+        pairs=(*pairs, *(repeat for pair in pairs for repeat in _repeats(pair, base, new))),
         added=tuple(added.values()),
         missing=tuple(left.values()),
         unreached=unreached,
         deselected=deselected,
     )
+
+
+def _repeats(pair: Pair, base: Run, new: Run) -> Iterator[Pair]:
+    """Yield the earlier measurements of the pair's results; their speed and memory are those of the last ones."""
+    for run, result, side in ((base, pair.base, "base "), (new, pair.new, "")):
+        earlier = [each for each in run.repeats if each.model == result.model]
+        for number, each in enumerate(earlier, start=1):
+            sides = (each, pair.new) if side else (pair.base, each)
+            old, now = (msgspec.structs.replace(s, durations=(), processes=(), peak_memory_mb=None) for s in sides)
+            yield replace(pair, base=old, new=now, measurement=f"earlier {side}measurement {number}")
 
 
 def _is_default(result: Result) -> bool:

@@ -128,8 +128,8 @@ def _of_run(comparison: Comparison, limits: Limits) -> Iterator[Finding]:
 
 def _of_models(comparison: Comparison, limits: Limits, confirmed: Confirmed) -> Iterator[Finding]:
     for model in comparison.models:
-        own = limits.of(model.model, model.family)
-        accepted = limits.accepted.get(model.model)
+        own = limits.of(model.pair.case, model.family)
+        accepted = limits.accepted.get(model.pair.case)
         answer = confirmed.get(model.model)
         changes = list(model.changes)
         if isinstance(answer, Interleaved) and not any(change.what == "images_per_s" for change in changes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,10 @@ class Run:
     datasets: tuple[Mapping[str, Any], ...] = ()
     """All datasets, if a benchmark of the user's own has measured on several."""
 
+    repeats: tuple[Result, ...] = ()
+    """Earlier measurements of cases that were measured more than once, if their scores, embeddings, status or settings
+    differ from those of the last one, which is in `results` or `excluded`."""
+
     def case_name(self, result: Result) -> str:
         """Return the name of a result's case: its model, with the name of the dataset if there are several."""
         names = {block.get("fingerprint"): block.get("name") for block in self.datasets}
@@ -56,7 +60,7 @@ class Run:
     def on(self, dataset: Mapping[str, Any] | None) -> Run:
         """Return this run reduced to one of its datasets; for None, without results."""
         if dataset is None:
-            return replace(self, results=(), excluded=(), dataset={}, datasets=(), ranking=())
+            return replace(self, results=(), excluded=(), repeats=(), dataset={}, datasets=(), ranking=())
         if len(self.datasets) < 2:
             return self
         wanted, first = dataset.get("fingerprint"), self.dataset.get("fingerprint")
@@ -65,6 +69,7 @@ class Run:
             self,
             results=tuple(result for result in self.results if result.dataset in here),
             excluded=tuple(result for result in self.excluded if result.dataset in here),
+            repeats=tuple(result for result in self.repeats if result.dataset in here),
             dataset=dataset,
             datasets=(),
             ranking=self.ranking if wanted == first else (),
@@ -152,9 +157,7 @@ def run_of(data: object, path: Path) -> Run:
         results += [Result.from_json(entry) for entry in excluded]
     except InvalidResultError as error:
         raise UsageError(f"{path}: {error}") from error
-    results = list(
-        {(result.model, result.dataset): result for result in results}.values()
-    )  # of repeated measurements the last
+    results, repeats = _last_and_earlier(results)
     machine, datetime = data["machine_info"], data.get("datetime")
     commit = info.get("id") if isinstance(info := data.get("commit_info"), dict) else None
     return Run(
@@ -172,7 +175,33 @@ def run_of(data: object, path: Path) -> Run:
         noise=block["noise"] if isinstance(block.get("noise"), float) and 0 < block["noise"] < 1 else None,
         ranking=_ranking(path, block),
         datasets=tuple(filter(lambda each: isinstance(each, dict), block.get("datasets") or ())),
+        repeats=repeats,
     )
+
+
+_TIMED = ("device", "precision", "batch_size", "point", "channels_last")
+_JUDGED = (*_TIMED, "status", "scores", "verdicts", "sketch", "weights", "dim", "transform", "input_size")
+
+
+def _last_and_earlier(results: Iterable[Result]) -> tuple[list[Result], tuple[Result, ...]]:
+    """Return the last measurement of each case, with the timing of all, and the earlier ones that differ.
+
+    A session may measure a case more than once (pytest-repeat, two tests of one model).
+    """
+    cases: dict[tuple[str, str | None], list[Result]] = {}
+    for result in results:
+        cases.setdefault((result.model, result.dataset), []).append(result)
+    last, earlier = [], []
+    for *before, result in cases.values():
+        timed = [each for each in before if _values(each, _TIMED) == _values(result, _TIMED)]
+        processes = tuple(process for each in (*timed, result) for process in each.processes)
+        last.append(msgspec.structs.replace(result, processes=processes) if timed else result)
+        earlier += [each for each in before if _values(each, _JUDGED) != _values(result, _JUDGED)]
+    return last, tuple(earlier)
+
+
+def _values(result: Result, names: Iterable[str]) -> list[object]:
+    return [getattr(result, name) for name in names]
 
 
 def _ranking(path: Path, block: Mapping[str, Any]) -> tuple[ModelRank, ...]:
