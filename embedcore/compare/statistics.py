@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from statistics import quantiles
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +14,6 @@ LEVEL = 0.95
 """Coverage of all intervals."""
 SIGNIFICANT = 0.05
 """Level of all tests, after correction for their number."""
-Z = float(special.ndtri((1 + LEVEL) / 2))
 
 
 class Paired(NamedTuple):
@@ -122,38 +118,6 @@ def false_discovery(p: ArrayLike, least: ArrayLike = 0.0) -> Doubles:
     adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled))
     return adjusted
-
-
-class Ratio(NamedTuple):
-    """A ratio of speeds new / base with its 95 % interval and two-sided p-value."""
-
-    ratio: float
-    low: float
-    high: float
-    p: float
-
-
-def speed_ratio(base: Sequence[float], new: Sequence[float], noise: float, images: tuple[int, int] = (1, 1)) -> Ratio:
-    """Return the speed of `new` over that of `base`, from the seconds of timing rounds of `images` images each.
-
-    Computed on the log scale, so that swapping the sides inverts the ratio. The error of each median comes from the
-    quartiles of its rounds: 1.2533 sd / sqrt(n) with sd = IQR / 1.349. `noise`, the standard deviation of the log ratio
-    of two identical processes, is added, because rounds of one process agree better than processes do.
-
-    >>> speed_ratio([2.0] * 10, [1.0] * 10, 0.01).ratio
-    2.0
-    """
-    variance, medians = noise**2, []
-    for rounds, size in zip((base, new), images, strict=True):
-        # numpy takes a hundred times as long for ten numbers. A single round counts as two equal ones.
-        logs = [math.log(seconds / size) for seconds in (rounds if len(rounds) > 1 else [*rounds, *rounds])]
-        low, middle, high = quantiles(logs, n=4, method="inclusive")
-        variance += (1.2533 * (high - low) / 1.349) ** 2 / len(rounds)
-        medians.append(middle)
-    center = medians[0] - medians[1]
-    error = math.sqrt(variance)
-    p = 2 * special.ndtr(-abs(center) / error) if error > 0 else float(center == 0)
-    return Ratio(math.exp(center), math.exp(center - Z * error), math.exp(center + Z * error), p)
 
 
 def robust_sd(deviations: ArrayLike) -> float:

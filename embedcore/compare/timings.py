@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median, quantiles
+from statistics import median
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from embedcore.compare.pairs import Pair
 from embedcore.compare.speed import Fall, Noise, Replicates, Shift, falls, pooled_noise, shift_of
+from embedcore.compare.statistics import Doubles
 from embedcore.results.process import TimingProcess
 from embedcore.results.result import CROWDED, Result
 from embedcore.results.run import Run
@@ -56,14 +59,14 @@ class Speeds:
 class _Timing(NamedTuple):
     """One process: logarithms of medians over its rounds."""
 
-    raw: float
-    """Seconds per image."""
-    corrected: float | None
-    """Seconds per image over seconds of the matrix product of the same round."""
-    product: float | None
-    copy: float | None
     spread: float
     """Standard deviation of the rounds, from their quartiles, corrected if possible."""
+    raw: float
+    """Seconds per image."""
+    corrected: float | None = None
+    """Seconds per image over seconds of the matrix product of the same round."""
+    product: float | None = None
+    copy: float | None = None
 
 
 def speeds_of(pairs: Sequence[Pair], base: Run, new: Run, *, threads_only: bool = False) -> Speeds:
@@ -163,20 +166,25 @@ def _part(process: TimingProcess, basis: Basis) -> Sequence[float]:
 
 
 def _timing(rounds: _Rounds) -> _Timing:
-    logs = [math.log(seconds / rounds.images) for seconds in rounds.durations]
-    whole, copies = rounds.reference, rounds.copies
-    products = [total - copy for total, copy in zip(whole, copies, strict=False)]
-    known = len(products) == len(logs) and len(whole) == len(copies) and _positive(products) and _positive(copies)
-    if not known:
-        return _Timing(median(logs), None, None, None, _spread(logs))
-    beside = [log - math.log(product) for log, product in zip(logs, products, strict=True)]
-    product, copy = (math.log(median(values)) for values in (products, copies))
-    return _Timing(median(logs), median(beside), product, copy, _spread(beside))
+    logs = np.log(rounds.durations) - math.log(rounds.images)
+    rows = [logs]
+    if len(rounds.durations) == len(rounds.reference) == len(rounds.copies) and _positive(rounds.copies):
+        products = np.subtract(rounds.reference, rounds.copies)
+        if products.min() > 0:
+            products = np.log(products)
+            rows += [logs - products, products, np.log(rounds.copies)]
+    ordered = np.sort(np.stack(rows), axis=1)
+    low, middle, high = (_quantile(ordered, share) for share in (0.25, 0.5, 0.75))
+    best = min(1, len(rows) - 1)
+    return _Timing((high[best] - low[best]) / 1.349, *middle)
 
 
-def _spread(logs: Sequence[float]) -> float:
-    low, _, high = quantiles(logs if len(logs) > 1 else [*logs, *logs], n=4, method="inclusive")
-    return (high - low) / 1.349
+def _quantile(ordered: Doubles, share: float) -> list[float]:
+    """Return a quantile of each row of sorted values [rows, n], interpolated as by `numpy.quantile`."""
+    place, part = divmod(share * (ordered.shape[1] - 1), 1.0)
+    below, above = ordered[:, int(place)], ordered[:, min(int(place) + 1, ordered.shape[1] - 1)]
+    found: list[float] = (below + part * (above - below)).tolist()
+    return found
 
 
 def _compared(

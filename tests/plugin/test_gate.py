@@ -184,3 +184,11 @@ def test_each_of_several_datasets_is_compared_with_itself(run, project, monkeypa
     assert result.ret == 1 and again == [here["dataset"]] * TRIES
     text = " ".join(result.stdout.str().split())
     assert "REGRESSIONS: 1 model" in text and "test_vit.r160_in1k on others drift 7 wide 64 wide" in text
+
+
+def test_an_undecided_speed_fails_only_on_request(run, base):
+    arguments = ("-k", "test_vit", "--embed-compare=base.json", "--embed-processes=1")
+    assert run(*arguments).ret == 0
+    result = run(*arguments, "--embed-undecided=fail")
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["PASSED what was judged: scores, drift and memory of 1; not judged: speed of 1*"])
