@@ -240,3 +240,12 @@ def test_pytest_benchmarks_storage_is_many_runs_and_not_one(tmp_path):
     for folder, count in ((storage, 3), (storage / "py310", 2), (tmp_path, 2)):
         with pytest.raises(UsageError, match=f"contains {count} runs saved by pytest-benchmark: name one, such as 000"):
             read_run(folder)
+
+
+def test_the_timing_processes_of_a_case_survive():
+    processes = [{"started": 10.0, "durations": [0.1]}, {"started": 90.0, "durations": [0.2]}]
+    data = part("x.a", shard="1/2")
+    data["benchmarks"][0]["extra_info"]["processes"] = processes
+    merged = run_of(merge([(A, data), (B, part("y.a", shard="2/2"))]).data, A)
+    assert [len(result.processes) for result in merged.results] == [2, 0]
+    assert [process.started for process in merged.results[0].processes] == [10.0, 90.0]

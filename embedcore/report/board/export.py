@@ -19,7 +19,7 @@ from embedcore.results.saved import embedcore_block
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 # Only in the saved run: thousands of characters that are of no use in a leaderboard.
-_NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations")
+_NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations", "processes")
 _NOT_IN_DATASET = ("query_classes", "reference_classes", "roles", "lone_classes", "class_names", "class_references")
 
 _MACHINE = ("processor", "gpu", "timm", "torch")
