@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedcore.commands.compare import parse_duration_argument
 from embedcore.compare.limits import DEFAULT, read_limits
-from embedcore.durations import parse_duration
 from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.plain import one_line
@@ -51,7 +51,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=f"limits instead of the defaults; default,acc:1pt changes one (default: {DEFAULT})".replace("%", "%%"),
     )
     parser.add_argument(
-        "--budget", type=_duration, default=float("inf"), metavar="TIME", help="time limit, such as 30m or 2h"
+        "--budget",
+        type=parse_duration_argument,
+        default=float("inf"),
+        metavar="TIME",
+        help="time limit, such as 30m or 2h",
     )
     parser.add_argument(
         "--undecided",
@@ -71,13 +75,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
     parser.add_argument("arguments", nargs="*", metavar="-- PYTEST_ARGUMENTS", help="arguments for pytest")
     parser.set_defaults(run=_run)
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -51,6 +51,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--across-machines", action="store_true", help="compare runs of two machines: scores and drift only"
     )
     parser.add_argument(
+        "--confirm",
+        action="store_true",
+        help="measure the models whose speed is suspect again, both versions in turn, on the machine of both runs",
+    )
+    parser.add_argument(
+        "--budget", type=parse_duration_argument, metavar="TIME", help="time limit of --confirm, such as 30m or 2h"
+    )
+    parser.add_argument(
         "--timm",
         action="store_true",
         help="BASE and NEW are versions of timm, or interpreters or folders that have it: compare their model "
@@ -69,9 +77,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=Path("embedcore-maps"),
         help="with --index: folder for the matrices that rotate new queries (default: embedcore-maps)",
     )
-    parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="cache folder of embeddings and timm's releases (default: the user's)"
-    )
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="cache folder (default: the user's)")
     parser.add_argument("--format", choices=FORMATS, default="text", help="output format (default: text)")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the output to FILE, and text to the terminal"
@@ -88,6 +94,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     accepting.add_argument("--because", required=True, metavar="WHY", help="the reason, for later readers")
     accepting.add_argument("--file", type=Path, metavar="FILE.toml", help="gate file (default: embedcore-gate.toml)")
     accepting.set_defaults(run=run_accept)
+
+
+def parse_duration_argument(text: str) -> float:
+    """Parse a duration of the command line, in seconds."""
+    from embedcore.durations import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +140,12 @@ def run(arguments: argparse.Namespace) -> int:
     base = read_baseline(arguments.base, option="--allow-no-baseline")
     comparison = compare(base, new, across_machines=arguments.across_machines)
     verdict = judge(comparison, limits)
+    if arguments.confirm:
+        from embedcore.ab.confirm import settle
+        from embedcore.commands.cache import cache_folder
+
+        seconds = float("inf") if arguments.budget is None else arguments.budget
+        verdict = settle(comparison, verdict, cache=cache_folder(arguments.cache), seconds=seconds)
     _write(comparison, verdict, arguments)
     if arguments.html is not None:
         from embedcore.report.gate.comparison_page import comparison_page

@@ -226,12 +226,6 @@ class Plugin:
             raise BudgetSpent
         return measured
 
-    def _measure_again(self, result: Result) -> Result:
-        assert self.bench is not None
-        self.bench.neighbours = None  # those of the saved results are kept
-        case = self.bench.case(result.model, batch_size=result.batch_size or 1)
-        return self.bench.run(case, self.datasets[str(result.dataset)], limit_s=self.budget.left()).result
-
     # The loop
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -387,10 +381,23 @@ class Plugin:
     def _judge(self) -> None:
         if self.gate is not None and self.record.results and not summary.nothing_measured(self.record):
             new = run_of(saved_json(self.config, self.record.entries), Path("this session"))
-            can_measure = self.bench is not None and self.budget.left() > 0
-            self.verdict = judge_session(self.gate, new, self._measure_again if can_measure else None)
+            self.verdict = judge_session(self.gate, new, self._settle)
             if self.verdict is not None:
                 check_answer(*self.verdict)
+
+    def _settle(self, comparison: Comparison, verdict: Verdict) -> Verdict:
+        """Measure suspect speeds again, interleaved; under pytest-xdist the workers have ended."""
+        from embedcore.ab.confirm import settle
+
+        shown: list[str] = []
+
+        def progress(model: str, done: int, models: int) -> None:
+            if not shown:
+                self.terminal.write_line(f"embedcore: measuring {models} suspect speeds again, interleaved")
+            shown.append(model)
+
+        cache, left = self.options.cache_folder, self.budget.left()
+        return settle(comparison, verdict, cache=cache, seconds=left, progress=progress)
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # below pytest-benchmark's tables, above pytest's short summary
     def pytest_terminal_summary(

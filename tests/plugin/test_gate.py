@@ -1,15 +1,16 @@
-"""--embed-compare in a session: what it prints, its exit code, and speed alarms that are measured again."""
+"""--embed-compare in a session: what it prints, its exit code, and suspect speeds."""
 
 from __future__ import annotations
 
 import json
+import math
 
 import msgspec
 import pytest
 
+import embedcore.ab.confirm
+from embedcore.compare.interleaved import ratio_of
 from embedcore.measure.bench import Bench
-from embedcore.plugin.gate import TRIES
-from embedcore.plugin.plugin import Plugin
 
 
 def change(path, **changes):
@@ -55,38 +56,44 @@ def test_moved_embeddings_fail_the_session_also_under_xdist(run, base, project):
         assert (project.path / "new.json").exists()
 
 
-def test_a_slower_model_is_measured_again_before_it_fails(run, base, monkeypatch):
-    """Base rounds of a nanosecond: no measurement reaches them, so the alarm stays; then the second try is as fast."""
-    change(base, durations=lambda rounds: [1e-9] * len(rounds), images_per_s={"forward": 1e9})
-    again = []
-    original = Plugin._measure_again
+SLOWER, EQUAL = (ratio_of([math.log(speed)] * 4, models=1) for speed in (0.8, 1.0))
 
-    def counted(self, result):
-        again.append(result.model)
-        return original(self, result)
 
-    runs = []
-    measure = Bench.run
+@pytest.fixture
+def confirmed(monkeypatch):
+    """Fake confirmations: the answers to give, in order, and what was asked for."""
+    answers, asked = [], []
 
-    def noted(self, case, dataset, *stages, limit_s):
-        runs.append((self.neighbours is not None, 0 < limit_s <= 3600))
-        return measure(self, case, dataset, *stages, limit_s=limit_s)
+    def confirm(comparison, names, limits, *, seconds, **_):
+        asked.append((list(names), 0 < seconds <= 3600))
+        return dict.fromkeys(names, answers.pop(0))
 
-    monkeypatch.setattr(Plugin, "_measure_again", counted)
-    monkeypatch.setattr(Bench, "run", noted)
-    arguments = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=images_per_s:5%", "--embed-budget=1h")
-    result = run(*arguments)
-    assert result.ret == 1 and len(again) == TRIES
-    assert runs == [(True, True)] + [(False, True)] * TRIES
+    monkeypatch.setattr(embedcore.ab.confirm, "confirm", confirm)
+    return answers, asked
+
+
+SPEED = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=images_per_s:5%", "--embed-budget=1h")
+
+
+def test_suspect_speeds_are_settled_by_interleaved_processes(run, base, confirmed):
+    """Within the budget; the answer decides, or its reason is shown."""
+    answers, asked = confirmed
+    change(base, processes=[])  # of an older embedcore, so that two sessions cannot decide
+    for answer, line in (EQUAL, "PASSED: 1 model compared*"), ("the budget was used up", "*the budget was used up*"):
+        answers.append(answer)
+        result = run(*SPEED)
+        result.stdout.fnmatch_lines([line])
+        assert result.ret == 0
+    assert asked == [(["test_vit.r160_in1k"], True)] * 2
+
+
+def test_the_controller_of_pytest_xdist_settles_suspect_speeds(run, base, confirmed):
+    answers, asked = confirmed
+    answers.append(SLOWER)
+    change(base, processes=[])
+    result = run(*SPEED, "-n", "1")
     result.stdout.fnmatch_lines(["test_vit.r160_in1k *images/s*"])
-
-    def fast(self, result):
-        return msgspec.structs.replace(original(self, result), durations=(1e-9,) * 2, images_per_s={"forward": 1e9})
-
-    monkeypatch.setattr(Plugin, "_measure_again", fast)
-    result = run(*arguments)
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["PASSED: 1 model compared*"])
+    assert result.ret == 1 and asked == [(["test_vit.r160_in1k"], True)]
 
 
 def test_a_first_run_must_be_asked_for(run, project):
@@ -163,25 +170,20 @@ def test_there(embed_model, others, embed_measure, embed_replay):
 """
 
 
-def test_each_of_several_datasets_is_compared_with_itself(run, project, monkeypatch):
-    """The second look at a speed then measures on the dataset of the alarm, and changes no result of the other."""
+def test_each_of_several_datasets_is_compared_with_itself(run, project, confirmed):
+    """A suspect speed is one case, and its confirmation changes nothing on the other dataset."""
     project.makepyfile(test_models=TWO_DATASETS)
     arguments = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=drift:1e-3,images_per_s:5%")
+    arguments += ("--embed-budget=1h",)
     assert run("-k", "test_vit", "--benchmark-json=base.json").ret == 0
     data = json.loads((project.path / "base.json").read_text())
     here, there = (bench["extra_info"] for bench in data["benchmarks"])
-    here["durations"], here["images_per_s"] = [1e-9] * 2, {"forward": 1e9}
-    there["dim"], there["crowded"] = 7, 1.0  # so that its speed, measured in two rounds, is not compared
+    here["processes"], there["dim"] = [], 7
     (project.path / "base.json").write_text(json.dumps(data))
-    again = []
-
-    def fast(self, result):
-        again.append(result.dataset)
-        return msgspec.structs.replace(result, durations=(1e-9,) * 2, images_per_s={"forward": 1e9})
-
-    monkeypatch.setattr(Plugin, "_measure_again", fast)
+    answers, asked = confirmed
+    answers.append(EQUAL)
     result = run(*arguments)
-    assert result.ret == 1 and again == [here["dataset"]] * TRIES
+    assert result.ret == 1 and "test_vit.r160_in1k on images" in asked[0][0]
     text = " ".join(result.stdout.str().split())
     assert "REGRESSIONS: 1 model" in text and "test_vit.r160_in1k on others drift 7 wide 64 wide" in text
 

@@ -1,0 +1,257 @@
+"""Confirm suspect speeds: measure both runs' environments again, interleaved, on the machine of the baseline.
+
+The environment of each run is built from its recorded requirements: those that differ from this environment's are
+installed into a folder that comes first on the path, as for the sides of `ab`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import Any
+
+from embedcore.ab.environments import Environment, environment_for
+from embedcore.ab.noise import stored_noise
+from embedcore.ab.schedule import OUT_OF_TIME, Progress, Track, measure_models
+from embedcore.ab.sides import Side, measure_interleaved
+from embedcore.compare.comparison import Comparison
+from embedcore.compare.interleaved import NOISE, Interleaved
+from embedcore.compare.limits import Limits
+from embedcore.compare.pairs import Pair
+from embedcore.compare.verdict import Verdict, judge
+from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.requirements import installed_requirements, local_requirement, name_of, shadowing
+from embedcore.results.result import Result
+from embedcore.results.run import Run
+
+SETTINGS = (
+    "dataset", "split", "seed", "protocol", "weights", "point", "device", "precision", "max_params", "memory_limit",
+    "bad_images", "max_megapixels", "engine",
+)  # fmt: skip
+"""The settings of a run that its sides get as pytest options."""
+
+_FEW_IMAGES = ("--embed-max-classes=8", "--embed-max-per-class=4")
+
+_LIBRARIES = ("timm", "torch", "torchvision")
+"""Distributions that decide how fast a model is, with all that they require."""
+
+_PARTS_OF_TORCH = re.compile(r"(nvidia|cuda|triton|pytorch-triton)\b")
+
+_MACHINE = {"processor": "processor", "gpu": "card", "driver": "driver"}
+
+
+def settle(
+    comparison: Comparison,
+    verdict: Verdict,
+    *,
+    cache: Path,
+    arguments: Sequence[str] = (),
+    seconds: float = float("inf"),
+    progress: Progress | None = None,
+) -> Verdict:
+    """Return the verdict after `confirm` has measured the suspects, and the models whose speed is a regression.
+
+    A regression that cannot be confirmed stays one. `arguments`: further ones for pytest; `seconds`: the budget.
+    """
+    slower = [found.model for found in verdict.of("regression") if found.change.what == "images_per_s"]
+    names = list(dict.fromkeys([*slower, *verdict.suspects]))
+    if not names:
+        return verdict
+    answers = confirm(
+        comparison, names, verdict.limits, cache=cache, arguments=arguments, seconds=seconds, progress=progress
+    )
+    known = {name: answer for name, answer in answers.items() if not (name in slower and isinstance(answer, str))}
+    return judge(comparison, verdict.limits, known)
+
+
+def confirm(
+    comparison: Comparison,
+    names: Sequence[str],
+    limits: Limits,
+    *,
+    cache: Path,
+    arguments: Sequence[str] = (),
+    seconds: float = float("inf"),
+    progress: Progress | None = None,
+) -> dict[str, Interleaved | str]:
+    """Return the interleaved speed ratio of each named case of a comparison, or why there is none.
+
+    The measurements have the settings of the runs, and the batch size, precision and memory layout that they used.
+    """
+    pairs = {model.model: model.pair for model in comparison.models}
+    answers: dict[str, Interleaved | str] = {}
+    for name in names:
+        if why := _obstacle(pairs.get(name)):
+            answers[name] = why
+    wanted = {name: pairs[name] for name in names if name not in answers}
+    if not wanted:
+        return answers
+    if seconds <= 0:
+        return answers | dict.fromkeys(wanted, OUT_OF_TIME)
+    try:
+        with _measuring(comparison, wanted, cache, arguments, seconds) as (measure, noise):
+            tracks = measure_models(
+                list(wanted),
+                measure,
+                lambda name: _limit(limits, name, wanted[name].new.family),
+                noise=noise,
+                seconds=seconds,
+                progress=progress,
+            )
+    except EmbedcoreError as error:  # of an environment, or a side whose process ended
+        return answers | dict.fromkeys(wanted, str(error))
+    return answers | {track.model: _answer(track) for track in tracks}
+
+
+def _obstacle(pair: Pair | None) -> str:
+    """Return why a case cannot be measured again; "" if it can."""
+    if pair is None or not (pair.base.ok and pair.new.ok):
+        return "it was not measured in both runs"
+    if pair.base.model != pair.new.model:
+        return f"it was renamed, from {pair.base.model}"
+    if not (pair.base.durations and pair.new.durations):
+        return "its durations were not saved"
+    return ""
+
+
+def _answer(track: Track) -> Interleaved | str:
+    if track.ratio is not None and (track.alarm or not track.why):
+        return track.ratio
+    return track.why
+
+
+def _limit(limits: Limits, name: str, family: str) -> float:
+    limit = limits.of(name, family).get("images_per_s", 0.0)
+    return limit if 0 < limit < 1 else 0.05
+
+
+@contextlib.contextmanager
+def _measuring(
+    comparison: Comparison, wanted: Mapping[str, Pair], cache: Path, arguments: Sequence[str], seconds: float
+) -> Iterator[tuple[_Measure, float]]:
+    """Start both sides; yield what measures on them, and the noise of this machine. Raises UsageError."""
+    base, new = comparison.base, comparison.new
+    _check_machines(base, new)
+    options = [*_arguments(new, [pair.new.model for pair in wanted.values()]), f"--embed-cache={cache}", *arguments]
+    if seconds < float("inf"):
+        options.append(f"--embed-timeout={max(1.0, seconds):.0f}")
+    with contextlib.ExitStack() as stack:
+        environments = {"A": rebuilt(base, "the baseline", cache), "B": rebuilt(new, "the new run", cache)}
+        sides = {key: stack.enter_context(Side(each, options)) for key, each in environments.items()}
+        facts = {key: side.opened() for key, side in sides.items()}
+        for run in (base, new):
+            _check_machine(run.versions, facts["B"]["machine"])
+        weights = None
+        if facts["A"]["weights"] == "random":
+            weights = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        noise = stored_noise(cache, facts["A"]["machine_in_use"])
+        yield _Measure(sides, wanted, weights), noise.in_turn if noise else NOISE
+
+
+class _Measure:
+    """Measures cases on both sides, with the settings that the saved results have in common."""
+
+    def __init__(self, sides: Mapping[str, Side], pairs: Mapping[str, Pair], weights: Path | None) -> None:
+        self._sides, self._pairs, self._weights = sides, pairs, weights
+
+    def alone(self, side: str, model: str) -> Result:
+        return self._pairs[model].base if side == "A" else self._pairs[model].new
+
+    def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
+        tag, changes = self._pairs[model].new.model, dict(equal)
+        if self._weights is not None:  # another timm or torch draws other weights from the same seed
+            self._sides["A"].save_weights(tag, self._weights)
+            changes["weights"] = str(self._weights)
+        return measure_interleaved({key: self._sides[key] for key in ("BA" if number % 2 else "AB")}, tag, changes)
+
+
+def _arguments(run: Run, models: Sequence[str]) -> list[str]:
+    """Return pytest's arguments for a run's settings, with few images, since only speed is measured."""
+    found = [
+        f"--embed-{name.replace('_', '-')}={run.settings[name]}"
+        for name in SETTINGS
+        if run.settings.get(name) not in (None, "")
+    ]
+    roster = str(run.settings.get("roster", ""))
+    return [*found, *_FEW_IMAGES, f"--embed-roster={roster if _has_own_models(run) else ','.join(models)}"]
+
+
+def _has_own_models(run: Run) -> bool:
+    return any(part.strip().endswith(".toml") for part in str(run.settings.get("roster", "")).split(","))
+
+
+def _check_machines(base: Run, new: Run) -> None:
+    """Raise UsageError if the runs are of two machines, or of a Python or an embedcore that is not here."""
+    _check_machine(base.versions, new.versions)
+    here = ".".join(platform.python_version_tuple()[:2])
+    for run in (base, new):
+        python = str(run.versions.get("python"))
+        if python.split(".")[:2] != here.split("."):
+            raise UsageError(f"{run.path} was measured with Python {python}, and this one is {here}")
+    ours = [[each for each in run.requirements if name_of(each) == "embedcore"] for run in (base, new)]
+    if all(ours) and ours[0] != ours[1]:
+        raise UsageError("the runs were measured by two versions of embedcore")
+
+
+def _check_machine(old: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for key, word in _MACHINE.items():
+        if old.get(key) != now.get(key):
+            raise UsageError(f"another {word}: {old.get(key) or 'none'}, now {now.get(key) or 'none'}")
+
+
+def rebuilt(
+    run: Run, name: str, cache: Path, *, here: Callable[[], Sequence[str]] = installed_requirements
+) -> Environment:
+    """Return the environment in which a run was measured. Raises UsageError if it cannot be built.
+
+    Of the packages that differ, only those that timm and torch require count, or all if the run has models of the
+    user's own, since their code may import any. Test tools and embedcore itself stay as they are.
+    """
+    if not run.requirements:
+        raise UsageError(f"{run.path} does not contain the requirements of its environment")
+    recorded, current = ({name_of(each): each for each in found} for found in (run.requirements, here()))
+    names = recorded.keys() - _TOOLS if _has_own_models(run) else recorded.keys() & _needed(recorded)
+    changed = [_installable(recorded[each]) for each in sorted(names) if recorded[each] != current.get(each)]
+    shadow = shadowing("timm")
+    path = os.pathsep.join(filter(None, [str(shadow or ""), os.environ.get("PYTHONPATH", "")]))
+    if not changed:
+        return Environment(name, Path(sys.executable), pythonpath=path)
+    return environment_for(changed, cache, pythonpath=path, exact=True)._replace(name=name)
+
+
+_TOOLS = frozenset(
+    ("embedcore", "pip", "setuptools", "wheel", "uv", "pytest", "pluggy", "iniconfig", "pytest-benchmark")
+)
+
+
+def _needed(recorded: Mapping[str, str]) -> set[str]:
+    """Return the names of the distributions that `_LIBRARIES` require here, and of torch's parts among the recorded."""
+    found: set[str] = set()
+    left = list(_LIBRARIES)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            with contextlib.suppress(PackageNotFoundError):
+                left += [name_of(each) for each in requires(name) or () if "extra ==" not in each]
+    return found | {name for name in recorded if _PARTS_OF_TORCH.match(name)}
+
+
+def _installable(requirement: str) -> str:
+    """Return a requirement for pip. Raises UsageError for a local one whose code has changed or was not recorded."""
+    name, _, url = requirement.partition(" @ ")
+    if not url.startswith("file://"):
+        return requirement
+    folder, _, digest = url.removeprefix("file://").partition("#sha256=")
+    if not digest:
+        raise UsageError(f"{name} was installed from {folder}, and its code was not recorded")
+    if local_requirement(name, Path(folder)) != requirement:
+        raise UsageError(f"the code of {name} in {folder} has changed since")
+    return f"{name} @ file://{folder}"
