@@ -218,8 +218,8 @@ class Options:
         recorded="",
     )
     compare: str | None = _option(
-        "compare the session with this saved run, and measure suspect speeds again, interleaved, within --embed-budget; a "
-        "regression fails the session (exit code 1)",
+        "compare the session with this saved run, and measure suspect speeds again, interleaved, within --embed-budget; "
+        "a regression fails the session (exit code 1)",
         metavar="BASE",
         recorded="",
     )
