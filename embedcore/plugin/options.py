@@ -218,7 +218,7 @@ class Options:
         recorded="",
     )
     compare: str | None = _option(
-        "compare the session with this saved run, and measure suspect speeds again, interleaved, within --embed-budget; "
+        "compare the session with a saved run, and measure suspect speeds again, interleaved, within --embed-budget: "
         "a regression fails the session (exit code 1)",
         metavar="BASE",
         recorded="",
