@@ -1,9 +1,12 @@
 """Measure the error rates of the gate: false alarms of A/A comparisons, and detection of known slowdowns.
 
     python benchmarks/harness/error_rates.py --folder rates ab --alike 200 --slower 100
-    python benchmarks/harness/error_rates.py --folder rates compare --alike 200 --slower 100
+    python benchmarks/harness/error_rates.py --folder rates sessions --alike 200 --slower 100
+    python benchmarks/harness/error_rates.py --folder rates path --alike 200 --slower 100
 
-Run it on an otherwise idle machine. Each outcome is a line in a journal of the folder; the same command continues it.
+`ab`: each model alone. `sessions`: two saved sessions of all models, compared. `path`: then the suspects are confirmed,
+as by `embedcore compare --confirm`; it prints the rates of the sessions alone too. Run it on an otherwise idle machine.
+Each outcome is a line in a journal of the folder; the same command continues it.
 `--core N` uses one core with one thread, so that one command per core can run at the same time. The slower side
 computes more instead of sleeping: a `sitecustomize` adds matrix products to each forward pass, calibrated to make it
 slower by `--size`.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import math
 import os
@@ -20,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +36,7 @@ from embedcore.ab.noise import stored_noise
 from embedcore.ab.schedule import measure_models
 from embedcore.ab.sides import Side, measure_interleaved
 from embedcore.compare.interleaved import NOISE, paired_ratio
+from embedcore.compare.verdict import Verdict
 from embedcore.results.reading import read_run
 from embedcore.results.result import Result
 from embedcore.results.run import Run
@@ -161,8 +167,12 @@ class _Measure:
         return measure_interleaved({side: self._sides[side] for side in ("BA" if number % 2 else "AB")}, model, equal)
 
 
-def ab_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[tuple[str, bool]]:
-    """Yield each model, and whether `ab` of this model alone finds it slower than allowed."""
+Outcomes = Iterator[tuple[str, dict[str, str]]]
+"""A model, and its outcome by kind of comparison: ``ab``, ``sessions`` or ``path``."""
+
+
+def by_ab(folder: Path, models: Iterable[str], *, slower: bool) -> Outcomes:
+    """Yield whether `ab` of a model alone finds it slower than allowed: ``regression`` or ``clear``."""
     with _sides(folder, MODELS, slower=slower) as sides:
         facts = [side.opened() for side in sides.values()]
         found = stored_noise(folder / "cache", facts[0]["machine_in_use"])
@@ -173,24 +183,44 @@ def ab_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[
             (track,) = measure_models([tags[model]], measure, lambda _: LIMIT, noise=noise)
             if track.ratio is None:
                 raise SystemExit(f"{track.model}: {track.why}")
-            yield model, track.alarm
+            yield model, {"ab": "regression" if track.alarm else "undecided" if track.why else "clear"}
 
 
-def compare_alarms(folder: Path, models: Iterable[str], *, slower: bool) -> Iterator[tuple[str, bool]]:
-    """Yield the same for `compare` of two sessions over all models, saved in sequence."""
+def by_sessions(folder: Path, models: Iterable[str], *, slower: bool, confirms: bool = False) -> Outcomes:
+    """Yield ``clear``, ``suspect`` or ``regression`` of two sessions over all models, saved in sequence.
+
+    `confirms`: also the outcome after the suspects were confirmed, ``clear``, ``undecided`` or ``regression``.
+    """
+    from embedcore.ab import confirm
     from embedcore.compare.comparison import compare
     from embedcore.compare.limits import read_limits
     from embedcore.compare.verdict import judge
 
-    base, alarmed = _session(folder, slower=False), {}
+    # Both sessions have one environment, so that the slower side must be named.
+    python = {"the baseline": Path(sys.executable), "the new run": folder / "python-slow"}
+    if slower:
+        confirm.rebuilt = lambda run, name, cache: Environment(name, python[name])
+    base, left = _session(folder, slower=False), {}
     for model in models:
-        if model not in alarmed:
+        if model not in left:
             new = _session(folder, slower=slower)
-            findings = judge(compare(base, new), read_limits(None, folder)).findings
-            worse = {f.model for f in findings if f.change.what == "images_per_s" and f.level == "regression"}
-            alarmed = {result.architecture: result.model in worse for result in new.results}
+            comparison = compare(base, new)
+            verdict = judge(comparison, read_limits(f"images_per_s:{LIMIT:.0%}", folder))
+            found = {"sessions": _speeds(verdict, new, "suspect")}
+            if confirms:
+                after = confirm.settle(comparison, verdict, cache=folder / "cache")
+                found["path"] = _speeds(after, new, "undecided")
+            left = {name: {kind: words[name] for kind, words in found.items()} for name in found["sessions"]}
             base = _session(folder, slower=False) if slower else new
-        yield model, alarmed.pop(model)
+        yield model, left.pop(model)
+
+
+def _speeds(verdict: Verdict, run: Run, unsure: str) -> dict[str, str]:
+    """Return the outcome of each architecture's speed."""
+    worse = {f.model for f in verdict.of("regression") if f.change.what == "images_per_s"}
+    left = {name for part in verdict.judged if part.what == "speed" for name in part.open}
+    words = {name: "regression" if name in worse else unsure for name in worse | left}
+    return {result.architecture: words.get(result.model, "clear") for result in run.results}
 
 
 def _session(folder: Path, *, slower: bool) -> Run:
@@ -204,9 +234,9 @@ def _session(folder: Path, *, slower: bool) -> Run:
     return read_run(path)
 
 
-def outcomes(path: Path, kind: str) -> list[bool]:
-    """Return the journal's outcomes of a kind, without a torn last line."""
-    return [entry["alarm"] for entry in _lines(path) if entry["kind"] == kind]
+def outcomes(path: Path, kind: str) -> list[Mapping[str, Any]]:
+    """Return the journal's entries of a kind, without a torn last line."""
+    return [entry for entry in _lines(path) if entry["kind"] == kind]
 
 
 def missing(path: Path, kind: str, wanted: int) -> Iterator[str]:
@@ -226,7 +256,7 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
 def main() -> None:
     """Run the missing comparisons, then print the rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("ab", "compare"))
+    parser.add_argument("what", choices=("ab", "sessions", "path"))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--alike", type=int, default=200, help="A/A comparisons")
     parser.add_argument("--slower", type=int, default=100, help="comparisons with a slower side")
@@ -240,24 +270,32 @@ def main() -> None:
     slow_interpreter(folder)
     if parsed.slower:
         calibrate(folder, parsed.size)
-    alarms = ab_alarms if parsed.what == "ab" else compare_alarms
+    compared = {"ab": by_ab, "sessions": by_sessions, "path": functools.partial(by_sessions, confirms=True)}
     journal = folder / "outcomes.jsonl"
     for kind, wanted in (("alike", parsed.alike), ("slower", parsed.slower)):
-        name = f"{parsed.what} {kind}"
         begin = time.monotonic()
-        for model, alarm in alarms(folder, missing(journal, name, wanted), slower=kind == "slower"):
-            entry = {"kind": name, "model": model, "alarm": alarm, "seconds": round(time.monotonic() - begin, 1)}
+        left = missing(journal, f"{parsed.what} {kind}", wanted)
+        for model, found in compared[parsed.what](folder, left, slower=kind == "slower"):
+            seconds = round(time.monotonic() - begin, 1)
             with journal.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-            print(f"{name}: {model} {'alarm' if alarm else 'no alarm'} after {entry['seconds']} s", flush=True)
+                for what, outcome in found.items():
+                    entry = {"kind": f"{what} {kind}", "model": model, "outcome": outcome, "seconds": seconds}
+                    file.write(json.dumps(entry) + "\n")
+            words = ", ".join(f"{what}: {outcome}" for what, outcome in found.items())
+            print(f"{kind}: {model} {words} after {seconds} s", flush=True)
             begin = time.monotonic()
-        found_all = outcomes(journal, name)
-        if found_all:
-            interval = stats.binomtest(sum(found_all), len(found_all)).proportion_ci(method="exact")
-            print(
-                f"{name}: {sum(found_all)} alarms in {len(found_all)} comparisons, {statistics.mean(found_all):.1%} "
-                f"[{interval.low:.1%}, {interval.high:.1%}]"
-            )
+        for what in dict.fromkeys((parsed.what, *(("sessions",) if parsed.what == "path" else ()))):
+            print_rates(f"{what} {kind}", outcomes(journal, f"{what} {kind}"))
+
+
+def print_rates(name: str, found: Sequence[Mapping[str, Any]]) -> None:
+    """Print how often each outcome was seen, with its exact 95 % interval, and the mean seconds of a comparison."""
+    for outcome, count in sorted(Counter(entry["outcome"] for entry in found).items()):
+        interval = stats.binomtest(count, len(found)).proportion_ci(method="exact")
+        print(f"{name}: {outcome} {count} of {len(found)}, {count / len(found):.1%}", end=" ")
+        print(f"[{interval.low:.1%}, {interval.high:.1%}]")
+    if found:
+        print(f"{name}: {statistics.mean(entry['seconds'] for entry in found):.0f} s for a model")
 
 
 if __name__ == "__main__":
