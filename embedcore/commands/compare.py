@@ -124,6 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.compare.verdict import judge
     from embedcore.results.reading import is_first_run, read_baseline, read_run
 
+    if arguments.budget is not None and not arguments.confirm:
+        raise UsageError("--budget needs --confirm, whose time it limits")
     if arguments.timm:
         return _run_timm(arguments)
     if arguments.index:

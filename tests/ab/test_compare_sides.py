@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -280,6 +281,29 @@ def test_sides_without_a_common_model_are_one_line(fake, monkeypatch):
     monkeypatch.setitem(MODELS, "new", ["added.a"])
     with pytest.raises(UsageError, match=r"no model is on both sides.*only side A has gone.a.*only side B has added.a"):
         fake()
+
+
+def test_an_interrupted_comparison_does_not_continue_with_other_code(fake, monkeypatch):
+    """The code of a local timm is a hash among the requirements of the machine."""
+    measured, measure, opened = [], FakeSide.measure, FakeSide.opened
+
+    def noted(self, model, **changes):
+        measured.append(model)
+        return measure(self, model, **changes)
+
+    def with_code(self):
+        facts = opened(self)
+        return {**facts, "machine": {**facts["machine"], "requirements": [f"timm @ file:///clone#sha256={codes[0]}"]}}
+
+    monkeypatch.setattr(FakeSide, "measure", noted)
+    monkeypatch.setattr(FakeSide, "opened", with_code)
+    codes, counts = ["1", "1", "2"], []
+    while codes:
+        measured.clear()
+        fake("old", "old", seconds=6.0, clock=functools.partial(next, map(float, range(1000))))
+        counts.append(len(measured))
+        del codes[0]
+    assert counts[0] == counts[2] > 0 and counts[1] == 0
 
 
 def test_aa_without_noise_stores_no_noise_floor(fake, tmp_path):

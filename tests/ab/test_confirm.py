@@ -10,6 +10,7 @@ import sys
 import msgspec
 import numpy as np
 import pytest
+from synthetic_runs import MACHINE, as_run, hits_of, result, saved
 
 from embedcore.ab import confirm as module
 from embedcore.ab.confirm import confirm, rebuilt, settle
@@ -20,7 +21,6 @@ from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.limits import read_limits
 from embedcore.compare.verdict import judge
 from embedcore.errors import UsageError
-from tests.support.synthetic_runs import MACHINE, as_run, hits_of, result, saved
 
 CLASSES = np.repeat(np.arange(20), 5)
 MODELS = tuple(f"net_{letter}.x" for letter in "abcd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import synthetic_runs as made
 
+import embedcore.ab.confirm
 from embedcore.cli import main
+from embedcore.compare.interleaved import ratio_of
 
 CLASSES = np.repeat(np.arange(100), 10)
 MODELS = (
@@ -206,3 +209,30 @@ def test_the_page_is_written_atomically(runs, tmp_path, capsys):
     assert "--html: nowhere/page.html cannot be written" in capsys.readouterr().err
     assert main(["compare", "--timm", "1.0.3", "1.0.9", "--html", "timm.html"]) == 2
     assert "--timm cannot be combined with --html" in capsys.readouterr().err
+
+
+def test_confirm_settles_suspect_speeds(runs, monkeypatch, capsys, tmp_path):
+    asked = []
+
+    def confirm(comparison, names, limits, *, cache, seconds, **_):
+        asked.append((set(names), seconds, cache))
+        return dict.fromkeys(names, answers.pop())
+
+    monkeypatch.setattr(embedcore.ab.confirm, "confirm", confirm)
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.json"
+        save(path)
+        data = json.loads(path.read_text())
+        for bench in data["benchmarks"]:
+            bench["extra_info"]["processes"] = []  # of an older embedcore: two sessions cannot decide
+        path.write_text(json.dumps(data))
+    slower, equal = (ratio_of([math.log(speed)] * 4, models=1) for speed in (0.8, 1.0))
+    answers = [slower, equal]
+    command = ["compare", "one.json", "two.json", "--undecided", "fail"]
+    assert main(command) == 3 and not asked
+    confirming = [*command, "--confirm", "--budget", "30m", "--cache", str(tmp_path)]
+    assert [main(confirming), main(confirming)] == [0, 1]
+    assert asked == [(set(MODELS), 1800.0, tmp_path)] * 2
+    capsys.readouterr()
+    assert main([*command, "--budget", "30m"]) in (2, 4)
+    assert "--budget needs --confirm" in capsys.readouterr().err
