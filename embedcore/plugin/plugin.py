@@ -397,7 +397,10 @@ class Plugin:
             shown.append(model)
 
         cache, left = self.options.cache_folder, self.budget.left()
-        return settle(comparison, verdict, cache=cache, seconds=left, progress=progress)
+        try:
+            return settle(comparison, verdict, cache=cache, seconds=left, progress=progress)
+        except KeyboardInterrupt:
+            raise UsageError("--embed-compare: interrupted while suspect speeds were measured again") from None
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # below pytest-benchmark's tables, above pytest's short summary
     def pytest_terminal_summary(
