@@ -15,7 +15,7 @@ from embedcore.plain import ENCODABLE, printable_lines
 from embedcore.version import VERSION
 
 COMMANDS = (
-    *("ab", "cache", "check", "compare", "families", "history"),
+    *("ab", "accept", "cache", "check", "compare", "families", "history"),
     *("init", "merge", "plan", "rank", "report", "weights"),
 )
 

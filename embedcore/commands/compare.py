@@ -1,4 +1,4 @@
-"""``embedcore compare`` and ``embedcore accept``: the gate for two saved runs, from their JSON alone."""
+"""``embedcore compare``: the gate for two saved runs, from their JSON alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from embedcore.results.reading import STORAGE
 if TYPE_CHECKING:
     from embedcore.compare.comparison import Comparison
     from embedcore.compare.verdict import Verdict
-    from embedcore.results.result import Result
 
 EXIT_REGRESSION = 1
 EXIT_UNDECIDED = 3
@@ -25,7 +24,7 @@ FORMATS = ("text", "markdown", "json", "junit")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``compare`` and ``accept``."""
+    """Add ``compare``."""
     parser = commands.add_parser(
         "compare",
         help="compare two saved runs and fail on a regression",
@@ -84,16 +83,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
     parser.set_defaults(run=run)
-    accepting = commands.add_parser(
-        "accept",
-        help="record known changes in the gate file, so that compare lets them pass",
-        description="Record the state of models in RUN in the gate file; compare then accepts it.",
-    )
-    accepting.add_argument("saved", metavar="RUN", help="saved run with the state to accept")
-    accepting.add_argument("models", metavar="MODEL", nargs="+", help="model tags or globs")
-    accepting.add_argument("--because", required=True, metavar="WHY", help="the reason, for later readers")
-    accepting.add_argument("--file", type=Path, metavar="FILE.toml", help="gate file (default: embedcore-gate.toml)")
-    accepting.set_defaults(run=run_accept)
 
 
 def parse_duration_argument(text: str) -> float:
@@ -255,26 +244,3 @@ def _width() -> int:
 
 def _json(value: object) -> str:
     return json.dumps(value, indent=2) + "\n"
-
-
-def run_accept(arguments: argparse.Namespace) -> int:
-    """Write the gate file and return the exit code."""
-    import fnmatch
-
-    from embedcore.compare.limits import GATE_FILE, accept
-    from embedcore.results.reading import read_run
-
-    saved = read_run(arguments.saved)
-    known = {saved.case_name(result): result for result in (*saved.results, *saved.excluded)}
-    states: dict[str, Result | None] = {}
-    for name in arguments.models:
-        found = fnmatch.filter(known, name)
-        if not found and any(sign in name for sign in "*?["):
-            raise UsageError(f"{name} matches no model of {saved.path}")
-        for model in found or [name]:
-            states[model] = known.get(model)
-    path = arguments.file or Path(GATE_FILE)
-    accept(path, states, arguments.because, saved.name)
-    for model, state in states.items():
-        print(f"{path}: {model} accepted as {'missing' if state is None else state.status} in {saved.name}")
-    return 0

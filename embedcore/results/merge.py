@@ -13,12 +13,12 @@ from embedcore.files import written_whole
 from embedcore.plain import one_line
 from embedcore.results.ranking import ranking_block
 from embedcore.results.result import Result
-from embedcore.results.run import Run, run_of
+from embedcore.results.run import Run, machine_of, run_of
 from embedcore.results.runs import differences
 
 # Settings that only choose models.
 _CHOICE = frozenset({"roster", "family", "roster_missing"})
-_VERSIONS = ("timm", "torch", "cuda", "cudnn", "driver", "python")
+_VERSIONS = ("timm", "torch", "cuda", "cudnn", "python")
 
 _Data = dict[str, Any]
 _Key = tuple[str, str | None]
@@ -44,8 +44,10 @@ class _Entry(NamedTuple):
 def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> Merged:
     """Merge the JSON of several sessions, without a ranking; `parts` are (path, content), with distinct paths.
 
-    Raises UsageError, which names the file, if one is not a run, if settings, dataset, versions or machine differ, if a
-    model was measured twice, and if a shard is missing, unless `allow_missing`.
+    If the machines differ, each result names its own, and speeds of two machines are not compared.
+
+    Raises UsageError, which names the file, if one is not a run, if settings, dataset or versions differ, if a model was
+    measured twice, and if a shard is missing, unless `allow_missing`.
     """
     read = [_Part(data, run_of(data, path)) for path, data in parts]
     # An empty shard has no settings or dataset to compare.
@@ -80,12 +82,31 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
     commits = {str((part.data.get("commit_info") or {}).get("id")) for part in filled}
     if len(commits) > 1:
         notes.append(f"the files are of {len(commits)} commits; commit_info is that of {first.run.path}")
+    machines = sorted({machine_of(part.run.versions) for part in filled})
+    if len(machines) > 1:
+        notes.append(f"the files are of {len(machines)} machines, whose speeds do not compare: {'; '.join(machines)}")
+        read = [_with_machine(part) for part in read]
     data = first.data | {
         "benchmarks": list(_benchmarks(read, stands)),
         "datetime": max((part.run.datetime for part in read if part.run.datetime), default=None),
         "embedcore": block | ({"noise": max(noises)} if noises else {}),
     }
+    if len(machines) > 1:
+        versions = {**first.run.versions, "gpu": None, "driver": None, "processor": "; ".join(machines)}
+        data["machine_info"] = {**data["machine_info"], "embedcore": versions}
     return Merged(data, tuple(notes))
+
+
+def _with_machine(part: _Part) -> _Part:
+    """Return a part with the machine in the ``extra_info`` of each result."""
+    named = {"processor": machine_of(part.run.versions)}
+    benchmarks = []
+    for bench in part.data["benchmarks"]:
+        info = bench.get("extra_info") if isinstance(bench, dict) else None
+        if isinstance(info, dict) and "model" in info and info.get("processor") is None:
+            bench = bench | {"extra_info": info | named}
+        benchmarks.append(bench)
+    return part._replace(data=part.data | {"benchmarks": benchmarks})
 
 
 def write_run(data: Any, path: Path, option: str) -> None:
@@ -102,12 +123,11 @@ def write_run(data: Any, path: Path, option: str) -> None:
 
 
 def _check_alike(first: _Part, other: _Part) -> None:
-    """Raise UsageError if two runs differ in settings, dataset, versions or machine."""
+    """Raise UsageError if two runs differ in settings, dataset or versions."""
     sides = [
         {
             "settings": {key: value for key, value in part.run.settings.items() if key not in _CHOICE},
             "versions": {key: part.run.versions.get(key) for key in _VERSIONS},
-            "machine": {"runs on": part.run.processor},
             "dataset": {"fingerprint": _fingerprints(part)},
         }
         for part in (first, other)

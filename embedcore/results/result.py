@@ -82,6 +82,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     batch_decayed: bool = False
     """Whether the batch was reduced for lack of memory, so that images_per_s must not be compared."""
     device: str | None = None
+    processor: str | None = None
+    """The run's `processor` and driver, if the run was merged from unlike machines."""
     channels_last: bool | None = None
     """Whether 4-D weights and inputs were in channels-last memory format."""
     warmup_rounds: Count | None = None

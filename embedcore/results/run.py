@@ -93,6 +93,16 @@ class Run:
         return self.versions.get("gpu") or self.versions.get("processor")
 
     @property
+    def unlike(self) -> bool:
+        """Whether it was merged from unlike machines; each result then names its own."""
+        return any(result.processor is not None for result in self.results)
+
+    def of_machines(self) -> Run:
+        """Return this run with the machine in each result."""
+        named = (msgspec.structs.replace(r, processor=r.processor or machine_of(self.versions)) for r in self.results)
+        return replace(self, results=tuple(named))
+
+    @property
     def name(self) -> str:
         """The name from `--benchmark-save`, or the file's."""
         return re.sub(r"^\d{4,}_", "", self.path.stem)
@@ -126,6 +136,16 @@ class Run:
         """Version of timm that the run was measured with."""
         version = self.versions.get("timm")
         return version if isinstance(version, str) else None
+
+
+def machine_of(versions: Mapping[str, Any]) -> str:
+    """Return the processor or card and the driver of a run.
+
+    >>> machine_of({"gpu": "H100", "driver": "570"})
+    'H100, driver 570'
+    """
+    driver = versions.get("driver")
+    return f"{versions.get('gpu') or versions.get('processor')}" + (f", driver {driver}" if driver else "")
 
 
 def is_run(data: object) -> bool:
