@@ -46,8 +46,8 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
 
     If the machines differ, each result names its own, and speeds of two machines are not compared.
 
-    Raises UsageError, which names the file, if one is not a run, if settings, dataset or versions differ, if a model was
-    measured twice, and if a shard is missing, unless `allow_missing`.
+    Raises UsageError, which names the file, if one is not a run, if settings, dataset or versions differ, if a model
+    was measured twice, and if a shard is missing, unless `allow_missing`.
     """
     read = [_Part(data, run_of(data, path)) for path, data in parts]
     # An empty shard has no settings or dataset to compare.
@@ -82,7 +82,7 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
     commits = {str((part.data.get("commit_info") or {}).get("id")) for part in filled}
     if len(commits) > 1:
         notes.append(f"the files are of {len(commits)} commits; commit_info is that of {first.run.path}")
-    machines = sorted({machine_of(part.run.versions) for part in filled})
+    machines = sorted({machine for part in filled for machine in part.run.machines})
     if len(machines) > 1:
         notes.append(f"the files are of {len(machines)} machines, whose speeds do not compare: {'; '.join(machines)}")
         read = [_with_machine(part) for part in read]

@@ -97,6 +97,13 @@ class Run:
         """Whether it was merged from unlike machines; each result then names its own."""
         return any(result.processor is not None for result in self.results)
 
+    @property
+    def machines(self) -> frozenset[str]:
+        """The processors or cards, each with its driver, on which it was measured."""
+        return frozenset(result.processor or machine_of(self.versions) for result in self.results) or frozenset(
+            {machine_of(self.versions)}
+        )
+
     def of_machines(self) -> Run:
         """Return this run with the machine in each result."""
         named = (msgspec.structs.replace(r, processor=r.processor or machine_of(self.versions)) for r in self.results)
