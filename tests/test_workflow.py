@@ -138,12 +138,17 @@ def test_a_shard_without_a_saved_run_fails(step):
     assert step("Measure", SELECT="", SHARD="1", SHARDS="1", STORE="kept")[0] == 1
 
 
-def test_a_first_run_passes_with_a_note(step):
+def clear():
+    """Whether the run may become the rolling baseline."""
+    return Path("GITHUB_OUTPUT").read_text().splitlines()[-1] == "clear=true"
+
+
+def test_a_first_run_passes_with_a_note_and_becomes_the_baseline(step):
     save_shards()
     assert step("Merge the shards")[0] == 0
     Path("baseline").mkdir()
     code, shown = step("Compare")
-    assert code == 0 and "no baseline" in shown
+    assert code == 0 and "no baseline" in shown and clear()
 
 
 def test_a_regression_fails_the_job_and_is_in_the_summary(step):
@@ -151,11 +156,45 @@ def test_a_regression_fails_the_job_and_is_in_the_summary(step):
     save_shards(worse=True)
     assert step("Merge the shards")[0] == 0
     code, shown = step("Compare")
-    assert code == 1 and "FAILED: 2 models compared: 1 worse" in shown and "::error" in shown
-    assert "FAILED" in Path("GITHUB_STEP_SUMMARY").read_text() and "FAILED" in Path("comparison.md").read_text()
+    assert code == 1 and "1 worse than the limits allow" in shown and "::error" in shown and not clear()
+    assert "FAILED" in Path("GITHUB_STEP_SUMMARY").read_text()
+    assert "FAILED" in Path("comparison-rolling.md").read_text()
     accept = ["embedcore", "accept", "run.json", MODELS[1], "--because", "other crop"]
     assert subprocess.run(accept, capture_output=True).returncode == 0
-    assert step("Compare")[0] == 0
+    assert step("Compare")[0] == 0 and clear()
+
+
+def test_a_run_is_also_compared_with_the_fixed_baseline(step):
+    save("run.json", MODELS)
+    accept = ["embedcore", "accept", "--baseline", "run.json"]
+    assert subprocess.run(accept, capture_output=True).returncode == 0
+    save_shards(worse=True)
+    assert step("Merge the shards")[0] == 0
+    shutil.copytree("shards", "baseline")  # the rolling one is as bad
+    assert step("Compare")[0] == 1 and not clear()
+    assert "FAILED" in Path("comparison-fixed.md").read_text()
+    assert "FAILED" not in Path("comparison-rolling.md").read_text()
+
+
+def test_shards_of_unlike_machines_pass_without_a_judgement_of_speed(step):
+    save_shards()
+    other = json.loads(Path("shards/shard-2.json").read_text())
+    other["machine_info"]["embedcore"]["processor"] = "another CPU, 2 threads"
+    Path("shards/shard-2.json").write_text(json.dumps(other))
+    save("baseline/run.json", MODELS)
+    code, shown = step("Merge the shards")
+    assert code == 0 and "the files are of 2 machines" in shown
+    code, shown = step("Compare")
+    assert code == 0 and "::warning::rolling baseline: a speed or memory is undecided" in shown and not clear()
+    assert "another machine" in Path("comparison-rolling.md").read_text()
+
+
+def test_a_baseline_moves_forward_from_a_clear_run_of_the_default_branch_only():
+    upload = next(step for step in JOBS["gate"]["steps"] if step.get("with", {}).get("name") == "embedcore-baseline")
+    for part in ("steps.compare.outputs.clear == 'true'", "github.ref_name == steps.fetch.outputs.branch"):
+        assert part in upload["if"]
+    triggers = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))[True]
+    assert triggers["push"]["paths"] == triggers["pull_request"]["paths"] and triggers["push"]["branches"]
 
 
 def test_a_missing_shard_fails_the_job(step):

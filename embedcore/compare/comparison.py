@@ -18,6 +18,7 @@ from embedcore.compare.pairs import (
     Pairing,
     dataset_pairs,
     drift_of,
+    machines_named,
     match,
     pair_barriers,
     run_barriers,
@@ -124,6 +125,7 @@ def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison
 
     Raises UsageError for a run with damaged verdicts or sketches.
     """
+    base, new = machines_named((base, new))
     datasets = dataset_pairs(base, new)
     parts = [_compare(base.on(old), new.on(now), across_machines=across_machines) for old, now in datasets]
     if len(parts) == 1:

@@ -21,7 +21,7 @@ from embedcore.compare.causes import causes_of, rounding
 from embedcore.compare.comparison import NOISE
 from embedcore.compare.limits import Limits
 from embedcore.compare.memory import memory_noise
-from embedcore.compare.pairs import Pair
+from embedcore.compare.pairs import Pair, machines_named
 from embedcore.compare.scores import acc_test
 from embedcore.compare.series import ALL, WHATS, Chain, Point, Series, chains_of, family_series
 from embedcore.compare.statistics import NOTHING, SIGNIFICANT, Flips, false_discovery
@@ -135,7 +135,7 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
 
     Raises UsageError for a run without a date, and for damaged verdicts or sketches.
     """
-    ordered = _in_order(runs)
+    ordered = machines_named(_in_order(runs))
     noise = max((run.noise for run in ordered if run.noise is not None), default=NOISE)
     series: list[Series] = []
     found: list[Step | Trend] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,6 +123,12 @@ def _is_default(result: Result) -> bool:
     return result.default_tag == result.tag and bool(result.tag)
 
 
+def machines_named(runs: Iterable[Run]) -> list[Run]:
+    """Return the runs; if one was merged from unlike machines, with the machine in each result of all of them."""
+    listed = list(runs)
+    return [run.of_machines() for run in listed] if any(run.unlike for run in listed) else listed
+
+
 def run_barriers(base: Run, new: Run, *, across_machines: bool, excused: Collection[str] = ()) -> dict[str, str]:
     """Return the quantities that must not be compared between two runs (``scores``, ``speed``), with the reason.
 
@@ -137,7 +143,7 @@ def run_barriers(base: Run, new: Run, *, across_machines: bool, excused: Collect
         barriers["scores"] = f"another protocol: {protocols[0]}, now {protocols[1]}"
     if across_machines:
         barriers["speed"] = "--across-machines excludes it"
-    elif base.processor != new.processor and "threads" not in excused:
+    elif base.processor != new.processor and "threads" not in excused and not (base.unlike or new.unlike):
         barriers["speed"] = f"another machine: {base.processor}, now {new.processor}"
     return barriers
 
@@ -158,6 +164,8 @@ def pair_barriers(pair: Pair, *, excused: Collection[str] = ()) -> dict[str, str
     barriers = {}
     if base.random_weights and base.weights.get("id") != new.weights.get("id"):
         barriers["scores"] = f"other random weights: {base.weights.get('id')}, now {new.weights.get('id')}"
+    if base.processor != new.processor:  # of a merged run
+        barriers["speed"] = f"another machine: {base.processor}, now {new.processor}"
     same_batch = base.batch_size == new.batch_size and base.batch_decayed == new.batch_decayed
     if not same_batch and "batch_size" not in excused:
         if base.batch_decayed or new.batch_decayed:

@@ -318,6 +318,20 @@ def test_another_batch_or_precision_starts_a_new_series(change):
     assert steps(runs) == []
 
 
+def test_a_run_merged_from_unlike_machines_continues_the_series_of_each():
+    def merged(day, here, there):
+        machines = "; ".join(sorted((here, there)))
+        of = info(processor=here), info(50.0, model="vit_base.a", processor=there)
+        return run(day, *of, machine=made.MACHINE | {"processor": machines})
+
+    runs = [merged(1, "A", "B"), merged(2, "A", "B"), merged(3, "B", "A")]
+    runs.append(run(4, info(), machine=made.MACHINE | {"processor": "A"}))
+    speeds = [s for s in history(runs, LIMITS).series if s.what == "images_per_s" and not s.of_family]
+    assert sorted((s.name, [p.run for p in s.points]) for s in speeds) == [
+        ("vit_base.a", [0, 1]), ("vit_base.a", [2]), ("vit_tiny.in1k", [0, 1, 3]), ("vit_tiny.in1k", [2]),
+    ]  # fmt: skip
+
+
 def test_another_dataset_starts_a_new_series_of_scores():
     runs = [run(1, info()), run(2, info(hits=HITS * 0), dataset={"fingerprint": "beef"})]
     found = history(runs, LIMITS)
