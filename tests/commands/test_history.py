@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch):
     storage = tmp_path / ".benchmarks" / "Linux"
     storage.mkdir(parents=True)
     for day in range(1, 7):
-        info = made.result("vit_tiny.in1k", CLASSES, made.hits_of("vit", CLASSES, 0.6))
+        info = made.result("vit_tiny.in1k", CLASSES, made.hits_of("vit", CLASSES, 0.6), processes=[])
         info["images_per_s"] = {"forward": 100.0 if day < 4 else 80.0}
         data = made.saved([info], CLASSES) | {"datetime": f"2026-11-0{day}T12:00:00+00:00"}
         (storage / f"000{day}_nightly.json").write_text(json.dumps(data))

@@ -24,7 +24,7 @@ HITS = made.hits_of(MODEL, CLASSES, 0.6)
 
 
 def info(speed=100.0, model=MODEL, hits=HITS, **changes):
-    return made.result(model, CLASSES, hits, images_per_s={"forward": speed}, **changes)
+    return made.result(model, CLASSES, hits, images_per_s={"forward": speed}, **{"processes": []} | changes)
 
 
 def run(day, *results, commit="c", **block):
@@ -254,7 +254,7 @@ def test_a_step_in_a_newest_run_of_one_process_is_weak(processes, weak):
 
 @pytest.mark.parametrize("value", [0, -1.0, 0.0])
 def test_speeds_and_memory_of_0_or_below_are_left_out(value):
-    runs = [*runs_of([100.0, 100.0]), run(3, info(value, peak_memory_mb=value, durations=[value]))]
+    runs = [*runs_of([100.0, 100.0]), run(3, info(value, peak_memory_mb=value) | {"durations": [value]})]
     found = history(runs, LIMITS)
     assert found.steps == () and {len(s.points) for s in found.series if s.what in ("images_per_s", "memory")} == {2}
 

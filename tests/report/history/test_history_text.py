@@ -26,7 +26,12 @@ def made_history(speeds: Sequence[float] = (100.0, 100.0, 100.0, 85.0, 85.0)) ->
         machine = made.MACHINE | {"driver": "560" if speed > 90 else "570"}
         infos = [
             made.result(
-                model, CLASSES, made.hits_of(model, CLASSES, 0.6), images_per_s={"forward": speed}, family=model[:3]
+                model,
+                CLASSES,
+                made.hits_of(model, CLASSES, 0.6),
+                images_per_s={"forward": speed},
+                family=model[:3],
+                processes=[],
             )
             for model in MODELS
         ]
