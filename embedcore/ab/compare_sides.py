@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from embedcore.ab.environments import Environment
+from embedcore.ab.explain import Explanation, explanation_of, with_origins
 from embedcore.ab.measurements import FOLDER, Measurements
 from embedcore.ab.noise import Noise, store_noise, stored_noise
 from embedcore.ab.outcome import Outcome, rows_of
@@ -23,6 +24,7 @@ from embedcore.ab.stored import judge_sides
 from embedcore.compare.interleaved import NOISE
 from embedcore.compare.limits import Limits
 from embedcore.compare.statistics import robust_sd
+from embedcore.embed.trace import Trace
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 
@@ -56,13 +58,7 @@ def compare_sides(
     Raises UsageError, and SideLost if a side's process ends.
     """
     with contextlib.ExitStack() as stack:
-        sides = {
-            key: stack.enter_context(Side(environment._replace(name=f"side {key} ({environment.name})"), arguments))
-            for key, environment in environments.items()
-        }
-        facts = {key: dict(side.opened()) for key, side in sides.items()}
-        if facts["A"]["dataset"]["fingerprint"] != facts["B"]["dataset"]["fingerprint"]:
-            raise UsageError("the sides read different images from the same dataset, so they cannot be compared")
+        sides, facts = _opened(stack, environments, arguments)
         both = [model for model in facts["A"]["models"] if model in facts["B"]["models"]]
         alone = {key: [model for model in fact["models"] if model not in both] for key, fact in facts.items()}
         if not both:
@@ -77,7 +73,7 @@ def compare_sides(
             "dataset": facts["A"]["dataset"]["fingerprint"],
         }
         measurements = stack.enter_context(Measurements(cache, identity, fresh=fresh))
-        measure = _Measure(sides, facts, measurements, cache)
+        measure = _Measure(sides, facts, measurements)
         tracks = measure_models(
             both,
             measure,
@@ -90,12 +86,14 @@ def compare_sides(
         if not any(OUT_OF_TIME in track.why for track in tracks):
             measurements.finish()
         stored = () if maps is None else tuple(judge_sides(sides, both, measure.weights_of, limits, cache, maps))
+        precisions = {track.model: track.first["B"].precision for track in tracks if "B" in track.first}
+        rows = with_origins(rows_of(tracks, facts, limits), precisions, measure)
     found = _noise_found(tracks) if aa else None
     if found is not None:
         store_noise(cache, machine, found, sum(len(track.pairs) for track in tracks))
     return Outcome(
-        sides={key: f"{side.name}: {_versions(facts[key]['versions'])}" for key, side in environments.items()},
-        rows=rows_of(tracks, facts, limits),
+        sides=_names(environments, facts),
+        rows=rows,
         alone=alone,
         noise=floor,
         noise_measured=noise is not None,
@@ -105,19 +103,63 @@ def compare_sides(
     )
 
 
-class _Measure:
-    """Measures models, reusing what `measurements` contains."""
+def explain_models(
+    environments: Mapping[str, Environment], arguments: Sequence[str], models: Sequence[str]
+) -> tuple[Mapping[str, str], list[Explanation]]:
+    """Return the names of two sides, and for each model where the embeddings of the sides begin to differ.
 
-    def __init__(
-        self, sides: Mapping[str, Side], facts: Mapping[str, Any], measurements: Measurements, cache: Path
-    ) -> None:
-        self.families: dict[str, str] = {}
-        self._sides, self._measurements = sides, measurements
+    Nothing is measured; both sides embed the same images with the same weights. Raises UsageError, SideLost.
+    """
+    with contextlib.ExitStack() as stack:
+        sides, facts = _opened(stack, environments, arguments)
+        traces = _Weights(sides, facts)
+        return _names(environments, facts), [explanation_of(model, traces) for model in models]
+
+
+def _opened(
+    stack: contextlib.ExitStack, environments: Mapping[str, Environment], arguments: Sequence[str]
+) -> tuple[dict[str, Side], dict[str, dict[str, Any]]]:
+    """Start both sides; return them and their facts. Raises UsageError if they read different images."""
+    sides = {
+        key: stack.enter_context(Side(environment._replace(name=f"side {key} ({environment.name})"), arguments))
+        for key, environment in environments.items()
+    }
+    facts = {key: dict(side.opened()) for key, side in sides.items()}
+    if facts["A"]["dataset"]["fingerprint"] != facts["B"]["dataset"]["fingerprint"]:
+        raise UsageError("the sides read different images from the same dataset, so they cannot be compared")
+    return sides, facts
+
+
+class _Weights:
+    """The weights that both sides load, and traces with them."""
+
+    def __init__(self, sides: Mapping[str, Side], facts: Mapping[str, Any]) -> None:
+        self._sides = sides
         self._weights: Path | None = None
         if facts["A"]["weights"] == "random":
             # Side A writes them for both, since another timm or torch draws other weights from the same seed.
             key = json.dumps([facts["A"]["versions"], facts["A"]["seed"], sides["A"].environment[1:]], default=str)
-            self._weights = cache / FOLDER / WEIGHTS / hashlib.sha256(key.encode()).hexdigest()[:16]
+            name = hashlib.sha256(key.encode()).hexdigest()[:16]
+            self._weights = Path(facts["A"]["cache"]) / FOLDER / WEIGHTS / name
+
+    def trace(self, side: str, model: str) -> Trace:
+        return self._sides[side].trace(model, **self.weights_of(model))
+
+    def weights_of(self, model: str) -> dict[str, str]:
+        """Return the setting that makes both sides load the same random weights; empty if they are not random."""
+        if self._weights is None:
+            return {}
+        self._sides["A"].save_weights(model, self._weights)
+        return {"weights": str(self._weights)}
+
+
+class _Measure(_Weights):
+    """Measures models, reusing what `measurements` contains."""
+
+    def __init__(self, sides: Mapping[str, Side], facts: Mapping[str, Any], measurements: Measurements) -> None:
+        super().__init__(sides, facts)
+        self.families: dict[str, str] = {}
+        self._measurements = measurements
 
     def alone(self, side: str, model: str) -> Result:
         key = (model, side, "alone", 0)
@@ -134,13 +176,6 @@ class _Measure:
             for side, result in measure_interleaved(sides, model, {**equal, **self.weights_of(model)}).items():
                 self._measurements.add(keys[side], result)
         return {side: self._measurements.results[key] for side, key in keys.items()}
-
-    def weights_of(self, model: str) -> dict[str, str]:
-        """Return the setting that makes both sides load the same random weights; empty if they are not random."""
-        if self._weights is None:
-            return {}
-        self._sides["A"].save_weights(model, self._weights)
-        return {"weights": str(self._weights)}
 
 
 def _limit(limits: Limits, model: str, family: str) -> float:
@@ -163,6 +198,10 @@ def _named(alone: Mapping[str, Sequence[str]]) -> str:
         for side, models in alone.items()
         if models
     )
+
+
+def _names(environments: Mapping[str, Environment], facts: Mapping[str, Any]) -> dict[str, str]:
+    return {key: f"{side.name}: {_versions(facts[key]['versions'])}" for key, side in environments.items()}
 
 
 def _versions(versions: Mapping[str, str | None]) -> str:

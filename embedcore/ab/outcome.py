@@ -14,6 +14,7 @@ from embedcore.ab.schedule import Track
 from embedcore.compare.comparison import Change, ModelChange, compare
 from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.limits import Limits
+from embedcore.compare.origin import Origin
 from embedcore.compare.stored_embeddings import StoredEmbeddings
 from embedcore.compare.verdict import LEVELS, Finding, Level, judge
 from embedcore.results.run import Run
@@ -31,6 +32,8 @@ class Row:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     """Likely causes, and reasons for missing values."""
+    origin: Origin | None = None
+    """Where a drift began."""
     undecided: str = ""
     """Why its speed, which has a limit, could not be judged; "" if it was."""
 

@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from embedcore.ab.environments import Environment, check_code
 from embedcore.embed import interleaving
+from embedcore.embed.trace import Trace
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.plain import one_line
 from embedcore.results.result import Result
@@ -87,6 +90,11 @@ class Side:
         """Have the side write random weights of a model. Raises UsageError, SideLost."""
         self._send({"save_weights": model, "folder": str(folder)})
         self._answer()
+
+    def trace(self, model: str, **changes: Any) -> Trace:
+        """Return the trace of a model's forward pass. Raises UsageError, SideLost."""
+        self._send({"trace": model, "changes": changes})
+        return msgspec.convert(self._answer(), Trace)
 
     def close(self) -> None:
         """End the process and any measurement in progress."""

@@ -29,10 +29,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "ab",
         help="compare the speed and embeddings of two versions of timm or torch",
         description="Measure two sides in pairs of fresh processes that alternate their timing rounds, until each "
-        "speed ratio is known with its 95 % interval, and compare the embeddings. Arguments after -- go to pytest, "
-        "such as -k, --embed-roster or --embed-weights. An interrupted command continues when it is run again. Exit "
-        "code 1: side B is worse than the limits allow; 2: the sides cannot be compared, or nothing could be judged; "
-        "3: with --undecided fail, a speed with a limit could not be judged.",
+        "speed ratio is known with its 95 % interval, and compare the embeddings. For a model whose embeddings moved, "
+        "name the first module whose output differs. Arguments after -- go to pytest, such as -k, --embed-roster or "
+        "--embed-weights. An interrupted command continues when it is run again. Exit code 1: side B is worse than the "
+        "limits allow; 2: the sides cannot be compared, or nothing could be judged; 3: with --undecided fail, a speed with a limit could not be judged.",
     )
     for name, side in (("baseline", "A"), ("candidate", "B")):
         parser.add_argument(
@@ -44,6 +44,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--pythonpath", action="store_true", help="keep PYTHONPATH on both sides (default: it is left out)"
     )
+    parser.add_argument(
+        "--explain", action="append", default=[], metavar="MODEL",
+        help="measure nothing: name the first module whose output differs between the sides (repeatable)",
+    )  # fmt: skip
     parser.add_argument("--aa", action="store_true", help="measure the noise floor: both sides are the baseline")
     parser.add_argument(
         "--fail-on",
@@ -91,6 +95,8 @@ def _run(parsed: argparse.Namespace) -> int:
     path = os.environ.get("PYTHONPATH", "") if parsed.pythonpath else ""
     baseline = _side("A", parsed.baseline, parsed.python_a, parsed.arguments, path)
     candidate = baseline if parsed.aa else _side("B", parsed.candidate, parsed.python_b, parsed.arguments, path)
+    if parsed.explain:
+        return _explain({"A": baseline, "B": candidate}, parsed)
     with tqdm(disable=None, leave=False, unit="model") as bar:
 
         def progress(model: str, done: int, models: int) -> None:
@@ -116,6 +122,15 @@ def _run(parsed: argparse.Namespace) -> int:
     if not outcome.passed:
         return EXIT_NOTHING_JUDGED
     return EXIT_UNDECIDED if outcome.undecided and parsed.undecided == "fail" else 0
+
+
+def _explain(environments: dict[str, Environment], parsed: argparse.Namespace) -> int:
+    from embedcore.ab.compare_sides import explain_models
+    from embedcore.ab.explain import as_json, as_text
+
+    sides, found = explain_models(environments, parsed.arguments, parsed.explain)
+    print(json.dumps(as_json(sides, found), indent=1) if parsed.format == "json" else as_text(sides, found))
+    return EXIT_NOTHING_JUDGED if any(explanation.failure for explanation in found) else 0
 
 
 def _side(key: str, requirements: list[str], python: str | None, arguments: list[str], path: str) -> Environment:

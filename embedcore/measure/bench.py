@@ -21,6 +21,7 @@ from embedcore.measure.case import Case, CaseSettings
 from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
 from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.outcome import failure, locate, weights_changed
+from embedcore.measure.tracing import traced
 from embedcore.measure.truth import GroundTruth
 from embedcore.progress import Progress, Stages, StopWork
 from embedcore.results.neighbours import NeighbourStore
@@ -33,6 +34,7 @@ from embedcore.zoo.transforms import data_config
 if TYPE_CHECKING:
     from typing import Any
 
+    from embedcore.embed.trace import Trace
     from embedcore.images.pixel_store import PixelStore
     from embedcore.zoo.own_models import OwnModel
 
@@ -165,6 +167,12 @@ class Bench:
         if self.isolation == "none":
             return InlineExecutor()
         return ChildExecutor(max(0.0, min(self.timeout_s, limit_s)))
+
+    def trace(self, model: str, dataset: Dataset, **changes: Any) -> Trace:
+        """Return the trace of a model's forward pass under settings with ``changes``. Raises EmbedcoreError."""
+        case = self.case(model, **changes)
+        pixels = self._pixels(case, dataset, lambda done, total: None)
+        return traced(case, CaseInputs(GroundTruth.of(dataset), pixels, locate(case, self.hub), self.hub))
 
     def weights_changed(self, result: Result) -> bool:
         """Whether a result belongs to other weights than its model would load now; False if these are not here."""

@@ -19,8 +19,10 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from embedcore.embed.trace import Trace
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.forkserver import forkserver_context
 from embedcore.images.workers import hidden_main
@@ -134,6 +136,10 @@ class Side:
             self._keeping = bench_of(options, self.own_models), dataset_of(options)
         return self._keeping
 
+    def trace(self, model: str, **changes: Any) -> Trace:
+        """Return the trace of a model's forward pass. Raises EmbedcoreError."""
+        return self.bench.trace(model, self.dataset, **changes)
+
     def save_weights(self, model: str, folder: str) -> None:
         """Write seeded random weights of a model into a folder, from which both sides load. Raises UsageError."""
         path = Path(folder) / f"{model}.safetensors"
@@ -188,6 +194,8 @@ def main() -> None:
                     answer = side.images()
                 case {"embed": str(model), "changes": dict(changes)} if side is not None:
                     answer = side.embed(model, **changes).to_json()
+                case {"trace": str(model), "changes": dict(changes)} if side is not None:
+                    answer = msgspec.to_builtins(side.trace(model, **changes))
                 case {"save_weights": str(model), "folder": str(folder)} if side is not None:
                     side.save_weights(model, folder)
                 case _:

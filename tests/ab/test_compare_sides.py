@@ -22,6 +22,7 @@ from embedcore.ab.noise import stored_noise
 from embedcore.ab.sides import Side, SideLost, measure_interleaved
 from embedcore.cli import main
 from embedcore.compare.limits import read_limits
+from embedcore.embed.trace import Call, Trace, summary_of
 from embedcore.errors import UsageError
 from embedcore.report.gate.ab_text import as_json, as_text
 from embedcore.results.result import Result
@@ -197,6 +198,13 @@ class FakeSide:
             "dataset": {"fingerprint": "f", "queries": 0},
         }  # fmt: skip
 
+    def trace(self, model, **changes):
+        import torch
+
+        same, moved = (summary_of(torch.full((2,), value)) for value in (1.0, 2.0 + (self.kind == "new")))
+        calls = (Call("norm", "LayerNorm", {"eps": float(len(self.kind))}, summary_of([]), same, moved),)
+        return Trace({}, same, calls)
+
     def measure(self, model, **changes):
         import numpy as np
 
@@ -237,6 +245,8 @@ def test_worst_first_with_causes_and_models_of_one_side(fake):
     assert rows["slow.a"].ratio.ratio == pytest.approx(1 / 1.06)
     assert rows["moved.a"].word == "WORSE drift"
     assert "code (timm old → new)" in rows["moved.a"].notes[0]
+    assert rows["moved.a"].origin.name == "norm" and rows["both.a"].origin is None
+    assert "began in norm (LayerNorm): same settings, other code" in " ".join(as_text(outcome).split())
     assert rows["both.a"].word == "same"
     assert outcome.alone == {"A": ["gone.a"], "B": ["added.a"]}
     text = as_text(outcome)

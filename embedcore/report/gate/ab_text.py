@@ -84,6 +84,7 @@ def as_json(outcome: Outcome) -> Mapping[str, Any]:
             "interval95": None if row.ratio is None else [row.ratio.low, row.ratio.high],
             "processes": 0 if row.ratio is None else 2 * row.ratio.pairs,
             "drift": row.drift,
+            "origin": None if row.origin is None else row.origin.to_json(),
             "notes": row.notes,
         }
         for row in outcome.rows
