@@ -32,10 +32,10 @@ class Row:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     """Likely causes, and reasons for missing values."""
-    origin: Origin | None = None
-    """Where a drift began."""
     undecided: str = ""
     """Why its speed, which has a limit, could not be judged; "" if it was."""
+    origin: Origin | None = None
+    """Where a drift began."""
 
     @property
     def judged(self) -> bool:

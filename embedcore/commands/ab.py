@@ -32,7 +32,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "speed ratio is known with its 95 % interval, and compare the embeddings. For a model whose embeddings moved, "
         "name the first module whose output differs. Arguments after -- go to pytest, such as -k, --embed-roster or "
         "--embed-weights. An interrupted command continues when it is run again. Exit code 1: side B is worse than the "
-        "limits allow; 2: the sides cannot be compared, or nothing could be judged; 3: with --undecided fail, a speed with a limit could not be judged.",
+        "limits allow; 2: the sides cannot be compared, or nothing could be judged; 3: with "
+        "--undecided fail, a speed with a limit could not be judged.",
     )
     for name, side in (("baseline", "A"), ("candidate", "B")):
         parser.add_argument(
