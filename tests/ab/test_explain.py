@@ -11,7 +11,7 @@ import torch
 
 from embedcore.ab import compare_sides
 from embedcore.ab.environments import Environment
-from embedcore.ab.explain import Explanation, as_text, explanation_of, with_origins
+from embedcore.ab.explain import UNMOVED, Explanation, as_text, explanation_of, with_origins
 from embedcore.ab.outcome import Row
 from embedcore.cli import main
 from embedcore.compare.origin import Origin
