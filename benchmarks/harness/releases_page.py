@@ -64,6 +64,7 @@ Left out:
 
 - architectures above {most:.0f} M parameters, unless their module of timm has no smaller one;
 - architectures that timm {last} does not have or has no weights for;
+- a change that a later release took back, for what was not yet compared one by one;
 - another path through a model than the embedding: the classifier, features of several stages, training;
 - what happens only at other image sizes than the one used, in half precision, or on a card;
 - the loading and conversion of pretrained weights, and the weights themselves.
