@@ -82,7 +82,7 @@ def run_workflow(repository: Path, folder: Path, caches: Path, baseline: Path, s
     (gate / "baseline").mkdir()
     if baseline.is_file():
         shutil.copy(baseline, gate / "baseline")
-    code, outputs = run_step("gate", "Compare", gate)
+    code, outputs = run_step("gate", "Compare", gate, STORE=str(caches / "gate"))
     if code == 0 and outputs.get("clear") == "true":
         shutil.copy(gate / "run.json", baseline)
     return outputs | {"exit": str(code)}
