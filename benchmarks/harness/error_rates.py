@@ -168,7 +168,7 @@ class _Measure:
 
 
 Outcomes = Iterator[tuple[str, dict[str, str]]]
-"""A model, and its outcome by kind of comparison: ``ab``, ``sessions`` or ``path``."""
+"""A model, and its outcome by kind of comparison: ``ab``, ``sessions`` or ``path``, each ``alike`` or ``slower``."""
 
 
 def by_ab(folder: Path, models: Iterable[str], *, slower: bool) -> Outcomes:
@@ -183,14 +183,31 @@ def by_ab(folder: Path, models: Iterable[str], *, slower: bool) -> Outcomes:
             (track,) = measure_models([tags[model]], measure, lambda _: LIMIT, noise=noise)
             if track.ratio is None:
                 raise SystemExit(f"{track.model}: {track.why}")
-            yield model, {"ab": "regression" if track.alarm else "undecided" if track.why else "clear"}
+            outcome = "regression" if track.alarm else "undecided" if track.why else "clear"
+            yield model, {f"ab {_kind(slower)}": outcome}
 
 
 def by_sessions(folder: Path, models: Iterable[str], *, slower: bool, confirms: bool = False) -> Outcomes:
     """Yield ``clear``, ``suspect`` or ``regression`` of two sessions over all models, saved in sequence.
 
-    `confirms`: also the outcome after the suspects were confirmed, ``clear``, ``undecided`` or ``regression``.
+    `confirms`: also the outcome after the suspects were confirmed, ``clear``, ``undecided`` or ``regression``. With
+    `slower` each slower session lies between two usual ones, which are compared as well.
     """
+    base, left = _session(folder, slower=False), {}
+    for model in models:
+        if model not in left:
+            sessions = {True: _session(folder, slower=True)} if slower else {}
+            sessions[False] = _session(folder, slower=False)
+            for is_slower, new in sessions.items():
+                for kind, words in _compared(folder, base, new, slower=is_slower, confirms=confirms).items():
+                    for name, outcome in words.items():
+                        left.setdefault(name, {})[kind] = outcome
+            base = sessions[False]
+        yield model, left.pop(model)
+
+
+def _compared(folder: Path, base: Run, new: Run, *, slower: bool, confirms: bool) -> Mapping[str, Mapping[str, str]]:
+    """Return the outcome of each architecture by kind of comparison."""
     from embedcore.ab import confirm
     from embedcore.compare.comparison import compare
     from embedcore.compare.limits import read_limits
@@ -198,21 +215,23 @@ def by_sessions(folder: Path, models: Iterable[str], *, slower: bool, confirms: 
 
     # Both sessions have one environment, so that the slower side must be named.
     python = {"the baseline": Path(sys.executable), "the new run": folder / "python-slow"}
+    usual = confirm.rebuilt
     if slower:
         confirm.rebuilt = lambda run, name, cache: Environment(name, python[name])
-    base, left = _session(folder, slower=False), {}
-    for model in models:
-        if model not in left:
-            new = _session(folder, slower=slower)
-            comparison = compare(base, new)
-            verdict = judge(comparison, read_limits(f"images_per_s:{LIMIT:.0%}", folder))
-            found = {"sessions": _speeds(verdict, new, "suspect")}
-            if confirms:
-                after = confirm.settle(comparison, verdict, cache=folder / "cache")
-                found["path"] = _speeds(after, new, "undecided")
-            left = {name: {kind: words[name] for kind, words in found.items()} for name in found["sessions"]}
-            base = _session(folder, slower=False) if slower else new
-        yield model, left.pop(model)
+    try:
+        comparison = compare(base, new)
+        verdict = judge(comparison, read_limits(f"images_per_s:{LIMIT:.0%}", folder))
+        found = {f"sessions {_kind(slower)}": _speeds(verdict, new, "suspect")}
+        if confirms:
+            after = confirm.settle(comparison, verdict, cache=folder / "cache")
+            found[f"path {_kind(slower)}"] = _speeds(after, new, "undecided")
+    finally:
+        confirm.rebuilt = usual
+    return found
+
+
+def _kind(slower: bool) -> str:
+    return "slower" if slower else "alike"
 
 
 def _speeds(verdict: Verdict, run: Run, unsure: str) -> dict[str, str]:
@@ -272,20 +291,20 @@ def main() -> None:
         calibrate(folder, parsed.size)
     compared = {"ab": by_ab, "sessions": by_sessions, "path": functools.partial(by_sessions, confirms=True)}
     journal = folder / "outcomes.jsonl"
-    for kind, wanted in (("alike", parsed.alike), ("slower", parsed.slower)):
+    for kind, wanted in (("slower", parsed.slower), ("alike", parsed.alike)):
         begin = time.monotonic()
         left = missing(journal, f"{parsed.what} {kind}", wanted)
         for model, found in compared[parsed.what](folder, left, slower=kind == "slower"):
             seconds = round(time.monotonic() - begin, 1)
             with journal.open("a") as file:
                 for what, outcome in found.items():
-                    entry = {"kind": f"{what} {kind}", "model": model, "outcome": outcome, "seconds": seconds}
+                    entry = {"kind": what, "model": model, "outcome": outcome, "seconds": seconds}
                     file.write(json.dumps(entry) + "\n")
             words = ", ".join(f"{what}: {outcome}" for what, outcome in found.items())
-            print(f"{kind}: {model} {words} after {seconds} s", flush=True)
+            print(f"{model}: {words} after {seconds} s", flush=True)
             begin = time.monotonic()
-        for what in dict.fromkeys((parsed.what, *(("sessions",) if parsed.what == "path" else ()))):
-            print_rates(f"{what} {kind}", outcomes(journal, f"{what} {kind}"))
+    for name in dict.fromkeys(entry["kind"] for entry in _lines(journal)):
+        print_rates(name, outcomes(journal, name))
 
 
 def print_rates(name: str, found: Sequence[Mapping[str, Any]]) -> None:
