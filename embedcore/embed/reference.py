@@ -31,8 +31,9 @@ class CpuReference:
 
     def __init__(self) -> None:
         self._factor = np.random.default_rng(0).standard_normal(_PRODUCT, dtype=np.float32)
-        self._product = np.empty_like(self._factor)
-        self._source = np.zeros(_COPY_BYTES, dtype=np.uint8)
+        # Written to here, so that all of it is resident from now on.
+        self._product = np.ones_like(self._factor)
+        self._source = np.ones(_COPY_BYTES, dtype=np.uint8)
         self._copy = np.ones_like(self._source)
         self.nbytes = 2 * (self._factor.nbytes + self._source.nbytes)
         """Memory that it takes, in bytes."""

@@ -207,7 +207,7 @@ def is_final(status: Status, unreachable: bool) -> bool:
     return status in _FINAL or (status == "no-weights" and not unreachable)
 
 
-_POSITIVE = ("forward", "end_to_end", "peak_memory_mb")
+_POSITIVE = ("forward", "end_to_end")
 """Fields and keys that are dropped if they are 0 or below, since nothing was measured then."""
 
 _OF_FAILURES = ("reason", "detail", "unreachable", "lost_host")
@@ -221,7 +221,7 @@ def _plain(name: str, value: object) -> object:
             return value  # long, never printed, and checked when unpacked
         case str():
             return printable_lines(value) if name == "detail" else one_line(value)
-        case float() | int() if name in _POSITIVE and value <= 0:
+        case float() | int() if (name in _POSITIVE and value <= 0) or (name == "peak_memory_mb" and value < 0):
             return None
         case float():
             return value if math.isfinite(value) else None

@@ -54,7 +54,7 @@ def test_three_models_are_measured_saved_and_ranked(run, project, saved):
     assert {entry["model"] for entry in block["ranking"]} == set(MODELS)
     assert block["ranking"][0]["rank"] == 1 and sum(entry["p_best"] for entry in block["ranking"]) == pytest.approx(1)
     versions = data["machine_info"]["embedcore"]
-    assert set(versions) == {"timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python"}
+    assert set(versions) == {"timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python", "requirements"}
     rows = json.loads((project.path / "report" / "leaderboard.json").read_text())["rows"]
     assert {row["model"] for row in rows} == set(MODELS)
     assert len(list(csv.DictReader((project.path / "report" / "leaderboard.csv").open()))) == 3
