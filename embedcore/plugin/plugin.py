@@ -386,9 +386,11 @@ class Plugin:
                 check_answer(*self.verdict)
 
     def _settle(self, comparison: Comparison, verdict: Verdict) -> Verdict:
-        """Measure suspect speeds again, interleaved; under pytest-xdist the workers have ended."""
+        """Measure suspect speeds again, interleaved, unless this is a quick look; workers of pytest-xdist have ended."""
         from embedcore.ab.confirm import settle
 
+        if self.options.processes == 1:
+            return verdict
         shown: list[str] = []
 
         def progress(model: str, done: int, models: int) -> None:

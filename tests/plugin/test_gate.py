@@ -63,6 +63,7 @@ SLOWER, EQUAL = (ratio_of([math.log(speed)] * 4, models=1) for speed in (0.8, 1.
 def confirmed(monkeypatch):
     """Fake confirmations: the answers to give, in order, and what was asked for."""
     answers, asked = [], []
+    monkeypatch.setattr(Bench, "time", lambda self, result, dataset, stages, limit_s: result.processes[0])
 
     def confirm(comparison, names, limits, *, seconds, **_):
         asked.append((list(names), 0 < seconds <= 3600))
@@ -73,6 +74,7 @@ def confirmed(monkeypatch):
 
 
 SPEED = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=images_per_s:5%", "--embed-budget=1h")
+SPEED += ("--embed-processes=2",)
 
 
 def test_suspect_speeds_are_settled_by_interleaved_processes(run, base, confirmed):
