@@ -386,7 +386,7 @@ class Plugin:
                 check_answer(*self.verdict)
 
     def _settle(self, comparison: Comparison, verdict: Verdict) -> Verdict:
-        """Measure suspect speeds again, interleaved, unless this is a quick look; workers of pytest-xdist have ended."""
+        """Measure suspect speeds again, interleaved, unless this is a quick look; workers of xdist have ended."""
         from embedcore.ab.confirm import settle
 
         if self.options.processes == 1:

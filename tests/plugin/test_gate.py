@@ -176,7 +176,7 @@ def test_each_of_several_datasets_is_compared_with_itself(run, project, confirme
     """A suspect speed is one case, and its confirmation changes nothing on the other dataset."""
     project.makepyfile(test_models=TWO_DATASETS)
     arguments = ("-k", "test_vit", "--embed-compare=base.json", "--embed-fail-on=drift:1e-3,images_per_s:5%")
-    arguments += ("--embed-budget=1h",)
+    arguments += ("--embed-budget=1h", "--embed-processes=2")
     assert run("-k", "test_vit", "--benchmark-json=base.json").ret == 0
     data = json.loads((project.path / "base.json").read_text())
     here, there = (bench["extra_info"] for bench in data["benchmarks"])

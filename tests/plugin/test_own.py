@@ -207,7 +207,7 @@ def test_the_gate_compares_own_models_except_for_a_missing_speed(run, project, o
     np.save(ours / "given.npy", rng.normal(size=(9, 16)))
     outcome = run(*arguments, "--benchmark-json=new.json", roster=roster)
     assert outcome.ret == 1
-    outcome.stdout.fnmatch_lines(["given *acc*", "FAILED: 2 models compared*"])
+    outcome.stdout.fnmatch_lines(["given *drift*", "FAILED: 2 models compared*"])
     assert {result.model for result in read_run(project.path / "new.json").results} == {"given", "colour"}
 
 
