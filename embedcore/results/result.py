@@ -233,6 +233,9 @@ def _plain(name: str, value: object) -> object:
                 else {key: item for key, item in plain.items() if item is not None}
             )
         case list() | tuple():
+            # Most lists are seconds of rounds, of which a run has hundreds of thousands.
+            if set(map(type, value)) == {float} and math.isfinite(sum(value)) and min(value) > 0:
+                return list(value)
             items = [_plain(name, item) for item in value]
             if name == "durations":
                 return [item for item in items if not (item is None or (isinstance(item, int | float) and item <= 0))]
