@@ -211,8 +211,8 @@ def rebuilt(
 ) -> Environment:
     """Return the environment in which a run was measured. Raises UsageError if it cannot be built.
 
-    Of the packages that differ, only those that timm and torch require count, or all if the run has models of the
-    user's own, since their code may import any. Test tools and embedcore itself stay as they are.
+    Packages that timm and torch require are replaced where they differ; with the user's own models all are, since their
+    code may import any. Test tools and embedcore itself stay as they are.
     """
     if not run.requirements:
         raise UsageError(f"{run.path} does not contain the requirements of its environment")

@@ -27,9 +27,6 @@ from embedcore.compare.scores import score_changes
 from embedcore.compare.timings import Speeds, joined, speeds_of
 from embedcore.results.run import Run
 
-NOISE = 0.02
-"""Standard deviation of the log of a speed ratio between two equal sessions, unless `ab --aa` has measured it."""
-
 
 @dataclass(frozen=True)
 class Change:

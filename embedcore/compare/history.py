@@ -18,7 +18,6 @@ from statistics import median
 import numpy as np
 
 from embedcore.compare.causes import causes_of, rounding
-from embedcore.compare.comparison import NOISE
 from embedcore.compare.limits import Limits
 from embedcore.compare.memory import memory_noise
 from embedcore.compare.pairs import Pair, machines_named
@@ -30,6 +29,9 @@ from embedcore.compare.trend import find_ramps, lines, spread_of
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 from embedcore.results.run import Run
+
+NOISE = 0.02
+"""Standard deviation of the log of a speed ratio between two equal sessions, unless `ab --aa` has measured it."""
 
 _LEAST_ACC_SPREAD = 1e-3
 

@@ -118,7 +118,7 @@ def _tested(pair: Pair, base: Run, new: Run, queries: Queries) -> tuple[list[sta
 def _flips_of_queries(step: NDArray[np.int64], of_class: NDArray[np.int64], queries: Queries) -> statistics.Flips:
     """Test queries instead of classes; the change must be significant without the class that changed most, too.
 
-    So many near-copies in one class cannot make a change significant.
+    Near-copies in one class therefore cannot make a change significant.
     """
     everything = statistics.sign_flips(step)
     most = np.argmax(of_class * np.sign(of_class.sum()))

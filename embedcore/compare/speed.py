@@ -51,7 +51,7 @@ class Noise(NamedTuple):
 
     sd: float
     freedom: int
-    """Of the measured processes, without the prior."""
+    """Without those of the prior."""
 
 
 class Shift(NamedTuple):

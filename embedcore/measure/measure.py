@@ -24,6 +24,7 @@ from embedcore.embed.interleaving import Interleaving
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.kept import key_of as embeddings_key
 from embedcore.embed.memory import PeakMemory, halving, release_memory
+from embedcore.embed.pinned import images_of_round
 from embedcore.embed.precision import autocast
 from embedcore.embed.reference import reference_on
 from embedcore.embed.sketch import sketch_of
@@ -32,7 +33,7 @@ from embedcore.images.geometry import geometry_of
 from embedcore.measure.inputs import CaseInputs, fetched_weights
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
 from embedcore.measure.precomputed import read_precomputed
-from embedcore.measure.timing_process import pinned_images_of, process_of, time_pinned
+from embedcore.measure.timing_process import process_of, time_pinned
 from embedcore.measure.truth import GroundTruth
 from embedcore.progress import Progress, Stages, StopWork
 from embedcore.results.neighbours import KeptNeighbours, key_of
@@ -116,12 +117,12 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     embeddings, key, seconds, fitted, note = _embeddings(case, inputs, pixels, backbone, settings, batch_size, progress)
     if fitted < batch_size:
         (timed, peak), batch_size = halving(fitted, device, time_rounds)
-    process = process_of(started, timed, None, device)
-    if reference is not None and (images := pinned_images_of(gmacs, batch_size, case.processes)) is not None:
-        small = first_batch(backbone, pixels, images, settings)
+    pinned = None
+    if reference is not None and case.processes > 1:
+        small = first_batch(backbone, pixels, images_of_round(gmacs, batch_size), settings)
         with device_lock(device):
             pinned = time_pinned(backbone, small, settings, case.rounds, reference)
-        process = msgspec.structs.replace(process, pinned=pinned)
+    process = process_of(started, timed, pinned, device)
     if device.type != "cuda":  # a process's memory never shrinks enough to tell one pass from another
         peak = memory.mb
     rates = {"forward": batch_size / statistics.median(timed.durations)}

@@ -11,7 +11,7 @@ from embedcore.embed.card import card_state
 from embedcore.embed.device import place, set_arithmetic, use_device
 from embedcore.embed.device_lock import device_lock
 from embedcore.embed.embedder import ForwardSettings, first_batch
-from embedcore.embed.pinned import images_of_round, pinned_thread, rounds_of
+from embedcore.embed.pinned import pinned_thread, rounds_of
 from embedcore.embed.precision import autocast
 from embedcore.embed.reference import Reference, ReferenceSeconds, reference_on
 from embedcore.embed.timing import Timed, host_seconds, time_forward
@@ -106,11 +106,6 @@ def process_of(started: float, timed: Timed, pinned: Pinned | None, device: torc
         pinned=pinned,
         **card_state(device),
     )
-
-
-def pinned_images_of(gmacs: float | None, batch_size: int, processes: int) -> int | None:
-    """Return the images of a round on a pinned thread; None for a quick look, which has no such rounds."""
-    return images_of_round(gmacs, batch_size) if processes > 1 else None
 
 
 def _columns(seconds: Sequence[ReferenceSeconds]) -> tuple[tuple[float, ...], tuple[float, ...]]:

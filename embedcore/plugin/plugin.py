@@ -234,7 +234,7 @@ class Plugin:
             self.terminal.notes(self._notes)
             self._notes = []
         outcome = yield
-        if self.bench is not None:
+        if self.bench is not None and not self._is_quick_look:
             passes = TimingPasses(self.bench, self.record, self.datasets, self.budget, self.progress)
             passes.run(self.options.processes)
         return outcome
@@ -385,11 +385,16 @@ class Plugin:
             if self.verdict is not None:
                 check_answer(*self.verdict)
 
+    @property
+    def _is_quick_look(self) -> bool:
+        """Whether each case is timed only once: in one process, or in pytest's own, where none would be a fresh one."""
+        return self.options.processes == 1 or self.options.isolation == "none"
+
     def _settle(self, comparison: Comparison, verdict: Verdict) -> Verdict:
         """Measure suspect speeds again, interleaved, unless this is a quick look; workers of xdist have ended."""
         from embedcore.ab.confirm import settle
 
-        if self.options.processes == 1:
+        if self._is_quick_look:
             return verdict
         shown: list[str] = []
 

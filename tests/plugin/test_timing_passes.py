@@ -14,7 +14,7 @@ from embedcore.results.record import read_record
 from embedcore.results.result import Result
 
 JSON = "--benchmark-json=run.json"
-QUICK = "--embed-isolation=none"
+ISOLATED = "--embed-isolation=process"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def processes(saved):
 
 
 def test_each_pass_covers_all_cases_before_the_next(run, saved, timed):
-    assert run(QUICK, JSON, "--embed-processes=3").ret == 0
+    assert run(ISOLATED, JSON, "--embed-processes=3").ret == 0
     models = list(processes(saved))
     assert len(models) == 3 and timed == models * 2
     assert set(processes(saved).values()) == {3}
@@ -54,8 +54,8 @@ def test_the_second_process_is_real_also_in_workers(run, project, saved):
 
 
 def test_a_resumed_run_times_only_what_is_missing(run, saved, timed):
-    assert run(QUICK, "-k", "vit").ret == 0
-    assert run(QUICK, "--embed-resume", JSON, "--embed-processes=2").ret == 0
+    assert run(ISOLATED, "-k", "vit").ret == 0
+    assert run(ISOLATED, "--embed-resume", JSON, "--embed-processes=2").ret == 0
     assert len(timed) == 3 and set(processes(saved).values()) == {2}
 
 
@@ -64,7 +64,7 @@ def test_when_the_budget_ends_the_results_stay(run, saved, monkeypatch):
         raise BudgetSpent
 
     monkeypatch.setattr(Bench, "time", spent)
-    result = run(QUICK, JSON, "--embed-processes=2", "--embed-budget=1h")
+    result = run(ISOLATED, JSON, "--embed-processes=2", "--embed-budget=1h")
     assert result.ret == 0 and set(processes(saved).values()) == {1}
     result.stdout.fnmatch_lines(["*the budget was used up before 3 cases could be timed in 2 processes*"])
 
@@ -74,7 +74,7 @@ def test_a_case_that_fails_the_second_time_keeps_its_first(run, saved, monkeypat
         return Result.make(result.model, family=result.family, status="crashed", reason="killed by SIGSEGV")
 
     monkeypatch.setattr(Bench, "time", fail)
-    result = run(QUICK, "-k", "vit", JSON, "--embed-processes=2")
+    result = run(ISOLATED, "-k", "vit", JSON, "--embed-processes=2")
     assert result.ret == 0 and set(processes(saved).values()) == {1}
     result.stdout.fnmatch_lines(["*test_vit.r160_in1k: not timed in process 2: crashed: killed by SIGSEGV*"])
 
@@ -87,14 +87,19 @@ def test_nothing_is_timed_again_after_a_stop_or_for_what_has_no_time(run, timed,
         return measured._replace(result=msgspec.structs.replace(measured.result, durations=(), processes=()))
 
     monkeypatch.setattr(Bench, "run", untimed)
-    assert run(QUICK, "-k", "vit", "--embed-processes=2").ret == 0
+    assert run(ISOLATED, "-k", "vit", "--embed-processes=2").ret == 0
     assert run("-x", weights="auto").ret == 1
     assert run("--collect-only", "--embed-processes=2").ret == 0
     assert not timed
 
 
 def test_the_line_of_a_second_process_survives_the_journal(run, project, timed):
-    run(QUICK, "-k", "vit", "--embed-processes=2")
+    run(ISOLATED, "-k", "vit", "--embed-processes=2")
     (journal,) = (project.path / "cache" / "runs").glob("*.jsonl")
     lines = [json.loads(line) for line in journal.read_text().splitlines() if '"timed"' in line]
     assert [line["timed"][0] for line in lines] == ["test_vit.r160_in1k"]
+
+
+def test_without_isolation_no_process_is_a_fresh_one(run, saved, timed):
+    assert run("--embed-isolation=none", "-k", "vit", JSON, "--embed-processes=2").ret == 0
+    assert not timed and set(processes(saved).values()) == {1}
