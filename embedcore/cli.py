@@ -31,8 +31,8 @@ Exit codes: 0 success; 1 a finding, such as a regression or a damaged image;
 accept, compare, history, init, merge, rank and report)."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return the exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="embedcore", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,6 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"embedcore.commands.{name}").add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return the exit code."""
+    parser = make_parser()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ENCODABLE)  # a terminal without "±" shows a substitute, not a traceback

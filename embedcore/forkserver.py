@@ -20,13 +20,13 @@ from embedcore.errors import EmbedcoreError
 from embedcore.interrupts import interrupts_held, interrupts_ignored
 
 # glibc returns blocks above a threshold to the kernel at once, so every activation of every layer costs page faults
-# again. Keeping up to 4 GiB makes a convolutional network 2 to 4 times faster (README, Speed). Both thresholds are
+# again. Keeping up to 4 GiB makes a convolutional network 2 to 4 times faster (docs/gpu.md). Both thresholds are
 # needed, and they must be in the environment before the process starts.
 _KEEP_BYTES = 4 * 2**30
 TUNABLES = f"glibc.malloc.mmap_threshold={_KEEP_BYTES}:glibc.malloc.trim_threshold={_KEEP_BYTES}"
 
 # OpenMP's threads spin at a barrier before they sleep. On a busy machine this takes the core from the very thread that
-# they wait for. Less spinning makes timings steadier; none would cost speed on an idle machine (README, Contention).
+# they wait for. Less spinning makes timings steadier; none would cost speed on an idle machine (docs/performance.md).
 # GOMP_SPINCOUNT is a variable of GNU's OpenMP, which torch uses on Linux.
 _OPENMP = {"GOMP_SPINCOUNT": "10000"}
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")

@@ -1,6 +1,6 @@
 """Check on a real device what the CPU tests simulate: ``pytest benchmarks/harness/test_device.py --embed-device cuda``.
 
-All measurements use random weights and noise, so nothing is downloaded. The table at the end is for the README.
+All measurements use random weights and noise, so nothing is downloaded. The table at the end is for docs/gpu.md.
 Requirements are asserted; durations are only shown. ``test_pipeline_speed.py`` compares the pipeline with the raw
 forward pass on a CPU, in a process that is set up for it.
 """

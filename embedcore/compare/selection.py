@@ -44,7 +44,7 @@ def _may_name(part: str, result: Result, old_names: list[str]) -> bool:
     name = _HUB.sub("", part)
     if part == "all":
         return not result.own
-    if part in ("local", "article") or "/" in name or name.startswith(("~", ".")) or name.endswith(_FILES):
+    if part in ("starter", "local", "article") or "/" in name or name.startswith(("~", ".")) or name.endswith(_FILES):
         return True
     if name == result.architecture:
         return result.default_tag in (None, result.tag)

@@ -23,7 +23,7 @@ Basis = Literal["pinned", "threads", "card"]
 FEWEST_PROCESSES = 2
 
 _FLOOR: Mapping[Basis, float] = {"pinned": 0.008, "threads": 0.08, "card": 0.01}
-"""Smallest noise to assume: that of an idle machine (README)."""
+"""Smallest noise to assume: about that of an idle machine."""
 
 _SHARE = 0.4
 """Noise between processes as a share of that between the rounds of a process: .36 to .47 in 106 processes of 5 models

@@ -49,9 +49,11 @@ class Measured(NamedTuple):
 class Bench:
     """Measures models under one set of settings::
 
-    bench = Bench(CaseSettings(device="cpu"), cache="cache")
-    result = bench.measure("resnet18.a1_in1k", embedcore.load_dataset("emoji"))
-    result.scores["acc"], result.images_per_s["forward"]
+        bench = Bench(CaseSettings(device="cpu"), cache="cache")
+        result = bench.measure("resnet18.a1_in1k", embedcore.load_dataset("emoji"))
+        result.scores["acc"], result.images_per_s["forward"]
+
+    A model that could not be measured also has a result, with its status and the reason.
     """
 
     def __init__(

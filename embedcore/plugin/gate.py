@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from embedcore.compare.verdict import Verdict
     from embedcore.results.run import Run
 
+EXIT_UNJUDGED = 2
+"""Exit code of a session whose scores, drift or status cannot be compared with the baseline; as that of `compare`."""
+
 EXIT_UNDECIDED = 3
 """Exit code of a session with an undecided speed or memory, if `--embed-undecided fail` asks for it."""
 
@@ -60,7 +63,7 @@ def judge_session(gate: Gate, new: Run, settle: Settle) -> tuple[Comparison, Ver
     return comparison, settle(comparison, judge(comparison, gate.limits))
 
 
-def check_answer(comparison: Comparison, verdict: Verdict) -> None:
-    """Raise UsageError if there is neither a regression nor a reason to pass: see `why_no_answer`."""
-    if not verdict.failed and (why := why_no_answer(comparison, verdict)):
-        raise UsageError(f"--embed-compare: this session and {comparison.base.path} cannot be compared: {why}")
+def unjudged_line(comparison: Comparison, verdict: Verdict) -> str:
+    """Return why there is neither a regression nor a reason to pass, "" if there is one; see `why_no_answer`."""
+    why = "" if verdict.failed else why_no_answer(comparison, verdict)
+    return why and f"--embed-compare: this session and {comparison.base.path} cannot be compared: {why}"

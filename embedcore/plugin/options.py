@@ -117,8 +117,9 @@ class Options:
         choices=("native", "square224"),
     )
     roster: str = _option(
-        "models: all, local (weights on this machine), article (the study's models), tags or globs such as "
-        "'vit_tiny*', a text file of them, a TOML file of your own models; or several of these, separated by commas",
+        "models: all, starter (one of each kind), local (weights on this machine), article (the study's models), tags "
+        "or globs such as 'vit_tiny*', a text file of them, a TOML file of your own models; or several of these, "
+        "separated by commas",
         "all",
         metavar="ROSTER",
         recorded="choice",

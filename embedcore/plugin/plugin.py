@@ -17,7 +17,7 @@ from embedcore.interrupts import interrupts_held
 from embedcore.plain import printable_lines
 from embedcore.plugin import cases, summary
 from embedcore.plugin.budget import Budget, BudgetSpent
-from embedcore.plugin.gate import EXIT_UNDECIDED, check_answer, judge_session, open_gate
+from embedcore.plugin.gate import EXIT_UNDECIDED, EXIT_UNJUDGED, judge_session, open_gate, unjudged_line
 from embedcore.plugin.machine import shared_cards
 from embedcore.plugin.progress import Position, ProgressReporter, position
 from embedcore.plugin.saving import check_saving, commit_info, save_json, saved_json
@@ -343,6 +343,8 @@ class Plugin:
         if session.exitstatus == pytest.ExitCode.OK:
             if summary.nothing_measured(self.record) or (verdict is not None and verdict.failed):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            elif self.verdict is not None and unjudged_line(*self.verdict):
+                session.exitstatus = EXIT_UNJUDGED
             elif verdict is not None and verdict.undecided and self.options.undecided == "fail":
                 session.exitstatus = EXIT_UNDECIDED
 
@@ -382,8 +384,8 @@ class Plugin:
         if self.gate is not None and self.record.results and not summary.nothing_measured(self.record):
             new = run_of(saved_json(self.config, self.record.entries), Path("this session"))
             self.verdict = judge_session(self.gate, new, self._settle)
-            if self.verdict is not None:
-                check_answer(*self.verdict)
+            if self.verdict is not None and (line := unjudged_line(*self.verdict)):
+                self.errors.append(printable_lines(line))
 
     @property
     def _is_quick_look(self) -> bool:

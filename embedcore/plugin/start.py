@@ -18,7 +18,7 @@ from embedcore.progress import Progress
 from embedcore.results.saved import dataset_block
 from embedcore.version import VERSION
 from embedcore.zoo.registry import renamed_to
-from embedcore.zoo.tags import article_tags
+from embedcore.zoo.tags import CHOSEN
 from embedcore.zoo.weights import check_policy
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ def header_of(
     noise = stored_noise(options.cache_folder, in_use)
     models = tuple(dict.fromkeys(tests.values()))
     settings: dict[str, Any] = {**options.recorded("number", "choice"), **ARITHMETIC}
-    if "article" in options.roster.split(","):
-        settings["roster_missing"] = article_tags()[1]
+    missing = [gone for word in options.roster.split(",") if word in CHOSEN for gone in CHOSEN[word]()[1]]
+    if missing:
+        settings["roster_missing"] = missing
     return {
         "identity": {
             **options.recorded("number"),

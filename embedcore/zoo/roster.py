@@ -12,7 +12,7 @@ from embedcore.files import user_path
 from embedcore.zoo import families as families_
 from embedcore.zoo import registry
 from embedcore.zoo.own_models import FAMILY, OwnModel, read_own_models
-from embedcore.zoo.tags import KEYWORDS, all_tags, article_tags, local_tags, matching, without_hub_prefix
+from embedcore.zoo.tags import CHOSEN, KEYWORDS, all_tags, local_tags, matching, without_hub_prefix
 
 TOML = ".toml"
 
@@ -23,10 +23,10 @@ Roster = Mapping[str, OwnModel | None]
 def read_roster(spec: str, *, families: Sequence[str] = (), weights: Path | None = None) -> Roster:
     """Return the models that a roster option names, in order, without duplicates.
 
-    spec: "all", "local", "article", the path of a text file with one name a line (``#`` starts a comment), the path of
-        a TOML file (see `own_models`), or names separated by white space; or several of these separated by commas. A
-        name is a tag, an architecture, a glob (fnmatch) over them, one of timm's old names, or one as on the hub
-        (``timm/TAG``, ``hf-hub:timm/TAG``). A file takes precedence over a name.
+    spec: "all", "starter", "local", "article", the path of a text file with one name a line (``#`` starts a comment),
+        the path of a TOML file (see `own_models`), or names separated by white space; or several of these separated
+        by commas. A name is a tag, an architecture, a glob (fnmatch) over them, one of timm's old names, or one as on
+        the hub (``timm/TAG``, ``hf-hub:timm/TAG``). A file takes precedence over a name.
     families: slugs that narrow the roster.
     weights: a folder of weights that count as local.
 
@@ -93,8 +93,8 @@ def _looks_like_a_path(word: str) -> bool:
 def _tags_of_keyword(word: str, weights: Path | None) -> list[str]:
     if word == "all":
         return all_tags()
-    if word == "article":
-        return article_tags()[0]
+    if word in CHOSEN:
+        return CHOSEN[word]()[0]
     tags = local_tags(weights)
     if not tags:
         hint = "python -m pip install -e '.[demo]' in embedcore's folder installs some"
@@ -122,7 +122,8 @@ def _tags_of_file(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise UsageError(f"roster {str(path)!r}: not 'all', 'local' or 'article', and no such file") from None
+        keywords = f"{', '.join(KEYWORDS[:-1])} or {KEYWORDS[-1]}"
+        raise UsageError(f"roster {str(path)!r}: not {keywords}, and no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"roster {str(path)!r}: cannot be read as a text file ({error})") from error
     names = ((f"{path}, line {n}: ", line.partition("#")[0].strip()) for n, line in enumerate(lines, start=1))

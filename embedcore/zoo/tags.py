@@ -1,10 +1,10 @@
-"""timm's pretrained tags: all, those with weights on this machine, those of the 2022 study, and what a name matches."""
+"""timm's pretrained tags: all, some by keyword (local, starter, article), and what a name matches."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from embedcore.zoo import registry, wheels
 from embedcore.zoo.folder import names_in_folder
 from embedcore.zoo.registry import split_tag
 
-KEYWORDS = ("all", "local", "article")
+KEYWORDS = ("all", "starter", "local", "article")
 """Keywords of a roster, each of which selects many tags."""
 
 _HUB_PREFIX = re.compile(r"^(hf[-_]hub:)?timm/")
@@ -38,7 +38,19 @@ def local_tags(folder: Path | None = None) -> list[str]:
     ]
 
 
-def article_tags() -> tuple[list[str], list[tuple[str, str]]]:
+Known = tuple[list[str], list[tuple[str, str]]]
+"""The tags of a keyword that can be measured, and (name, reason) of those that cannot."""
+
+
+def starter_tags() -> Known:
+    """Return the tags of the starter roster, and those that the installed timm lacks."""
+    text = resources.files("embedcore.zoo").joinpath("starter.txt").read_text(encoding="utf-8")
+    tags = [tag for line in text.splitlines() if (tag := line.partition("#")[0].strip())]
+    known = set(registry.pretrained_tags())
+    return [tag for tag in tags if tag in known], [(tag, _not_in_timm(tag)) for tag in tags if tag not in known]
+
+
+def article_tags() -> Known:
     """Return the tags with the weights of the 2022 study, and (name of 2022, reason) for those no longer available."""
     text = resources.files("embedcore.zoo").joinpath("article.txt").read_text(encoding="utf-8")
     tags = set(registry.pretrained_tags())
@@ -51,10 +63,18 @@ def article_tags() -> tuple[list[str], list[tuple[str, str]]]:
         if tag in tags:
             found.append(tag)
         elif arrow:
-            missing.append((name, f"{tag} is not in timm {registry.VERSION}"))
+            missing.append((name, _not_in_timm(tag)))
         else:
             missing.append((line.partition(": ")[0], line.partition(": ")[2]))
     return list(dict.fromkeys(found)), missing
+
+
+def _not_in_timm(tag: str) -> str:
+    return f"{tag} is not in timm {registry.VERSION}"
+
+
+CHOSEN: Mapping[str, Callable[[], Known]] = {"starter": starter_tags, "article": article_tags}
+"""Keywords with a fixed list of tags."""
 
 
 def without_hub_prefix(name: str) -> str:

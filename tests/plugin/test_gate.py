@@ -129,13 +129,13 @@ def test_a_mistake_is_reported_before_anything_is_measured(run, project, argumen
     assert "test_models.py" not in result.stdout.str()
 
 
-def test_what_cannot_be_compared_is_a_usage_error_after_the_leaderboards(run, base, project):
+def test_what_cannot_be_compared_is_exit_code_2_after_the_leaderboards(run, base, project):
     data = json.loads(base.read_text())
     data["embedcore"]["dataset"]["fingerprint"] = "beef"
     data["machine_info"]["embedcore"]["processor"] = "another"
     base.write_text(json.dumps(data))
     result = run("-k", "test_vit", "--embed-compare=base.json", "--benchmark-json=new.json")
-    assert result.ret == 4 and (project.path / "new.json").exists()
+    assert result.ret == 2 and (project.path / "new.json").exists()
     result.stdout.fnmatch_lines(
         ["CANNOT PASS: judged: nothing; not judged: *", "ERROR: --embed-compare: this session*another dataset*"]
     )

@@ -157,7 +157,7 @@ def test_names_that_match_nothing_are_reported_with_close_ones():
 @pytest.mark.parametrize("spec", ["roster.txt", "./x", "~/x", "lists/x", "my list.txt", "hf-hub:else/x"])
 def test_a_missing_path_is_reported_as_a_missing_file(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"not 'all', 'local' or 'article', and no such file"):
+    with pytest.raises(UsageError, match=r"not all, starter, local or article, and no such file"):
         resolve_roster(spec)
 
 
@@ -214,7 +214,7 @@ def test_a_bad_file_is_a_usage_error(tmp_path, content, message):
 
 
 def test_a_missing_file_is_reported_with_the_keywords(tmp_path):
-    with pytest.raises(UsageError, match=r"not 'all', 'local' or 'article', and no such file"):
+    with pytest.raises(UsageError, match=r"not all, starter, local or article, and no such file"):
         resolve_roster(str(tmp_path / "missing.txt"))
 
 

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[1] / "docs" / "guard-a-timm-upgrade.md").read_text(encoding="utf-8")
+from documents import page
+
+PAGE = page("ci.md")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 SHOWN, *_ = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
 UPGRADE = "python -m pip install --upgrade timm"

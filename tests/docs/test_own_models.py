@@ -15,13 +15,13 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F  # noqa: N812
+from documents import ROOT, page
 from PIL import Image
 
 from embedcore import load_backbone, load_dataset
 from embedcore.zoo.own_models import OwnModel, read_own_models
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
+PAGE = page("own-models.md")
 QUICK = "--embed-rounds=2 --embed-processes=1"
 
 
