@@ -1,4 +1,4 @@
-"""Atomic file writes, and lines with a checksum of their content."""
+"""Atomic file writes, lines with a checksum of their content, and free disk space."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,17 @@ def sha256_of(path: Path) -> str:
         while piece := content.read(_PIECE):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Return the free bytes where a folder is or would be created; None if not known."""
+    for place in (folder, *folder.absolute().parents):
+        if place.is_dir():
+            try:
+                return shutil.disk_usage(place).free
+            except OSError:
+                return None
+    return None
 
 
 @contextlib.contextmanager

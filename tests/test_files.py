@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.files import sealed, sha256_of, unsealed, written_whole
+from embedcore.files import free_bytes, sealed, sha256_of, unsealed, written_whole
 
 _PLAIN = st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.booleans()), min_size=1)
 
@@ -47,3 +47,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path):
 def test_sha256(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * 3_000_000)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+
+
+def test_free_space_of_a_folder_that_does_not_exist_yet(tmp_path):
+    assert (free_bytes(tmp_path / "a" / "b") or 0) > 0

@@ -90,21 +90,32 @@ def _is_frame(images: Any) -> bool:
     return hasattr(images, "columns") and hasattr(images, "to_dict")
 
 
-def _named(spec: str, split: str) -> LabelledImages:
+def check_exists(spec: str) -> None:
+    """Raise UsageError for a dataset whose folder or file does not exist, without reading it."""
     scheme = re.match(r"[a-z]{2,}(?=[:/])", spec)
-    if spec == "emoji":
-        return emoji.emoji_images(split=split)
+    if spec == "emoji" or (scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/"):
+        return
     if not spec:
         raise UsageError(f"the name of the dataset is empty: {_KINDS}")
     if spec.startswith(_CSV):
-        return read_table(user_path(spec.removeprefix(_CSV)), split=split)
-    if scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/":
-        return timm_images(spec)
+        file = user_path(spec.removeprefix(_CSV))
+        if not file.is_file():
+            raise UsageError(f"no such csv file: {file.absolute()}")
+        return
     folder = user_path(spec)
     if _is_folder(folder):
-        return scan_folder(folder, split=split)
+        return
     if scheme and spec[scheme.end()] == ":":
         raise UsageError(f"unknown dataset scheme {scheme[0]!r} in {spec!r}: {_KINDS}")
     if folder.exists():
         raise UsageError(f"{folder.absolute()} is a file, not a folder of images: {_KINDS}")
     raise UsageError(f"no such folder of images: {folder.absolute()}; {_KINDS}")
+
+
+def _named(spec: str, split: str) -> LabelledImages:
+    check_exists(spec)
+    if spec == "emoji":
+        return emoji.emoji_images(split=split)
+    if spec.startswith(_CSV):
+        return read_table(user_path(spec.removeprefix(_CSV)), split=split)
+    return scan_folder(user_path(spec), split=split) if _is_folder(user_path(spec)) else timm_images(spec)

@@ -40,8 +40,6 @@ def read_table(file: Path, *, split: str) -> LabelledImages:
     Raises UsageError with a line number for bytes of another encoding, an unclosed quote, more or fewer fields than
     columns, two columns with one name, an empty field, or a label that is not a class.
     """
-    if not file.is_file():
-        raise UsageError(f"no such csv file: {file.absolute()}")
     columns, lines = _columns_of(file)
     if not lines:
         raise UsageError(f"{file} names no images: nothing follows its first line")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from embedcore.errors import UnsupportedModel
+from embedcore.files import free_bytes
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import FOLDER
 from embedcore.plain import bytes_text, counted
 from embedcore.zoo.holdings import Holding, find_holding, own_holding
-from embedcore.zoo.hub import OFFLINE, cache_folder, is_offline
+from embedcore.zoo.hub import OFFLINE, SPARE_BYTES, cache_folder, is_offline
 from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.registry import known_params_m
 from embedcore.zoo.transforms import data_config
@@ -65,6 +65,17 @@ class Forecast:
     def notable(self) -> bool:
         """Whether there is anything to download, or much to write."""
         return bool(self.to_fetch) or self.pixels_to_make >= TRIFLE
+
+    @property
+    def lacking(self) -> str:
+        """Why the disk cannot hold the downloads, "" if it can; pixels that do not fit are streamed."""
+        if is_offline() or self.weights_folder is None:
+            return ""
+        free = free_bytes(self.weights_folder)
+        if free is None or free >= self.fetched_bytes + SPARE_BYTES:
+            return ""
+        what = f"the weights of {counted(len(self.to_fetch), 'model')} take about {bytes_text(self.fetched_bytes)}"
+        return f"{what}, and {self.weights_folder} has {bytes_text(free)} free"
 
     def lines(self) -> list[str]:
         """Return a line each for downloads and pixel stores, if there are any, with the free space."""
@@ -136,17 +147,6 @@ def forecast(
 
 def _stores(cache: Path, fingerprint: str) -> list[Path]:
     return list((cache / FOLDER).glob(f"{fingerprint[:16]}-*.npy")) if fingerprint else []
-
-
-def free_bytes(folder: Path) -> int | None:
-    """Return the free bytes where a folder is or would be created; None if not known."""
-    for place in (folder, *folder.absolute().parents):
-        if place.is_dir():
-            try:
-                return shutil.disk_usage(place).free
-            except OSError:
-                return None
-    return None
 
 
 def _room(folder: Path, needed: int) -> str:

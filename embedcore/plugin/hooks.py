@@ -15,12 +15,16 @@ from embedcore.errors import EmbedcoreError
 from embedcore.plain import printable_lines
 from embedcore.plugin import cases, fixtures, stash
 from embedcore.plugin.budget import Budget
-from embedcore.plugin.options import Options, add_options
+from embedcore.plugin.options import Options, add_options, check_names
 from embedcore.plugin.workers import Workers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
+
+
+def pytest_load_initial_conftests(args: list[str]) -> None:
+    check_names(args)  # before argparse, which would only say that it does not know them
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,6 +70,7 @@ class Activator:
         plugin = self.activate()
         parameters: list[Any] = []
         try:
+            self.options.check_paths()
             if self.options.isolation == "process" and not self._config.option.collectonly:
                 from embedcore.forkserver import forkserver_context, start_surely
 

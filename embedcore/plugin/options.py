@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import pytest
 
 from embedcore.durations import parse_duration
+from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.plain import json_safe
 from embedcore.plugin.shards import Shard, parse_shard
@@ -242,6 +244,12 @@ class Options:
         action="store_true",
         recorded="",
     )
+    force: bool = _option(
+        "begin although the disk cannot hold the weights: models that do not fit are skipped",
+        False,
+        action="store_true",
+        recorded="",
+    )
     report: Path | None = _option(
         "write index.html, charts, leaderboard.md, .csv and .json to this folder",
         None,
@@ -270,6 +278,17 @@ class Options:
         import platformdirs
 
         return platformdirs.user_cache_path("embedcore")
+
+    def check_paths(self) -> None:
+        """Raise UsageError for images, weights or a roster file that do not exist, before torch is imported."""
+        from embedcore.images.specification import check_exists
+
+        check_exists(self.dataset)
+        if self.weights not in ("auto", "random") and not user_path(self.weights).is_dir():
+            raise UsageError(f"weights {self.weights!r}: not 'auto' or 'random', and no such folder")
+        for part in map(str.strip, self.roster.split(",")):
+            if part.endswith((".txt", ".toml")) and not user_path(part).is_file():
+                raise UsageError(f"roster {part!r}: no such file")
 
     def selection(self, config: pytest.Config) -> Mapping[str, Any]:
         """Return the options that selected this session's cases, for the saved JSON."""
@@ -307,6 +326,19 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(f"--embed-{option.name}", dest=option.dest, default=None, help=f"{option.help}{note}", **extra)
         kind: Any = {"append": "linelist", "store_true": "bool"}.get(option.action)
         parser.addini(option.dest, option.help, type=kind, default=False if kind == "bool" else None)
+
+
+def check_names(arguments: Iterable[str]) -> None:
+    """Raise UsageError for an argument ``--embed-…`` that is not an option, with the closest one."""
+    known = [option.name for option in OPTIONS]
+    for argument in arguments:
+        if argument == "--":
+            return
+        name = argument.removeprefix("--embed-").partition("=")[0]
+        if argument.startswith("--embed-") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean --embed-{close[0]}?" if close else ""
+            raise pytest.UsageError(f"unknown option --embed-{name}{hint}")
 
 
 def _read(config: pytest.Config, option: _Option) -> Any:

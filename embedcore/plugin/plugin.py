@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     from embedcore.zoo.own_models import OwnModel
 
 
+NO_ROOM = (
+    "select fewer models (--embed-roster starter, -k, --embed-family, --embed-max-params), make room, or skip models "
+    "that do not fit (--embed-force)"
+)
+
+
 class Plugin:
     """One session: its options, collected tests, bench, record and progress."""
 
@@ -171,6 +177,8 @@ class Plugin:
                 protocol=options.protocol,
                 max_params=options.max_params,
             )
+        if plan.lacking and not options.force:
+            raise UsageError(f"{plan.lacking}: {NO_ROOM}")
         self.record.announce({"to_fetch": sorted(holding.model for holding in plan.to_fetch)})
         bench.neighbours = NeighbourStore(options.cache_folder / neighbours.FOLDER, self.record.run)
         self.bench, self.datasets = bench, {dataset.fingerprint: dataset}

@@ -23,7 +23,8 @@ import torch
 from huggingface_hub import HfFileMetadata, constants, errors
 
 from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
-from embedcore.files import sha256_of
+from embedcore.files import free_bytes, sha256_of
+from embedcore.plain import bytes_text
 from embedcore.progress import Progress
 from embedcore.zoo.credentials import (
     SettingsError,
@@ -40,6 +41,7 @@ from embedcore.zoo.registry import RemoteFile, remote_file
 TIMEOUT_SECONDS = 10.0  # longest silence of a host; huggingface_hub then resumes a download up to five times
 PAUSE_SECONDS = 300.0  # pause before a host that could not be reached is asked again
 REPORT_SECONDS = 0.25  # between two progress reports of a download
+SPARE_BYTES = 10**9  # left free on the disk by every download
 OFFLINE = "HF_HUB_OFFLINE is set"
 T = TypeVar("T")
 
@@ -139,6 +141,7 @@ class Hub:
                 _reporting(progress, lambda: _twice(fetch))
                 return path
             name, metadata = _reporting(progress, lambda: self._ask(remote))
+            _check_room(f"{model}: {remote}", folder, metadata.size or 0)
             options: dict[str, Any] = {"cache_dir": folder, "endpoint": self.endpoint, "revision": remote.revision}
             options["etag_timeout"] = self.timeout
             path = Path(_reporting(progress, lambda: huggingface_hub.hf_hub_download(remote.repo, name, **options)))
@@ -258,6 +261,13 @@ def cache_folder(remote: RemoteFile) -> Path:
 def is_offline() -> bool:
     """Return whether ``HF_HUB_OFFLINE`` (or ``TRANSFORMERS_OFFLINE``, as huggingface_hub takes it) is set."""
     return bool(constants.HF_HUB_OFFLINE)
+
+
+def _check_room(what: str, folder: Path, size: int) -> None:
+    free = free_bytes(folder)
+    if free is not None and free < size + SPARE_BYTES:
+        needs = f"needs {bytes_text(size)} and leaves {bytes_text(SPARE_BYTES)} free"
+        raise WeightsUnavailable(f"{what} {needs}, but {folder} has {bytes_text(free)} free: delete something there")
 
 
 def _reporting(progress: Progress, work: Callable[[], T]) -> T:

@@ -137,7 +137,12 @@ def _tags_of_names(names: Iterable[tuple[str, str]]) -> list[str]:
     """Return the tags of (beginning of an error message, name) pairs."""
     known = all_tags()
     found = [(where, name, matching(name, known)) for where, name in names]
-    faults = [where + registry.unknown_model(without_hub_prefix(name)) for where, name, tags in found if not tags]
+    faults = [where + _unknown(without_hub_prefix(name)) for where, name, tags in found if not tags]
     if faults:
         raise UsageError("\n".join(faults))
     return list(dict.fromkeys(tag for _, _, tags in found for tag in tags))
+
+
+def _unknown(name: str) -> str:
+    is_family = any(family.slug == name.lower() for family in families_.FAMILIES)
+    return registry.unknown_model(name) + f"; {name} is a family: --embed-family {name.lower()}" * is_family

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
 from embedcore.images.folders import HELD_OUT, TRAINING, scan_folder
+from embedcore.images.specification import check_exists
 from embedcore.images.tables import read_table
 
 
@@ -177,7 +178,7 @@ def test_rows_that_the_split_leaves_out_need_no_label(folder: Path) -> None:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no such csv file: .*nowhere\.csv"):
-        read_table(tmp_path / "nowhere.csv", split="auto")
+        check_exists(f"csv:{tmp_path / 'nowhere.csv'}")
 
 
 def test_a_wrong_folder_is_one_line_that_names_it(folder: Path, monkeypatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from embedcore.measure import forecast as module
-from embedcore.measure.forecast import forecast, free_bytes
+from embedcore.measure.forecast import forecast
 from embedcore.zoo.registry import known_params_m
 
 MODELS = ["resnet18.a1_in1k", "resnet18.a2_in1k", "vgg11.tv_in1k"]  # two geometries: of resnet18's tags one
@@ -52,5 +52,13 @@ def test_too_little_room_is_reported(caches: Path, monkeypatch) -> None:
     )
 
 
-def test_free_space_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
-    assert (free_bytes(tmp_path / "a" / "b") or 0) > 0
+@pytest.mark.parametrize(("free", "lacks"), [(1_624_000_000, True), (1_626_000_000, False), (None, False)])
+def test_the_weights_must_leave_a_gigabyte(caches: Path, monkeypatch, free, lacks) -> None:
+    monkeypatch.setattr(module, "free_bytes", lambda folder: free)
+    found = forecast(dict.fromkeys(MODELS), 1000, caches)
+    assert bool(found.lacking) is lacks
+    if lacks:
+        wanted = f"the weights of 3 models take about 625 MB, and {caches / 'hub'} has 1.62 GB free"
+        assert found.lacking == wanted
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert not forecast(dict.fromkeys(MODELS), 1000, caches).lacking

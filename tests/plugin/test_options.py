@@ -6,6 +6,8 @@ import pytest
 
 from embedcore.plugin.options import OPTIONS, Options
 
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "test_models.py"
+
 
 @pytest.fixture
 def options(pytester):
@@ -86,3 +88,56 @@ def test_folders_may_be_below_the_home_folder(options, monkeypatch, tmp_path, in
         **{f"embed_{name}": value for name, value in given.items() if ini},
     )
     assert (got.report, got.cache) == (tmp_path / "r", tmp_path / "c")
+
+
+def test_weights_that_the_disk_cannot_hold_end_the_run_before_the_first_download(run, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("embedcore.measure.forecast.free_bytes", lambda folder: 10**9)
+    outcome = run("--embed-device=cpu", weights="auto", roster="resnet18.a1_in1k,vgg11.tv_in1k")
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    line = "*the weights of 2 models take about 578 MB, and * has 1.00 GB free: select fewer models *--embed-force*"
+    outcome.stderr.fnmatch_lines([line])
+
+
+def test_force_begins_although_the_disk_cannot_hold_the_weights(run, monkeypatch):
+    monkeypatch.setattr("embedcore.measure.forecast.Forecast.lacking", "too little room")
+    assert run(weights="random", roster="test_vit.r160_in1k").ret == pytest.ExitCode.USAGE_ERROR
+    assert run("--embed-force", weights="random", roster="test_vit.r160_in1k").ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--embed-datset=x", "ERROR: unknown option --embed-datset: did you mean --embed-dataset?"),
+        ("--embed-quux", "ERROR: unknown option --embed-quux"),
+    ],
+)
+def test_an_unknown_option_is_reported_with_the_closest(pytester, argument, message):
+    outcome = pytester.runpytest_inprocess(argument)
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR and outcome.errlines[0] == message
+
+
+def test_an_unknown_option_of_addopts_is_reported(pytester):
+    pytester.makeini("[pytest]\naddopts = --embed-datset=x")
+    outcome = pytester.runpytest_inprocess()
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR and "--embed-dataset?" in outcome.errlines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--embed-dataset=nowhere",), "no such folder of images: */nowhere; *"),
+        (("--embed-dataset=csv:nowhere.csv",), "no such csv file: */nowhere.csv"),
+        (("--embed-weights=nowhere",), "weights 'nowhere': not 'auto' or 'random', and no such folder"),
+        (("--embed-roster=local,nowhere.toml",), "roster 'nowhere.toml': no such file"),
+    ],
+)
+def test_a_wrong_path_is_reported_before_torch_is_imported(pytester, arguments, message):
+    pytester.makepyfile(test_models=BENCHMARK.read_text())
+    pytester.makeconftest(
+        "import sys\ndef pytest_unconfigure():\n    print('heavy:', {'torch', 'timm'} & {*sys.modules})"
+    )
+    outcome = pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines([f"ERROR: {message}"])
+    outcome.stdout.fnmatch_lines(["heavy: set()"])

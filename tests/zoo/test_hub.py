@@ -96,6 +96,15 @@ def test_a_repository_without_weights_is_reported(fake_hub):
         Hub(address).download("a_model.a_tag", REMOTE)
 
 
+def test_a_download_leaves_room_on_the_disk(fake_hub, monkeypatch):
+    address, _ = fake_hub({f"{PATH}model.safetensors": b"safe"})
+    monkeypatch.setattr(hub_, "free_bytes", lambda folder: hub_.SPARE_BYTES + 3)
+    with pytest.raises(WeightsUnavailable, match=r"needs 4 B and leaves 1\.00 GB free, but .* has 1\.00 GB free"):
+        Hub(address).download("a_model.a_tag", REMOTE)
+    monkeypatch.setattr(hub_, "free_bytes", lambda folder: hub_.SPARE_BYTES + 4)
+    assert Hub(address).download("a_model.a_tag", REMOTE).read_bytes() == b"safe"
+
+
 def test_download_by_url_lands_in_torchs_cache(fake_hub, monkeypatch):
     digest = hashlib.sha256(b"content").hexdigest()[:8]
     address, _ = fake_hub({f"/weights/a-{digest}.pth": b"content"})

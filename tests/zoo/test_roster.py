@@ -241,3 +241,8 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, monkeypatch):
 def test_the_closest_name_is_named_first(wrong, close):
     hint = registry.unknown_model(wrong).partition("; close: ")[2]
     assert hint.startswith(close) and (hint == close or close.endswith(", "))
+
+
+def test_a_family_in_place_of_a_model_is_explained():
+    with pytest.raises(UsageError, match=r"unknown model 'VIT': .*; VIT is a family: --embed-family vit$"):
+        resolve_roster("VIT")
