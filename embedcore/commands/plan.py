@@ -30,7 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan; return exit code 0."""
     from embedcore.images.dataset import count_images
     from embedcore.measure.forecast import forecast
+    from embedcore.plugin.cases import case_gmacs
+    from embedcore.plugin.machine import machine, machine_in_use
     from embedcore.plugin.side import collect
+    from embedcore.results.runs import FOLDER, earlier_costs
     from embedcore.zoo.roster import own_models
 
     if {"-h", "--help"} & {*arguments.arguments}:
@@ -54,6 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
         weights=options.weights,
         protocol=options.protocol,
         max_params=options.max_params,
+        costs={model: case_gmacs(model, own_by_name.get(model)) for model in models},
+        earlier=earlier_costs(
+            options.cache_folder / FOLDER, machine_in_use(machine(options.device)), images, options.processes
+        ),
     )
     there = f"{len(plan.here):,} with weights here ({bytes_text(sum(h.size or 0 for h in plan.here))})"
     parts = ["with random weights" if options.weights == "random" else there]
@@ -69,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print_wrapped("largest: " + ", ".join(f"{holding.model} {bytes_text(holding.size)}" for holding in largest))
     if plan.to_fetch or plan.pixels_to_make:
         _print_wrapped(
-            "to reduce this: -k, --embed-family, --embed-max-params, --embed-roster local, --embed-cache-limit"
+            "to reduce this: --embed-roster starter, -k, --embed-family, --embed-max-params, --embed-cache-limit"
         )
     return 0
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedcore.durations import show_range
 from embedcore.errors import UnsupportedModel
 from embedcore.files import free_bytes
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import FOLDER
 from embedcore.plain import bytes_text, counted
+from embedcore.results.estimate import estimate_range
 from embedcore.zoo.holdings import Holding, find_holding, own_holding
 from embedcore.zoo.hub import OFFLINE, SPARE_BYTES, cache_folder, is_offline
 from embedcore.zoo.own_models import OwnModel
@@ -20,6 +22,8 @@ from embedcore.zoo.weights import check_policy
 
 TRIFLE = 100_000_000
 """Minimum bytes of pixels for a note."""
+LONG_S = 600.0
+"""Minimum seconds of all cases for a note."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Forecast:
     pixels_made: int
     """Bytes of the pixel stores that exist already."""
     cache: Path
+    seconds: tuple[float, float] | None = None
+    """Range of the time that the cases take, without downloads; None if no earlier run on this machine tells."""
 
     @property
     def to_fetch(self) -> tuple[Holding, ...]:
@@ -64,7 +70,7 @@ class Forecast:
     @property
     def notable(self) -> bool:
         """Whether there is anything to download, or much to write."""
-        return bool(self.to_fetch) or self.pixels_to_make >= TRIFLE
+        return bool(self.to_fetch) or self.pixels_to_make >= TRIFLE or (self.seconds or (0.0, 0.0))[1] >= LONG_S
 
     @property
     def lacking(self) -> str:
@@ -78,7 +84,7 @@ class Forecast:
         return f"{what}, and {self.weights_folder} has {bytes_text(free)} free"
 
     def lines(self) -> list[str]:
-        """Return a line each for downloads and pixel stores, if there are any, with the free space."""
+        """Return a line each for downloads and pixel stores, with the free space, and for the time, if known."""
         lines = []
         if self.to_fetch and is_offline():
             lines.append(f"weights: {counted(len(self.to_fetch), 'model')} not on this machine, and {OFFLINE}: skipped")
@@ -96,6 +102,10 @@ class Forecast:
                 f"pixels: up to {bytes_text(self.pixels)}{made}, for {self.images:,} images in {what}, in {folder} "
                 f"{_room(folder, self.pixels_to_make)}"
             )
+        if self.seconds and self.seconds[1]:
+            lines.append(
+                f"time: about {show_range(*self.seconds)} and the downloads, by an earlier run on this machine"
+            )
         return lines
 
 
@@ -108,10 +118,13 @@ def forecast(
     weights: str = "auto",
     protocol: str = "native",
     max_params: float | None = None,
+    costs: Mapping[str, float | None] = {},
+    earlier: Sequence[tuple[float, float]] = (),
 ) -> Forecast:
     """Return the forecast of a run of these models (own ones with their entry) on ``images`` images; asks no hub.
 
-    ``fingerprint``: the dataset's, if known, to find existing pixel stores. Raises UsageError.
+    ``fingerprint``: the dataset's, if known, to find existing pixel stores. ``costs``: GMACs by model; ``earlier``:
+    (GMACs, seconds) of cases like these, see `earlier_costs`. Raises UsageError.
     """
     folder = check_policy(weights)
     kept = {
@@ -142,6 +155,7 @@ def forecast(
         pixels=sum(sizes.values()),
         pixels_made=sum(size for key, size in sizes.items() if key in there),
         cache=cache,
+        seconds=estimate_range(earlier, [costs.get(model) for model in kept]),
     )
 
 

@@ -30,7 +30,7 @@ from embedcore.results.neighbours import NeighbourStore
 from embedcore.results.record import Record
 from embedcore.results.result import Result
 from embedcore.results.run import run_of
-from embedcore.results.runs import FOLDER
+from embedcore.results.runs import FOLDER, earlier_costs
 from embedcore.results.saved import benchmark_entry, dataset_block
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class Plugin:
         from embedcore.plugin.start import bench_of, check_options, dataset_of, header_of
 
         options, worker = self.options, worker_of(self.config)
+        workers = getattr(self.config, "workerinput", {}).get("workercount", 1)
         check_saving(self.config)
         check_options(options)
         bench = bench_of(options, self.own_models, worker)
@@ -168,6 +169,8 @@ class Plugin:
                 selection = {**selection, "other_shards": self._other_shards}
             header |= {"selection": selection, "commit_info": commit_info(self.config)}
             self.record.begin(options.cache_folder / FOLDER, header, worker, resume=options.resume)
+            runs, processes = options.cache_folder / FOLDER, 1 if self._is_quick_look else options.processes
+            earlier = earlier_costs(runs, header["identity"]["machine"], len(dataset), processes)
             plan = forecast(
                 {model: self.own_models.get(model) for model in self.record.left},
                 len(dataset),
@@ -176,6 +179,8 @@ class Plugin:
                 weights=options.weights,
                 protocol=options.protocol,
                 max_params=options.max_params,
+                costs=header["costs"],
+                earlier=[(gmacs, seconds / workers) for gmacs, seconds in earlier],
             )
         if plan.lacking and not options.force:
             raise UsageError(f"{plan.lacking}: {NO_ROOM}")
@@ -183,7 +188,6 @@ class Plugin:
         bench.neighbours = NeighbourStore(options.cache_folder / neighbours.FOLDER, self.record.run)
         self.bench, self.datasets = bench, {dataset.fingerprint: dataset}
         if self.terminal.verbosity >= 0 and reports_notes(self.config):
-            workers = getattr(self.config, "workerinput", {}).get("workercount", 1)
             shared = shared_cards(options.device, workers)
             self._notes = [*dataset.notes, *shared, *(plan.lines() if plan.notable else ())]
 

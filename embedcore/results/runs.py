@@ -153,6 +153,42 @@ def outline(paths: Iterable[Path]) -> Outline:
     return Outline(planned, len({key for _, key, _ in results}), finished, processes)
 
 
+class _Timed(msgspec.Struct):
+    """The fields of a line that show how long its case took; of the first line, on which machine."""
+
+    identity: dict[str, Any] = {}
+    gmacs: float | None = None
+    durations: list[float] = []
+    images_per_s: dict[str, float | None] | None = None
+
+
+_TIMED = msgspec.json.Decoder(_Timed)
+_STARTING_S = 5.0
+"""Seconds of a process beside its images and rounds: weights, warm-up, pinned rounds."""
+
+
+def earlier_costs(folder: Path, machine: str | None, images: int, processes: int) -> list[tuple[float, float]]:
+    """Return (GMACs, seconds) of the cases of the newest run on a machine, as if measured on so many images.
+
+    `processes`: in how many each case is timed. Empty without such a run; damaged lines are skipped. Raises OSError.
+    """
+    for paths in journals_of(folder).values():
+        found: list[tuple[float, float]] = []
+        here = False
+        for raw in (line for path in paths for line in path.read_bytes().splitlines(keepends=True)):
+            with contextlib.suppress(msgspec.DecodeError):
+                line = _TIMED.decode(raw)
+                here = here or line.identity.get("machine") == machine
+                speeds = line.images_per_s or {}
+                speed = speeds.get("end_to_end") or speeds.get("forward")
+                if line.gmacs and speed and line.durations:
+                    timing = processes * (_STARTING_S + sum(line.durations))
+                    found.append((line.gmacs, images / speed + timing))
+        if here and found:
+            return found
+    return []
+
+
 @dataclass(frozen=True)
 class Resumed:
     """A run to continue."""

@@ -62,3 +62,12 @@ def test_the_weights_must_leave_a_gigabyte(caches: Path, monkeypatch, free, lack
         assert found.lacking == wanted
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert not forecast(dict.fromkeys(MODELS), 1000, caches).lacking
+
+
+def test_the_time_is_that_of_an_earlier_run(caches: Path) -> None:
+    costs = dict.fromkeys(MODELS, 2.0)
+    known = forecast(dict.fromkeys(MODELS), 10, caches, weights="random", costs=costs, earlier=[(2.0, 600.0)] * 20)
+    low, high = known.seconds or (0.0, 0.0)
+    assert low < 1800 < high and known.notable
+    assert known.lines()[-1].startswith("time: about ") and known.lines()[-1].endswith("earlier run on this machine")
+    assert forecast(dict.fromkeys(MODELS), 10, caches, weights="random", costs=costs).seconds is None
