@@ -174,7 +174,7 @@ def _lone_queries(dataset: Dataset, lone: int) -> str:
     if not lone:
         return "none: every query has a reference of its class"
     counts = reference_counts(dataset.query_labels, dataset.reference_labels)
-    first = dataset.classes[dataset.query_labels[np.flatnonzero(counts == 0)[0]]]
+    first = dataset.titles[dataset.query_labels[np.flatnonzero(counts == 0)[0]]]
     return f"{lone:,} without a reference of their class, such as {first!r}: not scored"
 
 

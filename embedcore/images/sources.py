@@ -9,7 +9,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -193,6 +193,8 @@ class LabelledImages:
     credits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """Lines that every report shows."""
+    titles: Mapping[str, str] = field(default_factory=dict)
+    """What reports call a class, if not by its name. Not part of the fingerprint."""
 
 
 def choose(images: LabelledImages, *, max_classes: int, max_per_class: int, seed: int) -> list[int]:

@@ -18,7 +18,7 @@ from embedcore.images.timm_sets import SCHEMES, pairs_images, timm_images
 SPLITS = ("auto", "loo")
 """The other splits are REFERENCES:QUERIES, two folders of a dataset or two values of a table's column ``split``."""
 _CSV = "csv:"
-_KINDS = f"a dataset is emoji, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
+_KINDS = f"a dataset is emoji, objects, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
 
 
 def chosen_images(
@@ -93,7 +93,7 @@ def _is_frame(images: Any) -> bool:
 def check_exists(spec: str) -> None:
     """Raise UsageError for a dataset whose folder or file does not exist, without reading it."""
     scheme = re.match(r"[a-z]{2,}(?=[:/])", spec)
-    if spec == "emoji" or (scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/"):
+    if spec in emoji.NAMES or (scheme and scheme[0] in SCHEMES and spec[scheme.end()] == "/"):
         return
     if not spec:
         raise UsageError(f"the name of the dataset is empty: {_KINDS}")
@@ -114,8 +114,8 @@ def check_exists(spec: str) -> None:
 
 def _named(spec: str, split: str) -> LabelledImages:
     check_exists(spec)
-    if spec == "emoji":
-        return emoji.emoji_images(split=split)
+    if spec in emoji.NAMES:
+        return emoji.emoji_images(spec, split=split)
     if spec.startswith(_CSV):
         return read_table(user_path(spec.removeprefix(_CSV)), split=split)
     return scan_folder(user_path(spec), split=split) if _is_folder(user_path(spec)) else timm_images(spec)

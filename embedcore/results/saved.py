@@ -62,7 +62,7 @@ def dataset_block(dataset: Dataset) -> dict[str, Any]:
             "credits": list(dataset.credits),
             "query_classes": pack_classes(dataset.query_labels),
             "lone_classes": np.unique(dataset.query_labels[references == 0]).tolist(),
-            "class_names": list(dataset.classes),
+            "class_names": list(dataset.titles),
             "class_references": of_class.tolist(),
         }
     )

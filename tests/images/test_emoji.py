@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from embedcore.errors import UsageError
+from embedcore.images.dataset import load_dataset
 from embedcore.images.decode import BadImageError
 from embedcore.images.emoji import CREDITS, code_points, emoji_class, emoji_images, is_pictured, render_svg
+from embedcore.results.saved import dataset_block
 
 
 @pytest.mark.parametrize(
@@ -115,3 +117,24 @@ def test_a_missing_package(monkeypatch: pytest.MonkeyPatch, package: str) -> Non
 def test_a_broken_drawing() -> None:
     with pytest.raises(BadImageError, match="twemoji/1f600"):
         render_svg("<svg", "twemoji/1f600")
+
+
+def test_objects_are_the_emoji_of_things(found) -> None:
+    things = emoji_images("objects", split="auto")
+    assert things.name == "objects" and 1600 < len(things.source) < len(found.source)
+    assert set(things.class_names) < set(found.class_names)
+    titles = {things.titles[points] for points in things.class_names}
+    assert {"balloon", "ant", "ambulance", "four leaf clover"} <= titles
+    assert not {"grinning face", "input numbers", "waving hand"} & titles
+    assert len(titles) == len(set(things.class_names)) > 800
+
+
+def test_classes_are_called_by_their_names_and_the_fingerprint_does_not_depend_on_them(monkeypatch) -> None:
+    dataset = load_dataset("emoji", max_classes=32)
+    assert "input numbers" in emoji_images(split="auto").titles.values()
+    assert all(points != title for points, title in zip(dataset.classes, dataset.titles, strict=True))
+    assert dataset_block(dataset)["class_names"] == list(dataset.titles)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "emoji" else real(name))
+    without = load_dataset("emoji", max_classes=32)
+    assert without.titles == without.classes == dataset.classes and without.fingerprint == dataset.fingerprint

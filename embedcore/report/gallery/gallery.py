@@ -57,7 +57,7 @@ def gallery_of(
     if dataset is None or dataset.fingerprint != fingerprint:
         return None
     queries, references = np.flatnonzero(dataset.is_query), np.flatnonzero(dataset.is_reference)
-    labels = Labels(dataset.names, dataset.classes, dataset.labels, queries, references)
+    labels = Labels(dataset.names, dataset.titles, dataset.labels, queries, references)
     return Gallery(labels, found, lambda places: thumbnails(dataset, places, store))
 
 
