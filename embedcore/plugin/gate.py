@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from embedcore.compare.comparison import compare
 from embedcore.compare.limits import read_limits
@@ -14,9 +14,11 @@ from embedcore.errors import UsageError
 from embedcore.results.reading import is_first_run, read_baseline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from embedcore.compare.comparison import Comparison
-    from embedcore.compare.limits import Limits
     from embedcore.compare.verdict import Verdict
+    from embedcore.plugin.options import Options
     from embedcore.results.run import Run
 
 EXIT_UNJUDGED = 2
@@ -25,45 +27,78 @@ EXIT_UNJUDGED = 2
 EXIT_UNDECIDED = 3
 """Exit code of a session with an undecided speed or memory, if `--embed-undecided fail` asks for it."""
 
-Settle = Callable[["Comparison", "Verdict"], "Verdict"]
-"""Decide the speeds that the comparison of two sessions leaves open; see `embedcore.ab.confirm.settle`."""
 
-
-@dataclass(frozen=True)
 class Gate:
-    """Baseline and limits of the comparison, read before anything is measured so that mistakes are reported early."""
+    """The comparison of a session with a saved run."""
 
-    base: Run | None
-    """None for a first run, without a baseline."""
-    limits: Limits
+    def __init__(self, options: Options, *, storage: Path, folder: Path) -> None:
+        """Read the baseline and the limits, before anything is measured so that mistakes are reported early.
 
+        `storage`: pytest-benchmark's folder of saved runs; `folder`: the one that relative paths of limits refer to.
+        Raises UsageError.
+        """
+        assert options.compare is not None
+        self._options = options
+        self._limits = read_limits(options.fail_on, folder)
+        self._base: Run | None = None
+        if not (options.allow_no_baseline and is_first_run(options.compare, storage=storage)):
+            self._base = read_baseline(options.compare, option="--embed-allow-no-baseline", storage=storage)
+        self._comparison: Comparison | None = None
+        self._verdict: Verdict | None = None
 
-def open_gate(
-    base: str | None, fail_on: str | None, *, storage: Path, folder: Path, allow_no_baseline: bool
-) -> Gate | None:
-    """Read the saved run `base` and the limits `fail_on`; None if no comparison is asked for. Raises UsageError.
+    def judge(self, new: Run, *, settles: bool, seconds: float, write_line: Callable[[str], None]) -> None:
+        """Compare the session's run with the saved one, if there is one.
 
-    `storage`: pytest-benchmark's folder of saved runs; `folder`: the one that relative paths of limits refer to.
-    """
-    if base is None:
-        if fail_on is not None:
-            raise UsageError("--embed-fail-on needs --embed-compare BASE, the run to compare with")
-        return None
-    limits = read_limits(fail_on, folder)
-    if allow_no_baseline and is_first_run(base, storage=storage):
-        return Gate(None, limits)
-    return Gate(read_baseline(base, option="--embed-allow-no-baseline", storage=storage), limits)
+        `settles`: measure suspect speeds again, interleaved, for at most `seconds`. Raises UsageError if interrupted.
+        """
+        if self._base is None:
+            return
+        self._comparison = compare(self._base, new)
+        self._verdict = judge(self._comparison, self._limits)
+        if not settles:
+            return
+        from embedcore.ab.confirm import settle
 
+        announced: list[str] = []
 
-def judge_session(gate: Gate, new: Run, settle: Settle) -> tuple[Comparison, Verdict] | None:
-    """Compare the session's run with the saved one; None without a baseline."""
-    if gate.base is None:
-        return None
-    comparison = compare(gate.base, new)
-    return comparison, settle(comparison, judge(comparison, gate.limits))
+        def progress(model: str, done: int, models: int) -> None:
+            if not announced:
+                write_line(f"embedcore: measuring {models} suspect speeds again, interleaved")
+            announced.append(model)
 
+        cache = self._options.cache_folder
+        try:
+            self._verdict = settle(self._comparison, self._verdict, cache=cache, seconds=seconds, progress=progress)
+        except KeyboardInterrupt:
+            raise UsageError("--embed-compare: interrupted while suspect speeds were measured again") from None
 
-def unjudged_line(comparison: Comparison, verdict: Verdict) -> str:
-    """Return why there is neither a regression nor a reason to pass, "" if there is one; see `why_no_answer`."""
-    why = "" if verdict.failed else why_no_answer(comparison, verdict)
-    return why and f"--embed-compare: this session and {comparison.base.path} cannot be compared: {why}"
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a session without other failures."""
+        if self._verdict is None:
+            return pytest.ExitCode.OK
+        if self._verdict.failed:
+            return pytest.ExitCode.TESTS_FAILED
+        if self.unjudged:
+            return EXIT_UNJUDGED
+        fails = self._verdict.undecided and self._options.undecided == "fail"
+        return EXIT_UNDECIDED if fails else pytest.ExitCode.OK
+
+    @property
+    def unjudged(self) -> str:
+        """Why there is neither a regression nor a reason to pass, "" if there is one; see `why_no_answer`."""
+        if self._comparison is None or self._verdict is None or self._verdict.failed:
+            return ""
+        why = why_no_answer(self._comparison, self._verdict)
+        return why and f"--embed-compare: this session and {self._comparison.base.path} cannot be compared: {why}"
+
+    def lines(self, width: int) -> Iterator[str]:
+        """Yield the text of the comparison, and write it to GitHub's step summary and annotations."""
+        from embedcore.report.gate.comparison_export import report_to_github
+        from embedcore.report.gate.comparison_text import text
+
+        if self._base is None:
+            yield f"no baseline: nothing is saved at {self._options.compare} yet"
+        if self._comparison is not None and self._verdict is not None:
+            yield text(self._comparison, self._verdict, width=width)
+            report_to_github(self._comparison, self._verdict)

@@ -95,8 +95,8 @@ class Options:
     """The value of every option. Relative paths are relative to the folder in which pytest was started."""
 
     dataset: str = _option(
-        "labelled images: emoji or objects (built in), a folder, csv:FILE (path,label[,role][,split]), or a timm scheme "
-        "hfds/ tfds/ wds/ torch/",
+        "labelled images: emoji or objects (built in), a folder, csv:FILE (path,label[,role][,split]), or a scheme of "
+        "timm (hfds/ tfds/ wds/ torch/)",
         "emoji",
         metavar="SPEC",
     )

@@ -17,7 +17,7 @@ from embedcore.interrupts import interrupts_held
 from embedcore.plain import printable_lines
 from embedcore.plugin import cases, summary
 from embedcore.plugin.budget import Budget, BudgetSpent
-from embedcore.plugin.gate import EXIT_UNDECIDED, EXIT_UNJUDGED, judge_session, open_gate, unjudged_line
+from embedcore.plugin.gate import Gate
 from embedcore.plugin.machine import shared_cards
 from embedcore.plugin.progress import Position, ProgressReporter, position
 from embedcore.plugin.saving import check_saving, commit_info, save_json, saved_json
@@ -34,11 +34,8 @@ from embedcore.results.runs import FOLDER, earlier_costs
 from embedcore.results.saved import benchmark_entry, dataset_block
 
 if TYPE_CHECKING:
-    from embedcore.compare.comparison import Comparison
-    from embedcore.compare.verdict import Verdict
     from embedcore.images.dataset import Dataset
     from embedcore.measure.bench import Bench, Measured
-    from embedcore.plugin.gate import Gate
     from embedcore.plugin.options import Options
     from embedcore.progress import Stages
     from embedcore.report.gallery.gallery import Gallery
@@ -79,7 +76,6 @@ class Plugin:
         self._until_reported = contextlib.ExitStack()
         # At the end:
         self.gate: Gate | None = None
-        self.verdict: tuple[Comparison, Verdict] | None = None
         self.stopped: tuple[str, int] | None = None
         """Why the workers ended early, and the exit code."""
         self.errors: list[str] = []
@@ -104,15 +100,10 @@ class Plugin:
 
     def open_gate(self) -> None:
         """Read the run and limits of the comparison. Raises UsageError."""
+        if self.options.compare is None:
+            raise UsageError("--embed-fail-on needs --embed-compare BASE, the run to compare with")
         storage = Path(str(self.config.getoption("benchmark_storage", "") or ".benchmarks").removeprefix("file://"))
-        folder = self.config.invocation_params.dir
-        self.gate = open_gate(
-            self.options.compare,
-            self.options.fail_on,
-            storage=storage,
-            folder=folder,
-            allow_no_baseline=self.options.allow_no_baseline,
-        )
+        self.gate = Gate(self.options, storage=storage, folder=self.config.invocation_params.dir)
 
     # Collection
 
@@ -351,14 +342,11 @@ class Plugin:
                 # Raising here would skip the remaining steps; the summary shows the error.
                 self.errors.append(printable_lines(str(error)))
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
-        verdict = None if self.verdict is None else self.verdict[1]
         if session.exitstatus == pytest.ExitCode.OK:
-            if summary.nothing_measured(self.record) or (verdict is not None and verdict.failed):
+            if summary.nothing_measured(self.record):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            elif self.verdict is not None and unjudged_line(*self.verdict):
-                session.exitstatus = EXIT_UNJUDGED
-            elif verdict is not None and verdict.undecided and self.options.undecided == "fail":
-                session.exitstatus = EXIT_UNDECIDED
+            elif self.gate is not None:
+                session.exitstatus = self.gate.exit_code
 
     @property
     def _has_block(self) -> bool:
@@ -395,33 +383,14 @@ class Plugin:
     def _judge(self) -> None:
         if self.gate is not None and self.record.results and not summary.nothing_measured(self.record):
             new = run_of(saved_json(self.config, self.record.entries), Path("this session"))
-            self.verdict = judge_session(self.gate, new, self._settle)
-            if self.verdict is not None and (line := unjudged_line(*self.verdict)):
-                self.errors.append(printable_lines(line))
+            settles, left = not self._is_quick_look, self.budget.left()
+            self.gate.judge(new, settles=settles, seconds=left, write_line=self.terminal.write_line)
+            self.errors += [printable_lines(self.gate.unjudged)] if self.gate.unjudged else []
 
     @property
     def _is_quick_look(self) -> bool:
         """Whether each case is timed only once: in one process, or in pytest's own, where none would be a fresh one."""
         return self.options.processes == 1 or self.options.isolation == "none"
-
-    def _settle(self, comparison: Comparison, verdict: Verdict) -> Verdict:
-        """Measure suspect speeds again, interleaved, unless this is a quick look; workers of xdist have ended."""
-        from embedcore.ab.confirm import settle
-
-        if self._is_quick_look:
-            return verdict
-        shown: list[str] = []
-
-        def progress(model: str, done: int, models: int) -> None:
-            if not shown:
-                self.terminal.write_line(f"embedcore: measuring {models} suspect speeds again, interleaved")
-            shown.append(model)
-
-        cache, left = self.options.cache_folder, self.budget.left()
-        try:
-            return settle(comparison, verdict, cache=cache, seconds=left, progress=progress)
-        except KeyboardInterrupt:
-            raise UsageError("--embed-compare: interrupted while suspect speeds were measured again") from None
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # below pytest-benchmark's tables, above pytest's short summary
     def pytest_terminal_summary(
@@ -463,16 +432,10 @@ class Plugin:
             reporter.write_line(f"ERROR: {line}", red=True)
 
     def _show_verdict(self, reporter: pytest.TerminalReporter) -> None:
-        from embedcore.report.gate.comparison_export import report_to_github
-        from embedcore.report.gate.comparison_text import text
-
         if self.gate is not None:
             reporter.section("embedcore: compared with the saved run")
-            if self.gate.base is None:
-                reporter.write_line(f"no baseline: nothing is saved at {self.options.compare} yet")
-        if self.verdict is not None:
-            reporter.write_line(showable(text(*self.verdict, width=self.terminal.width)))
-            report_to_github(*self.verdict)
+            for text in self.gate.lines(self.terminal.width):
+                reporter.write_line(showable(text))
         if nothing := summary.nothing_measured(self.record):
             reporter.write_line(f"ERROR: {nothing}", red=True)
 
