@@ -1,4 +1,4 @@
-"""Contention: how long threads waited for a core while rounds were timed.
+"""Contention: how long threads waited for a core, and how long the hypervisor took cores away, while rounds were timed.
 
 The kernel counts this time for each thread. A waiting thread delays all others at the next barrier, so beside one busy
 loop all rounds are equally slow: contention does not show in their scatter.
@@ -7,11 +7,15 @@ loop all rounds are equally slow: contention does not show in their scatter.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 _NS = 1e9
 _TASKS = Path("/proc/self/task")
+_STAT = Path("/proc/stat")
+_STEAL = 8  # field of a core's line: name user nice system idle iowait irq softirq steal
+_FEWEST_TICKS = 10
 
 WaitingTimes = Mapping[str, int]
 """Nanoseconds that each thread of this process has waited for a core so far, by thread id."""
@@ -39,3 +43,22 @@ def contention(before: WaitingTimes | None, after: WaitingTimes | None, wall_s: 
     if before is None or after is None or wall_s <= 0:
         return None
     return sum(now - before.get(thread, 0) for thread, now in after.items()) / _NS / wall_s
+
+
+def stolen_ticks(stat: Path = _STAT) -> int | None:
+    """Read the clock ticks that the hypervisor has taken from the cores of this process so far; None if unknown."""
+    with contextlib.suppress(OSError, AttributeError, ValueError, IndexError):
+        names = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        lines = (line.split() for line in stat.read_text().splitlines())
+        found = [int(line[_STEAL]) for line in lines if line and line[0] in names]
+        return sum(found) if found else None
+    return None
+
+
+def steal(before: int | None, after: int | None, wall_s: float) -> float | None:
+    """Return the seconds taken from all cores, summed, per second of wall time; None if unknown, and for rounds shorter
+    than ten ticks of the kernel's clock."""
+    ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0
+    if before is None or after is None or ticks <= 0 or wall_s * ticks < _FEWEST_TICKS:
+        return None
+    return max(0, after - before) / ticks / wall_s

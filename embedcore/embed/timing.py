@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from embedcore.embed.contention import contention, waiting_times
+from embedcore.embed.contention import contention, steal, stolen_ticks, waiting_times
 from embedcore.embed.interleaving import Interleaving
 from embedcore.embed.reference import ReferenceSeconds
 from embedcore.progress import Progress
@@ -36,13 +36,14 @@ def warm_up(seconds: Callable[[], float]) -> int:
 class Timed(NamedTuple):
     """Seconds of each round, the number of warm-up rounds before them, and their :func:`contention`.
 
-    ``reference``: seconds of the reference kernel after each round, empty without one.
+    ``reference``: seconds of the reference kernel after each round, empty without one; ``stolen``: see :func:`steal`.
     """
 
     durations: list[float]
     warmups: int
     contention: float | None
     reference: list[ReferenceSeconds]
+    stolen: float | None = None
 
 
 def time_forward(
@@ -66,7 +67,8 @@ def time_forward(
     durations: list[float] = []
     kernel: list[ReferenceSeconds] = []
     warmed()
-    before = waiting_times()
+    before, taken = waiting_times(), stolen_ticks()
+    begun = time.perf_counter()
     for _ in range(rounds) if interleaving is None else interleaving.each(rounds):
         durations.append(clock(embed, batch))
         if reference is not None:
@@ -74,7 +76,9 @@ def time_forward(
         progress(len(durations), rounds)
     on_cpu = batch.device.type == "cpu"
     timed_s = sum(durations) + sum(seconds.whole for seconds in kernel)
-    return Timed(durations, warmups, contention(before, waiting_times(), timed_s) if on_cpu else None, kernel)
+    stolen = steal(taken, stolen_ticks(), time.perf_counter() - begun) if on_cpu else None
+    waited = contention(before, waiting_times(), timed_s) if on_cpu else None
+    return Timed(durations, warmups, waited, kernel, stolen)
 
 
 def host_seconds(embed: Embed, batch: torch.Tensor) -> float:

@@ -153,6 +153,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         images_per_s=rates,
         peak_memory_mb=peak,
         crowded=timed.contention,
+        stolen=timed.stolen,
         durations=tuple(timed.durations),
         processes=[msgspec.to_builtins(process)],
         download_s=download_s,

@@ -103,6 +103,7 @@ def process_of(started: float, timed: Timed, pinned: Pinned | None, device: torc
         reference=whole,
         reference_copy=copy,
         crowded=timed.contention,
+        stolen=timed.stolen,
         pinned=pinned,
         **card_state(device),
     )

@@ -41,6 +41,8 @@ class TimingProcess(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of its copy alone."""
     crowded: float | None = None
     """See `Result.crowded`."""
+    stolen: float | None = None
+    """See `Result.stolen`."""
     pinned: Pinned | None = None
     """On the CPU, where a thread can be pinned to a core."""
     clock_mhz: float | None = None

@@ -28,7 +28,8 @@ STATUSES: Mapping[Status, Outcome] = MappingProxyType(
 _FINAL = frozenset({"ok", "too-large", "unsupported", "nan"})
 
 CROWDED = 0.2
-"""A larger share of the timing rounds means a busy machine; .11 was seen on an idle one, .5 beside one busy loop."""
+"""A larger share of the timing rounds means a busy machine or host (`Result.crowded`, `Result.stolen`); .11 was seen on
+an idle one, .5 beside one busy loop."""
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -119,6 +120,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Contention: seconds that the threads of the timing rounds, summed, waited for a core, per second of the rounds. 0
     on an idle machine; above `CROWDED` speeds do not compare; None if not known, as on a card. See
     `embedcore.embed.contention`."""
+    stolen: float | None = None
+    """Seconds for which the hypervisor of a virtual machine took this process's cores away, summed, per second of the
+    timing rounds; None if not known."""
     download_s: float | None = None
     """Wall seconds of the weights' download; None without one."""
     measured_s: float | None = None
@@ -184,8 +188,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def disturbed(self) -> bool:
-        """Whether the machine was busy with other work, so that the speed must not be compared."""
-        return self.crowded is not None and self.crowded > CROWDED
+        """Whether the machine or its host was busy with other work, so that the speed must not be compared."""
+        return max(self.crowded or 0.0, self.stolen or 0.0) > CROWDED
 
     @property
     def random_weights(self) -> bool:

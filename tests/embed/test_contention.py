@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.embed.contention import contention, waiting_times
+from embedcore.embed.contention import contention, steal, stolen_ticks, waiting_times
 from embedcore.embed.timing import time_forward
 
 counters = st.dictionaries(st.sampled_from("abc"), st.integers(0, 10**9))
@@ -45,6 +45,22 @@ def test_the_kernels_counters_are_read_thread_by_thread(tmp_path):
     (tmp_path / "43").mkdir()  # the thread ended meanwhile
     assert waiting_times(tmp_path) == {"41": 17, "42": 0}
     assert waiting_times(tmp_path / "nowhere") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's counters")
+def test_time_that_the_hypervisor_took_from_the_cores_of_this_process(tmp_path):
+    mine, stat = min(os.sched_getaffinity(0)), tmp_path / "stat"
+    stat.write_text(
+        f"cpu  9 9 9 9 9 9 9 999 0 0\ncpu{mine} 1 2 3 4 5 6 7 50 0 0\ncpu4096 1 1 1 1 1 1 1 7 0 0\nintr 5\n"
+    )
+    assert stolen_ticks(stat) == 50
+    assert stolen_ticks(tmp_path / "nowhere") is None
+    stat.write_text("cpu0\n")
+    assert stolen_ticks(stat) is None
+    second = os.sysconf("SC_CLK_TCK")
+    assert steal(50, 50 + second, 2.0) == 0.5 and steal(50, 40, 2.0) == 0
+    assert steal(None, 50, 2.0) is None and steal(50, None, 2.0) is None
+    assert steal(50, 51, 5 / second) is None  # one tick would be a fifth
 
 
 def _spin(started):

@@ -25,7 +25,7 @@ from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.registry import code_hash
 
 MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "detail", "crowded"}
-MEASURED_ANEW |= {"processes"}
+MEASURED_ANEW |= {"processes", "stolen"}
 
 
 def unequal_fields(one, other):

@@ -22,7 +22,7 @@ EXTRA_INFO_KEYS = {
     *("precision", "batch_size", "batch_decayed", "device", "weights", "scores", "ci95", "images_per_s"),
     *("peak_memory_mb", "verdicts", "sketch", "channels_last", "warmup_rounds", "dataset"),
     *("token_mean", "pretraining", "licence", "durations", "download_s", "measured_s", "transform", "default_tag"),
-    *("processor", "crowded", "processes", "embeddings"),
+    *("processor", "crowded", "stolen", "processes", "embeddings"),
 }
 
 
@@ -200,7 +200,7 @@ def test_ok_result_needs_the_scores_it_is_ranked_by(result_of: Make, scores: dic
 
 @pytest.mark.parametrize(("crowded", "disturbed"), [(None, False), (0, False), (0.2, False), (0.21, True), (3.5, True)])
 def test_disturbed(result_of: Make, crowded: float | None, disturbed: bool) -> None:
-    assert result_of(crowded=crowded).disturbed == disturbed
+    assert result_of(crowded=crowded).disturbed == result_of(crowded=0.0, stolen=crowded).disturbed == disturbed
 
 
 def test_half_interval_and_random_weights(result_of: Make) -> None:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
+from embedcore.report.board.marks import (
+    MODEL_MARKS,
+    NON_COMMERCIAL_MARK,
+    SPEED_MARKS,
+    TIED_MARK,
+    TOKENS_MARK,
+    Mark,
+    mark_words,
+)
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
 
 NOTHING = "–"  # the cell of a value that was not measured
-TIED = "≈"
 
 _LONGEST_SLUG = 16
 _ID_SHOWN = len("sha256:") + 8
-# Licence names that state it themselves, and Apple's research licence, which states it in its text.
-_NON_COMMERCIAL = re.compile(r"(?:^|[-_ ])nc(?:[-_ ]|$)|non-?commercial|^apple-amlr$", re.IGNORECASE)
-
-
-class Mark(NamedTuple):
-    """A sign after the cells of some rows, explained below the table."""
-
-    sign: str
-    applies: Callable[[Row], bool]
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Column:
         half = row.result.half_interval(self.key) if self.interval else None
         if half is not None:
             text += f" ±{half:.3f}".replace("±0", "±")
-        marks = "".join(mark.sign for mark in self.marks if mark.applies(row))
+        marks = "".join(dict.fromkeys(mark.sign for mark in self.marks if mark.applies(row)))
         return (text if longest is None else cut_middle(text, longest - len(marks))) + marks
 
     @property
@@ -145,11 +142,6 @@ def weights(result: Result) -> str:
     return f"{weights_source(result) or NOTHING} {result.weights.get('id', '')[:_ID_SHOWN]}".rstrip()
 
 
-def non_commercial(result: Result) -> bool:
-    """Whether the licence's name excludes commercial use. (Other licences may do so in their text.)"""
-    return result.licence is not None and _NON_COMMERCIAL.search(result.licence) is not None
-
-
 def _of(value: Callable[[Result], Any]) -> Callable[[Row], Any]:
     return lambda row: value(row.result)
 
@@ -176,26 +168,12 @@ def _score_column(metric: str, title: str = "", width: int = 130, **options: Any
 
 
 _tied = _of_model_rank("tied_with_leader")
-_TIED_MARK = Mark(TIED, lambda row: bool(_tied(row)), "tied for first: no model is significantly better")
-_NON_COMMERCIAL_MARK = Mark("‡", _of(non_commercial), "not for commercial use")
-_TOKENS_MARK = Mark("†", lambda row: bool(row.result.token_mean), "mean of the model's tokens")
-_MODEL_MARKS = (
-    Mark("§", lambda row: row.result.own, "your own model, not timm's"),
-    Mark(
-        "¶", _of(lambda result: "classifier" in result.weights), "classifier of the file left out (only `head` uses it)"
-    ),
-    Mark("‖", _of(lambda result: "resampled" in result.weights), "timm resized tensors of the file (resample = true)"),
-)
-_SPEED_MARKS = (
-    Mark("*", lambda row: row.result.batch_decayed, "smaller batch, for lack of memory: speed not comparable"),
-    Mark("!", lambda row: row.result.disturbed, "the machine was busy with other work: speed not comparable"),
-)
 _BOUNDS, _SIZE = ("rank95_low", "rank95_high"), ("input_height", "input_width")
 _ON_REQUEST: dict[str, Any] = {"drop": None, "optional": True}  # in the page alone
 _BEST_FIRST: dict[str, Any] = _ON_REQUEST | {"descending": True}
 
 COLUMNS = (
-    Column("rank", lambda row: row.rank or None, title="#", marks=(_TIED_MARK,), drop=0, width=64),
+    Column("rank", lambda row: row.rank or None, title="#", marks=(TIED_MARK,), drop=0, width=64),
     Column("rank_acc5", _rank("rank_acc5"), str, "# acc5", "rank by acc5", **_ON_REQUEST),
     Column("rank_in_family", _rank("rank_in_family"), str, "# family", "rank in the family", **_ON_REQUEST),
     Column("rank95", _of_model_rank("rank95"), interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1),
@@ -203,21 +181,22 @@ COLUMNS = (
         "p_best", _of_model_rank("p_best"), "{:.2f}".format, "p best", "probability of being the best", **_BEST_FIRST
     ),
     Column("tied_with_leader", _tied, drop=None, width=0),
-    _field("model", marks=_MODEL_MARKS, text=True, drop=0, width=370),
+    _field("model", marks=MODEL_MARKS, text=True, drop=0, width=370),
+    Column("marks", mark_words, text=True, drop=None, width=0),
     _score_column("acc", interval=True, drop=0, width=190),
     _score_column("acc5", interval=True, drop=2, width=170),
     _score_column("map_at_r", "map@R", drop=6, optional=True),
     _field("params_m", figure, "M", "params (M)", drop=3, width=72),
     _field("gmacs", figure, "GMACs", "GMACs", drop=8, optional=True),
     Column("input_size", _of(input_size), size_text, "input", "input size", sort=max, parts=_SIZE, drop=9),
-    _field("dim", marks=(_TOKENS_MARK,), drop=11, optional=True),
-    Column("images_per_s", _speed("forward"), figure, "img/s", "images/s", marks=_SPEED_MARKS, drop=4, descending=True),
+    _field("dim", marks=(TOKENS_MARK,), drop=11, optional=True),
+    Column("images_per_s", _speed("forward"), figure, "img/s", "images/s", marks=SPEED_MARKS, drop=4, descending=True),
     Column(
         "images_per_s_end_to_end", _speed("end_to_end"), figure, "end to end", "images/s with reading", **_BEST_FIRST
     ),
     _field("family", text=True, drop=None, width=210),
     _field("pretraining", text=True, drop=5, width=150),
-    _field("licence", marks=(_NON_COMMERCIAL_MARK,), text=True, drop=7, width=140),
+    _field("licence", marks=(NON_COMMERCIAL_MARK,), text=True, drop=7, width=140),
     _field("peak_memory_mb", figure, "MB", "peak memory (MB)", **_ON_REQUEST),
     Column("weights", _of(weights_source), full=_of(weights), text=True, drop=10, width=130, optional=True),
 )
@@ -292,11 +271,14 @@ def footnotes(rows: Sequence[Row], columns: Iterable[Column]) -> list[str]:
     """Return the meanings of the marks in these rows; without a licence column also how many are non-commercial."""
     columns = list(columns)
     notes = [
-        f"{mark.sign} {mark.meaning}" for column in columns for mark in column.marks if any(map(mark.applies, rows))
+        f"{mark.sign} {mark.meaning}"
+        for column in columns
+        for mark in column.marks
+        if mark.sign and any(map(mark.applies, rows))
     ]
-    limited = sum(map(_NON_COMMERCIAL_MARK.applies, rows))
+    limited = sum(map(NON_COMMERCIAL_MARK.applies, rows))
     if limited and all(column.key != "licence" for column in columns):
-        notes.append(f"{limited} of these {len(rows)} {_NON_COMMERCIAL_MARK.meaning}")
+        notes.append(f"{limited} of these {len(rows)} {NON_COMMERCIAL_MARK.meaning}")
     return notes
 
 

@@ -11,8 +11,9 @@ from tabulate import tabulate
 
 from embedcore.plain import counted, json_safe, wrapped
 from embedcore.report.board.captions import dataset_name, lead
-from embedcore.report.board.columns import TIED, interval
+from embedcore.report.board.columns import interval
 from embedcore.report.board.markdown import escape
+from embedcore.report.board.marks import TIED
 from embedcore.results.ranking import Agreement, ModelRank, Ranking
 
 _MOST_NAMES = 5

@@ -11,10 +11,10 @@ from embedcore.report.board.columns import (
     cut,
     entries,
     input_size,
-    non_commercial,
     page_columns,
     size_text,
 )
+from embedcore.report.board.marks import doubts, mark_words, non_commercial
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.result import Result
 
@@ -25,7 +25,8 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
     """Return a row for each measured model, best by acc first, without the values that it does not have.
 
     ``cells`` are the texts of `columns_data`, in their order, and the value of each is under its key. ``id`` is the
-    place in the list; ``name`` and ``title`` (of the family) are cut to what a chart can show.
+    place in the list; ``name`` and ``title`` (of the family) are cut to what a chart can show; ``marks`` are those of
+    `embedcore.report.board.marks` in plain words, ``doubts`` the reasons why the speed cannot be trusted.
     """
     measured = _measured(board)
     columns = page_columns(measured)
@@ -45,6 +46,9 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
             "decayed": entry.result.batch_decayed,
             "non_commercial": non_commercial(entry.result),
             "random": entry.result.random_weights,
+            "own": entry.result.own or None,
+            "marks": mark_words(entry),
+            "doubts": "; ".join(doubts(entry.result)) or None,
             "tied": entry.model_rank is not None and entry.model_rank.tied_with_leader,
         }
         found.append({key: value for key, value in row.items() if value is not None})
@@ -87,6 +91,8 @@ def columns_data(board: Leaderboard) -> list[dict[str, Any]]:
 def _csv_fields(column: Column) -> list[str]:
     if column.interval:
         return [column.key, f"{column.key}_low", f"{column.key}_high"]
+    if column.key == "model":
+        return ["model", "marks"]
     return [*column.parts] or [column.key]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from embedcore.report.board import columns
+from embedcore.report.board import columns, marks
 from embedcore.report.board.details import settings
 from embedcore.report.board.export import csv_report, json_report
 from embedcore.report.board.markdown import markdown_report
@@ -90,7 +90,7 @@ def test_input_size(result_of: Make, size: tuple[int, int, int] | None, text: st
 )
 def test_non_commercial_licences_are_marked(result_of: Make, licence: str | None, limited: bool) -> None:
     result = result_of(licence=licence)
-    assert columns.non_commercial(result) == limited
+    assert marks.non_commercial(result) == limited
     assert cell("licence", result).endswith("‡") == limited
 
 
