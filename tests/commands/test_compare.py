@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -95,7 +96,7 @@ def test_formats(runs, tmp_path, capsys):
     assert suite.get("tests") == "3" and suite.get("failures") == "2" and len(suite.findall("testcase/failure")) == 2
     assert main(["compare", *runs, "--format", "markdown"]) == 1
     text = capsys.readouterr().out
-    assert text.startswith("**FAILED: 3 models")
+    assert re.match(r"## .*: \d+ of 3 models worse\n\n\*\*FAILED: 3 models", text)
     assert ["|", f"`{MODELS[0]}`", "|", "acc", "|"] in [line.split()[:5] for line in text.splitlines()]
 
 

@@ -1,32 +1,39 @@
-"""The charts of a leaderboard's page, each one Altair specification; the study's charts are files too."""
+"""The charts of a leaderboard's page, each one a Vega-Lite specification; the study's charts are files too."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from embedcore.report.board.columns import cut
 from embedcore.report.board.findings import disagreements
+from embedcore.report.board.front import AXES
+from embedcore.report.board.trade_off import trade_off
 from embedcore.report.html.chart import (
+    ACCENT,
     FIRST,
+    GREY,
     HEIGHT,
     SECOND,
     Chart,
     Datum,
-    all_rows,
-    alt,
-    family_encodings,
+    Layer,
+    ScoreAxis,
+    both,
+    category,
+    emphasis,
+    intervals,
     labels,
+    layer,
     layered,
-    name_axis,
-    only_rows,
+    names_down,
+    only,
     points,
-    score_axis,
+    quantity,
+    scores_with_padding,
     tooltip,
     without_overlap,
 )
-from embedcore.report.html.theme import theme_of
 from embedcore.results.agreement import kendall_tau
 from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Group, Leaderboard
@@ -39,137 +46,83 @@ _LONGEST_LABEL = 44  # characters
 _MOST_ARCHITECTURES = 30
 # The same network under the name of another library, or with another padding.
 _ALIASES = ("gluon_", "legacy_", "tf_")
+_LEADING = {"acc": "datum.tied || datum.rank == 1", "acc5": "datum.rank_acc5 == 1"}
 
 
 def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
     """Return the charts that have data to show. `rows`: those of `embedcore.report.board.rows` for this board."""
-    # Without debug mode Altair skips the validation of every part against its schema, which takes most of the time.
-    with alt.utils.schemapi.debug_mode(False):
-        found = [
-            leaders(rows, "acc"),
-            leaders(rows, "acc5"),
-            *(trade_off(rows, axis) for axis in AXES),
-            acc_and_acc5(rows, table),
-            within_families(rows),
-            pretraining(rows),
-            two_models(rows, table),
-            *families(board.groups, rows),
-        ]
+    levels = levels_of(board.dataset)
+    found = [
+        leaders(rows, "acc", levels["acc"]),
+        leaders(rows, "acc5", levels["acc5"]),
+        *(trade_off(rows, axis, levels["acc"]) for axis in AXES),
+        acc_and_acc5(rows, table, levels),
+        within_families(rows),
+        pretraining(rows),
+        two_models(rows, table),
+        *families(board.groups, rows),
+    ]
     return [chart for chart in found if chart is not None]
 
 
-def leaders(rows: Sequence[Datum], metric: str) -> Chart | None:
+def levels_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, object]]:
+    """Return for each metric the scores of chance and of a perfect model, as far as they are known."""
+    chance = dataset.get("chance_acc")
+    return {
+        "acc": {"chance": chance, "perfect": 1.0},
+        "acc5": {"chance": chance, "perfect": dataset.get("acc5_ceiling")},
+    }
+
+
+def leaders(rows: Sequence[Datum], metric: str, levels: Mapping[str, object]) -> Chart | None:
     """The best models by a metric, with their intervals."""
     shown = sorted(rows, key=lambda row: row["rank" if metric == "acc" else f"rank_{metric}"])[:LEADERS]
     if not shown:
         return None
-    base = only_rows(shown)
-    y = name_axis(order=[row["name"] for row in shown])
-    marks = points(base, shown).encode(score_axis(metric, x=True), y, tooltip=tooltip())
-    layers = [marks.encode(**family_encodings(shown))]
-    if any(f"{metric}_low" in row for row in shown):
-        rules = base.mark_rule(size=1.5).encode(alt.X(f"{metric}_low:Q", title=metric), y, alt.X2(f"{metric}_high:Q"))
-        layers.insert(0, rules)
+    axis = ScoreAxis.over(shown, metric, levels)
+    y = names_down(order=[row["name"] for row in shown])
+    leading = _LEADING[metric]
+    layers = [
+        *axis.line_layers(x=True),
+        *intervals(
+            shown, axis.channel(f"{metric}_low"), f"{metric}_high", {"y": y}, important=leading, where=only(shown)
+        ),
+        *points(axis.channel(), y, shown, important=leading, where=only(shown)),
+    ]
     count = "models" if len(shown) == len(rows) else f"best {len(shown)} of {len(rows):,} models"
+    tied = metric == "acc" and any(row.get("tied") for row in shown)
+    blue = f"Blue: {'tied for first' if tied else 'first'}."
+    title = f"The {count} by {metric}"
     return Chart(
         f"leaders-{metric}",
         "Leaders",
-        f"The {count} by {metric}",
-        "Lines are 95 % intervals from resampling the classes. Models whose lines overlap may be equally good.",
-        layered(layers, f"The {count} by {metric}", _LINE_HEIGHT * len(shown)),
+        title,
+        "Lines are 95 % intervals from resampling the classes. Models whose lines overlap may be equally good. "
+        f"{blue} {axis.note}".rstrip(),
+        layered(layers, title, _LINE_HEIGHT * len(shown)),
         {"models": shown},
         label=f"by {metric}",
         has_file=True,
     )
 
 
-class Axis(NamedTuple):
-    """A quantity that accuracy is plotted against. `less`: whether less of it is better."""
-
-    field: str
-    title: str
-    less: bool
-    name: str
-
-
-AXES = (
-    Axis("images_per_s", "images/s of the forward pass", less=False, name="speed"),
-    Axis("params_m", "million parameters", less=True, name="parameters"),
-    Axis("gmacs", "GMACs per image", less=True, name="GMACs"),
-)
-
-
-def pareto_front(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
-    """Return the rows that no other row beats in both acc and the quantity of the axis, the best by acc last.
-
-    Rows without a value are skipped; of equal rows the first one counts.
-    """
-    best = math.inf if axis.less else -math.inf
-    found = []
-    for row in sorted(_with(rows, axis), key=lambda row: (-row["acc"], row[axis.field] * (1 if axis.less else -1))):
-        value = row[axis.field]
-        if value < best if axis.less else value > best:
-            best = value
-            found.append(row)
-    return found[::-1]
-
-
-def _with(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
-    """Return the rows with a value that a logarithmic axis can show; a speed in a decayed batch is not comparable."""
-    return [row for row in rows if (row.get(axis.field) or 0) > 0 and not (axis.name == "speed" and row.get("decayed"))]
-
-
-def trade_off(rows: Sequence[Datum], axis: Axis) -> Chart | None:
-    """acc against speed, parameters or GMACs, with the models on the Pareto front named."""
-    shown = _with(rows, axis)
-    if not shown:
-        return None
-    best = pareto_front(shown, axis)
-    values = [math.log10(row[axis.field]) for row in shown]
-    low, high = min(values), max(values)
-    pad = max(0.05, 0.04 * (high - low))
-    domain = [10 ** (low - pad), 10 ** (high + pad)]
-    x = alt.X(
-        f"{axis.field}:Q",
-        title=axis.title,
-        scale=alt.Scale(type="log", domain=domain, nice=False),
-        axis=alt.Axis(format="~s", tickCount=6),
-    )
-    y = score_axis("acc")
-    valid = all_rows().transform_filter(f"datum.{axis.field} > 0 && !(datum.decayed && {axis.name == 'speed':d})")
-    stairs = only_rows(best).mark_line(interpolate="step-after" if axis.less else "step-before", strokeDash=[4, 3])
-    named = without_overlap(best, shown)
-    layers = [
-        points(valid, shown).encode(x, y, tooltip=tooltip(), **family_encodings(shown)),
-        stairs.encode(x, y),
-        # above the front, where no model can be
-        *labels(named, x, y, axis.field, 10 ** (low + 0.55 * (high - low)), up=7),
-    ]
-    title = f"acc against {axis.title}"
-    left_out = len(rows) - len(shown)
-    less = f" Models without this figure: {left_out:,}, not shown." if left_out else ""
-    return Chart(
-        f"acc-{axis.name.lower()}",
-        "Cost of accuracy",
-        title,
-        "The dashed line is the Pareto front: no model beats one of these in both. "
-        f"From the most accurate: {', '.join(row['name'] for row in best[::-1])}.{less}",
-        layered(layers, title, HEIGHT),
-        {"models": shown},
-        label=axis.name,
-    )
-
-
-def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
+def acc_and_acc5(
+    rows: Sequence[Datum], table: ClassTable | None, levels: Mapping[str, Mapping[str, object]]
+) -> Chart | None:
     """acc against acc5, with the models named whose ranks differ most."""
     if len(rows) < 2:
         return None
     tau = kendall_tau(rows)
     named = without_overlap([each.row for each in disagreements(rows, table)], rows, "acc5")
-    x, y = score_axis("acc", x=True), score_axis("acc5")
+    across, up = (ScoreAxis.over(rows, metric, levels[metric]) for metric in ("acc", "acc5"))
+    x, y = across.channel(), up.channel()
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
     layers = [
-        points(all_rows(), rows).encode(x, y, tooltip=tooltip(), **family_encodings(rows)),
+        *across.line_layers(x=True),
+        *up.line_layers(),
+        *intervals(rows, across.channel("acc_low"), "acc_high", {"y": y}),
+        *intervals(rows, up.channel("acc5_low"), "acc5_high", {"x": x}),
+        *points(x, y, rows),
         *labels(named, x, y, "acc", middle),
     ]
     agree = "" if tau is None else f"Kendall's tau is {tau:.2f} (1: same order, 0: unrelated orders)."
@@ -178,7 +131,7 @@ def acc_and_acc5(rows: Sequence[Datum], table: ClassTable | None) -> Chart | Non
         "acc and acc5",
         "acc against acc5",
         f"{agree} acc uses the nearest reference, acc5 the nearest five, so classes with few references lower acc5. "
-        "Labels mark the models whose ranks differ most.".strip(),
+        f"Labels mark the models whose ranks differ most. {across.note} {up.note}".strip(),
         layered(layers, "acc against acc5", HEIGHT, agree),
         {"models": rows},
     )
@@ -189,16 +142,18 @@ def within_families(rows: Sequence[Datum]) -> Chart | None:
     if not rows:
         return None
     titles = list(dict.fromkeys(row["title"] for row in rows))
-    y = name_axis("title", titles)
-    marks = all_rows().mark_point(filled=True, size=45)
-    marks = marks.encode(score_axis("acc", x=True), y, tooltip=tooltip(), **family_encodings(rows))
-    middle = all_rows().mark_tick(thickness=2, size=14, color="#777").encode(alt.X("median(acc):Q"), y)
+    y = names_down("title", titles)
+    middle = {"x": {"field": "acc", "aggregate": "median", "type": "quantitative", "title": "acc"}, "y": y}
+    layers = [
+        *points(scores_with_padding("acc"), y, rows, important=_LEADING["acc"]),
+        layer("tick", middle, thickness=2, size=14, color="#777"),
+    ]
     return Chart(
         "families",
         "Families",
         "acc within each family",
-        "Each mark is a model, the vertical line the median of the family.",
-        layered([marks, middle], "acc within each family", (_LINE_HEIGHT + 3) * len(titles)),
+        "Each mark is a model, the vertical line the median of the family. Blue: the best and those tied with it.",
+        layered(layers, "acc within each family", (_LINE_HEIGHT + 3) * len(titles)),
         {"models": rows},
     )
 
@@ -212,21 +167,41 @@ def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
         for number, (part, members) in enumerate(group.parts, start=1):
             shown = [of_model[member.result.model] for member in members]
             title = f"{group.title}: {part}" if part else f"{group.title} by acc"
-            base, y = only_rows(shown), name_axis(order=[row["name"] for row in shown])
-            bars = base.mark_bar(height=11, color=theme_of(group.slug).colour, opacity=0.9)
-            layers = [bars.encode(score_axis("acc", zero=True, x=True), y, tooltip=tooltip())]
-            if any("acc_low" in row for row in shown):
-                layers.append(base.mark_rule().encode(alt.X("acc_low:Q", title="acc"), y, alt.X2("acc_high:Q")))
+            y = names_down(order=[row["name"] for row in shown])
+            x = quantity("acc", scale={"zero": True}, axis={"format": ".3~f"})
+            low = x | {"field": "acc_low"}
             yield Chart(
                 f"family-{group.slug}{f'-{number}' if part else ''}",
                 "ResNet and EfficientNet",
                 title,
                 "Lines are 95 % intervals.",
-                layered(layers, title, _LINE_HEIGHT * len(shown)),
+                layered(
+                    [
+                        layer(
+                            "bar",
+                            {"x": x, "y": y, "tooltip": tooltip()},
+                            where=only(shown),
+                            height=11,
+                            color=GREY,
+                            opacity=0.8,
+                        ),
+                        *_plain_intervals(shown, low, y),
+                    ],
+                    title,
+                    _LINE_HEIGHT * len(shown),
+                ),
                 {"models": shown},
                 label=f"{group.title} ({part or len(group.rows)})",
                 has_file=True,
             )
+
+
+def _plain_intervals(shown: Sequence[Datum], low: Any, y: Any) -> list[Layer]:
+    """Return the intervals of bars, in the colour of the page's lines."""
+    if not any("acc_low" in row for row in shown):
+        return []
+    where = both(only(shown), "isValid(datum.acc_low)")
+    return [layer("rule", {"x": low, "x2": {"field": "acc_high"}, "y": y}, where=where)]
 
 
 def pretraining(rows: Sequence[Datum]) -> Chart | None:
@@ -241,17 +216,21 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
         for group in groups
         for row, side in ((group[0], "best"), (group[-1], "worst"))
     ]
-    data = alt.Chart(alt.NamedData(name="networks"))
-    y = name_axis("network")
-    x = score_axis("acc", x=True, padding=90)
+    place = {"x": scores_with_padding("acc", 90), "y": names_down("network")}
     layers = [
-        data.mark_line(size=1.5).encode(x, y, detail="network:N"),
-        data.mark_point(filled=True, size=70).encode(x, y, tooltip=tooltip(), **family_encodings(shown)),
+        layer("line", {**place, "detail": {"field": "network", "type": "nominal"}}, data="networks", strokeWidth=1.5),
+        layer("point", {**place, "tooltip": tooltip(), **emphasis()}, data="networks", filled=True, size=70),
         *(
-            alt.Chart(alt.NamedData(name="ends"))
-            .transform_filter(f"datum.side == '{side}'")
-            .mark_text(align=align, dx=dx, limit=170, fontSize=10)
-            .encode(x, y, text="pretraining:N")
+            layer(
+                "text",
+                {**place, "text": category("pretraining")},
+                data="ends",
+                where=f"datum.side == '{side}'",
+                align=align,
+                dx=dx,
+                limit=170,
+                fontSize=10,
+            )
             for side, align, dx in (("best", "left", 8), ("worst", "right", -8))
         ),
     ]
@@ -263,8 +242,16 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
         "Each line is one architecture, each mark its best model with that pretraining data. The best and the worst "
         "data are named.",
         layered(layers, title, (_LINE_HEIGHT + 3) * len(groups)),
-        {"networks": shown, "ends": ends},
+        {"networks": [_of_network(row) for row in shown], "ends": [_of_network(row) for row in ends]},
     )
+
+
+def _of_network(row: Datum) -> Datum:
+    """Return the fields of a row that the chart of pretraining data shows."""
+    return {key: row[key] for key in _OF_NETWORK if key in row}
+
+
+_OF_NETWORK = ("id", "network", "side", "family", "own", *(channel["field"] for channel in tooltip()))
 
 
 def network_of(row: Datum) -> str:
@@ -291,28 +278,21 @@ def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
     pair = [row for row in rows if table is not None and row["model"] in table.models][:2]
     if table is None or len(pair) < 2:
         return None
-    scale = alt.Scale(domain=[0, 1])
-    axis = alt.Axis(format=".1f")
-    dots = (
-        alt.Chart(alt.NamedData(name="classes"))
-        .mark_circle(color="#0077bb", opacity=0.7)
-        .encode(
-            alt.X("first:Q", title=f"acc of {FIRST}", scale=scale, axis=axis),
-            alt.Y("second:Q", title=f"acc of {SECOND}", scale=scale, axis=axis),
-            alt.Size("count:Q", title="classes", scale=alt.Scale(range=[30, 900]), legend=None),
-            tooltip=[
-                alt.Tooltip("first:Q", title=FIRST, format=".2f"),
-                alt.Tooltip("second:Q", title=SECOND, format=".2f"),
-                alt.Tooltip("count:Q", title="classes"),
-                alt.Tooltip("names:N", title="such as"),
-            ],
-        )
-    )
-    diagonal = (
-        alt.Chart(alt.NamedData(name="diagonal"))
-        .mark_line(strokeDash=[4, 3])
-        .encode(alt.X("first:Q"), alt.Y("second:Q"))
-    )
+    scale, axis = {"domain": [0, 1]}, {"format": ".1f"}
+    place = {
+        "x": quantity("first", f"acc of {FIRST}", scale=scale, axis=axis),
+        "y": quantity("second", f"acc of {SECOND}", scale=scale, axis=axis),
+    }
+    circles = {
+        **place,
+        "size": quantity("count", "classes", scale={"range": [30, 900]}, legend=None),
+        "tooltip": [
+            quantity("first", FIRST, format=".2f"),
+            quantity("second", SECOND, format=".2f"),
+            quantity("count", "classes"),
+            category("names", "such as"),
+        ],
+    }
     title = "acc of each class by two models"
     return Chart(
         "classes",
@@ -320,7 +300,14 @@ def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
         title,
         "Each circle is a pair of accuracies, its area the number of classes that have it. Above the dashed line the "
         "second model is better.",
-        layered([diagonal, dots], title, HEIGHT),
+        layered(
+            [
+                layer("line", place, data="diagonal", strokeDash=[4, 3]),
+                layer("circle", circles, data="classes", color=ACCENT, opacity=0.7),
+            ],
+            title,
+            HEIGHT,
+        ),
         {
             "classes": class_points(table, pair[0]["model"], pair[1]["model"]),
             "diagonal": [{"first": end, "second": end} for end in (0, 1)],

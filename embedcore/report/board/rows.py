@@ -14,6 +14,7 @@ from embedcore.report.board.columns import (
     page_columns,
     size_text,
 )
+from embedcore.report.board.front import AXES, pareto_front
 from embedcore.report.board.marks import doubts, mark_words, non_commercial
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.result import Result
@@ -26,7 +27,8 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
 
     ``cells`` are the texts of `columns_data`, in their order, and the value of each is under its key. ``id`` is the
     place in the list; ``name`` and ``title`` (of the family) are cut to what a chart can show; ``marks`` are those of
-    `embedcore.report.board.marks` in plain words, ``doubts`` the reasons why the speed cannot be trusted.
+    `embedcore.report.board.marks` in plain words, ``doubts`` the reasons why the speed cannot be trusted, ``front`` the
+    names of the axes on whose Pareto front it is.
     """
     measured = _measured(board)
     columns = page_columns(measured)
@@ -52,6 +54,9 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
             "tied": entry.model_rank is not None and entry.model_rank.tied_with_leader,
         }
         found.append({key: value for key, value in row.items() if value is not None})
+    for axis in AXES:
+        for row in pareto_front(found, axis):
+            row.setdefault("front", []).append(axis.name)
     return found
 
 

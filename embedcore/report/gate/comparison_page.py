@@ -14,15 +14,18 @@ from embedcore.report.board.columns import NOTHING, cut
 from embedcore.report.gate import comparison_text as words
 from embedcore.report.html.chart import (
     HEIGHT,
-    MANY_MARKS,
+    WORSE,
+    Channel,
     Chart,
     Datum,
-    all_rows,
-    alt,
-    family_encodings,
+    Layer,
+    category,
+    intervals,
     labels,
+    layer,
     layered,
     points,
+    quantity,
     without_overlap,
 )
 from embedcore.report.html.page import families_of, lists_page
@@ -41,20 +44,21 @@ def comparison_page(comparison: Comparison, verdict: Verdict, limits: Limits) ->
     rows = chart_rows(comparison, verdict)
     drawn = charts(rows, limits.overall)
     counts = [(word.lower(), results) for word, results in words.unpaired(comparison) if results]
+    heading = words.title(comparison, verdict)
     word, _, rest = words.summary(comparison, verdict).partition(": ")
     facts = [
+        ("Runs", f"{base.name} → {new.name}"),
         ("Models in both runs", f"{len(comparison.pairing.pairs):,}"),
         ("Compared", f"{comparison.compared:,}"),
         *((word.capitalize(), f"{len(results):,}") for word, results in counts),
     ]
     return lists_page(
         "comparison.html.j2",
-        title=f"{word.capitalize()}: {base.name} → {new.name}",
+        title=f"{heading}: embedcore comparison",
         rows=rows,
         choices=families_of([*rows, *_listed(verdict, rows)]),
         drawn=drawn,
-        base=base.name,
-        new=new.name,
+        heading=heading,
         passed=verdict.passed,
         word=word,
         summary=rest,
@@ -158,35 +162,32 @@ def chart_rows(comparison: Comparison, verdict: Verdict) -> list[Datum]:
 
 def charts(rows: Sequence[Datum], limits: Mapping[str, float]) -> list[Chart]:
     """Return the charts that have data to show. `limits`: as `Limits.overall`."""
-    with alt.utils.schemapi.debug_mode(False):
-        found = [_speed(rows, limits), _accuracy(rows, limits), _drift(rows, limits)]
+    found = [_speed(rows, limits), _accuracy(rows, limits), _drift(rows, limits)]
     return [chart for chart in found if chart is not None]
 
 
 def _speed(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
     shown = [row for row in rows if row.get("speed")]
-    x = alt.X("speed:Q", title="images/s of base", scale=alt.Scale(type="log", nice=False, padding=20))
+    x = quantity("speed", "images/s of base", scale={"type": "log", "nice": False, "padding": 20})
     limit = limits.get("images_per_s", math.inf)
-    layers = [*_zero_and_limit(limit), *_intervals(shown, "speed", x)]
-    layers += _models_of_chart(shown, "speed", "speed", x)
+    layers = [*_zero_and_limit(limit), *_models_of_chart(shown, "speed", x)]
     return _chart("speed", "Speed", "Change of speed", "Above 0 a model became faster.", shown, layers, limit)
 
 
 def _accuracy(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
     shown = [row for row in rows if "acc_change" in row]
-    x = alt.X("acc:Q", title="acc of base", scale=alt.Scale(zero=False, nice=False, padding=20))
+    x = quantity("acc", "acc of base", scale={"zero": False, "nice": False, "padding": 20})
     limit = limits.get("acc", math.inf)
-    layers = [*_zero_and_limit(limit), *_intervals(shown, "acc", x)]
-    layers += _models_of_chart(shown, "acc", "acc", x)
+    layers = [*_zero_and_limit(limit), *_models_of_chart(shown, "acc", x)]
     return _chart("accuracy", "Accuracy", "Change of acc", "Above 0 a model became better.", shown, layers, limit)
 
 
 def _drift(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
     shown = [row for row in rows if "drift" in row and "acc_change" in row]
-    scale, axis = alt.Scale(type="log", nice=False, padding=20), alt.Axis(format=".0e", tickCount=6)
-    x = alt.X("drawn_drift:Q", title="drift of the embeddings", scale=scale, axis=axis)
+    scale, axis = {"type": "log", "nice": False, "padding": 20}, {"format": ".0e", "tickCount": 6}
+    x = quantity("drawn_drift", "drift of the embeddings", scale=scale, axis=axis)
     limit = limits.get("drift", math.inf)
-    layers = [_rule("y", 0.0, dashed=False), *_models_of_chart(shown, "acc", "drawn_drift", x, by="drift")]
+    layers = [_rule("y", 0.0, dashed=False), *_models_of_chart(shown, "acc", x, by="drift")]
     if 0 < limit < math.inf:
         layers.append(_rule("x", limit))
     note = f"Drift increases to the right; values up to {_LEAST_DRIFT:g} are drawn there."
@@ -196,58 +197,54 @@ def _drift(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
 
 
 def _chart(
-    name: str, section: str, title: str, note: str, shown: Sequence[Datum], layers: Sequence[Any], limit: float
+    name: str, section: str, title: str, note: str, shown: Sequence[Datum], layers: Sequence[Layer], limit: float
 ) -> Chart | None:
     if not shown:
         return None
-    if name != "drift" and len(shown) < MANY_MARKS and any("acc_low" in row or "speed_low" in row for row in shown):
+    if any("acc_low" in row or "speed_low" in row for row in shown):
         note += " Vertical lines are 95 % intervals."
     if 0 < limit < math.inf:
         note += " The dashed line is the limit."
-    note += " Regressions are named where there is room."
+    note += " Regressions are red, and named where there is room."
     return Chart(name, section, title, note, layered(layers, title, HEIGHT), {"models": shown})
 
 
-def _zero_and_limit(limit: float) -> list[Any]:
+def _zero_and_limit(limit: float) -> list[Layer]:
     return [_rule("y", 0.0, dashed=False), *([_rule("y", -100 * limit)] if 0 < limit < math.inf else [])]
 
 
 _AXIS_TITLES = {"speed": "images/s, change in %", "acc": "acc, change in percentage points"}
+_FORMATS = {"acc": ".3f", "speed": ".4~s"}
 
 
-def _valid_rows(name: str, field: str) -> Any:
-    return all_rows().transform_filter(f"isValid(datum.{name}_change) && isValid(datum['{field}'])")
-
-
-def _intervals(shown: Sequence[Datum], name: str, x: Any) -> list[Any]:
-    if len(shown) >= MANY_MARKS or all(f"{name}_low" not in row for row in shown):
-        return []
-    low = alt.Y(f"{name}_low:Q", title=_AXIS_TITLES[name])
-    return [_valid_rows(name, name).mark_rule(opacity=0.45).encode(x, low, alt.Y2(f"{name}_high:Q"))]
-
-
-def _models_of_chart(shown: Sequence[Datum], name: str, field: str, x: Any, by: str = "") -> list[Any]:
-    """Return layers: the changes of `name` over `field`, and the names of regressions of `by` (default: `name`)."""
+def _models_of_chart(shown: Sequence[Datum], name: str, x: Channel, by: str = "") -> list[Layer]:
+    """Return layers: the changes of `name` over `x` with their intervals, and the names of regressions of `by`
+    (default: `name`)."""
     if not shown:
         return []
-    y = alt.Y(f"{name}_change:Q", title=_AXIS_TITLES[name], scale=alt.Scale(padding=16, nice=False))
-    level = f"{by or name}_level"
-    formats = {"acc": ".3f", "speed": ".4~s"}
-    tooltip = [
-        alt.Tooltip("model:N"),
-        alt.Tooltip("title:N", title="family"),
-        *(alt.Tooltip(f"{key}:Q", format=formats[name]) for key in (name, f"{name}_new")),
-        alt.Tooltip(f"{name}_change:Q", title="change", format="+.2f"),
-        alt.Tooltip("drift:Q", format=".2g"),
-        alt.Tooltip(f"{level}:N", title="verdict"),
+    y = quantity(f"{name}_change", _AXIS_TITLES[name], scale={"padding": 16, "nice": False})
+    low = quantity(f"{name}_low", _AXIS_TITLES[name])
+    field, level = x["field"], f"{by or name}_level"
+    hover = [
+        category("model"),
+        category("title", "family"),
+        *(quantity(key, format=_FORMATS[name]) for key in (name, f"{name}_new")),
+        quantity(f"{name}_change", "change", format="+.2f"),
+        quantity("drift", format=".2g"),
+        category(level, "verdict"),
     ]
-    marks = points(_valid_rows(name, field), shown)
-    layers = [marks.encode(x, y, tooltip=tooltip, **family_encodings(shown))]
+    valid = f"isValid(datum.{name}_change) && isValid(datum['{field}'])"
+    worse = f"datum.{level} == 'regression'"
     regressions = without_overlap([row for row in shown if row[level] == "regression"], shown, f"{name}_change")
     middle = sorted(row[field] for row in shown)[len(shown) // 2]
-    return [*layers, *labels(regressions, x, y, field, middle, up=9)]
+    return [
+        *intervals(shown, low, f"{name}_high", {"x": x}, important=worse, colour=WORSE, where=valid),
+        *points(x, y, shown, important=worse, colour=WORSE, where=valid, tooltip=hover),
+        *labels(regressions, x, y, field, middle, up=9),
+    ]
 
 
-def _rule(axis: str, at: float, *, dashed: bool = True) -> Any:
-    mark = alt.Chart(alt.InlineData(values=[{"at": at}])).mark_rule(strokeDash=[4, 3] if dashed else [1, 0])
-    return mark.encode(y="at:Q") if axis == "y" else mark.encode(x="at:Q")
+def _rule(axis: str, at: float, *, dashed: bool = True) -> Layer:
+    channels = {axis: quantity("at")}
+    channels[axis].pop("title")
+    return layer("rule", channels, data=[{"at": at}], strokeDash=[4, 3] if dashed else [1, 0])

@@ -11,9 +11,10 @@ from tabulate import tabulate
 from embedcore.compare.comparison import Change, Comparison
 from embedcore.compare.judged import SUSPECT, headline, names_of, reasons
 from embedcore.compare.timings import Basis
-from embedcore.compare.verdict import LEVELS, Finding, Level, Verdict
+from embedcore.compare.verdict import ALL_MODELS, LEVELS, Finding, Level, Verdict
 from embedcore.plain import counted, one_line, wrapped
 from embedcore.report.board.columns import NOTHING, cut, figure
+from embedcore.report.board.markdown import escape
 from embedcore.report.gate.model_table import TableRow, model_table
 from embedcore.results.result import Result
 from embedcore.results.run import Run
@@ -28,12 +29,19 @@ _HEADINGS: Mapping[Level, str] = {
 _SCOPE = {"scores": "scores and embeddings", "speed": "speed and memory", "images_per_s": "speed"}
 _MOST_ROWS = 30  # of a section in the terminal
 _MOST_NAMES = 5
+_VERSIONS = ("timm", "torch", "cuda", "cudnn", "driver", "gpu", "processor", "python")
+_MOST_CHANGES = 3
+_LONGEST_CHANGE = 60  # characters
 _CELLS = ("what", "base", "new", "change (95 %)")
 
 
 def text(comparison: Comparison, verdict: Verdict, *, width: int = 80) -> str:
-    """Return the findings, worst first, at most `width` columns wide (at least 60); the verdict is the last line."""
-    blocks = ["\n".join(wrapped(line, width) for line in (*facts(comparison, verdict), limits_line(verdict)))]
+    """Return the findings, worst first, at most `width` columns wide (at least 60), below their title; the verdict is
+    the last line."""
+    blocks = [
+        wrapped(title(comparison, verdict), width),
+        "\n".join(wrapped(line, width) for line in (*facts(comparison, verdict), limits_line(verdict))),
+    ]
     for level in LEVELS:
         found = verdict.of(level)
         if found:
@@ -48,6 +56,7 @@ def text(comparison: Comparison, verdict: Verdict, *, width: int = 80) -> str:
 def markdown(comparison: Comparison, verdict: Verdict) -> str:
     """Return all findings, for a step summary or a comment."""
     blocks = [
+        f"## {escape(title(comparison, verdict))}",
         f"**{summary(comparison, verdict)}**",
         "\n".join(f"- {line}" for line in (*facts(comparison, verdict), limits_line(verdict))),
     ]
@@ -61,6 +70,41 @@ def markdown(comparison: Comparison, verdict: Verdict) -> str:
             table = tabulate(escaped, headers=("model", *_CELLS, "why"), tablefmt="github", disable_numparse=True)
             blocks.append(f"### {heading_of(level, found)}\n\n{table}")
     return "\n\n".join(filter(None, [*blocks, _families(comparison, "github")])) + "\n"
+
+
+def title(comparison: Comparison, verdict: Verdict) -> str:
+    """Return what changed and its effect: ``timm 1.0.19 → 1.0.31: 3 of 24 models worse``."""
+    worse = {finding.model for finding in verdict.of("regression")}
+    pairing = comparison.pairing
+    last = [pair for pair in pairing.pairs if not pair.measurement]
+    models = len({case.model for case in (*last, *pairing.missing, *pairing.unreached)})
+    if ALL_MODELS in worse:
+        effect = f"all of {counted(models, 'model')} worse"
+    elif worse or not verdict.unjudged:
+        effect = f"{len(worse) or 'none'} of {counted(models, 'model')} worse"
+    else:
+        effect = "not judged"
+    return f"{changed(comparison.base, comparison.new)}: {effect}"
+
+
+def changed(base: Run, new: Run) -> str:
+    """Return the versions that differ, else the settings, else the names of the runs."""
+    found = [
+        f"{key} {one_line(str(old.get(key)))} → {one_line(str(now.get(key)))}"
+        for old, now, keys in (
+            (base.versions, new.versions, _VERSIONS),
+            (
+                base.settings,
+                new.settings,
+                [key for key in {**base.settings, **new.settings} if key != "roster_missing"],
+            ),
+        )
+        for key in keys
+        if old.get(key) != now.get(key)
+    ]
+    more = f" and {len(found) - _MOST_CHANGES} more" if len(found) > _MOST_CHANGES else ""
+    short = [cut(one, _LONGEST_CHANGE) for one in found[:_MOST_CHANGES]]
+    return ", ".join(short) + more if found else f"{one_line(base.name)} → {one_line(new.name)}"
 
 
 def summary(comparison: Comparison, verdict: Verdict) -> str:

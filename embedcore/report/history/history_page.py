@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from itertools import groupby
 from typing import Any
 
 from embedcore.compare.history import History, Step, Trend
 from embedcore.compare.series import ALL, WHATS, Series
-from embedcore.plain import minute
-from embedcore.report.board.columns import NOTHING
+from embedcore.plain import counted, minute, one_line
+from embedcore.report.board.columns import NOTHING, cut
 from embedcore.report.history import history_text as words
-from embedcore.report.html.chart import HEIGHT, Chart, alt, layered
+from embedcore.report.html.chart import GREY, HEIGHT, Channel, Chart, Datum, Layer, category, layer, layered, quantity
 from embedcore.report.html.page import lists_page
 from embedcore.report.html.theme import COLOURS, SHAPES, theme_of
+from embedcore.results.run import Run
 from embedcore.zoo.families import family_of_slug
 
 MOST_SERIES = 40
@@ -28,6 +31,9 @@ _TITLES: Mapping[str, tuple[str, str]] = {
 }
 _RELATIVE = ("images_per_s", "memory")
 """Drawn relative to the first run, since the levels of models are far apart."""
+_LEAST_CHANGE = 1e-6
+"""Smaller changes, relative to the level, are rounding: such a series is listed and not drawn."""
+_LONGEST_LABEL = 48  # characters of what changed in a run
 _VERSIONS = ("timm", "torch", "cuda", "driver", "gpu", "processor", "python")
 
 
@@ -161,30 +167,33 @@ def _row(series: Series) -> dict[str, str]:
 
 
 def charts(history: History, shown: Sequence[Series], themes: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
-    """Return a chart of each quantity; the parameter ``family`` holds the highlighted group."""
-    with alt.utils.schemapi.debug_mode(False):
-        found = [_chart(history, [s for s in shown if s.what == what], what, themes) for what in WHATS]
+    """Return a chart of each quantity that changed; the parameter ``family`` holds the highlighted group."""
+    found = (_chart(history, [s for s in shown if s.what == what], what, themes) for what in WHATS)
     return [chart for chart in found if chart is not None]
 
 
 def _chart(
     history: History, series: Sequence[Series], what: str, themes: Mapping[str, Mapping[str, Any]]
 ) -> Chart | None:
-    several = [one for one in series if sum(math.isfinite(point.value) for point in one.points) > 1]
-    kept = sorted(several, key=_relative_range, reverse=True)[:MOST_SERIES]
+    changed = [one for one in series if _changed(one)]
+    kept = sorted(changed, key=_relative_range, reverse=True)[:MOST_SERIES]
     if not kept:
         return None
-    steps = {(words.key_of(step.series), step.run) for step in history.steps}
+    keys = {words.key_of(one) for one in kept}
+    steps = [step for step in history.steps if words.key_of(step.series) in keys]
+    begun = {(words.key_of(step.series), step.run): step for step in steps}
     rows = [
         {
             "place": point.run + 1,
+            "at": _milliseconds(history.runs[point.run]),
             "group": _group(one),
             "name": themes[_group(one)]["title"],
             "value": point.value,
             "drawn": 100 * (point.value / one.points[0].value - 1) if what in _RELATIVE else point.value,
             "series": number,
-            "step": (words.key_of(one), point.run) in steps,
+            "step": words.change_words(begun[key]) if (key := (words.key_of(one), point.run)) in begun else None,
             "trend": words.in_trend(history, one, point.run),
+            "eventful": key[0] in {of for of, _ in begun} or words.in_trend(history, one),
             "saved": history.runs[point.run].name,
             "day": minute(history.runs[point.run].datetime),
         }
@@ -192,40 +201,108 @@ def _chart(
         for point in one.points
         if math.isfinite(point.value)
     ]
-    groups = list(dict.fromkeys(_group(one) for one in kept))
-    scale = alt.Scale(domain=groups, range=[themes[group]["colour"] for group in groups])
-    shapes = alt.Scale(domain=groups, range=[themes[group]["shape"] for group in groups])
     section, title = _TITLES[what]
-    base = alt.Chart(alt.NamedData(name="points")).encode(
-        x=alt.X(
-            "place:Q", title="run", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False, padding=14)
-        ),
-        y=alt.Y("drawn:Q", title=title, scale=alt.Scale(zero=False, padding=14)),
-        color=alt.Color("group:N", scale=scale),
-        detail="series:N",
-        opacity=alt.condition("!family || datum.group == family", alt.value(0.95), alt.value(0.1)),
-        tooltip=[
-            *(alt.Tooltip(f"{key}:N") for key in ("name", "saved", "day")),
-            alt.Tooltip("value:Q", title=what, format=".4~g"),
-        ],
-    )
-    points = base.mark_point(filled=True, size=45).encode(shape=alt.Shape("group:N", scale=shapes))
-    layers = [base.mark_line(strokeWidth=1.8), points]
-    if any(row["trend"] for row in rows):
-        layers.insert(0, base.transform_filter("datum.trend").mark_line(strokeWidth=7, opacity=0.35))
-    if any(row["step"] for row in rows):
-        layers.append(base.transform_filter("datum.step").mark_point(size=190, strokeWidth=1.6, shape="circle"))
-    left = (
-        "" if len(kept) == len(series) else f" Shown are the {len(kept)} of {len(series):,} series that changed most."
-    )
     return Chart(
         f"series-{what}",
         section,
         title,
-        f"Each line is a series of comparable runs, oldest at the left. Rings mark steps, wide lines trends.{left}",
-        layered(layers, title, HEIGHT - 120),
+        " ".join(filter(None, _notes(series, changed, kept, rows))),
+        layered(_layers(history, steps, rows, what, title, themes), title, HEIGHT - 120),
         {"points": rows},
     )
+
+
+def _notes(
+    series: Sequence[Series], changed: Sequence[Series], kept: Sequence[Series], rows: Sequence[Datum]
+) -> Iterator[str]:
+    yield "Each line is a series of comparable runs; those with a step or a trend are coloured."
+    if any(row["step"] for row in rows):
+        yield "A vertical line and a label mark the runs in which series made steps, rings the steps."
+    if any(row["trend"] for row in rows):
+        yield "Wide lines are trends."
+    if len(kept) < len(changed):
+        yield f"Shown are the {len(kept)} of {len(series):,} series that changed most."
+    elif len(changed) < len(series):
+        flat = counted(len(series) - len(changed), "series", "series")
+        yield f"{flat} without a change, or with one run, in the list below."
+
+
+def _layers(
+    history: History,
+    steps: Sequence[Step],
+    rows: Sequence[Datum],
+    what: str,
+    title: str,
+    themes: Mapping[str, Mapping[str, Any]],
+) -> list[Layer]:
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    scale = {"domain": groups, "range": [themes[group]["colour"] for group in groups]}
+    x = {"field": "at", "type": "temporal", "title": "day of the run", "scale": {"type": "utc", "padding": 14}}
+    y = quantity("drawn", title, scale={"zero": False, "padding": 14})
+    of_group = {"field": "group", "type": "nominal", "legend": None, "scale": scale}
+    coloured = {"condition": {"test": "datum.eventful || datum.group == family", **of_group}, "value": GREY}
+    opacity = {"condition": {"test": "!family || datum.group == family", "value": 0.95}, "value": 0.1}
+    hover = [*(category(key) for key in ("name", "saved", "day")), quantity("value", what, format=".4~g")]
+    shared = {"x": x, "y": y, "opacity": opacity}
+    course = {**shared, "color": coloured, "detail": {"field": "series", "type": "nominal"}}
+    layers = [*_step_lines(history, steps, x)]
+    if any(row["trend"] for row in rows):
+        layers.append(layer("line", course, data="points", where="datum.trend", strokeWidth=7, strokeOpacity=0.35))
+    layers += [
+        layer("line", course, data="points", strokeWidth=1.8),
+        layer("point", {**shared, "color": coloured, "tooltip": hover}, data="points", filled=True, size=40),
+    ]
+    if any(row["step"] for row in rows):
+        ring = {**shared, "color": coloured, "tooltip": hover}
+        layers.append(layer("point", ring, data="points", where="isValid(datum.step)", size=190, strokeWidth=1.6))
+    return layers
+
+
+def _step_lines(history: History, steps: Sequence[Step], x: Channel) -> list[Layer]:
+    """Return a vertical line for each run with steps, with what changed in it as a label at its top."""
+    runs = [
+        {"at": _milliseconds(history.runs[place]), "news": cut(_label(history, place, list(same)), _LONGEST_LABEL)}
+        for place, same in groupby(sorted(steps, key=lambda step: step.run), key=lambda step: step.run)
+    ]
+    if not runs:
+        return []
+    left = {"align": "left", "baseline": "top", "dx": 4, "fontSize": 10.5}
+    # A line at the right end has its label on the left.
+    times = [_milliseconds(run) for run in history.runs]
+    middle = (min(times) + max(times)) / 2
+    sides = [(f"datum.at <= {middle}", left), (f"datum.at > {middle}", {**left, "align": "right", "dx": -4})]
+    text = {"x": x, "y": {"value": 0}, "text": category("news")}
+    return [
+        layer("rule", {"x": x}, data=runs, strokeDash=[2, 3]),
+        *(layer("text", text, data=runs, where=where, **place) for where, place in sides),
+    ]
+
+
+def _label(history: History, place: int, steps: Sequence[Step]) -> str:
+    """Return what changed in a run, or its name, and the step of the quantity if it is the only one."""
+    facts = [fact for step in steps for fact in history.facts(step)]
+    news = next((fact for fact in facts if not fact.startswith("commit ")), history.runs[place].name)
+    return f"{one_line(news)}: {words.change_words(steps[0])}" if len(steps) == 1 else one_line(news)
+
+
+def _milliseconds(run: Run) -> int:
+    """Return the time of a run in milliseconds since the epoch; one without a zone is taken as UTC."""
+    text = str(run.datetime)
+    for known in (text, text[:19], text[:10]):  # Python 3.10 reads fewer forms of ISO 8601
+        with contextlib.suppress(ValueError):
+            when = datetime.fromisoformat(known)
+            return round((when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp() * 1000)
+    return 0
+
+
+def _changed(series: Series) -> bool:
+    """Whether a series has two runs and changed by more than rounding."""
+    values = [point.value for point in series.points if math.isfinite(point.value)]
+    if len(values) < 2:
+        return False
+    if series.what == "drift":
+        return max(values) > _LEAST_CHANGE
+    return max(values) - min(values) > _LEAST_CHANGE * abs(max(values))
 
 
 def _relative_range(series: Series) -> float:

@@ -251,8 +251,11 @@ def key_of(series: Series) -> tuple[object, ...]:
     return series.name, series.what, series.of_family, series.device, series.points[0].run
 
 
-def in_trend(history: History, series: Series, run: int) -> bool:
-    return any(key_of(one.series) == key_of(series) and one.before <= run <= one.run for one in history.trends)
+def in_trend(history: History, series: Series, run: int | None = None) -> bool:
+    """Whether a series has a trend, in this run if one is named."""
+    return any(
+        key_of(one.series) == key_of(series) and (run is None or one.before <= run <= one.run) for one in history.trends
+    )
 
 
 def day_of(run: Run) -> str:

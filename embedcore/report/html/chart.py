@@ -1,31 +1,36 @@
-"""The chart type and the parts that charts share.
+"""The chart type and the parts that charts share, as parts of a Vega-Lite specification.
 
 A specification names its rows as the dataset ``models``, so that a page holds them once for all charts. The parameter
-``family`` holds the slug of the highlighted family ("" for none), ``back`` the page's background colour.
+``family`` holds the slug of the highlighted family ("" for none), ``back`` the page's background colour. Marks are grey
+but for those that matter, the user's own models and the highlighted family.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from embedcore.report.html.drawing import Spec
-from embedcore.report.html.theme import theme_of
-
-alt: Any = importlib.import_module("altair")
-"""Altair, untyped: mypy cannot check its chains of calls."""
 
 Datum = dict[str, Any]
+Layer = dict[str, Any]
+Channel = dict[str, Any]
+Filter = str | Mapping[str, Any]
+"""An expression or a predicate; "" keeps all rows."""
 
 FIRST, SECOND = "@first", "@second"
 """Placeholders in a specification for the names of two models; the page replaces them."""
 
+# Paul Tol's colour-blind safe "vibrant" scheme; the grey has a contrast of 3 to a white and to a dark page.
+GREY, ACCENT, HIGHLIGHTED, OWN, WORSE = "#8a9099", "#0077bb", "#ee7733", "#009988", "#cc3311"
+
 _WIDTH, HEIGHT = 720, 440
 _LABEL_HEIGHT = 14  # pixels
-MANY_MARKS = 200  # models; more are drawn as smaller marks
+MANY_MARKS = 200  # models; more are drawn as smaller marks, and only those that stand out have intervals
+_HIGHLIGHTED_ROW = "family && datum.family == family"
+_LEAST_RANGE = 0.02  # of an axis of scores, so that equal models are not drawn far apart
 
 
 @dataclass(frozen=True)
@@ -54,80 +59,215 @@ class Chart:
         for name, rows in self.data.items():
             keys = {key for key in set().union(*rows) if key in text}
             datasets[name] = [{key: row[key] for key in keys & row.keys()} for row in rows]
-        return self.spec | {"datasets": self.spec.get("datasets", {}) | datasets}
+        return self.spec | {"datasets": datasets}
 
 
-def family_encodings(rows: Sequence[Datum]) -> dict[str, Any]:
-    """Encodings that give each family its colour and shape, and dim all families but the highlighted one."""
-    themes = {str(row["title"]): theme_of(row["family"]) for row in rows}
-    colours = alt.Scale(domain=list(themes), range=[theme.colour for theme in themes.values()])
-    shapes = alt.Scale(domain=list(themes), range=[theme.shape for theme in themes.values()])
+def layer(
+    mark: str,
+    encoding: Mapping[str, Any],
+    *,
+    data: str | Sequence[Datum] = "models",
+    where: Filter = "",
+    **properties: Any,
+) -> Layer:
+    """Return a layer of marks. `data`: name of a dataset, or rows; `where`: filter of the rows; `properties`: of the
+    mark."""
+    source = {"name": data} if isinstance(data, str) else {"values": list(data)}
+    filtered = {"transform": [{"filter": where}]} if where else {}
+    return {"data": source, **filtered, "mark": {"type": mark, **properties}, "encoding": dict(encoding)}
+
+
+def layered(layers: Iterable[Layer], title: str, height: int, subtitle: str = "") -> Spec:
     return {
-        "color": alt.Color("title:N", title="family", scale=colours),
-        "opacity": alt.condition("!family || datum.family == family", alt.value(0.9), alt.value(0.12)),
-        "shape": alt.Shape("title:N", title="family", scale=shapes),
+        "width": _WIDTH,
+        "height": height,
+        "title": {"text": title, "subtitle": subtitle} if subtitle else title,
+        "params": [{"name": "family", "value": ""}, {"name": "back", "value": "white"}],
+        "layer": list(layers),
     }
 
 
-def all_rows() -> Any:
-    """Return a chart of all rows of the page."""
-    return alt.Chart(alt.NamedData(name="models"))
+def quantity(name: str, title: str = "", **options: Any) -> Channel:
+    """Return a channel of numbers: the field `name`."""
+    return {"field": name, "type": "quantitative", "title": title or name, **options}
 
 
-def only_rows(rows: Sequence[Datum]) -> Any:
-    """Return a chart of these rows of the page, selected by their ``id``."""
-    return all_rows().transform_filter(alt.FieldOneOfPredicate(field="id", oneOf=[row["id"] for row in rows]))
+def category(name: str, title: str = "", **options: Any) -> Channel:
+    return {"field": name, "type": "nominal", "title": title or name, **options}
 
 
-def points(base: Any, rows: Sequence[Datum]) -> Any:
-    """Return filled points, smaller if there are many."""
-    return base.mark_point(filled=True, size=90 if len(rows) < MANY_MARKS else 40)
+def names_down(field: str = "name", order: Sequence[str] | None = None) -> Channel:
+    """Return an axis with a line for each name, in `order` or that of the rows."""
+    return {
+        "field": field,
+        "type": "nominal",
+        "title": None,
+        "sort": None if order is None else list(order),
+        "axis": {"ticks": False, "domain": False},
+    }
 
 
-def tooltip() -> list[Any]:
+def only(rows: Sequence[Datum]) -> Mapping[str, Any]:
+    """Return a filter for these rows of the page, by their ``id``."""
+    return {"field": "id", "oneOf": [row["id"] for row in rows]}
+
+
+def both(*filters: Filter) -> Filter:
+    """Return a filter for the rows that all of these keep; "" keeps all."""
+    found = [each for each in filters if each]
+    return {"and": found} if len(found) > 1 else found[0] if found else ""
+
+
+def emphasis(important: str = "", colour: str = ACCENT) -> dict[str, Any]:
+    """Return the channels that draw marks grey, but for the highlighted family, own models and those for which the
+    expression `important` holds. A highlighted family dims all others."""
+    tests = [(_HIGHLIGHTED_ROW, HIGHLIGHTED), (important, colour), ("datum.own", OWN)]
+    conditions = [{"test": test, "value": value} for test, value in tests if test]
+    return {
+        "color": {"condition": conditions, "value": GREY},
+        "opacity": {"condition": {"test": "!family || datum.family == family", "value": 0.9}, "value": 0.12},
+    }
+
+
+def stands_out(important: str = "") -> str:
+    """Return the filter for the marks that `emphasis` does not draw grey."""
+    return " || ".join(f"({test})" for test in (_HIGHLIGHTED_ROW, "datum.own", important) if test)
+
+
+def points(
+    x: Channel,
+    y: Channel,
+    rows: Sequence[Datum],
+    *,
+    important: str = "",
+    colour: str = ACCENT,
+    where: Filter = "",
+    hollow: str = "",
+    **more: Any,
+) -> list[Layer]:
+    """Return points, smaller if there are many, with those that stand out above the others; own models are diamonds.
+
+    `important`, `hollow`: expressions for the points of this `colour`, and those drawn as an outline; `more`: further
+    channels.
+    """
+    shape = {"condition": {"test": "datum.own", "value": "diamond"}, "value": "circle"}
+    channels = {"x": x, "y": y, "tooltip": tooltip(), "shape": shape, **emphasis(important, colour), **more}
+    size = 70 if len(rows) < MANY_MARKS else 30
+    solid = f"!({hollow})" if hollow else ""
+    layers = []
+    for of in ("", stands_out(important)):
+        layers.append(layer("point", channels, where=both(where, of, solid), filled=True, size=size))
+        if hollow:
+            layers.append(layer("point", channels, where=both(where, of, hollow), filled=False, size=size))
+    return layers
+
+
+def intervals(
+    rows: Sequence[Datum],
+    low: Channel,
+    high: str,
+    across: Mapping[str, Channel],
+    *,
+    important: str = "",
+    colour: str = ACCENT,
+    where: Filter = "",
+) -> list[Layer]:
+    """Return lines from the field of `low` to the field `high`, none if no row has them; of many models only those that
+    stand out have one. `across`: the other channel, as x or y."""
+    start = low["field"]
+    if not any(start in row for row in rows):
+        return []
+    along = "y" if "x" in across else "x"
+    channels = {**across, along: low, f"{along}2": {"field": high}, **emphasis(important, colour)}
+    few = "" if len(rows) < MANY_MARKS else stands_out(important)
+    where = both(where, f"isValid(datum['{start}'])", few)
+    return [layer("rule", channels, where=where, strokeWidth=1.2, strokeOpacity=0.6)]
+
+
+def tooltip() -> list[Channel]:
     return [
-        alt.Tooltip("name:N", title="model"),
-        alt.Tooltip("title:N", title="family"),
-        alt.Tooltip("acc:Q", format=".3f"),
-        alt.Tooltip("acc5:Q", format=".3f"),
-        alt.Tooltip("params_m:Q", title="million parameters", format=".3~s"),
-        alt.Tooltip("gmacs:Q", title="GMACs", format=".3~s"),
-        alt.Tooltip("images_per_s:Q", title="images/s", format=".3~s"),
-        alt.Tooltip("pretraining:N"),
+        category("name", "model"),
+        category("title", "family"),
+        quantity("acc", format=".3f"),
+        quantity("acc5", format=".3f"),
+        quantity("params_m", "million parameters", format=".3~s"),
+        quantity("gmacs", "GMACs", format=".3~s"),
+        quantity("images_per_s", "images/s", format=".3~s"),
+        category("pretraining"),
+        category("marks"),
     ]
 
 
-def layered(layers: Iterable[Any], title: str, height: int, subtitle: str = "") -> Spec:
-    heading = alt.TitleParams(title, subtitle=subtitle) if subtitle else title
-    drawn = alt.layer(*layers).properties(width=_WIDTH, height=height, title=heading)
-    drawn = drawn.add_params(alt.param(name="family", value=""), alt.param(name="back", value="white"))
-    spec: Spec = drawn.to_dict(validate=False)  # validation takes most of the time
-    return spec
-
-
-def labels(rows: Sequence[Datum], x: Any, y: Any, field: str, middle: float, *, up: int = 0) -> list[Any]:
+def labels(rows: Sequence[Datum], x: Channel, y: Channel, field: str, middle: float, *, up: int = 0) -> list[Layer]:
     """Return the names of some models beside their marks, with a halo so that they can be read above other marks. They
     extend to the right up to `middle` of `field`, beyond it to the left, so that none leaves the chart."""
     layers = []
     for left in (True, False):
         of_side = [row for row in rows if (row[field] <= middle) == left]
         if of_side:
+            channels = {"x": x, "y": y, "text": category("name")}
             text = {"align": "left" if left else "right", "dx": 8 if left else -8, "dy": -up, "limit": 300}
-            halo = {"stroke": alt.ExprRef("back"), "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
-            base = only_rows(of_side).encode(x, y, text="name:N")
-            layers += [base.mark_text(**text, **halo), base.mark_text(**text)]
+            layers += [layer("text", channels, where=only(of_side), **text, **_HALO)]
+            layers += [layer("text", channels, where=only(of_side), **text)]
     return layers
 
 
-def score_axis(field: str, title: str | None = None, *, zero: bool = False, x: bool = False, padding: int = 12) -> Any:
+_HALO = {"stroke": {"expr": "back"}, "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
+
+
+@dataclass(frozen=True)
+class ScoreAxis:
+    """An axis over the range of a metric's scores and intervals, with lines such as that of chance.
+
+    A line is drawn if it makes the axis at most half as long again; otherwise `note` states it.
+    """
+
+    metric: str
+    low: float
+    high: float
+    lines: Mapping[str, float]
+    """Those that are drawn, by name."""
+    note: str
+
+    @classmethod
+    def over(cls, rows: Sequence[Datum], metric: str, levels: Mapping[str, object]) -> ScoreAxis:
+        """Return the axis of these rows; `levels`: name → score, or anything else if it is unknown."""
+        low = min(row.get(f"{metric}_low", row[metric]) for row in rows)
+        high = max(row.get(f"{metric}_high", row[metric]) for row in rows)
+        known = {name: value for name, value in levels.items() if isinstance(value, int | float)}
+        reach = max(high - low, _LEAST_RANGE) / 2
+        near = {name: value for name, value in known.items() if low - reach <= value <= high + reach}
+        far = [
+            f"{name.capitalize()} ({value:.3g}) is {'below' if value < low else 'above'} this axis."
+            for name, value in known.items()
+            if name not in near
+        ]
+        low, high = min(low, *near.values(), low), max(high, *near.values(), high)
+        pad = 0.03 * (high - low) + max(0.0, _LEAST_RANGE - (high - low)) / 2
+        return cls(metric, low - pad, high + pad, near, " ".join(far))
+
+    def channel(self, field: str = "") -> Channel:
+        """Return the channel of the metric, or of another `field` on the same axis."""
+        scale = {"domain": [self.low, self.high], "nice": False, "zero": False}
+        return quantity(field or self.metric, self.metric, scale=scale, axis={"format": ".3~f"})
+
+    def line_layers(self, *, x: bool = False) -> list[Layer]:
+        """Return the lines with their names; `x`: on a horizontal axis."""
+        if not self.lines:
+            return []
+        rows = [{"at": value, "line": f"{name} {value:.3g}"} for name, value in self.lines.items()]
+        at, end = ("x", "y") if x else ("y", "x")
+        place = {"align": "left", "dx": 4, "dy": 8} if x else {"align": "right", "dx": -2, "dy": -6}
+        channels = {at: self.channel("at"), "text": category("line"), end: {"value": 0 if x else "width"}}
+        return [
+            layer("rule", {at: self.channel("at")}, data=rows, strokeDash=[2, 3], opacity=0.8),
+            layer("text", channels, data=rows, fontSize=10, opacity=0.8, **place),
+        ]
+
+
+def scores_with_padding(field: str, padding: int = 12) -> Channel:
     """Return an axis of scores with `padding` pixels beyond the lowest and the highest."""
-    scale = alt.Scale(zero=True) if zero else alt.Scale(zero=False, nice=False, padding=padding)
-    return (alt.X if x else alt.Y)(f"{field}:Q", title=title or field, scale=scale, axis=alt.Axis(format=".3~f"))
-
-
-def name_axis(field: str = "name", order: Sequence[str] | None = None) -> Any:
-    """Return an axis with a line for each name, in `order` or that of the rows."""
-    return alt.Y(f"{field}:N", title=None, sort=order, axis=alt.Axis(ticks=False, domain=False))
+    return quantity(field, scale={"zero": False, "nice": False, "padding": padding}, axis={"format": ".3~f"})
 
 
 def without_overlap(named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc") -> list[Datum]:

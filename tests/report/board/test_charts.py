@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import browsing
@@ -15,13 +16,13 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from embedcore.report.board import charts
-from embedcore.report.board.charts import AXES, Axis
 from embedcore.report.board.findings import disagreements
+from embedcore.report.board.front import AXES, Axis, pareto_front
 from embedcore.report.board.rows import rows
+from embedcore.report.board.trade_off import trade_off
 from embedcore.report.html import chart
-from embedcore.report.html.chart import HEIGHT, Chart
+from embedcore.report.html.chart import ACCENT, GREY, HEIGHT, OWN, Chart, ScoreAxis
 from embedcore.report.html.drawing import svg
-from embedcore.report.html.theme import theme_of
 from embedcore.results.agreement import kendall_tau
 from embedcore.results.class_table import ClassTable, class_table
 from embedcore.results.leaderboard import Leaderboard, boards_of, build
@@ -42,41 +43,89 @@ RUN = browsing.a_run()
 BOARD, ROWS, TABLE = parts_of(RUN)
 CHARTS = charts_of(RUN)
 
-values = st.sampled_from([None, 0.0, 1.0, 2.0, 3.0, 4.0])
+
+def layers(spec: dict[str, Any], mark: str) -> Iterator[dict[str, Any]]:
+    return (layer for layer in spec["layer"] if layer["mark"]["type"] == mark)
 
 
-@given(st.lists(st.tuples(st.sampled_from((0.1, 0.2, 0.3)), values, st.booleans()), max_size=12), st.sampled_from(AXES))
-def test_the_front_equals_brute_force(models: list[tuple[float, float | None, bool]], axis: Axis) -> None:
-    made = [
-        {"id": n, "acc": acc, axis.field: value, "decayed": decayed and axis.name == "speed"}
-        for n, (acc, value, decayed) in enumerate(models)
-    ]
-    usable = [row for row in made if row[axis.field] and not row["decayed"]]
-
-    def beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-        sign = -1 if axis.less else 1
-        a, b = (one["acc"], sign * one[axis.field]), (other["acc"], sign * other[axis.field])
-        return a != b and a[0] >= b[0] and a[1] >= b[1]
-
-    wanted = {(row["acc"], row[axis.field]) for row in usable if not any(beats(other, row) for other in usable)}
-    found = charts.pareto_front(made, axis)
-    assert {(row["acc"], row[axis.field]) for row in found} == wanted
-    assert len(found) == len(wanted)
-    assert [row["acc"] for row in found] == sorted(row["acc"] for row in found)
-
-
-def marks(spec: Any) -> set[str]:
-    if isinstance(spec, dict):
-        own = {str(spec["mark"].get("type"))} if isinstance(spec.get("mark"), dict) else set()
-        return own.union(*map(marks, spec.values()))
-    return set().union(*map(marks, spec)) if isinstance(spec, list) else set()
+def spans(spec: dict[str, Any]) -> set[str]:
+    """The fields between which lines are drawn."""
+    return {
+        f"{layer['encoding'][way]['field']} to {layer['encoding'][f'{way}2']['field']}"
+        for layer in layers(spec, "rule")
+        for way in ("x", "y")
+        if f"{way}2" in layer["encoding"]
+    }
 
 
 def test_every_chart_of_a_run_is_there() -> None:
     wanted = {"leaders-acc", "leaders-acc5", "acc-speed", "acc-parameters", "acc-gmacs", "acc-acc5", "families"}
     wanted |= {"classes", "pretraining", "family-resnet", "family-efficientnet"}
     assert set(CHARTS) == wanted
-    assert "rule" in marks(CHARTS["leaders-acc"].spec)  # the intervals
+
+
+def test_every_scatter_has_intervals() -> None:
+    for name in ("leaders-acc", "acc-speed", "acc-parameters", "acc-gmacs"):
+        assert spans(CHARTS[name].spec) == {"acc_low to acc_high"}
+    assert spans(CHARTS["leaders-acc5"].spec) == {"acc5_low to acc5_high"}
+    assert spans(CHARTS["acc-acc5"].spec) == {"acc_low to acc_high", "acc5_low to acc5_high"}
+    (few,) = (layer for layer in layers(CHARTS["acc-speed"].spec, "rule") if "y2" in layer["encoding"])
+    assert "family" not in json.dumps(few["transform"])
+    many = charts_of(browsing.a_run(250))["acc-speed"]
+    (rule,) = (layer for layer in layers(many.spec, "rule") if "y2" in layer["encoding"])
+    assert "datum.own" in json.dumps(rule["transform"]), "of many models only those that stand out have one"
+
+
+def test_chance_and_the_best_possible_score_are_lines_near_the_data_and_else_in_the_note() -> None:
+    made = [{"acc": 0.5, "acc_low": 0.45, "acc_high": 0.55}, {"acc": 0.9, "acc_low": 0.85, "acc_high": 0.95}]
+    axis = ScoreAxis.over(made, "acc", {"chance": 0.004, "perfect": 1.0})
+    assert dict(axis.lines) == {"perfect": 1.0} and axis.note == "Chance (0.004) is below this axis."
+    assert axis.low < 0.45 and axis.high > 1.0
+    assert {layer["mark"]["type"] for layer in axis.line_layers()} == {"rule", "text"}
+    assert dict(ScoreAxis.over(made, "acc", {"chance": 0.3, "perfect": None}).lines) == {"chance": 0.3}
+    assert ScoreAxis.over(made, "acc", {}).line_layers() == []
+    (line,) = (layer for layer in layers(CHARTS["leaders-acc5"].spec, "text"))
+    assert line["data"]["values"][0]["line"].startswith("perfect 0.71")
+
+
+def test_an_axis_does_not_enlarge_a_tie() -> None:
+    axis = ScoreAxis.over([{"acc": 0.5}, {"acc": 0.5001}], "acc", {})
+    assert axis.high - axis.low == pytest.approx(0.02, rel=0.1)
+
+
+def test_the_line_of_a_front_joins_models_whose_ranks_differ_and_a_band_covers_ties() -> None:
+    def row(number: int, acc: float, params: float, ranks: tuple[int, int]) -> dict[str, Any]:
+        known = {"rank95_low": ranks[0], "rank95_high": ranks[1], "title": "ViT", "family": "vit"}
+        interval = {"acc_low": acc - 0.01, "acc_high": acc + 0.01}
+        return {"id": number, "name": f"m{number}", "acc": acc, "params_m": params, **interval, **known}
+
+    made = [row(0, 0.9, 80.0, (1, 2)), row(1, 0.89, 40.0, (1, 2)), row(2, 0.7, 5.0, (3, 3)), row(3, 0.6, 50.0, (4, 4))]
+    found = trade_off(made, AXES[1], {})
+    assert found is not None
+    assert [(line["pair"], line["id"]) for line in found.data["front"]] == [(0, 2), (0, 1)]
+    assert list(found.data["bands"]) == [{"from": 40.0, "to": 80.0, "low": 0.88, "high": 0.91}]
+    assert {layer["data"].get("name") for layer in found.spec["layer"]} == {"models", "front", "bands"}
+    assert svg(found.standalone).startswith(b"<svg")
+    unknown = [{key: value for key, value in row.items() if "rank95" not in key} for row in made]
+    found = trade_off(unknown, AXES[1], {})
+    assert found is not None and "front" not in found.data and len(found.data["bands"]) == 1
+
+
+def test_doubtful_speeds_are_outlines_and_not_on_the_front() -> None:
+    shown = [{**row} for row in ROWS]
+    for row in shown:
+        row.pop("front", None)
+        row.pop("doubts", None)
+    fastest = max(shown, key=lambda row: row.get("images_per_s", 0))
+    assert fastest in pareto_front(shown, AXES[0])
+    fastest["doubts"] = "the machine was busy with other work"
+    assert fastest not in pareto_front(shown, AXES[0])
+    found = trade_off(shown, AXES[0], {})
+    assert found is not None and "Outlines are doubtful speeds, which are not on the front: 1." in found.note
+    assert [layer["mark"]["filled"] for layer in layers(found.spec, "point")] == [True, False, True, False]
+    every = [row | {"doubts": "busy"} for row in shown]
+    found = trade_off(every, AXES[0], {})
+    assert found is not None and "All speeds are doubtful." in found.note and pareto_front(every, AXES[0])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +139,8 @@ def test_a_chart_is_drawn_as_svg_with_its_names(name: str) -> None:
     if name in ("leaders-acc", "acc-speed"):
         assert best in drawn
     if name == "leaders-acc":
-        assert all(theme_of(row["family"]).colour in drawn for row in ROWS)
+        assert set(re.findall(r"#[0-9a-f]{6}", drawn)) >= {GREY, ACCENT, OWN}  # some models are tied, some are own
+        assert "symbol" not in drawn.partition("role-legend")[2], "no legend"
 
 
 def test_one_model_gives_charts_and_none_gives_none() -> None:
@@ -109,7 +159,7 @@ def test_without_speeds_parameters_and_intervals_their_charts_are_left_out() -> 
     ]
     found = {chart.name: chart for chart in charts.charts(BOARD, bare, None)}
     assert not {"acc-speed", "acc-parameters", "acc-gmacs", "classes"} & set(found)
-    assert "rule" not in marks(found["leaders-acc"].spec)
+    assert spans(found["leaders-acc"].spec) == set()
 
 
 def test_a_large_family_comes_in_two_parts() -> None:
@@ -136,7 +186,7 @@ def test_files_of_charts_stay_in_their_folder_whatever_a_family_is_called() -> N
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.field)
 def test_names_on_the_front_do_not_cover_each_other(axis: Axis) -> None:
     shown = [row for row in parts_of(browsing.a_run(200))[1] if row.get(axis.field)]
-    best = charts.pareto_front(shown, axis)
+    best = pareto_front(shown, axis)
     accs = [row["acc"] for row in shown]
     named = sorted(row["acc"] for row in chart.without_overlap(best, shown))
     pixels = np.diff(named) * HEIGHT / (max(accs) - min(accs))
