@@ -88,7 +88,7 @@ def title(comparison: Comparison, verdict: Verdict) -> str:
 
 
 def changed(base: Run, new: Run) -> str:
-    """Return the versions that differ, else the settings, else the names of the runs."""
+    """Return the versions and settings that differ, else the names of the runs."""
     found = [
         f"{key} {one_line(str(old.get(key)))} → {one_line(str(now.get(key)))}"
         for old, now, keys in (

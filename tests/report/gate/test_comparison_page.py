@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from embedcore.compare.comparison import compare
 from embedcore.compare.limits import DEFAULT, Limits, parse_limits
 from embedcore.compare.verdict import judge
+from embedcore.report.gate import comparison_text as words
 from embedcore.report.gate.comparison_page import chart_rows, charts, comparison_page
+from embedcore.report.html.chart import GREY, WORSE
 
 LIMITS = Limits(parse_limits(DEFAULT))
 
@@ -82,8 +85,42 @@ def test_a_chart_as_a_file_has_its_lines_too() -> None:
     comparison = compare(*lists.two_runs())
     rows = chart_rows(comparison, judge(comparison, LIMITS))
     whole = next(chart.standalone for chart in charts(rows, LIMITS.overall) if chart.name == "speed")
-    lines = sorted(row["at"] for found in whole["datasets"].values() for row in found if "at" in row)
+    lines = sorted(row["at"] for layer in whole["layer"] for row in layer["data"].get("values", ()) if "at" in row)
     assert lines == [-5.0, 0.0]
+
+
+def test_the_title_is_what_changed_and_how_many_models_are_worse() -> None:
+    base, new = lists.two_runs()
+    comparison = compare(base, new)
+    heading = "timm 1.0.20 → 1.0.31: 3 of 18 models worse"
+    verdict = judge(comparison, LIMITS)
+    page = page_of()
+    assert f"<title>{heading}: embedcore comparison</title>" in page and f'<h1 id="name">{heading}</h1>' in page
+    assert words.markdown(comparison, verdict).startswith(f"## {heading}\n\n**FAILED")
+    assert words.text(comparison, verdict).startswith(f"{heading}\n")
+    assert f"{base.name} → {new.name}" in str(Text(page))
+
+
+def test_without_another_version_the_title_is_what_else_changed() -> None:
+    run = lists.run_of()
+    other = replace(run, settings={**run.settings, "precision": "bf16"})
+    assert words.changed(run, other) == "precision None → bf16"
+    assert words.changed(run, run) == f"{run.name} → {run.name}"
+    versions = {"timm": "2", "torch": "3", "python": "4", "cuda": "13", "processor": "x" * 99}
+    changed = words.changed(run, replace(run, machine={"embedcore": versions}))
+    assert changed == "timm 1.0.20 → 2, torch 2.14.1 → 3, cuda None → 13 and 2 more"
+    equal = compare(run, run)
+    assert words.title(equal, judge(equal, LIMITS)).endswith(": none of 18 models worse")
+
+
+def test_regressions_are_red_and_other_models_grey() -> None:
+    comparison = compare(*lists.two_runs())
+    rows = chart_rows(comparison, judge(comparison, LIMITS))
+    for chart in charts(rows, LIMITS.overall):
+        points = [layer for layer in chart.spec["layer"] if layer["mark"]["type"] == "point"]
+        colours = [layer["encoding"]["color"] for layer in points]
+        assert {colour["value"] for colour in colours} == {GREY}
+        assert any(case["value"] == WORSE for case in colours[0]["condition"])
 
 
 def test_equal_runs_pass_with_nothing_to_list() -> None:
