@@ -187,11 +187,24 @@ def test_the_tables_are_written_also_if_drawing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board_of: Board, result_of: Make
 ) -> None:
     drawing.start_scripts.cache_clear()
+    monkeypatch.setattr(drawing, "kept_bundle", lambda: tmp_path.parent / "cache" / "vega.js")
     monkeypatch.setattr(drawing, "_MAKE_SCRIPTS", "import sys; sys.exit('no memory')")
     with pytest.raises(drawing.DrawingFailed, match=r"^charts cannot be drawn: vl-convert ended with 1: no memory"):
         write_report(tmp_path, [_board(board_of, result_of)])
     tables = ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == tables
+
+
+def test_the_scripts_of_charts_are_bundled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "cache" / "vega.js"
+    monkeypatch.setattr(drawing, "kept_bundle", lambda: kept)
+    monkeypatch.setattr(drawing, "_MAKE_SCRIPTS", "print('window.vegaEmbed = 1', end='')")
+    for _ in range(2):
+        drawing.start_scripts.cache_clear()
+        assert drawing.start_scripts()() == "window.vegaEmbed = 1"
+        assert kept.read_text() == "window.vegaEmbed = 1"
+        monkeypatch.setattr(drawing, "_MAKE_SCRIPTS", "raise SystemExit('not again')")
+    drawing.start_scripts.cache_clear()
 
 
 def test_1800_rows(tmp_path: Path, board_of: Board, many: list[Result]) -> None:

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from embedcore.plain import json_safe, one_line
 from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.columns import COLUMNS, Entry, entries
@@ -20,6 +22,7 @@ _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 # Only in the saved run: thousands of characters that are of no use in a leaderboard.
 _NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations", "processes")
+_IN_ROWS = [name for name in Result.__struct_fields__ if name not in _NOT_IN_ROWS]
 _NOT_IN_DATASET = ("query_classes", "reference_classes", "roles", "lone_classes", "class_names", "class_references")
 
 _MACHINE = ("processor", "gpu", "timm", "torch")
@@ -67,14 +70,26 @@ def json_report(
         for board in boards
         for result in board.excluded_results
     ]
-    return json.dumps(json_safe(block), indent=1, allow_nan=False) + "\n"
+    return _text(block)
+
+
+def _text(block: Mapping[str, Any]) -> str:
+    """Return strict JSON with a line for each key, and for each item of a list."""
+    parts = []
+    for key, value in block.items():
+        if isinstance(value, list) and value:
+            text = "[\n" + ",\n".join(json.dumps(json_safe(item), allow_nan=False) for item in value) + "\n]"
+        else:
+            text = json.dumps(json_safe(value), allow_nan=False)
+        parts.append(f"{json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def _rows(board: Leaderboard) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield each result, measured or not, with the columns that no field holds followed by its fields."""
     for entry in entries(board):
         computed = {column.key: column.value(entry) for column in COLUMNS if not column.stored}
-        fields = {name: value for name, value in entry.result.to_json().items() if name not in _NOT_IN_ROWS}
+        fields = json_safe({name: msgspec.to_builtins(getattr(entry.result, name)) for name in _IN_ROWS})
         if entry.result.ok:
             fields.pop("reason", None)
         yield entry, computed | fields | {"dataset": dataset_name(board.dataset)}

@@ -1,15 +1,19 @@
-"""Altair charts as SVG, drawn by vl-convert without a browser, and the scripts that draw them in a page."""
+"""Vega-Lite charts as SVG, drawn by vl-convert without a browser, and the scripts that draw them in a page."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from embedcore.errors import EmbedcoreError
+from embedcore.files import written_whole
 from embedcore.plain import one_line
 
 Spec = dict[str, Any]
@@ -23,7 +27,6 @@ CONFIG: Mapping[str, Any] = {
     "axisY": {"labelLimit": 0},  # with a limit each label is measured several times, which takes most of the time
     "axisQuantitative": {"tickCount": 7},
     "title": {"anchor": "start", "fontSize": 15, "subtitleColor": "#555", "offset": 12},
-    "legend": {"orient": "bottom", "columns": 4, "title": None, "labelLimit": 190, "symbolLimit": 0},
     "text": {"color": "#222"},
     "rule": {"color": "#777"},
     "line": {"color": "#777"},
@@ -48,8 +51,15 @@ def svg(spec: Spec) -> bytes:
 
 @functools.cache
 def start_scripts() -> Callable[[], str]:
-    """Start bundling Vega, Vega-Lite and Vega-Embed in another process, since it takes seconds; return a function that
-    waits for the script, which defines ``vegaEmbed``, and raises DrawingFailed."""
+    """Return a function that returns the script of Vega, Vega-Lite and Vega-Embed, which defines ``vegaEmbed``.
+
+    Bundling takes seconds, so another process begins it here, and the user's cache folder keeps the bundle for each
+    version of vl-convert. The function waits for it and raises DrawingFailed.
+    """
+    kept = kept_bundle()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        known = kept.read_text(encoding="utf-8")
+        return lambda: known
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", _MAKE_SCRIPTS]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
@@ -61,6 +71,17 @@ def start_scripts() -> Callable[[], str]:
             start_scripts.cache_clear()
             reason = one_line(errors.decode(errors="replace"))[-300:] or "no message"
             raise DrawingFailed(f"charts cannot be drawn: vl-convert ended with {process.returncode}: {reason}")
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(kept) as file:
+                file.write(script)
         return script.decode()
 
     return scripts
+
+
+def kept_bundle() -> Path:
+    """Return the path of the bundled scripts in the user's cache folder."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("embedcore") / f"vega-{metadata.version('vl-convert-python')}.js"
