@@ -53,10 +53,9 @@ def pareto_front(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
 
 def told_apart(one: Datum, other: Datum) -> bool:
     """Whether the 95 % intervals of the ranks of two models do not overlap; False if they are unknown."""
-    low, high = (([row.get(f"rank95_{end}") for row in (one, other)]) for end in ("low", "high"))
-    if None in low or None in high:
+    if "rank95_low" not in one or "rank95_low" not in other:
         return False
-    return bool(high[0] < low[1] or high[1] < low[0])
+    return bool(one["rank95_high"] < other["rank95_low"] or other["rank95_high"] < one["rank95_low"])
 
 
 def ties(front: Sequence[Datum]) -> Iterator[list[Datum]]:

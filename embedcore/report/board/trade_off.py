@@ -15,6 +15,7 @@ from embedcore.report.html.chart import (
     Datum,
     Layer,
     ScoreAxis,
+    bound,
     intervals,
     labels,
     layer,
@@ -100,8 +101,8 @@ def front_layers(
         {
             "from": min(row[axis.field] for row in group),
             "to": max(row[axis.field] for row in group),
-            "low": min(row.get("acc_low", row["acc"]) for row in group),
-            "high": max(row.get("acc_high", row["acc"]) for row in group),
+            "low": min(bound(row, "acc", "low") for row in group),
+            "high": max(bound(row, "acc", "high") for row in group),
         }
         for group in groups
         if len(group) > 1
@@ -118,7 +119,11 @@ def front_layers(
         layers.append(layer("rect", sides, data="bands", color=ACCENT, opacity=0.1))
     if lines:
         data["front"] = lines
-        stairs = {"interpolate": "step-after" if axis.less else "step-before", "strokeDash": [4, 3], "color": ACCENT}
+        stairs: dict[str, Any] = {
+            "interpolate": "step-after" if axis.less else "step-before",
+            "strokeDash": [4, 3],
+            "color": ACCENT,
+        }
         channels = {"x": x, "y": accuracy.channel(), "detail": {"field": "pair", "type": "nominal"}}
         layers.append(layer("line", channels, data="front", **stairs))
     return layers

@@ -77,7 +77,8 @@ def title(comparison: Comparison, verdict: Verdict) -> str:
     worse = {finding.model for finding in verdict.of("regression")}
     pairing = comparison.pairing
     last = [pair for pair in pairing.pairs if not pair.measurement]
-    models = len({case.model for case in (*last, *pairing.missing, *pairing.unreached)})
+    gone = (case.model for case in (*pairing.missing, *pairing.unreached))
+    models = len({*(pair.model for pair in last), *gone})
     if ALL_MODELS in worse:
         effect = f"all of {counted(models, 'model')} worse"
     elif worse or not verdict.unjudged:

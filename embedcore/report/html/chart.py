@@ -206,13 +206,18 @@ def labels(rows: Sequence[Datum], x: Channel, y: Channel, field: str, middle: fl
         of_side = [row for row in rows if (row[field] <= middle) == left]
         if of_side:
             channels = {"x": x, "y": y, "text": category("name")}
-            text = {"align": "left" if left else "right", "dx": 8 if left else -8, "dy": -up, "limit": 300}
+            text: dict[str, Any] = {
+                "align": "left" if left else "right",
+                "dx": 8 if left else -8,
+                "dy": -up,
+                "limit": 300,
+            }
             layers += [layer("text", channels, where=only(of_side), **text, **_HALO)]
             layers += [layer("text", channels, where=only(of_side), **text)]
     return layers
 
 
-_HALO = {"stroke": {"expr": "back"}, "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
+_HALO: Mapping[str, Any] = {"stroke": {"expr": "back"}, "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
 
 
 @dataclass(frozen=True)
@@ -232,8 +237,8 @@ class ScoreAxis:
     @classmethod
     def over(cls, rows: Sequence[Datum], metric: str, levels: Mapping[str, object]) -> ScoreAxis:
         """Return the axis of these rows; `levels`: name → score, or anything else if it is unknown."""
-        low = min(row.get(f"{metric}_low", row[metric]) for row in rows)
-        high = max(row.get(f"{metric}_high", row[metric]) for row in rows)
+        low = min(bound(row, metric, "low") for row in rows)
+        high = max(bound(row, metric, "high") for row in rows)
         known = {name: value for name, value in levels.items() if isinstance(value, int | float)}
         reach = max(high - low, _LEAST_RANGE) / 2
         near = {name: value for name, value in known.items() if low - reach <= value <= high + reach}
@@ -257,12 +262,18 @@ class ScoreAxis:
             return []
         rows = [{"at": value, "line": f"{name} {value:.3g}"} for name, value in self.lines.items()]
         at, end = ("x", "y") if x else ("y", "x")
-        place = {"align": "left", "dx": 4, "dy": 8} if x else {"align": "right", "dx": -2, "dy": -6}
+        place: dict[str, Any] = {"align": "left", "dx": 4, "dy": 8} if x else {"align": "right", "dx": -2, "dy": -6}
         channels = {at: self.channel("at"), "text": category("line"), end: {"value": 0 if x else "width"}}
         return [
             layer("rule", {at: self.channel("at")}, data=rows, strokeDash=[2, 3], opacity=0.8),
             layer("text", channels, data=rows, fontSize=10, opacity=0.8, **place),
         ]
+
+
+def bound(row: Datum, metric: str, end: str) -> float:
+    """Return the ``low`` or ``high`` end of a score's interval, the score if it has none."""
+    name = f"{metric}_{end}"
+    return float(row[name] if name in row else row[metric])
 
 
 def scores_with_padding(field: str, padding: int = 12) -> Channel:
