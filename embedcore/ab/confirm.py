@@ -33,7 +33,7 @@ from embedcore.results.run import Run
 
 SETTINGS = (
     "dataset", "split", "seed", "protocol", "weights", "point", "device", "precision", "max_params", "memory_limit",
-    "bad_images", "max_megapixels", "engine",
+    "bad_images", "max_megapixels", "engine", "columns",
 )  # fmt: skip
 """The settings of a run that its sides get as pytest options."""
 

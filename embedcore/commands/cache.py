@@ -1,7 +1,7 @@
 """``embedcore cache``: list and prune the files of the cache folder.
 
-Only files of embedcore are found: regular files with its names, in its folders. Links are ignored, so nothing outside
-the cache folder is listed or removed.
+Only files of embedcore are found: regular files and unpacked archives with its names, in its folders. Links are
+ignored, so nothing outside the cache folder is listed or removed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ import tabulate
 
 from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.errors import UsageError
-from embedcore.files import unsealed
-from embedcore.images import ledger, pixel_store
+from embedcore.files import PARTIAL, unsealed
+from embedcore.images import archives, ledger, pixel_store
 from embedcore.images.store_files import remove_unused, sidecar_of
 from embedcore.plain import bytes_text, counted, one_line
 from embedcore.results import neighbours
@@ -52,28 +52,28 @@ class Entry:
 
     @property
     def can_be_recreated(self) -> bool:
-        return self.kind in ("pixels", "embeddings", "neighbours")
+        return self.kind in ("pixels", "embeddings", "neighbours", "archive")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``cache list`` and ``cache prune``."""
-    parser = commands.add_parser("cache", help="list or prune pixel stores, embeddings, neighbours and journals")
+    parser = commands.add_parser("cache", help="list or prune pixel stores, unpacked archives, embeddings and journals")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="list the contents of the cache folder")
     listing.set_defaults(run=run_list)
     pruning = actions.add_parser(
         "prune",
         help="remove old files or limit the size",
-        description="Remove pixel stores, kept embeddings, neighbours and journals of runs. Files that a running "
-        "process uses stay.",
+        description="Remove pixel stores, unpacked archives, kept embeddings, neighbours and journals of runs. Files "
+        "that a running process uses stay.",
     )
     pruning.add_argument("--older-than", type=_number, metavar="DAYS", help="remove files that were not used for DAYS")
     pruning.add_argument(
         "--max-size",
         type=_number,
         metavar="GB",
-        help="remove pixel stores, embeddings and neighbours, least recently used first, until the cache has at most "
-        "GB (10^9 bytes); journals stay, since they cannot be computed again",
+        help="remove pixel stores, archives, embeddings and neighbours, least recently used first, until the cache has "
+        "at most GB (10^9 bytes); journals stay, since they cannot be computed again",
     )
     pruning.add_argument("--all", action="store_true", help="remove everything, journals too")
     pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
@@ -102,7 +102,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     now = time.time()
     rows = [
         (entry.kind, entry.name[:_NAME], bytes_text(entry.bytes), _age(now - entry.used))
-        for entry in sorted(entries, key=lambda entry: ([*_KINDS].index(entry.kind), -entry.used))
+        for entry in sorted(entries, key=lambda entry: ([*_KINDS, "archive"].index(entry.kind), -entry.used))
     ]
     align = ("left", "left", "right", "right")
     headers = ("kind", "name", "size", "last used")
@@ -183,7 +183,7 @@ def _age(seconds: float) -> str:
 
 def entries_of(folder: Path) -> list[Entry]:
     """Return all entries of a cache folder."""
-    entries = []
+    entries = [*_unpacked_archives(folder / archives.FOLDER)]
     journals = _groups(folder, "journal")
     for kind, (_, _, describe) in _KINDS.items():
         for name, files in _groups(folder, kind).items():
@@ -205,6 +205,17 @@ def entries_of(folder: Path) -> list[Entry]:
                 )
             )
     return entries
+
+
+def _unpacked_archives(folder: Path) -> Iterator[Entry]:
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for path in sorted(folder.iterdir()):
+        match = re.fullmatch(r"[0-9a-f]{16}-(.+)", path.name)
+        if match and path.is_dir() and not path.is_symlink():
+            size = sum(each.lstat().st_size for each in path.rglob("*") if not each.is_dir())
+            lock = path.with_name(f"{path.name.removesuffix(PARTIAL)}.lock")
+            yield Entry("archive", one_line(match[1]), (path,), size, path.stat().st_mtime, (lock,))
 
 
 def _groups(cache: Path, kind: str) -> dict[str, dict[Path, os.stat_result]]:

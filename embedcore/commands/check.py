@@ -40,7 +40,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Audit every image of a dataset as a benchmark does before it loads a model. Exit code 1 if images "
         "cannot be read.",
     )
-    parser.add_argument("dataset", help="emoji, a folder, csv:FILE, or a timm scheme hfds/ tfds/ wds/ torch/")
+    parser.add_argument(
+        "dataset", help="emoji, a folder, a zip or tar file, csv:FILE, or a timm scheme hfds/ tfds/ wds/ torch/"
+    )
     parser.add_argument(
         "--list",
         action="store_true",
@@ -48,6 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "of precomputed embeddings",
     )
     parser.add_argument("--split", default="auto", metavar="SPLIT", help="as --embed-split (default: auto)")
+    parser.add_argument("--columns", metavar="NAMES", help="as --embed-columns: path=image,label=class")
     parser.add_argument("--max-classes", type=int, metavar="N", help="as --embed-max-classes")
     parser.add_argument("--max-per-class", type=int, metavar="N", help="as --embed-max-per-class")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="as --embed-seed (default: 0)")
@@ -84,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         audited = audit_dataset(
             arguments.dataset,
             split=arguments.split,
+            columns=arguments.columns,
             max_classes=arguments.max_classes,
             max_per_class=arguments.max_per_class,
             seed=arguments.seed,

@@ -45,9 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     images = count_images(
         options.dataset,
         split=options.split,
+        columns=options.columns,
         max_classes=options.max_classes,
         max_per_class=options.max_per_class,
         seed=options.seed,
+        cache_dir=options.cache_folder,
     )
     own_by_name = own_models(options.roster)
     plan = forecast(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,7 @@ def load_dataset(
     *,
     roles: Iterable[Any] | None = None,
     split: str = "auto",
+    columns: Mapping[str, str] | str | None = None,
     max_classes: int | None = None,
     max_per_class: int | None = None,
     seed: int = 0,
@@ -168,18 +169,22 @@ def load_dataset(
 ) -> Dataset:
     """Load a labelled dataset and audit each of its images once.
 
-    ``images``: ``emoji`` or ``objects``, which are built in; a folder, whose subfolders are the classes; ``csv:FILE``;
-    one of timm's schemes, such as ``torch/mnist,root=/data,split=test``; a list of paths, PIL images or arrays (uint8
-    [h, w, 3]), with their ``labels`` [n] and optional ``roles`` [n] (``query``, ``reference`` or ``gallery``); a
-    DataFrame with the columns path, label and optionally role or split; or a dataset object with pairs (image, class),
-    such as torchvision's. See docs/datasets.md for each kind.
+    ``images``: ``emoji`` or ``objects``, which are built in; a folder, whose subfolders are the classes, or a zip or
+    tar file of one; ``csv:FILE``; one of timm's schemes, such as ``torch/mnist,root=/data,split=test``; a list of
+    paths, PIL images or arrays (uint8 [h, w, 3]), with their ``labels`` [n] and optional ``roles`` [n] (``query``,
+    ``reference`` or ``gallery``); a DataFrame with the columns path, label and optionally role or split; a
+    ``datasets.Dataset`` of Hugging Face; or another dataset object with pairs (image, class), such as torchvision's, or
+    with dicts. See docs/datasets.md for each kind.
     ``split``: ``auto`` uses queries and references if the data has them, else leave-one-out; ``loo`` is leave-one-out
     over all images; ``REFERENCES:QUERIES`` names the folders of the two sides, such as ``train:val``, or values of a
     table's column split.
+    ``columns``: the columns of a table, or the keys of dicts, if their names do not tell: ``path=image,label=class``,
+    or a mapping ``{"path": "image", "label": "class"}``.
     ``max_classes`` and ``max_per_class`` choose a subset by ``seed`` (0: all; None: all, but 256 classes of emoji).
     ``bad_images``: ``fail`` raises an error that names all images that cannot be read; ``skip`` leaves them out and
     names them in ``Dataset.skipped``. ``max_megapixels``: larger images count as bad.
-    ``cache_dir``: folder for the results of the audit, so that unchanged images are not audited again.
+    ``cache_dir``: folder for the results of the audit, so that unchanged images are not audited again, and for the
+    files of an archive (default: the user's cache folder).
     ``progress(done, total)`` is called during the audit.
 
     Raises UsageError for a dataset that cannot be measured: no images, one class only, no query with a reference,
@@ -190,6 +195,7 @@ def load_dataset(
     choice: dict[str, Any] = {
         "roles": roles,
         "split": split,
+        "columns": columns,
         "max_classes": max_classes,
         "max_per_class": max_per_class,
         "seed": seed,
@@ -243,12 +249,12 @@ def audit_dataset(
     """
     if not max_megapixels > 0:
         raise UsageError(f"max_megapixels is {max_megapixels}: a number above 0")
-    found, kept = chosen_images(images, labels, **choice)
+    cache = None if cache_dir is None else user_path(cache_dir)
+    found, kept = chosen_images(images, labels, cache_dir=cache, **choice)
     _sides(found, kept, found.where)  # raises before the audit for errors that do not depend on the images
     found = replace(found, source=replace(found.source, max_megapixels=max_megapixels))
     source = found.source.select(kept)
     decode = decode_all or not source.trusted
-    cache = None if cache_dir is None else user_path(cache_dir)
     findings = audit(source, decode=decode, hashes=hashes, cache_dir=cache, progress=progress)
     return AuditedDataset(found, kept, findings)
 

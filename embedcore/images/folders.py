@@ -93,6 +93,19 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
     )
 
 
+def has_classes(root: Path) -> bool:
+    """Return whether images are in folders of two or more classes, in folders of sides or splits or without these.
+
+    Raises UsageError for a folder that cannot be listed.
+    """
+    classes = set()
+    for path in _image_paths(root, _LeftOut()):
+        folder = path.rpartition("/")[0]
+        top, _, below = folder.partition("/")
+        classes.add(below if top.lower() in (*ROLE_WORDS, *TRAINING, *HELD_OUT) else folder)
+    return len(classes - {""}) > 1
+
+
 @dataclass
 class _LeftOut:
     """Files and folders that a walk has left out."""

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError, whole_number
 from embedcore.files import user_path
 from embedcore.images import emoji
-from embedcore.images.folders import scan_folder
+from embedcore.images.archives import is_archive, stem_of, unpacked
+from embedcore.images.columns import chosen_columns, parse_columns
+from embedcore.images.folders import has_classes, scan_folder
+from embedcore.images.records import dict_images, hub_images, is_hub_dataset
 from embedcore.images.sources import LabelledImages, choose
-from embedcore.images.tables import frame_images, listed_images, read_table
-from embedcore.images.timm_sets import SCHEMES, pairs_images, timm_images
+from embedcore.images.tables import METADATA, frame_images, listed_images, read_table
+from embedcore.images.timm_sets import SCHEMES, timm_images
 
 SPLITS = ("auto", "loo")
 """The other splits are REFERENCES:QUERIES, two folders of a dataset or two values of a table's column ``split``."""
 _CSV = "csv:"
-_KINDS = f"a dataset is emoji, objects, a folder, csv:FILE or one of timm's {' '.join(f'{name}/…' for name in SCHEMES)}"
+_KINDS = (
+    "a dataset is emoji, objects, a folder, a zip or tar file of one, csv:FILE or one of timm's "
+    f"{' '.join(f'{name}/…' for name in SCHEMES)}"
+)
 
 
 def chosen_images(
@@ -26,13 +34,16 @@ def chosen_images(
     labels: Any,
     roles: Any = None,
     split: str = "auto",
+    columns: Mapping[str, str] | str | None = None,
     max_classes: int | None = None,
     max_per_class: int | None = None,
     seed: int = 0,
+    cache_dir: Path | None = None,
 ) -> tuple[LabelledImages, list[int]]:
     """Return all images of the dataset ``images``, and the indices of those in the subset.
 
-    The arguments are those of ``embedcore.load_dataset``. Raises UsageError for an invalid dataset, split or limit.
+    The arguments are those of ``embedcore.load_dataset``; archives are unpacked in ``cache_dir``. Raises UsageError for
+    an invalid dataset, split or limit.
     """
     _check_split(images, split)
     for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
@@ -40,18 +51,22 @@ def chosen_images(
             whole_number(value, option, 0)
     kind = type(images).__name__
     named = isinstance(images, str | os.PathLike)
+    columns_of = chosen_columns(columns)
     if labels is not None and not named:
+        _expect_no_columns(columns_of, f"a {kind} with labels")
         found = listed_images(images, labels, roles, split=split)
     elif labels is not None or roles is not None:
         raise UsageError("labels and roles belong to a list of images: load_dataset(images, labels, roles=roles)")
     elif isinstance(images, str):
-        found = _named(images, split)
+        found = _named(images, split, columns_of, cache_dir)
     elif named:
-        found = scan_folder(user_path(os.fspath(images)), split=split)
+        found = _path_images(user_path(os.fspath(images)), split, columns_of, cache_dir)
     elif _is_frame(images):
-        found = frame_images(images, split=split)
+        found = frame_images(images, split=split, chosen=columns_of)
+    elif is_hub_dataset(images):
+        found = hub_images(images, split=split, chosen=columns_of)
     elif hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple | dict):
-        found = pairs_images(images, kind, kind, f"the {kind}", portable=False)
+        found = dict_images(images, chosen=columns_of)
     else:
         raise UsageError(
             f"a {kind} without labels is not a dataset: use load_dataset(images, labels), or as_dataset to embed only"
@@ -67,10 +82,10 @@ def _check_split(images: Any, split: Any) -> None:
     if split not in SPLITS and len(two) != 2:
         example = "REFERENCES:QUERIES, two folders such as train:val"
         raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}, or {example}")
-    if split in SPLITS or _is_frame(images):
+    if split in SPLITS or _is_frame(images) or is_hub_dataset(images):
         return
     named = isinstance(images, str | os.PathLike)
-    if not named or not (str(images).startswith(_CSV) or _is_folder(user_path(os.fspath(images)))):
+    if not named or not (str(images).startswith(_CSV) or _has_folders(user_path(os.fspath(images)))):
         what = f"{str(images)!r} is" if named else f"a {type(images).__name__} is"
         raise UsageError(
             f"split {split!r} names two folders of the dataset, or two values of a column 'split', and {what} neither "
@@ -78,10 +93,10 @@ def _check_split(images: Any, split: Any) -> None:
         )
 
 
-def _is_folder(path: Path) -> bool:
-    """Raises UsageError for a folder that cannot be accessed."""
+def _has_folders(path: Path) -> bool:
+    """Return whether this is a folder or an archive of one. Raises UsageError if it cannot be accessed."""
     try:
-        return path.is_dir()
+        return path.is_dir() or is_archive(path)
     except OSError as error:
         raise UsageError(f"no such folder of images: {str(path)[:200]}: {error.strerror}") from error
 
@@ -98,12 +113,12 @@ def check_exists(spec: str) -> None:
     if not spec:
         raise UsageError(f"the name of the dataset is empty: {_KINDS}")
     if spec.startswith(_CSV):
-        file = user_path(spec.removeprefix(_CSV))
+        file, _ = _table_of(spec)
         if not file.is_file():
             raise UsageError(f"no such csv file: {file.absolute()}")
         return
     folder = user_path(spec)
-    if _is_folder(folder):
+    if _has_folders(folder):
         return
     if scheme and spec[scheme.end()] == ":":
         raise UsageError(f"unknown dataset scheme {scheme[0]!r} in {spec!r}: {_KINDS}")
@@ -112,10 +127,53 @@ def check_exists(spec: str) -> None:
     raise UsageError(f"no such folder of images: {folder.absolute()}; {_KINDS}")
 
 
-def _named(spec: str, split: str) -> LabelledImages:
+def _named(spec: str, split: str, columns: Mapping[str, str], cache: Path | None) -> LabelledImages:
     check_exists(spec)
-    if spec in emoji.NAMES:
-        return emoji.emoji_images(spec, split=split)
     if spec.startswith(_CSV):
-        return read_table(user_path(spec.removeprefix(_CSV)), split=split)
-    return scan_folder(user_path(spec), split=split) if _is_folder(user_path(spec)) else timm_images(spec)
+        file, named = _table_of(spec)
+        return read_table(file, split=split, chosen={**columns, **named})
+    if spec not in emoji.NAMES and _has_folders(user_path(spec)):
+        return _path_images(user_path(spec), split, columns, cache)
+    _expect_no_columns(columns, spec)
+    return emoji.emoji_images(spec, split=split) if spec in emoji.NAMES else timm_images(spec)
+
+
+def _table_of(spec: str) -> tuple[Path, dict[str, str]]:
+    """Return the file of ``csv:FILE`` or ``csv:FILE?path=image&label=class``, and the columns that it names."""
+    text = spec.removeprefix(_CSV)
+    file, mark, named = text.rpartition("?")
+    if not mark or user_path(text).is_file():
+        return user_path(text), {}
+    try:
+        return user_path(file), parse_columns(named, "&")
+    except ValueError as error:
+        raise UsageError(f"{spec}: after the ?, {error}") from error
+
+
+def _path_images(path: Path, split: str, columns: Mapping[str, str], cache: Path | None) -> LabelledImages:
+    """Return the images of a folder, or of an archive of one, which is unpacked in the cache folder."""
+    if not is_archive(path):
+        return _folder_images(path, split, columns)
+    if cache is None:
+        import platformdirs
+
+        cache = platformdirs.user_cache_path("embedcore")
+    found = _folder_images(unpacked(path, cache), split, columns)
+    return replace(found, name=stem_of(path), where=f"archive {path.absolute()}")
+
+
+def _folder_images(root: Path, split: str, columns: Mapping[str, str]) -> LabelledImages:
+    """Return the images of a folder: of its class folders, else of the table ``metadata.csv`` in it."""
+    table = root / METADATA
+    if table.is_file() and (columns or not has_classes(root)):
+        found = read_table(table, split=split, chosen=columns)
+        return replace(found, notes=(f"classes are those of {METADATA}", *found.notes))
+    _expect_no_columns(columns, f"a folder without {METADATA}")
+    found = scan_folder(root, split=split)
+    ignored = f"{METADATA} is ignored, since there are class folders (csv:{root / METADATA} uses it)"
+    return replace(found, notes=(ignored, *found.notes)) if table.is_file() else found
+
+
+def _expect_no_columns(columns: Mapping[str, str], what: str) -> None:
+    if columns:
+        raise UsageError(f"--embed-columns (columns=) names columns of a table or keys of a dataset; {what} has none")

@@ -67,37 +67,40 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
     """Return the rows that ``split`` takes from a table, with their roles.
 
     ``auto`` follows the column ``role``; without one, the column ``split`` as :func:`scan_folder` follows folders:
-    ``query`` and ``gallery`` (or ``reference``), or ``train`` and ``val`` (or ``test``). ``REFERENCES:QUERIES`` names
-    values of the column ``split``, several joined by ``+``. ``loo`` takes all rows as one set.
+    ``query`` and ``gallery`` (or ``reference``), or ``train`` and ``val`` (or ``test``). A column ``role`` may contain
+    the latter too. ``REFERENCES:QUERIES`` names values of the column ``split`` (or ``role``), several joined by ``+``.
+    ``loo`` takes all rows as one set.
 
     Raises UsageError if the columns do not decide.
     """
     rows = range(len(columns["path"]))
     if split == "loo":
         return Sides(rows)
-    parts = [_word(value) for value in columns["split"]] if "split" in columns else None
+    roles = [_word(value) for value in columns["role"]] if "role" in columns else None
+    if roles is not None and split == "auto" and not {*roles} <= {*TRAINING, *HELD_OUT}:
+        sides = [role_of(value, place(row)) for row, value in enumerate(columns["role"])]
+        unused = len({*map(_word, columns.get("split", ()))}) > 1
+        return Sides(rows, sides, ("the column 'split' is ignored: the column 'role' decides",) if unused else ())
+    name = "role" if roles is not None and (split == "auto" or "split" not in columns) else "split"
+    parts = roles if name == "role" else [_word(value) for value in columns.get("split", ())]
     values = list(dict.fromkeys(parts or ()))
     if ":" in split:
-        if parts is None:
+        if not parts:
             raise UsageError(f"split {split!r} names two values of a column 'split', and {where} has no such column")
 
-        def missing(name: str) -> str:
-            return f"{where} has no {name.strip()!r} in its column 'split', only {', '.join(values[:10])}"
+        def missing(word: str) -> str:
+            return f"{where} has no {word.strip()!r} in its column {name!r}, only {', '.join(values[:10])}"
 
-        return _divided(parts, named_sides(split, values, _word, missing), where, place)
-    if "role" in columns:
-        roles = [role_of(value, place(row)) for row, value in enumerate(columns["role"])]
-        unused = ("the column 'split' is ignored: the column 'role' decides",) if values[1:] else ()
-        return Sides(rows, roles, unused)
-    if parts is None:
+        return _divided(parts, named_sides(split, values, _word, missing), name, place)
+    if not parts:
         return Sides(rows)
     named = {value: ROLE_WORDS[value] for value in values if value in ROLE_WORDS}
     if len(set(named.values())) == 2:
-        return _divided(parts, named, where, place)
+        return _divided(parts, named, name, place)
     known = [value for words in (TRAINING, HELD_OUT) for value in values if value in words]
     if len(known) > 1:
-        sides = training_sides(known, f"{where} has a column 'split' with {', '.join(known)}")
-        return _divided(parts, sides, where, place, sides_note(sides, "column 'split'; "))
+        by_name = training_sides(known, f"{where} has a column {name!r} with {', '.join(known)}")
+        return _divided(parts, by_name, name, place, sides_note(by_name, f"column {name!r}; "))
     if len(values) > 1:
         listed = ", ".join(map(repr, values[:5])) + (", …" if values[5:] else "")
         return Sides(rows, notes=(f"the column 'split' is ignored: its values ({listed}) are not train and test",))
@@ -123,12 +126,12 @@ def _word(value: Any) -> str:
 
 
 def _divided(
-    parts: Sequence[str], sides: Mapping[str, Role], where: str, place: Callable[[int], str], *notes: str
+    parts: Sequence[str], sides: Mapping[str, Role], name: str, place: Callable[[int], str], *notes: str
 ) -> Sides:
-    """Return the rows whose value of ``split`` is on a side."""
+    """Return the rows whose value of the column ``name`` is on a side."""
     if "" in parts:
-        raise UsageError(f"{place(parts.index(''))}: column 'split' is empty")
+        raise UsageError(f"{place(parts.index(''))}: column {name!r} is empty")
     rows = [row for row, part in enumerate(parts) if part in sides]
     if outside := len(parts) - len(rows):
-        notes = (*notes, f"left out: {counted(outside, 'image')} whose 'split' is not {' or '.join(sides)}")
+        notes = (*notes, f"left out: {counted(outside, 'image')} whose {name!r} is not {' or '.join(sides)}")
     return Sides(rows, [sides[parts[row]] for row in rows], notes)

@@ -8,6 +8,7 @@ import fcntl
 import io
 import math
 import os
+import shutil
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -79,9 +80,9 @@ def is_held(path: Path) -> bool:
 
 
 def remove_unused(files: Iterable[Path], locks: Iterable[Path]) -> str:
-    """Remove files, in order, unless a process holds one of them or of the locks; return the obstacle, "" for none.
+    """Remove files and folders, in order, unless a process holds one of them or of the locks.
 
-    Lock files stay, since another process may be waiting for them.
+    Returns the obstacle, "" for none. Lock files stay, since another process may be waiting for them.
     """
     try:
         with contextlib.ExitStack() as locked:
@@ -91,7 +92,10 @@ def remove_unused(files: Iterable[Path], locks: Iterable[Path]) -> str:
             if any(is_held(file) for file in existing):
                 return IN_USE
             for file in existing:
-                file.unlink(missing_ok=True)
+                if file.is_dir():
+                    shutil.rmtree(file)
+                else:
+                    file.unlink(missing_ok=True)
     except filelock.Timeout:
         return IN_USE
     except OSError as error:

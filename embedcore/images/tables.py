@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
+from embedcore.images.columns import Columns, find_columns
 from embedcore.images.labels import class_names, is_missing, notes_on
-from embedcore.images.sources import FileSource, LabelledImages, source_of
-from embedcore.images.splits import Sides, role_of, table_sides
+from embedcore.images.sources import FileSource, ImageSource, LabelledImages, source_of
+from embedcore.images.splits import Sides, table_sides
 from embedcore.plain import counted
 
-_NEEDED = ("path", "label")
-_KNOWN = (*_NEEDED, "role", "split")
 _WANTED = "path,label[,role][,split]"
+METADATA = "metadata.csv"
+"""A table in a folder of images, as Hugging Face's ``imagefolder`` reads it."""
 
 _ENCODINGS = (  # UTF-32 first: its mark begins like that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -30,43 +31,43 @@ _ENCODINGS = (  # UTF-32 first: its mark begins like that of UTF-16
 """Byte order marks and their encodings; a file without one is UTF-8."""
 
 
-def read_table(file: Path, *, split: str) -> LabelledImages:
+def read_table(file: Path, *, split: str, chosen: Mapping[str, str] | None = None) -> LabelledImages:
     """Return the images of a csv file, in the order of its lines; paths are relative to the file's folder.
 
-    The first line names the columns; columns other than path, label, role and split are ignored. See
+    The first line names the columns, of which ``chosen`` may name the used ones: see :func:`find_columns`. See
     :func:`table_sides` for ``role`` and ``split``. The encoding is UTF-8, or that of a byte order mark. The audit
     checks later whether the images can be read.
 
     Raises UsageError with a line number for bytes of another encoding, an unclosed quote, more or fewer fields than
-    columns, two columns with one name, an empty field, or a label that is not a class.
+    columns, missing or ambiguous columns, an empty field, or a label that is not a class.
     """
-    columns, lines = _columns_of(file)
+    columns, lines = _columns_of(file, chosen or {})
     if not lines:
         raise UsageError(f"{file} names no images: nothing follows its first line")
 
     def place(row: int) -> str:
         return f"{file}, line {lines[row]}"
 
+    name = file.absolute().parent.name if file.name == METADATA else file.stem
     where = f"csv file {file.absolute()} (paths are relative to its folder)"
-    sides = table_sides(columns, split, str(file), place)
-    return _table_images(columns, sides, place, file.stem, where, file.parent)
+    return table_images(columns, table_sides(columns.values, split, str(file), place), place, name, where, file.parent)
 
 
-def frame_images(frame: Any, *, split: str) -> LabelledImages:
+def frame_images(frame: Any, *, split: str, chosen: Mapping[str, str] | None = None) -> LabelledImages:
     """Return the images of a DataFrame, as :func:`read_table` does; paths are relative to the current folder."""
     names = list(frame.columns)
-    words = [str(name).strip().lower() for name in names]
-    _expect_columns(words, "the DataFrame", "it must have the columns")
-    columns = {word: list(frame[name]) for word, name in zip(words, names, strict=True) if word in _KNOWN}
-    rows = list(getattr(frame, "index", range(len(columns["path"]))))
+    found = find_columns(names, chosen or {}, "the DataFrame", f"it must have the columns {_WANTED}")
+    values = {kind: list(frame[names[position]]) for kind, position in found.items()}
+    columns = Columns(values, {kind: str(names[position]) for kind, position in found.items()})
+    rows = list(getattr(frame, "index", range(len(values["path"]))))
     if not rows:
         raise UsageError("the DataFrame names no images: it has no rows")
 
     def place(row: int) -> str:
         return f"row {rows[row]} of the DataFrame"
 
-    sides = table_sides(columns, split, "the DataFrame", place)
-    return _table_images(columns, sides, place, "DataFrame", "the DataFrame", Path())
+    sides = table_sides(values, split, "the DataFrame", place)
+    return table_images(columns, sides, place, "DataFrame", "the DataFrame", Path())
 
 
 def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) -> LabelledImages:
@@ -85,8 +86,9 @@ def listed_images(images: Any, labels: Any, roles: Any | None, *, split: str) ->
         return f"image {index} of the list"
 
     names = class_names(marks, place)
-    chosen = [role_of(role, place(index)) for index, role in enumerate(sides)] if sides and split == "auto" else None
-    return LabelledImages("images", "the list of images", source_of(listed), names, chosen, notes=notes_on(names))
+    found = table_sides({"path": listed, **({"role": sides} if sides else {})}, split, "the list of images", place)
+    notes = (*found.notes, *notes_on(names))
+    return LabelledImages("images", "the list of images", source_of(listed), names, found.roles, notes=notes)
 
 
 def entries(values: Any, name: str) -> list[Any]:
@@ -101,23 +103,25 @@ def entries(values: Any, name: str) -> list[Any]:
     return list(values) if hasattr(values, "__iter__") else [values[index] for index in range(len(values))]
 
 
-def _columns_of(file: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Return the known columns of a csv file, and the line on which each row begins. Raises UsageError."""
+def _columns_of(file: Path, chosen: Mapping[str, str]) -> tuple[Columns, list[int]]:
+    """Return the used columns of a csv file, and the line on which each row begins. Raises UsageError."""
     text = _text_of(file)
     rows = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    wanted = f"the first line must name the columns {_WANTED}"
     header: list[str] = []
-    found: dict[int, list[str]] = {}
+    found: dict[str, int] = {}
     lines: list[int] = []
     line = 1
+    values: dict[str, list[str]] = {}
     try:
         for row in rows:
             begin, line = line, rows.line_num + 1
             if not row:
                 continue
             if not header:
-                header = [name.strip().lower() for name in row]
-                _expect_columns(header, f"{file}, line {begin}", "the first line must name the columns")
-                found = {place: [] for place, name in enumerate(header) if name in _KNOWN}
+                header = [name.strip() for name in row]
+                found = find_columns(header, chosen, f"{file}, line {begin}", wanted)
+                values = {kind: [] for kind in found}
                 continue
             if len(row) != len(header):
                 fields = f"{counted(len(row), 'field')} for {counted(len(header), 'column')}"
@@ -125,19 +129,20 @@ def _columns_of(file: Path) -> tuple[dict[str, list[str]], list[int]]:
                     ': put a field that contains a comma in quotes ("salt, pepper")' if len(row) > len(header) else ""
                 )
                 raise UsageError(f"{file}, line {begin}: {fields} ({','.join(header)}){hint}")
-            for place, values in found.items():
-                value = row[place].strip()
+            for kind, position in found.items():
+                value = row[position].strip()
                 if "\n" in value or "\r" in value:
                     raise UsageError(
-                        f"{file}, line {begin}: column {header[place]!r} continues to line {rows.line_num}: "
+                        f"{file}, line {begin}: column {header[position]!r} continues to line {rows.line_num}: "
                         "is a quote not closed?"
                     )
-                values.append(value)
+                values[kind].append(value)
             lines.append(begin)
     except csv.Error as error:
         raise UsageError(f"{file}, line {line}: not readable as csv ({error}): is a quote not closed?") from error
-    _expect_columns(header, f"{file}, line 1", "the first line must name the columns")
-    return {header[place]: values for place, values in found.items()}, lines
+    if not header:
+        find_columns(header, chosen, f"{file}, line 1", wanted)
+    return Columns(values, {kind: header[position] for kind, position in found.items()}), lines
 
 
 def _text_of(file: Path) -> str:
@@ -159,31 +164,33 @@ def _text_of(file: Path) -> str:
     return text
 
 
-def _expect_columns(columns: Sequence[str], where: str, wanted: str) -> None:
-    missing = [name for name in _NEEDED if name not in columns]
-    if missing:
-        has = ",".join(columns)
-        hint = "; separate the columns by commas" if len(columns) == 1 and (";" in has or "\t" in has) else ""
-        raise UsageError(f"{where}: no column {missing[0]!r}; {wanted} {_WANTED}, it is {has!r}{hint}")
-    twice = [name for name in _KNOWN if columns.count(name) > 1]
-    if twice:
-        raise UsageError(f"{where}: two columns {twice[0]!r}: rename one of them")
-
-
-def _table_images(
-    columns: Mapping[str, Sequence[Any]], sides: Sides, place: Callable[[int], str], name: str, where: str, root: Path
+def table_images(
+    columns: Columns, sides: Sides, place: Callable[[int], str], name: str, where: str, root: Path
 ) -> LabelledImages:
     """Return the images of the rows in ``sides``, with paths below ``root``; ``place(row)`` names a row in messages."""
-    paths, labels = ([columns[column][row] for row in sides.rows] for column in _NEEDED)
-    for column, values in (("path", paths), ("label", labels)):
-        empty = next((row for row, value in zip(sides.rows, values, strict=True) if is_missing(value)), None)
-        if empty is not None:
-            raise UsageError(f"{place(empty)}: column {column!r} is empty")
-    names = class_names(labels, lambda index: place(sides.rows[index]))
+    paths = used_values(columns, "path", sides, place)
     files = tuple(str(path).strip() for path in paths)
+    found = rows_images(columns, sides, place, name, where, FileSource(files, str(root)))
     _expect_some(files, root, where)
-    notes = (*sides.notes, *notes_on(names))
-    return LabelledImages(name, where, FileSource(files, str(root)), names, sides.roles, notes=notes)
+    return found
+
+
+def rows_images(
+    columns: Columns, sides: Sides, place: Callable[[int], str], name: str, where: str, source: ImageSource
+) -> LabelledImages:
+    """Return the images of a source, one for each row in ``sides``, with labels and roles of the table."""
+    labels = used_values(columns, "label", sides, place)
+    names = class_names(labels, lambda index: place(sides.rows[index]))
+    return LabelledImages(name, where, source, names, sides.roles, notes=(*sides.notes, *notes_on(names)))
+
+
+def used_values(columns: Columns, kind: str, sides: Sides, place: Callable[[int], str]) -> list[Any]:
+    """Return the values of the rows in ``sides``. Raises UsageError if one is missing."""
+    values = [columns.values[kind][row] for row in sides.rows]
+    empty = next((row for row, value in zip(sides.rows, values, strict=True) if is_missing(value)), None)
+    if empty is not None:
+        raise UsageError(f"{place(empty)}: column {columns.names[kind]!r} is empty")
+    return values
 
 
 def _expect_some(paths: Sequence[str], root: Path, where: str) -> None:

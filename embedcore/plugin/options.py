@@ -15,6 +15,7 @@ import pytest
 from embedcore.durations import parse_duration
 from embedcore.errors import UsageError
 from embedcore.files import user_path
+from embedcore.images.columns import parse_columns
 from embedcore.plain import json_safe
 from embedcore.plugin.shards import Shard, parse_shard
 
@@ -52,6 +53,11 @@ def _batch_size(text: str) -> int | str:
 def _split(text: str) -> str:
     if text not in ("auto", "loo") and len([side for side in text.split(":") if side.strip()]) != 2:
         raise ValueError("choose auto, loo, or REFERENCES:QUERIES, two folders such as train:val")
+    return text
+
+
+def _columns(text: str) -> str:
+    parse_columns(text)
     return text
 
 
@@ -95,8 +101,8 @@ class Options:
     """The value of every option. Relative paths are relative to the folder in which pytest was started."""
 
     dataset: str = _option(
-        "labelled images: emoji or objects (built in), a folder, csv:FILE (path,label[,role][,split]), or a scheme of "
-        "timm (hfds/ tfds/ wds/ torch/)",
+        "labelled images: emoji or objects (built in), a folder, a zip or tar file of one, csv:FILE "
+        "(path,label[,role][,split]), or a scheme of timm (hfds/ tfds/ wds/ torch/)",
         "emoji",
         metavar="SPEC",
     )
@@ -107,6 +113,13 @@ class Options:
         "auto",
         _split,
         metavar="SPLIT",
+    )
+    columns: str | None = _option(
+        "columns of a csv file if their names do not tell, such as path=image,label=class",
+        None,
+        _columns,
+        metavar="NAMES",
+        recorded="choice",
     )
     max_classes: int | None = _option(
         "random subset of N classes, 0 = all (default: 256 for emoji, else all)", None, _count, metavar="N"

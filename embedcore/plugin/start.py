@@ -50,6 +50,7 @@ def dataset_of(options: Options, progress: Progress | None = None, **limits: int
     return load_dataset(
         options.dataset,
         split=options.split,
+        columns=options.columns,
         max_classes=limits.get("max_classes") if options.max_classes is None else options.max_classes,
         max_per_class=limits.get("max_per_class") if options.max_per_class is None else options.max_per_class,
         seed=options.seed,

@@ -143,8 +143,12 @@ def test_a_data_frame(root: Path, paths: list[Path]) -> None:
     frame.loc[2, "label"] = None
     with pytest.raises(UsageError, match="row 2 of the DataFrame: column 'label' is empty"):
         load_dataset(frame)
-    with pytest.raises(UsageError, match=r"the DataFrame: no column 'path'.* path,label\[,role\].*'file,label'"):
-        load_dataset(pandas.DataFrame({"file": ["a"], "label": ["b"]}))
+    with pytest.raises(UsageError, match=r"the DataFrame: no column 'path'.* path,label\[,role\].*'photo,label'"):
+        load_dataset(pandas.DataFrame({"photo": ["a"], "label": ["b"]}))
+    named = pandas.DataFrame({"photo": paths, "label": 0, "class": labels_of(paths), "target": 1})
+    assert load_dataset(named, columns={"path": "photo", "label": "class"}).classes == ("cat", "dog")
+    usual = named.rename(columns={"photo": "Image"})[["Image", "class"]]
+    assert load_dataset(usual).fingerprint == load_dataset(root).fingerprint
 
 
 def test_torchvisions_image_folder(root: Path) -> None:

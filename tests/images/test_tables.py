@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
+from embedcore.images.columns import NAMES
+from embedcore.images.dataset import load_dataset
 from embedcore.images.folders import HELD_OUT, TRAINING, scan_folder
 from embedcore.images.specification import check_exists
 from embedcore.images.tables import read_table
@@ -52,8 +54,20 @@ def test_roles(folder: Path) -> None:
     ("content", "message"),
     [
         ("", r"line 1: no column 'path'"),
-        ("file,label\nx,y\n", r"line 1: no column 'path'; .*path,label\[,role\]\[,split\], it is 'file,label'"),
-        ("path,class\nx,y\n", r"line 1: no column 'label'"),
+        (
+            "pic,label\nx,y\n",
+            r"line 1: no column 'path'; .*path,label\[,role\]\[,split\], it is 'pic,label'; or name yours: "
+            r"--embed-columns path=NAME$",
+        ),
+        ("path,kind\nx,y\n", r"line 1: no column 'label'"),
+        ("pic,kind\nx,y\n", r"or name yours: --embed-columns path=NAME,label=NAME$"),
+        (
+            "file,image,label\nx,y,z\n",
+            r"line 1: 'file' or 'image' may be the path: choose .*--embed-columns path=file$",
+        ),
+        ("path,Class,target\nx,y,z\n", r"line 1: 'Class' or 'target' may be the label: choose a column"),
+        ("path,class,Class\nx,y,z\n", r"line 1: two columns 'class': rename one of them"),
+        ("file,class\nimages/1.png,a\nimages/1.png,\n", r"line 3: column 'class' is empty"),
         ("path,label\n", r"names no images"),
         ("path,label\nimages/1.png,a\n,a\n", r"line 3: column 'path' is empty"),
         ("path,label\nimages/1.png,\n", r"line 2: column 'label' is empty"),
@@ -124,6 +138,99 @@ def test_output_of_pythons_csv_module_is_read_back(tmp_path_factory: pytest.Temp
     assert list(found.class_names) == ["first", *(label.strip() for _, label in rows)]
 
 
+@pytest.mark.parametrize("path", NAMES["path"])
+@pytest.mark.parametrize("label", NAMES["label"])
+def test_usual_names_of_columns(folder: Path, path: str, label: str) -> None:
+    found = read_table(table(folder, f"n, {path.upper()},{label}\n1,images/1.png,a\n2,images/2.png,b\n"), split="auto")
+    assert list(found.class_names) == ["a", "b"] and found.source.items == ("images/1.png", "images/2.png")
+
+
+def test_the_own_name_of_a_column_wins(folder: Path) -> None:
+    found = read_table(table(folder, "image,class,path,label\nx,y,images/1.png,a\n"), split="auto")
+    assert list(found.class_names) == ["a"] and found.source.items == ("images/1.png",)
+
+
+CHOSEN = "image,path,class,label\nimages/1.png,x,a,1\nimages/2.png,y,a,2\nimages/deep/3.png,z,b,3\n"
+
+
+@pytest.mark.parametrize(
+    ("spec", "columns"),
+    [
+        ("?path=image&label=class", None),
+        ("?image=Image&label=class", {"label": "label"}),  # the specification comes first
+        ("", "path=image, label=class"),
+        ("?path=image", "label=class"),
+        ("", {"image": "image", "label": "class"}),
+    ],
+)
+def test_columns_by_name(folder: Path, spec: str, columns: str | dict[str, str] | None) -> None:
+    dataset = load_dataset(f"csv:{table(folder, CHOSEN)}{spec}", columns=columns)
+    assert dataset.classes == ("a", "b") and dataset.names[0] == "images/1.png"
+
+
+def test_a_file_with_a_question_mark_in_its_name(folder: Path) -> None:
+    file = table(folder, CHOSEN).rename(folder / "really?path=image.csv")
+    dataset = load_dataset(f"csv:{file}?path=image&label=class")
+    assert dataset.name == "really?path=image" and len(dataset) == 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "columns", "message"),
+    [
+        (
+            "?path=image&label=kind",
+            None,
+            "shop.csv, line 1: no column 'kind', which was chosen for label; it has image, ",
+        ),
+        ("?image", None, r"shop.csv\?image: after the \?, write path=NAME&label=NAME, with the names of your columns"),
+        ("", "path=image,image=path", "columns 'path=image,image=path': write path=NAME,label=NAME"),
+        ("", {"label": 3}, "columns {'label': 3}: write path"),
+        ("", ["image", "class"], "columns .*: write path"),
+        ("", {"photo": "image"}, "columns .*: write path"),
+    ],
+)
+def test_wrong_columns(folder: Path, spec: str, columns, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load_dataset(f"csv:{table(folder, CHOSEN)}{spec}", columns=columns)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_tables_have_columns(folder: Path) -> None:
+    for images, labels in (("emoji", None), (folder, None), (str(folder), None), (["a.png"], ["a"])):
+        with pytest.raises(UsageError, match=r"--embed-columns \(columns=\) names columns of a table .* has none"):
+            load_dataset(images, labels, columns="path=image")
+
+
+@pytest.mark.parametrize("held_out", HELD_OUT)
+def test_a_column_role_may_contain_splits(folder: Path, held_out: str) -> None:
+    file = table(folder, SPLIT.replace("split", "role").format("train", held_out, "Train", held_out))
+    found = read_table(file, split="auto")
+    assert found.roles == ["reference", "query", "reference", "query"] and "column 'role'" in found.notes[0]
+    assert read_table(file, split=f"{held_out}:train").roles == ["query", "reference", "query", "reference"]
+    assert read_table(file, split="loo").roles is None
+    with pytest.raises(UsageError, match="has a column 'role' with train, val, test: choose references and queries"):
+        read_table(table(folder, SPLIT.replace("split", "role").format("train", "val", "test", "val")), split="auto")
+    with pytest.raises(UsageError, match="line 2: role 'train' is not one of query, reference, gallery"):
+        read_table(table(folder, SPLIT.replace("split", "role").format("train", "query", "test", "val")), split="auto")
+
+
+def test_metadata_of_a_folder(tmp_path: Path, make_image) -> None:
+    root = tmp_path / "photos"
+    for seed, name in enumerate(("train/1.png", "train/2.png", "3.png")):
+        make_image(root / name, seed=seed)
+    (root / "metadata.csv").write_text("file_name,text,label\ntrain/1.png,one,a\ntrain/2.png,two,a\n3.png,three,b\n")
+    by_table, by_folder = load_dataset(f"csv:{root / 'metadata.csv'}"), load_dataset(root)
+    assert by_folder.fingerprint == by_table.fingerprint and by_folder.name == by_table.name == "photos"
+    assert by_folder.notes == ("classes are those of metadata.csv",) and by_table.notes == ()
+
+
+def test_class_folders_come_before_metadata(make_folder) -> None:
+    root = make_folder({"cat": 2, "dog": 2})
+    (root / "metadata.csv").write_text("file_name,label,kind\ncat/000.png,a,x\ncat/001.png,b,x\ndog/000.png,a,y\n")
+    assert load_dataset(root).classes == ("cat", "dog") and "metadata.csv is ignored" in load_dataset(root).notes[0]
+    assert load_dataset(root, columns="label=kind").classes == ("x", "y")
+
+
 SPLIT = "path,label,split\nimages/1.png,a,{}\nimages/2.png,a,{}\nimages/deep/3.png,a,{}\nimages/1.png,a,{}\n"
 
 
@@ -166,6 +273,8 @@ def test_sides_by_name(folder: Path) -> None:
     assert found.roles == ["reference", "query", "reference"] and len(found.source) == 3
     assert found.notes == ("left out: 1 image whose 'split' is not a or c",)
     with pytest.raises(UsageError, match=r"names two values of a column 'split', and .*shop.csv has no such column"):
+        read_table(table(folder, "path,label\nimages/1.png,a\n"), split="a:b")
+    with pytest.raises(UsageError, match=r"shop.csv has no 'a' in its column 'role', only query"):
         read_table(table(folder, "path,label,role\nimages/1.png,a,query\n"), split="a:b")
 
 

@@ -27,6 +27,14 @@ def folder_of(*names: str, **options: Any) -> Callable[[Path], Arguments]:
     return make
 
 
+def with_metadata(folder: Path) -> Arguments:
+    names = [f"{number}.png" for number in range(5)]
+    photos(folder / "train", names)
+    rows = [f"train/{name},{label}" for name, label in zip(names, ["cat", "cat", "dog", "dog", "dog"], strict=True)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    return Arguments(folder)
+
+
 FOLDERS = [
     Kind(
         "a folder for each class",
@@ -48,6 +56,13 @@ FOLDERS = [
         {"cat": 2, "dog": 2},
         queries=2,
         note="val/ are the queries, train/ the references (--embed-split loo makes them one set)",
+    ),
+    Kind(
+        "`metadata.csv` with `file_name` and a label, and no class folders (Hugging Face's `imagefolder`)",
+        with_metadata,
+        "the table decides, as with `csv:FOLDER/metadata.csv`",
+        CATS_AND_DOGS,
+        note="classes are those of metadata.csv",
     ),
     Kind(
         "folders created by a NAS or an operating system: `@eaDir`, `#recycle`, `$RECYCLE.BIN`, `@Recycle`, "

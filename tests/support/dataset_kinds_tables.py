@@ -44,6 +44,25 @@ CSV = [
         {"cat": 2, "dog": 1},
     ),
     Kind(
+        "other usual names: `file`, `filename`, `file_name`, `filepath`, `image`, `image_path` or `img`; `class`, "
+        "`class_name`, `category` or `target`",
+        csv_of("File_Name,weight,Category\ncat/0.png,1,cat\ncat/1.png,2,cat\ndog/0.png,3,dog\n"),
+        "the columns path and label, if no other column may be meant",
+        {"cat": 2, "dog": 1},
+    ),
+    Kind(
+        "two columns that may be meant",
+        csv_of("image,class,category\ncat/0.png,cat,pet\n"),
+        refused="shop.csv, line 1: 'class' or 'category' may be the label: choose a column, such as "
+        "--embed-columns label=class",
+    ),
+    Kind(
+        "the same with `--embed-columns label=category`, or `'csv:FILE?path=image&label=category'`",
+        csv_of("image,class,category\ncat/0.png,a,cat\ncat/1.png,b,cat\ndog/0.png,c,dog\n", columns="label=category"),
+        "the columns that are named; others are found by their names",
+        {"cat": 2, "dog": 1},
+    ),
+    Kind(
         'a comma inside quotes: `"salt, pepper"`',
         csv_with("label", '"salt, pepper"', '"salt, pepper"', '"salt, vinegar"'),
         "one label",
@@ -140,6 +159,14 @@ CSV = [
         "another word in the column `role`",
         csv_with("label,role", "cat,query", "cat,probe"),
         refused="shop.csv, line 3: role 'probe' is not one of query, reference, gallery",
+    ),
+    Kind(
+        "a column `role` with `train` and one of `val`, `test`, …",
+        csv_with("label,role", "cat,train", "cat,test", "dog,train", "dog,test"),
+        "as a column `split` with these",
+        {"cat": 2, "dog": 2},
+        queries=2,
+        note="test are the queries, train the references (column 'role'; --embed-split loo makes them one set)",
     ),
     Kind(
         "a column `split` with `train` (or `training`) and one of `val`, `valid`, `validation`, `test`, `testing`",
@@ -314,6 +341,12 @@ FRAMES = [
         CATS_AND_DOGS,
         queries=3,
         note="test are the queries, train the references (column 'split'; --embed-split loo makes them one set)",
+    ),
+    Kind(
+        "other names of columns",
+        lambda folder: Arguments(frame_of(target=LABELS)(folder).images.rename(columns={"path": "filename"})),
+        'found as in a csv file, or named: `load_dataset(frame, columns={"path": "photo", "label": "kind"})`',
+        CATS_AND_DOGS,
     ),
     Kind(
         "a missing label: None, NaN, NaT, pandas' NA, empty text",

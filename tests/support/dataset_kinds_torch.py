@@ -32,6 +32,17 @@ class Pairs:
         return self.image(index), self.pairs[index]
 
 
+class Dicts(Pairs):
+    """The same as dicts, with further keys."""
+
+    def __init__(self, targets: Any, **more: Any) -> None:
+        super().__init__(targets)
+        self.more = more
+
+    def __getitem__(self, index: int) -> Any:
+        return {"image": self.image(index), "label": self.pairs[index], **self.more}
+
+
 class Relabelled(Pairs):
     """Lists targets, and files, that are not those that it gives."""
 
@@ -188,7 +199,13 @@ TORCH = [
         refused="Pairs#2 cannot be loaded: RuntimeError: the archive has no such member",
     ),
     Kind(
-        "items that are not pairs, such as dicts",
+        "items that are dicts with keys such as `image` and `label`",
+        lambda folder: Arguments(Dicts(LABELS)),
+        "as pairs of these; `columns` names other keys",
+        {"0": 2, "1": 3},
+    ),
+    Kind(
+        "items that are neither pairs nor dicts",
         lambda folder: Arguments(TensorDataset(torch.zeros(3, 3, 8, 8))),
         refused="TensorDataset returns tuple, not pairs of an image and its class",
     ),

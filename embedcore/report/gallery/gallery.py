@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from embedcore.images.pixel_store import PixelStore
     from embedcore.results.leaderboard import Leaderboard
 
-_DATASET_SETTINGS = ("split", "max_classes", "max_per_class", "seed", "bad_images", "max_megapixels")
+_DATASET_SETTINGS = ("split", "columns", "max_classes", "max_per_class", "seed", "bad_images", "max_megapixels")
 _log = logging.getLogger(__name__)
 
 Pictures = Callable[[Iterable[int]], Iterable[tuple[int, bytes]]]

@@ -1,0 +1,134 @@
+"""Datasets whose items are dicts with an image and a class: Hugging Face's ``datasets.Dataset``, and others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from embedcore.errors import UsageError
+from embedcore.images.columns import Columns, find_columns
+from embedcore.images.sources import ImageSource, LabelledImages, as_image
+from embedcore.images.splits import table_sides
+from embedcore.images.tables import rows_images, table_images
+from embedcore.images.timm_sets import pairs_images
+
+
+def is_hub_dataset(dataset: Any) -> bool:
+    """Return whether this is an object of Hugging Face's ``datasets``, of any kind."""
+    return hasattr(dataset, "column_names") and hasattr(dataset, "cast_column")
+
+
+def hub_images(dataset: Any, *, split: str, chosen: Mapping[str, str]) -> LabelledImages:
+    """Return the images of a ``datasets.Dataset``, with the names of its classes.
+
+    Encoded images are read as in a folder: upright, transparency on white. Columns of paths are read as those of a
+    DataFrame. With a format or a transform, ``dataset[i]`` decides, as in :func:`pairs_images`. See
+    :func:`find_columns` for the columns, and :func:`table_sides` for ``role`` and ``split``.
+
+    Raises UsageError for a ``DatasetDict``, a streamed dataset and for columns that are missing or ambiguous.
+    """
+    kind = type(dataset).__name__
+    if isinstance(dataset, Mapping):
+        raise UsageError(
+            f"a {kind} has several splits: choose one, such as load_dataset(dataset[{next(iter(dataset), '')!r}])"
+        )
+    if not hasattr(dataset, "__getitem__"):
+        raise UsageError(f"a {kind} can only be read in order: load it without streaming")
+    names = list(dataset.column_names)
+    found = find_columns(names, chosen, f"the {kind}", "it must have the columns image and label", first="image")
+    used = {each: names[position] for each, position in found.items()}
+    if not len(dataset):
+        raise UsageError(f"the {kind} names no images: it has no rows")
+    title = getattr(dataset.info, "dataset_name", None) or kind
+    if dataset.format["type"] is not None:
+        return _keyed(dataset, title, used)
+    labels = list(dataset[used["label"]])
+    titles = getattr(dataset.features[used["label"]], "names", None)
+    if titles:
+        labels = [titles[label] if isinstance(label, int) and label >= 0 else label for label in labels]
+    values: dict[str, Sequence[Any]] = {
+        each: list(dataset[name]) for each, name in used.items() if each in ("role", "split")
+    }
+    values |= {"label": labels, "path": range(len(dataset))}
+
+    def place(row: int) -> str:
+        return f"{title}#{row}"
+
+    sides = table_sides(values, split, f"the {kind}", place)
+    feature = dataset.features[used["path"]]
+    if type(feature).__name__ != "Image":
+        values["path"] = list(dataset[used["path"]])
+        return table_images(Columns(values, used), sides, place, title, f"the {kind}", Path())
+    encoded = dataset.cast_column(used["path"], type(feature)(decode=False))
+    source = RecordSource(tuple(sides.rows), title, encoded, used["path"], portable=bool(dataset.cache_files))
+    return rows_images(Columns(values, used), sides, place, title, f"the {kind}", source)
+
+
+def dict_images(dataset: Any, *, chosen: Mapping[str, str]) -> LabelledImages:
+    """Return the images of a dataset object whose items are pairs (see :func:`pairs_images`) or dicts."""
+    kind = type(dataset).__name__
+    try:
+        item = dataset[0]
+    except Exception:  # code of the user; pairs_images reports it
+        item = None
+    if not isinstance(item, Mapping):
+        if chosen:
+            raise UsageError(f"columns name the keys of items that are dicts, and those of the {kind} are not")
+        return pairs_images(dataset, kind, kind, f"the {kind}", portable=False)
+    names = list(item)
+    found = find_columns(
+        names, chosen, f"items of the {kind}", "they need the keys image and label", word="key", first="image"
+    )
+    return _keyed(dataset, kind, {each: names[position] for each, position in found.items()})
+
+
+def _keyed(dataset: Any, title: str, used: Mapping[str, Any]) -> LabelledImages:
+    pairs = KeyedPairs(dataset, used["path"], used["label"])
+    return pairs_images(pairs, title, title, f"the {type(dataset).__name__}", portable=False)
+
+
+@dataclass(frozen=True)
+class KeyedPairs:
+    """A dataset of dicts as one of pairs."""
+
+    dataset: Any
+    image: Any
+    """Key of the image in an item."""
+    label: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        item = self.dataset[index]
+        return item[self.image], item[self.label]
+
+    @property
+    def class_to_idx(self) -> Mapping[str, Any]:
+        """The numbers of the classes, if the dataset names them."""
+        features = getattr(self.dataset, "features", None)
+        names = getattr(features.get(self.label), "names", None) if isinstance(features, Mapping) else None
+        return {name: number for number, name in enumerate(names or ())} or getattr(self.dataset, "class_to_idx", {})
+
+
+@dataclass(frozen=True)
+class RecordSource(ImageSource):
+    """Rows of a ``datasets.Dataset`` with encoded images."""
+
+    title: str
+    dataset: Any
+    column: str
+
+    def name(self, index: int) -> str:
+        return f"{self.title}#{self.items[index]}"
+
+    def content(self, index: int) -> bytes | Image.Image:
+        cell = self.dataset[self.items[index]][self.column]
+        if not isinstance(cell, Mapping):
+            return as_image(cell)  # raises for a missing image
+        content = cell.get("bytes")
+        return bytes(content) if content is not None else Path(cell["path"]).read_bytes()
