@@ -8,6 +8,7 @@ import hashlib
 import statistics
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ from embedcore.retrieval.metrics import Scores, score
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.configurations import address_of
+from embedcore.zoo.factory import content_under_another_seed
 from embedcore.zoo.provenance import licence, pretraining_data
 from embedcore.zoo.registry import code_hash, default_tag, pretrained_cfg, split_tag
 from embedcore.zoo.weights import Weights, is_timms
@@ -87,7 +89,10 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     stages("loading", 0, 0)
     device = use_device(case.device)
     model = case.own_model or case.model
+    other_content = content_under_another_seed(case.own_model)  # first, so that there is never more than one module
     backbone = load_backbone(model, weights=located or case.weights, point=case.point, seed=case.seed)
+    if other_content not in ("", backbone.weights.id):
+        backbone.weights = replace(backbone.weights, source="random")
     set_arithmetic()  # a factory may have changed it
     check_size(case.max_params, backbone.params_m)
     place(backbone.module, device)

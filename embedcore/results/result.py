@@ -198,7 +198,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def own(self) -> bool:
         """Whether this is a user's own model, not one of timm's."""
-        return self.weights.get("source", "").startswith(("own:", "factory:"))
+        return "entry" in self.weights or self.weights.get("source", "").startswith(("own:", "factory:"))
 
     def half_interval(self, metric: str) -> float | None:
         """Return half the width of the metric's 95 % interval; None if it has none."""

@@ -19,13 +19,14 @@ from embedcore.zoo.state_files import is_memory
 from embedcore.zoo.weights import Weights
 
 
-def make_module(own_model: OwnModel) -> tuple[nn.Module, Weights]:
+def make_module(own_model: OwnModel, *, seed: int = 0) -> tuple[nn.Module, Weights]:
     """Return the module of an own model's factory, in eval mode, without gradients; its weights by their content.
 
     The factory is imported with the folder of the roster file and the one in which pytest was started at the head of
-    ``sys.path``, and called without arguments. The module must map normalised pixels float32 [b, 3, h, w] to vectors
-    [b, d], tokens [b, t, d], maps [b, c, h, w], or a list or tuple of these, of which the last counts. TorchScript,
-    traced, frozen, exported, compiled and quantized modules are allowed; an ExportedProgram means its module.
+    ``sys.path``, and called without arguments, with torch's generator at ``seed``. The module must map normalised
+    pixels float32 [b, 3, h, w] to vectors [b, d], tokens [b, t, d], maps [b, c, h, w], or a list or tuple of these, of
+    which the last counts. TorchScript, traced, frozen, exported, compiled and quantized modules are allowed; an
+    ExportedProgram means its module.
 
     Raises FactoryError for any exception of importing or calling it, and UnsupportedModel if it returns no module.
     """
@@ -43,7 +44,7 @@ def make_module(own_model: OwnModel) -> tuple[nn.Module, Weights]:
         raise FactoryError(f"{where}: {module.__file__ or name} has no function {function!r}{hint}")
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # random weights are the same each time
+            torch.manual_seed(seed)  # random weights are the same each time
             made = factory()
     except Exception as error:  # code of the user
         raise _failed(f"{where} raised", error) from error
@@ -57,6 +58,15 @@ def make_module(own_model: OwnModel) -> tuple[nn.Module, Weights]:
     for parameter in made.parameters():  # TorchScript modules have no requires_grad_
         parameter.requires_grad_(False)
     return made, Weights(own_model.source, content_of(made))
+
+
+def content_under_another_seed(own_model: OwnModel | None) -> str:
+    """Return the ``id`` of a factory's weights under another seed than usual; "" for a model without a factory.
+
+    It differs from the usual one if the weights, or a part of them, are random. The module is not kept. Raises as
+    :func:`make_module` does.
+    """
+    return make_module(own_model, seed=1)[1].id if own_model is not None and own_model.factory else ""
 
 
 def _to_eval(made: nn.Module) -> None:

@@ -95,6 +95,7 @@ def test_the_examples_of_the_page_run_as_they_stand(folder, tmp_path):
     assert found["service"]["scores"]["acc"] == 1  # the rows are in the order of the images
     page = (folder / "report" / "leaderboard.md").read_text()
     assert all(f"{name}§" in page for name in found)
+    assert "RANDOM WEIGHTS in 2 of 3 rows" in page
     printed = shell(shlex.join([sys.executable, "-c", library]), folder, tmp_path).split()
     assert printed == ["torchvision-resnet18", str(found["torchvision-resnet18"]["params_m"])]
 

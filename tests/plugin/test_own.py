@@ -30,6 +30,9 @@ class Colour(nn.Module):
 def colour():
     return Colour()
 
+def chance():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 8))
+
 def raises():
     raise ValueError("no such checkpoint")
 
@@ -312,6 +315,23 @@ def test_a_benchmark_of_the_users_own_measures_them_by_name(run, project, saved,
     )
     run("--benchmark-json=run.json", roster="lists/ours.toml").assert_outcomes(passed=1)
     assert infos(saved())["colour"]["weights"]["source"].startswith("factory:")
+
+
+def test_a_factory_with_random_weights_is_marked(run, project, saved, ours):
+    entries = "".join(
+        f'[[model]]\nname = "{name}"\nfactory = "our_factories.zoo:{name}"\n' for name in ("colour", "chance")
+    )
+    (ours / "two.toml").write_text(entries)
+    run("--benchmark-json=run.json", "--embed-report=report", roster="lists/two.toml").assert_outcomes(passed=2)
+    found = infos(saved())
+    assert {name: info["weights"]["source"].partition(":")[0] for name, info in found.items()} == {
+        "colour": "factory",
+        "chance": "random",
+    }
+    assert found["chance"]["weights"]["id"].startswith("sha256:")
+    page = (project.path / "report" / "leaderboard.md").read_text()
+    assert "**RANDOM WEIGHTS in 1 of 2 rows: not pretrained" in page and "RANDOM sha256:" in page
+    assert "chance§" in page and "colour§" in page
 
 
 def test_the_part_and_what_was_resized_are_in_json_and_tables(run, project, saved):

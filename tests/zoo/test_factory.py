@@ -10,7 +10,7 @@ from torch import nn
 from embedcore.errors import FactoryError, UnsupportedModel, UsageError
 from embedcore.measure.outcome import detail_of, reason_of, status_of
 from embedcore.zoo.backbone import load_backbone
-from embedcore.zoo.factory import content_of
+from embedcore.zoo.factory import content_of, content_under_another_seed
 from embedcore.zoo.own_models import OwnModel
 
 MODULE = '''
@@ -41,6 +41,10 @@ class Gives(nn.Module):
 
 def chance():
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
+
+def seeded():
+    torch.manual_seed(5)
+    return chance()
 
 def raises():
     raise ValueError("no such\\n  checkpoint")
@@ -140,6 +144,13 @@ def test_its_id_is_that_of_its_weights(made):
         first.module[2].bias[0] += 1
     assert content_of(first.module) != second.weights.id
     assert content_of(nn.Flatten()).startswith("sha256:")
+
+
+def test_random_weights_differ_under_another_seed(made):
+    for function, random in (("chance", True), ("seeded", False), ("vectors", False)):
+        own = made(function)
+        assert (content_under_another_seed(own) != load_backbone(own).weights.id) == random, function
+    assert content_under_another_seed(None) == content_under_another_seed(OwnModel(name="x", arch="test_vit")) == ""
 
 
 def test_precomputed_embeddings_cannot_be_loaded_as_a_model(tmp_path):

@@ -287,9 +287,12 @@ def random_notice(rows: Sequence[Row]) -> str | None:
     marked = [row.result for row in rows if row.result.random_weights]
     if not marked:
         return None
-    seeds = sorted({result.weights.get("id", "").removeprefix("seed:") or "unknown" for result in marked})
+    seeds = sorted(
+        {result.weights.get("id", "").removeprefix("seed:") or "unknown" for result in marked if not result.own}
+    )
+    seeded = f" (seed {', '.join(seeds)})" if seeds else ""
     which = "" if len(marked) == len(rows) else f" in {len(marked)} of {len(rows)} rows"
-    return f"RANDOM WEIGHTS (seed {', '.join(seeds)}){which}: not pretrained, for testing only"
+    return f"RANDOM WEIGHTS{seeded}{which}: not pretrained, for testing only"
 
 
 def cut(text: str, longest: int) -> str:

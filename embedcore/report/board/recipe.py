@@ -53,7 +53,7 @@ def _created(result: Result, source: str, point: str) -> str | None:
     if source == "folder" and not {"part", "resampled"} & result.weights.keys():  # timm would choose another part
         file = f"dict(file={f'WEIGHTS/{result.model}.safetensors'!r})"
         return f"model = timm.create_model({name}, pretrained=True{more}, pretrained_cfg_overlay={file}).eval()"
-    if source == "random":
+    if source == "random" and not result.own:
         seed = result.weights.get("id", "").removeprefix("seed:")
         note = (
             f"  # measured with random weights (seed {seed}), not these"

@@ -138,6 +138,8 @@ def test_random_notice(result_of: Make) -> None:
     random = [Row(1, result_of(weights={"source": "random", "id": f"seed:{seed}"})) for seed in (3, 0)]
     assert columns.random_notice([Row(1, result_of())]) is None
     assert columns.random_notice(random[1:]) == "RANDOM WEIGHTS (seed 0): not pretrained, for testing only"
+    own = Row(1, result_of(weights={"source": "random", "id": "sha256:01", "entry": "sha256:02"}))
+    assert columns.random_notice([own]) == "RANDOM WEIGHTS: not pretrained, for testing only"
     mixed = columns.random_notice([*random, Row(3, result_of())])
     assert mixed == "RANDOM WEIGHTS (seed 0, 3) in 2 of 3 rows: not pretrained, for testing only"
 
