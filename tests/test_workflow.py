@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,9 +60,26 @@ def test_our_workflow_is_the_template_started_manually():
 def test_scripts_contain_no_inputs_and_permissions_are_minimal():
     workflow = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     assert workflow["permissions"] == {"contents": "read", "actions": "read"}
+    assert [name for name, job in JOBS.items() if "permissions" in job] == ["comment"]
+    assert JOBS["comment"]["permissions"] == {"pull-requests": "write"} and "EMBED_COMMENT" in JOBS["comment"]["if"]
     assert all("timeout-minutes" in job for job in JOBS.values())
     scripts = [step["run"] for job in JOBS.values() for step in job["steps"] if "run" in step]
     assert scripts and not any("${{" in script for script in scripts)
+
+
+def test_time_limits_are_those_of_the_hosts():
+    """GitHub ends a job on its own runners after 6 hours."""
+    limits = {name: job["timeout-minutes"] for name, job in JOBS.items()}
+    assert limits.pop("measure") == "${{ fromJSON(vars.EMBED_MINUTES || '360') }}"
+    assert max(limits.values()) <= 360
+
+
+def test_packages_are_cached_and_actions_are_pinned():
+    steps = [step for job in JOBS.values() for step in job["steps"]]
+    python = [step["with"] for step in steps if step.get("uses", "").startswith("actions/setup-python@")]
+    assert len(python) == 2 and all("'pip'" in given["cache"] for given in python)
+    assert {given["cache-dependency-path"] for given in python} == {"benchmarks/requirements.txt"}
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
 
 
 @pytest.fixture
@@ -235,3 +253,32 @@ def test_the_baseline_is_the_newest_artifact_of_the_default_branch(step, artifac
 def test_a_baseline_that_cannot_be_fetched_fails_the_job(step):
     command("gh", "exit 1")
     assert step("Fetch the last run of the default branch")[0] == 1
+
+
+COMMENTS = """
+echo "$*" >> asked
+case "$*" in
+  *--jq*) cat earlier ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("earlier", "method"), [("", "POST repos/me/mine/issues/7"), ("11\n12\n", "PATCH repos/me/mine/issues")]
+)
+def test_a_comment_is_written_once_and_then_replaced(step, earlier, method):
+    command("gh", COMMENTS)
+    Path("earlier").write_text(earlier)
+    Path("comparison-rolling.md").write_text("PASSED\n" * 20_000)
+    code, shown = step("Comment", NUMBER="7", RUN="https://host/run")
+    assert code == 0, shown
+    assert f"--method {method}/comments{'/12' if earlier else ''} -F body=@comment.md" in Path("asked").read_text()
+    body = Path("comment.md").read_text()
+    assert body.startswith("<!-- embedcore -->\nPASSED\n") and body.endswith("[Run and report](https://host/run)\n")
+    assert len(body) < 65_536
+
+
+def test_without_a_comparison_there_is_no_comment(step):
+    command("gh", COMMENTS)
+    code, shown = step("Comment", NUMBER="7", RUN="https://host/run")
+    assert code == 0 and "::warning::no comparison" in shown and not Path("asked").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataset_kinds import Kind, table
 from dataset_kinds_folders import FOLDERS, IMAGES
+from dataset_kinds_hub import HUB
 from dataset_kinds_tables import CSV, FRAMES, LISTS
 from dataset_kinds_torch import TORCH
 
@@ -18,6 +19,7 @@ GROUPS: Mapping[str, Sequence[Kind]] = {
     "csv files": CSV,
     "Lists of images and labels": LISTS,
     "DataFrames": FRAMES,
+    "Hugging Face datasets": HUB,
     "torch, torchvision and timm datasets": TORCH,
 }
 """Rows below each heading of the page."""
