@@ -14,7 +14,7 @@ from embedcore.images.columns import Columns, find_columns
 from embedcore.images.sources import ImageSource, LabelledImages, as_image
 from embedcore.images.splits import table_sides
 from embedcore.images.tables import rows_images, table_images
-from embedcore.images.timm_sets import pairs_images
+from embedcore.images.timm_sets import IndexedSource, expect_stable, pairs_images
 
 
 def is_hub_dataset(dataset: Any) -> bool:
@@ -26,7 +26,7 @@ def hub_images(dataset: Any, *, split: str, chosen: Mapping[str, str]) -> Labell
     """Return the images of a ``datasets.Dataset``, with the names of its classes.
 
     Encoded images are read as in a folder: upright, transparency on white. Columns of paths are read as those of a
-    DataFrame. With a format or a transform, ``dataset[i]`` decides, as in :func:`pairs_images`. See
+    DataFrame. With a format or a transform, the image is that of ``dataset[i]``. See
     :func:`find_columns` for the columns, and :func:`table_sides` for ``role`` and ``split``.
 
     Raises UsageError for a ``DatasetDict``, a streamed dataset and for columns that are missing or ambiguous.
@@ -36,7 +36,7 @@ def hub_images(dataset: Any, *, split: str, chosen: Mapping[str, str]) -> Labell
         raise UsageError(
             f"a {kind} has several splits: choose one, such as load_dataset(dataset[{next(iter(dataset), '')!r}])"
         )
-    if not hasattr(dataset, "__getitem__"):
+    if not hasattr(dataset, "num_rows"):
         raise UsageError(f"a {kind} can only be read in order: load it without streaming")
     names = list(dataset.column_names)
     found = find_columns(names, chosen, f"the {kind}", "it must have the columns image and label", first="image")
@@ -44,28 +44,32 @@ def hub_images(dataset: Any, *, split: str, chosen: Mapping[str, str]) -> Labell
     if not len(dataset):
         raise UsageError(f"the {kind} names no images: it has no rows")
     title = getattr(dataset.info, "dataset_name", None) or kind
-    if dataset.format["type"] is not None:
-        return _keyed(dataset, title, used)
-    labels = list(dataset[used["label"]])
+    plain, feature = dataset.with_format(None), dataset.features[used["path"]]
+    has_images = type(feature).__name__ == "Image"
+    values: dict[str, Sequence[Any]] = {
+        each: range(len(dataset)) if each == "path" and has_images else list(plain[name]) for each, name in used.items()
+    }
     titles = getattr(dataset.features[used["label"]], "names", None)
     if titles:
-        labels = [titles[label] if isinstance(label, int) and label >= 0 else label for label in labels]
-    values: dict[str, Sequence[Any]] = {
-        each: list(dataset[name]) for each, name in used.items() if each in ("role", "split")
-    }
-    values |= {"label": labels, "path": range(len(dataset))}
+        named = (titles[label] if isinstance(label, int) and label >= 0 else label for label in values["label"])
+        values["label"] = list(named)
 
     def place(row: int) -> str:
         return f"{title}#{row}"
 
     sides = table_sides(values, split, f"the {kind}", place)
-    feature = dataset.features[used["path"]]
-    if type(feature).__name__ != "Image":
-        values["path"] = list(dataset[used["path"]])
-        return table_images(Columns(values, used), sides, place, title, f"the {kind}", Path())
-    encoded = dataset.cast_column(used["path"], type(feature)(decode=False))
-    source = RecordSource(tuple(sides.rows), title, encoded, used["path"], portable=bool(dataset.cache_files))
-    return rows_images(Columns(values, used), sides, place, title, f"the {kind}", source)
+    columns, rows = Columns(values, used), tuple(sides.rows)
+    if not has_images and dataset.format["type"] is None:
+        return table_images(columns, sides, place, title, f"the {kind}", Path())
+    source: ImageSource
+    if dataset.format["type"] is None:
+        encoded = dataset.cast_column(used["path"], type(feature)(decode=False))
+        source = RecordSource(rows, title, encoded, used["path"], portable=bool(dataset.cache_files))
+    else:
+        pairs = KeyedPairs(dataset, used["path"], used["label"])
+        source = IndexedSource(rows, title, pairs, portable=False)
+        expect_stable(source)
+    return rows_images(columns, sides, place, title, f"the {kind}", source)
 
 
 def dict_images(dataset: Any, *, chosen: Mapping[str, str]) -> LabelledImages:
@@ -83,12 +87,8 @@ def dict_images(dataset: Any, *, chosen: Mapping[str, str]) -> LabelledImages:
     found = find_columns(
         names, chosen, f"items of the {kind}", "they need the keys image and label", word="key", first="image"
     )
-    return _keyed(dataset, kind, {each: names[position] for each, position in found.items()})
-
-
-def _keyed(dataset: Any, title: str, used: Mapping[str, Any]) -> LabelledImages:
-    pairs = KeyedPairs(dataset, used["path"], used["label"])
-    return pairs_images(pairs, title, title, f"the {type(dataset).__name__}", portable=False)
+    pairs = KeyedPairs(dataset, names[found["path"]], names[found["label"]])
+    return pairs_images(pairs, kind, kind, f"the {kind}", portable=False)
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,7 @@ class KeyedPairs:
     @property
     def class_to_idx(self) -> Mapping[str, Any]:
         """The numbers of the classes, if the dataset names them."""
-        features = getattr(self.dataset, "features", None)
-        names = getattr(features.get(self.label), "names", None) if isinstance(features, Mapping) else None
-        return {name: number for number, name in enumerate(names or ())} or getattr(self.dataset, "class_to_idx", {})
+        return getattr(self.dataset, "class_to_idx", {})
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: b
     else:
         targets = _targets(dataset, name)
         source = IndexedSource(tuple(range(len(targets))), name, dataset, portable=portable)
-        _expect_stable(source)
+        expect_stable(source)
     if not targets:
         raise UsageError(f"{where} contains no images")
     names = class_names(targets, lambda index: f"{name}#{index}")
@@ -216,7 +216,7 @@ def _targets(dataset: Any, name: str) -> list[Any]:
     return targets
 
 
-def _expect_stable(source: IndexedSource) -> None:
+def expect_stable(source: IndexedSource) -> None:
     """Raise UsageError if ``dataset[i]`` is a different image each time."""
     for index in range(min(_TRIED, len(source))):
         with suppress(*DAMAGE):  # the audit names all bad images
