@@ -158,9 +158,10 @@ def trigger_paths(settings: Path) -> list[str]:
 
 def _dataset_pattern(spec: str) -> str:
     from embedcore.images.archives import SUFFIXES
+    from embedcore.images.emoji import NAMES
     from embedcore.images.timm_sets import SCHEMES
 
-    if spec == "emoji" or spec.partition("/")[0] in SCHEMES:
+    if spec in NAMES or spec.partition("/")[0] in SCHEMES:
         return ""
     if not spec.startswith("csv:"):
         return spec if spec.lower().endswith(SUFFIXES) else f"{spec}/**"

@@ -169,6 +169,7 @@ def triggers(folder: Path) -> list[str]:
         (["--dataset=/data/photos", "--roster=~/ours.toml,../other.toml"], []),
         (["--dataset=hfds/me/photos,split=train"], []),
         (["--dataset=."], []),
+        (["--dataset=objects"], []),
     ],
 )
 def test_the_workflow_starts_when_images_or_rosters_change(tmp_path, options, expected):
