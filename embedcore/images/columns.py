@@ -43,16 +43,18 @@ def parse_columns(text: str, separator: str = ",") -> dict[str, str]:
 def chosen_columns(columns: Mapping[str, str] | str | None) -> dict[str, str]:
     """Return the columns that a user names, as a mapping or a text for :func:`parse_columns`. Raises UsageError."""
     try:
-        return parse_columns(columns) if isinstance(columns, str) else _by_kind([*(columns or {}).items()])
-    except (ValueError, AttributeError) as error:
+        if isinstance(columns, str):
+            return parse_columns(columns)
+        return _by_kind([*columns.items()] if isinstance(columns, Mapping) else [(columns, "")] if columns else [])
+    except ValueError as error:
         raise UsageError(f"columns {str(columns)[:100]!r}: {error}") from error
 
 
-def _by_kind(pairs: Sequence[tuple[str, str]], separator: str = ",") -> dict[str, str]:
+def _by_kind(pairs: Sequence[tuple[Any, Any]], separator: str = ",") -> dict[str, str]:
     chosen: dict[str, str] = {}
     for key, name in pairs:
-        kind = _KEYS.get(key.strip())
-        if kind is None or kind in chosen or not name.strip():
+        kind = _KEYS.get(str(key).strip())
+        if kind is None or kind in chosen or not isinstance(name, str) or not name.strip():
             raise ValueError(f"write path=NAME{separator}label=NAME, with the names of your columns (also role, split)")
         chosen[kind] = name.strip()
     return chosen
