@@ -116,6 +116,9 @@ def _untar(archive: Path, folder: Path) -> Iterator[int]:
         for member in opened:
             yield member.size
             opened.extract(member, folder, filter="data")
+        assert opened.fileobj is not None
+        if opened.fileobj.tell() < opened.offset + tarfile.BLOCKSIZE:  # tarfile takes any end for the last one
+            raise ValueError("it is cut off: it has no end mark")
 
 
 def _without_wrapper(folder: Path) -> Path:

@@ -158,7 +158,7 @@ def test_an_archive_without_images_and_a_missing_one(tmp_path: Path, load) -> No
     with pytest.raises(UsageError, match=r"no images under .*x\.zip"):
         load(zip_with(tmp_path / "x.zip", "notes.txt"))
     with pytest.raises(
-        UsageError, match=r"no such folder of images: .*gone\.zip; a dataset is emoji, a folder, a zip or"
+        UsageError, match=r"no such folder of images: .*gone\.zip; a dataset is emoji, .* a zip or tar file of one"
     ):
         load(str(tmp_path / "gone.zip"))
 
