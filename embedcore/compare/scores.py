@@ -106,23 +106,45 @@ def _tested(pair: Pair, base: Run, new: Run, queries: Queries) -> tuple[list[sta
         return [statistics.NOTHING] * len(TESTED), statistics.Paired(nothing, nothing, nothing)
     before, after = _counted(old), _counted(_verdicts(new, pair.new, queries))
     steps = [after[metric] - before[metric] for metric in TESTED]
-    tests, sums, sizes = [], [], np.bincount(queries.which, minlength=queries.classes)
-    by_query = 1 < queries.classes < FEWEST_CLASSES
-    for metric, step in zip(TESTED, steps, strict=True):
-        of_class = np.bincount(queries.which, step, queries.classes).astype(np.int64)
-        tests.append(_flips_of_queries(step, of_class, queries) if by_query else statistics.sign_flips(of_class))
-        sums.append((step if by_query else of_class) * _UNITS[metric])
-    return tests, statistics.paired_by_class(np.stack(sums), np.ones_like(queries.which) if by_query else sizes)
+    tests = [step_test(step, queries.which, queries.classes) for step in steps]
+    return tests, step_intervals(
+        np.stack([step * _UNITS[metric] for metric, step in zip(TESTED, steps, strict=True)]),
+        queries.which,
+        queries.classes,
+    )
 
 
-def _flips_of_queries(step: NDArray[np.int64], of_class: NDArray[np.int64], queries: Queries) -> statistics.Flips:
+def step_test(step: NDArray[np.int64], which: NDArray[np.int64], classes: int) -> statistics.Flips:
+    """Return the test of paired differences of queries.
+
+    Args:
+        step: integers [n], the difference of each query.
+        which: [n], the class of each query, below `classes`.
+    """
+    of_class = np.bincount(which, step, classes).astype(np.int64)
+    if 1 < classes < FEWEST_CLASSES:
+        return _flips_of_queries(step, of_class, which)
+    return statistics.sign_flips(of_class)
+
+
+def step_intervals(steps: NDArray[np.floating], which: NDArray[np.int64], classes: int) -> statistics.Paired:
+    """Return the mean of each row of `steps` [m, n] with its interval; `which`, `classes` as in `step_test`."""
+    if 1 < classes < FEWEST_CLASSES:
+        return statistics.paired_by_class(steps, np.ones_like(which))
+    sums = np.stack([np.bincount(which, step, classes) for step in steps])
+    return statistics.paired_by_class(sums, np.bincount(which, minlength=classes))
+
+
+def _flips_of_queries(
+    step: NDArray[np.int64], of_class: NDArray[np.int64], which: NDArray[np.int64]
+) -> statistics.Flips:
     """Test queries instead of classes; the change must be significant without the class that changed most, too.
 
     Near-copies in one class therefore cannot make a change significant.
     """
     everything = statistics.sign_flips(step)
     most = np.argmax(of_class * np.sign(of_class.sum()))
-    others = statistics.sign_flips(step[queries.which != most])
+    others = statistics.sign_flips(step[which != most])
     return statistics.Flips(max(everything.p, others.p), everything.least)
 
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedcore.plain import counted
 from embedcore.report.board import captions
+from embedcore.report.board.answer import answer, measured_on
+from embedcore.report.board.charts import AXES, pareto_front
 from embedcore.report.board.columns import COLUMNS, footnotes
 from embedcore.report.board.details import details
 from embedcore.report.board.findings import disagreements, facts, findings, warnings
+from embedcore.report.board.names import short_names
 from embedcore.report.board.rows import columns_data
+from embedcore.report.gallery.selection import hardest
 from embedcore.report.html.drawing import start_scripts
 from embedcore.report.html.page import chart_data, families_of, render, static
 from embedcore.results.class_table import ClassTable
@@ -37,6 +40,10 @@ class Unfinished:
         return 100 * self.done // max(1, self.cases)
 
 
+HEADLINE = ("Leaders", "Cost of accuracy")
+"""Sections of the charts on the first screen."""
+_NARROW = 18
+"""Characters of a model's name that a phone shows in one line of the table."""
 _MOST_CLASS_FIGURES = 400_000
 """Maximum of models times classes in the page, for the chart of two models; the best models are kept."""
 
@@ -66,9 +73,23 @@ def index_page(
     explained = captions.legend(board, settings, machine, when)[1 + len(captions.credits(board.dataset)) :]
     intervals = captions.has_intervals(board.dataset)
     marks = footnotes(board.by_acc, COLUMNS) if rows else []
+    columns = columns_data(board)
+    ranges = score_ranges(rows, [column["key"] for column in columns if column["interval"]])
     if intervals and any("acc_low" in row for row in rows):
-        marks.append("bars are 95 % intervals")
-    base = {"models": rows, "columns": columns_data(board), "families": families_of(rows)}
+        listed = ", ".join(f"{metric} from {low:.3f} to {high:.3f}" for metric, (low, high) in ranges.items())
+        marks.append(f"bars are 95 % intervals ({listed})")
+    base = {
+        "models": rows,
+        "columns": columns,
+        "families": families_of(rows),
+        "ranges": ranges,
+        "short": [
+            short if short != row["model"] else None
+            for row, short in zip(rows, short_names([row["model"] for row in rows], _NARROW), strict=True)
+        ],
+        "front": [row["id"] for row in pareto_front(rows, AXES[0])],
+    }
+    sections = list(dict.fromkeys(chart.section for chart in drawn))
     return render(
         "index.html.j2",
         title=f"{f'{unfinished.percent} % · ' if unfinished else ''}{name}: embedcore report",
@@ -88,7 +109,10 @@ def index_page(
         warnings=warnings(board),
         findings=findings(board),
         disagreements=[each.why for each in disagreements(rows, table)] if len(rows) > 1 else [],
-        sections=list(dict.fromkeys(chart.section for chart in drawn)),
+        answer=answer(board),
+        hardest=hardest(retrieved) if retrieved else None,
+        headline=[section for section in sections if section in HEADLINE],
+        sections=[section for section in sections if section not in HEADLINE],
         marks=marks,
         legend=explained,
         credits=captions.credits(board.dataset),
@@ -98,11 +122,21 @@ def index_page(
         beside=beside,
         pages=pages or {},
         here=here,
-        measured=counted(len(rows), "model") if rows else "",
+        measured=measured_on(board) if rows else "",
         unfinished=unfinished,
         reload_s=reload_s,
         retrieved=retrieved is not None,
     )
+
+
+def score_ranges(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return the lowest and the highest end of the intervals of each metric, which are the ends of its bars' axis."""
+    found = {}
+    for metric in metrics:
+        scored = [row for row in rows if metric in row]
+        lows = [row.get(f"{metric}_low", row[metric]) for row in scored]
+        found[metric] = min(lows), max(row.get(f"{metric}_high", row[metric]) for row in scored)
+    return found
 
 
 def _class_figures(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The first screen of the page: sentences computed from a leaderboard."""
+"""Sentences of the page computed from a leaderboard: facts, warnings, the best by size and speed, disagreements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from embedcore.plain import minute, one_line
 from embedcore.report.board import captions
+from embedcore.report.board.answer import speeds
 from embedcore.report.board.columns import figure, random_notice, score
+from embedcore.report.board.marks import doubts
 from embedcore.results.class_table import FEW, ClassTable
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
@@ -94,11 +96,10 @@ def warnings(board: Leaderboard) -> list[str]:
 
 
 def findings(board: Leaderboard) -> list[Finding]:
-    """Return the winners, the best models by size and speed, and the families with the widest spread."""
+    """Return the winner by acc5, the best models by size and speed, and the families with the widest spread."""
     if not board.by_acc:
         return []
     found = [
-        Finding("Best by acc", tuple(winner(board, "acc"))),
         Finding("Best by acc5", tuple(winner(board, "acc5"))),
         Finding("Best by size", tuple(best_of_sizes(board))),
         Finding("Best by speed", tuple(best_of_speeds(board))),
@@ -150,22 +151,20 @@ def best_of_sizes(board: Leaderboard) -> Iterator[Sentence]:
         yield words, Named(result.model), f", acc {score(result, 'acc')} with {figure(result.params_m)} million."
 
 
-def speed_of(result: Result) -> float | None:
-    """Return images/s of the forward pass, None if unknown or measured in a decayed batch."""
-    return None if result.batch_decayed else result.images_per_s.get("forward")
-
-
 def best_of_speeds(board: Leaderboard) -> Iterator[Sentence]:
-    """The best model that reaches each round number of images/s."""
-    timed = [(row.result, speed) for row in board.by_acc if (speed := speed_of(row.result))]
+    """The best model that reaches each round number of images/s, among the speeds that can be trusted."""
+    timed = speeds(board.by_acc)
     if not timed:
         return
-    speeds = [speed for _, speed in timed]
-    needs = _round_numbers(min(speeds), max(speeds))
-    best = ((need, next((result for result, speed in timed if speed >= need), None)) for need in needs)
+    if doubts(timed[0][0].result):
+        yield ("No speed can be trusted:",)
+    values = [speed for _, speed in timed]
+    needs = _round_numbers(min(values), max(values))
+    best = ((need, next((row.result for row, speed in timed if speed >= need), None)) for need in needs)
     for result, reached in _grouped(best):
         words = f"At least {reached[-1]:,g} images/s: "
-        yield words, Named(result.model), f", acc {score(result, 'acc')} at {figure(speed_of(result))} images/s."
+        speed = figure(result.images_per_s["forward"])
+        yield words, Named(result.model), f", acc {score(result, 'acc')} at {speed} images/s."
 
 
 def _round_numbers(low: float, high: float) -> Iterator[float]:

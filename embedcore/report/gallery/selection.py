@@ -8,13 +8,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.images.ceilings import reference_counts
 from embedcore.plain import counted, one_line
+from embedcore.report.gallery.duels import Duel, duels_of
 from embedcore.results.class_table import verdicts_of
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.neighbours import KeptNeighbours
@@ -50,8 +51,8 @@ class Labels:
 
 @dataclass(frozen=True)
 class Part:
-    """Queries under one heading. `kind`: ``list`` (answers of `model`), ``pairs`` (of classes), ``model`` or ``two``
-    (one or two models that the reader chooses)."""
+    """Queries under one heading. `kind`: ``list`` (answers of `model`), ``wrong`` (likewise; no model is right),
+    ``pairs`` (of classes), ``model`` or ``two`` (one or two models that the reader chooses)."""
 
     title: str
     note: str
@@ -73,6 +74,8 @@ class Selection:
     parts: tuple[Part, ...]
     examples: Mapping[str, tuple[int, ...]]
     """Further queries of models that were asked for."""
+    duels: tuple[Duel, ...] = ()
+    """Of the best shown models."""
 
     @property
     def queries(self) -> tuple[int, ...]:
@@ -136,7 +139,8 @@ def select(
         divided = np.flatnonzero(scored & (split > 0))
         note = "The same queries by both models; those on which they differ come first."
         parts.append(Part("Two models side by side", note, "two", _best(divided, split.astype(np.float64)), leader))
-    return Selection(labels, shown, tuple(part for part in parts if part.queries), examples)
+    duels = duels_of({model: right[model][scored] for model in shown}, of_query[scored])
+    return Selection(labels, shown, tuple(part for part in parts if part.queries), examples, tuple(duels))
 
 
 def _queries(number: int) -> str:
@@ -172,7 +176,7 @@ def _all_wrong(
     note = f"{_queries(len(among))} of {scored:,}. Often the label is wrong, or the image shows both classes."
     if several:
         note += " Queries for which most models agree on one wrong class come first."
-    return Part(title, note, "list", tuple(among[order][:MOST].tolist()), leader)
+    return Part(title, note, "wrong", tuple(among[order][:MOST].tolist()), leader)
 
 
 def _confused(
@@ -211,7 +215,7 @@ def limited(pictures: Iterable[tuple[int, bytes]]) -> dict[int, bytes]:
 
 def page_data(shown: Selection, pictures: Mapping[int, bytes]) -> dict[str, Any]:
     """Return the data of the page: ``images`` [name, class, picture or None], ``answers`` of each model to each of
-    ``queries`` [[image, similarity], …], and the parts, whose queries are places in ``queries``."""
+    ``queries`` [[image, similarity], …], the parts, whose queries are places in ``queries``, and the duels."""
     labels, queries = shown.labels, list(shown.queries)
     images = {image: number for number, image in enumerate(shown.images())}
     used = sorted(
@@ -247,8 +251,32 @@ def page_data(shown: Selection, pictures: Mapping[int, bytes]) -> dict[str, Any]
             for part in shown.parts
         ],
         "examples": {model: [place[query] for query in queries] for model, queries in shown.examples.items()},
+        "duels": [list(duel) for duel in shown.duels],
         "missing": sum(image not in pictures for image in images),
     }
+
+
+class Hardest(NamedTuple):
+    """The strip of queries that no model gets right. `pictures`: address, class and name of a query, and the class of
+    its nearest reference."""
+
+    title: str
+    note: str
+    pictures: list[tuple[str, str, str, str]]
+
+
+def hardest(data: Mapping[str, Any], most: int = 8) -> Hardest | None:
+    """Return the strip from `page_data`, None if there is no such query with a picture."""
+    part = next((part for part in data["parts"] if part["kind"] == "wrong"), None)
+    if part is None:
+        return None
+    pictures = []
+    for query in part["queries"]:
+        name, of, address = data["images"][data["queries"][query]]
+        answer = data["images"][data["answers"][part["model"]][query][0][0]][1]
+        if address:
+            pictures.append((address, data["classes"][of], name, data["classes"][answer]))
+    return Hardest(part["title"], part["note"], pictures[:most]) if pictures else None
 
 
 def _address(picture: bytes | None) -> str | None:

@@ -62,7 +62,11 @@ def test_the_gallery_marks_right_and_wrong_in_every_part(browser: Any, with_gall
                     row.locator("li").first.get_attribute("class") for row in cards.first.locator(".answers").all()
                 ]
                 assert sorted(nearest) == ["right", "wrong"]
+                duel = gallery.locator("#gallery-duel").inner_text()
+                assert duel.count("is right: ") == 2 and "Difference in acc: " in duel and "95 % interval" in duel
                 gallery.locator("select").nth(2).select_option(label=galleries.MODELS[3])
+                gallery.locator("select").nth(1).select_option(label=galleries.MODELS[2])
+                assert f"Only {galleries.MODELS[2]} is right: " in gallery.locator("#gallery-duel").inner_text()
                 assert galleries.MODELS[3] in cards.first.inner_text()
         assert "Photos by somebody, CC BY 4.0" in visit.page.locator("section:has(#gallery)").inner_text()
         assert "Images without a picture: 1" in visit.page.locator("#gallery-missing").inner_text()
@@ -100,3 +104,12 @@ def test_without_neighbours_the_page_explains_how_to_get_them(browser: Any, tmp_
         output = visit.page.locator("section:has(#gallery-heading)").inner_text()
         assert "--embed-report DIR" in output and "embedcore report" in output
         assert visit.page.locator("#gallery").count() == 0
+
+
+def test_the_first_screen_shows_queries_that_every_model_gets_wrong(browser: Any, with_gallery: Path) -> None:
+    with browsing.visiting(browser, with_gallery) as visit:
+        strip = visit.go().page.locator(".hardest")
+        assert strip.locator("h3").inner_text() == "Every model gets these wrong"
+        assert 0 < strip.locator("img").count() <= 8
+        for item in strip.locator("li").all():
+            assert item.locator(".taken").inner_text() != f"nearest: {item.locator('.of').inner_text()}"

@@ -5,7 +5,7 @@ from collections import Counter
 import galleries
 import pytest
 
-from embedcore.report.gallery.selection import MOST, limited, page_data, select
+from embedcore.report.gallery.selection import MOST, hardest, limited, page_data, select
 from embedcore.results.leaderboard import boards_of
 
 
@@ -95,7 +95,7 @@ def test_one_model_alone_and_models_that_do_not_fit(made):
     _, labels, found, board = made
     second = board.by_acc[1].result.model
     shown = select(board, labels, {second: found[second]})
-    assert [part.kind for part in shown.parts] == ["list", "list", "pairs", "model"]
+    assert [part.kind for part in shown.parts] == ["wrong", "list", "pairs", "model"]
     assert "are not available" in shown.parts[1].note or shown.parts[1].queries == ()
     few = type(found[second])(found[second].indices[1:], found[second].similarities[1:])
     beyond = type(found[second])(found[second].indices + 10_000, found[second].similarities)
@@ -131,3 +131,29 @@ def test_queries_without_a_reference_of_their_class_are_in_no_part():
     classes = labels.class_of[labels.queries]
     lone = {q for q in range(len(classes)) if classes[q] not in set(labels.class_of[labels.references].tolist())}
     assert lone and not lone & set(shown.queries)
+
+
+def test_the_strip_has_the_queries_that_no_model_gets_right(made):
+    _, labels, found, board = made
+    shown = select(board, labels, found)
+    queries = part(shown, "Every model").queries
+    pictures = dict.fromkeys(shown.images(), b"x")
+    strip = hardest(page_data(shown, pictures), most=3)
+    assert strip.title == "Every model gets these wrong" and len(strip.pictures) == 3
+    for query, (address, of, name, answer) in zip(queries, strip.pictures, strict=False):
+        assert address == "data:image/webp;base64,eA==" and name == labels.names[labels.queries[query]]
+        assert of == labels.classes[labels.class_of[labels.queries[query]]] != answer
+    assert hardest(page_data(shown, {})) is None
+
+
+def test_the_best_two_are_compared(made):
+    _, labels, found, board = made
+    shown = select(board, labels, found)
+    right = right_of(labels, found)
+    one, two = (right[row.result.model] for row in board.by_acc[:2])
+    first, second, alone, other, *_ = page_data(shown, {})["duels"][0]
+    assert (first, second) == (0, 1)
+    assert (alone, other) == (
+        sum(a > b for a, b in zip(one, two, strict=True)),
+        sum(a < b for a, b in zip(one, two, strict=True)),
+    )

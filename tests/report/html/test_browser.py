@@ -15,11 +15,18 @@ import browsing
 import pytest
 from browsing import Visit
 
+from embedcore.report.board.answer import take
+from embedcore.report.board.charts import AXES, pareto_front
+from embedcore.report.board.marks import doubts
+from embedcore.report.board.rows import rows
+from embedcore.results.leaderboard import boards_of
 from embedcore.results.result import Result
 
 RUN = browsing.a_run()
 BY_ACC = [result.model for result in sorted(RUN.results, key=lambda r: (-r.scores["acc"], -r.scores["acc5"], r.model))]
 ROWS = {result.model: result for result in RUN.results}
+BOARD = boards_of(RUN, browsing.TITLES)[0]
+TAKEN = take(BOARD).model
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +50,11 @@ def expected(fits: Callable[[Result], bool]) -> list[str]:
 def test_the_first_screen_and_the_table_are_shown(visit: Visit) -> None:
     assert visit.page.title() == "photos: embedcore report"
     assert f"{len(RUN.results)} models measured" in visit.page.locator("#summary").inner_text()
-    assert BY_ACC[0] in visit.page.locator(".finding").first.inner_text()
+    assert TAKEN in visit.page.locator(".take .name").inner_text()
+    said = visit.page.locator(".take").inner_text()
+    assert "of the queries" in said and "the nearest reference is of the same class." in said
+    trust = visit.page.locator(".trust").inner_text()
+    assert "Is the order sure? no" in trust and "Can the speeds be compared?" in trust
     assert visit.models() == BY_ACC[: len(visit.models())]
     assert visit.count() == f"{len(RUN.results)} models"
 
@@ -91,7 +102,54 @@ def test_ties_are_a_filter(visit: Visit) -> None:
     visit.page.locator("[name=tied]").check()
     left = int(visit.count().split()[0])
     assert 1 < left < len(BY_ACC)
-    assert "other models are not significantly worse" in visit.page.locator(".finding").first.inner_text()
+    assert f"{left} of {len(BY_ACC)} models are tied for first." in visit.page.locator(".trust").inner_text()
+
+
+def test_the_front_of_acc_and_speed_is_a_filter(visit: Visit) -> None:
+    visit.page.locator("[name=front]").check()
+    wanted = [row["model"] for row in pareto_front(rows(BOARD), AXES[0])]
+    assert visit.models() == [model for model in BY_ACC if model in wanted]
+    assert "front=1" in visit.page.url
+
+
+def test_filters_of_the_table_remove_models_from_the_charts(visit: Visit) -> None:
+    costs = visit.page.locator("[data-section='Cost of accuracy']")
+    costs.scroll_into_view_if_needed()
+    costs.locator(".plot svg.marks").wait_for()
+    visit.settled()
+    shown = "document.querySelector(\"[data-section='Cost of accuracy']\").view.data('models').length"
+    assert visit.page.evaluate(shown) == len(BY_ACC)
+    visit.page.locator("[name=licence]").select_option("mit")
+    wanted = len(expected(lambda result: result.licence == "mit"))
+    visit.page.wait_for_function(f"{shown} === {wanted}")
+    assert costs.locator(".filtered").inner_text() == f"Filtered: {wanted} of {len(BY_ACC)} models."
+    visit.page.get_by_role("button", name="Clear").click()
+    visit.page.wait_for_function(f"{shown} === {len(BY_ACC)}")
+    assert costs.locator(".filtered").inner_text() == ""
+    visit.page.locator("[name=q]").fill("nothing is called so")
+    visit.page.get_by_text("No model fits the filters, so all are shown.").first.wait_for()
+
+
+def test_the_code_of_the_model_to_take_is_copied(browser: Any, file: Path) -> None:
+    with browsing.visiting(browser, file, permissions=["clipboard-read", "clipboard-write"]) as visit:
+        visit.go().page.get_by_role("button", name="Copy code").click()
+        visit.page.get_by_role("button", name="Copied").wait_for()
+        assert f"create_model('{TAKEN}'" in visit.page.evaluate("navigator.clipboard.readText()")
+
+
+def test_the_answer_is_on_the_first_screen_also_of_a_phone(browser: Any, file: Path) -> None:
+    for width, height in ((1280, 800), (390, 844)):
+        with browsing.visiting(browser, file, viewport={"width": width, "height": height}) as visit:
+            visit.go()
+            last = visit.page.locator(".take .buttons, .headline .plot" if width == 1280 else ".take .buttons")
+            assert all(box["y"] + 0.5 * box["height"] < height for each in last.all() if (box := each.bounding_box()))
+
+
+def test_a_phone_shows_short_names_with_the_full_ones_for_readers(browser: Any, file: Path) -> None:
+    with browsing.visiting(browser, file, viewport={"width": 390, "height": 844}) as visit:
+        links = visit.go().page.locator("#table a.model")
+        assert all("…" in text and len(text) <= 18 for text in links.all_inner_texts())
+        assert [link.get_attribute("aria-label") for link in links.all()] == BY_ACC[: links.count()]
 
 
 def test_search_accepts_words_in_any_order_and_clear_resets_all(visit: Visit) -> None:
@@ -176,6 +234,12 @@ def test_every_model_has_a_drawer_also_with_few_fields(visit: Visit) -> None:
     assert "Timing rounds" not in visit.page.locator("#model").inner_text()
 
 
+def test_the_drawer_has_the_marks_of_a_model_in_words(visit: Visit) -> None:
+    model = next(model for model, result in ROWS.items() if doubts(result))
+    visit.go(f"model={quote(model)}")
+    assert f"doubtful speed: {doubts(ROWS[model])[0]}" in visit.page.locator("#model .caveat").inner_text()
+
+
 def test_rows_stay_when_the_table_comes_into_view(visit: Visit) -> None:
     visit.page.set_viewport_size({"width": 1280, "height": 300})  # the table is below the first screen
     visit.go()
@@ -212,14 +276,20 @@ def test_back_closes_the_drawer(visit: Visit) -> None:
     visit.page.locator("#model").wait_for(state="hidden")
 
 
-def test_best_by_speed_links_to_a_model(visit: Visit) -> None:
+def test_the_most_accurate_model_of_a_speed_has_a_speed_without_doubts(visit: Visit) -> None:
+    speed = {model: result.images_per_s.get("forward", 0) for model, result in ROWS.items()}
+    trusted = [model for model in BY_ACC if speed[model] and not doubts(ROWS[model])]
+    assert 0 < len(trusted) < len(BY_ACC)
     visit.page.locator("#need").fill("300")
-    fast = expected(lambda result: result.images_per_s.get("forward", 0) >= 300)
-    assert fast[0] in visit.page.locator("#take").inner_text()
+    said = visit.page.locator("#needed")
+    assert next(model for model in trusted if speed[model] >= 300) in said.inner_text()
+    assert "doubtful" not in said.inner_text()
+    visit.page.locator("#need").fill("1e9")
+    assert said.inner_text() == "No model is that fast."
 
 
 def test_charts_are_drawn_when_they_come_into_view_and_choices_change_them(visit: Visit) -> None:
-    assert visit.page.locator(".plot svg").count() < 6
+    assert visit.page.locator(".plot svg").count() < 7
     for section in visit.page.locator(".chart").all():
         section.scroll_into_view_if_needed()
         section.locator(".plot svg.marks").wait_for()
@@ -238,7 +308,7 @@ def test_charts_are_drawn_when_they_come_into_view_and_choices_change_them(visit
 
 def test_a_family_stands_out_in_every_chart(visit: Visit) -> None:
     visit.page.locator("#legend").scroll_into_view_if_needed()
-    visit.page.locator("#charts-heading + details + figure .plot svg.marks").wait_for()
+    visit.page.locator("[data-section=Leaders] .plot svg.marks").wait_for()
     visit.settled()
     visit.page.locator("#legend button", has_text="ResNet").click()
     assert "family=resnet" in visit.page.url

@@ -90,6 +90,16 @@ def test_axe_finds_no_serious_fault(browser: Any, files: dict[str, Path], page: 
 _BAD = ("serious", "critical")
 
 
+@pytest.mark.parametrize("page", ["comparison", "history"])
+def test_the_first_key_skips_to_the_content(browser: Any, files: dict[str, Path], page: str) -> None:
+    with browsing.visiting(browser, files[f"{page}-plain"]) as visit:
+        visit.go().page.keyboard.press("Tab")
+        assert visit.page.evaluate("document.activeElement.textContent") == "Skip to the content"
+        visit.page.keyboard.press("Enter")
+        visit.page.keyboard.press("Tab")
+        assert visit.page.evaluate("document.activeElement.closest('main') !== null")
+
+
 def test_lists_are_filtered_and_the_address_restores_the_view(browser: Any, files: dict[str, Path]) -> None:
     with browsing.visiting(browser, files["comparison-plain"]) as visit:
         visit.go()
@@ -129,6 +139,11 @@ def test_the_page_of_a_running_session_reloads_with_its_filters(browser: Any, tm
         visit.page.clock.run_for(61_000)
         assert visit.page.get_by_text("12 of 40 cases").is_visible(), "not while somebody types"
         visit.page.locator("[name=q]").blur()
+        visit.page.get_by_role("button", name="Pause updates").click()
+        visit.page.clock.run_for(200_000)
+        assert visit.page.get_by_text("12 of 40 cases").is_visible(), "not while it is paused"
+        visit.page.get_by_role("button", name="Resume updates").click()
+        visit.page.clock.run_for(55_000)
         with visit.page.expect_navigation():
             visit.page.clock.run_for(6_000)
         assert visit.page.get_by_text("13 of 40 cases").is_visible()

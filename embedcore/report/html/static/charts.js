@@ -40,8 +40,9 @@ const embedPage = (() => {
   function named(value, names) { return Object.entries(names).reduce((text, [key, word]) => text.replaceAll(key, JSON.stringify(word).slice(1, -1)), value); }
 
   // `charts()` returns those of the page; `datasets`: shared by them; `signals(figure)` returns the values of a figure's parameters;
+  // `rows(figure, chart)`: those of the dataset models, if they change (`refill`), and `filtered()` which ones in words;
   // `begun(figure, chart)` is called before a figure is drawn for the first time.
-  function figures({ charts, datasets, signals, begun = () => {} }) {
+  function figures({ charts, datasets, signals, rows = null, filtered, begun = () => {} }) {
     const views = new Map(), all = [...document.querySelectorAll(".chart")];
     const update = (figure, view) => { for (const [key, value] of Object.entries({ back: getComputedStyle(figure).backgroundColor, ...signals(figure) })) view.signal(key, value); view.run(); };
     async function draw(figure) {
@@ -50,9 +51,11 @@ const embedPage = (() => {
       views.delete(figure.view);
       const spec = JSON.parse(named(JSON.stringify(chart.spec), chart.names));
       delete spec.title;
-      const width = Math.max(240, plot.clientWidth);
+      const width = Math.max(240, plot.clientWidth), highest = Number(figure.dataset.height);
+      if (highest && spec.height > highest) spec.height = highest;
+      figure.shared = rows && JSON.stringify(spec).includes('"name":"models"');
       const result = await vegaEmbed(el("div"), {
-        ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { ...spec.datasets, ...datasets, ...chart.data },
+        ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { ...spec.datasets, ...datasets, ...(rows ? { models: rows(figure, chart) } : {}), ...chart.data },
       }, {
         ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom" },
         config: { ...colours(), axisY: { labelLimit: width < 560 ? 150 : 330 } },
@@ -67,6 +70,7 @@ const embedPage = (() => {
       for (const inner of host.querySelectorAll("svg, svg *")) for (const attribute of ["role", "aria-label", "aria-roledescription"]) inner.removeAttribute(attribute);
       plot.replaceChildren(host);
       update(figure, result.view);
+      if (figure.shared) $(".filtered", figure).textContent = filtered();
       figure.dataset.drawn = chart.name;
     }
     function choose(figure, chart) {
@@ -110,7 +114,13 @@ const embedPage = (() => {
     });
     // Vega's script comes after this one.
     addEventListener("DOMContentLoaded", () => { for (const figure of all) seen.observe(figure); });
-    return { choose, highlight: () => views.forEach(update) };
+    // Vega writes into its rows, so that each chart has its own.
+    const refill = () => views.forEach((figure, view) => {
+      if (!figure.shared) return;
+      view.data("models", rows(figure, figure.chart).map((row) => ({ ...row }))).run();
+      $(".filtered", figure).textContent = filtered();
+    });
+    return { choose, refill, highlight: () => views.forEach(update) };
   }
   return { $, json, narrow, el, drawn, chip, figures };
 })();

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const { $, json, narrow, el, drawn } = embedPage;
-  const { models, columns, families, intervals, name } = json("data");
+  const { models, columns, families, intervals, name, ranges, short, front } = json("data");
   if (!models.length) return;
   const lazily = (make) => { let made; return () => (made ??= make()); };
   const details = lazily(() => json("details"));
@@ -19,10 +19,13 @@
     return value.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0);
   }
   const chip = (slug) => embedPage.chip(themes.get(slug));
-  const link = (row) => el("a", { class: "model", href: `#model=${encodeURIComponent(row.model)}`, "data-model": row.model }, row.model);
+  const link = (row, shown = row.model) => el("a", {
+    class: "model", href: `#model=${encodeURIComponent(row.model)}`, "data-model": row.model,
+    ...(shown === row.model ? {} : { title: row.model, "aria-label": row.model }),
+  }, shown);
 
   // ---- the state in the address ----
-  const STATE = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", "tied", "sort", "columns", "model"];
+  const STATE = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", "tied", "front", "sort", "columns", "model"];
   function read() {
     const parameters = new URLSearchParams(location.hash.slice(1));
     return Object.fromEntries(STATE.filter((key) => parameters.get(key)).map((key) => [key, parameters.get(key)]));
@@ -36,18 +39,17 @@
   }
 
   // ---- the table ----
-  const domain = (metric) => Math.max(...models.map((row) => row[`${metric}_high`] ?? row[metric] ?? 0), 1e-9);
-  const domains = { acc: domain("acc"), acc5: domain("acc5") };
   function interval(metric) {
     return (cell) => {
       const row = cell.getData(), value = row[metric], low = row[`${metric}_low`], high = row[`${metric}_high`];
       if (value == null) return "–";
-      const share = (x) => `${(100 * Math.max(0, Math.min(1, x / domains[metric]))).toFixed(2)}%`;
+      const [from, to] = ranges[metric], part = (x) => (100 * x) / (to - from || 1);
+      const share = (x) => `${part(x - from).toFixed(2)}%`;
       const track = el("span", { class: "track", "aria-hidden": "true" });
       if (intervals && low != null) {
         const band = el("i");
         band.style.left = share(low);
-        band.style.width = share(high - low);
+        band.style.width = `${part(high - low).toFixed(2)}%`;
         track.append(band);
       }
       const mark = el("b");
@@ -59,7 +61,7 @@
   }
   const text = (shown) => (cell) => { const value = shown(cell.getData()); return value instanceof Node ? value : document.createTextNode(value ?? "–"); };
   const FORMATS = {
-    model: (row, cell) => el("span", {}, link(row), cell.slice(row.model.length)),
+    model: (row, cell) => el("span", {}, link(row, (narrow && short[row.id]) || row.model), cell.slice(row.model.length)),
     family: (row) => chip(row.family),
     weights: (row, cell) => (row.random ? el("span", { class: "random" }, cell) : cell),
   };
@@ -114,35 +116,40 @@
   options(form.input, "input", "all");
   options(form.weights, "weights", "all");
   form.tied.closest("label").hidden = !models.some((row) => row.tied);
+  const onFront = new Set(front);
+  form.front.closest("label").hidden = front.length < 2;
   const haystack = models.map((row) => [row.model, row.title, row.family, row.pretraining, row.licence].join(" ").toLowerCase());
 
   const number = (value) => (value === undefined || value === "" || Number.isNaN(Number(value)) ? null : Number(value));
-  function fits(row) {
-    const { q = "", family, licence, pretraining, input, weights, tied } = state;
+  function fits(row, anyFamily = false) {
+    const { q = "", family, licence, pretraining, input, weights, tied, front: fronts } = state;
     const least = number(state.min), most = number(state.max);
     return q.toLowerCase().split(/\s+/).every((word) => haystack[row.id].includes(word))
-      && (!family || row.family === family)
+      && (anyFamily || !family || row.family === family)
       && (least === null || row.params_m >= least)
       && (most === null || (row.params_m != null && row.params_m <= most))
       && (!licence || (licence === "*free" ? !row.non_commercial : row.licence === licence))
       && (!pretraining || row.pretraining === pretraining)
       && (!input || row.input === input)
       && (!weights || row.weights === weights)
-      && (!tied || row.tied);
+      && (!tied || row.tied)
+      && (!fronts || onFront.has(row.id));
   }
-  const FILTERS = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", "tied"];
+  const CHECKS = ["tied", "front"];
+  const FILTERS = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", ...CHECKS];
   function filter() {
     const begun = performance.now();
-    if (FILTERS.some((key) => state[key])) table.setFilter(fits);
+    if (FILTERS.some((key) => state[key])) table.setFilter((row) => fits(row));
     else table.clearFilter();
     const left = table.getDataCount("active");
     $("#count").textContent = left === models.length ? `${count(left)} model${left === 1 ? "" : "s"}` : `${count(left)} of ${count(models.length)} models`;
     document.body.dataset.filterMs = (performance.now() - begun).toFixed(1);
     highlight();
+    refilter();
   }
   function fill() {
     for (const key of FILTERS) {
-      if (key === "tied") form.tied.checked = Boolean(state.tied);
+      if (CHECKS.includes(key)) form[key].checked = Boolean(state[key]);
       else form[key].value = state[key] ?? "";
     }
   }
@@ -201,6 +208,11 @@
     });
   }
   copies($("#share"), () => location.href);
+  const code = $("#copy");
+  if (code) {
+    code.hidden = false;
+    copies(code, () => details().details[byName.get(code.dataset.of).id].code);
+  }
 
   table.on("tableBuilt", () => {
     // ARIA allows no element between a grid and its rows, but Tabulator has one.
@@ -263,7 +275,7 @@
     const found = more.scores;
     const close = el("button", { type: "button", onclick: () => dialog.close() }, "Close");
     const parts = [
-      el("div", { class: "top" }, el("div", {}, el("h2", { id: "model-name", tabindex: "-1" }, row.model), el("p", {}, chip(row.family))), close),
+      el("div", { class: "top" }, el("div", {}, el("h2", { id: "model-name", tabindex: "-1" }, row.model), el("p", {}, chip(row.family)), row.marks ? el("p", { class: "caveat" }, row.marks) : null), close),
       el("h3", {}, "Scores"),
       grid(["", "=value", ...(intervals ? ["=95 % interval"] : [])], found.map((metric) => el("tr", {}, el("th", { scope: "row" }, metric), ...cells("td", score(row[metric]),
         ...(intervals ? [row[`${metric}_low`] == null ? null : `${score(row[`${metric}_low`])}–${score(row[`${metric}_high`])}`] : []))))),
@@ -309,25 +321,47 @@
     return el("div", {}, strip, el("p", {}, words));
   }
 
-  // ---- the best model of a speed ----
+  // ---- the most accurate model of a speed ----
   const need = $("#need");
-  if (need) {
-    need.closest("p").hidden = false;
+  if (need && models.some((row) => row.images_per_s)) {
+    $("#by-speed").hidden = false;
+    const told = (row) => [link(row), ` (acc ${score(row.acc)}, ${figure(row.images_per_s)} images/s${row.doubts ? `; doubtful: ${row.doubts}` : ""})`];
     need.addEventListener("input", () => {
-      const wanted = number(need.value);
-      const best = wanted === null ? null : models.find((row) => !row.decayed && (row.images_per_s ?? 0) >= wanted);
-      $("#take").replaceChildren(...(wanted === null ? [] : best ? [link(best), ` (acc ${score(best.acc)}, ${figure(best.images_per_s)} images/s)`] : ["no model is that fast"]));
+      const wanted = number(need.value), fast = models.filter((row) => wanted !== null && row.images_per_s >= wanted);
+      const best = fast.find((row) => !row.doubts), other = fast[0];
+      const none = models.some((row) => row.images_per_s && !row.doubts) ? "No model with a speed that can be trusted is that fast. " : "";
+      $("#needed").replaceChildren(...(wanted === null ? [] : best ? told(best) : other ? [none, ...told(other)] : ["No model is that fast."]));
     });
   }
 
   // ---- charts ----
-  const { choose, highlight: recolour } = embedPage.figures({
-    charts, datasets: { models }, signals: () => ({ family: state.family ?? "" }),
+  // A family is highlighted among the others; the other filters remove models. Headline charts show the best few.
+  const { choose, highlight: recolour, refill } = embedPage.figures({
+    charts, datasets: {}, signals: () => ({ family: state.family ?? "" }), rows, filtered,
     begun: (figure, chart) => { if (chart.name === "classes") pairs(figure, chart); },
   });
   function highlight() {
     recolour();
     for (const button of document.querySelectorAll("#legend button")) button.setAttribute("aria-pressed", String(button.value === state.family));
+  }
+  const fitting = () => models.filter((row) => fits(row, true));
+  function rows(figure, chart) {
+    const found = fitting(), left = found.length ? found : [...models], most = Number(figure.dataset.most);
+    if (!most || !chart.name.startsWith("leaders")) return left;
+    const rank = chart.name.endsWith("acc5") ? "rank_acc5" : "rank";
+    return left.sort((a, b) => a[rank] - b[rank]).slice(0, most);
+  }
+  function filtered() {
+    const left = fitting().length;
+    return left === models.length ? "" : left ? `Filtered: ${count(left)} of ${count(models.length)} models.` : "No model fits the filters, so all are shown.";
+  }
+  let waiting, before = "";
+  function refilter() {
+    const words = filtered();
+    if (words === before && !words) return;
+    before = words;
+    clearTimeout(waiting);
+    waiting = setTimeout(refill, 100);
   }
   function pairs(figure, chart) {
     const { classes, queries, right } = details();
@@ -355,9 +389,9 @@
   }
   // ---- retrieved images, drawn when they come into view ----
   function retrieves() {
-    const { classes, images, queries, answers, parts, examples, missing } = json("retrieved");
+    const { classes, images, queries, answers, parts, examples, duels, missing } = json("retrieved");
     const shown = Object.keys(answers);
-    const choice = $("#gallery .choice"), note = $("#gallery-note"), cards = $("#gallery .cards");
+    const choice = $("#gallery .choice"), note = $("#gallery-note"), verdict = $("#gallery-duel"), cards = $("#gallery .cards");
     const pick = (label, names, value) => {
       const select = el("select", {}, ...names.map((each, place) => el("option", { value: place }, each)));
       select.value = value;
@@ -386,6 +420,18 @@
       const found = models.map((model) => el("div", {}, ...(models.length > 1 ? [el("p", { class: "whose" }, model)] : []), answer(query, model)));
       return el("li", { class: "card" }, ...(heading ? [el("p", { class: "pair" }, heading)] : []), el("div", { class: "row" }, asked, el("div", { class: "found" }, ...found)));
     }
+    function duel(first, other) {
+      const one = shown.indexOf(first), two = shown.indexOf(other), turned = one > two;
+      if (one === two) return [];
+      const found = duels.find(([a, b]) => a === Math.min(one, two) && b === Math.max(one, two));
+      if (!found) return ["The difference of these two is not tested: only the best models are."];
+      const [, , a, b, difference, low, high, p] = found, signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(3)}`;
+      const [alone, others] = turned ? [b, a] : [a, b], [mean, from, to] = turned ? [-difference, -high, -low] : [difference, low, high];
+      const right = (model, n) => el("li", {}, `Only ${model} is right: ${count(n)} ${n === 1 ? "query" : "queries"}`);
+      return [el("ul", {}, right(first, alone), right(other, others), el("li", {},
+        `Difference in acc: ${signed(mean)} (95 % interval ${low == null ? "not known" : `${signed(from)} to ${signed(to)}`}), p ${p < 0.001 ? "< 0.001" : `= ${p.toFixed(3)}`}: `,
+        p <= 0.05 ? "significant for this pair alone" : "not significant"))];
+    }
     const [partLabel, part] = pick("show", parts.map(({ title }) => title), 0);
     const [modelLabel, model] = pick("model", shown, 0);
     const [secondLabel, second] = pick("and", shown, Math.min(1, shown.length - 1));
@@ -395,14 +441,16 @@
       modelLabel.hidden = kind !== "model" && kind !== "two";
       secondLabel.hidden = kind !== "two";
       const first = shown[model.value], other = shown[second.value];
-      note.textContent = kind === "list" ? `${words} Neighbours by ${by}.` : words;
+      verdict.replaceChildren(...(kind === "two" ? duel(first, other) : []));
+      note.textContent = kind === "list" || kind === "wrong" ? `${words} Neighbours by ${by}.` : words;
       let items;
       if (kind === "pairs") items = pairs.map(([a, b, times, all, by], place) => card(listed[place], [by], `${classes[a]} and ${classes[b]}: ${count(times)} of ${count(all)} answers; here by ${by}`));
       else if (kind === "model") items = [...(examples[first] ?? listed)].map((query) => card(query, [first]));
       else if (kind === "two") {
         const differ = (query) => isRight(query, first) !== isRight(query, other);
         const all = [...new Set([...listed, ...queries.keys()])];
-        items = [...all.filter(differ), ...all.filter((query) => !differ(query))].slice(0, listed.length || 24).map((query) => card(query, [first, other]));
+        const ordered = [...all.filter(differ).sort((a, b) => isRight(b, first) - isRight(a, first)), ...all.filter((query) => !differ(query))];
+        items = ordered.slice(0, listed.length || 24).map((query) => card(query, [first, other]));
       } else items = listed.map((query) => card(query, [by]));
       cards.replaceChildren(...items);
       $("#gallery").dataset.shown = kind;
