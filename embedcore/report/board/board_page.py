@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.report.board import captions
 from embedcore.report.board.answer import answer, measured_on
-from embedcore.report.board.charts import AXES, pareto_front
 from embedcore.report.board.columns import COLUMNS, footnotes
 from embedcore.report.board.details import details
 from embedcore.report.board.findings import disagreements, facts, findings, warnings
@@ -87,7 +86,6 @@ def index_page(
             short if short != row["model"] else None
             for row, short in zip(rows, short_names([row["model"] for row in rows], _NARROW), strict=True)
         ],
-        "front": [row["id"] for row in pareto_front(rows, AXES[0])],
     }
     sections = list(dict.fromkeys(chart.section for chart in drawn))
     return render(

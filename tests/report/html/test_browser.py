@@ -16,7 +16,7 @@ import pytest
 from browsing import Visit
 
 from embedcore.report.board.answer import take
-from embedcore.report.board.charts import AXES, pareto_front
+from embedcore.report.board.front import AXES, pareto_front
 from embedcore.report.board.marks import doubts
 from embedcore.report.board.rows import rows
 from embedcore.results.leaderboard import boards_of

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const { $, json, narrow, el, drawn } = embedPage;
-  const { models, columns, families, intervals, name, ranges, short, front } = json("data");
+  const { models, columns, families, intervals, name, ranges, short } = json("data");
   if (!models.length) return;
   const lazily = (make) => { let made; return () => (made ??= make()); };
   const details = lazily(() => json("details"));
@@ -116,13 +116,13 @@
   options(form.input, "input", "all");
   options(form.weights, "weights", "all");
   form.tied.closest("label").hidden = !models.some((row) => row.tied);
-  const onFront = new Set(front);
-  form.front.closest("label").hidden = front.length < 2;
+  const onFront = (row) => Boolean(row.front?.includes("speed"));
+  form.front.closest("label").hidden = models.filter(onFront).length < 2;
   const haystack = models.map((row) => [row.model, row.title, row.family, row.pretraining, row.licence].join(" ").toLowerCase());
 
   const number = (value) => (value === undefined || value === "" || Number.isNaN(Number(value)) ? null : Number(value));
   function fits(row, anyFamily = false) {
-    const { q = "", family, licence, pretraining, input, weights, tied, front: fronts } = state;
+    const { q = "", family, licence, pretraining, input, weights, tied, front } = state;
     const least = number(state.min), most = number(state.max);
     return q.toLowerCase().split(/\s+/).every((word) => haystack[row.id].includes(word))
       && (anyFamily || !family || row.family === family)
@@ -133,7 +133,7 @@
       && (!input || row.input === input)
       && (!weights || row.weights === weights)
       && (!tied || row.tied)
-      && (!fronts || onFront.has(row.id));
+      && (!front || onFront(row));
   }
   const CHECKS = ["tied", "front"];
   const FILTERS = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", ...CHECKS];
