@@ -121,10 +121,10 @@ def test_filters_of_the_table_remove_models_from_the_charts(visit: Visit) -> Non
     assert visit.page.evaluate(shown) == len(BY_ACC)
     visit.page.locator("[name=licence]").select_option("mit")
     wanted = len(expected(lambda result: result.licence == "mit"))
-    visit.page.wait_for_function(f"{shown} === {wanted}")
+    visit.page.wait_for_function(f"() => {shown} === {wanted}")
     assert costs.locator(".filtered").inner_text() == f"Filtered: {wanted} of {len(BY_ACC)} models."
     visit.page.get_by_role("button", name="Clear").click()
-    visit.page.wait_for_function(f"{shown} === {len(BY_ACC)}")
+    visit.page.wait_for_function(f"() => {shown} === {len(BY_ACC)}")
     assert costs.locator(".filtered").inner_text() == ""
     visit.page.locator("[name=q]").fill("nothing is called so")
     visit.page.get_by_text("No model fits the filters, so all are shown.").first.wait_for()
