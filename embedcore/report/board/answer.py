@@ -157,7 +157,8 @@ def _why(board: Leaderboard, tied: Sequence[Row], chosen: Row) -> str:
         return f"It has the highest score {among}, whose sizes and speeds are not known."
     doubtful = sum(bool(doubts(row.result)) for row in tied)
     if "fastest" not in names:
-        return f"It is the smallest {among}. Their speeds are not known, or cannot be trusted."
+        speed = "None of their speeds can be trusted" if doubtful else "Their speeds are not known"
+        return f"It is the smallest {among}. {speed}."
     but = f" It is compared with the speeds that can be trusted: {doubtful:,} cannot." if doubtful else ""
     return f"It is the {' and the '.join(names)} {among}.{but}"
 

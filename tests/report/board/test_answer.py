@@ -66,7 +66,9 @@ def test_a_doubtful_speed_is_never_the_fastest() -> None:
 def test_if_all_speeds_are_doubtful_the_smallest_is_taken_and_the_pick_says_so() -> None:
     board = board_of_runs(speed(500.0, params_m=30.0, **BUSY), speed(90.0, params_m=9.0, **BUSY))
     assert answer.take(board).model == "m1.x"
-    assert answer.take(board).why.startswith("It is the smallest of the 2 models tied for first. Their speeds")
+    assert answer.take(board).why == (
+        "It is the smallest of the 2 models tied for first. None of their speeds can be trusted."
+    )
     fast = next(pick for pick in answer.picks(board) if "astest" in pick.label)
     assert fast.model == "m0.x" and "500 images/s (doubtful: the machine was busy with other work)" in fast.costs
     assert answer.speed_trust(board).lines[0].startswith("No speed can be trusted: ")
