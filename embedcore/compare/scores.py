@@ -131,7 +131,7 @@ def step_intervals(steps: NDArray[np.floating], which: NDArray[np.int64], classe
     """Return the mean of each row of `steps` [m, n] with its interval; `which`, `classes` as in `step_test`."""
     if 1 < classes < FEWEST_CLASSES:
         return statistics.paired_by_class(steps, np.ones_like(which))
-    sums = np.stack([np.bincount(which, step, classes) for step in steps])
+    sums = np.stack([np.bincount(which, step, classes) for step in steps]).astype(np.float64)
     return statistics.paired_by_class(sums, np.bincount(which, minlength=classes))
 
 

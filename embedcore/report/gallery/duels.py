@@ -46,14 +46,10 @@ def duels_of(right: Mapping[str, NDArray[np.bool_]], class_of: NDArray[np.int64]
     classes = int(which.max()) + 1
     steps = [answers[first] - answers[second] for first, second in pairs]
     found = step_intervals(np.stack(steps).astype(np.float64), which, classes)
-    return [
-        Duel(
-            first,
-            second,
-            int((step > 0).sum()),
-            int((step < 0).sum()),
-            *(round(float(values[place]), 4) for values in found),
-            float(f"{step_test(step, which, classes).p:.2g}"),
-        )
-        for place, ((first, second), step) in enumerate(zip(pairs, steps, strict=True))
-    ]
+    duels = []
+    for place, ((first, second), step) in enumerate(zip(pairs, steps, strict=True)):
+        alone, others = int((step > 0).sum()), int((step < 0).sum())
+        mean, low, high = (round(float(values[place]), 4) for values in found)
+        p = float(f"{step_test(step, which, classes).p:.2g}")
+        duels.append(Duel(first, second, alone, others, mean, low, high, p))
+    return duels
