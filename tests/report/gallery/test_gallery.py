@@ -32,7 +32,7 @@ def test_a_saved_run_finds_its_neighbours_in_the_cache_and_needs_its_dataset(tmp
     dataset = SimpleNamespace(
         fingerprint=galleries.FINGERPRINT,
         names=labels.names,
-        classes=labels.classes,
+        titles=labels.classes,
         labels=labels.class_of,
         is_query=np.isin(places, labels.queries),
         is_reference=np.isin(places, labels.references),
