@@ -7,9 +7,9 @@
 `ab`: each model alone. `sessions`: two saved sessions of all models, compared. `path`: then the suspects are confirmed,
 as by `embedcore compare --confirm`; it prints the rates of the sessions alone too. Run it on an otherwise idle machine.
 Each outcome is a line in a journal of the folder; the same command continues it.
-`--core N` uses one core with one thread, so that one command per core can run at the same time. The slower side
-computes more instead of sleeping: a `sitecustomize` adds matrix products to each forward pass, calibrated to make it
-slower by `--size`.
+`--core N` uses one core with one thread, so that one command per core can run at the same time, each with a folder of
+its own. Start them together: the slower side adds matrix products to each forward pass, calibrated to make it slower by
+`--size`, and what a product costs beside a forward pass depends on the work of the other core.
 """
 
 from __future__ import annotations
@@ -237,8 +237,8 @@ def _kind(slower: bool) -> str:
 def _speeds(verdict: Verdict, run: Run, unsure: str) -> dict[str, str]:
     """Return the outcome of each architecture's speed."""
     worse = {f.model for f in verdict.of("regression") if f.change.what == "images_per_s"}
-    left = {name for part in verdict.judged if part.what == "speed" for name in part.open}
-    words = {name: "regression" if name in worse else unsure for name in worse | left}
+    left = {name: why for part in verdict.judged if part.what == "speed" for name, why in part.open.items()}
+    words = {name: f"{unsure}: {why}" for name, why in left.items()} | dict.fromkeys(worse, "regression")
     return {result.architecture: words.get(result.model, "clear") for result in run.results}
 
 
@@ -309,7 +309,7 @@ def main() -> None:
 
 def print_rates(name: str, found: Sequence[Mapping[str, Any]]) -> None:
     """Print how often each outcome was seen, with its exact 95 % interval, and the mean seconds of a comparison."""
-    for outcome, count in sorted(Counter(entry["outcome"] for entry in found).items()):
+    for outcome, count in sorted(Counter(entry["outcome"].partition(":")[0] for entry in found).items()):
         interval = stats.binomtest(count, len(found)).proportion_ci(method="exact")
         print(f"{name}: {outcome} {count} of {len(found)}, {count / len(found):.1%}", end=" ")
         print(f"[{interval.low:.1%}, {interval.high:.1%}]")
