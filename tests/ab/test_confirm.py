@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import platform
 import sys
@@ -15,9 +16,10 @@ from synthetic_runs import MACHINE, as_run, hits_of, result, saved
 from embedcore.ab import confirm as module
 from embedcore.ab.confirm import confirm, rebuilt, settle
 from embedcore.ab.environments import Environment
+from embedcore.ab.schedule import Track
 from embedcore.ab.sides import SideLost
 from embedcore.compare.comparison import compare
-from embedcore.compare.interleaved import Interleaved
+from embedcore.compare.interleaved import Interleaved, ratio_of
 from embedcore.compare.limits import read_limits
 from embedcore.compare.verdict import judge
 from embedcore.errors import UsageError
@@ -106,6 +108,17 @@ def test_only_the_suspects_are_measured_and_a_real_fall_is_an_alarm(sides, asked
     (baseline, arguments), (candidate, _) = sides.started
     assert (baseline.name, candidate.name) == ("the baseline", "the new run")
     assert "--embed-roster=net_a.x,net_b.x" in arguments and "--embed-protocol=native" in arguments
+
+
+@pytest.mark.parametrize(("fall", "decides"), [(0.015, True), (0.028, True), (0.04, False)])
+def test_at_the_last_look_the_95_percent_interval_decides(fall, decides):
+    """12 pairs with a noise of 3 %: too wide to stop early, and enough to exclude a fall of 5 % or not."""
+    pairs = math.log(1 - fall) + 0.03 * np.array([-1, 1] * 6)
+    ratio = ratio_of(pairs, models=20, noise=0.03)
+    assert not ratio.settled(0.05) and not ratio.alarms(0.05) and (ratio.low > 0.95) is decides
+    track = Track("net_a.x", pairs=list(pairs), ratio=ratio, why="still uncertain after 24 processes")
+    assert module._answer(track, 0.05) == (ratio if decides else track.why)
+    assert module._answer(dataclasses.replace(track, settled=True, why="the budget was used up"), 0.05) != ratio
 
 
 def test_the_sides_use_the_settings_of_both_runs(sides, asked):
