@@ -57,6 +57,20 @@ class UnsupportedModel(EmbedcoreError):
     status = "unsupported"
 
 
+def option(name: str, value: object = None, *, argument: str = "") -> str:
+    """Return how a setting is given to pytest and in Python, for messages that both show.
+
+    `argument`: its name in Python, if that differs.
+
+    >>> option("max_params"), option("split", "loo"), option("resume", True)
+    ('--embed-max-params / max_params', "--embed-split loo / split='loo'", '--embed-resume / resume=True')
+    """
+    flag, argument = f"--embed-{name.replace('_', '-')}", argument or name
+    if value is None:
+        return f"{flag} / {argument}"
+    return f"{flag}{'' if value is True else f' {value}'} / {argument}={value!r}"
+
+
 def whole_number(value: Any, name: str, least: int) -> int:
     """Return a whole number of at least ``least``. Raises UsageError for anything else."""
     if not isinstance(value, numbers.Integral) or value < least:

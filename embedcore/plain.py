@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import math
 import numbers
 import textwrap
@@ -111,6 +112,21 @@ def json_safe(value: object) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return [json_safe(item) for item in value]
     return str(value)
+
+
+def short_repr(value: Any, *hidden: str) -> str:
+    """Return a dataclass instance as the call that makes it, without defaults and the `hidden` fields.
+
+    >>> @dataclasses.dataclass
+    ... class Size:
+    ...     width: int = 1
+    ...     height: int = 1
+    >>> short_repr(Size(1, 2))
+    'Size(height=2)'
+    """
+    fields = [field for field in dataclasses.fields(value) if field.repr and field.name not in hidden]
+    changed = {field.name: found for field in fields if (found := getattr(value, field.name)) != field.default}
+    return f"{type(value).__name__}({', '.join(f'{name}={found!r}' for name, found in changed.items())})"
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

@@ -50,6 +50,7 @@ def test_imports_point_one_way(file):
             "errors",
             "files",
             "forkserver",
+            "frames",
             "messages",
             "packages",
             "plain",
@@ -82,6 +83,8 @@ def test_no_modules_import_each_other_in_a_circle():
         ("embedcore.ab.compare_sides", {"torch", "timm"}),
         ("embedcore.report.report_folder", {"torch", "timm"}),
         ("embedcore.retrieval.metrics", {"torch", "timm"}),
+        ("embedcore.notebook.comparing", {"torch", "timm", "pandas", "altair"}),
+        ("embedcore.notebook.ranking_tables", {"torch", "timm", "pandas", "altair"}),
     ],
 )
 def test_import_stays_light(module, absent):

@@ -17,9 +17,15 @@ def test_it_has_at_most_150_lines():
 
 def test_the_example_runs(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    printed = run_example(example, tmp_path)
-    acc, low, high = map(float, re.search(r"acc ([\d.]+) .* ([\d.]+) to ([\d.]+)\)", printed).groups())
-    assert 0.1 < low <= acc <= high < 1  # real weights on few classes: far above the chance of 1 in 32
+    # real weights on few classes: far above the chance of 1 in 64
+    check = """
+frame = leaderboard(run)
+assert set(frame["model"]) == set(models) and {"acc", "images_per_s"} <= set(compare(*models, on=run)["what"])
+assert ((0.1 < frame["acc_low"]) & (frame["acc_low"] <= frame["acc"]) & (frame["acc"] <= frame["acc_high"])).all()
+print(run, run._repr_html_())
+"""
+    printed = run_example(example + check, tmp_path)
+    assert "2 models measured" in printed and "<table>" in printed
 
 
 def test_ci_runs_the_commands():

@@ -15,7 +15,7 @@ from embedcore.compare.compatibility import TOLERANCES, Compatibility, ImageLabe
 from embedcore.compare.limits import Limits
 from embedcore.compare.pairs import Pair, dataset_pairs, match
 from embedcore.embed.kept import FOLDER, KeptEmbeddings
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.files import written_whole
 from embedcore.results.run import Run
 from embedcore.results.verdicts import unpack_classes
@@ -117,7 +117,7 @@ def _labels(run: Run) -> ImageLabels:
 def _rows(kept: KeptEmbeddings, run: Run, key: str | None, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return a model's embeddings [n, d]. Raises _Unknown if they are not there."""
     if key is None:
-        raise _Unknown(f"{run.name} was measured without --embed-keep-embeddings")
+        raise _Unknown(f"{run.name} was measured without {option('keep_embeddings', True)}")
     rows = kept.read(key, n)
     if rows is None:
         raise _Unknown(f"the embeddings of {run.name} are no longer in {kept.folder}")

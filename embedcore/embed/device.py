@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from embedcore.errors import UnsupportedModel, UsageError
+from embedcore.errors import UnsupportedModel, UsageError, option
 from embedcore.plain import counted
 from embedcore.zoo.graphs import constants
 
@@ -39,8 +39,8 @@ def choose_device(spec: str = "auto") -> torch.device:
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"unknown device {spec!r}: use auto, cpu, cuda, cuda:N or mps")
     if (device.type == "cuda" and not cuda) or (device.type == "mps" and not mps):
-        name = device.type.upper()
-        raise UsageError(f"device {spec!r}: torch {torch.__version__} finds no {name} device; use --embed-device cpu")
+        found = f"torch {torch.__version__} finds no {device.type.upper()} device"
+        raise UsageError(f"device {spec!r}: {found}; use {option('device', 'cpu')}")
     if device.type != "cuda":
         return device
     index, count = device.index or 0, torch.cuda.device_count()

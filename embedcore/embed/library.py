@@ -14,16 +14,16 @@ from embedcore.images.dataset import as_dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.progress import Progress
+from embedcore.zoo.backbone import Backbone, load_backbone
+from embedcore.zoo.own_models import OwnModel
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from embedcore.zoo.backbone import Backbone
-
 
 def embed_dataset(
-    backbone: Backbone,
+    backbone: Backbone | OwnModel | str,
     images: Any,
     *,
     protocol: str = "native",
@@ -35,18 +35,21 @@ def embed_dataset(
 ) -> NDArray[np.float32]:
     """Return the embeddings of all images, in order: float32 [n, dim], rows of length 1.
 
-    ``images``: a Dataset, or a list of PIL images, uint8 arrays [h, w, 3] or paths. They are decoded once per geometry
-    into the folder ``cache`` (default: a temporary folder). A CUDA device becomes torch's current device.
+    ``backbone``: what :func:`load_backbone` returns, or the name of a model, which it then loads.
+    ``images``: a Dataset, or anything that :func:`as_dataset` takes: a folder, a DataFrame with a column path, a list
+    of paths, PIL images or arrays. Labels are not needed. Images are decoded once per geometry into the folder
+    ``cache`` (default: a temporary folder). A CUDA device becomes torch's current device.
 
     Raises UsageError for a missing device, an image that cannot be read and arguments of another type, and
     EmbedcoreError for embeddings that are zero or not finite.
     """
-    if not hasattr(backbone, "data_config"):
-        raise UsageError(f"a {type(backbone).__name__} is not a backbone: embed_dataset(load_backbone(NAME), images)")
+    if not isinstance(backbone, str | OwnModel) and not hasattr(backbone, "data_config"):
+        raise UsageError(f"a {type(backbone).__name__} is not a backbone: give a name, or load_backbone(NAME)")
     if batch_size != "auto":
         batch_size = whole_number(batch_size, "batch_size", 1)
     target = use_device(device)
     dataset = as_dataset(images)
+    backbone = load_backbone(backbone) if isinstance(backbone, str | OwnModel) else backbone
     with tempfile.TemporaryDirectory(prefix="embedcore-") as scratch:
         store = user_path(cache or scratch)
         pixels = open_pixel_store(dataset, geometry_of(backbone.data_config, protocol), store)

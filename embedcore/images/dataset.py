@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 
 from embedcore.errors import UsageError
 from embedcore.files import user_path
+from embedcore.images.archives import is_archive
 from embedcore.images.audit import Finding, audit
 from embedcore.images.ceilings import acc5_ceiling, chance_acc, reference_counts
+from embedcore.images.columns import NAMES
 from embedcore.images.decode import MAX_MEGAPIXELS
 from embedcore.images.duplicates import queries_among_references
 from embedcore.images.folders import scan_folder
@@ -77,6 +80,15 @@ class Dataset(LabelsBySide):
 
     def __len__(self) -> int:
         return len(self.digests)
+
+    def __repr__(self) -> str:
+        sides = (self.is_query, "query", "queries"), (self.is_reference, "reference", "references")
+        apart = " and ".join(counted(int(side.sum()), *words) for side, *words in sides)
+        images = counted(len(self), "image") if self.leave_one_out else apart
+        if len(self.classes) < 2:
+            return f"Dataset {self.name!r}: {images} without classes"
+        protocol = ", leave-one-out" if self.leave_one_out else ""
+        return f"Dataset {self.name!r}: {images} of {len(self.classes):,} classes{protocol}"
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -209,9 +221,10 @@ def count_images(images: Any = "emoji", **choice: Any) -> int:
     return len(chosen_images(images, None, **choice)[1])
 
 
-def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
-    """Return images without classes, to embed: of a folder and its subfolders, or a list of paths, PIL images or arrays
-    (uint8 [h, w, 3]). A Dataset is returned as it is.
+def as_dataset(images: Any) -> Dataset:
+    """Return images without classes, to embed: of a folder and its subfolders, a file, a DataFrame with a column path
+    (or file, image, …), or a list of paths, PIL images or arrays (uint8 [h, w, 3]). A Dataset is returned as it is, and the name of one
+    (``emoji``, ``csv:FILE``, …) is loaded.
 
     The only class is "."; see :meth:`Dataset.expect_classes`. Raises UsageError for anything else, and for missing
     files.
@@ -219,16 +232,35 @@ def as_dataset(images: Dataset | str | Path | Iterable[Any]) -> Dataset:
     if isinstance(images, Dataset):
         return images
     if isinstance(images, str | Path):
-        found = scan_folder(user_path(images), split="loo")
-    elif isinstance(images, Iterable) and not hasattr(images, "columns") and getattr(images, "ndim", 4) == 4:
-        listed = entries(images, "images")
-        found = listed_images(listed, ["."] * len(listed), None, split="loo")
+        path = user_path(images)
+        if is_archive(path) or (isinstance(images, str) and not os.path.exists(path)):  # noqa: PTH110 (a long name)
+            return load_dataset(images)
+        found = _unlabelled([path]) if path.is_file() else scan_folder(path, split="loo")
+    elif hasattr(images, "columns") and hasattr(images, "to_dict"):
+        found = _unlabelled(_paths_of(images))
+    elif isinstance(images, Iterable) and not hasattr(images, "columns") and getattr(images, "ndim", 4) in (1, 4):
+        found = _unlabelled(entries(images, "images"))
     else:
-        raise UsageError(f"a {type(images).__name__} cannot be embedded: give a dataset, a folder or a list of images")
+        kinds = "a dataset, a folder, a DataFrame or a list of images"
+        raise UsageError(f"a {type(images).__name__} cannot be embedded: give {kinds}")
     if not len(found.source):
         raise UsageError("no images to embed: the list is empty")
     found = replace(found, class_names=["."] * len(found.source), classless=True)
     return AuditedDataset(found, range(len(found.source)), audit(found.source, decode=False)).dataset("fail")
+
+
+def _paths_of(frame: Any) -> list[Any]:
+    """Return the column of paths of a DataFrame. Raises UsageError."""
+    words = {str(name).strip().lower(): name for name in frame.columns}
+    known = [word for word in NAMES["path"] if word in words]
+    if not known or (len(known) > 1 and "path" not in known):
+        why = f"columns {' and '.join(known)}" if known else "no column 'path'"
+        raise UsageError(f"the DataFrame: {why}: give the column of paths itself, such as frame['file']")
+    return list(frame[words[known[0]]])
+
+
+def _unlabelled(images: list[Any]) -> LabelledImages:
+    return listed_images(images, ["."] * len(images), None, split="loo")
 
 
 def audit_dataset(

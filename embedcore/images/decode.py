@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.errors import EmbedcoreError, UsageError, option
 from embedcore.images import levels, plugins
 from embedcore.images.containers import ORIENTATION, restore_orientation
 from embedcore.images.retries import PAUSES_S, is_transient
@@ -180,7 +180,8 @@ def damage_reported(name: str) -> Iterator[None]:
 
 def too_many_pixels(max_megapixels: float) -> str:
     """Return why a larger image is not read."""
-    return f"more than {max_megapixels:g} megapixels: a decompression bomb? (--embed-max-megapixels sets the limit)"
+    limit = f"({option('max_megapixels')} sets the limit)"
+    return f"more than {max_megapixels:g} megapixels: a decompression bomb? {limit}"
 
 
 def shape_refusal(width: int, height: int, max_megapixels: float) -> str:

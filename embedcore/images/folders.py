@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.images.labels import canonical, lookalike_notes
 from embedcore.images.plugins import PLUGINS, installed
 from embedcore.images.retries import retried
@@ -165,7 +165,7 @@ def _layout(root: Path, paths: Sequence[str], split: str) -> _Layout:
                 other = "reference/ or gallery/" if role == "query" else "query/"
                 raise UsageError(
                     f"{root.absolute()} has classes in {folder}/ but no folder {other} beside it for the other side; "
-                    "for leave-one-out over all folders use --embed-split loo"
+                    f"for leave-one-out over all folders use {option('split', 'loo')}"
                 )
     parts = sorted(folder for folder in below if folder.lower() in (*TRAINING, *HELD_OUT))
     return _training_split(root, {folder: below[folder] for folder in parts}, split) if len(parts) > 1 else _Layout()
@@ -179,7 +179,7 @@ def _training_split(root: Path, below: Mapping[str, set[str]], split: str) -> _L
             return _Layout()
         raise UsageError(
             f"{root.absolute()}: the images of {listed} are not in class folders: use one folder per class in each, or "
-            "a csv with path,label (csv:FILE); with --embed-split loo these folders are the classes"
+            f"a csv with path,label (csv:FILE); with {option('split', 'loo')} these folders are the classes"
         )
     if split == "loo":
         return _Layout(frozenset(below), notes=(f"{listed} are merged: a class is the same in each",))

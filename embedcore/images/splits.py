@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.images.labels import is_missing
 from embedcore.images.sources import ROLE_WORDS, Role
 from embedcore.plain import counted
@@ -57,8 +57,8 @@ def training_sides(names: Sequence[str], where: str) -> dict[str, Role]:
     if len(training) != 1 or len(held_out) != 1:
         first, second = (*training, *held_out)[:2]
         raise UsageError(
-            f"{where}: choose references and queries, such as --embed-split {first}:{second}, or use all of them as "
-            "one set with --embed-split loo"
+            f"{where}: choose references and queries, such as {option('split', f'{first}:{second}')}, or use all of "
+            f"them as one set with {option('split', 'loo')}"
         )
     return {training[0]: "reference", held_out[0]: "query"}
 
@@ -110,7 +110,8 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
 def sides_note(sides: Mapping[str, Role], source: str = "", suffix: str = "") -> str:
     """Return the note on sides that were recognised by their names, reference first."""
     references, queries = (f"{name}{suffix}" for name in sides)
-    return f"{queries} are the queries, {references} the references ({source}--embed-split loo makes them one set)"
+    loo = f"{option('split', 'loo')} makes them one set"
+    return f"{queries} are the queries, {references} the references ({source}{loo})"
 
 
 def role_of(value: Any, where: str) -> Role:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.errors import EmbedcoreError, UsageError, option
 from embedcore.files import user_path
 from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import geometry_of
@@ -23,6 +23,7 @@ from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.outcome import failure, locate, weights_changed
 from embedcore.measure.tracing import traced
 from embedcore.measure.truth import GroundTruth
+from embedcore.plain import counted
 from embedcore.progress import Progress, Stages, StopWork
 from embedcore.results.neighbours import NeighbourStore
 from embedcore.results.process import TimingProcess
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from embedcore.embed.trace import Trace
     from embedcore.images.pixel_store import PixelStore
+    from embedcore.results.record import Record
     from embedcore.zoo.own_models import OwnModel
 
 
@@ -79,7 +81,9 @@ class Bench:
         if isolation not in ("process", "none"):
             raise UsageError(f"isolation is {isolation!r}: 'process' or 'none'")
         if isolation == "none" and self.settings.memory_limit is not None:
-            raise UsageError("--embed-memory-limit needs --embed-isolation process: it limits a child process")
+            raise UsageError(
+                f"{option('memory_limit')} needs {option('isolation', 'process')}: it limits a child process"
+            )
         self.isolation = isolation
         self.timeout_s = timeout_s
         self.store_limit = store_limit
@@ -90,6 +94,10 @@ class Bench:
         """Most recently opened pixel store, by dataset fingerprint."""
         self._embeddings = self.cache / "embeddings" if keep_embeddings else None
         self._ledger = Ledger(self.cache)
+
+    def __repr__(self) -> str:
+        own = f", {counted(len(self.own_models), 'own model')}" if self.own_models else ""
+        return f"Bench({self.settings}, cache={str(self.cache)!r}, isolation={self.isolation!r}){own}"
 
     def case(self, model: str, **changes: Any) -> Case:
         """Return the case of a model under the bench's settings with ``changes``, such as ``batch_size=1``."""
@@ -175,6 +183,16 @@ class Bench:
         case = self.case(model, **changes)
         pixels = self._pixels(case, dataset, lambda done, total: None)
         return traced(case, CaseInputs(GroundTruth.of(dataset), pixels, locate(case, self.hub), self.hub))
+
+    def earlier(self, record: Record, model: str, dataset: Dataset, test: str) -> Result | None:
+        """Return a case's result from before a resume, see `Record.earlier`; None if its weights have changed since."""
+        key = model, dataset.fingerprint
+        before = record.earlier(key, test)
+        if before is not None and self.weights_changed(before):
+            changed = "entry, file or factory has" if model in self.own_models else "weights have"
+            record.discard(key, test, f"since its {changed} changed")
+            return None
+        return before
 
     def weights_changed(self, result: Result) -> bool:
         """Whether a result belongs to other weights than its model would load now; False if these are not here."""

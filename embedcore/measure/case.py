@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedcore.errors import UsageError
+from embedcore.plain import short_repr
 
 if TYPE_CHECKING:
     from embedcore.zoo.own_models import OwnModel
@@ -39,6 +40,9 @@ class CaseSettings:
     fifos: tuple[str, str] | None = None
     """FIFOs of this process and of one that alternates timing rounds with it; see ``embed/interleaving.py``."""
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
     def __post_init__(self) -> None:
         if not _is_count(self.rounds):
             raise UsageError(f"rounds is {self.rounds!r}: a whole number above 0")
@@ -63,3 +67,5 @@ class Case(CaseSettings):
     family: str
     """Slug."""
     own_model: OwnModel | None = None
+
+    __repr__ = CaseSettings.__repr__

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from embedcore.embed.memory import bound_memory, is_bounded
+from embedcore.errors import option
 from embedcore.forkserver import StartError
 from embedcore.measure.child import Child, Heard
 from embedcore.measure.inputs import CaseInputs
@@ -38,7 +39,7 @@ SILENT_S = 60.0
 
 UNSENDABLE = (
     "there is no room for a pixel store, and these images cannot be sent to another process: free some disk space, "
-    "use another folder (--embed-cache), or measure in this process (--embed-isolation none)"
+    f"use another folder ({option('cache')}), or measure in this process ({option('isolation', 'none')})"
 )
 
 
@@ -152,7 +153,7 @@ class ChildExecutor:
         if heard.garbled:
             return "crashed", f"the measuring process sent an invalid message and was killed: {heard.garbled}"
         if heard.late:
-            return "timeout", f"no result after {self.timeout_s:g} s (--embed-timeout)"
+            return "timeout", f"no result after {self.timeout_s:g} s ({option('timeout')})"
         if heard.silent:
             return "crashed", "the measuring process closed its pipe without a result, did not exit and was killed"
         if heard.ended is None:

@@ -6,7 +6,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from embedcore.embed.memory import is_out_of_memory
-from embedcore.errors import EmbedcoreError, FactoryError, HubUnreachable, UsageError, WeightsDamaged
+from embedcore.errors import EmbedcoreError, FactoryError, HubUnreachable, UsageError, WeightsDamaged, option
 from embedcore.results.result import Result
 from embedcore.zoo.registry import known_params_m, split_tag
 from embedcore.zoo.weights import Located, locate_weights, weights_id
@@ -24,7 +24,7 @@ class NotFiniteError(EmbedcoreError):
 
 
 class TooLargeError(EmbedcoreError):
-    """The model has more parameters than --embed-max-params allows."""
+    """The model has more parameters than the setting max_params allows."""
 
     status = "too-large"
 
@@ -71,7 +71,7 @@ def facts_of_case(case: Case) -> dict[str, Any]:
 def check_size(max_params_m: float | None, params_m: float | None) -> None:
     """Raise TooLargeError if a model of ``params_m`` million parameters (None if unknown) is above the limit."""
     if max_params_m is not None and params_m is not None and params_m > max_params_m:
-        raise TooLargeError(f"more than {max_params_m:g} million parameters (--embed-max-params)")
+        raise TooLargeError(f"more than {max_params_m:g} million parameters ({option('max_params')})")
 
 
 def failure(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import numbers
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -77,13 +78,31 @@ class _Option:
 
     @property
     def dest(self) -> str:
-        return "embed_" + self.name.replace("-", "_")
+        return f"embed_{self.argument}"
 
     def value(self, text: str) -> Any:
         """Parse one value. Raises ValueError with a message for the user."""
         if self.choices and text not in self.choices:
             raise ValueError(f"choose from {', '.join(self.choices)}")
         return self.parse(text)
+
+    @property
+    def argument(self) -> str:
+        """Name of the field, and of the setting in Python."""
+        return self.name.replace("-", "_")
+
+    def of(self, given: Any) -> Any:
+        """Return the value that Python code gave. Raises UsageError."""
+        if given is None:
+            return self.default
+        if self.action == "store_true":
+            return bool(given)
+        try:
+            if self.action == "append":
+                return tuple(map(self.value, [given] if isinstance(given, str) else given))
+            return self.value(str(given)) if isinstance(given, str | numbers.Real | Path) else given
+        except ValueError as error:
+            raise UsageError(f"{self.argument} is {given!r}: {error}") from error
 
     def parse_argument(self, text: str) -> Any:
         try:
@@ -281,7 +300,20 @@ class Options:
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> Options:
         """Read the options: command line before ini file before default. Raises pytest.UsageError for an ini value."""
-        return cls(**{option.name.replace("-", "_"): _read(config, option) for option in OPTIONS})
+        return cls(**{option.argument: _read(config, option) for option in OPTIONS})
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], names: Collection[str]) -> Options:
+        """Return options with these values, which Python code gave, and defaults; `names`: those it may give.
+
+        Text and numbers are checked as on the command line; None is the default. Raises UsageError.
+        """
+        for name in values:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(sorted(names))}"
+                raise UsageError(f"no setting {name!r}: {hint}")
+        return cls(**{option.argument: option.of(values.get(option.argument)) for option in OPTIONS})
 
     @property
     def cache_folder(self) -> Path:
@@ -291,6 +323,11 @@ class Options:
         import platformdirs
 
         return platformdirs.user_cache_path("embedcore")
+
+    @property
+    def is_quick_look(self) -> bool:
+        """Whether each case is timed only once: in one process, or in this one, where none would be a fresh one."""
+        return self.processes == 1 or self.isolation == "none"
 
     def check_paths(self) -> None:
         """Raise UsageError for images, weights or a roster file that do not exist, before torch is imported."""

@@ -30,7 +30,6 @@ from embedcore.results.neighbours import NeighbourStore
 from embedcore.results.record import Record
 from embedcore.results.result import Result
 from embedcore.results.run import run_of
-from embedcore.results.runs import FOLDER, earlier_costs
 from embedcore.results.saved import benchmark_entry, dataset_block
 
 if TYPE_CHECKING:
@@ -41,12 +40,6 @@ if TYPE_CHECKING:
     from embedcore.report.gallery.gallery import Gallery
     from embedcore.results.leaderboard import Leaderboard
     from embedcore.zoo.own_models import OwnModel
-
-
-NO_ROOM = (
-    "select fewer models (--embed-roster starter, -k, --embed-family, --embed-max-params), make room, or skip models "
-    "that do not fit (--embed-force)"
-)
 
 
 class Plugin:
@@ -144,8 +137,7 @@ class Plugin:
 
     def _start(self, tests: Mapping[str, str]) -> None:
         """Load the images and open the record of the ``tests``, id to model. Raises UsageError, BudgetSpent."""
-        from embedcore.measure.forecast import forecast
-        from embedcore.plugin.start import bench_of, check_options, dataset_of, header_of
+        from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, header_of
 
         options, worker = self.options, worker_of(self.config)
         workers = getattr(self.config, "workerinput", {}).get("workercount", 1)
@@ -159,24 +151,7 @@ class Plugin:
             if options.shard:
                 selection = {**selection, "other_shards": self._other_shards}
             header |= {"selection": selection, "commit_info": commit_info(self.config)}
-            self.record.begin(options.cache_folder / FOLDER, header, worker, resume=options.resume)
-            runs, processes = options.cache_folder / FOLDER, 1 if self._is_quick_look else options.processes
-            earlier = earlier_costs(runs, header["identity"]["machine"], len(dataset), processes)
-            plan = forecast(
-                {model: self.own_models.get(model) for model in self.record.left},
-                len(dataset),
-                options.cache_folder,
-                fingerprint=dataset.fingerprint,
-                weights=options.weights,
-                protocol=options.protocol,
-                max_params=options.max_params,
-                costs=header["costs"],
-                earlier=[(gmacs, seconds / workers) for gmacs, seconds in earlier],
-            )
-        if plan.lacking and not options.force:
-            raise UsageError(f"{plan.lacking}: {NO_ROOM}")
-        self.record.announce({"to_fetch": sorted(holding.model for holding in plan.to_fetch)})
-        bench.neighbours = NeighbourStore(options.cache_folder / neighbours.FOLDER, self.record.run)
+            plan = begin(self.record, bench, dataset, options, header, worker, workers=workers)
         self.bench, self.datasets = bench, {dataset.fingerprint: dataset}
         if self.terminal.verbosity >= 0 and reports_notes(self.config):
             shared = shared_cards(options.device, workers)
@@ -211,12 +186,7 @@ class Plugin:
 
         assert self.bench is not None and self.bench.neighbours is not None
         dataset.expect_classes()
-        key = model, dataset.fingerprint
-        before = self.record.earlier(key, test)
-        if before is not None and self.bench.weights_changed(before):
-            changed = "entry, file or factory has" if model in self.own_models else "weights have"
-            self.record.discard(key, test, f"since its {changed} changed")
-            before = None
+        before = self.bench.earlier(self.record, model, dataset, test)
         if dataset.fingerprint not in self.datasets:
             self.datasets[dataset.fingerprint] = dataset
             self.record.add({"datasets": [dataset_block(dataset)]})
@@ -390,7 +360,7 @@ class Plugin:
     @property
     def _is_quick_look(self) -> bool:
         """Whether each case is timed only once: in one process, or in pytest's own, where none would be a fresh one."""
-        return self.options.processes == 1 or self.options.isolation == "none"
+        return self.options.is_quick_look
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # below pytest-benchmark's tables, above pytest's short summary
     def pytest_terminal_summary(

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from embedcore.durations import show_duration, show_range
 from embedcore.plain import counted
@@ -124,6 +124,13 @@ def result_words(result: Result, leader: Result | None, width: int = 200) -> str
         return f"{words}; the best so far"
     words += f"; best {score(leader, 'acc')} "
     return words + cut_middle(leader.model, max(_SHORTEST_NAME, width - len(words)), "..")
+
+
+class Reports(Protocol):
+    """Shows the progress of some work."""
+
+    def reporting(self, position: Position) -> contextlib.AbstractContextManager[Stages]:
+        """Yield a callback for the stages of the work."""
 
 
 class ProgressReporter:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.ab.noise import stored_noise
 from embedcore.embed.device import ARITHMETIC, choose_device
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.images.dataset import load_dataset
 from embedcore.measure.bench import Bench
 from embedcore.measure.case import CaseSettings
+from embedcore.measure.forecast import Forecast, forecast
 from embedcore.plugin.cases import case_gmacs
 from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
 from embedcore.progress import Progress
+from embedcore.results import neighbours
+from embedcore.results.neighbours import NeighbourStore
+from embedcore.results.runs import FOLDER, earlier_costs
 from embedcore.results.saved import dataset_block
 from embedcore.version import VERSION
 from embedcore.zoo.registry import renamed_to
@@ -24,8 +28,14 @@ from embedcore.zoo.weights import check_policy
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.plugin.options import Options
+    from embedcore.results.record import Record
     from embedcore.results.runs import Worker
     from embedcore.zoo.own_models import OwnModel
+
+NO_ROOM = (
+    "select fewer models (--embed-roster starter, -k, --embed-family, --embed-max-params), make room, or skip models "
+    f"that do not fit ({option('force', True)})"
+)
 
 
 def check_options(options: Options) -> None:
@@ -76,6 +86,42 @@ def bench_of(options: Options, own_models: Mapping[str, OwnModel], worker: Worke
         store_limit=None if options.cache_limit is None else int(options.cache_limit * 1e9),
         keep_embeddings=options.keep_embeddings,
     )
+
+
+def begin(
+    record: Record,
+    bench: Bench,
+    dataset: Dataset,
+    options: Options,
+    header: Mapping[str, Any],
+    worker: Worker,
+    *,
+    workers: int = 1,
+) -> Forecast:
+    """Open the record and the bench's store of neighbours; return the forecast of the cases that are left.
+
+    Raises UsageError as `Record.begin` does, and if the disk cannot hold the weights.
+    """
+    runs = options.cache_folder / FOLDER
+    record.begin(runs, header, worker, resume=options.resume)
+    processes = 1 if options.is_quick_look else options.processes
+    earlier = earlier_costs(runs, header["identity"]["machine"], len(dataset), processes)
+    plan = forecast(
+        {model: bench.own_models.get(model) for model in record.left},
+        len(dataset),
+        options.cache_folder,
+        fingerprint=dataset.fingerprint,
+        weights=options.weights,
+        protocol=options.protocol,
+        max_params=options.max_params,
+        costs=header["costs"],
+        earlier=[(gmacs, seconds / workers) for gmacs, seconds in earlier],
+    )
+    if plan.lacking and not options.force:
+        raise UsageError(f"{plan.lacking}: {NO_ROOM}")
+    record.announce({"to_fetch": sorted(holding.model for holding in plan.to_fetch)})
+    bench.neighbours = NeighbourStore(options.cache_folder / neighbours.FOLDER, record.run)
+    return plan
 
 
 def header_of(

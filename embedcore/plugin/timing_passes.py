@@ -11,7 +11,7 @@ import msgspec
 from embedcore.errors import UsageError
 from embedcore.plain import counted, printable_lines
 from embedcore.plugin.budget import Budget, BudgetSpent
-from embedcore.plugin.progress import Position, ProgressReporter
+from embedcore.plugin.progress import Position, Reports
 from embedcore.results.process import TimingProcess
 from embedcore.results.record import Record
 from embedcore.results.result import Result
@@ -30,7 +30,7 @@ class TimingPasses:
     datasets: Mapping[str, Dataset]
     """By fingerprint."""
     budget: Budget
-    progress: ProgressReporter
+    progress: Reports
 
     def run(self, processes: int) -> None:
         """Time each measured case until it has been timed in ``processes`` processes, one pass after the other.

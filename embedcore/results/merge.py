@@ -56,9 +56,9 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
         raise UsageError(f"nothing to merge: {', '.join(str(path) for path, _ in parts) or 'no file'} without results")
     first = filled[0]
     for part in filled[1:]:
-        _check_alike(first, part)
+        check_alike(first.run, part.run)
     notes: list[str] = []
-    several = len(_fingerprints(first)) > 1
+    several = len(_fingerprints(first.run)) > 1
     kept: dict[_Key, _Entry] = {}
     for part in read:
         for result in (*part.run.results, *part.run.excluded):
@@ -122,28 +122,27 @@ def write_run(data: Any, path: Path, option: str) -> None:
         raise UsageError(f"{option}: {path} cannot be written: {error.strerror}") from error
 
 
-def _check_alike(first: _Part, other: _Part) -> None:
+def check_alike(first: Run, other: Run) -> None:
     """Raise UsageError if two runs differ in settings, dataset or versions."""
     sides = [
         {
-            "settings": {key: value for key, value in part.run.settings.items() if key not in _CHOICE},
-            "versions": {key: part.run.versions.get(key) for key in _VERSIONS},
-            "dataset": {"fingerprint": _fingerprints(part)},
+            "settings": {key: value for key, value in run.settings.items() if key not in _CHOICE},
+            "versions": {key: run.versions.get(key) for key in _VERSIONS},
+            "dataset": {"fingerprint": _fingerprints(run)},
         }
-        for part in (first, other)
+        for run in (first, other)
     ]
     for what, ours in sides[0].items():
         differing = differences(ours, sides[1][what])
         if differing:
             raise UsageError(
-                f"{other.run.path} does not belong to {first.run.path}: another {what.removesuffix('s')}: "
+                f"{other.path} does not belong to {first.path}: another {what.removesuffix('s')}: "
                 + "; ".join(differing)
             )
 
 
-def _fingerprints(part: _Part) -> list[object]:
-    blocks = part.data["embedcore"].get("datasets") or [part.run.dataset]
-    return [block.get("fingerprint") for block in blocks if isinstance(block, dict)]
+def _fingerprints(run: Run) -> list[object]:
+    return [block.get("fingerprint") for block in run.datasets or (run.dataset,)]
 
 
 def _better(before: _Entry | None, now: _Entry, notes: list[str]) -> _Entry:

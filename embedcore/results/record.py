@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.plain import json_safe
 from embedcore.results.estimate import costs_left, estimate_range, estimate_seconds, measured_costs
 from embedcore.results.journal import Journal, Line, read_header, read_lines
@@ -232,7 +232,7 @@ class Record:
             if self._journal_whole:
                 self.warnings.append(
                     f"the journal cannot be written ({error.strerror or error}): results are in the JSON and the "
-                    "report, but --embed-resume will measure some again"
+                    f"report, but {option('resume', True)} will measure some again"
                 )
             self._journal_whole = False
 

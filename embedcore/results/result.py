@@ -128,6 +128,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     measured_s: float | None = None
     """Wall seconds of the whole case, without the download."""
 
+    def __repr__(self) -> str:
+        if not self.ok:
+            return f"Result of {self.model}: {self.status}: {self.reason}"
+        scores = [f"{metric} {self.scores[metric]:.3f}" for metric in ("acc", "acc5")]
+        speed = self.images_per_s.get("forward")
+        return f"Result of {self.model}: {', '.join(scores + ([] if speed is None else [f'{speed:.3g} images/s']))}"
+
     def __post_init__(self) -> None:
         missing = [metric for metric in ("acc", "acc5") if self.ok and metric not in self.scores]
         if missing:

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from embedcore.errors import UsageError
-from embedcore.plain import one_line
+from embedcore.frames import import_pandas
+from embedcore.plain import counted, one_line
 from embedcore.results.ranking import ModelRank, Rankings, rank_if_possible
 from embedcore.results.result import InvalidResultError, Result
 from embedcore.results.saved import SCHEMA
@@ -51,6 +52,12 @@ class Run:
     repeats: tuple[Result, ...] = ()
     """Earlier measurements of cases that were measured more than once, if their scores, embeddings, status or settings
     differ from those of the last one, which is in `results` or `excluded`."""
+
+    def __repr__(self) -> str:
+        names = [str(block.get("name")) for block in self.datasets or (self.dataset,)]
+        on = f" on {', '.join(names)}" if self.results or self.excluded else ""
+        others = f", {len(self.excluded):,} not" if self.excluded else ""
+        return f"Run {self.name!r}{on}: {counted(len(self.results), 'model')} measured{others}"
 
     def case_name(self, result: Result) -> str:
         """Return the name of a result's case: its model, with the name of the dataset if there are several."""
@@ -119,11 +126,7 @@ class Run:
 
         Raises UsageError if pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise UsageError("a DataFrame needs pandas, which is not installed: pip install pandas") from error
-        return pandas.json_normalize([result.extra_info() for result in self.results])
+        return import_pandas().json_normalize([result.extra_info() for result in self.results])
 
     @property
     def versions(self) -> Mapping[str, Any]:

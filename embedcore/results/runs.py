@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.files import is_sealed
 from embedcore.plain import json_safe, one_line
 from embedcore.results.journal import Line, locked, read_header
@@ -232,9 +232,9 @@ def find_resumable(
     newest = next((name for name, (theirs, _) in runs.items() if theirs.get("shard") == wanted.get("shard")), None)
     if newest is not None and not outline(runs[newest][1]).finished:
         raise UsageError(
-            f"--embed-resume: the newest run ({folder / newest}) is unfinished and has other settings: "
+            f"{option('resume', True)}: the newest run ({folder / newest}) is unfinished and has other settings: "
             f"{'; '.join(differences(runs[newest][0], wanted))}. Use its settings; or, to discard that run, start once "
-            "without --embed-resume"
+            "without it"
         )
     for name in same[:1]:
         known = outline(runs[name][1]).planned.keys() & ours
@@ -242,8 +242,8 @@ def find_resumable(
             return Resumed(name, runs[name][1], finished=True), warnings
         if known:
             warnings.append(
-                "--embed-resume: the newest run with these settings is finished and contains all these models; all are "
-                f"measured again; its results: embedcore report {min(runs[name][1])}"
+                f"{option('resume', True)}: the newest run with these settings is finished and contains all these "
+                f"models; all are measured again; its results: embedcore report {min(runs[name][1])}"
             )
     return None, warnings
 

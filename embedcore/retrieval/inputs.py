@@ -17,14 +17,15 @@ _NORM_SLACK = 1e-3
 _HALF_SLACK = 2**-8  # the relative rounding error of bfloat16
 
 
-def unit_rows(rows: Any, name: str) -> FloatArray:
+def unit_rows(rows: Any, name: str, *, normalize: bool = False) -> FloatArray:
     """Return embeddings as float32 [n, d], C-contiguous, rows of length 1.
 
     Takes arrays, nested lists, DataFrames and torch tensors of any device and precision, with or without gradients.
-    Rows in half precision are normalised again, to correct their rounding.
+    ``normalize``: divide each row by its norm. Rows in half precision are always normalised again, to correct their
+    rounding.
 
     Raises UsageError, with ``name``, for embeddings that are not two-dimensional, empty or not numbers, and for rows
-    that are not finite, zero or not L2-normalised.
+    that are not finite, zero or, without ``normalize``, not L2-normalised.
     """
     array = _numbers(rows, name)
     if array.ndim != 2:
@@ -44,12 +45,12 @@ def unit_rows(rows: Any, name: str) -> FloatArray:
         )
     is_half = _is_half(rows)
     off = np.flatnonzero(np.abs(norms - 1) > (_HALF_SLACK if is_half else _NORM_SLACK))
-    if len(off):
+    if len(off) and not normalize:
         raise UsageError(
             f"{name} are not L2-normalised: row {off[0]} has norm {norms[off[0]]:.4g} "
-            f"({len(off)} of {len(array)} rows); divide each row by its norm"
+            f"({len(off)} of {len(array)} rows); pass normalize=True, or divide each row by its norm"
         )
-    return array / norms[:, None] if is_half else array
+    return array / norms[:, None] if is_half or normalize else array
 
 
 def labels_of(labels: Any, rows: int, side: str) -> npt.NDArray[Any]:

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcore.errors import UsageError, whole_number
+from embedcore.frames import import_pandas
 from embedcore.images.ceilings import reference_counts
+from embedcore.plain import counted
 from embedcore.retrieval.inputs import labels_of, unit_rows
 from embedcore.retrieval.resampling import class_means, intervals
 from embedcore.retrieval.search import Neighbours, nearest, nearest_except, nearest_others
@@ -47,6 +49,11 @@ class Scores:
     rank1: npt.NDArray[np.bool_]
     neighbours: Neighbours
 
+    def __repr__(self) -> str:
+        queries, (low, high) = counted(len(self.scored), "query", "queries"), self.ci95["acc"]
+        acc = f"acc {self.values['acc']:.3f} (95 % interval {low:.3f} to {high:.3f})"
+        return f"Scores of {queries}: {acc}, acc5 {self.values['acc5']:.3f}"
+
     @property
     def lone_queries(self) -> int:
         """Number of queries whose class has no (other) reference; they are not scored."""
@@ -54,12 +61,8 @@ class Scores:
 
     def to_frame(self) -> Any:
         """Return a DataFrame with a row for each metric: ``value`` and its 95 % interval from ``low`` to ``high``."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise UsageError("scores as a DataFrame need pandas, which is not installed: pip install pandas") from error
         rows = {name: (value, *self.ci95[name]) for name, value in self.values.items()}
-        return pandas.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+        return import_pandas().DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
 def score(
@@ -68,6 +71,7 @@ def score(
     reference_embeddings: npt.ArrayLike | None = None,
     reference_labels: npt.ArrayLike | None = None,
     *,
+    normalize: bool = False,
     device: str = "cpu",
     resamples: int = 1000,
     seed: int = 0,
@@ -81,6 +85,7 @@ def score(
         query_labels: class numbers (integers from 0) or class names (text) [n_queries].
         reference_embeddings: [n_references, d], likewise.
         reference_labels: [n_references], required with reference_embeddings.
+        normalize: divide each row by its norm first.
         device: device of the search, see ``nearest``.
         resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
@@ -97,11 +102,11 @@ def score(
     if (reference_embeddings is None) != (reference_labels is None):
         raise UsageError("pass reference embeddings and reference labels together, or neither for leave-one-out")
     resamples, seed = whole_number(resamples, "resamples", 1), whole_number(seed, "seed", 0)
-    queries = unit_rows(query_embeddings, "queries")
+    queries = unit_rows(query_embeddings, "queries", normalize=normalize)
     labels = labels_of(query_labels, len(queries), "query")
     references = other = None
     if reference_embeddings is not None and reference_labels is not None:
-        references = unit_rows(reference_embeddings, "references")
+        references = unit_rows(reference_embeddings, "references", normalize=normalize)
         other = labels_of(reference_labels, len(references), "reference")
         if (labels.dtype.kind == "U") != (other.dtype.kind == "U"):
             raise UsageError(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcore.errors import UsageError, whole_number
+from embedcore.plain import counted
 from embedcore.retrieval.exact import dense_nearest
 from embedcore.retrieval.first_pass import choose_precision, search_tiles
 from embedcore.retrieval.inputs import unit_rows
@@ -31,12 +32,17 @@ class Neighbours:
     indices: npt.NDArray[np.int64]
     similarities: npt.NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        queries, k = self.indices.shape
+        return f"Neighbours of {counted(queries, 'query', 'queries')}: the nearest {k} references of each"
+
 
 def nearest(
     queries: npt.ArrayLike,
     references: npt.ArrayLike | None = None,
     k: int = 5,
     *,
+    normalize: bool = False,
     device: str = "cpu",
     tile: int | None = None,
 ) -> Neighbours:
@@ -51,20 +57,21 @@ def nearest(
         references: [n_references, d], likewise; None for leave-one-out: the queries are the references, and a query
             does not find itself by index, but does find its copies.
         k: number of neighbours; fewer columns for fewer references.
+        normalize: divide each row by its norm first.
         device: ``cpu``, ``auto``, or a torch device (``cuda``, ``cuda:1``, ``mps``) for the products.
         tile: rows and columns of one product; None to choose it.
 
     Raises:
-        UsageError: for embeddings that are not two-dimensional, empty, of different widths, not finite, zero or not
-            L2-normalised; k or tile that is not a whole number of at least 1; a missing device.
+        UsageError: for embeddings that are not two-dimensional, empty, of different widths, not finite, zero or,
+            without normalize, not L2-normalised; k or tile that is not a whole number of at least 1; a missing device.
 
     >>> rows = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
     >>> nearest(rows, k=1).indices.tolist()
     [[2], [2], [1]]
     """
-    rows = unit_rows(queries, "queries")
+    rows = unit_rows(queries, "queries", normalize=normalize)
     alone = references is None
-    others = rows if references is None else unit_rows(references, "references")
+    others = rows if references is None else unit_rows(references, "references", normalize=normalize)
     if rows.shape[1] != others.shape[1]:
         raise UsageError(
             f"queries have {rows.shape[1]} columns and references {others.shape[1]}: "

@@ -44,6 +44,11 @@ class Backbone:
             else points.point_forward(self.module, self.point, self.name)
         )
 
+    def __repr__(self) -> str:
+        height, width = self.data_config.input_size[1:]
+        weights = f"{self.weights.source} weights"
+        return f"Backbone {self.name!r}: {self.params_m:.1f} M parameters, {height}×{width} pixels, {weights}"
+
     @property
     def device(self) -> torch.device:
         """The device of its parameters, buffers or constants; the CPU if it has none."""

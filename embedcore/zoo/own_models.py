@@ -19,7 +19,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from embedcore.errors import UsageError
 from embedcore.files import sha256_of
-from embedcore.plain import one_line
+from embedcore.plain import one_line, short_repr
 from embedcore.zoo import registry
 from embedcore.zoo.folder import SUFFIXES, suffix_of
 from embedcore.zoo.tags import KEYWORDS, all_tags, matching
@@ -70,6 +70,9 @@ class OwnModel:
     """Whether ``weights`` may be a pickle with code, which is then run."""
     folders: tuple[str, ...] = ()
     """Not a key: the roster file's folder, then the current folder when it was read. Empty: the current folder."""
+
+    def __repr__(self) -> str:
+        return short_repr(self, "folders")
 
     @property
     def source(self) -> str:
@@ -199,7 +202,7 @@ def _faults(entry: Mapping[str, Any], folders: tuple[str, ...], known: Sequence[
         return
     yield from _faults_of_kind(own_model, entry)
     if own_model.name in KEYWORDS or matching(own_model.name, known) or registry.module_of(own_model.name):
-        yield "name: reserved by a model of timm or a keyword of --embed-roster: choose another one"
+        yield "name: reserved by a model of timm or a keyword of a roster: choose another one"
 
 
 def _faults_of_kind(own_model: OwnModel, entry: Mapping[str, Any]) -> Iterator[str]:

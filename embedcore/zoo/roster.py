@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.files import user_path
 from embedcore.zoo import families as families_
 from embedcore.zoo import registry
@@ -145,4 +145,4 @@ def _tags_of_names(names: Iterable[tuple[str, str]]) -> list[str]:
 
 def _unknown(name: str) -> str:
     is_family = any(family.slug == name.lower() for family in families_.FAMILIES)
-    return registry.unknown_model(name) + f"; {name} is a family: --embed-family {name.lower()}" * is_family
+    return registry.unknown_model(name) + f"; {name} is a family: {option('family', name.lower())}" * is_family

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable
+from embedcore.errors import HubUnreachable, UsageError, WeightsDamaged, WeightsUnavailable, option
 from embedcore.files import sha256_of, user_path
 from embedcore.zoo import registry, wheels
 from embedcore.zoo.folder import SUFFIXES, find_in_folder
@@ -15,7 +15,8 @@ from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.registry import RemoteFile, remote_file
 
 REMEDY = (
-    "fetch them where there is a network (embedcore weights fetch), or leave such models out (--embed-roster local)"
+    "fetch them where there is a network (embedcore weights fetch), or leave such models out "
+    f"({option('roster', 'local', argument='models')})"
 )
 
 
@@ -79,7 +80,7 @@ def locate_weights(model: str, policy: str = "auto", *, seed: int = 0, hub: Hub 
         missed = f"not in {folder} (as {names}); {missed}"
     remote = remote_file(model)
     if remote is None:
-        how = "name a folder that contains them (--embed-weights DIR)"
+        how = f"name a folder that contains them ({option('weights', 'DIR')})"
         raise WeightsUnavailable(f"{model}: no weights: {missed}; timm has no address for them: {how}")
     reason = (hub or Hub()).why_unreachable(remote)
     if reason is not None:

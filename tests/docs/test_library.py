@@ -12,7 +12,13 @@ from PIL import Image
 from embedcore.results.result import Result
 from embedcore.results.saved import embedcore_block
 
-FIRST, SECOND = re.findall(r"```python\n(.*?)```", page("library.md"), flags=re.DOTALL)
+BENCHMARK, FIRST, SECOND = re.findall(r"```python\n(.*?)```", page("library.md"), flags=re.DOTALL)
+
+
+def test_the_example_of_a_benchmark_runs(tmp_path):
+    printed = run_example(f"{BENCHMARK}\nprint(repr(run), len(leaderboard(run)), len(rank(run)))", tmp_path)
+    assert "2 models measured" in printed and printed.split()[-2:] == ["2", "2"]
+    assert (tmp_path / "speed.html").stat().st_size > 1000
 
 
 def test_the_first_example_runs(tmp_path):
@@ -37,7 +43,11 @@ def test_the_example_of_inputs_and_outputs_runs(tmp_path):
     }
     (tmp_path / "run.json").write_text(json.dumps(saved))
     lines = run_example(SECOND, tmp_path).splitlines()
-    assert lines[:2] == ["torch.Size([1, 1280])", "torch.Size([3, 224, 224])"]
+    assert lines[:3] == [
+        "Dataset 'photos': 6 images of 2 classes, leave-one-out",
+        "torch.Size([1, 1280])",
+        "torch.Size([3, 224, 224])",
+    ]
     assert "cat/0.png is like cat/" in "\n".join(lines)
     assert re.search(r"acc +1\.0", "\n".join(lines))
     assert lines[-1].split() == ["0", "a.x", "0.5"]

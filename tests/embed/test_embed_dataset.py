@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
+from PIL import Image
 
 from embedcore.embed.library import embed_dataset
 from embedcore.errors import EmbedcoreError, UsageError
@@ -39,9 +41,28 @@ def test_options(backbone: Backbone, options: dict[str, Any], message: str) -> N
 
 
 def test_anything_but_a_backbone_is_refused(backbone: Backbone) -> None:
-    for images in ("resnet18", backbone.module, None):
-        with pytest.raises(UsageError, match=f"a {type(images).__name__} is not a backbone: embed_dataset"):
+    for images in (backbone.module, None):
+        with pytest.raises(UsageError, match=f"a {type(images).__name__} is not a backbone: give a name, or load_back"):
             embed_dataset(images, IMAGES)
+
+
+def test_a_name_in_place_of_a_backbone(tmp_path: Path) -> None:
+    paths = []
+    for level, image in enumerate(IMAGES):
+        (tmp_path / f"{level}.png").parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"{level}.png")
+        paths.append(str(tmp_path / f"{level}.png"))
+    expected = embed_dataset(load_backbone("tf_efficientnet_lite0.in1k"), IMAGES)
+    for images in (tmp_path, paths, pandas.DataFrame({"weight": [1, 2, 3], "File": paths}), pandas.Series(paths)):
+        np.testing.assert_array_equal(embed_dataset("tf_efficientnet_lite0", images), expected)
+    np.testing.assert_array_equal(embed_dataset("tf_efficientnet_lite0", paths[1]), expected[1:2])
+
+
+def test_a_wrong_name_and_a_frame_without_paths_are_one_line(backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match="unknown model 'resnet5O'"):
+        embed_dataset("resnet5O", IMAGES)
+    with pytest.raises(UsageError, match="the DataFrame: no column 'path'"):
+        embed_dataset(backbone, pandas.DataFrame({"weight": [1]}))
 
 
 def test_paths_as_text_and_numbers_of_numpy(backbone: Backbone, tmp_path: Path) -> None:

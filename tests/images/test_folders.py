@@ -130,7 +130,8 @@ def test_a_training_split_is_two_sides(make_folder, training: str, held_out: str
         ("dog", "reference"),
     ]
     assert (
-        f"{held_out}/ are the queries, {training}/ the references (--embed-split loo makes them one set)" in found.notes
+        f"{held_out}/ are the queries, {training}/ the references (--embed-split loo / split='loo' makes them one set)"
+        in found.notes
     )
     assert any("1 image outside" in note for note in found.notes)
 
@@ -145,7 +146,8 @@ def test_a_training_split_is_one_set_for_leave_one_out(make_folder) -> None:
 def test_three_parts_of_a_training_split_are_refused(make_folder) -> None:
     root = make_folder({"train/cat": 1, "val/cat": 1, "test/cat": 1})
     with pytest.raises(
-        UsageError, match=r"test/, train/ and val/: .*--embed-split train:test, or use all .* --embed-split loo"
+        UsageError,
+        match=r"test/, train/ and val/: .*--embed-split train:test / split='train:test', or use all .*-split loo",
     ):
         scan_folder(root, split="auto")
     with pytest.raises(UsageError, match=r"--embed-split test:val"):

@@ -337,7 +337,7 @@ def test_a_folder_without_classes(make_folder) -> None:
         ({"a.png", "b.png"}, "images is a set: a list with one entry for each image is needed"),
         ({"a.png": 1}, "images is a dict: a list"),
         (b"photos", "images is a bytes: a list"),
-        (7, "a int cannot be embedded: give a dataset, a folder or a list of images"),
+        (7, "a int cannot be embedded: give a dataset, a folder, a DataFrame or a list of images"),
         (np.zeros((8, 8, 3), np.uint8), "a ndarray cannot be embedded"),
         (Image.new("RGB", (8, 8)), "a Image cannot be embedded"),
         (["gone.png"], r"1 of 1 images of the list of images cannot be read:\n  'gone.png': No such file"),

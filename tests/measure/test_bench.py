@@ -91,7 +91,7 @@ def test_what_is_no_setting_is_a_type_error_that_names_it(tmp_path, dataset, nam
     ("isolation", "message"),
     [
         ("thread", "isolation is 'thread': 'process' or 'none'"),
-        ("none", "--embed-memory-limit needs --embed-isolation process"),
+        ("none", "--embed-memory-limit / memory_limit needs --embed-isolation process / isolation='process'"),
     ],
 )
 def test_a_bench_that_cannot_measure_as_asked_is_one_line(tmp_path, isolation, message):

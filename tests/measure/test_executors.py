@@ -121,7 +121,7 @@ def test_resident_memory_of_a_dead_child_is_reported_but_is_not_the_peak(strike)
 def test_a_hanging_child_is_a_timeout_and_its_processes_are_gone(strike, pid_file, fault, late_once_struck):
     result = strike(fault)
     assert (result.status, result.outcome) == ("timeout", "fail")
-    assert result.reason.startswith("no result after 120 s (--embed-timeout); peak memory ")
+    assert result.reason.startswith("no result after 120 s (--embed-timeout / timeout); peak memory ")
     assert is_gone(pid_file)
 
 

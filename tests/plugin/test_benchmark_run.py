@@ -130,7 +130,7 @@ def test_too_large_and_ok_are_both_in_the_json(run, project, saved):
     assert excluded["model"] == "resnet18.a1_in1k"
     assert excluded["family"] == "resnet"
     assert excluded["status"] == "too-large"
-    assert excluded["reason"] == "more than 1 million parameters (--embed-max-params)"
+    assert excluded["reason"] == "more than 1 million parameters (--embed-max-params / max_params)"
 
 
 def test_a_case_that_fails_is_a_failed_test_and_the_next_one_runs(run, project, saved, monkeypatch):

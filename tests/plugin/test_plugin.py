@@ -223,7 +223,7 @@ def test_a_smaller_batch_is_in_a_table_of_its_own(run, saved, monkeypatch):
 def test_a_memory_limit_needs_a_child(run):
     outcome = run(INLINE, "--embed-memory-limit=2")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stderr.fnmatch_lines(["ERROR: --embed-memory-limit needs --embed-isolation process*"])
+    outcome.stderr.fnmatch_lines(["ERROR: --embed-memory-limit / memory_limit needs --embed-isolation process*"])
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="every instruction has a line there")

@@ -260,7 +260,7 @@ def test_another_identity_is_refused(run, project):
     unfinish(project)
     outcome = run("--embed-isolation=none", "--embed-resume", "--embed-seed=5")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stderr.fnmatch_lines(["ERROR: --embed-resume: *seed 0, now 5*"])
+    outcome.stderr.fnmatch_lines(["ERROR: --embed-resume / resume=True: *seed 0, now 5*"])
 
 
 def unfinish(project):

@@ -55,7 +55,7 @@ FOLDERS = [
         "held-out images are the queries, training images the references",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="val/ are the queries, train/ the references (--embed-split loo makes them one set)",
+        note="val/ are the queries, train/ the references (--embed-split loo / split='loo' makes them one set)",
     ),
     Kind(
         "`metadata.csv` with `file_name` and a label, and no class folders (Hugging Face's `imagefolder`)",

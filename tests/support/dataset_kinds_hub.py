@@ -93,7 +93,8 @@ HUB = [
         "as in a csv file",
         CATS_AND_DOGS,
         queries=3,
-        note="test are the queries, train the references (column 'split'; --embed-split loo makes them one set)",
+        note="test are the queries, train the references (column 'split'; --embed-split loo / split='loo' makes them "
+        "one set)",
     ),
     Kind(
         "columns of paths, as `Dataset.from_pandas` makes them",

@@ -166,7 +166,8 @@ CSV = [
         "as a column `split` with these",
         {"cat": 2, "dog": 2},
         queries=2,
-        note="test are the queries, train the references (column 'role'; --embed-split loo makes them one set)",
+        note="test are the queries, train the references (column 'role'; --embed-split loo / split='loo' makes them "
+        "one set)",
     ),
     Kind(
         "a column `split` with `train` (or `training`) and one of `val`, `valid`, `validation`, `test`, `testing`",
@@ -174,7 +175,8 @@ CSV = [
         "as folders of these names: held-out images are the queries, training images the references",
         CATS_AND_DOGS,
         queries=3,
-        note="val are the queries, train the references (column 'split'; --embed-split loo makes them one set)",
+        note="val are the queries, train the references (column 'split'; --embed-split loo / split='loo' makes them "
+        "one set)",
     ),
     Kind(
         "the same with `--embed-split loo`",
@@ -186,7 +188,8 @@ CSV = [
         "a column `split` with `train`, `val` and `test`",
         csv_with("label,split", "cat,train", "cat,val", "dog,train", "dog,test"),
         refused="shop.csv has a column 'split' with train, val, test: choose references and queries, such as "
-        "--embed-split train:val, or use all of them as one set with --embed-split loo",
+        "--embed-split train:val / split='train:val', or use all of them as one set with --embed-split loo / "
+        "split='loo'",
     ),
     Kind(
         "the same with `--embed-split train+val:test`, or other values of the column",
@@ -340,7 +343,8 @@ FRAMES = [
         "as in a csv file; paths are relative to the current folder",
         CATS_AND_DOGS,
         queries=3,
-        note="test are the queries, train the references (column 'split'; --embed-split loo makes them one set)",
+        note="test are the queries, train the references (column 'split'; --embed-split loo / split='loo' makes them "
+        "one set)",
     ),
     Kind(
         "other names of columns",

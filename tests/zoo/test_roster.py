@@ -244,5 +244,7 @@ def test_the_closest_name_is_named_first(wrong, close):
 
 
 def test_a_family_in_place_of_a_model_is_explained():
-    with pytest.raises(UsageError, match=r"unknown model 'VIT': .*; VIT is a family: --embed-family vit$"):
+    with pytest.raises(
+        UsageError, match=r"unknown model 'VIT': .*; VIT is a family: --embed-family vit / family='vit'$"
+    ):
         resolve_roster("VIT")
