@@ -223,8 +223,8 @@ def count_images(images: Any = "emoji", **choice: Any) -> int:
 
 def as_dataset(images: Any) -> Dataset:
     """Return images without classes, to embed: of a folder and its subfolders, a file, a DataFrame with a column path
-    (or file, image, …), or a list of paths, PIL images or arrays (uint8 [h, w, 3]). A Dataset is returned as it is, and the name of one
-    (``emoji``, ``csv:FILE``, …) is loaded.
+    (or file, image, …), or a list of paths, PIL images or arrays (uint8 [h, w, 3]). A Dataset is returned as it is, and
+    the name of one (``emoji``, ``csv:FILE``, …) is loaded.
 
     The only class is "."; see :meth:`Dataset.expect_classes`. Raises UsageError for anything else, and for missing
     files.
