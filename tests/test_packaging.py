@@ -74,6 +74,11 @@ def test_the_wheel_measures_a_model_in_an_empty_folder(built, tmp_path):
     assert Path(where.strip()).is_relative_to(installed)
 
     run(sys.executable, "-m", "embedcore.cli", "init", cwd=project, **environment)
+    lines = (project / "benchmarks" / "requirements.txt").read_text().splitlines()
+    (ours,) = [line for line in lines if line.startswith("embedcore")]
+    assert ours == f"embedcore[demo] @ {built[1].as_uri()}"
+    (tmp_path / "ours.txt").write_text(ours)
+    run(*pip[:-2], "--dry-run", "--target", tmp_path / "again", "-r", tmp_path / "ours.txt", cwd=tmp_path)
     pytest_command = [sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", f"--embed-roster={MODEL}"]
     pytest_command += [
         "--embed-weights=random",

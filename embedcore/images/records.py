@@ -14,7 +14,7 @@ from embedcore.images.columns import Columns, find_columns
 from embedcore.images.sources import ImageSource, LabelledImages, as_image
 from embedcore.images.splits import table_sides
 from embedcore.images.tables import rows_images, table_images
-from embedcore.images.timm_sets import IndexedSource, expect_stable, pairs_images
+from embedcore.images.timm_sets import expect_stable, pairs_images
 
 
 def is_hub_dataset(dataset: Any) -> bool:
@@ -61,13 +61,11 @@ def hub_images(dataset: Any, *, split: str, chosen: Mapping[str, str]) -> Labell
     columns, rows = Columns(values, used), tuple(sides.rows)
     if not has_images and dataset.format["type"] is None:
         return table_images(columns, sides, place, title, f"the {kind}", Path())
-    source: ImageSource
     if dataset.format["type"] is None:
         encoded = dataset.cast_column(used["path"], type(feature)(decode=False))
         source = RecordSource(rows, title, encoded, used["path"], portable=bool(dataset.cache_files))
     else:
-        pairs = KeyedPairs(dataset, used["path"], used["label"])
-        source = IndexedSource(rows, title, pairs, portable=False)
+        source = RecordSource(rows, title, dataset, used["path"], portable=False)
         expect_stable(source)
     return rows_images(columns, sides, place, title, f"the {kind}", source)
 
@@ -115,7 +113,7 @@ class KeyedPairs:
 
 @dataclass(frozen=True)
 class RecordSource(ImageSource):
-    """Rows of a ``datasets.Dataset`` with encoded images."""
+    """Rows of a ``datasets.Dataset``: encoded images, or what its format or transform returns."""
 
     title: str
     dataset: Any
@@ -126,7 +124,12 @@ class RecordSource(ImageSource):
 
     def content(self, index: int) -> bytes | Image.Image:
         cell = self.dataset[self.items[index]][self.column]
+        if cell is None:
+            raise ValueError("the image is missing")
         if not isinstance(cell, Mapping):
-            return as_image(cell)  # raises for a missing image
+            try:
+                return as_image(cell)
+            except (TypeError, ValueError) as error:  # an error of the whole dataset, such as a normalisation
+                raise UsageError(f"{self.name(index)}: {error}") from error
         content = cell.get("bytes")
         return bytes(content) if content is not None else Path(cell["path"]).read_bytes()

@@ -216,7 +216,7 @@ def _targets(dataset: Any, name: str) -> list[Any]:
     return targets
 
 
-def expect_stable(source: IndexedSource) -> None:
+def expect_stable(source: ImageSource) -> None:
     """Raise UsageError if ``dataset[i]`` is a different image each time."""
     for index in range(min(_TRIED, len(source))):
         with suppress(*DAMAGE):  # the audit names all bad images

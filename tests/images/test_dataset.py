@@ -152,7 +152,10 @@ def test_a_csv_with_one_role_only(make_folder) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("/nowhere/at/all", r"no such folder of images: /nowhere/at/all; a dataset is emoji, a folder, csv:FILE"),
+        (
+            "/nowhere/at/all",
+            r"no such folder of images: /nowhere/at/all; a dataset is emoji, objects, a folder, a zip or tar",
+        ),
         ("nowhere/at/all", r"no such folder of images: /.*/nowhere/at/all"),
         ("coco:val", r"unknown dataset scheme 'coco' in 'coco:val'"),
         ("csv:nowhere.csv", r"no such csv file: /.*/nowhere\.csv"),

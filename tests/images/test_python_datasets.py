@@ -292,6 +292,65 @@ def test_a_dataset_without_pairs_is_refused() -> None:
         load_dataset(TensorDataset(torch.randn(4, 3, 8, 8), torch.tensor([0, 0, 1, 1])))
 
 
+def test_a_dataset_of_hugging_face_on_disk(root: Path, paths: list[Path], tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    expected = load_dataset(root)
+    folder = datasets.load_dataset("imagefolder", data_dir=str(root), split="train", cache_dir=str(tmp_path / "hub"))
+    found = load_dataset(folder)
+    assert found.classes == ("cat", "dog") and sorted(found.digests) == sorted(expected.digests)
+    assert found.name == "imagefolder" and found.names[0] == "imagefolder#0" and found.images.portable
+    again = pickle.loads(pickle.dumps(found))
+    np.testing.assert_array_equal(np.asarray(again.images.load(3)), np.asarray(found.images.load(3)))
+    many = datasets.concatenate_datasets([folder] * 60)  # enough for worker processes
+    shown = pixels(load_dataset(many), tmp_path / "cache")
+    np.testing.assert_array_equal(shown[:5], pixels(found, tmp_path / "cache"))
+    np.testing.assert_array_equal(shown[-5:], shown[:5])
+
+
+def test_a_formatted_dataset_of_hugging_face(root: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    plain = datasets.load_dataset("imagefolder", data_dir=str(root), split="train", cache_dir=str(tmp_path / "hub"))
+    small = plain.with_transform(lambda batch: {**batch, "image": [image.resize((9, 9)) for image in batch["image"]]})
+    found = load_dataset(small)
+    assert found.classes == ("cat", "dog") and found.images.load(0).size == (9, 9)
+    noisy = plain.with_transform(lambda batch: {"image": [np.random.rand(4, 4, 3) for _ in batch["image"]]})
+    with pytest.raises(UsageError, match="imagefolder#0 is a different image each time it is loaded"):
+        load_dataset(noisy)
+    with pytest.raises(UsageError, match="split 'a:b' names two values of a column 'split', and the Dataset has no"):
+        load_dataset(plain, split="a:b")
+    with pytest.raises(UsageError, match="the Dataset names no images: it has no rows"):
+        load_dataset(plain.select([]))
+    missing = datasets.Dataset.from_dict(
+        {"image": [None, str(root / "cat" / "000.png"), str(root / "cat" / "001.png"), str(root / "dog" / "000.png")]}
+    ).cast_column("image", datasets.Image())
+    with pytest.raises(UsageError, match=r"1 of 4 images .* cannot be read:\n  'Dataset#0'"):
+        load_dataset(missing.add_column("label", [0, 0, 0, 1]))
+
+
+def test_items_that_are_dicts() -> None:
+    class Dicts:
+        def __init__(self, **more: object) -> None:
+            self.more = more
+            self.class_to_idx = {"cat": 0, "dog": 1}
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> dict[str, object]:
+            return {"picture": Image.new("RGB", (8, 6), (40 * index, 0, 0)), "Label": index % 2, **self.more}
+
+    with pytest.raises(UsageError, match=r"^items of the Dicts: no key 'image'; they need .*-columns path=NAME$"):
+        load_dataset(Dicts())
+    dataset = load_dataset(Dicts(), columns={"image": "picture"})
+    assert dataset.classes == ("cat", "dog") and dataset.images.load(2).getpixel((0, 0)) == (80, 0, 0)
+    with pytest.raises(UsageError, match="'file' or 'img' may be the image: choose a key"):
+        load_dataset(Dicts(file=1, img=2))
+    with pytest.raises(
+        UsageError, match="columns name the keys of items that are dicts, and those of the TensorDataset"
+    ):
+        load_dataset(TensorDataset(torch.zeros(4, 3, 8, 8), torch.tensor([0, 0, 1, 1])), columns="path=x")
+
+
 def test_images_in_memory_and_labels(root: Path, paths: list[Path], tmp_path: Path) -> None:
     images = [Image.open(path) for path in paths]
     dataset = load_dataset(images, labels_of(paths))

@@ -14,6 +14,7 @@ import records
 from embedcore.measure.bench import Bench, Measured
 from embedcore.measure.outcome import failure
 from embedcore.plugin import progress
+from embedcore.report.gallery.gallery import dataset_of
 from embedcore.results.reading import read_run
 
 TWO_DATASETS = """
@@ -51,6 +52,37 @@ def test_two_datasets_in_one_file_are_two_measurements(run, project, saved):
     assert {row["dataset"] for row in rows} == {"images", "others"}
     (path,) = (project.path / "cache" / "runs").glob("*.jsonl")
     assert len(records.read(path).entries) == 2
+
+
+def test_columns_that_an_option_names(run, project, saved):
+    rows = [f"{path.relative_to(project.path)},{path.parent.name},x" for path in project.path.glob("images/*/*.png")]
+    (project.path / "list.csv").write_text("\n".join(["photo,class,category", *sorted(rows)]))
+    arguments = ("-k", "test_vit", "--embed-isolation=none", "--benchmark-json=run.json")
+    refused = run(*arguments, dataset="csv:list.csv")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(
+        ["*'class' or 'category' may be the label: choose a column, such as --embed-columns label=class"]
+    )
+    run(*arguments, "--embed-columns=path=photo,label=class", dataset="csv:list.csv").assert_outcomes(passed=1)
+    block = saved()["embedcore"]
+    assert block["dataset"]["classes"] == 3 and block["settings"]["columns"] == "path=photo,label=class"
+    again = dataset_of(block["settings"], project.path / "cache")
+    assert again is not None and again.fingerprint == block["dataset"]["fingerprint"]
+
+
+@pytest.mark.parametrize("value", ["photo", "path", "path=", "label=a,label=b", "kind=x"])
+def test_wrong_columns_are_named_at_once(run, value):
+    outcome = run(f"--embed-columns={value}")
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines([f"*argument --embed-columns: '{value}': write path=NAME,label=NAME*"])
+
+
+def test_an_archive_is_a_dataset(run, project, saved):
+    shutil.make_archive(str(project.path / "photos"), "gztar", project.path, "images")
+    arguments = ("-k", "test_vit", "--embed-isolation=none", "--benchmark-json=run.json")
+    run(*arguments, dataset="photos.tar.gz").assert_outcomes(passed=1)
+    assert (saved()["embedcore"]["dataset"]["name"], saved()["embedcore"]["dataset"]["classes"]) == ("photos", 3)
+    run(*arguments, "--embed-split=a:b", dataset="photos.tar.gz").stderr.fnmatch_lines(["*split 'a:b': no images in*"])
 
 
 def two_datasets(project):
