@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import filelock
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.files import PARTIAL, free_bytes
 from embedcore.images.folders import IGNORED_FOLDERS
 from embedcore.images.ledger import Ledger
@@ -93,7 +93,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         if total > room:
             raise UsageError(
                 f"{archive} cannot be unpacked: its files have more than the {bytes_text(max(room, 0))} that may be "
-                f"used in {folder.parent} (--embed-cache names another folder)"
+                f"used in {folder.parent} ({option('cache', argument='cache_dir')} names another folder)"
             )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
@@ -96,7 +96,7 @@ def find_columns(
             first_one, second = (str(names[place]).strip() for place in places[:2])
             raise UsageError(
                 f"{where}: {first_one!r} or {second!r} may be the {own}: choose a {word}, such as "
-                f"--embed-columns {kind}={first_one}"
+                f"{option('columns', f'{kind}={first_one}')}"
             )
         if len(places) > 1:
             raise UsageError(f"{where}: two {word}s {words[places[0]]!r}: rename one of them")
@@ -113,7 +113,7 @@ def find_columns(
 
 
 def _remedy(missing: Sequence[str]) -> str:
-    return f"or name yours: --embed-columns {','.join(f'{kind}=NAME' for kind in missing)}"
+    return f"or name yours: {option('columns', ','.join(f'{kind}=NAME' for kind in missing))}"
 
 
 def _word(name: Any) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from embedcore.errors import UsageError, whole_number
+from embedcore.errors import UsageError, option, whole_number
 from embedcore.files import user_path
 from embedcore.images import emoji
 from embedcore.images.archives import is_archive, stem_of, unpacked
@@ -46,9 +46,9 @@ def chosen_images(
     an invalid dataset, split or limit.
     """
     _check_split(images, split)
-    for option, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
+    for name, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
         if value is not None:
-            whole_number(value, option, 0)
+            whole_number(value, name, 0)
     kind = type(images).__name__
     named = isinstance(images, str | os.PathLike)
     columns_of = chosen_columns(columns)
@@ -176,4 +176,4 @@ def _folder_images(root: Path, split: str, columns: Mapping[str, str]) -> Labell
 
 def _expect_no_columns(columns: Mapping[str, str], what: str) -> None:
     if columns:
-        raise UsageError(f"--embed-columns (columns=) names columns of a table or keys of a dataset; {what} has none")
+        raise UsageError(f"{option('columns')} names columns of a table or keys of a dataset; {what} has none")

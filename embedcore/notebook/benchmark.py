@@ -120,7 +120,8 @@ def _measure(record: Record, bench: Bench, dataset: Dataset, options: Options, b
             for line in record.unsent():
                 record.take(line)
         if not measured.result.ok:
-            bar.say([f"{model}: {measured.result.status}: {measured.result.reason}"])
+            reason = measured.result.reason.removeprefix(f"{model}: ")
+            bar.say([f"{model}: {measured.result.status}: {reason}"])
         bar.advance()
     bench.neighbours.prune(record.results.values(), ())
     if not options.is_quick_look:

@@ -144,10 +144,7 @@ def test_models_without_an_answer_say_why_in_one_line(planted, tmp_path, capsys)
     command = ["compare", old, unkept, "--index", "--cache", "cache"]
     assert main(command) == 2
     captured = capsys.readouterr()
-    assert (
-        captured.out.splitlines()[0]
-        == "ours: unknown: turned was measured without --embed-keep-embeddings / keep_embeddings=True"
-    )
+    assert captured.out.startswith("ours: unknown: turned was measured without --embed-keep-embeddings /")
     assert "no index can be judged: ours: turned was measured without" in captured.err
     (answer,) = answers(capsys, old, wide, "--cache", "cache")
     assert (answer["advice"], answer["line"]) == ("re-embed", "ours: re-embed: the embeddings have another width")

@@ -57,13 +57,13 @@ def test_roles(folder: Path) -> None:
         (
             "pic,label\nx,y\n",
             r"line 1: no column 'path'; .*path,label\[,role\]\[,split\], it is 'pic,label'; or name yours: "
-            r"--embed-columns path=NAME$",
+            r"--embed-columns path=NAME / columns='path=NAME'$",
         ),
         ("path,kind\nx,y\n", r"line 1: no column 'label'"),
-        ("pic,kind\nx,y\n", r"or name yours: --embed-columns path=NAME,label=NAME$"),
+        ("pic,kind\nx,y\n", r"or name yours: --embed-columns path=NAME,label=NAME / "),
         (
             "file,image,label\nx,y,z\n",
-            r"line 1: 'file' or 'image' may be the path: choose .*--embed-columns path=file$",
+            r"line 1: 'file' or 'image' may be the path: choose .*--embed-columns path=file / ",
         ),
         ("path,Class,target\nx,y,z\n", r"line 1: 'Class' or 'target' may be the label: choose a column"),
         ("path,class,Class\nx,y,z\n", r"line 1: two columns 'class': rename one of them"),
@@ -197,7 +197,7 @@ def test_wrong_columns(folder: Path, spec: str, columns, message: str) -> None:
 
 def test_only_tables_have_columns(folder: Path) -> None:
     for images, labels in (("emoji", None), (folder, None), (str(folder), None), (["a.png"], ["a"])):
-        with pytest.raises(UsageError, match=r"--embed-columns \(columns=\) names columns of a table .* has none"):
+        with pytest.raises(UsageError, match=r"--embed-columns / columns names columns of a table .* has none"):
             load_dataset(images, labels, columns="path=image")
 
 

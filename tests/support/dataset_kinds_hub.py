@@ -79,7 +79,7 @@ HUB = [
         "several columns of labels, such as `fine_label` and `coarse_label`",
         hub(label="fine_label", coarse_label=list("abbab")),
         refused="the Dataset: no column 'label'; it must have the columns image and label, it is "
-        "'image,fine_label,coarse_label'; or name yours: --embed-columns label=NAME",
+        "'image,fine_label,coarse_label'; or name yours: --embed-columns label=NAME / columns='label=NAME'",
     ),
     Kind(
         'the same with `columns={"label": "fine_label"}`',

@@ -54,7 +54,7 @@ CSV = [
         "two columns that may be meant",
         csv_of("image,class,category\ncat/0.png,cat,pet\n"),
         refused="shop.csv, line 1: 'class' or 'category' may be the label: choose a column, such as "
-        "--embed-columns label=class",
+        "--embed-columns label=class / columns='label=class'",
     ),
     Kind(
         "the same with `--embed-columns label=category`, or `'csv:FILE?path=image&label=category'`",
