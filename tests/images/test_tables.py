@@ -250,7 +250,7 @@ def test_a_column_split_equals_folders_of_its_values(folder: Path, make_image, t
 @pytest.mark.parametrize(
     ("values", "split", "message"),
     [
-        ("train train val test", "auto", "has a column 'split' with train, val, test: choose .* train:val, or"),
+        ("train train val test", "auto", "has a column 'split' with train, val, test: choose .* train:val / .*, or"),
         ("train training val val", "auto", "with train, training, val: choose references"),
         (
             "train train val val",

@@ -137,7 +137,7 @@ GOOD = {"name": "ours", "arch": "resnet18", "weights": "best.pth"}
         ({**GOOD, "name": "resnet50"}, "name: reserved by a model of timm"),
         (
             {**GOOD, "name": "local"},
-            "name: reserved by a model of timm or a keyword of --embed-roster: choose another one",
+            "name: reserved by a model of timm or a keyword of a roster: choose another one",
         ),
         ({**GOOD, "arch": 3}, "arch = 3: Expected `str`, got `int`"),
         ({**GOOD, "arch": "resnet81"}, "arch: unknown model 'resnet81'"),
