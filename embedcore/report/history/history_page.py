@@ -266,15 +266,18 @@ def _step_lines(history: History, steps: Sequence[Step], x: Channel) -> list[Lay
     ]
     if not runs:
         return []
-    left = {"align": "left", "baseline": "top", "dx": 4, "fontSize": 10.5}
+    left: dict[str, Any] = {"align": "left", "baseline": "top", "dx": 4, "fontSize": 10.5}
     # A line at the right end has its label on the left.
     times = [_milliseconds(run) for run in history.runs]
     middle = (min(times) + max(times)) / 2
-    sides = [(f"datum.at <= {middle}", left), (f"datum.at > {middle}", {**left, "align": "right", "dx": -4})]
+    sides = [
+        ([run for run in runs if run["at"] <= middle], left),
+        ([run for run in runs if run["at"] > middle], {**left, "align": "right", "dx": -4}),
+    ]
     text = {"x": x, "y": {"value": 0}, "text": category("news")}
     return [
         layer("rule", {"x": x}, data=runs, strokeDash=[2, 3]),
-        *(layer("text", text, data=runs, where=where, **place) for where, place in sides),
+        *(layer("text", text, data=of_side, **place) for of_side, place in sides if of_side),
     ]
 
 

@@ -68,13 +68,18 @@ def layer(
     *,
     data: str | Sequence[Datum] = "models",
     where: Filter = "",
+    above: str = "",
     **properties: Any,
 ) -> Layer:
-    """Return a layer of marks. `data`: name of a dataset, or rows; `where`: filter of the rows; `properties`: of the
-    mark."""
+    """Return a layer of marks. `data`: name of a dataset, or rows; `where`: filter of the rows; `above`: expression for
+    those that are drawn above the others; `properties`: of the mark."""
     source = {"name": data} if isinstance(data, str) else {"values": list(data)}
-    filtered = {"transform": [{"filter": where}]} if where else {}
-    return {"data": source, **filtered, "mark": {"type": mark, **properties}, "encoding": dict(encoding)}
+    transform: list[Any] = [{"filter": where}] if where else []
+    if above:
+        transform.append({"calculate": f"({above}) ? 1 : 0", "as": "above"})
+        encoding = {**encoding, "order": {"field": "above", "type": "quantitative"}}
+    transformed = {"transform": transform} if transform else {}
+    return {"data": source, **transformed, "mark": {"type": mark, **properties}, "encoding": dict(encoding)}
 
 
 def layered(layers: Iterable[Layer], title: str, height: int, subtitle: str = "") -> Spec:
@@ -153,13 +158,12 @@ def points(
     shape = {"condition": {"test": "datum.own", "value": "diamond"}, "value": "circle"}
     channels = {"x": x, "y": y, "tooltip": tooltip(), "shape": shape, **emphasis(important, colour), **more}
     size = 70 if len(rows) < MANY_MARKS else 30
-    solid = f"!({hollow})" if hollow else ""
-    layers = []
-    for of in ("", stands_out(important)):
-        layers.append(layer("point", channels, where=both(where, of, solid), filled=True, size=size))
-        if hollow:
-            layers.append(layer("point", channels, where=both(where, of, hollow), filled=False, size=size))
-    return layers
+    kinds = [(f"!({hollow})", True), (hollow, False)] if hollow else [("", True)]
+    above = stands_out(important)
+    return [
+        layer("point", channels, where=both(where, kind), above=above, filled=filled, size=size)
+        for kind, filled in kinds
+    ]
 
 
 def intervals(
