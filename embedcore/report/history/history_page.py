@@ -260,7 +260,7 @@ def _layers(
 
 def _step_lines(history: History, steps: Sequence[Step], x: Channel) -> list[Layer]:
     """Return a vertical line for each run with steps, with what changed in it as a label at its top."""
-    runs = [
+    runs: list[Datum] = [
         {"at": _milliseconds(history.runs[place]), "news": cut(_label(history, place, list(same)), _LONGEST_LABEL)}
         for place, same in groupby(sorted(steps, key=lambda step: step.run), key=lambda step: step.run)
     ]
