@@ -74,11 +74,11 @@ def json_report(
 
 
 def _text(block: Mapping[str, Any]) -> str:
-    """Return strict JSON with a line for each key, and for each item of a list."""
+    """Return strict JSON with a line for each key, and for each result."""
     parts = []
     for key, value in block.items():
-        if isinstance(value, list) and value:
-            text = "[\n" + ",\n".join(json.dumps(json_safe(item), allow_nan=False) for item in value) + "\n]"
+        if key in ("rows", "excluded") and value:
+            text = "[\n" + ",\n".join(msgspec.json.encode(row).decode() for row in value) + "\n]"
         else:
             text = json.dumps(json_safe(value), allow_nan=False)
         parts.append(f"{json.dumps(key)}: {text}")
@@ -89,7 +89,8 @@ def _rows(board: Leaderboard) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield each result, measured or not, with the columns that no field holds followed by its fields."""
     for entry in entries(board):
         computed = {column.key: column.value(entry) for column in COLUMNS if not column.stored}
-        fields = json_safe({name: msgspec.to_builtins(getattr(entry.result, name)) for name in _IN_ROWS})
+        whole = msgspec.to_builtins(entry.result)
+        fields = {name: whole[name] for name in _IN_ROWS}
         if entry.result.ok:
             fields.pop("reason", None)
         yield entry, computed | fields | {"dataset": dataset_name(board.dataset)}
