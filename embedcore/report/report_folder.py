@@ -16,7 +16,6 @@ from embedcore.results.leaderboard import Leaderboard
 if TYPE_CHECKING:
     from embedcore.report.board.board_page import Unfinished
     from embedcore.report.gallery.gallery import Gallery
-    from embedcore.report.html.drawing import Drawing
 
 
 def write_report(
@@ -38,33 +37,32 @@ def write_report(
     the paths. Raises UsageError if the folder cannot be made or written, DrawingFailed if charts cannot be drawn.
     """
     from embedcore.report.gallery.gallery import gallery_data
-    from embedcore.report.html.drawing import Drawing, start_scripts
+    from embedcore.report.html.drawing import start_scripts
 
     settings, machine = settings or {}, machine or {}
     _write(directory, {})
     start_scripts()
-    with Drawing() as drawing:
-        retrieved = [
-            None if gallery is None else gallery_data(board, gallery, asked)
-            for board, gallery in zip(boards, galleries or [None] * len(boards), strict=True)
-        ]
-        texts = {
-            "leaderboard.md": markdown_report(boards, settings=settings, machine=machine, when=when),
-            "leaderboard.csv": csv_report(boards, machine, when),
-            "leaderboard.json": json_report(boards, settings, machine, when),
-        }
-        # The tables are written first: they are there also if drawing fails.
-        paths = _write(directory, {name: text.encode() for name, text in texts.items()})
-        drawn = pages(
-            boards,
-            settings=settings,
-            machine=machine,
-            when=when,
-            beside=tuple(texts),
-            drawing=drawing,
-            unfinished=unfinished,
-            galleries=retrieved,
-        )
+    retrieved = [
+        None if gallery is None else gallery_data(board, gallery, asked)
+        for board, gallery in zip(boards, galleries or [None] * len(boards), strict=True)
+    ]
+    texts = {
+        "leaderboard.md": markdown_report(boards, settings=settings, machine=machine, when=when),
+        "leaderboard.csv": csv_report(boards, machine, when),
+        "leaderboard.json": json_report(boards, settings, machine, when),
+    }
+    # The tables are written first: they are there also if drawing fails.
+    paths = _write(directory, {name: text.encode() for name, text in texts.items()})
+    drawn = pages(
+        boards,
+        settings=settings,
+        machine=machine,
+        when=when,
+        beside=tuple(texts),
+        files=True,
+        unfinished=unfinished,
+        galleries=retrieved,
+    )
     return [*paths, *_write(directory, drawn)]
 
 
@@ -97,40 +95,34 @@ def pages(
     machine: Mapping[str, Any],
     when: str | None = None,
     beside: Sequence[str] = (),
-    drawing: Drawing | None = None,
+    files: bool = False,
     unfinished: Unfinished | None = None,
     galleries: Sequence[Mapping[str, Any] | None] = (),
 ) -> dict[str, bytes]:
-    """Return the page of each dataset by its name, index.html last; before them, with `drawing`, the charts that the
+    """Return the page of each dataset by its name, index.html last; before them, with `files`, the charts that the
     study has, as SVG. `beside`: files that the page links; `galleries`: the `gallery_data` of each board."""
     from embedcore.report.board.board_page import index_page
     from embedcore.report.board.charts import charts
     from embedcore.report.board.rows import rows
-    from embedcore.report.html.drawing import start_scripts
+    from embedcore.report.html.drawing import start_scripts, svg
     from embedcore.results.class_table import class_table
 
     start_scripts()
     names = [f"dataset-{number}.html" if number > 1 else "index.html" for number in range(1, len(boards) + 1)]
     titles = {name: dataset_name(board.dataset) for name, board in zip(names, boards, strict=True)}
-    tables = [class_table((row.result for row in board.by_acc), board.dataset) for board in boards]
-    of_pages = [rows(board) for board in boards]
-    found = [charts(*parts) for parts in zip(boards, of_pages, tables, strict=True)]
-    folders = ["charts", *(f"charts/{name.removesuffix('.html')}" for name in names[1:])]
-    files = {
-        f"{folder}/{chart.name}.svg": chart
-        for folder, of_page in zip(folders, found, strict=True)
-        for chart in of_page
-        if drawing is not None and chart.has_file
-    }
-    if drawing is not None:
-        drawing.begin([chart.standalone for chart in files.values()])
+    drawn: dict[str, bytes] = {}
     made: dict[str, bytes] = {}
     for place, (name, board) in enumerate(zip(names, boards, strict=True)):
+        table = class_table((row.result for row in board.by_acc), board.dataset)
+        of_page = rows(board)
+        found = charts(board, of_page, table)
+        folder = "charts" if place == 0 else f"charts/{name.removesuffix('.html')}"
+        drawn |= {f"{folder}/{chart.name}.svg": svg(chart.standalone) for chart in found if files and chart.has_file}
         made[name] = index_page(
             board,
-            of_pages[place],
-            tables[place],
-            found[place],
+            of_page,
+            table,
+            found,
             settings=settings,
             machine=machine,
             when=when,
@@ -140,5 +132,4 @@ def pages(
             unfinished=unfinished,
             retrieved=galleries[place] if galleries else None,
         ).encode()
-    drawn = zip(files, drawing.svgs() if drawing else (), strict=True)
-    return dict(drawn) | dict(reversed(made.items()))
+    return drawn | dict(reversed(made.items()))

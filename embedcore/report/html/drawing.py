@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,12 +31,6 @@ CONFIG: Mapping[str, Any] = {
     "rule": {"color": "#777"},
     "line": {"color": "#777"},
 }
-_DRAW = """
-import json, sys, vl_convert
-vl_convert.vegalite_to_svg({"data": {"values": []}, "mark": "point"}, allowed_base_urls=[])  # loads its libraries
-specs, config = json.load(sys.stdin)
-json.dump([vl_convert.vegalite_to_svg(spec, config=config, allowed_base_urls=[]) for spec in specs], sys.stdout)
-"""
 _MAKE_SCRIPTS = """
 import sys, vl_convert
 sys.stdout.buffer.write(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode())
@@ -46,7 +38,7 @@ sys.stdout.buffer.write(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmb
 
 
 class DrawingFailed(EmbedcoreError):
-    """The process that draws charts, or that prepares their scripts, has failed."""
+    """The process that prepares the charts' scripts has failed."""
 
 
 def svg(spec: Spec) -> bytes:
@@ -55,47 +47,6 @@ def svg(spec: Spec) -> bytes:
 
     drawn: str = vl_convert.vegalite_to_svg(spec, config=dict(CONFIG), allowed_base_urls=[])
     return drawn.encode()
-
-
-class Drawing:
-    """A process that draws charts while this one goes on; vl-convert holds the interpreter's lock, and loads slowly."""
-
-    def __init__(self) -> None:
-        self._process = _started(_DRAW)
-        self._pool = ThreadPoolExecutor(1)
-        self._drawn: Future[tuple[bytes, bytes]] | None = None
-
-    def begin(self, specs: Sequence[Spec]) -> None:
-        """Begin to draw these specifications."""
-        given = json.dumps([list(specs), dict(CONFIG)]).encode()
-        self._drawn = self._pool.submit(self._process.communicate, given)
-
-    def svgs(self) -> list[bytes]:
-        """Wait for the charts, as SVG files in the order of `begin`. Raises DrawingFailed."""
-        assert self._drawn is not None
-        drawn, errors = self._drawn.result()
-        if self._process.returncode:
-            raise _failure(self._process.returncode, errors)
-        return [text.encode() for text in json.loads(drawn)]
-
-    def __enter__(self) -> Drawing:
-        return self
-
-    def __exit__(self, *of_error: object) -> None:
-        self._process.kill()  # also before it has drawn
-        self._process.communicate()
-        self._pool.shutdown()
-
-
-def _started(code: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
-
-
-def _failure(code: int, errors: bytes) -> DrawingFailed:
-    reason = one_line(errors.decode(errors="replace"))[-300:] or "no message"
-    return DrawingFailed(f"charts cannot be drawn: vl-convert ended with {code}: {reason}")
 
 
 @functools.cache
@@ -109,14 +60,17 @@ def start_scripts() -> Callable[[], str]:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         known = kept.read_text(encoding="utf-8")
         return lambda: known
-    process = _started(_MAKE_SCRIPTS)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", _MAKE_SCRIPTS]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
     @functools.cache
     def scripts() -> str:
         script, errors = process.communicate()
         if process.returncode:
             start_scripts.cache_clear()
-            raise _failure(process.returncode, errors)
+            reason = one_line(errors.decode(errors="replace"))[-300:] or "no message"
+            raise DrawingFailed(f"charts cannot be drawn: vl-convert ended with {process.returncode}: {reason}")
         with contextlib.suppress(OSError):
             kept.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(kept) as file:
