@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedcore.report.board import captions
 from embedcore.report.board.answer import answer, measured_on
@@ -14,13 +14,11 @@ from embedcore.report.board.findings import disagreements, facts, findings, warn
 from embedcore.report.board.names import short_names
 from embedcore.report.board.rows import columns_data
 from embedcore.report.gallery.selection import hardest
+from embedcore.report.html.chart import HEADLINE_HEIGHT, Chart
 from embedcore.report.html.drawing import start_scripts
 from embedcore.report.html.page import chart_data, families_of, render, static
 from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Leaderboard
-
-if TYPE_CHECKING:
-    from embedcore.report.html.chart import Chart
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,7 @@ def index_page(
         disagreements=[each.why for each in disagreements(rows, table)] if len(rows) > 1 else [],
         answer=answer(board),
         hardest=hardest(retrieved) if retrieved else None,
+        headline_height=HEADLINE_HEIGHT,
         headline=[section for section in sections if section in HEADLINE],
         sections=[section for section in sections if section not in HEADLINE],
         marks=marks,

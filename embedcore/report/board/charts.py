@@ -75,7 +75,7 @@ def levels_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, object]]:
 
 
 def leaders(rows: Sequence[Datum], metric: str, levels: Mapping[str, object]) -> Chart | None:
-    """The best models by a metric, with their intervals."""
+    """The best models by a metric, with their intervals. The page chooses them: its filters may leave others."""
     shown = sorted(rows, key=lambda row: row["rank" if metric == "acc" else f"rank_{metric}"])[:LEADERS]
     if not shown:
         return None
@@ -84,10 +84,8 @@ def leaders(rows: Sequence[Datum], metric: str, levels: Mapping[str, object]) ->
     leading = _LEADING[metric]
     layers = [
         *axis.line_layers(x=True),
-        *intervals(
-            shown, axis.channel(f"{metric}_low"), f"{metric}_high", {"y": y}, important=leading, where=only(shown)
-        ),
-        *points(axis.channel(), y, shown, important=leading, where=only(shown)),
+        *intervals(shown, axis.channel(f"{metric}_low"), f"{metric}_high", {"y": y}, important=leading),
+        *points(axis.channel(), y, shown, important=leading),
     ]
     count = "models" if len(shown) == len(rows) else f"best {len(shown)} of {len(rows):,} models"
     tied = metric == "acc" and any(row.get("tied") for row in shown)

@@ -10,6 +10,7 @@ from typing import Any
 from embedcore.report.board.front import Axis, comparable, pareto_front, ties, trusted
 from embedcore.report.html.chart import (
     ACCENT,
+    HEADLINE_HEIGHT,
     HEIGHT,
     Chart,
     Datum,
@@ -53,7 +54,14 @@ def trade_off(rows: Sequence[Datum], axis: Axis, levels: Mapping[str, object]) -
         *intervals(shown, accuracy.channel("acc_low"), "acc_high", {"x": x}, important=on_front, where=valid),
         *points(x, y, shown, important=on_front, where=valid, hollow="isValid(datum.doubts)" if speed else ""),
         # above the front, where no model can be
-        *labels(without_overlap(best, shown), x, y, axis.field, 10 ** (low + 0.55 * (high - low)), up=7),
+        *labels(
+            without_overlap(best, shown, height=HEADLINE_HEIGHT),
+            x,
+            y,
+            axis.field,
+            10 ** (low + 0.55 * (high - low)),
+            up=7,
+        ),
     ]
     title = f"acc against {axis.title}"
     return Chart(

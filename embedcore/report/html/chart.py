@@ -27,6 +27,8 @@ FIRST, SECOND = "@first", "@second"
 GREY, ACCENT, HIGHLIGHTED, OWN, WORSE = "#8a9099", "#0077bb", "#ee7733", "#009988", "#cc3311"
 
 _WIDTH, HEIGHT = 720, 440
+HEADLINE_HEIGHT = 210
+"""Highest chart on the first screen of a page, in pixels."""
 _LABEL_HEIGHT = 14  # pixels
 MANY_MARKS = 200  # models; more are drawn as smaller marks, and only those that stand out have intervals
 _HIGHLIGHTED_ROW = "family && datum.family == family"
@@ -285,10 +287,12 @@ def scores_with_padding(field: str, padding: int = 12) -> Channel:
     return quantity(field, scale={"zero": False, "nice": False, "padding": padding}, axis={"format": ".3~f"})
 
 
-def without_overlap(named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc") -> list[Datum]:
+def without_overlap(
+    named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc", height: int = HEIGHT
+) -> list[Datum]:
     """Return those of `named` whose labels do not overlap in a chart of `rows` with `field` upwards, highest first."""
-    heights = [row[field] for row in rows]
-    scale = HEIGHT / ((max(heights) - min(heights)) or 1)
+    lows, highs = ([row.get(f"{field}_{end}", row[field]) for row in rows] for end in ("low", "high"))
+    scale = height / ((max(highs) - min(lows)) or 1)
     kept: list[Datum] = []
     for row in sorted(named, key=lambda row: -row[field]):
         if not kept or (kept[-1][field] - row[field]) * scale >= _LABEL_HEIGHT:

@@ -40,7 +40,7 @@ const embedPage = (() => {
   function named(value, names) { return Object.entries(names).reduce((text, [key, word]) => text.replaceAll(key, JSON.stringify(word).slice(1, -1)), value); }
 
   // `charts()` returns those of the page; `datasets`: shared by them; `signals(figure)` returns the values of a figure's parameters;
-  // `rows(figure, chart)`: those of the dataset models, if they change (`refill`), and `filtered()` which ones in words;
+  // `rows(figure, chart)`: those of the dataset models, if they change (`refill`), and `filtered(figure, chart)` which ones in words;
   // `begun(figure, chart)` is called before a figure is drawn for the first time.
   function figures({ charts, datasets, signals, rows = null, filtered, begun = () => {} }) {
     const views = new Map(), all = [...document.querySelectorAll(".chart")];
@@ -58,7 +58,7 @@ const embedPage = (() => {
         ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { ...spec.datasets, ...datasets, ...(rows ? { models: rows(figure, chart) } : {}), ...chart.data },
       }, {
         ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom" },
-        config: { ...colours(), axisY: { labelLimit: width < 560 ? 150 : 330 } },
+        config: { ...colours(), axisY: { labelLimit: Math.min(330, Math.round(0.42 * width)) } },
       });
       if (figure.token !== token) { result.finalize(); return; }
       figure.view = result.view;
@@ -70,7 +70,7 @@ const embedPage = (() => {
       for (const inner of host.querySelectorAll("svg, svg *")) for (const attribute of ["role", "aria-label", "aria-roledescription"]) inner.removeAttribute(attribute);
       plot.replaceChildren(host);
       update(figure, result.view);
-      if (figure.shared) $(".filtered", figure).textContent = filtered();
+      if (figure.shared) $(".filtered", figure).textContent = filtered(figure, chart);
       figure.dataset.drawn = chart.name;
     }
     function choose(figure, chart) {
@@ -118,7 +118,7 @@ const embedPage = (() => {
     const refill = () => views.forEach((figure, view) => {
       if (!figure.shared) return;
       view.data("models", rows(figure, figure.chart).map((row) => ({ ...row }))).run();
-      $(".filtered", figure).textContent = filtered();
+      $(".filtered", figure).textContent = filtered(figure, figure.chart);
     });
     return { choose, refill, highlight: () => views.forEach(update) };
   }

@@ -345,19 +345,21 @@
     for (const button of document.querySelectorAll("#legend button")) button.setAttribute("aria-pressed", String(button.value === state.family));
   }
   const fitting = () => models.filter((row) => fits(row, true));
+  const most = (figure, chart) => (chart.name.startsWith("leaders") ? Number(figure.dataset.most) : Infinity);
   function rows(figure, chart) {
-    const found = fitting(), left = found.length ? found : [...models], most = Number(figure.dataset.most);
-    if (!most || !chart.name.startsWith("leaders")) return left;
+    const found = fitting(), left = found.length ? found : [...models];
+    if (most(figure, chart) === Infinity) return left;
     const rank = chart.name.endsWith("acc5") ? "rank_acc5" : "rank";
-    return left.sort((a, b) => a[rank] - b[rank]).slice(0, most);
+    return left.sort((a, b) => a[rank] - b[rank]).slice(0, most(figure, chart));
   }
-  function filtered() {
-    const left = fitting().length;
-    return left === models.length ? "" : left ? `Filtered: ${count(left)} of ${count(models.length)} models.` : "No model fits the filters, so all are shown.";
+  const left = () => { const found = fitting().length; return found === models.length ? "" : found ? `Filtered: ${count(found)} of ${count(models.length)} models.` : "No model fits the filters, so all are shown."; };
+  function filtered(figure, chart) {
+    const shown = most(figure, chart);
+    return `${left()}${(fitting().length || models.length) > shown ? ` The best ${shown} are shown.` : ""}`.trim();
   }
   let waiting, before = "";
   function refilter() {
-    const words = filtered();
+    const words = left();
     if (words === before && !words) return;
     before = words;
     clearTimeout(waiting);
