@@ -291,8 +291,8 @@ def without_overlap(
     named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc", height: int = HEIGHT
 ) -> list[Datum]:
     """Return those of `named` whose labels do not overlap in a chart of `rows` with `field` upwards, highest first."""
-    lows, highs = ([row.get(f"{field}_{end}", row[field]) for row in rows] for end in ("low", "high"))
-    scale = height / ((max(highs) - min(lows)) or 1)
+    ends = [row[key] for row in rows for key in (field, f"{field}_low", f"{field}_high") if key in row]
+    scale = height / ((max(ends) - min(ends)) or 1)
     kept: list[Datum] = []
     for row in sorted(named, key=lambda row: -row[field]):
         if not kept or (kept[-1][field] - row[field]) * scale >= _LABEL_HEIGHT:

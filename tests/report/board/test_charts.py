@@ -225,3 +225,9 @@ def test_the_models_that_disagree_most() -> None:
     assert max(gaps) == max(abs(row["rank"] - row["rank_acc5"]) for row in ROWS)
     assert "In classes with fewer than 5 references its acc is" in "".join(map(str, found[0].why))
     assert disagreements([row | {"rank_acc5": row["rank"]} for row in ROWS], TABLE) == []
+
+
+def test_names_do_not_overlap_on_an_axis_that_intervals_widen() -> None:
+    rows = [{"acc": 0.5, "acc_low": 0.0, "acc_high": 1.0}, {"acc": 0.45}, {"acc": 0.4}]
+    kept = chart.without_overlap(rows, rows, height=210)  # .05 are 10 pixels, a name has 14
+    assert [row["acc"] for row in kept] == [0.5, 0.4]

@@ -123,6 +123,11 @@ def test_filters_of_the_table_remove_models_from_the_charts(visit: Visit) -> Non
     wanted = len(expected(lambda result: result.licence == "mit"))
     visit.page.wait_for_function(f"() => {shown} === {wanted}")
     assert costs.locator(".filtered").inner_text() == f"Filtered: {wanted} of {len(BY_ACC)} models."
+    leaders = visit.page.locator("[data-section=Leaders]")
+    assert leaders.locator(".filtered").inner_text().startswith(f"Filtered: {wanted} of {len(BY_ACC)} models.")
+    names = leaders.locator(".plot svg").inner_html()
+    first, *_, last = [model for model in BY_ACC if ROWS[model].licence != "mit"]
+    assert expected(lambda result: result.licence == "mit")[0] in names and first not in names and last not in names
     visit.page.get_by_role("button", name="Clear").click()
     visit.page.wait_for_function(f"() => {shown} === {len(BY_ACC)}")
     assert costs.locator(".filtered").inner_text() == ""
