@@ -222,3 +222,15 @@ def test_invalid_labels_are_refused_in_one_line(
     with pytest.raises(UsageError, match=message) as caught:
         score(rows, change(LABELS))
     assert "\n" not in str(caught.value)
+
+
+def test_normalize_divides_each_row_by_its_norm(rows):
+    lengths = np.random.default_rng(0).uniform(0.1, 9, (len(rows), 1))
+    with pytest.raises(UsageError, match="pass normalize=True"):
+        nearest(rows * lengths)
+    found, expected = nearest(rows * lengths, normalize=True), nearest(rows)
+    assert np.array_equal(found.indices, expected.indices)
+    assert np.allclose(found.similarities, expected.similarities, atol=1e-6)
+    assert score(rows * lengths, LABELS, normalize=True).values == pytest.approx(score(rows, LABELS).values)
+    with pytest.raises(UsageError, match="zero"):
+        nearest(np.vstack([rows, np.zeros_like(rows[:1])]), normalize=True)
