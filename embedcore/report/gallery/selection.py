@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from embedcore.images.ceilings import reference_counts
 from embedcore.plain import counted, one_line
-from embedcore.report.gallery.duels import Duel, duels_of
+from embedcore.report.gallery.paired import PairedComparison, paired_comparisons
 from embedcore.results.class_table import verdicts_of
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.neighbours import KeptNeighbours
@@ -74,7 +74,7 @@ class Selection:
     parts: tuple[Part, ...]
     examples: Mapping[str, tuple[int, ...]]
     """Further queries of models that were asked for."""
-    duels: tuple[Duel, ...] = ()
+    paired: tuple[PairedComparison, ...] = ()
     """Of the best shown models."""
 
     @property
@@ -139,8 +139,8 @@ def select(
         divided = np.flatnonzero(scored & (split > 0))
         note = "The same queries by both models; those on which they differ come first."
         parts.append(Part("Two models side by side", note, "two", _best(divided, split.astype(np.float64)), leader))
-    duels = duels_of({model: right[model][scored] for model in shown}, of_query[scored])
-    return Selection(labels, shown, tuple(part for part in parts if part.queries), examples, tuple(duels))
+    paired = paired_comparisons({model: right[model][scored] for model in shown}, of_query[scored])
+    return Selection(labels, shown, tuple(part for part in parts if part.queries), examples, tuple(paired))
 
 
 def _queries(number: int) -> str:
@@ -215,7 +215,7 @@ def limited(pictures: Iterable[tuple[int, bytes]]) -> dict[int, bytes]:
 
 def page_data(shown: Selection, pictures: Mapping[int, bytes]) -> dict[str, Any]:
     """Return the data of the page: ``images`` [name, class, picture or None], ``answers`` of each model to each of
-    ``queries`` [[image, similarity], …], the parts, whose queries are places in ``queries``, and the duels."""
+    ``queries`` [[image, similarity], …], the parts, whose queries are places in ``queries``, and the paired comparisons."""
     labels, queries = shown.labels, list(shown.queries)
     images = {image: number for number, image in enumerate(shown.images())}
     used = sorted(
@@ -251,7 +251,7 @@ def page_data(shown: Selection, pictures: Mapping[int, bytes]) -> dict[str, Any]
             for part in shown.parts
         ],
         "examples": {model: [place[query] for query in queries] for model, queries in shown.examples.items()},
-        "duels": [list(duel) for duel in shown.duels],
+        "paired": [list(pair) for pair in shown.paired],
         "missing": sum(image not in pictures for image in images),
     }
 

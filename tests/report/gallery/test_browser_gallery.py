@@ -62,11 +62,11 @@ def test_the_gallery_marks_right_and_wrong_in_every_part(browser: Any, with_gall
                     row.locator("li").first.get_attribute("class") for row in cards.first.locator(".answers").all()
                 ]
                 assert sorted(nearest) == ["right", "wrong"]
-                duel = gallery.locator("#gallery-duel").inner_text()
-                assert duel.count("is right: ") == 2 and "Difference in acc: " in duel and "95 % interval" in duel
+                pair = gallery.locator("#gallery-paired").inner_text()
+                assert pair.count("is right: ") == 2 and "Difference in acc: " in pair and "95 % interval" in pair
                 gallery.locator("select").nth(2).select_option(label=galleries.MODELS[3])
                 gallery.locator("select").nth(1).select_option(label=galleries.MODELS[2])
-                assert f"Only {galleries.MODELS[2]} is right: " in gallery.locator("#gallery-duel").inner_text()
+                assert f"Only {galleries.MODELS[2]} is right: " in gallery.locator("#gallery-paired").inner_text()
                 assert galleries.MODELS[3] in cards.first.inner_text()
         assert "Photos by somebody, CC BY 4.0" in visit.page.locator("section:has(#gallery)").inner_text()
         assert "Images without a picture: 1" in visit.page.locator("#gallery-missing").inner_text()

@@ -151,7 +151,7 @@ def test_the_best_two_are_compared(made):
     shown = select(board, labels, found)
     right = right_of(labels, found)
     one, two = (right[row.result.model] for row in board.by_acc[:2])
-    first, second, alone, other, *_ = page_data(shown, {})["duels"][0]
+    first, second, alone, other, *_ = page_data(shown, {})["paired"][0]
     assert (first, second) == (0, 1)
     assert (alone, other) == (
         sum(a > b for a, b in zip(one, two, strict=True)),

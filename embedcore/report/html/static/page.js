@@ -391,9 +391,9 @@
   }
   // ---- retrieved images, drawn when they come into view ----
   function retrieves() {
-    const { classes, images, queries, answers, parts, examples, duels, missing } = json("retrieved");
+    const { classes, images, queries, answers, parts, examples, paired, missing } = json("retrieved");
     const shown = Object.keys(answers);
-    const choice = $("#gallery .choice"), note = $("#gallery-note"), verdict = $("#gallery-duel"), cards = $("#gallery .cards");
+    const choice = $("#gallery .choice"), note = $("#gallery-note"), verdict = $("#gallery-paired"), cards = $("#gallery .cards");
     const pick = (label, names, value) => {
       const select = el("select", {}, ...names.map((each, place) => el("option", { value: place }, each)));
       select.value = value;
@@ -422,10 +422,10 @@
       const found = models.map((model) => el("div", {}, ...(models.length > 1 ? [el("p", { class: "whose" }, model)] : []), answer(query, model)));
       return el("li", { class: "card" }, ...(heading ? [el("p", { class: "pair" }, heading)] : []), el("div", { class: "row" }, asked, el("div", { class: "found" }, ...found)));
     }
-    function duel(first, other) {
+    function comparison(first, other) {
       const one = shown.indexOf(first), two = shown.indexOf(other), turned = one > two;
       if (one === two) return [];
-      const found = duels.find(([a, b]) => a === Math.min(one, two) && b === Math.max(one, two));
+      const found = paired.find(([a, b]) => a === Math.min(one, two) && b === Math.max(one, two));
       if (!found) return ["The difference of these two is not tested: only the best models are."];
       const [, , a, b, difference, low, high, p] = found, signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(3)}`;
       const [alone, others] = turned ? [b, a] : [a, b], [mean, from, to] = turned ? [-difference, -high, -low] : [difference, low, high];
@@ -443,7 +443,7 @@
       modelLabel.hidden = kind !== "model" && kind !== "two";
       secondLabel.hidden = kind !== "two";
       const first = shown[model.value], other = shown[second.value];
-      verdict.replaceChildren(...(kind === "two" ? duel(first, other) : []));
+      verdict.replaceChildren(...(kind === "two" ? comparison(first, other) : []));
       note.textContent = kind === "list" || kind === "wrong" ? `${words} Neighbours by ${by}.` : words;
       let items;
       if (kind === "pairs") items = pairs.map(([a, b, times, all, by], place) => card(listed[place], [by], `${classes[a]} and ${classes[b]}: ${count(times)} of ${count(all)} answers; here by ${by}`));
