@@ -215,7 +215,7 @@ def limited(pictures: Iterable[tuple[int, bytes]]) -> dict[int, bytes]:
 
 def page_data(shown: Selection, pictures: Mapping[int, bytes]) -> dict[str, Any]:
     """Return the data of the page: ``images`` [name, class, picture or None], ``answers`` of each model to each of
-    ``queries`` [[image, similarity], …], the parts, whose queries are places in ``queries``, and the paired comparisons."""
+    ``queries`` [[image, similarity], …], the parts, whose queries are places in ``queries``, and paired comparisons."""
     labels, queries = shown.labels, list(shown.queries)
     images = {image: number for number, image in enumerate(shown.images())}
     used = sorted(
