@@ -68,7 +68,7 @@ def time_forward(
     kernel: list[ReferenceSeconds] = []
     warmed()
     before, taken = waiting_times(), stolen_ticks()
-    begun = time.perf_counter()
+    begun = time.monotonic()
     for _ in range(rounds) if interleaving is None else interleaving.each(rounds):
         durations.append(clock(embed, batch))
         if reference is not None:
@@ -76,7 +76,7 @@ def time_forward(
         progress(len(durations), rounds)
     on_cpu = batch.device.type == "cpu"
     timed_s = sum(durations) + sum(seconds.whole for seconds in kernel)
-    stolen = steal(taken, stolen_ticks(), time.perf_counter() - begun) if on_cpu else None
+    stolen = steal(taken, stolen_ticks(), time.monotonic() - begun) if on_cpu else None
     waited = contention(before, waiting_times(), timed_s) if on_cpu else None
     return Timed(durations, warmups, waited, kernel, stolen)
 

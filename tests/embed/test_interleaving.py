@@ -114,5 +114,5 @@ def test_timing_rounds_wait_for_their_turn(fifos):
         calls.append(1)
         return batch
 
-    durations, warmups, _, _ = timing.time_forward(embed, torch.zeros(1, 3, 2, 2), 4, mine)
-    assert len(durations) == 4 and len(calls) == 4 + warmups
+    timed = timing.time_forward(embed, torch.zeros(1, 3, 2, 2), 4, mine)
+    assert len(timed.durations) == 4 and len(calls) == 4 + timed.warmups

@@ -339,7 +339,7 @@ def test_items_that_are_dicts() -> None:
         def __getitem__(self, index: int) -> dict[str, object]:
             return {"picture": Image.new("RGB", (8, 6), (40 * index, 0, 0)), "Label": index % 2, **self.more}
 
-    with pytest.raises(UsageError, match=r"^items of the Dicts: no key 'image'; they need .*-columns path=NAME$"):
+    with pytest.raises(UsageError, match=r"^items of the Dicts: no key 'image'; they need .*-columns path=NAME"):
         load_dataset(Dicts())
     dataset = load_dataset(Dicts(), columns={"image": "picture"})
     assert dataset.classes == ("cat", "dog") and dataset.images.load(2).getpixel((0, 0)) == (80, 0, 0)
