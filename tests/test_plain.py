@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcore.plain import bytes_text, encodable, json_safe, one_line, printable_lines
-from embedcore.report.board import columns
+from embedcore.report.board import columns, marks
 from embedcore.report.history import history_text as history
 
 
@@ -71,9 +71,9 @@ def test_json_safe_of_other_types() -> None:
 
 
 def test_our_characters_have_similar_ascii_substitutes() -> None:
-    marks = [value for name, value in vars(columns).items() if name.isupper() and isinstance(value, str)]
-    assert "≈" in marks
-    for sign in (*marks, *history.BARS, "±", "×", "→", "…"):
+    signs = [mark.sign for mark in marks._MARKS]
+    assert marks.TIED in signs
+    for sign in (*signs, columns.NOTHING, *history.BARS, "±", "×", "→", "…"):
         assert "?" not in encodable(sign, "ascii"), sign
     assert encodable("▁█ 内", "ascii") == "18 ?"
 

@@ -70,11 +70,12 @@ class Activator:
         plugin = self.activate()
         parameters: list[Any] = []
         try:
-            self.options.check_paths()
-            if self.options.isolation == "process" and not self._config.option.collectonly:
-                from embedcore.forkserver import forkserver_context, start_surely
+            if not self._config.option.collectonly:
+                self.options.check_paths()
+                if self.options.isolation == "process":
+                    from embedcore.forkserver import forkserver_context, start_surely
 
-                start_surely(forkserver_context)  # it imports torch and timm while this process does
+                    start_surely(forkserver_context)  # it imports torch and timm while this process does
             parameters = cases.model_parameters(self.options)
             # Torch and timm are hundreds of thousands of permanent objects. Garbage collections, also those that pytest
             # runs at the end, would traverse them again and again: a third of the time to collect all cases.

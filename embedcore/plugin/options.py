@@ -16,7 +16,6 @@ import pytest
 from embedcore.durations import parse_duration
 from embedcore.errors import UsageError
 from embedcore.files import user_path
-from embedcore.images.columns import parse_columns
 from embedcore.plain import json_safe
 from embedcore.plugin.shards import Shard, parse_shard
 
@@ -58,6 +57,8 @@ def _split(text: str) -> str:
 
 
 def _columns(text: str) -> str:
+    from embedcore.images.columns import parse_columns  # here: foreign sessions read the options too
+
     parse_columns(text)
     return text
 

@@ -24,7 +24,16 @@ from embedcore.version import VERSION
 from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.registry import code_hash
 
-MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "detail", "crowded"}
+MEASURED_ANEW = {
+    "durations",
+    "warmup_rounds",
+    "images_per_s",
+    "measured_s",
+    "peak_memory_mb",
+    "detail",
+    "crowded",
+    "stolen",
+}
 MEASURED_ANEW |= {"processes", "stolen"}
 
 

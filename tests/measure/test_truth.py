@@ -23,7 +23,16 @@ from embedcore.results.neighbours import NeighbourStore
 from embedcore.zoo.transforms import data_config
 
 GEOMETRY = geometry_of(data_config("test_resnet.r160_in1k"), "native")
-MEASURED_ANEW = {"durations", "warmup_rounds", "images_per_s", "measured_s", "peak_memory_mb", "crowded", "processes"}
+MEASURED_ANEW = {
+    "durations",
+    "warmup_rounds",
+    "images_per_s",
+    "measured_s",
+    "peak_memory_mb",
+    "crowded",
+    "stolen",
+    "processes",
+}
 
 
 class Unsendable:
