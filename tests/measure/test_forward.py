@@ -34,7 +34,7 @@ MEASURED_ANEW = {
     "crowded",
     "stolen",
 }
-MEASURED_ANEW |= {"processes", "stolen"}
+MEASURED_ANEW |= {"processes"}
 
 
 def unequal_fields(one, other):
