@@ -159,7 +159,7 @@ def _why(board: Leaderboard, tied: Sequence[Row], chosen: Row) -> str:
     if "fastest" not in names:
         speed = "None of their speeds can be trusted" if doubtful else "Their speeds are not known"
         return f"It is the smallest {among}. {speed}."
-    but = f" It is compared with the speeds that can be trusted: {doubtful:,} cannot." if doubtful else ""
+    but = f" Doubtful speeds are left out ({counted(doubtful, 'model')})." if doubtful else ""
     return f"It is the {' and the '.join(names)} {among}.{but}"
 
 

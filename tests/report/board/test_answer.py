@@ -56,7 +56,7 @@ def test_a_doubtful_speed_is_never_the_fastest() -> None:
     board = board_of_runs(speed(500.0, params_m=30.0, **BUSY), speed(90.0, params_m=9.0), speed(50.0, params_m=5.0))
     taken = answer.take(board)
     assert taken.model == "m1.x"
-    assert "It is compared with the speeds that can be trusted: 1 cannot." in taken.why
+    assert "Doubtful speeds are left out (1 model)." in taken.why
     assert [pick.model for pick in answer.picks(board) if "astest" in pick.label] == ["m1.x"]
     trust = answer.speed_trust(board)
     assert trust.verdict == "no"
