@@ -96,7 +96,7 @@ class Ready:
         """Return the seconds of a batch, measured as in the timing rounds of a case."""
         batch = first_batch(self.backbone, self.stored, self.size, self.settings)
         with self.computing():
-            return statistics.median(time_forward(self.backbone.embed, batch, rounds)[0])
+            return statistics.median(time_forward(self.backbone.embed, batch, rounds).durations)
 
     def pipeline(self, **options):
         return embed_pixels(self.backbone, self.stored, self.settings, batch_size=self.size, **options)
@@ -215,14 +215,14 @@ def test_order_of_the_lane(proof, first):
 def test_clock_of_the_rounds(proof, first):
     batch = first_batch(first.backbone, first.stored, first.size, first.settings)
     with first.computing():
-        timed, warmups, _, _ = time_forward(first.backbone.embed, batch, ROUNDS)
+        timed = time_forward(first.backbone.embed, batch, ROUNDS)
         wall = [host_seconds(first.backbone.embed, batch) for _ in range(ROUNDS)]
-    assert all(math.isfinite(seconds) and seconds > 0 for seconds in timed)
+    assert all(math.isfinite(seconds) and seconds > 0 for seconds in timed.durations)
     clock = "events" if first.device.type == "cuda" else "host clock"
-    ours, theirs = statistics.median(timed), statistics.median(wall)
+    ours, theirs = statistics.median(timed.durations), statistics.median(wall)
     proof.add(f"a round by {clock}", ms(ours), f"wall {ms(theirs)}", f"{ours / theirs:.3f}")
-    proof.add("warm-up rounds", str(warmups), "2 to 20", "")
-    assert 2 <= warmups <= 20
+    proof.add("warm-up rounds", str(timed.warmups), "2 to 20", "")
+    assert 2 <= timed.warmups <= 20
 
 
 def test_bf16_against_fp32(proof):
@@ -306,7 +306,7 @@ def test_channels_last_canary(proof, first):
         place(backbone.module, device, channels_last=channels_last)
         batch = first_batch(backbone, first.stored, first.size, ForwardSettings(device, "fp32", channels_last))
         with autocast("fp32", device, backbone.module):
-            timed[channels_last] = statistics.median(time_forward(backbone.embed, batch, ROUNDS)[0])
+            timed[channels_last] = statistics.median(time_forward(backbone.embed, batch, ROUNDS).durations)
         return timed[channels_last]
 
     try:
