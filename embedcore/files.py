@@ -17,6 +17,9 @@ from typing import IO, Any
 PARTIAL = ".partial"
 """Suffix of files that are being written, or were left unfinished by a killed process."""
 
+SPARE_BYTES = 10**9
+"""Left free on the disk by downloads and unpacked archives."""
+
 _PIECE = 2**20  # bytes
 _SEAL = re.compile(rb'(.*), "crc32": "([0-9a-f]{8})"\}\n?', re.DOTALL)
 

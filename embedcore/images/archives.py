@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import filelock
 
 from embedcore.errors import UsageError, option
-from embedcore.files import PARTIAL, free_bytes
+from embedcore.files import PARTIAL, SPARE_BYTES, free_bytes
 from embedcore.images.folders import IGNORED_FOLDERS
 from embedcore.images.ledger import Ledger
 from embedcore.images.store_files import hold
@@ -28,7 +28,6 @@ FOLDER = "archives"
 """Within the cache folder; each of its folders is named by an archive's content and name."""
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_RESERVE = 10**9  # bytes of the disk that stay free
 _LONGEST_NAME = 80
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
@@ -84,7 +83,7 @@ def unpacked(archive: Path, cache: Path) -> Path:
 
 def _unpack(archive: Path, folder: Path) -> None:
     free = free_bytes(folder.parent)
-    room = float("inf") if free is None else free - _RESERVE
+    room = float("inf") if free is None else free - SPARE_BYTES
     total = 0
     folder.mkdir()
     members = _unzip(archive, folder) if archive.name.lower().endswith(".zip") else _untar(archive, folder)

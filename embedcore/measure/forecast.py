@@ -8,13 +8,13 @@ from pathlib import Path
 
 from embedcore.durations import show_range
 from embedcore.errors import UnsupportedModel
-from embedcore.files import free_bytes
+from embedcore.files import SPARE_BYTES, free_bytes
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import FOLDER
 from embedcore.plain import bytes_text, counted
 from embedcore.results.estimate import estimate_range
 from embedcore.zoo.holdings import Holding, find_holding, own_holding
-from embedcore.zoo.hub import OFFLINE, SPARE_BYTES, cache_folder, is_offline
+from embedcore.zoo.hub import OFFLINE, cache_folder, is_offline
 from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.registry import known_params_m
 from embedcore.zoo.transforms import data_config

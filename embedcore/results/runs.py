@@ -8,7 +8,7 @@ import glob
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,23 +170,30 @@ _STARTING_S = 5.0
 def earlier_costs(folder: Path, machine: str | None, images: int, processes: int) -> list[tuple[float, float]]:
     """Return (GMACs, seconds) of the cases of the newest run on a machine, as if measured on so many images.
 
-    `processes`: in how many each case is timed. Empty without such a run; damaged lines are skipped. Raises OSError.
+    `processes`: in how many each case is timed. Empty without such a run, or if its journals cannot be read; damaged
+    lines are skipped, and of runs on other machines only the first line is read.
     """
-    for paths in journals_of(folder).values():
-        found: list[tuple[float, float]] = []
-        here = False
-        for raw in (line for path in paths for line in path.read_bytes().splitlines(keepends=True)):
-            with contextlib.suppress(msgspec.DecodeError):
-                line = _TIMED.decode(raw)
-                here = here or line.identity.get("machine") == machine
-                speeds = line.images_per_s or {}
-                speed = speeds.get("end_to_end") or speeds.get("forward")
-                if line.gmacs and speed and line.durations:
-                    timing = processes * (_STARTING_S + sum(line.durations))
-                    found.append((line.gmacs, images / speed + timing))
-        if here and found:
-            return found
+    with contextlib.suppress(OSError):  # an estimate is not worth an error
+        for paths in journals_of(folder).values():
+            found = [cost for path in paths for cost in _costs_in(path, machine, images, processes)]
+            if found:
+                return found
     return []
+
+
+def _costs_in(path: Path, machine: str | None, images: int, processes: int) -> Iterator[tuple[float, float]]:
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines):
+            try:
+                line = _TIMED.decode(raw)
+            except msgspec.DecodeError:
+                continue
+            if number == 0 and line.identity.get("machine") != machine:
+                return
+            speeds = line.images_per_s or {}
+            speed = speeds.get("end_to_end") or speeds.get("forward")
+            if line.gmacs and speed and line.durations:
+                yield line.gmacs, images / speed + processes * (_STARTING_S + sum(line.durations))
 
 
 @dataclass(frozen=True)

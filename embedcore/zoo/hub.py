@@ -23,7 +23,7 @@ import torch
 from huggingface_hub import HfFileMetadata, constants, errors
 
 from embedcore.errors import HubUnreachable, WeightsDamaged, WeightsGated, WeightsUnavailable
-from embedcore.files import free_bytes, sha256_of
+from embedcore.files import SPARE_BYTES, free_bytes, sha256_of
 from embedcore.plain import bytes_text
 from embedcore.progress import Progress
 from embedcore.zoo.credentials import (
@@ -41,7 +41,6 @@ from embedcore.zoo.registry import RemoteFile, remote_file
 TIMEOUT_SECONDS = 10.0  # longest silence of a host; huggingface_hub then resumes a download up to five times
 PAUSE_SECONDS = 300.0  # pause before a host that could not be reached is asked again
 REPORT_SECONDS = 0.25  # between two progress reports of a download
-SPARE_BYTES = 10**9  # left free on the disk by every download
 OFFLINE = "HF_HUB_OFFLINE is set"
 T = TypeVar("T")
 

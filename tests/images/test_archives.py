@@ -135,10 +135,10 @@ def test_nothing_is_written_outside_of_the_folder(tmp_path: Path, load, make, me
 def test_a_bomb_is_stopped_by_the_free_space(root: Path, load, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     (root / "cat" / "zeros.png").write_bytes(bytes(10**6))
     archive = pack(root, suffix)
-    monkeypatch.setattr(archives, "free_bytes", lambda folder: archives._RESERVE + 10**6)
+    monkeypatch.setattr(archives, "free_bytes", lambda folder: archives.SPARE_BYTES + 10**6)
     with pytest.raises(UsageError, match=r"cannot be unpacked: its files have more than the 1\.00 MB that may be used"):
         load(archive)
-    monkeypatch.setattr(archives, "free_bytes", lambda folder: archives._RESERVE + 2 * 10**6)
+    monkeypatch.setattr(archives, "free_bytes", lambda folder: archives.SPARE_BYTES + 2 * 10**6)
     assert len(load(archive, bad_images="skip")) == 5
 
 

@@ -33,8 +33,8 @@ MEASURED_ANEW = {
     "detail",
     "crowded",
     "stolen",
+    "processes",
 }
-MEASURED_ANEW |= {"processes"}
 
 
 def unequal_fields(one, other):

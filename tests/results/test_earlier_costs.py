@@ -35,3 +35,8 @@ def test_a_damaged_line_is_skipped(tmp_path: Path, result_of: Callable[..., Resu
     path = _run(tmp_path, "here", "A", [result_of("a.x", **TIMED)])
     path.write_bytes(path.read_bytes() + b'{"model": "b.x", "gm')
     assert len(earlier_costs(tmp_path, "A", images=1, processes=1)) == 1
+
+
+def test_a_journal_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl").mkdir()
+    assert earlier_costs(tmp_path, "A", images=1, processes=1) == []

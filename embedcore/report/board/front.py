@@ -39,7 +39,7 @@ def trusted(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
 def pareto_front(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
     """Return the trusted rows that no other one beats in both acc and the quantity of the axis, the best by acc last.
 
-    Of equal rows the first one counts.
+    The first of equal rows counts.
     """
     best = math.inf if axis.less else -math.inf
     found = []

@@ -75,7 +75,7 @@ class Selection:
     examples: Mapping[str, tuple[int, ...]]
     """Further queries of models that were asked for."""
     paired: tuple[PairedComparison, ...] = ()
-    """Of the best shown models."""
+    """Each pair of the best models that are shown."""
 
     @property
     def queries(self) -> tuple[int, ...]:
