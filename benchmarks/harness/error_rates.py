@@ -8,8 +8,7 @@
 as by `embedcore compare --confirm`; it prints the rates of the sessions alone too. Run it on an otherwise idle machine.
 Each outcome is a line in a journal of the folder; the same command continues it.
 `--core N` uses one core with one thread, so that one command per core can run at the same time, each with a folder of
-its own. Start them together: the slower side adds matrix products to each forward pass, calibrated to make it slower by
-`--size`, and what a product costs beside a forward pass depends on the work of the other core.
+its own. The slower side spins after each forward pass, so that its speed is lower by `--size`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import argparse
 import contextlib
 import functools
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -35,7 +33,7 @@ from embedcore.ab.environments import Environment
 from embedcore.ab.noise import stored_noise
 from embedcore.ab.schedule import measure_models
 from embedcore.ab.sides import Side, measure_interleaved
-from embedcore.compare.interleaved import NOISE, paired_ratio
+from embedcore.compare.interleaved import NOISE
 from embedcore.compare.verdict import Verdict
 from embedcore.results.reading import read_run
 from embedcore.results.result import Result
@@ -45,15 +43,15 @@ MODELS = ("test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test
 
 LIMIT = 0.05  # the gate's default
 
-# Every model calls this method of embedcore. One product is small compared with the forward pass of a batch, so their
-# number determines the slowdown.
+# Every model calls this method of embedcore. The extra time is a share of each pass's own, so that the slowdown is
+# exact on any machine. Extra work would cost more or less beside other work, and count as the model's operations.
 PATCH = """
 import os
 
-if os.environ.get("EMBEDCORE_EXTRA"):
+if os.environ.get("EMBEDCORE_SLOWER"):
     import importlib.abc
-    import json
     import sys
+    import time
 
     NAME = "embedcore.zoo.backbone"
 
@@ -69,23 +67,21 @@ if os.environ.get("EMBEDCORE_EXTRA"):
 
             def exec_module(module):
                 load(module)
-                slow(module)
+                slow(module, float(os.environ["EMBEDCORE_SLOWER"]))
 
             spec.loader.exec_module = exec_module
             return spec
 
-    def slow(module):
-        import torch
-
-        extra = json.loads(os.environ["EMBEDCORE_EXTRA"])
+    def slow(module, share):
         usual = module.Backbone.embed
-        left = torch.ones(96, 96)
-        out = torch.empty(96, 96)
 
         def embed(self, x):
-            for _ in range(round(extra.get(self.name.split(".")[0], 0) * len(x))):
-                torch.mm(left, left, out=out)
-            return usual(self, x)
+            begin = time.perf_counter()
+            output = usual(self, x)
+            end = begin + (time.perf_counter() - begin) / (1 - share)
+            while time.perf_counter() < end:
+                pass
+            return output
 
         module.Backbone.embed = embed
 
@@ -93,51 +89,20 @@ if os.environ.get("EMBEDCORE_EXTRA"):
 """
 
 
-def slow_interpreter(folder: Path) -> Path:
-    """Return an interpreter whose embedcore does the extra work given by a file in the folder."""
+def slow_interpreter(folder: Path, share: float) -> Path:
+    """Return an interpreter whose embedcore embeds at a speed lower by `share`."""
     patch = folder / "patch"
     patch.mkdir(parents=True, exist_ok=True)
     (patch / "sitecustomize.py").write_text(PATCH)
     script = folder / "python-slow"
     script.write_text(
         "#!/bin/sh\n"
-        f'export EMBEDCORE_EXTRA="$(cat {folder}/extra.json)"\n'
+        f"export EMBEDCORE_SLOWER={share}\n"
         f'export PYTHONPATH="{patch}:$PYTHONPATH"\n'
         f'exec {sys.executable} "$@"\n'
     )
     script.chmod(0o755)
     return script
-
-
-def calibrate(folder: Path, size: float) -> Mapping[str, float]:
-    """Return the number of products per image that make each model slower by `size`."""
-    path = folder / "extra.json"
-    if path.is_file():
-        found: Mapping[str, float] = json.loads(path.read_text())
-        return found
-    extra = {}
-    probe = 40.0  # products per image: a slowdown far above the noise
-    for model in MODELS:
-        path.write_text(json.dumps({model: probe}))
-        cost = _slowdown(folder, model)
-        extra[model] = probe * size / (1 - size) / cost  # the limit is the fall of the speed
-        print(
-            f"{model}: {probe:g} products per image cost {cost:.0%}, so {extra[model]:.2f} for {size:.0%}", flush=True
-        )
-    path.write_text(json.dumps(extra))
-    return extra
-
-
-def _slowdown(folder: Path, model: str) -> float:
-    """Return how much longer a forward pass takes on the slower side, from several pairs of processes."""
-    logs = []
-    with _sides(folder, [model], slower=True) as sides:
-        (tag,) = sides["A"].opened()["models"]
-        sides["B"].opened()
-        for _ in range(4):
-            results = measure_interleaved(sides, tag, {"batch_size": 16, "rounds": 60})
-            logs.append(paired_ratio(*(results[side].durations for side in "AB"))[0])
-    return math.exp(-statistics.median(logs)) - 1
 
 
 @contextlib.contextmanager
@@ -280,15 +245,13 @@ def main() -> None:
     parser.add_argument("--alike", type=int, default=200, help="A/A comparisons")
     parser.add_argument("--slower", type=int, default=100, help="comparisons with a slower side")
     parser.add_argument("--core", type=int, help="use only this core, with one thread")
-    parser.add_argument("--size", type=float, default=0.05, help="size of the slowdown")
+    parser.add_argument("--size", type=float, default=0.05, help="share of the speed that the slower side loses")
     parsed = parser.parse_args()
     folder = parsed.folder.absolute()
     if parsed.core is not None:
         os.sched_setaffinity(0, {parsed.core})
         os.environ["OMP_NUM_THREADS"] = "1"
-    slow_interpreter(folder)
-    if parsed.slower:
-        calibrate(folder, parsed.size)
+    slow_interpreter(folder, parsed.size)
     compared = {"ab": by_ab, "sessions": by_sessions, "path": functools.partial(by_sessions, confirms=True)}
     journal = folder / "outcomes.jsonl"
     for kind, wanted in (("slower", parsed.slower), ("alike", parsed.alike)):
