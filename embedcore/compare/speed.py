@@ -65,13 +65,14 @@ class Shift(NamedTuple):
         return abs(self.shift) > max(SHIFT, _SURE * self.error)
 
 
-def falls(cases: Sequence[Replicates], prior: float, *, models: int) -> tuple[list[Fall], Noise]:
+def falls(cases: Sequence[Replicates], prior: float, *, models: int, drift: float = 0.0) -> tuple[list[Fall], Noise]:
     """Return the fall of each model and the noise.
 
     The noise is the scatter of processes within a side, pooled over all models, with `prior`, an assumed standard
     deviation. The variance of each model is shrunk towards the pooled one (Smyth, Stat. Appl. Genet. Mol. Biol. 3,
     2004), so that a lucky pair of processes does not make an interval too narrow.
-    `models`: number of speeds tested at once.
+    `models`: number of speeds tested at once. `drift`: standard deviation of what all processes of a side have in
+    common, and the other side has not: their scatter does not show it.
 
     >>> falls([Replicates([0.0, 0.0], [0.5, 0.5])], 0.01, models=1)[0][0].fall.__round__(3)
     0.393
@@ -80,7 +81,8 @@ def falls(cases: Sequence[Replicates], prior: float, *, models: int) -> tuple[li
     usual, wild = (
         (PRIOR_FREEDOM * prior**2 + found.freedom * found.sd**2) / (PRIOR_FREEDOM + found.freedom) for found in pooled
     )
-    return [_fall(case, usual, wild, max(1, models)) for case in cases], Noise(math.sqrt(usual), pooled[0].freedom)
+    found = [_fall(case, usual, wild, drift, max(1, models)) for case in cases]
+    return found, Noise(math.sqrt(usual), pooled[0].freedom)
 
 
 def pooled_noise(cases: Sequence[Replicates], prior: float, *, clipped: bool = True) -> Noise:
@@ -96,7 +98,7 @@ def pooled_noise(cases: Sequence[Replicates], prior: float, *, clipped: bool = T
     return Noise(math.sqrt(float(np.square(np.clip(deviations, -reach, reach)).mean())), freedom)
 
 
-def _fall(case: Replicates, usual: float, wild: float, models: int) -> Fall:
+def _fall(case: Replicates, usual: float, wild: float, drift: float, models: int) -> Fall:
     """Return the fall of one model.
 
     `usual`, `wild`: pooled variances without and with outliers. Only the second makes a fall sure: where processes are
@@ -106,7 +108,9 @@ def _fall(case: Replicates, usual: float, wild: float, models: int) -> Fall:
     freedom = _SHRINKAGE + sum(len(side) - 1 for side in case)
     squares = sum((value - fmean(side)) ** 2 for side in case for value in side)
     share = sum(1 / len(side) for side in case) / freedom
-    error, largest = (math.sqrt((_SHRINKAGE * variance + squares) * share) for variance in (usual, max(usual, wild)))
+    error, largest = (
+        math.sqrt((_SHRINKAGE * variance + squares) * share + 2 * drift**2) for variance in (usual, max(usual, wild))
+    )
     half = error * float(special.stdtrit(freedom, (1 + LEVEL) / 2))
     sure = largest * float(special.stdtrit(freedom, 1 - ALARMS / models))
     p = 2 * float(special.stdtr(freedom, -abs(rise) / error)) if error > 0 else float(rise == 0)
