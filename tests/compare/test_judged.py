@@ -81,6 +81,27 @@ def test_equal_speeds_are_clear_and_a_fall_near_the_limit_is_suspect():
     assert max(map(len, lines)) <= 80 and "Undecided: perhaps slower than the limits allow: 1 model" in lines
 
 
+def test_processes_close_together_do_not_show_how_the_machine_drifts():
+    """Rounds that scatter by 3 % are those of a machine that drifts by 2 % between sessions."""
+
+    def sessions(apart):
+        runs = []
+        for seed in range(2):
+            infos = [info(number, seed=seed, timings={"scatter": 0.03}) for number in range(5)]
+            for each in infos:
+                for place, process in enumerate(each["processes"]):
+                    process["started"] = 1e9 + apart * place
+            runs.append(run(infos))
+        return compare(*runs)
+
+    near, far = (sessions(apart) for apart in (30.0, 1200.0))
+    widths = [
+        [c.high - c.low for m in found.models for c in m.changes if c.what == "images_per_s"] for found in (near, far)
+    ]
+    assert len(widths[0]) == 5
+    assert all(wide > 1.2 * narrow for wide, narrow in zip(*widths, strict=True))
+
+
 def test_interleaved_processes_decide_a_suspect():
     comparison, _ = judged([1.0] * 19 + [0.95])
     name = "net_19.tag"

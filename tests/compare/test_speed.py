@@ -57,6 +57,19 @@ def test_the_p_value_is_that_of_students_test_when_the_pool_is_the_model_itself(
     assert fall.high == pytest.approx(1 - math.exp(-0.05 - noise.sd * stats.t.ppf(0.975, 10)))
 
 
+def test_drift_between_the_sessions_is_in_the_interval_where_it_is_known():
+    """The processes of a session share it, so their scatter cannot show it."""
+    rng = np.random.default_rng(5)
+    contained: dict[float, list[bool]] = {0.0: [], 0.03: []}
+    for _ in range(300):
+        common = rng.normal(0, 0.03, (2, 1))
+        sides = [Replicates(*(common + rng.normal(0, 0.02, (2, 2))).tolist()) for _ in range(5)]
+        for drift, found in contained.items():
+            found += [fall.low <= 0 <= fall.high for fall in falls(sides, 0.02, models=5, drift=drift)[0]]
+    assert np.mean(contained[0.0]) < 0.8
+    assert np.mean(contained[0.03]) > 0.94
+
+
 def test_one_disturbed_process_decides_nothing():
     """Neither for its own model nor, by the pooled noise, for the others."""
     quiet = cases(np.random.default_rng(2), 20)
