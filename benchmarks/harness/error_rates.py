@@ -152,18 +152,20 @@ def by_ab(folder: Path, models: Iterable[str], *, slower: bool) -> Outcomes:
             yield model, {f"ab {_kind(slower)}": outcome}
 
 
-def by_sessions(folder: Path, models: Iterable[str], *, slower: bool, confirms: bool = False) -> Outcomes:
+def by_sessions(
+    folder: Path, models: Iterable[str], *, slower: bool, confirms: bool = False, both: bool = True
+) -> Outcomes:
     """Yield ``clear``, ``suspect`` or ``regression`` of two sessions over all models, saved in sequence.
 
     `confirms`: also the outcome after the suspects were confirmed, ``clear``, ``undecided`` or ``regression``. With
-    `slower` each slower session lies between two usual ones, which are compared as well.
+    `slower` each slower session lies between two usual ones, which with `both` are compared as well.
     """
     base, left = _session(folder, slower=False), {}
     for model in models:
         if model not in left:
             sessions = {True: _session(folder, slower=True)} if slower else {}
             sessions[False] = _session(folder, slower=False)
-            for is_slower, new in sessions.items():
+            for is_slower, new in sessions.items() if both or not slower else [(True, sessions[True])]:
                 for kind, words in _compared(folder, base, new, slower=is_slower, confirms=confirms).items():
                     for name, outcome in words.items():
                         left.setdefault(name, {})[kind] = outcome
@@ -257,7 +259,8 @@ def main() -> None:
     for kind, wanted in (("slower", parsed.slower), ("alike", parsed.alike)):
         begin = time.monotonic()
         left = missing(journal, f"{parsed.what} {kind}", wanted)
-        for model, found in compared[parsed.what](folder, left, slower=kind == "slower"):
+        options = {} if parsed.what == "ab" else {"both": len(outcomes(journal, f"{parsed.what} alike")) < parsed.alike}
+        for model, found in compared[parsed.what](folder, left, slower=kind == "slower", **options):
             seconds = round(time.monotonic() - begin, 1)
             with journal.open("a") as file:
                 for what, outcome in found.items():
