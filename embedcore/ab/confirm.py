@@ -127,12 +127,12 @@ def _answer(track: Track, limit: float) -> Interleaved | str:
     """Return the ratio of a track that decides whether the model is slower by the limit, or why none does.
 
     `measure_models` stops early only at a narrow interval. At the last look the usual one decides: a speed is clear if
-    the 95 % interval of its fall excludes the limit.
+    the 99 % interval of its fall excludes the limit.
     """
     ratio = track.ratio
     if ratio is None:
         return track.why
-    at_the_end = not track.settled and not track.alarmed_after and ratio.low > 1 - limit
+    at_the_end = not track.settled and not track.alarmed_after and ratio.lowest > 1 - limit
     return ratio if track.alarm or not track.why or at_the_end else track.why
 
 

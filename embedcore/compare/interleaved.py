@@ -33,6 +33,8 @@ class Interleaved(NamedTuple):
     ratio: float
     low: float
     high: float
+    lowest: float
+    """Lower end of the 99 % interval."""
     surely_low: float
     surely_high: float
     p: float
@@ -47,11 +49,12 @@ class Interleaved(NamedTuple):
         return self.surely_high < 1
 
     def alarms(self, limit: float) -> bool:
-        """Whether B is significantly slower and `limit`, a fraction of 1, is inside the interval.
+        """Whether B is significantly slower and `limit`, a fraction of 1, is not below the 99 % interval.
 
-        A test of the estimate against the limit would find a fall of exactly that size only half of the time.
+        A test of the estimate against the limit would find a fall of exactly that size only half of the time, and the
+        95 % interval loses one in twenty, since an alarm must persist.
         """
-        return self.slower and self.low <= 1 - limit
+        return self.slower and self.lowest <= 1 - limit
 
     def settled(self, limit: float) -> bool:
         """Whether a fall of `limit` is excluded by an interval narrower than the limit."""
@@ -108,8 +111,9 @@ def ratio_of(pairs: ArrayLike, *, models: int, noise: float = NOISE) -> Interlea
     usual = error * float(special.stdtrit(freedom, (1 + LEVEL) / 2))
     sure = error * float(special.stdtrit(freedom, 1 - ALARMS / (len(LOOKS) * max(1, models))))
     p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
-    low, high, surely_low, surely_high = (math.exp(mean + by) for by in (-usual, usual, -sure, sure))
-    return Interleaved(math.exp(mean), low, high, surely_low, surely_high, p, math.sqrt(variance), len(values))
+    wide = error * float(special.stdtrit(freedom, 0.995))
+    low, high, lowest, surely_low, surely_high = (math.exp(mean + by) for by in (-usual, usual, -wide, -sure, sure))
+    return Interleaved(math.exp(mean), low, high, lowest, surely_low, surely_high, p, math.sqrt(variance), len(values))
 
 
 def pooled_noise(ratios: Sequence[Sequence[float]]) -> float | None:
