@@ -88,7 +88,7 @@ def test_false_alarms_are_rare(how):
 @pytest.mark.parametrize("how", [{}, {"disturbed": 0.05}, {"walk": 0.05}, {"scatter": 0.07}, {"sd": 1.5 * SD}], ids=str)
 def test_five_percent_slower_is_found(how):
     found, _ = alarms(200, slower=0.05, **how)
-    assert found >= 197
+    assert found >= 194
 
 
 def test_few_processes_suffice_if_nothing_is_slower():
