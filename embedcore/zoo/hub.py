@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
@@ -133,6 +135,8 @@ class Hub:
         with self._explained(model, remote, folder), _library_settings(self.timeout):
             if remote.url:
                 path = url_file(remote.url, cache)
+                size = _reporting(progress, partial(_size_at, remote.url, self.timeout))
+                _check_room(f"{model}: {remote}", folder, size)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 digest = torch.hub.HASH_REGEX.search(path.name)
                 download: Callable[..., Any] = torch.hub.download_url_to_file
@@ -267,6 +271,14 @@ def _check_room(what: str, folder: Path, size: int) -> None:
     if free is not None and free < size + SPARE_BYTES:
         needs = f"needs {bytes_text(size)} and leaves {bytes_text(SPARE_BYTES)} free"
         raise WeightsUnavailable(f"{what} {needs}, but {folder} has {bytes_text(free)} free: delete something there")
+
+
+def _size_at(url: str, timeout: float) -> int:
+    """Return the bytes of a URL's file as its server states them; 0 if it does not, or cannot be asked."""
+    with contextlib.suppress(OSError, HTTPException, ValueError):  # the download reports errors
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout) as answer:
+            return int(answer.headers.get("Content-Length", 0))
+    return 0
 
 
 def _reporting(progress: Progress, work: Callable[[], T]) -> T:

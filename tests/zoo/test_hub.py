@@ -96,13 +96,16 @@ def test_a_repository_without_weights_is_reported(fake_hub):
         Hub(address).download("a_model.a_tag", REMOTE)
 
 
-def test_a_download_leaves_room_on_the_disk(fake_hub, monkeypatch):
-    address, _ = fake_hub({f"{PATH}model.safetensors": b"safe"})
+@pytest.mark.parametrize("by_url", [False, True])
+def test_a_download_leaves_room_on_the_disk(fake_hub, monkeypatch, by_url):
+    address, requests = fake_hub({f"{PATH}model.safetensors": b"safe", "/a.pth": b"safe"})
+    remote = RemoteFile(url=f"{address}/a.pth") if by_url else REMOTE
     monkeypatch.setattr(hub_, "free_bytes", lambda folder: hub_.SPARE_BYTES + 3)
     with pytest.raises(WeightsUnavailable, match=r"needs 4 B and leaves 1\.00 GB free, but .* has 1\.00 GB free"):
-        Hub(address).download("a_model.a_tag", REMOTE)
+        Hub(address).download("a_model.a_tag", remote)
+    assert not [request for request in requests if request.startswith("GET")]
     monkeypatch.setattr(hub_, "free_bytes", lambda folder: hub_.SPARE_BYTES + 4)
-    assert Hub(address).download("a_model.a_tag", REMOTE).read_bytes() == b"safe"
+    assert Hub(address).download("a_model.a_tag", remote).read_bytes() == b"safe"
 
 
 def test_download_by_url_lands_in_torchs_cache(fake_hub, monkeypatch):
