@@ -11,11 +11,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from embedcore.errors import EmbedcoreError
+
 # A result of fifty million queries is smaller; a longer line means that the process is broken.
 MAX_BYTES = 2**28
 
 
-class GarbledMessageError(ValueError):
+class GarbledMessageError(EmbedcoreError):
     """Received data is not a message."""
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from embedcore.errors import EmbedcoreError
+
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # their values
 
@@ -16,7 +18,7 @@ _DARK = 16
 _ROWS = 256  # converted at a time, which bounds the memory for floats
 
 
-class UnknownScale(ValueError):
+class UnknownScale(EmbedcoreError, ValueError):
     """The white level of an image is unknown."""
 
 

@@ -11,12 +11,14 @@ from urllib.request import proxy_bypass
 import huggingface_hub
 from huggingface_hub import constants, get_session
 
+from embedcore.errors import EmbedcoreError
+
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _TOKENS = ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # in huggingface_hub's order
 
 
-class SettingsError(Exception):
+class SettingsError(EmbedcoreError):
     """A proxy, certificate or token setting cannot be used. The message names the variable and contains no secret."""
 
 

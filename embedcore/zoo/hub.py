@@ -275,10 +275,11 @@ def _check_room(what: str, folder: Path, size: int) -> None:
 
 def _size_at(url: str, timeout: float) -> int:
     """Return the bytes of a URL's file as its server states them; 0 if it does not, or cannot be asked."""
-    with contextlib.suppress(OSError, HTTPException, ValueError):  # the download reports errors
+    try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout) as answer:
             return int(answer.headers.get("Content-Length", 0))
-    return 0
+    except (OSError, HTTPException, ValueError):  # the download reports what is wrong
+        return 0
 
 
 def _reporting(progress: Progress, work: Callable[[], T]) -> T:
