@@ -14,7 +14,7 @@ from embedcore.images.labels import canonical, lookalike_notes
 from embedcore.images.plugins import PLUGINS, installed
 from embedcore.images.retries import retried
 from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role
-from embedcore.images.splits import HELD_OUT, TRAINING, named_sides, sides_note, training_sides
+from embedcore.images.splits import HELD_OUT, SPLITS, TRAINING, named_sides, sides_note, training_sides
 from embedcore.plain import counted
 
 EXTENSIONS = frozenset(
@@ -102,7 +102,7 @@ def has_classes(root: Path) -> bool:
     for path in _image_paths(root, _LeftOut()):
         folder = path.rpartition("/")[0]
         top, _, below = folder.partition("/")
-        classes.add(below if top.lower() in (*ROLE_WORDS, *TRAINING, *HELD_OUT) else folder)
+        classes.add(below if top.lower() in SPLITS else folder)
     return len(classes - {""}) > 1
 
 

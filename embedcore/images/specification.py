@@ -17,7 +17,14 @@ from embedcore.images.columns import chosen_columns, parse_columns
 from embedcore.images.folders import has_classes, scan_folder
 from embedcore.images.records import dict_images, hub_images, is_hub_dataset
 from embedcore.images.sources import LabelledImages, choose
-from embedcore.images.tables import METADATA, frame_images, listed_images, read_table
+from embedcore.images.tables import (
+    METADATA,
+    frame_images,
+    listed_images,
+    read_split_tables,
+    read_table,
+    tables_of_splits,
+)
 from embedcore.images.timm_sets import SCHEMES, timm_images
 
 SPLITS = ("auto", "loo")
@@ -163,15 +170,22 @@ def _path_images(path: Path, split: str, columns: Mapping[str, str], cache: Path
 
 
 def _folder_images(root: Path, split: str, columns: Mapping[str, str]) -> LabelledImages:
-    """Return the images of a folder: of its class folders, else of the table ``metadata.csv`` in it."""
-    table = root / METADATA
-    if table.is_file() and (columns or not has_classes(root)):
-        found = read_table(table, split=split, chosen=columns)
+    """Return the images of a folder: of its class folders, else of ``metadata.csv`` in it or in each of its splits."""
+    table, of_splits = root / METADATA, tables_of_splits(root)
+    if (table.is_file() or of_splits) and (columns or not has_classes(root)):
+        if table.is_file() and of_splits:
+            raise UsageError(f"{table.absolute()} and {next(iter(of_splits.values()))}: keep one, or one in each split")
+        if of_splits:
+            found = read_split_tables(root, of_splits, split=split, chosen=columns)
+        else:
+            found = read_table(table, split=split, chosen=columns)
         return replace(found, notes=(f"classes are those of {METADATA}", *found.notes))
     _expect_no_columns(columns, f"a folder without {METADATA}")
     found = scan_folder(root, split=split)
-    ignored = f"{METADATA} is ignored, since there are class folders (csv:{root / METADATA} uses it)"
-    return replace(found, notes=(ignored, *found.notes)) if table.is_file() else found
+    if not (table.is_file() or of_splits):
+        return found
+    use = f"csv:{table} uses it" if table.is_file() else f"{option('columns', 'label=NAME')} uses it"
+    return replace(found, notes=(f"{METADATA} is ignored, since there are class folders ({use})", *found.notes))
 
 
 def _expect_no_columns(columns: Mapping[str, str], what: str) -> None:

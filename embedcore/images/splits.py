@@ -13,6 +13,8 @@ from embedcore.plain import counted
 
 TRAINING, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 """Names recognised as training and held-out splits."""
+SPLITS = frozenset((*ROLE_WORDS, *TRAINING, *HELD_OUT))
+"""Names recognised as parts of a dataset, lower case."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,21 @@ def named_sides(
     return sides
 
 
+def role_sides(names: Iterable[str]) -> dict[str, Role]:
+    """Return the roles of the names such as ``query`` and ``gallery``; none unless both sides are named."""
+    named = {name: ROLE_WORDS[name.lower()] for name in names if name.lower() in ROLE_WORDS}
+    return named if len(set(named.values())) == 2 else {}
+
+
 def training_sides(names: Sequence[str], where: str) -> dict[str, Role]:
-    """Return the roles of one training and one held-out split among ``names``, which hold two or more such splits.
+    """Return the roles of one training and one held-out split among two or more ``names``.
 
     Raises UsageError, which begins with ``where``, if there are several of a kind.
     """
     training = [name for name in names if name.lower() in TRAINING]
     held_out = [name for name in names if name.lower() in HELD_OUT]
     if len(training) != 1 or len(held_out) != 1:
-        first, second = (*training, *held_out)[:2]
+        first, second = [*dict.fromkeys((*training, *held_out, *names))][:2]
         raise UsageError(
             f"{where}: choose references and queries, such as {option('split', f'{first}:{second}')}, or use all of "
             f"them as one set with {option('split', 'loo')}"
@@ -94,8 +102,7 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
         return _divided(parts, named_sides(split, values, _word, missing), name, place)
     if not parts:
         return Sides(rows)
-    named = {value: ROLE_WORDS[value] for value in values if value in ROLE_WORDS}
-    if len(set(named.values())) == 2:
+    if named := role_sides(values):
         return _divided(parts, named, name, place)
     known = [value for words in (TRAINING, HELD_OUT) for value in values if value in words]
     if len(known) > 1:

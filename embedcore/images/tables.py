@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.images.columns import Columns, find_columns
 from embedcore.images.labels import class_names, is_missing, notes_on
-from embedcore.images.sources import FileSource, ImageSource, LabelledImages, source_of
-from embedcore.images.splits import Sides, table_sides
+from embedcore.images.sources import FileSource, ImageSource, LabelledImages, Role, source_of
+from embedcore.images.splits import SPLITS, Sides, named_sides, role_sides, sides_note, table_sides, training_sides
 from embedcore.plain import counted
 
 _WANTED = "path,label[,role][,split]"
+_CHOICE = f"choose the splits to use, such as {option('split', 'train:val')}"
 METADATA = "metadata.csv"
-"""A table in a folder of images, as Hugging Face's ``imagefolder`` reads it."""
+"""A table in a folder of images or in each of its splits, as Hugging Face's ``imagefolder`` reads it."""
 
 _ENCODINGS = (  # UTF-32 first: its mark begins like that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -51,6 +52,63 @@ def read_table(file: Path, *, split: str, chosen: Mapping[str, str] | None = Non
     name = file.absolute().parent.name if file.name == METADATA else file.stem
     where = f"csv file {file.absolute()} (paths are relative to its folder)"
     return table_images(columns, table_sides(columns.values, split, str(file), place), place, name, where, file.parent)
+
+
+def tables_of_splits(root: Path) -> dict[str, Path]:
+    """Return the tables in the splits of a folder, such as ``train`` and ``test``, by the split's name."""
+    return {file.parent.name: file for file in sorted(root.glob(f"*/{METADATA}")) if file.parent.name.lower() in SPLITS}
+
+
+def read_split_tables(
+    root: Path, tables: Mapping[str, Path], *, split: str, chosen: Mapping[str, str] | None = None
+) -> LabelledImages:
+    """Return the images of a folder whose splits have a table each; paths are relative to the split's folder.
+
+    ``split`` decides as for splits with class folders: see :func:`scan_folder`. Raises UsageError as :func:`read_table`
+    does, and for a split without a table.
+    """
+    sides, notes = _sides_of_splits(root, tables, split)
+    paths: list[str] = []
+    labels: list[str] = []
+    places: list[tuple[str, int]] = []
+    used = [name for name in tables if not sides or name in sides]
+    for name in used:
+        columns, lines = _columns_of(tables[name], chosen or {})
+        paths += [str(Path(name, path)) if path else path for path in columns.values["path"]]
+        labels += columns.values["label"]
+        places += [(name, line) for line in lines]
+
+    def place(row: int) -> str:
+        name, line = places[row]
+        return f"{tables[name]}, line {line}"
+
+    where = f"{METADATA} in {', '.join(used)} of folder {root.absolute()}"
+    if not paths:
+        raise UsageError(f"{where} names no images")
+    roles = [sides[name] for name, _ in places] if sides else None
+    table = Columns({"path": paths, "label": labels}, columns.names)
+    return table_images(table, Sides(range(len(paths)), roles, notes), place, root.resolve().name, where, root)
+
+
+def _sides_of_splits(root: Path, tables: Mapping[str, Path], split: str) -> tuple[Mapping[str, Role], tuple[str, ...]]:
+    """Return the role of each split that is used, none for leave-one-out over all; and notes. Raises UsageError."""
+    if ":" in split:
+
+        def missing(name: str) -> str:
+            return f"no {METADATA} in {root.absolute() / name.strip(' /')}"
+
+        return named_sides(split, tables, lambda name: name.strip(" /").lower(), missing), ()
+    folders = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and folder.name.lower() in SPLITS)
+    bare = next((folder for folder in folders if folder not in tables), None)
+    if bare is not None:
+        raise UsageError(f"no {METADATA} in {root.absolute() / bare}: add one, or {_CHOICE}")
+    listed = " and ".join(f"{name}/" for name in tables)
+    if split == "loo" or len(tables) == 1:
+        return {}, (f"{listed} are merged",) if len(tables) > 1 else ()
+    if sides := role_sides(tables):
+        return sides, ()
+    sides = training_sides([*tables], f"{root.absolute()} has {METADATA} in {listed}")
+    return sides, (sides_note(sides, suffix="/"),)
 
 
 def frame_images(frame: Any, *, split: str, chosen: Mapping[str, str] | None = None) -> LabelledImages:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,97 @@ def test_class_folders_come_before_metadata(make_folder) -> None:
     root = make_folder({"cat": 2, "dog": 2})
     (root / "metadata.csv").write_text("file_name,label,kind\ncat/000.png,a,x\ncat/001.png,b,x\ndog/000.png,a,y\n")
     assert load_dataset(root).classes == ("cat", "dog") and "metadata.csv is ignored" in load_dataset(root).notes[0]
+    assert load_dataset(root, columns="label=kind").classes == ("x", "y")
+
+
+@pytest.fixture
+def splits(tmp_path: Path, make_image) -> Callable[..., Path]:
+    """Write a folder of splits, each with two images and a table: ``splits(train="file_name,label\\n…")``."""
+
+    def make(**tables: str) -> Path:
+        root = tmp_path / "photos"
+        for number, (name, content) in enumerate(tables.items()):
+            for image in range(2):
+                make_image(root / name / f"{image}.png", seed=2 * number + image)
+            (root / name / "metadata.csv").write_text(content)
+        return root
+
+    return make
+
+
+IN_SPLIT = "file_name,label\n0.png,a\n1.png,b\n"
+
+
+def test_metadata_of_each_split(splits) -> None:
+    root = splits(train=IN_SPLIT, test=IN_SPLIT)
+    by_split = load_dataset(root)
+    assert by_split.query_names == ("test/0.png", "test/1.png") and by_split.classes == ("a", "b")
+    assert by_split.reference_names == ("train/0.png", "train/1.png") and by_split.name == "photos"
+    assert by_split.notes[0] == "classes are those of metadata.csv" and "test/ are the queries" in by_split.notes[1]
+    assert load_dataset(root, split="test:train").query_names == by_split.reference_names
+    merged = load_dataset(root, split="loo")
+    assert merged.leave_one_out and len(merged) == 4 and merged.notes[1] == "test/ and train/ are merged"
+    same = root.parent / "all.csv"
+    rows = [f"photos/{split}/{name},{split}" for split in ("test", "train") for name in ("0.png,a", "1.png,b")]
+    same.write_text("\n".join(["path,label,split", *rows]))
+    assert load_dataset(f"csv:{same}").fingerprint == by_split.fingerprint
+
+
+def test_only_the_chosen_splits_need_labels(splits) -> None:
+    root = splits(train=IN_SPLIT, val=IN_SPLIT, test="file_name\n0.png\n1.png\n")
+    assert load_dataset(root, split="train:val").query_names == ("val/0.png", "val/1.png")
+    with pytest.raises(UsageError, match=r"has metadata.csv in test/ and train/ and val/: choose references and quer"):
+        load_dataset(root)
+    with pytest.raises(UsageError, match=r"photos/test/metadata.csv, line 1: no column 'label'; "):
+        load_dataset(root, split="train:test")
+
+
+def test_sides_by_role_and_a_single_split(splits, make_image) -> None:
+    root = splits(query=IN_SPLIT, gallery=IN_SPLIT)
+    assert load_dataset(root).query_names == ("query/0.png", "query/1.png")
+    one = splits(train="file_name,label\n0.png,a\n1.png,a\nsub/2.png,b\n")
+    make_image(one / "train" / "sub" / "2.png", seed=9)
+    for other in ("query", "gallery"):
+        (one / other).rename(one.parent / other)
+    assert load_dataset(one).leave_one_out and load_dataset(one).names[2] == "train/sub/2.png"
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("", IN_SPLIT, r"train/metadata.csv, line 1: no column 'path'"),
+        ("label\na\nb\n", IN_SPLIT, r"train/metadata.csv, line 1: no column 'path'; .*, it is 'label'"),
+        (IN_SPLIT, "file_name,label\n0.png,\n", r"test/metadata.csv, line 2: column 'label' is empty"),
+        (IN_SPLIT, "file_name,label\n,a\n", r"test/metadata.csv, line 2: column 'file_name' is empty"),
+        ("file_name,label\n", "file_name,label\n", r"metadata.csv in test, train of folder .*photos names no images"),
+    ],
+)
+def test_faults_of_a_splits_metadata_are_one_line(splits, train: str, test: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load_dataset(splits(train=train, test=test))
+    assert "\n" not in str(caught.value)
+
+
+def test_metadata_that_is_missing_or_twice(splits) -> None:
+    root = splits(train=IN_SPLIT, test=IN_SPLIT)
+    (root / "metadata.csv").write_text("file_name,label\ntrain/0.png,a\n")
+    with pytest.raises(UsageError, match=r"photos/metadata.csv and .*photos/test/metadata.csv: keep one, or one in"):
+        load_dataset(root)
+    (root / "metadata.csv").unlink()
+    (root / "test" / "metadata.csv").unlink()
+    with pytest.raises(UsageError, match=r"no metadata.csv in .*photos/test: add one, or choose the splits to use"):
+        load_dataset(root)
+    with pytest.raises(UsageError, match=r"split 'train:test': no metadata.csv in .*photos/test"):
+        load_dataset(root, split="train:test")
+
+
+def test_class_folders_come_before_metadata_of_splits(splits, make_image) -> None:
+    columns = "file_name,label,kind\n"
+    root = splits(train=f"{columns}cat/0.png,a,x\ndog/0.png,b,y\n", test=f"{columns}0.png,a,x\n")
+    for name in ("train/cat/0", "train/dog/0", "test/cat/0"):
+        make_image(root / f"{name}.png")
+    found = load_dataset(root)
+    assert "cat" in found.classes and "metadata.csv is ignored" in found.notes[0]
     assert load_dataset(root, columns="label=kind").classes == ("x", "y")
 
 

@@ -35,6 +35,15 @@ def with_metadata(folder: Path) -> Arguments:
     return Arguments(folder)
 
 
+def with_metadata_by_split(folder: Path) -> Arguments:
+    for split, labels in {"train": ["cat", "dog", "dog"], "test": ["cat", "dog"]}.items():
+        names = [f"{split}-{number}.png" for number in range(len(labels))]
+        photos(folder / split, names)
+        rows = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+        (folder / split / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    return Arguments(folder)
+
+
 FOLDERS = [
     Kind(
         "a folder for each class",
@@ -63,6 +72,14 @@ FOLDERS = [
         "the table decides, as with `csv:FOLDER/metadata.csv`",
         CATS_AND_DOGS,
         note="classes are those of metadata.csv",
+    ),
+    Kind(
+        "the same in each of the folders `train/` and `test/` (or `val/`, …)",
+        with_metadata_by_split,
+        "held-out images are the queries, training images the references; paths are relative to the table's folder",
+        CATS_AND_DOGS,
+        queries=2,
+        note="test/ are the queries, train/ the references (--embed-split loo / split='loo' makes them one set)",
     ),
     Kind(
         "folders created by a NAS or an operating system: `@eaDir`, `#recycle`, `$RECYCLE.BIN`, `@Recycle`, "
