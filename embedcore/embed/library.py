@@ -36,9 +36,10 @@ def embed_dataset(
     """Return the embeddings of all images, in order: float32 [n, dim], rows of length 1.
 
     ``backbone``: what :func:`load_backbone` returns, or the name of a model, which it then loads.
-    ``images``: a Dataset, or anything that :func:`as_dataset` takes: a folder, a DataFrame with a column path, a list
-    of paths, PIL images or arrays. Labels are not needed. Images are decoded once per geometry into the folder
-    ``cache`` (default: a temporary folder). A CUDA device becomes torch's current device.
+    ``images``: a Dataset, or anything that :func:`as_dataset` takes: a folder, a DataFrame or csv file with a column
+    path, a list of paths, PIL images or arrays. Labels are not needed; ``as_dataset(images).names`` are the names of
+    the rows. Images are decoded once per geometry into the folder ``cache`` (default: a temporary folder). A CUDA
+    device becomes torch's current device.
 
     Raises UsageError for a missing device, an image that cannot be read and arguments of another type, and
     EmbedcoreError for embeddings that are zero or not finite.

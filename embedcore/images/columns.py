@@ -14,16 +14,16 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "role": ("role",),
     "split": ("split",),
 }
-"""Names of each column that are recognised, without regard to case; path and label are needed."""
-
-_NEEDED = ("path", "label")
+"""Names of each column that are recognised, without regard to case."""
+NEEDED = ("path", "label")
+"""Columns without which a table is not a dataset."""
 _KEYS = {**{kind: kind for kind in NAMES}, "image": "path"}
 """Keys of a choice of columns, and the column that each names."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table that are used: path, label, and role and split if it has them."""
+    """The columns of a table that are used: path, and label, role and split if it has them."""
 
     values: Mapping[str, Sequence[Any]]
     """By kind, such as ``path``."""
@@ -68,6 +68,7 @@ def find_columns(
     *,
     word: str = "column",
     first: str = "path",
+    needed: Sequence[str] = NEEDED,
 ) -> dict[str, int]:
     """Return the position in ``names`` of each column that is used, by kind.
 
@@ -75,7 +76,7 @@ def find_columns(
     `NAMES`. ``first``: the own name of the column of paths. ``where`` begins the error message, ``wanted`` says what
     the names must be.
 
-    Raises UsageError if a column is missing or ambiguous.
+    Raises UsageError if a ``needed`` column is missing or one is ambiguous.
 
     >>> find_columns(["File", "weight", "class"], {}, "shop.csv", "")
     {'path': 0, 'label': 2}
@@ -102,7 +103,7 @@ def find_columns(
             raise UsageError(f"{where}: two {word}s {words[places[0]]!r}: rename one of them")
         if places:
             found[kind] = places[0]
-    missing = [kind for kind in _NEEDED if kind not in found]
+    missing = [kind for kind in needed if kind not in found]
     if missing:
         has = ",".join(words)
         split_wrongly = len(words) == 1 and (";" in has or "\t" in has)

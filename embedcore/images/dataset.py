@@ -24,7 +24,7 @@ from embedcore.images.decode import MAX_MEGAPIXELS
 from embedcore.images.duplicates import queries_among_references
 from embedcore.images.folders import scan_folder
 from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
-from embedcore.images.specification import chosen_images
+from embedcore.images.specification import CSV, chosen_images, csv_images
 from embedcore.images.tables import entries, listed_images
 from embedcore.plain import counted
 from embedcore.progress import Progress
@@ -222,20 +222,27 @@ def count_images(images: Any = "emoji", **choice: Any) -> int:
 
 
 def as_dataset(images: Any) -> Dataset:
-    """Return images without classes, to embed: of a folder and its subfolders, a file, a DataFrame with a column path
-    (or file, image, …), or a list of paths, PIL images or arrays (uint8 [h, w, 3]). A Dataset is returned as it is, and
-    the name of one (``emoji``, ``csv:FILE``, …) is loaded.
+    """Return images without classes, to embed: of a folder and its subfolders, a file, a DataFrame or csv file with a
+    column path (or file, image, …), or a list of paths, PIL images or arrays (uint8 [h, w, 3]). A Dataset is returned
+    as it is, and the name of one (``emoji``, ``csv:FILE`` with labels, …) is loaded.
 
-    The only class is "."; see :meth:`Dataset.expect_classes`. Raises UsageError for anything else, and for missing
-    files.
+    `Dataset.names` are the names of the images in order, such as their paths. The only class is "."; see
+    :meth:`Dataset.expect_classes`. Raises UsageError for anything else, and for missing files.
     """
     if isinstance(images, Dataset):
         return images
     if isinstance(images, str | Path):
         path = user_path(images)
-        if is_archive(path) or (isinstance(images, str) and not os.path.exists(path)):  # noqa: PTH110 (a long name)
+        is_table = path.suffix.lower() == ".csv" and path.is_file()
+        if is_table or str(images).startswith(CSV):
+            spec = f"{CSV}{images}" if is_table else str(images)
+            found = csv_images(spec)
+            if not found.classless:
+                return load_dataset(spec)
+        elif is_archive(path) or (isinstance(images, str) and not os.path.exists(path)):  # noqa: PTH110 (a long name)
             return load_dataset(images)
-        found = _unlabelled([path]) if path.is_file() else scan_folder(path, split="loo")
+        else:
+            found = _unlabelled([path]) if path.is_file() else scan_folder(path, split="loo")
     elif hasattr(images, "columns") and hasattr(images, "to_dict"):
         found = _unlabelled(_paths_of(images))
     elif isinstance(images, Iterable) and not hasattr(images, "columns") and getattr(images, "ndim", 4) in (1, 4):

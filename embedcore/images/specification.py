@@ -29,7 +29,7 @@ from embedcore.images.timm_sets import SCHEMES, timm_images
 
 SPLITS = ("auto", "loo")
 """The other splits are REFERENCES:QUERIES, two folders of a dataset or two values of a table's column ``split``."""
-_CSV = "csv:"
+CSV = "csv:"
 _KINDS = (
     "a dataset is emoji, objects, a folder, a zip or tar file of one, csv:FILE or one of timm's "
     f"{' '.join(f'{name}/…' for name in SCHEMES)}"
@@ -92,7 +92,7 @@ def _check_split(images: Any, split: Any) -> None:
     if split in SPLITS or _is_frame(images) or is_hub_dataset(images):
         return
     named = isinstance(images, str | os.PathLike)
-    if not named or not (str(images).startswith(_CSV) or _has_folders(user_path(os.fspath(images)))):
+    if not named or not (str(images).startswith(CSV) or _has_folders(user_path(os.fspath(images)))):
         what = f"{str(images)!r} is" if named else f"a {type(images).__name__} is"
         raise UsageError(
             f"split {split!r} names two folders of the dataset, or two values of a column 'split', and {what} neither "
@@ -119,7 +119,7 @@ def check_exists(spec: str) -> None:
         return
     if not spec:
         raise UsageError(f"the name of the dataset is empty: {_KINDS}")
-    if spec.startswith(_CSV):
+    if spec.startswith(CSV):
         file, _ = _table_of(spec)
         if not file.is_file():
             raise UsageError(f"no such csv file: {file.absolute()}")
@@ -136,7 +136,7 @@ def check_exists(spec: str) -> None:
 
 def _named(spec: str, split: str, columns: Mapping[str, str], cache: Path | None) -> LabelledImages:
     check_exists(spec)
-    if spec.startswith(_CSV):
+    if spec.startswith(CSV):
         file, named = _table_of(spec)
         return read_table(file, split=split, chosen={**columns, **named})
     if spec not in emoji.NAMES and _has_folders(user_path(spec)):
@@ -145,9 +145,16 @@ def _named(spec: str, split: str, columns: Mapping[str, str], cache: Path | None
     return emoji.emoji_images(spec, split=split) if spec in emoji.NAMES else timm_images(spec)
 
 
+def csv_images(spec: str) -> LabelledImages:
+    """Return the images of ``csv:FILE``, classless if it has no column of labels. Raises UsageError."""
+    check_exists(spec)
+    file, named = _table_of(spec)
+    return read_table(file, split="auto", chosen=named, needed=("path",))
+
+
 def _table_of(spec: str) -> tuple[Path, dict[str, str]]:
     """Return the file of ``csv:FILE`` or ``csv:FILE?path=image&label=class``, and the columns that it names."""
-    text = spec.removeprefix(_CSV)
+    text = spec.removeprefix(CSV)
     file, mark, named = text.rpartition("?")
     if not mark or user_path(text).is_file():
         return user_path(text), {}

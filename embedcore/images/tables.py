@@ -7,11 +7,12 @@ import csv
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError, option
-from embedcore.images.columns import Columns, find_columns
+from embedcore.images.columns import NEEDED, Columns, find_columns
 from embedcore.images.labels import class_names, is_missing, notes_on
 from embedcore.images.sources import FileSource, ImageSource, LabelledImages, Role, source_of
 from embedcore.images.splits import SPLITS, Sides, named_sides, role_sides, sides_note, table_sides, training_sides
@@ -32,17 +33,20 @@ _ENCODINGS = (  # UTF-32 first: its mark begins like that of UTF-16
 """Byte order marks and their encodings; a file without one is UTF-8."""
 
 
-def read_table(file: Path, *, split: str, chosen: Mapping[str, str] | None = None) -> LabelledImages:
+def read_table(
+    file: Path, *, split: str, chosen: Mapping[str, str] | None = None, needed: Sequence[str] = NEEDED
+) -> LabelledImages:
     """Return the images of a csv file, in the order of its lines; paths are relative to the file's folder.
 
     The first line names the columns, of which ``chosen`` may name the used ones: see :func:`find_columns`. See
     :func:`table_sides` for ``role`` and ``split``. The encoding is UTF-8, or that of a byte order mark. The audit
-    checks later whether the images can be read.
+    checks later whether the images can be read. If no label is ``needed``, the images of a file without a column of
+    labels are classless.
 
     Raises UsageError with a line number for bytes of another encoding, an unclosed quote, more or fewer fields than
     columns, missing or ambiguous columns, an empty field, or a label that is not a class.
     """
-    columns, lines = _columns_of(file, chosen or {})
+    columns, lines = _columns_of(file, chosen or {}, needed)
     if not lines:
         raise UsageError(f"{file} names no images: nothing follows its first line")
 
@@ -51,7 +55,10 @@ def read_table(file: Path, *, split: str, chosen: Mapping[str, str] | None = Non
 
     name = file.absolute().parent.name if file.name == METADATA else file.stem
     where = f"csv file {file.absolute()} (paths are relative to its folder)"
-    return table_images(columns, table_sides(columns.values, split, str(file), place), place, name, where, file.parent)
+    if classless := "label" not in columns.values:
+        columns = Columns({"path": columns.values["path"], "label": ["."] * len(lines)}, columns.names)
+    sides = table_sides(columns.values, split, str(file), place)
+    return replace(table_images(columns, sides, place, name, where, file.parent), classless=classless)
 
 
 def tables_of_splits(root: Path) -> dict[str, Path]:
@@ -161,11 +168,11 @@ def entries(values: Any, name: str) -> list[Any]:
     return list(values) if hasattr(values, "__iter__") else [values[index] for index in range(len(values))]
 
 
-def _columns_of(file: Path, chosen: Mapping[str, str]) -> tuple[Columns, list[int]]:
+def _columns_of(file: Path, chosen: Mapping[str, str], needed: Sequence[str] = NEEDED) -> tuple[Columns, list[int]]:
     """Return the used columns of a csv file, and the line on which each row begins. Raises UsageError."""
     text = _text_of(file)
     rows = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    wanted = f"the first line must name the columns {_WANTED}"
+    wanted = "the first line must name the column" + (f"s {_WANTED}" if "label" in needed else " path")
     header: list[str] = []
     found: dict[str, int] = {}
     lines: list[int] = []
@@ -178,7 +185,7 @@ def _columns_of(file: Path, chosen: Mapping[str, str]) -> tuple[Columns, list[in
                 continue
             if not header:
                 header = [name.strip() for name in row]
-                found = find_columns(header, chosen, f"{file}, line {begin}", wanted)
+                found = find_columns(header, chosen, f"{file}, line {begin}", wanted, needed=needed)
                 values = {kind: [] for kind in found}
                 continue
             if len(row) != len(header):
@@ -199,7 +206,7 @@ def _columns_of(file: Path, chosen: Mapping[str, str]) -> tuple[Columns, list[in
     except csv.Error as error:
         raise UsageError(f"{file}, line {line}: not readable as csv ({error}): is a quote not closed?") from error
     if not header:
-        find_columns(header, chosen, f"{file}, line 1", wanted)
+        find_columns(header, chosen, f"{file}, line 1", wanted, needed=needed)
     return Columns(values, {kind: header[position] for kind, position in found.items()}), lines
 
 
