@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -34,13 +33,14 @@ class Run(SavedRun):
         return "".join(part for board in boards(self) for part in _html(board))
 
     def plot(self, name: str = "leaders-acc", *, dataset: str | None = None) -> Any:
-        """Return one of the report's charts as an Altair chart.
+        """Return one of the report's charts as an Altair chart, which a notebook shows as SVG.
 
         name: such as ``leaders-acc``, ``acc-speed`` or ``families``; the error for another name lists all that this run
             has. dataset: name of the dataset, if the run has several; default: the first.
 
         Raises UsageError for a name or dataset that the run does not have.
         """
+        from embedcore.notebook.run_chart import RunChart
         from embedcore.report.board.charts import charts
         from embedcore.report.board.rows import rows
         from embedcore.report.html.drawing import CONFIG
@@ -54,8 +54,7 @@ class Run(SavedRun):
         found = {chart.name: chart for chart in charts(board, rows(board), table)}
         if name not in found:
             raise UsageError(f"no chart {name!r}: {', '.join(found) or 'this run has none'}")
-        altair: Any = importlib.import_module("altair")  # untyped: mypy cannot check its chains of calls
-        return altair.LayerChart.from_dict({**found[name].standalone, "config": dict(CONFIG)}, validate=False)
+        return RunChart.from_dict({**found[name].standalone, "config": dict(CONFIG)}, validate=False)
 
 
 def read_run(where: str | Path, *, storage: str | Path = STORAGE) -> Run:

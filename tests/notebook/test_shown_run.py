@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
+import altair
 import pytest
 from notebook_runs import CLASSES, results, run_of
 from synthetic_runs import as_run, saved
@@ -65,6 +67,17 @@ def test_charts_are_those_of_the_report():
         run.plot("nonsense")
     with pytest.raises(UsageError, match=r"^no dataset 'birds' in this run: photos$"):
         run.plot(dataset="birds")
+
+
+def test_a_chart_is_shown_without_the_network():
+    chart = shown_run(run_of()).plot().properties(width=300)
+    shown = chart._repr_mimebundle_()
+    assert [*shown] == ["image/svg+xml"] and len(shown["image/svg+xml"]) < 100_000
+    drawn = ElementTree.fromstring(shown["image/svg+xml"])
+    assert "vit_good.a" in {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert not re.search(r"<script|(href|src)=.http", shown["image/svg+xml"])
+    with altair.renderers.enable("mimetype"):
+        assert any("vegalite" in kind for kind in chart._repr_mimebundle_())
 
 
 def test_a_read_run_is_shown(tmp_path):
