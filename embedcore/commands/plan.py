@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.plugin.cases import case_gmacs
     from embedcore.plugin.machine import machine, machine_in_use
     from embedcore.plugin.side import collect
+    from embedcore.plugin.start import speed_of
     from embedcore.results.runs import FOLDER, earlier_costs
     from embedcore.zoo.roster import own_models
 
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         earlier=earlier_costs(
             options.cache_folder / FOLDER, machine_in_use(machine(options.device)), images, options.processes
         ),
+        speed=speed_of(options),
+        processes=options.processes,
     )
     there = f"{len(plan.here):,} with weights here ({bytes_text(sum(h.size or 0 for h in plan.here))})"
     parts = ["with random weights" if options.weights == "random" else there]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from embedcore.files import SPARE_BYTES, free_bytes
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import FOLDER
 from embedcore.plain import bytes_text, counted
-from embedcore.results.estimate import estimate_range
+from embedcore.results.estimate import estimate_range, rough_range
 from embedcore.zoo.holdings import Holding, find_holding, own_holding
 from embedcore.zoo.hub import OFFLINE, cache_folder, is_offline
 from embedcore.zoo.own_models import OwnModel
@@ -24,6 +24,8 @@ TRIFLE = 100_000_000
 """Minimum bytes of pixels for a note."""
 LONG_S = 600.0
 """Minimum seconds of all cases for a note."""
+_LONG_GMACS = 5_000.0
+"""Minimum billions of multiply-accumulates of all cases for a rough figure of their time."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Forecast:
     """Bytes of the pixel stores that exist already."""
     cache: Path
     seconds: tuple[float, float] | None = None
-    """Range of the time that the cases take, without downloads; None if no earlier run on this machine tells."""
+    """Range of the time that the cases take, without downloads; None if it is not known."""
+    is_rough: bool = False
+    """Whether that follows from the machine's speed, not from an earlier run on it."""
 
     @property
     def to_fetch(self) -> tuple[Holding, ...]:
@@ -103,9 +107,10 @@ class Forecast:
                 f"{_room(folder, self.pixels_to_make)}"
             )
         if self.seconds and self.seconds[1]:
-            lines.append(
-                f"time: about {show_range(*self.seconds)} and the downloads, by an earlier run on this machine"
-            )
+            about, source = "about", "an earlier run on this machine"
+            if self.is_rough:
+                about, source = "roughly", "the speed of this machine, on which no run is known"
+            lines.append(f"time: {about} {show_range(*self.seconds)} and the downloads, by {source}")
         return lines
 
 
@@ -120,11 +125,15 @@ def forecast(
     max_params: float | None = None,
     costs: Mapping[str, float | None] = {},
     earlier: Sequence[tuple[float, float]] = (),
+    speed: Callable[[], float | None] | None = None,
+    processes: int = 1,
 ) -> Forecast:
     """Return the forecast of a run of these models (own ones with their entry) on ``images`` images; asks no hub.
 
     ``fingerprint``: the dataset's, if known, to find existing pixel stores. ``costs``: GMACs by model; ``earlier``:
-    (GMACs, seconds) of cases like these, see `earlier_costs`. Raises UsageError.
+    (GMACs, seconds) of cases like these, see `earlier_costs`. ``speed``: measures the GMACs a second of this machine,
+    and is called for a rough figure of a long run without earlier ones; ``processes``: in how many each case is timed.
+    Raises UsageError.
     """
     folder = check_policy(weights)
     kept = {
@@ -145,6 +154,10 @@ def forecast(
             except UnsupportedModel:  # the case will be skipped
                 continue
             sizes[geometry.key] = images * geometry.height * geometry.width * 3
+    work = [costs.get(model) for model in kept]
+    seconds = estimate_range(earlier, work)
+    is_long = images * sum(filter(None, work)) >= _LONG_GMACS
+    rate = speed() if seconds is None and speed is not None and is_long else None
     there = {path.name.split("-", 1)[1].rpartition("-")[0] for path in _stores(cache, fingerprint)}
     return Forecast(
         models=len(models),
@@ -155,7 +168,8 @@ def forecast(
         pixels=sum(sizes.values()),
         pixels_made=sum(size for key, size in sizes.items() if key in there),
         cache=cache,
-        seconds=estimate_range(earlier, [costs.get(model) for model in kept]),
+        seconds=seconds if rate is None else rough_range(rate, work, images, processes),
+        is_rough=rate is not None,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from embedcore.ab.noise import stored_noise
+from embedcore.embed.calibration import cpu_gmacs_per_s
 from embedcore.embed.device import ARITHMETIC, choose_device
 from embedcore.errors import UsageError, option
 from embedcore.images.dataset import load_dataset
@@ -88,6 +89,12 @@ def bench_of(options: Options, own_models: Mapping[str, OwnModel], worker: Worke
     )
 
 
+def speed_of(options: Options) -> Callable[[], float | None] | None:
+    """Return the measurement of this machine's speed in fp32 on the CPU; None for other devices and precisions."""
+    is_cpu = options.precision in ("auto", "fp32") and choose_device(options.device).type == "cpu"
+    return cpu_gmacs_per_s if is_cpu else None
+
+
 def begin(
     record: Record,
     bench: Bench,
@@ -116,6 +123,8 @@ def begin(
         max_params=options.max_params,
         costs=header["costs"],
         earlier=[(gmacs, seconds / workers) for gmacs, seconds in earlier],
+        speed=speed_of(options) if workers == 1 else None,
+        processes=processes,
     )
     if plan.lacking and not options.force:
         raise UsageError(f"{plan.lacking}: {NO_ROOM}")

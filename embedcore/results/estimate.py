@@ -19,6 +19,12 @@ _LARGE, _LOSS = 10.0, 0.15
 """Below 10 GMACs the speed falls by this power of the size: small models use a machine less well."""
 _WIDTH = 1.4
 """Half the width of a range in standard deviations: about three ranges in four contain the actual duration."""
+STARTING_S = 5.0
+"""Seconds of a process beside its images and rounds: weights, warm-up, pinned rounds."""
+_TIMED_IMAGES = 200
+"""Images of the timing rounds of a process on the CPU."""
+_ROUGHLY = 2.5
+"""Half the width, as a factor, of a range that is derived from the speed of single operations."""
 
 
 class Pace(NamedTuple):
@@ -101,6 +107,16 @@ def estimate_range(
     effective = sum(parts) ** 2 / sum(part**2 for part in parts)
     factor = math.exp(_WIDTH * pace.scatter * math.sqrt(1 / pace.cases + 1 / effective))
     return sum(parts) / factor, sum(parts) * factor
+
+
+def rough_range(gmacs_per_s: float, gmacs: Sequence[float | None], images: int, processes: int) -> tuple[float, float]:
+    """Return the least and the most seconds of cases on a CPU on which none was measured, by its speed.
+
+    ``gmacs_per_s``: of single operations, see `embed.calibration`; ``processes``: in how many each case is timed.
+    """
+    pace = Pace(processes * STARTING_S, (images + processes * _TIMED_IMAGES) / gmacs_per_s, 0.0, 0, 0.0)
+    total = sum(_seconds(pace, gmacs))
+    return total / _ROUGHLY, total * _ROUGHLY
 
 
 def _seconds(pace: Pace, gmacs: Sequence[float | None]) -> list[float]:

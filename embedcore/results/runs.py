@@ -18,6 +18,7 @@ import msgspec
 from embedcore.errors import UsageError, option
 from embedcore.files import is_sealed
 from embedcore.plain import json_safe, one_line
+from embedcore.results.estimate import STARTING_S
 from embedcore.results.journal import Line, locked, read_header
 from embedcore.results.result import Status, is_final
 
@@ -163,8 +164,6 @@ class _Timed(msgspec.Struct):
 
 
 _TIMED = msgspec.json.Decoder(_Timed)
-_STARTING_S = 5.0
-"""Seconds of a process beside its images and rounds: weights, warm-up, pinned rounds."""
 
 
 def earlier_costs(folder: Path, machine: str | None, images: int, processes: int) -> list[tuple[float, float]]:
@@ -193,7 +192,7 @@ def _costs_in(path: Path, machine: str | None, images: int, processes: int) -> I
             speeds = line.images_per_s or {}
             speed = speeds.get("end_to_end") or speeds.get("forward")
             if line.gmacs and speed and line.durations:
-                yield line.gmacs, images / speed + processes * (_STARTING_S + sum(line.durations))
+                yield line.gmacs, images / speed + processes * (STARTING_S + sum(line.durations))
 
 
 @dataclass(frozen=True)

@@ -71,3 +71,31 @@ def test_the_time_is_that_of_an_earlier_run(caches: Path) -> None:
     assert low < 1800 < high and known.notable
     assert known.lines()[-1].startswith("time: about ") and known.lines()[-1].endswith("earlier run on this machine")
     assert forecast(dict.fromkeys(MODELS), 10, caches, weights="random", costs=costs).seconds is None
+
+
+def test_a_long_first_run_has_a_rough_time(caches: Path) -> None:
+    costs = dict.fromkeys(MODELS, 2.0)
+    found = forecast(
+        dict.fromkeys(MODELS), 100_000, caches, weights="random", costs=costs, speed=lambda: 100.0, processes=2
+    )
+    low, high = found.seconds or (0.0, 0.0)
+    assert low < 3 * 100_000 * 2 / 100 < high and found.is_rough and found.notable
+    assert found.lines()[-1].startswith("time: roughly ") and "no run is known" in found.lines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("images", "earlier", "speed", "asked"),
+    [(100_000, [(2.0, 600.0)], 100.0, 0), (800, [], 100.0, 0), (100_000, [], None, 1)],
+)
+def test_the_speed_is_measured_only_if_it_tells_more(caches: Path, images, earlier, speed, asked) -> None:
+    calls: list[int] = []
+    found = forecast(
+        dict.fromkeys(MODELS),
+        images,
+        caches,
+        weights="random",
+        costs=dict.fromkeys(MODELS, 2.0),
+        earlier=earlier,
+        speed=lambda: calls.append(1) or speed,
+    )
+    assert len(calls) == asked and not found.is_rough and bool(found.seconds) == bool(earlier)

@@ -16,6 +16,7 @@ from embedcore.results.estimate import (
     estimate_range,
     estimate_seconds,
     fit_pace,
+    rough_range,
 )
 from embedcore.results.result import Result
 
@@ -46,6 +47,13 @@ def test_cases_skipped_while_the_hub_is_unreachable_cost_nothing() -> None:
     assert costs_left(left[2:], [lost, here], to_fetch) == [4.0]
     back = Result.make("gone.b", family="vit", status="ok", scores={"acc": 0.5, "acc5": 0.5})
     assert costs_left([left[3], ("gone.c", 3.0)], [lost, back], {*to_fetch, "gone.c"}) == [4.0, 3.0]
+
+
+def test_a_rough_range_grows_with_the_work_and_falls_with_the_speed() -> None:
+    few, many = rough_range(100.0, [4.0, None], 1000, 1), rough_range(100.0, [4.0, None], 2000, 2)
+    assert few[0] < few[1] and few[0] < many[0] and few[1] < many[1]
+    assert rough_range(200.0, [4.0], 1000, 1)[1] < rough_range(100.0, [4.0], 1000, 1)[1]
+    assert rough_range(100.0, [], 1000, 1) == (0, 0)
 
 
 def test_unknown_costs_count_as_typical_ones() -> None:

@@ -1,0 +1,32 @@
+"""The speed of this machine's CPU at the two operations that networks consist of, in a fraction of a second."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+_IMAGES, _KERNEL = (4, 64, 56, 56), (64, 64, 3, 3)
+_ROWS, _WEIGHT = (512, 768), (768, 1024)
+_GMACS = (4 * 64 * 56 * 56 * 64 * 9 + 512 * 768 * 1024) / 1e9
+
+
+def cpu_gmacs_per_s(seconds: float = 0.1) -> float | None:
+    """Return the billions of multiply-accumulates a second of a convolution and a matrix product with all threads.
+
+    The best of the tries that fit in ``seconds``, at least one after a warm-up. None if torch cannot run them.
+    """
+    try:
+        with torch.inference_mode():
+            images, kernel, rows, weight = map(torch.ones, (_IMAGES, _KERNEL, _ROWS, _WEIGHT))
+            best, begin = float("inf"), 0.0
+            while not begin or time.perf_counter() - begin < seconds:
+                before = time.perf_counter()
+                torch.nn.functional.conv2d(images, kernel, padding=1)
+                torch.mm(rows, weight)
+                if begin:  # else the warm-up
+                    best = min(best, time.perf_counter() - before)
+                begin = begin or time.perf_counter()
+    except RuntimeError:
+        return None
+    return _GMACS / best
