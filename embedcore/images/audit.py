@@ -104,7 +104,8 @@ def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool:
         try:
             stamp = retried(lambda: stamp_of(file)) if file is not None else None
             before = known.get(path)
-            if before is not None and before[0] == stamp and _may_read(path):
+            effective = os.access in os.supports_effective_ids
+            if before is not None and before[0] == stamp and os.access(path, os.R_OK, effective_ids=effective):
                 return Finding(before[1], stamp=stamp)
             return Finding(source.digest(index), stamp=stamp)
         except DAMAGE as error:
@@ -121,10 +122,6 @@ def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool:
     }
     ledger.keep(new, {}, source.decoder)
     return found
-
-
-def _may_read(path: bytes) -> bool:
-    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _inspect(source: ImageSource, index: int, hashes: bool) -> ImageFacts | str:

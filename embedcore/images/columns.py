@@ -107,14 +107,11 @@ def find_columns(
     if missing:
         has = ",".join(words)
         split_wrongly = len(words) == 1 and (";" in has or "\t" in has)
-        remedy = "separate the columns by commas" if split_wrongly else _remedy(missing)
+        yours = option("columns", ",".join(f"{kind}=NAME" for kind in missing))
+        remedy = "separate the columns by commas" if split_wrongly else f"or name yours: {yours}"
         own = first if missing[0] == "path" else missing[0]
         raise UsageError(f"{where}: no {word} {own!r}; {wanted}, it is {has!r}; {remedy}")
     return found
-
-
-def _remedy(missing: Sequence[str]) -> str:
-    return f"or name yours: {option('columns', ','.join(f'{kind}=NAME' for kind in missing))}"
 
 
 def _word(name: Any) -> str:

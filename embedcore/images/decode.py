@@ -239,7 +239,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     raw = levels.raw_mode(image)
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
-    if levels.is_deep(image):
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):  # grey with more than 8 bits, or floats
         image = levels.to_8_bits(image)
     elif ";16" in raw:
         levels.check_high_bytes(image)

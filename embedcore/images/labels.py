@@ -8,7 +8,7 @@ import numbers
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -118,18 +118,14 @@ def lookalike_notes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def notes_on(names: Iterable[str]) -> tuple[str, ...]:
-    """Return notes on class names that may mean a missing label, and on similar ones."""
+    """Return a note for each class whose name often means a missing label, such as "NA", and on similar names."""
     counts = Counter(names)
-    return (*_doubtful_classes(counts), *lookalike_notes(counts))
-
-
-def _doubtful_classes(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Return a note for each class whose name often means a missing label, such as "NA", with its number of images."""
-    return tuple(
+    doubtful = (
         f"class {name!r} has {counted(count, 'image')}: if the name means a missing label, leave them out"
         for name, count in sorted(counts.items())
         if name.lower() in _DOUBTFUL_TEXT
     )
+    return (*doubtful, *lookalike_notes(counts))
 
 
 def _element(label: Any) -> Any:

@@ -30,11 +30,6 @@ def raw_mode(image: Image.Image) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Return whether the image is grey with more than 8 bits, or floats."""
-    return image.mode in ("I", "F") or image.mode.startswith("I;")
-
-
 def to_8_bits(image: Image.Image) -> Image.Image:
     """Scale grey levels deeper than 8 bits by their whole range; mode L.
 

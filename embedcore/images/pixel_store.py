@@ -167,7 +167,8 @@ def open_pixel_store(
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             if not is_sound(path, wanted):
-                _remove_leftovers(path)
+                for left in [*path.parent.glob(f"{path.stem}.*{PARTIAL}"), path]:  # damaged, or of killed processes
+                    left.unlink(missing_ok=True)
                 if limit is not None and not make_room(path.parent, math.prod(shape), limit):
                     return _streamed(reader, workers, f"within the limit of {bytes_text(limit)} for {path.parent}")
                 _make(path, wanted, reader, dataset, workers, progress)
@@ -196,12 +197,6 @@ def _streamed(reader: PixelReader, workers: int, where: str) -> StreamedPixels:
         stacklevel=3,
     )
     return StreamedPixels(reader, workers)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove a damaged store and unfinished ones of killed processes. The caller holds the lock."""
-    for left in [*path.parent.glob(f"{path.stem}.*{PARTIAL}"), path]:
-        left.unlink(missing_ok=True)
 
 
 def _make(

@@ -11,10 +11,10 @@ from PIL import Image
 
 from embedcore.errors import UsageError
 from embedcore.images.columns import Columns, find_columns
-from embedcore.images.sources import ImageSource, LabelledImages, as_image
+from embedcore.images.sources import LabelledImages, as_image
 from embedcore.images.splits import table_sides
 from embedcore.images.tables import rows_images, table_images
-from embedcore.images.timm_sets import expect_stable, pairs_images
+from embedcore.images.timm_sets import IndexedSource, expect_stable, pairs_images
 
 
 def is_hub_dataset(dataset: Any) -> bool:
@@ -112,15 +112,10 @@ class KeyedPairs:
 
 
 @dataclass(frozen=True)
-class RecordSource(ImageSource):
+class RecordSource(IndexedSource):
     """Rows of a ``datasets.Dataset``: encoded images, or what its format or transform returns."""
 
-    title: str
-    dataset: Any
     column: str
-
-    def name(self, index: int) -> str:
-        return f"{self.title}#{self.items[index]}"
 
     def content(self, index: int) -> bytes | Image.Image:
         cell = self.dataset[self.items[index]][self.column]

@@ -86,7 +86,11 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
         return Sides(rows)
     roles = [_word(value) for value in columns["role"]] if "role" in columns else None
     if roles is not None and split == "auto" and not {*roles} <= {*TRAINING, *HELD_OUT}:
-        sides = [role_of(value, place(row)) for row, value in enumerate(columns["role"])]
+        wrong = next((row for row, role in enumerate(roles) if role not in ROLE_WORDS), None)
+        if wrong is not None:
+            named = f"role {str(columns['role'][wrong])!r}"
+            raise UsageError(f"{place(wrong)}: {named} is not one of {', '.join(ROLE_WORDS)}")
+        sides = [ROLE_WORDS[role] for role in roles]
         unused = len({*map(_word, columns.get("split", ()))}) > 1
         return Sides(rows, sides, ("the column 'split' is ignored: the column 'role' decides",) if unused else ())
     name = "role" if roles is not None and (split == "auto" or "split" not in columns) else "split"
@@ -119,14 +123,6 @@ def sides_note(sides: Mapping[str, Role], source: str = "", suffix: str = "") ->
     references, queries = (f"{name}{suffix}" for name in sides)
     loo = f"{option('split', 'loo')} makes them one set"
     return f"{queries} are the queries, {references} the references ({source}{loo})"
-
-
-def role_of(value: Any, where: str) -> Role:
-    """Return the role that a value names. Raises UsageError."""
-    word = _word(value)
-    if word not in ROLE_WORDS:
-        raise UsageError(f"{where}: role {str(value)!r} is not one of {', '.join(ROLE_WORDS)}")
-    return ROLE_WORDS[word]
 
 
 def _word(value: Any) -> str:

@@ -250,17 +250,15 @@ def _spool(name: str, dataset: Any) -> tuple[SpooledSource, list[Any]]:
                 targets.append(target)
                 file.write(rgb.tobytes())
             file.flush()
-        except OSError as error:
+            if len(dataset) not in (0, len(targets)):
+                found = f"{len(targets)} of its {len(dataset)} images"
+                raise UsageError(f"dataset {name} returned {found}: some cannot be read")
+        except BaseException as error:
             remove()
-            place = spool.path.parent
-            raise UsageError(f"cannot keep the images of {name} in {place}: {error.strerror or error}") from error
-        except UsageError:
-            remove()
-            raise
-    expected = len(dataset)
-    if expected and expected != len(targets):
-        remove()
-        raise UsageError(f"dataset {name} returned {len(targets)} of its {expected} images: some cannot be read")
+            if not isinstance(error, OSError):
+                raise
+            where = f"cannot keep the images of {name} in {spool.path.parent}"
+            raise UsageError(f"{where}: {error.strerror or error}") from error
     return SpooledSource(tuple(items), name, spool), targets
 
 

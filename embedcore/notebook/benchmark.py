@@ -104,7 +104,9 @@ def benchmark(
     finally:
         record.close()
         bar.close()
-    return _run_of(record, options)
+    data = record.data()
+    data["embedcore"]["ranking"] = ranking_block(record.rankings())
+    return shown_run(run_of(data, Worker(record.run).journal(options.cache_folder / FOLDER, record.run)))
 
 
 def _measure(record: Record, bench: Bench, dataset: Dataset, options: Options, bar: _Bar) -> None:
@@ -126,12 +128,6 @@ def _measure(record: Record, bench: Bench, dataset: Dataset, options: Options, b
     bench.neighbours.prune(record.results.values(), ())
     if not options.is_quick_look:
         TimingPasses(bench, record, {dataset.fingerprint: dataset}, Budget(None), bar).run(options.processes)
-
-
-def _run_of(record: Record, options: Options) -> Run:
-    data = record.data()
-    data["embedcore"]["ranking"] = ranking_block(record.rankings())
-    return shown_run(run_of(data, Worker(record.run).journal(options.cache_folder / FOLDER, record.run)))
 
 
 def _tests(models: Iterable[str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from embedcore.compare.scores import score_changes, step_intervals, step_test
 from embedcore.errors import UsageError
 from embedcore.frames import import_pandas
 from embedcore.images.dataset import Dataset
-from embedcore.results.reading import read_run
+from embedcore.notebook.shown_run import as_run
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 from embedcore.results.verdicts import NEAREST
@@ -46,7 +45,7 @@ def compare(a: Any, b: Any, *, on: Any = None) -> Any:
     if isinstance(on, Run):
         return _frame(_models(_result(on, a), _result(on, b), on))
     if isinstance(a, Run | str | os.PathLike) and isinstance(b, Run | str | os.PathLike) and on is None:
-        return _frame(_runs(_run(a), _run(b)))
+        return _frame(_runs(as_run(a), as_run(b)))
     if isinstance(a, Scores) and isinstance(b, Scores) and on is None:
         return _frame(_scores(a, b))
     if on is not None and not isinstance(a, str) and not isinstance(b, str):
@@ -66,10 +65,6 @@ def _row(what: str, a: Any, b: Any, change: float | None, interval: Any = None, 
     values = {"change": change, "low": low, "high": high, "p": p}
     numbers = {name: math.nan if value is None else float(value) for name, value in values.items()}
     return {"what": what, "a": a, "b": b, **numbers, "significant": p is not None and p <= statistics.SIGNIFICANT}
-
-
-def _run(where: Any) -> Run:
-    return where if isinstance(where, Run) else read_run(Path(where) if not isinstance(where, str) else where)
 
 
 def _runs(a: Run, b: Run) -> Iterator[_Row]:

@@ -8,13 +8,12 @@ from typing import Any
 
 from embedcore.errors import UsageError
 from embedcore.frames import import_pandas
-from embedcore.notebook.shown_run import boards
+from embedcore.notebook.shown_run import as_run, boards
 from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.columns import COLUMNS, Entry, entries
 from embedcore.report.board.rows import scores
 from embedcore.results.merge import check_alike
 from embedcore.results.ranking import METRICS, agree, rank_models
-from embedcore.results.reading import read_run
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 
@@ -30,8 +29,7 @@ def leaderboard(run: Run | str | os.PathLike[str]) -> Any:
     ``acc_low``, ``acc_high``), ``status`` and ``reason``; with several datasets also ``dataset``. Missing values are
     NaN. Raises UsageError for a file that is not a run.
     """
-    run = _run(run)
-    listed = boards(run)
+    listed = boards(as_run(run))
     rows = [
         ({"dataset": dataset_name(board.dataset)} if len(listed) > 1 else {}) | _row(entry)
         for board in listed
@@ -73,7 +71,7 @@ def rank(*runs: Run | str | os.PathLike[str], metric: str = "acc") -> Any:
         raise UsageError(f"metric is {metric!r}: ranks have intervals by {' or '.join(METRICS)}")
     if len(runs) == 1 and isinstance(runs[0], list | tuple):
         runs = tuple(runs[0])
-    measured = _measured([_run(run) for run in runs])
+    measured = _measured([as_run(run) for run in runs])
     if not measured:
         raise UsageError("no model was measured in these runs")
     pandas = import_pandas()
@@ -132,7 +130,3 @@ def _measured(runs: Sequence[Run]) -> list[_Measured]:
                 )
             known += results
     return [*found.values()]
-
-
-def _run(run: Run | str | os.PathLike[str]) -> Run:
-    return run if isinstance(run, Run) else read_run(os.fspath(run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -64,6 +65,11 @@ def read_run(where: str | Path, *, storage: str | Path = STORAGE) -> Run:
     embedcore, or has a schema that this version does not know.
     """
     return shown_run(reading.read_run(where, storage=storage))
+
+
+def as_run(run: SavedRun | str | os.PathLike[str]) -> SavedRun:
+    """Return a run as it is, or the one at a path. Raises UsageError."""
+    return run if isinstance(run, SavedRun) else reading.read_run(os.fspath(run))
 
 
 def shown_run(run: SavedRun) -> Run:

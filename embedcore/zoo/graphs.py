@@ -18,7 +18,8 @@ def is_training(made: nn.Module) -> bool:
     for part in made.modules():
         for name, place in _TRAINING_FLAGS.items():
             if isinstance(part, torch.jit.ScriptModule):
-                flags += [inputs[place] for inputs in _in_graph(part, f"aten::{name}", _inputs)]
+                inputs = _in_graph(part, f"aten::{name}", lambda node: [value.toIValue() for value in node.inputs()])
+                flags += [values[place] for values in inputs]  # None where they are not constant
             elif isinstance(part, torch.fx.GraphModule):
                 called = (node for node in part.graph.nodes if str(node.target) == f"aten.{name}.default")
                 flags += [node.args[place] for node in called if len(node.args) > place]
@@ -34,11 +35,6 @@ def constants(module: nn.Module) -> list[torch.Tensor]:
     frozen = (part for part in module.modules() if isinstance(part, torch.jit.ScriptModule) and not part.state_dict())
     found = (value for part in frozen for value in _in_graph(part, "prim::Constant", tensor))
     return [value for value in found if value is not None]
-
-
-def _inputs(node: Any) -> list[object]:
-    """Return the inputs of an operator in a graph; None for those that are not constant."""
-    return [value.toIValue() for value in node.inputs()]
 
 
 def _in_graph(module: torch.jit.ScriptModule, kind: str, get: Callable[[Any], Any]) -> list[Any]:

@@ -61,9 +61,11 @@ def read_state(
     Raises WeightsDamaged if that fails, or if the weights are missing or useless (all zero, all NaN, integers);
     WeightsUnavailable for a pickle if torch is too old to read it safely.
     """
-    if is_safetensors(path):
-        check_safetensors(path)
-        content: Any = dict(safetensors.torch.load_file(str(path)))
+    if path.name.lower().endswith(".safetensors"):
+        try:
+            content: Any = safetensors.torch.load_file(str(path))
+        except safetensors.SafetensorError as error:
+            raise WeightsDamaged(f"{path} is not a complete safetensors file ({error}); fetch it again") from error
     else:
         content = _unpickle(path, trust, remedy)
     try:
@@ -74,11 +76,6 @@ def read_state(
     return state, part
 
 
-def is_safetensors(path: Path) -> bool:
-    """Return whether a file's name ends with ``.safetensors``."""
-    return path.name.lower().endswith(".safetensors")
-
-
 def _check_values(state: Mapping[str, Tensor]) -> None:
     integers = [
         name
@@ -86,9 +83,9 @@ def _check_values(state: Mapping[str, Tensor]) -> None:
         if not value.is_floating_point() and name.rpartition(".")[2] in ("weight", "bias")
     ]
     if integers:
-        name = integers[0]
+        kind = str(state[integers[0]].dtype).removeprefix("torch.")
         raise WeightsDamaged(
-            f"contains {len(integers)} weights that are not floating-point numbers ({name}: {_dtype(state[name])}): "
+            f"contains {len(integers)} weights that are not floating-point numbers ({integers[0]}: {kind}): "
             "quantized weights cannot be loaded, save the model in floating point"
         )
     kernels = [value for value in state.values() if value.is_floating_point() and value.ndim > 1]
@@ -100,10 +97,6 @@ def _check_values(state: Mapping[str, Tensor]) -> None:
 
 def _wide(value: Tensor) -> Tensor:
     return value if value.dtype in (torch.float32, torch.float64) else value.float()
-
-
-def _dtype(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
 
 
 def _unpickle(path: Path, trust: bool, remedy: str) -> Any:
@@ -141,17 +134,6 @@ def _refused(path: Path, error: Exception) -> str:
 def is_memory(error: Exception) -> bool:
     """Return whether an error means that memory ran out, which is no fault of the file."""
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
-
-
-def check_safetensors(path: Path) -> None:
-    """Raise WeightsDamaged if the header or length of a safetensors file is wrong, or if it contains no tensors."""
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            empty = not file.keys()
-    except safetensors.SafetensorError as error:
-        raise WeightsDamaged(f"{path} is not a complete safetensors file ({error}); fetch it again") from error
-    if empty:
-        raise WeightsDamaged(f"{path} contains no tensors")
 
 
 def differences(state: Iterable[str], wanted: Iterable[str]) -> str:

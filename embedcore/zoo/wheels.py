@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import tomlkit
@@ -37,12 +37,8 @@ class WeightWheel:
         return f"wheel:{self.distribution}"
 
 
-def _known_wheels() -> list[WeightWheel]:
-    content: Any = tomlkit.parse(resources.files("embedcore.zoo").joinpath("wheels.toml").read_text(encoding="utf-8"))
-    return msgspec.convert(content.unwrap()["wheel"], list[WeightWheel])
-
-
-WHEELS = tuple(_known_wheels())
+_TABLE = tomlkit.parse(resources.files("embedcore.zoo").joinpath("wheels.toml").read_text(encoding="utf-8")).unwrap()
+WHEELS = msgspec.convert(_TABLE["wheel"], tuple[WeightWheel, ...])
 _BY_MODEL: Mapping[str, WeightWheel] = {wheel.model: wheel for wheel in WHEELS}
 
 
