@@ -181,7 +181,8 @@ def _folder_images(root: Path, split: str, columns: Mapping[str, str]) -> Labell
     table, of_splits = root / METADATA, tables_of_splits(root)
     if (table.is_file() or of_splits) and (columns or not has_classes(root)):
         if table.is_file() and of_splits:
-            raise UsageError(f"{table.absolute()} and {next(iter(of_splits.values()))}: keep one, or one in each split")
+            both = f"{METADATA} and {next(iter(of_splits))}/{METADATA}"
+            raise UsageError(f"{root.absolute()} has {both}: keep one for all images, or one for each split")
         if of_splits:
             found = read_split_tables(root, of_splits, split=split, chosen=columns)
         else:
