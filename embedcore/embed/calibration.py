@@ -18,7 +18,7 @@ def cpu_gmacs_per_s(seconds: float = 0.1) -> float | None:
     """
     try:
         with torch.inference_mode():
-            images, kernel, rows, weight = map(torch.ones, (_IMAGES, _KERNEL, _ROWS, _WEIGHT))
+            images, kernel, rows, weight = (torch.ones(shape) for shape in (_IMAGES, _KERNEL, _ROWS, _WEIGHT))
             best, begin = float("inf"), 0.0
             while not begin or time.perf_counter() - begin < seconds:
                 before = time.perf_counter()
