@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
-import os
 import struct
 import threading
 import warnings
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -105,25 +104,23 @@ class ImageFacts:
     """None if it was not requested."""
 
 
-def load_rgb(file: Path | BinaryIO, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
-    """Decode the first frame of an image file to mode RGB; see :func:`to_rgb`.
+def load_rgb(content: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
+    """Decode the first frame of an image file's content to mode RGB; see :func:`to_rgb`.
 
     ``name`` is the image's name in errors. Raises BadImageError for an image that cannot be opened or decoded whole, or
     has more than ``max_megapixels``; transient OSError and MemoryError (:func:`retries.is_transient`) are not wrapped.
     """
-    with _opened(file, name, max_megapixels) as image:
+    with _opened(content, name, max_megapixels) as image:
         return _in_turn(image, image.width * image.height)
 
 
-def load_preview(
-    file: Path | BinaryIO, name: str, max_megapixels: float = MAX_MEGAPIXELS
-) -> tuple[Image.Image, ImageFacts]:
+def load_preview(content: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[Image.Image, ImageFacts]:
     """Decode an image as :func:`load_rgb` does, a JPEG at 1/2, 1/4 or 1/8 of its size; also return its facts.
 
     The smaller JPEG costs as little as a third and is still read and checked to its end. No side is reduced below 128
     pixels.
     """
-    with _opened(file, name, max_megapixels) as image:
+    with _opened(content, name, max_megapixels) as image:
         mode, kind, size = image.mode, image.format or "unknown", image.size
         image.draft(None, (_PREVIEW, _PREVIEW))
         # All coefficients of a progressive JPEG are in memory, whatever the size.
@@ -145,23 +142,22 @@ def _in_turn(image: Image.Image, pixels: int) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(file: Path | BinaryIO, name: str, max_megapixels: float) -> Iterator[Image.Image]:
+def _opened(content: bytes, name: str, max_megapixels: float) -> Iterator[Image.Image]:
     # No warning for a large image below the limit. The filter stays, since threads that restored the filters would
     # restore each other's. It is set only once, since a change of the filters makes Python repeat earlier warnings.
     if warnings.filters[:1] != [_NO_WARNING]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     plugins.register()
-    with damage_reported(name), _pixel_limit(max_megapixels), contextlib.ExitStack() as stack:
+    stream = io.BytesIO(content)
+    with damage_reported(name), _pixel_limit(max_megapixels):
         try:
-            stream = stack.enter_context(file.open("rb")) if isinstance(file, Path) else file
-            image = stack.enter_context(Image.open(stream))
-            restore_orientation(image, stream)
-            yield image
+            with Image.open(stream) as image:
+                restore_orientation(image, stream)
+                yield image
         except UnidentifiedImageError as error:
-            size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
             plugin = plugins.PLUGINS.get(Path(name).suffix.lower())
             hint = f" (pip install {plugin.package})" if plugin and plugin not in plugins.installed().values() else ""
-            reason = f"not an image that Pillow can read{hint}" if size else "the file is empty"
+            reason = f"not an image that Pillow can read{hint}" if content else "the file is empty"
             raise BadImageError(name, reason) from error
         except Image.DecompressionBombError as error:
             raise BadImageError(name, too_many_pixels(max_megapixels)) from error

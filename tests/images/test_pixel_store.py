@@ -203,7 +203,7 @@ def swapped_before_it_is_decoded(dataset: Dataset, index: int, monkeypatch: pyte
     file = dataset.images.file(index)
     assert file is not None
 
-    def load(content: object, name: str, *limit: float) -> Image.Image:
+    def load(content: bytes, name: str, *limit: float) -> Image.Image:
         if name == dataset.images.name(index):
             Image.new("RGB", (51, 37), "red").save(file)
         return load_rgb(content, name, *limit)
