@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas
 import pytest
+from PIL import Image
 from torch import nn
 
-from embedcore import Bench, OwnModel, Run, UsageError, benchmark, leaderboard, load_backbone, rank, read_run
+from embedcore import (
+    Bench,
+    OwnModel,
+    Run,
+    UsageError,
+    as_dataset,
+    benchmark,
+    leaderboard,
+    load_backbone,
+    rank,
+    read_run,
+)
 from embedcore.compare.comparison import compare
 
 RESNET, VIT = "test_resnet.r160_in1k", "test_vit.r160_in1k"
@@ -107,9 +121,6 @@ def test_own_models_and_a_folder(measure, tmp_path, make_photos):
 
 @pytest.fixture
 def make_photos(tmp_path):
-    import numpy as np
-    from PIL import Image
-
     for number in range(9):
         path = tmp_path / "photos" / f"class{number % 3}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +141,10 @@ def test_what_cannot_be_sent_to_a_process_is_refused(measure, model):
         measure(model)
 
 
+FRAME = pandas.DataFrame({"photo": ["a.png"]})
+UNLABELLED = as_dataset([np.zeros((8, 8, 3), np.uint8)])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -145,6 +160,9 @@ def test_what_cannot_be_sent_to_a_process_is_refused(measure, model):
         ({"precision": "fp8"}, "precision is 'fp8': choose from auto, fp32, bf16, fp16"),
         ({"max_classes": 2}, "max_classes chooses images, and Dataset 'images': .* is loaded: pass it to load_dataset"),
         ({"of": "nowhere/at/all"}, "no such folder of images: "),
+        ({"of": FRAME}, "the DataFrame: no column 'path'; .*path=NAME,label=NAME"),
+        ({"of": FRAME, "columns": "path=photo"}, "the DataFrame: no column 'label'; .*columns='label=NAME'"),
+        ({"of": UNLABELLED}, "images has no classes: it can be embedded, but scores need labels"),
     ],
 )
 def test_wrong_arguments_are_one_line(measure, settings, message):
