@@ -91,8 +91,8 @@ def bench_of(options: Options, own_models: Mapping[str, OwnModel], worker: Worke
 
 def speed_of(options: Options) -> Callable[[], float | None] | None:
     """Return the measurement of this machine's speed in fp32 on the CPU; None for other devices and precisions."""
-    is_cpu = options.precision in ("auto", "fp32") and choose_device(options.device).type == "cpu"
-    return cpu_gmacs_per_s if is_cpu else None
+    is_cpu = options.device == "cpu" or (options.device == "auto" and choose_device().type == "cpu")
+    return cpu_gmacs_per_s if is_cpu and options.precision in ("auto", "fp32") else None
 
 
 def begin(
