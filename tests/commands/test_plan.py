@@ -39,6 +39,15 @@ def test_random_weights_are_not_fetched(plan, photos):
     assert code == 0 and out.startswith("models: 2, with random weights\n") and "fetch" not in out.splitlines()[0]
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_time_is_said_only_if_it_is_known(plan, photos, monkeypatch, device):
+    """Also for a device that this machine lacks."""
+    monkeypatch.setattr("embedcore.plugin.start.cpu_gmacs_per_s", lambda: 0.1)
+    monkeypatch.setattr("embedcore.measure.forecast._LONG_GMACS", 10.0)
+    code, out, _ = plan(photos, "--embed-weights=random", "--embed-roster=vgg11", f"--embed-device={device}")
+    assert code == 0 and ("time: roughly" in out) == (device == "cpu")
+
+
 @pytest.mark.parametrize(
     "argument", ["--embed-rounds=0", "--embed-roster=vgg1111", "--embed-dataset=nowhere", "-k=vittt"]
 )
