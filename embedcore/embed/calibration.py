@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import Tensor
 
 _IMAGES, _KERNEL = (4, 64, 56, 56), (64, 64, 3, 3)
 _ROWS, _WEIGHT = (512, 768), (768, 1024)
@@ -18,15 +19,18 @@ def cpu_gmacs_per_s(seconds: float = 0.1) -> float | None:
     """
     try:
         with torch.inference_mode():
-            images, kernel, rows, weight = (torch.ones(shape) for shape in (_IMAGES, _KERNEL, _ROWS, _WEIGHT))
-            best, begin = float("inf"), 0.0
-            while not begin or time.perf_counter() - begin < seconds:
-                before = time.perf_counter()
-                torch.nn.functional.conv2d(images, kernel, padding=1)
-                torch.mm(rows, weight)
-                if begin:  # else the warm-up
-                    best = min(best, time.perf_counter() - before)
-                begin = begin or time.perf_counter()
+            tensors = [torch.ones(shape) for shape in (_IMAGES, _KERNEL, _ROWS, _WEIGHT)]
+            _seconds(*tensors)  # to warm up
+            end, best = time.perf_counter() + seconds, _seconds(*tensors)
+            while time.perf_counter() < end:
+                best = min(best, _seconds(*tensors))
     except RuntimeError:
         return None
     return _GMACS / best
+
+
+def _seconds(images: Tensor, kernel: Tensor, rows: Tensor, weight: Tensor) -> float:
+    begin = time.perf_counter()
+    torch.nn.functional.conv2d(images, kernel, padding=1)
+    torch.mm(rows, weight)
+    return time.perf_counter() - begin

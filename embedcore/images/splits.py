@@ -88,8 +88,8 @@ def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, pl
     if roles is not None and split == "auto" and not {*roles} <= {*TRAINING, *HELD_OUT}:
         wrong = next((row for row, role in enumerate(roles) if role not in ROLE_WORDS), None)
         if wrong is not None:
-            named = f"role {str(columns['role'][wrong])!r}"
-            raise UsageError(f"{place(wrong)}: {named} is not one of {', '.join(ROLE_WORDS)}")
+            role = str(columns["role"][wrong])
+            raise UsageError(f"{place(wrong)}: role {role!r} is not one of {', '.join(ROLE_WORDS)}")
         sides = [ROLE_WORDS[role] for role in roles]
         unused = len({*map(_word, columns.get("split", ()))}) > 1
         return Sides(rows, sides, ("the column 'split' is ignored: the column 'role' decides",) if unused else ())
