@@ -121,14 +121,8 @@ def _untar(archive: Path, folder: Path) -> Iterator[int]:
 
 
 def _without_wrapper(folder: Path) -> Path:
-    """Return the folder, or the one in it that contains everything else, in several steps."""
-    while True:
-        entries = [
-            entry
-            for entry in folder.iterdir()
-            if not entry.name.startswith(".") and entry.name.lower() not in IGNORED_FOLDERS
-        ]
-        only = entries[0] if len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink() else None
-        if only is None:
-            return folder
-        folder = only
+    """Return the folder, or the only one in it, as often as there is only one."""
+    names = (entry.name for entry in folder.iterdir())
+    visible = [folder / name for name in names if name[0] != "." and name.lower() not in IGNORED_FOLDERS]
+    is_wrapper = len(visible) == 1 and visible[0].is_dir() and not visible[0].is_symlink()
+    return _without_wrapper(visible[0]) if is_wrapper else folder

@@ -11,20 +11,12 @@ from typing import Any
 
 from embedcore.errors import UsageError, option, whole_number
 from embedcore.files import user_path
-from embedcore.images import emoji
+from embedcore.images import emoji, tables
 from embedcore.images.archives import is_archive, stem_of, unpacked
 from embedcore.images.columns import chosen_columns, parse_columns
 from embedcore.images.folders import has_classes, scan_folder
 from embedcore.images.records import dict_images, hub_images, is_hub_dataset
 from embedcore.images.sources import LabelledImages, choose
-from embedcore.images.tables import (
-    METADATA,
-    frame_images,
-    listed_images,
-    read_split_tables,
-    read_table,
-    tables_of_splits,
-)
 from embedcore.images.timm_sets import SCHEMES, timm_images
 
 SPLITS = ("auto", "loo")
@@ -61,7 +53,7 @@ def chosen_images(
     columns_of = chosen_columns(columns)
     if labels is not None and not named:
         _expect_no_columns(columns_of, f"a {kind} with labels")
-        found = listed_images(images, labels, roles, split=split)
+        found = tables.listed_images(images, labels, roles, split=split)
     elif labels is not None or roles is not None:
         raise UsageError("labels and roles belong to a list of images: load_dataset(images, labels, roles=roles)")
     elif isinstance(images, str):
@@ -69,7 +61,7 @@ def chosen_images(
     elif named:
         found = _path_images(user_path(os.fspath(images)), split, columns_of, cache_dir)
     elif _is_frame(images):
-        found = frame_images(images, split=split, chosen=columns_of)
+        found = tables.frame_images(images, split=split, chosen=columns_of)
     elif is_hub_dataset(images):
         found = hub_images(images, split=split, chosen=columns_of)
     elif hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple | dict):
@@ -138,7 +130,7 @@ def _named(spec: str, split: str, columns: Mapping[str, str], cache: Path | None
     check_exists(spec)
     if spec.startswith(CSV):
         file, named = _table_of(spec)
-        return read_table(file, split=split, chosen={**columns, **named})
+        return tables.read_table(file, split=split, chosen={**columns, **named})
     if spec not in emoji.NAMES and _has_folders(user_path(spec)):
         return _path_images(user_path(spec), split, columns, cache)
     _expect_no_columns(columns, spec)
@@ -149,7 +141,7 @@ def csv_images(spec: str) -> LabelledImages:
     """Return the images of ``csv:FILE``, classless if it has no column of labels. Raises UsageError."""
     check_exists(spec)
     file, named = _table_of(spec)
-    return read_table(file, split="auto", chosen=named, needed=("path",))
+    return tables.read_table(file, split="auto", chosen=named, needed=("path",))
 
 
 def _table_of(spec: str) -> tuple[Path, dict[str, str]]:
@@ -178,22 +170,22 @@ def _path_images(path: Path, split: str, columns: Mapping[str, str], cache: Path
 
 def _folder_images(root: Path, split: str, columns: Mapping[str, str]) -> LabelledImages:
     """Return the images of a folder: of its class folders, else of ``metadata.csv`` in it or in each of its splits."""
-    table, of_splits = root / METADATA, tables_of_splits(root)
+    table, of_splits = root / tables.METADATA, tables.tables_of_splits(root)
     if (table.is_file() or of_splits) and (columns or not has_classes(root)):
         if table.is_file() and of_splits:
-            both = f"{METADATA} and {next(iter(of_splits))}/{METADATA}"
+            both = f"{tables.METADATA} and {next(iter(of_splits))}/{tables.METADATA}"
             raise UsageError(f"{root.absolute()} has {both}: keep one for all images, or one for each split")
         if of_splits:
-            found = read_split_tables(root, of_splits, split=split, chosen=columns)
+            found = tables.read_split_tables(root, of_splits, split=split, chosen=columns)
         else:
-            found = read_table(table, split=split, chosen=columns)
-        return replace(found, notes=(f"classes are those of {METADATA}", *found.notes))
-    _expect_no_columns(columns, f"a folder without {METADATA}")
+            found = tables.read_table(table, split=split, chosen=columns)
+        return replace(found, notes=(f"classes are those of {tables.METADATA}", *found.notes))
+    _expect_no_columns(columns, f"a folder without {tables.METADATA}")
     found = scan_folder(root, split=split)
     if not (table.is_file() or of_splits):
         return found
     use = f"csv:{table} uses it" if table.is_file() else f"{option('columns', 'label=NAME')} uses it"
-    return replace(found, notes=(f"{METADATA} is ignored, since there are class folders ({use})", *found.notes))
+    return replace(found, notes=(f"{tables.METADATA} is ignored, since there are class folders ({use})", *found.notes))
 
 
 def _expect_no_columns(columns: Mapping[str, str], what: str) -> None:

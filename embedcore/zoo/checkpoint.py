@@ -35,7 +35,12 @@ def choose_state(content: Any, key: str | None = None) -> tuple[str, dict[str, T
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise WeightsDamaged(f"contains a {type(content).__name__}, not a state dict with names for keys")
     part, state = _first(content) if key is None else _named(content, key)
-    _refuse_adapter(state)
+    adapter = next(filter(_ADAPTER.search, state), None)
+    if adapter is not None:
+        raise WeightsDamaged(
+            f"contains the weights of a LoRA adapter ({adapter}): merge the adapter first "
+            "(merge_and_unload() of peft), then save the model's state dict"
+        )
     return part, state
 
 
@@ -142,12 +147,3 @@ def clean_name(name: str) -> str:
     'stages.0.weight'
     """
     return _WRAPPERS.sub("", name).removeprefix("module.")
-
-
-def _refuse_adapter(state: Mapping[str, Tensor]) -> None:
-    name = next(filter(_ADAPTER.search, state), None)
-    if name is not None:
-        raise WeightsDamaged(
-            f"contains the weights of a LoRA adapter ({name}): merge the adapter first "
-            "(merge_and_unload() of peft), then save the model's state dict"
-        )

@@ -55,7 +55,10 @@ def resampled(state: Mapping[str, Tensor], module: nn.Module) -> list[Resampled]
             source = None
         if source is not None:
             found.append(Resampled(name, tuple(source.shape), tuple(value.shape)))
-    _check_finite(module)
+    wrong = [name for name, value in module.named_parameters() if not bool(value.isfinite().all())]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise WeightsDamaged(f"contains NaN or infinity in {wrong[0]}{more}")
     return found
 
 
@@ -86,13 +89,6 @@ def _closest(name: str, value: Tensor, unused: Mapping[str, Tensor]) -> Tensor:
         return shared, difflib.SequenceMatcher(None, name, other).ratio()
 
     return unused[max(unused, key=similarity)]
-
-
-def _check_finite(module: nn.Module) -> None:
-    wrong = [name for name, value in module.named_parameters() if not bool(value.isfinite().all())]
-    if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise WeightsDamaged(f"contains NaN or infinity in {wrong[0]}{more}")
 
 
 def wrong_shapes(state: Mapping[str, Tensor], module: nn.Module) -> list[Resampled]:

@@ -119,7 +119,10 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
         return Weights("random", f"seed:{located.seed}")
     path = located.path or (hub or Hub()).download(located.model, located.remote)
     sha256 = _sha256_of(located.model, path)
-    _check_cached(path, sha256)
+    name = path.resolve().name  # in the hub's cache, the SHA-256 of the content
+    if re.fullmatch(r"[0-9a-f]{64}", name) and name != sha256:
+        fault = f"its sha256 is {sha256}, not {name}; delete {path.resolve()}"
+        raise WeightsDamaged(f"the cached {path} is damaged: {fault}")
     return Weights(located.source, weights_id(sha256), path)
 
 
@@ -140,14 +143,6 @@ def _sha256_of(model: str, path: Path) -> str:
         return sha256_of(path)
     except OSError as error:
         raise WeightsDamaged(f"{model}: {path} cannot be read: {error.strerror or error}") from error
-
-
-def _check_cached(path: Path, sha256: str) -> None:
-    """Raise WeightsDamaged if the name of a file in the hub's cache is another SHA-256 than that of its content."""
-    name = path.resolve().name
-    if re.fullmatch(r"[0-9a-f]{64}", name) and name != sha256:
-        fault = f"its sha256 is {sha256}, not {name}; delete {path.resolve()}"
-        raise WeightsDamaged(f"the cached {path} is damaged: {fault}")
 
 
 def is_timms(weights: Weights) -> bool:
