@@ -23,6 +23,8 @@ STARTING_S = 5.0
 """Seconds of a process beside its images and rounds: weights, warm-up, pinned rounds."""
 _TIMED_IMAGES = 200
 """Images of the timing rounds of a process on the CPU."""
+_USED = 0.8
+"""Speed of networks over that of single operations: 0.5 to 1.5 for four networks on one thread of an AMD EPYC."""
 _ROUGHLY = 2.5
 """Half the width, as a factor, of a range that is derived from the speed of single operations."""
 
@@ -114,7 +116,7 @@ def rough_range(gmacs_per_s: float, gmacs: Sequence[float | None], images: int, 
 
     ``gmacs_per_s``: of single operations, see `embed.calibration`; ``processes``: in how many each case is timed.
     """
-    pace = Pace(processes * STARTING_S, (images + processes * _TIMED_IMAGES) / gmacs_per_s, 0.0, 0, 0.0)
+    pace = Pace(processes * STARTING_S, (images + processes * _TIMED_IMAGES) / (_USED * gmacs_per_s), 0.0, 0, 0.0)
     total = sum(_seconds(pace, gmacs))
     return total / _ROUGHLY, total * _ROUGHLY
 
