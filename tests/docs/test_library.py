@@ -43,8 +43,9 @@ def test_the_example_of_inputs_and_outputs_runs(tmp_path):
     }
     (tmp_path / "run.json").write_text(json.dumps(saved))
     lines = run_example(SECOND, tmp_path).splitlines()
-    assert lines[:3] == [
+    assert lines[:4] == [
         "Dataset 'photos': 6 images of 2 classes, leave-one-out",
+        "('photos/cat/0.png', 'photos/cat/1.png', 'photos/dog/0.png') (3, 1280)",
         "torch.Size([1, 1280])",
         "torch.Size([3, 224, 224])",
     ]
