@@ -72,6 +72,17 @@ class Visit:
     def count(self) -> str:
         return str(self.page.locator("#count").inner_text())
 
+    def drawn(self) -> Visit:
+        """Bring each chart and the gallery into view, and wait until they are drawn."""
+        for chart in self.page.locator(".chart").all():
+            chart.scroll_into_view_if_needed()
+            chart.locator(".plot svg.marks").wait_for()
+        self.settled()
+        if self.page.locator("#gallery").count():
+            self.page.locator("#gallery").scroll_into_view_if_needed()
+            self.page.locator("#gallery .card").first.wait_for()
+        return self
+
     def settled(self) -> None:
         """Wait until every chart in view is drawn."""
         self.page.wait_for_function(

@@ -179,8 +179,8 @@ def costs(result: Result) -> str:
 
 
 def caveats(row: Row) -> list[str]:
-    """Return the marks of a model that matter to its user: own, random weights, not for commercial use."""
-    return [mark.meaning for mark in (*MODEL_MARKS, NON_COMMERCIAL_MARK) if mark.applies(row)]
+    """Return sentences on the marks of a model that matter to its user: own, random weights, not for commercial use."""
+    return [captions.sentence(mark.meaning) for mark in (*MODEL_MARKS, NON_COMMERCIAL_MARK) if mark.applies(row)]
 
 
 def order_trust(board: Leaderboard) -> Trust:
@@ -202,7 +202,7 @@ def order_trust(board: Leaderboard) -> Trust:
         wide = any(row.model_rank and row.model_rank.rank95[0] < row.model_rank.rank95[1] for row in board.by_acc)
         return Trust(question, True, (leader, *(["The table has the interval of every other rank."] if wide else [])))
     which = f"All {models:,}" if tied == models else f"{tied:,} of {models:,}"
-    needed = [f"{line[0].upper()}{line[1:]}." for line in captions.lead(ranking, most_names=0)[1:]]
+    needed = map(captions.sentence, captions.lead(ranking, most_names=0)[1:])
     return Trust(question, False, (f"{which} models are tied for first.", *needed))
 
 
@@ -227,7 +227,7 @@ def speed_trust(board: Leaderboard) -> Trust:
     widest = max(map(_scatter, results))
     words = f"processes of the same model differ by up to {100 * widest:.0f} %"
     if widest > _SCATTER:
-        return Trust(question, False, (f"{words[0].upper()}{words[1:]}.",))
+        return Trust(question, False, (captions.sentence(words),))
     return Trust(question, True, (f"No contention was seen, and {words}.",))
 
 
@@ -245,23 +245,16 @@ def picks(board: Leaderboard) -> tuple[Pick, ...]:
     tied = tied_rows(board)
     if not tied:
         return ()
-    of = f"of the {len(tied):,} tied"
-    wanted = (("Smallest", smallest(tied)), ("Fastest", fastest(tied)), ("Most accurate", _candidates(board)[0]))
+    wanted = (("smallest", smallest(tied)), ("fastest", fastest(tied)), ("most accurate", _candidates(board)[0]))
     found: dict[str, tuple[Row, list[str]]] = {}
     for label, row in wanted:
         if row is not None:
             found.setdefault(row.result.model, (row, []))[1].append(label)
     return tuple(
-        Pick(_label(labels, of), model, f"acc {score(row.result, 'acc')} · {costs(row.result)}".rstrip(" ·"))
+        Pick(
+            f"{' and '.join(labels).capitalize()} of the {len(tied):,} tied",
+            model,
+            f"acc {score(row.result, 'acc')} · {costs(row.result)}".rstrip(" ·"),
+        )
         for model, (row, labels) in found.items()
     )
-
-
-def _label(labels: Sequence[str], of: str) -> str:
-    """
-    >>> _label(["Smallest", "Fastest"], "of the 4 tied"), _label(["Fastest", "Most accurate"], "of the 4 tied")
-    ('Smallest and fastest of the 4 tied', 'Fastest of the 4 tied and most accurate')
-    """
-    words = [label.lower() if place else label for place, label in enumerate(labels)]
-    last = f" and {words.pop()}" if words[-1].lower() == "most accurate" and len(words) > 1 else ""
-    return f"{' and '.join(words)}{'' if words == ['Most accurate'] else f' {of}'}{last}"

@@ -14,7 +14,7 @@ from embedcore.report.board.findings import disagreements, facts, findings, warn
 from embedcore.report.board.names import short_names
 from embedcore.report.board.rows import columns_data
 from embedcore.report.gallery.selection import hardest
-from embedcore.report.html.chart import HEADLINE_HEIGHT, Chart
+from embedcore.report.html.chart import HEADLINE_HEIGHT, Chart, extent
 from embedcore.report.html.drawing import start_scripts
 from embedcore.report.html.page import chart_data, families_of, render, static
 from embedcore.results.class_table import ClassTable
@@ -39,7 +39,7 @@ class Unfinished:
 
 HEADLINE = ("Leaders", "Cost of accuracy")
 """Sections of the charts on the first screen."""
-_NARROW = 18
+_NARROW = 16
 """Characters of a model's name that a phone shows in one line of the table."""
 _MOST_CLASS_FIGURES = 400_000
 """Maximum of models times classes in the page, for the chart of two models; the best models are kept."""
@@ -71,7 +71,7 @@ def index_page(
     intervals = captions.has_intervals(board.dataset)
     marks = footnotes(board.by_acc, COLUMNS) if rows else []
     columns = columns_data(board)
-    ranges = score_ranges(rows, [column["key"] for column in columns if column["interval"]])
+    ranges = {column["key"]: extent(rows, column["key"]) for column in columns if column["interval"]}
     if intervals and any("acc_low" in row for row in rows):
         listed = ", ".join(f"{metric} from {low:.3f} to {high:.3f}" for metric, (low, high) in ranges.items())
         marks.append(f"bars are 95 % intervals ({listed})")
@@ -92,7 +92,7 @@ def index_page(
         data={
             "data": base | {"intervals": intervals, "name": name},
             "charts": {"charts": [chart_data(chart) for chart in drawn]},
-            "details": {"details": details(board, table), **_class_figures(rows, table)},
+            "details": details(board, table) | _class_figures(rows, table),
             **({"retrieved": retrieved} if retrieved else {}),
         },
         scripts=[
@@ -124,16 +124,6 @@ def index_page(
         reload_s=reload_s,
         retrieved=retrieved is not None,
     )
-
-
-def score_ranges(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Return the lowest and the highest end of the intervals of each metric, which are the ends of its bars' axis."""
-    found = {}
-    for metric in metrics:
-        scored = [row for row in rows if metric in row]
-        lows = [row.get(f"{metric}_low", row[metric]) for row in scored]
-        found[metric] = min(lows), max(row.get(f"{metric}_high", row[metric]) for row in scored)
-    return found
 
 
 def _class_figures(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> dict[str, Any]:

@@ -94,6 +94,11 @@ def leader_lines(board: Leaderboard, metric: str, *, most_names: int) -> list[st
     return lead(ranking, most_names=most_names) if ranking else []
 
 
+def sentence(line: str) -> str:
+    """Return a line as a sentence."""
+    return f"{line[0].upper()}{line[1:]}."
+
+
 def lead(ranking: Ranking, *, most_names: int) -> list[str]:
     """Return which models are tied for first, and how many classes would separate the two best."""
     model_ranks = sorted(ranking.model_ranks().values(), key=lambda model_rank: model_rank.rank)

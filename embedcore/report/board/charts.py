@@ -17,7 +17,6 @@ from embedcore.report.html.chart import (
     SECOND,
     Chart,
     Datum,
-    Layer,
     ScoreAxis,
     both,
     category,
@@ -79,7 +78,7 @@ def leaders(rows: Sequence[Datum], metric: str, levels: Mapping[str, object]) ->
     shown = sorted(rows, key=lambda row: row["rank" if metric == "acc" else f"rank_{metric}"])[:LEADERS]
     if not shown:
         return None
-    axis = ScoreAxis.over(shown, metric, levels)
+    axis = ScoreAxis.over(shown, metric, levels, grows=True)
     y = names_down(order=[row["name"] for row in shown])
     leading = _LEADING[metric]
     layers = [
@@ -111,7 +110,8 @@ def acc_and_acc5(
     if len(rows) < 2:
         return None
     tau = kendall_tau(rows)
-    named = without_overlap([each.row for each in disagreements(rows, table)], rows, "acc5")
+    differing = [each.row for each in disagreements(rows, table)]
+    named = without_overlap(differing, rows, "acc5", always=[row for row in rows if row.get("taken")])
     across, up = (ScoreAxis.over(rows, metric, levels[metric]) for metric in ("acc", "acc5"))
     x, y = across.channel(), up.channel()
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
@@ -121,7 +121,7 @@ def acc_and_acc5(
         *intervals(rows, across.channel("acc_low"), "acc_high", {"y": y}),
         *intervals(rows, up.channel("acc5_low"), "acc5_high", {"x": x}),
         *points(x, y, rows),
-        *labels(named, x, y, "acc", middle),
+        *labels(x, y, "acc", middle, where=only(named)),
     ]
     agree = "" if tau is None else f"Kendall's tau is {tau:.2f} (1: same order, 0: unrelated orders)."
     return Chart(
@@ -129,7 +129,7 @@ def acc_and_acc5(
         "acc and acc5",
         "acc against acc5",
         f"{agree} acc uses the nearest reference, acc5 the nearest five, so classes with few references lower acc5. "
-        f"Labels mark the models whose ranks differ most. {across.note} {up.note}".strip(),
+        f"Labels mark the recommended model and those whose ranks differ most. {across.note} {up.note}".strip(),
         layered(layers, "acc against acc5", HEIGHT, agree),
         {"models": rows},
     )
@@ -165,41 +165,23 @@ def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
         for number, (part, members) in enumerate(group.parts, start=1):
             shown = [of_model[member.result.model] for member in members]
             title = f"{group.title}: {part}" if part else f"{group.title} by acc"
-            y = names_down(order=[row["name"] for row in shown])
             x = quantity("acc", scale={"zero": True}, axis={"format": ".3~f"})
-            low = x | {"field": "acc_low"}
+            y = names_down(order=[row["name"] for row in shown])
+            bars = {"x": x, "y": y, "tooltip": tooltip()}
+            layers = [layer("bar", bars, where=only(shown), height=11, color=GREY, opacity=0.8)]
+            if any("acc_low" in row for row in shown):
+                lines = {"x": x | {"field": "acc_low"}, "x2": {"field": "acc_high"}, "y": y}
+                layers.append(layer("rule", lines, where=both(only(shown), "isValid(datum.acc_low)")))
             yield Chart(
                 f"family-{group.slug}{f'-{number}' if part else ''}",
                 "ResNet and EfficientNet",
                 title,
                 "Lines are 95 % intervals.",
-                layered(
-                    [
-                        layer(
-                            "bar",
-                            {"x": x, "y": y, "tooltip": tooltip()},
-                            where=only(shown),
-                            height=11,
-                            color=GREY,
-                            opacity=0.8,
-                        ),
-                        *_plain_intervals(shown, low, y),
-                    ],
-                    title,
-                    _LINE_HEIGHT * len(shown),
-                ),
+                layered(layers, title, _LINE_HEIGHT * len(shown)),
                 {"models": shown},
                 label=f"{group.title} ({part or len(group.rows)})",
                 has_file=True,
             )
-
-
-def _plain_intervals(shown: Sequence[Datum], low: Any, y: Any) -> list[Layer]:
-    """Return the intervals of bars, in the colour of the page's lines."""
-    if not any("acc_low" in row for row in shown):
-        return []
-    where = both(only(shown), "isValid(datum.acc_low)")
-    return [layer("rule", {"x": low, "x2": {"field": "acc_high"}, "y": y}, where=where)]
 
 
 def pretraining(rows: Sequence[Datum]) -> Chart | None:
@@ -208,28 +190,15 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
     groups = sorted(groups, key=lambda group: group[-1]["acc"] - group[0]["acc"])[:_MOST_ARCHITECTURES]
     if not groups:
         return None
-    shown = [row | {"network": cut(network_of(group[0]), _LONGEST_LABEL)} for group in groups for row in group]
-    ends = [
-        row | {"network": cut(network_of(group[0]), _LONGEST_LABEL), "side": side}
-        for group in groups
-        for row, side in ((group[0], "best"), (group[-1], "worst"))
-    ]
     place = {"x": scores_with_padding("acc", 90), "y": names_down("network")}
+    names = {**place, "text": category("pretraining")}
+    sides = (("best", "left", 8), ("worst", "right", -8))
     layers = [
         layer("line", {**place, "detail": {"field": "network", "type": "nominal"}}, data="networks", strokeWidth=1.5),
         layer("point", {**place, "tooltip": tooltip(), **emphasis()}, data="networks", filled=True, size=70),
         *(
-            layer(
-                "text",
-                {**place, "text": category("pretraining")},
-                data="ends",
-                where=f"datum.side == '{side}'",
-                align=align,
-                dx=dx,
-                limit=170,
-                fontSize=10,
-            )
-            for side, align, dx in (("best", "left", 8), ("worst", "right", -8))
+            layer("text", names, data="networks", where=f"datum.{end}", align=align, dx=dx, limit=170, fontSize=10)
+            for end, align, dx in sides
         ),
     ]
     title = "Pretraining data at equal architecture"
@@ -240,16 +209,19 @@ def pretraining(rows: Sequence[Datum]) -> Chart | None:
         "Each line is one architecture, each mark its best model with that pretraining data. The best and the worst "
         "data are named.",
         layered(layers, title, (_LINE_HEIGHT + 3) * len(groups)),
-        {"networks": [_of_network(row) for row in shown], "ends": [_of_network(row) for row in ends]},
+        {"networks": [row for group in groups for row in _of_network(group)]},
     )
 
 
-def _of_network(row: Datum) -> Datum:
-    """Return the fields of a row that the chart of pretraining data shows."""
-    return {key: row[key] for key in _OF_NETWORK if key in row}
+def _of_network(group: Sequence[Datum]) -> Iterator[Datum]:
+    """Yield the rows of an architecture with the fields that the chart of pretraining data shows."""
+    for place, row in enumerate(group):
+        ends = {"best": place == 0, "worst": place == len(group) - 1}
+        known = {key: row[key] for key in _OF_NETWORK if key in row}
+        yield known | ends | {"network": cut(network_of(group[0]), _LONGEST_LABEL)}
 
 
-_OF_NETWORK = ("id", "network", "side", "family", "own", *(channel["field"] for channel in tooltip()))
+_OF_NETWORK = ("id", "family", "own", *(channel["field"] for channel in tooltip()))
 
 
 def network_of(row: Datum) -> str:

@@ -46,9 +46,9 @@ class Column:
     value: Callable[[Row], Any]
     format: Callable[[Any], str] = str
     title: str = ""
-    """Heading in the terminal and the page, if not the key."""
+    """Heading where there is little room, in the terminal and on a phone, if not the key."""
     meaning: str = ""
-    """Heading in Markdown and full name in the page, if not the title."""
+    """Heading in Markdown and the page, if not the key."""
     marks: tuple[Mark, ...] = ()
     full: Callable[[Row], str] | None = None
     """The cell in Markdown, where there is room for more."""
@@ -146,16 +146,17 @@ def _of(value: Callable[[Result], Any]) -> Callable[[Row], Any]:
     return lambda row: value(row.result)
 
 
-def _speed(name: str) -> Callable[[Row], Any]:
-    return lambda row: row.result.images_per_s.get(name)
+def _speed(key: str, name: str, *titles: Any, **options: Any) -> Column:
+    options |= {"descending": True}
+    return Column(key, lambda row: row.result.images_per_s.get(name), figure, *titles, **options)
 
 
 def _rank(name: str) -> Callable[[Row], Any]:
     return lambda row: getattr(row, name, 0) or None
 
 
-def _of_model_rank(name: str) -> Callable[[Row], Any]:
-    return lambda row: getattr(row.model_rank, name, None)
+def _of_model_rank(key: str, *arguments: Any, **options: Any) -> Column:
+    return Column(key, lambda row: getattr(row.model_rank, key, None), *arguments, **options)
 
 
 def _field(key: str, *arguments: Any, **options: Any) -> Column:
@@ -167,33 +168,27 @@ def _score_column(metric: str, title: str = "", width: int = 130, **options: Any
     return Column(metric, value, _score, title, width=width, descending=True, **options)
 
 
-_tied = _of_model_rank("tied_with_leader")
 _BOUNDS, _SIZE = ("rank95_low", "rank95_high"), ("input_height", "input_width")
 _ON_REQUEST: dict[str, Any] = {"drop": None, "optional": True}  # in the page alone
-_BEST_FIRST: dict[str, Any] = _ON_REQUEST | {"descending": True}
 
 COLUMNS = (
     Column("rank", lambda row: row.rank or None, title="#", marks=(TIED_MARK,), drop=0, width=64),
     Column("rank_acc5", _rank("rank_acc5"), str, "# acc5", "rank by acc5", **_ON_REQUEST),
     Column("rank_in_family", _rank("rank_in_family"), str, "# family", "rank in the family", **_ON_REQUEST),
-    Column("rank95", _of_model_rank("rank95"), interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1),
-    Column(
-        "p_best", _of_model_rank("p_best"), "{:.2f}".format, "p best", "probability of being the best", **_BEST_FIRST
-    ),
-    Column("tied_with_leader", _tied, drop=None, width=0),
-    _field("model", marks=MODEL_MARKS, text=True, drop=0, width=370),
+    _of_model_rank("rank95", interval, "ranks", "95 % ranks", sort=min, parts=_BOUNDS, drop=1),
+    _of_model_rank("p_best", "{:.2f}".format, "p best", "probability of being first", descending=True, **_ON_REQUEST),
+    _of_model_rank("tied_with_leader", drop=None, width=0),
+    _field("model", marks=MODEL_MARKS, text=True, drop=0, width=325),
     Column("marks", mark_words, text=True, drop=None, width=0),
-    _score_column("acc", interval=True, drop=0, width=190),
-    _score_column("acc5", interval=True, drop=2, width=170),
+    _score_column("acc", interval=True, drop=0, width=176),
+    _score_column("acc5", interval=True, drop=2, width=156),
     _score_column("map_at_r", "map@R", drop=6, optional=True),
-    _field("params_m", figure, "M", "params (M)", drop=3, width=72),
+    _field("params_m", figure, "M", "parameters (M)", drop=3, width=118),
     _field("gmacs", figure, "GMACs", "GMACs", drop=8, optional=True),
-    Column("input_size", _of(input_size), size_text, "input", "input size", sort=max, parts=_SIZE, drop=9),
+    Column("input_size", _of(input_size), size_text, "input", "input size", sort=max, parts=_SIZE, drop=9, width=80),
     _field("dim", marks=(TOKENS_MARK,), drop=11, optional=True),
-    Column("images_per_s", _speed("forward"), figure, "img/s", "images/s", marks=SPEED_MARKS, drop=4, descending=True),
-    Column(
-        "images_per_s_end_to_end", _speed("end_to_end"), figure, "end to end", "images/s with reading", **_BEST_FIRST
-    ),
+    _speed("images_per_s", "forward", "img/s", "speed (images/s)", marks=SPEED_MARKS, drop=4, width=108),
+    _speed("images_per_s_end_to_end", "end_to_end", "end to end", "speed with reading (images/s)", **_ON_REQUEST),
     _field("family", text=True, drop=None, width=210),
     _field("pretraining", text=True, drop=5, width=150),
     _field("licence", marks=(NON_COMMERCIAL_MARK,), text=True, drop=7, width=140),

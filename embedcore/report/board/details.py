@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from embedcore.report.board.columns import figure, weights
@@ -15,28 +15,34 @@ _EACH_SIDE = 3
 """Neighbours in rank shown above and below."""
 
 
-def details(board: Leaderboard, table: ClassTable | None) -> list[dict[str, Any]]:
-    """Return the details for each row of `embedcore.report.board.rows.rows`, in their order.
+def details(board: Leaderboard, table: ClassTable | None) -> dict[str, Any]:
+    """Return ``details`` for each row of `embedcore.report.board.rows.rows`, in their order, and their ``texts``.
 
-    ``scores`` names · ``settings`` [(name, value)] · ``rounds`` ms per image · ``best``, ``worst`` [(place of the
-    class in the table, acc, acc5)] · ``neighbours`` [(id, whether the difference is significant, or None)] · ``code``
+    ``scores`` names · ``settings`` places in ``texts`` of name, value, name, value, … · ``rounds`` ms per image ·
+    ``best``, ``worst`` [(place of the class in the table, acc, acc5)] · ``neighbours`` [(id, whether the difference is
+    significant, or None)] · ``code`` places of its lines in ``texts``
     """
     results = [row.result for row in board.by_acc]
     differ = _significance(board)
+    texts: dict[str, int] = {}  # thousands of models share most of their settings and of their code
+
+    def places(found: Iterable[str]) -> list[int]:
+        return [texts.setdefault(text, len(texts)) for text in found]
+
     found = []
     for number, result in enumerate(results):
         near = range(max(0, number - _EACH_SIDE), min(len(results), number + _EACH_SIDE + 1))
         found.append(
             {
                 "scores": [*result.scores],
-                "settings": settings(result),
+                "settings": places(text for pair in settings(result) for text in pair),
                 "rounds": [float(f"{1000 * s / (result.batch_size or 1):.4g}") for s in result.durations],
                 "neighbours": [(other, differ(number, other)) for other in near if other != number],
-                "code": recipe(result),
+                "code": places(recipe(result).splitlines()),
                 **_classes(result, table),
             }
         )
-    return found
+    return {"details": found, "texts": list(texts)}
 
 
 def settings(result: Result) -> list[tuple[str, str]]:

@@ -100,7 +100,7 @@ def findings(board: Leaderboard) -> list[Finding]:
     if not board.by_acc:
         return []
     found = [
-        Finding("Best by acc5", tuple(winner(board, "acc5"))),
+        Finding("Best by acc5", tuple(best_by_acc5(board))),
         Finding("Best by size", tuple(best_of_sizes(board))),
         Finding("Best by speed", tuple(best_of_speeds(board))),
         Finding("Families with the widest spread", tuple(spreads(board))),
@@ -108,29 +108,24 @@ def findings(board: Leaderboard) -> list[Finding]:
     return [finding for finding in found if finding.sentences]
 
 
-def winner(board: Leaderboard, metric: str) -> Iterator[Sentence]:
-    """The first model by a metric, and those tied with it."""
-    rows = board.by_acc if metric == "acc" else board.by_acc5
-    best = rows[0].result
-    interval = best.ci95.get(metric) if captions.has_intervals(board.dataset) else None
+def best_by_acc5(board: Leaderboard) -> Iterator[Sentence]:
+    """The first model by acc5, and those tied with it."""
+    best = board.by_acc5[0].result
+    interval = best.ci95.get("acc5") if captions.has_intervals(board.dataset) else None
     bounds = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-    yield Named(best.model), f": {metric} {score(best, metric)}{bounds}."
-    if len(rows) == 1 or not captions.has_intervals(board.dataset):
-        return
-    ranking = board.rankings.by.get(metric)
+    yield Named(best.model), f": acc5 {score(best, 'acc5')}{bounds}."
+    ranking = board.rankings.by.get("acc5") if captions.has_intervals(board.dataset) else None
     if ranking is None:
-        if board.rankings.why:
-            yield (f"No test of significance: {board.rankings.why}.",)
         return
-    tied = [row.result.model for row in rows if row.model_rank and row.model_rank.tied_with_leader]
+    tied = [row.result.model for row in board.by_acc5 if row.model_rank and row.model_rank.tied_with_leader]
     others = [model for model in tied if model != best.model]
-    if not others:
+    if others:
+        count = "One other model is" if len(others) == 1 else f"{len(others):,} other models are"
+        yield f"{count} not significantly worse: ", *_named(others), "."
+    elif len(board.by_acc5) > 1:
         yield ("It is significantly better than all others.",)
-        return
-    count = "One other model is" if len(others) == 1 else f"{len(others):,} other models are"
-    yield f"{count} not significantly worse: ", *_named(others), "."
     for line in captions.lead(ranking, most_names=0)[1:]:
-        yield (f"{line[0].upper()}{line[1:]}.",)
+        yield (captions.sentence(line),)
 
 
 def _named(models: Sequence[str]) -> Iterator[str | Named]:

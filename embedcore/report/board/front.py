@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 Datum = dict[str, Any]
@@ -49,22 +49,3 @@ def pareto_front(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
             best = value
             found.append(row)
     return found[::-1]
-
-
-def told_apart(one: Datum, other: Datum) -> bool:
-    """Whether the 95 % intervals of the ranks of two models do not overlap; False if they are unknown."""
-    if "rank95_low" not in one or "rank95_low" not in other:
-        return False
-    return bool(one["rank95_high"] < other["rank95_low"] or other["rank95_high"] < one["rank95_low"])
-
-
-def ties(front: Sequence[Datum]) -> Iterator[list[Datum]]:
-    """Split a front into groups; neighbours of two groups are told apart, neighbours within a group are not."""
-    group: list[Datum] = []
-    for row in front:
-        if group and told_apart(group[-1], row):
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group

@@ -32,14 +32,9 @@ class Mark(NamedTuple):
     """The mark in plain words, for the CSV and the page."""
 
 
-def marks(row: Row) -> list[Mark]:
-    """Return the marks of a row, in the order of the columns that show them."""
-    return [mark for mark in _MARKS if mark.applies(row)]
-
-
 def mark_words(row: Row) -> str | None:
-    """Return ``tied for first; own model``, None without marks."""
-    return "; ".join(mark.word for mark in marks(row)) or None
+    """Return the marks, in the order of their columns, as ``tied for first; own model``; None without marks."""
+    return "; ".join(mark.word for mark in _MARKS if mark.applies(row)) or None
 
 
 def doubts(result: Result) -> list[str]:

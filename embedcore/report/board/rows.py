@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embedcore.report.board.columns import (
-    Column,
-    Entry,
-    cut,
-    entries,
-    input_size,
-    page_columns,
-    size_text,
-)
+from embedcore.report.board.answer import take
+from embedcore.report.board.columns import Column, Entry, cut, entries, input_size, page_columns, size_text
 from embedcore.report.board.front import AXES, pareto_front
 from embedcore.report.board.marks import doubts, mark_words, non_commercial
 from embedcore.results.leaderboard import Leaderboard
@@ -23,15 +16,16 @@ _LONGEST = 80  # characters; the longest name of timm 1.0.31 has 56
 
 
 def rows(board: Leaderboard) -> list[dict[str, Any]]:
-    """Return a row for each measured model, best by acc first, without the values that it does not have.
+    """Return a row for each measured model, best by acc first, without values that are unknown or false.
 
     ``cells`` are the texts of `columns_data`, in their order, and the value of each is under its key. ``id`` is the
     place in the list; ``name`` and ``title`` (of the family) are cut to what a chart can show; ``marks`` are those of
-    `embedcore.report.board.marks` in plain words, ``doubts`` the reasons why the speed cannot be trusted, ``front`` the
-    names of the axes on whose Pareto front it is.
+    `embedcore.report.board.marks` in plain words, ``doubts`` the reasons why the speed cannot be trusted, ``front``
+    whether it is on the Pareto front of acc and speed, ``taken`` whether it is the recommended model.
     """
     measured = _measured(board)
     columns = page_columns(measured)
+    taken = take(board).model if measured else ""
     found = []
     for number, entry in enumerate(measured):
         pretraining = entry.result.pretraining
@@ -52,11 +46,11 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
             "marks": mark_words(entry),
             "doubts": "; ".join(doubts(entry.result)) or None,
             "tied": entry.model_rank is not None and entry.model_rank.tied_with_leader,
+            "taken": entry.result.model == taken or None,
         }
-        found.append({key: value for key, value in row.items() if value is not None})
-    for axis in AXES:
-        for row in pareto_front(found, axis):
-            row.setdefault("front", []).append(axis.name)
+        found.append({key: value for key, value in row.items() if value is not None and value is not False})
+    for row in pareto_front(found, AXES[0]):
+        row["front"] = True
     return found
 
 

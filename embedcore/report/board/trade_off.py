@@ -1,32 +1,35 @@
-"""The charts of acc against a cost, with the Pareto front."""
+"""The charts of acc against a cost, with the Pareto front.
+
+The chart itself computes the front from the models that it shows, so that it follows the filters of the page.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
-from embedcore.report.board.front import Axis, comparable, pareto_front, ties, trusted
+from embedcore.report.board.front import Axis, comparable, pareto_front, trusted
 from embedcore.report.html.chart import (
     ACCENT,
-    HEADLINE_HEIGHT,
     HEIGHT,
+    LABEL_HEIGHT,
+    Channel,
     Chart,
     Datum,
     Layer,
     ScoreAxis,
-    bound,
+    derived,
     intervals,
     labels,
     layer,
     layered,
     points,
     quantity,
-    without_overlap,
 )
 
 _MOST_NAMES = 12  # of a front, in a note
+_Transform = list[dict[str, Any]]
 
 
 def trade_off(rows: Sequence[Datum], axis: Axis, levels: Mapping[str, object]) -> Chart | None:
@@ -34,7 +37,6 @@ def trade_off(rows: Sequence[Datum], axis: Axis, levels: Mapping[str, object]) -
     shown = comparable(rows, axis)
     if not shown:
         return None
-    best = pareto_front(shown, axis)
     values = [math.log10(row[axis.field]) for row in shown]
     low, high = min(values), max(values)
     pad = max(0.05, 0.04 * (high - low))
@@ -42,49 +44,38 @@ def trade_off(rows: Sequence[Datum], axis: Axis, levels: Mapping[str, object]) -
     x = quantity(axis.field, axis.title, scale=scale, axis={"format": "~s", "tickCount": 6})
     accuracy = ScoreAxis.over(shown, "acc", levels)
     y = accuracy.channel()
-    speed = axis.name == "speed"
-    valid = f"datum.{axis.field} > 0" + (" && !datum.decayed" if speed else "")
-    on_front = f"datum.front && indexof(datum.front, '{axis.name}') >= 0"
-    doubtful = len(shown) - len(trusted(shown, axis)) if speed else 0
-    data: dict[str, Sequence[Datum]] = {"models": shown}
-    between = front_layers(best, axis, x, accuracy, data)
+    important, hollow = "datum.on_front", "datum.doubtful" if axis.name == "speed" else ""
+    middle = 10 ** (low + 0.55 * (high - low))
+    named = labels(x, y, axis.field, middle, dy="datum.dy")  # above the front, where no model can be
     layers = [
-        *accuracy.line_layers(),
-        *between,
-        *intervals(shown, accuracy.channel("acc_low"), "acc_high", {"x": x}, important=on_front, where=valid),
-        *points(x, y, shown, important=on_front, where=valid, hollow="isValid(datum.doubts)" if speed else ""),
-        # above the front, where no model can be
-        *labels(
-            without_overlap(best, shown, height=HEADLINE_HEIGHT),
-            x,
-            y,
-            axis.field,
-            10 ** (low + 0.55 * (high - low)),
-            up=7,
-        ),
+        derived(_front_layers(axis, x, accuracy), _ties(axis)),
+        *intervals(shown, accuracy.channel("acc_low"), "acc_high", {"x": x}, important=important),
+        *points(x, y, shown, important=important, hollow=hollow),
+        derived(named, _named(accuracy)),
     ]
     title = f"acc against {axis.title}"
     return Chart(
         f"acc-{axis.name.lower()}",
         "Cost of accuracy",
         title,
-        " ".join(filter(None, _trade_off_notes(rows, shown, best, axis, doubtful, accuracy.note))),
-        layered(layers, title, HEIGHT),
-        data,
+        " ".join(filter(None, _notes(rows, shown, axis, accuracy.note))),
+        layered([*accuracy.line_layers(), derived(layers, _front(axis))], title, HEIGHT),
+        {"models": shown},
         label=axis.name,
     )
 
 
-def _trade_off_notes(
-    rows: Sequence[Datum], shown: Sequence[Datum], best: Sequence[Datum], axis: Axis, doubtful: int, of_lines: str
-) -> Iterator[str]:
+def _notes(rows: Sequence[Datum], shown: Sequence[Datum], axis: Axis, of_lines: str) -> Iterator[str]:
+    best = pareto_front(shown, axis)
+    yield "Blue: the Pareto front of the models that are shown; none of the others is better in both."
+    if len(best) > 1:
+        yield "A line joins neighbours on it whose ranks differ significantly; a band covers those that are tied."
     names = ", ".join(row["name"] for row in best[::-1][:_MOST_NAMES])
     more = f" and {len(best) - _MOST_NAMES} more" if len(best) > _MOST_NAMES else ""
-    yield f"Blue: the Pareto front; no model beats one of these in both. From the most accurate: {names}{more}."
-    if len(best) > 1:
-        yield "A line joins neighbours on it whose ranks differ surely; a band covers those that are not told apart."
+    yield f"The front of all models, from the most accurate: {names}{more}."
     if any("acc_low" in row for row in shown):
         yield "Vertical lines are 95 % intervals."
+    doubtful = len(shown) - len(trusted(shown, axis))
     if axis.name == "speed" and all(row.get("doubts") for row in shown):
         yield "All speeds are doubtful."
     elif doubtful:
@@ -94,44 +85,92 @@ def _trade_off_notes(
         yield f"Models without this figure: {len(rows) - len(shown):,}, not shown."
 
 
-def front_layers(
-    best: Sequence[Datum], axis: Axis, x: Any, accuracy: ScoreAxis, data: dict[str, Sequence[Datum]]
-) -> list[Layer]:
-    """Return a band over each tie on a front and a line between neighbours that are told apart; their rows are added to
-    `data`."""
-    groups = list(ties(best))
-    lines = [
-        {"pair": number, "id": row["id"], axis.field: row[axis.field], "acc": row["acc"]}
-        for number, (group, after) in enumerate(pairwise(groups))
-        for row in (group[-1], after[0])
-    ]
-    bands = [
+def _front(axis: Axis) -> _Transform:
+    """Return the transform that keeps the rows of `comparable` and marks those of `pareto_front` as ``on_front``."""
+    speed = axis.name == "speed"
+    order = {"sort": [_descending("acc"), _descending("gain")], "frame": [None, 0], "ignorePeers": True}
+    return [
+        {"filter": f"datum.{axis.field} > 0{' && !datum.decayed' if speed else ''}"},
+        {"calculate": "isValid(datum.doubts)" if speed else "false", "as": "doubtful"},
+        {"joinaggregate": [{"op": "min", "field": "doubtful", "as": "all_doubtful"}]},
         {
-            "from": min(row[axis.field] for row in group),
-            "to": max(row[axis.field] for row in group),
-            "low": min(bound(row, "acc", "low") for row in group),
-            "high": max(bound(row, "acc", "high") for row in group),
-        }
-        for group in groups
-        if len(group) > 1
+            "calculate": f"datum.doubtful && !datum.all_doubtful ? null : {'-' if axis.less else ''}datum.{axis.field}",
+            "as": "gain",
+        },
+        {"window": [{"op": "max", "field": "gain", "as": "best"}], **order},
+        {"window": [{"op": "lag", "field": "best", "as": "before"}], **order},
+        {"calculate": "isValid(datum.gain) && (!isValid(datum.before) || datum.gain > datum.before)", "as": "on_front"},
     ]
-    layers: list[Layer] = []
-    if bands:
-        data["bands"] = bands
-        sides = {
-            "x": {**x, "field": "from"},
-            "x2": {"field": "to"},
-            "y": accuracy.channel("low"),
-            "y2": {"field": "high"},
-        }
-        layers.append(layer("rect", sides, data="bands", color=ACCENT, opacity=0.1))
-    if lines:
-        data["front"] = lines
-        stairs: dict[str, Any] = {
-            "interpolate": "step-after" if axis.less else "step-before",
-            "strokeDash": [4, 3],
-            "color": ACCENT,
-        }
-        channels = {"x": x, "y": accuracy.channel(), "detail": {"field": "pair", "type": "nominal"}}
-        layers.append(layer("line", channels, data="front", **stairs))
-    return layers
+
+
+def _ties(axis: Axis) -> _Transform:
+    """Return the transform that numbers the ties on the front: ``apart`` is true for a model whose rank differs from
+    that of its less accurate neighbour, whose values are in ``before_…``."""
+    before = [
+        {"op": "lag", "field": field, "as": f"before_{name}"}
+        for name, field in (("acc", "acc"), ("cost", axis.field), ("rank", "rank95_low"))
+    ]
+    order = {"sort": [{"field": "acc"}], "frame": [None, 0]}
+    return [
+        {"filter": "datum.on_front"},
+        {"window": before, **order},
+        {"calculate": "datum.before_rank > datum.rank95_high", "as": "apart"},
+        {"window": [{"op": "sum", "field": "apart", "as": "tie"}], **order},
+    ]
+
+
+def _front_layers(axis: Axis, x: Channel, accuracy: ScoreAxis) -> list[Layer]:
+    """Return a band over each tie on the front, and stairs between neighbours that are told apart."""
+    y = accuracy.channel()
+    band = {"x": x | {"field": "from"}, "x2": {"field": "to"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
+    across = {"x": x, "x2": {"field": "before_cost"}, "y": y | {"field": "before_acc"}}
+    up = {"x": x, "y": y, "y2": {"field": "before_acc"}}
+    ends = [("min", axis.field, "from"), ("max", axis.field, "to"), ("min", "low", "low"), ("max", "high", "high")]
+    extent: _Transform = [
+        *(
+            {"calculate": f"isValid(datum.acc_{end}) ? datum.acc_{end} : datum.acc", "as": end}
+            for end in ("low", "high")
+        ),
+        {"joinaggregate": [{"op": "count", "as": "tied"}], "groupby": ["tie"]},
+        {"filter": "datum.tied > 1"},
+        {"aggregate": [{"op": op, "field": field, "as": name} for op, field, name in ends], "groupby": ["tie"]},
+    ]
+    stairs: dict[str, Any] = {"where": "datum.apart", "strokeDash": [4, 3], "color": ACCENT}
+    return [
+        derived([layer("rect", band, color=ACCENT, opacity=0.1)], extent),
+        layer("rule", across, **stairs),
+        layer("rule", up, **stairs),
+    ]
+
+
+def _named(accuracy: ScoreAxis) -> _Transform:
+    """Return the transform that keeps the models with a label and sets its place ``dy``.
+
+    The recommended model and the ends of the front have one, moved up or down if they are close; the others on the
+    front have one where there is room.
+    """
+    gap = f"{LABEL_HEIGHT * (accuracy.high - accuracy.low):.6g} / height"
+    ends = [
+        {"op": op, "field": field, "as": name}
+        for op, field, name in (("max", "front", "top"), ("min", "front", "end"), ("max", "recommended", "take"))
+    ]
+    near = {"window": [{"op": op, "field": "acc", "as": op} for op in ("lag", "lead")], "sort": [_descending("acc")]}
+    up = f"datum.place == 1 && datum.labels > 2 && datum.acc - datum.lead < {gap}"
+    down = f"datum.place > 1 && datum.place == datum.labels && datum.lag - datum.acc < {gap}"
+    far = " && ".join(f"!(abs(datum.acc - datum.{other}) < {gap})" for other in ("top", "end", "take"))
+    return [
+        {"filter": "datum.on_front || datum.taken"},
+        {"calculate": "datum.on_front ? datum.acc : null", "as": "front"},
+        {"calculate": "datum.taken ? datum.acc : null", "as": "recommended"},
+        {"joinaggregate": ends},
+        {"calculate": "datum.taken || datum.front === datum.top || datum.front === datum.end", "as": "always"},
+        {"joinaggregate": [{"op": "count", "as": "labels"}], "groupby": ["always"]},
+        {**near, "groupby": ["always"]},
+        {"window": [{"op": "row_number", "as": "place"}], "sort": [_descending("acc")], "groupby": ["always"]},
+        {"filter": f"datum.always || ({far} && (!isValid(datum.lag) || datum.lag - datum.acc >= {gap}))"},
+        {"calculate": f"datum.always && ({up}) ? -21 : datum.always && ({down}) ? 14 : -7", "as": "dy"},
+    ]
+
+
+def _descending(field: str) -> dict[str, str]:
+    return {"field": field, "order": "descending"}

@@ -70,15 +70,9 @@ def as_json(outcome: Outcome) -> Mapping[str, Any]:
             "model": row.model,
             "level": row.level,
             "findings": [
-                {
-                    "what": f.change.what,
-                    "level": f.level,
-                    "base": f.change.base,
-                    "new": f.change.new,
-                    "change": f.change.change,
-                    "limit": f.limit,
-                }
-                for f in row.findings
+                {key: getattr(found.change, key) for key in ("what", "base", "new", "change")}
+                | {"level": found.level, "limit": found.limit}
+                for found in row.findings
             ],
             "speed_ratio": None if row.ratio is None else row.ratio.ratio,
             "interval95": None if row.ratio is None else [row.ratio.low, row.ratio.high],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
 from embedcore.compare.comparison import Comparison
 from embedcore.compare.limits import Limits
@@ -24,11 +23,12 @@ from embedcore.report.html.chart import (
     labels,
     layer,
     layered,
+    only,
     points,
     quantity,
     without_overlap,
 )
-from embedcore.report.html.page import families_of, lists_page
+from embedcore.report.html.page import ListBody, families_of, lists_page
 from embedcore.results.run import Run
 from embedcore.zoo.families import family_of_slug
 
@@ -71,7 +71,9 @@ def comparison_page(comparison: Comparison, verdict: Verdict, limits: Limits) ->
             if (found := verdict.of(level))
         ],
         groups="Families",
-        families=[(slug, family_of_slug(slug).title, cells) for slug, *cells in words.family_rows(comparison)],
+        families=[
+            ListBody(slug, family_of_slug(slug).title, [cells]) for slug, *cells in words.family_rows(comparison)
+        ],
         ranks=words.rank_lines(comparison),
         sides=list(sides(base, new)),
         legend=_legend(comparison, verdict),
@@ -86,20 +88,15 @@ def _listed(verdict: Verdict, rows: Sequence[Datum]) -> Iterator[Datum]:
             yield {"family": family, "title": family_of_slug(family).title}
 
 
-def _models(found: Sequence[Finding]) -> Iterator[dict[str, Any]]:
+def _models(found: Sequence[Finding]) -> Iterator[ListBody]:
     """Yield the findings of one level by model: what, base, new, change and limit of each, and the reasons once."""
     for model, same in groupby(found, key=lambda finding: finding.model):
         findings = list(same)
         because = [f"accepted: {finding.because}" for finding in findings if finding.because]
-        yield {
-            "model": model,
-            "family": findings[0].family,
-            "reasons": list(dict.fromkeys([*because, *(cause for finding in findings for cause in finding.causes)])),
-            "rows": [
-                (*words.cells_of(f.change), words.limit_text(f) if f.limit and math.isfinite(f.limit) else "")
-                for f in findings
-            ],
-        }
+        reasons = dict.fromkeys([*because, *(cause for finding in findings for cause in finding.causes)])
+        limits = (words.limit_text(f) if f.limit and math.isfinite(f.limit) else "" for f in findings)
+        rows = [(*words.cells_of(f.change), limit) for f, limit in zip(findings, limits, strict=True)]
+        yield ListBody(findings[0].family, model, rows, list(reasons))
 
 
 def sides(base: Run, new: Run) -> Iterator[tuple[str, str, str]]:
@@ -160,88 +157,71 @@ def chart_rows(comparison: Comparison, verdict: Verdict) -> list[Datum]:
     return rows
 
 
+_CHANGES = {"speed": ("images/s, change in %", ".4~s"), "acc": ("acc, change in percentage points", ".3f")}
+"""Title of the axis of each change, and format of its values."""
+
+
 def charts(rows: Sequence[Datum], limits: Mapping[str, float]) -> list[Chart]:
     """Return the charts that have data to show. `limits`: as `Limits.overall`."""
-    found = [_speed(rows, limits), _accuracy(rows, limits), _drift(rows, limits)]
+    scale = {"nice": False, "padding": 20}
+    speed = quantity("speed", "images/s of base", scale={"type": "log", **scale})
+    acc = quantity("acc", "acc of base", scale={"zero": False, **scale})
+    ticks = {"format": ".0e", "tickCount": 6}
+    drift = quantity("drawn_drift", "drift of the embeddings", scale={"type": "log", **scale}, axis=ticks)
+    without = sum("drift" not in row or "acc_change" not in row for row in rows)
+    note = f"Drift increases to the right; values up to {_LEAST_DRIFT:g} are drawn there."
+    if without:
+        note += f" Models without this figure, or with another width, are not shown: {without:,}."
+    of_speed = "Speed", "Change of speed", "Above 0 a model became faster."
+    of_acc = "Accuracy", "Change of acc", "Above 0 a model became better."
+    of_drift = "Embeddings", "Drift of the embeddings and change of acc", note
+    found = (
+        _chart(rows, "speed", "speed", of_speed, speed, "speed", limits.get("images_per_s", math.inf)),
+        _chart(rows, "acc", "accuracy", of_acc, acc, "acc", limits.get("acc", math.inf)),
+        _chart(rows, "acc", "drift", of_drift, drift, "drift", limits.get("drift", math.inf)),
+    )
     return [chart for chart in found if chart is not None]
 
 
-def _speed(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
-    shown = [row for row in rows if row.get("speed")]
-    x = quantity("speed", "images/s of base", scale={"type": "log", "nice": False, "padding": 20})
-    limit = limits.get("images_per_s", math.inf)
-    layers = [*_zero_and_limit(limit), *_models_of_chart(shown, "speed", x)]
-    return _chart("speed", "Speed", "Change of speed", "Above 0 a model became faster.", shown, layers, limit)
-
-
-def _accuracy(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
-    shown = [row for row in rows if "acc_change" in row]
-    x = quantity("acc", "acc of base", scale={"zero": False, "nice": False, "padding": 20})
-    limit = limits.get("acc", math.inf)
-    layers = [*_zero_and_limit(limit), *_models_of_chart(shown, "acc", x)]
-    return _chart("accuracy", "Accuracy", "Change of acc", "Above 0 a model became better.", shown, layers, limit)
-
-
-def _drift(rows: Sequence[Datum], limits: Mapping[str, float]) -> Chart | None:
-    shown = [row for row in rows if "drift" in row and "acc_change" in row]
-    scale, axis = {"type": "log", "nice": False, "padding": 20}, {"format": ".0e", "tickCount": 6}
-    x = quantity("drawn_drift", "drift of the embeddings", scale=scale, axis=axis)
-    limit = limits.get("drift", math.inf)
-    layers = [_rule("y", 0.0, dashed=False), *_models_of_chart(shown, "acc", x, by="drift")]
-    if 0 < limit < math.inf:
-        layers.append(_rule("x", limit))
-    note = f"Drift increases to the right; values up to {_LEAST_DRIFT:g} are drawn there."
-    if len(shown) < len(rows):
-        note += f" Models without this figure, or with another width, are not shown: {len(rows) - len(shown):,}."
-    return _chart("drift", "Embeddings", "Drift of the embeddings and change of acc", note, shown, layers, limit)
-
-
 def _chart(
-    name: str, section: str, title: str, note: str, shown: Sequence[Datum], layers: Sequence[Layer], limit: float
+    rows: Sequence[Datum], change: str, name: str, texts: tuple[str, str, str], x: Channel, judged: str, limit: float
 ) -> Chart | None:
+    """Return a chart of a change over `x`, with the names of regressions. `texts`: section, title and beginning of the
+    note; `judged`: ``speed``, ``acc`` or ``drift``, to which the limit applies."""
+    field, level = x["field"], f"{judged}_level"
+    log = x["scale"].get("type") == "log"
+    shown = [row for row in rows if f"{change}_change" in row and field in row and (row[field] > 0 or not log)]
     if not shown:
         return None
-    if any("acc_low" in row or "speed_low" in row for row in shown):
-        note += " Vertical lines are 95 % intervals."
-    if 0 < limit < math.inf:
-        note += " The dashed line is the limit."
-    note += " Regressions are red, and named where there is room."
-    return Chart(name, section, title, note, layered(layers, title, HEIGHT), {"models": shown})
-
-
-def _zero_and_limit(limit: float) -> list[Layer]:
-    return [_rule("y", 0.0, dashed=False), *([_rule("y", -100 * limit)] if 0 < limit < math.inf else [])]
-
-
-_AXIS_TITLES = {"speed": "images/s, change in %", "acc": "acc, change in percentage points"}
-_FORMATS = {"acc": ".3f", "speed": ".4~s"}
-
-
-def _models_of_chart(shown: Sequence[Datum], name: str, x: Channel, by: str = "") -> list[Layer]:
-    """Return layers: the changes of `name` over `x` with their intervals, and the names of regressions of `by`
-    (default: `name`)."""
-    if not shown:
-        return []
-    y = quantity(f"{name}_change", _AXIS_TITLES[name], scale={"padding": 16, "nice": False})
-    low = quantity(f"{name}_low", _AXIS_TITLES[name])
-    field, level = x["field"], f"{by or name}_level"
+    section, title, note = texts
+    axis, form = _CHANGES[change]
+    y = quantity(f"{change}_change", axis, scale={"padding": 16, "nice": False})
     hover = [
         category("model"),
         category("title", "family"),
-        *(quantity(key, format=_FORMATS[name]) for key in (name, f"{name}_new")),
-        quantity(f"{name}_change", "change", format="+.2f"),
+        *(quantity(key, format=form) for key in (change, f"{change}_new")),
+        quantity(f"{change}_change", "change", format="+.2f"),
         quantity("drift", format=".2g"),
         category(level, "verdict"),
     ]
-    valid = f"isValid(datum.{name}_change) && isValid(datum['{field}'])"
+    valid = f"isValid(datum.{change}_change) && isValid(datum['{field}'])"
     worse = f"datum.{level} == 'regression'"
-    regressions = without_overlap([row for row in shown if row[level] == "regression"], shown, f"{name}_change")
+    regressions = without_overlap([row for row in shown if row[level] == "regression"], shown, f"{change}_change")
     middle = sorted(row[field] for row in shown)[len(shown) // 2]
-    return [
-        *intervals(shown, low, f"{name}_high", {"x": x}, important=worse, colour=WORSE, where=valid),
+    low = quantity(f"{change}_low", axis)
+    layers = [
+        _rule("y", 0.0, dashed=False),
+        *intervals(shown, low, f"{change}_high", {"x": x}, important=worse, colour=WORSE, where=valid),
         *points(x, y, shown, important=worse, colour=WORSE, where=valid, tooltip=hover),
-        *labels(regressions, x, y, field, middle, up=9),
+        *(labels(x, y, field, middle, where=only(regressions), dy=-9) if regressions else []),
     ]
+    if any(f"{change}_low" in row for row in shown):
+        note += " Vertical lines are 95 % intervals."
+    if 0 < limit < math.inf:
+        layers.append(_rule("x", limit) if judged == "drift" else _rule("y", -100 * limit))
+        note += " The dashed line is the limit."
+    note += " Regressions are red, and named where there is room."
+    return Chart(name, section, title, note, layered(layers, title, HEIGHT), {"models": shown})
 
 
 def _rule(axis: str, at: float, *, dashed: bool = True) -> Layer:

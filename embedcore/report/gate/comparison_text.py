@@ -24,7 +24,7 @@ _HEADINGS: Mapping[Level, str] = {
     "undecided": "Undecided: perhaps slower than the limits allow",
     "accepted": "Accepted",
     "improvement": "Better",
-    "change": "Worse, within the limits or without one",
+    "change": "Worse, but within its limit or without a limit",
 }
 _SCOPE = {"scores": "scores and embeddings", "speed": "speed and memory", "images_per_s": "speed"}
 _MOST_ROWS = 30  # of a section in the terminal
@@ -209,10 +209,8 @@ def heading_of(level: Level, found: Sequence[Finding]) -> str:
 def cells_of(change: Change) -> tuple[str, str, str, str]:
     """Return what, base, new, change."""
     match change.what:
-        case "status":
-            return "status", str(change.base), str(change.new), ""
-        case "degraded":
-            return "degraded", str(change.base), str(change.new), ""
+        case "status" | "degraded":
+            return change.what, str(change.base), str(change.new), ""
         case "drift":
             return "drift", str(change.base or NOTHING), str(change.new or NOTHING), f"{change.change:.2g}"
         case "images_per_s":

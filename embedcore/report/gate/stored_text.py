@@ -8,6 +8,7 @@ from typing import Any
 from embedcore.compare.compatibility import METRICS, Compatibility
 from embedcore.compare.stored_embeddings import StoredEmbeddings
 from embedcore.plain import counted, json_safe, one_line, wrapped
+from embedcore.report.gate.comparison_text import points
 
 SCHEMA = 1
 
@@ -69,15 +70,11 @@ def _change(found: Compatibility, search: str) -> str:
     metric = scores.beyond(found.tolerances) or "acc"
     change, low, high, _ = scores.changes[metric]
     old, now = found.searches["old_old"].scores[metric], scores.scores[metric]
-    return f"{metric} {old:.3f} → {now:.3f}, {_points(change)} pt [{_points(low)}, {_points(high)}]"
+    return f"{metric} {old:.3f} → {now:.3f}, {points(-change)} pt [{points(-low)}, {points(-high)}]"
 
 
 def _score(found: Compatibility, search: str) -> str:
     return f"acc {found.searches[search].scores['acc']:.3f}"
-
-
-def _points(change: float) -> str:
-    return f"{100 * change:+.2f}".replace("-0.00", "+0.00")
 
 
 def _table(model: str, found: Compatibility) -> Iterator[str]:

@@ -14,9 +14,20 @@ from embedcore.compare.series import ALL, WHATS, Series
 from embedcore.plain import counted, minute, one_line
 from embedcore.report.board.columns import NOTHING, cut
 from embedcore.report.history import history_text as words
-from embedcore.report.html.chart import GREY, HEIGHT, Channel, Chart, Datum, Layer, category, layer, layered, quantity
-from embedcore.report.html.page import lists_page
-from embedcore.report.html.theme import COLOURS, SHAPES, theme_of
+from embedcore.report.html.chart import (
+    COLOURS,
+    GREY,
+    HEIGHT,
+    Channel,
+    Chart,
+    Datum,
+    Layer,
+    category,
+    layer,
+    layered,
+    quantity,
+)
+from embedcore.report.html.page import ListBody, lists_page
 from embedcore.results.run import Run
 from embedcore.zoo.families import family_of_slug
 
@@ -29,6 +40,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     "memory": ("Memory", "peak memory, change since the first run in %"),
     "drift": ("Embeddings", "drift since the run before"),
 }
+_WORDS = {"acc": "acc", "images_per_s": "images/s", "memory": "memory", "drift": "drift"}
 _RELATIVE = ("images_per_s", "memory")
 """Drawn relative to the first run, since the levels of models are far apart."""
 _LEAST_CHANGE = 1e-6
@@ -41,8 +53,7 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
     """Return the page of the series `shown`, of models or families, with all steps. `name`: of the history."""
     runs = history.runs
     by_family = all(series.of_family for series in shown)
-    choices = _choices(shown, by_family=by_family)
-    themes = {choice["slug"]: choice for choice in choices}
+    choices = _choices(shown)
     steps = [
         (run.name, minute(run.datetime), words.news_of(history, of), [_step(s, by_family=by_family) for s in of])
         for place, same in groupby(history.steps, key=lambda step: step.run)
@@ -52,8 +63,8 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
         "history.html.j2",
         title=f"{name}: embedcore history",
         rows=[],
-        choices=choices,
-        drawn=charts(history, shown, themes),
+        choices=list(choices.values()),
+        drawn=charts(history, shown, choices),
         heading=name,
         lead=words.summary(history),
         facts=_facts(history),
@@ -62,11 +73,11 @@ def history_page(history: History, shown: Sequence[Series], name: str) -> str:
         group="Family" if by_family else "Model",
         groups="Families" if by_family else "Models",
         series=[
-            (words.name_of(of[0]), _group(of[0]), [_row(series) for series in of])
+            ListBody(_group(of[0]), words.name_of(of[0]), [_row(series) for series in of])
             for _, same in groupby(shown, key=words.name_of)
             for of in [list(same)]
         ],
-        run_heads=["", "saved at", "name", "steps", "commit", *_present(history)],
+        run_heads=["#", "saved at", "name", "steps", "commit", *_present(history)],
         run_rows=list(_run_rows(history)),
         legend=_LEGEND,
     )
@@ -114,69 +125,59 @@ def _group(series: Series) -> str:
     return series.family if series.of_family else series.name
 
 
-def _choices(shown: Sequence[Series], *, by_family: bool) -> list[dict[str, Any]]:
-    """Return slug, title, colour and shape of each group; models get colours and shapes in order."""
-    choices: dict[str, dict[str, Any]] = {}
-    for series in shown:
-        group, number = _group(series), len(choices)
-        if by_family:
-            title = ALL if series.name == ALL else family_of_slug(series.family).title
-            colour, shape = theme_of(series.family)
-        else:
-            title = series.name
-            colour, shape = COLOURS[number % len(COLOURS)], SHAPES[number // len(COLOURS) % len(SHAPES)]
-        choices.setdefault(group, {"slug": group, "title": title, "colour": colour, "shape": shape})
-    return list(choices.values())
+def _choices(shown: Sequence[Series]) -> dict[str, dict[str, str]]:
+    """Return slug, title and colour of each group, by the slug."""
+    titles = {
+        _group(series): family_of_slug(series.family).title if series.of_family and series.name != ALL else series.name
+        for series in shown
+    }
+    return {
+        group: {"slug": group, "title": title, "colour": COLOURS[number % len(COLOURS)]}
+        for number, (group, title) in enumerate(titles.items())
+    }
 
 
-def _step(step: Step, *, by_family: bool) -> dict[str, Any]:
+def _step(step: Step, *, by_family: bool) -> ListBody:
     alone = "this run only, one process" if step.weak else "this run only"
-    return _change(step, by_family=by_family) | {"seen": alone if step.runs_after == 1 else f"{step.runs_after} runs"}
+    seen = alone if step.runs_after == 1 else f"{step.runs_after} runs"
+    return _body(step, [seen], step.causes, by_family=by_family)
 
 
-def _trend(history: History, trend: Trend, *, by_family: bool) -> dict[str, Any]:
-    news = words.trend_news(history, trend)
-    row = _change(trend, by_family=by_family) | {"rate": words.rate_words(trend), "seen": f"{trend.runs} runs"}
-    return row | {"reasons": [news, *trend.causes]}
+def _trend(history: History, trend: Trend, *, by_family: bool) -> ListBody:
+    last = [words.rate_words(trend), f"{trend.runs} runs"]
+    return _body(trend, last, [words.trend_news(history, trend), *trend.causes], by_family=by_family)
 
 
-def _change(one: Step | Trend, *, by_family: bool) -> dict[str, Any]:
+def _body(one: Step | Trend, last: Sequence[str], reasons: Sequence[str], *, by_family: bool) -> ListBody:
+    """Return the row of a change: what, levels, change, and the `last` cells."""
     series = one.series
     drift = series.what == "drift"
-    return {
-        "name": words.name_of(series),
-        "group": series.family if by_family else series.name,
-        "what": f"{series.what}, one thread" if series.pinned else series.what,
-        "base": "" if drift else words.value_words(series, one.base),
-        "new": "" if drift else words.value_words(series, one.new),
-        "change": words.change_words(one),
-        "worse": one.worse and not drift,
-        "reasons": one.causes,
-    }
+    worse = one.worse and not drift
+    what = f"{_WORDS[series.what]}, one thread" if series.pinned else _WORDS[series.what]
+    levels = ("", "") if drift else (words.value_words(series, one.base), words.value_words(series, one.new))
+    change = f"{words.change_words(one)}{' (worse)' if worse else ''}"
+    group = series.family if by_family else series.name
+    return ListBody(group, words.name_of(series), [(what, *levels, change, *last)], reasons, worse)
 
 
-def _row(series: Series) -> dict[str, str]:
+def _row(series: Series) -> tuple[str, ...]:
+    """Return what, number of runs, first and last value, and the sparkline."""
     values = [point.value for point in series.points]
-    return {
-        "what": series.what,
-        "runs": f"{len(values)}",
-        "first": words.value_words(series, values[0]),
-        "last": words.value_words(series, values[-1]),
-        "course": words.sparkline(values[-words.LONGEST_LINE :]),
-    }
+    ends = (words.value_words(series, value) for value in (values[0], values[-1]))
+    return _WORDS[series.what], f"{len(values)}", *ends, words.sparkline(values[-words.LONGEST_LINE :])
 
 
-def charts(history: History, shown: Sequence[Series], themes: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
+def charts(history: History, shown: Sequence[Series], choices: Mapping[str, Mapping[str, str]]) -> list[Chart]:
     """Return a chart of each quantity that changed; the parameter ``family`` holds the highlighted group."""
-    found = (_chart(history, [s for s in shown if s.what == what], what, themes) for what in WHATS)
+    found = (_chart(history, [s for s in shown if s.what == what], what, choices) for what in WHATS)
     return [chart for chart in found if chart is not None]
 
 
 def _chart(
-    history: History, series: Sequence[Series], what: str, themes: Mapping[str, Mapping[str, Any]]
+    history: History, series: Sequence[Series], what: str, choices: Mapping[str, Mapping[str, str]]
 ) -> Chart | None:
-    changed = [one for one in series if _changed(one)]
-    kept = sorted(changed, key=_relative_range, reverse=True)[:MOST_SERIES]
+    changed = [one for one in series if _movement(one) > _LEAST_CHANGE]
+    kept = sorted(changed, key=_movement, reverse=True)[:MOST_SERIES]
     if not kept:
         return None
     keys = {words.key_of(one) for one in kept}
@@ -187,7 +188,8 @@ def _chart(
             "place": point.run + 1,
             "at": _milliseconds(history.runs[point.run]),
             "group": _group(one),
-            "name": themes[_group(one)]["title"],
+            "name": choices[_group(one)]["title"],
+            "colour": choices[_group(one)]["colour"],
             "value": point.value,
             "drawn": 100 * (point.value / one.points[0].value - 1) if what in _RELATIVE else point.value,
             "series": number,
@@ -207,7 +209,7 @@ def _chart(
         section,
         title,
         " ".join(filter(None, _notes(series, changed, kept, rows))),
-        layered(_layers(history, steps, rows, what, title, themes), title, HEIGHT - 120),
+        layered(_layers(history, steps, rows, what, title), title, HEIGHT - 120),
         {"points": rows},
     )
 
@@ -227,19 +229,15 @@ def _notes(
         yield f"{flat} without a change, or with one run, in the list below."
 
 
-def _layers(
-    history: History,
-    steps: Sequence[Step],
-    rows: Sequence[Datum],
-    what: str,
-    title: str,
-    themes: Mapping[str, Mapping[str, Any]],
-) -> list[Layer]:
-    groups = list(dict.fromkeys(row["group"] for row in rows))
-    scale = {"domain": groups, "range": [themes[group]["colour"] for group in groups]}
-    x = {"field": "at", "type": "temporal", "title": "day of the run", "scale": {"type": "utc", "padding": 14}}
+def _layers(history: History, steps: Sequence[Step], rows: Sequence[Datum], what: str, title: str) -> list[Layer]:
+    days = {words.day_of(run): _milliseconds(run) for run in reversed(history.runs)}  # the first run of each
+    # As an expression: Vega-Lite makes numbers dates in a way that the interpreter of a page does not understand.
+    values = {"expr": f"[{', '.join(map(str, sorted(days.values())))}]"}
+    ticks = {"values": values, "format": "%Y-%m-%d", "grid": False, "labelOverlap": True}
+    scale = {"type": "utc", "padding": 14}
+    x = {"field": "at", "type": "temporal", "title": "day of the run", "scale": scale, "axis": ticks}
     y = quantity("drawn", title, scale={"zero": False, "padding": 14})
-    of_group = {"field": "group", "type": "nominal", "legend": None, "scale": scale}
+    of_group = {"field": "colour", "type": "nominal", "scale": None}
     coloured = {"condition": {"test": "datum.eventful || datum.group == family", **of_group}, "value": GREY}
     opacity = {"condition": {"test": "!family || datum.group == family", "value": 0.95}, "value": 0.1}
     hover = [*(category(key) for key in ("name", "saved", "day")), quantity("value", what, format=".4~g")]
@@ -266,18 +264,13 @@ def _step_lines(history: History, steps: Sequence[Step], x: Channel) -> list[Lay
     ]
     if not runs:
         return []
-    left: dict[str, Any] = {"align": "left", "baseline": "top", "dx": 4, "fontSize": 10.5}
-    # A line at the right end has its label on the left.
     times = [_milliseconds(run) for run in history.runs]
-    middle = (min(times) + max(times)) / 2
-    sides = [
-        ([run for run in runs if run["at"] <= middle], left),
-        ([run for run in runs if run["at"] > middle], {**left, "align": "right", "dx": -4}),
-    ]
+    left = f"datum.at <= {(min(times) + max(times)) / 2}"  # a line at the right end has its label on the left
+    side: dict[str, Any] = {"align": {"expr": f"{left} ? 'left' : 'right'"}, "dx": {"expr": f"{left} ? 4 : -4"}}
     text = {"x": x, "y": {"value": 0}, "text": category("news")}
     return [
         layer("rule", {"x": x}, data=runs, strokeDash=[2, 3]),
-        *(layer("text", text, data=of_side, **place) for of_side, place in sides if of_side),
+        layer("text", text, data=runs, baseline="top", fontSize=10.5, **side),
     ]
 
 
@@ -298,17 +291,9 @@ def _milliseconds(run: Run) -> int:
     return 0
 
 
-def _changed(series: Series) -> bool:
-    """Whether a series has two runs and changed by more than rounding."""
+def _movement(series: Series) -> float:
+    """Return the range of a series relative to its level, or its highest drift; 0 if it has fewer than two runs."""
     values = [point.value for point in series.points if math.isfinite(point.value)]
     if len(values) < 2:
-        return False
-    if series.what == "drift":
-        return max(values) > _LEAST_CHANGE
-    return max(values) - min(values) > _LEAST_CHANGE * abs(max(values))
-
-
-def _relative_range(series: Series) -> float:
-    """Return the range of a series relative to its level."""
-    values = [point.value for point in series.points if math.isfinite(point.value)]
-    return (max(values) - min(values)) / (abs(max(values)) or 1.0)
+        return 0.0
+    return max(values) if series.what == "drift" else (max(values) - min(values)) / (abs(max(values)) or 1.0)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any
 
 from tabulate import tabulate
 
 from embedcore.compare.history import History, Step, Trend
 from embedcore.compare.series import ALL, Series
-from embedcore.plain import counted, json_safe, minute, one_line
+from embedcore.plain import counted, json_safe, minute, one_line, wrapped
 from embedcore.report.board.columns import cut, figure
 from embedcore.report.board.export import guarded
 from embedcore.results.run import Run
-
-_Change = TypeVar("_Change", Step, Trend)
 
 SCHEMA = 1
 
@@ -34,7 +31,7 @@ def text(history: History, shown: Sequence[Series], *, width: int = 80) -> str:
     60)."""
     blocks = [summary(history)]
     if history.trends:
-        blocks.append("\n".join(["Trends", *_trend_lines(history, width)]))
+        blocks.append("\n".join(["Trends", *_listed(history, history.trends, width)]))
     for place, steps in groupby(history.steps, key=lambda step: step.run):
         blocks.append("\n".join(_run_lines(history, place, list(steps), width)))
     if shown:
@@ -62,51 +59,33 @@ def _facts(history: History, changes: Iterable[Step | Trend]) -> list[str]:
     return [one_line(fact) for fact in dict.fromkeys(fact for one in changes for fact in history.facts(one))]
 
 
-def period_of(history: History, trend: Trend) -> str:
-    """Return the days and the number of runs of a trend."""
-    first, last = (day_of(history.runs[place]) for place in (trend.before, trend.run))
-    return f"{first} to {last}, {counted(trend.runs, 'run')}"
-
-
 def trend_news(history: History, trend: Trend) -> str:
     """Return the period of a trend, and what changed in it."""
-    return "; ".join([period_of(history, trend), *_facts(history, [trend])])
+    first, last = (day_of(history.runs[place]) for place in (trend.before, trend.run))
+    return "; ".join([f"{first} to {last}, {counted(trend.runs, 'run')}", *_facts(history, [trend])])
 
 
-def _trend_lines(history: History, width: int) -> Iterator[str]:
-    for alike in _alike(history.trends):
-        for trend in alike[:_MOST_STEPS]:
-            yield from _change_lines(trend, width)
-            yield from textwrap.wrap(
-                trend_news(history, trend), width, initial_indent=" " * 6, subsequent_indent=" " * 8
-            )
-        yield from _more(alike)
-
-
-def _alike(changes: Iterable[_Change]) -> list[list[_Change]]:
-    """Return groups of one quantity, of families or of models, in the order of their first ones."""
-    groups: dict[tuple[str, bool], list[_Change]] = {}
+def _listed(history: History, changes: Iterable[Step | Trend], width: int) -> Iterator[str]:
+    """Yield lines on the first changes of each quantity, of families and of models, and the number of the others."""
+    groups: dict[tuple[str, bool], list[Step | Trend]] = {}
     for one in changes:
         groups.setdefault((one.series.what, one.series.of_family), []).append(one)
-    return list(groups.values())
-
-
-def _more(alike: Sequence[Step | Trend]) -> Iterator[str]:
-    """Yield a line for those that are not listed."""
-    if len(alike) > _MOST_STEPS:
-        kind = "families" if alike[0].series.of_family else "models"
-        worse = sum(one.worse for one in alike)
-        yield f"    … {len(alike) - _MOST_STEPS} more {kind}; worse in {worse} of all {len(alike)}"
+    for (_, of_family), alike in groups.items():
+        for one in alike[:_MOST_STEPS]:
+            yield from _change_lines(one, width)
+            if isinstance(one, Trend):
+                yield wrapped(f"      {trend_news(history, one)}", width)
+        if len(alike) > _MOST_STEPS:
+            kind = "families" if of_family else "models"
+            worse = sum(one.worse for one in alike)
+            yield f"    … {len(alike) - _MOST_STEPS} more {kind}; worse in {worse} of all {len(alike)}"
 
 
 def _run_lines(history: History, place: int, steps: Sequence[Step], width: int) -> Iterator[str]:
     run = history.runs[place]
     yield cut(f"{minute(run.datetime)}  {one_line(run.name)}", width)
-    yield from textwrap.wrap(news_of(history, steps), width, initial_indent="  ", subsequent_indent="  ")
-    for alike in _alike(steps):
-        for step in alike[:_MOST_STEPS]:
-            yield from _change_lines(step, width)
-        yield from _more(alike)
+    yield wrapped(f"  {news_of(history, steps)}", width)
+    yield from _listed(history, steps, width)
 
 
 def _change_lines(one: Step | Trend, width: int) -> Iterator[str]:
@@ -120,7 +99,7 @@ def _change_lines(one: Step | Trend, width: int) -> Iterator[str]:
     numbers = f"  {series.what:<12} {change}  {levels:<16}"
     yield f"{numbers}{cut(name, max(20, width - len(numbers) - len(alone)))}{alone}".rstrip()
     for cause in one.causes[:_MOST_NAMES]:
-        yield from textwrap.wrap(one_line(cause), width, initial_indent=" " * 6, subsequent_indent=" " * 8)
+        yield wrapped(f"      {one_line(cause)}", width)
 
 
 def change_words(one: Step | Trend) -> str:

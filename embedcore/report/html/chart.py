@@ -23,13 +23,17 @@ Filter = str | Mapping[str, Any]
 FIRST, SECOND = "@first", "@second"
 """Placeholders in a specification for the names of two models; the page replaces them."""
 
-# Paul Tol's colour-blind safe "vibrant" scheme; the grey has a contrast of 3 to a white and to a dark page.
-GREY, ACCENT, HIGHLIGHTED, OWN, WORSE = "#8a9099", "#0077bb", "#ee7733", "#009988", "#cc3311"
+# Paul Tol's colour-blind safe "vibrant" scheme (https://sronpersonalpages.nl/~pault/), with plum for its grey, whose
+# contrast to white is too low.
+COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3311", "#33bbee", "#ee3377", "#883377")
+ACCENT, HIGHLIGHTED, OWN, WORSE = COLOURS[:4]
+GREY = "#8a9099"  # with a contrast of 3 to a white and to a dark page
 
 _WIDTH, HEIGHT = 720, 440
 HEADLINE_HEIGHT = 210
 """Highest chart on the first screen of a page, in pixels."""
-_LABEL_HEIGHT = 14  # pixels
+LABEL_HEIGHT = 14
+"""Pixels between two labels."""
 MANY_MARKS = 200  # models; more are drawn as smaller marks, and only those that stand out have intervals
 _HIGHLIGHTED_ROW = "family && datum.family == family"
 _LEAST_RANGE = 0.02  # of an axis of scores, so that equal models are not drawn far apart
@@ -82,6 +86,13 @@ def layer(
         encoding = {**encoding, "order": {"field": "above", "type": "quantitative"}}
     transformed = {"transform": transform} if transform else {}
     return {"data": source, **transformed, "mark": {"type": mark, **properties}, "encoding": dict(encoding)}
+
+
+def derived(layers: Iterable[Layer], transform: Sequence[Mapping[str, Any]]) -> Layer:
+    """Return layers of the rows of ``models`` after a transform; those of other datasets are left as they are."""
+    models = {"name": "models"}
+    kept = [{key: value for key, value in each.items() if value != models} for each in layers]
+    return {"data": models, "transform": list(transform), "layer": kept}
 
 
 def layered(layers: Iterable[Layer], title: str, height: int, subtitle: str = "") -> Spec:
@@ -204,23 +215,21 @@ def tooltip() -> list[Channel]:
     ]
 
 
-def labels(rows: Sequence[Datum], x: Channel, y: Channel, field: str, middle: float, *, up: int = 0) -> list[Layer]:
-    """Return the names of some models beside their marks, with a halo so that they can be read above other marks. They
-    extend to the right up to `middle` of `field`, beyond it to the left, so that none leaves the chart."""
-    layers = []
-    for left in (True, False):
-        of_side = [row for row in rows if (row[field] <= middle) == left]
-        if of_side:
-            channels = {"x": x, "y": y, "text": category("name")}
-            text: dict[str, Any] = {
-                "align": "left" if left else "right",
-                "dx": 8 if left else -8,
-                "dy": -up,
-                "limit": 300,
-            }
-            layers += [layer("text", channels, where=only(of_side), **text, **_HALO)]
-            layers += [layer("text", channels, where=only(of_side), **text)]
-    return layers
+def labels(x: Channel, y: Channel, field: str, middle: float, *, where: Filter = "", dy: int | str = 0) -> list[Layer]:
+    """Return the names of models beside their marks, with a halo so that they can be read above other marks.
+
+    They extend to the right up to `middle` of `field`, beyond it to the left, and are cut where the chart ends. `dy`:
+    pixels downwards, or an expression for them.
+    """
+    left, at = f"datum['{field}'] <= {middle}", f"scale('x', datum['{field}'])"
+    text: dict[str, Any] = {
+        "align": {"expr": f"{left} ? 'left' : 'right'"},
+        "dx": {"expr": f"{left} ? 8 : -8"},
+        "dy": {"expr": f"{dy}"},
+        "limit": {"expr": f"max(80, ({left} ? width - {at} : {at}) - 8)"},
+    }
+    channels = {"x": x, "y": y, "text": category("name")}
+    return [layer("text", channels, where=where, **text, **halo) for halo in (_HALO, {})]
 
 
 _HALO: Mapping[str, Any] = {"stroke": {"expr": "back"}, "strokeWidth": 4, "strokeJoin": "round", "opacity": 0.85}
@@ -239,12 +248,15 @@ class ScoreAxis:
     lines: Mapping[str, float]
     """Those that are drawn, by name."""
     note: str
+    grows: bool = False
+    """Whether it also covers lower scores, which the filters of a page may leave."""
 
     @classmethod
-    def over(cls, rows: Sequence[Datum], metric: str, levels: Mapping[str, object]) -> ScoreAxis:
+    def over(
+        cls, rows: Sequence[Datum], metric: str, levels: Mapping[str, object], *, grows: bool = False
+    ) -> ScoreAxis:
         """Return the axis of these rows; `levels`: name → score, or anything else if it is unknown."""
-        low = min(bound(row, metric, "low") for row in rows)
-        high = max(bound(row, metric, "high") for row in rows)
+        low, high = extent(rows, metric)
         known = {name: value for name, value in levels.items() if isinstance(value, int | float)}
         reach = max(high - low, _LEAST_RANGE) / 2
         near = {name: value for name, value in known.items() if low - reach <= value <= high + reach}
@@ -255,11 +267,16 @@ class ScoreAxis:
         ]
         low, high = min(low, *near.values(), low), max(high, *near.values(), high)
         pad = 0.03 * (high - low) + max(0.0, _LEAST_RANGE - (high - low)) / 2
-        return cls(metric, low - pad, high + pad, near, " ".join(far))
+        return cls(metric, low - pad, high + pad, near, " ".join(far), grows)
 
     def channel(self, field: str = "") -> Channel:
         """Return the channel of the metric, or of another `field` on the same axis."""
-        scale = {"domain": [self.low, self.high], "nice": False, "zero": False}
+        domain: list[Any] = [self.low, self.high]
+        if self.grows:
+            shown = [f"extent(pluck(data('models'), '{name}'))" for name in (self.metric, f"{self.metric}_low")]
+            ends = ", ".join(f"isNumber({found}[0]) ? {found}[0] : {self.low}" for found in shown)
+            domain[0] = {"expr": f"min({self.low}, {ends})"}
+        scale = {"domain": domain, "nice": False, "zero": False}
         return quantity(field or self.metric, self.metric, scale=scale, axis={"format": ".3~f"})
 
     def line_layers(self, *, x: bool = False) -> list[Layer]:
@@ -268,7 +285,10 @@ class ScoreAxis:
             return []
         rows = [{"at": value, "line": f"{name} {value:.3g}"} for name, value in self.lines.items()]
         at, end = ("x", "y") if x else ("y", "x")
-        place: dict[str, Any] = {"align": "left", "dx": 4, "dy": 8} if x else {"align": "right", "dx": -2, "dy": -6}
+        left = f"datum.at <= {(self.low + self.high) / 2:.6g}"
+        place: dict[str, Any] = {"align": "right", "dx": -2, "dy": -6}
+        if x:
+            place = {"align": {"expr": f"{left} ? 'left' : 'right'"}, "dx": {"expr": f"{left} ? 4 : -4"}, "dy": 8}
         channels = {at: self.channel("at"), "text": category("line"), end: {"value": 0 if x else "width"}}
         return [
             layer("rule", {at: self.channel("at")}, data=rows, strokeDash=[2, 3], opacity=0.8),
@@ -276,10 +296,11 @@ class ScoreAxis:
         ]
 
 
-def bound(row: Datum, metric: str, end: str) -> float:
-    """Return the ``low`` or ``high`` end of a score's interval, the score if it has none."""
-    name = f"{metric}_{end}"
-    return float(row[name] if name in row else row[metric])
+def extent(rows: Iterable[Mapping[str, Any]], metric: str) -> tuple[float, float]:
+    """Return the lowest and the highest end of the intervals of a score; rows without it do not count."""
+    scored = [row for row in rows if metric in row]
+    lows, highs = ([row.get(f"{metric}_{end}", row[metric]) for row in scored] for end in ("low", "high"))
+    return min(lows), max(highs)
 
 
 def scores_with_padding(field: str, padding: int = 12) -> Channel:
@@ -288,13 +309,18 @@ def scores_with_padding(field: str, padding: int = 12) -> Channel:
 
 
 def without_overlap(
-    named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc", height: int = HEIGHT
+    named: Sequence[Datum],
+    rows: Sequence[Datum],
+    field: str = "acc",
+    height: int = HEIGHT,
+    always: Sequence[Datum] = (),
 ) -> list[Datum]:
-    """Return those of `named` whose labels do not overlap in a chart of `rows` with `field` upwards, highest first."""
-    ends = [row[key] for row in rows for key in (field, f"{field}_low", f"{field}_high") if key in row]
-    scale = height / ((max(ends) - min(ends)) or 1)
-    kept: list[Datum] = []
+    """Return `always` and those of `named` whose labels do not overlap in a chart of `rows` with `field` upwards, the
+    highest first."""
+    low, high = extent(rows, field)
+    gap = LABEL_HEIGHT / height * (high - low)
+    kept = [*always]
     for row in sorted(named, key=lambda row: -row[field]):
-        if not kept or (kept[-1][field] - row[field]) * scale >= _LABEL_HEIGHT:
+        if all(abs(other[field] - row[field]) >= gap and other is not row for other in kept):
             kept.append(row)
     return kept

@@ -12,18 +12,29 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from embedcore.report.html.drawing import start_scripts
-from embedcore.report.html.theme import theme_of
 from embedcore.version import VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from embedcore.report.html.chart import Chart
+
+
+class ListBody(NamedTuple):
+    """The rows of one model or family in a table of a page of lists."""
+
+    group: str
+    """The ``slug`` of the choice by which it is filtered."""
+    name: str
+    rows: Sequence[Sequence[object]]
+    """Cells without the name."""
+    reasons: Sequence[str] = ()
+    worse: bool = False
 
 
 def lists_page(
@@ -35,8 +46,8 @@ def lists_page(
     drawn: Sequence[Chart],
     **context: Any,
 ) -> str:
-    """Return a page of lists and charts. `rows`: the charts' ``models``; `choices`: ``slug``, ``title``, ``colour`` and
-    ``shape`` of the groups by which its lists are filtered and its charts highlighted."""
+    """Return a page of lists and charts. `rows`: the charts' ``models``; `choices`: ``slug``, ``title`` and perhaps the
+    ``colour`` of the groups by which its lists are filtered and its charts highlighted."""
     return render(
         template,
         title=title,
@@ -49,12 +60,11 @@ def lists_page(
 
 
 def families_of(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return slug, title, theme and number of models of each family, sorted by title."""
+    """Return slug, title and number of models of each family, sorted by title."""
     families: dict[str, dict[str, Any]] = {}
     for row in rows:
         slug = row["family"]
-        family = families.setdefault(slug, {"slug": slug, "title": row["title"], "count": 0} | theme_of(slug)._asdict())
-        family["count"] += 1
+        families.setdefault(slug, {"slug": slug, "title": row["title"], "count": 0})["count"] += 1
     return sorted(families.values(), key=lambda family: str(family["title"]).casefold())
 
 

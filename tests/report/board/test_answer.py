@@ -140,12 +140,12 @@ def test_random_weights_are_taken_only_if_there_is_nothing_else(
     board = board_of([result_of("a.b", 0.9, **random), result_of("c.d", 0.4)])
     assert answer.take(board).model == "c.d"
     only = answer.take(board_of([result_of("a.b", 0.9, **random)]))
-    assert only.model == "a.b" and only.caveats == ("random weights: for testing only",)
+    assert only.model == "a.b" and only.caveats == ("Random weights: for testing only.",)
 
 
 def test_marks_are_caveats(result_of: Callable[..., Result], board_of: Callable[..., Leaderboard]) -> None:
     board = board_of([result_of("a.b", weights={"source": "own:best.pth"}, licence="cc-by-nc-4.0")])
-    assert answer.take(board).caveats == ("your own model, not timm's", "not for commercial use")
+    assert answer.take(board).caveats == ("Your own model, not timm's.", "Not for commercial use.")
     assert not answer.take(board).has_code
 
 

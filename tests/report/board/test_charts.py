@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import browsing
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +16,9 @@ from scipy.stats import kendalltau
 
 from embedcore.report.board import charts
 from embedcore.report.board.findings import disagreements
-from embedcore.report.board.front import AXES, Axis, pareto_front
 from embedcore.report.board.rows import rows
-from embedcore.report.board.trade_off import trade_off
 from embedcore.report.html import chart
-from embedcore.report.html.chart import ACCENT, GREY, HEIGHT, OWN, Chart, ScoreAxis
+from embedcore.report.html.chart import ACCENT, GREY, OWN, Chart, ScoreAxis
 from embedcore.report.html.drawing import svg
 from embedcore.results.agreement import kendall_tau
 from embedcore.results.class_table import ClassTable, class_table
@@ -45,7 +42,16 @@ CHARTS = charts_of(RUN)
 
 
 def layers(spec: dict[str, Any], mark: str) -> Iterator[dict[str, Any]]:
-    return (layer for layer in spec["layer"] if layer["mark"]["type"] == mark)
+    for layer in spec["layer"]:
+        if "layer" in layer:
+            yield from layers(layer, mark)
+        elif layer["mark"]["type"] == mark:
+            yield layer
+
+
+def intervals(chart: Chart) -> dict[str, Any]:
+    (found,) = (one for one in layers(chart.spec, "rule") if one["encoding"].get("y2") == {"field": "acc_high"})
+    return found
 
 
 def spans(spec: dict[str, Any]) -> set[str]:
@@ -65,15 +71,14 @@ def test_every_chart_of_a_run_is_there() -> None:
 
 
 def test_every_scatter_has_intervals() -> None:
-    for name in ("leaders-acc", "acc-speed", "acc-parameters", "acc-gmacs"):
-        assert spans(CHARTS[name].spec) == {"acc_low to acc_high"}
+    assert spans(CHARTS["leaders-acc"].spec) == {"acc_low to acc_high"}
+    for name in ("acc-speed", "acc-parameters", "acc-gmacs"):
+        assert "acc_low to acc_high" in spans(CHARTS[name].spec)
     assert spans(CHARTS["leaders-acc5"].spec) == {"acc5_low to acc5_high"}
     assert spans(CHARTS["acc-acc5"].spec) == {"acc_low to acc_high", "acc5_low to acc5_high"}
-    (few,) = (layer for layer in layers(CHARTS["acc-speed"].spec, "rule") if "y2" in layer["encoding"])
-    assert "family" not in json.dumps(few["transform"])
-    many = charts_of(browsing.a_run(250))["acc-speed"]
-    (rule,) = (layer for layer in layers(many.spec, "rule") if "y2" in layer["encoding"])
-    assert "datum.own" in json.dumps(rule["transform"]), "of many models only those that stand out have one"
+    assert "family" not in json.dumps(intervals(CHARTS["acc-speed"])["transform"])
+    many = intervals(charts_of(browsing.a_run(250))["acc-speed"])
+    assert "datum.own" in json.dumps(many["transform"]), "of many models only those that stand out have one"
 
 
 def test_chance_and_the_best_possible_score_are_lines_near_the_data_and_else_in_the_note() -> None:
@@ -91,41 +96,6 @@ def test_chance_and_the_best_possible_score_are_lines_near_the_data_and_else_in_
 def test_an_axis_does_not_enlarge_a_tie() -> None:
     axis = ScoreAxis.over([{"acc": 0.5}, {"acc": 0.5001}], "acc", {})
     assert axis.high - axis.low == pytest.approx(0.02, rel=0.1)
-
-
-def test_the_line_of_a_front_joins_models_whose_ranks_differ_and_a_band_covers_ties() -> None:
-    def row(number: int, acc: float, params: float, ranks: tuple[int, int]) -> dict[str, Any]:
-        known = {"rank95_low": ranks[0], "rank95_high": ranks[1], "title": "ViT", "family": "vit"}
-        interval = {"acc_low": acc - 0.01, "acc_high": acc + 0.01}
-        return {"id": number, "name": f"m{number}", "acc": acc, "params_m": params, **interval, **known}
-
-    made = [row(0, 0.9, 80.0, (1, 2)), row(1, 0.89, 40.0, (1, 2)), row(2, 0.7, 5.0, (3, 3)), row(3, 0.6, 50.0, (4, 4))]
-    found = trade_off(made, AXES[1], {})
-    assert found is not None
-    assert [(line["pair"], line["id"]) for line in found.data["front"]] == [(0, 2), (0, 1)]
-    assert list(found.data["bands"]) == [{"from": 40.0, "to": 80.0, "low": 0.88, "high": 0.91}]
-    assert {layer["data"].get("name") for layer in found.spec["layer"]} == {"models", "front", "bands"}
-    assert svg(found.standalone).startswith(b"<svg")
-    unknown = [{key: value for key, value in row.items() if "rank95" not in key} for row in made]
-    found = trade_off(unknown, AXES[1], {})
-    assert found is not None and "front" not in found.data and len(found.data["bands"]) == 1
-
-
-def test_doubtful_speeds_are_outlines_and_not_on_the_front() -> None:
-    shown = [{**row} for row in ROWS]
-    for row in shown:
-        row.pop("front", None)
-        row.pop("doubts", None)
-    fastest = max(shown, key=lambda row: row.get("images_per_s", 0))
-    assert fastest in pareto_front(shown, AXES[0])
-    fastest["doubts"] = "the machine was busy with other work"
-    assert fastest not in pareto_front(shown, AXES[0])
-    found = trade_off(shown, AXES[0], {})
-    assert found is not None and "Outlines are doubtful speeds, which are not on the front: 1." in found.note
-    assert [layer["mark"]["filled"] for layer in layers(found.spec, "point")] == [True, False]
-    every = [row | {"doubts": "busy"} for row in shown]
-    found = trade_off(every, AXES[0], {})
-    assert found is not None and "All speeds are doubtful." in found.note and pareto_front(every, AXES[0])
 
 
 @pytest.mark.parametrize(
@@ -183,16 +153,6 @@ def test_files_of_charts_stay_in_their_folder_whatever_a_family_is_called() -> N
     assert all(re.fullmatch(r"[\w-]+", chart.name) for chart in charts.charts(board, rows(board), None))
 
 
-@pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.field)
-def test_names_on_the_front_do_not_cover_each_other(axis: Axis) -> None:
-    shown = [row for row in parts_of(browsing.a_run(200))[1] if row.get(axis.field)]
-    best = pareto_front(shown, axis)
-    accs = [row["acc"] for row in shown]
-    named = sorted(row["acc"] for row in chart.without_overlap(best, shown))
-    pixels = np.diff(named) * HEIGHT / (max(accs) - min(accs))
-    assert best[-1]["acc"] == named[-1] and (pixels >= chart._LABEL_HEIGHT - 1e-9).all()
-
-
 def test_equal_architectures_are_found_under_the_names_of_other_libraries() -> None:
     made = [
         {"architecture": "xception65", "pretraining": "in21k", "acc": 0.6},
@@ -231,3 +191,9 @@ def test_names_do_not_overlap_on_an_axis_that_intervals_widen() -> None:
     rows = [{"acc": 0.5, "acc_low": 0.0, "acc_high": 1.0}, {"acc": 0.45}, {"acc": 0.4}]
     kept = chart.without_overlap(rows, rows, height=210)  # .05 are 10 pixels, a name has 14
     assert [row["acc"] for row in kept] == [0.5, 0.4]
+
+
+def test_the_recommended_model_has_a_label_beside_the_models_whose_ranks_differ_most() -> None:
+    (taken,) = (row for row in ROWS if row.get("taken"))
+    texts = [text for text in layers(CHARTS["acc-acc5"].spec, "text") if "transform" in text]
+    assert texts and all(taken["id"] in text["transform"][0]["filter"]["oneOf"] for text in texts)

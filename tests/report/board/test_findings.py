@@ -96,22 +96,22 @@ def ranked_board(accs: Sequence[float], classes: int = 60) -> Leaderboard:
 
 
 def test_a_winner_that_others_are_tied_with_is_not_called_the_best() -> None:
-    output = words_of(list(findings.winner(ranked_board([0.5] * 6), "acc")))
+    output = words_of(list(findings.best_by_acc5(ranked_board([0.5] * 6))))
     assert "5 other models are not significantly worse: " in output
-    assert " and 1 more.\nAbout " in output
+    assert " and 1 more.\n" in output and output.endswith(".") and "separate the two best" in output
 
 
 def test_a_winner_far_ahead_is_significantly_best() -> None:
-    board = ranked_board([0.95, 0.2, 0.2])
-    assert words_of(list(findings.winner(board, "acc"))).endswith("It is significantly better than all others.")
-    assert models_of(list(findings.winner(board, "acc5"))) == ["m0.x"]
+    found = list(findings.best_by_acc5(ranked_board([0.95, 0.2, 0.2])))
+    assert words_of(found).endswith("It is significantly better than all others.")
+    assert models_of(found) == ["m0.x"]
 
 
-def test_without_verdicts_unknown_ties_are_reported() -> None:
+def test_without_verdicts_nothing_is_said_of_ties() -> None:
     labels = np.repeat(np.arange(20), 5)
     infos = [made.result(f"m{n}.x", labels, made.hits_of(f"m{n}", labels, 0.5), verdicts=None) for n in range(2)]
     (board,) = boards_of(made.as_run(made.saved(infos, labels)), {})
-    assert "No test of significance: m0.x has no verdicts." in words_of(list(findings.winner(board, "acc")))
+    assert len(list(findings.best_by_acc5(board))) == 1
 
 
 def test_the_families_that_differ_most_have_three_models_or_more(

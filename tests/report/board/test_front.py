@@ -1,4 +1,4 @@
-"""The Pareto front of models, and which of its neighbours are told apart."""
+"""The Pareto front of models, against brute force."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import browsing
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcore.report.board.front import AXES, Axis, pareto_front, ties, told_apart
+from embedcore.report.board.answer import take
+from embedcore.report.board.front import AXES, Axis, pareto_front
 from embedcore.report.board.rows import rows
 from embedcore.results.leaderboard import boards_of
 
@@ -42,35 +42,8 @@ def test_the_front_equals_brute_force(models: list[tuple[float, float | None, bo
     assert [row["acc"] for row in found] == sorted(row["acc"] for row in found)
 
 
-def ranked(low: int, high: int) -> dict[str, Any]:
-    return {"rank95_low": low, "rank95_high": high}
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "apart"),
-    [
-        (ranked(1, 2), ranked(3, 5), True),
-        (ranked(3, 5), ranked(1, 2), True),
-        (ranked(1, 3), ranked(3, 5), False),
-        (ranked(1, 9), ranked(3, 5), False),
-        (ranked(1, 2), {}, False),
-    ],
-)
-def test_models_are_told_apart_by_the_intervals_of_their_ranks(
-    one: dict[str, Any], other: dict[str, Any], apart: bool
-) -> None:
-    assert told_apart(one, other) == apart
-
-
-def test_ties_are_neighbours_on_the_front() -> None:
-    front = [ranked(7, 8), ranked(5, 7), ranked(3, 4), ranked(1, 2), ranked(1, 2)]
-    assert [len(group) for group in ties(front)] == [2, 1, 2]
-    assert list(ties([])) == []
-
-
-def test_each_row_names_the_fronts_that_it_is_on() -> None:
+def test_the_rows_name_the_front_of_acc_and_speed_and_the_recommended_model() -> None:
     (board,) = boards_of(browsing.a_run(), browsing.TITLES)
     shown = rows(board)
-    for axis in AXES:
-        on = [row["id"] for row in shown if axis.name in row.get("front", ())]
-        assert on == sorted(row["id"] for row in pareto_front(shown, axis))
+    assert [row["id"] for row in shown if row.get("front")] == sorted(row["id"] for row in pareto_front(shown, AXES[0]))
+    assert [row["model"] for row in shown if row.get("taken")] == [take(board).model]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from embedcore.report.board.export import csv_report, json_report
 from embedcore.report.board.markdown import markdown_report
-from embedcore.report.board.marks import doubts, mark_words, marks, scatter
+from embedcore.report.board.marks import doubts, mark_words, scatter
 from embedcore.report.board.rows import columns_data, rows
 from embedcore.report.board.terminal import terminal_report
 from embedcore.results.leaderboard import Leaderboard, Row
@@ -72,7 +72,7 @@ def test_marks_in_plain_words(result_of: Make) -> None:
         "doubtful speed: the machine was busy with other work"
     )
     random = Row(1, result_of(weights={"source": "random", "id": "seed:0"}, licence="cc-by-nc-4.0", token_mean=True))
-    assert [mark.word for mark in marks(random)] == ["random weights", "mean of tokens", "not for commercial use"]
+    assert mark_words(random) == "random weights; mean of tokens; not for commercial use"
     assert mark_words(Row(1, result_of())) is None
 
 

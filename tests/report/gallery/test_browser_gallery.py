@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import axe_playwright_python
 import browsing
 import galleries
 import pytest
@@ -77,25 +76,6 @@ def test_the_gallery_marks_right_and_wrong_in_every_part(browser: Any, with_gall
         }
         loaded = "[...document.querySelectorAll('#gallery img')].filter(i => i.complete && i.naturalWidth > 0).length"
         visit.page.wait_for_function(f"{loaded} > 0")
-
-
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_axe_finds_no_serious_fault_in_the_gallery(browser: Any, with_gallery: Path, scheme: str, width: int) -> None:
-    axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    with browsing.visiting(
-        browser, with_gallery, color_scheme=scheme, viewport={"width": width, "height": 900}
-    ) as visit:
-        gallery = opened_gallery(visit)
-        visit.page.evaluate(axe)
-        for place in (0, 4):
-            gallery.locator("select").first.select_option(str(place))
-            found = visit.page.evaluate("axe.run('section:has(#gallery)')")["violations"]
-            assert [
-                (fault["id"], [node["html"][:200] for node in fault["nodes"][:3]])
-                for fault in found
-                if fault["impact"] in ("serious", "critical")
-            ] == []
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_without_neighbours_the_page_explains_how_to_get_them(browser: Any, tmp_path: Path) -> None:

@@ -40,12 +40,12 @@ def test_steps_have_their_changes_and_series_all_points() -> None:
     assert first == [0.0] * (len(lists.FAMILIES) + 1)  # and that of all models
 
 
-def test_requested_models_have_their_own_themes() -> None:
+def test_requested_models_have_their_own_colours() -> None:
     found = lists.some_history()
     shown = [series for series in found.series if series.matches("vit*") and not series.of_family]
     choices = data_of(history_page(found, shown, "x"))["choices"]
     assert [choice["slug"] for choice in choices] == sorted(n for n in lists.NAMES if n.startswith("vit"))
-    assert len({(choice["colour"], choice["shape"]) for choice in choices}) == len(choices)
+    assert len({choice["colour"] for choice in choices}) == len(choices)
 
 
 def test_the_series_that_changed_most_are_drawn() -> None:
@@ -67,6 +67,8 @@ def test_the_axis_has_dates_and_steps_have_a_line_with_a_label() -> None:
     assert np.diff(times).tolist() == [24 * 3600 * 1000] * 5
     rule, *texts = (layer for layer in speed["spec"]["layer"] if "values" in layer["data"])
     assert rule["mark"]["type"] == "rule" and rule["encoding"]["x"]["type"] == "temporal"
+    axis = rule["encoding"]["x"]["axis"]
+    assert (json.loads(axis["values"]["expr"]), axis["format"]) == (times, "%Y-%m-%d"), "a tick for each day"
     (line,) = rule["data"]["values"]
     assert line["at"] == times[3] and line["news"].startswith("timm 1.0.20 → 1.0.31")
     assert {layer["mark"]["type"] for layer in texts} == {"text"}

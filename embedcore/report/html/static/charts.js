@@ -21,10 +21,6 @@ const embedPage = (() => {
     made.append(...children);
     return made;
   }
-  function chip(theme) {
-    const mark = drawn("svg", { viewBox: "-1.1 -1.1 2.2 2.2", "aria-hidden": "true" }, drawn("path", { d: theme.shape, fill: theme.colour }));
-    return el("span", { class: "family" }, mark, theme.title);
-  }
 
   function colours() {
     const style = getComputedStyle(document.documentElement);
@@ -37,6 +33,8 @@ const embedPage = (() => {
       text: { color: ink, fontSize: 11.5 }, rule: { color: soft }, line: { color: soft }, tick: { color: soft },
     };
   }
+  // A value in a tooltip, as HTML: Vega writes missing ones as undefined and NaN.
+  const shown = (value) => (["undefined", "null", "NaN"].includes(String(value)) ? "–" : String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;"));
   function named(value, names) { return Object.entries(names).reduce((text, [key, word]) => text.replaceAll(key, JSON.stringify(word).slice(1, -1)), value); }
 
   // `charts()` returns those of the page; `datasets`: shared by them; `signals(figure)` returns the values of a figure's parameters;
@@ -57,7 +55,7 @@ const embedPage = (() => {
       const result = await vegaEmbed(el("div"), {
         ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { ...spec.datasets, ...datasets, ...(rows ? { models: rows(figure, chart) } : {}), ...chart.data },
       }, {
-        ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom" },
+        ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom", sanitize: shown },
         config: { ...colours(), axisY: { labelLimit: Math.min(330, Math.round(0.42 * width)) } },
       });
       if (figure.token !== token) { result.finalize(); return; }
@@ -122,5 +120,16 @@ const embedPage = (() => {
     });
     return { choose, refill, highlight: () => views.forEach(update) };
   }
-  return { $, json, narrow, el, drawn, chip, figures };
+  // Buttons that highlight a group in all figures; `choose` is called with its slug, or with "" for none.
+  function legend(groups, chosen, choose) {
+    const place = $("#legend");
+    if (!place) return () => {};
+    const dot = (colour) => colour && drawn("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, drawn("circle", { cx: 5, cy: 5, r: 5, fill: colour }));
+    $("div", place).append(...groups.map(({ slug, title, colour }) => el("button", {
+      type: "button", value: slug, onclick: () => choose(chosen() === slug ? "" : slug),
+    }, dot(colour), title)));
+    place.open = groups.length <= 16;
+    return () => { for (const button of place.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.value === chosen())); };
+  }
+  return { $, json, narrow, el, drawn, figures, legend };
 })();

@@ -1,15 +1,16 @@
 // The pages of a comparison and of a history: filters for their lists, and charts.
 "use strict";
 (() => {
-  const { $, json, el, chip, figures } = embedPage;
+  const { $, json, el, figures } = embedPage;
   const { models, choices, charts } = json("data");
-  const form = $("#filters"), legend = $("#legend"), lists = [...document.querySelectorAll("table.list tbody")];
+  const form = $("#filters"), lists = [...document.querySelectorAll("table.list tbody")];
   const words = lists.map((body) => body.textContent.toLowerCase());
   const counted = new Set(form?.closest("section").querySelectorAll("table.list tbody"));
   const inside = [...document.querySelectorAll("details.level")];
   const read = () => { const state = new URLSearchParams(location.hash.slice(1)); return { q: state.get("q") ?? "", family: state.get("family") ?? "" }; };
   let state = read();
   const { highlight } = figures({ charts: () => charts, datasets: { models }, signals: () => ({ family: state.family }) });
+  const press = embedPage.legend(choices, () => state.family, (family) => change({ family }));
 
   function show() {
     const wanted = state.q.toLowerCase().split(/\s+/);
@@ -28,7 +29,7 @@
       form.q.value = state.q;
       form.family.value = state.family;
     }
-    for (const button of legend?.querySelectorAll("button") ?? []) button.setAttribute("aria-pressed", String(button.value === state.family));
+    press();
     highlight();
   }
   function change(changes) {
@@ -47,12 +48,6 @@
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("reset", (event) => { event.preventDefault(); change({ q: "", family: "" }); });
     form.hidden = false;
-  }
-  if (legend) {
-    $("div", legend).append(...choices.map((theme) => el("button", {
-      type: "button", value: theme.slug, "aria-pressed": "false", onclick: () => change({ family: state.family === theme.slug ? "" : theme.slug }),
-    }, chip(theme))));
-    legend.open = choices.length <= 16;
   }
   addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) { state = read(); show(); } });
   addEventListener("DOMContentLoaded", () => { show(); document.body.dataset.ready = "1"; });

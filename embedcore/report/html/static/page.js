@@ -3,12 +3,11 @@
 (() => {
   const { $, json, narrow, el, drawn } = embedPage;
   const { models, columns, families, intervals, name, ranges, short } = json("data");
-  if (!models.length) return;
+  if (!models.length) { document.body.dataset.ready = "1"; return; }
   const lazily = (make) => { let made; return () => (made ??= make()); };
   const details = lazily(() => json("details"));
   const charts = lazily(() => json("charts").charts);
   const byName = new Map(models.map((row) => [row.model, row]));
-  const themes = new Map(families.map((family) => [family.slug, family]));
 
   // ---- numbers and words ----
   const count = (n) => n.toLocaleString("en");
@@ -18,7 +17,6 @@
     const size = Math.abs(value);
     return value.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0);
   }
-  const chip = (slug) => embedPage.chip(themes.get(slug));
   const link = (row, shown = row.model) => el("a", {
     class: "model", href: `#model=${encodeURIComponent(row.model)}`, "data-model": row.model,
     ...(shown === row.model ? {} : { title: row.model, "aria-label": row.model }),
@@ -62,19 +60,19 @@
   const text = (shown) => (cell) => { const value = shown(cell.getData()); return value instanceof Node ? value : document.createTextNode(value ?? "–"); };
   const FORMATS = {
     model: (row, cell) => el("span", {}, link(row, (narrow && short[row.id]) || row.model), cell.slice(row.model.length)),
-    family: (row) => chip(row.family),
+    family: (row) => row.title,
     weights: (row, cell) => (row.random ? el("span", { class: "random" }, cell) : cell),
   };
   const byTitle = (a, b, one, other) => one.getData().title.localeCompare(other.getData().title);
   // The cells are those of the table of columns in Python; they come with their marks.
   const COLUMNS = columns.map((column, place) => ({
-    field: column.key, title: column.title, meaning: column.meaning, off: column.optional, csv: column.csv,
+    field: column.key, title: narrow ? column.title : column.meaning, meaning: column.meaning, off: column.optional, csv: column.csv,
     width: column.width, ...(column.key === "model" ? { frozen: true, minWidth: 150 } : {}),
     sorter: column.key === "family" ? byTitle : column.text ? "string" : "number", sorterParams: { alignEmptyValues: "bottom" },
     headerSortStartingDir: column.descending ? "desc" : "asc", hozAlign: column.text || column.interval ? "left" : "right",
     formatter: column.interval ? interval(column.key) : text((row) => (FORMATS[column.key] ?? ((_, cell) => cell))(row, row.cells[place])),
   }));
-  const titled = (column) => () => el("button", { type: "button", title: column.meaning, "aria-label": `${column.meaning}, sort` }, column.title);
+  const titled = ({ title, meaning }) => () => el("button", { type: "button", title: meaning, "aria-label": `${title === meaning ? "" : `${title}, `}${meaning}, sort` }, title);
   const usual = COLUMNS.filter(({ field, off }) => !off && !(narrow && field === "rank95")).map(({ field }) => field);
   const shown = new Set(state.columns ? state.columns.split(",") : usual);
   const [sortField, sortDir] = (state.sort ?? "rank:asc").split(":");
@@ -86,10 +84,10 @@
     ...(models.length > 14 ? { height: "min(72vh, 900px)" } : {}),
     rowHeight: 37,
     autoResize: false, // it rebuilds all rows when they first come into view, which loses clicks and the focus
-    columnDefaults: { headerHozAlign: "left", resizable: "header", tooltip: false },
+    columnDefaults: { headerHozAlign: "left", headerWordWrap: true, resizable: "header", tooltip: false },
     columns: COLUMNS.map((column) => {
       const { off, meaning, csv, ...definition } = column;
-      const width = narrow && { model: { width: 150 }, rank: { width: 58 } }[column.field];
+      const width = narrow && { model: { width: 160 }, rank: { width: 58 }, acc: { width: 140 } }[column.field];
       return { ...definition, ...width, titleFormatter: titled(column), visible: column.field === "model" || shown.has(column.field) };
     }),
     initialSort: [{ column: known ? sortField : "rank", dir: sortDir === "desc" ? "desc" : "asc" }],
@@ -110,14 +108,14 @@
       ...values.map((value) => el("option", { value }, label(value))));
     select.closest("label").hidden = values.length < 2;
   }
-  options(form.family, "family", "all", (slug) => `${themes.get(slug).title} (${themes.get(slug).count})`);
+  const titles = Object.fromEntries(families.map((family) => [family.slug, `${family.title} (${family.count})`]));
+  options(form.family, "family", "all", (slug) => titles[slug]);
   options(form.licence, "licence", "all", undefined, models.some((row) => row.non_commercial) ? LICENCES : {});
   options(form.pretraining, "pretraining", "all");
   options(form.input, "input", "all");
   options(form.weights, "weights", "all");
   form.tied.closest("label").hidden = !models.some((row) => row.tied);
-  const onFront = (row) => Boolean(row.front?.includes("speed"));
-  form.front.closest("label").hidden = models.filter(onFront).length < 2;
+  form.front.closest("label").hidden = models.filter((row) => row.front).length < 2;
   const haystack = models.map((row) => [row.model, row.title, row.family, row.pretraining, row.licence].join(" ").toLowerCase());
 
   const number = (value) => (value === undefined || value === "" || Number.isNaN(Number(value)) ? null : Number(value));
@@ -133,7 +131,7 @@
       && (!input || row.input === input)
       && (!weights || row.weights === weights)
       && (!tied || row.tied)
-      && (!front || onFront(row));
+      && (!front || row.front);
   }
   const CHECKS = ["tied", "front"];
   const FILTERS = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", ...CHECKS];
@@ -211,7 +209,7 @@
   const code = $("#copy");
   if (code) {
     code.hidden = false;
-    copies(code, () => details().details[byName.get(code.dataset.of).id].code);
+    copies(code, () => codeOf(details().details[byName.get(code.dataset.of).id]));
   }
 
   table.on("tableBuilt", () => {
@@ -262,6 +260,7 @@
     if (state.model) open(state.model);
     else if (dialog.open) dialog.close();
   }
+  const codeOf = (more) => more.code.map((place) => `${details().texts[place]}\n`).join("");
   const cells = (tag, ...values) => values.map((value) => el(tag, { class: "number" }, value ?? "–"));
   function grid(heads, lines, kind = "") {
     const headed = heads.map((head) => (head.startsWith("=") ? el("th", { scope: "col", class: "number" }, head.slice(1)) : el("th", { scope: "col" }, head)));
@@ -270,14 +269,15 @@
   function open(model) {
     const row = byName.get(model);
     if (!row) return;
-    const { details: all, classes, queries } = details();
+    const { details: all, texts, classes, queries } = details();
     const more = all[row.id];
     const found = more.scores;
+    const settings = more.settings.flatMap((place, n) => (n % 2 ? [] : [el("tr", {}, el("th", { scope: "row" }, texts[place]), el("td", {}, texts[more.settings[n + 1]]))]));
     const close = el("button", { type: "button", onclick: () => dialog.close() }, "Close");
     const parts = [
-      el("div", { class: "top" }, el("div", {}, el("h2", { id: "model-name", tabindex: "-1" }, row.model), el("p", {}, chip(row.family)), row.marks ? el("p", { class: "caveat" }, row.marks) : null), close),
+      el("div", { class: "top" }, el("div", {}, el("h2", { id: "model-name", tabindex: "-1" }, row.model), el("p", {}, row.title), row.marks ? el("p", { class: "caveat" }, row.marks) : null), close),
       el("h3", {}, "Scores"),
-      grid(["", "=value", ...(intervals ? ["=95 % interval"] : [])], found.map((metric) => el("tr", {}, el("th", { scope: "row" }, metric), ...cells("td", score(row[metric]),
+      grid(["metric", "=value", ...(intervals ? ["=95 % interval"] : [])], found.map((metric) => el("tr", {}, el("th", { scope: "row" }, metric), ...cells("td", score(row[metric]),
         ...(intervals ? [row[`${metric}_low`] == null ? null : `${score(row[`${metric}_low`])}–${score(row[`${metric}_high`])}`] : []))))),
       el("h3", {}, "Neighbours in rank"),
       neighbours(row, more),
@@ -288,11 +288,11 @@
       parts.push(el("div", { class: "two" }, list("Best classes", more.best), list("Worst classes", more.worst)));
     }
     if (more.rounds.length) parts.push(el("h3", {}, "Timing rounds"), rounds(more.rounds));
-    parts.push(el("h3", {}, "Settings"), grid([], more.settings.map(([what, value]) => el("tr", {}, el("th", { scope: "row" }, what), el("td", {}, value))), "settings"));
-    if (more.code) {
+    parts.push(el("h3", {}, "Settings"), grid([], settings, "settings"));
+    if (more.code.length) {
       const copy = el("button", { type: "button" }, "Copy");
-      copies(copy, () => more.code);
-      parts.push(el("h3", {}, "Use it"), el("pre", { tabindex: "0", role: "region", "aria-label": "Python code" }, more.code), copy);
+      copies(copy, () => codeOf(more));
+      parts.push(el("h3", {}, "Use it"), el("pre", { tabindex: "0", role: "region", "aria-label": "Python code" }, codeOf(more)), copy);
     }
     $(".drawer", dialog).replaceChildren(...parts);
     if (!dialog.open) dialog.showModal();
@@ -340,22 +340,28 @@
     charts, datasets: {}, signals: () => ({ family: state.family ?? "" }), rows, filtered,
     begun: (figure, chart) => { if (chart.name === "classes") pairs(figure, chart); },
   });
+  const press = embedPage.legend(families, () => state.family ?? "", (family) => { write({ family }); fill(); filter(); });
   function highlight() {
     recolour();
-    for (const button of document.querySelectorAll("#legend button")) button.setAttribute("aria-pressed", String(button.value === state.family));
+    press();
   }
   const fitting = () => models.filter((row) => fits(row, true));
   const most = (figure, chart) => (chart.name.startsWith("leaders") ? Number(figure.dataset.most) : Infinity);
+  // The best few of the leaders; if the recommended model is not among them, it comes last.
   function rows(figure, chart) {
-    const found = fitting(), left = found.length ? found : [...models];
-    if (most(figure, chart) === Infinity) return left;
+    const found = fitting(), left = found.length ? found : [...models], shown = most(figure, chart);
+    if (shown === Infinity) return left;
     const rank = chart.name.endsWith("acc5") ? "rank_acc5" : "rank";
-    return left.sort((a, b) => a[rank] - b[rank]).slice(0, most(figure, chart));
+    left.sort((a, b) => a[rank] - b[rank]);
+    const taken = left.findIndex((row) => row.taken);
+    return taken < shown ? left.slice(0, shown) : [...left.slice(0, shown - 1), left[taken]];
   }
   const left = () => { const found = fitting().length; return found === models.length ? "" : found ? `Filtered: ${count(found)} of ${count(models.length)} models.` : "No model fits the filters, so all are shown."; };
   function filtered(figure, chart) {
-    const shown = most(figure, chart);
-    return `${left()}${(fitting().length || models.length) > shown ? ` The best ${shown} are shown.` : ""}`.trim();
+    const shown = most(figure, chart), last = rows(figure, chart).at(-1);
+    const few = (fitting().length || models.length) > shown;
+    const which = last.taken ? `The best ${shown - 1} and the recommended model are shown.` : `The best ${shown} are shown.`;
+    return `${left()} ${few ? which : ""}`.trim();
   }
   let waiting, before = "";
   function refilter() {
@@ -467,10 +473,4 @@
     retrieves();
   }, { rootMargin: "300px" });
   if ($("#gallery")) galleries.observe($("#gallery"));
-
-  $("#legend div").append(...families.map((family) => el("button", {
-    type: "button", value: family.slug, "aria-pressed": "false",
-    onclick: () => { write({ family: state.family === family.slug ? "" : family.slug }); fill(); filter(); },
-  }, chip(family.slug))));
-  $("#legend").open = families.length <= 16;
 })();

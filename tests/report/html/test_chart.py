@@ -1,14 +1,13 @@
-"""Families are distinguishable, also with colour blindness."""
+"""Parts of charts. Their colours are distinguishable, also with colour blindness."""
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from embedcore.report.html.theme import COLOURS, SHAPES, theme_of
-from embedcore.zoo.families import FAMILIES
+from embedcore.report.html.chart import COLOURS, extent
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 SIGHT = {
@@ -56,9 +55,6 @@ def test_colours_stand_out_in_light_and_dark(background: str) -> None:
         assert (high + 0.05) / (low + 0.05) >= 2, colour
 
 
-def test_no_two_families_look_alike_and_neighbours_differ_in_both() -> None:
-    looks = [theme_of(family.slug) for family in FAMILIES]
-    assert len(set(looks)) == len(FAMILIES) <= len(COLOURS) * len(SHAPES)
-    for one, other in pairwise(looks):
-        assert one.colour != other.colour and one.shape != other.shape
-    assert theme_of("nonsense") == theme_of("other")
+def test_the_extent_of_scores_is_that_of_their_intervals() -> None:
+    rows = [{"acc": 0.9, "acc_low": 0.85, "acc_high": 0.95}, {"acc": 0.7, "acc5": 0.2}, {"acc": 0.8}]
+    assert [extent(rows, metric) for metric in ("acc", "acc5")] == [(0.7, 0.95), (0.2, 0.2)]
