@@ -14,7 +14,7 @@ from embedcore.images.ceilings import reference_counts
 from embedcore.plain import counted
 from embedcore.retrieval.inputs import labels_of, unit_rows
 from embedcore.retrieval.resampling import class_means, intervals
-from embedcore.retrieval.search import Neighbours, nearest, nearest_except, nearest_others
+from embedcore.retrieval.search import Neighbours, nearest, nearest_except
 from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 from embedcore.retrieval.votes import nearest_mean, weighted_vote
 
@@ -177,8 +177,9 @@ def _from_embeddings(
     others = labels if reference_labels is None else reference_labels
     enough = max(VOTERS, min(_FEW, _HELD // len(queries)))
     k = max(VOTERS, int(counts[counts <= enough].max(initial=0)))
-    if references is None or itself is None:
-        found = nearest(queries, references, k, device=device)
+    if references is None:  # in one set each pair is multiplied once
+        found = nearest(queries, None, k, device=device)
+        references, itself = queries, np.arange(len(queries))
     else:
         found = nearest_except(queries, references, itself, k, device=device)
     # Copies, so that the other neighbours are freed.
@@ -190,12 +191,8 @@ def _from_embeddings(
         rows = large[: max(1, _HELD // int(counts[large[-1]]))]
         large = large[len(rows) :]
         most = int(counts[rows].max())
-        if references is None:
-            found = nearest_others(queries, rows, most, device=device)
-        elif itself is not None:
-            found = nearest_except(queries[rows], references, itself[rows], most, device=device)
-        else:
-            found = nearest(queries[rows], references, most, device=device)
+        left_out = None if itself is None else itself[rows]
+        found = nearest_except(queries[rows], references, left_out, most, device=device)
         again, hits5[rows] = _per_query(found, labels[rows], others, counts[rows])
         for name, column in again.items():
             values[name][rows] = column

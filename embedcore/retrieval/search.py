@@ -72,28 +72,17 @@ def nearest(
     rows = unit_rows(queries, "queries", normalize=normalize)
     alone = references is None
     others = rows if references is None else unit_rows(references, "references", normalize=normalize)
-    if rows.shape[1] != others.shape[1]:
-        raise UsageError(
-            f"queries have {rows.shape[1]} columns and references {others.shape[1]}: "
-            "both must come from the same embedding"
-        )
     k = whole_number(k, "k", 1)
     tile = None if tile is None else whole_number(tile, "tile", 1)
     return _neighbours(rows, others, k, device, tile, np.arange(len(rows)) if alone else None, symmetric=alone)
 
 
-def nearest_others(rows: npt.ArrayLike, some: npt.NDArray[np.int64], k: int, *, device: str = "cpu") -> Neighbours:
-    """Return ``nearest(rows, k=k)`` for the rows ``some`` [m] only, to bound the memory for neighbours."""
-    every = unit_rows(rows, "embeddings")
-    return _neighbours(every[some], every, k, device, None, some)
-
-
 def nearest_except(
-    queries: npt.ArrayLike, references: npt.ArrayLike, itself: npt.NDArray[np.int64], k: int, *, device: str = "cpu"
+    queries: npt.ArrayLike, references: npt.ArrayLike, itself: IntArray | None, k: int, *, device: str = "cpu"
 ) -> Neighbours:
-    """Return ``nearest(queries, references, k)`` where query i does not find the reference ``itself[i]``.
+    """Return ``nearest(queries, references, k)`` where query i does not find the reference ``itself[i]``, if given.
 
-    For leave-one-out when the two sides are embedded by different models.
+    For leave-one-out of some rows only, or with sides that two models have embedded.
     """
     rows, others = unit_rows(queries, "queries"), unit_rows(references, "references")
     return _neighbours(rows, others, k, device, None, itself)
@@ -112,6 +101,11 @@ def _neighbours(
 
     own: [n], index of each query among the references, or None. symmetric: both sides are one set, in order.
     """
+    if queries.shape[1] != references.shape[1]:
+        raise UsageError(
+            f"queries have {queries.shape[1]} columns and references {references.shape[1]}: "
+            "both must come from the same embedding"
+        )
     itself = own is not None
     k = min(k, len(references) - itself)
     if k == 0:

@@ -12,7 +12,7 @@ import torch
 
 from embedcore.errors import UsageError
 from embedcore.retrieval.metrics import score
-from embedcore.retrieval.search import nearest, nearest_others
+from embedcore.retrieval.search import nearest, nearest_except
 
 LABELS = np.arange(40) % 5
 
@@ -46,7 +46,8 @@ def test_embeddings_of_any_kind_are_the_same_rows(rows: np.ndarray, kind: str) -
     assert score(KINDS[kind](rows), LABELS, resamples=10).values == score(rows, LABELS, resamples=10).values
     halves = KINDS[kind](rows[:20]), LABELS[:20], KINDS[kind](rows[20:]), LABELS[20:]
     assert score(*halves, resamples=10).values == score(rows[:20], LABELS[:20], rows[20:], LABELS[20:]).values
-    assert (nearest_others(KINDS[kind](rows), np.array([3]), 5).indices == expected.indices[3]).all()
+    third = nearest_except(KINDS[kind](rows[3:4]), KINDS[kind](rows), np.array([3]), 5)
+    assert (third.indices == expected.indices[3]).all()
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, np.float16])
@@ -80,7 +81,7 @@ def test_a_row_of_zeros_has_no_direction(rows: np.ndarray, value: float) -> None
     for call in (
         lambda: nearest(zero),
         lambda: nearest(zero, rows),
-        lambda: nearest_others(zero, np.array([1]), 5),
+        lambda: nearest_except(zero, rows, np.arange(40), 5),
         lambda: score(zero, LABELS),
         lambda: score(torch.tensor(zero), LABELS, rows, LABELS),
     ):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
 from embedcore.retrieval import search as search_module
-from embedcore.retrieval.search import nearest, nearest_others
+from embedcore.retrieval.search import nearest, nearest_except
 
 PRECISIONS = ["bf16", "f32", None]
 
@@ -199,7 +199,7 @@ def test_some_rows_leave_one_out_are_those_of_the_whole(embeddings, copies):
     if copies:
         rows[50:120] = rows[200:270]
     some = np.array([7, 399, 60, 0])
-    whole, part = nearest(rows, None, 12), nearest_others(rows, some, 12)
+    whole, part = nearest(rows, None, 12), nearest_except(rows[some], rows, some, 12)
     assert (part.indices == whole.indices[some]).all()
     # A float64 product, which may round otherwise in a smaller block, stands where nothing is near enough to matter.
     np.testing.assert_allclose(part.similarities, whole.similarities[some], rtol=0, atol=1e-14)
