@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from embedcore.errors import UsageError
+
 PARTIAL = ".partial"
 """Suffix of files that are being written, or were left unfinished by a killed process."""
 
@@ -65,6 +67,19 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path, option: str = "", *, make_folder: bool = False) -> Iterator[IO[bytes]]:
+    """Yield a file as `written_whole` does. Raises UsageError, with the `option` that names the path, if it has one."""
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            yield file
+    except OSError as error:
+        prefix = f"{option}: " if option else ""
+        raise UsageError(f"{prefix}{path} cannot be written: {error.strerror or error}") from error
 
 
 def sealed(content: Mapping[str, Any]) -> bytes:

@@ -17,13 +17,13 @@ from embedcore.ab.environments import Environment
 from embedcore.ab.explain import Explanation, explanation_of, with_origins
 from embedcore.ab.measurements import FOLDER, Measurements
 from embedcore.ab.noise import Noise, store_noise, stored_noise
-from embedcore.ab.outcome import Outcome, rows_of
+from embedcore.ab.outcome import Outcome, rows_of, side_run
 from embedcore.ab.schedule import OUT_OF_TIME, Progress, Track, measure_models
 from embedcore.ab.sides import Side, measure_interleaved
-from embedcore.ab.stored import judge_sides
 from embedcore.compare.interleaved import NOISE
 from embedcore.compare.limits import Limits
 from embedcore.compare.statistics import robust_sd
+from embedcore.compare.stored_embeddings import StoredEmbeddings, judge_stored
 from embedcore.embed.trace import Trace
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
@@ -77,7 +77,7 @@ def compare_sides(
         tracks = measure_models(
             both,
             measure,
-            lambda model: _limit(limits, model, measure.families[model]),
+            lambda model: limits.of_speed(model, measure.families[model]),
             noise=floor,
             seconds=seconds,
             progress=progress,
@@ -85,7 +85,7 @@ def compare_sides(
         )
         if not any(OUT_OF_TIME in track.why for track in tracks):
             measurements.finish()
-        stored = () if maps is None else tuple(judge_sides(sides, both, measure.weights_of, limits, cache, maps))
+        stored = () if maps is None else judge_sides(sides, both, measure.weights_of, limits, cache, maps)
         precisions = {track.model: track.first["B"].precision for track in tracks if "B" in track.first}
         rows = with_origins(rows_of(tracks, facts, limits), precisions, measure)
     found = _noise_found(tracks) if aa else None
@@ -99,8 +99,30 @@ def compare_sides(
         noise_measured=noise is not None,
         machine=machine,
         noise_found=found,
-        stored=stored,
+        stored=tuple(stored),
     )
+
+
+def judge_sides(
+    sides: Mapping[str, Side],
+    models: Sequence[str],
+    changes: Callable[[str], Mapping[str, Any]],
+    limits: Limits,
+    cache: Path,
+    maps: Path,
+) -> list[StoredEmbeddings]:
+    """Return what becomes of the embeddings that side A has stored if side B embeds the queries.
+
+    Each side embeds all images of its dataset, and keeps the embeddings in its cache folder `cache`, so that a repeated
+    command does not compute them again. `changes`: model → settings of the measurement, such as common weights;
+    `limits`, `maps`: see `judge_stored`. Raises UsageError, SideLost.
+    """
+    runs = {}
+    for key, side in sides.items():
+        dataset = side.images()
+        results = [side.embed(model, rounds=1, **changes(model)) for model in models]
+        runs[key] = side_run(key, results, dataset)
+    return judge_stored(runs["A"], runs["B"], cache, limits, maps)
 
 
 def explain_models(
@@ -176,12 +198,6 @@ class _Measure(_Weights):
             for side, result in measure_interleaved(sides, model, {**equal, **self.weights_of(model)}).items():
                 self._measurements.add(keys[side], result)
         return {side: self._measurements.results[key] for side, key in keys.items()}
-
-
-def _limit(limits: Limits, model: str, family: str) -> float:
-    """Return the limit of speed; the default of 5 % if there is none."""
-    limit = limits.of(model, family).get("images_per_s", 0.0)
-    return limit if 0 < limit < 1 else 0.05
 
 
 def _noise_found(tracks: Sequence[Track]) -> Noise | None:

@@ -52,21 +52,18 @@ def settle(
     verdict: Verdict,
     *,
     cache: Path,
-    arguments: Sequence[str] = (),
     seconds: float = float("inf"),
     progress: Progress | None = None,
 ) -> Verdict:
     """Return the verdict after `confirm` has measured the suspects, and the models whose speed is a regression.
 
-    A regression that cannot be confirmed stays one. `arguments`: further ones for pytest; `seconds`: the budget.
+    A regression that cannot be confirmed stays one. `seconds`: the budget.
     """
     slower = [found.model for found in verdict.of("regression") if found.change.what == "images_per_s"]
     names = list(dict.fromkeys([*slower, *verdict.suspects]))
     if not names:
         return verdict
-    answers = confirm(
-        comparison, names, verdict.limits, cache=cache, arguments=arguments, seconds=seconds, progress=progress
-    )
+    answers = confirm(comparison, names, verdict.limits, cache=cache, seconds=seconds, progress=progress)
     known = {name: answer for name, answer in answers.items() if not (name in slower and isinstance(answer, str))}
     return judge(comparison, verdict.limits, known)
 
@@ -77,7 +74,6 @@ def confirm(
     limits: Limits,
     *,
     cache: Path,
-    arguments: Sequence[str] = (),
     seconds: float = float("inf"),
     progress: Progress | None = None,
 ) -> dict[str, Interleaved | str]:
@@ -86,30 +82,22 @@ def confirm(
     The measurements have the settings of the runs, and the batch size, precision and memory layout that they used.
     """
     pairs = {model.model: model.pair for model in comparison.models}
-    answers: dict[str, Interleaved | str] = {}
-    for name in names:
-        if why := _obstacle(pairs.get(name)):
-            answers[name] = why
+    answers: dict[str, Interleaved | str] = {name: why for name in names if (why := _obstacle(pairs.get(name)))}
     wanted = {name: pairs[name] for name in names if name not in answers}
+
+    def limit(name: str) -> float:
+        return limits.of_speed(name, wanted[name].new.family)
+
     if not wanted:
         return answers
     if seconds <= 0:
         return answers | dict.fromkeys(wanted, OUT_OF_TIME)
     try:
-        with _measuring(comparison, wanted, cache, arguments, seconds) as (measure, noise):
-            tracks = measure_models(
-                list(wanted),
-                measure,
-                lambda name: _limit(limits, name, wanted[name].new.family),
-                noise=noise,
-                seconds=seconds,
-                progress=progress,
-            )
+        with _measuring(comparison, wanted, cache, seconds) as (measure, noise):
+            tracks = measure_models([*wanted], measure, limit, noise=noise, seconds=seconds, progress=progress)
     except EmbedcoreError as error:  # of an environment, or a side whose process ended
         return answers | dict.fromkeys(wanted, str(error))
-    return answers | {
-        track.model: _answer(track, _limit(limits, track.model, wanted[track.model].new.family)) for track in tracks
-    }
+    return answers | {track.model: _answer(track, limit(track.model)) for track in tracks}
 
 
 def _obstacle(pair: Pair | None) -> str:
@@ -136,19 +124,14 @@ def _answer(track: Track, limit: float) -> Interleaved | str:
     return ratio if track.alarm or not track.why or at_the_end else track.why
 
 
-def _limit(limits: Limits, name: str, family: str) -> float:
-    limit = limits.of(name, family).get("images_per_s", 0.0)
-    return limit if 0 < limit < 1 else 0.05
-
-
 @contextlib.contextmanager
 def _measuring(
-    comparison: Comparison, wanted: Mapping[str, Pair], cache: Path, arguments: Sequence[str], seconds: float
+    comparison: Comparison, wanted: Mapping[str, Pair], cache: Path, seconds: float
 ) -> Iterator[tuple[_Measure, float]]:
     """Start both sides; yield what measures on them, and the noise of this machine. Raises UsageError."""
     base, new = comparison.base, comparison.new
     _check_machines(base, new)
-    options = [*_arguments(new, [pair.new.model for pair in wanted.values()]), f"--embed-cache={cache}", *arguments]
+    options = [*_arguments(new, [pair.new.model for pair in wanted.values()]), f"--embed-cache={cache}"]
     if seconds < float("inf"):
         options.append(f"--embed-timeout={max(1.0, seconds):.0f}")
     with contextlib.ExitStack() as stack:

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embedcore.errors import UsageError
-from embedcore.files import sealed, unsealed, written_whole
+from embedcore.files import sealed, unsealed, writing
 from embedcore.plain import json_safe
 from embedcore.results.journal import locked
 from embedcore.results.result import InvalidResultError, Result
@@ -48,25 +47,19 @@ class Measurements:
     def add(self, key: Key, result: Result) -> None:
         """Add one measurement and write it to disk. Raises UsageError."""
         self.results[key] = result
-        self._write(f"{_hash(key)}.json", sealed({"key": list(key), "result": result.to_json()}))
+        with writing(self.folder / f"{_hash(key)}.json", make_folder=True) as file:
+            file.write(sealed({"key": list(key), "result": result.to_json()}))
 
     def finish(self) -> None:
         """Mark the comparison as finished. Raises UsageError."""
-        self._write(_FINISHED, b"")
+        with writing(self.folder / _FINISHED, make_folder=True):
+            pass
 
     def __enter__(self) -> Measurements:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-    def _write(self, name: str, content: bytes) -> None:
-        try:
-            self.folder.mkdir(exist_ok=True)
-            with written_whole(self.folder / name) as file:
-                file.write(content)
-        except OSError as error:
-            raise UsageError(f"{self.folder / name} cannot be written: {error.strerror or error}") from error
 
 
 def _hash(content: object) -> str:

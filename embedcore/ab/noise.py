@@ -8,8 +8,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from embedcore.errors import UsageError
-from embedcore.files import written_whole
+from embedcore.files import writing
 
 FOLDER = "noise"
 """In the cache folder."""
@@ -38,12 +37,8 @@ def store_noise(cache_folder: Path, machine: str | None, noise: Noise, pairs: in
     """Store the noise, measured from `pairs` pairs of processes. Raises UsageError."""
     path = _path(cache_folder, machine)
     found = {"machine": machine, **noise._asdict(), "pairs": pairs, "measured": datetime.datetime.now().isoformat()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            file.write(json.dumps(found).encode())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    with writing(path, make_folder=True) as file:
+        file.write(json.dumps(found).encode())
 
 
 def _path(cache_folder: Path, machine: str | None) -> Path:

@@ -16,7 +16,8 @@ from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.limits import Limits
 from embedcore.compare.origin import Origin
 from embedcore.compare.stored_embeddings import StoredEmbeddings
-from embedcore.compare.verdict import LEVELS, Finding, Level, judge
+from embedcore.compare.verdict import LEVELS, Finding, Level, change_of, judge
+from embedcore.results.result import Result
 from embedcore.results.run import Run
 
 
@@ -85,7 +86,7 @@ class Outcome:
 
 def rows_of(tracks: Sequence[Track], facts: Mapping[str, Mapping[str, Any]], limits: Limits) -> tuple[Row, ...]:
     """Judge the models of both sides; `facts`: what `Side.opened` returned for each side."""
-    comparison = compare(*(_run(side, tracks, facts[side]) for side in "AB"))
+    comparison = compare(*(_run_of(side, tracks, facts[side]) for side in "AB"))
     by_model = {track.model: track for track in tracks}
     changes = {change.model: _with_ratio(change, by_model[change.model]) for change in comparison.models}
     comparison = dataclasses.replace(comparison, models=tuple(changes.values()))
@@ -103,28 +104,31 @@ def rows_of(tracks: Sequence[Track], facts: Mapping[str, Mapping[str, Any]], lim
     return tuple(sorted(rows, key=_badness))
 
 
-def _run(side: str, tracks: Sequence[Track], facts: Mapping[str, Any]) -> Run:
+def _run_of(side: str, tracks: Sequence[Track], facts: Mapping[str, Any]) -> Run:
     results = [track.first[side] for track in tracks if side in track.first]
-    return Run(
-        path=Path(f"side {side}"),
-        results=tuple(result for result in results if result.ok),
-        excluded=tuple(result for result in results if not result.ok),
-        settings=facts["settings"],
-        dataset=facts["dataset"],
-        machine={"embedcore": facts["machine"]},
-        datetime=None,
-    )
+    machine = {"embedcore": facts["machine"]}
+    return side_run(side, results, facts["dataset"], settings=facts["settings"], machine=machine)
+
+
+def side_run(
+    side: str,
+    results: Sequence[Result],
+    dataset: Mapping[str, Any],
+    *,
+    settings: Mapping[str, Any] = {},
+    machine: Mapping[str, Any] = {},
+) -> Run:
+    """Return the results of a side as a run, so that two sides are compared as two runs are."""
+    measured, excluded = (tuple(result for result in results if result.ok is ok) for ok in (True, False))
+    return Run(Path(f"side {side}"), measured, excluded, settings, dataset, machine, datetime=None)
 
 
 def _with_ratio(model: ModelChange, track: Track) -> ModelChange:
     """Replace the speed by the interleaved one, which contention does not bar, since it slows both sides."""
     changes = [change for change in model.changes if change.what != "images_per_s"]
-    ratio = track.ratio
-    if ratio is not None:
-        real = ratio.slower or ratio.surely_low > 1
+    if track.ratio is not None:
         old, now = (result.images_per_s.get("forward") for result in (model.pair.base, model.pair.new))
-        sides = 1 - ratio.ratio, 1 - ratio.high, 1 - ratio.low
-        changes.append(Change("images_per_s", old, now, *sides, ratio.p, real))
+        changes.append(change_of(track.ratio, Change("images_per_s", old, now, 0.0)))
     barriers = {what: why for what, why in model.barriers.items() if what != "images_per_s"}
     return dataclasses.replace(model, changes=tuple(changes), barriers=barriers)
 

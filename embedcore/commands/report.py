@@ -53,7 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.results.merge import merge, write_run
     from embedcore.results.reading import find_run, read_parts
     from embedcore.results.run import run_of
-    from embedcore.zoo.families import FAMILIES
 
     output: Path | None = arguments.output
     if output is not None:
@@ -65,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     for note in merged.notes if merged else ():
         print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
     found = run_of(merged.data if merged else parts[first], first)
-    boards = boards_of(found, {family.slug: family.title for family in FAMILIES})
+    boards = boards_of(found)
     cases = len({result.model for result in (*found.results, *found.excluded)} | found.unreached)
     done = cases - len(found.unreached)
     stopped = Unfinished(done, cases, f"Not finished: {done:,} of {cases:,} cases are done.")

@@ -14,7 +14,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from embedcore.errors import UsageError
-from embedcore.files import user_path, written_whole
+from embedcore.files import user_path, writing
 from embedcore.plain import one_line
 from embedcore.results.result import InvalidResultError, Result
 
@@ -71,6 +71,11 @@ class Limits:
             if family in families or any(fnmatch.fnmatchcase(model, glob) for glob in globs):
                 limits |= own
         return limits
+
+    def of_speed(self, model: str, family: str) -> float:
+        """Return the limit of speed, which is also the required precision of a ratio; 5 % if there is none."""
+        limit = self.of(model, family).get("images_per_s", 0.0)
+        return limit if 0 < limit < 1 else 0.05
 
 
 def parse_limits(spec: str) -> dict[str, float]:
@@ -226,7 +231,7 @@ def accept(path: Path, states: Mapping[str, Result | None], because: str, run: s
     for model, state in states.items():
         tables.append(_table(_entry(model, state, because, run)))
     document["accepted"] = tables
-    with written_whole(path) as file:
+    with writing(path) as file:
         file.write(tomlkit.dumps(document).encode())
 
 

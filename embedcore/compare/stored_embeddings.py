@@ -16,7 +16,7 @@ from embedcore.compare.limits import Limits
 from embedcore.compare.pairs import Pair, dataset_pairs, match
 from embedcore.embed.kept import FOLDER, KeptEmbeddings
 from embedcore.errors import UsageError, option
-from embedcore.files import written_whole
+from embedcore.files import writing
 from embedcore.results.run import Run
 from embedcore.results.verdicts import unpack_classes
 
@@ -128,10 +128,6 @@ def _write(folder: Path, pair: Pair, matrix: np.ndarray[Any, np.dtype[np.float32
     """Write the matrix and the keys of the embeddings that it connects. Raises UsageError."""
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', pair.model)}.npz"
     facts = {"model": pair.model, "from": pair.new.embeddings, "to": pair.base.embeddings}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            np.savez(file, matrix=matrix, facts=np.array(json.dumps(facts)))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    with writing(path, make_folder=True) as file:
+        np.savez(file, matrix=matrix, facts=np.array(json.dumps(facts)))
     return path

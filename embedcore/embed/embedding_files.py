@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import UsageError
-from embedcore.files import user_path, written_whole
+from embedcore.files import user_path, writing
 from embedcore.plain import counted, one_line
 
 _FORMAT = 1
@@ -70,19 +70,16 @@ def save_embeddings(
     facts = {"format": _FORMAT, **_shape_of(rows), "model": str(model), "settings": dict(settings or {})}
     facts["names"] = listed
     text = _json(facts)
-    try:
-        if path.suffix == ".npy":
-            with written_whole(path) as file:
-                np.save(file, rows, allow_pickle=False)
-            with written_whole(_sidecar(path)) as file:
-                file.write(text.encode())
-        else:
-            from safetensors.numpy import save
+    if path.suffix == ".npy":
+        with writing(path) as file:
+            np.save(file, rows, allow_pickle=False)
+        with writing(_sidecar(path)) as file:
+            file.write(text.encode())
+    else:
+        from safetensors.numpy import save
 
-            with written_whole(path) as file:
-                file.write(save({_TENSOR: rows}, {_KEY: text}))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+        with writing(path) as file:
+            file.write(save({_TENSOR: rows}, {_KEY: text}))
     return path
 
 

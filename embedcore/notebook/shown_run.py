@@ -19,7 +19,6 @@ from embedcore.results import reading
 from embedcore.results.leaderboard import Leaderboard, boards_of
 from embedcore.results.reading import STORAGE
 from embedcore.results.run import Run as SavedRun
-from embedcore.zoo.families import FAMILIES
 
 MOST_ROWS = 50
 _LEAST_IMPORTANT = 5
@@ -79,7 +78,7 @@ def shown_run(run: SavedRun) -> Run:
 
 def boards(run: SavedRun) -> list[Leaderboard]:
     """Return the leaderboard of each dataset of a run."""
-    return boards_of(run, {family.slug: family.title for family in FAMILIES})
+    return boards_of(run)
 
 
 def _html(board: Leaderboard) -> Iterator[str]:

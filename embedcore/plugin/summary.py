@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcore.durations import show_duration
-from embedcore.plain import printable_lines
+from embedcore.plain import counted, printable_lines
 from embedcore.plugin.progress import remaining_words
 from embedcore.plugin.terminal import showable
-from embedcore.results.leaderboard import Leaderboard, build
+from embedcore.results.leaderboard import TITLES, Leaderboard, build
 from embedcore.results.record import Record
-from embedcore.zoo.families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,13 +31,7 @@ def leaderboards(record: Record, *, ranked: bool = True) -> list[Leaderboard]:
     """Return the leaderboard of each dataset; `ranked`: with the certainty of the ranks."""
     rankings = record.rankings() if ranked else {}
     return [
-        build(
-            record.results_on(fingerprint),
-            dataset=block,
-            rankings=rankings.get(fingerprint),
-            families=[family.slug for family in FAMILIES],
-            titles={family.slug: family.title for family in FAMILIES},
-        )
+        build(record.results_on(fingerprint), dataset=block, titles=TITLES, rankings=rankings.get(fingerprint))
         for fingerprint, block in record.used_datasets.items()
     ]
 
@@ -105,8 +99,6 @@ def nothing_measured(record: Record) -> str:
     results = list(record.results.values())
     if not results or any(result.ok for result in results):
         return ""
-    statuses: dict[str, int] = {}
-    for result in results:
-        statuses[result.status] = statuses.get(result.status, 0) + 1
+    statuses = Counter(result.status for result in results)
     why = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    return f"nothing was measured: 0 of {len(results)} {'case' if len(results) == 1 else 'cases'} ({why})"
+    return f"nothing was measured: 0 of {counted(len(results), 'case')} ({why})"

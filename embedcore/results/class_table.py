@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedcore.plain import one_line
+from embedcore.results.ranking import NotRanked, query_classes, verdicts_on
 from embedcore.results.result import Result
-from embedcore.results.verdicts import NEAREST, unpack_classes, unpack_verdicts
+from embedcore.results.verdicts import NEAREST, Verdicts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,31 +76,24 @@ def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassT
     """Return the table of the `results` with valid verdicts on this dataset, None if its classes are not saved."""
     import numpy as np
 
-    text = dataset.get("query_classes")
-    if not isinstance(text, str):
-        return None
     try:
-        classes = unpack_classes(text).astype(np.int64)
-    except ValueError:
+        classes, scored = query_classes(dataset)
+    except NotRanked:
         return None
-    lone = dataset.get("lone_classes")
-    scored = ~np.isin(classes, [n for n in lone if isinstance(n, int)] if isinstance(lone, list | tuple) else [])
     kept, which = np.unique(classes[scored], return_inverse=True)
-    if not len(kept):
-        return None
     models: dict[str, int] = {}
     first, hits = [], []
     for result in results:
         verdicts = verdicts_of(result, len(classes))
         if verdicts is not None:
             models[result.model] = len(models)
-            first.append(np.bincount(which, weights=verdicts[1][scored], minlength=len(kept)))
-            hits.append(np.bincount(which, weights=verdicts[0][scored], minlength=len(kept)))
+            first.append(np.bincount(which, weights=verdicts.first[scored]))
+            hits.append(np.bincount(which, weights=verdicts.hits[scored]))
     if not models:
         return None
     return ClassTable(
         names=tuple(_names(dataset, kept.tolist())),
-        queries=np.bincount(which, minlength=len(kept)),
+        queries=np.bincount(which),
         references=_references(dataset, kept),
         models=models,
         first=np.array(first).astype(np.int64),
@@ -107,15 +101,12 @@ def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassT
     )
 
 
-def verdicts_of(result: Result, queries: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
-    """Return hits and rank-1 bits of each query; None if missing, damaged, or of another number of queries."""
-    if not result.verdicts:
-        return None
+def verdicts_of(result: Result, queries: int) -> Verdicts | None:
+    """Return the verdicts of a result; None if they are missing, damaged, or of another number of queries."""
     try:
-        verdicts = unpack_verdicts(result.verdicts)
-    except ValueError:
+        return verdicts_on(result, queries)
+    except NotRanked:
         return None
-    return verdicts if len(verdicts.hits) == queries else None
 
 
 def _names(dataset: Mapping[str, Any], classes: Iterable[int]) -> list[str]:
@@ -128,8 +119,7 @@ def _references(dataset: Mapping[str, Any], classes: NDArray[np.int64]) -> NDArr
     import numpy as np
 
     counts = dataset.get("class_references")
-    if not isinstance(counts, list | tuple) or not all(isinstance(n, int) for n in counts):
-        return None
-    if not len(classes) or classes.max() >= len(counts):
+    known = isinstance(counts, list | tuple) and all(isinstance(n, int) for n in counts)
+    if not known or classes.max() >= len(counts):
         return None
     return np.array(counts, dtype=np.int64)[classes]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from embedcore.results.ranking import ModelRank, Ranking, Rankings
 from embedcore.results.result import STATUSES, Result
 from embedcore.results.run import Run
+from embedcore.zoo.families import FAMILIES
 
+TITLES = {family.slug: family.title for family in FAMILIES}
+"""Slug → title of each family, in display order."""
 BEST = 30
 """Rows of the first part of a family shown in two parts."""
 MOST_ROWS = 40
@@ -92,15 +95,14 @@ def build(
     results: Iterable[Result],
     *,
     dataset: Mapping[str, Any],
-    families: Sequence[str] = (),
-    titles: Mapping[str, str] | None = None,
+    titles: Mapping[str, str] = {},
     rankings: Rankings | None = None,
 ) -> Leaderboard:
     """Build the leaderboard of `results`, measured and not.
 
-    `families`: slugs in display order, others follow by name; `titles`: slug → title; `rankings`: of all measured
-    results. Rows are ordered by the metric, then by the other of acc and acc5, then by name; equal in both metrics
-    means equal rank.
+    `titles`: slug → title of the families in display order, others follow by slug; `rankings`: of all measured results.
+    Rows are ordered by the metric, then by the other of acc and acc5, then by name; equal in both metrics means equal
+    rank.
     """
     everything = list(results)
     measured = [result for result in everything if result.ok]
@@ -109,11 +111,10 @@ def build(
     members: dict[str, list[Result]] = {}
     for row in by_acc:
         members.setdefault(row.result.family, []).append(row.result)
-    place = {slug: index for index, slug in enumerate(families)}
-    order = sorted(members, key=lambda slug: (place.get(slug, len(place)), slug))
     groups = tuple(
-        Group(slug, (titles or {}).get(slug, slug), rank(members[slug], "acc", "acc5", rankings.by.get("acc")))
-        for slug in order
+        Group(slug, titles.get(slug, slug), rank(members[slug], "acc", "acc5", rankings.by.get("acc")))
+        for slug in [*titles, *sorted(members.keys() - titles.keys())]
+        if slug in members
     )
     excluded = group_excluded(result for result in everything if not result.ok)
     by_acc5 = rank(measured, "acc5", "acc", rankings.by.get("acc5"))
@@ -142,8 +143,7 @@ def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
     """Group results by status and reason; reasons that differ only in the model's name are the same."""
     grouped: dict[tuple[str, str], list[Result]] = {}
     for result in excluded:
-        reason = general_reason(result)
-        grouped.setdefault((result.status, reason), []).append(result)
+        grouped.setdefault((result.status, general_reason(result)), []).append(result)
     exclusions = [
         Exclusion(status, members[0].reason if len(members) == 1 else reason, tuple(members))
         for (status, reason), members in grouped.items()
@@ -162,20 +162,13 @@ def general_reason(result: Result) -> str:
     return re.sub(rf"(?<![\w.]){re.escape(result.architecture)}(?![\w.])", "<architecture>", reason)
 
 
-def boards_of(run: Run, titles: Mapping[str, str]) -> list[Leaderboard]:
-    """Return the leaderboard of each dataset of a saved run; `titles`: slug → title of the families, in order."""
+def boards_of(run: Run, titles: Mapping[str, str] = TITLES) -> list[Leaderboard]:
+    """Return the leaderboard of each dataset of a saved run; `titles`: see `build`."""
     rankings = run.rankings()
     boards = []
     for dataset, measured in run.by_dataset():
         fingerprint = str(dataset.get("fingerprint"))
         excluded = [result for result in run.excluded if result.dataset in (None, fingerprint)]
-        boards.append(
-            build(
-                [*measured, *excluded],
-                dataset=dataset,
-                families=list(titles),
-                titles=titles,
-                rankings=rankings[fingerprint],
-            )
-        )
+        results = [*measured, *excluded]
+        boards.append(build(results, dataset=dataset, titles=titles, rankings=rankings[fingerprint]))
     return boards

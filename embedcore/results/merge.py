@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from embedcore.errors import UsageError
-from embedcore.files import written_whole
+from embedcore.files import writing
 from embedcore.plain import one_line
 from embedcore.results.ranking import ranking_block
 from embedcore.results.result import Result
-from embedcore.results.run import Run, machine_of, run_of
+from embedcore.results.run import Run, extra_info_of, is_case, machine_of, run_of
 from embedcore.results.runs import differences
 
 # Settings that only choose models.
@@ -102,8 +102,8 @@ def _with_machine(part: _Part) -> _Part:
     named = {"processor": machine_of(part.run.versions)}
     benchmarks = []
     for bench in part.data["benchmarks"]:
-        info = bench.get("extra_info") if isinstance(bench, dict) else None
-        if isinstance(info, dict) and "model" in info and info.get("processor") is None:
+        info = extra_info_of(bench)
+        if is_case(info) and info.get("processor") is None:
             bench = bench | {"extra_info": info | named}
         benchmarks.append(bench)
     return part._replace(data=part.data | {"benchmarks": benchmarks})
@@ -115,11 +115,8 @@ def write_run(data: Any, path: Path, option: str) -> None:
     Raises UsageError.
     """
     data["embedcore"]["ranking"] = ranking_block(run_of(data, path).rankings())
-    try:
-        with written_whole(path) as file:
-            file.write(json.dumps(data, indent=4).encode("ascii"))
-    except OSError as error:
-        raise UsageError(f"{option}: {path} cannot be written: {error.strerror}") from error
+    with writing(path, option) as file:
+        file.write(json.dumps(data, indent=4).encode("ascii"))
 
 
 def check_alike(first: Run, other: Run) -> None:
@@ -168,8 +165,8 @@ def _benchmarks(parts: Iterable[_Part], stands: Any) -> Iterator[_Data]:
     for part in parts:
         own = set()
         for bench in part.data["benchmarks"]:
-            info = bench.get("extra_info") if isinstance(bench, dict) else None
-            if isinstance(info, dict) and {"model", "status"} <= {*info}:
+            info = extra_info_of(bench)
+            if is_case(info):
                 if stands(part, info):
                     yield bench
             elif isinstance(bench, dict) and bench.get("fullname") not in seen:

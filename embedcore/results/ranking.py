@@ -15,11 +15,11 @@ import msgspec
 
 from embedcore.errors import UsageError
 from embedcore.results.result import Count, Result
-from embedcore.results.verdicts import NEAREST, unpack_classes, unpack_verdicts
+from embedcore.results.verdicts import NEAREST, Verdicts, unpack_classes, unpack_verdicts
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from embedcore.retrieval.order import Order
 
@@ -106,9 +106,9 @@ def rank_models(
     sizes = np.bincount(which)
     sums = {metric: np.zeros((len(results), len(sizes)), dtype=np.uint32) for metric in metrics}
     for row, result in enumerate(results):
-        hits, first = _verdicts_of(result, scored)
+        verdicts = verdicts_on(result, len(scored))
         for metric, table in sums.items():
-            table[row] = np.bincount(which, weights=first if metric == "acc" else hits)
+            table[row] = np.bincount(which, weights=(verdicts.first if metric == "acc" else verdicts.hits)[scored])
             value = int(table[row].sum()) * _unit(metric) / len(which)
             if abs(value - result.scores.get(metric, math.nan)) > _SAME:
                 raise NotRanked(f"{result.model}: its verdicts do not match its {metric}")
@@ -123,37 +123,47 @@ def _unit(metric: str) -> float:
     return 1.0 if metric == "acc" else 1 / NEAREST
 
 
-def scored_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the class of each scored query, numbered from 0, and the mask of scored queries. Raises NotRanked."""
+def query_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the class of each query, and whether it has a reference of its class. Raises NotRanked."""
     import numpy as np
 
     text = dataset.get("query_classes")
     if not isinstance(text, str):
         raise NotRanked("the classes of the queries are not saved")
     try:
-        classes = unpack_classes(text)
+        classes = unpack_classes(text).astype(np.int64)
     except ValueError as error:
         raise NotRanked(str(error)) from error
     lone = dataset.get("lone_classes")
     numbers = [number for number in lone if isinstance(number, int)] if isinstance(lone, list | tuple) else []
     scored = ~np.isin(classes, numbers)
-    if np.count_nonzero(~scored) != (dataset.get("lone_queries") or 0):
-        raise NotRanked("the queries without a reference of their class are not saved")
     if not scored.any():
         raise NotRanked("no query has a reference of its class")
+    return classes, scored
+
+
+def scored_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the class of each scored query, numbered from 0, and the mask of scored queries. Raises NotRanked."""
+    import numpy as np
+
+    classes, scored = query_classes(dataset)
+    if np.count_nonzero(~scored) != (dataset.get("lone_queries") or 0):
+        raise NotRanked("the queries without a reference of their class are not saved")
     return np.unique(classes[scored], return_inverse=True)[1].reshape(-1), scored
 
 
-def _verdicts_of(result: Result, scored: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def verdicts_on(result: Result, queries: int) -> Verdicts:
+    """Return the verdicts of a result on all `queries`. Raises NotRanked if they are missing or damaged."""
     if not result.verdicts:
         raise NotRanked(f"{result.model} has no verdicts")
     try:
-        hits, first = unpack_verdicts(result.verdicts)
+        verdicts = unpack_verdicts(result.verdicts)
     except ValueError as error:
         raise NotRanked(f"{result.model}: {error}") from error
-    if len(hits) != len(scored):
-        raise NotRanked(f"{result.model} has verdicts on {len(hits)} queries, and the dataset has {len(scored)}")
-    return hits[scored], first[scored]
+    found = len(verdicts.hits)
+    if found != queries:
+        raise NotRanked(f"{result.model} has verdicts on {found} queries, and the dataset has {queries}")
+    return verdicts
 
 
 def ranking_block(rankings: Mapping[str, Rankings]) -> list[dict[str, Any]]:
@@ -167,6 +177,19 @@ def ranking_block(rankings: Mapping[str, Rankings]) -> list[dict[str, Any]]:
         if "acc" in found.by
         for model_rank in sorted(found.by["acc"].model_ranks().values(), key=lambda s: (s.rank, s.model))
     ]
+
+
+def kendall_tau(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Return Kendall's tau-b of two scores of n models: 1 is the same order, -1 the reverse.
+
+    None for fewer than two models, and if all are equal in one score. Equals scipy's, whose import would take longer
+    than the [n, n] comparisons.
+    """
+    import numpy as np
+
+    signs = [np.sign(scores[:, None] - scores) for scores in (np.asarray(first), np.asarray(second))]
+    pairs = np.count_nonzero(signs[0]) * np.count_nonzero(signs[1])
+    return float((signs[0] * signs[1]).sum() / np.sqrt(pairs)) if pairs else None
 
 
 class MeanRank(NamedTuple):
@@ -196,8 +219,6 @@ def agree(datasets: Sequence[tuple[Mapping[str, Any], Sequence[Result]]], metric
     datasets (Bonferroni), and their ends are averaged. They account for other classes of the same kind, not for other
     datasets. Raises NotRanked.
     """
-    from scipy.stats import kendalltau
-
     common = set.intersection(*({result.model for result in results} for _, results in datasets))
     if not common:
         return Agreement({}, ())
@@ -208,8 +229,7 @@ def agree(datasets: Sequence[tuple[Mapping[str, Any], Sequence[Result]]], metric
         rankings.append(rank_models(shared, dataset, (metric,), level)[metric])
     taus = {}
     for first, second in combinations(range(len(rankings)), 2):
-        tau = float(kendalltau(rankings[first].order.means, rankings[second].order.means).statistic)
-        taus[first, second] = None if math.isnan(tau) else tau
+        taus[first, second] = kendall_tau(rankings[first].order.means, rankings[second].order.means)
     model_ranks = [ranking.model_ranks() for ranking in rankings]
     means = []
     for model in sorted(common):

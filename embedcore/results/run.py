@@ -163,6 +163,17 @@ def is_run(data: object) -> bool:
     return isinstance(data, dict) and "benchmarks" in data and isinstance(data.get("embedcore"), dict)
 
 
+def extra_info_of(bench: object) -> dict[str, Any]:
+    """Return the ``extra_info`` of a saved benchmark; {} if it has none."""
+    info = bench.get("extra_info") if isinstance(bench, dict) else None
+    return info if isinstance(info, dict) else {}
+
+
+def is_case(info: Mapping[str, Any]) -> bool:
+    """Whether an ``extra_info`` is of one of our cases; a session may have other benchmarks as well."""
+    return {"model", "status"} <= info.keys()
+
+
 def run_of(data: object, path: Path) -> Run:
     """Return the run in a saved JSON; `path` is for messages. Raises UsageError as `read_run` does."""
     if not isinstance(data, dict) or not isinstance(data.get("benchmarks"), list) or "machine_info" not in data:
@@ -175,15 +186,12 @@ def run_of(data: object, path: Path) -> Run:
             f"{path} has embedcore schema {one_line(str(block.get('schema')))[:40]}, and this embedcore reads schema "
             f"{SCHEMA}: read it with the embedcore that saved it, or a newer one"
         )
-    infos = [bench.get("extra_info") for bench in data["benchmarks"] if isinstance(bench, dict)]
+    infos = map(extra_info_of, data["benchmarks"])
     excluded = block.get("excluded", [])
     if not isinstance(excluded, list):
         raise UsageError(f"{path}: 'excluded' of the embedcore block is not a list")
     try:
-        # A session may have other benchmarks as well; entries without model and status are not our cases.
-        results = [
-            Result.from_json(info) for info in infos if isinstance(info, dict) and {"model", "status"} <= {*info}
-        ]
+        results = [Result.from_json(info) for info in infos if is_case(info)]
         results += [Result.from_json(entry) for entry in excluded]
     except InvalidResultError as error:
         raise UsageError(f"{path}: {error}") from error

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedcore.ab.compare_sides import judge_sides
 from embedcore.ab.environments import Environment
 from embedcore.ab.outcome import Outcome
 from embedcore.ab.sides import Side
-from embedcore.ab.stored import judge_sides
 from embedcore.compare.limits import read_limits
 from embedcore.compare.stored_embeddings import StoredEmbeddings
 from embedcore.embed.kept import KeptEmbeddings

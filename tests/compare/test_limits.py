@@ -106,6 +106,11 @@ def test_a_broken_file_is_one_line_that_names_it(tmp_path, text, message):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_gate_file_that_cannot_be_written_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="cannot be written"):
+        accept(tmp_path / "missing" / GATE_FILE, {MODEL: state()}, "why", "run")
+
+
 def test_accept_writes_what_read_limits_reads_and_keeps_the_rest(tmp_path):
     path = tmp_path / GATE_FILE
     path.write_text('# ours\nfail_on = "acc:1pt"  # a point\n')

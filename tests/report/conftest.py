@@ -73,7 +73,7 @@ def board_of() -> Callable[..., Leaderboard]:
 
     def board(results: Sequence[Result], **facts: Any) -> Leaderboard:
         dataset = DATASET | facts
-        return build(results, dataset=dataset, families=("vit", "resnet"), titles={"vit": "ViT", "resnet": "ResNet"})
+        return build(results, dataset=dataset, titles={"vit": "ViT", "resnet": "ResNet"})
 
     return board
 

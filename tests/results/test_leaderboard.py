@@ -13,7 +13,7 @@ from embedcore.results.result import STATUSES, Result
 
 Make = Callable[..., Result]
 
-FAMILIES = ("vit", "resnet", "other")
+TITLES = {"vit": "ViT", "resnet": "resnet", "other": "other"}
 
 
 def _measured(model: str, family: str, acc: float, acc5: float) -> Result:
@@ -22,11 +22,11 @@ def _measured(model: str, family: str, acc: float, acc5: float) -> Result:
 
 # Few distinct values and names, so that ties of every kind are common.
 _SCORE = st.sampled_from([0.0, 0.1, 0.25, 1.0])
-_MEASURED = st.builds(_measured, st.sampled_from("abcdef"), st.sampled_from([*FAMILIES, "new"]), _SCORE, _SCORE)
+_MEASURED = st.builds(_measured, st.sampled_from("abcdef"), st.sampled_from([*TITLES, "new"]), _SCORE, _SCORE)
 _EXCLUDED = st.builds(
     lambda model, family, status, reason: Result.make(model, family=family, status=status, reason=reason),
     st.sampled_from("abcdef"),
-    st.sampled_from(FAMILIES),
+    st.sampled_from([*TITLES]),
     st.sampled_from([status for status in STATUSES if status != "ok"]),
     st.sampled_from(["", "out of memory", "no weights for a", "no weights for b"]),
 )
@@ -39,7 +39,7 @@ def _ids(results: list[Result]) -> Counter[int]:
 
 @given(_RESULTS)
 def test_every_result_is_in_one_family_or_excluded(results: list[Result]) -> None:
-    board = build(results, dataset={}, families=FAMILIES)
+    board = build(results, dataset={}, titles=TITLES)
     in_groups = [row.result for group in board.groups for row in group.rows]
     assert _ids(in_groups + list(board.excluded_results)) == _ids(results)
     assert _ids([row.result for row in board.by_acc]) == _ids(in_groups)
@@ -52,7 +52,7 @@ def test_every_result_is_in_one_family_or_excluded(results: list[Result]) -> Non
 
 @given(_RESULTS)
 def test_order_and_ranks(results: list[Result]) -> None:
-    board = build(results, dataset={}, families=FAMILIES)
+    board = build(results, dataset={}, titles=TITLES)
     rankings = [(board.by_acc, "acc", "acc5"), (board.by_acc5, "acc5", "acc")]
     rankings += [(group.rows, "acc", "acc5") for group in board.groups]
     for rows, metric, then in rankings:
@@ -79,7 +79,7 @@ def _shape(board: Leaderboard) -> tuple[object, ...]:
 
 @given(_RESULTS)
 def test_leaders_are_the_first_of_each_family_by_overall_rank(results: list[Result]) -> None:
-    board = build(results, dataset={}, families=FAMILIES)
+    board = build(results, dataset={}, titles=TITLES)
     assert sorted(row.result.family for row in board.leaders) == sorted(group.slug for group in board.groups)
     assert [row.rank for row in board.leaders] == sorted(row.rank for row in board.leaders)
     groups = {group.slug: group for group in board.groups}
@@ -91,7 +91,7 @@ def test_leaders_are_the_first_of_each_family_by_overall_rank(results: list[Resu
 
 @given(_RESULTS)
 def test_ranks_of_each_result_are_those_of_the_three_rankings(results: list[Result]) -> None:
-    board = build(results, dataset={}, families=FAMILIES)
+    board = build(results, dataset={}, titles=TITLES)
     assert set(board.ranks) == {id(row.result) for row in board.by_acc}
     for place, rows in enumerate((board.by_acc, board.by_acc5, [row for group in board.groups for row in group.rows])):
         assert all(board.ranks[id(row.result)][place] == row.rank for row in rows)
@@ -99,7 +99,7 @@ def test_ranks_of_each_result_are_those_of_the_three_rankings(results: list[Resu
 
 def test_families_come_in_the_order_given_and_unknown_ones_after_them() -> None:
     results = [_measured(slug, slug, 0.5, 0.5) for slug in ("zebra", "other", "apple", "vit")]
-    board = build(results, dataset={}, families=FAMILIES, titles={"vit": "ViT"})
+    board = build(results, dataset={}, titles=TITLES)
     assert [(group.slug, group.title) for group in board.groups] == [
         ("vit", "ViT"),
         ("other", "other"),

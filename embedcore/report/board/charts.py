@@ -33,9 +33,9 @@ from embedcore.report.html.chart import (
     tooltip,
     without_overlap,
 )
-from embedcore.results.agreement import kendall_tau
 from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Group, Leaderboard
+from embedcore.results.ranking import kendall_tau
 
 LEADERS = 30
 FAMILIES_WITH_BARS = ("resnet", "efficientnet")
@@ -109,7 +109,7 @@ def acc_and_acc5(
     """acc against acc5, with the models named whose ranks differ most."""
     if len(rows) < 2:
         return None
-    tau = kendall_tau(rows)
+    tau = kendall_tau([row["acc"] for row in rows], [row["acc5"] for row in rows])
     differing = [each.row for each in disagreements(rows, table)]
     named = without_overlap(differing, rows, "acc5", always=[row for row in rows if row.get("taken")])
     across, up = (ScoreAxis.over(rows, metric, levels[metric]) for metric in ("acc", "acc5"))

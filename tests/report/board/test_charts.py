@@ -20,9 +20,9 @@ from embedcore.report.board.rows import rows
 from embedcore.report.html import chart
 from embedcore.report.html.chart import ACCENT, GREY, OWN, Chart, ScoreAxis
 from embedcore.report.html.drawing import svg
-from embedcore.results.agreement import kendall_tau
 from embedcore.results.class_table import ClassTable, class_table
 from embedcore.results.leaderboard import Leaderboard, boards_of, build
+from embedcore.results.ranking import kendall_tau
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 
@@ -175,7 +175,7 @@ def test_points_of_two_models_count_every_class_once() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=20))
 def test_tau_equals_scipys(pairs: list[tuple[int, int]]) -> None:
     wanted = kendalltau(*zip(*pairs, strict=True)).statistic if len(pairs) > 1 else math.nan
-    found = kendall_tau([{"acc": acc, "acc5": acc5} for acc, acc5 in pairs])
+    found = kendall_tau([acc for acc, _ in pairs], [acc5 for _, acc5 in pairs])
     assert math.isnan(wanted) if found is None else found == pytest.approx(wanted)
 
 
