@@ -31,6 +31,15 @@ def user_path(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 (Path.expanduser raises for an unknown ~name)
 
 
+def cache_folder(given: Path | None) -> Path:
+    """Return the folder that an option names; by default the user's cache folder."""
+    if given is not None:
+        return given
+    import platformdirs
+
+    return platformdirs.user_cache_path("embedcore")
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 (hex) of a file's content, read in pieces. Raises OSError."""
     digest = hashlib.sha256()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedcore.commands.compare import parse_duration_argument
-from embedcore.compare.limits import DEFAULT, read_limits
+from embedcore.commands.arguments import add_index, add_limits, duration
+from embedcore.compare.limits import read_limits
 from embedcore.errors import UsageError
-from embedcore.files import user_path
+from embedcore.files import cache_folder, user_path
 from embedcore.plain import one_line
 
 if TYPE_CHECKING:
@@ -50,33 +51,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="measure nothing: name the first module whose output differs between the sides (repeatable)",
     )  # fmt: skip
     parser.add_argument("--aa", action="store_true", help="measure the noise floor: both sides are the baseline")
-    parser.add_argument(
-        "--fail-on",
-        metavar="SPEC",
-        help=f"limits instead of the defaults; default,acc:1pt changes one (default: {DEFAULT})".replace("%", "%%"),
-    )
-    parser.add_argument(
-        "--budget",
-        type=parse_duration_argument,
-        default=float("inf"),
-        metavar="TIME",
-        help="time limit, such as 30m or 2h",
-    )
-    parser.add_argument(
-        "--undecided",
-        choices=("fail", "warn"),
-        default="warn",
-        help="a speed with a limit could not be judged: exit code 3, or a line that says so (default: warn)",
-    )
+    add_limits(parser)
+    parser.add_argument("--budget", type=duration, default=math.inf, metavar="TIME", help="time limit: 30m, 2h")
     parser.add_argument("--fresh", action="store_true", help="do not continue an interrupted command")
-    parser.add_argument(
-        "--index", action="store_true",
-        help="also: may embeddings that side A has stored be kept? Both sides embed all images",
-    )  # fmt: skip
-    parser.add_argument(
-        "--maps", type=Path, metavar="DIR", default=Path("embedcore-maps"),
-        help="with --index: folder for the matrices that rotate new queries (default: embedcore-maps)",
-    )  # fmt: skip
+    add_index(parser, "also: may embeddings that side A has stored be kept? Both sides embed all images")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
     parser.add_argument("arguments", nargs="*", metavar="-- PYTEST_ARGUMENTS", help="arguments for pytest")
     parser.set_defaults(run=_run)
@@ -136,7 +114,6 @@ def _explain(environments: dict[str, Environment], parsed: argparse.Namespace) -
 
 def _side(key: str, requirements: list[str], python: str | None, arguments: list[str], path: str) -> Environment:
     from embedcore.ab.environments import Environment, environment_for, interpreter
-    from embedcore.commands.cache import cache_folder
 
     if requirements and python:
         raise UsageError(f"side {key}: name a requirement or an interpreter, not both")

@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _fix_baseline(saved: str, path: Path) -> int:
     """Copy a complete run, whose shards may be in a folder, to `path`. Raises UsageError."""
     from embedcore.results.merge import merge, write_run
-    from embedcore.results.reading import find_run, read_parts
+    from embedcore.results.reading import read_parts
     from embedcore.results.run import run_of
 
-    parts = read_parts(find_run(saved))
+    parts = read_parts(saved)
     data = parts[0][1] if len(parts) == 1 else merge(parts).data
     found = run_of(data, parts[0][0])
     if not found.results:

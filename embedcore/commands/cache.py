@@ -23,7 +23,7 @@ import tabulate
 
 from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.errors import UsageError
-from embedcore.files import PARTIAL, unsealed
+from embedcore.files import PARTIAL, cache_folder, unsealed
 from embedcore.images import archives, ledger, pixel_store
 from embedcore.images.store_files import remove_unused, sidecar_of
 from embedcore.plain import bytes_text, counted, one_line
@@ -69,26 +69,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     pruning.add_argument("--older-than", type=_number, metavar="DAYS", help="remove files that were not used for DAYS")
     pruning.add_argument(
-        "--max-size",
-        type=_number,
-        metavar="GB",
+        "--max-size", type=_number, metavar="GB",
         help="remove pixel stores, archives, embeddings and neighbours, least recently used first, until the cache has "
         "at most GB (10^9 bytes); journals stay, since they cannot be computed again",
-    )
+    )  # fmt: skip
     pruning.add_argument("--all", action="store_true", help="remove everything, journals too")
     pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     pruning.set_defaults(run=run_prune)
     for action in (listing, pruning):
         action.add_argument("--cache", type=Path, metavar="DIR", help="the cache folder (default: the user's)")
-
-
-def cache_folder(option: Path | None) -> Path:
-    """Return the folder of the option, or the default cache folder, which the plugin uses too."""
-    if option is not None:
-        return option
-    import platformdirs
-
-    return platformdirs.user_cache_path("embedcore")
 
 
 def run_list(arguments: argparse.Namespace) -> int:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
-from embedcore.commands.cache import cache_folder
 from embedcore.errors import UsageError
+from embedcore.files import cache_folder
 from embedcore.images.ceilings import reference_counts
 from embedcore.images.dataset import AuditedDataset, Dataset, audit_dataset
 from embedcore.images.decode import MAX_MEGAPIXELS, ImageFacts

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedcore.commands.arguments import add_index, add_limits, duration, width
 from embedcore.errors import UsageError
+from embedcore.files import cache_folder, writing
 from embedcore.results.reading import STORAGE
 
 if TYPE_CHECKING:
@@ -38,12 +39,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("new", metavar="NEW", help="saved run to judge")
     add_limits(parser)
     parser.add_argument(
-        "--undecided",
-        choices=("warn", "fail"),
-        default="warn",
-        help="exit code if a speed or memory with a limit cannot be judged: warn: 0; fail: 3 (default: warn)",
-    )
-    parser.add_argument(
         "--allow-no-baseline", action="store_true", help="a first run, when nothing is saved at BASE yet, passes"
     )
     parser.add_argument(
@@ -54,27 +49,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="measure the models whose speed is suspect again, both versions in turn, on the machine of both runs",
     )
-    parser.add_argument(
-        "--budget", type=parse_duration_argument, metavar="TIME", help="time limit of --confirm, such as 30m or 2h"
-    )
+    parser.add_argument("--budget", type=duration, metavar="TIME", help="time limit of --confirm, such as 30m or 2h")
     parser.add_argument(
         "--timm",
         action="store_true",
         help="BASE and NEW are versions of timm, or interpreters or folders that have it: compare their model "
         "configurations without running a model",
     )
-    parser.add_argument(
-        "--index",
-        action="store_true",
-        help="may stored embeddings of BASE be kept? Search them with queries of NEW; both runs need "
+    add_index(
+        parser,
+        "may stored embeddings of BASE be kept? Search them with queries of NEW; both runs need "
         "--embed-keep-embeddings",
-    )
-    parser.add_argument(
-        "--maps",
-        type=Path,
-        metavar="DIR",
-        default=Path("embedcore-maps"),
-        help="with --index: folder for the matrices that rotate new queries (default: embedcore-maps)",
     )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="cache folder (default: the user's)")
     parser.add_argument("--format", choices=FORMATS, default="text", help="output format (default: text)")
@@ -83,27 +68,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
     parser.set_defaults(run=run)
-
-
-def parse_duration_argument(text: str) -> float:
-    """Parse a duration of the command line, in seconds."""
-    from embedcore.durations import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
-
-
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add ``--fail-on``."""
-    parser.add_argument(
-        "--fail-on",
-        metavar="SPEC",
-        help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (the defaults). They "
-        "replace all defaults: acc:1pt gates acc alone; default,acc:1pt changes one. Also FILE.toml with limits for "
-        "families and models (default: embedcore-gate.toml if it exists)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -133,7 +97,6 @@ def run(arguments: argparse.Namespace) -> int:
     verdict = judge(comparison, limits)
     if arguments.confirm:
         from embedcore.ab.confirm import settle
-        from embedcore.commands.cache import cache_folder
 
         seconds = float("inf") if arguments.budget is None else arguments.budget
         verdict = settle(comparison, verdict, cache=cache_folder(arguments.cache), seconds=seconds)
@@ -141,39 +104,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         from embedcore.report.gate.comparison_page import comparison_page
 
-        put_page(arguments.html, comparison_page(comparison, verdict, limits))
+        page = comparison_page(comparison, verdict, limits)
+        with writing(arguments.html, "--html") as file:
+            file.write(page.encode())
     return conclude(comparison, verdict, undecided_fails=arguments.undecided == "fail")
 
 
-def put_page(path: Path, page: str) -> None:
-    """Write the page of ``--html`` as a whole or not at all. Raises UsageError."""
-    from embedcore.files import written_whole
-
-    try:
-        with written_whole(path) as file:
-            file.write(page.encode())
-    except OSError as error:
-        raise UsageError(f"--html: {path} cannot be written: {error.strerror or error}") from error
-
-
 def _run_index(arguments: argparse.Namespace) -> int:
-    from embedcore.commands.cache import cache_folder
     from embedcore.compare.limits import read_limits
     from embedcore.compare.stored_embeddings import judge_stored
     from embedcore.report.gate.stored_text import SCHEMA, answers_json, answers_text
     from embedcore.results.reading import read_run
 
-    if arguments.format not in ("text", "json"):
-        raise UsageError(f"--index: format {arguments.format} is not supported; use text or json")
-    if arguments.html is not None:
-        raise UsageError("--index cannot be combined with --html: its formats are text and json")
+    _expect_text_or_json("--index", arguments)
     base, new = read_run(arguments.base), read_run(arguments.new)
     limits = read_limits(arguments.fail_on, Path())
     answers = judge_stored(base, new, cache_folder(arguments.cache), limits, arguments.maps)
     if not answers:
         raise UsageError(f"{base.path} and {new.path} have no measured model in common")
     forms = {
-        "text": lambda: answers_text(answers, _width()) + "\n",
+        "text": lambda: answers_text(answers, width()) + "\n",
         "json": lambda: _json({"schema": SCHEMA, "stored": answers_json(answers)}),
     }
     _put(forms, arguments)
@@ -183,16 +133,19 @@ def _run_index(arguments: argparse.Namespace) -> int:
 
 
 def _run_timm(arguments: argparse.Namespace) -> int:
-    from embedcore.commands.cache import cache_folder
     from embedcore.compare.configurations import compare_timm
 
-    if arguments.format not in ("text", "json"):
-        raise UsageError(f"--timm: format {arguments.format} is not supported; use text or json")
-    if arguments.html is not None:
-        raise UsageError("--timm cannot be combined with --html: its formats are text and json")
+    _expect_text_or_json("--timm", arguments)
     changes = compare_timm(arguments.base, arguments.new, cache_folder(arguments.cache))
-    _put({"text": lambda: changes.text(_width()) + "\n", "json": lambda: _json(changes.to_json())}, arguments)
+    _put({"text": lambda: changes.text(width()) + "\n", "json": lambda: _json(changes.to_json())}, arguments)
     return 0
+
+
+def _expect_text_or_json(option: str, arguments: argparse.Namespace) -> None:
+    if arguments.format not in ("text", "json"):
+        raise UsageError(f"{option}: format {arguments.format} is not supported; use text or json")
+    if arguments.html is not None:
+        raise UsageError(f"{option} cannot be combined with --html: its formats are text and json")
 
 
 def conclude(comparison: Comparison, verdict: Verdict, *, undecided_fails: bool) -> int:
@@ -218,7 +171,7 @@ def _write(comparison: Comparison, verdict: Verdict, arguments: argparse.Namespa
     from embedcore.report.gate.comparison_text import markdown, text
 
     forms = {
-        "text": lambda: text(comparison, verdict, width=_width()) + "\n",
+        "text": lambda: text(comparison, verdict, width=width()) + "\n",
         "markdown": lambda: markdown(comparison, verdict),
         "json": lambda: _json(to_json(comparison, verdict)),
         "junit": lambda: junit(comparison, verdict),
@@ -236,10 +189,6 @@ def _put(forms: Mapping[str, Callable[[], str]], arguments: argparse.Namespace) 
     except OSError as error:
         raise UsageError(f"--output: {arguments.output} cannot be written: {error.strerror}") from error
     sys.stdout.write(forms["text"]())
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size((80, 24)).columns, 120)
 
 
 def _json(value: object) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedcore.commands.arguments import print_notes, width
 from embedcore.errors import UsageError
-from embedcore.plain import printable_lines
+from embedcore.files import writing
 from embedcore.results.reading import STORAGE
 
 if TYPE_CHECKING:
@@ -53,17 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.k and not shown:
         raise UsageError(f"-k {arguments.k}: no model or family of these runs matches")
     if arguments.format == "text":
-        sys.stdout.write(report.text(found, shown, width=min(shutil.get_terminal_size((80, 24)).columns, 120)))
+        sys.stdout.write(report.text(found, shown, width=width()))
     elif arguments.format == "json":
         sys.stdout.write(json.dumps(report.to_json(found, shown or found.series), indent=1) + "\n")
     else:
         sys.stdout.write(report.to_csv(found, shown or found.series))
     if arguments.html is not None:
-        from embedcore.commands.compare import put_page
         from embedcore.report.history.history_page import history_page
 
         series = shown or [s for s in found.series if s.of_family]
-        put_page(arguments.html, history_page(found, series, ", ".join(arguments.runs)))
+        page = history_page(found, series, ", ".join(arguments.runs))
+        with writing(arguments.html, "--html") as file:
+            file.write(page.encode())
     return 0
 
 
@@ -83,7 +84,7 @@ def _read(names: list[str]) -> list[Run]:
             except UsageError as error:
                 if not where.is_dir():
                     raise
-                print(f"embedcore: skipped: {printable_lines(str(error))}", file=sys.stderr)
+                print_notes([f"skipped: {error}"])
     if not runs:
         raise UsageError(f"no saved run in {', '.join(names)}")
     return list(runs.values())

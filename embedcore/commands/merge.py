@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from embedcore.commands.arguments import print_notes
 from embedcore.errors import UsageError
-from embedcore.plain import counted, printable_lines
+from embedcore.plain import counted
 from embedcore.results.reading import STORAGE
 
 
@@ -28,15 +28,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Write the merged run and return the exit code."""
     from embedcore.results.merge import merge, write_run
-    from embedcore.results.reading import find_run, read_parts
+    from embedcore.results.reading import read_parts
 
     output: Path = arguments.output
-    parts = dict(part for name in arguments.runs for part in read_parts(find_run(name)))
+    parts = dict(part for name in arguments.runs for part in read_parts(name))
     if any(output.exists() and output.samefile(path) for path in parts):
         raise UsageError(f"--output: {output} is one of the runs to merge: write to another file")
     merged = merge(list(parts.items()), allow_missing=arguments.allow_missing)
-    for note in merged.notes:
-        print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
+    print_notes(merged.notes)
     write_run(merged.data, output, "--output")
     benchmarks, excluded = merged.data["benchmarks"], merged.data["embedcore"]["excluded"]
     print(f"{output}: {counted(len(benchmarks), 'benchmark')} and {counted(len(excluded), 'excluded model')}")

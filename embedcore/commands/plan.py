@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 
+from embedcore.commands.arguments import width
 from embedcore.errors import UsageError
 from embedcore.plain import bytes_text, one_line, wrapped
 
@@ -87,4 +87,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_wrapped(line: str) -> None:
-    print(wrapped(one_line(line), min(shutil.get_terminal_size((80, 24)).columns, 120)))
+    print(wrapped(one_line(line), width()))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedcore.commands.arguments import print_notes, width
 from embedcore.errors import UsageError
-from embedcore.plain import printable_lines
 from embedcore.results.reading import STORAGE
 
 if TYPE_CHECKING:
@@ -55,33 +54,32 @@ def run(arguments: argparse.Namespace) -> int:
     if not boards:
         raise UsageError(f"no model was measured in {', '.join(arguments.runs)}")
     agreement = agree(measured) if len(measured) > 1 else None
-    for model in _with_other_weights([results for _, results in measured]):
-        _note(f"{model} has different weights in different runs")
+    others = _with_other_weights([results for _, results in measured])
+    print_notes(f"{model} has different weights in different runs" for model in others)
     if arguments.format == "json":
         print(json.dumps(to_json(boards, agreement), indent=2))
     else:
-        width = shutil.get_terminal_size((80, 24)).columns
-        print(report(boards, agreement, width=width, markdown=arguments.format == "markdown"), end="")
+        markdown = arguments.format == "markdown"
+        print(report(boards, agreement, width=width(sys.maxsize), markdown=markdown), end="")
     return 0
 
 
 def _datasets(names: Sequence[str]) -> Iterator[tuple[Path, Mapping[str, Any], list[Result]]]:
     """Yield path, dataset and results of each dataset of saved runs. Raises UsageError."""
     from embedcore.results.merge import merge
-    from embedcore.results.reading import find_run, read_parts
+    from embedcore.results.reading import read_parts
     from embedcore.results.run import run_of
 
     alike: dict[tuple[str, ...], dict[Path, Any]] = {}
     for name in names:
-        for path, data in read_parts(find_run(name)):
+        for path, data in read_parts(name):
             found = run_of(data, path)
             if found.results:
                 key = tuple(str(dataset.get("fingerprint")) for dataset, _ in found.by_dataset())
                 alike.setdefault(key, {})[path] = data
     for parts in alike.values():
         merged = merge(list(parts.items()), allow_missing=True)
-        for note in merged.notes:
-            _note(note)
+        print_notes(merged.notes)
         first = next(iter(parts))
         for dataset, results in run_of(merged.data, first).by_dataset():
             if results:
@@ -94,7 +92,3 @@ def _with_other_weights(measured: Sequence[Sequence[Result]]) -> list[str]:
         for result in results:
             weights.setdefault(result.model, set()).add(result.weights.get("id"))
     return sorted(model for model, ids in weights.items() if len(ids) > 1)
-
-
-def _note(line: str) -> None:
-    print(f"embedcore: {printable_lines(line)}", file=sys.stderr)

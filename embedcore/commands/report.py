@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
+from embedcore.commands.arguments import print_notes, width
 from embedcore.errors import UsageError
-from embedcore.plain import printable_lines
+from embedcore.files import cache_folder
 from embedcore.results.reading import STORAGE
 
 
@@ -43,7 +43,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report and return the exit code."""
-    from embedcore.commands.cache import cache_folder
     from embedcore.report.board.board_page import Unfinished
     from embedcore.report.board.terminal import terminal_report
     from embedcore.report.gallery.gallery import dataset_of, gallery_of
@@ -51,27 +50,25 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.report_folder import write_report
     from embedcore.results.leaderboard import boards_of
     from embedcore.results.merge import merge, write_run
-    from embedcore.results.reading import find_run, read_parts
+    from embedcore.results.reading import read_parts
     from embedcore.results.run import run_of
 
     output: Path | None = arguments.output
     if output is not None:
         start_scripts()
-    paths = [find_run(name) for name in _named(arguments)]
-    parts = dict(part for path in paths for part in read_parts(path))
+    parts = dict(part for name in _named(arguments) for part in read_parts(name))
     first = next(iter(parts))
     merged = merge(list(parts.items()), allow_missing=True) if len(parts) > 1 else None
-    for note in merged.notes if merged else ():
-        print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
-    found = run_of(merged.data if merged else parts[first], first)
+    print_notes(merged.notes if merged else ())
+    data = merged.data if merged else parts[first]
+    found = run_of(data, first)
     boards = boards_of(found)
     cases = len({result.model for result in (*found.results, *found.excluded)} | found.unreached)
     done = cases - len(found.unreached)
     stopped = Unfinished(done, cases, f"Not finished: {done:,} of {cases:,} cases are done.")
     if found.unreached:
-        print(f"embedcore: {len(found.unreached)} of {cases} cases were not reached", file=sys.stderr)
+        print_notes([f"{len(found.unreached)} of {cases} cases were not reached"])
     if arguments.json is not None:
-        data = merged.data if merged else parts[first]
         write_run(data, arguments.json, "--json")
         print(f"{arguments.json}: {len(data['benchmarks'])} benchmarks")
     if output is not None:
@@ -91,16 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
         )
         print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
     else:
-        width = shutil.get_terminal_size((80, 24)).columns
-        print(
-            terminal_report(boards, width=width, settings=found.settings, machine=found.versions, when=found.datetime)
-        )
+        settings, machine, when = found.settings, found.versions, found.datetime
+        print(terminal_report(boards, width=width(sys.maxsize), settings=settings, machine=machine, when=when))
     return 0
 
 
 def _named(arguments: argparse.Namespace) -> list[str]:
     """Return the names of the runs. Raises UsageError."""
-    from embedcore.commands.cache import cache_folder
     from embedcore.results.reading import last_run
     from embedcore.results.runs import FOLDER
 

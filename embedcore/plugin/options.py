@@ -15,7 +15,7 @@ import pytest
 
 from embedcore.durations import parse_duration
 from embedcore.errors import UsageError
-from embedcore.files import user_path
+from embedcore.files import cache_folder, user_path
 from embedcore.plain import json_safe
 from embedcore.plugin.shards import Shard, parse_shard
 
@@ -319,11 +319,7 @@ class Options:
     @property
     def cache_folder(self) -> Path:
         """Folder of pixel stores and journals."""
-        if self.cache is not None:
-            return self.cache
-        import platformdirs
-
-        return platformdirs.user_cache_path("embedcore")
+        return cache_folder(self.cache)
 
     @property
     def is_quick_look(self) -> bool:

@@ -29,9 +29,7 @@ def read_run(where: str | Path, *, storage: str | Path = STORAGE) -> Run:
     embedcore, or has a schema that this version does not know.
     """
     path = find_run(where, storage=storage)
-    if path.is_dir():
-        return run_of(merge(read_parts(path)).data, path)
-    return run_of(read_data(path), path)
+    return run_of(merge(read_parts(path)).data if path.is_dir() else read_data(path), path)
 
 
 def read_data(path: Path) -> object:
@@ -65,12 +63,13 @@ def last_run(folder: Path) -> Path:
     raise UsageError(f"no run has been measured with the cache folder {folder.parent}: {folder} has no journal{why}")
 
 
-def read_parts(where: Path) -> list[tuple[Path, Any]]:
-    """Return path and content of a file, or of each saved run under a folder; other JSON files there are ignored.
+def read_parts(name: str | Path) -> list[tuple[Path, Any]]:
+    """Return path and content of the saved run of that name (see `find_run`), or of each one under a folder.
 
-    Raises UsageError if there is no run, if a file is damaged, and for pytest-benchmark's own storage, which contains
-    many runs.
+    Other JSON files there are ignored. Raises UsageError if there is no run, if a file is damaged, and for
+    pytest-benchmark's own storage, which contains many runs.
     """
+    where = find_run(name)
     if not where.is_dir():
         return [(where, read_data(where))]
     files = sorted(where.rglob("*.json"))

@@ -1,0 +1,60 @@
+"""Arguments and output that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from embedcore.durations import parse_duration
+from embedcore.plain import printable_lines
+
+
+def duration(text: str) -> float:
+    """Parse a duration of the command line, in seconds."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add ``--fail-on`` and ``--undecided``."""
+    parser.add_argument(
+        "--fail-on",
+        metavar="SPEC",
+        help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (the defaults). They "
+        "replace all defaults: acc:1pt gates acc alone; default,acc:1pt changes one. Also FILE.toml with limits for "
+        "families and models (default: embedcore-gate.toml if it exists)",
+    )
+    parser.add_argument(
+        "--undecided",
+        choices=("warn", "fail"),
+        default="warn",
+        help="exit code if a speed or memory with a limit cannot be judged: warn: 0; fail: 3 (default: warn)",
+    )
+
+
+def add_index(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--index``, with the help `text`, and ``--maps``."""
+    parser.add_argument("--index", action="store_true", help=text)
+    parser.add_argument(
+        "--maps",
+        type=Path,
+        metavar="DIR",
+        default=Path("embedcore-maps"),
+        help="with --index: folder for the matrices that rotate new queries (default: %(default)s)",
+    )
+
+
+def width(most: int = 120) -> int:
+    """Return the width of the terminal, 80 if it is not known."""
+    return min(shutil.get_terminal_size((80, 24)).columns, most)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print notes to standard error, a line each."""
+    for note in notes:
+        print(f"embedcore: {printable_lines(note)}", file=sys.stderr)
