@@ -116,6 +116,16 @@ def _option(*declared: Any, **more: Any) -> Any:
     return field(metadata={"option": _Option(*declared, **more)})
 
 
+def _flag(text: str) -> Any:
+    return _option(text, False, action="store_true", recorded="")
+
+
+def _choice(text: str, values: str, recorded: Recorded = "number") -> Any:
+    """Declare an option with these values, the default first, separated by ``|``."""
+    choices = tuple(values.split("|"))
+    return _option(text, choices[0], choices=choices, recorded=recorded)
+
+
 @dataclass(frozen=True)
 class Options:
     """The value of every option. Relative paths are relative to the folder in which pytest was started."""
@@ -146,10 +156,9 @@ class Options:
     )
     max_per_class: int | None = _option("random subset of N images of each class, 0 = all", None, _count, metavar="N")
     seed: int = _option("seed of subsets, random weights and confidence intervals", 0, _seed, metavar="N")
-    protocol: str = _option(
+    protocol: str = _choice(
         "native: the model's own eval transform; square224: resize to 224x224, then to the model's input size",
-        "native",
-        choices=("native", "square224"),
+        "native|square224",
     )
     roster: str = _option(
         "models: all, starter (one of each kind), local (weights on this machine), article (the study's models), tags "
@@ -171,17 +180,14 @@ class Options:
         "auto",
         metavar="SOURCE",
     )
-    point: str = _option(
+    point: str = _choice(
         "the embedding: pre_logits (input of the classifier), avg (mean of patches), cls (class token), head (the "
         "classifier's or projection's output)",
-        "pre_logits",
-        choices=("pre_logits", "avg", "cls", "head"),
+        "pre_logits|avg|cls|head",
     )
     device: str = _option("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
-    precision: str = _option(
-        "auto: fp32 on the CPU; on CUDA bf16 autocast if it agrees with fp32",
-        "auto",
-        choices=("auto", "fp32", "bf16", "fp16"),
+    precision: str = _choice(
+        "auto: fp32 on the CPU; on CUDA bf16 autocast if it agrees with fp32", "auto|fp32|bf16|fp16"
     )
     batch_size: int | str = _option("images per forward pass", "auto", _batch_size, metavar="N")
     rounds: int = _option("number of timing rounds after the warm-up", 10, _positive, metavar="N")
@@ -192,23 +198,14 @@ class Options:
         metavar="N",
         recorded="choice",
     )
-    isolation: str = _option(
-        "process: each case in a fresh child process; none: in the pytest process, for debugging",
-        "process",
-        choices=("process", "none"),
+    isolation: str = _choice(
+        "process: each case in a fresh child process; none: in the pytest process, for debugging", "process|none"
     )
     timeout: float = _option(
         "time limit of a case in seconds", 3600.0, _positive_number, metavar="S", recorded="choice"
     )
-    resume: bool = _option(
-        "continue the newest unfinished run with the same dataset and settings", False, action="store_true", recorded=""
-    )
-    order: str = _option(
-        "cost: cheapest cases first; roster: in the order of the roster",
-        "cost",
-        choices=("cost", "roster"),
-        recorded="",
-    )
+    resume: bool = _flag("continue the newest unfinished run with the same dataset and settings")
+    order: str = _choice("cost: cheapest cases first; roster: in the order of the roster", "cost|roster", recorded="")
     shard: Shard | None = _option(
         "run part I of N of the cases, divided by expected cost; embedcore merge joins the parts",
         None,
@@ -226,10 +223,9 @@ class Options:
     memory_limit: float | None = _option(
         "memory limit of a case on the CPU, in units of 2^30 bytes", None, _positive_number, metavar="GB"
     )
-    bad_images: str = _option(
+    bad_images: str = _choice(
         "unreadable images: list all of them and fail before any model is loaded, or skip them",
-        "fail",
-        choices=("fail", "skip"),
+        "fail|skip",
         recorded="choice",
     )
     max_megapixels: float = _option(
@@ -239,9 +235,7 @@ class Options:
         metavar="MP",
         recorded="choice",
     )
-    keep_embeddings: bool = _option(
-        "keep embeddings in the cache folder and reuse them", False, action="store_true", recorded=""
-    )
+    keep_embeddings: bool = _flag("keep embeddings in the cache folder and reuse them")
     cache: Path | None = _option(
         "folder of pixel stores and journals (default: the user's cache)", None, user_path, metavar="DIR", recorded=""
     )
@@ -265,24 +259,13 @@ class Options:
         metavar="SPEC",
         recorded="",
     )
-    undecided: str = _option(
+    undecided: str = _choice(
         "if a speed or memory with a limit cannot be judged: warn, or fail the session (exit code 3)",
-        "warn",
-        choices=("warn", "fail"),
+        "warn|fail",
         recorded="",
     )
-    allow_no_baseline: bool = _option(
-        "accept that nothing is saved at --embed-compare's BASE yet: a first run",
-        False,
-        action="store_true",
-        recorded="",
-    )
-    force: bool = _option(
-        "begin although the disk cannot hold the weights: models that do not fit are skipped",
-        False,
-        action="store_true",
-        recorded="",
-    )
+    allow_no_baseline: bool = _flag("accept that nothing is saved at --embed-compare's BASE yet: a first run")
+    force: bool = _flag("begin although the disk cannot hold the weights: models that do not fit are skipped")
     report: Path | None = _option(
         "write index.html, charts, leaderboard.md, .csv and .json to this folder",
         None,
