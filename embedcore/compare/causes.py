@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from embedcore.compare.pairs import Pair, drift_of, run_barriers
@@ -69,6 +70,11 @@ def change_text(name: str, old: Any, now: Any) -> str:
     return f"{name.removesuffix('_pct').replace('_', ' ')} {_text(old)} → {_text(now)}"
 
 
+def changes(old: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+    """Yield the phrase of each of these settings that differs."""
+    return (change_text(name, old.get(name), now.get(name)) for name in names if old.get(name) != now.get(name))
+
+
 def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         sizes = all(isinstance(part, int) for part in value)
@@ -78,9 +84,5 @@ def _text(value: Any) -> str:
 
 
 def _versions(base: Run, new: Run) -> str:
-    changed = [
-        f"{key} {base.versions.get(key)} → {new.versions.get(key)}"
-        for key in ("timm", "torch", "cuda", "cudnn", "driver", "python")
-        if base.versions.get(key) != new.versions.get(key)
-    ]
-    return ", ".join(changed) or "of the same versions"
+    names = ("timm", "torch", "cuda", "cudnn", "driver", "python")
+    return ", ".join(changes(base.versions, new.versions, names)) or "of the same versions"

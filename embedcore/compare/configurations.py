@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embedcore.compare.causes import TRANSFORM, change_text
+from embedcore.compare.causes import TRANSFORM, change_text, changes
 from embedcore.zoo.configurations import Configurations, address_of, read_configurations
 
 KINDS = ("removed", "default", "transform", "weights", "renamed", "structure", "test size", "licence", "added")
@@ -106,9 +106,8 @@ def _tag_changes(base: Configurations, new: Configurations) -> _Found:
 
 def _field_changes(tag: str, old: Mapping[str, Any], now: Mapping[str, Any]) -> _Found:
     for kind, names in _FIELDS.items():
-        for name in names:
-            if old.get(name) != now.get(name):
-                yield kind, change_text(name, old.get(name), now.get(name)), tag, ""
+        for phrase in changes(old, now, names):
+            yield kind, phrase, tag, ""
     before, after = address_of(old), address_of(now)
     if before != after:
         yield "weights", "other weights file", tag, f"{before or 'none'} → {after or 'none'}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
@@ -52,19 +52,17 @@ def is_worse(what: str, change: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A lasting change of a series, or a change in its newest run."""
+class SeriesChange:
+    """A change of a series between two runs."""
 
     series: Series
     before: int
     run: int
-    """Indices of the last run before it and the first one after."""
+    """Indices of the two runs: the last before a step and the first after, or the first and the last of a trend."""
     base: float
     new: float
-    """Levels before and after."""
-    runs_after: int
-    """Number of runs at the new level; 1 is not confirmed by another run."""
-    causes: tuple[str, ...] = ()
+    """Levels before and after a step, or values of the trend's line in these runs."""
+    causes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def change(self) -> float:
@@ -73,6 +71,14 @@ class Step:
     @property
     def worse(self) -> bool:
         return is_worse(self.series.what, self.change)
+
+
+@dataclass(frozen=True)
+class Step(SeriesChange):
+    """A lasting change of a series, or a change in its newest run."""
+
+    runs_after: int
+    """Number of runs at the new level; 1 is not confirmed by another run."""
 
     @property
     def weak(self) -> bool:
@@ -81,27 +87,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Trend:
+class Trend(SeriesChange):
     """A change of a series at a steady rate."""
 
-    series: Series
-    before: int
-    run: int
-    """Indices of the first and the last run of the trend."""
-    base: float
-    new: float
-    """Values of the line in these runs."""
     runs: int
     """Number of runs of the series from `before` to `run`."""
-    causes: tuple[str, ...] = ()
-
-    @property
-    def change(self) -> float:
-        return change_of(self.series.what, self.base, self.new)
-
-    @property
-    def worse(self) -> bool:
-        return is_worse(self.series.what, self.change)
 
     @property
     def rate(self) -> float:
@@ -160,7 +150,8 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
     for one in families:
         if one.what in ("images_per_s", "memory"):
             limit = limits.of(one.name, one.family).get(one.what, math.inf)
-            found += (change for change in _level_changes(one, limit, noise) if one.name != ALL or _is_trend(change))
+            changes = _level_changes(one, limit, noise)
+            found += (change for change in changes if one.name != ALL or isinstance(change, Trend))
     trends = [one for one in found if isinstance(one, Trend)]
     return History(
         tuple(ordered),
@@ -180,10 +171,6 @@ def _family_key(series: Series) -> tuple[object, ...]:
 def _rank(one: Step | Trend) -> tuple[object, ...]:
     series = one.series
     return -one.run, WHATS.index(series.what), not series.of_family, series.name != ALL, -abs(one.change), series.name
-
-
-def _is_trend(change: Step | Trend) -> bool:
-    return isinstance(change, Trend)
 
 
 def _explained(step: Step, trends: Sequence[Trend]) -> bool:

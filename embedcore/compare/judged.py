@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -110,13 +111,10 @@ def _listed(names: list[str]) -> str:
 
 def _reasons(part: Judged) -> str:
     """Return the reasons, without details, most frequent first, with their numbers if there are several."""
-    counts: dict[str, int] = {}
-    for why in part.open.values():
-        short = why.partition(": ")[0].partition(" (")[0]
-        counts[short] = counts.get(short, 0) + 1
+    counts = Counter(why.partition(": ")[0].partition(" (")[0] for why in part.open.values())
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{count} {why}" for why, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return ", ".join(f"{count} {why}" for why, count in counts.most_common())
 
 
 def reasons(parts: Collection[Judged], most_names: int = 5) -> Iterator[str]:

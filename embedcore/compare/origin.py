@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from embedcore.compare.causes import TRANSFORM, change_text, rounding
+from embedcore.compare.causes import TRANSFORM, changes, rounding
 from embedcore.embed.trace import Call, Summary, Trace
 
 FLOOR = 5e-7
@@ -68,12 +68,13 @@ def origin_of(base: Trace, new: Trace) -> Origin | None:
     innermost. Calls are matched by name, and where names differ by class and order.
     """
     moved = drift_of(base.pixels, new.pixels)
-    settings = tuple(_transform_changes(base.transform, new.transform))
     if moved > FLOOR:
-        return Origin("input", ("", ""), settings, moved)
+        return Origin("input", ("", ""), tuple(changes(base.transform, new.transform, TRANSFORM)), moved)
     for old, now in matched(base.calls, new.calls):
         before, after = drift_of(old.inputs, now.inputs), drift_of(old.outputs, now.outputs)
-        differences = (*_setting_changes(old.settings, now.settings), *_weights_changes(old, now))
+        common = [name for name in old.settings if name in now.settings]
+        differences = tuple(changes(old.settings, now.settings, common))
+        differences += ("other weights",) if drift_of(old.weights, now.weights) > FLOOR else ()
         floor = FLOOR if differences or old.kind != now.kind else rounding("fp32")
         if after > max(floor, GROWTH * before):
             renamed = "" if old.name == now.name else now.name
@@ -96,13 +97,13 @@ def drift_of(base: Summary, new: Summary) -> float:
 def matched(base: Sequence[Call], new: Sequence[Call]) -> Iterator[tuple[Call, Call]]:
     """Yield the calls of both sides that belong together, in order; calls that only one side has are left out."""
     old, now = [c for c in base if not _passes(c)], [c for c in new if not _passes(c)]
-    for tag, i, i_end, j, j_end in _blocks([c.name for c in old], [c.name for c in now]):
-        if tag == "equal" or i_end - i == j_end - j:
+    for _, i, i_end, j, j_end in _blocks([c.name for c in old], [c.name for c in now]):
+        if i_end - i == j_end - j:
             yield from zip(old[i:i_end], now[j:j_end], strict=True)
         else:
             ours, theirs = old[i:i_end], now[j:j_end]
-            for kind, k, k_end, m, m_end in _blocks([c.kind for c in ours], [c.kind for c in theirs]):
-                if kind == "equal" or k_end - k == m_end - m:
+            for _, k, k_end, m, m_end in _blocks([c.kind for c in ours], [c.kind for c in theirs]):
+                if k_end - k == m_end - m:
                     yield from zip(ours[k:k_end], theirs[m:m_end], strict=True)
 
 
@@ -113,21 +114,3 @@ def _passes(call: Call) -> bool:
 
 def _blocks(old: Sequence[str], now: Sequence[str]) -> Sequence[tuple[str, int, int, int, int]]:
     return SequenceMatcher(None, old, now, autojunk=False).get_opcodes()
-
-
-def _transform_changes(old: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for name in TRANSFORM:
-        if old.get(name) != now.get(name):
-            yield change_text(name, old.get(name), now.get(name))
-
-
-def _setting_changes(old: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the settings that both have with other values."""
-    for name in (name for name in old if name in now):
-        if old[name] != now[name]:
-            yield change_text(name, old[name], now[name])
-
-
-def _weights_changes(old: Call, now: Call) -> Iterator[str]:
-    if drift_of(old.weights, now.weights) > FLOOR:
-        yield "other weights"

@@ -266,9 +266,7 @@ def _reference_differs(base: Run, new: Run) -> str:
 
 def _numpy(run: Run) -> str | None:
     """Return numpy's version, if the run records its requirements."""
-    listed = run.versions.get("requirements")
-    found = [str(item) for item in listed if str(item).startswith("numpy==")] if isinstance(listed, list) else []
-    return found[0].partition("==")[2] if found else None
+    return next((each.removeprefix("numpy==") for each in run.requirements if each.startswith("numpy==")), None)
 
 
 def joined(parts: Sequence[Speeds]) -> Speeds:

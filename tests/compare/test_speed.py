@@ -171,6 +171,17 @@ def test_on_a_card_the_reference_is_only_valid_with_equal_libraries():
     assert comparison.speeds.noise[0].basis == "card"
 
 
+def test_on_the_processor_the_reference_is_only_valid_with_equal_numpy():
+    base, new = runs()
+    infos = [result.extra_info() for result in base.results]
+    base, new = (
+        made.as_run(made.saved(infos, CLASSES, machine=made.MACHINE | {"requirements": [f"numpy=={version}"]}))
+        for version in ("2.0.0", "2.1.0")
+    )
+    assert compare(base, new).speeds.machine.endswith("the reference kernel needs the same numpy 2.0.0 → 2.1.0")
+    assert not compare(base, base).speeds.machine
+
+
 def test_without_pinned_rounds_of_equal_size_all_threads_are_compared():
     base, new = runs()
     assert compare(base, new).speeds.noise[0].basis == "pinned"

@@ -102,7 +102,7 @@ def test_times_of_runs(text: str) -> None:
 def test_trends_have_their_rate_and_are_wide_lines() -> None:
     found = lists.some_history()
     step = next(step for step in found.steps if step.series.what == "images_per_s")
-    trend = Trend(step.series, 1, 4, 100.0, 85.0, 4, ("other <crop>",))
+    trend = Trend(step.series, 1, 4, 100.0, 85.0, 4, causes=("other <crop>",))
     page = history_page(replace(found, trends=(trend,)), [step.series], "x")
     of_trends = page[page.index("Trends, newest first") : page.index("Steps, newest first")]
     assert "-5.3 % a run" in of_trends and "2026-11-02 to 2026-11-05, 4 runs; timm 1.0.20" in of_trends
