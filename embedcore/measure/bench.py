@@ -18,7 +18,7 @@ from embedcore.images.geometry import geometry_of
 from embedcore.images.ledger import Ledger
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.measure.case import Case, CaseSettings
-from embedcore.measure.executors import ChildExecutor, Executor, InlineExecutor
+from embedcore.measure.executors import ChildExecutor, InlineExecutor
 from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.outcome import failure, locate, weights_changed
 from embedcore.measure.tracing import traced
@@ -173,7 +173,7 @@ class Bench:
         )
         return self._executor(limit_s).time(case, inputs, stages)
 
-    def _executor(self, limit_s: float) -> Executor:
+    def _executor(self, limit_s: float) -> InlineExecutor | ChildExecutor:
         if self.isolation == "none":
             return InlineExecutor()
         return ChildExecutor(max(0.0, min(self.timeout_s, limit_s)))

@@ -6,7 +6,7 @@ import functools
 import pickle
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from embedcore.measure.case import Case
     from embedcore.measure.supervisor import Send
 
+    Task = Callable[[Case, CaseInputs, Stages], TimingProcess | Result]
+
 SEND_EVERY_S = 0.2
 """Seconds between two progress messages of a measuring process."""
 
@@ -41,16 +43,6 @@ UNSENDABLE = (
     "there is no room for a pixel store, and these images cannot be sent to another process: free some disk space, "
     f"use another folder ({option('cache')}), or measure in this process ({option('isolation', 'none')})"
 )
-
-
-class Executor(Protocol):
-    """Runs one case and always returns a result."""
-
-    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
-        """Measure a case."""
-
-    def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
-        """Time a measured case once more; a failure gives a result."""
 
 
 class InlineExecutor:
@@ -77,16 +69,14 @@ class ChildExecutor:
         self.timeout_s = timeout_s
 
     def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
-        result = self._run(_measure, case, inputs, stages)
+        result = self._run(attempt, case, inputs, stages)
         assert isinstance(result, Result)
         return result
 
     def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
-        return self._run(_time, case, inputs, stages)
+        return self._run(attempt_timing, case, inputs, stages)
 
-    def _run(
-        self, task: Callable[[bytes, Send], None], case: Case, inputs: CaseInputs, stages: Stages | None
-    ) -> TimingProcess | Result:
+    def _run(self, task: Task, case: Case, inputs: CaseInputs, stages: Stages | None) -> TimingProcess | Result:
         begin = time.monotonic()
         results: list[TimingProcess | Result] = []
         downloads = Downloads()
@@ -128,7 +118,7 @@ class ChildExecutor:
             pickled = pickle.dumps((case, inputs))
         except Exception as error:  # of a user's image source, which is only sent if pixels are streamed
             return _unmeasured(case, "error", f"{UNSENDABLE}: {reason_of(error)}", seconds=0.0)
-        work = functools.partial(task, pickled)
+        work = functools.partial(_work, pickled, task)
         try:
             with Child(work, keep_main=b"__main__" in pickled) as child:
                 heard = child.listen(self.timeout_s, listener, tick, downloads.seconds)
@@ -199,31 +189,16 @@ def exit_words(code: int | None) -> str:
         return f"was killed by signal {-code}"
 
 
-def _measure(pickled: bytes, send: Send) -> None:
-    """Runs in the measuring process."""
-    case, inputs = _received(pickled)
-    send({"result": attempt(case, inputs, _now_and_then(send)).to_json()})
-
-
-def _time(pickled: bytes, send: Send) -> None:
-    """Runs in the measuring process."""
-    case, inputs = _received(pickled)
-    timed = attempt_timing(case, inputs, _now_and_then(send))
-    if isinstance(timed, TimingProcess):
-        send({"process": msgspec.to_builtins(timed)})
-    else:
-        send({"result": timed.to_json()})
-
-
-def _received(pickled: bytes) -> tuple[Case, CaseInputs]:
-    """Prepare this measuring process; return what it has been sent."""
+def _work(pickled: bytes, task: Task, send: Send) -> None:
+    """Run the task in this measuring process, and send what it returns."""
     import faulthandler
 
     faulthandler.enable(all_threads=False)  # the read-ahead thread is not of interest
     case, inputs = pickle.loads(pickled)
     if case.memory_limit is not None and is_bounded(case.device):
         bound_memory(case.memory_limit)
-    return case, inputs
+    done = task(case, inputs, _now_and_then(send))
+    send({"process": msgspec.to_builtins(done)} if isinstance(done, TimingProcess) else {"result": done.to_json()})
 
 
 def _now_and_then(send: Send) -> Stages:

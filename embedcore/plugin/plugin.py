@@ -58,8 +58,8 @@ class Plugin:
         """Number of cases before any was deselected."""
         self.usage_error = ""
         self.empty_shard = ""
-        self._other_shards: list[str] = []
         """Message about a shard without cases."""
+        self._other_shards: list[str] = []
         # In a process that measures:
         self.bench: Bench | None = None
         self.datasets: dict[str, Dataset] = {}
@@ -207,7 +207,7 @@ class Plugin:
             self.terminal.notes(self._notes)
             self._notes = []
         outcome = yield
-        if self.bench is not None and not self._is_quick_look:
+        if self.bench is not None and not self.options.is_quick_look:
             passes = TimingPasses(self.bench, self.record, self.datasets, self.budget, self.progress)
             passes.run(self.options.processes)
         return outcome
@@ -353,14 +353,9 @@ class Plugin:
     def _judge(self) -> None:
         if self.gate is not None and self.record.results and not summary.nothing_measured(self.record):
             new = run_of(saved_json(self.config, self.record.entries), Path("this session"))
-            settles, left = not self._is_quick_look, self.budget.left()
+            settles, left = not self.options.is_quick_look, self.budget.left()
             self.gate.judge(new, settles=settles, seconds=left, write_line=self.terminal.write_line)
             self.errors += [printable_lines(self.gate.unjudged)] if self.gate.unjudged else []
-
-    @property
-    def _is_quick_look(self) -> bool:
-        """Whether each case is timed only once: in one process, or in pytest's own, where none would be a fresh one."""
-        return self.options.is_quick_look
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # below pytest-benchmark's tables, above pytest's short summary
     def pytest_terminal_summary(
