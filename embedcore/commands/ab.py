@@ -25,7 +25,6 @@ EXIT_UNDECIDED = 3
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``ab``."""
     parser = commands.add_parser(
         "ab",
         help="compare the speed and embeddings of two versions of timm or torch",

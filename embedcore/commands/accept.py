@@ -17,7 +17,6 @@ BASELINE = Path("embedcore-baseline.json")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``accept``."""
     parser = commands.add_parser(
         "accept",
         help="record known changes in the gate file, or a run as the fixed baseline",
@@ -35,7 +34,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the gate file or the baseline and return the exit code."""
     if arguments.baseline:
         if arguments.models or arguments.because is not None:
             raise UsageError("accept --baseline takes a run only: neither MODEL nor --because")

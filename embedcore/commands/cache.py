@@ -56,7 +56,6 @@ class Entry:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``cache list`` and ``cache prune``."""
     parser = commands.add_parser("cache", help="list or prune pixel stores, unpacked archives, embeddings and journals")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="list the contents of the cache folder")

@@ -33,7 +33,6 @@ _ANIMATED_NAMED = 10
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``check``."""
     parser = commands.add_parser(
         "check",
         help="audit a dataset: bad files, duplicates, possible scores",
@@ -77,7 +76,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the audit of a dataset, or the names of its images; return 1 if some cannot be read."""
     with tqdm.tqdm(desc="auditing images", unit=" images", disable=None, leave=False) as bar:
 
         def show(done: int, total: int) -> None:

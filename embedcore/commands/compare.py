@@ -25,7 +25,6 @@ FORMATS = ("text", "markdown", "json", "junit")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``compare``."""
     parser = commands.add_parser(
         "compare",
         help="compare two saved runs and fail on a regression",
@@ -71,7 +70,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the comparison and return the exit code."""
     from embedcore.compare.comparison import compare
     from embedcore.compare.limits import read_limits
     from embedcore.compare.verdict import judge

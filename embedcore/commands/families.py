@@ -7,7 +7,6 @@ from collections import Counter
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``families``."""
     parser = commands.add_parser(
         "families",
         help="list the families: slug, title, number of models",
@@ -18,7 +17,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a family and a total; return exit code 0."""
     from embedcore.zoo.families import FAMILIES, family_of
     from embedcore.zoo.registry import VERSION
     from embedcore.zoo.tags import all_tags

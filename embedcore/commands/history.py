@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``history``."""
     parser = commands.add_parser(
         "history",
         help="show when acc, speed, memory or embeddings changed over saved runs",
@@ -39,7 +38,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the history and return the exit code."""
     from embedcore.compare.history import history
     from embedcore.compare.limits import read_limits
     from embedcore.report.history import history_text as report

@@ -36,7 +36,6 @@ _CHOSEN = {"dataset": "emoji", "roster": "local"}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``init``."""
     parser = commands.add_parser(
         "init",
         help="write the benchmark, its settings and a CI workflow into a repository",
@@ -63,7 +62,6 @@ def _one_line(text: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the missing files and return the exit code."""
     folder: Path = arguments.folder
     unnoticed: list[str] = []
     for name, template in WRITTEN.items():

@@ -12,7 +12,6 @@ from embedcore.results.reading import STORAGE
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``merge``."""
     parser = commands.add_parser(
         "merge",
         help="join the saved runs of shards into one",
@@ -26,7 +25,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the merged run and return the exit code."""
     from embedcore.results.merge import merge, write_run
     from embedcore.results.reading import read_parts
 

@@ -12,7 +12,6 @@ LARGEST = 5
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``plan``."""
     parser = commands.add_parser(
         "plan",
         help="show what a run would download and store: weights, pixels, and the free space",
@@ -27,7 +26,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the plan; return exit code 0."""
     from embedcore.images.dataset import count_images
     from embedcore.measure.forecast import forecast
     from embedcore.plugin.cases import case_gmacs

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``rank``."""
     parser = commands.add_parser(
         "rank",
         help="rank the models of saved runs, with confidence intervals",
@@ -35,7 +34,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the ranks and return the exit code."""
     from embedcore.report.board.ranks import Ranked, report, to_json
     from embedcore.results.ranking import NotRanked, agree, rank_models
 

@@ -13,7 +13,6 @@ from embedcore.results.reading import STORAGE
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``report``."""
     parser = commands.add_parser(
         "report",
         help="write a page with table and charts from saved runs",
@@ -42,7 +41,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the report and return the exit code."""
     from embedcore.report.board.board_page import Unfinished
     from embedcore.report.board.terminal import terminal_report
     from embedcore.report.gallery.gallery import dataset_of, gallery_of

@@ -35,7 +35,6 @@ NAMED = 3  # models named for one reason
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``weights list`` and ``weights fetch``."""
     parser = commands.add_parser(
         "weights",
         help="list where weights are, or fetch them into a folder",
