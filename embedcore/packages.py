@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import filelock
 
 from embedcore.errors import UsageError
+from embedcore.files import code_hash
 from embedcore.plain import one_line
 
 _TORCH = re.compile(r"torch\b(?!vision)", re.IGNORECASE)
@@ -47,20 +47,13 @@ def installed(
                 for command in [requirements] if exact else [[each] for each in requirements]:
                     _install(command, packages, exact, only_wheels, seconds)
                 if not fixed:
-                    folder = folder.with_name(f"{folder.name}-{_content_hash(packages)}")
+                    files = (path for path in packages.rglob("*") if path.is_file() and path.suffix != ".pyc")
+                    folder = folder.with_name(f"{folder.name}-{code_hash(packages, files)[:12]}")
                 if not folder.is_dir():
                     packages.rename(folder)
     except OSError as error:
         raise UsageError(f"packages cannot be installed into {folder}: {error.strerror or error}") from error
     return folder
-
-
-def _content_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(folder)} {len(content)}\n".encode() + content)
-    return digest.hexdigest()[:12]
 
 
 def _install(requirements: Sequence[str], folder: Path, exact: bool, only_wheels: bool, seconds: float | None) -> None:

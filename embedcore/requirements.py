@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from embedcore.files import code_hash
 
 CODE = ("timm", "embedcore")
 """Packages whose code is hashed where no version or commit identifies it."""
@@ -105,17 +106,9 @@ def imported_file(name: str) -> Path | None:
 def local_requirement(name: str, folder: Path) -> str:
     """Return the requirement of a source folder, with the hash of its code for the packages of `CODE`."""
     package = next((path for path in (folder / name, folder / "src" / name) if path.is_dir()), None)
-    digest = f"#sha256={code_hash(package)}" if name in CODE and package is not None else ""
-    return f"{name} @ file://{folder}{digest}"
-
-
-def code_hash(package: Path) -> str:
-    """Return a hash of the Python files of a package (timm: 300 files in 30 ms)."""
-    digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(package)} {len(content)}\n".encode() + content)
-    return digest.hexdigest()[:16]
+    if name not in CODE or package is None:
+        return f"{name} @ file://{folder}"
+    return f"{name} @ file://{folder}#sha256={code_hash(package, package.rglob('*.py'))[:16]}"
 
 
 def name_of(requirement: str) -> str:

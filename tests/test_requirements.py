@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from embedcore.files import code_hash
 from embedcore.requirements import (
-    code_hash,
     distributions,
     installed_requirements,
     is_fixed,
@@ -57,7 +57,8 @@ def test_origins_other_than_an_index_are_recorded(tmp_path, monkeypatch):
         *["from-folder @ file:///somewhere", f"from-git @ git+https://host/x@{'a' * 40}", "from-index==1.0"],
         "from-url @ https://host/x.whl",
     ]
-    assert before[-1] == f"timm @ file://{source}#sha256={code_hash(source / 'timm')}"
+    digest = code_hash(source / "timm", (source / "timm").rglob("*.py"))[:16]
+    assert before[-1] == f"timm @ file://{source}#sha256={digest}"
     assert shadowing("timm") is None
     (source / "timm" / "__init__.py").write_text("changed = 1")
     assert installed_requirements()[-1] != before[-1]

@@ -101,7 +101,6 @@ def compatibility(
     images: ImageLabels,
     *,
     tolerances: Mapping[str, float] = TOLERANCES,
-    seed: int = 0,
 ) -> Compatibility:
     """Judge whether queries embedded by the new model can search references embedded by the old one.
 
@@ -114,7 +113,6 @@ def compatibility(
         new: [n, e], likewise; the same images in the same order.
         images: their labels, of two or more classes, and roles; at least one query has a reference of its class.
         tolerances: acc, acc5 or map_at_r → largest acceptable loss.
-        seed: chooses the references that are re-embedded first, and the halves.
     """
     judge = _Judge(images)
     base = judge.of(old, old)
@@ -133,13 +131,13 @@ def compatibility(
     if old.shape[1] != new.shape[1]:
         return Compatibility("re-embed", True, False, None, searches, tolerances)
     searches["new_old"] = search(new, old)
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(images.is_reference))
+    order = np.random.default_rng(0).permutation(np.flatnonzero(images.is_reference))
     for name, share in SHARES.items():
         mixed = old.copy()
         chosen = order[: round(share * len(order))]
         mixed[chosen] = new[chosen]
         searches[name] = search(new, mixed)
-    searches["rotated"] = search(_rotated(old, new, halves(images.labels, seed)), old)
+    searches["rotated"] = search(_rotated(old, new, halves(images.labels)), old)
     distance = float(np.linalg.norm(new.astype(np.float64) - old, axis=1).mean())
     matrix = None
     advice: Advice = "re-embed"

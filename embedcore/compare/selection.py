@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
+import itertools
 import re
 from collections.abc import Callable
-from typing import NoReturn
 
 from embedcore.results.result import Result
 from embedcore.results.run import Run
@@ -69,39 +70,25 @@ def _evaluated(expression: str, holds: Callable[[str], bool]) -> bool | None:
     >>> _evaluated("not (vit or swin) and small", "vit_small".__contains__)
     False
     """
-    tokens = re.findall(r"[()]|[^\s()]+", expression)
+    words = [token for token in re.findall(r"[^\s()]+", expression) if token not in ("and", "or", "not")]
+    names = itertools.count()
+    # As Python's, with a name for each word, which need not be one.
+    python = re.sub(r"[^\s()]+", lambda t: t[0] if t[0] in ("and", "or", "not") else f"w{next(names)}", expression)
 
-    def fail() -> NoReturn:
+    def value(node: ast.expr) -> bool:
+        match node:
+            case ast.Name(name):
+                return holds(words[int(name[1:])])
+            case ast.UnaryOp(ast.Not(), operand):
+                return not value(operand)
+            case ast.BoolOp(operator, operands):
+                return (any if isinstance(operator, ast.Or) else all)([value(operand) for operand in operands])
         raise ValueError(expression)
 
-    def either() -> bool:
-        value = both()
-        while tokens and tokens[0] == "or":
-            tokens.pop(0)
-            value = both() or value
-        return value
-
-    def both() -> bool:
-        value = one()
-        while tokens and tokens[0] == "and":
-            tokens.pop(0)
-            value = one() and value
-        return value
-
-    def one() -> bool:
-        token = tokens.pop(0)
-        if token == "not":
-            return not one()
-        if token != "(":
-            return holds(token) if token not in (")", "and", "or") else fail()
-        value = either()
-        return value if tokens.pop(0) == ")" else fail()
-
     try:
-        value = either()
-    except (IndexError, ValueError):
+        return value(ast.parse(" ".join(python.split()), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    return None if tokens else value
 
 
 def _text(run: Run, key: str) -> str:

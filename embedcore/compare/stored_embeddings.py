@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,6 @@ from embedcore.errors import UsageError, option
 from embedcore.files import writing
 from embedcore.results.run import Run
 from embedcore.results.verdicts import unpack_classes
-
-MAPS = Path("embedcore-maps")
-"""Default folder of the matrices."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,7 @@ class StoredEmbeddings:
         return "unknown" if self.found is None else self.found.advice
 
 
-def judge_stored(
-    base: Run,
-    new: Run,
-    cache: Path,
-    limits: Limits,
-    maps: Path = MAPS,
-    progress: Callable[[str], None] = lambda model: None,
-) -> list[StoredEmbeddings]:
+def judge_stored(base: Run, new: Run, cache: Path, limits: Limits, maps: Path) -> list[StoredEmbeddings]:
     """Judge every model that both runs have measured; `cache`: the folder with the embeddings of both.
 
     The limits of acc and acc5 are the tolerances. The matrix of each model that is to be rotated is written into the
@@ -57,7 +47,6 @@ def judge_stored(
     kept = KeptEmbeddings(cache / FOLDER)
     answers = []
     for pair, old, now in _pairs(base, new):
-        progress(pair.model)
         tolerances = _tolerances(limits, pair)
         try:
             if old.dataset.get("fingerprint") != now.dataset.get("fingerprint"):

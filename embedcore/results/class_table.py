@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FEW = 5
 """acc5 looks at five neighbours: it is below 1 for a class with fewer references."""
 
+MOST = 5
+"""Number of best and of worst classes of a model."""
+
 
 @dataclass(frozen=True)
 class ClassTable:
@@ -45,13 +48,13 @@ class ClassTable:
         shares: NDArray[np.float64] = self.hits[self.models[model]] / (NEAREST * self.queries)
         return shares
 
-    def extremes(self, model: str, most: int = 5) -> tuple[list[int], list[int]]:
-        """Return the best and the worst classes of a model by acc, then acc5, then number of queries; at most `most` of
+    def extremes(self, model: str) -> tuple[list[int], list[int]]:
+        """Return the best and the worst classes of a model by acc, then acc5, then number of queries; at most `MOST` of
         each, no class in both."""
         import numpy as np
 
         acc, acc5 = self.acc(model), self.acc5(model)
-        count = min(most, len(acc) // 2)
+        count = min(MOST, len(acc) // 2)
         best = np.lexsort((-self.queries, -acc5, -acc))[:count]
         worst = np.lexsort((-self.queries, acc5, acc))[:count]
         return best.tolist(), worst.tolist()

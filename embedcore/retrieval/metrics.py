@@ -139,8 +139,6 @@ def score_across(
     labels: IntArray,
     references: FloatArray,
     reference_labels: IntArray | None = None,
-    *,
-    device: str = "cpu",
 ) -> dict[str, DoubleArray]:
     """Return the `NEIGHBOUR_METRICS` per query [n_scored] of queries and references that two models embedded.
 
@@ -150,13 +148,12 @@ def score_across(
         references: float32 [n_references, d], likewise.
         reference_labels: [n_references]; None for leave-one-out: reference i is the image of query i, which does not
             find it.
-        device: device of the search, see ``nearest``.
 
     Queries without a reference of their class are left out.
     """
     counts = reference_counts(labels, reference_labels)
     itself = np.arange(len(queries)) if reference_labels is None else None
-    values, _, _ = _from_embeddings(queries, labels, references, reference_labels, counts, device, itself)
+    values, _, _ = _from_embeddings(queries, labels, references, reference_labels, counts, "cpu", itself)
     return {name: column[counts > 0] for name, column in values.items()}
 
 

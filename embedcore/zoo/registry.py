@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import timm
 import timm.models
 
+from embedcore import files
 from embedcore.errors import UsageError
 from embedcore.zoo import wheels
 
@@ -25,11 +25,8 @@ VERSION: str = timm.__version__
 @functools.cache
 def code_hash() -> str:
     """Return a hash of timm's source files, since two checkouts may have one version."""
-    digest, folder = hashlib.sha256(), Path(str(timm.__file__)).parent
-    for path in sorted(folder.rglob("*.py")):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
+    folder = Path(str(timm.__file__)).parent
+    return files.code_hash(folder, folder.rglob("*.py"))
 
 
 @dataclass(frozen=True)
