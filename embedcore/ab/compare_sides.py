@@ -134,7 +134,7 @@ def explain_models(
     """
     with contextlib.ExitStack() as stack:
         sides, facts = _opened(stack, environments, arguments)
-        traces = _Weights(sides, facts)
+        traces = CommonWeights(sides, facts)
         return _names(environments, facts), [explanation_of(model, traces) for model in models]
 
 
@@ -152,7 +152,7 @@ def _opened(
     return sides, facts
 
 
-class _Weights:
+class CommonWeights:
     """The weights that both sides load, and traces with them."""
 
     def __init__(self, sides: Mapping[str, Side], facts: Mapping[str, Any]) -> None:
@@ -175,7 +175,7 @@ class _Weights:
         return {"weights": str(self._weights)}
 
 
-class _Measure(_Weights):
+class _Measure(CommonWeights):
     """Measures models, reusing what `measurements` contains."""
 
     def __init__(self, sides: Mapping[str, Side], facts: Mapping[str, Any], measurements: Measurements) -> None:

@@ -11,12 +11,12 @@ import os
 import platform
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
+from embedcore.ab.compare_sides import CommonWeights
 from embedcore.ab.environments import Environment, environment_for
 from embedcore.ab.noise import stored_noise
 from embedcore.ab.schedule import OUT_OF_TIME, Progress, Track, measure_models
@@ -140,28 +140,24 @@ def _measuring(
         facts = {key: side.opened() for key, side in sides.items()}
         for run in (base, new):
             _check_machine(run.versions, facts["B"]["machine"])
-        weights = None
-        if facts["A"]["weights"] == "random":
-            weights = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         noise = stored_noise(cache, facts["A"]["machine_in_use"])
-        yield _Measure(sides, wanted, weights), noise.in_turn if noise else NOISE
+        yield _Measure(sides, facts, wanted), noise.in_turn if noise else NOISE
 
 
-class _Measure:
+class _Measure(CommonWeights):
     """Measures cases on both sides, with the settings that the saved results have in common."""
 
-    def __init__(self, sides: Mapping[str, Side], pairs: Mapping[str, Pair], weights: Path | None) -> None:
-        self._sides, self._pairs, self._weights = sides, pairs, weights
+    def __init__(self, sides: Mapping[str, Side], facts: Mapping[str, Any], pairs: Mapping[str, Pair]) -> None:
+        super().__init__(sides, facts)
+        self._pairs = pairs
 
     def alone(self, side: str, model: str) -> Result:
         return self._pairs[model].base if side == "A" else self._pairs[model].new
 
     def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
-        tag, changes = self._pairs[model].new.model, dict(equal)
-        if self._weights is not None:  # another timm or torch draws other weights from the same seed
-            self._sides["A"].save_weights(tag, self._weights)
-            changes["weights"] = str(self._weights)
-        return measure_interleaved({key: self._sides[key] for key in ("BA" if number % 2 else "AB")}, tag, changes)
+        tag = self._pairs[model].new.model
+        sides = {key: self._sides[key] for key in ("BA" if number % 2 else "AB")}
+        return measure_interleaved(sides, tag, {**equal, **self.weights_of(tag)})
 
 
 def _arguments(run: Run, models: Sequence[str]) -> list[str]:
