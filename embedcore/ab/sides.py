@@ -64,7 +64,7 @@ class Side:
 
     def request(self, model: str, **changes: Any) -> None:
         """Start the measurement of a model. Raises SideLost."""
-        self._send({"measure": model, "changes": changes})
+        self._send({"call": "measure", "arguments": {"model": model, **changes}})
 
     def result(self) -> Result:
         """Wait for the result of the last request. Raises SideLost."""
@@ -72,14 +72,12 @@ class Side:
 
     def images(self) -> Mapping[str, Any]:
         """Return the saved JSON's block on all images of the dataset. Raises UsageError, SideLost."""
-        self._send({"images": None})
-        block: Mapping[str, Any] = self._answer()
+        block: Mapping[str, Any] = self._call("images")
         return block
 
     def embed(self, model: str, **changes: Any) -> Result:
         """Embed all images of the dataset, which `measure` does not, and keep the embeddings. Raises SideLost."""
-        self._send({"embed": model, "changes": changes})
-        return self.result()
+        return Result.from_json(self._call("embed", model=model, **changes))
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when an answer has come."""
@@ -88,13 +86,11 @@ class Side:
 
     def save_weights(self, model: str, folder: Path) -> None:
         """Have the side write random weights of a model. Raises UsageError, SideLost."""
-        self._send({"save_weights": model, "folder": str(folder)})
-        self._answer()
+        self._call("save_weights", model=model, folder=str(folder))
 
     def trace(self, model: str, **changes: Any) -> Trace:
         """Return the trace of a model's forward pass. Raises UsageError, SideLost."""
-        self._send({"trace": model, "changes": changes})
-        return msgspec.convert(self._answer(), Trace)
+        return msgspec.convert(self._call("trace", model=model, **changes), Trace)
 
     def close(self) -> None:
         """End the process and any measurement in progress."""
@@ -122,6 +118,11 @@ class Side:
             self._process.stdin.flush()
         except OSError as error:
             raise self._lost() from error
+
+    def _call(self, name: str, **arguments: Any) -> Any:
+        """Return what a method of the other end returns. Raises UsageError, SideLost."""
+        self._send({"call": name, "arguments": arguments})
+        return self._answer()
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None

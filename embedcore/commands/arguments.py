@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from embedcore.durations import parse_duration
-from embedcore.plain import printable_lines
+from embedcore.plain import one_line, printable_lines, wrapped
 
 
 def duration(text: str) -> float:
@@ -52,6 +52,11 @@ def add_index(parser: argparse.ArgumentParser, text: str) -> None:
 def width(most: int = 120) -> int:
     """Return the width of the terminal, 80 if it is not known."""
     return min(shutil.get_terminal_size((80, 24)).columns, most)
+
+
+def print_wrapped(line: str, indent: str = "") -> None:
+    """Print a line in the terminal's width, without unprintable characters, as of a server's message."""
+    print(wrapped(indent + one_line(line), width()))
 
 
 def print_notes(notes: Iterable[str]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from embedcore.commands.arguments import width
+from embedcore.commands.arguments import print_wrapped
 from embedcore.errors import UsageError
-from embedcore.plain import bytes_text, one_line, wrapped
+from embedcore.plain import bytes_text
 
 LARGEST = 5
 
@@ -71,18 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
     others = len(plan.holdings) - len(plan.here) - len(plan.to_fetch)
     parts += [f"{others:,} without"] if others else []
     parts += [f"{plan.too_large:,} larger than --embed-max-params"] if plan.too_large else []
-    _print_wrapped(f"models: {plan.models:,}, {', '.join(parts)}")
+    print_wrapped(f"models: {plan.models:,}, {', '.join(parts)}")
     for line in plan.lines() or ["nothing to download or decode"]:
-        _print_wrapped(line)
+        print_wrapped(line)
     largest = sorted(plan.to_fetch, key=lambda holding: -(holding.size or 0))[:LARGEST]
     if len(plan.to_fetch) > LARGEST:
-        _print_wrapped("largest: " + ", ".join(f"{holding.model} {bytes_text(holding.size)}" for holding in largest))
+        print_wrapped("largest: " + ", ".join(f"{holding.model} {bytes_text(holding.size)}" for holding in largest))
     if plan.to_fetch or plan.pixels_to_make:
-        _print_wrapped(
+        print_wrapped(
             "to reduce this: --embed-roster starter, -k, --embed-family, --embed-max-params, --embed-cache-limit"
         )
     return 0
-
-
-def _print_wrapped(line: str) -> None:
-    print(wrapped(one_line(line), width()))

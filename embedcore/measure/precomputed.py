@@ -27,7 +27,8 @@ def read_precomputed(own_model: OwnModel, n: int) -> tuple[NDArray[np.float32], 
     try:
         rows = np.load(str(weights.path), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise WeightsDamaged(f"{where} is not an array of numbers written by numpy.save ({_first(error)})") from error
+        why = one_line(str(error))[:100]
+        raise WeightsDamaged(f"{where} is not an array of numbers written by numpy.save ({why})") from error
     if not isinstance(rows, np.ndarray):
         raise WeightsDamaged(f"{where} contains several arrays: save one, with numpy.save")
     if rows.ndim != 2 or rows.shape[1] == 0:
@@ -43,7 +44,3 @@ def read_precomputed(own_model: OwnModel, n: int) -> tuple[NDArray[np.float32], 
         bad = int(np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))[0])
         raise NotFiniteError(f"{where} contains NaN, infinity or zero vectors, the first in row {bad} (counted from 0)")
     return (wide / lengths).astype(np.float32), weights
-
-
-def _first(error: Exception) -> str:
-    return one_line(str(error))[:100]

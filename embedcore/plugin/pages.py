@@ -66,7 +66,8 @@ def write_page(folder: Path, record: Record, reload_s: float) -> None:
 
 def unfinished(record: Record, reload_s: float | None = None) -> Unfinished | None:
     """Return what the page shows of an unfinished run; None if all cases are done."""
-    done, cases = record.reached, len(record.planned)
+    cases = len(record.planned)
+    done = cases - len(record.unreached)
     if done >= cases and reload_s is None:
         return None
     words = f"{done:,} of {cases:,} cases are done"

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 CASE = "def test_model(embed_model, embed_images, embed_measure, embed_replay): ...\n"
 
+CALLS = ("measure", "images", "embed", "trace", "save_weights")
+"""Methods of `Side` that a request may call."""
+
 # Few images: a side is asked for speed and drift, not for scores, and must be quick.
 MAX_CLASSES, MAX_PER_CLASS = 8, 4
 
@@ -188,19 +191,11 @@ def main() -> None:
                 case {"open": list(arguments)}:
                     side = Side(arguments)
                     answer = side.facts()
-                case {"measure": str(model), "changes": dict(changes)} if side is not None:
-                    answer = side.measure(model, **changes).to_json()
-                case {"images": _} if side is not None:
-                    answer = side.images()
-                case {"embed": str(model), "changes": dict(changes)} if side is not None:
-                    answer = side.embed(model, **changes).to_json()
-                case {"trace": str(model), "changes": dict(changes)} if side is not None:
-                    answer = msgspec.to_builtins(side.trace(model, **changes))
-                case {"save_weights": str(model), "folder": str(folder)} if side is not None:
-                    side.save_weights(model, folder)
+                case {"call": str(name), "arguments": dict(arguments)} if side is not None and name in CALLS:
+                    answer = getattr(side, name)(**arguments)
                 case _:
                     raise UsageError(f"unknown request {str(request)[:80]}")
-            reply = {"answer": answer}
+            reply = {"answer": msgspec.to_builtins(answer) if isinstance(answer, msgspec.Struct) else answer}
         except EmbedcoreError as error:
             reply = {"error": one_line(str(error))}
         print(json.dumps(json_safe(reply), allow_nan=False), file=answers, flush=True)

@@ -275,11 +275,6 @@ class Record:
         return bool(self.planned) and len(done_tests(self.planned, results)) == len(self.planned)
 
     @property
-    def reached(self) -> int:
-        """Number of planned tests that have reported a result."""
-        return len(self.planned) - len(self.unreached)
-
-    @property
     def done(self) -> frozenset[str]:
         """Tests with a result, from now or from before the session was resumed."""
         return frozenset(self._done_before | {entry.test for entry in self.entries})
