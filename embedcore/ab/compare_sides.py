@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from embedcore.ab.environments import Environment
-from embedcore.ab.explain import Explanation, explanation_of, with_origins
+from embedcore.ab.explain import Explanation, explanation_of, with_origin
 from embedcore.ab.measurements import FOLDER, Measurements
 from embedcore.ab.noise import Noise, store_noise, stored_noise
 from embedcore.ab.outcome import Outcome, rows_of, side_run
@@ -87,13 +87,13 @@ def compare_sides(
             measurements.finish()
         stored = () if maps is None else judge_sides(sides, both, measure.weights_of, limits, cache, maps)
         precisions = {track.model: track.first["B"].precision for track in tracks if "B" in track.first}
-        rows = with_origins(rows_of(tracks, facts, limits), precisions, measure)
+        rows = [with_origin(row, precisions.get(row.model), measure.trace) for row in rows_of(tracks, facts, limits)]
     found = _noise_found(tracks) if aa else None
     if found is not None:
         store_noise(cache, machine, found, sum(len(track.pairs) for track in tracks))
     return Outcome(
         sides=_names(environments, facts),
-        rows=rows,
+        rows=tuple(rows),
         alone=alone,
         noise=floor,
         noise_measured=noise is not None,
@@ -134,8 +134,8 @@ def explain_models(
     """
     with contextlib.ExitStack() as stack:
         sides, facts = _opened(stack, environments, arguments)
-        traces = CommonWeights(sides, facts)
-        return _names(environments, facts), [explanation_of(model, traces) for model in models]
+        trace = CommonWeights(sides, facts).trace
+        return _names(environments, facts), [explanation_of(model, trace) for model in models]
 
 
 def _opened(

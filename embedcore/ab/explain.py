@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from embedcore.ab.outcome import Row
 from embedcore.compare.causes import rounding
@@ -16,10 +16,8 @@ from embedcore.plain import json_safe
 UNMOVED = "in fp32, on the same images, no module's output moved beyond rounding"
 
 
-class Traces(Protocol):
-    """Traces a model on one of the sides ``A`` and ``B``, with the weights of both."""
-
-    def trace(self, side: str, model: str) -> Trace: ...
+TraceOn = Callable[[str, str], Trace]
+"""Trace a model, the second argument, on the side ``A`` or ``B``, with the weights of both."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,23 +34,19 @@ class Explanation:
         return self.failure or (self.origin.text() if self.origin else UNMOVED)
 
 
-def explanation_of(model: str, traces: Traces) -> Explanation:
+def explanation_of(model: str, trace: TraceOn) -> Explanation:
     """Trace a model on both sides and compare. A model that cannot be traced gives a failure."""
     try:
-        return Explanation(model, origin_of(*(traces.trace(side, model) for side in "AB")))
+        return Explanation(model, origin_of(*(trace(side, model) for side in "AB")))
     except EmbedcoreError as error:
         return Explanation(model, None, str(error))
 
 
-def with_origins(rows: Iterable[Row], precisions: Mapping[str, str | None], traces: Traces) -> tuple[Row, ...]:
-    """Add to each row whose embeddings moved beyond rounding where that began."""
-    return tuple(_with_origin(row, precisions.get(row.model), traces) for row in rows)
-
-
-def _with_origin(row: Row, precision: str | None, traces: Traces) -> Row:
+def with_origin(row: Row, precision: str | None, trace: TraceOn) -> Row:
+    """Add to a row whose embeddings moved beyond rounding where that began."""
     if row.drift is None or row.drift <= rounding(precision):
         return row
-    found = explanation_of(row.model, traces)
+    found = explanation_of(row.model, trace)
     return dataclasses.replace(row, origin=found.origin, notes=(*row.notes, found.text()))
 
 

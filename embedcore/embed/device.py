@@ -1,14 +1,19 @@
-"""Devices: choice, arithmetic settings, names, and memory layout of weights."""
+"""Devices: choice, arithmetic settings, names, a lock for timing, and memory layout of weights."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
+import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import filelock
 import torch
 
 from embedcore.errors import UnsupportedModel, UsageError, option
@@ -103,6 +108,20 @@ def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
 def worker_device(spec: str, worker: int, cards: int) -> str:
     """Return the device for process number ``worker`` of several: ``auto`` and ``cuda`` are spread over the cards."""
     return f"cuda:{worker % cards}" if cards > 0 and spec in ("auto", "cuda") else spec
+
+
+def device_lock(device: torch.device) -> filelock.BaseFileLock:
+    """Return the lock that the processes of this user hold while they time on a card, or on the processor.
+
+    The kernel releases it if its process dies. On the CPU the device is the set of cores that this process may use.
+    """
+    name = device.type
+    if sys.platform == "linux" and device.type == "cpu":
+        name = f"cpu-{zlib.crc32(repr(sorted(os.sched_getaffinity(0))).encode()):08x}"
+    if device.type == "cuda":
+        name = f"cuda-{torch.cuda.get_device_properties(device).uuid}"
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return filelock.FileLock(Path(tempfile.gettempdir()) / f"embedcore-timing-{user}-{name}.lock")
 
 
 def place(module: torch.nn.Module, device: torch.device, *, channels_last: bool = True) -> None:

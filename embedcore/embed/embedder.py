@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,20 +21,13 @@ from embedcore.embed.timing import time_forward
 from embedcore.progress import Progress
 
 if TYPE_CHECKING:
+    from embedcore.images.pixel_store import PixelStore
     from embedcore.zoo.backbone import Backbone
 
 # On the CPU the size hardly matters if glibc keeps large blocks (see forkserver.py); else 16 is best.
 AUTO_BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
 
 CANARY_ROUNDS = 3
-
-
-class Pixels(Protocol):
-    """A source of pixels for the embedder: ``read`` returns uint8 [stop - start, h, w, 3]."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, start: int, stop: int) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ def auto_batch_size(spec: str | int, device: torch.device, n_images: int) -> int
     return max(1, min(wanted, n_images))
 
 
-def first_batch(backbone: Backbone, pixels: Pixels, batch_size: int, settings: ForwardSettings) -> torch.Tensor:
+def first_batch(backbone: Backbone, pixels: PixelStore, batch_size: int, settings: ForwardSettings) -> torch.Tensor:
     """Return the first images as the backbone's input: float32 [b, 3, h, w] on the device."""
     first = as_tensor(pixels.read(0, min(batch_size, len(pixels))))
     return _normaliser(backbone, settings)(first.to(settings.device))
@@ -84,7 +77,7 @@ def _normaliser(backbone: Backbone, settings: ForwardSettings) -> Normaliser:
 
 def choose_settings(
     backbone: Backbone,
-    pixels: Pixels,
+    pixels: PixelStore,
     device: torch.device,
     precision: str,
     batch_size: int,
@@ -121,7 +114,7 @@ def choose_settings(
 
 def embed_pixels(
     backbone: Backbone,
-    pixels: Pixels,
+    pixels: PixelStore,
     settings: ForwardSettings,
     *,
     batch_size: int = 16,

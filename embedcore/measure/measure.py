@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from embedcore.embed.cost import count_gmacs
-from embedcore.embed.device import device_name, place, set_arithmetic, use_device
-from embedcore.embed.device_lock import device_lock
+from embedcore.embed.device import device_lock, device_name, place, set_arithmetic, use_device
 from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
 from embedcore.embed.interleaving import Interleaving
 from embedcore.embed.kept import KeptEmbeddings

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from embedcore.embed.card import card_state
-from embedcore.embed.device import place, set_arithmetic, use_device
-from embedcore.embed.device_lock import device_lock
+from embedcore.embed.device import device_lock, place, set_arithmetic, use_device
 from embedcore.embed.embedder import ForwardSettings, first_batch
 from embedcore.embed.pinned import pinned_thread, rounds_of
 from embedcore.embed.precision import autocast

@@ -269,12 +269,6 @@ class Record:
         return datetime.datetime.fromtimestamp(self.written, datetime.timezone.utc).isoformat(timespec="seconds")
 
     @property
-    def finished(self) -> bool:
-        """Whether every planned test has a final result."""
-        results = ((entry.test, entry.key, entry.result.final) for entry in self.entries)
-        return bool(self.planned) and len(done_tests(self.planned, results)) == len(self.planned)
-
-    @property
     def done(self) -> frozenset[str]:
         """Tests with a result, from now or from before the session was resumed."""
         return frozenset(self._done_before | {entry.test for entry in self.entries})

@@ -11,7 +11,7 @@ import torch
 
 from embedcore.ab import compare_sides
 from embedcore.ab.environments import Environment
-from embedcore.ab.explain import UNMOVED, Explanation, as_text, explanation_of, with_origins
+from embedcore.ab.explain import UNMOVED, Explanation, as_text, explanation_of, with_origin
 from embedcore.ab.outcome import Row
 from embedcore.cli import main
 from embedcore.compare.origin import Origin
@@ -65,16 +65,15 @@ def test_an_eps_and_a_crop_between_two_environments(tmp_path):
 def traces(value):
     """Traces in which a module's output is `value` on side B and 1 on side A."""
 
-    class Traces:
-        def trace(self, side, model):
-            if model == "broken":
-                raise UsageError("it cannot be traced")
-            outputs = summary_of(torch.full((2,), value if side == "B" else 1.0))
-            call = Call("norm", "LayerNorm", {"eps": 1.0 if side == "A" else 2.0}, summary_of([]), outputs, outputs)
-            pixels = summary_of(torch.ones(2))
-            return Trace({}, pixels, (Call("", "Net", {"depth": len(side)}, summary_of([]), pixels, outputs), call))
+    def trace(side, model):
+        if model == "broken":
+            raise UsageError("it cannot be traced")
+        outputs = summary_of(torch.full((2,), value if side == "B" else 1.0))
+        call = Call("norm", "LayerNorm", {"eps": 1.0 if side == "A" else 2.0}, summary_of([]), outputs, outputs)
+        pixels = summary_of(torch.ones(2))
+        return Trace({}, pixels, (Call("", "Net", {"depth": len(side)}, summary_of([]), pixels, outputs), call))
 
-    return Traces()
+    return trace
 
 
 @pytest.mark.parametrize(
@@ -83,7 +82,7 @@ def traces(value):
 )
 def test_only_a_drift_beyond_rounding_is_explained(value, drift, precision, origin):
     row = Row("m", "regression", None, drift, (), ("a note",))
-    (found,) = with_origins([row], {"m": precision}, traces(value))
+    found = with_origin(row, precision, traces(value))
     if origin is None:
         assert found == row
     else:

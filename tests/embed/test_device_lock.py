@@ -8,7 +8,7 @@ import filelock
 import pytest
 import torch
 
-from embedcore.embed.device_lock import device_lock
+from embedcore.embed.device import device_lock
 
 
 def test_two_processes_never_time_on_one_device(monkeypatch, tmp_path):

@@ -171,7 +171,7 @@ def test_every_result_is_in_the_journal(run, project):
     (journal,) = (project.path / "cache" / "runs").glob("*.jsonl")
     contents = records.read(journal)
     assert set(records.models(contents)) == set(MODELS)
-    assert contents.finished
+    assert records.finished(contents)
     assert [block["classes"] for block in contents.datasets.values()] == [3]
 
 

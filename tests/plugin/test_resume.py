@@ -150,7 +150,7 @@ def test_killed_at_30_random_moments_and_resumed(start, project):
         assert scores_of(project.path / f"resumed{sweep}.json") == whole
         contents = journal_of(cache)
         assert records.models(contents) == whole[0]
-        assert contents.finished
+        assert records.finished(contents)
         assert max(begun) <= 2, begun
     assert kills == 30
 
@@ -173,10 +173,10 @@ def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
     assert 2 <= len(models) < 12  # the third may have been in the journal but not yet reported
     report = json.loads((project.path / "report" / "leaderboard.json").read_text())
     assert {row["model"] for row in report["rows"]} == set(models)
-    assert not records.read(journal).finished
+    assert not records.finished(records.read(journal))
     assert ended(start("--embed-resume", "--benchmark-json=rest.json", cache="cache")) == 0
     assert scores_of(project.path / "rest.json") == scores_of(project.path / "whole.json")
-    assert records.read(journal).finished
+    assert records.finished(records.read(journal))
 
 
 INTERRUPT = """

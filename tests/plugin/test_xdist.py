@@ -66,7 +66,7 @@ def test_a_killed_run_of_two_workers_is_resumed_in_one_process(run, project, sav
     assert len(saved()["benchmarks"]) == len(MINI)
     (paths,) = journals_of(folder).values()
     contents = records.read(*paths)
-    assert contents.finished
+    assert records.finished(contents)
     assert sorted(records.models(contents)) == sorted(MINI)  # none twice
     assert records.models(contents)[: len(before)] == before
 
@@ -80,7 +80,7 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
     assert "Overall by acc (3 models)" in text
     (paths,) = journals_of(project.path / "cache" / "runs").values()
     contents = records.read(*paths)
-    assert contents.finished
+    assert records.finished(contents)
     stored = read_run("two", storage=project.path / ".benchmarks")
     assert stored.results == read_run(project.path / "run.json").results
     assert len(stored.results) == 3 and stored.timm is not None

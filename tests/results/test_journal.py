@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import records
 
 from embedcore.errors import UsageError
 from embedcore.results.journal import Journal, read_header, read_lines
@@ -107,7 +108,7 @@ def test_a_damaged_whole_line_is_dropped_and_reported(
     path.write_bytes(b"".join(lines))
     assert [result.model for result in results_in(path)] == ["a.x", "c.x"]
     assert read(path).damaged == [message]
-    assert not read(path).finished
+    assert not records.finished(read(path))
 
 
 def test_any_flipped_bit_is_noticed(tmp_path: Path, result_of: Make) -> None:

@@ -110,7 +110,7 @@ def test_a_torn_line_is_cut_off_before_more_is_written(tmp_path: Path, result_of
     contents = records.read(path)
     assert records.models(contents) == ["a.x", "c.x"]
     assert contents.damaged == []
-    assert not contents.finished
+    assert not records.finished(contents)
 
 
 def test_a_damaged_line_is_reported_and_its_case_has_no_result(tmp_path: Path, result_of: Make) -> None:
@@ -121,7 +121,7 @@ def test_a_damaged_line_is_reported_and_its_case_has_no_result(tmp_path: Path, r
     assert record.warnings[0] == f"run {tmp_path / 'run'}: line 2 does not match its checksum: measured again"
     records.keep(record, result_of("a.x"))
     record.close()
-    assert records.read(path).finished
+    assert records.finished(records.read(path))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_temporary_failures_are_retried(
 ) -> None:
     failed = Result.make("b.x", family="vit", status=status, reason="so it is", unreachable=unreachable)
     path = _journal(tmp_path, "run", OURS, [result_of("a.x"), failed], models=("a.x", "b.x"))
-    assert records.read(path).finished == final
+    assert records.finished(records.read(path)) == final
     if final:
         assert find_resumable(tmp_path, OURS, HERE) == (None, [])
         return
@@ -149,7 +149,7 @@ def test_temporary_failures_are_retried(
     assert record.warnings == [f"resumed: 1 of 2 results are from the earlier session, 1 is retried (1 {status})"]
     records.keep(record, result_of("b.x"))
     record.close()
-    assert records.read(path).finished
+    assert records.finished(records.read(path))
 
 
 def test_each_worker_has_a_journal_and_any_number_of_processes_resumes(tmp_path: Path, result_of: Make) -> None:
@@ -173,7 +173,7 @@ def test_each_worker_has_a_journal_and_any_number_of_processes_resumes(tmp_path:
     (paths,) = journals_of(tmp_path).values()
     contents = records.read(*paths)
     assert records.models(contents) == models  # in the order written, by any process
-    assert contents.finished
+    assert records.finished(contents)
 
 
 def test_the_later_of_two_results_counts_whichever_journal_it_is_in(tmp_path: Path, result_of: Make) -> None:
@@ -221,7 +221,7 @@ def test_a_finished_run_is_continued_for_new_models_only(tmp_path: Path, result_
     assert record.warnings == ["resumed: 2 of 3 results are from the earlier session, which was finished"]
     records.keep(record, result_of("c.x"))
     record.close()
-    assert records.models(records.read(done)) == ["a.x", "b.x", "c.x"] and records.read(done).finished
+    assert records.models(records.read(done)) == ["a.x", "b.x", "c.x"] and records.finished(records.read(done))
     assert not _begun(tmp_path, ["d.x", "e.x"], Worker("others")).done  # none of these is in it
 
 
@@ -253,7 +253,7 @@ def test_a_model_on_a_second_dataset_is_a_case_of_its_own(tmp_path: Path, result
     assert sorted(record.done) == ["here[a]"]
     record.close()
     (path,) = tmp_path.glob("*.jsonl")
-    assert not records.read(path).finished and not outline([path]).finished
+    assert not records.finished(records.read(path)) and not outline([path]).finished
     record = records.begun(tmp_path, TWO, Worker("newer"), resume=True)
     assert record.run == "new" and record.warnings == ["resumed: 1 of 2 results are from the earlier session"]
     before = record.earlier(("a.x", "one"), "here[a]")
@@ -264,7 +264,7 @@ def test_a_model_on_a_second_dataset_is_a_case_of_its_own(tmp_path: Path, result
     assert sorted(record.done) == sorted(TWO)
     record.close()
     contents = records.read(path)
-    assert contents.finished and outline([path]).finished
+    assert records.finished(contents) and outline([path]).finished
     assert [entry.test for entry in contents.entries] == ["here[a]", "there[a]"]
 
 
@@ -276,7 +276,7 @@ def test_a_test_that_runs_twice_has_two_results(tmp_path: Path, result_of: Make)
     assert record.results["a.x", "one"].scores["acc"] == 0.2
     record.close()
     (path,) = tmp_path.glob("*.jsonl")
-    assert records.read(path).finished
+    assert records.finished(records.read(path))
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     record = records.begun(tmp_path, TWO, Worker("newer"), resume=True)
     assert record.warnings == ["resumed: 1 of 2 results are from the earlier session"]
@@ -294,11 +294,11 @@ def test_a_test_that_failed_and_ran_again_is_done(tmp_path: Path, result_of: Mak
     )
     record.close()
     (path,) = tmp_path.glob("*.jsonl")
-    assert not records.read(path).finished and not outline([path]).finished
+    assert not records.finished(records.read(path)) and not outline([path]).finished
     record = records.begun(tmp_path, {"t[a]": "a.x"}, Worker("new"))
     records.keep(record, result_of("a.x", dataset="one"), test="t[a]")
     record.close()
-    assert records.read(path).finished and outline([path]).finished
+    assert records.finished(records.read(path)) and outline([path]).finished
 
 
 def test_a_renamed_test_keeps_its_result(tmp_path: Path, result_of: Make) -> None:
@@ -348,7 +348,7 @@ def test_finished_is_equal_in_the_outline_and_the_record(tmp_path: Path, written
     journal.close()
     path.write_bytes(path.read_bytes() + b'{"model": "torn')
     contents, found = records.read(path), outline([path])
-    assert found.finished == contents.finished
+    assert found.finished == records.finished(contents)
     assert found.cases == len(contents.results)
 
 

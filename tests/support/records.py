@@ -8,7 +8,7 @@ from typing import Any
 
 from embedcore.results.record import Record, read_record
 from embedcore.results.result import Result
-from embedcore.results.runs import Worker
+from embedcore.results.runs import Worker, done_tests
 
 IDENTITY = {"dataset": "abc", "seed": 0, "weights": "auto", "timm": "1.0.31"}
 
@@ -49,6 +49,12 @@ def journal(
 
 def read(*paths: Path) -> Record:
     return read_record(paths)
+
+
+def finished(record: Record) -> bool:
+    """Whether every planned test has a final result, from the whole record."""
+    results = ((entry.test, entry.key, entry.result.final) for entry in record.entries)
+    return bool(record.planned) and done_tests(record.planned, results) == record.planned.keys()
 
 
 def models(record: Record) -> list[str]:
