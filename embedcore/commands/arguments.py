@@ -23,30 +23,24 @@ def duration(text: str) -> float:
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add ``--fail-on`` and ``--undecided``."""
     parser.add_argument(
-        "--fail-on",
-        metavar="SPEC",
+        "--fail-on", metavar="SPEC",
         help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (the defaults). They "
         "replace all defaults: acc:1pt gates acc alone; default,acc:1pt changes one. Also FILE.toml with limits for "
         "families and models (default: embedcore-gate.toml if it exists)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--undecided",
-        choices=("warn", "fail"),
-        default="warn",
+        "--undecided", choices=("warn", "fail"), default="warn",
         help="exit code if a speed or memory with a limit cannot be judged: warn: 0; fail: 3 (default: warn)",
-    )
+    )  # fmt: skip
 
 
 def add_index(parser: argparse.ArgumentParser, text: str) -> None:
     """Add ``--index``, with the help `text`, and ``--maps``."""
     parser.add_argument("--index", action="store_true", help=text)
     parser.add_argument(
-        "--maps",
-        type=Path,
-        metavar="DIR",
-        default=Path("embedcore-maps"),
+        "--maps", type=Path, metavar="DIR", default=Path("embedcore-maps"),
         help="with --index: folder for the matrices that rotate new queries (default: %(default)s)",
-    )
+    )  # fmt: skip
 
 
 def width(most: int = 120) -> int:

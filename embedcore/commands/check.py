@@ -43,35 +43,27 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "dataset", help="emoji, a folder, a zip or tar file, csv:FILE, or a timm scheme hfds/ tfds/ wds/ torch/"
     )
     parser.add_argument(
-        "--list",
-        action="store_true",
+        "--list", action="store_true",
         help="only print the names of the images, one per line, in the order of a run with the same options: the order "
         "of precomputed embeddings",
-    )
+    )  # fmt: skip
     parser.add_argument("--split", default="auto", metavar="SPLIT", help="as --embed-split (default: auto)")
     parser.add_argument("--columns", metavar="NAMES", help="as --embed-columns: path=image,label=class")
     parser.add_argument("--max-classes", type=int, metavar="N", help="as --embed-max-classes")
     parser.add_argument("--max-per-class", type=int, metavar="N", help="as --embed-max-per-class")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="as --embed-seed (default: 0)")
     parser.add_argument(
-        "--max-megapixels",
-        type=float,
-        default=MAX_MEGAPIXELS,
-        metavar="MP",
+        "--max-megapixels", type=float, default=MAX_MEGAPIXELS, metavar="MP",
         help="as --embed-max-megapixels (default: %(default)g)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--near-duplicates",
-        action=argparse.BooleanOptionalAction,
-        default=True,
+        "--near-duplicates", action=argparse.BooleanOptionalAction, default=True,
         help="count pairs of images that look alike (default: yes)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
+        "--cache", type=Path, metavar="DIR",
         help="cache folder for the results of the audit (default: the user's)",
-    )
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 

@@ -50,11 +50,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--budget", type=duration, metavar="TIME", help="time limit of --confirm, such as 30m or 2h")
     parser.add_argument(
-        "--timm",
-        action="store_true",
+        "--timm", action="store_true",
         help="BASE and NEW are versions of timm, or interpreters or folders that have it: compare their model "
         "configurations without running a model",
-    )
+    )  # fmt: skip
     add_index(
         parser,
         "may stored embeddings of BASE be kept? Search them with queries of NEW; both runs need "

@@ -46,12 +46,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     for name, default in _CHOSEN.items():
         parser.add_argument(
-            f"--{name}",
-            metavar="SPEC",
-            default=default,
-            type=_one_line,
+            f"--{name}", metavar="SPEC", default=default, type=_one_line,
             help=f"embed_{name} of the settings; paths are relative to the repository (default: {default})",
-        )
+        )  # fmt: skip
     parser.set_defaults(run=run)
 
 

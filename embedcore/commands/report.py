@@ -28,12 +28,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON of the run, as --benchmark-json does")
     parser.add_argument(
-        "--gallery",
-        action="append",
-        default=[],
-        metavar="MODEL",
+        "--gallery", action="append", default=[], metavar="MODEL",
         help="also show what this model retrieves; repeatable",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="the --embed-cache of the run, for --last and retrieved images"
     )

