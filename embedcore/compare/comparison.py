@@ -182,7 +182,9 @@ def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
     changes: dict[str, list[Change]] = {pair.model: _status(pair) for pair in pairing.pairs}
     for pair in measured:
         changes[pair.model] += [Change("degraded", *worse, 1.0) for worse in degradations(pair, base, new)]
-    for model, change in (*_scores(scored, base, new), *_speeds(sized, speeds)):
+    for model, score in score_changes(scored, base, new):
+        changes[model].append(Change(*score[:4], score.low, score.high, score.p, real=score.real))
+    for model, change in _speeds(sized, speeds):
         changes[model].append(change)
     for pair in sized:
         changes[pair.model] += _memory(pair)
@@ -223,11 +225,6 @@ def _status(pair: Pair) -> list[Change]:
     if base.status == new.status:
         return []
     return [Change("status", base.status, new.status, float(base.ok) - float(new.ok))]
-
-
-def _scores(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[str, Change]]:
-    for model, score in score_changes(pairs, base, new):
-        yield model, Change(*score[:4], score.low, score.high, score.p, real=score.real)
 
 
 def _speeds(pairs: Sequence[Pair], speeds: Speeds) -> Iterator[tuple[str, Change]]:

@@ -155,7 +155,7 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
     trends = [one for one in found if isinstance(one, Trend)]
     return History(
         tuple(ordered),
-        tuple(sorted([*series, *families], key=lambda s: (*_family_key(s), s.name, WHATS.index(s.what)))),
+        tuple(sorted([*series, *families], key=_place)),
         tuple(sorted((one for one in found if isinstance(one, Step) and not _explained(one, trends)), key=_rank)),
         tuple(sorted(trends, key=_rank)),
     )
@@ -164,8 +164,8 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
 _Tested = tuple["Step | Trend | None", Flips]
 
 
-def _family_key(series: Series) -> tuple[object, ...]:
-    return series.name != ALL, not series.of_family, series.family
+def _place(series: Series) -> tuple[object, ...]:
+    return series.name != ALL, not series.of_family, series.family, series.name, WHATS.index(series.what)
 
 
 def _rank(one: Step | Trend) -> tuple[object, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ def judge_stored(base: Run, new: Run, cache: Path, limits: Limits, maps: Path) -
     kept = KeptEmbeddings(cache / FOLDER)
     answers = []
     for pair, old, now in _pairs(base, new):
-        tolerances = _tolerances(limits, pair)
+        gate = limits.of(pair.model, pair.new.family)
+        tolerances = {metric: gate.get(metric, limit) for metric, limit in TOLERANCES.items()}
         try:
             if old.dataset.get("fingerprint") != now.dataset.get("fingerprint"):
                 raise _Unknown("the runs have different images")
@@ -76,12 +77,6 @@ def _pairs(base: Run, new: Run) -> Iterator[tuple[Pair, Run, Run]]:
         for pair in match(old, now).pairs:
             if pair.base.ok and pair.new.ok:
                 yield replace(pair, dataset=name), old, now
-
-
-def _tolerances(limits: Limits, pair: Pair) -> Mapping[str, float]:
-    """Return the gate's limits of the scores that decide; the default where the gate has none."""
-    of = limits.of(pair.model, pair.new.family)
-    return {metric: of.get(metric, limit) for metric, limit in TOLERANCES.items()}
 
 
 def _labels(run: Run) -> ImageLabels:

@@ -158,7 +158,8 @@ def forecast(
     seconds = estimate_range(earlier, work)
     is_long = images * sum(filter(None, work)) >= _LONG_GMACS
     rate = speed() if seconds is None and speed is not None and is_long else None
-    there = {path.name.split("-", 1)[1].rpartition("-")[0] for path in _stores(cache, fingerprint)}
+    stores = (cache / FOLDER).glob(f"{fingerprint[:16]}-*.npy") if fingerprint else ()
+    there = {path.name.split("-", 1)[1].rpartition("-")[0] for path in stores}
     return Forecast(
         models=len(models),
         too_large=len(models) - len(kept),
@@ -171,10 +172,6 @@ def forecast(
         seconds=seconds if rate is None else rough_range(rate, work, images, processes),
         is_rough=rate is not None,
     )
-
-
-def _stores(cache: Path, fingerprint: str) -> list[Path]:
-    return list((cache / FOLDER).glob(f"{fingerprint[:16]}-*.npy")) if fingerprint else []
 
 
 def _room(folder: Path, needed: int) -> str:
