@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from embedcore.errors import UsageError
 from embedcore.files import user_path, writing
@@ -76,8 +78,6 @@ def save_embeddings(
         with writing(_sidecar(path)) as file:
             file.write(text.encode())
     else:
-        from safetensors.numpy import save
-
         with writing(path) as file:
             file.write(save({_TENSOR: rows}, {_KEY: text}))
     return path
@@ -117,8 +117,6 @@ def _read_npy(path: Path) -> tuple[NDArray[Any], str]:
 
 
 def _read_safetensors(path: Path) -> tuple[NDArray[Any], str]:
-    from safetensors import SafetensorError, safe_open
-
     _read(path, 1)  # the reader's own error for a missing file has no path
     try:
         with safe_open(path, "numpy") as file:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 SKETCH_IMAGES = 8
 SKETCH_DIM = 64
@@ -18,8 +15,6 @@ def sketch_of(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     The projection is Gaussian with variance 1/64, so the expected squared length of a projected embedding is 1
     (Johnson and Lindenstrauss, 1984). It depends on ``dim`` alone. With fewer than 8 images some are used twice.
     """
-    import numpy as np
-
     n, dim = embeddings.shape
     chosen = np.linspace(0, n - 1, SKETCH_IMAGES).round().astype(np.int64)
     projection = np.random.Generator(np.random.PCG64(0)).standard_normal((dim, SKETCH_DIM)) / np.sqrt(SKETCH_DIM)

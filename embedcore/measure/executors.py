@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import pickle
 import signal
@@ -191,8 +192,6 @@ def exit_words(code: int | None) -> str:
 
 def _work(pickled: bytes, task: Task, send: Send) -> None:
     """Run the task in this measuring process, and send what it returns."""
-    import faulthandler
-
     faulthandler.enable(all_threads=False)  # the read-ahead thread is not of interest
     case, inputs = pickle.loads(pickled)
     if case.memory_limit is not None and is_bounded(case.device):

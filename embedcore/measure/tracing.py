@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from embedcore.embed.trace import Trace
+from embedcore.embed.device import place, set_arithmetic, untuned, use_device
+from embedcore.embed.normalise import Normaliser, as_tensor
+from embedcore.embed.trace import Trace, trace
 from embedcore.errors import EmbedcoreError
 from embedcore.forkserver import forkserver_context
 from embedcore.images.workers import hidden_main
+from embedcore.measure.measure import transform_of
 from embedcore.measure.outcome import reason_of
+from embedcore.zoo.backbone import load_backbone
 
 if TYPE_CHECKING:
     from embedcore.measure.case import Case
@@ -55,12 +59,6 @@ def _write(case: Case, inputs: CaseInputs, path: Path) -> None:
 
 def trace_case(case: Case, inputs: CaseInputs) -> Trace:
     """Return the trace of a case, computed in this process."""
-    from embedcore.embed.device import place, set_arithmetic, untuned, use_device
-    from embedcore.embed.normalise import Normaliser, as_tensor
-    from embedcore.embed.trace import trace
-    from embedcore.measure.measure import transform_of
-    from embedcore.zoo.backbone import load_backbone
-
     pixels, device = inputs.pixels, use_device(case.device)
     assert pixels is not None
     located = inputs.located or case.weights

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from embedcore.errors import UsageError
+from embedcore.interrupts import interrupts_held
+from embedcore.plugin.replay import replayed_seconds
+from embedcore.plugin.shards import Shard, divide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
 
     from embedcore.plugin.options import Options
-    from embedcore.plugin.shards import Shard
     from embedcore.zoo.own_models import OwnModel
 
 MODEL_ARGUMENT = "embed_model"
@@ -34,8 +37,6 @@ def model_parameters(options: Options) -> list[ParameterSet]:
 
     Raises UsageError for a roster or family that does not exist.
     """
-    from embedcore.interrupts import interrupts_held
-
     with interrupts_held():  # some modules below torch and timm swallow exceptions at import
         from embedcore.zoo.roster import family_of_model, read_roster
         from embedcore.zoo.weights import check_policy
@@ -43,8 +44,6 @@ def model_parameters(options: Options) -> list[ParameterSet]:
     roster = read_roster(options.roster, families=options.family, weights=check_policy(options.weights))
     for name in options.gallery:
         if name not in roster:
-            import difflib
-
             close = difflib.get_close_matches(name, roster)
             hint = f" (did you mean {', '.join(close)}?)" if close else ""
             raise UsageError(f"--embed-gallery: {name!r} is not among the {len(roster)} models of this roster{hint}")
@@ -115,8 +114,6 @@ def case_gmacs(model: str, own: OwnModel | None = None) -> float | None:
 
 def replay_timer(items: list[pytest.Item]) -> None:
     """Make pytest-benchmark use the measured durations in tests with ``embed_replay``."""
-    from embedcore.plugin.replay import replayed_seconds
-
     for item in items:
         if OF_REPLAY in getattr(item, "fixturenames", ()):
             own = item.get_closest_marker("benchmark")
@@ -126,8 +123,6 @@ def replay_timer(items: list[pytest.Item]) -> None:
 
 def split_off(items: list[pytest.Item], shard: Shard, own: Mapping[str, OwnModel]) -> list[pytest.Item]:
     """Remove the cases of other shards from ``items`` and return them; other tests stay in every shard."""
-    from embedcore.plugin.shards import divide
-
     costs = {model: case_gmacs(model, own.get(model)) for model in map(model_of, filter(is_case, items))}
     ours = divide(costs, shard.parts)[shard.part - 1]
     others: list[pytest.Item] = [item for item in items if is_case(item) and model_of(item) not in ours]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embedcore.plugin.replay import clock
 from embedcore.plugin.stash import PLUGIN
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ def _started(config: pytest.Config) -> Plugin:
 @pytest.fixture
 def embed_replay(benchmark: Any, _embed_of_replay: None) -> Callable[[Result], None]:
     """A function that takes a result, and saves it with pytest-benchmark, or skips or fails the test by its status."""
-    from embedcore.plugin.replay import clock
     from embedcore.results.leaderboard import general_reason
     from embedcore.results.saved import benchmark_group
 

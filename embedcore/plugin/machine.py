@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
+from embedcore.forkserver import adopt_environment, child_environment, forkserver_context
+from embedcore.images.workers import hidden_main
 from embedcore.requirements import installed_requirements, shadowing
 
 Machine = Mapping[str, Any]
@@ -64,9 +66,6 @@ def card_names() -> tuple[str, ...]:
 
     if not torch.cuda.is_available():
         return ()
-    from embedcore.forkserver import adopt_environment, child_environment, forkserver_context
-    from embedcore.images.workers import hidden_main
-
     with hidden_main(), forkserver_context().Pool(1, adopt_environment, (child_environment(),)) as pool:
         return pool.apply(_card_names)
 
@@ -99,9 +98,6 @@ def code_of_children() -> Mapping[str, Mapping[str, Any]]:
     """Return version and file of timm and torch in a process that measures, and whether another installation is hidden
     by them.
     """
-    from embedcore.forkserver import adopt_environment, child_environment, forkserver_context
-    from embedcore.images.workers import hidden_main
-
     with hidden_main(), forkserver_context().Pool(1, adopt_environment, (child_environment(),)) as pool:
         return pool.apply(_code)
 

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+import safetensors.torch
 
 from embedcore.embed.trace import Trace
 from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.files import written_whole
 from embedcore.forkserver import forkserver_context
 from embedcore.images.workers import hidden_main
 from embedcore.plain import json_safe, one_line
@@ -35,7 +37,9 @@ from embedcore.plugin.start import bench_of, dataset_of
 from embedcore.results.result import Result
 from embedcore.results.saved import dataset_block
 from embedcore.version import VERSION
+from embedcore.zoo.loading import build_model
 from embedcore.zoo.roster import own_models
+from embedcore.zoo.weights import Weights
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -158,12 +162,6 @@ class Side:
 
 def _save_weights(model: str, seed: int, path: str) -> None:
     """Run in a process of its own."""
-    import safetensors.torch
-
-    from embedcore.files import written_whole
-    from embedcore.zoo.loading import build_model
-    from embedcore.zoo.weights import Weights
-
     state = build_model(model, Weights("random", f"seed:{seed}")).state_dict()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     # Copies, since safetensors refuses tensors that share memory.

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from embedcore.plain import one_line
 from embedcore.results.ranking import NotRanked, query_classes, verdicts_on
 from embedcore.results.result import Result
 from embedcore.results.verdicts import NEAREST, Verdicts
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 FEW = 5
 """acc5 looks at five neighbours: it is below 1 for a class with fewer references."""
@@ -51,8 +50,6 @@ class ClassTable:
     def extremes(self, model: str) -> tuple[list[int], list[int]]:
         """Return the best and the worst classes of a model by acc, then acc5, then number of queries; at most `MOST` of
         each, no class in both."""
-        import numpy as np
-
         acc, acc5 = self.acc(model), self.acc5(model)
         count = min(MOST, len(acc) // 2)
         best = np.lexsort((-self.queries, -acc5, -acc))[:count]
@@ -77,8 +74,6 @@ class ClassTable:
 
 def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassTable | None:
     """Return the table of the `results` with valid verdicts on this dataset, None if its classes are not saved."""
-    import numpy as np
-
     try:
         classes, scored = query_classes(dataset)
     except NotRanked:
@@ -119,8 +114,6 @@ def _names(dataset: Mapping[str, Any], classes: Iterable[int]) -> list[str]:
 
 
 def _references(dataset: Mapping[str, Any], classes: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    import numpy as np
-
     counts = dataset.get("class_references")
     known = isinstance(counts, list | tuple) and all(isinstance(n, int) for n in counts)
     if not known or classes.max() >= len(counts):

@@ -13,16 +13,14 @@ import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from embedcore.files import written_whole
 from embedcore.results.leaderboard import rank
 from embedcore.results.result import Result
 from embedcore.results.verdicts import NEAREST
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
 
 FOLDER = "neighbours"
 """Folder in the cache folder."""
@@ -48,8 +46,6 @@ class KeptNeighbours:
     @classmethod
     def make(cls, indices: ArrayLike, similarities: ArrayLike) -> KeptNeighbours:
         """Convert integers and floats [n_queries, k], at most the first five columns. Raises ValueError."""
-        import numpy as np
-
         of, at = np.asarray(indices), np.asarray(similarities)
         if of.ndim != 2 or of.shape != at.shape or of.dtype.kind not in "iu" or at.dtype.kind != "f":
             raise ValueError(f"neighbours must be two arrays [n_queries, k], not {of.dtype} {of.shape} and {at.shape}")
@@ -78,8 +74,6 @@ class NeighbourStore:
 
     def keep(self, key: str, found: KeptNeighbours) -> None:
         """Write a model's neighbours. Raises OSError."""
-        import numpy as np
-
         self.folder.mkdir(parents=True, exist_ok=True)
         with written_whole(self.path(key)) as file:
             np.savez_compressed(file, indices=found.indices, similarities=found.similarities)
@@ -124,8 +118,6 @@ def find(cache: Path, keys: Mapping[str, str]) -> dict[str, KeptNeighbours]:
 
 
 def _read(path: Path) -> KeptNeighbours | None:
-    import numpy as np
-
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return KeptNeighbours.make(arrays["indices"], arrays["similarities"])

@@ -12,15 +12,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from embedcore.errors import UsageError
 from embedcore.results.result import Count, Result
 from embedcore.results.verdicts import NEAREST, Verdicts, unpack_classes, unpack_verdicts
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
-
     from embedcore.retrieval.order import Order
 
 METRICS = ("acc", "acc5")
@@ -98,8 +97,6 @@ def rank_models(
     Queries whose class has no reference are left out, as in the scores. `level`: simultaneous confidence level of a
     metric's intervals. Raises NotRanked if verdicts or classes are missing or do not match the scores.
     """
-    import numpy as np
-
     from embedcore.retrieval.order import order
 
     which, scored = scored_classes(dataset)
@@ -125,8 +122,6 @@ def _unit(metric: str) -> float:
 
 def query_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the class of each query, and whether it has a reference of its class. Raises NotRanked."""
-    import numpy as np
-
     text = dataset.get("query_classes")
     if not isinstance(text, str):
         raise NotRanked("the classes of the queries are not saved")
@@ -144,8 +139,6 @@ def query_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArra
 
 def scored_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the class of each scored query, numbered from 0, and the mask of scored queries. Raises NotRanked."""
-    import numpy as np
-
     classes, scored = query_classes(dataset)
     if np.count_nonzero(~scored) != (dataset.get("lone_queries") or 0):
         raise NotRanked("the queries without a reference of their class are not saved")
@@ -185,8 +178,6 @@ def kendall_tau(first: ArrayLike, second: ArrayLike) -> float | None:
     None for fewer than two models, and if all are equal in one score. Equals scipy's, whose import would take longer
     than the [n, n] comparisons.
     """
-    import numpy as np
-
     signs = [np.sign(scores[:, None] - scores) for scores in (np.asarray(first), np.asarray(second))]
     pairs = np.count_nonzero(signs[0]) * np.count_nonzero(signs[1])
     return float((signs[0] * signs[1]).sum() / np.sqrt(pairs)) if pairs else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pytest_benchmark.stats import Stats
 
+from embedcore.images.ceilings import reference_counts
 from embedcore.plain import json_safe
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_classes
@@ -43,10 +45,6 @@ def dataset_block(dataset: Dataset) -> dict[str, Any]:
     With queries and references apart it has ``reference_classes`` [n_references], packed as ``query_classes``, and
     ``roles`` [n], the role of each image, likewise: 1 query, 2 reference.
     """
-    import numpy as np
-
-    from embedcore.images.ceilings import reference_counts
-
     notes = [note for note in (*dataset.notes, dataset.duplicates_line) if note]
     if dataset.skipped:
         first = dataset.skipped[0][0]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from embedcore.embed.sketch import SKETCH_DIM, SKETCH_IMAGES
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
 
 NEAREST = 5
 """Number of neighbours among which a verdict counts hits."""
@@ -39,8 +38,6 @@ def pack_verdicts(hits: ArrayLike, first: ArrayLike) -> str:
     >>> unpack_verdicts(pack_verdicts([5, 0, 2], [True, False, False])).hits.tolist()
     [5, 0, 2]
     """
-    import numpy as np
-
     hit_array, first_array = np.asarray(hits), np.asarray(first)
     if hit_array.ndim != 1 or first_array.shape != hit_array.shape:
         raise ValueError(f"hits and first must be [n_queries], not {hit_array.shape} and {first_array.shape}")
@@ -53,8 +50,6 @@ def pack_verdicts(hits: ArrayLike, first: ArrayLike) -> str:
 
 def unpack_verdicts(text: str) -> Verdicts:
     """Return the inverse of `pack_verdicts`. Raises ValueError for other text."""
-    import numpy as np
-
     raw = _inflated(text, _MOST_QUERIES, "verdicts")
     packed = np.frombuffer(raw, dtype=np.uint8)
     if raw.translate(None, _POSSIBLE):  # one pass of a byte table, since whole runs are read in seconds
@@ -78,15 +73,11 @@ def pack_classes(classes: ArrayLike) -> str:
     >>> unpack_classes(pack_classes([0, 0, 7])).tolist()
     [0, 0, 7]
     """
-    import numpy as np
-
     return base64.b64encode(zlib.compress(np.asarray(classes).astype("<u4").tobytes(), 9)).decode()
 
 
 def unpack_classes(text: str) -> NDArray[np.uint32]:
     """Return the inverse of `pack_classes`, uint32 [n_queries]. Raises ValueError for other text."""
-    import numpy as np
-
     raw = _inflated(text, 4 * _MOST_QUERIES, "query classes")
     if len(raw) % 4:
         raise ValueError(f"query classes are truncated: {len(raw)} bytes")
@@ -110,8 +101,6 @@ def pack_sketch(sketch: ArrayLike) -> str:
 
     Raises ValueError for another shape and for values that are not finite.
     """
-    import numpy as np
-
     array = np.asarray(sketch, dtype="<f4")
     _check_sketch(array)
     return base64.b64encode(array.tobytes()).decode()
@@ -119,8 +108,6 @@ def pack_sketch(sketch: ArrayLike) -> str:
 
 def unpack_sketch(text: str) -> NDArray[np.float32]:
     """Return the inverse of `pack_sketch`, float32 [m, 64]. Raises ValueError for other text."""
-    import numpy as np
-
     try:
         array = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").reshape(-1, SKETCH_DIM)
     except ValueError as error:
@@ -130,8 +117,6 @@ def unpack_sketch(text: str) -> NDArray[np.float32]:
 
 
 def _check_sketch(array: NDArray[np.float32]) -> None:
-    import numpy as np
-
     if array.ndim != 2 or not 1 <= array.shape[0] <= SKETCH_IMAGES or array.shape[1] != SKETCH_DIM:
         raise ValueError(f"a sketch must be [1-{SKETCH_IMAGES}, {SKETCH_DIM}], not {list(array.shape)}")
     if not np.isfinite(array).all():
