@@ -119,7 +119,7 @@ class Side:
         except OSError as error:
             raise self._lost() from error
 
-    def _call(self, name: str, **arguments: Any) -> Any:
+    def _call(self, name: str, /, **arguments: Any) -> Any:
         """Return what a method of the other end returns. Raises UsageError, SideLost."""
         self._send({"call": name, "arguments": arguments})
         return self._answer()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import fnmatch
-import itertools
 import re
 from collections.abc import Callable
 
@@ -70,10 +69,16 @@ def _evaluated(expression: str, holds: Callable[[str], bool]) -> bool | None:
     >>> _evaluated("not (vit or swin) and small", "vit_small".__contains__)
     False
     """
-    words = [token for token in re.findall(r"[^\s()]+", expression) if token not in ("and", "or", "not")]
-    names = itertools.count()
-    # As Python's, with a name for each word, which need not be one.
-    python = re.sub(r"[^\s()]+", lambda t: t[0] if t[0] in ("and", "or", "not") else f"w{next(names)}", expression)
+    words: list[str] = []
+
+    def named(word: re.Match[str]) -> str:
+        """Return a name of Python for a word of the expression, which need not be one."""
+        if word[0] in ("and", "or", "not"):
+            return word[0]
+        words.append(word[0])
+        return f"w{len(words) - 1}"
+
+    python = re.sub(r"[^\s()]+", named, expression)
 
     def value(node: ast.expr) -> bool:
         match node:
