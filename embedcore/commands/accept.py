@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from embedcore.compare.limits import GATE_FILE, accept
 from embedcore.errors import UsageError
-
-if TYPE_CHECKING:
-    from embedcore.results.result import Result
+from embedcore.results.merge import merge, write_run
+from embedcore.results.reading import read_parts, read_run
+from embedcore.results.result import Result
+from embedcore.results.run import run_of
 
 BASELINE = Path("embedcore-baseline.json")
 """The fixed baseline, unless ``--file`` names another file."""
@@ -45,10 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fix_baseline(saved: str, path: Path) -> int:
     """Copy a complete run, whose shards may be in a folder, to `path`. Raises UsageError."""
-    from embedcore.results.merge import merge, write_run
-    from embedcore.results.reading import read_parts
-    from embedcore.results.run import run_of
-
     parts = read_parts(saved)
     data = parts[0][1] if len(parts) == 1 else merge(parts).data
     found = run_of(data, parts[0][0])
@@ -64,9 +61,6 @@ def _fix_baseline(saved: str, path: Path) -> int:
 
 
 def _accept_models(arguments: argparse.Namespace) -> int:
-    from embedcore.compare.limits import GATE_FILE, accept
-    from embedcore.results.reading import read_run
-
     saved = read_run(arguments.saved)
     known = {saved.case_name(result): result for result in (*saved.results, *saved.excluded)}
     states: dict[str, Result | None] = {}

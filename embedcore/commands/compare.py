@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcore.commands.arguments import add_index, add_limits, duration, width
+from embedcore.compare.limits import read_limits
 from embedcore.errors import UsageError
 from embedcore.files import cache_folder, writing
-from embedcore.results.reading import STORAGE
+from embedcore.results.reading import STORAGE, is_first_run, read_baseline, read_run
 
 if TYPE_CHECKING:
     from embedcore.compare.comparison import Comparison
@@ -70,9 +71,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     from embedcore.compare.comparison import compare
-    from embedcore.compare.limits import read_limits
     from embedcore.compare.verdict import judge
-    from embedcore.results.reading import is_first_run, read_baseline, read_run
 
     if arguments.budget is not None and not arguments.confirm:
         raise UsageError("--budget needs --confirm, whose time it limits")
@@ -108,10 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run_index(arguments: argparse.Namespace) -> int:
-    from embedcore.compare.limits import read_limits
     from embedcore.compare.stored_embeddings import judge_stored
     from embedcore.report.gate.stored_text import SCHEMA, answers_json, answers_text
-    from embedcore.results.reading import read_run
 
     _expect_text_or_json("--index", arguments)
     base, new = read_run(arguments.base), read_run(arguments.new)

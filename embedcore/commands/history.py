@@ -6,15 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from embedcore.commands.arguments import print_notes, width
+from embedcore.compare.limits import read_limits
 from embedcore.errors import UsageError
 from embedcore.files import writing
-from embedcore.results.reading import STORAGE
-
-if TYPE_CHECKING:
-    from embedcore.results.run import Run
+from embedcore.results.reading import STORAGE, find_run, read_json
+from embedcore.results.run import Run, is_run, run_of
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,7 +37,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     from embedcore.compare.history import history
-    from embedcore.compare.limits import read_limits
     from embedcore.report.history import history_text as report
 
     if arguments.html is not None:
@@ -68,9 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read(names: list[str]) -> list[Run]:
     """Return every run that is named or in a folder; unreadable files in a folder are reported and skipped."""
-    from embedcore.results.reading import find_run, read_json
-    from embedcore.results.run import is_run, run_of
-
     runs: dict[Path, Run] = {}
     for name in names:
         where = find_run(name)

@@ -8,7 +8,8 @@ from pathlib import Path
 from embedcore.commands.arguments import print_notes
 from embedcore.errors import UsageError
 from embedcore.plain import counted
-from embedcore.results.reading import STORAGE
+from embedcore.results.merge import merge, write_run
+from embedcore.results.reading import STORAGE, read_parts
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,9 +26,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from embedcore.results.merge import merge, write_run
-    from embedcore.results.reading import read_parts
-
     output: Path = arguments.output
     parts = dict(part for name in arguments.runs for part in read_parts(name))
     if any(output.exists() and output.samefile(path) for path in parts):

@@ -7,6 +7,7 @@ import argparse
 from embedcore.commands.arguments import print_wrapped
 from embedcore.errors import UsageError
 from embedcore.plain import bytes_text
+from embedcore.results.runs import FOLDER, earlier_costs
 
 LARGEST = 5
 
@@ -32,7 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.plugin.machine import machine, machine_in_use
     from embedcore.plugin.side import collect
     from embedcore.plugin.start import speed_of
-    from embedcore.results.runs import FOLDER, earlier_costs
     from embedcore.zoo.roster import own_models
 
     if {"-h", "--help"} & {*arguments.arguments}:

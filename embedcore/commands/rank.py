@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.commands.arguments import print_notes, width
 from embedcore.errors import UsageError
-from embedcore.results.reading import STORAGE
+from embedcore.results.merge import merge
+from embedcore.results.ranking import NotRanked, agree, rank_models
+from embedcore.results.reading import STORAGE, read_parts
+from embedcore.results.result import Result
+from embedcore.results.run import run_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from embedcore.results.result import Result
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,7 +37,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.board.ranks import Ranked, report, to_json
-    from embedcore.results.ranking import NotRanked, agree, rank_models
 
     boards: list[Ranked] = []
     measured = []
@@ -64,10 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _datasets(names: Sequence[str]) -> Iterator[tuple[Path, Mapping[str, Any], list[Result]]]:
     """Yield path, dataset and results of each dataset of saved runs. Raises UsageError."""
-    from embedcore.results.merge import merge
-    from embedcore.results.reading import read_parts
-    from embedcore.results.run import run_of
-
     alike: dict[tuple[str, ...], dict[Path, Any]] = {}
     for name in names:
         for path, data in read_parts(name):

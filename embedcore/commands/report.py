@@ -9,7 +9,11 @@ from pathlib import Path
 from embedcore.commands.arguments import print_notes, width
 from embedcore.errors import UsageError
 from embedcore.files import cache_folder
-from embedcore.results.reading import STORAGE
+from embedcore.results.leaderboard import boards_of
+from embedcore.results.merge import merge, write_run
+from embedcore.results.reading import STORAGE, last_run, read_parts
+from embedcore.results.run import run_of
+from embedcore.results.runs import FOLDER
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,10 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.gallery.gallery import dataset_of, gallery_of
     from embedcore.report.html.drawing import start_scripts
     from embedcore.report.report_folder import write_report
-    from embedcore.results.leaderboard import boards_of
-    from embedcore.results.merge import merge, write_run
-    from embedcore.results.reading import read_parts
-    from embedcore.results.run import run_of
 
     output: Path | None = arguments.output
     if output is not None:
@@ -90,9 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _named(arguments: argparse.Namespace) -> list[str]:
     """Return the names of the runs. Raises UsageError."""
-    from embedcore.results.reading import last_run
-    from embedcore.results.runs import FOLDER
-
     if bool(arguments.runs) == arguments.last:
         raise UsageError("report: name one or more RUNs, or --last for the latest run")
     return [str(last_run(cache_folder(arguments.cache) / FOLDER))] if arguments.last else list(arguments.runs)
