@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -13,9 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from embedcore.embed.device import untuned
-
-if TYPE_CHECKING:
-    from embedcore.zoo.backbone import Backbone
+from embedcore.zoo.backbone import Backbone
 
 # Names of operators that multiply matrices and may lack a formula in torch's counter. Not `*_cell`, the part of a fused
 # recurrent cell after the products, nor `upsample_*linear`, nor `convert`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,11 +17,9 @@ from embedcore.embed.normalise import Normaliser, as_tensor
 from embedcore.embed.pipeline import Forward, Lane, Read, Span, lane_of, run, spans_of
 from embedcore.embed.precision import CANARY_IMAGES, autocast, choose_precision
 from embedcore.embed.timing import time_forward
+from embedcore.images.pixel_store import PixelStore
 from embedcore.progress import Progress
-
-if TYPE_CHECKING:
-    from embedcore.images.pixel_store import PixelStore
-    from embedcore.zoo.backbone import Backbone
+from embedcore.zoo.backbone import Backbone
 
 # On the CPU the size hardly matters if glibc keeps large blocks (see forkserver.py); else 16 is best.
 AUTO_BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}

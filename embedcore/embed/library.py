@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from embedcore.embed.device import use_device
 from embedcore.embed.embedder import auto_batch_size, choose_settings, embed_pixels
@@ -16,10 +19,6 @@ from embedcore.images.pixel_store import open_pixel_store
 from embedcore.progress import Progress
 from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.own_models import OwnModel
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def embed_dataset(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from embedcore.embed.device import untuned
 from embedcore.errors import UsageError
-
-if TYPE_CHECKING:
-    from embedcore.zoo.backbone import Backbone
+from embedcore.zoo.backbone import Backbone
 
 CANARY_COSINE = 0.999
 CANARY_IMAGES = 32

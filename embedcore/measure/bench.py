@@ -7,16 +7,17 @@ import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from embedcore.embed.trace import Trace
 from embedcore.errors import EmbedcoreError, UsageError, option
 from embedcore.files import user_path
 from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import geometry_of
 from embedcore.images.ledger import Ledger
-from embedcore.images.pixel_store import open_pixel_store
+from embedcore.images.pixel_store import PixelStore, open_pixel_store
 from embedcore.measure.case import Case, CaseSettings
 from embedcore.measure.executors import ChildExecutor, InlineExecutor
 from embedcore.measure.inputs import CaseInputs
@@ -27,18 +28,12 @@ from embedcore.plain import counted
 from embedcore.progress import Progress, Stages, StopWork
 from embedcore.results.neighbours import NeighbourStore
 from embedcore.results.process import TimingProcess
+from embedcore.results.record import Record
 from embedcore.results.result import Result
 from embedcore.zoo.hub import Hub
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.roster import family_of_model
 from embedcore.zoo.transforms import data_config
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from embedcore.embed.trace import Trace
-    from embedcore.images.pixel_store import PixelStore
-    from embedcore.results.record import Record
-    from embedcore.zoo.own_models import OwnModel
 
 
 class Measured(NamedTuple):

@@ -8,17 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any, cast
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
 from embedcore.forkserver import child_environment, forkserver_context, start_surely
 from embedcore.images.workers import hidden_main
-from embedcore.measure.supervisor import KILL_GRACE_S, Ended, kill_group, kill_tree, supervise
+from embedcore.measure.supervisor import KILL_GRACE_S, Ended, Send, kill_group, kill_tree, supervise
 from embedcore.messages import GarbledMessageError, Inbox, send
-
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
-    from embedcore.measure.supervisor import Send
 
 # Seconds that a process may take to exit after it has sent its result or closed a pipe.
 EXIT_GRACE_S = 5.0

@@ -7,18 +7,21 @@ import functools
 import pickle
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from embedcore.embed.memory import bound_memory, is_bounded
 from embedcore.errors import option
 from embedcore.forkserver import StartError
+from embedcore.measure.case import Case
 from embedcore.measure.child import Child, Heard
 from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.measure import attempt
 from embedcore.measure.oom_killer import MemoryWatch, ran_out
 from embedcore.measure.outcome import facts_of_case, reason_of
+from embedcore.measure.supervisor import Send
 from embedcore.measure.timing_process import attempt_timing
 from embedcore.messages import GarbledMessageError
 from embedcore.plain import counted
@@ -26,13 +29,7 @@ from embedcore.progress import Stages
 from embedcore.results.process import TimingProcess
 from embedcore.results.result import InvalidResultError, Result
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from embedcore.measure.case import Case
-    from embedcore.measure.supervisor import Send
-
-    Task = Callable[[Case, CaseInputs, Stages], TimingProcess | Result]
+Task = Callable[[Case, CaseInputs, Stages], TimingProcess | Result]
 
 SEND_EVERY_S = 0.2
 """Seconds between two progress messages of a measuring process."""

@@ -6,17 +6,14 @@ import functools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from embedcore.images.pixel_store import PixelStore
+from embedcore.measure.case import Case
 from embedcore.measure.truth import GroundTruth
+from embedcore.progress import Stages
 from embedcore.results.neighbours import NeighbourStore
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.weights import Located, locate_weights
-
-if TYPE_CHECKING:
-    from embedcore.images.pixel_store import PixelStore
-    from embedcore.measure.case import Case
-    from embedcore.progress import Stages
 
 
 @dataclass(frozen=True)

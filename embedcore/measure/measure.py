@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -30,6 +30,8 @@ from embedcore.embed.reference import reference_on
 from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import Timed, time_forward
 from embedcore.images.geometry import geometry_of
+from embedcore.images.pixel_store import PixelStore
+from embedcore.measure.case import Case
 from embedcore.measure.inputs import CaseInputs, fetched_weights
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
 from embedcore.measure.precomputed import read_precomputed
@@ -41,19 +43,14 @@ from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
 from embedcore.version import VERSION
-from embedcore.zoo.backbone import load_backbone
+from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.configurations import address_of
 from embedcore.zoo.factory import content_under_another_seed
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.provenance import licence, pretraining_data
 from embedcore.zoo.registry import code_hash, default_tag, pretrained_cfg, split_tag
+from embedcore.zoo.transforms import DataConfig
 from embedcore.zoo.weights import Weights, is_timms
-
-if TYPE_CHECKING:
-    from embedcore.images.pixel_store import PixelStore
-    from embedcore.measure.case import Case
-    from embedcore.zoo.backbone import Backbone
-    from embedcore.zoo.own_models import OwnModel
-    from embedcore.zoo.transforms import DataConfig
 
 
 def attempt(case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:

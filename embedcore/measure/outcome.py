@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedcore.embed.memory import is_out_of_memory
 from embedcore.errors import EmbedcoreError, FactoryError, HubUnreachable, UsageError, WeightsDamaged, option
+from embedcore.images.ledger import Ledger
+from embedcore.measure.case import Case
 from embedcore.results.result import Result
+from embedcore.zoo.hub import Hub
 from embedcore.zoo.registry import known_params_m, split_tag
 from embedcore.zoo.weights import Located, locate_weights, weights_id
-
-if TYPE_CHECKING:
-    from embedcore.images.ledger import Ledger
-    from embedcore.measure.case import Case
-    from embedcore.zoo.hub import Hub
 
 
 class NotFiniteError(EmbedcoreError):

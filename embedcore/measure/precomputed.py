@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import WeightsDamaged
 from embedcore.measure.outcome import NotFiniteError
 from embedcore.plain import one_line
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.weights import Weights, own_weights
-
-if TYPE_CHECKING:
-    from embedcore.zoo.own_models import OwnModel
 
 
 def read_precomputed(own_model: OwnModel, n: int) -> tuple[NDArray[np.float32], Weights]:

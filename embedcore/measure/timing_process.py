@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import torch
 
 from embedcore.embed.card import card_state
 from embedcore.embed.device import device_lock, place, set_arithmetic, use_device
@@ -14,18 +15,13 @@ from embedcore.embed.pinned import pinned_thread, rounds_of
 from embedcore.embed.precision import autocast
 from embedcore.embed.reference import Reference, ReferenceSeconds, reference_on
 from embedcore.embed.timing import Timed, host_seconds, time_forward
+from embedcore.measure.case import Case
 from embedcore.measure.inputs import CaseInputs, fetched_weights
 from embedcore.measure.outcome import failure
 from embedcore.progress import Stages, StopWork
 from embedcore.results.process import Pinned, TimingProcess
-from embedcore.zoo.backbone import load_backbone
-
-if TYPE_CHECKING:
-    import torch
-
-    from embedcore.measure.case import Case
-    from embedcore.results.result import Result
-    from embedcore.zoo.backbone import Backbone
+from embedcore.results.result import Result
+from embedcore.zoo.backbone import Backbone, load_backbone
 
 
 def attempt_timing(case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:

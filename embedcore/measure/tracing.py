@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -15,13 +14,11 @@ from embedcore.embed.trace import Trace, trace
 from embedcore.errors import EmbedcoreError
 from embedcore.forkserver import forkserver_context
 from embedcore.images.workers import hidden_main
+from embedcore.measure.case import Case
+from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.measure import transform_of
 from embedcore.measure.outcome import reason_of
 from embedcore.zoo.backbone import load_backbone
-
-if TYPE_CHECKING:
-    from embedcore.measure.case import Case
-    from embedcore.measure.inputs import CaseInputs
 
 IMAGES = 4
 """Images in a traced pass: enough to see a change, few enough for any memory."""

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import pytest
 
 from embedcore.plugin.stash import OF_WORKERS
-from embedcore.progress import StopWork
-
-if TYPE_CHECKING:
-    import pytest
-
-    from embedcore.progress import Stages
+from embedcore.progress import Stages, StopWork
 
 
 class BudgetSpent(StopWork):

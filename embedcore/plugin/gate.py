@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from embedcore.compare.comparison import compare
+from embedcore.compare.comparison import Comparison, compare
 from embedcore.compare.limits import read_limits
-from embedcore.compare.verdict import judge, why_no_answer
+from embedcore.compare.verdict import Verdict, judge, why_no_answer
 from embedcore.errors import UsageError
+from embedcore.plugin.options import Options
 from embedcore.results.reading import is_first_run, read_baseline
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from embedcore.compare.comparison import Comparison
-    from embedcore.compare.verdict import Verdict
-    from embedcore.plugin.options import Options
-    from embedcore.results.run import Run
+from embedcore.results.run import Run
 
 EXIT_UNJUDGED = 2
 """Exit code of a session whose scores, drift or status cannot be compared with the baseline; as that of `compare`."""

@@ -6,7 +6,9 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import pytest
 
 from embedcore.durations import show_duration, show_range
 from embedcore.plain import counted
@@ -15,9 +17,6 @@ from embedcore.progress import Stages
 from embedcore.report.board.columns import cut_middle, figure, images_per_s, score
 from embedcore.results.record import Record, Seconds
 from embedcore.results.result import Result
-
-if TYPE_CHECKING:
-    import pytest
 
 SHOWN_AFTER_S = 2.0
 """Shorter work shows no status line."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from embedcore.errors import UsageError
+from embedcore.results.record import Entry
 from embedcore.results.saved import benchmark_entry
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    import pytest
-
-    from embedcore.results.record import Entry
 
 
 def check_saving(config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,7 +27,9 @@ from embedcore.embed.trace import Trace
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.files import written_whole
 from embedcore.forkserver import forkserver_context
+from embedcore.images.dataset import Dataset
 from embedcore.images.workers import hidden_main
+from embedcore.measure.bench import Bench
 from embedcore.plain import json_safe, one_line
 from embedcore.plugin.cases import is_case, model_of
 from embedcore.plugin.hooks import options_of
@@ -40,10 +42,6 @@ from embedcore.version import VERSION
 from embedcore.zoo.loading import build_model
 from embedcore.zoo.roster import own_models
 from embedcore.zoo.weights import Weights
-
-if TYPE_CHECKING:
-    from embedcore.images.dataset import Dataset
-    from embedcore.measure.bench import Bench
 
 CASE = "def test_model(embed_model, embed_images, embed_measure, embed_replay): ...\n"
 

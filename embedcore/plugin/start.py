@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedcore.ab.noise import stored_noise
 from embedcore.embed.calibration import cpu_gmacs_per_s
 from embedcore.embed.device import ARITHMETIC, choose_device
 from embedcore.errors import UsageError, option
-from embedcore.images.dataset import load_dataset
+from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.measure.bench import Bench
 from embedcore.measure.case import CaseSettings
 from embedcore.measure.forecast import Forecast, forecast
 from embedcore.plugin.cases import case_gmacs
 from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
+from embedcore.plugin.options import Options
 from embedcore.progress import Progress
 from embedcore.results import neighbours
 from embedcore.results.neighbours import NeighbourStore
-from embedcore.results.runs import FOLDER, earlier_costs
+from embedcore.results.record import Record
+from embedcore.results.runs import FOLDER, Worker, earlier_costs
 from embedcore.results.saved import dataset_block
 from embedcore.version import VERSION
+from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.registry import renamed_to
 from embedcore.zoo.tags import CHOSEN
 from embedcore.zoo.weights import check_policy
-
-if TYPE_CHECKING:
-    from embedcore.images.dataset import Dataset
-    from embedcore.plugin.options import Options
-    from embedcore.results.record import Record
-    from embedcore.results.runs import Worker
-    from embedcore.zoo.own_models import OwnModel
 
 NO_ROOM = (
     "select fewer models (--embed-roster starter, -k, --embed-family, --embed-max-params), make room, or skip models "

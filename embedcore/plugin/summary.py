@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from embedcore.durations import show_duration
 from embedcore.plain import counted, printable_lines
+from embedcore.plugin.budget import Budget
 from embedcore.plugin.progress import remaining_words
 from embedcore.plugin.terminal import showable
 from embedcore.results.leaderboard import TITLES, Leaderboard, build
 from embedcore.results.record import Record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import pytest
-
-    from embedcore.plugin.budget import Budget
 
 MOST_ROWS = 30
 """A longer table of pytest-benchmark would bury the leaderboards."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from embedcore.plain import encodable, printable_lines, wrapped
-
-if TYPE_CHECKING:
-    import pytest
 
 
 class Terminal:

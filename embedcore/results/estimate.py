@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from embedcore.results.result import Result
+from embedcore.results.result import Result
 
 _FIXED = 0.5
 """Share of the quickest case's time that does not depend on the model."""
