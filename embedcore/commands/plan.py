@@ -7,7 +7,6 @@ import argparse
 from embedcore.commands.arguments import print_wrapped
 from embedcore.errors import UsageError
 from embedcore.plain import bytes_text
-from embedcore.results.runs import FOLDER, earlier_costs
 
 LARGEST = 5
 
@@ -28,11 +27,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     from embedcore.images.dataset import count_images
-    from embedcore.measure.forecast import forecast
-    from embedcore.plugin.cases import case_gmacs
     from embedcore.plugin.machine import machine, machine_in_use
     from embedcore.plugin.side import collect
-    from embedcore.plugin.start import speed_of
+    from embedcore.plugin.start import forecast_of
     from embedcore.zoo.roster import own_models
 
     if {"-h", "--help"} & {*arguments.arguments}:
@@ -50,21 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         seed=options.seed,
         cache_dir=options.cache_folder,
     )
-    own_by_name = own_models(options.roster)
-    plan = forecast(
-        {model: own_by_name.get(model) for model in models},
-        images,
-        options.cache_folder,
-        weights=options.weights,
-        protocol=options.protocol,
-        max_params=options.max_params,
-        costs={model: case_gmacs(model, own_by_name.get(model)) for model in models},
-        earlier=earlier_costs(
-            options.cache_folder / FOLDER, machine_in_use(machine(options.device)), images, options.processes
-        ),
-        speed=speed_of(options),
-        processes=options.processes,
-    )
+    own = own_models(options.roster)
+    in_use = machine_in_use(machine(options.device))
+    plan = forecast_of(options, {model: own.get(model) for model in models}, images, in_use)
     there = f"{len(plan.here):,} with weights here ({bytes_text(sum(h.size or 0 for h in plan.here))})"
     parts = ["with random weights" if options.weights == "random" else there]
     parts += [f"{len(plan.to_fetch):,} to fetch"] if plan.to_fetch else []

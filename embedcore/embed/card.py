@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,32 +28,22 @@ def card_state(device: torch.device, nvml: Any = None) -> dict[str, Any]:
         return {}
     if nvml is None:
         nvml = importlib.import_module("pynvml")
-    with _opened(nvml) as opened:
-        if not opened:
-            return {}
-        try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode())
-            reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
-            pids = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-            return {
-                "clock_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-                "temperature_c": float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
-                "throttled": [name for bit, name in _REASONS.items() if reasons & bit],
-                # In a container the process ids are those of the host, so this process may not be recognised.
-                "other_processes": len(pids - {os.getpid()}) if os.getpid() in pids else max(0, len(pids) - 1),
-            }
-        except nvml.NVMLError:  # not supported by this card, or not permitted
-            return {}
-
-
-@contextlib.contextmanager
-def _opened(nvml: Any) -> Iterator[bool]:
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:  # no driver
-        yield False
-        return
+        return {}
     try:
-        yield True
+        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode())
+        reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+        pids = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        return {
+            "clock_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            "temperature_c": float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            "throttled": [name for bit, name in _REASONS.items() if reasons & bit],
+            # In a container the process ids are those of the host, so this process may not be recognised.
+            "other_processes": len(pids - {os.getpid()}) if os.getpid() in pids else max(0, len(pids) - 1),
+        }
+    except nvml.NVMLError:  # not supported by this card, or not permitted
+        return {}
     finally:
         nvml.nvmlShutdown()

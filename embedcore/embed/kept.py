@@ -39,12 +39,8 @@ class KeptEmbeddings:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def load(self, facts: Mapping[str, Any], n: int) -> NDArray[np.float32] | None:
-        """Return the embeddings of ``n`` images, float32 [n, dim]; None if they are missing or damaged."""
-        return self.read(key_of(facts), n)
-
     def read(self, key: str, n: int) -> NDArray[np.float32] | None:
-        """Return the embeddings of a key (see `key_of`) as `load` does."""
+        """Return the embeddings of ``n`` images, float32 [n, dim]; None if they are missing or damaged."""
         path = self.folder / f"{key}.npy"
         try:
             sidecar = unsealed(path.with_suffix(".json").read_bytes())

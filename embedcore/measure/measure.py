@@ -227,7 +227,7 @@ def _embeddings(
     kept, facts, total = None, {}, len(pixels)
     if inputs.embeddings_folder is not None:
         kept, facts = KeptEmbeddings(inputs.embeddings_folder), facts_of(case, backbone, inputs.truth, settings)
-        embeddings = kept.load(facts, total)
+        embeddings = kept.read(embeddings_key(facts), total)
         if embeddings is not None:
             progress(total, total)
             note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"

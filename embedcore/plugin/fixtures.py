@@ -70,7 +70,6 @@ def embed_replay(benchmark: Any, _embed_of_replay: None) -> Callable[[Result], N
     from embedcore.results.saved import benchmark_group
 
     def replay(result: Result) -> None:
-        explanation = f"{result.status}: {result.reason}"
         if result.outcome == "ok":
             benchmark.extra_info.update(result.extra_info())
             benchmark.group = benchmark_group(benchmark.group, result)
@@ -80,6 +79,6 @@ def embed_replay(benchmark: Any, _embed_of_replay: None) -> Callable[[Result], N
             # Without names, so that -rs folds equal reasons into one line; the test's id has the name.
             general = general_reason(result).removeprefix("<model>: ")
             pytest.skip(f"{result.status}: {general}")
-        pytest.fail(f"{explanation}\n{result.detail}".rstrip(), pytrace=False)
+        pytest.fail(f"{result.status}: {result.reason}\n{result.detail}".rstrip(), pytrace=False)
 
     return replay

@@ -105,28 +105,44 @@ def begin(
 
     Raises UsageError as `Record.begin` does, and if the disk cannot hold the weights.
     """
-    runs = options.cache_folder / FOLDER
-    record.begin(runs, header, worker, resume=options.resume)
-    processes = 1 if options.is_quick_look else options.processes
-    earlier = earlier_costs(runs, header["identity"]["machine"], len(dataset), processes)
-    plan = forecast(
-        {model: bench.own_models.get(model) for model in record.left},
-        len(dataset),
-        options.cache_folder,
-        fingerprint=dataset.fingerprint,
-        weights=options.weights,
-        protocol=options.protocol,
-        max_params=options.max_params,
-        costs=header["costs"],
-        earlier=[(gmacs, seconds / workers) for gmacs, seconds in earlier],
-        speed=speed_of(options) if workers == 1 else None,
-        processes=processes,
-    )
+    record.begin(options.cache_folder / FOLDER, header, worker, resume=options.resume)
+    models, in_use = {model: bench.own_models.get(model) for model in record.left}, header["identity"]["machine"]
+    plan = forecast_of(options, models, len(dataset), in_use, fingerprint=dataset.fingerprint, workers=workers)
     if plan.lacking and not options.force:
         raise UsageError(f"{plan.lacking}: {NO_ROOM}")
     record.announce({"to_fetch": sorted(holding.model for holding in plan.to_fetch)})
     bench.neighbours = NeighbourStore(options.cache_folder / neighbours.FOLDER, record.run)
     return plan
+
+
+def forecast_of(
+    options: Options,
+    models: Mapping[str, OwnModel | None],
+    images: int,
+    in_use: str | None,
+    *,
+    fingerprint: str = "",
+    workers: int = 1,
+) -> Forecast:
+    """Return the forecast of these models, own ones with their entry, on `images` images.
+
+    `in_use`: see `machine_in_use`; `fingerprint`: the dataset's, if known. Raises UsageError.
+    """
+    processes = 1 if options.is_quick_look else options.processes
+    earlier = earlier_costs(options.cache_folder / FOLDER, in_use, images, processes)
+    return forecast(
+        models,
+        images,
+        options.cache_folder,
+        fingerprint=fingerprint,
+        weights=options.weights,
+        protocol=options.protocol,
+        max_params=options.max_params,
+        costs={model: case_gmacs(model, own) for model, own in models.items()},
+        earlier=[(gmacs, seconds / workers) for gmacs, seconds in earlier],
+        speed=speed_of(options) if workers == 1 else None,
+        processes=processes,
+    )
 
 
 def header_of(

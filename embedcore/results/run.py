@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,8 @@ def run_of(data: object, path: Path) -> Run:
 
 
 _TIMED = ("device", "precision", "batch_size", "point", "channels_last")
-_JUDGED = (*_TIMED, "status", "scores", "verdicts", "sketch", "weights", "dim", "transform", "input_size")
+_timed = attrgetter(*_TIMED)
+_judged = attrgetter(*_TIMED, "status", "scores", "verdicts", "sketch", "weights", "dim", "transform", "input_size")
 
 
 def _last_and_earlier(results: Iterable[Result]) -> tuple[list[Result], tuple[Result, ...]]:
@@ -231,15 +233,11 @@ def _last_and_earlier(results: Iterable[Result]) -> tuple[list[Result], tuple[Re
         cases.setdefault((result.model, result.dataset), []).append(result)
     last, earlier = [], []
     for *before, result in cases.values():
-        timed = [each for each in before if _values(each, _TIMED) == _values(result, _TIMED)]
+        timed = [each for each in before if _timed(each) == _timed(result)]
         processes = tuple(process for each in (*timed, result) for process in each.processes)
         last.append(msgspec.structs.replace(result, processes=processes) if timed else result)
-        earlier += [each for each in before if _values(each, _JUDGED) != _values(result, _JUDGED)]
+        earlier += [each for each in before if _judged(each) != _judged(result)]
     return last, tuple(earlier)
-
-
-def _values(result: Result, names: Iterable[str]) -> list[object]:
-    return [getattr(result, name) for name in names]
 
 
 def _ranking(path: Path, block: Mapping[str, Any]) -> tuple[ModelRank, ...]:

@@ -26,11 +26,11 @@ def rows():
 
 def test_kept_embeddings_are_loaded_bit_for_bit(kept, rows):
     kept.save(FACTS, rows)
-    loaded = kept.load(FACTS, 7)
+    loaded = kept.read(key_of(FACTS), 7)
     assert loaded.dtype == np.float32
     assert np.array_equal(loaded, rows)
     loaded[0] = 0  # a copy of its own
-    assert np.array_equal(kept.load(FACTS, 7), rows)
+    assert np.array_equal(kept.read(key_of(FACTS), 7), rows)
     name = key_of(FACTS)
     assert sorted(path.name for path in kept.folder.iterdir()) == [f"{name}.json", f"{name}.npy"]
     assert json.loads((kept.folder / f"{name}.json").read_text())["facts"] == FACTS
@@ -44,9 +44,9 @@ def test_no_byte_can_change_unnoticed(kept, rows, suffix):
     for place in range(len(whole)):
         for flip in (0x01, 0x80):
             file.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
-            assert kept.load(FACTS, 7) is None, (place, flip)
+            assert kept.read(key_of(FACTS), 7) is None, (place, flip)
     file.write_bytes(whole)
-    assert np.array_equal(kept.load(FACTS, 7), rows)
+    assert np.array_equal(kept.read(key_of(FACTS), 7), rows)
 
 
 def test_numpy_reads_the_file_too(kept, rows):
@@ -59,24 +59,24 @@ def test_loading_notes_the_use(kept, rows):
     files = list(kept.folder.iterdir())
     for file in files:
         os.utime(file, (1e9, 1e9))
-    assert kept.load(FACTS, 8) is None
+    assert kept.read(key_of(FACTS), 8) is None
     assert max(file.stat().st_mtime for file in files) == 1e9
     before = time.time() - 5
-    assert kept.load(FACTS, 7) is not None
+    assert kept.read(key_of(FACTS), 7) is not None
     assert (
         max(file.stat().st_mtime for file in files) > before
     )  # the time that `embedcore cache prune --older-than` reads
 
 
 def test_missing_embeddings_are_none(kept):
-    assert kept.load(FACTS, 7) is None
+    assert kept.read(key_of(FACTS), 7) is None
 
 
 @pytest.mark.parametrize("name", list(FACTS))
 def test_any_other_fact_is_another_key(kept, rows, name):
     kept.save(FACTS, rows)
-    assert kept.load(FACTS | {name: "another"}, 7) is None
-    assert kept.load(FACTS, 8) is None
+    assert kept.read(key_of(FACTS | {name: "another"}), 7) is None
+    assert kept.read(key_of(FACTS), 8) is None
 
 
 def damaged(file, how):
@@ -103,9 +103,9 @@ def damaged(file, how):
 def test_damage_is_noticed_and_repaired_by_saving_again(kept, rows, suffix, how):
     kept.save(FACTS, rows)
     damaged(kept.folder / f"{key_of(FACTS)}{suffix}", how)
-    assert kept.load(FACTS, 7) is None
+    assert kept.read(key_of(FACTS), 7) is None
     kept.save(FACTS, rows)
-    assert np.array_equal(kept.load(FACTS, 7), rows)
+    assert np.array_equal(kept.read(key_of(FACTS), 7), rows)
 
 
 @pytest.mark.parametrize("field", ["format", "facts", "shape", "sha256"])
@@ -115,7 +115,7 @@ def test_a_sidecar_that_does_not_fit_is_rejected(kept, rows, field):
     other = unsealed(sidecar.read_bytes()) | {field: [8, 5]}
     for written in (json.dumps(other).encode(), sealed(other)):
         sidecar.write_bytes(written)
-        assert kept.load(FACTS, 7) is None
+        assert kept.read(key_of(FACTS), 7) is None
 
 
 class Malicious:
@@ -129,10 +129,10 @@ def test_no_pickle_is_executed(kept, rows, tmp_path, monkeypatch):
     for path in kept.folder.iterdir():
         original = path.read_bytes()
         path.write_bytes(pickle.dumps(Malicious()))
-        assert kept.load(FACTS, 7) is None
+        assert kept.read(key_of(FACTS), 7) is None
         path.write_bytes(original)
     np.save(kept.folder / f"{key_of(FACTS)}.npy", np.array([Malicious()], dtype=object), allow_pickle=True)
-    assert kept.load(FACTS, 7) is None
+    assert kept.read(key_of(FACTS), 7) is None
     assert not (tmp_path / "executed").exists()
 
 
@@ -144,4 +144,4 @@ def test_a_failed_write_leaves_no_partial_file(kept, rows, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         kept.save(FACTS, rows)
     assert list(kept.folder.iterdir()) == []
-    assert kept.load(FACTS, 7) is None
+    assert kept.read(key_of(FACTS), 7) is None
