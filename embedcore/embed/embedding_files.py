@@ -91,7 +91,10 @@ def load_embeddings(path: str | Path) -> SavedEmbeddings:
     """
     path = user_path(path)
     _check_suffix(path)
-    rows, text = _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
+    try:
+        rows, text = _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
+    except OSError as error:
+        raise UsageError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
     try:
         facts = json.loads(text)
         names, model, settings = facts["names"], facts["model"], facts["settings"]
@@ -106,18 +109,16 @@ def load_embeddings(path: str | Path) -> SavedEmbeddings:
 
 
 def _read_npy(path: Path) -> tuple[NDArray[Any], str]:
-    text = _read(_sidecar(path)).decode("utf-8", "replace") if path.exists() else ""
     try:
         with path.open("rb") as file:
-            return np.load(file, allow_pickle=False), text
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+            rows = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise UsageError(f"{path} is not an array of numpy: {one_line(str(error))[:150]}") from error
+    return rows, _sidecar(path).read_text("utf-8", "replace")
 
 
 def _read_safetensors(path: Path) -> tuple[NDArray[Any], str]:
-    _read(path, 1)  # the reader's own error for a missing file has no path
+    path.open("rb").close()  # the reader's own error for a missing file has no path
     try:
         with safe_open(path, "numpy") as file:
             text = (file.metadata() or {}).get(_KEY)
@@ -126,14 +127,6 @@ def _read_safetensors(path: Path) -> tuple[NDArray[Any], str]:
             return file.get_tensor(_TENSOR), text
     except SafetensorError as error:
         raise UsageError(f"{path} is not a safetensors file: {one_line(str(error))[:150]}") from error
-
-
-def _read(path: Path, most: int = -1) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(most)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _sidecar(path: Path) -> Path:
