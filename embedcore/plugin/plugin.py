@@ -20,7 +20,7 @@ from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.gate import Gate
 from embedcore.plugin.machine import shared_cards
 from embedcore.plugin.progress import Position, ProgressReporter, position
-from embedcore.plugin.saving import check_saving, commit_info, save_json, saved_json
+from embedcore.plugin.saving import check_saving, commit_info, complete, save_json, saved_json
 from embedcore.plugin.stash import ON_REPORTS
 from embedcore.plugin.terminal import Terminal, showable
 from embedcore.plugin.timing_passes import TimingPasses
@@ -30,7 +30,7 @@ from embedcore.results.neighbours import NeighbourStore
 from embedcore.results.record import Record
 from embedcore.results.result import Result
 from embedcore.results.run import run_of
-from embedcore.results.saved import benchmark_entry, dataset_block
+from embedcore.results.saved import dataset_block
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -423,15 +423,7 @@ class Plugin:
             self._saved = True
             selection = {**self.options.selection(self.config), **(self.record.header.get("selection") or {})}
             output_json["embedcore"] = self.record.block(selection)
-            # pytest-benchmark has no result of a test that measured and then failed, or did not replay.
-            infos = [bench["extra_info"] for bench in output_json["benchmarks"]]
-            for info in infos:  # cases were timed again after their tests
-                result = self.record.results.get((info.get("model"), info.get("dataset")))
-                if result is not None:
-                    info["processes"] = result.to_json()["processes"]
-            saved = {(info.get("model"), info.get("dataset")) for info in infos}
-            rest = [entry for entry in self.record.entries if entry.result.ok and entry.key not in saved]
-            output_json["benchmarks"] += [benchmark_entry(entry.result, entry.test) for entry in rest]
+            complete(output_json["benchmarks"], self.record)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:

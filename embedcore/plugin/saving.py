@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from embedcore.errors import UsageError
-from embedcore.results.record import Entry
+from embedcore.results.record import Entry, Record
 from embedcore.results.saved import benchmark_entry
 
 
@@ -56,6 +56,21 @@ def save_json(config: pytest.Config, entries: Iterable[Entry], write_line: Calla
             storage.save(saved, name)
     except OSError as error:
         raise UsageError(f"--benchmark-json or --benchmark-save: {error}") from error
+
+
+def complete(benchmarks: list[dict[str, Any]], record: Record) -> None:
+    """Add what pytest-benchmark lacks to the benchmarks of a saved JSON.
+
+    Cases are timed again after their tests, and a test that measured and then failed, or did not replay, has no entry.
+    """
+    saved = set()
+    for info in [bench["extra_info"] for bench in benchmarks]:
+        key = info.get("model"), info.get("dataset")
+        saved.add(key)
+        if key in record.results:
+            info["processes"] = record.results[key].to_json()["processes"]
+    rest = [entry for entry in record.entries if entry.result.ok and entry.key not in saved]
+    benchmarks += [benchmark_entry(entry.result, entry.test) for entry in rest]
 
 
 def commit_info(config: pytest.Config) -> dict[str, Any]:
