@@ -10,15 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from embedcore.compare.interleaved import (
-    LOOKS,
-    NOISE,
-    Interleaved,
-    paired_ratio,
-    pooled_noise,
-    ratio_of,
-    rounds_for,
-)
+from embedcore.compare.interleaved import LOOKS, NOISE, Interleaved, paired_ratio, pooled_noise, ratio_of, rounds_for
 from embedcore.results.result import Result
 
 Progress = Callable[[str, int, int], None]
