@@ -13,7 +13,7 @@ import numpy as np
 from embedcore.compare.pairs import Pair
 from embedcore.compare.speed import Fall, Noise, Replicates, Shift, falls, pooled_noise, shift_of
 from embedcore.compare.statistics import Doubles
-from embedcore.results.process import Pinned, TimingProcess
+from embedcore.results.process import Pinned, Rounds, TimingProcess
 from embedcore.results.result import CROWDED, Result
 from embedcore.results.run import Run
 
@@ -94,12 +94,12 @@ def speeds_of(pairs: Sequence[Pair], base: Run, new: Run, *, threads_only: bool 
         if why:
             undecided[pair.model] = why
             continue
-        before, after = (list(map(_timing, side)) for side in sides)
+        before, after = map(_timings, sides)
         groups.setdefault(basis, {})[pair.model] = before, after
         if basis == "pinned":
             others = [_usable(result, "threads") for result in (pair.base, pair.new)]
             if all(len(other) >= FEWEST_PROCESSES for other in others):
-                before, after = (list(map(_timing, other)) for other in others)
+                before, after = map(_timings, others)
                 second[pair.model] = before, after
     why_not = _reference_differs(base, new)
     found = Speeds({}, undecided, machine=why_not if groups else "")
@@ -123,34 +123,31 @@ def basis_of(pair: Pair, *, threads_only: bool = False) -> Basis:
     return "pinned" if len(sizes) == 1 and sizes != {0} and not threads_only else "threads"
 
 
-class _Rounds(NamedTuple):
+class _Used(NamedTuple):
+    """Rounds of a process that ran without other work beside it."""
+
     started: float
     images: int
-    durations: Sequence[float]
-    reference: Sequence[float]
-    copies: Sequence[float]
+    """Images of a round."""
+    rounds: Rounds
 
 
-def _usable(result: Result, basis: Basis) -> list[_Rounds]:
-    """Return the rounds of each process that ran without other work beside it."""
-    return [rounds for process in result.processes if (rounds := _rounds(result, process, basis)) is not None]
-
-
-def _rounds(result: Result, process: TimingProcess, basis: Basis) -> _Rounds | None:
-    part = _part(process, basis)
-    if not _positive(part.durations) or (basis == "card" and process.other_processes):
-        return None
-    if part.crowded is not None and part.crowded > CROWDED:
-        return None
-    images = part.images if isinstance(part, Pinned) else result.batch_size or 1
-    return _Rounds(process.started, images, part.durations, part.reference, part.reference_copy)
+def _usable(result: Result, basis: Basis) -> list[_Used]:
+    found = []
+    for process in result.processes:
+        rounds = _rounds(process, basis)
+        disturbed = (rounds.crowded or 0.0) > CROWDED or (basis == "card" and process.other_processes)
+        if _positive(rounds.durations) and not disturbed:
+            images = rounds.images if isinstance(rounds, Pinned) else result.batch_size or 1
+            found.append(_Used(process.started, images, rounds))
+    return found
 
 
 def _positive(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0
 
 
-def _too_few(pair: Pair, sides: Sequence[Sequence[_Rounds]], basis: Basis) -> str | None:
+def _too_few(pair: Pair, sides: Sequence[Sequence[object]], basis: Basis) -> str | None:
     """Return why a speed cannot be compared, "" if it can; None if no side was timed, as with given embeddings."""
     names = {"base": pair.base, "new": pair.new}
     untimed = [name for name, result in names.items() if not (result.durations or result.processes)]
@@ -167,27 +164,31 @@ def _too_few(pair: Pair, sides: Sequence[Sequence[_Rounds]], basis: Basis) -> st
     timed = [
         name
         for name in few
-        if sum(_positive(_part(p, basis).durations) for p in names[name].processes) < FEWEST_PROCESSES
+        if sum(_positive(_rounds(p, basis).durations) for p in names[name].processes) < FEWEST_PROCESSES
     ]
     return f"timed in one process ({' and '.join(timed)})" if timed else f"beside other work ({' and '.join(few)})"
 
 
-def _part(process: TimingProcess, basis: Basis) -> TimingProcess | Pinned:
+def _rounds(process: TimingProcess, basis: Basis) -> Rounds:
     return process.pinned if basis == "pinned" and process.pinned is not None else process
 
 
-def _timing(rounds: _Rounds) -> _Timing:
-    logs = np.log(rounds.durations) - math.log(rounds.images)
+def _timings(side: Sequence[_Used]) -> list[_Timing]:
+    return [_timing(*used) for used in side]
+
+
+def _timing(started: float, images: int, rounds: Rounds) -> _Timing:
+    logs, copies = np.log(rounds.durations) - math.log(images), rounds.reference_copy
     rows = [logs]
-    if len(rounds.durations) == len(rounds.reference) == len(rounds.copies) and _positive(rounds.copies):
-        products = np.subtract(rounds.reference, rounds.copies)
+    if len(rounds.durations) == len(rounds.reference) == len(copies) and _positive(copies):
+        products = np.subtract(rounds.reference, copies)
         if products.min() > 0:
             products = np.log(products)
-            rows += [logs - products, products, np.log(rounds.copies)]
+            rows += [logs - products, products, np.log(copies)]
     ordered = np.sort(np.stack(rows), axis=1)
     low, middle, high = (_quantile(ordered, share) for share in (0.25, 0.5, 0.75))
     best = min(1, len(rows) - 1)
-    return _Timing(rounds.started, (high[best] - low[best]) / 1.349, *middle)
+    return _Timing(started, (high[best] - low[best]) / 1.349, *middle)
 
 
 def _quantile(ordered: Doubles, share: float) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from embedcore.embed.device import device_lock, place, set_arithmetic, use_devic
 from embedcore.embed.embedder import ForwardSettings, first_batch
 from embedcore.embed.pinned import pinned_thread, rounds_of
 from embedcore.embed.precision import autocast
-from embedcore.embed.reference import Reference, ReferenceSeconds, reference_on
+from embedcore.embed.reference import Reference, reference_on
 from embedcore.embed.timing import Timed, host_seconds, time_forward
 from embedcore.measure.case import Case
 from embedcore.measure.inputs import CaseInputs, fetched_weights
@@ -78,34 +79,23 @@ def time_pinned(
         host_seconds(backbone.embed, batch)
         number = rounds_of(host_seconds(backbone.embed, batch), rounds)
         timed = time_forward(backbone.embed, batch, number, reference=reference)
-    whole, copy = _columns(timed.reference)
-    return Pinned(
-        core=core,
-        images=len(batch),
-        durations=_rounded(timed.durations),
-        reference=whole,
-        reference_copy=copy,
-        crowded=timed.contention,
-    )
+    return Pinned(core=core, images=len(batch), **_rounds_of(timed))
 
 
 def process_of(started: float, timed: Timed, pinned: Pinned | None, device: torch.device) -> TimingProcess:
     """Return the record of a process that began at ``started`` (seconds since the epoch) and has just been timed."""
-    whole, copy = _columns(timed.reference)
-    return TimingProcess(
-        started=started,
-        durations=_rounded(timed.durations),
-        reference=whole,
-        reference_copy=copy,
-        crowded=timed.contention,
-        stolen=timed.stolen,
-        pinned=pinned,
-        **card_state(device),
-    )
+    card = card_state(device)
+    return TimingProcess(started=started, stolen=timed.stolen, pinned=pinned, **card, **_rounds_of(timed))
 
 
-def _columns(seconds: Sequence[ReferenceSeconds]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return _rounded([each.whole for each in seconds]), _rounded([each.copy for each in seconds])
+def _rounds_of(timed: Timed) -> dict[str, Any]:
+    """Return the fields of `Rounds`."""
+    return {
+        "durations": _rounded(timed.durations),
+        "reference": _rounded([each.whole for each in timed.reference]),
+        "reference_copy": _rounded([each.copy for each in timed.reference]),
+        "crowded": timed.contention,
+    }
 
 
 def _rounded(seconds: Sequence[float]) -> tuple[float, ...]:

@@ -9,7 +9,21 @@ import msgspec
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Pinned(msgspec.Struct, frozen=True, kw_only=True):
+class Rounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Timing rounds, each a forward pass of a batch, with the reference kernel beside them."""
+
+    durations: tuple[float, ...] = ()
+    """Seconds of each round."""
+    reference: tuple[float, ...] = ()
+    """Seconds of the reference kernel after each round, on the device of the case: a matrix product and a copy of fixed
+    size."""
+    reference_copy: tuple[float, ...] = ()
+    """Seconds of its copy alone."""
+    crowded: float | None = None
+    """Contention during these rounds; see `Result.crowded`."""
+
+
+class Pinned(Rounds, frozen=True, kw_only=True):
     """Timing rounds with one thread that is pinned to a core of the processor.
 
     On a quiet machine they repeat within about 1 % from process to process, those of all threads within about 10 %.
@@ -18,29 +32,13 @@ class Pinned(msgspec.Struct, frozen=True, kw_only=True):
     core: int
     images: _Count
     """Images of a round."""
-    durations: tuple[float, ...]
-    """Seconds of each round."""
-    reference: tuple[float, ...] = ()
-    """Seconds of the reference kernel after each round: a matrix product and a copy of fixed size."""
-    reference_copy: tuple[float, ...] = ()
-    """Seconds of its copy alone."""
-    crowded: float | None = None
-    """Contention during these rounds; see `Result.crowded`."""
 
 
-class TimingProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """One fresh process that timed the forward pass of a case."""
+class TimingProcess(Rounds, frozen=True, kw_only=True):
+    """One fresh process that timed the forward pass of a case, with all threads."""
 
     started: float
     """Seconds since the epoch."""
-    durations: tuple[float, ...] = ()
-    """Seconds of each round, a forward pass of a batch with all threads."""
-    reference: tuple[float, ...] = ()
-    """Seconds of the reference kernel after each round, on the device of the case."""
-    reference_copy: tuple[float, ...] = ()
-    """Seconds of its copy alone."""
-    crowded: float | None = None
-    """See `Result.crowded`."""
     stolen: float | None = None
     """See `Result.stolen`."""
     pinned: Pinned | None = None
