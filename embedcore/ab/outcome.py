@@ -11,10 +11,11 @@ from typing import Any
 
 from embedcore.ab.noise import Noise
 from embedcore.ab.schedule import Track
-from embedcore.compare.comparison import Change, ModelChange, compare
+from embedcore.compare.comparison import ModelChange, compare
 from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.limits import Limits
 from embedcore.compare.origin import Origin
+from embedcore.compare.scores import Change
 from embedcore.compare.stored_embeddings import StoredEmbeddings
 from embedcore.compare.verdict import LEVELS, Finding, Level, change_of, judge
 from embedcore.results.result import Result

@@ -23,31 +23,9 @@ from embedcore.compare.pairs import (
     pair_barriers,
     run_barriers,
 )
-from embedcore.compare.scores import score_changes
+from embedcore.compare.scores import Change, score_changes
 from embedcore.compare.timings import Speeds, joined, speeds_of
 from embedcore.results.run import Run
-
-
-@dataclass(frozen=True)
-class Change:
-    """One quantity of one model, before and after."""
-
-    what: str
-    """A score, ``images_per_s``, ``memory``, ``drift``, ``status`` or ``degraded``."""
-    base: float | str | None
-    new: float | str | None
-    change: float
-    """The value that limits apply to, positive if worse: the fall of a score (fraction of 1), 1 - ratio of speeds,
-    ratio - 1 of memory, or the drift."""
-    low: float | None = None
-    high: float | None = None
-    """95 % interval of `change`."""
-    p: float | None = None
-    """Adjusted for the number of models; None without a test."""
-    real: bool = True
-    """Whether the change is larger than chance explains."""
-    sure: float | None = None
-    """Of a speed: lower bound of the fall at 1 %, simultaneous for all models."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +160,7 @@ def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
     changes: dict[str, list[Change]] = {pair.model: _status(pair) for pair in pairing.pairs}
     for pair in measured:
         changes[pair.model] += [Change("degraded", *worse, 1.0) for worse in degradations(pair, base, new)]
-    for model, score in score_changes(scored, base, new):
-        changes[model].append(Change(*score[:4], score.low, score.high, score.p, real=score.real))
-    for model, change in _speeds(sized, speeds):
+    for model, change in (*score_changes(scored, base, new), *_speeds(sized, speeds)):
         changes[model].append(change)
     for pair in sized:
         changes[pair.model] += _memory(pair)

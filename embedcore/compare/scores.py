@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,20 +25,26 @@ _UNITS = {"acc": 1.0, "acc5": 1 / NEAREST, "hit5": 1.0}
 _SAME = 1e-6  # tolerance between saved scores and their verdicts
 
 
-class ScoreChange(NamedTuple):
-    """One score of one pair. `change` is the fall; `low` and `high` its 95 % interval; `p` is corrected."""
+@dataclass(frozen=True)
+class Change:
+    """One quantity of one model, before and after."""
 
-    metric: str
-    base: float | None
-    new: float | None
+    what: str
+    """A score, ``images_per_s``, ``memory``, ``drift``, ``status`` or ``degraded``."""
+    base: float | str | None
+    new: float | str | None
     change: float
+    """The value that limits apply to, positive if worse: the fall of a score (fraction of 1), 1 - ratio of speeds,
+    ratio - 1 of memory, or the drift."""
     low: float | None = None
     high: float | None = None
+    """95 % interval of `change`."""
     p: float | None = None
-
-    @property
-    def real(self) -> bool:
-        return self.p is not None and self.p <= statistics.SIGNIFICANT
+    """Adjusted for the number of models; None without a test."""
+    real: bool = True
+    """Whether the change is larger than chance explains."""
+    sure: float | None = None
+    """Of a speed: lower bound of the fall at 1 %, simultaneous for all models."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Queries:
         return values if self.scored is None else Verdicts(values.hits[self.scored], values.first[self.scored])
 
 
-def score_changes(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[str, ScoreChange]]:
+def score_changes(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[str, Change]]:
     """Yield case and change of every score of pairs on one dataset.
 
     Those in `TESTED` are tested if both results have verdicts. All tests of all pairs are one family of hypotheses
@@ -74,12 +79,13 @@ def score_changes(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[
         for place, (metric, p) in enumerate(zip(TESTED, row, strict=True)):
             change, low, high = (-float(side[place]) for side in (paired.difference, paired.high, paired.low))
             old, now = pair.base.scores.get(metric), pair.new.scores.get(metric)
-            yield pair.model, ScoreChange(metric, old, now, change, low, high, p)
+            yield pair.model, Change(metric, old, now, change, low, high, p, p <= statistics.SIGNIFICANT)
     known = {pair.model for pair in tested}
     for pair in pairs:
         for metric, score in pair.base.scores.items():
             if metric in pair.new.scores and not (metric in TESTED and pair.model in known):
-                yield pair.model, ScoreChange(metric, score, pair.new.scores[metric], score - pair.new.scores[metric])
+                now = pair.new.scores[metric]
+                yield pair.model, Change(metric, score, now, score - now, real=False)
 
 
 def acc_test(pair: Pair, base: Run, new: Run) -> statistics.Flips:

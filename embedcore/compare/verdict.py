@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from embedcore.compare.comparison import Change, Comparison, ModelChange
+from embedcore.compare.comparison import Comparison, ModelChange
 from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.judged import MUST_BE_JUDGED, SUSPECT, Judged, judged_of, reasons
 from embedcore.compare.limits import Accepted, Limits
+from embedcore.compare.scores import Change
 from embedcore.compare.speed import smallest_seen
 from embedcore.compare.statistics import embedding_drift
 from embedcore.results.result import Result

@@ -8,8 +8,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from embedcore.compare.comparison import Change, Comparison
+from embedcore.compare.comparison import Comparison
 from embedcore.compare.judged import SUSPECT, headline, names_of, reasons
+from embedcore.compare.scores import Change
 from embedcore.compare.timings import Basis
 from embedcore.compare.verdict import ALL_MODELS, LEVELS, Finding, Level, Verdict
 from embedcore.plain import counted, one_line, wrapped
