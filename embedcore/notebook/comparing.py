@@ -104,8 +104,7 @@ def _result(run: Run, model: Any) -> Result:
 def _models(a: Result, b: Result, run: Run) -> Iterator[_Row]:
     for _, change in score_changes([Pair(a, b)], run, run):
         interval = None if change.low is None or change.high is None else (-change.high, -change.low)
-        old, new = a.scores.get(change.what), b.scores.get(change.what)
-        yield _row(change.what, old, new, -change.change, interval, change.p)
+        yield _row(change.what, change.base, change.new, -change.change, interval, change.p)
     old, new = (result.images_per_s.get("forward") for result in (a, b))
     if old and new:
         yield _row("images_per_s", old, new, new / old - 1)
