@@ -11,7 +11,7 @@ import msgspec
 
 from embedcore.compare import statistics
 from embedcore.compare.causes import causes_of, rounding
-from embedcore.compare.degraded import Degradation, degradations, excused_of, fewer_threads
+from embedcore.compare.degraded import degradations, excused_of, fewer_threads
 from embedcore.compare.memory import memory_noise
 from embedcore.compare.pairs import (
     Pair,
@@ -78,8 +78,8 @@ class Comparison:
     """``scores`` or ``speed`` → why they were not compared for any model."""
     speeds: Speeds
     """How speeds were compared."""
-    threads: Degradation | None = None
-    """Numbers of threads, if the new run had fewer on the same processor."""
+    threads: Change | None = None
+    """Of the number of threads, if the new run had fewer on the same processor."""
     families: tuple[FamilyChange, ...] = ()
     ranks: tuple[RankChange, ...] = ()
     settings: tuple[str, ...] = ()
@@ -159,7 +159,7 @@ def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
     speeds = speeds_of(sized, base, new, threads_only=threads is not None)
     changes: dict[str, list[Change]] = {pair.model: _status(pair) for pair in pairing.pairs}
     for pair in measured:
-        changes[pair.model] += [Change("degraded", *worse, 1.0) for worse in degradations(pair, base, new)]
+        changes[pair.model] += degradations(pair, base, new)
     for model, change in (*score_changes(scored, base, new), *_speeds(sized, speeds)):
         changes[model].append(change)
     for pair in sized:

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import NamedTuple
 
 from embedcore.compare.pairs import Pair
+from embedcore.compare.scores import Change
 from embedcore.results.run import Run
 
 _HALF = ("bf16", "fp16")
 
 
-class Degradation(NamedTuple):
-    """One difference, before and after, in words such as ``batch of 64``."""
-
-    base: str
-    new: str
-
-
-def degradations(pair: Pair, base: Run, new: Run) -> list[Degradation]:
+def degradations(pair: Pair, base: Run, new: Run) -> list[Change]:
     """Return what became worse for two ok results: half precision given up, or a batch reduced."""
     old, now = pair.base, pair.new
     found = []
     if "precision" in excused_of(pair, base, new) and old.precision in _HALF and now.precision == "fp32":
-        found.append(Degradation(str(old.precision), str(now.precision)))
+        found.append(Change("degraded", old.precision, now.precision, 1.0))
     if "batch_size" in excused_of(pair, base, new) and old.batch_size != now.batch_size:
-        found.append(Degradation(f"batch of {old.batch_size}", f"batch of {now.batch_size}"))
+        found.append(Change("degraded", f"batch of {old.batch_size}", f"batch of {now.batch_size}", 1.0))
     return found
 
 
@@ -47,14 +40,15 @@ def excused_of(pair: Pair, base: Run, new: Run) -> Collection[str]:
     return excused
 
 
-def fewer_threads(base: Run, new: Run) -> Degradation | None:
-    """Return the numbers of threads if the new run had fewer on the same processor with equally many cores."""
+def fewer_threads(base: Run, new: Run) -> Change | None:
+    """Return the change of the number of threads if the new run had fewer on the same processor with equally many cores."""
     if base.versions.get("gpu") or new.versions.get("gpu"):
         return None
     before, after = (_threads(run.processor) for run in (base, new))
     if before is None or after is None or before[0] != after[0] or _cores(base) != _cores(new):
         return None
-    return Degradation(before[1], after[1]) if int(after[1].split()[0]) < int(before[1].split()[0]) else None
+    fewer = int(after[1].split()[0]) < int(before[1].split()[0])
+    return Change("degraded", before[1], after[1], 1.0) if fewer else None
 
 
 def _threads(processor: object) -> tuple[str, str] | None:

@@ -123,8 +123,7 @@ ALL_MODELS = "all models"
 def _of_run(comparison: Comparison, limits: Limits) -> Iterator[Finding]:
     if comparison.threads is not None:
         limit = limits.overall.get("status")
-        change = Change("degraded", *comparison.threads, 1.0)
-        yield Finding("regression" if limit == 0 else "change", ALL_MODELS, "", change, limit)
+        yield Finding("regression" if limit == 0 else "change", ALL_MODELS, "", comparison.threads, limit)
 
 
 def _of_models(comparison: Comparison, limits: Limits, confirmed: Confirmed) -> Iterator[Finding]:
