@@ -1,4 +1,4 @@
-"""Likely causes of a change: other differences between two results of a model, most informative first."""
+"""What noise explains, and likely causes of a change: other differences between two results of a model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,24 @@ from embedcore.results.run import Run
 _ROUNDING = {"fp32": 2e-5, "bf16": 0.03, "fp16": 0.004}
 
 
+LEAST_MEMORY_MB = 32.0
+
+
 def rounding(precision: str | None) -> float:
     """Return the largest drift that rounding explains."""
     return _ROUNDING.get(precision or "fp32", _ROUNDING["fp32"])
+
+
+def memory_noise(old: float, new: float, device: str | None) -> float:
+    """Return the largest difference of two figures in MB that is noise.
+
+    On a card the allocator counts exactly. On the CPU the figure is the growth of a process, which differed by up to
+    43 % between equal processes: only a factor of two counts.
+
+    >>> memory_noise(500, 700, "cpu"), memory_noise(500, 700, "cuda:0")
+    (500, 0.0)
+    """
+    return max(LEAST_MEMORY_MB, min(old, new)) if device == "cpu" else 0.0
 
 
 def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:

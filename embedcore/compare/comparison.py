@@ -10,9 +10,8 @@ from typing import NamedTuple
 import msgspec
 
 from embedcore.compare import statistics
-from embedcore.compare.causes import causes_of, rounding
+from embedcore.compare.causes import causes_of, memory_noise, rounding
 from embedcore.compare.degraded import degradations, excused_of, fewer_threads
-from embedcore.compare.memory import memory_noise
 from embedcore.compare.pairs import (
     Pair,
     Pairing,

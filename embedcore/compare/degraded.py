@@ -41,7 +41,7 @@ def excused_of(pair: Pair, base: Run, new: Run) -> Collection[str]:
 
 
 def fewer_threads(base: Run, new: Run) -> Change | None:
-    """Return the change of the number of threads if the new run had fewer on the same processor with equally many cores."""
+    """Return the change of the number of threads if the new run had fewer on the same processor and equal cores."""
     if base.versions.get("gpu") or new.versions.get("gpu"):
         return None
     before, after = (_threads(run.processor) for run in (base, new))

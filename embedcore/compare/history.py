@@ -17,9 +17,8 @@ from statistics import median
 
 import numpy as np
 
-from embedcore.compare.causes import causes_of, rounding
+from embedcore.compare.causes import causes_of, memory_noise, rounding
 from embedcore.compare.limits import Limits
-from embedcore.compare.memory import memory_noise
 from embedcore.compare.pairs import Pair, machines_named
 from embedcore.compare.scores import acc_test
 from embedcore.compare.series import ALL, WHATS, Chain, Point, Series, chains_of, family_series
