@@ -12,9 +12,7 @@ from embedcore.results.run import Run
 # In fp32 4e-6 was the largest drift seen (benchmarks/harness/drift.py). In half precision rounding depends on kernels,
 # and so on drivers and batch sizes.
 _ROUNDING = {"fp32": 2e-5, "bf16": 0.03, "fp16": 0.004}
-
-
-LEAST_MEMORY_MB = 32.0
+_LEAST_MEMORY_MB = 32.0
 
 
 def rounding(precision: str | None) -> float:
@@ -31,7 +29,7 @@ def memory_noise(old: float, new: float, device: str | None) -> float:
     >>> memory_noise(500, 700, "cpu"), memory_noise(500, 700, "cuda:0")
     (500, 0.0)
     """
-    return max(LEAST_MEMORY_MB, min(old, new)) if device == "cpu" else 0.0
+    return max(_LEAST_MEMORY_MB, min(old, new)) if device == "cpu" else 0.0
 
 
 def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
