@@ -1,4 +1,4 @@
-"""Pair the results of two runs; decide what may be compared; read their verdicts and sketches."""
+"""Pair the results of two runs; decide what may be compared; read their sketches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embedcore.compare.statistics import embedding_drift
 from embedcore.errors import UsageError
 from embedcore.results.result import Result
 from embedcore.results.run import Run
-from embedcore.results.verdicts import Verdicts, unpack_sketch, unpack_verdicts
+from embedcore.results.verdicts import unpack_sketch
 
 
 @dataclass(frozen=True)
@@ -204,11 +204,3 @@ def drift_of(pair: Pair, base: Run, new: Run) -> float | None:
             f"{new.path}: result of {pair.model}: its sketch and that in {base.path} are of different images"
         )
     return embedding_drift(*sketches)
-
-
-def verdicts_of(run: Run, result: Result) -> Verdicts:
-    """Return the verdicts of a result, one for each query. Raises UsageError if they are damaged."""
-    try:
-        return unpack_verdicts(result.verdicts or "")
-    except ValueError as error:
-        raise UsageError(f"{run.path}: result of {result.model}: {error}") from error

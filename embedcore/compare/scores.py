@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from embedcore.compare import statistics
 from embedcore.compare.limits import TESTED
-from embedcore.compare.pairs import Pair, verdicts_of
+from embedcore.compare.pairs import Pair
 from embedcore.errors import UsageError
-from embedcore.results.ranking import NotRanked, scored_classes
+from embedcore.results.ranking import NotRanked, scored_classes, verdicts_on
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 from embedcore.results.verdicts import NEAREST, Verdicts, unpack_classes
@@ -162,11 +162,10 @@ def _counted(verdicts: Verdicts) -> dict[str, NDArray[np.int64]]:
 
 def _verdicts(run: Run, result: Result, queries: Queries) -> Verdicts:
     """Return the verdicts on the scored queries. Raises UsageError if they do not fit the dataset or the scores."""
-    verdicts = verdicts_of(run, result)
-    if len(verdicts.hits) != queries.total:
-        found = len(verdicts.hits)
-        raise UsageError(f"{run.path}: result of {result.model}: verdicts on {found} queries of {queries.total}")
-    scored = queries.of(verdicts)
+    try:
+        scored = queries.of(verdicts_on(result, queries.total))
+    except NotRanked as error:
+        raise UsageError(f"{run.path}: result of {error}") from error
     _check_scores(run, result, scored, queries)
     return scored
 
