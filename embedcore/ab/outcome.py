@@ -87,7 +87,8 @@ class Outcome:
 
 def rows_of(tracks: Sequence[Track], facts: Mapping[str, Mapping[str, Any]], limits: Limits) -> tuple[Row, ...]:
     """Judge the models of both sides; `facts`: what `Side.opened` returned for each side."""
-    comparison = compare(*(_run_of(side, tracks, facts[side]) for side in "AB"))
+    results = {side: [track.first[side] for track in tracks if side in track.first] for side in "AB"}
+    comparison = compare(*(side_run(side, results[side], facts[side]["dataset"], facts[side]) for side in "AB"))
     by_model = {track.model: track for track in tracks}
     changes = {change.model: _with_ratio(change, by_model[change.model]) for change in comparison.models}
     comparison = dataclasses.replace(comparison, models=tuple(changes.values()))
@@ -105,22 +106,10 @@ def rows_of(tracks: Sequence[Track], facts: Mapping[str, Mapping[str, Any]], lim
     return tuple(sorted(rows, key=_badness))
 
 
-def _run_of(side: str, tracks: Sequence[Track], facts: Mapping[str, Any]) -> Run:
-    results = [track.first[side] for track in tracks if side in track.first]
-    machine = {"embedcore": facts["machine"]}
-    return side_run(side, results, facts["dataset"], settings=facts["settings"], machine=machine)
-
-
-def side_run(
-    side: str,
-    results: Sequence[Result],
-    dataset: Mapping[str, Any],
-    *,
-    settings: Mapping[str, Any] = {},
-    machine: Mapping[str, Any] = {},
-) -> Run:
+def side_run(side: str, results: Sequence[Result], dataset: Mapping[str, Any], facts: Mapping[str, Any] = {}) -> Run:
     """Return the results of a side as a run, so that two sides are compared as two runs are."""
     measured, excluded = (tuple(result for result in results if result.ok is ok) for ok in (True, False))
+    settings, machine = facts.get("settings", {}), {"embedcore": facts.get("machine", {})}
     return Run(Path(f"side {side}"), measured, excluded, settings, dataset, machine, datetime=None)
 
 
