@@ -78,7 +78,7 @@ class Comparison:
     speeds: Speeds
     """How speeds were compared."""
     threads: Change | None = None
-    """Of the number of threads, if the new run had fewer on the same processor."""
+    """Change of the number of threads, if the new run had fewer on the same processor."""
     families: tuple[FamilyChange, ...] = ()
     ranks: tuple[RankChange, ...] = ()
     settings: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What the new run alone made worse under equal settings: an outcome to judge, not a reason not to compare."""
+"""Degradations under equal settings: half precision given up, a smaller batch, fewer threads. The gate judges them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of everything with a limit was judged, and why the rest was not."""
+"""Coverage of the gate: which quantities with a limit were judged, and why the others were not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a change of embeddings began: the first module whose output moved, found in the traces of two sides."""
+"""The origin of a change of embeddings: the first module whose output moved, found in the traces of two sides."""
 
 from __future__ import annotations
 

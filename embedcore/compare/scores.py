@@ -44,7 +44,7 @@ class Change:
     real: bool = True
     """Whether the change is larger than chance explains."""
     sure: float | None = None
-    """Of a speed: lower bound of the fall at 1 %, simultaneous for all models."""
+    """Lower bound of the fall of a speed at 1 %, simultaneous for all models."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What an upgrade means for stored embeddings: the kept embeddings of two runs, model by model."""
+"""Stored embeddings after an upgrade: the kept embeddings of two runs, compared model by model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from embedcore.results.verdicts import unpack_classes
 
 @dataclass(frozen=True)
 class StoredEmbeddings:
-    """What becomes of one model's stored embeddings."""
+    """The answer on one model's stored embeddings."""
 
     model: str
     found: Compatibility | None

@@ -18,7 +18,7 @@ from embedcore.results.result import CROWDED, Result
 from embedcore.results.run import Run
 
 Basis = Literal["pinned", "threads", "card"]
-"""What was timed: one thread pinned to a core, all threads of the processor, or a card."""
+"""The timed work: one thread pinned to a core, all threads of the processor, or a card."""
 
 FEWEST_PROCESSES = 2
 

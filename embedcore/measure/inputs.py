@@ -1,4 +1,4 @@
-"""What a case is measured with, besides its settings: labels, pixels, and where weights and caches are."""
+"""Inputs of a case besides its settings: labels, pixels, and the locations of weights and caches."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Plugin:
         self.progress = ProgressReporter(config, self.terminal, self.record)
         self.is_worker = hasattr(config, "workerinput")
         self.is_controller = config.pluginmanager.has_plugin("dsession")
-        """Of pytest-xdist."""
+        """Whether this process is pytest-xdist's controller."""
         # From collection:
         self.collected = 0
         """Number of cases before any was deselected."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TimingPasses:
-    """What the passes need: where results are and go, and how they are measured."""
+    """The passes of a session: its bench, record, budget and progress."""
 
     bench: Bench
     record: Record

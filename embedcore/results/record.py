@@ -80,7 +80,7 @@ class Record:
         self._overheads: list[float] = []
         self._workers: set[str] = set()
         self._timed: dict[Key, list[TimingProcess]] = {}
-        """Of each case, its further timing processes."""
+        """Further timing processes, by case."""
         self._rankings: dict[str, tuple[list[Result], Rankings]] = {}
         # Only in the process that measures:
         self._journal: Journal | None = None

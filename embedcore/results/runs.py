@@ -125,7 +125,7 @@ class Outline:
     finished: bool
     """Whether every planned test has a final result."""
     processes: int | None
-    """In how many fresh processes each case has been timed at least; None if none has been timed."""
+    """Minimum number of fresh processes in which a case has been timed; None if none has been timed."""
 
     def complete(self, processes: int) -> bool:
         """Whether it is finished, and each case has been timed in this many processes."""
@@ -167,10 +167,10 @@ _TIMED = msgspec.json.Decoder(_Timed)
 
 
 def earlier_costs(folder: Path, machine: str | None, images: int, processes: int) -> list[tuple[float, float]]:
-    """Return (GMACs, seconds) of the cases of the newest run on a machine, as if measured on so many images.
+    """Return (GMACs, seconds) of the cases of the newest run on a machine, as if measured on `images`.
 
-    `processes`: in how many each case is timed. Empty without such a run, or if its journals cannot be read; damaged
-    lines are skipped, and of runs on other machines only the first line is read.
+    `processes`: number of processes in which each case is timed. Empty without such a run, or if its journals cannot be
+    read. Damaged lines are skipped; only the first line of another machine's run is read.
     """
     with contextlib.suppress(OSError):  # an estimate is not worth an error
         for paths in journals_of(folder).values():

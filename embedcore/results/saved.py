@@ -1,4 +1,4 @@
-"""What a session adds to the saved JSON of pytest-benchmark; `embedcore.results.run.run_of` reads it."""
+"""The additions of a session to pytest-benchmark's saved JSON; `embedcore.results.run.run_of` reads them."""
 
 from __future__ import annotations
 
