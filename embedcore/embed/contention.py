@@ -58,7 +58,7 @@ def stolen_ticks(stat: Path = _STAT) -> int | None:
 def steal(before: int | None, after: int | None, wall_s: float) -> float | None:
     """Return the seconds taken from all cores, summed, per second of wall time; None if unknown, and for rounds shorter
     than ten ticks of the kernel's clock."""
-    ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0
+    ticks = os.sysconf("SC_CLK_TCK")
     if before is None or after is None or ticks <= 0 or wall_s * ticks < _FEWEST_TICKS:
         return None
     return max(0, after - before) / ticks / wall_s

@@ -120,8 +120,7 @@ def device_lock(device: torch.device) -> filelock.BaseFileLock:
         name = f"cpu-{zlib.crc32(repr(sorted(os.sched_getaffinity(0))).encode()):08x}"
     if device.type == "cuda":
         name = f"cuda-{torch.cuda.get_device_properties(device).uuid}"
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return filelock.FileLock(Path(tempfile.gettempdir()) / f"embedcore-timing-{user}-{name}.lock")
+    return filelock.FileLock(Path(tempfile.gettempdir()) / f"embedcore-timing-{os.getuid()}-{name}.lock")
 
 
 def place(module: torch.nn.Module, device: torch.device, *, channels_last: bool = True) -> None:
