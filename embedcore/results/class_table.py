@@ -115,7 +115,8 @@ def _names(dataset: Mapping[str, Any], classes: Iterable[int]) -> list[str]:
 
 def _references(dataset: Mapping[str, Any], classes: NDArray[np.int64]) -> NDArray[np.int64] | None:
     counts = dataset.get("class_references")
-    known = isinstance(counts, list | tuple) and all(isinstance(n, int) for n in counts)
-    if not known or classes.max() >= len(counts):
+    if not isinstance(counts, list | tuple) or not all(isinstance(n, int) for n in counts):
+        return None
+    if classes.max() >= len(counts):
         return None
     return np.array(counts, dtype=np.int64)[classes]
