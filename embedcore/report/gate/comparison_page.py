@@ -9,6 +9,7 @@ from itertools import groupby
 from embedcore.compare.comparison import Comparison
 from embedcore.compare.limits import Limits
 from embedcore.compare.verdict import LEVELS, Finding, Verdict
+from embedcore.report.board import captions
 from embedcore.report.board.columns import NOTHING, cut
 from embedcore.report.gate import comparison_text as words
 from embedcore.report.html.chart import (
@@ -128,7 +129,7 @@ def _legend(comparison: Comparison, verdict: Verdict) -> list[str]:
         "Intervals are 95 % confidence intervals. Scores are tested per query, speed between processes. A speed is "
         "clear if its interval excludes the limit, a regression if the fall surely exceeds it, else undecided.",
         f"{words.limits_line(verdict).capitalize()}.",
-        *words.speed_lines(comparison),
+        *map(captions.sentence, words.speed_lines(comparison)),
     ]
 
 
