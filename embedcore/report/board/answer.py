@@ -252,7 +252,7 @@ def picks(board: Leaderboard) -> tuple[Pick, ...]:
             found.setdefault(row.result.model, (row, []))[1].append(label)
     return tuple(
         Pick(
-            f"{' and '.join(labels).capitalize()} of the {len(tied):,} tied",
+            f"{captions.listed(labels).capitalize()} of the {len(tied):,} tied",
             model,
             f"acc {score(row.result, 'acc')} · {costs(row.result)}".rstrip(" ·"),
         )

@@ -142,7 +142,7 @@ def best_of_sizes(board: Leaderboard) -> Iterator[Sentence]:
     sized = [(row.result, row.result.params_m) for row in board.by_acc if row.result.params_m is not None]
     best = ((size, next((result for result, params in sized if params < size), None)) for size in SIZES)
     for result, sizes in _grouped(best):
-        words = f"Below {_listed([f'{size}' for size in sizes])} million parameters: "
+        words = f"Below {captions.listed([f'{size}' for size in sizes])} million parameters: "
         yield words, Named(result.model), f", acc {score(result, 'acc')} with {figure(result.params_m)} million."
 
 
@@ -197,14 +197,6 @@ def _grouped(best: Iterable[tuple[float, Result | None]]) -> Iterator[tuple[Resu
         first, *others = same
         if first[1] is not None:
             yield first[1], [first[0], *(of for of, _ in others)]
-
-
-def _listed(words: Sequence[str]) -> str:
-    """
-    >>> _listed(["10", "25", "100"])
-    '10, 25 and 100'
-    """
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 class Disagreement(NamedTuple):

@@ -50,6 +50,8 @@ def test_a_model_that_is_both_is_named_once() -> None:
     board = board_of_runs(speed(10.0, params_m=9.0), speed(90.0, params_m=1.0))
     assert answer.take(board).why == "It is the smallest and the fastest of the 2 models tied for first."
     assert [pick.model for pick in answer.picks(board)].count("m1.x") == 1
+    board = board_of_runs(speed(10.0, params_m=9.0), speed(90.0, params_m=1.0, acc=0.55))
+    assert [pick.label for pick in answer.picks(board)] == ["Smallest, fastest and most accurate of the 2 tied"]
 
 
 def test_a_doubtful_speed_is_never_the_fastest() -> None:
