@@ -1,11 +1,17 @@
-"""Hubs on the loopback interface: one that answers, one that refuses, one that is silent; no test asks a real one."""
+"""One thread for each process. Hubs on the loopback interface: one that answers, one that refuses, one that is silent.
+
+No test asks a real hub.
+"""
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import http.server
 import os
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +22,14 @@ from typing import Any
 import pytest
 
 COMMIT = "c" * 40
+
+# Small models are slower with several threads, many times so if other tests run. torch reads it when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A cache folder of the user for all processes, since the scripts of charts take seconds to bundle.
+if "XDG_CACHE_HOME" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="embedcore-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # If the suite runs under pytest-xdist, sessions started by a test are not its workers.
 for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):

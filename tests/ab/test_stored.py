@@ -33,8 +33,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def test_sides_embed_all_images_and_are_judged(photos, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_sides_embed_all_images_and_are_judged(photos, tmp_path):
     cache = tmp_path / "cache"
     arguments = [
         f"--embed-roster={MODEL}", f"--embed-dataset={photos}", "--embed-weights=random", "--embed-batch-size=5",

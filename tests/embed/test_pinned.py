@@ -11,9 +11,16 @@ from embedcore.embed.pinned import images_of_round, pinned_thread, rounds_of
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can pin a thread")
 
 
-@linux
-def test_torch_has_one_thread_on_one_core_and_then_all_again():
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@linux
+def test_torch_has_one_thread_on_one_core_and_then_all_again(two_threads):
     allowed = os.sched_getaffinity(0)
     with pinned_thread() as core:
         assert core == max(allowed) and os.sched_getaffinity(0) == {core}

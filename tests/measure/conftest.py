@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from embedcore.images.dataset import load_dataset
@@ -238,17 +237,6 @@ class Slow(Fault):
 def arrays():
     rng = np.random.default_rng(1)
     return [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(40)]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """One thread for each process: with more, small models are many times slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # for the forkserver, unless it is running already
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -252,6 +252,7 @@ BOUNDED = """
 import resource, sys
 import numpy as np, torch
 from embedcore.retrieval.search import nearest
+torch.set_num_threads(2)
 n, d = 12000, 32
 rows = np.random.default_rng(0).standard_normal((n, d)).astype(np.float32)
 rows /= np.linalg.norm(rows, axis=1, keepdims=True)
