@@ -10,12 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F  # noqa: N812
-from documents import ROOT, page
+from documents import ROOT, page, run_example
 from PIL import Image
 
 from embedcore import load_backbone, load_dataset
@@ -25,35 +26,22 @@ PAGE = page("own-models.md")
 QUICK = "--embed-rounds=2 --embed-processes=1"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-def environment(tmp_path):
-    return {
+def session(arguments, folder, tmp_path):
+    """Run pytest with these arguments."""
+    output = tmp_path / "output"
+    environment = {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",  # many times faster on a busy machine
-        "XDG_CACHE_HOME": str(tmp_path / "home"),
-        "PYTEST_ADDOPTS": f"-p no:cacheprovider --embed-cache={tmp_path / 'cache'} " + QUICK,
+        "PYTEST_ADDOPTS": f"-p no:cacheprovider --embed-cache={tmp_path / 'cache'} {QUICK}",
     }
-
-
-def shell(command, folder, tmp_path):
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment(tmp_path), capture_output=True, text=True, timeout=900
+    process = forked.start(
+        forked.lean_session, *shlex.split(arguments), folder=folder, output=output, environment=environment
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
-    return done.stdout
+    assert forked.ended(process) == 0, f"{arguments}\n{output.read_text()[-6000:]}"
 
 
 def infos(path):
@@ -82,10 +70,11 @@ def test_the_examples_of_the_page_run_as_they_stand(folder, tmp_path):
     (folder / "zoos.toml").write_text(zoos)
     (folder / "service.toml").write_text(service)
     (listing,) = [line for block in blocks("bash") for line in block.splitlines() if "check" in line]
-    shell(listing, folder, tmp_path)
-    shell(shlex.join([sys.executable, "-c", embeddings]), folder, tmp_path)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(listing, shell=True, cwd=folder, env={**os.environ, "PATH": path}, check=True)
+    run_example(embeddings, folder)
     options = "--embed-dataset photos --benchmark-json run.json --embed-report report"
-    shell(f"pytest --embed-roster zoos.toml,service.toml {options}", folder, tmp_path)
+    session(f"--embed-roster zoos.toml,service.toml {options}", folder, tmp_path)
     found = infos(folder / "run.json")
     assert {name: info["dim"] for name, info in found.items()} == {
         "torchvision-resnet18": 512,
@@ -96,7 +85,7 @@ def test_the_examples_of_the_page_run_as_they_stand(folder, tmp_path):
     page = (folder / "report" / "leaderboard.md").read_text()
     assert all(f"{name}§" in page for name in found)
     assert "RANDOM WEIGHTS in 2 of 3 rows" in page
-    printed = shell(shlex.join([sys.executable, "-c", library]), folder, tmp_path).split()
+    printed = run_example(library, folder).split()
     assert printed == ["torchvision-resnet18", str(found["torchvision-resnet18"]["params_m"])]
 
 
@@ -186,8 +175,7 @@ def test_a_finetuned_checkpoint_beats_its_parent_from_command_line_to_page(tmp_p
         """
     )
     options = "--embed-max-classes 64 --embed-max-per-class 2 --embed-report report --benchmark-json run.json"
-    command = f"pytest {shlex.quote(str(ROOT / 'benchmarks'))} --embed-roster ours.toml {options}"
-    shell(command, tmp_path, tmp_path)
+    session(f"{shlex.quote(str(ROOT / 'benchmarks'))} --embed-roster ours.toml {options}", tmp_path, tmp_path)
     found = infos(tmp_path / "run.json")
     parent, child = found[PARENT], found["emoji-mobilenet"]
     assert (

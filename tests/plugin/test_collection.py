@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from embedcore.zoo.families import family_of
@@ -108,24 +107,17 @@ def test_collecting_does_not_load_the_dataset(run):
     assert outcome.ret == 0
 
 
-def test_the_harness_is_left_out_unless_named():
-    def collect(*arguments):
-        return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+def test_the_harness_is_left_out_unless_named(tmp_path):
+    def harness_cases(number, *arguments):
+        output = tmp_path / str(number)
+        lean = ("--collect-only", "-q", "-p", "no:cacheprovider", *arguments)
+        assert forked.ended(forked.start(forked.lean_session, *lean, folder=ROOT, output=output)) == 0
+        return sum("benchmarks/harness/" in line and "::" in line for line in output.read_text().splitlines())
 
-    def harness_cases(process):
-        return sum("benchmarks/harness/" in line and "::" in line for line in process.communicate()[0].splitlines())
-
-    roster = ["--embed-roster", "local"]
-    every = collect("benchmarks", *roster)
-    by_marker = collect("benchmarks", "-m", "embed_harness", *roster)
-    by_path = collect("benchmarks/harness")
-    assert harness_cases(every) == 0
-    assert harness_cases(by_marker) == harness_cases(by_path) > 5
+    roster = ("--embed-roster", "local")
+    assert harness_cases(1, "benchmarks", *roster) == 0
+    by_marker = harness_cases(2, "benchmarks", "-m", "embed_harness", *roster)
+    assert by_marker == harness_cases(3, "benchmarks/harness") > 5
 
 
 def test_a_project_without_embedcore_tests_imports_neither_torch_nor_timm(pytester):

@@ -6,12 +6,12 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
 from fcntl import ioctl
 from itertools import pairwise
+from multiprocessing.connection import wait
 
+import forked
 import pyte
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ progress.SHOWN_AFTER_S = progress.REDRAWN_S = 0.0
 class Terminal:
     """A session in a pseudo-terminal, with every state of its screen after the cursor was restored."""
 
-    def __init__(self, command, columns, lines, cwd):
+    def __init__(self, arguments, columns, lines, folder):
         self.screen = pyte.HistoryScreen(columns, lines, history=10_000)
         self.states = []
         stream = pyte.ByteStream(self.screen)
@@ -43,26 +43,19 @@ class Terminal:
         ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         environment |= {"TERM": "xterm-256color", "PYTEST_ADDOPTS": ""}
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        session = forked.start(
+            forked.pytest_session, *arguments, folder=folder, output=os.ttyname(theirs), environment=environment
         )
-        os.close(theirs)
         pending = b""
-        while piece := self._read(ours):
-            *whole, pending = (pending + piece).split(b"\x1b8")
+        while ours in wait([ours, session.sentinel]):
+            *whole, pending = (pending + os.read(ours, 65536)).split(b"\x1b8")
             for part in whole:
                 stream.feed(part + b"\x1b8")
                 self.states.append([line.rstrip() for line in self.screen.display])
         stream.feed(pending)
         os.close(ours)
-        self.code = process.wait()
-
-    @staticmethod
-    def _read(descriptor):
-        try:
-            return os.read(descriptor, 65536)
-        except OSError:  # Linux raises this when the writer has closed
-            return b""
+        os.close(theirs)
+        self.code = forked.ended(session)
 
     @property
     def text(self):
@@ -76,12 +69,12 @@ def terminal(project):
     (project.path / "conftest.py").write_text(EAGER)
 
     def start(*arguments, columns=80, lines=24, roster="roster.txt"):
-        command = [
-            *(sys.executable, "-m", "pytest", "test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images"),
-            *(f"--embed-roster={roster}", "--embed-weights=random", f"--embed-cache={project.path / 'cache'}"),
-            *("--embed-rounds=3", "--embed-processes=1", "--embed-order=roster", *arguments),
+        everything = [
+            *("test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images", f"--embed-roster={roster}"),
+            *("--embed-weights=random", f"--embed-cache={project.path / 'cache'}", "--embed-rounds=3"),
+            *("--embed-processes=1", "--embed-order=roster", *arguments),
         ]
-        return Terminal(command, columns, lines, project.path)
+        return Terminal(everything, columns, lines, project.path)
 
     return start
 
@@ -178,7 +171,7 @@ def test_output_of_a_test_that_is_not_captured_stays_whole(terminal, project):
 @pytest.mark.parametrize(("columns", "lines", "verbose"), [(80, 24, True), (100, 12, False)])
 def test_the_line_of_workers_vanishes_and_dots_and_names_stay(terminal, project, columns, lines, verbose):
     (project.path / "images" / "photo.cr2").write_bytes(b"")
-    seen = terminal("-n2", *(["-v"] if verbose else []), columns=columns, lines=lines)
+    seen = terminal("-n2", IN_PROCESS, *(["-v"] if verbose else []), columns=columns, lines=lines)
     assert seen.code == 0, seen.text
     (note,) = (place for place, row in enumerate(seen.text) if row.startswith("embedcore: 1 .cr2 file not read"))
     lived = live_lines(seen)

@@ -6,90 +6,34 @@ import json
 import os
 import random
 import signal
-import sys
 import time
-from multiprocessing import forkserver
 
+import forked
 import pytest
 import records
+from forked import ended
 
-from embedcore.forkserver import forkserver_context
 from embedcore.zoo.tags import all_tags
 
 MINI = [tag for tag in all_tags() if tag.startswith("test_")][:12]
 
-# Runs in a fresh process which has torch and timm imported already, so that 60 sessions take minutes, not an hour.
-SESSION = """
-import os, sys
-
-def session(folder, arguments, output, forkserver_state):
-    from multiprocessing import forkserver
-    vars(forkserver._forkserver).update(forkserver_state)
-    # The forkserver of the tests makes this session's children too: one of its own would import torch for 5 s.
-    forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
-    os.chdir(folder)
-    os.setsid()
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    sys.stdout = open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", closefd=False)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other plugins take longer to import than a case to measure
-    import pytest
-    code = pytest.main(["-p", "pytest_benchmark.plugin", "-p", "embedcore.plugin.hooks", *arguments])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(int(code))
-"""
-
-
-SHARED = ("_forkserver_address", "_forkserver_authkey")
-
-
-@pytest.fixture(scope="module")
-def session_target(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("target")
-    (folder / "embedcore_session.py").write_text(SESSION)
-    sys.path.insert(0, str(folder))
-    import embedcore_session
-
-    yield embedcore_session.session
-    sys.path.remove(str(folder))
-
 
 @pytest.fixture
-def start(project, session_target):
+def start(project):
     """Start a session in a process of its own, with further arguments."""
 
     def start(*arguments, cache="cache", roster=MINI):
         (project.path / "roster.txt").write_text("\n".join(roster))
-        everything = [
-            "test_models.py",
-            "-p",
-            "no:cacheprovider",
-            "--embed-dataset=images",
-            "--embed-roster=roster.txt",
-            "--embed-weights=random",
-            f"--embed-cache={project.path / cache}",
-            "--embed-rounds=1",
-            "--embed-processes=1",
-            *arguments,
-        ]
-        context = forkserver_context()
-        state = {name: value for name, value in vars(forkserver._forkserver).items() if name in SHARED}
-        process = context.Process(
-            target=session_target, args=(str(project.path), everything, str(project.path / "output"), state)
+        return forked.start(
+            forked.lean_session,
+            *("test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images"),
+            *("--embed-roster=roster.txt", "--embed-weights=random", f"--embed-cache={project.path / cache}"),
+            *("--embed-rounds=1", "--embed-processes=1", *arguments),
+            folder=project.path,
+            output=project.path / "output",
         )
-        process.start()
-        return process
 
     return start
-
-
-def ended(process):
-    """Return the session's exit code."""
-    process.join(300)
-    return process.exitcode
 
 
 def scores_of(path):

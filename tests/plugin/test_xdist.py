@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
+import forked
 import pytest
 import records
+from forked import ended
 from galleries import retrieved
 
 from embedcore.plugin import machine
@@ -20,6 +20,7 @@ from embedcore.results.reading import read_run
 from embedcore.results.runs import journals_of, runs_in_use
 from embedcore.zoo.tags import all_tags
 
+IN_PROCESS = "--embed-isolation=none"
 MINI = [tag for tag in all_tags() if tag.startswith("test_")][:8]
 
 
@@ -28,15 +29,14 @@ def workers(project):
     """Start the benchmark with workers of pytest-xdist, in a process group of its own."""
 
     def start(count, *arguments, dataset="images", output="output"):
-        command = [
-            *(sys.executable, "-m", "pytest", "test_models.py", "-p", "no:cacheprovider", f"-n{count}"),
-            *(f"--embed-dataset={dataset}", "--embed-roster=roster.txt", "--embed-weights=random"),
-            *(f"--embed-cache={project.path / 'cache'}", "--embed-rounds=2", "--embed-processes=1", *arguments),
-        ]
-        with (project.path / output).open("wb") as stream:
-            return subprocess.Popen(
-                command, cwd=project.path, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        return forked.start(
+            forked.pytest_session,
+            *("test_models.py", "-p", "no:cacheprovider", f"-n{count}", f"--embed-dataset={dataset}"),
+            *("--embed-roster=roster.txt", "--embed-weights=random", f"--embed-cache={project.path / 'cache'}"),
+            *("--embed-rounds=2", "--embed-processes=1", *arguments),
+            folder=project.path,
+            output=project.path / output,
+        )
 
     return start
 
@@ -44,23 +44,23 @@ def workers(project):
 def test_a_killed_run_of_two_workers_is_resumed_in_one_process(run, project, saved, workers):
     (project.path / "roster.txt").write_text("\n".join(MINI))
     folder = project.path / "cache" / "runs"
-    process = workers(2)
+    process = workers(2, IN_PROCESS)
 
     def results():
         return [model for paths in journals_of(folder).values() for model in records.models(records.read(*paths))]
 
     deadline = time.monotonic() + 240
-    while process.poll() is None and len(results()) < 3 and time.monotonic() < deadline:
+    while process.is_alive() and len(results()) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, (project.path / "output").read_text()
+    assert ended(process) == -signal.SIGKILL, (project.path / "output").read_text()
     while runs_in_use(folder) and time.monotonic() < deadline:  # the workers end some time later
         time.sleep(0.01)
     before = results()
     assert 3 <= len(before) < len(MINI)
     assert len(list(folder.glob("*.gw0.jsonl"))) == len(list(folder.glob("*.gw1.jsonl"))) == 1
 
-    outcome = run("--embed-resume", "--benchmark-json=run.json")
+    outcome = run(IN_PROCESS, "--embed-resume", "--benchmark-json=run.json")
     outcome.assert_outcomes(passed=len(MINI))
     outcome.stdout.fnmatch_lines([f"resumed: {len(before)} of {len(MINI)} results are from the earlier session"])
     assert len(saved()["benchmarks"]) == len(MINI)
@@ -72,9 +72,9 @@ def test_a_killed_run_of_two_workers_is_resumed_in_one_process(run, project, sav
 
 
 def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
-    mistaken = workers(1, dataset="nowhere", output="mistaken")
+    mistaken = workers(1, IN_PROCESS, dataset="nowhere", output="mistaken")
     process = workers(2, "--embed-report=report", "--benchmark-json=run.json", "--benchmark-save=two")
-    assert process.wait(300) == 0, (project.path / "output").read_text()
+    assert ended(process) == 0, (project.path / "output").read_text()
     text = (project.path / "output").read_text()
     assert text.count("embedcore: leaderboards") == 1
     assert "Overall by acc (3 models)" in text
@@ -88,7 +88,7 @@ def test_workers_report_together_and_a_mistake_is_one_line(project, workers):
     gallery = retrieved(project.path / "report" / "index.html")
     assert gallery["answers"].keys() == {result.model for result in stored.results}
     assert gallery["missing"] == 0
-    assert mistaken.wait(300) == pytest.ExitCode.USAGE_ERROR
+    assert ended(mistaken) == pytest.ExitCode.USAGE_ERROR
     text = (project.path / "mistaken").read_text()
     assert text.count("no such folder of images") == 1
     assert "INTERNALERROR" not in text
@@ -113,7 +113,7 @@ files.put = kept
 
 def test_the_controller_writes_the_page_while_workers_measure(project, workers):
     (project.path / "conftest.py").write_text(EAGER)
-    assert workers(2, "--embed-report=report").wait(300) == 0, (project.path / "output").read_text()
+    assert ended(workers(2, IN_PROCESS, "--embed-report=report")) == 0, (project.path / "output").read_text()
     first, *_, last = (p.read_text(encoding="utf-8") for p in sorted((project.path / "report").glob("version-*")))
     assert "This run is in progress: 1 of 3 cases are done; 2 cases left, " in first and "data-reload" in first
     assert "This run goes on" not in last and "data-reload" not in last
@@ -132,7 +132,7 @@ def pytest_runtest_logreport(report):
 
 def test_ctrl_c_before_the_first_result_names_the_unreached_cases(project, workers):
     (project.path / "conftest.py").write_text(AT_FIRST_SETUP)
-    assert workers(2).wait(300) == pytest.ExitCode.INTERRUPTED
+    assert ended(workers(2, IN_PROCESS)) == pytest.ExitCode.INTERRUPTED
     text = " ".join((project.path / "output").read_text().split())
     line = text.partition("embedcore: 3 of 3 cases not reached (")[2].partition("); continue with --embed-resume")[0]
     assert sorted(line.split(", ")) == sorted((project.path / "roster.txt").read_text().split())
@@ -227,7 +227,7 @@ def pytest_runtest_call(item):
 
 def test_an_image_edited_before_it_is_decoded_ends_the_run_with_a_line(project, workers):
     (project.path / "conftest.py").write_text(EDITED)
-    assert workers(2).wait(300) == pytest.ExitCode.USAGE_ERROR
+    assert ended(workers(2, IN_PROCESS)) == pytest.ExitCode.USAGE_ERROR
     text = (project.path / "output").read_text()
     assert "INTERNALERROR" not in text and "crashed" not in text
     assert "'class0/0.png': its content has changed since the dataset was loaded" in text
@@ -247,7 +247,7 @@ def pytest_runtest_call(item):
 
 def test_a_budget_spent_in_a_case_of_a_worker_ends_the_run_with_a_line(project, workers):
     (project.path / "conftest.py").write_text(SPENT)
-    assert workers(1, "--embed-budget=1h").wait(300) == pytest.ExitCode.INTERRUPTED
+    assert ended(workers(1, "--embed-budget=1h")) == pytest.ExitCode.INTERRUPTED
     text = (project.path / "output").read_text()
     assert "INTERNALERROR" not in text and "crashed" not in text
     assert "--embed-budget of 1 h is used up: 3 cases left; continue with --embed-resume" in text
