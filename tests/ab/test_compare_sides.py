@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from embedcore.cli import main
 from embedcore.compare.limits import read_limits
 from embedcore.embed.trace import Call, Trace, summary_of
 from embedcore.errors import UsageError
+from embedcore.plugin import side as side_program
 from embedcore.report.gate.ab_text import as_json, as_text
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch
@@ -48,80 +48,89 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def arguments(photos, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
+    """Settings with random weights; the roster also has an own model, `colour`."""
+    cache, lists = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("lists")
+    (lists / "made_for_sides.py").write_text(
+        "from torch import nn\ndef f(): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+    )
+    (lists / "ours.toml").write_text('[[model]]\nname = "colour"\nfactory = "made_for_sides:f"\n')
     return [
-        "--embed-roster=test_resnet*,test_vit.*", "-k", "resnet", f"--embed-dataset={photos}", "--embed-rounds=2",
-        "--embed-weights=random", "--embed-batch-size=2", f"--embed-cache={cache}",
+        f"--embed-roster={lists / 'ours.toml'},test_resnet*,test_vit.*", "-k", "resnet", f"--embed-dataset={photos}",
+        "--embed-rounds=2", "--embed-weights=random", "--embed-batch-size=2", f"--embed-cache={cache}",
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A folder with a timm that cannot be imported."""
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "timm").mkdir()
+    (folder / "timm" / "__init__.py").write_text("raise ImportError('the timm of the working directory')")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sides(arguments, hostile):
+    """Two sides, whose working directory is `hostile`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
+        patch.chdir(hostile)
+        patch.setenv("PYTHONPATH", str(hostile))
+        a, b = (Side(HERE._replace(name=name), arguments) for name in "AB")
+    with a, b:
+        yield {"A": a, "B": b}
 
 
-def test_a_side_measures_with_pytest_arguments(arguments, tmp_path):
+def test_a_side_measures_with_pytest_arguments(sides, tmp_path):
+    side = sides["A"]
+    facts = side.opened()
+    assert facts["models"] == [MODEL]
+    assert facts["settings"]["batch_size"] == 2
+    assert facts["dataset"]["classes"] == 2
+    side.save_weights(MODEL, tmp_path)
+    results = [side.measure(MODEL, weights=str(tmp_path), batch_size=4, channels_last=False) for _ in range(2)]
+    assert [(r.status, r.batch_size, r.channels_last, r.weights["source"]) for r in results] == [
+        ("ok", 4, False, "folder")
+    ] * 2
+    assert results[0].sketch == results[1].sketch
+    with pytest.raises(UsageError, match="A: random weights of"):
+        side.save_weights(MODEL, Path("/proc/nowhere"))
+    assert side.measure(MODEL).ok  # the side has survived the error
+
+
+def test_two_sides_measure_in_turn(sides, tmp_path):
+    for side in sides.values():
+        side.opened()
+    sides["A"].save_weights(MODEL, tmp_path)
+    results = measure_interleaved(sides, MODEL, {"rounds": 5, "weights": str(tmp_path)})
+    assert [(r.status, len(r.durations)) for r in results.values()] == [("ok", 5)] * 2
+    # A side that fails before its rounds releases the other.
+    results = measure_interleaved(sides, MODEL, {"rounds": 5, "max_params": 0.001})
+    assert [result.status for result in results.values()] == ["too-large"] * 2
+
+
+def test_a_killed_side_is_lost(arguments):
     with Side(HERE, arguments) as side:
-        facts = side.opened()
-        assert facts["models"] == [MODEL]
-        assert facts["settings"]["batch_size"] == 2
-        assert facts["dataset"]["classes"] == 2
-        side.save_weights(MODEL, tmp_path)
-        results = [side.measure(MODEL, weights=str(tmp_path), batch_size=4, channels_last=False) for _ in range(2)]
-        assert [(r.status, r.batch_size, r.channels_last, r.weights["source"]) for r in results] == [
-            ("ok", 4, False, "folder")
-        ] * 2
-        assert results[0].sketch == results[1].sketch
-        with pytest.raises(UsageError, match="A: random weights of"):
-            side.save_weights(MODEL, Path("/proc/nowhere"))
-        assert side.measure(MODEL).ok  # the side has survived the error
-        with Side(HERE._replace(name="B"), arguments) as other:
-            other.opened()
-            sides = {"A": side, "B": other}
-            results = measure_interleaved(sides, MODEL, {"rounds": 5, "weights": str(tmp_path)})
-            assert [(r.status, len(r.durations)) for r in results.values()] == [("ok", 5)] * 2
-            # A side that fails before its rounds releases the other.
-            results = measure_interleaved(sides, MODEL, {"rounds": 5, "max_params": 0.001})
-            assert [result.status for result in results.values()] == ["too-large"] * 2
         side._process.kill()
         with pytest.raises(SideLost, match="A: its process ended with code -9"):
             side.measure(MODEL)
 
 
-def test_a_side_is_isolated_from_the_working_directory(arguments, tmp_path, monkeypatch):
+def test_a_side_is_isolated_from_the_working_directory(sides, hostile):
     """Its children, which a forkserver starts, too."""
-    (tmp_path / "timm").mkdir()
-    (tmp_path / "timm" / "__init__.py").write_text("raise ImportError('the timm of the working directory')")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Side(HERE, arguments) as side:
-        facts = side.opened()
-        assert not Path(facts["code"]["timm"]["file"]).is_relative_to(tmp_path)
-        assert side.measure(MODEL, rounds=1).ok
+    assert not Path(sides["A"].opened()["code"]["timm"]["file"]).is_relative_to(hostile)
+    assert sides["A"].measure(MODEL, rounds=1).ok
 
 
-def test_a_side_runs_own_models_but_not_precomputed_embeddings(arguments, tmp_path):
-    (tmp_path / "made_for_sides.py").write_text(
-        "from torch import nn\ndef f(): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
-    )
+def test_a_side_runs_own_models_but_not_precomputed_embeddings(sides, arguments, tmp_path):
+    side = sides["A"]
+    side.opened()
+    side.save_weights("colour", tmp_path)  # a factory has weights of its own
+    result = side.measure("colour", weights=str(tmp_path))
+    assert (result.status, result.weights["source"]) == ("ok", "factory:made_for_sides:f"), result.reason
     (tmp_path / "rows.npy").touch()
-    entries = {"colour": 'factory = "made_for_sides:f"', "rows": 'embeddings = "rows.npy"'}
-    for name, line in entries.items():
-        (tmp_path / f"{name}.toml").write_text(f'[[model]]\nname = "{name}"\n{line}\n')
-    own = [f"--embed-roster={tmp_path / 'colour.toml'}", *arguments[3:]]
-    with Side(HERE, own) as side:
-        assert side.opened()["models"] == ["colour"]
-        side.save_weights("colour", tmp_path)  # a factory has weights of its own
-        result = side.measure("colour", weights=str(tmp_path))
-        assert (result.status, result.weights["source"]) == ("ok", "factory:made_for_sides:f"), result.reason
-    rows = [f"--embed-roster={tmp_path / 'rows.toml'}", *arguments[3:]]
-    with (
-        Side(HERE, rows) as side,
-        pytest.raises(UsageError, match="rows has embeddings only"),
-    ):
-        side.opened()
+    (tmp_path / "rows.toml").write_text('[[model]]\nname = "rows"\nembeddings = "rows.npy"\n')
+    with pytest.raises(UsageError, match="rows has embeddings only"):
+        side_program.Side([f"--embed-roster={tmp_path / 'rows.toml'}", *arguments[3:]])
 
 
 @pytest.mark.parametrize(
@@ -132,37 +141,28 @@ def test_a_side_runs_own_models_but_not_precomputed_embeddings(arguments, tmp_pa
     ],
 )
 def test_invalid_pytest_arguments_are_one_line(arguments, line):
-    from embedcore.plugin.side import collect
-
     with pytest.raises(UsageError, match=line) as error:
-        collect(arguments)
+        side_program.collect(arguments)
     assert not str(error.value).startswith("usage")
 
 
-def test_an_interrupted_command_continues(arguments, tmp_path, capsys):
-    cache = tmp_path / "cache"
-    command = [
-        "ab",
-        "--python-b",
-        sys.executable,
-        "--fail-on",
-        "drift:1e-3,status,images_per_s:90%",
-        "--format",
-        "json",
-        "--",
-    ]
-    command += [*arguments, f"--embed-cache={cache}"]
+def test_a_killed_command_continues(sides, arguments, monkeypatch, capsys):
+    cache = Path(sides["A"].opened()["cache"])
+    command = ["ab", "--aa", "--fail-on", "drift:1e-3,status,images_per_s:90%", "--format", "json", "--", *arguments]
     process = subprocess.Popen([sys.executable, "-m", "embedcore.cli", *command], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not (before := _files(cache)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     assert before, "nothing was measured"
-    # The sides exit when their input ends.
+    # The killed command's sides exit when their input ends; the next command has those that run here.
+    running = iter(sides.values())
+    monkeypatch.setattr(module, "Side", lambda environment, arguments: contextlib.nullcontext(next(running)))
     assert main(command) == 0
     after = _files(cache)
     assert before.items() <= after.items() and len(before) < len(after)
+    assert len({path.parent for path in after}) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["models"][0]["drift"] == 0.0
     assert found["models"][0]["processes"] >= 4
