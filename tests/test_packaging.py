@@ -87,9 +87,8 @@ def test_the_wheel_measures_a_model_in_an_empty_folder(built, tmp_path):
         "--embed-rounds=1",
         "--embed-processes=1",
     ]
-    collected = run(*pytest_command, "--collect-only", "-q", cwd=project, **environment)
-    assert f"test_models.py::test_model[{MODEL}]" in collected
-    run(*pytest_command, "--benchmark-json=run.json", "--embed-report=report", cwd=project, **environment)
+    shown = run(*pytest_command, "-v", "--benchmark-json=run.json", "--embed-report=report", cwd=project, **environment)
+    assert f"test_models.py::test_model[{MODEL}]" in shown
     (case,) = json.loads((project / "run.json").read_text())["benchmarks"]
     assert case["extra_info"]["model"] == MODEL
     assert (project / "report" / "index.html").is_file()
