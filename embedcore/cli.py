@@ -15,13 +15,15 @@ from embedcore.plain import ENCODABLE, printable_lines
 from embedcore.version import VERSION
 
 COMMANDS = (
-    *("ab", "accept", "cache", "check", "compare", "families", "history"),
+    *("ab", "accept", "cache", "check", "compare", "deploy", "families", "history"),
     *("init", "merge", "plan", "rank", "report", "weights"),
 )
 
 EXIT_USAGE = 4
 EXIT_UNUSABLE = 2
 """In place of `EXIT_USAGE` for the commands of `UNUSABLE`."""
+PASSING_ON = ("ab", "deploy")
+"""Commands whose arguments after ``--`` go to pytest."""
 UNUSABLE = ("ab", "accept", "compare", "history", "init", "merge", "rank", "report")
 
 DESCRIPTION = """Prepare `pytest benchmarks`, and read and compare the runs that it saves.
@@ -49,12 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ENCODABLE)  # a terminal without "±" shows a substitute, not a traceback
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
     exit_unusable = EXIT_UNUSABLE if arguments and arguments[0] in UNUSABLE else EXIT_USAGE
+    passed_on: list[str] | None = None
+    if arguments and arguments[0] in PASSING_ON and "--" in arguments:
+        cut = arguments.index("--")  # argparse would count them among the positional arguments
+        arguments, passed_on = arguments[:cut], arguments[cut + 1 :]
     try:
         parsed = parser.parse_args(arguments)
     except SystemExit as error:  # argparse has printed its message; its own exit code is always 2
         return exit_unusable if error.code else 0
+    if passed_on is not None:
+        parsed.arguments = passed_on
     paths = {name: user_path(value) for name, value in vars(parsed).items() if isinstance(value, Path)}
     vars(parsed).update(paths)  # shells do not expand the ~ in --cache=~/c
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import re
@@ -21,6 +22,8 @@ from typing import Any
 
 import tabulate
 
+from embedcore.embed.engines import names as engines
+from embedcore.embed.engines.names import FACTS
 from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.errors import UsageError
 from embedcore.files import PARTIAL, cache_folder, unsealed
@@ -52,25 +55,25 @@ class Entry:
 
     @property
     def can_be_recreated(self) -> bool:
-        return self.kind in ("pixels", "embeddings", "neighbours", "archive")
+        return self.kind in ("pixels", "embeddings", "neighbours", *_FOLDERS)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("cache", help="list or prune pixel stores, unpacked archives, embeddings and journals")
+    parser = commands.add_parser("cache", help="list or prune pixel stores, exported models, embeddings and journals")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="list the contents of the cache folder")
     listing.set_defaults(run=run_list)
     pruning = actions.add_parser(
         "prune",
         help="remove old files or limit the size",
-        description="Remove pixel stores, unpacked archives, kept embeddings, neighbours and journals of runs. Files "
-        "that a running process uses stay.",
+        description="Remove pixel stores, unpacked archives, models exported for engines, kept embeddings, neighbours "
+        "and journals of runs. Files that a running process uses stay.",
     )
     pruning.add_argument("--older-than", type=_number, metavar="DAYS", help="remove files that were not used for DAYS")
     pruning.add_argument(
         "--max-size", type=_number, metavar="GB",
-        help="remove pixel stores, archives, embeddings and neighbours, least recently used first, until the cache has "
-        "at most GB (10^9 bytes); journals stay, since they cannot be computed again",
+        help="remove pixel stores, archives, models of engines, embeddings and neighbours, least recently used first, "
+        "until the cache has at most GB (10^9 bytes); journals stay, since they cannot be computed again",
     )  # fmt: skip
     pruning.add_argument("--all", action="store_true", help="remove everything, journals too")
     pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
@@ -90,7 +93,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     now = time.time()
     rows = [
         (entry.kind, entry.name[:_NAME], bytes_text(entry.bytes), _age(now - entry.used))
-        for entry in sorted(entries, key=lambda entry: ([*_KINDS, "archive"].index(entry.kind), -entry.used))
+        for entry in sorted(entries, key=lambda entry: ([*_KINDS, *_FOLDERS].index(entry.kind), -entry.used))
     ]
     align = ("left", "left", "right", "right")
     headers = ("kind", "name", "size", "last used")
@@ -171,7 +174,7 @@ def _age(seconds: float) -> str:
 
 def entries_of(folder: Path) -> list[Entry]:
     """Return all entries of a cache folder."""
-    entries = [*_unpacked_archives(folder / archives.FOLDER)]
+    entries = [entry for kind in _FOLDERS for entry in _in_folders(folder, kind)]
     journals = _groups(folder, "journal")
     for kind, (_, _, describe) in _KINDS.items():
         for name, files in _groups(folder, kind).items():
@@ -195,15 +198,27 @@ def entries_of(folder: Path) -> list[Entry]:
     return entries
 
 
-def _unpacked_archives(folder: Path) -> Iterator[Entry]:
+def _in_folders(cache: Path, kind: str) -> Iterator[Entry]:
+    """Yield the entries of a kind that has a folder for each."""
+    place, pattern = _FOLDERS[kind]
+    folder = cache / place
     if not folder.is_dir() or folder.is_symlink():
         return
     for path in sorted(folder.iterdir()):
-        match = re.fullmatch(r"[0-9a-f]{16}-(.+)", path.name)
+        match = re.fullmatch(pattern, path.name)
         if match and path.is_dir() and not path.is_symlink():
             size = sum(each.lstat().st_size for each in path.rglob("*") if not each.is_dir())
             lock = path.with_name(f"{path.name.removesuffix(PARTIAL)}.lock")
-            yield Entry("archive", one_line(match[1]), (path,), size, path.stat().st_mtime, (lock,))
+            name = f"{_describe_model(path)}{match[1]}"
+            yield Entry(kind, one_line(name), (path,), size, path.stat().st_mtime, (lock,))
+
+
+def _describe_model(path: Path) -> str:
+    """Return the model and engine of an exported model, "" for other folders."""
+    with contextlib.suppress(OSError, ValueError):
+        facts = json.loads((path / FACTS).read_bytes())
+        return f"{facts['model']} {facts['engine']} {facts['precision']} " if isinstance(facts, dict) else ""
+    return ""
 
 
 def _groups(cache: Path, kind: str) -> dict[str, dict[Path, os.stat_result]]:
@@ -256,6 +271,12 @@ def _describe_run(name: str, files: Sequence[Path]) -> str:
 def _describe_neighbours(name: str, files: Sequence[Path]) -> str:
     return f"{name}: {counted(len(files), 'model')}"
 
+
+# Each kind's folder in the cache folder, and pattern of the folders in it, whose first group is in the description.
+_FOLDERS = {
+    "archive": (archives.FOLDER, r"[0-9a-f]{16}-(.+)"),
+    "engine": (engines.FOLDER, r"([0-9a-f]{8})[0-9a-f]{24}(?:\..*)?|inductor"),
+}
 
 _ARRAY = r"\.(?:npy|json)(?:\..*partial)?"  # an array, its sidecar, and unfinished ones
 

@@ -11,7 +11,7 @@ from embedcore.results.run import Run
 
 # In fp32 4e-6 was the largest drift seen (benchmarks/harness/drift.py). In half precision rounding depends on kernels,
 # and so on drivers and batch sizes.
-_ROUNDING = {"fp32": 2e-5, "bf16": 0.03, "fp16": 0.004}
+_ROUNDING = {"fp32": 2e-5, "bf16": 0.03, "fp16": 0.004, "int8": 0.03}
 _LEAST_MEMORY_MB = 32.0
 
 
@@ -38,7 +38,7 @@ def causes_of(pair: Pair, base: Run, new: Run) -> tuple[str, ...]:
     found = [*([pair.why] if pair.why else []), *_weights_causes(old, now)]
     sides = [{"input_size": result.input_size, **result.transform} for result in (old, now)]
     found += [phrase for name in TRANSFORM for phrase in _changed(name, sides[0].get(name), sides[1].get(name))]
-    for name in ("dim", "point", "precision", "token_mean", "device"):
+    for name in ("dim", "point", "engine", "precision", "token_mean", "device"):
         found += _changed(name, getattr(old, name), getattr(now, name))
     explained = found or "scores" in run_barriers(base, new, across_machines=False)
     if not explained and (moved := drift_of(pair, base, new) or 0.0) > rounding(now.precision):

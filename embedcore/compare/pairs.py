@@ -154,7 +154,7 @@ def pair_barriers(pair: Pair, *, excused: Collection[str] = ()) -> dict[str, str
     `excused`: ``precision`` or ``batch_size`` if a difference is an outcome of equal settings.
     """
     base, new = pair.base, pair.new
-    for name in ("device", "point", "precision"):
+    for name in ("device", "point", "engine", "precision"):
         old, now = getattr(base, name), getattr(new, name)
         if old != now and name not in excused:
             return dict.fromkeys(("scores", "speed"), f"another {name}: {old}, now {now}")

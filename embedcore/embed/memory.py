@@ -158,6 +158,7 @@ class PeakMemory:
     def restart(self, device: torch.device) -> None:
         """On CUDA, reset the peak: the timed forward passes on ``device`` begin."""
         if device.type == "cuda":
+            self._ended.set()  # torch keeps the peak itself
             self._card = device
             torch.cuda.reset_peak_memory_stats(device)
 

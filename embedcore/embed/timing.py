@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ from embedcore.progress import Progress
 
 FEWEST_WARMUPS, MOST_WARMUPS = 2, 20
 AGREEMENT = 0.05
+LATENCY_S = 5.0
 
 Embed = Callable[[torch.Tensor], torch.Tensor]
 
@@ -69,16 +72,38 @@ def time_forward(
     warmed()
     before, taken = waiting_times(), stolen_ticks()
     begun = time.monotonic()
-    for _ in range(rounds) if interleaving is None else interleaving.each(rounds):
-        durations.append(clock(embed, batch))
-        if reference is not None:
-            kernel.append(reference())
-        progress(len(durations), rounds)
+    with _without_collections():
+        for _ in range(rounds) if interleaving is None else interleaving.each(rounds):
+            durations.append(clock(embed, batch))
+            if reference is not None:
+                kernel.append(reference())
+            progress(len(durations), rounds)
     on_cpu = batch.device.type == "cpu"
     timed_s = sum(durations) + sum(seconds.whole for seconds in kernel)
     stolen = steal(taken, stolen_ticks(), time.monotonic() - begun) if on_cpu else None
     waited = contention(before, waiting_times(), timed_s) if on_cpu else None
     return Timed(durations, warmups, waited, kernel, stolen)
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Hold back the garbage collector, which would run in some rounds and not in others."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def latencies(embed: Embed, image: torch.Tensor) -> list[float]:
+    """Return the seconds of forward passes of one image [1, 3, h, w] after a warm-up: 20 to 200, in about 5 s."""
+    clock = device_seconds if image.device.type == "cuda" else host_seconds
+    warm_up(lambda: clock(embed, image))
+    rounds = max(20, min(200, round(LATENCY_S / clock(embed, image))))
+    with _without_collections():
+        return [clock(embed, image) for _ in range(rounds)]
 
 
 def host_seconds(embed: Embed, batch: torch.Tensor) -> float:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from embedcore.embed.engines.names import FOLDER as ENGINES
 from embedcore.embed.trace import Trace
 from embedcore.errors import EmbedcoreError, UsageError, option
 from embedcore.files import user_path
@@ -88,6 +89,7 @@ class Bench:
         self.stores: dict[str, PixelStore] = {}
         """Most recently opened pixel store, by dataset fingerprint."""
         self._embeddings = self.cache / "embeddings" if keep_embeddings else None
+        self._engines = self.cache / ENGINES
         self._ledger = Ledger(self.cache)
 
     def __repr__(self) -> str:
@@ -130,7 +132,9 @@ class Bench:
             raise
         except Exception as error:  # from this model's geometry, or a decoding process that died
             return Measured(self._of(dataset, failure(case, error)), None)
-        inputs = CaseInputs(GroundTruth.of(dataset), pixels, located, self.hub, self._embeddings, self.neighbours)
+        inputs = CaseInputs(
+            GroundTruth.of(dataset), pixels, located, self.hub, self._embeddings, self._engines, self.neighbours
+        )
         executor = self._executor(limit_s - (time.monotonic() - begin))
         result = self._of(dataset, executor.run(case, inputs, stages))
         if result.lost_host is not None:
@@ -164,6 +168,7 @@ class Bench:
             self._pixels(case, dataset, functools.partial(stages, "decoding")),
             located,
             self.hub,
+            engines_folder=self._engines,
             pinned_images=None if pinned is None else pinned.images,
         )
         return self._executor(limit_s).time(case, inputs, stages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from embedcore.embed.engines.names import EAGER, check_engine, in_torch
 from embedcore.errors import UsageError
 from embedcore.plain import short_repr
 
@@ -22,14 +23,20 @@ class CaseSettings:
     point: str = "pre_logits"
     device: str = "auto"
     precision: str = "auto"
+    engine: str = EAGER
+    """How the forward pass runs; see ``embed/engines/names.py``."""
     batch_size: int | str = "auto"
     channels_last: bool | None = None
     """Whether the model computes in channels-last memory; None chooses the faster layout."""
+    throughput: bool = True
+    """Whether the forward pass is timed; False for scores only."""
     rounds: int = 10
     """Timing rounds, each one forward pass of a batch."""
     processes: int = 1
     """Fresh processes in which a session times the case. With 1 the rounds of a pinned thread are left out, and the
     speed is not compared with that of another run."""
+    latency: bool = False
+    """Whether the forward pass of single images is timed as well."""
     seed: int = 0
     """Seeds random weights and the resampling of the intervals."""
     max_params: float | None = None
@@ -52,6 +59,12 @@ class CaseSettings:
             raise UsageError(f"batch_size is {self.batch_size!r}: 'auto' or a whole number above 0")
         if self.channels_last not in (None, True, False):
             raise UsageError(f"channels_last is {self.channels_last!r}: True, False or None")
+        check_engine(self.engine, self.precision, self.channels_last, self.device)
+
+    @property
+    def where(self) -> str:
+        """The device, or ``auto`` to choose one; engines that do not run in torch run on the CPU."""
+        return self.device if in_torch(self.engine) else "cpu"
 
 
 def _is_count(value: object) -> bool:

@@ -29,6 +29,8 @@ class CaseInputs:
     """State of the hub, so that a child need not probe it again."""
     embeddings_folder: Path | None = None
     """Where embeddings are kept and reused; None not to keep any."""
+    engines_folder: Path | None = None
+    """Where compiled and exported models are kept; None not to keep any."""
     neighbours: NeighbourStore | None = None
     """Where the neighbours of each query are kept; None not to keep them."""
     pinned_images: int | None = None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -18,20 +16,21 @@ import torch
 from numpy.typing import NDArray
 
 from embedcore.embed.cost import count_gmacs
-from embedcore.embed.device import device_lock, device_name, place, set_arithmetic, use_device
-from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
+from embedcore.embed.device import device_lock, place, set_arithmetic, use_device
+from embedcore.embed.embedder import ForwardSettings, auto_batch_size, embed_pixels, first_batch
+from embedcore.embed.engines.forward_pass import ForwardPass
 from embedcore.embed.interleaving import Interleaving
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.kept import key_of as embeddings_key
 from embedcore.embed.memory import PeakMemory, halving, release_memory
 from embedcore.embed.pinned import images_of_round
-from embedcore.embed.precision import autocast
 from embedcore.embed.reference import reference_on
 from embedcore.embed.sketch import sketch_of
-from embedcore.embed.timing import Timed, time_forward
+from embedcore.embed.timing import Timed, latencies, time_forward
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import PixelStore
 from embedcore.measure.case import Case
+from embedcore.measure.forward import facts_of, forward_pass_of, settings_of, trials_of
 from embedcore.measure.inputs import CaseInputs, fetched_weights
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
 from embedcore.measure.precomputed import read_precomputed
@@ -39,6 +38,7 @@ from embedcore.measure.timing_process import process_of, time_pinned
 from embedcore.measure.truth import GroundTruth
 from embedcore.progress import Progress, Stages, StopWork
 from embedcore.results.neighbours import KeptNeighbours, key_of
+from embedcore.results.process import TimingProcess
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
@@ -48,7 +48,7 @@ from embedcore.zoo.configurations import address_of
 from embedcore.zoo.factory import content_under_another_seed
 from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.provenance import licence, pretraining_data
-from embedcore.zoo.registry import code_hash, default_tag, pretrained_cfg, split_tag
+from embedcore.zoo.registry import default_tag, pretrained_cfg, split_tag
 from embedcore.zoo.transforms import DataConfig
 from embedcore.zoo.weights import Weights, is_timms
 
@@ -83,7 +83,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     located, download_s = fetched_weights(case, inputs, stages)
     begin = time.perf_counter()
     stages("loading", 0, 0)
-    device = use_device(case.device)
+    device = use_device(case.where)
     model = case.own_model or case.model
     other_content = content_under_another_seed(case.own_model)  # first, so that there is never more than one module
     backbone = load_backbone(model, weights=located or case.weights, point=case.point, seed=case.seed)
@@ -92,15 +92,24 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     set_arithmetic()  # a factory may have changed it
     check_size(case.max_params, backbone.params_m)
     place(backbone.module, device)
-    # First, because after larger batches the heap may be too fragmented for one more image.
-    gmacs, uncounted = _gmacs(backbone, device)
-    reference = reference_on(device) if interleaving is None else None
-    memory.excluded_bytes = 0 if reference is None else reference.nbytes
-    memory.restart(device)
     pixels = inputs.pixels
     assert pixels is not None
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
-    settings, batch_size = choose_settings(backbone, pixels, device, case.precision, wanted, case.channels_last)
+    trials = trials_of(case, inputs, backbone, device, wanted)
+    uncounted = ""
+
+    def count() -> float | None:
+        nonlocal uncounted
+        found, uncounted = _gmacs(backbone, device)
+        return found
+
+    # First, because after larger batches the heap may be too fragmented for one more image.
+    gmacs = trials.outcome("gmacs", count)
+    reference = reference_on(device) if interleaving is None else None
+    memory.excluded_bytes = 0 if reference is None else reference.nbytes
+    memory.restart(device)
+    settings, batch_size = settings_of(case, pixels, backbone, device, wanted, trials)
+    forward_pass = forward_pass_of(case, inputs, backbone, settings)
 
     def time_rounds(size: int) -> tuple[Timed, float]:
         batch = first_batch(backbone, pixels, size, settings)
@@ -108,27 +117,38 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         warmed = functools.partial(memory.restart, device)
         # Interleaved processes have the machine in turn already.
         alone = device_lock(device) if interleaving is None else contextlib.nullcontext()
-        with alone, autocast(settings.precision, device, backbone.module):
-            timed = time_forward(backbone.embed, batch, case.rounds, interleaving, report, warmed, reference)
+        with alone:
+            timed = time_forward(forward_pass, batch, case.rounds, interleaving, report, warmed, reference)
             return timed, memory.mb
 
-    # Before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms.
-    (timed, peak), batch_size = halving(batch_size, device, time_rounds)
+    timed: Timed | None = None
+    peak = memory.mb
     progress = functools.partial(stages, "embedding")
-    embeddings, key, seconds, fitted, note = _embeddings(case, inputs, pixels, backbone, settings, batch_size, progress)
-    if fitted < batch_size:
-        (timed, peak), batch_size = halving(fitted, device, time_rounds)
+    with settings.context(backbone):  # around both, so that half precision casts the weights once
+        if case.throughput:  # before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms
+            (timed, peak), batch_size = halving(batch_size, device, time_rounds)
+        embeddings, key, seconds, fitted, note = _embeddings(
+            case, inputs, pixels, forward_pass, settings, batch_size, progress
+        )
+        if timed is None:
+            batch_size = fitted
+        elif fitted < batch_size:
+            (timed, peak), batch_size = halving(fitted, device, time_rounds)
     pinned = None
-    if reference is not None and case.processes > 1:
+    if timed is not None and reference is not None and case.processes > 1:
         small = first_batch(backbone, pixels, images_of_round(gmacs, batch_size), settings)
         with device_lock(device):
-            pinned = time_pinned(backbone, small, settings, case.rounds, reference)
-    process = process_of(started, timed, pinned, device)
-    if device.type != "cuda":  # a process's memory never shrinks enough to tell one pass from another
-        peak = memory.mb
-    rates = {"forward": batch_size / statistics.median(timed.durations)}
+            pinned = time_pinned(forward_pass, small, settings, case.rounds, reference)
+    latency = {}
+    if case.latency:
+        with device_lock(device), settings.context(backbone):
+            seconds_each = latencies(forward_pass, first_batch(backbone, pixels, 1, settings))
+        latency = {name: float(np.quantile(seconds_each, q)) * 1e3 for name, q in (("p50", 0.5), ("p99", 0.99))}
+    speeds = {} if timed is None else _speeds(timed, batch_size, process_of(started, timed, pinned, device))
     if seconds is not None:
-        rates["end_to_end"] = len(embeddings) / seconds
+        speeds.setdefault("images_per_s", {})["end_to_end"] = len(embeddings) / seconds
+    if timed is None or device.type != "cuda":  # a process's memory never shrinks enough to tell passes apart
+        peak = memory.mb
     stages("scoring", 0, 0)
     scored, unkept = _scored(case, inputs, embeddings, device)
     return Result.make(
@@ -142,24 +162,36 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         dim=embeddings.shape[1],
         point=backbone.point,
         token_mean=backbone.token_mean,
+        engine=settings.engine,
+        compile_s=forward_pass.compile_s,
+        weights_mb=forward_pass.weights_mb(),
         precision=settings.precision,
+        precision_why=settings.why,
         batch_size=batch_size,
         batch_decayed=batch_size < wanted,
         device=str(device),
         channels_last=settings.channels_last,
-        warmup_rounds=timed.warmups,
         transform=transform_of(backbone.data_config, case.protocol),
         **scored,
         embeddings=key,
-        images_per_s=rates,
+        **speeds,
+        latency_ms=latency,
         peak_memory_mb=peak,
-        crowded=timed.contention,
-        stolen=timed.stolen,
-        durations=tuple(timed.durations),
-        processes=[msgspec.to_builtins(process)],
         download_s=download_s,
         measured_s=time.perf_counter() - begin,
     )
+
+
+def _speeds(timed: Timed, batch_size: int, process: TimingProcess) -> dict[str, Any]:
+    """Return the result's fields about the timing of the forward pass."""
+    return {
+        "images_per_s": {"forward": batch_size / statistics.median(timed.durations)},
+        "warmup_rounds": timed.warmups,
+        "crowded": timed.contention,
+        "stolen": timed.stolen,
+        "durations": tuple(timed.durations),
+        "processes": [msgspec.to_builtins(process)],
+    }
 
 
 def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]:
@@ -213,7 +245,7 @@ def _embeddings(
     case: Case,
     inputs: CaseInputs,
     pixels: PixelStore,
-    backbone: Backbone,
+    forward_pass: ForwardPass,
     settings: ForwardSettings,
     batch_size: int,
     progress: Progress,
@@ -224,7 +256,7 @@ def _embeddings(
     batch size that fitted, and a note about kept embeddings. Raises NotFiniteError, and the memory error of a batch of
     one image.
     """
-    kept, facts, total = None, {}, len(pixels)
+    kept, facts, total, backbone = None, {}, len(pixels), forward_pass.backbone
     if inputs.embeddings_folder is not None:
         kept, facts = KeptEmbeddings(inputs.embeddings_folder), facts_of(case, backbone, inputs.truth, settings)
         embeddings = kept.read(embeddings_key(facts), total)
@@ -232,7 +264,9 @@ def _embeddings(
             progress(total, total)
             note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
             return embeddings, embeddings_key(facts), None, batch_size, note
-    embedded = embed_pixels(backbone, pixels, settings, batch_size=batch_size, progress=progress)
+    embedded = embed_pixels(
+        backbone, pixels, settings, batch_size=batch_size, forward_pass=forward_pass, progress=progress
+    )
     if not embedded.finite:
         raise NotFiniteError(f"embeddings in {settings.precision} hold NaN, infinity or zero vectors")
     key, note = _kept(kept, facts, embedded.embeddings)
@@ -250,31 +284,6 @@ def _kept(
     except OSError as error:  # a full disk costs the copy, not the measurement
         return None, f"embeddings could not be kept in {kept.folder}: {error}"
     return embeddings_key(facts), ""
-
-
-def facts_of(case: Case, backbone: Backbone, truth: GroundTruth, settings: ForwardSettings) -> dict[str, Any]:
-    """Return everything that determines a case's embeddings, except for rounding that depends on the batch size."""
-    config = backbone.data_config
-    geometry = geometry_of(config, case.protocol)
-    return {
-        "model": backbone.name,
-        "weights": backbone.weights.id,
-        "dataset": truth.fingerprint,
-        "geometry": geometry.key,
-        # Another decoder or another version of the resizing library may produce other pixels for the same geometry.
-        "pixels": hashlib.sha256(f"{geometry.behaviour()}\n{truth.decoder}".encode()).hexdigest(),
-        "mean": list(config.mean),
-        "std": list(config.std),
-        "point": case.point,
-        "precision": settings.precision,
-        "device": device_name(settings.device) if settings.device.type == "cuda" else settings.device.type,
-        "torch": torch.__version__,
-        "timm": version("timm"),
-        "code": code_hash(),
-        "embedcore": VERSION,
-        # A factory's code counts too.
-        **({"entry": case.own_model.state(case.own_model.content())} if case.own_model else {}),
-    }
 
 
 def transform_of(config: DataConfig, protocol: str) -> dict[str, Any]:

@@ -12,17 +12,18 @@ import torch
 from embedcore.embed.card import card_state
 from embedcore.embed.device import device_lock, place, set_arithmetic, use_device
 from embedcore.embed.embedder import ForwardSettings, first_batch
+from embedcore.embed.engines.forward_pass import ForwardPass
 from embedcore.embed.pinned import pinned_thread, rounds_of
-from embedcore.embed.precision import autocast
 from embedcore.embed.reference import Reference, reference_on
 from embedcore.embed.timing import Timed, host_seconds, time_forward
 from embedcore.measure.case import Case
+from embedcore.measure.forward import forward_pass_of
 from embedcore.measure.inputs import CaseInputs, fetched_weights
 from embedcore.measure.outcome import failure
 from embedcore.progress import Stages, StopWork
 from embedcore.results.process import Pinned, TimingProcess
 from embedcore.results.result import Result
-from embedcore.zoo.backbone import Backbone, load_backbone
+from embedcore.zoo.backbone import load_backbone
 
 
 def attempt_timing(case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
@@ -43,29 +44,30 @@ def _time_case(case: Case, inputs: CaseInputs, stages: Stages) -> TimingProcess:
     started = time.time()
     located, _ = fetched_weights(case, inputs, stages)
     stages("loading", 0, 0)
-    device = use_device(case.device)
+    device = use_device(case.where)
     model = case.own_model or case.model
     backbone = load_backbone(model, weights=located or case.weights, point=case.point, seed=case.seed)
     set_arithmetic()  # a factory may have changed it
-    settings = ForwardSettings(device, case.precision, bool(case.channels_last))
+    settings = ForwardSettings(device, case.precision, bool(case.channels_last), case.engine)
     place(backbone.module, device, channels_last=settings.channels_last)
     assert inputs.pixels is not None
     size = int(case.batch_size)
     batch = first_batch(backbone, inputs.pixels, size, settings)
+    forward_pass = forward_pass_of(case, inputs, backbone, settings)
     reference = reference_on(device)
     with device_lock(device):
-        with autocast(settings.precision, device, backbone.module):
+        with settings.context(backbone):
             timed = time_forward(
-                backbone.embed, batch, case.rounds, None, functools.partial(stages, "timing"), reference=reference
+                forward_pass, batch, case.rounds, None, functools.partial(stages, "timing"), reference=reference
             )
         pinned = None
         if inputs.pinned_images is not None:
-            pinned = time_pinned(backbone, batch[: inputs.pinned_images], settings, case.rounds, reference)
+            pinned = time_pinned(forward_pass, batch[: inputs.pinned_images], settings, case.rounds, reference)
         return process_of(started, timed, pinned, device)
 
 
 def time_pinned(
-    backbone: Backbone, batch: torch.Tensor, settings: ForwardSettings, rounds: int, reference: Reference
+    forward_pass: ForwardPass, batch: torch.Tensor, settings: ForwardSettings, rounds: int, reference: Reference
 ) -> Pinned | None:
     """Time rounds of a small ``batch`` [b, 3, h, w] on one pinned thread; None on a card, and where none can be pinned.
 
@@ -73,12 +75,12 @@ def time_pinned(
     """
     if settings.device.type != "cpu":
         return None
-    with pinned_thread() as core, autocast(settings.precision, settings.device, backbone.module):
+    with pinned_thread() as core, settings.context(forward_pass.backbone):
         if core is None:
             return None
-        host_seconds(backbone.embed, batch)
-        number = rounds_of(host_seconds(backbone.embed, batch), rounds)
-        timed = time_forward(backbone.embed, batch, number, reference=reference)
+        host_seconds(forward_pass, batch)
+        number = rounds_of(host_seconds(forward_pass, batch), rounds)
+        timed = time_forward(forward_pass, batch, number, reference=reference)
     return Pinned(core=core, images=len(batch), **_rounds_of(timed))
 
 

@@ -38,7 +38,8 @@ _OF_DATASET = ("split", "columns", "max_classes", "max_per_class", "bad_images",
 """Settings that choose images; a Dataset has them already."""
 SETTINGS = (
     *_OF_DATASET,
-    *("seed", "protocol", "family", "max_params", "weights", "point", "device", "precision", "batch_size", "rounds"),
+    *("seed", "protocol", "family", "max_params", "weights", "point", "device", "precision", "engine"),
+    *("channels_last", "batch_size", "throughput", "rounds", "latency"),
     *("processes", "isolation", "timeout", "memory_limit", "keep_embeddings", "cache", "cache_limit", "force"),
 )
 """Options of pytest that are settings of `benchmark`."""

@@ -63,6 +63,28 @@ def _columns(text: str) -> str:
     return text
 
 
+def _engine(text: str) -> str:
+    from embedcore.embed.engines.names import parse_engine  # here, as above
+
+    return parse_engine(text)
+
+
+def _yes_or_no(text: str) -> bool:
+    words = {"yes": True, "no": False, "true": True, "false": False}
+    if text.lower() not in words:
+        raise ValueError("choose from yes, no")
+    return words[text.lower()]
+
+
+def _layout(text: str) -> bool | None:
+    if text == "auto":
+        return None
+    try:
+        return _yes_or_no(text)
+    except ValueError as error:
+        raise ValueError("choose from auto, yes, no") from error
+
+
 @dataclass(frozen=True)
 class _Option:
     """One option: ``--embed-NAME`` on the command line, ``embed_NAME`` (``_`` for ``-``) in an ini file."""
@@ -178,14 +200,26 @@ class Options:
     )
     device: str = _option("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
     precision: str = _choice(
-        "auto: fp32 on the CPU; on CUDA bf16 autocast if it agrees with fp32", "auto|fp32|bf16|fp16"
+        "auto: bf16 autocast if the device multiplies it, it agrees with fp32 and, on the CPU, is faster, else fp32; "
+        "int8 with the engines onnxruntime and openvino",
+        "auto|fp32|bf16|fp16|int8",
+    )
+    engine: str = _option(
+        "how the forward pass runs: eager, compile (torch.compile; a mode follows a colon, such as "
+        "compile:max-autotune), onnxruntime or openvino",
+        "eager", _engine, metavar="ENGINE",
+    )  # fmt: skip
+    channels_last: bool | None = _option(
+        "memory layout of convolutions: yes, no, or auto, the faster one", None, _layout, metavar="auto|yes|no"
     )
     batch_size: int | str = _option("images per forward pass", "auto", _batch_size, metavar="N")
+    throughput: bool = _option("no: scores only, without timing rounds", True, _yes_or_no, metavar="yes|no")
     rounds: int = _option("number of timing rounds after the warm-up", 10, _positive, metavar="N")
     processes: int = _option(
         "fresh processes in which each case is timed, far apart in time; 1: a quick look, whose speed is not compared",
         2, _positive, metavar="N", recorded="choice",
     )  # fmt: skip
+    latency: bool = _option("also time single images: the median and the 99th percentile", False, action="store_true")
     isolation: str = _choice(
         "process: each case in a fresh child process; none: in the pytest process, for debugging", "process|none"
     )
@@ -320,7 +354,8 @@ def add_options(parser: pytest.Parser) -> None:
         if option.metavar:
             extra["metavar"] = option.metavar
         shown = option.default is not None and option.default is not False and option.default != ()
-        note = f" (default: {option.default})" if shown else ""
+        default = "yes" if option.default is True else option.default
+        note = f" (default: {default})" if shown else ""
         group.addoption(f"--embed-{option.name}", dest=option.dest, default=None, help=f"{option.help}{note}", **extra)
         kind: Any = {"append": "linelist", "store_true": "bool"}.get(option.action)
         parser.addini(option.dest, option.help, type=kind, default=False if kind == "bool" else None)

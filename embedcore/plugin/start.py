@@ -9,6 +9,7 @@ from typing import Any
 from embedcore.ab.noise import stored_noise
 from embedcore.embed.calibration import cpu_gmacs_per_s
 from embedcore.embed.device import ARITHMETIC, choose_device
+from embedcore.embed.engines.names import check_engine, check_installed
 from embedcore.errors import UsageError, option
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.measure.bench import Bench
@@ -39,6 +40,8 @@ def check_options(options: Options) -> None:
     """Raise UsageError for options that cannot work, before images are read; create the report's folder."""
     if options.device != "auto":
         choose_device(options.device)
+    check_engine(options.engine, options.precision, options.channels_last, options.device)
+    check_installed(options.engine, options.precision)
     check_policy(options.weights)
     if options.report is not None:
         try:

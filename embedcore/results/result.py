@@ -79,12 +79,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     token_mean: bool | None = None
     """Whether the model returned tokens [n, t, d], which were averaged."""
     precision: str | None = None
+    precision_why: str = ""
+    """Why the precision ``auto`` became this one."""
     batch_size: Count | None = None
     batch_decayed: bool = False
     """Whether the batch was reduced for lack of memory, so that images_per_s must not be compared."""
     device: str | None = None
     processor: str | None = None
     """The run's `processor` and driver, if the run was merged from unlike machines."""
+    engine: str | None = None
+    """How the forward pass ran: eager, compile, compile:MODE, onnxruntime or openvino."""
+    compile_s: float | None = None
+    """Seconds in which the engine compiled or exported the model, less if it was in the cache; None for eager."""
+    weights_mb: float | None = None
+    """Bytes of the model as the engine keeps it, in units of 10^6."""
     channels_last: bool | None = None
     """Whether 4-D weights and inputs were in channels-last memory format."""
     warmup_rounds: Count | None = None
@@ -104,6 +112,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Metric → (low, high), the 95 % interval."""
     images_per_s: dict[str, float] = {}
     """``forward`` and ``end_to_end``."""
+    latency_ms: dict[str, float] = {}
+    """``p50`` and ``p99``: milliseconds of the forward pass of one image; only measured on request."""
     peak_memory_mb: float | None = None
     """In units of 10^6 bytes; see `embedcore.embed.memory`."""
     verdicts: str | None = None

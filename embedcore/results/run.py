@@ -218,7 +218,7 @@ def run_of(data: object, path: Path) -> Run:
     )
 
 
-_TIMED = ("device", "precision", "batch_size", "point", "channels_last")
+_TIMED = ("device", "engine", "precision", "batch_size", "point", "channels_last")
 _timed = attrgetter(*_TIMED)
 _judged = attrgetter(*_TIMED, "status", "scores", "verdicts", "sketch", "weights", "dim", "transform", "input_size")
 

@@ -175,8 +175,8 @@ def test_auto_batch_size(spec, n, expected):
 class AheadLane(HostLane):
     """The CPU as a lane that reads ahead in a thread, as other devices do."""
 
-    def __init__(self, device, read, forward, batch_size):
-        super().__init__(device, read, forward)
+    def __init__(self, device, read, normalise, forward, batch_size):
+        super().__init__(device, read, normalise, forward)
         self.slots, self.flying = 3, 2
 
 

@@ -68,8 +68,12 @@ def read(start, stop):
     return np.arange(start, stop, dtype=np.uint8).repeat(12).reshape(-1, 2, 2, 3)
 
 
-def forward(pixels):
-    return pixels.float().mean(dim=(1, 2))
+def normalise(pixels):
+    return pixels.float()
+
+
+def forward(batch):
+    return batch.mean(dim=(1, 2))
 
 
 def embeddings(lane, total, size):
@@ -86,25 +90,25 @@ def embeddings(lane, total, size):
 @pytest.mark.parametrize(("total", "size"), [(1, 4), (4, 4), (50, 4), (51, 1)])
 def test_the_cuda_lane_gives_every_row_once(card, total, size):
     expected = np.arange(total, dtype=np.float32).repeat(3).reshape(-1, 3)
-    assert np.array_equal(embeddings(CudaLane(CPU, read, forward, size), total, size), expected)
-    assert np.array_equal(embeddings(HostLane(CPU, read, forward), total, size), expected)
+    assert np.array_equal(embeddings(CudaLane(CPU, read, normalise, forward, size), total, size), expected)
+    assert np.array_equal(embeddings(HostLane(CPU, read, normalise, forward), total, size), expected)
 
 
 def test_streams_wait_for_the_right_events(card):
-    lane = CudaLane(CPU, read, forward, 4)
+    lane = CudaLane(CPU, read, normalise, forward, 4)
     embeddings(lane, 40, 4)
     waits = {(who, record[0]) for who, op, record in card.log if op == "wait"}
-    # Computing waits for the copy to the card; the copy back for the computing; the host for the copy back and, before
-    # it fills a buffer again, for the copy out of it. Nothing else waits: copies do not wait for the computing.
+    # Computing waits for the normalised copy on the card; the copy back for the computing; the host for the copy back
+    # and, before it fills a buffer again, for the copy out of it. Nothing else waits: copies do not wait for computing.
     assert waits == {("compute", "up"), ("down", "compute"), ("host", "down"), ("host", "up")}
     # Memory of a tensor that another stream uses than made it.
-    assert card.kept == [(torch.uint8, "compute"), (torch.float32, "down")] * 10
+    assert card.kept == [(torch.float32, "compute"), (torch.float32, "down")] * 10
     # Pinned memory of the reader thread belongs to the same card.
     assert card.set_by and threading.get_ident() not in card.set_by
 
 
 def test_a_batch_is_awaited_two_batches_later(card):
-    lane = CudaLane(CPU, read, forward, 4)
+    lane = CudaLane(CPU, read, normalise, forward, 4)
     embeddings(lane, 40, 4)
     begun = 0
     for who, op, record in card.log:
@@ -115,7 +119,7 @@ def test_a_batch_is_awaited_two_batches_later(card):
 
 
 def test_a_buffer_is_filled_again_only_after_its_copy(card):
-    lane = CudaLane(CPU, read, forward, 4)
+    lane = CudaLane(CPU, read, normalise, forward, 4)
     for slot in (0, 1, 0):
         host = lane.host_buffer((4, 8), slot)
         lane.upload(host, slot)
@@ -126,5 +130,5 @@ def test_a_buffer_is_filled_again_only_after_its_copy(card):
 
 
 def test_on_the_cpu_pixels_are_read_on_demand():
-    lane = HostLane(CPU, read, forward)
+    lane = HostLane(CPU, read, normalise, forward)
     assert (lane.slots, lane.flying) == (0, 0)

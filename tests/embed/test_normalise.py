@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from embedcore.embed.normalise import Normaliser, as_tensor
+from embedcore.embed.normalise import Normaliser, as_tensor, in_one_kernel
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -18,6 +18,16 @@ def test_equals_torchvision_bit_for_bit(mean, std):
     whole = transforms.Compose([transforms.ToTensor(), transforms.Normalize(torch.tensor(mean), torch.tensor(std))])
     expected = torch.stack([whole(Image.fromarray(image)) for image in pixels])
     assert torch.equal(Normaliser(mean, std)(as_tensor(pixels)), expected)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(MEAN, STD), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ((0, 0, 0), (1, 1, 1))])
+def test_one_kernel_computes_the_same_for_every_value(mean, std):
+    pixels = as_tensor(np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 1, 256, 3))
+    normalise = Normaliser(mean, std)
+    found = in_one_kernel(pixels.flatten(2), normalise.scale.repeat(256), normalise.shift.repeat(256))
+    assert found.dtype == torch.float32
+    expected = normalise(pixels).permute(0, 2, 3, 1).flatten(2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_output_is_channels_last_and_input_unchanged():

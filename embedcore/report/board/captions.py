@@ -16,7 +16,7 @@ FEWEST_CLASSES = 10  # intervals resample classes: with fewer they mean little
 
 MISSING = "Models of the study that are no longer available"
 
-_DEFAULTS = {"protocol": "native", "point": "pre_logits"}
+_DEFAULTS = {"protocol": "native", "point": "pre_logits", "engine": "eager"}
 _COUNTS = ("queries", "references", "classes")
 _FACTS = ("acc5_ceiling", "chance_acc", "duplicates", "lone_queries")
 

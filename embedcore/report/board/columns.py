@@ -193,6 +193,7 @@ COLUMNS = (
     _field("pretraining", text=True, drop=5, width=150),
     _field("licence", marks=(NON_COMMERCIAL_MARK,), text=True, drop=7, width=140),
     _field("peak_memory_mb", figure, "MB", "peak memory (MB)", **_ON_REQUEST),
+    _field("engine", text=True, **_ON_REQUEST),
     Column("weights", _of(weights_source), full=_of(weights), text=True, drop=10, width=130, optional=True),
 )
 """A column added here appears in all outputs."""
