@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from embedcore.compare.pairs import Pair, drift_of
-from embedcore.compare.scores import ScoreChange, score_changes
+from embedcore.compare.scores import Change, score_changes
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 
@@ -36,7 +36,7 @@ class Deployed:
     result: Result
     usual: Result | None
     """None if it could not be measured the usual way."""
-    change: ScoreChange | None = None
+    change: Change | None = None
     """The fall of acc, paired by query; None for the usual way itself, and without a result."""
     drift: float | None = None
 
@@ -62,9 +62,9 @@ def deployed(runs: Mapping[Way, Run]) -> tuple[Deployed, ...]:
 def _of_run(way: Way, run: Run, base: Run) -> Iterator[Deployed]:
     usual = {result.model: result for result in base.results}
     pairs = {result.model: Pair(usual[result.model], result) for result in run.results if result.model in usual}
-    changes: dict[str, ScoreChange] = {}
+    changes: dict[str, Change] = {}
     if way != USUAL:
-        changes = {m: change for m, change in score_changes([*pairs.values()], base, run) if change.metric == METRIC}
+        changes = {m: change for m, change in score_changes([*pairs.values()], base, run) if change.what == METRIC}
     for result in (*run.results, *run.excluded):
         drift = drift_of(pairs[result.model], base, run) if result.model in changes else None
         yield Deployed(way, result, usual.get(result.model), changes.get(result.model), drift)
