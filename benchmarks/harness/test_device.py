@@ -234,7 +234,7 @@ def test_bf16_against_fp32(proof):
         place(backbone.module, proof.device)
         few = first_batch(backbone, Noise(backbone, images), images, ForwardSettings(proof.device))
         cosines[name] = canary_cosine(backbone, few, "bf16")
-        if choose_precision("auto", backbone, few)[0] == "fp32":
+        if choose_precision("auto", backbone, few) == "fp32":
             fallen.append(name)
     lowest = min(cosines, key=cosines.__getitem__)
     proof.add(f"bf16 of {len(names)} architectures", f"{cosines[lowest]:.5f}", "fp32", f"{len(fallen)} take fp32")

@@ -39,8 +39,6 @@ class ForwardSettings:
     precision: str = "fp32"
     channels_last: bool = True
     engine: str = EAGER
-    why: str = ""
-    """Why ``auto`` chose the precision."""
 
     def context(self, backbone: Backbone) -> contextlib.AbstractContextManager[None]:
         """Return the context of its forward passes: torch's autocast, or none if another library computes."""
@@ -123,7 +121,7 @@ def choose_settings(
 
     def choose(images: int) -> ForwardSettings:
         # Placed again each time: a batch that did not fit may have left the weights in the other layout.
-        chosen, why = choose_precision(precision, backbone, placed(images, device.type != "cuda"))
+        chosen = choose_precision(precision, backbone, placed(images, device.type != "cuda"))
 
         def seconds(channels_last: bool) -> float:
             batch = placed(images, channels_last)
@@ -131,7 +129,7 @@ def choose_settings(
                 return float(np.median(time_forward(backbone.embed, batch, CANARY_ROUNDS)[0]))
 
         layout = choose_channels_last(device, chosen, seconds) if channels_last is None else channels_last
-        settings = ForwardSettings(device, chosen, layout, engine, why)
+        settings = ForwardSettings(device, chosen, layout, engine)
         place(backbone.module, device, channels_last=settings.channels_last)
         return settings
 

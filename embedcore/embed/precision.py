@@ -9,13 +9,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from embedcore.embed.device import untuned
-from embedcore.embed.timing import host_seconds
 from embedcore.errors import UsageError
 from embedcore.zoo.backbone import Backbone
 
 CANARY_COSINE = 0.999
-CANARY_SPEEDUP = 1.1
-"""On the CPU, where a smaller gain would be lost in the noise of the canary, and another choice in the next session."""
 CANARY_IMAGES = 32
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,45 +49,19 @@ def canary_cosine(backbone: Backbone, batch: torch.Tensor, precision: str) -> fl
     return float(F.cosine_similarity(full, reduced).min())
 
 
-def canary_speedup(backbone: Backbone, batch: torch.Tensor, precision: str) -> float:
-    """Return the speed of a forward pass of ``batch`` in ``precision`` over that in fp32; the better of two each."""
-    seconds = {}
-    for name in ("fp32", precision):
-        with autocast(name, batch.device, backbone.module):
-            host_seconds(backbone.embed, batch)  # casts the weights
-            seconds[name] = min(host_seconds(backbone.embed, batch) for _ in range(2))
-    return seconds["fp32"] / seconds[precision]
+def choose_precision(spec: str, backbone: Backbone, batch: torch.Tensor) -> str:
+    """Return the precision for ``spec``, this backbone and the device of ``batch``. Raises UsageError.
 
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bf16 products: CUDA from Ampere on, x86 with AMX or AVX512-BF16, ARM."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return False
-
-
-def choose_precision(spec: str, backbone: Backbone, batch: torch.Tensor) -> tuple[str, str]:
-    """Return the precision for ``spec``, this backbone and the device of ``batch``, and why ``auto`` chose it.
-
-    ``auto`` is bf16 autocast on a device that multiplies bf16, if all embeddings of the canary ``batch`` have a cosine
-    of at least 0.999 with those in fp32 and, on the CPU, if it is at least 1.1 times as fast; else fp32. Raises
-    UsageError.
+    ``auto`` is fp32 on the CPU and MPS. On a CUDA card with native bf16 (from Ampere on) it is bf16 autocast if the
+    embeddings of the canary ``batch`` have a cosine of at least 0.999 with those in fp32, else fp32.
     """
     if spec != "auto":
         if spec not in ("fp32", *_DTYPES):
             raise UsageError(f"unknown precision {spec!r}: use auto, fp32, {', '.join(_DTYPES)}")
-        return spec, ""
-    if not multiplies_bf16(batch.device):
-        return "fp32", "the device has no bf16 products"
-    cosine = canary_cosine(backbone, batch, "bf16")
-    if cosine < CANARY_COSINE:
-        return "fp32", f"an embedding in bf16 has a cosine of only {cosine:.4f}"
-    if batch.device.type != "cpu":
-        return "bf16", f"cosine at least {cosine:.5f}"
-    speedup = canary_speedup(backbone, batch, "bf16")
-    why = f"bf16 is {speedup:.2f} times as fast, cosine at least {cosine:.5f}"
-    return ("bf16" if speedup >= CANARY_SPEEDUP else "fp32"), why
+        return spec
+    if batch.device.type != "cuda":
+        return "fp32"
+    with torch.cuda.device(batch.device):
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            return "fp32"
+    return "bf16" if canary_cosine(backbone, batch, "bf16") >= CANARY_COSINE else "fp32"

@@ -10,46 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedcore.embed.device import device_name, place
-from embedcore.embed.embedder import ForwardSettings, calibration_batches, choose_settings
+from embedcore.embed.device import device_name
+from embedcore.embed.embedder import ForwardSettings, calibration_batches
 from embedcore.embed.engines.exported import EngineInputs
 from embedcore.embed.engines.forward_pass import ForwardPass
 from embedcore.embed.engines.names import EAGER, INT8
 from embedcore.images.geometry import geometry_of
-from embedcore.images.pixel_store import PixelStore
 from embedcore.measure.case import Case
 from embedcore.measure.inputs import CaseInputs
-from embedcore.measure.trials import Trials
 from embedcore.measure.truth import GroundTruth
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import Backbone
 from embedcore.zoo.registry import code_hash
-
-
-def trials_of(case: Case, inputs: CaseInputs, backbone: Backbone, device: torch.device, batch_size: int) -> Trials:
-    """Return what is known of a case on this machine from earlier sessions."""
-    facts = facts_of(case, backbone, inputs.truth, ForwardSettings(device, case.precision, engine=case.engine))
-    del facts["dataset"], facts["pixels"]
-    machine = {"device": device_name(device), "batch_size": batch_size, "channels_last": case.channels_last}
-    return Trials(inputs.engines_folder, facts | machine)
-
-
-def settings_of(
-    case: Case, pixels: PixelStore, backbone: Backbone, device: torch.device, batch_size: int, trials: Trials
-) -> tuple[ForwardSettings, int]:
-    """Place the backbone; return the settings of its forward pass and the batch size, see `choose_settings`."""
-    fitted = batch_size
-
-    def choose() -> dict[str, Any]:
-        nonlocal fitted
-        settings, fitted = choose_settings(
-            backbone, pixels, device, case.precision, batch_size, case.channels_last, case.engine
-        )
-        return {"precision": settings.precision, "channels_last": settings.channels_last, "why": settings.why}
-
-    settings = ForwardSettings(device, engine=case.engine, **trials.outcome("settings", choose))
-    place(backbone.module, device, channels_last=settings.channels_last)
-    return settings, fitted
 
 
 def forward_pass_of(case: Case, inputs: CaseInputs, backbone: Backbone, settings: ForwardSettings) -> ForwardPass:

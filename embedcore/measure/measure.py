@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from embedcore.embed.cost import count_gmacs
 from embedcore.embed.device import device_lock, place, set_arithmetic, use_device
-from embedcore.embed.embedder import ForwardSettings, auto_batch_size, embed_pixels, first_batch
+from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
 from embedcore.embed.engines.forward_pass import ForwardPass
 from embedcore.embed.interleaving import Interleaving
 from embedcore.embed.kept import KeptEmbeddings
@@ -30,7 +30,7 @@ from embedcore.embed.timing import Timed, latencies, time_forward
 from embedcore.images.geometry import geometry_of
 from embedcore.images.pixel_store import PixelStore
 from embedcore.measure.case import Case
-from embedcore.measure.forward import facts_of, forward_pass_of, settings_of, trials_of
+from embedcore.measure.forward import facts_of, forward_pass_of
 from embedcore.measure.inputs import CaseInputs, fetched_weights
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
 from embedcore.measure.precomputed import read_precomputed
@@ -95,20 +95,14 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     pixels = inputs.pixels
     assert pixels is not None
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
-    trials = trials_of(case, inputs, backbone, device, wanted)
-    uncounted = ""
-
-    def count() -> float | None:
-        nonlocal uncounted
-        found, uncounted = _gmacs(backbone, device)
-        return found
-
     # First, because after larger batches the heap may be too fragmented for one more image.
-    gmacs = trials.outcome("gmacs", count)
+    gmacs, uncounted = _gmacs(backbone, device)
     reference = reference_on(device) if interleaving is None else None
     memory.excluded_bytes = 0 if reference is None else reference.nbytes
     memory.restart(device)
-    settings, batch_size = settings_of(case, pixels, backbone, device, wanted, trials)
+    settings, batch_size = choose_settings(
+        backbone, pixels, device, case.precision, wanted, case.channels_last, case.engine
+    )
     forward_pass = forward_pass_of(case, inputs, backbone, settings)
 
     def time_rounds(size: int) -> tuple[Timed, float]:
@@ -166,7 +160,6 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         compile_s=forward_pass.compile_s,
         weights_mb=forward_pass.weights_mb(),
         precision=settings.precision,
-        precision_why=settings.why,
         batch_size=batch_size,
         batch_decayed=batch_size < wanted,
         device=str(device),

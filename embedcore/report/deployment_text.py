@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from tabulate import tabulate
+from tabulate import DataRow, TableFormat, tabulate
 
 from embedcore.compare.deployment import METRIC, USUAL, Deployed, leaders
 from embedcore.plain import json_safe, wrapped
@@ -17,20 +17,22 @@ _COLUMNS: Mapping[str, Callable[[Deployed], str]] = {
     "engine": lambda row: str(row.way),
     "acc": lambda row: f"{row.result.scores[METRIC]:.3f}",
     "change": lambda row: _change(row),
-    "drift": lambda row: NOTHING if row.drift is None else f"{row.drift:.1g}",
+    "drift": lambda row: NOTHING if row.drift is None else f"{row.drift:.0e}",
     "img/s": lambda row: figure(row.result.images_per_s.get("forward")),
     "speed": lambda row: NOTHING if row.speedup is None else f"{row.speedup:.2f}x",
-    "p50 ms": lambda row: figure(row.result.latency_ms.get("p50")),
+    "p50": lambda row: figure(row.result.latency_ms.get("p50")),
     "p99": lambda row: figure(row.result.latency_ms.get("p99")),
     "MB": lambda row: figure(row.result.weights_mb),
-    "peak MB": lambda row: figure(row.result.peak_memory_mb),
+    "peak": lambda row: figure(row.result.peak_memory_mb),
 }
+
+_CLOSE = TableFormat(None, None, None, None, DataRow("", " ", ""), DataRow("", " ", ""), 0, None)
 
 _MEANINGS = (
     "change: of acc against eager fp32, * if significant (paired by query, resampled by class, corrected for all "
     "models); drift: distance of the embeddings from those of eager fp32 (0.1: a cosine of about 0.995); img/s: "
     "forward pass of a batch; speed: against eager fp32; p50, p99: milliseconds of one image; MB: the model as the "
-    "engine keeps it; peak MB: memory of the measuring process."
+    "engine keeps it; peak: megabytes of memory that the process took."
 )
 
 
@@ -42,7 +44,7 @@ def as_text(rows: Sequence[Deployed], width: int) -> str:
         ok = [row for row in of_model if row.result.ok]
         cells = [[cell(row) for cell in _COLUMNS.values()] for row in ok]
         aligned = ["left", *["right"] * (len(_COLUMNS) - 1)]
-        table = tabulate(cells, [*_COLUMNS], tablefmt="plain", disable_numparse=True, colalign=aligned) if ok else ""
+        table = tabulate(cells, [*_COLUMNS], tablefmt=_CLOSE, disable_numparse=True, colalign=aligned) if ok else ""
         failed = [
             wrapped(f"{row.way}: {row.result.status}: {row.result.reason}", width)
             for row in of_model

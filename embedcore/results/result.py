@@ -79,8 +79,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     token_mean: bool | None = None
     """Whether the model returned tokens [n, t, d], which were averaged."""
     precision: str | None = None
-    precision_why: str = ""
-    """Why the precision ``auto`` became this one."""
     batch_size: Count | None = None
     batch_decayed: bool = False
     """Whether the batch was reduced for lack of memory, so that images_per_s must not be compared."""

@@ -23,48 +23,13 @@ def backbone_of(embed):
 PRODUCT = backbone_of(lambda x: x @ WEIGHT)
 
 
-@pytest.fixture
-def capabilities(monkeypatch):
-    """Instructions that this processor has."""
-    found = {}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-    return found
-
-
-def test_auto_is_fp32_on_a_cpu_that_does_not_multiply_bf16(capabilities):
-    capabilities |= {"avx512_f": True, "avx512_bf16": False}
-    assert choose_precision("auto", PRODUCT, BATCH) == ("fp32", "the device has no bf16 products")
-
-
-@pytest.mark.parametrize("instruction", ["amx_bf16", "avx512_bf16", "bf16"])
-@pytest.mark.parametrize(
-    ("cosine", "speedup", "expected"), [(1.0, 1.5, "bf16"), (1.0, 1.05, "fp32"), (0.99, 3.0, "fp32")]
-)
-def test_auto_on_the_cpu_is_bf16_if_it_agrees_and_is_faster(
-    monkeypatch, capabilities, instruction, cosine, speedup, expected
-):
-    capabilities[instruction] = True
-    monkeypatch.setattr(precision, "canary_cosine", lambda *_: cosine)
-    monkeypatch.setattr(precision, "canary_speedup", lambda *_: speedup)
-    chosen, why = choose_precision("auto", PRODUCT, BATCH)
-    assert chosen == expected
-    assert (f"{speedup:.2f} times" if cosine > 0.999 else f"{cosine:.4f}") in why
-
-
-def test_the_canary_times_each_precision_after_its_weights_are_cast():
-    seen = []
-
-    def embed(x):
-        seen.append(torch.is_autocast_enabled("cpu"))
-        return x @ WEIGHT
-
-    assert precision.canary_speedup(backbone_of(embed), BATCH, "bf16") > 0
-    assert seen == [False] * 3 + [True] * 3
+def test_auto_is_fp32_on_the_cpu():
+    assert choose_precision("auto", PRODUCT, BATCH) == "fp32"
 
 
 @pytest.mark.parametrize("spec", ["fp32", "bf16", "fp16"])
 def test_explicit_precision_is_taken_as_it_is(spec):
-    assert choose_precision(spec, PRODUCT, BATCH) == (spec, "")
+    assert choose_precision(spec, PRODUCT, BATCH) == spec
 
 
 def test_unknown_precision_is_named():
@@ -111,7 +76,7 @@ def test_on_a_card_bf16_must_be_native_and_agree(monkeypatch, emulated, cosine, 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     monkeypatch.setattr(precision, "canary_cosine", lambda *_: cosine)
     device = type("Device", (str,), {"type": "cuda"})("cuda:1")
-    assert choose_precision("auto", PRODUCT, SimpleNamespace(device=device))[0] == expected
+    assert choose_precision("auto", PRODUCT, SimpleNamespace(device=device)) == expected
 
 
 class Casts(TorchDispatchMode):

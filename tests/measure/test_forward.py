@@ -243,9 +243,9 @@ def test_rounds_are_timed_before_embedding_and_again_after_halving(case, images,
     calls, timed, embedded = [], measure.time_forward, measure.embed_pixels
     monkeypatch.setattr(measure, "time_forward", lambda *a: (calls.append(("time", len(a[1]))), timed(*a))[1])
 
-    def embed(backbone, pixels, settings, *, batch_size, progress):
+    def embed(*arguments, batch_size, **options):
         calls.append(("embed", batch_size))
-        return embedded(backbone, pixels, settings, batch_size=min(batch_size, room), progress=progress)
+        return embedded(*arguments, batch_size=min(batch_size, room), **options)
 
     monkeypatch.setattr(measure, "embed_pixels", embed)
     room = 16
@@ -266,3 +266,26 @@ def test_too_little_memory_for_one_image_is_oom(case, images, monkeypatch, shrin
     assert (result.status, result.outcome) == ("oom", "skip")
     assert result.reason.startswith("OutOfMemoryError: CUDA out of memory; peak memory ")
     assert result.peak_memory_mb is not None  # 0 where the heap of this process had room already
+
+
+def test_scores_alone_need_no_timing(case, images):
+    timed, alone = (attempt(dataclasses.replace(case, throughput=throughput), images) for throughput in (True, False))
+    assert alone.status == "ok", alone.reason
+    assert alone.scores == timed.scores and alone.batch_size == timed.batch_size
+    assert alone.durations == alone.processes == () and set(alone.images_per_s) == {"end_to_end"}
+
+
+def test_single_images_are_timed_on_request(case, images):
+    result = attempt(dataclasses.replace(case, latency=True), images)
+    assert 0 < result.latency_ms["p50"] <= result.latency_ms["p99"]
+    assert attempt(case, images).latency_ms == {}
+
+
+def test_an_engine_is_a_setting_of_the_case(case, images, tmp_path):
+    kept = dataclasses.replace(images, engines_folder=tmp_path)
+    eager = attempt(case, images)
+    first, second = (attempt(dataclasses.replace(case, engine="openvino"), kept) for _ in range(2))
+    assert (first.status, first.engine, first.precision, first.device) == ("ok", "openvino", "fp32", "cpu")
+    assert first.scores == pytest.approx(eager.scores) and first.weights_mb == pytest.approx(eager.weights_mb, rel=0.2)
+    assert eager.engine == "eager" and eager.compile_s is None
+    assert second.compile_s < first.compile_s  # the exported model is kept

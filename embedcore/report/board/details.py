@@ -68,7 +68,7 @@ def settings(result: Result) -> list[tuple[str, str]]:
         ("Point", result.point),
         ("Device", result.device),
         ("Engine", result.engine),
-        ("Precision", f"{result.precision}{f' ({result.precision_why})' if result.precision_why else ''}"),
+        ("Precision", result.precision),
         ("Batch", batch if result.batch_size else ""),
         ("Memory layout", "" if result.channels_last is None else _LAYOUTS[result.channels_last]),
         ("Compile time", f"{result.compile_s:.1f} s" if result.compile_s is not None else ""),
