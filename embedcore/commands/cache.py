@@ -209,13 +209,14 @@ def _in_folders(cache: Path, kind: str) -> Iterator[Entry]:
         if match and path.is_dir() and not path.is_symlink():
             size = sum(each.lstat().st_size for each in path.rglob("*") if not each.is_dir())
             lock = path.with_name(f"{path.name.removesuffix(PARTIAL)}.lock")
-            name = f"{_describe_model(path)}{match[1]}"
-            yield Entry(kind, one_line(name), (path,), size, path.stat().st_mtime, (lock,))
+            locks = (lock,) if kind == "archive" else ()  # models are renamed when they are complete
+            name = f"{_describe_model(path)}{match[1] or path.name}"
+            yield Entry(kind, one_line(name), (path,), size, path.stat().st_mtime, locks)
 
 
 def _describe_model(path: Path) -> str:
     """Return the model and engine of an exported model, "" for other folders."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, KeyError):
         facts = json.loads((path / FACTS).read_bytes())
         return f"{facts['model']} {facts['engine']} {facts['precision']} " if isinstance(facts, dict) else ""
     return ""

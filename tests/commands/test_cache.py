@@ -365,3 +365,15 @@ def test_names_cannot_control_the_terminal(cache: Path, capsys: pytest.CaptureFi
     for arguments in (["list"], ["prune", "--all"]):
         _, text, _ = run(capsys, *arguments, "--cache", cache)
         assert "evil" in text and all(line.isprintable() for line in text.splitlines())
+
+
+def test_models_of_engines_are_listed_and_removed(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("0123456789abcdef" * 2, "inductor", "fedcba9876543210" * 2 + ".x1.partial", "mine"):
+        (cache / "engines" / name).mkdir(parents=True)
+        (cache / "engines" / name / "model.bin").write_bytes(bytes(1000))
+    facts = '{"model": "vit.x", "engine": "openvino", "precision": "int8"}'
+    (cache / "engines" / ("0123456789abcdef" * 2) / "facts.json").write_text(facts)
+    lines = [line for line in run(capsys, "list", "--cache", cache)[1].splitlines() if line.startswith("engine")]
+    assert [" ".join(line.split()[1:-4]) for line in lines] == ["vit.x openvino int8 01234567", "fedcba98", "inductor"]
+    assert run(capsys, "prune", "--cache", cache, "--all")[0] == 0
+    assert [path.name for path in (cache / "engines").iterdir()] == ["mine"]
