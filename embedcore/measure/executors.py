@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import functools
-import gc
 import pickle
 import signal
 import time
@@ -192,7 +191,6 @@ def _work(pickled: bytes, task: Task, send: Send) -> None:
     """Run the task in this measuring process, and send what it returns."""
     faulthandler.enable(all_threads=False)  # the read-ahead thread is not of interest
     case, inputs = pickle.loads(pickled)
-    gc.freeze()  # what is imported by now stays, and need not be searched
     if case.memory_limit is not None and is_bounded(case.device):
         bound_memory(case.memory_limit)
     done = task(case, inputs, _now_and_then(send))
