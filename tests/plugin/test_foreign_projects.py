@@ -14,7 +14,8 @@ LIGHT = {
     *("embedcore", "embedcore.errors", "embedcore.plain", "embedcore.files", "embedcore.version", "embedcore.progress"),
     *("embedcore.durations", "embedcore.plugin", "embedcore.plugin.hooks"),
     *("embedcore.plugin.options", "embedcore.plugin.shards", "embedcore.plugin.stash", "embedcore.plugin.budget"),
-    *("embedcore.plugin.fixtures", "embedcore.plugin.cases", "embedcore.plugin.workers"),
+    *("embedcore.plugin.fixtures", "embedcore.plugin.cases", "embedcore.plugin.workers", "embedcore.plugin.replay"),
+    "embedcore.interrupts",
 }
 """What a session without our cases may import of the package."""
 

@@ -8,7 +8,7 @@ PROGRAM = """
 import sys
 import embedcore.report.report_folder, embedcore.report.board.terminal
 import embedcore.results.journal, embedcore.results.run, embedcore.results.verdicts
-print(sorted({"torch", "timm", "numpy", "pytest"} & set(sys.modules)))
+print(sorted({"torch", "timm", "pytest"} & set(sys.modules)))
 """
 
 
