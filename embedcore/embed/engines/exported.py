@@ -88,8 +88,8 @@ def bytes_of(folder: Path) -> int:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Drop the warnings that exporters log about each model."""
-    before = logging.root.manager.disable
+    """Drop the warnings that exporters log about each model, and undo the level that openvino sets when it fails."""
+    before, level = logging.root.manager.disable, logging.root.level
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -97,3 +97,4 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+        logging.root.setLevel(level)

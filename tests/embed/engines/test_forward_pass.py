@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -113,9 +115,10 @@ def test_a_model_that_an_engine_cannot_take_is_unsupported(engine, tmp_path):
 
     backbone._forward = refuses
     settings, forward_pass = forward_pass_of(backbone, engine, "fp32", Noise(4), tmp_path)
+    level = logging.getLogger().level
     with pytest.raises(UnsupportedModel, match=f"test_resnet.*: the engine {engine} cannot run it: .*"):
         forward_pass(first_batch(backbone, Noise(4), 4, settings))
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [] and logging.getLogger().level == level
 
 
 def test_a_fault_of_the_model_is_not_one_of_the_engine():
