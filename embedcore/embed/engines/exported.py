@@ -62,7 +62,8 @@ def exported(inputs: EngineInputs, facts: Mapping[str, Any], export: Callable[[P
     """
     if inputs.folder is None:
         with tempfile.TemporaryDirectory(prefix="embedcore-") as scratch:
-            export(Path(scratch))
+            with _silence():
+                export(Path(scratch))
             yield Path(scratch)
         return
     known = json.dumps({"format": _FORMAT, **inputs.facts, **facts}, sort_keys=True)
