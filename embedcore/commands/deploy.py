@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 
+from embedcore.commands.arguments import width
 from embedcore.embed.engines.names import ENGINES, PRECISIONS, check_installed, kind_of, parse_engine
 from embedcore.errors import UsageError
 
@@ -15,7 +15,6 @@ _PRECISIONS = tuple(dict.fromkeys(name for names in PRECISIONS.values() for name
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``deploy``."""
     parser = commands.add_parser(
         "deploy",
         help="run models on several engines: does deployment keep accuracy and ranking?",
@@ -24,7 +23,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "command continues when it is run again. Arguments after -- go to pytest, such as --embed-dataset or "
         "--embed-rounds. Exit code 1 if nothing could be measured.",
     )
-    parser.add_argument("models", metavar="MODEL", nargs="+", help="tags or globs, as for --embed-roster")
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="as for --embed-roster: tags, globs, roster files")
     parser.add_argument(
         "--engines", metavar="LIST", default=",".join(ENGINES), help="separated by commas (default: %(default)s)"
     )
@@ -37,7 +36,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Measure, print the table, and return the exit code."""
     ways = [*_ways(_listed(parsed.engines), _listed(parsed.precisions))]
 
     from embedcore.compare.deployment import USUAL, Way, deployed
@@ -45,20 +43,19 @@ def run(parsed: argparse.Namespace) -> int:
     from embedcore.plugin.side import collect
     from embedcore.report.deployment_text import as_json, as_text
 
-    options, found = collect([*parsed.arguments, f"--embed-roster={','.join(parsed.models)}"])
-    if not found:
-        raise UsageError(f"no model matches {', '.join(parsed.models)}")
+    roster = ",".join(parsed.models)
+    options, _ = collect([*parsed.arguments, f"--embed-roster={roster}"])
     settings = {name: getattr(options, name) for name in SETTINGS} | {"processes": 1, "latency": True}
     runs = {}
     for way in dict.fromkeys([USUAL, *(Way(*way) for way in ways)]):
         print(f"{way}:", file=sys.stderr)
         settings |= {"engine": way.engine, "precision": way.precision}
-        runs[way] = benchmark(found, options.dataset, resume=True, **settings)
+        runs[way] = benchmark(roster, options.dataset, resume=True, **settings)
     rows = deployed(runs)
     if parsed.format == "json":
         print(json.dumps(as_json(rows), indent=1))
     else:
-        print(as_text(rows, min(shutil.get_terminal_size((80, 24)).columns, 120)))
+        print(as_text(rows, width()))
     return 0 if any(row.result.ok for row in rows) else 1
 
 

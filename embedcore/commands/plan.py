@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         cache_dir=options.cache_folder,
     )
     own = own_models(options.roster)
-    in_use = machine_in_use(machine(options.device))
+    in_use = machine_in_use(machine(options.where))
     plan = forecast_of(options, {model: own.get(model) for model in models}, images, in_use)
     there = f"{len(plan.here):,} with weights here ({bytes_text(sum(h.size or 0 for h in plan.here))})"
     parts = ["with random weights" if options.weights == "random" else there]

@@ -121,7 +121,7 @@ def _untar(archive: Path, folder: Path) -> Iterator[int]:
 
 
 def _without_wrapper(folder: Path) -> Path:
-    """Return the folder, or the only one in it, as often as there is only one."""
+    """Return the folder; if its only entry is a folder, that one, and so on."""
     names = (entry.name for entry in folder.iterdir())
     visible = [folder / name for name in names if name[0] != "." and name.lower() not in IGNORED_FOLDERS]
     is_wrapper = len(visible) == 1 and visible[0].is_dir() and not visible[0].is_symlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedcore.embed.engines.names import EAGER, check_engine, in_torch
+from embedcore.embed.engines.names import EAGER, check_engine, device_for
 from embedcore.errors import UsageError
 from embedcore.plain import short_repr
 
@@ -63,8 +63,8 @@ class CaseSettings:
 
     @property
     def where(self) -> str:
-        """The device, or ``auto`` to choose one; engines that do not run in torch run on the CPU."""
-        return self.device if in_torch(self.engine) else "cpu"
+        """The device, or ``auto`` to choose one."""
+        return device_for(self.engine, self.device)
 
 
 def _is_count(value: object) -> bool:

@@ -307,6 +307,13 @@ class Options:
         return cache_folder(self.cache)
 
     @property
+    def where(self) -> str:
+        """The device, or ``auto`` to choose one, on which the engine runs."""
+        from embedcore.embed.engines.names import device_for  # here, as above
+
+        return device_for(self.engine, self.device)
+
+    @property
     def is_quick_look(self) -> bool:
         """Whether each case is timed only once: in one process, or in this one, where none would be a fresh one."""
         return self.processes == 1 or self.isolation == "none"

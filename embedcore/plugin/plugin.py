@@ -154,7 +154,7 @@ class Plugin:
             plan = begin(self.record, bench, dataset, options, header, worker, workers=workers)
         self.bench, self.datasets = bench, {dataset.fingerprint: dataset}
         if self.terminal.verbosity >= 0 and reports_notes(self.config):
-            shared = shared_cards(options.device, workers)
+            shared = shared_cards(options.where, workers)
             self._notes = [*dataset.notes, *shared, *(plan.lines() if plan.notable else ())]
 
     # One case

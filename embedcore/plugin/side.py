@@ -108,7 +108,7 @@ class Side:
 
     def facts(self) -> Mapping[str, Any]:
         """Return the versions, machine, settings, dataset and models of the side."""
-        facts = machine(self.options.device)
+        facts = machine(self.options.where)
         return {
             "versions": {"embedcore": VERSION, "timm": facts["timm"], "torch": facts["torch"], "commit": _commit()},
             "code": code_of_children(),

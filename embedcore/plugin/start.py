@@ -9,7 +9,7 @@ from typing import Any
 from embedcore.ab.noise import stored_noise
 from embedcore.embed.calibration import cpu_gmacs_per_s
 from embedcore.embed.device import ARITHMETIC, choose_device
-from embedcore.embed.engines.names import check_engine, check_installed
+from embedcore.embed.engines.names import EAGER, check_engine, check_installed
 from embedcore.errors import UsageError, option
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.measure.bench import Bench
@@ -76,7 +76,7 @@ def bench_of(options: Options, own_models: Mapping[str, OwnModel], worker: Worke
     names = {item.name for item in dataclasses.fields(CaseSettings)} & vars(options).keys()
     settings = CaseSettings(**{name: getattr(options, name) for name in names})
     if worker is not None and worker.name:
-        settings = dataclasses.replace(settings, device=device_of_worker(options.device, worker.slot))
+        settings = dataclasses.replace(settings, device=device_of_worker(options.where, worker.slot))
     return Bench(
         settings,
         cache=options.cache_folder,
@@ -89,9 +89,10 @@ def bench_of(options: Options, own_models: Mapping[str, OwnModel], worker: Worke
 
 
 def speed_of(options: Options) -> Callable[[], float | None] | None:
-    """Return the measurement of this machine's speed in fp32 on the CPU; None for other devices and precisions."""
+    """Return the measurement of this machine's speed in eager fp32 on the CPU; None for anything else."""
     is_cpu = options.device == "cpu" or (options.device == "auto" and choose_device().type == "cpu")
-    return cpu_gmacs_per_s if is_cpu and options.precision in ("auto", "fp32") else None
+    is_usual = options.engine == EAGER and options.precision in ("auto", "fp32")
+    return cpu_gmacs_per_s if is_cpu and is_usual else None
 
 
 def begin(
@@ -157,7 +158,7 @@ def header_of(
     several_workers: bool,
 ) -> dict[str, Any]:
     """Return the first line of the session's record; `tests`: id to model, of each test that measures one."""
-    facts = machine(options.device, several=several_workers)
+    facts = machine(options.where, several=several_workers)
     in_use = machine_in_use(facts)
     noise = stored_noise(options.cache_folder, in_use)
     models = tuple(dict.fromkeys(tests.values()))

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from safetensors.torch import save_file
 
 from embedcore.cli import main
+from embedcore.zoo.backbone import load_backbone
 
 QUICK = ["--", "--embed-weights=random", "--embed-max-classes=6", "--embed-rounds=2", "--embed-cache=cache"]
 
@@ -48,6 +50,16 @@ def test_the_table_fits_a_terminal_and_names_the_best_model(deploy):
     assert "RANDOM WEIGHTS" in out
     assert len([line for line in lines if line.startswith("openvino fp32")]) == 2
     assert "The best model" in out and "eager fp32:" in error
+
+
+def test_own_models_of_a_roster_file_take_part(deploy, tmp_path):
+    weights = load_backbone("test_vit", weights="random").module.state_dict()
+    save_file(weights, tmp_path / "ours.safetensors")
+    (tmp_path / "ours.toml").write_text('[[model]]\nname = "ours"\narch = "test_vit"\nweights = "ours.safetensors"\n')
+    code, out, _ = deploy("ours.toml", "--engines", "onnxruntime", "--format", "json", *QUICK)
+    rows = json.loads(out)
+    assert code == 0 and [(row["model"], row["engine"]) for row in rows] == [("ours", "eager"), ("ours", "onnxruntime")]
+    assert [row["status"] for row in rows] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(

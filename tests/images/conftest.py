@@ -223,3 +223,14 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingSource]]
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the stamps of recently changed files."""
     monkeypatch.setattr("embedcore.images.ledger._TICK_NS", -(10**12))
+
+
+@pytest.fixture
+def root(make_folder: MakeFolder) -> Path:
+    """Three images of cats and two of dogs."""
+    return make_folder({"cat": 3, "dog": 2})
+
+
+@pytest.fixture
+def paths(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.png"))

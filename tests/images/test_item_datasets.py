@@ -24,16 +24,6 @@ from embedcore.images.timm_sets import pairs_images
 GEOMETRY = Geometry(16, 16, "bicubic", 1.0, "squash")
 
 
-@pytest.fixture
-def root(make_folder) -> Path:
-    return make_folder({"cat": 3, "dog": 2})
-
-
-@pytest.fixture
-def paths(root: Path) -> list[Path]:
-    return sorted(root.rglob("*.png"))
-
-
 def pixels(dataset: Dataset, cache: Path) -> np.ndarray:
     return open_pixel_store(dataset, GEOMETRY, cache).read(0, len(dataset)).copy()
 

@@ -20,16 +20,6 @@ from embedcore.retrieval.search import nearest
 GEOMETRY = Geometry(16, 16, "bicubic", 1.0, "squash")
 
 
-@pytest.fixture
-def root(make_folder) -> Path:
-    return make_folder({"cat": 3, "dog": 2})
-
-
-@pytest.fixture
-def paths(root: Path) -> list[Path]:
-    return sorted(root.rglob("*.png"))
-
-
 def labels_of(paths: list[Path]) -> list[str]:
     return [path.parent.name for path in paths]
 

@@ -75,8 +75,11 @@ def exported(inputs: EngineInputs, facts: Mapping[str, Any], export: Callable[[P
             with _silence():
                 export(partial)
             (partial / FACTS).write_text(known)
-            with contextlib.suppress(OSError):  # another process was faster
+            try:
                 partial.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     yield folder

@@ -61,7 +61,7 @@ class ForwardPass:
         try:
             embed = self._compiled() if kind_of(self.engine) == COMPILE else self._exported(batch)
             embed(batch)
-        except EmbedcoreError:
+        except (EmbedcoreError, OSError):  # a full disk says nothing about the model
             raise
         except Exception as error:  # compilers and exporters raise whatever they meet
             if is_out_of_memory(error):

@@ -56,6 +56,15 @@ def in_torch(engine: str) -> bool:
     return kind_of(engine) in (EAGER, COMPILE)
 
 
+def device_for(engine: str, device: str) -> str:
+    """Return the device that ``auto`` means for an engine: engines that do not run in torch run on the CPU.
+
+    >>> device_for("openvino", "auto"), device_for("compile", "auto"), device_for("eager", "cuda:1")
+    ('cpu', 'auto', 'cuda:1')
+    """
+    return device if in_torch(engine) or device != "auto" else "cpu"
+
+
 def parse_engine(text: str) -> str:
     """Return the engine's name as it is recorded. Raises ValueError.
 

@@ -120,7 +120,7 @@ def _ties(axis: Axis) -> _Transform:
 
 
 def _front_layers(axis: Axis, x: Channel, accuracy: ScoreAxis) -> list[Layer]:
-    """Return a band over each tie on the front, and stairs between neighbours that are told apart."""
+    """Return a band over each tie on the front, and stairs between neighbours that differ significantly."""
     y = accuracy.channel()
     band = {"x": x | {"field": "from"}, "x2": {"field": "to"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
     across = {"x": x, "x2": {"field": "before_cost"}, "y": y | {"field": "before_acc"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 
 import numpy as np
@@ -119,6 +120,21 @@ def test_a_model_that_an_engine_cannot_take_is_unsupported(engine, tmp_path):
     with pytest.raises(UnsupportedModel, match=f"test_resnet.*: the engine {engine} cannot run it: .*"):
         forward_pass(first_batch(backbone, Noise(4), 4, settings))
     assert list(tmp_path.iterdir()) == [] and logging.getLogger().level == level
+
+
+def test_a_full_disk_is_not_a_fault_of_the_model(tmp_path, monkeypatch):
+    """An unsupported model would not be tried again on resume."""
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    _, forward_pass = forward_pass_of(
+        load_backbone("test_resnet", weights="random"), "onnxruntime", "fp32", Noise(2), tmp_path
+    )
+    with pytest.raises(OSError, match="No space left"):
+        forward_pass(torch.zeros(2, 3, 160, 160))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fault_of_the_model_is_not_one_of_the_engine():

@@ -7,6 +7,8 @@ import pytest
 from embedcore.embed.engines import names
 from embedcore.embed.engines.names import check_engine, check_installed, in_torch, parse_engine
 from embedcore.errors import UsageError
+from embedcore.measure.case import CaseSettings
+from embedcore.plugin.options import Options
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,14 @@ def test_an_unknown_engine_or_mode_is_refused_with_the_choices(text):
 def test_what_an_engine_does_not_have_is_refused(engine, precision, layout, device, words):
     with pytest.raises(UsageError, match=words):
         check_engine(engine, precision, layout, device)
+
+
+def test_a_session_records_the_cpu_for_an_engine_that_runs_there():
+    """Also on a machine with a card, which ``auto`` means for the others."""
+    settings = [("openvino", "auto"), ("onnxruntime", "auto"), ("eager", "auto"), ("eager", "cuda:1")]
+    found = [Options.from_values({"engine": e, "device": d}, ("engine", "device")).where for e, d in settings]
+    assert found == ["cpu", "cpu", "auto", "cuda:1"]
+    assert [CaseSettings(engine=e, device=d).where for e, d in settings] == found
 
 
 def test_every_engine_takes_each_of_its_precisions():
