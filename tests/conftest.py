@@ -26,6 +26,9 @@ COMMIT = "c" * 40
 # Small models are slower with several threads, many times so if other tests run. torch reads it when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# fp32 is then the precision `auto` on processors that multiply bf16, too.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+
 # A cache folder of the user for all processes, since the scripts of charts take seconds to bundle.
 if "XDG_CACHE_HOME" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="embedcore-tests-")

@@ -98,6 +98,7 @@ def compare_sides(
         noise=floor,
         noise_measured=noise is not None,
         machine=machine,
+        limits=limits,
         noise_found=found,
         stored=tuple(stored),
     )

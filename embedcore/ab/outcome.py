@@ -70,6 +70,7 @@ class Outcome:
     noise: float
     noise_measured: bool
     machine: str | None
+    limits: Limits
     noise_found: Noise | None = None
     stored: tuple[StoredEmbeddings, ...] = ()
     """What becomes of side A's stored embeddings; empty if that was not asked."""

@@ -30,7 +30,7 @@ from embedcore.files import PARTIAL, cache_folder, unsealed
 from embedcore.images import archives, ledger, pixel_store
 from embedcore.images.store_files import remove_unused, sidecar_of
 from embedcore.plain import bytes_text, counted, one_line
-from embedcore.results import neighbours
+from embedcore.results import neighbours, run_index
 from embedcore.results.journal import read_header
 from embedcore.results.runs import FOLDER as JOURNALS
 from embedcore.results.runs import outline
@@ -290,5 +290,6 @@ _KINDS: dict[str, tuple[str, str, Callable[[str, Sequence[Path]], str]]] = {
     "embeddings": (EMBEDDINGS, rf"([0-9a-f]{{32}}){_ARRAY}", _describe_embeddings),
     "journal": (JOURNALS, rf"({_RUN})(?:\.\w+)?\.jsonl", _describe_run),
     "neighbours": (neighbours.FOLDER, rf"({_RUN})\.[0-9a-f]{{32}}\.npz(?:\..*partial)?", _describe_neighbours),
+    "index": (JOURNALS, rf"({re.escape(run_index.FILE)})", lambda name, files: name),
     "audit": ("", rf"({re.escape(ledger.FILE)})(?:-journal)?", lambda name, files: name),
 }

@@ -26,11 +26,14 @@ def degradations(pair: Pair, base: Run, new: Run) -> list[Change]:
 def excused_of(pair: Pair, base: Run, new: Run) -> Collection[str]:
     """Return the fields of two ok results whose difference is an outcome of equal settings.
 
-    ``precision``: chosen by ``auto``. ``batch_size``: smaller in the new result, for lack of memory or by ``auto``.
+    ``precision``: chosen by ``auto``, not by unlike processors. ``batch_size``: smaller in the new result, for lack of memory or by ``auto``.
     """
     old, now = pair.base, pair.new
     excused = []
-    if old.precision != now.precision and base.settings.get("precision") == new.settings.get("precision") == "auto":
+    by_auto = base.settings.get("precision") == new.settings.get("precision") == "auto"
+    # Some processors multiply bf16 and others do not, also among the runners of one host.
+    unlike = now.device == "cpu" and (base.processor, old.processor) != (new.processor, now.processor)
+    if old.precision != now.precision and by_auto and not unlike:
         excused.append("precision")
     asked = base.settings.get("batch_size")
     smaller = (old.batch_size or 0) > (now.batch_size or 0)

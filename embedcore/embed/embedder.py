@@ -19,7 +19,7 @@ from embedcore.embed.engines.names import EAGER, PRECISIONS, in_torch, kind_of
 from embedcore.embed.memory import halving
 from embedcore.embed.normalise import Normaliser, as_tensor
 from embedcore.embed.pipeline import Forward, Lane, Normalise, Read, Span, lane_of, run, spans_of
-from embedcore.embed.precision import CANARY_IMAGES, autocast, choose_precision
+from embedcore.embed.precision import CANARY_IMAGES, CANARY_ROUNDS, autocast, choose_precision
 from embedcore.embed.timing import time_forward
 from embedcore.images.pixel_store import PixelStore
 from embedcore.progress import Progress
@@ -27,8 +27,6 @@ from embedcore.zoo.backbone import Backbone
 
 # On the CPU the size hardly matters if glibc keeps large blocks (see forkserver.py); else 16 is best.
 AUTO_BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
-
-CANARY_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class ForwardSettings:
     precision: str = "fp32"
     channels_last: bool = True
     engine: str = EAGER
+    why_fp32: str = ""
+    """Why ``auto`` did not choose bf16, if a canary batch has decided that."""
 
     def context(self, backbone: Backbone) -> contextlib.AbstractContextManager[None]:
         """Return the context of its forward passes: torch's autocast, or none if another library computes."""
@@ -106,14 +106,13 @@ def choose_settings(
     """Move a backbone to a device and choose precision and memory layout by a canary batch, in eager mode.
 
     ``channels_last``: the memory layout; None to choose it. Other libraries than torch have their own layout, and
-    ``auto`` is fp32. Returns the settings and the batch size, which is reduced
-    if the canary batch did not fit in memory.
+    ``auto`` is fp32. Returns the settings and the batch size, which is reduced if the canary batch did not fit in memory.
     """
     if not in_torch(engine):
         place(backbone.module, device, channels_last=False)
         chosen = PRECISIONS[kind_of(engine)][0] if precision == "auto" else precision
         return ForwardSettings(device, chosen, channels_last=False, engine=engine), batch_size
-    canary = min(batch_size, CANARY_IMAGES)
+    canary = min(batch_size, CANARY_IMAGES[device.type])
 
     def placed(images: int, channels_last: bool) -> torch.Tensor:
         place(backbone.module, device, channels_last=channels_last)
@@ -121,7 +120,7 @@ def choose_settings(
 
     def choose(images: int) -> ForwardSettings:
         # Placed again each time: a batch that did not fit may have left the weights in the other layout.
-        chosen = choose_precision(precision, backbone, placed(images, device.type != "cuda"))
+        chosen, why_fp32 = choose_precision(precision, backbone, placed(images, device.type != "cuda"))
 
         def seconds(channels_last: bool) -> float:
             batch = placed(images, channels_last)
@@ -129,7 +128,7 @@ def choose_settings(
                 return float(np.median(time_forward(backbone.embed, batch, CANARY_ROUNDS)[0]))
 
         layout = choose_channels_last(device, chosen, seconds) if channels_last is None else channels_last
-        settings = ForwardSettings(device, chosen, layout, engine)
+        settings = ForwardSettings(device, chosen, layout, engine, why_fp32)
         place(backbone.module, device, channels_last=settings.channels_last)
         return settings
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Iterator
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,7 +16,11 @@ from embedcore.errors import UsageError
 from embedcore.zoo.backbone import Backbone
 
 CANARY_COSINE = 0.999
-CANARY_IMAGES = 32
+CANARY_IMAGES = MappingProxyType({"cpu": 8, "mps": 32, "cuda": 32})
+"""Images of a canary batch. On the CPU the canary in fp32 needs less memory than batches in bf16, so that the peak
+memory of a case does not depend on whether a canary has run."""
+CANARY_ROUNDS = 3
+CANARY_SPEEDUP = 1.1
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,19 +56,55 @@ def canary_cosine(backbone: Backbone, batch: torch.Tensor, precision: str) -> fl
     return float(F.cosine_similarity(full, reduced).min())
 
 
-def choose_precision(spec: str, backbone: Backbone, batch: torch.Tensor) -> str:
-    """Return the precision for ``spec``, this backbone and the device of ``batch``. Raises UsageError.
+def canary_speedup(backbone: Backbone, batch: torch.Tensor, precision: str) -> float:
+    """Return the seconds of a forward pass of ``batch`` [b, 3, h, w] in fp32 over those in ``precision``, on the CPU.
 
-    ``auto`` is fp32 on the CPU and MPS. On a CUDA card with native bf16 (from Ampere on) it is bf16 autocast if the
-    embeddings of the canary ``batch`` have a cosine of at least 0.999 with those in fp32, else fp32.
+    Each is the fastest of some passes, which alternate, so that other work on the machine affects both. A pass that is
+    not timed comes first in each context, since it casts the weights.
+    """
+    seconds: dict[str, list[float]] = {"fp32": [], precision: []}
+    for _ in range(CANARY_ROUNDS):
+        for name, durations in seconds.items():
+            with autocast(name, batch.device, backbone.module):
+                backbone.embed(batch)
+                begin = time.perf_counter()
+                backbone.embed(batch)
+                durations.append(time.perf_counter() - begin)
+    return min(seconds["fp32"]) / min(seconds[precision])
+
+
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions that multiply bf16, and oneDNN may use them (ONEDNN_MAX_CPU_ISA)."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    allowed = limit == "DEFAULT" or any(name in limit for name in ("BF16", "FP16", "AMX", "AVX10"))
+    capabilities = torch.cpu.get_capabilities()
+    return allowed and any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def choose_precision(spec: str, backbone: Backbone, batch: torch.Tensor) -> tuple[str, str]:
+    """Return the precision for ``spec``, this backbone and the device of ``batch``, and why it is not bf16, or "".
+
+    ``auto`` is bf16 autocast if the device multiplies bf16 natively (CUDA from Ampere on, and some processors) and the
+    embeddings of the canary ``batch`` have a cosine of at least 0.999 with those in fp32; on the CPU also if the canary
+    is at least a tenth faster. Else it is fp32, with a reason if a canary has decided. Raises UsageError.
     """
     if spec != "auto":
         if spec not in ("fp32", *_DTYPES):
             raise UsageError(f"unknown precision {spec!r}: use auto, fp32, {', '.join(_DTYPES)}")
-        return spec
-    if batch.device.type != "cuda":
-        return "fp32"
-    with torch.cuda.device(batch.device):
-        if not torch.cuda.is_bf16_supported(including_emulation=False):
-            return "fp32"
-    return "bf16" if canary_cosine(backbone, batch, "bf16") >= CANARY_COSINE else "fp32"
+        return spec, ""
+    if not has_bf16(batch.device):
+        return "fp32", ""
+    cosine = canary_cosine(backbone, batch, "bf16")
+    if not cosine >= CANARY_COSINE:  # NaN too
+        return "fp32", f"fp32: an embedding in bf16 has a cosine of {cosine:.4f} with that in fp32"
+    if batch.device.type == "cpu" and (speedup := canary_speedup(backbone, batch, "bf16")) < CANARY_SPEEDUP:
+        return "fp32", f"fp32: bf16 runs at {speedup:.2f} times its speed"
+    return "bf16", ""
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16 natively."""
+    if device.type != "cuda":
+        return device.type == "cpu" and multiplies_bf16()
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,7 +1,7 @@
-"""The ledger: digests of files and facts of images from earlier sessions, kept in the cache folder.
+"""The ledger: digests of files, facts of images and outcomes of trials from earlier sessions, in the cache folder.
 
-One table holds the content digest of a file by its path and stamp, and the facts of an image by its digest. All of
-them can be computed again, so a ledger that is damaged, not writable or in use only costs time. Each row is a line that
+One table holds the content digest of a file by its path and stamp, the facts of an image by its digest, and what a
+trial found out by a key of the caller. All of them can be computed again, so a ledger that is damaged, not writable or in use only costs time. Each row is a line that
 repeats its key and has a checksum; damaged rows are ignored.
 """
 
@@ -89,6 +89,17 @@ class Ledger:
         """Add or replace rows. A ledger that cannot be written stays as it is."""
         rows: dict[bytes, list[Any]] = {path: [*stamp, digest] for path, (stamp, digest) in files.items()}
         rows |= {f"{digest} {decoder}".encode(): list(astuple(fact)) for digest, fact in facts.items()}
+        self._write(rows)
+
+    def trial(self, key: str) -> list[Any] | None:
+        """Return what `keep_trial` has kept under a key; None if nothing."""
+        return self._read([key.encode()], lambda row: row).get(key.encode())
+
+    def keep_trial(self, key: str, outcome: list[Any]) -> None:
+        """Keep the outcome of a trial, JSON values, as `keep` does."""
+        self._write({key.encode(): outcome})
+
+    def _write(self, rows: Mapping[bytes, list[Any]]) -> None:
         if self.path is None or not rows:
             return
         lines = [(key, sealed({"key": os.fsdecode(key), "row": row})) for key, row in rows.items()]

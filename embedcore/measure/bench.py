@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -35,6 +36,7 @@ from embedcore.zoo.hub import Hub
 from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.roster import family_of_model
 from embedcore.zoo.transforms import data_config
+from embedcore.zoo.weights import Located
 
 
 class Measured(NamedTuple):
@@ -123,7 +125,7 @@ class Bench:
         stages = stages or (lambda stage, done, total: None)
         begin = time.monotonic()
         try:
-            located = locate(case, self.hub)
+            located = self._located(case)
         except EmbedcoreError as error:
             return Measured(self._of(dataset, failure(case, error)), None)
         try:
@@ -133,7 +135,14 @@ class Bench:
         except Exception as error:  # from this model's geometry, or a decoding process that died
             return Measured(self._of(dataset, failure(case, error)), None)
         inputs = CaseInputs(
-            GroundTruth.of(dataset), pixels, located, self.hub, self._embeddings, self._engines, self.neighbours
+            GroundTruth.of(dataset),
+            pixels,
+            located,
+            self.hub,
+            embeddings_folder=self._embeddings,
+            engines_folder=self._engines,
+            ledger=self._ledger,
+            neighbours=self.neighbours,
         )
         executor = self._executor(limit_s - (time.monotonic() - begin))
         result = self._of(dataset, executor.run(case, inputs, stages))
@@ -159,7 +168,7 @@ class Bench:
             channels_last=bool(result.channels_last),
         )
         try:
-            located = locate(case, self.hub)
+            located = self._located(case)
         except EmbedcoreError as error:
             return failure(case, error)
         pinned = result.processes[0].pinned if result.processes else None
@@ -172,6 +181,15 @@ class Bench:
             pinned_images=None if pinned is None else pinned.images,
         )
         return self._executor(limit_s).time(case, inputs, stages)
+
+    def _located(self, case: Case) -> Located | None:
+        """Return where the weights are, as `locate` does; the content of a file is read once, not in each process."""
+        located = locate(case, self.hub)
+        if located is None or located.path is None:
+            return located
+        with contextlib.suppress(OSError):  # the measuring process reports it
+            return dataclasses.replace(located, sha256=self._ledger.sha256(located.path))
+        return located
 
     def _executor(self, limit_s: float) -> InlineExecutor | ChildExecutor:
         if self.isolation == "none":

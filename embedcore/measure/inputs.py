@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from embedcore.images.ledger import Ledger
 from embedcore.images.pixel_store import PixelStore
 from embedcore.measure.case import Case
 from embedcore.measure.truth import GroundTruth
@@ -31,6 +32,8 @@ class CaseInputs:
     """Where embeddings are kept and reused; None not to keep any."""
     engines_folder: Path | None = None
     """Where compiled and exported models are kept; None not to keep any."""
+    ledger: Ledger | None = None
+    """Where the outcomes of trial passes are kept and reused; None not to keep any."""
     neighbours: NeighbourStore | None = None
     """Where the neighbours of each query are kept; None not to keep them."""
     pinned_images: int | None = None

@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedcore.embed.cost import count_gmacs
 from embedcore.embed.device import device_lock, place, set_arithmetic, use_device
-from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
+from embedcore.embed.embedder import ForwardSettings, auto_batch_size, embed_pixels, first_batch
 from embedcore.embed.engines.forward_pass import ForwardPass
 from embedcore.embed.interleaving import Interleaving
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.kept import key_of as embeddings_key
-from embedcore.embed.memory import PeakMemory, halving, release_memory
+from embedcore.embed.memory import PeakMemory, halving
 from embedcore.embed.pinned import images_of_round
 from embedcore.embed.reference import reference_on
 from embedcore.embed.sketch import sketch_of
@@ -32,9 +31,10 @@ from embedcore.images.pixel_store import PixelStore
 from embedcore.measure.case import Case
 from embedcore.measure.forward import facts_of, forward_pass_of
 from embedcore.measure.inputs import CaseInputs, fetched_weights
-from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, reason_of, status_of
+from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, status_of
 from embedcore.measure.precomputed import read_precomputed
 from embedcore.measure.timing_process import process_of, time_pinned
+from embedcore.measure.trials import tried
 from embedcore.measure.truth import GroundTruth
 from embedcore.progress import Progress, Stages, StopWork
 from embedcore.results.neighbours import KeptNeighbours, key_of
@@ -95,14 +95,10 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     pixels = inputs.pixels
     assert pixels is not None
     wanted = auto_batch_size(case.batch_size, device, len(pixels))
-    # First, because after larger batches the heap may be too fragmented for one more image.
-    gmacs, uncounted = _gmacs(backbone, device)
     reference = reference_on(device) if interleaving is None else None
     memory.excluded_bytes = 0 if reference is None else reference.nbytes
     memory.restart(device)
-    settings, batch_size = choose_settings(
-        backbone, pixels, device, case.precision, wanted, case.channels_last, case.engine
-    )
+    trial, settings, batch_size = tried(case, inputs, backbone, device, wanted)
     forward_pass = forward_pass_of(case, inputs, backbone, settings)
 
     def time_rounds(size: int) -> tuple[Timed, float]:
@@ -130,7 +126,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
             (timed, peak), batch_size = halving(fitted, device, time_rounds)
     pinned = None
     if timed is not None and reference is not None and case.processes > 1:
-        small = first_batch(backbone, pixels, images_of_round(gmacs, batch_size), settings)
+        small = first_batch(backbone, pixels, images_of_round(trial.gmacs, batch_size), settings)
         with device_lock(device):
             pinned = time_pinned(forward_pass, small, settings, case.rounds, reference)
     latency = {}
@@ -149,9 +145,9 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         case.model,
         **_provenance(case, backbone.weights),
         status="ok",
-        detail="\n".join(filter(None, (uncounted, note, unkept))),
+        detail="\n".join(filter(None, (trial.note, note, unkept))),
         params_m=backbone.params_m,
-        gmacs=gmacs,
+        gmacs=trial.gmacs,
         input_size=backbone.data_config.input_size,
         dim=embeddings.shape[1],
         point=backbone.point,
@@ -185,16 +181,6 @@ def _speeds(timed: Timed, batch_size: int, process: TimingProcess) -> dict[str, 
         "durations": tuple(timed.durations),
         "processes": [msgspec.to_builtins(process)],
     }
-
-
-def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]:
-    """Return the GMACs, or None and why they cannot be counted; a fault of the model shows later."""
-    try:
-        return count_gmacs(backbone), ""
-    except Exception as error:  # from the model, possibly only under the counter
-        why = reason_of(error)
-    release_memory(device)  # out here, where the error's frames are gone
-    return None, f"GMACs could not be counted: {why}"
 
 
 def score_precomputed(case: Case, own_model: OwnModel, inputs: CaseInputs) -> Result:

@@ -200,8 +200,8 @@ class Options:
     )
     device: str = _option("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
     precision: str = _choice(
-        "auto: fp32 on the CPU; on CUDA bf16 autocast if it agrees with fp32; int8 with the engines onnxruntime and "
-        "openvino",
+        "auto: bf16 autocast where the card or processor has it and it agrees with fp32 (on the CPU also only if it is "
+        "faster), else fp32; int8 with the engines onnxruntime and openvino",
         "auto|fp32|bf16|fp16|int8",
     )
     engine: str = _option(

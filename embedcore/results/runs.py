@@ -19,8 +19,9 @@ from embedcore.errors import UsageError, option
 from embedcore.files import is_sealed
 from embedcore.plain import json_safe, one_line
 from embedcore.results.estimate import STARTING_S
-from embedcore.results.journal import Line, locked, read_header
+from embedcore.results.journal import locked
 from embedcore.results.result import Status, is_final
+from embedcore.results.run_index import IndexedRun, RunIndex
 
 FOLDER = "runs"
 """Folder of the journals in the cache folder: ``RUN.jsonl``, or ``RUN.WORKER.jsonl`` of a pytest-xdist worker."""
@@ -127,10 +128,6 @@ class Outline:
     processes: int | None
     """Minimum number of fresh processes in which a case has been timed; None if none has been timed."""
 
-    def complete(self, processes: int) -> bool:
-        """Whether it is finished, and each case has been timed in this many processes."""
-        return self.finished and (self.processes is None or self.processes >= processes)
-
 
 def outline(paths: Iterable[Path]) -> Outline:
     """Return the progress of the run with these journals, much faster than reading all of them. Raises OSError."""
@@ -218,40 +215,55 @@ def find_resumable(
     session is still writing to the run.
     """
     wanted, ours = json_safe(identity), set(planned)
-    runs: dict[str, tuple[Line, tuple[Path, ...]]] = {}
+    runs: dict[str, IndexedRun] = {}
     warnings: list[str] = []
-    for name, paths in journals_of(folder).items():
+    index, journals = RunIndex(folder), journals_of(folder)
+    for name, paths in journals.items():
         try:
-            headers = {path: header for path in paths if (header := read_header(path)) is not None}
+            run = index.run(name, paths)
         except UsageError as error:
             warnings.append(str(error))
             continue
-        if headers and name != worker.new_run:  # which another worker of this session may have begun
-            theirs = next(iter(headers.values())).get("identity")
-            runs[name] = theirs if isinstance(theirs, dict) else {}, tuple(headers)
-    same = [name for name, (theirs, _) in runs.items() if theirs == wanted]
-    unfinished = next((name for name in same if not outline(runs[name][1]).complete(processes)), None)
+        if run.journals and name != worker.new_run:  # which another worker of this session may have begun
+            runs[name] = run
+
+    def outlined(name: str) -> IndexedRun:
+        run = runs[name]
+        if run.finished is None:
+            progress = outline(_paths(folder, run))
+            index.note(run, progress.finished, progress.processes)
+        return run
+
+    same = [name for name, run in runs.items() if run.identity == wanted]
+    unfinished = next((name for name in same if not outlined(name).is_complete(processes)), None)
+    newest = next((name for name, run in runs.items() if run.identity.get("shard") == wanted.get("shard")), None)
+    newest_is_finished = newest is None or unfinished is not None or outlined(newest).finished
+    index.keep(journals)
     if unfinished is not None:
         if unfinished in (runs_in_use(folder) if worker.in_use is None else worker.in_use):
             raise UsageError(f"run {folder / unfinished} is in use by another process: wait for it or stop it")
-        return Resumed(unfinished, runs[unfinished][1], finished=False), warnings
-    newest = next((name for name, (theirs, _) in runs.items() if theirs.get("shard") == wanted.get("shard")), None)
-    if newest is not None and not outline(runs[newest][1]).finished:
+        return Resumed(unfinished, _paths(folder, runs[unfinished]), finished=False), warnings
+    if newest is not None and not newest_is_finished:
         raise UsageError(
             f"{option('resume', True)}: the newest run ({folder / newest}) is unfinished and has other settings: "
-            f"{'; '.join(differences(runs[newest][0], wanted))}. Use its settings; or, to discard that run, start once "
-            "without it"
+            f"{'; '.join(differences(runs[newest].identity, wanted))}. Use its settings; or, to discard that run, start "
+            "once without it"
         )
     for name in same[:1]:
-        known = outline(runs[name][1]).planned.keys() & ours
+        paths = _paths(folder, runs[name])
+        known = outline(paths).planned.keys() & ours
         if known and known < ours and name not in (worker.in_use or ()):
-            return Resumed(name, runs[name][1], finished=True), warnings
+            return Resumed(name, paths, finished=True), warnings
         if known:
             warnings.append(
                 f"{option('resume', True)}: the newest run with these settings is finished and contains all these "
-                f"models; all are measured again; its results: embedcore report {min(runs[name][1])}"
+                f"models; all are measured again; its results: embedcore report {min(paths)}"
             )
     return None, warnings
+
+
+def _paths(folder: Path, run: IndexedRun) -> tuple[Path, ...]:
+    return tuple(folder / name for name in run.journals)
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

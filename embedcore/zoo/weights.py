@@ -29,6 +29,8 @@ class Located:
     path: Path | None = None
     remote: RemoteFile = RemoteFile()
     seed: int = 0
+    sha256: str = ""
+    """Of the file, if known."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def fetch_weights(located: Located, *, hub: Hub | None = None) -> Weights:
     if located.source == "random":
         return Weights("random", f"seed:{located.seed}")
     path = located.path or (hub or Hub()).download(located.model, located.remote)
-    sha256 = _sha256_of(located.model, path)
+    sha256 = located.sha256 or _sha256_of(located.model, path)
     name = path.resolve().name  # in the hub's cache, the SHA-256 of the content
     if re.fullmatch(r"[0-9a-f]{64}", name) and name != sha256:
         fault = f"its sha256 is {sha256}, not {name}; delete {path.resolve()}"

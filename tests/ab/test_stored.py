@@ -56,6 +56,6 @@ def test_sides_embed_all_images_and_are_judged(photos, tmp_path):
 
 def test_the_answers_follow_the_table():
     stored = (StoredEmbeddings("m", None, "the embeddings are gone"),)
-    outcome = Outcome({"A": "a"}, (), {}, 0.01, False, None, stored=stored)
+    outcome = Outcome({"A": "a"}, (), {}, 0.01, False, None, read_limits(None, Path()), stored=stored)
     assert as_text(outcome).endswith("m: unknown: the embeddings are gone\n\n1 index: unknown 1")
     assert as_json(outcome)["stored"][0]["advice"] == "unknown"

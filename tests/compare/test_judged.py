@@ -234,6 +234,20 @@ def test_half_precision_given_up_is_a_finding():
     assert judge(gained, LIMITS).passed and gained.models[0].barriers == {}
 
 
+@pytest.mark.parametrize("change", ["card", "processor"])
+def test_another_precision_on_another_processor_cannot_be_compared(change):
+    """Some processors multiply bf16, others do not: `auto` then differs without any fault of the new run."""
+    name, device = ("gpu", "cuda:0") if change == "card" else ("processor", "cpu")
+    runs = [
+        run([info(0, precision=precision, device=device)], versions={name: machine}, settings=AUTO)
+        for precision, machine in (("bf16", "one"), ("fp32", "other"))
+    ]
+    verdict = judge(compare(*runs), LIMITS)
+    assert verdict.failed == (change == "card")
+    if change == "processor":
+        assert not verdict.passed and "another precision: bf16, now fp32" in str(verdict.undecided)
+
+
 @pytest.mark.parametrize("models", [3, 13])
 def test_a_batch_that_memory_halved_is_a_finding(models):
     smaller = {"batch_size": 8, "batch_decayed": True, "peak_memory_mb": 1600.0}

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from embedcore.embed import precision
-from embedcore.embed.precision import autocast, canary_cosine, choose_precision
+from embedcore.embed.precision import autocast, canary_cosine, canary_speedup, choose_precision, multiplies_bf16
 from embedcore.errors import UsageError
 from embedcore.zoo.backbone import load_backbone
 
@@ -23,13 +23,59 @@ def backbone_of(embed):
 PRODUCT = backbone_of(lambda x: x @ WEIGHT)
 
 
-def test_auto_is_fp32_on_the_cpu():
-    assert choose_precision("auto", PRODUCT, BATCH) == "fp32"
+@pytest.mark.parametrize(
+    ("capabilities", "limit", "multiplies"),
+    [
+        ({"avx512_bf16": True}, None, True),
+        ({"amx_bf16": True}, "DEFAULT", True),
+        ({"bf16": True}, "AVX512_CORE_AMX", True),  # the name of Arm's
+        ({"avx512_bf16": True}, "AVX512_CORE_VNNI", False),
+        ({"avx512_bf16": False, "avx2": True}, None, False),
+        ({}, "AVX512_CORE_BF16", False),
+    ],
+)
+def test_a_processor_multiplies_bf16_if_it_can_and_may(monkeypatch, capabilities, limit, multiplies):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert multiplies_bf16() == multiplies
+    if not multiplies:
+        assert choose_precision("auto", PRODUCT, BATCH) == ("fp32", "")
+
+
+def test_on_a_processor_bf16_must_agree_and_be_faster(monkeypatch):
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    speedup = 2.0
+    monkeypatch.setattr(precision, "canary_speedup", lambda *_: speedup)
+    assert choose_precision("auto", PRODUCT, BATCH) == ("bf16", "")
+    unsteady = backbone_of(lambda x: x @ WEIGHT if not torch.is_autocast_enabled("cpu") else -(x @ WEIGHT))
+    chosen, why = choose_precision("auto", unsteady, BATCH)
+    assert chosen == "fp32" and why.startswith("fp32: an embedding in bf16 has a cosine of -")
+    not_finite = backbone_of(lambda x: x @ WEIGHT * (torch.nan if torch.is_autocast_enabled("cpu") else 1))
+    assert choose_precision("auto", not_finite, BATCH)[0] == "fp32"
+    speedup = 1.04
+    assert choose_precision("auto", PRODUCT, BATCH) == ("fp32", "fp32: bf16 runs at 1.04 times its speed")
+
+
+def test_the_speedup_is_that_of_the_fastest_passes_after_the_first_of_each_context(monkeypatch):
+    clock, passes = 0.0, []
+
+    def embed(x):
+        nonlocal clock
+        half = torch.is_autocast_enabled("cpu")
+        passes.append(half)
+        clock += (2.0 if half else 3.0) + (100.0 if len(passes) % 2 else 0.0) + len(passes) / 100
+        return x @ WEIGHT
+
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock)
+    assert canary_speedup(backbone_of(embed), BATCH, "bf16") == pytest.approx(3.02 / 2.04)
+    assert passes == [False, False, True, True] * precision.CANARY_ROUNDS
 
 
 @pytest.mark.parametrize("spec", ["fp32", "bf16", "fp16"])
 def test_explicit_precision_is_taken_as_it_is(spec):
-    assert choose_precision(spec, PRODUCT, BATCH) == spec
+    assert choose_precision(spec, PRODUCT, BATCH) == (spec, "")
 
 
 def test_unknown_precision_is_named():
@@ -76,7 +122,7 @@ def test_on_a_card_bf16_must_be_native_and_agree(monkeypatch, emulated, cosine, 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     monkeypatch.setattr(precision, "canary_cosine", lambda *_: cosine)
     device = type("Device", (str,), {"type": "cuda"})("cuda:1")
-    assert choose_precision("auto", PRODUCT, SimpleNamespace(device=device)) == expected
+    assert choose_precision("auto", PRODUCT, SimpleNamespace(device=device))[0] == expected
 
 
 class Casts(TorchDispatchMode):

@@ -15,7 +15,7 @@ from embedcore.embed.embedder import ForwardSettings
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.reference import CpuReference
 from embedcore.embed.sketch import sketch_of
-from embedcore.measure import measure
+from embedcore.measure import measure, trials
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.measure import attempt
 from embedcore.measure.truth import GroundTruth
@@ -132,7 +132,7 @@ def small_canary(room, monkeypatch):
 
     def choose(spec, backbone, batch):
         refuse(batch, room)
-        return "fp32"
+        return "fp32", ""
 
     monkeypatch.setattr(embedder, "choose_precision", choose)
 
@@ -177,7 +177,7 @@ class Card:
 def test_the_peak_on_a_card_is_that_of_the_timed_rounds(case, images, monkeypatch, room, fits, smaller_in_embedding):
     """Without canaries, trials of algorithms and failed batches. torch.cuda is a fake."""
     card, cpu = Card(room), torch.device("cpu")
-    choose_settings, embed_pixels = measure.choose_settings, measure.embed_pixels
+    choose_settings, embed_pixels = trials.choose_settings, measure.embed_pixels
     score, embed = measure._score, Backbone.embed
 
     def greedy_canary(backbone, pixels, device, *others):
@@ -196,7 +196,7 @@ def test_the_peak_on_a_card_is_that_of_the_timed_rounds(case, images, monkeypatc
     monkeypatch.setattr(measure, "place", lambda module, device: None)
     monkeypatch.setattr(measure, "reference_on", lambda device: CpuReference())
     monkeypatch.setattr(measure, "device_lock", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(measure, "choose_settings", greedy_canary)
+    monkeypatch.setattr(trials, "choose_settings", greedy_canary)
     monkeypatch.setattr(measure, "embed_pixels", halved)
     monkeypatch.setattr(measure, "_score", lambda rows, truth, device, seed: score(rows, truth, cpu, seed))
     monkeypatch.setattr(Backbone, "embed", lambda self, x: (embed(self, x), card.use(len(x)))[0])
@@ -208,7 +208,7 @@ def test_the_peak_on_a_card_is_that_of_the_timed_rounds(case, images, monkeypatc
 
 def test_a_factory_that_changes_how_torch_computes_changes_no_number(case, images, monkeypatch):
     seen = []
-    load, choose = measure.load_backbone, measure.choose_settings
+    load, choose = measure.load_backbone, trials.choose_settings
 
     def changing(*arguments, **options):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -221,7 +221,7 @@ def test_a_factory_that_changes_how_torch_computes_changes_no_number(case, image
         return choose(*arguments)
 
     monkeypatch.setattr(measure, "load_backbone", changing)
-    monkeypatch.setattr(measure, "choose_settings", looking)
+    monkeypatch.setattr(trials, "choose_settings", looking)
     assert attempt(case, images).status == "ok"
     assert seen == [(ARITHMETIC["tf32"], ARITHMETIC["tf32"], ARITHMETIC["cudnn_benchmark"])]
 

@@ -30,7 +30,7 @@ def as_text(outcome: Outcome) -> str:
             f"Noise floor measured now: {interleaved:.2%} between interleaved processes, {in_sequence:.2%} between "
             f"processes in sequence; saved for {outcome.machine}."
         )
-    below.append(_headline(outcome))
+    below += [f"Limits: {outcome.limits}.", _headline(outcome)]
     blocks = ["\n".join(wrapped(line, _WIDTH) for line in lines) for lines in (above, below)]
     stored = f"\n\nStored embeddings of side A, searched by side B\n\n{answers_text(outcome.stored, _WIDTH)}"
     return f"{blocks[0]}\n\n{table}\n\n{blocks[1]}{stored if outcome.stored else ''}"
@@ -92,6 +92,7 @@ def as_json(outcome: Outcome) -> Mapping[str, Any]:
             "noise_measured": outcome.noise_measured,
             "noise_found": None if outcome.noise_found is None else outcome.noise_found._asdict(),
             "machine": outcome.machine,
+            "limits": outcome.limits.overall,
             "undecided": outcome.undecided,
             "passed": outcome.passed,
             "stored": answers_json(outcome.stored),

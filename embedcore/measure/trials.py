@@ -1,0 +1,80 @@
+"""What trial passes find out about a model on this machine: GMACs, precision and memory layout, kept for later cases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import NamedTuple
+
+import torch
+
+from embedcore.embed.cost import count_gmacs
+from embedcore.embed.device import device_name, place
+from embedcore.embed.embedder import ForwardSettings, choose_settings
+from embedcore.embed.memory import release_memory
+from embedcore.embed.precision import has_bf16
+from embedcore.measure.case import Case
+from embedcore.measure.forward import facts_of
+from embedcore.measure.inputs import CaseInputs
+from embedcore.measure.outcome import reason_of
+from embedcore.zoo.backbone import Backbone
+
+
+class Trial(NamedTuple):
+    """The outcome of a trial, as it is kept in the ledger."""
+
+    gmacs: float | None
+    uncounted: str
+    """Why the GMACs could not be counted, or ""."""
+    precision: str
+    channels_last: bool
+    why_fp32: str
+
+    @property
+    def note(self) -> str:
+        """What the result of the case says about the trial."""
+        return "\n".join(filter(None, (self.uncounted, self.why_fp32)))
+
+
+def tried(
+    case: Case, inputs: CaseInputs, backbone: Backbone, device: torch.device, batch_size: int
+) -> tuple[Trial, ForwardSettings, int]:
+    """Return the trial of a backbone, its settings and the batch size; the model is then on the device.
+
+    The outcome of an earlier case is used if nothing that may change it has changed since. The batch size is reduced
+    if the canary batch did not fit in memory.
+    """
+    assert inputs.pixels is not None
+    key = _key(case, inputs, backbone, device, batch_size)
+    kept = None if inputs.ledger is None else inputs.ledger.trial(key)
+    if kept is not None:
+        trial = Trial(*kept)
+        place(backbone.module, device, channels_last=trial.channels_last)
+        return trial, ForwardSettings(device, trial.precision, trial.channels_last, case.engine), batch_size
+    # First, because after larger batches the heap may be too fragmented for one more image.
+    gmacs, uncounted = _gmacs(backbone, device)
+    settings, fitted = choose_settings(
+        backbone, inputs.pixels, device, case.precision, batch_size, case.channels_last, case.engine
+    )
+    trial = Trial(gmacs, uncounted, settings.precision, settings.channels_last, settings.why_fp32)
+    if inputs.ledger is not None and fitted == batch_size and not uncounted:
+        inputs.ledger.keep_trial(key, list(trial))
+    return trial, settings, fitted
+
+
+def _key(case: Case, inputs: CaseInputs, backbone: Backbone, device: torch.device, batch_size: int) -> str:
+    facts = facts_of(case, backbone, inputs.truth, ForwardSettings(device, case.precision, engine=case.engine))
+    del facts["dataset"], facts["pixels"]
+    facts |= {"machine": device_name(device), "bf16": has_bf16(device), "batch_size": batch_size}
+    facts |= {"channels_last": case.channels_last, "fields": Trial._fields}
+    return f"trial {hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}"
+
+
+def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]:
+    """Return the GMACs, or None and why they cannot be counted; a fault of the model shows later."""
+    try:
+        return count_gmacs(backbone), ""
+    except Exception as error:  # from the model, possibly only under the counter
+        why = reason_of(error)
+    release_memory(device)  # out here, where the error's frames are gone
+    return None, f"GMACs could not be counted: {why}"
