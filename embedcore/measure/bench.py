@@ -21,7 +21,7 @@ from embedcore.images.geometry import geometry_of
 from embedcore.images.ledger import Ledger
 from embedcore.images.pixel_store import PixelStore, open_pixel_store
 from embedcore.measure.case import Case, CaseSettings
-from embedcore.measure.executors import ChildExecutor, InlineExecutor
+from embedcore.measure.executors import Ahead, ChildExecutor, InlineExecutor
 from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.outcome import failure, locate, weights_changed
 from embedcore.measure.tracing import traced
@@ -93,6 +93,7 @@ class Bench:
         self._embeddings = self.cache / "embeddings" if keep_embeddings else None
         self._engines = self.cache / ENGINES
         self._ledger = Ledger(self.cache)
+        self._ahead: Ahead | None = None
 
     def __repr__(self) -> str:
         own = f", {counted(len(self.own_models), 'own model')}" if self.own_models else ""
@@ -116,11 +117,18 @@ class Bench:
         return self.run(self.case(model, **changes), dataset).result
 
     def run(
-        self, case: Case, dataset: Dataset, stages: Stages | None = None, *, limit_s: float = float("inf")
+        self,
+        case: Case,
+        dataset: Dataset,
+        stages: Stages | None = None,
+        *,
+        limit_s: float = float("inf"),
+        following: Case | None = None,
     ) -> Measured:
         """Measure a case on a dataset within ``limit_s`` seconds, if the bench's own limit is not shorter.
 
-        ``stages`` is called as work goes on, and may raise StopWork. Raises UsageError as `measure` does.
+        ``stages`` is called as work goes on, and may raise StopWork. ``following``: the next case, if it has the same
+        images; its process starts and loads the model while this one is scored. Raises UsageError as `measure` does.
         """
         stages = stages or (lambda stage, done, total: None)
         begin = time.monotonic()
@@ -134,7 +142,23 @@ class Bench:
             raise
         except Exception as error:  # from this model's geometry, or a decoding process that died
             return Measured(self._of(dataset, failure(case, error)), None)
-        inputs = CaseInputs(
+        inputs = self._inputs(dataset, pixels, located)
+        executor = self._executor(limit_s - (time.monotonic() - begin))
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not ahead.is_for(case, inputs):
+            ahead.close()
+            ahead = None
+        scoring = None if following is None else functools.partial(self._start_ahead, following, dataset)
+        result = self._of(dataset, executor.run(case, inputs, stages, ahead=ahead, scoring=scoring))
+        if result.lost_host is not None:
+            self.hub.lose(*result.lost_host)  # the next model need not find out again
+        if not result.ok:
+            return Measured(result, None)
+        beside = (result.measured_s or 0.0) + (result.download_s or 0.0)
+        return Measured(result, time.monotonic() - begin - beside)
+
+    def _inputs(self, dataset: Dataset, pixels: PixelStore | None, located: Located | None) -> CaseInputs:
+        return CaseInputs(
             GroundTruth.of(dataset),
             pixels,
             located,
@@ -144,14 +168,19 @@ class Bench:
             ledger=self._ledger,
             neighbours=self.neighbours,
         )
-        executor = self._executor(limit_s - (time.monotonic() - begin))
-        result = self._of(dataset, executor.run(case, inputs, stages))
-        if result.lost_host is not None:
-            self.hub.lose(*result.lost_host)  # the next model need not find out again
-        if not result.ok:
-            return Measured(result, None)
-        beside = (result.measured_s or 0.0) + (result.download_s or 0.0)
-        return Measured(result, time.monotonic() - begin - beside)
+
+    def _start_ahead(self, case: Case, dataset: Dataset) -> None:
+        """Start the process of the next case, which loads its model."""
+        if self.isolation == "none" or (case.own_model is not None and case.own_model.embeddings):
+            return
+        with contextlib.suppress(EmbedcoreError):  # the case itself will report it
+            self._ahead = Ahead(case, self._inputs(dataset, None, self._located(case)))
+
+    def close(self) -> None:
+        """End the process that was started for a next case, if that was not measured."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
     def time(
         self, result: Result, dataset: Dataset, stages: Stages | None = None, *, limit_s: float = float("inf")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import faulthandler
 import functools
 import pickle
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import msgspec
 
 from embedcore.embed.memory import bound_memory, is_bounded
 from embedcore.errors import option
-from embedcore.forkserver import StartError
+from embedcore.forkserver import StartError, forkserver_context
+from embedcore.images.pixel_store import PixelStore
 from embedcore.measure.case import Case
 from embedcore.measure.child import Child, Heard
 from embedcore.measure.inputs import CaseInputs
@@ -43,10 +47,50 @@ UNSENDABLE = (
 )
 
 
+class Ahead:
+    """A measuring process of the next case, which loads the model while the case before is scored.
+
+    It waits for the pixels before it measures anything. Raises StartError.
+    """
+
+    def __init__(self, case: Case, inputs: CaseInputs) -> None:
+        """``inputs``: those of the case, without pixels."""
+        self.case, self.inputs = case, inputs
+        receiver, self._sender = forkserver_context().Pipe(duplex=False)
+        pickled = pickle.dumps((case, inputs))
+        with receiver:
+            work = functools.partial(_work, pickled, attempt, receiver)
+            self.child = Child(work, keep_main=b"__main__" in pickled)
+
+    def is_for(self, case: Case, inputs: CaseInputs) -> bool:
+        """Whether it measures this case, with these inputs besides the pixels."""
+        same_images = self.inputs.truth.fingerprint == inputs.truth.fingerprint
+        return self.case == case and self.inputs.located == inputs.located and same_images
+
+    def start(self, pixels: PixelStore | None) -> None:
+        """Send the pixels: the process measures the case."""
+        with self._sender, contextlib.suppress(OSError):  # if it has ended, its messages say why
+            self._sender.send_bytes(pickle.dumps(pixels))
+
+    def close(self) -> None:
+        """End the process."""
+        self._sender.close()
+        with self.child:
+            pass
+
+
 class InlineExecutor:
     """Runs cases in this process, for a debugger. A crash or hang ends the session, and memory is not limited."""
 
-    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
+    def run(
+        self,
+        case: Case,
+        inputs: CaseInputs,
+        stages: Stages | None = None,
+        *,
+        ahead: Ahead | None = None,
+        scoring: Callable[[], None] | None = None,
+    ) -> Result:
         return attempt(case, inputs, stages)
 
     def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
@@ -66,15 +110,35 @@ class ChildExecutor:
     def __init__(self, timeout_s: float = 3600.0) -> None:
         self.timeout_s = timeout_s
 
-    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
-        result = self._run(attempt, case, inputs, stages)
+    def run(
+        self,
+        case: Case,
+        inputs: CaseInputs,
+        stages: Stages | None = None,
+        *,
+        ahead: Ahead | None = None,
+        scoring: Callable[[], None] | None = None,
+    ) -> Result:
+        """Measure a case, in the process ``ahead`` if it was started for it; ``scoring`` is called after the rounds."""
+        result = self._run(attempt, case, inputs, stages, ahead, scoring)
+        if ahead is not None and isinstance(result, Result) and result.status in ("crashed", "oom"):
+            # Perhaps for lack of memory beside the case before.
+            result = self._run(attempt, case, inputs, stages, None, scoring)
         assert isinstance(result, Result)
         return result
 
     def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
         return self._run(attempt_timing, case, inputs, stages)
 
-    def _run(self, task: Task, case: Case, inputs: CaseInputs, stages: Stages | None) -> TimingProcess | Result:
+    def _run(
+        self,
+        task: Task,
+        case: Case,
+        inputs: CaseInputs,
+        stages: Stages | None,
+        ahead: Ahead | None = None,
+        scoring: Callable[[], None] | None = None,
+    ) -> TimingProcess | Result:
         begin = time.monotonic()
         results: list[TimingProcess | Result] = []
         downloads = Downloads()
@@ -92,9 +156,12 @@ class ChildExecutor:
                     except msgspec.ValidationError as error:
                         raise GarbledMessageError(str(error)) from error
                 case {"progress": [str(stage), int(done), int(total)]}:
+                    is_new = not reached or reached[0][0] != stage
                     reached[:] = [(stage, done, total)]
                     downloads.note(stage)
                     report()
+                    if stage == "scoring" and is_new and scoring is not None:
+                        scoring()
                 case _:
                     raise GarbledMessageError(f"neither a result nor progress: {str(message)[:80]}")
             return bool(results)
@@ -116,9 +183,11 @@ class ChildExecutor:
             pickled = pickle.dumps((case, inputs))
         except Exception as error:  # of a user's image source, which is only sent if pixels are streamed
             return _unmeasured(case, "error", f"{UNSENDABLE}: {reason_of(error)}", seconds=0.0)
-        work = functools.partial(_work, pickled, task)
+        work = functools.partial(_work, pickled, task, None)
         try:
-            with Child(work, keep_main=b"__main__" in pickled) as child:
+            with Child(work, keep_main=b"__main__" in pickled) if ahead is None else ahead.child as child:
+                if ahead is not None:
+                    ahead.start(inputs.pixels)
                 heard = child.listen(self.timeout_s, listener, tick, downloads.seconds)
                 vanished = heard.ended is None and not heard.late
                 supervisor_code = child.supervisor_exit_code() if vanished else None
@@ -187,10 +256,15 @@ def exit_words(code: int | None) -> str:
         return f"was killed by signal {-code}"
 
 
-def _work(pickled: bytes, task: Task, send: Send) -> None:
-    """Run the task in this measuring process, and send what it returns."""
+def _work(pickled: bytes, task: Task, pixels: Connection | None, send: Send) -> None:
+    """Run the task in this measuring process, and send what it returns.
+
+    ``pixels``: where the pixel store arrives, if the process was started ahead.
+    """
     faulthandler.enable(all_threads=False)  # the read-ahead thread is not of interest
     case, inputs = pickle.loads(pickled)
+    if pixels is not None:
+        inputs = dataclasses.replace(inputs, receive_pixels=lambda: pickle.loads(pixels.recv_bytes()))
     if case.memory_limit is not None and is_bounded(case.device):
         bound_memory(case.memory_limit)
     done = task(case, inputs, _now_and_then(send))

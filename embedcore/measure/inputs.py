@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +39,14 @@ class CaseInputs:
     """Where the neighbours of each query are kept; None not to keep them."""
     pinned_images: int | None = None
     """For a further timing process: the images of a round on a pinned thread, as in the first one."""
+    receive_pixels: Callable[[], PixelStore] | None = None
+    """In a process that was started ahead: waits for the pixels, and returns them."""
+
+    def with_pixels(self) -> CaseInputs:
+        """Return these inputs with their pixels, which a process that was started ahead has to wait for."""
+        if self.receive_pixels is None:
+            return self
+        return replace(self, pixels=self.receive_pixels(), receive_pixels=None)
 
 
 def fetched_weights(case: Case, inputs: CaseInputs, stages: Stages) -> tuple[Located | None, float | None]:

@@ -67,6 +67,8 @@ class Plugin:
         self._notes: list[str] = []
         """Shown before the first case; in a worker, sent to the controller."""
         self._until_reported = contextlib.ExitStack()
+        self._following: str | None = None
+        """The model of the next test, if that has no result yet."""
         # At the end:
         self.gate: Gate | None = None
         self.stopped: tuple[str, int] | None = None
@@ -194,7 +196,10 @@ class Plugin:
             return Measured(before, None)
         results = self.record.results.values()
         self.bench.neighbours.prune(results, self.options.gallery, spare=neighbours.SPARE)
-        measured = self.bench.run(self.bench.case(model), dataset, stages, limit_s=self.budget.left())
+        following = self.bench.case(self._following) if self._following else None
+        measured = self.bench.run(
+            self.bench.case(model), dataset, stages, limit_s=self.budget.left(), following=following
+        )
         if measured.result.status == "timeout" and self.budget.left() <= 0:
             raise BudgetSpent
         return measured
@@ -206,7 +211,11 @@ class Plugin:
         if not self.is_worker:
             self.terminal.notes(self._notes)
             self._notes = []
-        outcome = yield
+        try:
+            outcome = yield
+        finally:
+            if self.bench is not None:
+                self.bench.close()
         if self.bench is not None and not self.options.is_quick_look:
             passes = TimingPasses(self.bench, self.record, self.datasets, self.budget, self.progress)
             passes.run(self.options.processes)
@@ -216,6 +225,8 @@ class Plugin:
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
+        is_due = nextitem is not None and cases.is_case(nextitem) and nextitem.nodeid not in self.record.done
+        self._following = cases.model_of(nextitem) if nextitem is not None and is_due else None
         with contextlib.ExitStack() as self._until_reported:
             outcome = yield
         if self.bench is not None and nextitem is not None and cases.is_case(nextitem):

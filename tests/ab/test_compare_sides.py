@@ -251,6 +251,7 @@ def test_worst_first_with_causes_and_models_of_one_side(fake):
     assert outcome.alone == {"A": ["gone.a"], "B": ["added.a"]}
     text = as_text(outcome)
     assert "on side A only: gone.a" in text and "on side B only: added.a" in text
+    assert "Limits: acc 0.5 pt, " in text and as_json(outcome)["limits"]["acc"] == 0.005
     assert max(map(len, text.splitlines())) <= 80
     assert json.loads(json.dumps(as_json(outcome)))["passed"] is False
 

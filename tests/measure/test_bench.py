@@ -111,7 +111,7 @@ def test_the_time_limit_of_a_case_includes_decoding(tmp_path, dataset, monkeypat
         def __init__(self, timeout_s):
             limits.append(timeout_s)
 
-        def run(self, case, inputs, stages):
+        def run(self, case, inputs, stages, **options):
             return Result.make(case.model, family=case.family, status="timeout", reason="none")
 
     def slow(self, case, dataset, progress):
@@ -124,3 +124,24 @@ def test_the_time_limit_of_a_case_includes_decoding(tmp_path, dataset, monkeypat
     bench.run(case, dataset, limit_s=5.0)
     bench.run(case, dataset)
     assert 4 < limits[0] <= 4.8 and limits[1] == 7.0
+
+
+def test_the_content_of_weights_is_read_once(tmp_path, dataset, monkeypatch):
+    from safetensors.torch import save_file
+
+    from embedcore.files import sha256_of
+    from embedcore.zoo.loading import build_model
+    from embedcore.zoo.weights import Weights
+
+    path = tmp_path / "weights" / f"{MODEL}.safetensors"
+    path.parent.mkdir()
+    save_file(build_model(MODEL, Weights("random", "seed:0")).state_dict(), path)
+    read = []
+    for module in ("embedcore.images.ledger", "embedcore.zoo.weights"):
+        monkeypatch.setattr(f"{module}.sha256_of", lambda path: read.append(path) or sha256_of(path))
+    monkeypatch.setattr("embedcore.images.ledger._TICK_NS", -(10**12))
+    bench = Bench(CaseSettings(weights=str(path.parent), rounds=1, device="cpu"), cache=tmp_path, isolation="none")
+    first, second = bench.measure(MODEL, dataset), bench.measure(MODEL, dataset)
+    bench.time(second, dataset)
+    assert first.weights == second.weights and first.weights["id"].startswith("sha256:")
+    assert read == [path]
