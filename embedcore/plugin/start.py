@@ -133,7 +133,8 @@ def forecast_of(
     `in_use`: see `machine_in_use`; `fingerprint`: the dataset's, if known. Raises UsageError.
     """
     processes = 1 if options.is_quick_look else options.processes
-    earlier = earlier_costs(options.cache_folder / FOLDER, in_use, images, processes)
+    like = {"machine": in_use, "engine": options.engine, "precision": options.precision}
+    earlier = earlier_costs(options.cache_folder / FOLDER, like, images, processes)
     return forecast(
         models,
         images,

@@ -163,28 +163,33 @@ class _Timed(msgspec.Struct):
 _TIMED = msgspec.json.Decoder(_Timed)
 
 
-def earlier_costs(folder: Path, machine: str | None, images: int, processes: int) -> list[tuple[float, float]]:
-    """Return (GMACs, seconds) of the cases of the newest run on a machine, as if measured on `images`.
+def earlier_costs(
+    folder: Path, identity: Mapping[str, Any], images: int, processes: int
+) -> list[tuple[float, float]]:
+    """Return (GMACs, seconds) of the cases of the newest run like this one, as if measured on `images`.
 
-    `processes`: number of processes in which each case is timed. Empty without such a run, or if its journals cannot be
-    read. Damaged lines are skipped; only the first line of another machine's run is read.
+    `identity`: what must be equal, such as machine and engine; `processes`: number of processes in which each case is
+    timed. Empty without such a run, or if its journals cannot be read. Damaged lines are skipped; only the first line
+    of another run is read.
     """
     with contextlib.suppress(OSError):  # an estimate is not worth an error
         for paths in journals_of(folder).values():
-            found = [cost for path in paths for cost in _costs_in(path, machine, images, processes)]
+            found = [cost for path in paths for cost in _costs_in(path, identity, images, processes)]
             if found:
                 return found
     return []
 
 
-def _costs_in(path: Path, machine: str | None, images: int, processes: int) -> Iterator[tuple[float, float]]:
+def _costs_in(
+    path: Path, identity: Mapping[str, Any], images: int, processes: int
+) -> Iterator[tuple[float, float]]:
     with path.open("rb") as lines:
         for number, raw in enumerate(lines):
             try:
                 line = _TIMED.decode(raw)
             except msgspec.DecodeError:
                 continue
-            if number == 0 and line.identity.get("machine") != machine:
+            if number == 0 and any(line.identity.get(name) != value for name, value in identity.items()):
                 return
             speeds = line.images_per_s or {}
             speed = speeds.get("end_to_end") or speeds.get("forward")

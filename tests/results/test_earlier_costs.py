@@ -25,18 +25,19 @@ def test_the_newest_run_on_the_machine_counts(tmp_path: Path, result_of: Callabl
     _run(tmp_path, "older", "A", [result_of("b.x", **TIMED | {"gmacs": 3.0})], age=2)
     _run(tmp_path, "here", "A", [result_of("a.x", **TIMED), result_of("c.x", status="oom", durations=[])], age=1)
     _run(tmp_path, "elsewhere", "B", [result_of("b.x", **TIMED)])
-    ((gmacs, seconds),) = earlier_costs(tmp_path, "A", images=400, processes=2)
+    ((gmacs, seconds),) = earlier_costs(tmp_path, {"machine": "A"}, images=400, processes=2)
     assert gmacs == 2.0 and seconds == pytest.approx(400 / 40 + 2 * (5 + 1))
-    assert earlier_costs(tmp_path, "C", images=400, processes=2) == []
-    assert earlier_costs(tmp_path / "none", "A", images=400, processes=2) == []
+    assert earlier_costs(tmp_path, {"machine": "C"}, images=400, processes=2) == []
+    assert earlier_costs(tmp_path, {"machine": "A", "engine": "openvino"}, images=400, processes=2) == []
+    assert earlier_costs(tmp_path / "none", {"machine": "A"}, images=400, processes=2) == []
 
 
 def test_a_damaged_line_is_skipped(tmp_path: Path, result_of: Callable[..., Result]) -> None:
     path = _run(tmp_path, "here", "A", [result_of("a.x", **TIMED)])
     path.write_bytes(path.read_bytes() + b'{"model": "b.x", "gm')
-    assert len(earlier_costs(tmp_path, "A", images=1, processes=1)) == 1
+    assert len(earlier_costs(tmp_path, {"machine": "A"}, images=1, processes=1)) == 1
 
 
 def test_a_journal_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl").mkdir()
-    assert earlier_costs(tmp_path, "A", images=1, processes=1) == []
+    assert earlier_costs(tmp_path, {"machine": "A"}, images=1, processes=1) == []
