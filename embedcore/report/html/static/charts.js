@@ -39,15 +39,17 @@ const embedPage = (() => {
 
   // `charts()` returns those of the page; `datasets`: shared by them; `signals(figure)` returns the values of a figure's parameters;
   // `rows(figure, chart)`: those of the dataset models, if they change (`refill`), and `filtered(figure, chart)` which ones in words;
-  // `begun(figure, chart)` is called before a figure is drawn for the first time.
-  function figures({ charts, datasets, signals, rows = null, filtered, begun = () => {} }) {
+  // `begun(figure, chart)` is called before a figure is drawn for the first time; `brief(chart)`: names to shorten in a chart.
+  function figures({ charts, datasets, signals, rows = null, filtered, begun = () => {}, brief = () => new Map() }) {
     const views = new Map(), all = [...document.querySelectorAll(".chart")];
     const update = (figure, view) => { for (const [key, value] of Object.entries({ back: getComputedStyle(figure).backgroundColor, ...signals(figure) })) view.signal(key, value); view.run(); };
     async function draw(figure) {
       const chart = figure.chart, plot = $(".plot", figure), token = (figure.token = {});
       figure.view?.finalize();
       views.delete(figure.view);
-      const spec = JSON.parse(named(JSON.stringify(chart.spec), chart.names));
+      let text = named(JSON.stringify(chart.spec), chart.names);
+      for (const [name, shorter] of brief(chart)) text = text.replaceAll(JSON.stringify(name), JSON.stringify(shorter));
+      const spec = JSON.parse(text);
       delete spec.title;
       const width = Math.max(240, plot.clientWidth), highest = Number(figure.dataset.height);
       if (highest && spec.height > highest) spec.height = highest;

@@ -338,7 +338,7 @@
   // A family is highlighted among the others; the other filters remove models. Headline charts show the best few.
   const { choose, highlight: recolour, refill } = embedPage.figures({
     charts, datasets: {}, signals: () => ({ family: state.family ?? "" }), rows, filtered,
-    begun: (figure, chart) => { if (chart.name === "classes") pairs(figure, chart); },
+    begun: (figure, chart) => { if (chart.name === "classes") pairs(figure, chart); }, brief,
   });
   const press = embedPage.legend(families, () => state.family ?? "", (family) => { write({ family }); fill(); filter(); });
   function highlight() {
@@ -349,6 +349,15 @@
   const most = (figure, chart) => (chart.name.startsWith("leaders") ? Number(figure.dataset.most) : Infinity);
   // The best few of the leaders; if the recommended model is not among them, it comes last.
   function rows(figure, chart) {
+    const names = brief(chart);
+    return chosen(figure, chart).map((row) => (names.has(row.name) ? { ...row, name: names.get(row.name) } : row));
+  }
+  // Names on an axis of a narrow screen.
+  function brief(chart) {
+    const shorter = narrow && chart.name.startsWith("leaders") ? models.filter((row) => short[row.id]) : [];
+    return new Map(shorter.map((row) => [row.name, short[row.id]]));
+  }
+  function chosen(figure, chart) {
     const found = fitting(), left = found.length ? found : [...models], shown = most(figure, chart);
     if (shown === Infinity) return left;
     const rank = chart.name.endsWith("acc5") ? "rank_acc5" : "rank";
