@@ -3,8 +3,8 @@
     python benchmarks/harness/case_stages.py [--passes 2] [--alone]
 
 Each case runs as in a session, except for the second timing process. In the first pass the cache folder is empty. With
-`--alone` no case starts its process while the case before is scored. `beside` is the time outside of the stages: looking
-for weights, starting the process, sending results.
+`--alone` no case starts its process while the case before is scored. `beside` is the time outside of the stages:
+looking for weights, starting the process, sending results.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def main() -> None:
         bench = Bench(CaseSettings(weights="random", device="cpu", processes=2), cache=cache)
         for number in range(arguments.passes):
             print(f"\npass {number + 1}: {len(dataset)} images, seconds")
-            print(table({model: stages_of(bench, dataset, place, arguments.alone) for place, model in enumerate(MODELS)}))
+            spent = [stages_of(bench, dataset, place, arguments.alone) for place in range(len(MODELS))]
+            print(table(dict(zip(MODELS, spent, strict=True))))
         bench.close()
 
 

@@ -26,7 +26,8 @@ def degradations(pair: Pair, base: Run, new: Run) -> list[Change]:
 def excused_of(pair: Pair, base: Run, new: Run) -> Collection[str]:
     """Return the fields of two ok results whose difference is an outcome of equal settings.
 
-    ``precision``: chosen by ``auto``, not by unlike processors. ``batch_size``: smaller in the new result, for lack of memory or by ``auto``.
+    ``precision``: chosen by ``auto``, not by unlike processors. ``batch_size``: smaller in the new result, for lack of
+    memory or by ``auto``.
     """
     old, now = pair.base, pair.new
     excused = []

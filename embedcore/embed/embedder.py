@@ -106,7 +106,8 @@ def choose_settings(
     """Move a backbone to a device and choose precision and memory layout by a canary batch, in eager mode.
 
     ``channels_last``: the memory layout; None to choose it. Other libraries than torch have their own layout, and
-    ``auto`` is fp32. Returns the settings and the batch size, which is reduced if the canary batch did not fit in memory.
+    ``auto`` is fp32. Returns the settings and the batch size, which is reduced if the canary batch did not fit in
+    memory.
     """
     if not in_torch(engine):
         place(backbone.module, device, channels_last=False)

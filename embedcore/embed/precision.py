@@ -107,4 +107,4 @@ def has_bf16(device: torch.device) -> bool:
     if device.type != "cuda":
         return device.type == "cpu" and multiplies_bf16()
     with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))

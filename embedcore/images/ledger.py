@@ -1,8 +1,8 @@
 """The ledger: digests of files, facts of images and outcomes of trials from earlier sessions, in the cache folder.
 
 One table holds the content digest of a file by its path and stamp, the facts of an image by its digest, and what a
-trial found out by a key of the caller. All of them can be computed again, so a ledger that is damaged, not writable or in use only costs time. Each row is a line that
-repeats its key and has a checksum; damaged rows are ignored.
+trial found out by a key of the caller. All of them can be computed again, so a ledger that is damaged, not writable or
+in use only costs time. Each row is a line that repeats its key and has a checksum; damaged rows are ignored.
 """
 
 from __future__ import annotations

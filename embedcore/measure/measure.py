@@ -43,7 +43,7 @@ from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import Scores, score
 from embedcore.version import VERSION
-from embedcore.zoo.backbone import Backbone, load_backbone
+from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.configurations import address_of
 from embedcore.zoo.factory import content_under_another_seed
 from embedcore.zoo.own_models import OwnModel

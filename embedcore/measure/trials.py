@@ -1,4 +1,4 @@
-"""What trial passes find out about a model on this machine: GMACs, precision and memory layout, kept for later cases."""
+"""What trial passes find out about a model here: GMACs, precision and memory layout, kept for later cases."""
 
 from __future__ import annotations
 

@@ -163,9 +163,7 @@ class _Timed(msgspec.Struct):
 _TIMED = msgspec.json.Decoder(_Timed)
 
 
-def earlier_costs(
-    folder: Path, identity: Mapping[str, Any], images: int, processes: int
-) -> list[tuple[float, float]]:
+def earlier_costs(folder: Path, identity: Mapping[str, Any], images: int, processes: int) -> list[tuple[float, float]]:
     """Return (GMACs, seconds) of the cases of the newest run like this one, as if measured on `images`.
 
     `identity`: what must be equal, such as machine and engine; `processes`: number of processes in which each case is
@@ -180,9 +178,7 @@ def earlier_costs(
     return []
 
 
-def _costs_in(
-    path: Path, identity: Mapping[str, Any], images: int, processes: int
-) -> Iterator[tuple[float, float]]:
+def _costs_in(path: Path, identity: Mapping[str, Any], images: int, processes: int) -> Iterator[tuple[float, float]]:
     with path.open("rb") as lines:
         for number, raw in enumerate(lines):
             try:
@@ -251,18 +247,18 @@ def find_resumable(
     if newest is not None and not newest_is_finished:
         raise UsageError(
             f"{option('resume', True)}: the newest run ({folder / newest}) is unfinished and has other settings: "
-            f"{'; '.join(differences(runs[newest].identity, wanted))}. Use its settings; or, to discard that run, start "
-            "once without it"
+            f"{'; '.join(differences(runs[newest].identity, wanted))}. Use its settings; or, to discard that run, "
+            "start once without it"
         )
     for name in same[:1]:
-        paths = _paths(folder, runs[name])
-        known = outline(paths).planned.keys() & ours
+        finished = _paths(folder, runs[name])
+        known = outline(finished).planned.keys() & ours
         if known and known < ours and name not in (worker.in_use or ()):
-            return Resumed(name, paths, finished=True), warnings
+            return Resumed(name, finished, finished=True), warnings
         if known:
             warnings.append(
                 f"{option('resume', True)}: the newest run with these settings is finished and contains all these "
-                f"models; all are measured again; its results: embedcore report {min(paths)}"
+                f"models; all are measured again; its results: embedcore report {min(finished)}"
             )
     return None, warnings
 

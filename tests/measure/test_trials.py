@@ -1,4 +1,4 @@
-"""Trial passes of a model run once; a later case takes their outcome unless something that may change it has changed."""
+"""Trial passes of a model run once; a later case takes their outcome unless what may change it has changed."""
 
 from __future__ import annotations
 
@@ -99,5 +99,3 @@ def test_the_outcome_of_a_trial_with_a_problem_is_not_kept(case, remembering, mo
     result = attempt(case, remembering)
     assert result.status == "ok", result.reason
     assert not kept and result.batch_decayed == (problem == "memory")
-
-

@@ -122,13 +122,14 @@ def test_a_phone_shows_short_names_with_the_full_ones_for_readers(browser: Any, 
 def test_names_on_an_axis_are_whole_or_short_and_in_order_of_rank(browser: Any, file: Path) -> None:
     with browsing.visiting(browser, file, viewport={"width": 390, "height": 844}) as visit:
         short = {
-            link.get_attribute("aria-label"): link.inner_text() for link in visit.go().page.locator("#table a.model").all()
+            link.get_attribute("aria-label"): link.inner_text()
+            for link in visit.go().page.locator("#table a.model").all()
         }
         figure = visit.page.locator(".chart[data-section='Leaders']").first
         figure.scroll_into_view_if_needed()
         labels = figure.locator("svg .role-axis-label text")
         labels.first.wait_for()
-        shown = [text for text in labels.all_inner_texts() if text in short.values()]
+        shown = [text for text in labels.all_text_contents() if text in short.values()]
         names = [name for name in BY_ACC if name in short]
         assert shown == [short[name] for name in names[: len(shown)]] and len(shown) >= 3
 
