@@ -13,6 +13,7 @@ from embedcore.embed.device import device_name, place
 from embedcore.embed.embedder import ForwardSettings, choose_settings
 from embedcore.embed.memory import release_memory
 from embedcore.embed.precision import has_bf16
+from embedcore.images.ledger import Ledger
 from embedcore.measure.case import Case
 from embedcore.measure.forward import facts_of
 from embedcore.measure.inputs import CaseInputs
@@ -45,8 +46,9 @@ def tried(
     if the canary batch did not fit in memory.
     """
     assert inputs.pixels is not None
-    key = _key(case, inputs, backbone, device, batch_size)
-    kept = None if inputs.ledger is None else inputs.ledger.trial(key)
+    ledger = inputs.ledger or Ledger(None)
+    key = _key(case, inputs, backbone, device, batch_size) if ledger.path else ""
+    kept = ledger.trial(key)
     if kept is not None:
         trial = Trial(*kept)
         place(backbone.module, device, channels_last=trial.channels_last)
@@ -57,8 +59,8 @@ def tried(
         backbone, inputs.pixels, device, case.precision, batch_size, case.channels_last, case.engine
     )
     trial = Trial(gmacs, uncounted, settings.precision, settings.channels_last, settings.why_fp32)
-    if inputs.ledger is not None and fitted == batch_size and not uncounted:
-        inputs.ledger.keep_trial(key, list(trial))
+    if fitted == batch_size and not uncounted:
+        ledger.keep_trial(key, list(trial))
     return trial, settings, fitted
 
 
