@@ -36,7 +36,8 @@ def left_out(names: list[str]) -> None:
     for number, (block, results) in enumerate(datasets):
         others = datasets[:number] + datasets[number + 1 :]
         predicted = pool(others)
-        measured = {model.model: model.differences for model in pool([*others, datasets[number]], predicted.reference).models}
+        whole = pool([*others, datasets[number]], predicted.reference)
+        measured = {model.model: model.differences for model in whole.models}
         counts = np.zeros(3)
         for model in predicted.models:
             here, found = measured.get(model.model, {}), model.pooled

@@ -14,7 +14,7 @@ from scipy import special
 from embedcore.compare.scores import FEWEST_CLASSES
 from embedcore.compare.statistics import LEVEL, errors_by_class, false_discovery
 from embedcore.errors import UsageError
-from embedcore.results.ranking import scored_classes, verdicts_on
+from embedcore.results.ranking import NotRanked, scored_classes, verdicts_on
 from embedcore.results.result import Result
 
 FEWEST_SETS = 2
@@ -22,6 +22,7 @@ FEWEST_FOR_NEW = 3
 """Fewer sets have no degree of freedom left for the interval of a new one."""
 
 _GRID, _ZOOMS = 65, 6  # each zoom narrows the range of the maximum by 32
+_SAME = 1e-6  # tolerance between a saved acc and its verdicts
 
 Doubles = NDArray[np.float64]
 
@@ -195,7 +196,10 @@ def _differences(
     sizes = np.bincount(units)
 
     def sums(model: str) -> Doubles:
-        return np.bincount(units, verdicts_on(models[model], len(scored)).first[scored]).astype(np.float64)
+        right = verdicts_on(models[model], len(scored)).first[scored]
+        if abs(right.mean() - models[model].scores["acc"]) > _SAME:
+            raise NotRanked(f"{model}: its verdicts do not match its acc")
+        return np.bincount(units, right).astype(np.float64)
 
     base, least = sums(reference), 1 / len(which)
     found = {}

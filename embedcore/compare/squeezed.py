@@ -63,7 +63,7 @@ class SqueezedModel:
     def smallest(self) -> SqueezedForm | None:
         """The smallest form for which a loss of acc above `LOSS` is excluded; None if only the full one is left."""
         fit = [form for form in self.forms if form.change is not None and form.change.low >= -LOSS]
-        best = min(fit, key=lambda form: form.bytes, default=None)
+        best = min(fit, key=lambda form: (form.bytes, -form.scores["acc"]), default=None)
         return best if best is not None and best.bytes < self.forms[0].bytes else None
 
 
@@ -143,12 +143,7 @@ def _squeezed(run: Run, kept: KeptEmbeddings, done: Callable[[str], object]) -> 
             models.append(SqueezedModel(result, why=str(reason)))
         done(result.model)
     changes = dict(zip(tests, _corrected([*tests.values()]), strict=True))
-    models = [
-        replace(
-            model, forms=tuple(replace(form, change=changes.get((model.result.model, form.name))) for form in model.forms)
-        )
-        for model in models
-    ]
+    models = [_with_changes(model, changes) for model in models]
     members = {model.result.model: model.result for model in models if model.forms}
     second = halves(retrieval.class_of)
     if len(members) < 2 or not second.any():
@@ -156,6 +151,11 @@ def _squeezed(run: Run, kept: KeptEmbeddings, done: Callable[[str], object]) -> 
     first_classes, second_classes = (len(np.unique(retrieval.class_of[half])) for half in (~second, second))
     found_ensembles = _ensembles(members, rows, retrieval, second)
     return SqueezedRun(run.dataset, tuple(models), found_ensembles, (first_classes, second_classes))
+
+
+def _with_changes(model: SqueezedModel, changes: Mapping[tuple[str, str], ScoreChange]) -> SqueezedModel:
+    forms = (replace(form, change=changes.get((model.result.model, form.name))) for form in model.forms)
+    return replace(model, forms=tuple(forms))
 
 
 def _forms(rows: Floats, result: Result, retrieval: _Retrieval) -> tuple[list[SqueezedForm], dict[str, _Tested]]:
@@ -235,6 +235,8 @@ class _Retrieval:
         self.class_of = np.unique(self.labels[self.scored], return_inverse=True)[1].reshape(-1)
 
     def sides(self, rows: Floats) -> Sides:
+        if self.images.leave_one_out:
+            return rows, rows
         return rows[self.images.is_query], rows[self.images.is_reference]
 
     def scores(self, sides: Sides) -> NDArray[np.float64]:

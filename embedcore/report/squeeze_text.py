@@ -77,16 +77,13 @@ def _below(model: SqueezedModel, width: int) -> Iterator[str]:
     for form in model.forms:
         if form.why:
             yield wrapped(f"{form.name}: {form.why}", width)
-    best, points_lost = model.smallest, f"{100 * LOSS:g} point of acc"
+    best, most = model.smallest, f"{100 * LOSS:g} point of acc"
     if best is None:
-        yield wrapped(f"No smaller form is shown to lose at most {points_lost}; more classes narrow the intervals.", width)
+        line = f"No smaller form is shown to lose at most {most}; more classes narrow the intervals."
     else:
-        full = model.forms[0].bytes
-        yield wrapped(
-            f"The smallest form that loses at most {points_lost}, by its interval: {best.name}, "
-            f"{best.bytes:,} bytes instead of {full:,}.",
-            width,
-        )
+        sizes = f"{best.bytes:,} bytes instead of {model.forms[0].bytes:,}"
+        line = f"The smallest form that loses at most {most}, by its interval: {best.name}, {sizes}."
+    yield wrapped(line, width)
 
 
 def _ensembles(part: SqueezedRun, width: int) -> str:

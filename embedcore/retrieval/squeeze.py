@@ -81,28 +81,26 @@ def variants(queries: FloatArray, references: FloatArray) -> Iterator[Variant]:
 
     Args:
         queries: [n_queries, d], rows L2-normalised. Nothing is fitted on them.
-        references: [n_references, d], likewise; for leave-one-out the same images.
+        references: [n_references, d], likewise; for leave-one-out the queries themselves.
     """
     dim = references.shape[1]
     axes = principal_axes(references)
     mean = axes.mean.astype(np.float32)
 
-    def centred() -> Sides:
-        return unit(queries - mean), unit(references - mean)
+    def both(form: Callable[[FloatArray], FloatArray]) -> Sides:
+        stored = form(references)
+        return stored if queries is references else form(queries), stored
 
     def along(matrix: DoubleArray) -> Sides:
-        return unit(_projected(queries, axes.mean, matrix)), unit(_projected(references, axes.mean, matrix))
+        return both(lambda rows: unit(_projected(rows, axes.mean, matrix)))
 
     def first(size: int) -> Sides:
-        return unit(queries[:, :size]), unit(references[:, :size])
-
-    def whitened() -> Sides:
-        return along(axes.directions / np.sqrt(axes.shrunk))
+        return both(lambda rows: unit(rows[:, :size]))
 
     yield Variant(FULL, 4 * dim, lambda: (queries, references))
-    yield Variant("centred", 4 * dim, centred)
+    yield Variant("centred", 4 * dim, lambda: both(lambda rows: unit(rows - mean)))
     if axes.rank:
-        yield Variant("whitened", 4 * dim, whitened)
+        yield Variant("whitened", 4 * dim, lambda: along(axes.directions / np.sqrt(axes.shrunk)))
     sizes = [size for size in SIZES if size < dim]
     for size in sizes:
         if size < axes.rank:
@@ -113,8 +111,8 @@ def variants(queries: FloatArray, references: FloatArray) -> Iterator[Variant]:
     if 128 < min(dim, axes.rank):
         yield Variant("pca 128 int8", 128, lambda: int8(*along(axes.directions[:, :128])))
     code = -(-dim // 8)
-    yield Variant("binary", code, lambda: (signs(queries), signs(references)))
-    yield Variant("binary centred", code, lambda: (signs(queries - mean), signs(references - mean)))
+    yield Variant("binary", code, lambda: both(signs))
+    yield Variant("binary centred", code, lambda: both(lambda rows: signs(rows - mean)))
 
 
 def unit(rows: FloatArray) -> FloatArray:

@@ -61,7 +61,8 @@ def test_two_sets_have_no_interval_for_a_new_one(sets, capsys):
 
 
 def test_runs_on_one_set_are_merged_and_random_weights_are_marked(sets, tmp_path, capsys):
-    more = [made.result("e.x", CLASSES, made.hits_of("e.x", CLASSES, 0.4), weights={"source": "random", "id": "seed:0"})]
+    random = {"source": "random", "id": "seed:0"}
+    more = [made.result("e.x", CLASSES, made.hits_of("e.x", CLASSES, 0.4), weights=random)]
     block = {"name": "photos", "fingerprint": "photos"}
     (tmp_path / "more.json").write_text(json.dumps(made.saved(more, CLASSES, dataset=block)))
     out = shown(capsys, *sets, str(tmp_path / "more.json")).out

@@ -111,7 +111,11 @@ def test_intervals_cover_the_mean_and_a_new_set(sets):
     assert (held / 600 > 0.93).all() and held[0] / 600 < 0.99
 
 
-CLASSES = {"photos": np.repeat(np.arange(40), 5), "drawings": np.repeat(np.arange(25), 6), "digits": np.arange(300) % 10}
+CLASSES = {
+    "photos": np.repeat(np.arange(40), 5),
+    "drawings": np.repeat(np.arange(25), 6),
+    "digits": np.arange(300) % 10,
+}
 
 
 def dataset(name, accs):
@@ -127,6 +131,16 @@ ALL = [
     dataset("drawings", {"b.x": 0.4, "a.x": 0.7, "d.x": 0.3}),
     dataset("digits", {"a.x": 0.8, "b.x": 0.8, "d.x": 0.2}),
 ]
+
+
+def swapped(results):
+    """The results, the first two with the verdicts of each other."""
+    one, other, *rest = results
+    return [
+        msgspec.structs.replace(one, verdicts=other.verdicts),
+        msgspec.structs.replace(other, verdicts=one.verdicts),
+        *rest,
+    ]
 
 
 def test_differences_are_paired_and_clustered():
@@ -174,7 +188,8 @@ def test_another_reference():
         (ALL[:1], None, "one image set cannot be pooled"),
         (ALL, "c.x", "reference c.x was measured on fewer than two of the 3 image sets"),
         ([ALL[0], dataset("digits", {"z.x": 0.5})], None, "no model was measured on all image sets"),
-        ([dataset("photos", {"a.x": 0.5}), dataset("digits", {"a.x": 0.5})], None, "no other model was measured on two"),
+        ([dataset(name, {"a.x": 0.5}) for name in ("photos", "digits")], None, "no other model was measured on two"),
+        ([(ALL[0][0], swapped(ALL[0][1])), ALL[1]], None, "a.x: its verdicts do not match its acc"),
         ([({**ALL[0][0], "query_classes": None}, ALL[0][1]), ALL[1]], None, "classes of the queries are not saved"),
     ],
 )

@@ -161,7 +161,8 @@ def test_models_are_chosen_by_name_and_glob(tmp_path):
     run, seen = run_of(tmp_path, MODELS), []
     (part,) = squeeze_run(run, tmp_path, ["d.x", "[ab].*"], seen.append)
     assert [model.result.model for model in part.models] == seen == ["a.x", "b.x", "d.x"]
-    with pytest.raises(UsageError, match=r"--models: no measured model of .*run.json matches 'a.y' \(did you mean 'a.x'"):
+    message = r"--models: no measured model of .*run.json matches 'a.y' \(did you mean 'a.x'"
+    with pytest.raises(UsageError, match=message):
         squeeze_run(run, tmp_path, ["a.y"])
 
 
