@@ -13,7 +13,6 @@ from embedcore.results.ranking import NotRanked, agree, rank_models
 from embedcore.results.reading import STORAGE
 
 
-
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "rank",
@@ -51,5 +50,3 @@ def run(arguments: argparse.Namespace) -> int:
         markdown = arguments.format == "markdown"
         print(report(boards, agreement, width=width(sys.maxsize), markdown=markdown), end="")
     return 0
-
-

@@ -39,9 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     measured = read_run(arguments.saved)
     with tqdm(disable=None, leave=False, unit="model") as bar:
-        parts = squeeze_run(
-            measured, cache_folder(arguments.cache), arguments.models, done=lambda model: bar.update()
-        )
+        parts = squeeze_run(measured, cache_folder(arguments.cache), arguments.models, done=lambda model: bar.update())
     models = [model for part in parts for model in part.models]
     if not any(model.forms for model in models):
         why = f"{models[0].result.model}: {models[0].why}" if models else "no model was measured"

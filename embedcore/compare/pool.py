@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ FEWEST_FOR_NEW = 3
 """Fewer sets have no degree of freedom left for the interval of a new one."""
 
 _GRID, _ZOOMS = 65, 6  # each zoom narrows the range of the maximum by 32
+_TAUS = 200  # in the grid of a predictive distribution
+_REACH, _HALVINGS = 1e4, 40  # of the bisection for its quantiles, in units of its scale
 _SAME = 1e-6  # tolerance between a saved acc and its verdicts
 
 Doubles = NDArray[np.float64]
@@ -52,8 +54,7 @@ def pooled(differences: Doubles, errors: Doubles) -> Pooled:
     of that set besides. tau^2 is estimated by restricted maximum likelihood. The interval of mu is that of Hartung and
     Knapp (Statistics in Medicine 20, 2001): Student's t with k - 1 degrees of freedom and a standard error from the
     weighted residuals, never below that of the weights (Roever, Knapp and Friede, BMC Medical Research Methodology 15,
-    2015), since with few sets the residuals may be small by chance. The prediction interval is that of Higgins,
-    Thompson and Spiegelhalter (JRSS A 172, 2009): t with k - 2 degrees of freedom and variance tau^2 plus that of mu.
+    2015), since with few sets the residuals may be small by chance. The interval of a new set is from `Prediction`.
 
     Args:
         differences: [k], two or more sets.
@@ -74,9 +75,60 @@ def pooled(differences: Doubles, errors: Doubles) -> Pooled:
     found = Pooled(mean, mean - half, mean + half, p, math.sqrt(between))
     if sets < FEWEST_FOR_NEW:
         return found
-    scale = math.sqrt(between + error**2)
-    half = float(special.stdtrit(sets - 2, (1 + LEVEL) / 2)) * scale
-    return replace(found, new=(mean - half, mean + half), better=float(special.stdtr(sets - 2, mean / scale)))
+    new = Prediction(differences, variances)
+    low, high = (new.quantile(share) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return replace(found, new=(low, high), better=1 - new.below(0.0))
+
+
+class Prediction:
+    """The distribution of the true difference on a new set, given those measured on three or more.
+
+    It averages over tau instead of relying on an estimate, which is often 0 with few sets: the predictive distribution
+    of Higgins, Thompson and Spiegelhalter (JRSS A 172, 2009), here with flat priors of mu and tau (Roever, Journal of
+    Statistical Software 93, 2020). Given tau it is normal; each tau weighs by its restricted likelihood. With sets much
+    farther apart than their errors it is Student's t with k - 2 degrees of freedom, as their approximate interval.
+    """
+
+    def __init__(self, differences: Doubles, variances: Doubles) -> None:
+        # tau = scale * u / (1 - u) for u from 0 to 1, so that its long tail is within the grid.
+        share = (np.arange(_TAUS) + 0.5) / _TAUS
+        self._scale = math.sqrt(float(np.var(differences) + variances.mean()))
+        between = (self._scale * share / (1 - share)) ** 2
+        fit = _fit(differences, variances, between)
+        likelihood = np.exp((fit.deviances.min() - fit.deviances) / 2) / (1 - share) ** 2
+        self._shares = likelihood / likelihood.sum()
+        self._means = fit.means
+        self._deviations = np.sqrt(between + fit.variances)
+
+    def below(self, difference: float) -> float:
+        """Return the probability that the difference on a new set is below this one."""
+        return float(self._shares @ special.ndtr((difference - self._means) / self._deviations))
+
+    def quantile(self, share: float) -> float:
+        """Return the difference below which it is with this probability, by bisection."""
+        middle, reach = float(self._shares @ self._means), _REACH * self._scale
+        low, high = middle - reach, middle + reach
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.below(middle) < share else (low, middle)
+        return middle
+
+
+class _Fit(NamedTuple):
+    """For each variance between sets [g]: the weighted mean, its variance, and minus twice the log of the restricted
+    likelihood but for a constant."""
+
+    means: Doubles
+    variances: Doubles
+    deviances: Doubles
+
+
+def _fit(differences: Doubles, variances: Doubles, between: Doubles) -> _Fit:
+    weights = 1 / (variances + between[:, None])
+    total = weights.sum(axis=1)
+    means = weights @ differences / total
+    residuals = (weights * (differences - means[:, None]) ** 2).sum(axis=1)
+    return _Fit(means, 1 / total, np.log(total) - np.log(weights).sum(axis=1) + residuals)
 
 
 def between_variance(differences: Doubles, variances: Doubles) -> float:
@@ -86,20 +138,11 @@ def between_variance(differences: Doubles, variances: Doubles) -> float:
         differences: [k], two or more sets.
         variances: [k], squared standard errors, positive.
     """
-
-    def deviance(between: Doubles) -> Doubles:
-        weights = 1 / (variances + between[:, None])
-        total = weights.sum(axis=1)
-        means = (weights * differences).sum(axis=1) / total
-        residuals = (weights * (differences - means[:, None]) ** 2).sum(axis=1)
-        found: Doubles = np.log(total) - np.log(weights).sum(axis=1) + residuals
-        return found
-
     # The likelihood equation has no root above this.
     low, high = 0.0, 2 * float(np.ptp(differences)) ** 2 + float(variances.max())
     for _ in range(_ZOOMS):
         grid = np.linspace(low, high, _GRID)
-        best = int(np.argmin(deviance(grid)))
+        best = int(np.argmin(_fit(differences, variances, grid).deviances))
         low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _GRID - 1)])
     return float(grid[best])
 
@@ -177,9 +220,7 @@ def _leader(datasets: Sequence[tuple[Mapping[str, Any], Sequence[Result]]]) -> s
     return max(common, key=lambda model: sum(of_set[model] for of_set in accs))
 
 
-def _differences(
-    block: Mapping[str, Any], results: Sequence[Result], reference: str
-) -> dict[str, tuple[float, float]]:
+def _differences(block: Mapping[str, Any], results: Sequence[Result], reference: str) -> dict[str, tuple[float, float]]:
     """Return each model's difference of acc to the reference on a set, and its standard error; {} without reference.
 
     The error is clustered by class, or with few classes by query, as in the gate; it is at least that of one query.

@@ -264,7 +264,7 @@ def _tested(before: NDArray[Any], after: NDArray[Any], class_of: NDArray[np.int6
     step = after.astype(np.int64) - before.astype(np.int64)
     which = np.unique(class_of, return_inverse=True)[1].reshape(-1)
     classes = int(which.max()) + 1
-    change, low, high = (float(side[0]) for side in step_intervals(step[None], which, classes))
+    change, low, high = (float(side[0]) for side in step_intervals(step[None].astype(np.float64), which, classes))
     return _Tested((change, low, high), step_test(step, which, classes))
 
 

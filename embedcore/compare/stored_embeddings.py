@@ -20,7 +20,6 @@ from embedcore.files import writing
 from embedcore.results.run import Run
 
 
-
 @dataclass(frozen=True)
 class StoredEmbeddings:
     """The answer on one model's stored embeddings."""
@@ -64,8 +63,6 @@ def judge_stored(base: Run, new: Run, cache: Path, limits: Limits, maps: Path) -
     return answers
 
 
-
-
 def _pairs(base: Run, new: Run) -> Iterator[tuple[Pair, Run, Run]]:
     """Yield the models that both runs have measured, with the runs reduced to their dataset."""
     datasets = dataset_pairs(base, new)
@@ -75,8 +72,6 @@ def _pairs(base: Run, new: Run) -> Iterator[tuple[Pair, Run, Run]]:
         for pair in match(old, now).pairs:
             if pair.base.ok and pair.new.ok:
                 yield replace(pair, dataset=name), old, now
-
-
 
 
 def _write(folder: Path, pair: Pair, matrix: np.ndarray[Any, np.dtype[np.float32]]) -> Path:

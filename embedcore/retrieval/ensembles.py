@@ -45,9 +45,7 @@ def nearest_hits(
     return hits
 
 
-def greedy(
-    names: Sequence[str], value: Callable[[tuple[str, ...]], float], most: int = MOST
-) -> list[tuple[str, ...]]:
+def greedy(names: Sequence[str], value: Callable[[tuple[str, ...]], float], most: int = MOST) -> list[tuple[str, ...]]:
     """Return the best single name, then with the best further name, and so on up to `most` names.
 
     Each name is tried once for each size: `most` times their number, not the number of all subsets. Of equal values the

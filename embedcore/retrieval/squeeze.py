@@ -63,7 +63,8 @@ class Axes:
     def shrunk(self) -> DoubleArray:
         """Variances [d] of the Ledoit-Wolf estimate, positive unless all references are equal."""
         mixed = (1 - self.shrinkage) * self.variances + self.shrinkage * self.variances.mean()
-        return np.maximum(mixed, _NO_VARIANCE * self.variances[0])
+        positive: DoubleArray = np.maximum(mixed, _NO_VARIANCE * self.variances[0])
+        return positive
 
 
 def variants(queries: FloatArray, references: FloatArray) -> Iterator[Variant]:
@@ -108,7 +109,7 @@ def variants(queries: FloatArray, references: FloatArray) -> Iterator[Variant]:
     for size in sizes:
         yield Variant(f"first {size}", 4 * size, partial(first, size))
     yield Variant("int8", dim, lambda: int8(queries, references))
-    if 128 < min(dim, axes.rank):
+    if min(dim, axes.rank) > 128:
         yield Variant("pca 128 int8", 128, lambda: int8(*along(axes.directions[:, :128])))
     code = -(-dim // 8)
     yield Variant("binary", code, lambda: both(signs))

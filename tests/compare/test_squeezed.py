@@ -170,10 +170,8 @@ def test_models_without_embeddings_say_why(tmp_path):
     run = run_of(tmp_path, {"a.x": rows_of(1), "b.x": rows_of(2, noise=0.3), "c.x": rows_of(3)})
     swapped = [run.results[1].embeddings, run.results[0].embeddings, None]
 
-
     results = tuple(
-        msgspec.structs.replace(result, embeddings=key)
-        for result, key in zip(run.results, swapped, strict=True)
+        msgspec.structs.replace(result, embeddings=key) for result, key in zip(run.results, swapped, strict=True)
     )
 
     (part,) = squeeze_run(replace(run, results=results), tmp_path)
