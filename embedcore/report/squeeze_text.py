@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -12,16 +12,18 @@ from embedcore.compare.squeezed import LOSS, METRICS, Ensemble, SqueezedForm, Sq
 from embedcore.plain import counted, json_safe, one_line, wrapped
 from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.columns import NOTHING, figure, random_notice
+from embedcore.report.board.marks import doubts
 from embedcore.report.change_text import interval, p_value, points
 from embedcore.report.gate.model_table import TableRow, model_table
 from embedcore.results.leaderboard import Row
+from embedcore.results.result import Result
 
 SCHEMA = 1
 
 _MOST_DETAILS = 20  # models in the terminal
 _MEANINGS = (
-    "bytes: of a stored image. change: of acc in points against float32, with its 95 % interval (paired by query, "
-    "clustered by class); p: sign flips of classes, corrected for all forms of all models. Means, axes and ranges are "
+    "bytes: of a stored image. change: of acc against float32, in points. 95 %: its interval, paired by query and "
+    "clustered by class. p: sign flips of classes, corrected for all forms of all models. Means, axes and ranges are "
     "fitted on the references."
 )
 
@@ -87,6 +89,7 @@ def _below(model: SqueezedModel, width: int) -> Iterator[str]:
 
 
 def _ensembles(part: SqueezedRun, width: int) -> str:
+    results = {model.result.model: model.result for model in part.models}
     first, second = part.classes
     title = (
         f"Ensembles of concatenated embeddings, chosen by the queries of {counted(first, 'class', 'classes')} and "
@@ -95,17 +98,18 @@ def _ensembles(part: SqueezedRun, width: int) -> str:
     rows = [
         TableRow(
             f"{'+ ' * (len(ensemble.models) > 1)}{one_line(ensemble.models[-1])}",
-            (str(ensemble.bytes), _milliseconds(ensemble), f"{ensemble.acc:.3f}", *_change(ensemble.change)),
+            (str(ensemble.bytes), _milliseconds(ensemble, results), f"{ensemble.acc:.3f}", *_change(ensemble.change)),
         )
         for ensemble in part.ensembles
     ]
     table = model_table(("bytes", "ms", "acc", "change", "95 %", "p"), rows, width)
-    meaning = "ms: forward pass of an image in all models; p: corrected for both sizes."
+    meaning = "ms: forward pass of an image in all models, ! if a speed is doubtful; p: corrected for both sizes."
     return f"{wrapped(title, width)}\n{table}\n{wrapped(meaning, width)}"
 
 
-def _milliseconds(ensemble: Ensemble) -> str:
-    return figure(None if ensemble.seconds is None else 1000 * ensemble.seconds)
+def _milliseconds(ensemble: Ensemble, results: Mapping[str, Result]) -> str:
+    doubtful = any(doubts(results[model]) for model in ensemble.models)
+    return figure(None if ensemble.seconds is None else 1000 * ensemble.seconds) + "!" * doubtful
 
 
 def as_json(parts: Sequence[SqueezedRun]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def squeeze(tmp_path, monkeypatch, capsys):
 
 
 def test_tables_fit_a_terminal(squeeze, tmp_path):
-    run = kept_runs.save(tmp_path / "run.json", MODELS, LABELS, ROLES, cache=tmp_path / "cache")
+    run = kept_runs.save(tmp_path / "run.json", MODELS, LABELS, ROLES, cache=tmp_path / "cache", crowded=0.9)
     code, out, error = squeeze(run, "--cache", "cache")
     lines = out.splitlines()
     assert code == 0 and error == "" and max(map(len, lines)) <= 80
@@ -45,7 +45,7 @@ def test_tables_fit_a_terminal(squeeze, tmp_path):
     accs = sorted((bench["extra_info"]["scores"]["acc"] for bench in scores), reverse=True)
     assert [row[2] for row in full] == [f"{acc:.3f}" for acc in accs] and all(row[3] == "–" for row in full)
     words = " ".join(out.split())
-    assert any(line.startswith("+ ") for line in lines)
+    assert any(line.startswith("+ ") for line in lines) and "62.5!" in out and "125!" in out
     assert "chosen by the queries of 12 classes and judged by those of 12 others" in words
     assert "shown to lose at most 1 point" in words or "The smallest form" in words
 
