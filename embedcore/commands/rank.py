@@ -5,19 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from embedcore.commands.arguments import print_notes, width
+from embedcore.commands.datasets import datasets_of, with_other_weights
 from embedcore.errors import UsageError
-from embedcore.results.merge import merge
 from embedcore.results.ranking import NotRanked, agree, rank_models
-from embedcore.results.reading import STORAGE, read_parts
-from embedcore.results.result import Result
-from embedcore.results.run import run_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from embedcore.results.reading import STORAGE
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,11 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     boards: list[Ranked] = []
     measured = []
-    for path, dataset, results in _datasets(arguments.runs):
-        if any(dataset.get("fingerprint") == board.dataset.get("fingerprint") for board in boards):
-            raise UsageError(
-                f"{path}: its dataset {dataset.get('name')} is also in another RUN, which has several datasets"
-            )
+    for path, dataset, results in datasets_of(arguments.runs):
         try:
             boards.append(Ranked(dataset, rank_models(results, dataset, ("acc",))["acc"]))
         except NotRanked as error:
@@ -53,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not boards:
         raise UsageError(f"no model was measured in {', '.join(arguments.runs)}")
     agreement = agree(measured) if len(measured) > 1 else None
-    others = _with_other_weights([results for _, results in measured])
+    others = with_other_weights([results for _, results in measured])
     print_notes(f"{model} has different weights in different runs" for model in others)
     if arguments.format == "json":
         print(json.dumps(to_json(boards, agreement), indent=2))
@@ -61,29 +50,3 @@ def run(arguments: argparse.Namespace) -> int:
         markdown = arguments.format == "markdown"
         print(report(boards, agreement, width=width(sys.maxsize), markdown=markdown), end="")
     return 0
-
-
-def _datasets(names: Sequence[str]) -> Iterator[tuple[Path, Mapping[str, Any], list[Result]]]:
-    """Yield path, dataset and results of each dataset of saved runs. Raises UsageError."""
-    alike: dict[tuple[str, ...], dict[Path, Any]] = {}
-    for name in names:
-        for path, data in read_parts(name):
-            found = run_of(data, path)
-            if found.results:
-                key = tuple(str(dataset.get("fingerprint")) for dataset, _ in found.by_dataset())
-                alike.setdefault(key, {})[path] = data
-    for parts in alike.values():
-        merged = merge(list(parts.items()), allow_missing=True)
-        print_notes(merged.notes)
-        first = next(iter(parts))
-        for dataset, results in run_of(merged.data, first).by_dataset():
-            if results:
-                yield first, dataset, results
-
-
-def _with_other_weights(measured: Sequence[Sequence[Result]]) -> list[str]:
-    weights: dict[str, set[str | None]] = {}
-    for results in measured:
-        for result in results:
-            weights.setdefault(result.model, set()).add(result.weights.get("id"))
-    return sorted(model for model, ids in weights.items() if len(ids) > 1)

@@ -51,7 +51,7 @@ class ImageLabels:
 
 
 class ScoreChange(NamedTuple):
-    """Mean change of a score against the old index (positive: better), its 95 % interval, exact two-sided p-value."""
+    """Mean change of a score (positive: better), its 95 % interval, and an exact two-sided p-value."""
 
     change: float
     low: float

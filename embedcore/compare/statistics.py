@@ -87,14 +87,24 @@ def paired_by_class(sums: NDArray[np.floating], sizes: NDArray[np.integer]) -> P
         sums: [m, C], for each model the sum of new - base over the queries of each class.
         sizes: [C], queries of each class.
     """
+    mean, error = errors_by_class(sums, sizes)
+    if len(sizes) == 1:
+        return Paired(mean, -error, error)
+    half = special.stdtrit(len(sizes) - 1, (1 + LEVEL) / 2) * error
+    return Paired(mean, mean - half, mean + half)
+
+
+def errors_by_class(sums: NDArray[np.floating], sizes: NDArray[np.integer]) -> tuple[Doubles, Doubles]:
+    """Return mean differences [m], and their standard errors clustered by class [m]; arguments as `paired_by_class`.
+
+    The errors are infinite for one class.
+    """
     queries, count = sizes.sum(), len(sizes)
     mean = sums.sum(axis=1, dtype=np.float64) / queries
     if count == 1:
-        return Paired(mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf))
+        return mean, np.full_like(mean, np.inf)
     residual = sums - mean[:, None] * sizes
-    error = np.sqrt(count / (count - 1) * np.einsum("mc,mc->m", residual, residual)) / queries
-    half = special.stdtrit(count - 1, (1 + LEVEL) / 2) * error
-    return Paired(mean, mean - half, mean + half)
+    return mean, np.sqrt(count / (count - 1) * np.einsum("mc,mc->m", residual, residual)) / queries
 
 
 def false_discovery(p: ArrayLike, least: ArrayLike = 0.0) -> Doubles:

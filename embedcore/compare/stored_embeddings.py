@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from embedcore.compare.compatibility import TOLERANCES, Compatibility, ImageLabels, compatibility
+from embedcore.compare.compatibility import TOLERANCES, Compatibility, compatibility
+from embedcore.compare.labelled_embeddings import Unavailable, labels_of, rows_of
 from embedcore.compare.limits import Limits
 from embedcore.compare.pairs import Pair, dataset_pairs, match
 from embedcore.embed.kept import FOLDER, KeptEmbeddings
-from embedcore.errors import UsageError, option
 from embedcore.files import writing
 from embedcore.results.run import Run
-from embedcore.results.verdicts import unpack_classes
 
 
 @dataclass(frozen=True)
@@ -51,21 +50,17 @@ def judge_stored(base: Run, new: Run, cache: Path, limits: Limits, maps: Path) -
         tolerances = {metric: gate.get(metric, limit) for metric, limit in TOLERANCES.items()}
         try:
             if old.dataset.get("fingerprint") != now.dataset.get("fingerprint"):
-                raise _Unknown("the runs have different images")
-            images = _labels(now)
-            before = _rows(kept, old, pair.base.embeddings, len(images.labels))
-            after = _rows(kept, now, pair.new.embeddings, len(images.labels))
-        except _Unknown as reason:
+                raise Unavailable("the runs have different images")
+            images = labels_of(now)
+            before = rows_of(kept, old, pair.base.embeddings, len(images.labels))
+            after = rows_of(kept, now, pair.new.embeddings, len(images.labels))
+        except Unavailable as reason:
             answers.append(StoredEmbeddings(pair.model, None, str(reason)))
             continue
         found = compatibility(before, after, images, tolerances=tolerances)
         file = None if found.matrix is None else _write(maps, pair, found.matrix)
         answers.append(StoredEmbeddings(pair.model, replace(found, matrix=None), file=file))
     return answers
-
-
-class _Unknown(Exception):
-    """Why a model has no answer."""
 
 
 def _pairs(base: Run, new: Run) -> Iterator[tuple[Pair, Run, Run]]:
@@ -77,35 +72,6 @@ def _pairs(base: Run, new: Run) -> Iterator[tuple[Pair, Run, Run]]:
         for pair in match(old, now).pairs:
             if pair.base.ok and pair.new.ok:
                 yield replace(pair, dataset=name), old, now
-
-
-def _labels(run: Run) -> ImageLabels:
-    """Return the labels of a run's images. Raises _Unknown if the run lacks them."""
-    block = run.dataset
-    try:
-        queries = unpack_classes(block["query_classes"]).astype(np.int64)
-        if "roles" not in block and block.get("queries") == block.get("references") == len(queries):
-            return ImageLabels(queries, *(np.ones(len(queries), dtype=np.bool_) for _ in range(2)))
-        roles, references = (unpack_classes(block[name]) for name in ("roles", "reference_classes"))
-        labels = np.full(len(roles), -1, dtype=np.int64)
-        is_query, is_reference = (roles & 1) > 0, (roles & 2) > 0
-        labels[is_reference] = references
-        labels[is_query] = queries
-    except KeyError:
-        raise _Unknown(f"{run.name} does not record the labels of its images: it is older than --index") from None
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{run.path}: labels of the images: {error}") from error
-    return ImageLabels(labels, is_query, is_reference)
-
-
-def _rows(kept: KeptEmbeddings, run: Run, key: str | None, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return a model's embeddings [n, d]. Raises _Unknown if they are not there."""
-    if key is None:
-        raise _Unknown(f"{run.name} was measured without {option('keep_embeddings', True)}")
-    rows = kept.read(key, n)
-    if rows is None:
-        raise _Unknown(f"the embeddings of {run.name} are no longer in {kept.folder}")
-    return rows
 
 
 def _write(folder: Path, pair: Pair, matrix: np.ndarray[Any, np.dtype[np.float32]]) -> Path:

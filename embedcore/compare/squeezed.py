@@ -1,0 +1,274 @@
+"""Scores of a run's models after their embeddings are squeezed, and of ensembles of models, from kept embeddings."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcore.compare.compatibility import ImageLabels, ScoreChange, halves
+from embedcore.compare.labelled_embeddings import Unavailable, labels_of, rows_of
+from embedcore.compare.scores import step_intervals, step_test
+from embedcore.compare.statistics import Flips, false_discovery
+from embedcore.embed.kept import FOLDER, KeptEmbeddings
+from embedcore.errors import UsageError
+from embedcore.images.ceilings import reference_counts
+from embedcore.results.result import Result
+from embedcore.results.run import Run
+from embedcore.retrieval.ensembles import MOST, concatenated, greedy, nearest_hits
+from embedcore.retrieval.metrics import score_across
+from embedcore.retrieval.squeeze import FULL, Sides, variants
+
+METRICS = ("acc", "acc5", "map_at_r")
+LOSS = 0.01
+"""A form of embeddings is recommended if its interval excludes a larger loss of acc."""
+
+_SAME = 1e-6  # tolerance between a saved acc and that of the kept embeddings
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SqueezedForm:
+    """The scores of one form of a model's embeddings."""
+
+    name: str
+    bytes: int
+    """Bytes of a stored image."""
+    scores: Mapping[str, float]
+    """`METRICS`; empty if it could not be scored."""
+    change: ScoreChange | None = None
+    """Of acc against the full embeddings; p is corrected for all forms of all models. None for the full ones."""
+    why: str = ""
+    """Why it could not be scored."""
+
+
+@dataclass(frozen=True)
+class SqueezedModel:
+    """A model's forms, the full embeddings first."""
+
+    result: Result
+    forms: tuple[SqueezedForm, ...] = ()
+    why: str = ""
+    """Why there are none."""
+
+    @property
+    def smallest(self) -> SqueezedForm | None:
+        """The smallest form for which a loss of acc above `LOSS` is excluded; None if only the full one is left."""
+        fit = [form for form in self.forms if form.change is not None and form.change.low >= -LOSS]
+        best = min(fit, key=lambda form: (form.bytes, -form.scores["acc"]), default=None)
+        return best if best is not None and best.bytes < self.forms[0].bytes else None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A concatenation of models, or the single best one."""
+
+    models: tuple[str, ...]
+    chosen_acc: float
+    """On the queries of the classes on which it was chosen."""
+    acc: float
+    """On the queries of the other classes."""
+    bytes: int
+    """Of a stored image, as float32."""
+    seconds: float | None
+    """Of an image in all models, by their `images_per_s.forward`; None if one was not timed."""
+    change: ScoreChange | None = None
+    """Of `acc` against the single model; p is corrected for all sizes. None for the single model itself."""
+
+
+@dataclass(frozen=True)
+class SqueezedRun:
+    """All models of a run on one dataset."""
+
+    dataset: Mapping[str, Any]
+    models: tuple[SqueezedModel, ...]
+    ensembles: tuple[Ensemble, ...] = ()
+    """The best single model, and the best ensembles that contain it, by size."""
+    classes: tuple[int, int] = (0, 0)
+    """Number of classes on which the ensembles were chosen and judged."""
+
+
+def squeeze_run(
+    run: Run, cache: Path, patterns: Sequence[str] = (), done: Callable[[str], object] = lambda model: None
+) -> list[SqueezedRun]:
+    """Squeeze the kept embeddings of a run's models, and search for ensembles of them, on each of its datasets.
+
+    Args:
+        run: a run whose session kept its embeddings.
+        cache: folder with the embeddings.
+        patterns: models, as names or globs; all if there are none.
+        done: called with the name of each model whose embeddings were squeezed.
+
+    Raises UsageError if a pattern matches no model, and for damaged labels.
+    """
+    names = [result.model for result in run.results]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            close = difflib.get_close_matches(pattern, names, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UsageError(f"--models: no measured model of {run.path} matches {pattern!r}{hint}")
+    wanted = {name for pattern in patterns or ("*",) for name in fnmatch.filter(names, pattern)}
+    run = replace(run, results=tuple(result for result in run.results if result.model in wanted))
+    kept = KeptEmbeddings(cache / FOLDER)
+    return [_squeezed(run.on(block), kept, done) for block, results in run.by_dataset() if results]
+
+
+def _squeezed(run: Run, kept: KeptEmbeddings, done: Callable[[str], object]) -> SqueezedRun:
+    try:
+        retrieval = _Retrieval(labels_of(run))
+    except Unavailable as reason:
+        return SqueezedRun(run.dataset, tuple(SqueezedModel(result, why=str(reason)) for result in run.results))
+    keys = {result.model: result.embeddings for result in run.results}
+
+    @lru_cache(maxsize=MOST)
+    def rows(model: str) -> Floats:
+        return rows_of(kept, run, keys[model], len(retrieval.images.labels))
+
+    models: list[SqueezedModel] = []
+    tests: dict[tuple[str, str], _Tested] = {}
+    for result in run.results:
+        try:
+            forms, found = _forms(rows(result.model), result, retrieval)
+            tests |= {(result.model, form): test for form, test in found.items()}
+            models.append(SqueezedModel(result, tuple(forms)))
+        except Unavailable as reason:
+            models.append(SqueezedModel(result, why=str(reason)))
+        done(result.model)
+    changes = dict(zip(tests, _corrected([*tests.values()]), strict=True))
+    models = [_with_changes(model, changes) for model in models]
+    members = {model.result.model: model.result for model in models if model.forms}
+    second = halves(retrieval.class_of)
+    if len(members) < 2 or not second.any():
+        return SqueezedRun(run.dataset, tuple(models))
+    first_classes, second_classes = (len(np.unique(retrieval.class_of[half])) for half in (~second, second))
+    found_ensembles = _ensembles(members, rows, retrieval, second)
+    return SqueezedRun(run.dataset, tuple(models), found_ensembles, (first_classes, second_classes))
+
+
+def _with_changes(model: SqueezedModel, changes: Mapping[tuple[str, str], ScoreChange]) -> SqueezedModel:
+    forms = (replace(form, change=changes.get((model.result.model, form.name))) for form in model.forms)
+    return replace(model, forms=tuple(forms))
+
+
+def _forms(rows: Floats, result: Result, retrieval: _Retrieval) -> tuple[list[SqueezedForm], dict[str, _Tested]]:
+    """Return the forms of a model's embeddings, and the test of each that is not the full one.
+
+    Raises Unavailable if the embeddings do not give the saved acc.
+    """
+    forms: list[SqueezedForm] = []
+    tests: dict[str, _Tested] = {}
+    full: NDArray[np.float64] | None = None
+    for variant in variants(*retrieval.sides(rows)):
+        try:
+            values = retrieval.scores(variant.make())
+        except UsageError as error:  # an embedding of which nothing is left
+            forms.append(SqueezedForm(variant.name, variant.bytes, {}, why=str(error)))
+            continue
+        scores = dict(zip(METRICS, values.mean(axis=1).tolist(), strict=True))
+        forms.append(SqueezedForm(variant.name, variant.bytes, scores))
+        if variant.name == FULL:
+            if abs(scores["acc"] - result.scores["acc"]) > _SAME:
+                raise Unavailable(f"its kept embeddings give acc {scores['acc']:.4f}, not {result.scores['acc']:.4f}")
+            full = values
+        elif full is not None:
+            tests[variant.name] = _tested(full[0], values[0], retrieval.class_of)
+    return forms, tests
+
+
+def _ensembles(
+    members: Mapping[str, Result], rows: Callable[[str], Floats], retrieval: _Retrieval, second: NDArray[np.bool_]
+) -> tuple[Ensemble, ...]:
+    """Return the best single model and the best ensembles by greedy search.
+
+    They are chosen by the queries of the first half of the classes, and judged by those of the `second` [n_scored]. The
+    references are all those of the run for both: equal galleries make the scores of both halves as hard as the run's
+    own, and a class whose queries are judged later is no more than a distractor while the ensemble is chosen.
+    """
+
+    def hits(models: tuple[str, ...], half: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return retrieval.hits(concatenated([rows(model) for model in models]), half)
+
+    values: dict[tuple[str, ...], float] = {}
+
+    def value(models: tuple[str, ...]) -> float:
+        values[models] = float(hits(models, ~second).mean())
+        return values[models]
+
+    chosen = greedy([*members], value)
+    judged = [hits(models, second) for models in chosen]
+    tests = [_tested(judged[0], after, retrieval.class_of[second]) for after in judged[1:]]
+    return tuple(
+        Ensemble(
+            models,
+            chosen_acc=values[models],
+            acc=float(after.mean()),
+            bytes=sum(4 * rows(model).shape[1] for model in models),
+            seconds=_seconds([members[model] for model in models]),
+            change=change,
+        )
+        for models, after, change in zip(chosen, judged, [None, *_corrected(tests)], strict=True)
+    )
+
+
+def _seconds(results: Sequence[Result]) -> float | None:
+    speeds = [result.images_per_s.get("forward") for result in results]
+    return sum(1 / speed for speed in speeds if speed) if all(speeds) else None
+
+
+class _Retrieval:
+    """The scored queries of labelled images, and their references."""
+
+    def __init__(self, images: ImageLabels) -> None:
+        self.images = images
+        self.labels = images.labels[images.is_query]
+        self.reference_labels = images.labels[images.is_reference]
+        self._others = None if images.leave_one_out else self.reference_labels
+        self.scored = np.flatnonzero(reference_counts(self.labels, self._others) > 0)
+        self.class_of = np.unique(self.labels[self.scored], return_inverse=True)[1].reshape(-1)
+
+    def sides(self, rows: Floats) -> Sides:
+        if self.images.leave_one_out:
+            return rows, rows
+        return rows[self.images.is_query], rows[self.images.is_reference]
+
+    def scores(self, sides: Sides) -> NDArray[np.float64]:
+        """Return the `METRICS` of each scored query, [m, n_scored]."""
+        values = score_across(sides[0], self.labels, sides[1], self._others)
+        return np.stack([values[metric] for metric in METRICS])
+
+    def hits(self, rows: Floats, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return whether the nearest reference is of the class, for the `chosen` [n_scored] of the scored queries."""
+        queries, references = self.sides(rows)
+        some = self.scored[chosen]
+        itself = some if self.images.leave_one_out else None
+        return nearest_hits(queries[some], self.labels[some], references, self.reference_labels, itself)
+
+
+class _Tested(NamedTuple):
+    """A mean change with its interval, and its test, not corrected yet."""
+
+    interval: tuple[float, float, float]
+    flips: Flips
+
+
+def _tested(before: NDArray[Any], after: NDArray[Any], class_of: NDArray[np.int64]) -> _Tested:
+    """Test the change of queries [n] that are right or wrong, paired and clustered by class, as `compare` does."""
+    step = after.astype(np.int64) - before.astype(np.int64)
+    which = np.unique(class_of, return_inverse=True)[1].reshape(-1)
+    classes = int(which.max()) + 1
+    change, low, high = (float(side[0]) for side in step_intervals(step[None].astype(np.float64), which, classes))
+    return _Tested((change, low, high), step_test(step, which, classes))
+
+
+def _corrected(tests: Sequence[_Tested]) -> list[ScoreChange]:
+    """Return the changes with p corrected for all of these tests."""
+    p = false_discovery([test.flips.p for test in tests], [test.flips.least for test in tests]).tolist()
+    return [ScoreChange(*test.interval, value) for test, value in zip(tests, p, strict=True)]

@@ -1,0 +1,26 @@
+"""Changes of scores, their intervals and p-values as cells of a table."""
+
+from __future__ import annotations
+
+
+def points(change: float) -> str:
+    """Return a change of a score, a fraction, in percentage points.
+
+    >>> points(0.0123), points(-0.0001)
+    ('+1.2', '+0.0')
+    """
+    return f"{100 * change:+.1f}".replace("-0.0", "+0.0")
+
+
+def interval(low: float, high: float) -> str:
+    """Return an interval of a change in percentage points: ``[-1.2, +0.4]``."""
+    return f"[{points(low)}, {points(high)}]"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value with three decimals.
+
+    >>> p_value(0.04), p_value(1e-9)
+    ('0.040', '<.001')
+    """
+    return f"{p:.3f}" if p >= 0.001 else "<.001"
