@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ TOLERANCE = 1e-3
 
 def why_not(labels: IntArray, reference_labels: IntArray | None) -> str:
     """Return why logistic regression is left out, "" if it is not: scikit-learn is missing, or it would take too long."""
-    if importlib.util.find_spec("sklearn") is None:
+    if find_spec("sklearn") is None:
         return "it needs scikit-learn: pip install 'embedcore[probe]'"
     fitted, fits = (labels, FOLDS) if reference_labels is None else (reference_labels, 1)
     images, classes = len(fitted), len(np.unique(fitted))
