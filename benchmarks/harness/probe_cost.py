@@ -46,6 +46,21 @@ def seconds(call: Callable[[], object], rounds: int) -> float:
     return statistics.median(durations)
 
 
+def row_of(images: int, dim: int, classes: int, rounds: int) -> list[str]:
+    """Return a row of the table."""
+    rows, labels = make_rows(images, dim, classes)
+    search = seconds(lambda: nearest(rows, None, VOTERS), rounds)
+    parts = [seconds(lambda: ridge_right(rows, labels), rounds), seconds(lambda: few_shot(rows, labels), rounds)]
+    if not why_not(labels, None):
+        parts.append(seconds(lambda: logistic_right(rows, labels), rounds))
+    begin = time.perf_counter()
+    found = probe(rows, labels)
+    whole = time.perf_counter() - begin
+    cells = [f"{value:.2f}" for value in (search, *parts)] + ["left out"] * (3 - len(parts))
+    scores = " ".join(f"{found.values[name]:.3f}" for name in found.outcomes)
+    return [str(classes), *cells, f"{whole:.2f}", f"{whole / search:.2f}", scores]
+
+
 def main() -> None:
     """Print a row for each number of classes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,20 +69,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 1000])
     parser.add_argument("--rounds", type=int, default=3)
     parsed = parser.parse_args()
-    table = []
-    for classes in parsed.classes:
-        rows, labels = make_rows(parsed.images, parsed.dim, classes)
-        search = seconds(lambda: nearest(rows, None, VOTERS), parsed.rounds)  # noqa: B023
-        ridge = seconds(lambda: ridge_right(rows, labels), parsed.rounds)  # noqa: B023
-        shots = seconds(lambda: few_shot(rows, labels), parsed.rounds)  # noqa: B023
-        fits = not why_not(labels, None)
-        logistic = seconds(lambda: logistic_right(rows, labels), parsed.rounds) if fits else 0.0  # noqa: B023
-        begin = time.perf_counter()
-        found = probe(rows, labels)
-        whole = time.perf_counter() - begin
-        cells = [search, ridge, shots, logistic if fits else None, whole, whole / search]
-        shown = [f"{value:.2f}" if value is not None else "left out" for value in cells]
-        table.append([classes, *shown, " ".join(f"{found.values[name]:.3f}" for name in found.outcomes)])
+    table = [row_of(parsed.images, parsed.dim, classes, parsed.rounds) for classes in parsed.classes]
     print(f"{parsed.images:,} images, {parsed.dim} dimensions, {torch.get_num_threads()} threads; seconds")
     heads = ["classes", "search", "ridge", "few-shot", "logistic", "all", "all / search", "scores"]
     print(tabulate(table, heads, tablefmt="github", disable_numparse=True))
