@@ -89,8 +89,9 @@ def score_changes(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[
     adjusted = statistics.false_discovery([test.flips.p for _, test in tests], [test.flips.least for _, test in tests])
     for (pair, test), p in zip(tests, adjusted.tolist(), strict=True):
         old, now = pair.base.scores.get(test.metric), pair.new.scores.get(test.metric)
-        yield pair.model, Change(
-            test.metric, old, now, test.change, test.low, test.high, p, p <= statistics.SIGNIFICANT
+        yield (
+            pair.model,
+            Change(test.metric, old, now, test.change, test.low, test.high, p, p <= statistics.SIGNIFICANT),
         )
     known = {(pair.model, test.metric) for pair, test in tests}
     for pair in pairs:
@@ -124,9 +125,7 @@ def _tested(pair: Pair, base: Run, new: Run, queries: Queries) -> list[Tested]:
     return found
 
 
-def _tests(
-    pair: Pair, base: Run, new: Run, queries: Queries, metrics: Sequence[str], *, same: bool
-) -> list[Tested]:
+def _tests(pair: Pair, base: Run, new: Run, queries: Queries, metrics: Sequence[str], *, same: bool) -> list[Tested]:
     """Return the tests of `metrics`, which are judged on the same queries; none if the two results differ in these.
 
     `same`: whether both results have the same verdicts.
@@ -136,17 +135,14 @@ def _tests(
         _check_scores(new, pair.new, before, queries)
         return [Tested(metric, statistics.NOTHING) for metric in metrics]
     after = _outcomes(new, pair.new, metrics, queries)
-    first, second = before[metrics[0]], after[metrics[0]]
-    which, classes = queries.which, queries.classes
-    if first.judged is not None:
-        alike = first.tries == second.tries and np.array_equal(first.judged, second.judged)
-        if not (alike and first.judged.any()):
-            return []
-        which = renumbered(which[first.judged])
-        classes = int(which.max()) + 1
     steps = [after[metric].right.astype(np.int64) - before[metric].right for metric in metrics]
-    if first.judged is not None:
-        steps = [step[first.judged] for step in steps]
+    which, classes = queries.which, queries.classes
+    (_, tries, judged), other = before[metrics[0]], after[metrics[0]]
+    if judged is not None and other.judged is not None:
+        if not (tries == other.tries and np.array_equal(judged, other.judged) and judged.any()):
+            return []
+        steps, which = [step[judged] for step in steps], renumbered(which[judged])
+        classes = int(which.max()) + 1
     scaled = np.stack([step / before[metric].tries for metric, step in zip(metrics, steps, strict=True)])
     paired = step_intervals(scaled, which, classes)
     of_falls = paired.difference, paired.high, paired.low

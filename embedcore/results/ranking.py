@@ -151,7 +151,8 @@ class _Sums:
 
 def renumbered(classes: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return classes [n] numbered from 0 without gaps."""
-    return np.unique(classes, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    numbers: NDArray[np.int64] = np.unique(classes, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return numbers
 
 
 def outcomes_on(result: Result, metrics: Iterable[str], queries: int) -> dict[str, Outcomes]:

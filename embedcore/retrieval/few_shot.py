@@ -36,8 +36,8 @@ def few_shot(
     Queries whose class has fewer than k (other) references are not judged. A k that fewer than two, or fewer than half,
     of the classes have is left out.
 
-    With more than ``most`` comparisons (queries times classes times draws) a draw judges only every s-th query, in turn,
-    so that each query is judged in equally many draws. Beyond ``draws * most`` some queries are not judged.
+    With more than ``most`` comparisons (queries times classes times draws) a draw judges only every s-th query, in
+    turn, so that each query is judged in equally many draws. Beyond ``draws * most`` some queries are not judged.
 
     Args:
         queries: float32 [n, d], rows L2-normalised.
@@ -125,5 +125,4 @@ def _nearest(rows: FloatArray, sums: FloatArray, places: IntArray, columns: IntA
 
 def _directions(rows: FloatArray) -> FloatArray:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    directions: FloatArray = rows / np.where(norms > 0, norms, np.float32(1))
-    return directions
+    return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)

@@ -20,11 +20,11 @@ MOST = 2_500_000
 STRENGTH = 100.0
 """scikit-learn's C, times the width: the inverse of the L2 penalty for features of unit length on average."""
 ITERATIONS = 200
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 
 
 def why_not(labels: IntArray, reference_labels: IntArray | None) -> str:
-    """Return why logistic regression is left out, "" if it is not: scikit-learn is missing, or it would take too long."""
+    """Return why logistic regression is left out, such as for lack of scikit-learn; "" if it is not."""
     if find_spec("sklearn") is None:
         return "it needs scikit-learn: pip install 'embedcore[probe]'"
     fitted, fits = (labels, FOLDS) if reference_labels is None else (reference_labels, 1)

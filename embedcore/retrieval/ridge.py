@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 
-GRID: DoubleArray = 10.0 ** np.arange(-4, 3)
+GRID: DoubleArray = np.logspace(-4, 2, 7)
 """Penalties, in units of the mean eigenvalue of X'X."""
 
 _BLOCK = 2**22  # float64 numbers of a block of rows

@@ -111,8 +111,9 @@ def test_scores_that_contradict_their_verdicts_are_one_line(metric, equal_verdic
         compare(*runs)
 
 
-def probed(name, rights, tries=1, judged=None, classes=np.arange(QUERIES) // 2):
+def probed(name, rights, tries=1, judged=None):
     """Two runs of one model that differ in the outcomes of a probe alone."""
+    classes = np.arange(QUERIES) // 2
     infos = [made.probed(info("net.tag", classes, classes % 2), name, right, tries, judged) for right in rights]
     return [made.as_run(made.saved([each], classes)) for each in infos]
 

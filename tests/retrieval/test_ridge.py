@@ -82,7 +82,7 @@ def test_blocks_change_nothing(monkeypatch, n, dim, classes):
     monkeypatch.setattr(ridge, "_BLOCK", 7 * dim)
     parts = fit_ridge(rows, labels)
     for name in ("errors", "leverage", "weights", "bias"):
-        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-7, atol=1e-9)
     assert (ridge_right(rows, labels) == right).all()
 
 
