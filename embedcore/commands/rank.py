@@ -9,7 +9,7 @@ import sys
 from embedcore.commands.arguments import print_notes, width
 from embedcore.commands.datasets import datasets_of, with_other_weights
 from embedcore.errors import UsageError
-from embedcore.results.ranking import NotRanked, agree, rank_models
+from embedcore.results.ranking import RANKED, NotRanked, agree, rank_models
 from embedcore.results.reading import STORAGE
 
 
@@ -17,11 +17,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "rank",
         help="rank the models of saved runs, with confidence intervals",
-        description="Rank the models by acc with 95 % intervals, from the saved result of every query. Runs on one "
+        description="Rank the models by a score with 95 % intervals, from the saved result of every query. Runs on one "
         "dataset are merged; for several datasets their agreement and mean ranks are shown. Exit code 2 if there is "
         "nothing to rank.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
+    parser.add_argument(
+        "--metric",
+        choices=RANKED,
+        default="acc",
+        metavar="SCORE",
+        help=f"the score: {', '.join(RANKED)} (default: acc)",
+    )
     parser.add_argument(
         "--format", choices=("text", "markdown", "json"), default="text", help="output format (default: text)"
     )
@@ -31,17 +38,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.board.ranks import Ranked, report, to_json
 
+    metric = arguments.metric
     boards: list[Ranked] = []
     measured = []
     for path, dataset, results in datasets_of(arguments.runs):
         try:
-            boards.append(Ranked(dataset, rank_models(results, dataset, ("acc",))["acc"]))
+            boards.append(Ranked(dataset, rank_models(results, dataset, (metric,))[metric]))
         except NotRanked as error:
             raise UsageError(f"{path}: its models cannot be ranked: {error}") from error
         measured.append((dataset, results))
     if not boards:
         raise UsageError(f"no model was measured in {', '.join(arguments.runs)}")
-    agreement = agree(measured) if len(measured) > 1 else None
+    agreement = agree(measured, metric) if len(measured) > 1 else None
     others = with_other_weights([results for _, results in measured])
     print_notes(f"{model} has different weights in different runs" for model in others)
     if arguments.format == "json":

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from embedcore.compare.comparison import Comparison, ModelChange
 from embedcore.compare.limits import TESTED, Limits
 from embedcore.results.result import Result
+from embedcore.retrieval.outcomes import PROBES
 
-MUST_BE_JUDGED = ("scores", "drift")
+MUST_BE_JUDGED = ("scores", "drift", *PROBES)
 """Quantities without which nothing can pass."""
 
 SUSPECT = "suspect"
@@ -23,7 +24,7 @@ class Judged:
     """One quantity that has a limit."""
 
     what: str
-    """``scores``, ``drift``, ``memory`` or ``speed``."""
+    """``scores``, ``drift``, ``memory``, ``speed``, or the score of a probe."""
     judged: int
     """Number of models."""
     open: Mapping[str, str]
@@ -60,6 +61,7 @@ def judged_of(
 
 _LIMITS: Mapping[str, tuple[str, ...]] = {
     "scores": TESTED,
+    **{name: (name,) for name in PROBES},
     "drift": ("drift",),
     "memory": ("memory",),
     "speed": ("images_per_s",),
@@ -72,6 +74,8 @@ def _reasons_of(model: ModelChange, barriers: Mapping[str, str]) -> Iterator[tup
     sides = model.pair.base, model.pair.new
     yield "scores", barriers.get("scores") or _lacking(model, "verdicts", lambda result: result.verdicts)
     yield "drift", barriers.get("scores") or _lacking(model, "sketch", lambda result: result.sketch)
+    for name in PROBES:
+        yield name, barriers.get("scores") or _untested(model, name)
     if any(result.peak_memory_mb for result in sides):
         yield "memory", barriers.get("speed") or _lacking(model, "figure", lambda result: result.peak_memory_mb)
     if any(result.durations or result.processes for result in sides):
@@ -82,6 +86,13 @@ def _lacking(model: ModelChange, what: str, value: Callable[[Result], object]) -
     sides = {"base": model.pair.base, "new": model.pair.new}
     without = [name for name, result in sides.items() if not value(result)]
     return f"no {what} ({' and '.join(without)})" if without else ""
+
+
+def _untested(model: ModelChange, name: str) -> str:
+    """Return why the score of a probe was not tested, "" if it was."""
+    if any(change.what == name and change.p is not None for change in model.changes):
+        return ""
+    return _lacking(model, name, lambda result: result.probe_verdicts.get(name)) or "judged on other queries or draws"
 
 
 def headline(parts: Collection[Judged]) -> str:

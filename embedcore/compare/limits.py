@@ -17,6 +17,7 @@ from embedcore.errors import UsageError
 from embedcore.files import user_path, writing
 from embedcore.plain import one_line
 from embedcore.results.result import InvalidResultError, Result
+from embedcore.retrieval.outcomes import PROBES
 
 GATE_FILE = "embedcore-gate.toml"
 """Read from the working directory if it exists."""
@@ -27,9 +28,9 @@ MISSING = "missing"
 DEFAULT = "acc:0.5pt,acc5:1pt,images_per_s:5%,memory:10%,drift:1e-3,status"
 
 TESTED = ("acc", "acc5", "hit5")
-"""The scores for which a run's verdicts allow a paired test."""
+"""The scores for which a run's verdicts allow a paired test, besides those of probes."""
 
-_UNITS = {**dict.fromkeys(TESTED, "pt"), "images_per_s": "%", "memory": "%", "drift": "", "status": None}
+_UNITS = {**dict.fromkeys((*TESTED, *PROBES), "pt"), "images_per_s": "%", "memory": "%", "drift": "", "status": None}
 _ALL_DEFAULTS = "default"
 _VALUES = {"pt": "percentage points, such as 0.5pt", "%": "a percentage, such as 5%", "": "a number, such as 1e-3"}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +13,15 @@ from embedcore.compare import statistics
 from embedcore.compare.limits import TESTED
 from embedcore.compare.pairs import Pair
 from embedcore.errors import UsageError
-from embedcore.results.ranking import NotRanked, scored_classes, verdicts_on
+from embedcore.results.ranking import NotRanked, outcomes_on, renumbered, scored_classes
 from embedcore.results.result import Result
 from embedcore.results.run import Run
-from embedcore.results.verdicts import NEAREST, Verdicts, unpack_classes
+from embedcore.results.verdicts import unpack_classes
+from embedcore.retrieval.outcomes import PROBES, Outcomes
 
 FEWEST_CLASSES = 20
 """Fewer classes cannot be the units of the test: with 20, the smallest p-value is 2^-19."""
 
-_UNITS = {"acc": 1.0, "acc5": 1 / NEAREST, "hit5": 1.0}
-"""Value of one unit in `_counted`."""
 _SAME = 1e-6  # tolerance between saved scores and their verdicts
 
 
@@ -58,32 +58,45 @@ class Queries:
     classes: int
     known: bool
 
-    def of(self, values: Verdicts) -> Verdicts:
-        """Return the verdicts on the scored queries."""
-        return values if self.scored is None else Verdicts(values.hits[self.scored], values.first[self.scored])
+    def of(self, outcomes: Outcomes) -> Outcomes:
+        """Return the outcomes on the scored queries."""
+        if self.scored is None:
+            return outcomes
+        judged = None if outcomes.judged is None else outcomes.judged[self.scored]
+        return Outcomes(outcomes.right[self.scored], outcomes.tries, judged)
+
+
+class Tested(NamedTuple):
+    """The test of one score of a pair: `change` as in `Change`, with its 95 % interval."""
+
+    metric: str
+    flips: statistics.Flips
+    change: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
 
 
 def score_changes(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[str, Change]]:
     """Yield case and change of every score of pairs on one dataset.
 
-    Those in `TESTED` are tested if both results have verdicts. All tests of all pairs are one family of hypotheses
-    (`statistics.false_discovery`). Raises UsageError for damaged verdicts, and for scores that contradict them.
+    Those in `TESTED`, and the probes that both results have, are tested if both results have verdicts. All tests of all
+    pairs are one family of hypotheses (`statistics.false_discovery`). Raises UsageError for damaged verdicts, and for
+    scores that contradict them.
     """
     queries = _queries(base, new) if pairs else None
-    tested = [pair for pair in pairs if queries and queries.total and pair.base.verdicts and pair.new.verdicts]
-    found = [_tested(pair, base, new, queries) for pair in tested if queries]
-    adjusted = statistics.false_discovery(
-        [flips.p for tests, _ in found for flips in tests], [flips.least for tests, _ in found for flips in tests]
-    ).reshape(-1, len(TESTED))
-    for pair, (_, paired), row in zip(tested, found, adjusted.tolist(), strict=True):
-        for place, (metric, p) in enumerate(zip(TESTED, row, strict=True)):
-            change, low, high = (-float(side[place]) for side in (paired.difference, paired.high, paired.low))
-            old, now = pair.base.scores.get(metric), pair.new.scores.get(metric)
-            yield pair.model, Change(metric, old, now, change, low, high, p, p <= statistics.SIGNIFICANT)
-    known = {pair.model for pair in tested}
+    able = [pair for pair in pairs if queries and queries.total and pair.base.verdicts and pair.new.verdicts]
+    tests = [(pair, test) for pair in able if queries for test in _tested(pair, base, new, queries)]
+    adjusted = statistics.false_discovery([test.flips.p for _, test in tests], [test.flips.least for _, test in tests])
+    for (pair, test), p in zip(tests, adjusted.tolist(), strict=True):
+        old, now = pair.base.scores.get(test.metric), pair.new.scores.get(test.metric)
+        yield (
+            pair.model,
+            Change(test.metric, old, now, test.change, test.low, test.high, p, p <= statistics.SIGNIFICANT),
+        )
+    known = {(pair.model, test.metric) for pair, test in tests}
     for pair in pairs:
         for metric, score in pair.base.scores.items():
-            if metric in pair.new.scores and not (metric in TESTED and pair.model in known):
+            if metric in pair.new.scores and (pair.model, metric) not in known:
                 now = pair.new.scores[metric]
                 yield pair.model, Change(metric, score, now, score - now, real=False)
 
@@ -94,7 +107,7 @@ def acc_test(pair: Pair, base: Run, new: Run) -> statistics.Flips:
     Raises UsageError as `score_changes` does.
     """
     sides = (_on(base, pair.base), _on(new, pair.new))
-    return _tested(pair, *sides, _queries(*sides))[0][TESTED.index("acc")]
+    return next(test.flips for test in _tested(pair, *sides, _queries(*sides)) if test.metric == "acc")
 
 
 def _on(run: Run, result: Result) -> Run:
@@ -103,21 +116,40 @@ def _on(run: Run, result: Result) -> Run:
     return run.on(block)
 
 
-def _tested(pair: Pair, base: Run, new: Run, queries: Queries) -> tuple[list[statistics.Flips], statistics.Paired]:
-    """Return the test and the interval of each score in `TESTED`."""
-    old = _verdicts(base, pair.base, queries)
-    if pair.base.verdicts == pair.new.verdicts:  # nearly all pairs of an upgrade: no query changed
-        _check_scores(new, pair.new, old, queries)
-        nothing = np.zeros(len(TESTED))
-        return [statistics.NOTHING] * len(TESTED), statistics.Paired(nothing, nothing, nothing)
-    before, after = _counted(old), _counted(_verdicts(new, pair.new, queries))
-    steps = [after[metric] - before[metric] for metric in TESTED]
-    tests = [step_test(step, queries.which, queries.classes) for step in steps]
-    return tests, step_intervals(
-        np.stack([step * _UNITS[metric] for metric, step in zip(TESTED, steps, strict=True)]),
-        queries.which,
-        queries.classes,
-    )
+def _tested(pair: Pair, base: Run, new: Run, queries: Queries) -> list[Tested]:
+    """Return the test of each score in `TESTED`, and of each probe that both results have."""
+    found = _tests(pair, base, new, queries, TESTED, same=pair.base.verdicts == pair.new.verdicts)
+    before, after = pair.base.probe_verdicts, pair.new.probe_verdicts
+    for metric in (name for name in PROBES if name in before and name in after):
+        found += _tests(pair, base, new, queries, (metric,), same=before[metric] == after[metric])
+    return found
+
+
+def _tests(pair: Pair, base: Run, new: Run, queries: Queries, metrics: Sequence[str], *, same: bool) -> list[Tested]:
+    """Return the tests of `metrics`, which are judged on the same queries; none if the two results differ in these.
+
+    `same`: whether both results have the same verdicts.
+    """
+    before = _outcomes(base, pair.base, metrics, queries)
+    if same:  # nearly all pairs of an upgrade: no query changed
+        _check_scores(new, pair.new, before, queries)
+        return [Tested(metric, statistics.NOTHING) for metric in metrics]
+    after = _outcomes(new, pair.new, metrics, queries)
+    steps = [after[metric].right.astype(np.int64) - before[metric].right for metric in metrics]
+    which, classes = queries.which, queries.classes
+    (_, tries, judged), other = before[metrics[0]], after[metrics[0]]
+    if judged is not None and other.judged is not None:
+        if not (tries == other.tries and np.array_equal(judged, other.judged) and judged.any()):
+            return []
+        steps, which = [step[judged] for step in steps], renumbered(which[judged])
+        classes = int(which.max()) + 1
+    scaled = np.stack([step / before[metric].tries for metric, step in zip(metrics, steps, strict=True)])
+    paired = step_intervals(scaled, which, classes)
+    of_falls = paired.difference, paired.high, paired.low
+    return [
+        Tested(metric, step_test(step, which, classes), *(-float(side[place]) for side in of_falls))
+        for place, (metric, step) in enumerate(zip(metrics, steps, strict=True))
+    ]
 
 
 def step_test(step: NDArray[np.int64], which: NDArray[np.int64], classes: int) -> statistics.Flips:
@@ -154,30 +186,25 @@ def _flips_of_queries(
     return statistics.Flips(max(everything.p, others.p), everything.least)
 
 
-def _counted(verdicts: Verdicts) -> dict[str, NDArray[np.int64]]:
-    """Return what each score in `TESTED` is the mean of, as integers [n], in the units of `_UNITS`."""
-    hits = verdicts.hits.astype(np.int64)
-    return {"acc": verdicts.first.astype(np.int64), "acc5": hits, "hit5": (hits > 0).astype(np.int64)}
-
-
-def _verdicts(run: Run, result: Result, queries: Queries) -> Verdicts:
-    """Return the verdicts on the scored queries. Raises UsageError if they do not fit the dataset or the scores."""
+def _outcomes(run: Run, result: Result, metrics: Sequence[str], queries: Queries) -> dict[str, Outcomes]:
+    """Return the outcomes on the scored queries. Raises UsageError if they do not fit the dataset or the scores."""
     try:
-        scored = queries.of(verdicts_on(result, queries.total))
+        found = outcomes_on(result, metrics, queries.total)
     except NotRanked as error:
         raise UsageError(f"{run.path}: result of {error}") from error
+    scored = {metric: queries.of(outcomes) for metric, outcomes in found.items()}
     _check_scores(run, result, scored, queries)
     return scored
 
 
-def _check_scores(run: Run, result: Result, verdicts: Verdicts, queries: Queries) -> None:
-    """Raise UsageError if a score is not the mean of the verdicts."""
+def _check_scores(run: Run, result: Result, found: Mapping[str, Outcomes], queries: Queries) -> None:
+    """Raise UsageError if a score is not the mean of its outcomes."""
     if not queries.known:
         return
-    hits = verdicts.hits
-    sums = {"acc": np.count_nonzero(verdicts.first), "acc5": hits.sum(dtype=np.int64), "hit5": np.count_nonzero(hits)}
-    for metric, total in sums.items():
-        mean = float(total) * _UNITS[metric] / len(hits)
+    for metric, outcomes in found.items():
+        right = outcomes.right if outcomes.judged is None else outcomes.right[outcomes.judged]
+        total = np.count_nonzero(right) if outcomes.tries == 1 else right.sum(dtype=np.int64)
+        mean = float(total) / outcomes.tries / max(1, len(right))
         score = result.scores.get(metric, mean)
         if abs(score - mean) > _SAME:
             raise UsageError(
@@ -197,7 +224,7 @@ def _queries(base: Run, new: Run) -> Queries:
             continue
         return Queries(len(scored), None if scored.all() else scored, which, int(which.max()) + 1, known=True)
     classes = _classes(base)
-    which = np.unique(classes, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    which = renumbered(classes)
     lone = base.dataset.get("lone_queries") or 0
     return Queries(len(which), None, which, int(which.max(initial=-1)) + 1, known=lone == 0)
 

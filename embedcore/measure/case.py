@@ -37,8 +37,10 @@ class CaseSettings:
     speed is not compared with that of another run."""
     latency: bool = False
     """Whether the forward pass of single images is timed as well."""
+    probe: bool = False
+    """Whether probes of the embeddings are scored as well; see `embedcore.retrieval.probes`."""
     seed: int = 0
-    """Seeds random weights and the resampling of the intervals."""
+    """Seeds random weights, the resampling of the intervals, and the draws and folds of probes."""
     max_params: float | None = None
     """Models with more parameters (millions) are ``too-large``."""
     memory_limit: float | None = None

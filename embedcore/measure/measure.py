@@ -40,8 +40,9 @@ from embedcore.progress import Progress, Stages, StopWork
 from embedcore.results.neighbours import KeptNeighbours, key_of
 from embedcore.results.process import TimingProcess
 from embedcore.results.result import Result
-from embedcore.results.verdicts import pack_sketch, pack_verdicts
-from embedcore.retrieval.metrics import Scores, score
+from embedcore.results.verdicts import pack_outcomes, pack_sketch, pack_verdicts
+from embedcore.retrieval.metrics import score
+from embedcore.retrieval.probes import probe
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.configurations import address_of
@@ -143,12 +144,12 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     if timed is None or device.type != "cuda":  # a process's memory never shrinks enough to tell passes apart
         peak = memory.mb
     stages("scoring", 0, 0)
-    scored, unkept = _scored(case, inputs, embeddings, device)
+    scored, notes = _scored(case, inputs, embeddings, device)
     return Result.make(
         case.model,
         **_provenance(case, backbone.weights),
         status="ok",
-        detail="\n".join(filter(None, (trial.note, note, unkept))),
+        detail="\n".join(filter(None, (trial.note, note, notes))),
         params_m=backbone.params_m,
         gmacs=trial.gmacs,
         input_size=backbone.data_config.input_size,
@@ -194,12 +195,12 @@ def score_precomputed(case: Case, own_model: OwnModel, inputs: CaseInputs) -> Re
     kept = None if inputs.embeddings_folder is None else KeptEmbeddings(inputs.embeddings_folder)
     facts = {"model": case.model, "file": weights.id, "dataset": inputs.truth.fingerprint, "embedcore": VERSION}
     key, note = _kept(kept, facts, embeddings)
-    scored, unkept = _scored(case, inputs, embeddings, device)
+    scored, notes = _scored(case, inputs, embeddings, device)
     return Result.make(
         case.model,
         **_provenance(case, weights),
         status="ok",
-        detail="\n".join(filter(None, (note, unkept))),
+        detail="\n".join(filter(None, (note, notes))),
         dim=embeddings.shape[1],
         **scored,
         embeddings=key,
@@ -210,17 +211,31 @@ def score_precomputed(case: Case, own_model: OwnModel, inputs: CaseInputs) -> Re
 def _scored(
     case: Case, inputs: CaseInputs, embeddings: NDArray[np.float32], device: torch.device
 ) -> tuple[dict[str, Any], str]:
-    """Return the result's fields about scores, and a note if the neighbours could not be kept."""
-    scores = _score(embeddings, inputs.truth, device, case.seed)
+    """Return the result's fields about scores, and notes: probes left out, neighbours that could not be kept."""
+    sides = _sides(embeddings, inputs.truth)
+    # Neighbours are found in fp32 or better also where the forward pass is not: see retrieval/search.py.
+    scores = score(*sides, device=str(device) if device.type == "cuda" else "cpu", seed=case.seed)
     verdicts, sketch = pack_verdicts(scores.hits5, scores.rank1), pack_sketch(sketch_of(embeddings))
     fields = {"scores": scores.values, "ci95": scores.ci95, "verdicts": verdicts, "sketch": sketch}
+    notes: list[str] = []
+    if case.probe:
+        probes = probe(*sides, seed=case.seed)
+        fields["scores"], fields["ci95"] = scores.values | probes.values, scores.ci95 | probes.ci95
+        fields["probe_verdicts"] = {name: pack_outcomes(found) for name, found in probes.outcomes.items()}
+        notes += probes.notes
     if inputs.neighbours is not None:
         found = KeptNeighbours.make(scores.neighbours.indices, scores.neighbours.similarities)
         try:
             inputs.neighbours.keep(key_of(case.model, inputs.truth.fingerprint, verdicts, sketch), found)
         except OSError as error:  # a full disk costs the pictures of the report, not the measurement
-            return fields, f"neighbours could not be kept in {inputs.neighbours.folder}: {error}"
-    return fields, ""
+            notes.append(f"neighbours could not be kept in {inputs.neighbours.folder}: {error}")
+    return fields, "\n".join(notes)
+
+
+def _sides(embeddings: NDArray[np.float32], truth: GroundTruth) -> tuple[Any, ...]:
+    """Return embeddings and labels of the queries, and of the references unless it is leave-one-out."""
+    queries = embeddings[truth.is_query], truth.query_labels
+    return queries if truth.leave_one_out else (*queries, embeddings[truth.is_reference], truth.reference_labels)
 
 
 def _embeddings(
@@ -298,10 +313,3 @@ def _provenance(case: Case, weights: Weights) -> dict[str, Any]:
         "licence": licence(case.model) if timms else None,
         "default_tag": split_tag(default_tag(split_tag(case.model)[0]))[1] or None,
     }
-
-
-def _score(embeddings: NDArray[np.float32], truth: GroundTruth, device: torch.device, seed: int) -> Scores:
-    # Neighbours are found in fp32 or better also where the forward pass is not: see retrieval/search.py.
-    where = str(device) if device.type == "cuda" else "cpu"
-    references = () if truth.leave_one_out else (embeddings[truth.is_reference], truth.reference_labels)
-    return score(embeddings[truth.is_query], truth.query_labels, *references, device=where, seed=seed)

@@ -39,7 +39,7 @@ _OF_DATASET = ("split", "columns", "max_classes", "max_per_class", "bad_images",
 SETTINGS = (
     *_OF_DATASET,
     *("seed", "protocol", "family", "max_params", "weights", "point", "device", "precision", "engine"),
-    *("channels_last", "batch_size", "throughput", "rounds", "latency"),
+    *("channels_last", "batch_size", "throughput", "rounds", "latency", "probe"),
     *("processes", "isolation", "timeout", "memory_limit", "keep_embeddings", "cache", "cache_limit", "force"),
 )
 """Options of pytest that are settings of `benchmark`."""

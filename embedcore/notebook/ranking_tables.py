@@ -13,7 +13,7 @@ from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.columns import COLUMNS, Entry, entries
 from embedcore.report.board.rows import scores
 from embedcore.results.merge import check_alike
-from embedcore.results.ranking import METRICS, agree, rank_models
+from embedcore.results.ranking import RANKED, agree, rank_models
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 
@@ -44,6 +44,8 @@ def _row(entry: Entry) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for column in COLUMNS:
         value = column.value(entry)
+        if column.sparse and value is None:
+            continue
         if column.parts:
             row |= zip(column.parts, value or (None,) * len(column.parts), strict=True)
         else:
@@ -62,13 +64,13 @@ def rank(*runs: Run | str | os.PathLike[str], metric: str = "acc") -> Any:
     With several datasets the models common to all are ranked by their mean rank: columns ``model``, ``mean_rank`` with
     ``low`` and ``high``, and the rank on each dataset.
 
-    metric: ``acc`` or ``acc5``.
+    metric: ``acc``, ``acc5``, ``hit5``, or the score of a probe, such as ``probe_ridge``.
 
     Raises UsageError if a model cannot be ranked, if runs on one dataset differ in settings or versions, and for a
     model that is in two of them.
     """
-    if metric not in METRICS:
-        raise UsageError(f"metric is {metric!r}: ranks have intervals by {' or '.join(METRICS)}")
+    if metric not in RANKED:
+        raise UsageError(f"metric is {metric!r}: ranks have intervals by {', '.join(RANKED)}")
     if len(runs) == 1 and isinstance(runs[0], list | tuple):
         runs = tuple(runs[0])
     measured = _measured([as_run(run) for run in runs])

@@ -220,6 +220,10 @@ class Options:
         2, _positive, metavar="N", recorded="choice",
     )  # fmt: skip
     latency: bool = _option("also time single images: the median and the 99th percentile", False, action="store_true")
+    probe: bool = _option(
+        "also score probes of the embeddings: ridge and logistic regression, and 1 to 10 references of each class",
+        False, action="store_true",
+    )  # fmt: skip
     isolation: str = _choice(
         "process: each case in a fresh child process; none: in the pytest process, for debugging", "process|none"
     )

@@ -6,7 +6,7 @@ Heavy libraries are imported when they are used.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -15,15 +15,19 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedcore.errors import UsageError
+from embedcore.errors import UsageError, option
 from embedcore.results.result import Count, Result
-from embedcore.results.verdicts import NEAREST, Verdicts, unpack_classes, unpack_verdicts
+from embedcore.results.verdicts import NEAREST, Verdicts, unpack_classes, unpack_outcomes, unpack_verdicts
+from embedcore.retrieval.outcomes import PROBES, Outcomes
 
 if TYPE_CHECKING:
     from embedcore.retrieval.order import Order
 
 METRICS = ("acc", "acc5")
-"""The scores that verdicts contain."""
+"""The scores by which every run is ranked."""
+
+RANKED = (*METRICS, "hit5", *PROBES)
+"""The scores of which a result can have the outcome of each query."""
 
 _SAME = 1e-6  # tolerance between saved scores and their verdicts
 
@@ -92,7 +96,7 @@ def rank_models(
     metrics: Sequence[str] = METRICS,
     level: float = 0.95,
 ) -> dict[str, Ranking]:
-    """Return the ranking of measured `results` by each of `metrics`.
+    """Return the ranking of measured `results` by each of `metrics`, which are in `RANKED`.
 
     Queries whose class has no reference are left out, as in the scores. `level`: simultaneous confidence level of a
     metric's intervals. Raises NotRanked if verdicts or classes are missing or do not match the scores.
@@ -100,24 +104,91 @@ def rank_models(
     from embedcore.retrieval.order import order
 
     which, scored = scored_classes(dataset)
-    sizes = np.bincount(which)
-    sums = {metric: np.zeros((len(results), len(sizes)), dtype=np.uint32) for metric in metrics}
+    sums: dict[str, _Sums] = {}
     for row, result in enumerate(results):
-        verdicts = verdicts_on(result, len(scored))
-        for metric, table in sums.items():
-            table[row] = np.bincount(which, weights=(verdicts.first if metric == "acc" else verdicts.hits)[scored])
-            value = int(table[row].sum()) * _unit(metric) / len(which)
-            if abs(value - result.scores.get(metric, math.nan)) > _SAME:
-                raise NotRanked(f"{result.model}: its verdicts do not match its {metric}")
+        for metric, outcomes in outcomes_on(result, metrics, len(scored)).items():
+            if metric not in sums:
+                sums[metric] = _Sums(metric, len(results), outcomes, which, scored)
+            sums[metric].add(row, result, outcomes)
     models = tuple(result.model for result in results)
     return {
-        metric: Ranking(metric, models, order(table, sizes, unit=_unit(metric), level=level), len(sizes))
-        for metric, table in sums.items()
+        metric: Ranking(
+            metric, models, order(each.table, each.sizes, unit=1 / each.tries, level=level), len(each.sizes)
+        )
+        for metric, each in sums.items()
     }
 
 
-def _unit(metric: str) -> float:
-    return 1.0 if metric == "acc" else 1 / NEAREST
+class _Sums:
+    """``table`` [models, C]: right answers of models to the queries of each class, by one score; ``sizes`` [C]."""
+
+    def __init__(
+        self,
+        metric: str,
+        models: int,
+        first: Outcomes,
+        which: NDArray[np.int64],
+        scored: NDArray[np.bool_],
+    ) -> None:
+        """``first``: the outcomes of the first model, on the same queries as those of the others."""
+        self.metric, self.tries, self.judged, self.which = metric, first.tries, scored, which
+        if first.judged is not None:
+            self.judged = scored & first.judged
+            self.which = renumbered(which[first.judged[scored]])
+        self.sizes = np.bincount(self.which)
+        self.table = np.zeros((models, len(self.sizes)), dtype=np.uint32)
+
+    def add(self, row: int, result: Result, outcomes: Outcomes) -> None:
+        """Add a model's outcomes. Raises NotRanked if they do not match its score or the first model's."""
+        alike = outcomes.judged is None or np.array_equal(outcomes.judged, self.judged)
+        if outcomes.tries != self.tries or not alike:
+            raise NotRanked(f"{result.model}: its {self.metric} is of other queries or draws than that of other models")
+        self.table[row] = np.bincount(self.which, weights=outcomes.right[self.judged], minlength=len(self.sizes))
+        value = int(self.table[row].sum()) / self.tries / len(self.which)
+        if abs(value - result.scores.get(self.metric, math.nan)) > _SAME:
+            raise NotRanked(f"{result.model}: its verdicts do not match its {self.metric}")
+
+
+def renumbered(classes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return classes [n] numbered from 0 without gaps."""
+    numbers: NDArray[np.int64] = np.unique(classes, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return numbers
+
+
+def outcomes_on(result: Result, metrics: Iterable[str], queries: int) -> dict[str, Outcomes]:
+    """Return the outcomes of a result by each of `metrics`, which are in `RANKED`, on all `queries`.
+
+    Raises NotRanked if they are missing or damaged.
+    """
+    found: dict[str, Outcomes] = {}
+    verdicts: Verdicts | None = None
+    for metric in metrics:
+        if metric in PROBES:
+            found[metric] = _outcomes_of_probe(result, metric, queries)
+            continue
+        verdicts = verdicts or verdicts_on(result, queries)
+        match metric:
+            case "acc":
+                found[metric] = Outcomes(verdicts.first, 1)
+            case "acc5":
+                found[metric] = Outcomes(verdicts.hits, NEAREST)
+            case "hit5":
+                found[metric] = Outcomes(verdicts.hits > 0, 1)
+    return found
+
+
+def _outcomes_of_probe(result: Result, metric: str, queries: int) -> Outcomes:
+    text = result.probe_verdicts.get(metric)
+    if text is None:
+        raise NotRanked(f"{result.model} has no {metric}: {option('probe', True)} measures it if the images allow it")
+    try:
+        outcomes = unpack_outcomes(text)
+    except ValueError as error:
+        raise NotRanked(f"{result.model}: {error}") from error
+    found = len(outcomes.right)
+    if found != queries:
+        raise NotRanked(f"{result.model} has {metric} of {found} queries, and the dataset has {queries}")
+    return outcomes
 
 
 def query_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -142,7 +213,7 @@ def scored_classes(dataset: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArr
     classes, scored = query_classes(dataset)
     if np.count_nonzero(~scored) != (dataset.get("lone_queries") or 0):
         raise NotRanked("the queries without a reference of their class are not saved")
-    return np.unique(classes[scored], return_inverse=True)[1].reshape(-1), scored
+    return renumbered(classes[scored]), scored
 
 
 def verdicts_on(result: Result, queries: int) -> Verdicts:

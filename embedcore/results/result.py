@@ -116,6 +116,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """In units of 10^6 bytes; see `embedcore.embed.memory`."""
     verdicts: str | None = None
     """See `embedcore.results.verdicts.pack_verdicts`."""
+    probe_verdicts: dict[str, str] = {}
+    """Score of a probe → the outcome of each query; see `embedcore.results.verdicts.pack_outcomes`."""
     sketch: str | None = None
     """See `embedcore.results.verdicts.pack_sketch`."""
     embeddings: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
@@ -238,6 +240,8 @@ def _plain(name: str, value: object) -> object:
     match value:
         case str() if name in ("verdicts", "sketch"):
             return value  # long, never printed, and checked when unpacked
+        case Mapping() if name == "probe_verdicts":
+            return value  # likewise
         case str():
             return printable_lines(value) if name == "detail" else one_line(value)
         case float() | int() if (name in _POSITIVE and value <= 0) or (name == "peak_memory_mb" and value < 0):

@@ -220,7 +220,9 @@ def run_of(data: object, path: Path) -> Run:
 
 _TIMED = ("device", "engine", "precision", "batch_size", "point", "channels_last")
 _timed = attrgetter(*_TIMED)
-_judged = attrgetter(*_TIMED, "status", "scores", "verdicts", "sketch", "weights", "dim", "transform", "input_size")
+_judged = attrgetter(
+    *_TIMED, "status", "scores", "verdicts", "probe_verdicts", "sketch", "weights", "dim", "transform", "input_size"
+)
 
 
 def _last_and_earlier(results: Iterable[Result]) -> tuple[list[Result], tuple[Result, ...]]:

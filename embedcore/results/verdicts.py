@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedcore.embed.sketch import SKETCH_DIM, SKETCH_IMAGES
+from embedcore.retrieval.outcomes import Outcomes
 
 NEAREST = 5
 """Number of neighbours among which a verdict counts hits."""
@@ -19,6 +20,7 @@ _MOST_QUERIES = 50_000_000
 _HITS, _FIRST = 0b0111, 0b1000
 # Without the nearest 0 to 4 hits, with it 1 to 5.
 _POSSIBLE = bytes([*range(NEAREST), *(_FIRST | hits for hits in range(1, NEAREST + 1))])
+_NOT_JUDGED = 255  # in packed outcomes
 
 
 class Verdicts(NamedTuple):
@@ -65,6 +67,31 @@ def _check(hits: NDArray[np.integer], first: NDArray[np.uint8]) -> None:
         raise ValueError(f"hits among the {NEAREST} nearest must be 0-{NEAREST}")
     if ((first == 1) & (hits == 0)).any() or ((first == 0) & (hits == NEAREST)).any():
         raise ValueError("hits and first are inconsistent: the nearest is one of the five")
+
+
+def pack_outcomes(outcomes: Outcomes) -> str:
+    """Return outcomes as text: the number of tries, one byte a query (right tries, or 255 if not judged), zlib, base64.
+
+    >>> unpack_outcomes(pack_outcomes(Outcomes(np.array([True, False]), 1))).right.tolist()
+    [1, 0]
+    """
+    right = outcomes.right.astype(np.uint8)
+    if outcomes.judged is not None:
+        right = np.where(outcomes.judged, right, np.uint8(_NOT_JUDGED))
+    return base64.b64encode(zlib.compress(bytes([outcomes.tries]) + right.tobytes(), 9)).decode()
+
+
+def unpack_outcomes(text: str) -> Outcomes:
+    """Return the inverse of `pack_outcomes`. Raises ValueError for other text."""
+    packed = np.frombuffer(_inflated(text, 1 + _MOST_QUERIES, "outcomes"), dtype=np.uint8)
+    tries, right = int(packed[0]) if len(packed) else 0, packed[1:]
+    judged = right != _NOT_JUDGED
+    right = np.where(judged, right, np.uint8(0))
+    if not 1 <= tries < _NOT_JUDGED or right.max(initial=0) > tries:
+        raise ValueError("outcomes have more right answers than tries")
+    if not judged.any():
+        raise ValueError("outcomes judge no query")
+    return Outcomes(right, tries, judged)
 
 
 def pack_classes(classes: ArrayLike) -> str:

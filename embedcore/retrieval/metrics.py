@@ -13,7 +13,7 @@ from embedcore.frames import import_pandas
 from embedcore.images.ceilings import reference_counts
 from embedcore.plain import counted
 from embedcore.retrieval.inputs import labels_of, unit_rows
-from embedcore.retrieval.resampling import class_means, intervals
+from embedcore.retrieval.resampling import summary
 from embedcore.retrieval.search import Neighbours, nearest, nearest_except
 from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 from embedcore.retrieval.votes import nearest_mean, weighted_vote
@@ -127,11 +127,8 @@ def score(
     guess = nearest_mean(queries, labels, references, other)
     per_query["centroid"] = (guess == labels)[scored].astype(np.float64)
     classes = labels[scored]
-    means, _ = class_means(np.stack(list(per_query.values()), axis=1), classes)
-    summary = {name: float(column.mean()) for name, column in per_query.items()}
-    summary |= {f"{name}_macro": float(mean) for name, mean in zip(per_query, means.mean(axis=0), strict=True)}
-    ci95 = intervals(per_query, classes, resamples=resamples, seed=seed)
-    return Scores(summary, ci95, per_query, classes, scored, hits5, values["acc"] > 0, neighbours)
+    means, ci95 = summary(per_query, classes, resamples=resamples, seed=seed)
+    return Scores(means, ci95, per_query, classes, scored, hits5, values["acc"] > 0, neighbours)
 
 
 def score_across(

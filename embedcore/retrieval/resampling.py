@@ -28,6 +28,16 @@ def class_means(values: DoubleArray, classes: IntArray) -> tuple[DoubleArray, Do
     return sums / sizes[:, None], sizes.astype(np.float64)
 
 
+def summary(
+    per_query: Mapping[str, DoubleArray], classes: IntArray, *, resamples: int = 1000, seed: int = 0
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Return each metric's mean over queries and, as ``<name>_macro``, over classes; and the `intervals` of both."""
+    means, _ = class_means(np.stack(list(per_query.values()), axis=1), classes)
+    values = {name: float(column.mean()) for name, column in per_query.items()}
+    values |= {f"{name}_macro": float(mean) for name, mean in zip(per_query, means.mean(axis=0), strict=True)}
+    return values, intervals(per_query, classes, resamples=resamples, seed=seed)
+
+
 def intervals(
     per_query: Mapping[str, DoubleArray], classes: IntArray, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:

@@ -120,3 +120,20 @@ def test_nothing_heavy_is_imported(tmp_path):
     code += "; print({'torch', 'timm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_probe_is_ranked_on_request(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    infos = [made.result(m, CLASSES, made.hits_of(m, CLASSES, acc)) for m, acc in ACCS.items()]
+    probes = {"a.x": 0.1, "b.x": 0.9, "c.x": 0.5, "d.x": 0.3}
+    infos = [made.probed(each, "probe_ridge", rng.random(len(CLASSES)) < probes[each["model"]]) for each in infos]
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(made.saved(infos, CLASSES)))
+    out, _ = shown(capsys, str(path), "--metric", "probe_ridge")
+    assert "probe_ridge" in out and "b.x is significantly better than all others" in out
+    (board,) = json.loads(shown(capsys, str(path), "--metric", "probe_ridge", "--format", "json").out)["datasets"]
+    assert [row["model"] for row in board["ranking"]] == ["b.x", "c.x", "d.x", "a.x"]
+    assert board["ranking"][0]["probe_ridge"] == pytest.approx(infos[1]["scores"]["probe_ridge"])
+    err = shown(capsys, str(path), "--metric", "few_shot_5", code=2).err
+    assert "a.x has no few_shot_5: --embed-probe" in err and err.count("\n") == 1
+    assert main(["rank", str(path), "--metric", "knn20"]) == 2

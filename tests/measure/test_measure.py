@@ -14,7 +14,8 @@ from embedcore.errors import UnsupportedModel, UsageError, WeightsGated, Weights
 from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.measure import attempt
 from embedcore.measure.outcome import NotFiniteError, TooLargeError, reason_of, status_of
-from embedcore.results.verdicts import unpack_sketch, unpack_verdicts
+from embedcore.results.verdicts import unpack_outcomes, unpack_sketch, unpack_verdicts
+from embedcore.retrieval.probes import probe
 from embedcore.zoo.backbone import load_backbone
 
 
@@ -160,3 +161,31 @@ def test_nan_embeddings_are_a_failure(case, images, monkeypatch):
 )
 def test_status_and_reason_of_an_exception(error, status, reason):
     assert (status_of(error), reason_of(error)) == (status, reason)
+
+
+def test_probes_are_scored_on_request(case, images, dataset, monkeypatch):
+    calls = []
+
+    def seen(*sides, **settings):
+        calls.append((sides, settings, probe(*sides, **settings)))
+        return calls[-1][2]
+
+    monkeypatch.setattr("embedcore.measure.measure.probe", seen)
+    result = attempt(dataclasses.replace(case, probe=True), images)
+    assert result.status == "ok", result.reason
+    (((rows, labels), settings, expected),) = calls
+    embeddings = embed_dataset(load_backbone(case.model, weights="random"), dataset)
+    np.testing.assert_allclose(rows, embeddings, atol=1e-5)
+    assert labels.tolist() == dataset.labels.tolist() and settings == {"seed": case.seed}
+    assert list(expected.outcomes) == ["probe_ridge", "probe_logistic", "few_shot_1", "few_shot_2"]
+    assert {name: result.scores[name] for name in expected.values} == expected.values
+    assert {name: result.ci95[name] for name in expected.ci95} == expected.ci95
+    for name, outcomes in expected.outcomes.items():
+        found = unpack_outcomes(result.probe_verdicts[name])
+        assert (found.right == outcomes.right).all() and (found.judged == outcomes.judged).all()
+    plain = attempt(case, images)
+    assert len(calls) == 1 and plain.probe_verdicts == {} and not plain.scores.keys() & expected.values.keys()
+    monkeypatch.setattr("embedcore.retrieval.logistic.find_spec", lambda name: None)
+    without = attempt(dataclasses.replace(case, probe=True), images)
+    assert "probe_logistic left out: it needs scikit-learn" in without.detail
+    assert "probe_ridge" in without.scores and "probe_logistic" not in without.scores

@@ -61,6 +61,17 @@ def test_the_journal_is_the_run(measure):
     assert compare(run, again).compared == 2 and not compare(run, again).barriers
 
 
+def test_probes_are_a_setting(measure):
+    run = measure(probe=True)
+    frame = leaderboard(run)
+    assert run.settings["probe"] is True and frame["probe_ridge"].between(0, 1).all()
+    ranks = rank(run, metric="probe_ridge")
+    assert dict(zip(ranks["model"], ranks["probe_ridge"], strict=True)) == dict(
+        zip(frame["model"], frame["probe_ridge"], strict=True)
+    )
+    assert "probe_ridge" not in leaderboard(measure(RESNET)).columns
+
+
 def test_no_progress_means_no_output(measure, capfd):
     measure(RESNET, progress=False)
     assert capfd.readouterr() == ("", "")

@@ -64,7 +64,7 @@ def test_what_cannot_be_ranked_is_one_line():
         rank(run_of("vgg_poor.a"), run_of("vgg_poor.a", "vit_good.a"))
     with pytest.raises(UsageError, match=r"another setting: protocol native, now square224$"):
         rank(run_of("vgg_poor.a"), run_of("vit_good.a", settings={"protocol": "square224"}))
-    with pytest.raises(UsageError, match=r"^metric is 'map_at_r': ranks have intervals by acc or acc5$"):
+    with pytest.raises(UsageError, match=r"^metric is 'map_at_r': ranks have intervals by acc, acc5, hit5, probe_"):
         rank(run_of(), metric="map_at_r")
     with pytest.raises(UsageError, match=r"^no model was measured"):
         rank()

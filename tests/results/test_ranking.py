@@ -10,6 +10,8 @@ from scipy import stats
 from embedcore.errors import UsageError
 from embedcore.results.leaderboard import build
 from embedcore.results.ranking import (
+    METRICS,
+    RANKED,
     ModelRank,
     NotRanked,
     agree,
@@ -17,8 +19,9 @@ from embedcore.results.ranking import (
     rank_models,
     ranking_block,
 )
-from embedcore.results.verdicts import pack_classes, pack_verdicts, unpack_verdicts
+from embedcore.results.verdicts import pack_classes, pack_verdicts, unpack_outcomes, unpack_verdicts
 from embedcore.retrieval.order import order
+from embedcore.retrieval.outcomes import PROBES
 
 CLASSES = np.repeat(np.arange(30), 4)
 ACCS = {"a.x": 0.9, "b.x": 0.6, "c.x": 0.58, "d.x": 0.1}
@@ -205,3 +208,64 @@ def test_datasets_without_an_agreement():
     same = run_of([one[0], one[0] | {"model": "b.x"}])
     assert agree([(same.dataset, same.results)] * 2).taus == {(0, 1): None}
     assert json.dumps(ranking_block(same.rankings()))
+
+
+def probed(tries=10, judged=None):
+    """Results whose few_shot_1 is in another order than acc."""
+    rng = np.random.default_rng(3)
+    values = {"a.x": 0.1, "b.x": 0.9, "c.x": 0.6, "d.x": 0.5}
+    return [
+        made.probed(info, "few_shot_1", rng.binomial(tries, values[model], len(CLASSES)), tries, judged)
+        for info, model in zip(results_of(), ACCS, strict=True)
+    ]
+
+
+def test_probes_are_ranked_by_the_queries_that_they_judge():
+    judged = CLASSES >= 6
+    run = run_of(probed(judged=judged))
+    found = rank_models(run.results, run.dataset, ("acc", "few_shot_1"))
+    usual = rank_models(run.results, run.dataset, ("acc",))["acc"]
+    assert (found["acc"].order.better == usual.order.better).all() and found["acc"].classes == 30
+    ranking = found["few_shot_1"]
+    assert ranking.classes == 24
+    assert ranking.order.means == pytest.approx([result.scores["few_shot_1"] for result in run.results])
+    assert [ranking.model_ranks()[model].rank for model in ACCS] == [4, 1, 2, 3]
+    sums = [
+        np.bincount(CLASSES[judged] - 6, weights=unpack_outcomes(result.probe_verdicts["few_shot_1"]).right[judged])
+        for result in run.results
+    ]
+    expected = order(np.array(sums).astype(int), np.full(24, 4))
+    assert (ranking.order.better == expected.better).all() and (ranking.order.p_best == expected.p_best).all()
+
+
+def test_every_score_with_outcomes_can_be_ranked():
+    run = run_of([made.probed(info, "probe_ridge", CLASSES % 2) for info in results_of()])
+    for metric in ("acc", "acc5", "hit5", "probe_ridge"):
+        ranking = rank_models(run.results, run.dataset, (metric,))[metric]
+        assert ranking.order.means == pytest.approx([result.scores[metric] for result in run.results])
+    assert METRICS == ("acc", "acc5") and set(RANKED) == {"acc", "acc5", "hit5", *PROBES}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"probe_verdicts": {}}, r"b\.x has no few_shot_1: --embed-probe / probe=True measures it if the images .*"),
+        ({"probe_verdicts": {"few_shot_1": "!"}}, r"b\.x: outcomes cannot be unpacked: .*"),
+        (made.probed({"scores": {}}, "few_shot_1", CLASSES[1:] % 2), r"b\.x has few_shot_1 of 119 queries, .* has 120"),
+        (
+            made.probed({"scores": {}}, "few_shot_1", CLASSES % 2),
+            r"b\.x: its few_shot_1 is of other queries .*",
+        ),
+        (
+            made.probed({"scores": {}}, "few_shot_1", CLASSES % 9, 10, CLASSES > 7),
+            r"b\.x: its few_shot_1 is of other queries or draws than that of other models",
+        ),
+        ({"scores": {"acc": 0.5, "acc5": 0.1, "few_shot_1": 0.5}}, r"b\.x: its verdicts do not match its few_shot_1"),
+    ],
+)
+def test_probes_that_cannot_be_ranked_are_reported(change, why):
+    results = probed()
+    results[1] |= {**change, "scores": {**results[1]["scores"], **change.get("scores", {})}}
+    run = run_of(results)
+    with pytest.raises(NotRanked, match=f"^{why}$"):
+        rank_models(run.results, run.dataset, ("few_shot_1",))

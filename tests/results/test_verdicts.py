@@ -12,12 +12,15 @@ from hypothesis.extra import numpy as hnp
 from embedcore.results import verdicts
 from embedcore.results.verdicts import (
     pack_classes,
+    pack_outcomes,
     pack_sketch,
     pack_verdicts,
     unpack_classes,
+    unpack_outcomes,
     unpack_sketch,
     unpack_verdicts,
 )
+from embedcore.retrieval.outcomes import Outcomes
 
 # (hits, first) of one query: a hit at rank 1 is one of the hits, and five hits include it.
 _VERDICT = st.tuples(st.integers(0, 5), st.booleans()).filter(lambda v: v not in ((0, True), (5, False)))
@@ -129,3 +132,40 @@ def test_classes_come_back(classes: list[int]) -> None:
 def test_invalid_packed_classes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="query classes"):
         unpack_classes(text)
+
+
+@given(
+    st.integers(1, 254).flatmap(
+        lambda tries: st.tuples(
+            st.just(tries), st.lists(st.tuples(st.integers(0, tries), st.booleans()), min_size=1, max_size=200)
+        )
+    )
+)
+def test_outcomes_round_trip(made: tuple[int, list[tuple[int, bool]]]) -> None:
+    tries, pairs = made
+    judged = np.array([True, *(one for _, one in pairs)])
+    right = np.array([tries, *(number for number, _ in pairs)], dtype=np.uint8)
+    back = unpack_outcomes(pack_outcomes(Outcomes(right, tries, judged)))
+    assert back.judged is not None
+    assert (back.right.tolist(), back.tries) == (np.where(judged, right, 0).tolist(), tries)
+    assert back.judged.tolist() == judged.tolist()
+
+
+def test_outcomes_of_all_queries_are_one_byte_a_query() -> None:
+    text = pack_outcomes(Outcomes(np.array([True, False, True]), 1))
+    assert list(zlib.decompress(base64.b64decode(text))) == [1, 1, 0, 1]
+    everything = unpack_outcomes(text).judged
+    assert everything is not None and everything.all()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "%%", _packed(b""), _packed(b"\x01"), _packed(b"\x00\x00"), _packed(b"\x01\x02"), _packed(b"\xff\x01")]
+)
+def test_damaged_outcomes_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="outcomes"):
+        unpack_outcomes(text)
+
+
+def test_outcomes_without_a_judged_query_are_refused() -> None:
+    with pytest.raises(ValueError, match="judge no query"):
+        unpack_outcomes(_packed(b"\x01\xff\xff"))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from embedcore.results.run import Run, run_of
-from embedcore.results.verdicts import pack_classes, pack_sketch, pack_verdicts
+from embedcore.results.verdicts import pack_classes, pack_outcomes, pack_sketch, pack_verdicts
+from embedcore.retrieval.outcomes import Outcomes
 
 MACHINE = {
     "timm": "1.0.20",
@@ -60,6 +61,14 @@ def result(model: str, classes: np.ndarray, hits: np.ndarray, **changes: Any) ->
     }
     fields |= changes
     return {"processes": processes(fields["durations"], seed=[3, *model.encode()]), **fields}
+
+
+def probed(info: dict[str, Any], name: str, right: np.ndarray, tries: int = 1, judged: Any = None) -> dict[str, Any]:
+    """`info` with the score of a probe: `right` of `tries` [n_queries] on the `judged` queries, all by default."""
+    judged = np.ones(len(right), dtype=bool) if judged is None else judged
+    outcomes = Outcomes(np.where(judged, right, 0).astype(np.uint8), tries, judged)
+    verdicts = {**info.get("probe_verdicts", {}), name: pack_outcomes(outcomes)}
+    return info | {"probe_verdicts": verdicts, "scores": {**info["scores"], name: float(outcomes.per_query().mean())}}
 
 
 def processes(

@@ -11,8 +11,14 @@ from embedcore.plain import counted, json_safe, minute, one_line
 from embedcore.results.leaderboard import Exclusion, Group, Leaderboard
 from embedcore.results.ranking import Ranking
 from embedcore.results.result import Result
+from embedcore.retrieval.outcomes import PROBES
 
 FEWEST_CLASSES = 10  # intervals resample classes: with fewer they mean little
+
+PROBE_LEGEND = (
+    "ridge, logistic: share of queries that a linear classifier, fitted to the references, puts into their class; "
+    "k-shot: the same for the nearest class mean of k references of each class, over random draws"
+)
 
 MISSING = "Models of the study that are no longer available"
 
@@ -35,6 +41,7 @@ def legend(
         *(["ranks: 95 % intervals that hold for all models at once"] if board.rankings.by and intervals else []),
         f"acc: share of queries whose nearest neighbour has their class{interval}",
         "acc5: share of the 5 nearest neighbours that are of the query's class, always divided by 5",
+        *([PROBE_LEGEND] if any(name in PROBES for row in board.by_acc for name in row.result.scores) else []),
         "M: million parameters; images/s (img/s): the forward pass alone",
         settings_line([row.result for row in board.by_acc], settings, machine, when),
     ]

@@ -17,6 +17,7 @@ from embedcore.report.board.marks import (
 )
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
+from embedcore.retrieval.outcomes import PROBES, SHOTS
 
 NOTHING = "–"  # the cell of a value that was not measured
 
@@ -65,6 +66,8 @@ class Column:
     drop: int | None = 12
     width: int = 90
     optional: bool = False
+    sparse: bool = False
+    """Left out of tables in which no row has a value."""
 
     def cell(self, row: Row, longest: int | None = None) -> str:
         """Return the text of a cell with its marks, cut to `longest` characters."""
@@ -183,6 +186,9 @@ COLUMNS = (
     _score_column("acc", interval=True, drop=0, width=176),
     _score_column("acc5", interval=True, drop=2, width=156),
     _score_column("map_at_r", "map@R", drop=6, optional=True),
+    _score_column("probe_ridge", "ridge", drop=5, sparse=True),
+    _score_column("probe_logistic", "logistic", drop=9, optional=True, sparse=True),
+    *(_score_column(f"few_shot_{k}", f"{k}-shot", drop=10, optional=True, sparse=True) for k in SHOTS),
     _field("params_m", figure, "M", "parameters (M)", drop=3, width=118),
     _field("gmacs", figure, "GMACs", "GMACs", drop=8, optional=True),
     Column("input_size", _of(input_size), size_text, "input", "input size", sort=max, parts=_SIZE, drop=9, width=80),
@@ -198,7 +204,7 @@ COLUMNS = (
 )
 """A column added here appears in all outputs."""
 
-_STORED = {*Result.__struct_fields__, "acc", "acc5", "map_at_r", "images_per_s_end_to_end"}
+_STORED = {*Result.__struct_fields__, "acc", "acc5", "map_at_r", *PROBES, "images_per_s_end_to_end"}
 
 
 def column(key: str) -> Column:
@@ -255,12 +261,16 @@ def without_intervals(columns: Iterable[Column]) -> list[Column]:
 
 
 def shown(rows: Iterable[Row], columns: Iterable[Column], *, intervals: bool) -> tuple[list[Row], list[Column]]:
-    """Return the rows and columns of a table, with or without intervals of scores and ranks."""
+    """Return the rows and columns of a table, with or without intervals of scores and ranks.
+
+    Columns that are `Column.sparse` are there if a row has a value.
+    """
     if not intervals:
         rows, columns = (replace(row, model_rank=None) for row in rows), without_intervals(columns)
     rows = list(rows)
     ranked = any(row.model_rank for row in rows)
-    return rows, [column for column in columns if ranked or column.key != "rank95"]
+    columns = (column for column in columns if ranked or column.key != "rank95")
+    return rows, [c for c in columns if not c.sparse or any(c.value(row) is not None for row in rows)]
 
 
 def footnotes(rows: Sequence[Row], columns: Iterable[Column]) -> list[str]:

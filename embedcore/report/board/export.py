@@ -21,7 +21,7 @@ from embedcore.results.saved import embedcore_block
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 # Only in the saved run: thousands of characters that are of no use in a leaderboard.
-_NOT_IN_ROWS = ("detail", "verdicts", "sketch", "durations", "processes")
+_NOT_IN_ROWS = ("detail", "verdicts", "probe_verdicts", "sketch", "durations", "processes")
 _IN_ROWS = [name for name in Result.__struct_fields__ if name not in _NOT_IN_ROWS]
 _NOT_IN_DATASET = ("query_classes", "reference_classes", "roles", "lone_classes", "class_names", "class_references")
 

@@ -18,6 +18,7 @@ from embedcore.report.board.terminal import terminal_report
 from embedcore.report.report_folder import pages
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
+from embedcore.retrieval.outcomes import PROBES
 
 Make = Callable[..., Result]
 
@@ -154,6 +155,7 @@ def test_the_documented_columns_in_their_order() -> None:
             "acc",
             "acc5",
             "map_at_r",
+            *PROBES,
             "params_m",
             "gmacs",
             "input_size",
@@ -204,3 +206,25 @@ def test_own_models_are_marked_however_short_the_name_is_cut(result_of: Make) ->
     ]
     assert ("Classifier", "left out (fc.1.weight)") in settings(own)
     assert footnotes([Row(1, folder)], "model") == []
+
+
+def test_probes_are_shown_if_they_were_measured(board_of: Callable[..., Leaderboard], result_of: Make) -> None:
+    probes = {"probe_ridge": 0.625, "few_shot_1": 0.375}
+    plain = result_of("resnet18.a1_in1k", 0.6)
+    measured = result_of(scores={"acc": 0.5, "acc5": 0.3, **probes}, ci95={"probe_ridge": (0.6, 0.7)})
+    boards = [board_of([measured, plain])]
+    terminal, markdown = terminal_report(boards, width=300), markdown_report(boards)
+    assert "ridge" in terminal and "1-shot" in terminal and "0.625" in terminal
+    assert "logistic  " not in terminal and "probe_logistic" not in markdown
+    assert "probe_ridge" in markdown and "few_shot_1" in markdown and "0.375" in markdown
+    row = next(row for row in csv.DictReader(io.StringIO(csv_report(boards, {}))) if row["model"] == measured.model)
+    assert (row["probe_ridge"], row["probe_ridge_low"], row["few_shot_1"]) == ("0.625", "0.6", "0.375")
+    assert "probe_logistic" not in row and "probe_verdicts" not in row
+    assert json.loads(json_report(boards, {}, {}))["rows"][1]["scores"]["probe_ridge"] == 0.625
+    page = pages(boards, settings={}, machine={})["index.html"].decode()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    shown = {column["key"]: column["optional"] for column in data["columns"]}
+    assert (shown["probe_ridge"], shown["few_shot_1"], "probe_logistic" in shown) == (False, True, False)
+    assert "k-shot" in page and "k-shot" in terminal
+    without = [board_of([plain])]
+    assert "shot" not in terminal_report(without, width=300) + markdown_report(without)
