@@ -16,7 +16,7 @@ from embedcore.version import VERSION
 
 COMMANDS = (
     *("ab", "accept", "cache", "check", "compare", "deploy", "families", "history"),
-    *("init", "merge", "plan", "rank", "report", "weights"),
+    *("init", "merge", "plan", "rank", "regret", "report", "weights"),
 )
 
 EXIT_USAGE = 4
@@ -24,13 +24,13 @@ EXIT_UNUSABLE = 2
 """In place of `EXIT_USAGE` for the commands of `UNUSABLE`."""
 PASSING_ON = ("ab", "deploy")
 """Commands whose arguments after ``--`` go to pytest."""
-UNUSABLE = ("ab", "accept", "compare", "history", "init", "merge", "rank", "report")
+UNUSABLE = ("ab", "accept", "compare", "history", "init", "merge", "rank", "regret", "report")
 
 DESCRIPTION = """Prepare `pytest benchmarks`, and read and compare the runs that it saves.
 
 Exit codes: 0 success; 1 a finding, such as a regression or a damaged image;
 4 wrong usage or missing input, with one line on standard error (2 for ab,
-accept, compare, history, init, merge, rank and report)."""
+accept, compare, history, init, merge, rank, regret and report)."""
 
 
 def make_parser() -> argparse.ArgumentParser:
