@@ -29,7 +29,7 @@ def test_every_row_is_a_tag_with_percentages():
     table = published()
     assert set(table) <= set(SETS) and len(table["ImageNet"]) > 1000
     for of_set in table.values():
-        assert all(re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", model) for model in of_set)
+        assert all(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)?", model) for model in of_set)
         assert all(0 <= top1 <= 100 for top1 in of_set.values())
         assert max(of_set.values()) > 50
 
@@ -43,14 +43,14 @@ def test_nearly_all_rows_are_tags_of_the_installed_timm():
 @pytest.mark.parametrize(
     ("name", "model", "top1"),
     [
-        ("ImageNet", "resnet50.a1_in1k", 80.22),
+        ("ImageNet", "resnet50.a1_in1k", 80.382),
         ("ImageNet", "resnet50.tv_in1k", 76.156),
         ("ImageNet", "tf_efficientnet_lite1.in1k", 76.672),
         ("ImageNet", "inception_v3.tf_adv_in1k", 77.596),
     ],
 )
 def test_known_numbers(name, model, top1):
-    assert published()[name][model] == pytest.approx(top1, abs=0.02)
+    assert published()[name][model] == pytest.approx(top1, abs=1e-9)
 
 
 def test_the_file_names_source_versions_and_licence():
