@@ -4,8 +4,9 @@
     python scripts/make_published.py --from pytorch-image-models/results COMMIT VERSION
 
 COMMIT and VERSION are those of the clone (`git log -1`, timm/version.py) and are written into the file. A PATH is the
-folder `results` or one of its csv files with its own name; `--from` may be repeated for files of several commits. Without
-the network and without timm. Of several image sizes of a model the smallest is kept.
+folder `results` or one of its csv files with its own name; `--from` may be repeated for files of several commits. It
+needs neither the network nor timm. Of several image sizes of a model the smallest is kept, and names are in small
+letters: older files have SelecSls60 where newer ones and timm itself have selecsls60.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ OUT = Path(__file__).resolve().parent.parent / "embedcore" / "zoo" / "published.
 HEADER = (
     "Top-1 accuracies in percent from the folder results of timm's repository, huggingface/pytorch-image-models.",
     "Copyright Ross Wightman. Licensed under the Apache License, Version 2.0.",
-    "Changed: the column top1 of six files, joined by model; of several image sizes of a model the smallest.",
+    "Changed: the column top1 of the files below, joined by model; of several image sizes of a model the smallest;"
+    " names in small letters.",
     "Written by scripts/make_published.py.",
 )
 
@@ -44,7 +46,7 @@ def table(sources: Sequence[tuple[Path, str, str]]) -> str:
         for name, file in files.items():
             if name in columns:
                 raise SystemExit(f"{path}: {SETS[name]} was given twice")
-            columns[name] = read_top1(file)
+            columns[name] = {model.lower(): top1 for model, top1 in read_top1(file).items()}
             lines.append(f"{name}: {SETS[name]}, commit {commit}, timm {version}, {len(columns[name])} models")
     names = [name for name in SETS if name in columns]
     stream = io.StringIO()

@@ -121,7 +121,9 @@ def rules_of(
     `published`: test set → model → top-1 accuracy; it does not apply to random weights, or to weights of the user's.
     `phrase`: of the rule of a test set, with its name for {}.
     """
-    named = {result.model for result in results if not (result.random_weights or result.own or "file" in result.weights)}
+    named = {
+        result.model for result in results if not (result.random_weights or result.own or "file" in result.weights)
+    }
     rules = [
         Rule(name, phrase.replace("{}", name), {model: top1 for model, top1 in values.items() if model in named})
         for name, values in published.items()

@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from embedcore.compare.regret import FEWEST, SIZE, Regret, Regrets, Rule, candidates, regrets, rules_of
+from embedcore.compare.regret import FEWEST, SAMPLE, SIZE, Regret, Regrets, Rule, candidates, regrets, rules_of
 from embedcore.plain import counted, json_safe, wrapped
 from embedcore.report.board import captions
 from embedcore.report.board.columns import NOTHING
@@ -16,6 +16,7 @@ from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Leaderboard
 from embedcore.zoo.published import published, versions
 
+_SPOKEN = ("ImageNet", SIZE, SAMPLE)
 _CARD = ("ImageNet", SIZE, "probe_ridge", "knn20")
 """Rules on the page, at most `_MOST_ON_CARD`."""
 _MOST_ON_CARD = 3
@@ -36,15 +37,16 @@ def as_text(found: Regrets, dataset: Mapping[str, Any], width: int) -> str:
     models, classes = counted(found.models, "model"), counted(found.classes, "class", "classes")
     heading = f"{captions.dataset_name(dataset)}: {models}, {classes}; best by acc: {found.best} ({found.best_acc:.3f})"
     lines = [
-        cost_sentence(found.rules, shown),
-        *(_picked(regret) for regret in found.rules),
+        cost_sentence(_spoken(found), shown),
+        *_picked(found.rules),
         *_not_ordered(found),
         *_departures(found.rules[0]),
         *_reverse(found),
         *_published(found),
         _MEANINGS.format(interval=_INTERVAL if shown else ""),
     ]
-    return "\n\n".join([wrapped(heading, width), _table(found, shown), "\n".join(wrapped(each, width) for each in lines)])
+    below = "\n".join(wrapped(each, width) for each in lines)
+    return "\n\n".join([wrapped(heading, width), _table(found, shown), below])
 
 
 def _table(found: Regrets, intervals: bool) -> str:
@@ -68,7 +70,7 @@ def _table(found: Regrets, intervals: bool) -> str:
 
 
 def cost_sentence(rules: Sequence[Regret], intervals: bool) -> str:
-    """Return ``Had you picked by published ImageNet top-1, you would lose 3.1 points of acc (1.2 to 4.8); by size …``."""
+    """Return ``Had you picked by published ImageNet top-1, you would lose 3.1 points of acc (1.2 to 4.8); by …``."""
     bounds = [f" ({_interval(regret)})" if intervals else "" for regret in rules]
     first, *others = (
         (regret.rule.phrase, _points(regret.points), bound) for regret, bound in zip(rules, bounds, strict=True)
@@ -89,12 +91,25 @@ def _tau(tau: float | None) -> str:
     return NOTHING if tau is None else f"{tau:.2f}"
 
 
-def _picked(regret: Regret) -> str:
-    names = [*regret.picked[:_MOST_NAMES]]
-    more = len(regret.picked) - len(names)
-    names += [f"{more:,} more"] if more else []
-    mean = ", the mean" if len(regret.picked) > 1 else ""
-    return f"  {regret.rule.name} picks {captions.listed(names)} (acc {regret.acc:.3f}{mean})"
+def _spoken(found: Regrets) -> list[Regret]:
+    """Return the rules of the sentence below the table: those that need no measurement of all images, or the first."""
+    names = {*_SPOKEN, found.rules[0].rule.name}
+    return [regret for regret in found.rules if regret.rule.name in names]
+
+
+def _picked(rules: Sequence[Regret]) -> Iterator[str]:
+    """Name each model that is picked, and the rules that pick it."""
+    by_pick: dict[tuple[str, ...], list[Regret]] = {}
+    for regret in rules:
+        by_pick.setdefault(regret.picked, []).append(regret)
+    for picked, same in by_pick.items():
+        names = [*picked[:_MOST_NAMES]]
+        more = len(picked) - len(names)
+        names += [f"{more:,} more"] if more else []
+        mean = ", the mean" if len(picked) > 1 else ""
+        verb = "picks" if len(same) == 1 else "pick"
+        by = captions.listed([regret.rule.name for regret in same])
+        yield f"{by} {verb} {captions.listed(names)} (acc {same[0].acc:.3f}{mean})."
 
 
 def _not_ordered(found: Regrets) -> Iterator[str]:
@@ -163,7 +178,9 @@ def _first_rule(found: Regrets) -> Iterator[Sentence]:
         yield orders, Named(regret.picked[0]), f" (acc {regret.acc:.3f})", *((", the best.",) if is_best else best)
     if regret.tau is not None:
         within = [band.tau for band in regret.bands if band.tau is not None]
-        by_size = f"; {_tau(min(within))} to {_tau(max(within))} among models of similar size" if len(within) > 1 else ""
+        by_size = (
+            f"; {_tau(min(within))} to {_tau(max(within))} among models of similar size" if len(within) > 1 else ""
+        )
         yield (f"Kendall's tau of this order and acc is {_tau(regret.tau)} (1: same order){by_size}.",)
     if regret.departures and regret.models > FEWEST:
         most = regret.departures[0]

@@ -1,7 +1,7 @@
 """Top-1 accuracies that timm publishes for its models on ImageNet and its variants, from a table in this package.
 
-``published.csv`` begins with lines of ``#`` that name its source, version and licence; `scripts/make_published.py` makes
-it from the csv files of timm's folder ``results``.
+``published.csv`` begins with lines of ``#`` that name its source, version and licence; `scripts/make_published.py`
+makes it from the csv files of timm's folder ``results``.
 """
 
 from __future__ import annotations
