@@ -66,7 +66,9 @@ def _table(found: Regrets, intervals: bool) -> str:
         for regret in found.rules
     ]
     aligned = ["left", *["right"] * (len(headers) - 1)]
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=aligned)
+    rule = ["-" * max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    # Headings are passed as a row: tabulate makes columns with headers two blanks too wide.
+    return tabulate([headers, rule, *rows], tablefmt="plain", disable_numparse=True, colalign=aligned)
 
 
 def cost_sentence(rules: Sequence[Regret], intervals: bool) -> str:

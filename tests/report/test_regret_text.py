@@ -63,6 +63,20 @@ def test_the_text_fits_80_columns_and_says_what_each_rule_costs() -> None:
     assert header.split() == ["rule", "models", "loss", "95", "%", "tau", "<10M", "10–30"]
 
 
+def test_a_table_with_all_bands_of_size_fits_80_columns() -> None:
+    models = [model for model in published()["ImageNet-Sketch"] if model in published()["ReaL"]][:12]
+    params = [4.0, 5.0, 6.0, 15.0, 20.0, 25.0, 50.0, 60.0, 70.0, 200.0, 300.0, 400.0]
+    infos = [
+        made.result(model, LABELS, made.hits_of(model, LABELS, 0.9 - 0.06 * n), params_m=params[n])
+        for n, model in enumerate(models)
+    ]
+    run = made.as_run(made.saved(infos, LABELS))
+    lines = as_text(found_in(run), run.dataset, 80).splitlines()
+    header = next(line for line in lines if line.startswith("rule"))
+    assert header.split()[-4:] == ["<10M", "10–30", "30–100", ">100M"]
+    assert max(map(len, lines)) <= 80 and any(line.startswith("ImageNet-Sketch ") for line in lines)
+
+
 def test_few_classes_have_no_intervals_and_no_card() -> None:
     few = np.repeat(np.arange(5), 20)
     run = a_run(TAGS, few)
