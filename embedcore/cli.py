@@ -16,7 +16,7 @@ from embedcore.version import VERSION
 
 COMMANDS = (
     *("ab", "accept", "cache", "check", "compare", "deploy", "families", "history"),
-    *("init", "merge", "plan", "pool", "rank", "report", "squeeze", "weights"),
+    *("init", "merge", "plan", "pool", "rank", "regret", "report", "squeeze", "weights"),
 )
 
 EXIT_USAGE = 4
@@ -24,13 +24,13 @@ EXIT_UNUSABLE = 2
 """In place of `EXIT_USAGE` for the commands of `UNUSABLE`."""
 PASSING_ON = ("ab", "deploy")
 """Commands whose arguments after ``--`` go to pytest."""
-UNUSABLE = ("ab", "accept", "compare", "history", "init", "merge", "pool", "rank", "report", "squeeze")
+UNUSABLE = ("ab", "accept", "compare", "history", "init", "merge", "pool", "rank", "regret", "report", "squeeze")
 
 DESCRIPTION = """Prepare `pytest benchmarks`, and read and compare the runs that it saves.
 
 Exit codes: 0 success; 1 a finding, such as a regression or a damaged image;
 4 wrong usage or missing input, with one line on standard error (2 for ab,
-accept, compare, history, init, merge, pool, rank, report and squeeze)."""
+accept, compare, history, init, merge, pool, rank, regret, report and squeeze)."""
 
 
 def make_parser() -> argparse.ArgumentParser:

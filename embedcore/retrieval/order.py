@@ -165,16 +165,16 @@ def _decide(
     significant = np.zeros_like(undecided)
     while True:
         # Pairs below the diagonal have negative ratios, which are never significant.
-        limit = _limit(np.maximum(forward, backward), sizes, level)
+        limit = critical_value(np.maximum(forward, backward), sizes, level)
         found = undecided & (ratios > limit)
         significant |= found
         undecided &= ~found
-        if not found.any() or not (undecided & (ratios > _limit(backward, sizes, level))).any():
+        if not found.any() or not (undecided & (ratios > critical_value(backward, sizes, level))).any():
             return significant, limit
         forward, _ = _largest(deviations, np.where(undecided, scale, 0))
 
 
-def _limit(largest: FloatArray, sizes: npt.NDArray[np.integer], level: float) -> float:
+def critical_value(largest: FloatArray, sizes: npt.NDArray[np.integer], level: float) -> float:
     """Return the critical value: the quantile of the largest ratio, at least that of a single pair, as Student's t.
 
     The standard deviation of resampled means is smaller by the root of (C - 1) / C, and classes of unequal size have

@@ -17,6 +17,7 @@ from embedcore.report.gallery.selection import hardest
 from embedcore.report.html.chart import HEADLINE_HEIGHT, Chart, extent
 from embedcore.report.html.drawing import start_scripts
 from embedcore.report.html.page import chart_data, families_of, render, static
+from embedcore.report.regret_text import card
 from embedcore.results.class_table import ClassTable
 from embedcore.results.leaderboard import Leaderboard
 
@@ -106,6 +107,7 @@ def index_page(
         findings=findings(board),
         disagreements=[each.why for each in disagreements(rows, table)] if len(rows) > 1 else [],
         answer=answer(board),
+        regret=card(board, table),
         hardest=hardest(retrieved) if retrieved else None,
         headline_height=HEADLINE_HEIGHT,
         headline=[section for section in sections if section in HEADLINE],

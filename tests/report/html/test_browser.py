@@ -18,6 +18,8 @@ from embedcore.report.board.answer import take
 from embedcore.report.board.front import AXES, pareto_front
 from embedcore.report.board.marks import doubts
 from embedcore.report.board.rows import rows
+from embedcore.report.regret_text import card
+from embedcore.results.class_table import class_table
 from embedcore.results.leaderboard import boards_of
 from embedcore.results.result import Result
 
@@ -383,3 +385,19 @@ def test_the_data_in_the_page_are_those_of_the_run(visit: Visit) -> None:
         visit.page.locator("#data").inner_text() or visit.page.evaluate("document.getElementById('data').textContent")
     )
     assert [row["model"] for row in data["models"]] == BY_ACC
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_first_screen_says_what_other_rules_cost(browser: Any, file: Path, width: int) -> None:
+    table = class_table(RUN.results, RUN.dataset)
+    first, *others = card(BOARD, table)
+    with browsing.visiting(browser, file, viewport={"width": width, "height": 844}) as visit:
+        section = visit.go().page.locator("#summary .regret")
+        assert section.locator("h3").inner_text() == "What other rules of choice cost"
+        assert section.locator("p").count() == 1 + len(others)
+        assert section.locator("p").first.inner_text() == "".join(map(str, first))
+        box = section.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        section.locator("a.model").first.click()
+        visit.page.locator("dialog#model[open]").wait_for()
