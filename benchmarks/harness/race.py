@@ -10,7 +10,6 @@ these with another order of the classes; it is judged against the accuracies on 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from tabulate import tabulate
 
 from embedcore.embed.normalise import Normaliser, as_tensor
@@ -30,7 +30,7 @@ from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.registry import known_gmacs
 from embedcore.zoo.tags import local_tags
 
-SHARES = (1.0, 0.7, 0.5)
+SHARES = (1.0, 0.6, 0.35)
 """Input sizes, as shares of a model's own."""
 DEPTHS = (3, 5)
 """Stages of the backbone whose mean over positions is another embedding."""
@@ -53,9 +53,8 @@ def embedded(dataset: Dataset, tag: str, share: float, cache: Path) -> dict[str,
     path = cache / "race" / f"{dataset.fingerprint[:16]}-{tag}-{share}.npz"
     if not path.is_file():
         backbone = load_backbone(tag)
-        geometry = geometry_of(backbone.data_config)
-        height, width = (32 * round(share * edge / 32) for edge in (geometry.height, geometry.width))
-        pixels = open_pixel_store(dataset, dataclasses.replace(geometry, height=height, width=width), cache)
+        pixels = open_pixel_store(dataset, geometry_of(backbone.data_config), cache)
+        size = [32 * round(share * edge / 32) for edge in pixels.shape[1:3]]
         normalise = Normaliser(backbone.data_config.mean, backbone.data_config.std)
         module = backbone.module.eval().to(memory_format=torch.channels_last)
         rows: dict[str, list[np.ndarray]] = {"": [], **{str(depth): [] for depth in DEPTHS}}
@@ -66,6 +65,8 @@ def embedded(dataset: Dataset, tag: str, share: float, cache: Path) -> dict[str,
             )
         for start in range(0, len(pixels), 16):
             batch = normalise(as_tensor(pixels.read(start, min(start + 16, len(pixels)))))
+            if share < 1:
+                batch = functional.interpolate(batch, size, mode="bilinear", antialias=True)
             rows[""].append(backbone.embed(batch).numpy())
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **{f"rows{name}": np.concatenate(each) for name, each in rows.items()})
@@ -163,12 +164,13 @@ class Field:
 
         for name, rules in RULES.items():
             race, racing = Race(queries, rules), list(range(len(self.models)))
-            embedded = np.zeros(len(self.models))
-            for classes in stages(self.classes):
+            embedded, sizes = np.zeros(len(self.models)), stages(self.classes)
+            for classes, further in itertools.zip_longest(sizes, sizes[1:]):
                 embedded[racing] = images[classes - 1]
                 out = race.judge({str(model): evidence(model, classes) for model in racing})
                 racing = [model for model in racing if str(model) not in out]
-                if len(racing) <= rules.top:
+                left = {str(model): self.models[model].cost for model in racing}
+                if len(racing) <= rules.top or (further and not race.pays(further, left)):
                     break
             embedded[racing] += images[-1]  # measured in full, from the beginning
             costs = np.array([model.cost for model in self.models])

@@ -37,8 +37,8 @@ LEVEL = 0.95
 
 FEWEST = 32
 """Smallest stage: fewer classes race out hardly any model."""
-SMALLEST_SHARE, LARGEST_SHARE = 1 / 32, 1 / 4
-"""Shares of the classes in the first and at most in the last stage."""
+SHARES = (1 / 32, 1 / 4, 1 / 2)
+"""Shares of the classes in the first stage, at most in the first one, and at most in the last one."""
 _FIRST_LOOK = 8
 """Classes from which the first leaders are chosen, without bets."""
 _DOUBLE = 2.0  # the leaders are chosen again when the classes have doubled
@@ -89,12 +89,14 @@ def stages(classes: int) -> tuple[int, ...]:
     """Return the numbers of classes at the end of each stage; () for too few classes to race.
 
     >>> stages(1664), stages(256), stages(100)
-    ((52, 104, 208, 416), (32, 64), ())
+    ((52, 104, 208, 416, 832), (32, 64, 128), ())
     """
-    size, sizes = max(FEWEST, math.ceil(classes * SMALLEST_SHARE)), []
-    while size <= classes * LARGEST_SHARE:
-        sizes.append(size)
-        size *= 2
+    share, largest_first, largest = SHARES
+    size, sizes = max(FEWEST, math.ceil(classes * share)), []
+    if size <= classes * largest_first:
+        while size <= classes * largest:
+            sizes.append(size)
+            size *= 2
     return tuple(sizes)
 
 
@@ -161,12 +163,10 @@ class Race:
         forecast = _Forecast(list(evidence.values()), self._queries)
         best = np.argsort(-forecast.acc, kind="stable")[: self.rules.top + 1]
         self._leaders.update(models[leader] for leader in best[: self.rules.top])
-        needed = math.log(self.rules.top / (1 - self.rules.level))
         out = {}
         for place, model in enumerate(models):
             is_leader = model in self._leaders
-            wealth = self._wealth if is_leader else self._with_margin
-            if log_wealth(wealth[model]) < needed:
+            if self._evidence_against(model) < self._needed:
                 continue
             leaders = [leader for leader in best.tolist() if leader != place][: self.rules.top]
             at_most = forecast.ratios(place, leaders)
@@ -181,7 +181,31 @@ class Race:
                     float(forecast.acc[leader]),
                     float(at_most[weakest]),
                 )
+        for model in out:
+            del self._wealth[model], self._with_margin[model]
         return out
+
+    def pays(self, classes: int, costs: Mapping[str, float]) -> bool:
+        """Whether a further stage, up to that many classes, is expected to save more than it costs.
+
+        Every model that is left at the end is measured on all classes. A stage saves that for the models that leave:
+        expectedly those whose log wealth will suffice if it grows as it has so far. ``costs``: of each model that is
+        left, on all classes, in any unit.
+        """
+        growth = classes / self._judged
+        leaving = [model for model in self._wealth if growth * self._evidence_against(model) >= self._needed]
+        share = (classes - self._judged) / len(self._queries)
+        return sum(costs[model] for model in leaving) > share * sum(costs[model] for model in self._wealth)
+
+    @property
+    def _needed(self) -> float:
+        """The log wealth with which a model is out."""
+        return math.log(self.rules.top / (1 - self.rules.level))
+
+    def _evidence_against(self, model: str) -> float:
+        """Return the log wealth of the bets that may remove a model."""
+        wealth = self._wealth if model in self._leaders else self._with_margin
+        return float(log_wealth(wealth[model]))
 
     def _bet(self, models: list[str], first: DoubleArray) -> None:
         """Bet on the classes that were drawn since the last time; `first` [m, K]."""
@@ -201,7 +225,7 @@ class Race:
                 lenient += _least(log_gains(differences + allowance[:stop], len(self._queries), start), leaders, top)
         self._judged = count
         self._wealth = dict(zip(models, strict, strict=True))
-        self._with_margin = dict(zip(models, lenient, strict=True)) if self.rules.margin else self._wealth
+        self._with_margin = dict(zip(models, lenient if self.rules.margin else strict, strict=True))
 
 
 def _looks(start: int, stop: int) -> Iterator[tuple[int, int]]:

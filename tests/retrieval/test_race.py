@@ -22,11 +22,12 @@ def at(acc, classes, seed=0):
     return evidence(np.random.default_rng([seed, round(1000 * acc)]).random(classes) < acc)
 
 
-def test_stages_double_from_a_thirty_second_to_a_quarter():
+def test_stages_double_from_a_thirty_second_to_a_half():
     for classes in range(0, 5000, 37):
         sizes = stages(classes)
         assert all(later == 2 * size for size, later in zip(sizes, sizes[1:], strict=False))
-        assert all(size >= 32 and classes / 32 <= size <= classes / 4 for size in sizes)
+        assert all(size >= 32 and classes / 32 <= size <= classes / 2 for size in sizes)
+        assert not sizes or sizes[0] <= classes / 4
         assert bool(sizes) == (classes >= 128)
 
 
@@ -53,6 +54,18 @@ def test_wealth_grows_from_stage_to_stage():
     assert race.judge({str(acc): evidence(each[:32]) for acc, each in right.items()}) == {}
     out = race.judge({str(acc): evidence(each) for acc, each in right.items()})
     assert set(out) == {"0.6"}
+
+
+def test_a_stage_pays_if_enough_models_are_nearly_out():
+    race = Race(ONE_EACH, Rules())
+    models = {f"m{acc}": at(acc, 64) for acc in (0.55, 0.56, 0.57, 0.8, 0.81)}
+    out = race.judge(models)
+    left = dict.fromkeys([model for model in models if model not in out], 1.0)
+    assert set(left) >= {"m0.55", "m0.8", "m0.81"}
+    assert race.pays(128, left) and not race.pays(128, {**left, "m0.8": 100.0})
+    ties = Race(ONE_EACH, Rules())
+    ties.judge({name: at(0.5, 64) for name in "abc"})
+    assert not ties.pays(128, dict.fromkeys("abc", 1.0))
 
 
 def test_the_best_three_stay():
