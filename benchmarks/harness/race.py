@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from embedcore.embed.normalise import Normaliser, as_tensor
 from embedcore.images.dataset import Dataset, load_dataset
-from embedcore.images.geometry import geometry_of
+from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.retrieval.gallery_size import right_among
 from embedcore.retrieval.race import Evidence, Race, Rules, fewer_classes, stages
@@ -30,8 +30,10 @@ from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.registry import known_gmacs
 from embedcore.zoo.tags import local_tags
 
-SHARES = (1.0, 0.6, 0.35)
-"""Input sizes, as shares of a model's own."""
+EDGES = (160, 96)
+"""Input sizes, in pixels."""
+GEOMETRY = Geometry(224, 224, "bicubic", 0.875, "center")
+"""That of all models, so that the images are decoded once."""
 DEPTHS = (3, 5)
 """Stages of the backbone whose mean over positions is another embedding."""
 WIDTHS = (256, 64, 16)
@@ -48,13 +50,12 @@ LEVEL, COST = 0.95, 0.2
 """At least this share of the races must keep the best models, for at most this median cost."""
 
 
-def embedded(dataset: Dataset, tag: str, share: float, cache: Path) -> dict[str, np.ndarray]:
+def embedded(dataset: Dataset, tag: str, edge: int, cache: Path) -> dict[str, np.ndarray]:
     """Return the embeddings of a model at an input size: its own (``""``) and those of `DEPTHS`; computed once."""
-    path = cache / "race" / f"{dataset.fingerprint[:16]}-{tag}-{share}.npz"
+    path = cache / "race" / f"{dataset.fingerprint[:16]}-{tag}-{edge}.npz"
     if not path.is_file():
         backbone = load_backbone(tag)
-        pixels = open_pixel_store(dataset, geometry_of(backbone.data_config), cache)
-        size = [32 * round(share * edge / 32) for edge in pixels.shape[1:3]]
+        pixels = open_pixel_store(dataset, GEOMETRY, cache)
         normalise = Normaliser(backbone.data_config.mean, backbone.data_config.std)
         module = backbone.module.eval().to(memory_format=torch.channels_last)
         rows: dict[str, list[np.ndarray]] = {"": [], **{str(depth): [] for depth in DEPTHS}}
@@ -65,8 +66,8 @@ def embedded(dataset: Dataset, tag: str, share: float, cache: Path) -> dict[str,
             )
         for start in range(0, len(pixels), 16):
             batch = normalise(as_tensor(pixels.read(start, min(start + 16, len(pixels)))))
-            if share < 1:
-                batch = functional.interpolate(batch, size, mode="bilinear", antialias=True)
+            if edge < GEOMETRY.height:
+                batch = functional.interpolate(batch, [edge, edge], mode="bilinear", antialias=True)
             rows[""].append(backbone.embed(batch).numpy())
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **{f"rows{name}": np.concatenate(each) for name, each in rows.items()})
@@ -86,15 +87,15 @@ def noisy(rows: np.ndarray, length: float, seed: int) -> np.ndarray:
 def models_of(dataset: Dataset, cache: Path) -> Iterator[tuple[str, float, np.ndarray]]:
     """Yield name, cost in GMACs and embeddings [n, dim] of each model, without near-ties."""
     whole = {}
-    for tag, share in itertools.product(local_tags(), SHARES):
-        cost = (known_gmacs(tag) or 0.3) * share**2
-        for depth, rows in embedded(dataset, tag, share, cache).items():
-            name = f"{tag} at {share:g}{f' stage {depth}' * bool(depth)}"
+    for tag, edge in itertools.product(local_tags(), EDGES):
+        cost = (known_gmacs(tag) or 0.3) * (edge / 224) ** 2
+        for depth, rows in embedded(dataset, tag, edge, cache).items():
+            name = f"{tag} at {edge}{f' stage {depth}' * bool(depth)}"
             yield name, cost * (int(depth) / 7 if depth else 1), unit(rows)
             if not depth:
-                whole[tag, share] = cost, unit(rows)
+                whole[tag, edge] = cost, unit(rows)
                 yield from ((f"{name}, {width} columns", cost, unit(rows[:, :width])) for width in WIDTHS)
-    best = {tag: each for (tag, share), each in whole.items() if share == 1}
+    best = {tag: each for (tag, edge), each in whole.items() if edge == max(EDGES)}
     for place, (tag, (cost, rows)) in enumerate(best.items()):
         yield from ((f"{tag} + noise {length}", cost, noisy(rows, length, place)) for length in NOISES)
     for (one, (cost, rows)), (other, (more, others)) in itertools.combinations(best.items(), 2):
@@ -190,13 +191,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", help="as for --embed-dataset")
     parser.add_argument("--cache", type=Path, required=True, help="folder for pixels and embeddings")
+    parser.add_argument("--classes", type=int, default=1024, help="classes of each dataset (0: all), one image a side")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--models", type=int, default=None, help="only the first N models")
     parser.add_argument("--verbose", action="store_true", help="list the models and each loss")
     options = parser.parse_args()
     rows, failed = [], False
     for spec in options.datasets:
-        dataset = load_dataset(spec, max_classes=0, max_per_class=1, cache_dir=options.cache)
+        dataset = load_dataset(spec, max_classes=options.classes, max_per_class=1, cache_dir=options.cache)
         with torch.inference_mode():
             field = Field(dataset, options.cache, options.models)
         accs = np.sort([model.acc for model in field.models])[::-1]
@@ -215,10 +217,9 @@ def main() -> int:
             kept, left, by_images, by_gmacs = map(np.array, zip(*outcomes, strict=True))
             failed |= bool(kept.mean() < LEVEL or np.median(by_images) > COST)
             high = np.quantile(by_images, 0.95)
-            rows.append(
-                [dataset.name, len(dataset.classes), len(field.models), name, f"{kept.sum()} of {len(kept)}"]
-                + [f"{np.median(left):g}", f"{np.median(by_images):.3f} ({high:.3f})", f"{np.median(by_gmacs):.3f}"]
-            )
+            sizes = dataset.name, len(dataset.classes), len(field.models)
+            costs = f"{np.median(by_images):.3f} ({high:.3f})", f"{np.median(by_gmacs):.3f}"
+            rows.append([*sizes, name, f"{kept.sum()} of {len(kept)}", f"{np.median(left):g}", *costs])
     headers = ["images", "classes", "models", "promise", "kept", "left", "cost, images (95 %)", "cost, GMACs"]
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
     return int(failed)

@@ -103,9 +103,7 @@ def match(base: Run, new: Run) -> Pairing:
     unreached = tuple(left.pop(model) for model in [*left] if model in new.unreached)
     excluded = exclusion(new) if left else None
     deselected = tuple(
-        left.pop(model)
-        for model, result in [*left.items()]
-        if model in raced_out or (excluded and excluded(result))
+        left.pop(model) for model, result in [*left.items()] if model in raced_out or (excluded and excluded(result))
     )
     return Pairing(
         pairs=(*pairs, *(repeat for pair in pairs for repeat in _repeats(pair, base, new))),

@@ -90,7 +90,8 @@ def run_race(
         if not options.keep_embeddings:
             for model in lost:
                 runner.forget(model)
-        say(f"race on {classes:,} of {counted(len(draw.order), 'class', 'classes')}: {len(racing)} of {len(models)} left")
+        drawn = f"{classes:,} of {counted(len(draw.order), 'class', 'classes')}"
+        say(f"race on {drawn}: {len(racing)} of {len(models)} left")
         further = draw.sizes[stage + 1 : stage + 2]
         if len(racing) <= rules.top or not all(race.pays(size, costs) for size in further):
             break
@@ -245,7 +246,9 @@ class _Runner:
             return result
         rows = None if result.embeddings is None else self.kept.read(result.embeddings, len(part))
         if rows is None:
-            raise UsageError(f"{option('race', True)}: embeddings cannot be kept in {self.kept.folder}: make room there")
+            raise UsageError(
+                f"{option('race', True)}: embeddings cannot be kept in {self.kept.folder}: make room there"
+            )
         self._results[model, stage] = result
         return rows
 

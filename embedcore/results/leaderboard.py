@@ -162,8 +162,10 @@ def rank(results: Iterable[Result], metric: str, then: str, ranking: Ranking | N
 
 
 def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
-    """Group results by status and reason; reasons that differ only in the model's name are the same, and so are those of
-    raced-out models, the least certain ones first."""
+    """Group results by status and reason; reasons that differ only in the model's name are the same.
+
+    Raced-out models are one group, those with the highest limit of their acc first.
+    """
     grouped: dict[tuple[str, str], list[Result]] = {}
     for result in excluded:
         reason = RACED_OUT if result.race else general_reason(result)

@@ -35,9 +35,7 @@ class RaceStage(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a stage of the race has another number of classes than its evidence")
 
     @classmethod
-    def of(
-        cls, key: Key, evidence: Evidence, weights: dict[str, str], embeddings: str | None
-    ) -> RaceStage:
+    def of(cls, key: Key, evidence: Evidence, weights: dict[str, str], embeddings: str | None) -> RaceStage:
         """Return the line about a stage."""
         model, dataset, classes = key
         return cls(

@@ -9,7 +9,7 @@ reports), or a journal. A line is a JSON object and holds one or more of
 - ``datasets`` [blocks of the saved JSON];
 - ``done`` [tests that have results from before the session was resumed];
 - ``process`` (the fields of a `TimingProcess`) with ``timed`` [model, dataset]: a measured case was timed once more;
-- ``race`` (the fields of a `RaceStage`): what the race has found about a model;
+- ``race_stage`` (the fields of a `RaceStage`): what the race has found about a model;
 - a result (the fields of `Result`) with ``test``, ``written`` (seconds since the epoch) and ``overhead_s``.
 
 In the process that measures, `begin` opens the journal, and each line is written to it before the line is handed to the
@@ -117,12 +117,12 @@ class Record:
                 self._overheads.append(overhead)
         if "timed" in line:
             self._take_process(line)
-        if "race" in line:
+        if "race_stage" in line:
             self._take_stage(line)
 
     def _take_stage(self, line: Line) -> None:
         try:
-            stage = msgspec.convert(line["race"], RaceStage)
+            stage = msgspec.convert(line["race_stage"], RaceStage)
         except msgspec.ValidationError as error:
             raise InvalidResultError(f"a stage of the race: {error}") from error
         self.race[stage.key] = stage
@@ -243,7 +243,7 @@ class Record:
     def keep_stage(self, stage: RaceStage) -> None:
         """Take the evidence of the race on a model after a stage, and write it to the journal."""
         self.race[stage.key] = stage
-        self._write({"race": msgspec.to_builtins(stage)})
+        self._write({"race_stage": msgspec.to_builtins(stage)})
 
     def announce(self, line: Line) -> None:
         """Take a line of this process that only this session needs, and queue it for the next report."""

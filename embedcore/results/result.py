@@ -68,9 +68,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     lost_host: tuple[str, str] | None = None
     """(host, reason): the host that became unreachable during the search for the weights."""
     race: dict[str, int | float | str] = {}
-    """Of a model that the race has stopped: number of `classes` it was measured on, its `acc` there, the leader `against`
-    which it lost, `acc_against` of that one on the same classes, and `at_most`: with 95 % confidence its acc on all
-    classes is at most so many times that of the leader."""
+    """Of a raced-out model: number of ``classes`` it was measured on, its ``acc`` there, the leader ``against`` which
+    it lost, ``acc_against`` of that one there, and ``at_most``, the upper 95 % confidence limit of its acc over that of
+    the leader, on all classes."""
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None
@@ -191,7 +191,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     def excluded_info(self) -> dict[str, Any]:
         """Return the entry in the saved JSON's ``excluded`` of a result that is not ok."""
-        info: dict[str, Any] = {"model": self.model, "family": self.family, "status": self.status, "reason": self.reason}
+        info: dict[str, Any] = {
+            "model": self.model,
+            "family": self.family,
+            "status": self.status,
+            "reason": self.reason,
+        }
         return info | ({"race": self.race} if self.race else {})
 
     @property

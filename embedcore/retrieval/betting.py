@@ -1,8 +1,8 @@
 """Betting against a hypothesis: wealth that grows if the hypothesis is wrong, and rarely if it is right.
 
 Under the hypothesis that differences of at least -1 have a mean of at most 0, the wealth of a player who stakes a share
-of it on each difference, before seeing it, is a supermartingale: it reaches c times its initial value at any time with a
-probability of at most 1 / c (Ville, 1939), however few differences there are and whenever one looks. Waudby-Smith and
+of it on each difference, before seeing it, is a supermartingale: the probability that it ever reaches c times its
+initial value is at most 1 / c (Ville, 1939), however few differences there are and whenever one looks. Waudby-Smith and
 Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86 (2024), section 5 for draws without
 replacement.
 """
@@ -21,9 +21,9 @@ variance v is about m / (v + m²)."""
 def log_gains(differences: DoubleArray, population: int, start: int = 0) -> DoubleArray:
     """Return how the log wealth of each of `STAKES` changes from difference ``start`` on, [..., stakes].
 
-    The hypothesis is that the mean over the ``population`` is at most 0. After t draws with the sum s, the mean of those
-    that are left is then at most -s / (population - t), and the players bet against that; but against 0 where it is
-    negative. So the bound is also valid with replacement, and nothing is gained from the end of a finite population.
+    The hypothesis is that the mean over the ``population`` is at most 0. After t draws with the sum s, the mean of the
+    others is then at most -s / (population - t), and the players bet against that; but against 0 where it is negative,
+    so that nothing is gained from the end of a finite population.
 
     Args:
         differences: [..., n], at least -1, in the order drawn.

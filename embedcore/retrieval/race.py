@@ -129,7 +129,8 @@ def evidence_of(
     ahead = classes_ahead(embeddings[is_query], of_queries, *sides)
 
     def per_class(right: DoubleArray) -> DoubleArray:
-        return np.bincount(of_queries, weights=right, minlength=classes)
+        sums: DoubleArray = np.bincount(of_queries, weights=right, minlength=classes).astype(np.float64)
+        return sums
 
     return Evidence(
         per_class((ahead.before == 0).astype(np.float64)),

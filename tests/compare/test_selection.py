@@ -120,7 +120,13 @@ def test_what_is_no_expression_has_no_value(expression):
 
 
 def test_a_race_that_stopped_a_model_deselects_it():
-    lost = {"model": GONE, "family": "vit", "status": "raced-out", "reason": "behind the leader", "race": {"at_most": 0.9}}
+    lost = {
+        "model": GONE,
+        "family": "vit",
+        "status": "raced-out",
+        "reason": "behind the leader",
+        "race": {"at_most": 0.9},
+    }
     base = run(GONE, "resnet18.a1_in1k")
     new = run("resnet18.a1_in1k", excluded=[lost])
     pairing = compare(base, new).pairing

@@ -106,7 +106,7 @@ def test_the_worst_leaves_and_ties_are_measured_in_full(race, project, saved, me
     text = (project.path / "report" / "leaderboard.md").read_text()
     assert "1 raced-out" in text and "blind: acc at most 0." in text
     assert not list((project.path / "cache" / "embeddings").iterdir())
-    stages = [line["race"] for line in journal_lines(project) if "race" in line]
+    stages = [line["race_stage"] for line in journal_lines(project) if "race_stage" in line]
     assert [(stage["model"], stage["classes"]) for stage in stages] == [(name, STAGE) for name, _ in WHOLE[:3]]
 
 

@@ -29,7 +29,7 @@ def test_the_evidence_survives_the_journal(tmp_path, result_of):
     record = records.begun(tmp_path, ["a.x", "b.x"])
     record.keep_stage(stage())
     lines = record.unsent()
-    assert lines and not any("race" in line for line in lines)
+    assert lines and not any("race_stage" in line for line in lines)
     record.close()
     again = records.begun(tmp_path, ["a.x", "b.x"], "later", resume=True)
     assert list(again.race) == [("b.x", "abc", 4)]
@@ -41,9 +41,9 @@ def test_the_evidence_survives_the_journal(tmp_path, result_of):
 
 def test_a_stage_that_does_not_fit_is_refused():
     record = records.Record()
-    line = json.loads(json.dumps({"model": "b.x", "dataset": "abc", "classes": 3, "first": [1], "whole": [], "fewer": []}))
+    fields = {"model": "b.x", "dataset": "abc", "classes": 3, "first": [1], "whole": [], "fewer": []}
     with pytest.raises(InvalidResultError, match="stage of the race"):
-        record.take({"race": line})
+        record.take({"race_stage": fields})
 
 
 def test_a_raced_out_model_is_final_skipped_and_has_its_bound():
