@@ -53,7 +53,7 @@ class Pairing:
     unreached: tuple[Result, ...]
     """Only in the base run; the new run ended before measuring them."""
     deselected: tuple[Result, ...]
-    """Only in the base run; the new run's selection excludes them."""
+    """Only in the base run; the new run's selection excludes them, or its race has stopped them."""
 
 
 Block = Mapping[str, Any]
@@ -84,8 +84,11 @@ def match(base: Run, new: Run) -> Pairing:
 
     The default tag serves users who name an architecture and get the weights that timm currently prefers.
     """
-    left = {result.model: result for result in (*base.results, *base.excluded)}
-    added = {result.model: result for result in (*new.results, *new.excluded)}
+    left, added = (
+        {result.model: result for result in (*run.results, *run.excluded) if result.status != "raced-out"}
+        for run in (base, new)
+    )
+    raced_out = {result.model for result in new.excluded if result.status == "raced-out"}
     pairs = [Pair(left.pop(model), added.pop(model)) for model in [*added] if model in left]
     for model in [*left]:
         successor = new.renamed.get(model, "")
@@ -99,7 +102,9 @@ def match(base: Run, new: Run) -> Pairing:
             pairs.append(Pair(left.pop(model), now, why))
     unreached = tuple(left.pop(model) for model in [*left] if model in new.unreached)
     excluded = exclusion(new) if left else None
-    deselected = tuple(left.pop(model) for model, result in [*left.items()] if excluded and excluded(result))
+    deselected = tuple(
+        left.pop(model) for model, result in [*left.items()] if model in raced_out or (excluded and excluded(result))
+    )
     return Pairing(
         pairs=(*pairs, *(repeat for pair in pairs for repeat in _repeats(pair, base, new))),
         added=tuple(added.values()),

@@ -61,6 +61,12 @@ class KeptEmbeddings:
         rows = content[content.nbytes - 4 * math.prod(sidecar["shape"]) :]
         return rows.view(np.float32).reshape(sidecar["shape"])
 
+    def remove(self, key: str) -> None:
+        """Remove embeddings, if they are there and the folder can be written."""
+        for suffix in (".json", ".npy"):
+            with contextlib.suppress(OSError):
+                (self.folder / f"{key}{suffix}").unlink()
+
     def save(self, facts: Mapping[str, Any], embeddings: NDArray[np.float32]) -> None:
         """Keep embeddings, float32 [n, dim]. A file gets its name only when it is complete. Raises OSError."""
         path = self.folder / f"{key_of(facts)}.npy"

@@ -77,6 +77,8 @@ class Dataset(LabelsBySide):
     """Lines that every report shows."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Name and reason of each image that was left out because it cannot be read."""
+    part_of: tuple[Dataset, NDArray[np.int64]] | None = None
+    """The dataset from which these images were selected, and their indices there, [n]: its pixel store has them too."""
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -109,6 +111,23 @@ class Dataset(LabelsBySide):
         """Raise UsageError for images without classes, which can only be embedded."""
         if len(self.classes) < 2:
             raise UsageError(f"{self.name} has no classes: it can be embedded, but scores need labels")
+
+    def select_classes(self, chosen: Iterable[int]) -> Dataset:
+        """Return the images of these classes, given by their labels, as a dataset of its own; the order stays."""
+        kept = np.unique(np.fromiter(chosen, np.int64))
+        rows = np.flatnonzero(np.isin(self.labels, kept))
+        return replace(
+            self,
+            name=f"{self.name}, {counted(len(kept), 'class', 'classes')}",
+            classes=tuple(self.classes[label] for label in kept),
+            titles=tuple(self.titles[label] for label in kept),
+            labels=np.searchsorted(kept, self.labels[rows]),
+            is_query=self.is_query[rows],
+            is_reference=self.is_reference[rows],
+            images=self.images.select(rows.tolist()),
+            digests=tuple(self.digests[row] for row in rows),
+            part_of=(self, rows),
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -92,6 +92,19 @@ class StoredPixels(PixelStore):
         return self.pixels[start:stop]
 
 
+class SelectedPixels(PixelStore):
+    """Some images of a store on disk."""
+
+    def __init__(self, store: StoredPixels, rows: NDArray[np.int64]) -> None:
+        super().__init__((len(rows), *store.shape[1:]))
+        self._store = store
+        self._rows = rows
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return images start to stop - 1, as a copy."""
+        return self._store.pixels[self._rows[start:stop]]
+
+
 class StreamedPixels(PixelStore):
     """Pixels decoded at each reading by ``workers`` threads, for lack of room on the disk.
 
@@ -141,40 +154,34 @@ def open_pixel_store(
     """Return the pixels of all images of a dataset, from a store under ``cache_dir`` or a new one.
 
     A store is built again if it is damaged or another content, transform or decoder made it. If several processes need
-    the same store, one builds it and the others wait. Without room on the disk the pixels are streamed, with a
-    RuntimeWarning. ``embedcore cache prune`` keeps the files while the returned store is referenced. ``workers``:
-    number of decoding processes, by default all usable CPUs. ``limit``: bytes for all stores under ``cache_dir``; the
-    least recently used are removed for a new one, which is streamed if that is not enough.
+    the same store, one builds it and the others wait. Images selected from a dataset are read from its store, if it
+    exists. Without room on the disk the pixels are streamed, with a RuntimeWarning. ``embedcore cache prune`` keeps the
+    files while the returned store is referenced. ``workers``: number of decoding processes, by default all usable CPUs.
+    ``limit``: bytes for all stores under ``cache_dir``; the least recently used are removed for a new one, which is
+    streamed if that is not enough.
 
     Raises UsageError for images that cannot be read or have changed since the dataset was loaded (all are named), and
     for a ``cache_dir`` that cannot be written to; EmbedcoreError for workers that died (with the range of their images)
     or cannot be started, for temporary errors, and for images that this geometry cannot scale.
     """
+    if dataset.part_of is not None:
+        whole, rows = dataset.part_of
+        stored = _existing_store(whole, geometry, cache_dir)
+        if stored is not None:
+            return SelectedPixels(stored, rows)
     reader = PixelReader(dataset.images, dataset.digests, geometry)
-    made_by = hashlib.sha256(f"{geometry.behaviour()}\n{dataset.images.decoder}".encode()).hexdigest()
-    shape = (len(reader), *reader.shape)
-    wanted: Description = {
-        "format": FORMAT,
-        "fingerprint": dataset.fingerprint,
-        "geometry": geometry.key,
-        "shape": [*shape],
-        "made_by": made_by,  # behaviour of the transform and version of the decoder
-        "block": BLOCK,
-    }
+    path, wanted = _described(dataset, geometry, cache_dir)
     workers = workers or usable_cpus()
-    path = cache_dir / FOLDER / f"{dataset.fingerprint[:16]}-{geometry.key}-{made_by[:8]}.npy"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             if not is_sound(path, wanted):
                 for left in [*path.parent.glob(f"{path.stem}.*{PARTIAL}"), path]:  # damaged, or of killed processes
                     left.unlink(missing_ok=True)
-                if limit is not None and not make_room(path.parent, math.prod(shape), limit):
+                if limit is not None and not make_room(path.parent, math.prod(wanted["shape"]), limit):
                     return _streamed(reader, workers, f"within the limit of {bytes_text(limit)} for {path.parent}")
                 _make(path, wanted, reader, dataset, workers, progress)
-            with contextlib.suppress(OSError):  # such as a read-only cache
-                os.utime(sidecar_of(path))
-            held = hold(path)
+            return _opened(path, wanted)
     except OSError as error:
         if is_transient(error):  # the next case may succeed
             raise EmbedcoreError(f"the pixel store {path} cannot be written or read now: {reason_of(error)}") from error
@@ -183,9 +190,41 @@ def open_pixel_store(
                 f"cannot write the pixel store {path}: {error.strerror or error}; choose another cache folder"
             ) from error
         return _streamed(reader, workers, f"in {path.parent}")
-    store = StoredPixels(path, shape)
+
+
+def _described(dataset: Dataset, geometry: Geometry, cache_dir: Path) -> tuple[Path, Description]:
+    """Return the path of a dataset's store and its description."""
+    made_by = hashlib.sha256(f"{geometry.behaviour()}\n{dataset.images.decoder}".encode()).hexdigest()
+    wanted: Description = {
+        "format": FORMAT,
+        "fingerprint": dataset.fingerprint,
+        "geometry": geometry.key,
+        "shape": [len(dataset), geometry.height, geometry.width, 3],
+        "made_by": made_by,  # behaviour of the transform and version of the decoder
+        "block": BLOCK,
+    }
+    return cache_dir / FOLDER / f"{dataset.fingerprint[:16]}-{geometry.key}-{made_by[:8]}.npy", wanted
+
+
+def _opened(path: Path, wanted: Description) -> StoredPixels:
+    """Return a sound store, which is marked as in use while it is referenced. Raises OSError."""
+    with contextlib.suppress(OSError):  # such as a read-only cache
+        os.utime(sidecar_of(path))
+    held = hold(path)
+    images, height, width, channels = wanted["shape"]
+    store = StoredPixels(path, (images, height, width, channels))
     weakref.finalize(store, os.close, held)
     return store
+
+
+def _existing_store(dataset: Dataset, geometry: Geometry, cache_dir: Path) -> StoredPixels | None:
+    """Return the store of a dataset; None if there is none now, or it is damaged or being built."""
+    path, wanted = _described(dataset, geometry, cache_dir)
+    with contextlib.suppress(OSError):  # also if another process holds the lock
+        if path.exists():
+            with filelock.FileLock(f"{path}.lock", timeout=0):
+                return _opened(path, wanted) if is_sound(path, wanted) else None
+    return None
 
 
 def _streamed(reader: PixelReader, workers: int, where: str) -> StreamedPixels:

@@ -20,11 +20,13 @@ from embedcore.plain import counted, one_line
 from embedcore.plugin.budget import Budget
 from embedcore.plugin.options import Options
 from embedcore.plugin.progress import Position, position, stage_words, time_left
+from embedcore.plugin.race import check_race, run_race
 from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, header_of
 from embedcore.plugin.timing_passes import TimingPasses
 from embedcore.results import neighbours
 from embedcore.results.ranking import ranking_block
 from embedcore.results.record import Record
+from embedcore.results.result import Result
 from embedcore.results.run import run_of
 from embedcore.results.runs import FOLDER, Worker
 from embedcore.zoo.own_models import OwnModel
@@ -40,6 +42,7 @@ SETTINGS = (
     *_OF_DATASET,
     *("seed", "protocol", "family", "max_params", "weights", "point", "device", "precision", "engine"),
     *("channels_last", "batch_size", "throughput", "rounds", "latency", "probe"),
+    *("race", "race_top", "race_margin"),
     *("processes", "isolation", "timeout", "memory_limit", "keep_embeddings", "cache", "cache_limit", "force"),
 )
 """Options of pytest that are settings of `benchmark`."""
@@ -81,6 +84,7 @@ def benchmark(
     own_models = {name: own for name, own in roster.items() if own is not None}
     options = replace(options, roster=models if isinstance(models, str) else ",".join(roster))
     check_options(options)
+    check_race(options, several_workers=False)
     if options.isolation == "process":
         start_surely(forkserver_context)  # it imports torch and timm meanwhile
     bar = _Bar(len(roster), shown=progress)
@@ -113,8 +117,11 @@ def benchmark(
 def _measure(record: Record, bench: Bench, dataset: Dataset, options: Options, bar: _Bar) -> None:
     """Measure the planned cases and take their results into the record. Raises UsageError, KeyboardInterrupt."""
     assert bench.neighbours is not None
+    left: Mapping[str, Result] = {}
+    if options.race:
+        left = run_race(bench, record, dataset, options, Budget(None), bar, lambda line: bar.say([line]))
     for test, model in record.planned.items():
-        before = bench.earlier(record, model, dataset, test)
+        before = bench.earlier(record, model, dataset, test) or left.get(model)
         with bar.reporting(position(record, model, dataset.fingerprint)) as stages:
             bench.neighbours.prune(record.results.values(), (), spare=neighbours.SPARE)
             measured = Measured(before, None) if before else bench.run(bench.case(model), dataset, stages)
@@ -188,6 +195,7 @@ class _Bar:
         begin = drawn = entered = time.monotonic()
         stage, at_first = "", 0
         again = f", process {position.process}" if position.process > 1 else ""
+        again = f", race on {position.race} classes" if position.race else again
         self._bar.set_description_str(f"{position.what}{again}")
 
         def stages(current: str, done: int, total: int) -> None:

@@ -101,7 +101,9 @@ def _html(board: Leaderboard) -> Iterator[str]:
         yield from _lines(["; ".join(footnotes(rows, columns))])
         yield from _lines(captions.leader_lines(board, "acc", most_names=_MOST_NAMES))
     yield from _lines([captions.excluded_summary(board)])
-    yield from _lines([captions.exclusion_line(exclusion, most_names=_MOST_NAMES) for exclusion in board.excluded])
+    yield from _lines(
+        [captions.exclusion_line(exclusion, board, most_names=_MOST_NAMES) for exclusion in board.excluded]
+    )
 
 
 def _lines(lines: Sequence[str]) -> Iterator[str]:

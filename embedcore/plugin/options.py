@@ -43,6 +43,7 @@ _count = _number(int, "a whole number, 0 (all) or more", lambda value: value >= 
 _positive = _number(int, "a whole number, 1 or more", lambda value: value >= 1)
 _seed = _number(int, f"a whole number from 0 to {_LARGEST_SEED}", lambda value: 0 <= value <= _LARGEST_SEED)
 _positive_number = _number(float, "a number above 0", lambda value: 0 < value < float("inf"))
+_points = _number(float, "a number of percentage points, 0 or more", lambda value: 0 <= value < float("inf"))
 _batch_number = _number(int, "auto, or a whole number, 1 or more", lambda value: value >= 1)
 
 
@@ -232,6 +233,15 @@ class Options:
     )
     resume: bool = _flag("continue the newest unfinished run with the same dataset and settings")
     order: str = _choice("cost: cheapest cases first; roster: in the order of the roster", "cost|roster", recorded="")
+    race: bool = _option(
+        "find the best models on growing samples of the classes, and measure only those that may be the best",
+        False, action="store_true", recorded="choice",
+    )  # fmt: skip
+    race_top: int = _option("race for the best N models", 1, _positive, metavar="N", recorded="choice")
+    race_margin: float = _option(
+        "in the race, a model may be lost if one remains that is worse by at most this many points of acc",
+        0.0, _points, metavar="POINTS", recorded="choice",
+    )  # fmt: skip
     shard: Shard | None = _option(
         "run part I of N of the cases, divided by expected cost; embedcore merge joins the parts",
         None, parse_shard, metavar="I/N", recorded="",

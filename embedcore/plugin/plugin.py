@@ -64,6 +64,8 @@ class Plugin:
         self.bench: Bench | None = None
         self.datasets: dict[str, Dataset] = {}
         """Datasets by fingerprint, the session's own first."""
+        self._left_race: dict[tuple[str, str], Result] = {}
+        """Results of the models that left the race, by model and dataset."""
         self._notes: list[str] = []
         """Shown before the first case; in a worker, sent to the controller."""
         self._until_reported = contextlib.ExitStack()
@@ -139,12 +141,14 @@ class Plugin:
 
     def _start(self, tests: Mapping[str, str]) -> None:
         """Load the images and open the record of the ``tests``, id to model. Raises UsageError, BudgetSpent."""
+        from embedcore.plugin.race import check_race
         from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, header_of
 
         options, worker = self.options, worker_of(self.config)
         workers = getattr(self.config, "workerinput", {}).get("workercount", 1)
         check_saving(self.config)
         check_options(options)
+        check_race(options, several_workers=bool(worker.name))
         bench = bench_of(options, self.own_models, worker)
         with self.progress.reporting(Position("looking at the images")) as stages:
             dataset = dataset_of(options, functools.partial(self.budget.within(stages), ""))
@@ -192,6 +196,8 @@ class Plugin:
         if dataset.fingerprint not in self.datasets:
             self.datasets[dataset.fingerprint] = dataset
             self.record.add({"datasets": [dataset_block(dataset)]})
+        if before is None:
+            before = self._left_race.get((model, dataset.fingerprint))
         if before is not None:
             return Measured(before, None)
         results = self.record.results.values()
@@ -211,6 +217,8 @@ class Plugin:
         if not self.is_worker:
             self.terminal.notes(self._notes)
             self._notes = []
+        if self.bench is not None and self.options.race:
+            self._race()
         try:
             outcome = yield
         finally:
@@ -220,6 +228,29 @@ class Plugin:
             passes = TimingPasses(self.bench, self.record, self.datasets, self.budget, self.progress)
             passes.run(self.options.processes)
         return outcome
+
+    def _race(self) -> None:
+        """Find the models that cannot be among the best. Ends the session as `measure` does."""
+        from embedcore.plugin.race import run_race
+
+        assert self.bench is not None and self._session is not None
+        dataset = next(iter(self.datasets.values()))
+        if self._session.testsfailed and not self.config.option.continue_on_collection_errors:
+            return  # pytest runs no test
+
+        def say(line: str) -> None:
+            self.terminal.notes([line] if self.terminal.verbosity >= 0 else [])
+
+        try:
+            dataset.expect_classes()
+            found = run_race(self.bench, self.record, dataset, self.options, self.budget, self.progress, say)
+        except BudgetSpent:
+            message = summary.budget_message(self.budget, self.record)
+            end_before_first_test(self._session, message, pytest.ExitCode.INTERRUPTED)
+        except EmbedcoreError as error:
+            end_before_first_test(self._session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
+        else:
+            self._left_race = {(model, dataset.fingerprint): result for model, result in found.items()}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(

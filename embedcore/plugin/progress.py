@@ -44,6 +44,8 @@ class Position:
     leader: Result | None = None
     process: int = 1
     """Number of the fresh process in which the case is timed."""
+    race: int = 0
+    """Number of classes of the stage of the race that the work belongs to; 0 for other work."""
 
 
 def position(record: Record, model: str, dataset: str | None, *, done: bool = False) -> Position:
@@ -86,6 +88,8 @@ def status_text(position: Position, stage: str, width: int, *, elapsed_s: float 
     number = f"[{position.number}/{position.cases}] " if position.cases else ""
     if position.process > 1:
         number = f"timing again, process {position.process}: {number}"
+    if position.race:
+        number = f"race on {position.race} classes: {number}"
     left = time_left(position, elapsed_s)
     tail = f": {stage}, {left} left" if left else f": {stage}"
     shortest = min(len(position.what), _SHORTEST_NAME)

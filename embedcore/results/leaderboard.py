@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ BEST = 30
 """Rows of the first part of a family shown in two parts."""
 MOST_ROWS = 40
 """A family with more rows is shown in two parts, as in the study."""
+RACED_OUT = "behind the leader on a sample of the classes"
+"""The common reason of raced-out models."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,25 @@ class Leaderboard:
     def excluded_results(self) -> tuple[Result, ...]:
         return tuple(result for exclusion in self.excluded for result in exclusion.results)
 
+    @functools.cached_property
+    def _by_model(self) -> Mapping[str, Result]:
+        measured = (row.result for row in self.by_acc)
+        return {result.model: result for result in (*measured, *self.excluded_results)}
+
+    def acc_bound(self, result: Result) -> float | None:
+        """Return the largest acc that a raced-out model may have on all classes, with 95 % confidence.
+
+        None for another model, and if the leader that it lost against has not been measured.
+        """
+        ratio, leader, seen = 1.0, result, 0
+        while "at_most" in leader.race and seen <= len(self._by_model):
+            ratio, seen = ratio * float(leader.race["at_most"]), seen + 1
+            against = self._by_model.get(str(leader.race.get("against")))
+            if against is None:
+                return None
+            leader = against
+        return ratio * leader.scores["acc"] if leader.ok and leader is not result else None
+
 
 def build(
     results: Iterable[Result],
@@ -140,10 +162,16 @@ def rank(results: Iterable[Result], metric: str, then: str, ranking: Ranking | N
 
 
 def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:
-    """Group results by status and reason; reasons that differ only in the model's name are the same."""
+    """Group results by status and reason; reasons that differ only in the model's name are the same.
+
+    Raced-out models are one group, those with the highest limit of their acc first.
+    """
     grouped: dict[tuple[str, str], list[Result]] = {}
     for result in excluded:
-        grouped.setdefault((result.status, general_reason(result)), []).append(result)
+        reason = RACED_OUT if result.race else general_reason(result)
+        grouped.setdefault((result.status, reason), []).append(result)
+    for members in grouped.values():
+        members.sort(key=lambda result: -float(result.race.get("at_most", 0.0)))
     exclusions = [
         Exclusion(status, members[0].reason if len(members) == 1 else reason, tuple(members))
         for (status, reason), members in grouped.items()

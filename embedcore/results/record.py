@@ -9,6 +9,7 @@ reports), or a journal. A line is a JSON object and holds one or more of
 - ``datasets`` [blocks of the saved JSON];
 - ``done`` [tests that have results from before the session was resumed];
 - ``process`` (the fields of a `TimingProcess`) with ``timed`` [model, dataset]: a measured case was timed once more;
+- ``race_stage`` (the fields of a `RaceStage`): what the race has found about a model;
 - a result (the fields of `Result`) with ``test``, ``written`` (seconds since the epoch) and ``overhead_s``.
 
 In the process that measures, `begin` opens the journal, and each line is written to it before the line is handed to the
@@ -33,6 +34,8 @@ from embedcore.results.estimate import costs_left, estimate_range, estimate_seco
 from embedcore.results.journal import Journal, Line, read_header, read_lines
 from embedcore.results.leaderboard import rank
 from embedcore.results.process import TimingProcess
+from embedcore.results.race_stage import Key as StageKey
+from embedcore.results.race_stage import RaceStage
 from embedcore.results.ranking import Rankings, rank_if_possible, ranking_block
 from embedcore.results.result import InvalidResultError, Result
 from embedcore.results.runs import Key, Worker, done_tests, find_resumable
@@ -70,6 +73,10 @@ class Record:
         """All measurements in the order reported or written; a test that ran twice has two."""
         self.results: dict[Key, Result] = {}
         """The last result of each case."""
+        self.race: dict[StageKey, RaceStage] = {}
+        """The evidence of the race."""
+        self.raced_out: set[str] = set()
+        """Models that the race has stopped: their tests take no time."""
         self.warnings: list[str] = []
         """Lines for the summary."""
         self.damaged: list[str] = []
@@ -110,6 +117,15 @@ class Record:
                 self._overheads.append(overhead)
         if "timed" in line:
             self._take_process(line)
+        if "race_stage" in line:
+            self._take_stage(line)
+
+    def _take_stage(self, line: Line) -> None:
+        try:
+            stage = msgspec.convert(line["race_stage"], RaceStage)
+        except msgspec.ValidationError as error:
+            raise InvalidResultError(f"a stage of the race: {error}") from error
+        self.race[stage.key] = stage
 
     def _take_process(self, line: Line) -> None:
         try:
@@ -165,6 +181,7 @@ class Record:
         self._outbox = [line, {"done": sorted(self._done_before)}]
 
     def _resume(self, before: Record, planned: Mapping[str, str], *, finished: bool) -> None:
+        self.race |= before.race
         models = set(planned.values())
         again = [r.status for r in before.results.values() if not r.final and r.model in models]
         final = {key for key, result in before.results.items() if result.final}
@@ -195,6 +212,10 @@ class Record:
             return self._unchanged
         return results.pop(next((other for other in results if other not in self.planned), ""), None)
 
+    def failed_before(self, key: Key) -> bool:
+        """Whether a final result from before the session was resumed says that the case cannot be measured."""
+        return any(not result.ok and not result.race for result in self._earlier.get(key, {}).values())
+
     def discard(self, key: Key, test: str, why: str) -> None:
         """Have a case measured again because its earlier result is no longer valid."""
         self._unchanged = None
@@ -218,6 +239,11 @@ class Record:
         """Take a line of this process without a result, write it to the journal and queue it for the next report."""
         self.announce(line)
         self._write(line)
+
+    def keep_stage(self, stage: RaceStage) -> None:
+        """Take the evidence of the race on a model after a stage, and write it to the journal."""
+        self.race[stage.key] = stage
+        self._write({"race_stage": msgspec.to_builtins(stage)})
 
     def announce(self, line: Line) -> None:
         """Take a line of this process that only this session needs, and queue it for the next report."""
@@ -316,6 +342,8 @@ class Record:
         model = self.planned.get(test)
         if model is None or test in self._done_before:
             return None
+        if model in self.raced_out:
+            return 0.0
         return (estimate_seconds(self._measured(), self._costs([model])) or 0.0) + self._overhead
 
     @property
@@ -325,6 +353,7 @@ class Record:
     def _costs(self, models: Iterable[str]) -> list[float | None]:
         costs = self.header.get("costs", {})
         to_fetch = frozenset(self.header.get("to_fetch", ()))
+        models = [model for model in models if model not in self.raced_out]
         return costs_left(((model, costs.get(model)) for model in models), list(self.results.values()), to_fetch)
 
     def _measured(self) -> list[tuple[float, float]]:

@@ -13,19 +13,21 @@ from embedcore.errors import EmbedcoreError
 from embedcore.plain import json_safe, one_line, printable_lines
 from embedcore.results.process import TimingProcess
 
-Status = Literal["ok", "no-weights", "gated", "too-large", "oom", "unsupported", "nan", "timeout", "crashed", "error"]
+Status = Literal[
+    "ok", "raced-out", "no-weights", "gated", "too-large", "oom", "unsupported", "nan", "timeout", "crashed", "error"
+]
 Outcome = Literal["ok", "skip", "fail"]
 
 # Every status, in the order of reports, and the outcome of its test.
 STATUSES: Mapping[Status, Outcome] = MappingProxyType(
     {
         "ok": "ok",
-        **dict.fromkeys(("no-weights", "gated", "too-large", "oom", "unsupported"), "skip"),
+        **dict.fromkeys(("raced-out", "no-weights", "gated", "too-large", "oom", "unsupported"), "skip"),
         **dict.fromkeys(("nan", "timeout", "crashed", "error"), "fail"),
     }
 )
 # Statuses that another try with the same settings cannot change.
-_FINAL = frozenset({"ok", "too-large", "unsupported", "nan"})
+_FINAL = frozenset({"ok", "raced-out", "too-large", "unsupported", "nan"})
 
 CROWDED = 0.2
 """A larger share of the timing rounds means a busy machine or host (`Result.crowded`, `Result.stolen`); .11 was seen on
@@ -65,6 +67,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the weights are on a hub that was not reachable or refused the token: a later try may succeed."""
     lost_host: tuple[str, str] | None = None
     """(host, reason): the host that became unreachable during the search for the weights."""
+    race: dict[str, int | float | str] = {}
+    """Of a raced-out model: number of ``classes`` it was measured on, its ``acc`` there, the leader ``against`` which
+    it lost, ``acc_against`` of that one there, and ``at_most``, the upper 95 % confidence limit of its acc over that of
+    the leader, on all classes."""
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None
@@ -185,9 +191,15 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         """Return pytest-benchmark's ``extra_info``: all fields but those of failures."""
         return {name: value for name, value in self.to_json().items() if name not in _OF_FAILURES}
 
-    def excluded_info(self) -> dict[str, str | None]:
+    def excluded_info(self) -> dict[str, Any]:
         """Return the entry in the saved JSON's ``excluded`` of a result that is not ok."""
-        return {"model": self.model, "family": self.family, "status": self.status, "reason": self.reason}
+        info: dict[str, Any] = {
+            "model": self.model,
+            "family": self.family,
+            "status": self.status,
+            "reason": self.reason,
+        }
+        return info | ({"race": self.race} if self.race else {})
 
     @property
     def ok(self) -> bool:
@@ -231,7 +243,7 @@ def is_final(status: Status, unreachable: bool) -> bool:
 _POSITIVE = ("forward", "end_to_end")
 """Fields and keys that are dropped if they are 0 or below, since nothing was measured then."""
 
-_OF_FAILURES = ("reason", "detail", "unreachable", "lost_host")
+_OF_FAILURES = ("reason", "detail", "unreachable", "lost_host", "race")
 
 
 def _plain(name: str, value: object) -> object:

@@ -117,3 +117,18 @@ def test_keywords_are_evaluated_as_pytest_does(expression):
 @pytest.mark.parametrize("expression", ["", "(", "vit or", "and", "vit swin", "(vit", "vit)", "not"])
 def test_what_is_no_expression_has_no_value(expression):
     assert selection._evaluated(expression, lambda _: True) is None
+
+
+def test_a_race_that_stopped_a_model_deselects_it():
+    lost = {
+        "model": GONE,
+        "family": "vit",
+        "status": "raced-out",
+        "reason": "behind the leader",
+        "race": {"at_most": 0.9},
+    }
+    base = run(GONE, "resnet18.a1_in1k")
+    new = run("resnet18.a1_in1k", excluded=[lost])
+    pairing = compare(base, new).pairing
+    assert [each.model for each in pairing.deselected] == [GONE] and not pairing.missing
+    assert not compare(new, base).pairing.missing and [r.model for r in compare(new, base).pairing.added] == [GONE]

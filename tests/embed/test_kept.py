@@ -145,3 +145,10 @@ def test_a_failed_write_leaves_no_partial_file(kept, rows, monkeypatch):
         kept.save(FACTS, rows)
     assert list(kept.folder.iterdir()) == []
     assert kept.read(key_of(FACTS), 7) is None
+
+
+def test_removed_embeddings_are_gone(kept, rows):
+    kept.save(FACTS, rows)
+    kept.remove(key_of(FACTS))
+    kept.remove(key_of(FACTS))
+    assert not list(kept.folder.iterdir()) and kept.read(key_of(FACTS), 7) is None

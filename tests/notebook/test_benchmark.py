@@ -21,6 +21,7 @@ from embedcore import (
     read_run,
 )
 from embedcore.compare.comparison import compare
+from embedcore.results.result import Result
 
 RESNET, VIT = "test_resnet.r160_in1k", "test_vit.r160_in1k"
 
@@ -85,6 +86,26 @@ def test_a_model_that_cannot_be_measured_is_named_with_its_status(measure, capsy
         result.status == "too-large" and "resnet18.a1_in1k: too-large: more than 1 million" in capsys.readouterr().out
     )
     assert "Not measured: 1 of" in run._repr_html_()
+
+
+def test_models_that_left_the_race_are_excluded(measure, monkeypatch, capsys):
+    def run_race(bench, record, dataset, options, budget, progress, say):
+        assert options.race_top == 2 and set(record.planned.values()) == {VIT, RESNET}
+        say("race on 32 of 256 classes: 1 of 2 left")
+        race = {"classes": 32, "acc": 0.1, "against": RESNET, "acc_against": 0.5, "at_most": 0.4}
+        return {VIT: Result.make(VIT, family="vit", status="raced-out", reason="behind", race=race)}
+
+    monkeypatch.setattr("embedcore.notebook.benchmark.run_race", run_race)
+    run = measure(race=True, race_top=2)
+    assert [result.model for result in run.results] == [RESNET]
+    assert [(result.model, result.race["at_most"]) for result in run.excluded] == [(VIT, 0.4)]
+    printed = capsys.readouterr().out
+    assert "1 of 2 left" in printed and f"{VIT}: raced-out: behind" in printed
+
+
+def test_a_race_over_few_classes_measures_everything(measure, capsys):
+    assert len(measure(race=True).results) == 2
+    assert "classes are too few" in capsys.readouterr().out
 
 
 def interrupt_at(monkeypatch, number):

@@ -237,6 +237,8 @@ def test_a_status_line_with_all_parts():
     assert status_text(position, "timing round 3/10", 70).endswith("12 to 15 min left")
     assert status_text(position, "timing round 3/10", 45) == "[3/40] resnet50.a1_in1k: timing round 3/10"
     assert status_text(Position("looking at the images"), "50/99", 79) == "looking at the images: 50/99"
+    raced = Position("resnet50.a1_in1k", 3, 40, race=52)
+    assert status_text(raced, "embedding 4/99", 79) == "race on 52 classes: [3/40] resnet50.a1_in1k: embedding 4/99"
 
 
 @given(

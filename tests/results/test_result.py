@@ -33,7 +33,7 @@ def test_statuses_and_their_outcomes() -> None:
         by_outcome.setdefault(outcome, []).append(status)
     assert by_outcome == {
         "ok": ["ok"],
-        "skip": ["no-weights", "gated", "too-large", "oom", "unsupported"],
+        "skip": ["raced-out", "no-weights", "gated", "too-large", "oom", "unsupported"],
         "fail": ["nan", "timeout", "crashed", "error"],
     }
 

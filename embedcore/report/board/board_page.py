@@ -115,7 +115,7 @@ def index_page(
         marks=marks,
         legend=explained,
         credits=captions.credits(board.dataset),
-        excluded=[captions.exclusion_line(exclusion) for exclusion in board.excluded],
+        excluded=[captions.exclusion_line(exclusion, board) for exclusion in board.excluded],
         missing=captions.missing_lines(settings),
         missing_heading=captions.MISSING,
         beside=beside,

@@ -173,10 +173,17 @@ def missing_lines(settings: Mapping[str, Any]) -> list[str]:
     return [f"{_shown(name)}: {_shown(reason)}" for name, reason in settings.get("roster_missing") or ()]
 
 
-def exclusion_line(exclusion: Exclusion, *, most_names: int | None = None) -> str:
+def exclusion_line(exclusion: Exclusion, board: Leaderboard | None = None, *, most_names: int | None = None) -> str:
     """Return ``1822 no-weights: hub unreachable (first: vit_tiny_patch16_224.augreg_in21k)``; up to `most_names` models
-    are all named, of more only the first."""
-    names = [result.model for result in exclusion.results]
+    are all named, of more only the first.
+
+    With its `board`, a raced-out model has the largest acc that it may have.
+    """
+    bounds = {result.model: board.acc_bound(result) for result in exclusion.results} if board else {}
+    names = [
+        result.model if (bound := bounds.get(result.model)) is None else f"{result.model}: acc at most {bound:.3f}"
+        for result in exclusion.results
+    ]
     named = ", ".join(names) if most_names is None or len(names) <= most_names else f"first: {names[0]}"
     return f"{len(names)} {exclusion.status}: {exclusion.reason or 'no reason given'} ({named})"
 

@@ -68,7 +68,7 @@ def _board(board: Leaderboard) -> Iterator[str]:
                 yield _table(rows, board, leaderboard_columns())
     if board.excluded:
         yield f"## Not measured\n\n{escape(captions.excluded_summary(board))}"
-        yield _list(map(captions.exclusion_line, board.excluded))
+        yield _list(captions.exclusion_line(exclusion, board) for exclusion in board.excluded)
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -139,7 +139,7 @@ def _excluded(board: Leaderboard, rest: str) -> Iterator[str]:
         exclusions = list(same)
         for exclusion in exclusions[:_MOST_REASONS]:
             short = replace(exclusion, reason=cut(exclusion.reason, _LONGEST_REASON))
-            yield f"  {captions.exclusion_line(short, most_names=_MOST_NAMES)}"
+            yield f"  {captions.exclusion_line(short, board, most_names=_MOST_NAMES)}"
         others = exclusions[_MOST_REASONS:]
         if others:
             count = sum(len(exclusion.results) for exclusion in others)

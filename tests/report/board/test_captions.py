@@ -86,6 +86,15 @@ def test_exclusion_line() -> None:
     assert exclusion_line(Exclusion("oom", "", results)) == "4 oom: no reason given (m0.x, m1.x, m2.x, m3.x)"
 
 
+def test_a_raced_out_model_is_named_with_its_bound(result_of, board_of):
+    leader = result_of("a.x", acc=0.5)
+    lost = {"classes": 32, "acc": 0.2, "against": "a.x", "acc_against": 0.6, "at_most": 0.5}
+    out = [Result.make(f"m{i}.x", family="vit", status="raced-out", reason="behind", race=lost) for i in range(2)]
+    board = board_of([leader, *out])
+    line = exclusion_line(board.excluded[0], board)
+    assert line.startswith("2 raced-out: behind the leader on a sample of the classes (m0.x: acc at most 0.250, m1.x")
+
+
 def test_excluded_summary(board_of: Board, result_of: Make) -> None:
     assert excluded_summary(board_of([result_of()])) == ""
     excluded = [Result.make(f"m{i}.x", family="vit", status=s, reason="") for i, s in enumerate(["nan", "oom", "nan"])]

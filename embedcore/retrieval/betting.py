@@ -1,0 +1,46 @@
+"""Betting against a hypothesis: wealth that grows if the hypothesis is wrong, and rarely if it is right.
+
+Under the hypothesis that differences of at least -1 have a mean of at most 0, the wealth of a player who stakes a share
+of it on each difference, before seeing it, is a supermartingale: the probability that it ever reaches c times its
+initial value is at most 1 / c (Ville, 1939), however few differences there are and whenever one looks. Waudby-Smith and
+Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86 (2024), section 5 for draws without
+replacement.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embedcore.retrieval.tiles import DoubleArray
+
+STAKES = np.geomspace(1 / 16, 0.98, 6)
+"""Shares of the wealth that are staked, by as many players with equal initial wealth. The best share for a mean m with
+variance v is about m / (v + m²)."""
+
+
+def log_gains(differences: DoubleArray, population: int, start: int = 0) -> DoubleArray:
+    """Return how the log wealth of each of `STAKES` changes from difference ``start`` on, [..., stakes].
+
+    The hypothesis is that the mean over the ``population`` is at most 0. After t draws with the sum s, the mean of the
+    others is then at most -s / (population - t), and the players bet against that; but against 0 where it is negative,
+    so that nothing is gained from the end of a finite population.
+
+    Args:
+        differences: [..., n], at least -1, in the order drawn.
+        population: number that could be drawn, at least n.
+        start: number of differences that are already in the wealth.
+
+    >>> bool(log_gains(np.array([0.5, 0.5, -0.5, 0.5]), population=100)[0] > 0)
+    True
+    """
+    count = differences.shape[-1]
+    drawn = np.arange(start, count)
+    before = np.cumsum(differences, axis=-1) - differences
+    means = np.maximum(0.0, -before[..., start:] / (population - drawn))
+    odds = (differences[..., start:] - means) / (1.0 + means)  # at least -1
+    return np.stack([np.log1p(stake * odds).sum(axis=-1) for stake in STAKES], axis=-1)
+
+
+def log_wealth(of_players: DoubleArray) -> DoubleArray:
+    """Return the log of the players' mean wealth, from the log wealth of each, [..., stakes]."""
+    return np.asarray(np.logaddexp.reduce(of_players, axis=-1) - np.log(of_players.shape[-1]))

@@ -1,0 +1,285 @@
+"""The race: models that cannot be among the best are found on a sample of the classes, so the rest is not measured.
+
+Classes are drawn in a random order, in stages of growing size; all models that are still in the race are measured on
+the same classes, queries and references alike. A model is raced out if both of these say that the ``top`` best models
+are better than it:
+
+1. **Betting** (`betting.py`), for the sampling of classes. Class t is scored in the gallery of the first t classes, so
+   its differences between two models do not depend on later draws. Players bet, class by class, that a model is behind
+   each of the ``top`` leaders; the leaders are those of the classes drawn before, and the least successful bet counts.
+   If the model is among the ``top`` best, one of the leaders is not better than it, and the bet against that one does
+   not gain in expectation. This holds for any leaders, so nothing is paid for the number of models: a model is raced
+   out when the wealth reaches ``top`` / (1 - level), at any stage.
+2. **A forecast**, for the gallery. In a larger gallery all models are right less often, and models that confuse similar
+   classes lose more. The accuracy in galleries of a quarter of the classes and of all classes so far, continued as a
+   power of their number, forecasts the ratio of two accuracies among all classes (`gallery_size.py`). Its lower
+   95 % confidence limit, from the scatter over classes, must be above 1.
+
+The first is exact for the galleries that were drawn; the second is an approximation, whose error rates are measured by
+``benchmarks/harness/race.py``. Races with a bound as in 1: Maron and Moore, "Hoeffding Races", NIPS 6 (1993).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcore.retrieval.betting import STAKES, log_gains, log_wealth
+from embedcore.retrieval.gallery_size import classes_ahead, right_among
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
+
+LEVEL = 0.95
+
+FEWEST = 32
+"""Smallest stage: fewer classes race out hardly any model."""
+SHARES = (1 / 32, 1 / 4, 1 / 2)
+"""Shares of the classes in the first stage, at most in the first one, and at most in the last one."""
+_FIRST_LOOK = 8
+"""Classes from which the first leaders are chosen, without bets."""
+_DOUBLE = 2.0  # the leaders are chosen again when the classes have doubled
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the race keeps with probability ``level``.
+
+    top: the so many best models, or · margin: for each that is lost, one that is worse by at most this (a fraction).
+    """
+
+    top: int = 1
+    margin: float = 0.0
+    level: float = LEVEL
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How often a model is right on the classes drawn so far, float64 [K] each: sums over the queries of each class.
+
+    first: in the gallery of the classes up to it · whole: of all K classes · fewer: expected number in a gallery of
+    `fewer_classes` random ones of them.
+    """
+
+    first: DoubleArray
+    whole: DoubleArray
+    fewer: DoubleArray
+
+
+@dataclass(frozen=True)
+class RacedOut:
+    """Why a model left the race.
+
+    classes: number of classes it was measured on · acc: accuracy there · against, acc_against: the leader that it is
+    closest behind, and that one's accuracy there · at_most: with 95 % confidence its accuracy among all classes is at
+    most so many times that of the leader.
+    """
+
+    classes: int
+    acc: float
+    against: str
+    acc_against: float
+    at_most: float
+
+
+def stages(classes: int) -> tuple[int, ...]:
+    """Return the numbers of classes at the end of each stage; () for too few classes to race.
+
+    >>> stages(1664), stages(256), stages(100)
+    ((52, 104, 208, 416, 832), (32, 64, 128), ())
+    """
+    share, largest_first, largest = SHARES
+    size, sizes = max(FEWEST, math.ceil(classes * share)), []
+    if size <= classes * largest_first:
+        while size <= classes * largest:
+            sizes.append(size)
+            size *= 2
+    return tuple(sizes)
+
+
+def fewer_classes(classes: int) -> int:
+    """Return the size of the smaller gallery from which the trend is taken."""
+    return max(2, classes // 4)
+
+
+def evidence_of(
+    embeddings: FloatArray,
+    labels: IntArray,
+    is_query: npt.NDArray[np.bool_],
+    is_reference: npt.NDArray[np.bool_],
+    classes: int,
+    *,
+    leave_one_out: bool,
+) -> Evidence:
+    """Return the evidence of one model from its embeddings of all images of the classes drawn so far.
+
+    Args:
+        embeddings: float32 [n, d], rows L2-normalised.
+        labels: [n], the place of each image's class in the order drawn, from 0.
+        is_query: [n].
+        is_reference: [n].
+        classes: number of classes drawn.
+        leave_one_out: whether each image is a query and a reference for all others.
+    """
+    of_queries = labels[is_query]
+    sides = () if leave_one_out else (embeddings[is_reference], labels[is_reference])
+    ahead = classes_ahead(embeddings[is_query], of_queries, *sides)
+
+    def per_class(right: DoubleArray) -> DoubleArray:
+        sums: DoubleArray = np.bincount(of_queries, weights=right, minlength=classes).astype(np.float64)
+        return sums
+
+    return Evidence(
+        per_class((ahead.before == 0).astype(np.float64)),
+        per_class((ahead.whole == 0).astype(np.float64)),
+        per_class(right_among(ahead.whole, classes, fewer_classes(classes))),
+    )
+
+
+class Race:
+    """A race, judged after each stage."""
+
+    def __init__(self, queries: npt.NDArray[np.integer], rules: Rules) -> None:
+        """``queries`` [N]: number of scored queries of each class, in the order drawn; some have one."""
+        self.rules = rules
+        self._queries = queries.astype(np.float64)
+        self._judged = 0
+        self._wealth: dict[str, DoubleArray] = {}
+        """Log wealth [stakes] of the bets that a model is not among the best."""
+        self._with_margin: dict[str, DoubleArray] = {}
+        """The same, that it is not among the best by more than the margin."""
+        self._leaders: set[str] = set()
+        """Models that were bet on. Only a better model may replace one of them: others left the race because they are
+        at most the margin better."""
+
+    def judge(self, evidence: Mapping[str, Evidence]) -> dict[str, RacedOut]:
+        """Return the models that leave the race, from the evidence on those that are in it, on all classes so far."""
+        if len(evidence) <= self.rules.top:
+            return {}
+        models = list(evidence)
+        self._bet(models, np.stack([each.first for each in evidence.values()]))
+        forecast = _Forecast(list(evidence.values()), self._queries)
+        best = np.argsort(-forecast.acc, kind="stable")[: self.rules.top + 1]
+        self._leaders.update(models[leader] for leader in best[: self.rules.top])
+        out = {}
+        for place, model in enumerate(models):
+            is_leader = model in self._leaders
+            if self._evidence_against(model) < self._needed:
+                continue
+            leaders = [leader for leader in best.tolist() if leader != place][: self.rules.top]
+            at_most = forecast.ratios(place, leaders)
+            allowed = 0.0 if is_leader else self.rules.margin
+            if all(at_most < 1 + allowed / forecast.later[leaders]):
+                weakest = int(np.argmax(at_most))
+                leader = leaders[weakest]
+                out[model] = RacedOut(
+                    forecast.classes,
+                    float(forecast.acc[place]),
+                    models[leader],
+                    float(forecast.acc[leader]),
+                    float(at_most[weakest]),
+                )
+        for model in out:
+            del self._wealth[model], self._with_margin[model]
+        return out
+
+    def pays(self, classes: int, costs: Mapping[str, float]) -> bool:
+        """Whether a further stage, up to that many classes, is expected to save more than it costs.
+
+        Every model that is left at the end is measured on all classes. A stage saves that for the models that leave:
+        expectedly those whose log wealth will suffice if it grows as it has so far. ``costs``: of each model that is
+        left, on all classes, in any unit.
+        """
+        growth = classes / self._judged
+        leaving = [model for model in self._wealth if growth * self._evidence_against(model) >= self._needed]
+        share = (classes - self._judged) / len(self._queries)
+        return sum(costs[model] for model in leaving) > share * sum(costs[model] for model in self._wealth)
+
+    @property
+    def _needed(self) -> float:
+        """The log wealth with which a model is out."""
+        return math.log(self.rules.top / (1 - self.rules.level))
+
+    def _evidence_against(self, model: str) -> float:
+        """Return the log wealth of the bets that may remove a model."""
+        wealth = self._wealth if model in self._leaders else self._with_margin
+        return float(log_wealth(wealth[model]))
+
+    def _bet(self, models: list[str], first: DoubleArray) -> None:
+        """Bet on the classes that were drawn since the last time; `first` [m, K]."""
+        count, top = first.shape[1], self.rules.top
+        # Of micro-averaged accuracies: a class counts as often as it has queries. The unit is the largest class.
+        unit = self._queries.max()
+        right, allowance = first / unit, self.rules.margin * self._queries[:count] / unit
+        nothing = np.zeros(len(STAKES))
+        strict = np.stack([self._wealth.get(model, nothing) for model in models])
+        lenient = np.stack([self._with_margin.get(model, nothing) for model in models])
+        for start, stop in _looks(self._judged, count):
+            leaders = np.argsort(-right[:, :start].sum(axis=1), kind="stable")[: top + 1]
+            self._leaders.update(models[leader] for leader in leaders)
+            differences = right[leaders, None, :stop] - right[None, :, :stop]
+            strict += _least(log_gains(differences, len(self._queries), start), leaders, top)
+            if self.rules.margin:
+                lenient += _least(log_gains(differences + allowance[:stop], len(self._queries), start), leaders, top)
+        self._judged = count
+        self._wealth = dict(zip(models, strict, strict=True))
+        self._with_margin = dict(zip(models, lenient if self.rules.margin else strict, strict=True))
+
+
+def _looks(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield the classes between two choices of the leaders, as (first, one after the last).
+
+    >>> list(_looks(0, 52)), list(_looks(52, 104))
+    ([(8, 16), (16, 32), (32, 52)], [(52, 104)])
+    """
+    start = max(start, _FIRST_LOOK)
+    while start < stop:
+        end = min(stop, int(start * _DOUBLE))
+        yield start, end
+        start = end
+
+
+def _least(gains: DoubleArray, leaders: npt.NDArray[np.integer], top: int) -> DoubleArray:
+    """Return the least gain [m, stakes] against the first ``top`` leaders other than the model itself.
+
+    gains: [leaders, m, stakes], against each leader.
+    """
+    gains = gains.copy()
+    if len(leaders) > top:
+        others = np.ones(gains.shape[1], np.bool_)
+        others[leaders] = False
+        gains[top, others] = np.inf
+    gains[np.arange(len(leaders)), leaders] = np.inf
+    return np.asarray(gains.min(axis=0))
+
+
+class _Forecast:
+    """The accuracies of m models among all classes, forecast from K of them.
+
+    classes: K · acc: [m], among the K classes · later: [m], forecast among all.
+    """
+
+    def __init__(self, evidence: list[Evidence], queries: DoubleArray) -> None:
+        whole = np.stack([each.whole for each in evidence])
+        fewer = np.stack([each.fewer for each in evidence])
+        self.classes = whole.shape[1]
+        asked = max(1.0, float(queries[: self.classes].sum()))
+        self.acc = whole.sum(axis=1) / asked
+        # Half a query more, so that a model that is never right has a logarithm.
+        rights, fewer_rights = whole.sum(axis=1) + 0.5, fewer.sum(axis=1) + 0.5
+        trend = math.log(len(queries) / self.classes) / math.log(self.classes / fewer_classes(self.classes))
+        self._logs = (1 + trend) * np.log(rights) - trend * np.log(fewer_rights)
+        self.later = np.minimum(np.exp(self._logs) / asked, 1.0)
+        # Change of the logarithm with the weight of each class: the linear term of its expansion (delta method).
+        self._influence = (1 + trend) * whole / rights[:, None] - trend * fewer / fewer_rights[:, None]
+
+    def ratios(self, model: int, leaders: list[int]) -> DoubleArray:
+        """Return the upper 95 % confidence limit of the model's accuracy over that of each leader."""
+        apart = self._influence[leaders] - self._influence[model]
+        error = np.sqrt((apart**2).sum(axis=1) * self.classes / (self.classes - 1))
+        behind = self._logs[leaders] - self._logs[model]
+        ratios: DoubleArray = np.exp(NormalDist().inv_cdf(LEVEL) * error - behind)
+        return ratios
