@@ -202,7 +202,8 @@ class Plugin:
             return Measured(before, None)
         results = self.record.results.values()
         self.bench.neighbours.prune(results, self.options.gallery, spare=neighbours.SPARE)
-        following = self.bench.case(self._following) if self._following else None
+        is_next = self._following is not None and (self._following, dataset.fingerprint) not in self._left_race
+        following = self.bench.case(str(self._following)) if is_next else None
         measured = self.bench.run(
             self.bench.case(model), dataset, stages, limit_s=self.budget.left(), following=following
         )
