@@ -23,7 +23,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "regret",
         help="what choosing a model by published accuracy, size or a sample costs on your images",
         description="For each rule of choice (timm's published accuracies, size, other scores of the run, a run on a "
-        "sample): the model that it picks, how many points of acc it loses with simultaneous 95 %% intervals, and how "
+        "sample): the model that it picks, how many points of acc it loses with simultaneous 95 % intervals, and how "
         "far its order agrees with acc. From saved runs alone. Exit code 2 if there is nothing to choose from.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help=f"a file, a folder of files, or a name in {STORAGE}")
