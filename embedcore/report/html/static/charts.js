@@ -58,7 +58,7 @@ const embedPage = (() => {
         ...spec, width, autosize: { type: "fit-x", contains: "padding" }, datasets: { ...spec.datasets, ...datasets, ...(rows ? { models: rows(figure, chart) } : {}), ...chart.data },
       }, {
         ast: true, actions: false, renderer: "svg", tooltip: { theme: "custom", sanitize: shown },
-        config: { ...colours(), axisY: { labelLimit: Math.min(330, Math.round(0.42 * width)) } },
+        config: { ...colours(), axisY: { labelLimit: Math.min(330, Math.round(0.46 * width)) } },
       });
       if (figure.token !== token) { result.finalize(); return; }
       figure.view = result.view;
