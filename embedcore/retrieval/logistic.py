@@ -82,7 +82,6 @@ def folds(labels: IntArray, seed: int = 0) -> IntArray:
 
 def _classified(queries: FloatArray, references: FloatArray, labels: IntArray) -> tuple[IntArray, bool]:
     """Return the predicted class of each query, and whether the fit ended before it converged."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -91,7 +90,7 @@ def _classified(queries: FloatArray, references: FloatArray, labels: IntArray) -
         return np.full(len(queries), labels[0]), False
     fit = LogisticRegression(C=STRENGTH / references.shape[1], tol=TOLERANCE, max_iter=ITERATIONS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", UserWarning)  # of fits that end early, and of many classes
         model = make_pipeline(StandardScaler(), fit).fit(references.astype(np.float64), labels)
     guess: IntArray = model.predict(queries.astype(np.float64))
     return guess, bool(np.max(fit.n_iter_) >= ITERATIONS)
