@@ -178,7 +178,7 @@ def test_the_peak_on_a_card_is_that_of_the_timed_rounds(case, images, monkeypatc
     """Without canaries, trials of algorithms and failed batches. torch.cuda is a fake."""
     card, cpu = Card(room), torch.device("cpu")
     choose_settings, embed_pixels = trials.choose_settings, measure.embed_pixels
-    score, embed = measure._score, Backbone.embed
+    score, embed = measure.score, Backbone.embed
 
     def greedy_canary(backbone, pixels, device, *others):
         chosen = choose_settings(backbone, pixels, cpu, *others)
@@ -198,7 +198,7 @@ def test_the_peak_on_a_card_is_that_of_the_timed_rounds(case, images, monkeypatc
     monkeypatch.setattr(measure, "device_lock", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(trials, "choose_settings", greedy_canary)
     monkeypatch.setattr(measure, "embed_pixels", halved)
-    monkeypatch.setattr(measure, "_score", lambda rows, truth, device, seed: score(rows, truth, cpu, seed))
+    monkeypatch.setattr(measure, "score", lambda *sides, device, seed: score(*sides, device="cpu", seed=seed))
     monkeypatch.setattr(Backbone, "embed", lambda self, x: (embed(self, x), card.use(len(x)))[0])
     result = attempt(dataclasses.replace(case, batch_size=20), images)
     expected = fits // 2 if smaller_in_embedding else fits
