@@ -24,13 +24,13 @@ from embedcore.embed.normalise import Normaliser, as_tensor
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import open_pixel_store
-from embedcore.retrieval.gallery_size import right_among
-from embedcore.retrieval.race import Evidence, Race, Rules, fewer_classes, stages
+from embedcore.retrieval.gallery_size import Ahead
+from embedcore.retrieval.race import Evidence, Race, Rules, evidence_from, stages
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.registry import known_gmacs
 from embedcore.zoo.tags import local_tags
 
-EDGES = (160, 96)
+EDGES = (96, 64)
 """Input sizes, in pixels."""
 GEOMETRY = Geometry(224, 224, "bicubic", 0.875, "center")
 """That of all models, so that the images are decoded once."""
@@ -155,23 +155,18 @@ class Field:
             if (model, classes) not in known:
                 rows = np.flatnonzero(drawn < classes)
                 nearer = self.models[model].nearer[np.ix_(rows, order[:classes])]
-                ahead = nearer.sum(axis=1)
-                before = (nearer & (np.arange(classes) < drawn[rows, None])).any(axis=1)
-                right = (~before, ahead == 0, right_among(ahead, classes, fewer_classes(classes)))
-                known[model, classes] = Evidence(
-                    *(np.bincount(drawn[rows], weights=each.astype(float), minlength=classes) for each in right)
-                )
+                before = (nearer & (np.arange(classes) < drawn[rows, None])).sum(axis=1)
+                known[model, classes] = evidence_from(Ahead(nearer.sum(axis=1), before), drawn[rows], classes)
             return known[model, classes]
 
         for name, rules in RULES.items():
             race, racing = Race(queries, rules), list(range(len(self.models)))
-            embedded, sizes = np.zeros(len(self.models)), stages(self.classes)
-            for classes, further in itertools.zip_longest(sizes, sizes[1:]):
+            embedded = np.zeros(len(self.models))
+            for classes in stages(self.classes):
                 embedded[racing] = images[classes - 1]
                 out = race.judge({str(model): evidence(model, classes) for model in racing})
                 racing = [model for model in racing if str(model) not in out]
-                left = {str(model): self.models[model].cost for model in racing}
-                if len(racing) <= rules.top or (further and not race.pays(further, left)):
+                if len(racing) <= rules.top:
                     break
             embedded[racing] += images[-1]  # measured in full, from the beginning
             costs = np.array([model.cost for model in self.models])

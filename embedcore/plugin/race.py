@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -72,7 +72,7 @@ def run_race(
     _discard_changed(bench, record)
     kept = KeptEmbeddings(bench.cache / EMBEDDINGS)
     runner = _Runner(race_bench(bench), record, budget, progress, kept, draw)
-    costs = _costs(record, racing)
+
     gone: dict[str, Result] = {}
     race = Race(draw.queries, rules)
     for stage, classes in enumerate(draw.sizes):
@@ -92,8 +92,7 @@ def run_race(
                 runner.forget(model)
         drawn = f"{classes:,} of {counted(len(draw.order), 'class', 'classes')}"
         say(f"race on {drawn}: {len(racing)} of {len(models)} left")
-        further = draw.sizes[stage + 1 : stage + 2]
-        if len(racing) <= rules.top or not all(race.pays(size, costs) for size in further):
+        if len(racing) <= rules.top:
             break
     if not options.keep_embeddings:
         for model in racing:
@@ -115,14 +114,6 @@ def race_bench(bench: Bench) -> Bench:
     )
     other.hub = bench.hub  # what it has found out about unreachable hosts
     return other
-
-
-def _costs(record: Record, models: Sequence[str]) -> dict[str, float]:
-    """Return the cost of each model on all images; unknown costs are the mean of the others."""
-    costs: Mapping[str, float | None] = record.header.get("costs", {})
-    known = [cost for model in models if (cost := costs.get(model)) is not None]
-    mean = sum(known) / len(known) if known else 1.0
-    return {model: mean if (cost := costs.get(model)) is None else cost for model in models}
 
 
 def _discard_changed(bench: Bench, record: Record) -> None:

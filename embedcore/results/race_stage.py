@@ -20,18 +20,19 @@ class RaceStage(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of the whole dataset."""
     classes: Count
     """Number of classes drawn, K."""
-    first: tuple[int, ...]
-    """[K], as `whole`."""
     whole: tuple[int, ...]
-    fewer: tuple[float, ...]
-    """[K], rounded to four decimals."""
+    """[K]"""
+    first: tuple[float, ...]
+    """[K], rounded to four decimals, as the next ones."""
+    half: tuple[float, ...]
+    sixteenth: tuple[float, ...]
     weights: dict[str, str] = {}
     """Those of `Result.weights`."""
     embeddings: str | None = None
     """Key of the kept embeddings of the images that the stage added."""
 
     def __post_init__(self) -> None:
-        if {len(self.first), len(self.whole), len(self.fewer)} != {self.classes}:
+        if {len(self.whole), len(self.first), len(self.half), len(self.sixteenth)} != {self.classes}:
             raise ValueError("a stage of the race has another number of classes than its evidence")
 
     @classmethod
@@ -42,9 +43,10 @@ class RaceStage(msgspec.Struct, frozen=True, kw_only=True):
             model=model,
             dataset=dataset,
             classes=classes,
-            first=tuple(evidence.first.astype(int).tolist()),
             whole=tuple(evidence.whole.astype(int).tolist()),
-            fewer=tuple(np.round(evidence.fewer, 4).tolist()),
+            first=tuple(evidence.first.round(4).tolist()),
+            half=tuple(evidence.half.round(4).tolist()),
+            sixteenth=tuple(evidence.sixteenth.round(4).tolist()),
             weights=weights,
             embeddings=embeddings,
         )
@@ -56,5 +58,5 @@ class RaceStage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def evidence(self) -> Evidence:
         """The evidence; a resumed race uses the same as an uninterrupted one, which also goes through these values."""
-        first, whole, fewer = (np.array(each, np.float64) for each in (self.first, self.whole, self.fewer))
-        return Evidence(first, whole, fewer)
+        values = (np.array(each, np.float64) for each in (self.whole, self.first, self.half, self.sixteenth))
+        return Evidence(*values)

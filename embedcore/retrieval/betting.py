@@ -13,13 +13,13 @@ import numpy as np
 
 from embedcore.retrieval.tiles import DoubleArray
 
-STAKES = np.geomspace(1 / 16, 0.98, 6)
+STAKES = np.geomspace(0.15, 0.9, 3)
 """Shares of the wealth that are staked, by as many players with equal initial wealth. The best share for a mean m with
 variance v is about m / (v + m²)."""
 
 
 def log_gains(differences: DoubleArray, population: int, start: int = 0) -> DoubleArray:
-    """Return how the log wealth of each of `STAKES` changes from difference ``start`` on, [..., stakes].
+    """Return the change of the log wealth of each of `STAKES` after each difference from ``start`` on.
 
     The hypothesis is that the mean over the ``population`` is at most 0. After t draws with the sum s, the mean of the
     others is then at most -s / (population - t), and the players bet against that; but against 0 where it is negative,
@@ -30,15 +30,18 @@ def log_gains(differences: DoubleArray, population: int, start: int = 0) -> Doub
         population: number that could be drawn, at least n.
         start: number of differences that are already in the wealth.
 
-    >>> bool(log_gains(np.array([0.5, 0.5, -0.5, 0.5]), population=100)[0] > 0)
-    True
+    Returns:
+        [..., n - start, stakes].
+
+    >>> log_gains(np.array([0.5, 0.5, -0.5, 0.5]), population=100)[:, -1].round(2).tolist()
+    [0.37, 0.74, 0.15, 0.52]
     """
     count = differences.shape[-1]
     drawn = np.arange(start, count)
     before = np.cumsum(differences, axis=-1) - differences
     means = np.maximum(0.0, -before[..., start:] / (population - drawn))
     odds = (differences[..., start:] - means) / (1.0 + means)  # at least -1
-    return np.stack([np.log1p(stake * odds).sum(axis=-1) for stake in STAKES], axis=-1)
+    return np.stack([np.log1p(stake * odds).cumsum(axis=-1) for stake in STAKES], axis=-1)
 
 
 def log_wealth(of_players: DoubleArray) -> DoubleArray:

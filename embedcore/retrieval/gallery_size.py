@@ -75,16 +75,22 @@ def classes_ahead(
     return Ahead(whole, before)
 
 
-def right_among(ahead: npt.NDArray[np.integer], classes: int, kept: int) -> DoubleArray:
+def right_among(ahead: npt.NDArray[np.integer], classes: npt.ArrayLike, kept: npt.ArrayLike) -> DoubleArray:
     """Return the probability that each query is right if only ``kept`` of the ``classes`` stay in the gallery.
 
     With r classes ahead of the own one, which stays, a random choice of ``kept`` - 1 others avoids all r with
     probability C(classes - 1 - r, kept - 1) / C(classes - 1, kept - 1). Queries without a reference (-1) have 0.
 
-    >>> right_among(np.array([0, 1, 2, -1]), classes=5, kept=3).tolist()
-    [1.0, 0.5, 0.16666666666666666, 0.0]
+    Args:
+        ahead: [n].
+        classes: of the gallery in which they were counted, one number or [n].
+        kept: 1 to ``classes``, one number or [n].
+
+    >>> right_among(np.array([0, 1, 2, -1]), classes=5, kept=3).round(3).tolist()
+    [1.0, 0.5, 0.167, 0.0]
     """
-    r = np.arange(classes - 1)
-    avoided = np.maximum(classes - kept - r, 0) / (classes - 1 - r)
-    table = np.concatenate([[1.0], np.cumprod(avoided)])
-    return np.where(ahead >= 0, table[np.maximum(ahead, 0)], 0.0)
+    others, lost = np.asarray(classes) - 1, np.asarray(classes) - np.asarray(kept)
+    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, int(np.max(classes)) + 1)))])
+    r = np.clip(ahead, 0, lost)
+    logs = log_factorials[others - r] - log_factorials[lost - r] - log_factorials[others] + log_factorials[lost]
+    return np.where((ahead >= 0) & (ahead <= lost), np.exp(logs), 0.0)

@@ -4,16 +4,17 @@ Classes are drawn in a random order, in stages of growing size; all models that 
 the same classes, queries and references alike. A model is raced out if both of these say that the ``top`` best models
 are better than it:
 
-1. **Betting** (`betting.py`), for the sampling of classes. Class t is scored in the gallery of the first t classes, so
-   its differences between two models do not depend on later draws. Players bet, class by class, that a model is behind
-   each of the ``top`` leaders; the leaders are those of the classes drawn before, and the least successful bet counts.
-   If the model is among the ``top`` best, one of the leaders is not better than it, and the bet against that one does
-   not gain in expectation. This holds for any leaders, so nothing is paid for the number of models: a model is raced
-   out when the wealth reaches ``top`` / (1 - level), at any stage.
+1. **Betting** (`betting.py`), for the sampling of classes. Class t is scored among the first t classes, so that its
+   differences between two models do not depend on later draws: as the mean over all galleries of a quarter of them (at
+   least 16), which scatters less than being right or wrong among all. Players bet, class by class, that a model is
+   behind each of the ``top`` leaders; the leaders are those of the classes drawn before, and the least successful bet
+   counts. If the model is among the ``top`` best, one of the leaders is not better than it, and the bet against that
+   one does not gain in expectation. This holds for any leaders, so nothing is paid for the number of models: a model is
+   out if the wealth has ever reached ``top`` / (1 - level).
 2. **A forecast**, for the gallery. In a larger gallery all models are right less often, and models that confuse similar
-   classes lose more. The accuracy in galleries of a quarter of the classes and of all classes so far, continued as a
-   power of their number, forecasts the ratio of two accuracies among all classes (`gallery_size.py`). Its lower
-   95 % confidence limit, from the scatter over classes, must be above 1.
+   classes lose more. The accuracy in galleries of a sixteenth and of a half of the classes so far, continued as a power
+   of their number, forecasts the ratio of two accuracies among all classes (`gallery_size.py`). Its lower 95 %
+   confidence limit, from the scatter over classes, must be above 1.
 
 The first is exact for the galleries that were drawn; the second is an approximation, whose error rates are measured by
 ``benchmarks/harness/race.py``. Races with a bound as in 1: Maron and Moore, "Hoeffding Races", NIPS 6 (1993).
@@ -30,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcore.retrieval.betting import STAKES, log_gains, log_wealth
-from embedcore.retrieval.gallery_size import classes_ahead, right_among
+from embedcore.retrieval.gallery_size import Ahead, classes_ahead, right_among
 from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 
 LEVEL = 0.95
@@ -42,6 +43,7 @@ SHARES = (1 / 32, 1 / 4, 1 / 2)
 _FIRST_LOOK = 8
 """Classes from which the first leaders are chosen, without bets."""
 _DOUBLE = 2.0  # the leaders are chosen again when the classes have doubled
+_FIRST_GALLERY = 16  # classes
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,14 @@ class Rules:
 class Evidence:
     """How often a model is right on the classes drawn so far, float64 [K] each: sums over the queries of each class.
 
-    first: in the gallery of the classes up to it · whole: of all K classes · fewer: expected number in a gallery of
-    `fewer_classes` random ones of them.
+    whole: among all K classes · first, half, sixteenth: expected number in a random gallery of a quarter of the classes
+    up to this one (`first_gallery`), of half of the K classes and of a sixteenth of them.
     """
 
-    first: DoubleArray
     whole: DoubleArray
-    fewer: DoubleArray
+    first: DoubleArray
+    half: DoubleArray
+    sixteenth: DoubleArray
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,22 @@ def stages(classes: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def fewer_classes(classes: int) -> int:
-    """Return the size of the smaller gallery from which the trend is taken."""
-    return max(2, classes // 4)
+def first_gallery(drawn: IntArray) -> IntArray:
+    """Return the size of the gallery for the bet on the last of ``drawn`` classes: a quarter of them, at least 16.
+
+    >>> first_gallery(np.array([1, 15, 60, 400])).tolist()
+    [1, 15, 16, 100]
+    """
+    return np.minimum(drawn, np.maximum(_FIRST_GALLERY, drawn // 4))
+
+
+def trend_galleries(classes: int) -> tuple[int, int]:
+    """Return the sizes of the two galleries of the forecast: a half and a sixteenth of the classes.
+
+    >>> trend_galleries(52), trend_galleries(16)
+    ((26, 3), (8, 2))
+    """
+    return max(3, classes // 2), max(2, classes // 16)
 
 
 def evidence_of(
@@ -127,15 +143,22 @@ def evidence_of(
     of_queries = labels[is_query]
     sides = () if leave_one_out else (embeddings[is_reference], labels[is_reference])
     ahead = classes_ahead(embeddings[is_query], of_queries, *sides)
+    return evidence_from(ahead, of_queries, classes)
+
+
+def evidence_from(ahead: Ahead, labels: IntArray, classes: int) -> Evidence:
+    """Return the evidence from the classes ahead of each query; ``labels`` [n]: the place of its class as drawn."""
 
     def per_class(right: DoubleArray) -> DoubleArray:
-        sums: DoubleArray = np.bincount(of_queries, weights=right, minlength=classes).astype(np.float64)
+        sums: DoubleArray = np.bincount(labels, weights=right, minlength=classes).astype(np.float64)
         return sums
 
+    half, sixteenth = trend_galleries(classes)
     return Evidence(
-        per_class((ahead.before == 0).astype(np.float64)),
-        per_class((ahead.whole == 0).astype(np.float64)),
-        per_class(right_among(ahead.whole, classes, fewer_classes(classes))),
+        whole=per_class((ahead.whole == 0).astype(np.float64)),
+        first=per_class(right_among(ahead.before, labels + 1, first_gallery(labels + 1))),
+        half=per_class(right_among(ahead.whole, classes, half)),
+        sixteenth=per_class(right_among(ahead.whole, classes, sixteenth)),
     )
 
 
@@ -151,6 +174,8 @@ class Race:
         """Log wealth [stakes] of the bets that a model is not among the best."""
         self._with_margin: dict[str, DoubleArray] = {}
         """The same, that it is not among the best by more than the margin."""
+        self._highest: dict[str, tuple[float, float]] = {}
+        """Highest log wealth so far, without and with the margin."""
         self._leaders: set[str] = set()
         """Models that were bet on. Only a better model may replace one of them: others left the race because they are
         at most the margin better."""
@@ -162,12 +187,13 @@ class Race:
         models = list(evidence)
         self._bet(models, np.stack([each.first for each in evidence.values()]))
         forecast = _Forecast(list(evidence.values()), self._queries)
-        best = np.argsort(-forecast.acc, kind="stable")[: self.rules.top + 1]
+        best = np.argsort(-forecast.later, kind="stable")[: self.rules.top + 1]
         self._leaders.update(models[leader] for leader in best[: self.rules.top])
+        needed = math.log(self.rules.top / (1 - self.rules.level))
         out = {}
         for place, model in enumerate(models):
             is_leader = model in self._leaders
-            if self._evidence_against(model) < self._needed:
+            if self._highest[model][0 if is_leader else 1] < needed:
                 continue
             leaders = [leader for leader in best.tolist() if leader != place][: self.rules.top]
             at_most = forecast.ratios(place, leaders)
@@ -183,30 +209,8 @@ class Race:
                     float(at_most[weakest]),
                 )
         for model in out:
-            del self._wealth[model], self._with_margin[model]
+            del self._wealth[model], self._with_margin[model], self._highest[model]
         return out
-
-    def pays(self, classes: int, costs: Mapping[str, float]) -> bool:
-        """Whether a further stage, up to that many classes, is expected to save more than it costs.
-
-        Every model that is left at the end is measured on all classes. A stage saves that for the models that leave:
-        expectedly those whose log wealth will suffice if it grows as it has so far. ``costs``: of each model that is
-        left, on all classes, in any unit.
-        """
-        growth = classes / self._judged
-        leaving = [model for model in self._wealth if growth * self._evidence_against(model) >= self._needed]
-        share = (classes - self._judged) / len(self._queries)
-        return sum(costs[model] for model in leaving) > share * sum(costs[model] for model in self._wealth)
-
-    @property
-    def _needed(self) -> float:
-        """The log wealth with which a model is out."""
-        return math.log(self.rules.top / (1 - self.rules.level))
-
-    def _evidence_against(self, model: str) -> float:
-        """Return the log wealth of the bets that may remove a model."""
-        wealth = self._wealth if model in self._leaders else self._with_margin
-        return float(log_wealth(wealth[model]))
 
     def _bet(self, models: list[str], first: DoubleArray) -> None:
         """Bet on the classes that were drawn since the last time; `first` [m, K]."""
@@ -217,16 +221,20 @@ class Race:
         nothing = np.zeros(len(STAKES))
         strict = np.stack([self._wealth.get(model, nothing) for model in models])
         lenient = np.stack([self._with_margin.get(model, nothing) for model in models])
+        highest = np.array([self._highest.get(model, (0.0, 0.0)) for model in models])
         for start, stop in _looks(self._judged, count):
             leaders = np.argsort(-right[:, :start].sum(axis=1), kind="stable")[: top + 1]
             self._leaders.update(models[leader] for leader in leaders)
             differences = right[leaders, None, :stop] - right[None, :, :stop]
-            strict += _least(log_gains(differences, len(self._queries), start), leaders, top)
-            if self.rules.margin:
-                lenient += _least(log_gains(differences + allowance[:stop], len(self._queries), start), leaders, top)
+            for column, (wealth, allowed) in enumerate(((strict, 0.0), (lenient, allowance[:stop]))):
+                gains = _least(log_gains(differences + allowed, len(self._queries), start), leaders, top)
+                reached = log_wealth(wealth[:, None] + gains).max(axis=1)
+                highest[:, column] = np.maximum(highest[:, column], reached)
+                wealth += gains[:, -1]
         self._judged = count
         self._wealth = dict(zip(models, strict, strict=True))
-        self._with_margin = dict(zip(models, lenient if self.rules.margin else strict, strict=True))
+        self._with_margin = dict(zip(models, lenient, strict=True))
+        self._highest = {model: (a, b) for model, (a, b) in zip(models, highest.tolist(), strict=True)}
 
 
 def _looks(start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -243,9 +251,9 @@ def _looks(start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 def _least(gains: DoubleArray, leaders: npt.NDArray[np.integer], top: int) -> DoubleArray:
-    """Return the least gain [m, stakes] against the first ``top`` leaders other than the model itself.
+    """Return the least gain [m, t, stakes] against the first ``top`` leaders other than the model itself.
 
-    gains: [leaders, m, stakes], against each leader.
+    gains: [leaders, m, t, stakes], against each leader.
     """
     gains = gains.copy()
     if len(leaders) > top:
@@ -263,18 +271,18 @@ class _Forecast:
     """
 
     def __init__(self, evidence: list[Evidence], queries: DoubleArray) -> None:
-        whole = np.stack([each.whole for each in evidence])
-        fewer = np.stack([each.fewer for each in evidence])
-        self.classes = whole.shape[1]
+        large, small = (np.stack([getattr(each, name) for each in evidence]) for name in ("half", "sixteenth"))
+        self.classes = large.shape[1]
         asked = max(1.0, float(queries[: self.classes].sum()))
-        self.acc = whole.sum(axis=1) / asked
+        self.acc = np.array([each.whole.sum() for each in evidence]) / asked
+        half, sixteenth = trend_galleries(self.classes)
+        trend = math.log(len(queries) / half) / math.log(half / sixteenth)
         # Half a query more, so that a model that is never right has a logarithm.
-        rights, fewer_rights = whole.sum(axis=1) + 0.5, fewer.sum(axis=1) + 0.5
-        trend = math.log(len(queries) / self.classes) / math.log(self.classes / fewer_classes(self.classes))
-        self._logs = (1 + trend) * np.log(rights) - trend * np.log(fewer_rights)
-        self.later = np.minimum(np.exp(self._logs) / asked, 1.0)
+        rights, of_small = large.sum(axis=1) + 0.5, small.sum(axis=1) + 0.5
+        self._logs = (1 + trend) * np.log(rights) - trend * np.log(of_small)
+        self.later = np.exp(self._logs) / asked
         # Change of the logarithm with the weight of each class: the linear term of its expansion (delta method).
-        self._influence = (1 + trend) * whole / rights[:, None] - trend * fewer / fewer_rights[:, None]
+        self._influence = (1 + trend) * large / rights[:, None] - trend * small / of_small[:, None]
 
     def ratios(self, model: int, leaders: list[int]) -> DoubleArray:
         """Return the upper 95 % confidence limit of the model's accuracy over that of each leader."""

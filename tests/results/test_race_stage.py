@@ -17,7 +17,9 @@ LOST = {"classes": 52, "acc": 0.2, "against": "a.x", "acc_against": 0.6, "at_mos
 
 
 def stage(model="b.x", classes=4, **changes):
-    found = Evidence(np.array([1.0, 0, 2, 1]), np.array([1.0, 0, 1, 0]), np.array([1.0, 0.25, 1 / 3, 0]))
+    found = Evidence(
+        np.array([1.0, 0, 2, 1]), np.array([1.0, 0.25, 1 / 3, 0]), np.array([1.0, 0, 1.5, 0]), np.array([1.0, 1, 2, 1])
+    )
     return RaceStage.of((model, "abc", classes), found, {"source": "hub", "id": "sha256:1"}, "f" * 32)
 
 
@@ -35,13 +37,13 @@ def test_the_evidence_survives_the_journal(tmp_path, result_of):
     assert list(again.race) == [("b.x", "abc", 4)]
     found = again.race["b.x", "abc", 4]
     assert found == stage() and found.weights["id"] == "sha256:1" and found.embeddings == "f" * 32
-    assert found.evidence.first.tolist() == [1, 0, 2, 1] and found.evidence.fewer.tolist() == [1, 0.25, 0.3333, 0]
+    assert found.evidence.whole.tolist() == [1, 0, 2, 1] and found.evidence.first.tolist() == [1, 0.25, 0.3333, 0]
     again.close()
 
 
 def test_a_stage_that_does_not_fit_is_refused():
     record = records.Record()
-    fields = {"model": "b.x", "dataset": "abc", "classes": 3, "first": [1], "whole": [], "fewer": []}
+    fields = {"model": "b.x", "dataset": "abc", "classes": 3, "whole": [1], "first": [], "half": [], "sixteenth": []}
     with pytest.raises(InvalidResultError, match="stage of the race"):
         record.take({"race_stage": fields})
 

@@ -68,6 +68,13 @@ def test_smaller_galleries_are_averaged_over_all_choices(classes, data):
     assert right_among(np.array([ahead, -1]), classes, kept).tolist() == pytest.approx([right, 0.0])
 
 
+def test_each_query_may_have_a_gallery_of_its_own():
+    ahead, classes, kept = np.array([0, 3, 1, 5]), np.array([1, 9, 4, 6]), np.array([1, 4, 4, 2])
+    each = [right_among(ahead[i : i + 1], int(classes[i]), int(kept[i]))[0] for i in range(4)]
+    assert right_among(ahead, classes, kept).tolist() == pytest.approx(each)
+    assert each[0] == 1 and each[2] == 0 and 0 < each[1] < 1
+
+
 def test_the_accuracy_of_random_smaller_galleries_is_met_on_average(embeddings):
     """What the race forecasts from: galleries of fewer classes, drawn for real."""
     labels = np.repeat(np.arange(24), 2)
