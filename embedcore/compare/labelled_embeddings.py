@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from embedcore.compare.compatibility import ImageLabels
 from embedcore.embed.kept import KeptEmbeddings
-from embedcore.errors import UsageError, option
+from embedcore.errors import EmbedcoreError, UsageError, option
 from embedcore.results.run import Run
 from embedcore.results.verdicts import unpack_classes
 
 
-class Unavailable(Exception):
+class Unavailable(EmbedcoreError):
     """Why embeddings or labels are not available, as a phrase."""
 
 
