@@ -22,8 +22,7 @@ def log_gains(differences: DoubleArray, population: int, start: int = 0) -> Doub
     """Return the change of the log wealth of each of `STAKES` after each difference from ``start`` on.
 
     The hypothesis is that the mean over the ``population`` is at most 0. After t draws with the sum s, the mean of the
-    others is then at most -s / (population - t), and the players bet against that; but against 0 where it is negative,
-    so that nothing is gained from the end of a finite population.
+    others is then at most -s / (population - t), and the players bet against that.
 
     Args:
         differences: [..., n], at least -1, in the order drawn.
@@ -39,8 +38,8 @@ def log_gains(differences: DoubleArray, population: int, start: int = 0) -> Doub
     count = differences.shape[-1]
     drawn = np.arange(start, count)
     before = np.cumsum(differences, axis=-1) - differences
-    means = np.maximum(0.0, -before[..., start:] / (population - drawn))
-    odds = (differences[..., start:] - means) / (1.0 + means)  # at least -1
+    means = -before[..., start:] / (population - drawn)
+    odds = (differences[..., start:] - means) / (1.0 + np.maximum(means, 0.0))  # at least -1
     return np.stack([np.log1p(stake * odds).cumsum(axis=-1) for stake in STAKES], axis=-1)
 
 

@@ -14,10 +14,11 @@ are better than it:
 2. **A forecast**, for the gallery. In a larger gallery all models are right less often, and models that confuse similar
    classes lose more. The accuracy in galleries of a sixteenth and of a half of the classes so far, continued as a power
    of their number, forecasts the ratio of two accuracies among all classes (`gallery_size.py`). Its lower 95 %
-   confidence limit, from the scatter over classes, must be above 1.
+   confidence limit, from the scatter over classes drawn without replacement, must be above 1.
 
-The first is exact for the galleries that were drawn; the second is an approximation, whose error rates are measured by
-``benchmarks/harness/race.py``. Races with a bound as in 1: Maron and Moore, "Hoeffding Races", NIPS 6 (1993).
+The first is exact as far as the mean difference of two models does not depend on which gallery of a size was drawn, and
+not on the size within a race; the second is an approximation. ``benchmarks/harness/race.py`` measures the error rates
+of both together. Races with a bound as in 1: Maron and Moore, "Hoeffding Races", NIPS 6 (1993).
 """
 
 from __future__ import annotations
@@ -272,7 +273,7 @@ class _Forecast:
 
     def __init__(self, evidence: list[Evidence], queries: DoubleArray) -> None:
         large, small = (np.stack([getattr(each, name) for each in evidence]) for name in ("half", "sixteenth"))
-        self.classes = large.shape[1]
+        self.classes, self._population = large.shape[1], len(queries)
         asked = max(1.0, float(queries[: self.classes].sum()))
         self.acc = np.array([each.whole.sum() for each in evidence]) / asked
         half, sixteenth = trend_galleries(self.classes)
@@ -287,7 +288,8 @@ class _Forecast:
     def ratios(self, model: int, leaders: list[int]) -> DoubleArray:
         """Return the upper 95 % confidence limit of the model's accuracy over that of each leader."""
         apart = self._influence[leaders] - self._influence[model]
-        error = np.sqrt((apart**2).sum(axis=1) * self.classes / (self.classes - 1))
+        left = 1 - self.classes / self._population  # finite population correction
+        error = np.sqrt((apart**2).sum(axis=1) * self.classes / (self.classes - 1) * left)
         behind = self._logs[leaders] - self._logs[model]
         ratios: DoubleArray = np.exp(NormalDist().inv_cdf(LEVEL) * error - behind)
         return ratios

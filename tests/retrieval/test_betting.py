@@ -44,8 +44,8 @@ def test_equals_players_one_by_one():
     for player, stake in enumerate(STAKES):
         total = 0.0
         for t, difference in enumerate(differences):
-            mean = max(0.0, -total / (population - t))
-            expected[player, t + 1] = expected[player, t] * (1 + stake * (difference - mean) / (1 + mean))
+            mean = -total / (population - t)
+            expected[player, t + 1] = expected[player, t] * (1 + stake * (difference - mean) / (1 + max(0.0, mean)))
             total += difference
     assert wealth(differences, population) == pytest.approx(expected[:, 1:].mean(axis=0))
 
