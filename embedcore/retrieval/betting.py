@@ -33,7 +33,7 @@ def log_gains(differences: DoubleArray, population: int, start: int = 0) -> Doub
         [..., n - start, stakes].
 
     >>> log_gains(np.array([0.5, 0.5, -0.5, 0.5]), population=100)[:, -1].round(2).tolist()
-    [0.37, 0.74, 0.15, 0.52]
+    [0.37, 0.75, 0.16, 0.54]
     """
     count = differences.shape[-1]
     drawn = np.arange(start, count)
