@@ -76,7 +76,8 @@ def embedded(dataset: Dataset, tag: str, edge: int, cache: Path) -> dict[str, np
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    """Return rows of length 1; of the first columns alone some are zero, and stay so."""
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def noisy(rows: np.ndarray, length: float, seed: int) -> np.ndarray:
