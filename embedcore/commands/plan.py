@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(plan.to_fetch) > LARGEST:
         print_wrapped("largest: " + ", ".join(f"{holding.model} {bytes_text(holding.size)}" for holding in largest))
     if plan.to_fetch or plan.pixels_to_make:
-        print_wrapped(
-            "to reduce this: --embed-roster starter, -k, --embed-family, --embed-max-params, --embed-cache-limit"
-        )
+        smaller = [] if options.roster == "starter" else ["--embed-roster starter"]
+        smaller += ["-k", "--embed-family", "--embed-max-params", "--embed-cache-limit"]
+        print_wrapped(f"to reduce this: {', '.join(smaller)}")
     return 0

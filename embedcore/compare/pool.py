@@ -166,7 +166,7 @@ class Pool:
     """Their blocks in the saved JSON."""
     reference: str
     accs: tuple[float | None, ...]
-    """Of the reference on each set; None where it was not measured."""
+    """acc of the reference on each set; None where it was not measured."""
     models: tuple[PooledModel, ...]
     """The others, the largest mean first."""
     left_out: tuple[str, ...]

@@ -41,7 +41,7 @@ class Rule:
     phrase: str
     """What follows "picked by", such as ``published ImageNet top-1``."""
     values: Mapping[str, float]
-    """Of the models that it orders."""
+    """Model → value, for the models that it orders."""
     is_score: bool = False
     """Whether the values are another score of the same run."""
 
@@ -75,7 +75,7 @@ class Regret:
     picked: tuple[str, ...]
     """The model that it picks; several if they have the same value."""
     acc: float
-    """Of the picked model; the mean of several."""
+    """acc of the picked model; the mean if there are several."""
     best: str
     best_acc: float
     points: float

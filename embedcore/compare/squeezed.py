@@ -45,7 +45,7 @@ class SqueezedForm:
     scores: Mapping[str, float]
     """`METRICS`; empty if it could not be scored."""
     change: ScoreChange | None = None
-    """Of acc against the full embeddings; p is corrected for all forms of all models. None for the full ones."""
+    """Change of acc against the full embeddings, None for these; p is corrected for all forms of all models."""
     why: str = ""
     """Why it could not be scored."""
 
@@ -73,15 +73,15 @@ class Ensemble:
 
     models: tuple[str, ...]
     chosen_acc: float
-    """On the queries of the classes on which it was chosen."""
+    """acc on the classes by which it was chosen."""
     acc: float
-    """On the queries of the other classes."""
+    """acc on the other classes."""
     bytes: int
-    """Of a stored image, as float32."""
+    """Bytes of a stored image, as float32."""
     seconds: float | None
-    """Of an image in all models, by their `images_per_s.forward`; None if one was not timed."""
+    """Seconds an image takes in all models, by their `images_per_s.forward`; None if one was not timed."""
     change: ScoreChange | None = None
-    """Of `acc` against the single model; p is corrected for all sizes. None for the single model itself."""
+    """Change of `acc` against the single model, None for that one; p is corrected for all sizes."""
 
 
 @dataclass(frozen=True)

@@ -143,13 +143,12 @@ class Bench:
         except Exception as error:  # from this model's geometry, or a decoding process that died
             return Measured(self._of(dataset, failure(case, error)), None)
         inputs = self._inputs(dataset, pixels, located)
-        executor = self._executor(limit_s - (time.monotonic() - begin))
+        if self._ahead is not None and not self._ahead.is_for(case, inputs):
+            self.close()
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and not ahead.is_for(case, inputs):
-            ahead.close()
-            ahead = None
-        scoring = None if following is None else functools.partial(self._start_ahead, following, dataset)
-        result = self._of(dataset, executor.run(case, inputs, stages, ahead=ahead, scoring=scoring))
+        scoring = functools.partial(self._start_ahead, following, dataset)
+        executor = self._executor(limit_s - (time.monotonic() - begin), ahead=ahead, scoring=scoring)
+        result = self._of(dataset, executor.run(case, inputs, stages))
         if result.lost_host is not None:
             self.hub.lose(*result.lost_host)  # the next model need not find out again
         if not result.ok:
@@ -169,9 +168,9 @@ class Bench:
             neighbours=self.neighbours,
         )
 
-    def _start_ahead(self, case: Case, dataset: Dataset) -> None:
-        """Start the process of the next case, which loads its model."""
-        if self.isolation == "none" or (case.own_model is not None and case.own_model.embeddings):
+    def _start_ahead(self, case: Case | None, dataset: Dataset) -> None:
+        """Start the process of the next case, if there is one with a model, which it loads."""
+        if case is None or (case.own_model is not None and case.own_model.embeddings):
             return
         with contextlib.suppress(EmbedcoreError):  # the case itself will report it
             self._ahead = Ahead(case, self._inputs(dataset, None, self._located(case)))
@@ -220,10 +219,10 @@ class Bench:
             return dataclasses.replace(located, sha256=self._ledger.sha256(located.path))
         return located
 
-    def _executor(self, limit_s: float) -> InlineExecutor | ChildExecutor:
+    def _executor(self, limit_s: float, **of_child: Any) -> InlineExecutor | ChildExecutor:
         if self.isolation == "none":
             return InlineExecutor()
-        return ChildExecutor(max(0.0, min(self.timeout_s, limit_s)))
+        return ChildExecutor(max(0.0, min(self.timeout_s, limit_s)), **of_child)
 
     def trace(self, model: str, dataset: Dataset, **changes: Any) -> Trace:
         """Return the trace of a model's forward pass under settings with ``changes``. Raises EmbedcoreError."""

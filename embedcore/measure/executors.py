@@ -82,15 +82,7 @@ class Ahead:
 class InlineExecutor:
     """Runs cases in this process, for a debugger. A crash or hang ends the session, and memory is not limited."""
 
-    def run(
-        self,
-        case: Case,
-        inputs: CaseInputs,
-        stages: Stages | None = None,
-        *,
-        ahead: Ahead | None = None,
-        scoring: Callable[[], None] | None = None,
-    ) -> Result:
+    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
         return attempt(case, inputs, stages)
 
     def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
@@ -107,38 +99,30 @@ class ChildExecutor:
     without news, so that a clock can advance; an exception in it, or Ctrl-C, ends the case and propagates.
     """
 
-    def __init__(self, timeout_s: float = 3600.0) -> None:
-        self.timeout_s = timeout_s
-
-    def run(
+    def __init__(
         self,
-        case: Case,
-        inputs: CaseInputs,
-        stages: Stages | None = None,
+        timeout_s: float = 3600.0,
         *,
         ahead: Ahead | None = None,
-        scoring: Callable[[], None] | None = None,
-    ) -> Result:
-        """Measure a case, in the process ``ahead`` if it was started for it; ``scoring`` is called after the rounds."""
-        result = self._run(attempt, case, inputs, stages, ahead, scoring)
-        if ahead is not None and isinstance(result, Result) and result.status in ("crashed", "oom"):
+        scoring: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``ahead``: a process that was started for the case to run; ``scoring`` is called after its last round."""
+        self.timeout_s = timeout_s
+        self._ahead, self._scoring = ahead, scoring
+
+    def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
+        was_ahead = self._ahead is not None
+        result = self._run(attempt, case, inputs, stages)
+        if was_ahead and isinstance(result, Result) and result.status in ("crashed", "oom"):
             # Perhaps for lack of memory beside the case before.
-            result = self._run(attempt, case, inputs, stages, None, scoring)
+            result = self._run(attempt, case, inputs, stages)
         assert isinstance(result, Result)
         return result
 
     def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
         return self._run(attempt_timing, case, inputs, stages)
 
-    def _run(
-        self,
-        task: Task,
-        case: Case,
-        inputs: CaseInputs,
-        stages: Stages | None,
-        ahead: Ahead | None = None,
-        scoring: Callable[[], None] | None = None,
-    ) -> TimingProcess | Result:
+    def _run(self, task: Task, case: Case, inputs: CaseInputs, stages: Stages | None) -> TimingProcess | Result:
         begin = time.monotonic()
         results: list[TimingProcess | Result] = []
         downloads = Downloads()
@@ -160,8 +144,8 @@ class ChildExecutor:
                     reached[:] = [(stage, done, total)]
                     downloads.note(stage)
                     report()
-                    if stage == "scoring" and is_new and scoring is not None:
-                        scoring()
+                    if stage == "scoring" and is_new:
+                        self._scoring()
                 case _:
                     raise GarbledMessageError(f"neither a result nor progress: {str(message)[:80]}")
             return bool(results)
@@ -179,13 +163,20 @@ class ChildExecutor:
             report()
 
         # Pickled here and unpickled in the measuring process itself, where it can do no harm.
+        ahead, self._ahead = self._ahead, None
         try:
             pickled = pickle.dumps((case, inputs))
         except Exception as error:  # of a user's image source, which is only sent if pixels are streamed
+            if ahead is not None:
+                ahead.close()
             return _unmeasured(case, "error", f"{UNSENDABLE}: {reason_of(error)}", seconds=0.0)
+        keep_main = b"__main__" in pickled
+        if ahead is not None and keep_main:  # it could not unpickle these pixels
+            ahead.close()
+            ahead = None
         work = functools.partial(_work, pickled, task, None)
         try:
-            with Child(work, keep_main=b"__main__" in pickled) if ahead is None else ahead.child as child:
+            with Child(work, keep_main=keep_main) if ahead is None else ahead.child as child:
                 if ahead is not None:
                     ahead.start(inputs.pixels)
                 heard = child.listen(self.timeout_s, listener, tick, downloads.seconds)

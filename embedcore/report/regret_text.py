@@ -26,7 +26,7 @@ _MOST_NAMES = 3
 
 _MEANINGS = (
     "loss: points of acc below the best model that the rule orders{interval}; tau: Kendall's tau-b of the rule and acc "
-    "(1: same order, 0: unrelated), of all models and of those with so many million parameters"
+    "(1: same order, 0: unrelated), over all models and within bands of millions of parameters"
 )
 _INTERVAL = ", with 95 % intervals that hold for all rules at once (resampled by class)"
 

@@ -42,7 +42,7 @@ class RunIndex:
         self.folder = folder
         self._runs: dict[str, IndexedRun] = {}
         self._changed = False
-        with contextlib.suppress(OSError, ValueError, msgspec.ValidationError):
+        with contextlib.suppress(OSError, ValueError, LookupError, msgspec.ValidationError):
             content = unsealed((folder / FILE).read_bytes())
             if content["embedcore"] == VERSION:
                 self._runs = msgspec.convert(content["runs"], dict[str, IndexedRun])

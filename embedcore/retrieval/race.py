@@ -51,7 +51,8 @@ _FIRST_GALLERY = 16  # classes
 class Rules:
     """What the race keeps with probability ``level``.
 
-    top: the so many best models, or · margin: for each that is lost, one that is worse by at most this (a fraction).
+    top: number of best models to keep · margin: largest loss of accuracy (a fraction) for which another model may
+    take the place of one of them.
     """
 
     top: int = 1
@@ -78,8 +79,8 @@ class RacedOut:
     """Why a model left the race.
 
     classes: number of classes it was measured on · acc: accuracy there · against, acc_against: the leader that it is
-    closest behind, and that one's accuracy there · at_most: with 95 % confidence its accuracy among all classes is at
-    most so many times that of the leader.
+    closest behind, and that one's accuracy there · at_most: upper 95 % confidence limit of its accuracy among all
+    classes, divided by that of the leader.
     """
 
     classes: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+import time
 
 import pytest
 
@@ -83,7 +85,10 @@ def test_it_is_not_used_for_another_case(bench, dataset, started, arrays, other)
 
 def test_one_that_died_is_replaced(bench, dataset, started):
     run(bench, dataset, MODELS[0], MODELS[1])
-    for pid in descendants(bench._ahead.child._process.pid):
+    supervisor = bench._ahead.child._process.pid
+    while not (measuring := descendants(supervisor)):  # it has just been started
+        time.sleep(0.01)
+    for pid in measuring:
         os.kill(pid, signal.SIGKILL)
     result = run(bench, dataset, MODELS[1])
     assert result.status == "ok", result.reason
@@ -120,3 +125,20 @@ def test_a_forkserver_that_cannot_start_costs_the_head_start_only(bench, dataset
     monkeypatch.setattr(bench_module, "Ahead", refuse)
     assert run(bench, dataset, MODELS[0], MODELS[1]).ok
     assert run(bench, dataset, MODELS[1]).ok
+
+
+class Fake:
+    """A process started ahead that must not be used."""
+
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize("why", ["__main__", "unsendable"])
+def test_one_that_cannot_receive_the_pixels_ends(case, images, tmp_path, why):
+    ahead = Fake()
+    changes = {"embeddings_folder": tmp_path / "__main__"} if why == "__main__" else {"pixels": lambda: None}
+    result = executors.ChildExecutor(120, ahead=ahead).run(case, dataclasses.replace(images, **changes))
+    assert ahead.closed and result.status == ("ok" if why == "__main__" else "error"), result.reason

@@ -108,10 +108,10 @@ def test_the_time_limit_of_a_case_includes_decoding(tmp_path, dataset, monkeypat
     limits = []
 
     class Recorder:
-        def __init__(self, timeout_s):
+        def __init__(self, timeout_s, **options):
             limits.append(timeout_s)
 
-        def run(self, case, inputs, stages, **options):
+        def run(self, case, inputs, stages):
             return Result.make(case.model, family=case.family, status="timeout", reason="none")
 
     def slow(self, case, dataset, progress):

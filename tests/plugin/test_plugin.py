@@ -207,7 +207,7 @@ def test_verbose_shows_each_models_scores_and_the_leader(run):
 def test_a_smaller_batch_is_in_a_table_of_its_own(run, saved, monkeypatch):
     run_case = bench_module.InlineExecutor.run
 
-    def decays(self, case, inputs, stages=None, **options):
+    def decays(self, case, inputs, stages=None):
         result = run_case(self, case, inputs, stages)
         if case.model == MODELS[0]:
             return msgspec.structs.replace(result, batch_decayed=True)

@@ -9,8 +9,10 @@ import pytest
 import records
 
 from embedcore.errors import UsageError
+from embedcore.files import sealed
 from embedcore.results import run_index, runs
 from embedcore.results.runs import Resumed, Worker, find_resumable
+from embedcore.version import VERSION
 
 HERE = Worker("new")
 OTHER = records.IDENTITY | {"seed": 1}
@@ -73,7 +75,17 @@ def test_a_journal_that_has_changed_is_read_again(folder, read, result_of):
     assert set(read) == {"begun"}
 
 
-@pytest.mark.parametrize("content", [b"", b"{}\n", b'{"embedcore": 1, "runs": {"begun": 3}}\n', None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}\n",
+        b'{"embedcore": 1, "runs": {"begun": 3}}\n',
+        sealed({"other": 1}),
+        sealed({"embedcore": VERSION, "runs": {"begun": 3}}),
+        None,
+    ],
+)
 def test_a_damaged_index_costs_time_only(folder, read, content):
     before = found(folder)
     path = folder / run_index.FILE
