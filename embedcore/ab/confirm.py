@@ -168,6 +168,7 @@ def _arguments(run: Run, models: Sequence[str]) -> list[str]:
         if run.settings.get(name) not in (None, "")
     ]
     roster = str(run.settings.get("roster", ""))
+    found += ["--embed-unlabelled"] if run.settings.get("unlabelled") is True else []
     return [*found, *_FEW_IMAGES, f"--embed-roster={roster if _has_own_models(run) else ','.join(models)}"]
 
 

@@ -24,9 +24,10 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add ``--fail-on`` and ``--undecided``."""
     parser.add_argument(
         "--fail-on", metavar="SPEC",
-        help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (the defaults). They "
-        "replace all defaults: acc:1pt gates acc alone; default,acc:1pt changes one. Also FILE.toml with limits for "
-        "families and models (default: embedcore-gate.toml if it exists)",
+        help="limits such as acc:0.5pt,acc5:1pt,images_per_s:5%%,memory:10%%,drift:1e-3,status (the defaults; without "
+        "labels view_recall and view_recall5 in place of acc and acc5). They replace all defaults: acc:1pt gates acc "
+        "alone; default,acc:1pt changes one. Also FILE.toml with limits for families and models (default: "
+        "embedcore-gate.toml if it exists)",
     )  # fmt: skip
     parser.add_argument(
         "--undecided", choices=("warn", "fail"), default="warn",

@@ -13,6 +13,7 @@ from embedcore.commands.arguments import add_index, add_limits, duration, width
 from embedcore.compare.limits import read_limits
 from embedcore.errors import UsageError
 from embedcore.files import cache_folder, writing
+from embedcore.results.headline import expect_labels
 from embedcore.results.reading import STORAGE, is_first_run, read_baseline, read_run
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"no baseline: nothing is saved at {arguments.base} yet, so there is nothing to compare with")
         return 0
     base = read_baseline(arguments.base, option="--allow-no-baseline")
+    if arguments.html is not None:
+        expect_labels(new.blocks, new.path, "the page of --html")
     comparison = compare(base, new, across_machines=arguments.across_machines)
     verdict = judge(comparison, limits)
     if arguments.confirm:
@@ -112,6 +115,7 @@ def _run_index(arguments: argparse.Namespace) -> int:
 
     _expect_text_or_json("--index", arguments)
     base, new = read_run(arguments.base), read_run(arguments.new)
+    expect_labels(new.blocks, new.path, "--index")
     limits = read_limits(arguments.fail_on, Path())
     answers = judge_stored(base, new, cache_folder(arguments.cache), limits, arguments.maps)
     if not answers:

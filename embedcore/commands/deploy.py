@@ -45,6 +45,8 @@ def run(parsed: argparse.Namespace) -> int:
 
     roster = ",".join(parsed.models)
     options, _ = collect([*parsed.arguments, f"--embed-roster={roster}"])
+    if options.unlabelled:
+        raise UsageError("deploy compares accuracies, which need labels: leave out --embed-unlabelled")
     settings = {name: getattr(options, name) for name in SETTINGS} | {"processes": 1, "latency": True}
     runs = {}
     for way in dict.fromkeys([USUAL, *(Way(*way) for way in ways)]):

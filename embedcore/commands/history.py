@@ -11,6 +11,7 @@ from embedcore.commands.arguments import print_notes, width
 from embedcore.compare.limits import read_limits
 from embedcore.errors import UsageError
 from embedcore.files import writing
+from embedcore.results.headline import expect_labels
 from embedcore.results.reading import STORAGE, find_run, read_json
 from embedcore.results.run import Run, is_run, run_of
 
@@ -72,7 +73,9 @@ def _read(names: list[str]) -> list[Run]:
             try:
                 data = read_json(path)
                 if is_run(data) or not where.is_dir():
-                    runs[path] = run_of(data, path)
+                    found = run_of(data, path)
+                    expect_labels(found.blocks, path, "history")
+                    runs[path] = found
             except UsageError as error:
                 if not where.is_dir():
                     raise

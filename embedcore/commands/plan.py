@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_per_class=options.max_per_class,
         seed=options.seed,
         cache_dir=options.cache_folder,
+        unlabelled=options.unlabelled,
     )
     own = own_models(options.roster)
     in_use = machine_in_use(machine(options.where))

@@ -7,6 +7,7 @@ import json
 
 from embedcore.commands.arguments import print_notes, width
 from embedcore.commands.datasets import datasets_of, with_other_weights
+from embedcore.results.headline import expect_labels
 from embedcore.results.reading import STORAGE
 
 
@@ -32,7 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.pool_text import as_json, as_text
     from embedcore.results.leaderboard import Row
 
-    datasets = [(dataset, results) for _, dataset, results in datasets_of(arguments.runs)]
+    datasets = []
+    for path, dataset, results in datasets_of(arguments.runs):
+        expect_labels([dataset], path, "pool")
+        datasets.append((dataset, results))
     found = pool(datasets, arguments.reference)
     others = with_other_weights([results for _, results in datasets])
     print_notes(f"{model} has different weights in different runs" for model in others)

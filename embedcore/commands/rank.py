@@ -9,6 +9,7 @@ import sys
 from embedcore.commands.arguments import print_notes, width
 from embedcore.commands.datasets import datasets_of, with_other_weights
 from embedcore.errors import UsageError
+from embedcore.results.headline import headline
 from embedcore.results.ranking import RANKED, NotRanked, agree, rank_models
 from embedcore.results.reading import STORAGE
 
@@ -25,9 +26,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--metric",
         choices=RANKED,
-        default="acc",
         metavar="SCORE",
-        help=f"the score: {', '.join(RANKED)} (default: acc)",
+        help=f"the score: {', '.join(RANKED)} (default: acc, or view_recall of runs without labels)",
     )
     parser.add_argument(
         "--format", choices=("text", "markdown", "json"), default="text", help="output format (default: text)"
@@ -38,10 +38,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.board.ranks import Ranked, report, to_json
 
-    metric = arguments.metric
     boards: list[Ranked] = []
     measured = []
     for path, dataset, results in datasets_of(arguments.runs):
+        metric = arguments.metric or headline(dataset).first
         try:
             boards.append(Ranked(dataset, rank_models(results, dataset, (metric,))[metric]))
         except NotRanked as error:
@@ -49,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         measured.append((dataset, results))
     if not boards:
         raise UsageError(f"no model was measured in {', '.join(arguments.runs)}")
-    agreement = agree(measured, metric) if len(measured) > 1 else None
+    metrics = {board.ranking.metric for board in boards}
+    if len(metrics) > 1:
+        raise UsageError("runs with and without labels cannot be ranked together: they have no score in common")
+    agreement = agree(measured, *metrics) if len(measured) > 1 else None
     others = with_other_weights([results for _, results in measured])
     print_notes(f"{model} has different weights in different runs" for model in others)
     if arguments.format == "json":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.commands.arguments import print_notes, width
 from embedcore.errors import UsageError
+from embedcore.results.headline import expect_labels
 from embedcore.results.reading import STORAGE, read_run
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def _of_run(run: Run, arguments: argparse.Namespace) -> Iterator[tuple[Regrets, 
 
     for dataset, results in run.by_dataset():
         here = f"{run.path}: on {dataset.get('name')}" if run.datasets[1:] else f"{run.path}"
+        expect_labels([dataset], here, "regret")
         table = class_table(results, dataset)
         if table is None:
             raise UsageError(f"{here}: the run has no verdicts (the results of each query), so nothing can be compared")

@@ -9,6 +9,7 @@ from pathlib import Path
 from embedcore.commands.arguments import width
 from embedcore.errors import UsageError
 from embedcore.files import cache_folder
+from embedcore.results.headline import expect_labels
 from embedcore.results.reading import STORAGE, read_run
 
 
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from embedcore.report.squeeze_text import as_json, as_text
 
     measured = read_run(arguments.saved)
+    expect_labels(measured.blocks, measured.path, "squeeze")
     with tqdm(disable=None, leave=False, unit="model") as bar:
         parts = squeeze_run(measured, cache_folder(arguments.cache), arguments.models, done=lambda model: bar.update())
     models = [model for part in parts for model in part.models]

@@ -24,6 +24,7 @@ from embedcore.compare.pairs import (
 )
 from embedcore.compare.scores import Change, score_changes
 from embedcore.compare.timings import Speeds, joined, speeds_of
+from embedcore.results.headline import LABELLED, UNLABELLED
 from embedcore.results.run import Run
 
 
@@ -48,7 +49,8 @@ class ModelChange:
 
 
 class FamilyChange(NamedTuple):
-    """A family: number of models, geometric mean of speed ratios, mean change of acc (positive: better)."""
+    """A family: number of models, geometric mean of speed ratios, mean change of the first headline score (positive:
+    better)."""
 
     family: str
     models: int
@@ -57,7 +59,7 @@ class FamilyChange(NamedTuple):
 
 
 class RankChange(NamedTuple):
-    """A model whose rank by acc left both 95 % intervals, by more than added or missing models account for."""
+    """A model whose rank left both 95 % intervals, by more than added or missing models account for."""
 
     model: str
     base: tuple[int, int, int]
@@ -240,7 +242,8 @@ def _families(models: Sequence[ModelChange]) -> tuple[FamilyChange, ...]:
             families.setdefault(model.family, {}).setdefault(change.what, []).append(change.change)
     rows = []
     for family, changes in families.items():
-        speeds, falls = changes.get("images_per_s", []), changes.get("acc", [])
+        speeds = changes.get("images_per_s", [])
+        falls = [fall for each in (LABELLED, UNLABELLED) for fall in changes.get(each.first, [])]
         if speeds or falls:
             speed = math.exp(sum(math.log1p(-fall) for fall in speeds) / len(speeds)) if speeds else None
             acc = -sum(falls) / len(falls) if falls else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from embedcore.compare.comparison import Comparison, ModelChange
 from embedcore.compare.limits import TESTED, Limits
+from embedcore.results.headline import UNLABELLED
 from embedcore.results.result import Result
 from embedcore.retrieval.outcomes import PROBES
 
@@ -60,7 +61,7 @@ def judged_of(
 
 
 _LIMITS: Mapping[str, tuple[str, ...]] = {
-    "scores": TESTED,
+    "scores": (*TESTED, *UNLABELLED),
     **{name: (name,) for name in PROBES},
     "drift": ("drift",),
     "memory": ("memory",),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from tomlkit.exceptions import TOMLKitError
 from embedcore.errors import UsageError
 from embedcore.files import user_path, writing
 from embedcore.plain import one_line
+from embedcore.results.headline import LABELLED, UNLABELLED, headline
 from embedcore.results.result import InvalidResultError, Result
 from embedcore.retrieval.outcomes import PROBES
 
@@ -25,12 +26,19 @@ GATE_FILE = "embedcore-gate.toml"
 MISSING = "missing"
 """Status in the gate file of a model that the accepted run lacks."""
 
-DEFAULT = "acc:0.5pt,acc5:1pt,images_per_s:5%,memory:10%,drift:1e-3,status"
+DEFAULT = "acc:0.5pt,acc5:1pt,view_recall:0.5pt,view_recall5:1pt,images_per_s:5%,memory:10%,drift:1e-3,status"
 
-TESTED = ("acc", "acc5", "hit5")
-"""The scores for which a run's verdicts allow a paired test, besides those of probes."""
+TESTED = (*LABELLED, "hit5")
+"""The scores for which the verdicts of a labelled run allow a paired test, besides those of probes; of a run without
+labels `UNLABELLED`."""
 
-_UNITS = {**dict.fromkeys((*TESTED, *PROBES), "pt"), "images_per_s": "%", "memory": "%", "drift": "", "status": None}
+_UNITS = {
+    **dict.fromkeys((*TESTED, *UNLABELLED, *PROBES), "pt"),
+    "images_per_s": "%",
+    "memory": "%",
+    "drift": "",
+    "status": None,
+}
 _ALL_DEFAULTS = "default"
 _VALUES = {"pt": "percentage points, such as 0.5pt", "%": "a percentage, such as 5%", "": "a number, such as 1e-3"}
 
@@ -56,9 +64,21 @@ class Limits:
     def __str__(self) -> str:
         """Return the limits in words: ``acc 0.5 pt, status; nothing else is gated``."""
         limited = {name: limit for name, limit in self.overall.items() if limit < math.inf}
-        rest = [] if parse_limits(DEFAULT).keys() <= limited.keys() else ["nothing else is gated"]
+        missing = parse_limits(DEFAULT).keys() - limited.keys()
+        rest = [] if missing <= {*LABELLED} or missing <= {*UNLABELLED} else ["nothing else is gated"]
         rest += ["the gate file has others for some models or families"] if self.special else []
         return "; ".join([", ".join(_in_words(name, limited[name]) for name in _UNITS if name in limited), *rest])
+
+    def on(self, datasets: Iterable[Mapping[str, Any]]) -> Limits:
+        """Return the limits without those of headline scores that runs on these datasets do not have.
+
+        Raises UsageError if none is left.
+        """
+        known = {name for dataset in datasets for name in headline(dataset)}
+        kept = {n: limit for n, limit in self.overall.items() if n in known or n not in (*LABELLED, *UNLABELLED)}
+        if self.overall and not kept:
+            raise UsageError(f"no limit is of a score of these runs: theirs are {', '.join(sorted(known))}")
+        return replace(self, overall=kept)
 
     def of(self, model: str, family: str) -> Mapping[str, float]:
         """Return the limits of one case as fractions of 1; ``status`` is 0 if it has a limit.

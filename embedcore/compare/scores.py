@@ -13,6 +13,7 @@ from embedcore.compare import statistics
 from embedcore.compare.limits import TESTED
 from embedcore.compare.pairs import Pair
 from embedcore.errors import UsageError
+from embedcore.results.headline import UNLABELLED
 from embedcore.results.ranking import NotRanked, outcomes_on, renumbered, scored_classes
 from embedcore.results.result import Result
 from embedcore.results.run import Run
@@ -79,9 +80,9 @@ class Tested(NamedTuple):
 def score_changes(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[str, Change]]:
     """Yield case and change of every score of pairs on one dataset.
 
-    Those in `TESTED`, and the probes that both results have, are tested if both results have verdicts. All tests of all
-    pairs are one family of hypotheses (`statistics.false_discovery`). Raises UsageError for damaged verdicts, and for
-    scores that contradict them.
+    Scores that verdicts contain, and the probes that both results have, are tested if both results have verdicts. All
+    tests of all pairs are one family of hypotheses (`statistics.false_discovery`). Raises UsageError for damaged
+    verdicts, and for scores that contradict them.
     """
     queries = _queries(base, new) if pairs else None
     able = [pair for pair in pairs if queries and queries.total and pair.base.verdicts and pair.new.verdicts]
@@ -117,8 +118,9 @@ def _on(run: Run, result: Result) -> Run:
 
 
 def _tested(pair: Pair, base: Run, new: Run, queries: Queries) -> list[Tested]:
-    """Return the test of each score in `TESTED`, and of each probe that both results have."""
-    found = _tests(pair, base, new, queries, TESTED, same=pair.base.verdicts == pair.new.verdicts)
+    """Return the test of each score that verdicts contain, and of each probe that both results have."""
+    metrics = UNLABELLED if pair.new.headline == UNLABELLED else TESTED
+    found = _tests(pair, base, new, queries, metrics, same=pair.base.verdicts == pair.new.verdicts)
     before, after = pair.base.probe_verdicts, pair.new.probe_verdicts
     for metric in (name for name in PROBES if name in before and name in after):
         found += _tests(pair, base, new, queries, (metric,), same=before[metric] == after[metric])

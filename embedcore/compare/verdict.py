@@ -11,10 +11,11 @@ from typing import Literal
 from embedcore.compare.comparison import Comparison, ModelChange
 from embedcore.compare.interleaved import Interleaved
 from embedcore.compare.judged import MUST_BE_JUDGED, SUSPECT, Judged, judged_of, reasons
-from embedcore.compare.limits import Accepted, Limits
+from embedcore.compare.limits import TESTED, Accepted, Limits
 from embedcore.compare.scores import Change
 from embedcore.compare.speed import smallest_seen
 from embedcore.compare.statistics import embedding_drift
+from embedcore.results.headline import UNLABELLED
 from embedcore.results.result import Result
 from embedcore.results.verdicts import unpack_sketch
 
@@ -27,7 +28,7 @@ but within the limit or the noise, or without a limit."""
 Confirmed = Mapping[str, "Interleaved | str"]
 """Case → its speed ratio from interleaved processes, or why there is none."""
 
-_ORDER = ("status", "degraded", "acc", "acc5", "hit5", "drift", "images_per_s", "memory")
+_ORDER = ("status", "degraded", *TESTED, *UNLABELLED, "drift", "images_per_s", "memory")
 """Quantities, most harmful first."""
 
 
@@ -86,6 +87,7 @@ def judge(comparison: Comparison, limits: Limits, confirmed: Confirmed = Mapping
 
     `confirmed` decides speeds: a regression if the ratio `Interleaved.alarms`, undecided without a ratio.
     """
+    limits = limits.on(comparison.new.blocks)
     findings = [*_of_models(comparison, limits, confirmed), *_of_run(comparison, limits)]
     findings += _of_missing(comparison, limits)
     worst: dict[tuple[Level, str], tuple[int, int, float]] = {}

@@ -26,6 +26,7 @@ from embedcore.images.folders import scan_folder
 from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
 from embedcore.images.specification import CSV, chosen_images, csv_images
 from embedcore.images.tables import entries, listed_images
+from embedcore.images.views import View, ViewSource
 from embedcore.plain import counted
 from embedcore.progress import Progress
 
@@ -77,6 +78,8 @@ class Dataset(LabelsBySide):
     """Lines that every report shows."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Name and reason of each image that was left out because it cannot be read."""
+    unlabelled: bool = False
+    """Whether the queries are views of the references, see :meth:`with_views`."""
     part_of: tuple[Dataset, NDArray[np.int64]] | None = None
     """The dataset from which these images were selected, and their indices there, [n]: its pixel store has them too."""
 
@@ -86,6 +89,8 @@ class Dataset(LabelsBySide):
     def __repr__(self) -> str:
         sides = (self.is_query, "query", "queries"), (self.is_reference, "reference", "references")
         apart = " and ".join(counted(int(side.sum()), *words) for side, *words in sides)
+        if self.unlabelled:
+            return f"Dataset {self.name!r}: {counted(len(self.classes), 'image')} without labels, and a view of each"
         images = counted(len(self), "image") if self.leave_one_out else apart
         if len(self.classes) < 2:
             return f"Dataset {self.name!r}: {images} without classes"
@@ -129,6 +134,43 @@ class Dataset(LabelsBySide):
             part_of=(self, rows),
         )
 
+    def with_views(self, seed: int = 0) -> Dataset:
+        """Return the images without labels: each is a reference, and a view of it the query that should find it.
+
+        A view is a crop, see ``images/views.py``. Images are ordered by content; of exact copies only the first is
+        kept. Raises UsageError for fewer than two different images.
+        """
+        first = {digest: row for row, digest in reversed([*enumerate(self.digests)])}
+        digests = sorted(first)
+        number, copies = len(digests), len(self) - len(digests)
+        if number < 2:
+            raise UsageError(f"{self.name} has {counted(number, 'image')} without copies: at least two are needed")
+        rows = [first[digest] for digest in digests]
+        views = [View.drawn(digest, seed) for digest in digests]
+        is_query = np.repeat([False, True], number)
+        left_out = f"{counted(copies, 'exact copy', 'exact copies')} of other images left out"
+        return Dataset(
+            name=self.name,
+            classes=tuple(digests),
+            titles=tuple(self.names[row] for row in rows),
+            labels=np.tile(np.arange(number), 2),
+            is_query=is_query,
+            is_reference=~is_query,
+            leave_one_out=False,
+            images=ViewSource(
+                (*((row, None) for row in rows), *zip(rows, views, strict=True)),
+                self.images,
+                trusted=self.images.trusted,
+                portable=self.images.portable,
+                max_megapixels=self.images.max_megapixels,
+            ),
+            digests=(*digests, *(view.digest for view in views)),
+            credits=self.credits,
+            notes=(*self.notes, *([left_out] if copies else [])),
+            skipped=self.skipped,
+            unlabelled=True,
+        )
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over class, role and content of all images, in order; independent of the files' location.
@@ -168,19 +210,21 @@ class Dataset(LabelsBySide):
         """Return the facts that are saved with every run, as JSON values.
 
         ``duplicates``: images whose content equals that of an earlier image. ``lone_queries``: queries whose class has
-        no (other) reference. ``acc5_ceiling`` and ``chance_acc`` are fractions.
+        no (other) reference. ``acc5_ceiling`` and ``chance_acc`` are fractions; ``unlabelled`` takes their place.
         """
-        return {
+        facts: dict[str, Any] = {
             "name": self.name,
             "fingerprint": self.fingerprint,
             "classes": len(self.classes),
             "queries": int(self.is_query.sum()),
             "references": int(self.is_reference.sum()),
-            "acc5_ceiling": float(acc5_ceiling(self.query_labels, self.reference_labels)),
-            "chance_acc": float(chance_acc(self.query_labels, self.reference_labels)),
             "duplicates": len(self.digests) - len(set(self.digests)),
             "lone_queries": int((reference_counts(self.query_labels, self.reference_labels) == 0).sum()),
         }
+        if self.unlabelled:
+            return facts | {"unlabelled": True}
+        sides = self.query_labels, self.reference_labels
+        return facts | {"acc5_ceiling": float(acc5_ceiling(*sides)), "chance_acc": float(chance_acc(*sides))}
 
 
 def load_dataset(
@@ -197,6 +241,7 @@ def load_dataset(
     max_megapixels: float = MAX_MEGAPIXELS,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
+    unlabelled: bool = False,
 ) -> Dataset:
     """Load a labelled dataset and audit each of its images once.
 
@@ -217,6 +262,8 @@ def load_dataset(
     ``cache_dir``: folder for the results of the audit, so that unchanged images are not audited again, and for the
     files of an archive (default: the user's cache folder).
     ``progress(done, total)`` is called during the audit.
+    ``unlabelled``: the images have no labels, or labels that do not matter; queries are views of them, see
+    :meth:`Dataset.with_views`. A folder may have its images anywhere, a csv file needs only the column path.
 
     Raises UsageError for a dataset that cannot be measured: no images, one class only, no query with a reference,
     images that cannot be read, labels that are not classes.
@@ -232,12 +279,16 @@ def load_dataset(
         "seed": seed,
     }
     choice |= {"max_megapixels": max_megapixels, "cache_dir": cache_dir, "progress": progress}
-    return audit_dataset(images, labels, **choice).dataset(bad_images)
+    if not unlabelled:
+        return audit_dataset(images, labels, **choice).dataset(bad_images)
+    if not isinstance(images, str | os.PathLike):
+        return as_dataset(images).with_views(seed)
+    return audit_dataset(images, unlabelled=True, **choice).dataset(bad_images).with_views(seed)
 
 
 def count_images(images: Any = "emoji", **choice: Any) -> int:
-    """Return the number of images that :func:`load_dataset` would audit, without an audit; same arguments."""
-    return len(chosen_images(images, None, **choice)[1])
+    """Return the number of images that :func:`load_dataset` would return, without an audit; same arguments."""
+    return len(chosen_images(images, None, **choice)[1]) * (2 if choice.get("unlabelled") else 1)
 
 
 def as_dataset(images: Any) -> Dataset:

@@ -49,7 +49,7 @@ def read_extensions() -> frozenset[str]:
     return EXTENSIONS | installed().keys()
 
 
-def scan_folder(root: Path, *, split: str) -> LabelledImages:
+def scan_folder(root: Path, *, split: str, labelled: bool = True) -> LabelledImages:
     """Return all images under a folder, in an order that does not depend on the file system.
 
     A class is named by its folder's path relative to the root ("." for images in the root itself), so two folders with
@@ -57,6 +57,7 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
     or ``val`` (or ``test``) and ``train``, are the two sides, and classes are relative to them; ``loo`` makes the
     latter one set. ``REFERENCES:QUERIES`` names the folders of the two sides, several joined by ``+``. Hidden files
     and folders and IGNORED_FOLDERS are ignored; links are followed. Names are compared in Unicode's composed form.
+    Unless ``labelled``, classes do not matter: all images are used, whatever their folders are called.
 
     Raises UsageError for a folder that is missing, cannot be listed, has no images, or whose sides are undecided.
     """
@@ -70,18 +71,18 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
             f"no images under {root.absolute()}: looked for {looked} in it and its subfolders"
             + "".join(f"; {note}" for note in left_out.notes())
         )
-    layout = _layout(root, paths, split)
+    layout = _layout(root, paths, split) if labelled else _Layout()
     inside = [path for path in paths if not layout.folders or _top(path) in layout.folders]
     outside = len(paths) - len(inside)
     named = "/ and ".join(sorted(layout.folders, key=str.lower))
     classes = [_class_of(path.partition("/")[2] if layout.folders else path) for path in inside]
-    loose = classes.count(".") if not layout.folders and set(classes) != {"."} else 0
+    loose = classes.count(".") if labelled and not layout.folders and set(classes) != {"."} else 0
     notes = (
         *layout.notes,
         *([f"left out: {counted(outside, 'image')} outside {named}/"] if outside else ()),
         *([f"images in the folder itself ({loose}) are a class of their own"] if loose else ()),
         *left_out.notes(),
-        *lookalike_notes(classes),
+        *(lookalike_notes(classes) if labelled else ()),
     )
     return LabelledImages(
         name=root.resolve().name,

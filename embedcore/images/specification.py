@@ -38,12 +38,19 @@ def chosen_images(
     max_per_class: int | None = None,
     seed: int = 0,
     cache_dir: Path | None = None,
+    unlabelled: bool = False,
 ) -> tuple[LabelledImages, list[int]]:
     """Return all images of the dataset ``images``, and the indices of those in the subset.
 
-    The arguments are those of ``embedcore.load_dataset``; archives are unpacked in ``cache_dir``. Raises UsageError for
-    an invalid dataset, split or limit.
+    The arguments are those of ``embedcore.load_dataset``; archives are unpacked in ``cache_dir``. Labels that an
+    ``unlabelled`` set has choose the subset and are then dropped. Raises UsageError for an invalid dataset, split
+    or limit.
     """
+    if unlabelled:
+        if split != "auto":
+            without = option("unlabelled", True)
+            raise UsageError(f"{option('split', split)} divides labelled images: leave it out with {without}")
+        split = "loo"
     _check_split(images, split)
     for name, value in (("max_classes", max_classes), ("max_per_class", max_per_class)):
         if value is not None:
@@ -56,6 +63,8 @@ def chosen_images(
         found = tables.listed_images(images, labels, roles, split=split)
     elif labels is not None or roles is not None:
         raise UsageError("labels and roles belong to a list of images: load_dataset(images, labels, roles=roles)")
+    elif unlabelled and named and (alone := _without_labels(os.fspath(images), columns_of, cache_dir)) is not None:
+        found = alone
     elif isinstance(images, str):
         found = _named(images, split, columns_of, cache_dir)
     elif named:
@@ -72,7 +81,23 @@ def chosen_images(
         )
     if max_classes is None:
         max_classes = emoji.DEFAULT_CLASSES if isinstance(images, str) and images == "emoji" else 0
-    return found, choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
+    kept = choose(found, max_classes=max_classes, max_per_class=max_per_class or 0, seed=seed)
+    if unlabelled:
+        found = replace(found, class_names=["."] * len(found.source), roles=None, classless=True)
+    return found, kept
+
+
+def _without_labels(spec: str, columns: Mapping[str, str], cache: Path | None) -> LabelledImages | None:
+    """Return the images of a folder and its subfolders, an archive of one, or a table that may lack labels; None for
+    another dataset. Raises UsageError."""
+    if spec.startswith(CSV):
+        check_exists(spec)
+        file, named = _table_of(spec)
+        return tables.read_table(file, split="loo", chosen={**columns, **named}, needed=("path",))
+    if spec in emoji.NAMES or not _has_folders(user_path(spec)):
+        return None
+    _expect_no_columns(columns, f"a folder with {option('unlabelled', True)}")
+    return _path_images(user_path(spec), "loo", columns, cache, labelled=False)
 
 
 def _check_split(images: Any, split: Any) -> None:
@@ -156,16 +181,21 @@ def _table_of(spec: str) -> tuple[Path, dict[str, str]]:
         raise UsageError(f"{spec}: after the ?, {error}") from error
 
 
-def _path_images(path: Path, split: str, columns: Mapping[str, str], cache: Path | None) -> LabelledImages:
+def _path_images(
+    path: Path, split: str, columns: Mapping[str, str], cache: Path | None, *, labelled: bool = True
+) -> LabelledImages:
     """Return the images of a folder, or of an archive of one, which is unpacked in the cache folder."""
+
+    def images_in(root: Path) -> LabelledImages:
+        return _folder_images(root, split, columns) if labelled else scan_folder(root, split=split, labelled=False)
+
     if not is_archive(path):
-        return _folder_images(path, split, columns)
+        return images_in(path)
     if cache is None:
         import platformdirs
 
         cache = platformdirs.user_cache_path("embedcore")
-    found = _folder_images(unpacked(path, cache), split, columns)
-    return replace(found, name=stem_of(path), where=f"archive {path.absolute()}")
+    return replace(images_in(unpacked(path, cache)), name=stem_of(path), where=f"archive {path.absolute()}")
 
 
 def _folder_images(root: Path, split: str, columns: Mapping[str, str]) -> LabelledImages:

@@ -37,12 +37,15 @@ from embedcore.measure.timing_process import process_of, time_pinned
 from embedcore.measure.trials import tried
 from embedcore.measure.truth import GroundTruth
 from embedcore.progress import Progress, Stages, StopWork
+from embedcore.results.headline import UNLABELLED
 from embedcore.results.neighbours import KeptNeighbours, key_of
 from embedcore.results.process import TimingProcess
 from embedcore.results.result import Result
 from embedcore.results.verdicts import pack_outcomes, pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import score
 from embedcore.retrieval.probes import probe
+from embedcore.retrieval.resampling import summary
+from embedcore.retrieval.views import effective_rank, found_by_views, near_duplicates
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.configurations import address_of
@@ -214,7 +217,12 @@ def _scored(
     """Return the result's fields about scores, and notes: probes left out, neighbours that could not be kept."""
     sides = _sides(embeddings, inputs.truth)
     # Neighbours are found in fp32 or better also where the forward pass is not: see retrieval/search.py.
-    scores = score(*sides, device=str(device) if device.type == "cuda" else "cpu", seed=case.seed)
+    search = str(device) if device.type == "cuda" else "cpu"
+    if inputs.truth.unlabelled:
+        fields = _scored_by_views(sides[0], sides[2], search, case.seed)
+        note = "probes left out: they need labels" if case.probe else ""
+        return fields | {"sketch": pack_sketch(sketch_of(embeddings))}, note
+    scores = score(*sides, device=search, seed=case.seed)
     verdicts, sketch = pack_verdicts(scores.hits5, scores.rank1), pack_sketch(sketch_of(embeddings))
     fields = {"scores": scores.values, "ci95": scores.ci95, "verdicts": verdicts, "sketch": sketch}
     notes: list[str] = []
@@ -230,6 +238,22 @@ def _scored(
         except OSError as error:  # a full disk costs the pictures of the report, not the measurement
             notes.append(f"neighbours could not be kept in {inputs.neighbours.folder}: {error}")
     return fields, "\n".join(notes)
+
+
+def _scored_by_views(
+    views: NDArray[np.float32], images: NDArray[np.float32], search: str, seed: int
+) -> dict[str, Any]:
+    """Return the result's fields about images without labels. `search`: the device of the search."""
+    found = found_by_views(views, images, device=search)
+    per_query = {name: hits.astype(np.float64) for name, hits in zip(UNLABELLED, found, strict=True)}
+    values, ci95 = summary(per_query, np.arange(len(images)), seed=seed)
+    rank = effective_rank(images)
+    return {
+        "scores": {name: values[name] for name in UNLABELLED},
+        "ci95": {name: ci95[name] for name in UNLABELLED},
+        "verdicts": pack_verdicts(found.among_five.astype(np.uint8), found.first),
+        "unlabelled": {"near_duplicates": near_duplicates(images, device=search), "effective_rank": rank},
+    }
 
 
 def _sides(embeddings: NDArray[np.float32], truth: GroundTruth) -> tuple[Any, ...]:

@@ -25,6 +25,8 @@ class GroundTruth(LabelsBySide):
     is_reference: NDArray[np.bool_]
     """[n]"""
     leave_one_out: bool
+    unlabelled: bool = False
+    """Whether the queries are views of the references."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> GroundTruth:
@@ -36,6 +38,7 @@ class GroundTruth(LabelsBySide):
             dataset.is_query,
             dataset.is_reference,
             dataset.leave_one_out,
+            dataset.unlabelled,
         )
 
     def __len__(self) -> int:

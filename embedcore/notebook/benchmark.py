@@ -36,7 +36,7 @@ from embedcore.zoo.weights import check_policy
 if TYPE_CHECKING:
     from embedcore.progress import Stages
 
-_OF_DATASET = ("split", "columns", "max_classes", "max_per_class", "bad_images", "max_megapixels")
+_OF_DATASET = ("split", "columns", "max_classes", "max_per_class", "bad_images", "max_megapixels", "unlabelled")
 """Settings that choose images; a Dataset has them already."""
 SETTINGS = (
     *_OF_DATASET,

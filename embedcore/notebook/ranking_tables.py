@@ -10,8 +10,9 @@ from embedcore.errors import UsageError
 from embedcore.frames import import_pandas
 from embedcore.notebook.shown_run import as_run, boards
 from embedcore.report.board.captions import dataset_name
-from embedcore.report.board.columns import COLUMNS, Entry, entries
+from embedcore.report.board.columns import Column, Entry, columns_of, entries
 from embedcore.report.board.rows import scores
+from embedcore.results.headline import headline
 from embedcore.results.merge import check_alike
 from embedcore.results.ranking import RANKED, agree, rank_models
 from embedcore.results.result import Result
@@ -22,7 +23,7 @@ _Measured = tuple[Mapping[str, Any], list[Result]]
 
 
 def leaderboard(run: Run | str | os.PathLike[str]) -> Any:
-    """Return all models of a run (or of its path) as a DataFrame, best by acc first, those not measured last.
+    """Return all models of a run (or of its path) as a DataFrame, the best first, those not measured last.
 
     A row has the columns of the report (``rank``; ``rank95_low`` and ``rank95_high``, the 95 % interval of the rank;
     ``tied_with_leader``, ``model``, ``params_m``, ``images_per_s``, …), each score with its interval (``acc``,
@@ -31,7 +32,7 @@ def leaderboard(run: Run | str | os.PathLike[str]) -> Any:
     """
     listed = boards(as_run(run))
     rows = [
-        ({"dataset": dataset_name(board.dataset)} if len(listed) > 1 else {}) | _row(entry)
+        ({"dataset": dataset_name(board.dataset)} if len(listed) > 1 else {}) | _row(entry, columns_of(board.headline))
         for board in listed
         for entry in entries(board)
     ]
@@ -40,9 +41,9 @@ def leaderboard(run: Run | str | os.PathLike[str]) -> Any:
     return frame.astype(dict.fromkeys(counts, "Int64"))
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: Entry, columns: Sequence[Column]) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for column in COLUMNS:
+    for column in columns:
         value = column.value(entry)
         if column.sparse and value is None:
             continue
@@ -54,7 +55,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     return row | dict(scores(entry.result)) | {"status": entry.result.status, "reason": entry.result.reason}
 
 
-def rank(*runs: Run | str | os.PathLike[str], metric: str = "acc") -> Any:
+def rank(*runs: Run | str | os.PathLike[str], metric: str | None = None) -> Any:
     """Return the ranks of the models of one or several runs (or their paths) as a DataFrame, best first.
 
     Models that were measured on one dataset are ranked together: columns ``model``, ``rank`` (ties share one), its 95 %
@@ -64,18 +65,20 @@ def rank(*runs: Run | str | os.PathLike[str], metric: str = "acc") -> Any:
     With several datasets the models common to all are ranked by their mean rank: columns ``model``, ``mean_rank`` with
     ``low`` and ``high``, and the rank on each dataset.
 
-    metric: ``acc``, ``acc5``, ``hit5``, or the score of a probe, such as ``probe_ridge``.
+    metric: ``acc`` (default), ``acc5``, ``hit5``, or the score of a probe, such as ``probe_ridge``; without labels
+    ``view_recall`` (default) or ``view_recall5``.
 
     Raises UsageError if a model cannot be ranked, if runs on one dataset differ in settings or versions, and for a
     model that is in two of them.
     """
-    if metric not in RANKED:
+    if metric not in (None, *RANKED):
         raise UsageError(f"metric is {metric!r}: ranks have intervals by {', '.join(RANKED)}")
     if len(runs) == 1 and isinstance(runs[0], list | tuple):
         runs = tuple(runs[0])
     measured = _measured([as_run(run) for run in runs])
     if not measured:
         raise UsageError("no model was measured in these runs")
+    metric = metric or headline(measured[0][0]).first
     pandas = import_pandas()
     if len(measured) == 1:
         return pandas.DataFrame(_ranks(*measured[0], metric))

@@ -50,7 +50,7 @@ class Run(SavedRun):
         board = by_name.get(dataset) if dataset is not None else [*by_name.values()][-1]
         if board is None:
             raise UsageError(f"no dataset {dataset!r} in this run: {', '.join(by_name)}")
-        table = class_table((row.result for row in board.by_acc), board.dataset)
+        table = None if board.unlabelled else class_table((row.result for row in board.by_acc), board.dataset)
         found = {chart.name: chart for chart in charts(board, rows(board), table)}
         if name not in found:
             raise UsageError(f"no chart {name!r}: {', '.join(found) or 'this run has none'}")
@@ -84,7 +84,7 @@ def boards(run: SavedRun) -> list[Leaderboard]:
 def _html(board: Leaderboard) -> Iterator[str]:
     """Yield the parts of a leaderboard: heading, table of the best, notes, and what was not measured."""
     yield f"<p><b>{html.escape(captions.dataset_line(board.dataset))}</b></p>" if board.dataset else ""
-    columns = [column for column in leaderboard_columns() if (column.drop or 0) <= _LEAST_IMPORTANT]
+    columns = [column for column in leaderboard_columns(board.headline.first) if (column.drop or 0) <= _LEAST_IMPORTANT]
     rows, columns = shown(board.by_acc[:MOST_ROWS], columns, intervals=captions.has_intervals(board.dataset))
     if rows:
         notice = random_notice(rows)
@@ -99,7 +99,7 @@ def _html(board: Leaderboard) -> Iterator[str]:
         more = len(board.by_acc) - len(rows)
         yield from _lines([f"and {counted(more, 'more model')}: embedcore.leaderboard(run)"] if more else [])
         yield from _lines(["; ".join(footnotes(rows, columns))])
-        yield from _lines(captions.leader_lines(board, "acc", most_names=_MOST_NAMES))
+        yield from _lines(captions.leader_lines(board, board.headline.first, most_names=_MOST_NAMES))
     yield from _lines([captions.excluded_summary(board)])
     yield from _lines(
         [captions.exclusion_line(exclusion, board, most_names=_MOST_NAMES) for exclusion in board.excluded]

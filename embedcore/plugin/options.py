@@ -225,6 +225,10 @@ class Options:
         "also score probes of the embeddings: ridge and logistic regression, and 1 to 10 references of each class",
         False, action="store_true",
     )  # fmt: skip
+    unlabelled: bool = _option(
+        "images without labels: order models by how often a random crop of an image finds it among all images",
+        False, action="store_true",
+    )  # fmt: skip
     isolation: str = _choice(
         "process: each case in a fresh child process; none: in the pytest process, for debugging", "process|none"
     )

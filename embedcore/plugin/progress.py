@@ -95,7 +95,7 @@ def status_text(position: Position, stage: str, width: int, *, elapsed_s: float 
     shortest = min(len(position.what), _SHORTEST_NAME)
     if len(number) + shortest + len(tail) > width:
         tail = f": {stage}"
-    best = "" if position.leader is None else f", best {score(position.leader, 'acc')} "
+    best = "" if position.leader is None else f", best {score(position.leader, position.leader.headline.first)} "
     least = min(len(position.leader.model), _SHORTEST_NAME) if position.leader is not None else 0
     if len(number) + shortest + len(tail) + len(best) + least > width:
         best, least = "", 0
@@ -116,7 +116,7 @@ def time_left(position: Position, elapsed_s: float = 0.0) -> str:
 def result_words(result: Result, leader: Result | None, width: int = 200) -> str:
     """Return a case's scores, speed and the best model so far, whose name is cut to fit; its status if not measured."""
     if result.ok:
-        scores = (f"{metric} {score(result, metric)}" for metric in ("acc", "acc5"))
+        scores = (f"{metric} {score(result, metric)}" for metric in result.headline)
         words = ", ".join([*scores, f"{images_per_s(result)} images/s"])
         words += " (busy)" if result.disturbed else ""
     else:
@@ -125,7 +125,7 @@ def result_words(result: Result, leader: Result | None, width: int = 200) -> str
         return words
     if leader.model == result.model:
         return f"{words}; the best so far"
-    words += f"; best {score(leader, 'acc')} "
+    words += f"; best {score(leader, leader.headline.first)} "
     return words + cut_middle(leader.model, max(_SHORTEST_NAME, width - len(words)), "..")
 
 

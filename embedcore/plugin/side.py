@@ -136,6 +136,8 @@ class Side:
         return bench.measure(model, dataset, **changes)
 
     def _all_images(self) -> tuple[Bench, Dataset]:
+        if self.options.unlabelled:
+            raise UsageError("--embed-unlabelled: stored embeddings are compared by labels; leave out --index")
         if self._keeping is None:
             options = dataclasses.replace(self.options, processes=1, keep_embeddings=True)
             self._keeping = bench_of(options, self.own_models), dataset_of(options)

@@ -43,6 +43,9 @@ def check_options(options: Options) -> None:
     check_engine(options.engine, options.precision, options.channels_last, options.device)
     check_installed(options.engine, options.precision)
     check_policy(options.weights)
+    for name in ("probe", "race", "gallery"):
+        if options.unlabelled and getattr(options, name):
+            raise UsageError(f"{option(name)} needs labels: leave it out, or {option('unlabelled', True)}")
     if options.report is not None:
         try:
             options.report.mkdir(parents=True, exist_ok=True)
@@ -68,6 +71,7 @@ def dataset_of(options: Options, progress: Progress | None = None, **limits: int
         max_megapixels=options.max_megapixels,
         cache_dir=options.cache_folder,
         progress=progress,
+        unlabelled=options.unlabelled,
     )
 
 

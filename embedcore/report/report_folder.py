@@ -113,7 +113,7 @@ def pages(
     drawn: dict[str, bytes] = {}
     made: dict[str, bytes] = {}
     for place, (name, board) in enumerate(zip(names, boards, strict=True)):
-        table = class_table((row.result for row in board.by_acc), board.dataset)
+        table = None if board.unlabelled else class_table((row.result for row in board.by_acc), board.dataset)
         of_page = rows(board)
         found = charts(board, of_page, table)
         folder = "charts" if place == 0 else f"charts/{name.removesuffix('.html')}"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedcore.results.headline import LABELLED, UNLABELLED, Headline, headline
 from embedcore.results.ranking import ModelRank, Ranking, Rankings
 from embedcore.results.result import STATUSES, Result
 from embedcore.results.run import Run
@@ -35,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """One family's leaderboard, by acc."""
+    """One family's leaderboard, by the first headline score."""
 
     slug: str
     title: str
@@ -66,13 +67,25 @@ class Leaderboard:
     groups: tuple[Group, ...]
     """One group per family with a measured result, in the requested order."""
     by_acc: tuple[Row, ...]
+    """By the first headline score, which is view_recall without labels."""
     by_acc5: tuple[Row, ...]
+    """By the second one."""
     excluded: tuple[Exclusion, ...]
     """In the order of `STATUSES`, the most frequent reason of a status first."""
     dataset: Mapping[str, Any]
     """The ``dataset`` block of the saved JSON."""
     rankings: Rankings = field(default_factory=Rankings)
     """How certain the overall ranks are."""
+
+    @property
+    def headline(self) -> Headline:
+        """The names of the scores by which models are ranked."""
+        return headline(self.dataset)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the images had no labels, so that models are ranked by agreement of views."""
+        return self.headline == UNLABELLED
 
     @property
     def leaders(self) -> tuple[Row, ...]:
@@ -123,23 +136,23 @@ def build(
     """Build the leaderboard of `results`, measured and not.
 
     `titles`: slug → title of the families in display order, others follow by slug; `rankings`: of all measured results.
-    Rows are ordered by the metric, then by the other of acc and acc5, then by name; equal in both metrics means equal
-    rank.
+    Rows are ordered by one headline score, then by the other, then by name; equal in both means equal rank.
     """
     everything = list(results)
     measured = [result for result in everything if result.ok]
     rankings = rankings or Rankings()
-    by_acc = rank(measured, "acc", "acc5", rankings.by.get("acc"))
+    first, five = headline(dataset)
+    by_acc = rank(measured, first, five, rankings.by.get(first))
     members: dict[str, list[Result]] = {}
     for row in by_acc:
         members.setdefault(row.result.family, []).append(row.result)
     groups = tuple(
-        Group(slug, titles.get(slug, slug), rank(members[slug], "acc", "acc5", rankings.by.get("acc")))
+        Group(slug, titles.get(slug, slug), rank(members[slug], first, five, rankings.by.get(first)))
         for slug in [*titles, *sorted(members.keys() - titles.keys())]
         if slug in members
     )
     excluded = group_excluded(result for result in everything if not result.ok)
-    by_acc5 = rank(measured, "acc5", "acc", rankings.by.get("acc5"))
+    by_acc5 = rank(measured, five, first, rankings.by.get(five))
     return Leaderboard(groups, by_acc, by_acc5, excluded, dataset, rankings)
 
 
@@ -159,6 +172,12 @@ def rank(results: Iterable[Result], metric: str, then: str, ranking: Ranking | N
         Row(first.setdefault(key(result), place), result, model_ranks.get(result.model))
         for place, result in enumerate(ordered, start=1)
     )
+
+
+def by_headline(results: Iterable[Result]) -> tuple[Row, ...]:
+    """Rank the measured of these `results` on one dataset by its headline scores."""
+    measured = [result for result in results if result.ok]
+    return rank(measured, *(measured[0].headline if measured else LABELLED))
 
 
 def group_excluded(excluded: Iterable[Result]) -> tuple[Exclusion, ...]:

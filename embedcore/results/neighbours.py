@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedcore.files import written_whole
-from embedcore.results.leaderboard import rank
+from embedcore.results.leaderboard import by_headline
 from embedcore.results.result import Result
 from embedcore.results.verdicts import NEAREST
 
@@ -99,10 +99,10 @@ class NeighbourStore:
 
 
 def chosen(results: Iterable[Result], asked: Collection[str] = ()) -> list[str]:
-    """Return the models that a report shows, best first: the leader of each family, the best 20 by acc, `asked`."""
+    """Return the models that a report shows, best first: the leader of each family, the best 20, `asked`."""
     families: set[str] = set()
     models = []
-    for place, row in enumerate(rank((result for result in results if result.ok), "acc", "acc5")):
+    for place, row in enumerate(by_headline(results)):
         leads = row.result.family not in families
         families.add(row.result.family)
         if leads or place < BEST or row.result.model in asked:

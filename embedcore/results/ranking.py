@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedcore.errors import UsageError, option
+from embedcore.results.headline import LABELLED, UNLABELLED, headline
 from embedcore.results.result import Count, Result
 from embedcore.results.verdicts import NEAREST, Verdicts, unpack_classes, unpack_outcomes, unpack_verdicts
 from embedcore.retrieval.outcomes import PROBES, Outcomes
@@ -23,10 +24,7 @@ from embedcore.retrieval.outcomes import PROBES, Outcomes
 if TYPE_CHECKING:
     from embedcore.retrieval.order import Order
 
-METRICS = ("acc", "acc5")
-"""The scores by which every run is ranked."""
-
-RANKED = (*METRICS, "hit5", *PROBES)
+RANKED = (*LABELLED, "hit5", *PROBES, *UNLABELLED)
 """The scores of which a result can have the outcome of each query."""
 
 _SAME = 1e-6  # tolerance between saved scores and their verdicts
@@ -76,10 +74,15 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Rankings:
-    """The ranking by each of `METRICS`, or why there is none."""
+    """The ranking by each headline score, or why there is none."""
 
     by: Mapping[str, Ranking] = field(default_factory=dict)
     why: str = ""
+
+    @property
+    def headline(self) -> Ranking | None:
+        """The ranking by acc or, without labels, by view_recall."""
+        return self.by.get(LABELLED.first) or self.by.get(UNLABELLED.first)
 
 
 def rank_if_possible(results: Sequence[Result], dataset: Mapping[str, Any]) -> Rankings:
@@ -93,10 +96,11 @@ def rank_if_possible(results: Sequence[Result], dataset: Mapping[str, Any]) -> R
 def rank_models(
     results: Sequence[Result],
     dataset: Mapping[str, Any],
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> dict[str, Ranking]:
-    """Return the ranking of measured `results` by each of `metrics`, which are in `RANKED`.
+    """Return the ranking of measured `results` by each of `metrics`, which are in `RANKED`; default: the headline
+    scores.
 
     Queries whose class has no reference are left out, as in the scores. `level`: simultaneous confidence level of a
     metric's intervals. Raises NotRanked if verdicts or classes are missing or do not match the scores.
@@ -104,6 +108,7 @@ def rank_models(
     from embedcore.retrieval.order import order
 
     which, scored = scored_classes(dataset)
+    metrics = metrics or headline(dataset)
     sums: dict[str, _Sums] = {}
     for row, result in enumerate(results):
         for metric, outcomes in outcomes_on(result, metrics, len(scored)).items():
@@ -166,13 +171,15 @@ def outcomes_on(result: Result, metrics: Iterable[str], queries: int) -> dict[st
         if metric in PROBES:
             found[metric] = _outcomes_of_probe(result, metric, queries)
             continue
+        if (metric in UNLABELLED) != (result.headline == UNLABELLED):
+            raise NotRanked(f"{result.model} has no {metric}: its headline score is {result.headline.first}")
         verdicts = verdicts or verdicts_on(result, queries)
         match metric:
-            case "acc":
+            case LABELLED.first | UNLABELLED.first:
                 found[metric] = Outcomes(verdicts.first, 1)
-            case "acc5":
+            case LABELLED.five:
                 found[metric] = Outcomes(verdicts.hits, NEAREST)
-            case "hit5":
+            case "hit5" | UNLABELLED.five:
                 found[metric] = Outcomes(verdicts.hits > 0, 1)
     return found
 
@@ -238,8 +245,8 @@ def ranking_block(rankings: Mapping[str, Rankings]) -> list[dict[str, Any]]:
     return [
         msgspec.to_builtins(model_rank) | ({"dataset": fingerprint} if len(rankings) > 1 else {})
         for fingerprint, found in rankings.items()
-        if "acc" in found.by
-        for model_rank in sorted(found.by["acc"].model_ranks().values(), key=lambda s: (s.rank, s.model))
+        if found.headline is not None
+        for model_rank in sorted(found.headline.model_ranks().values(), key=lambda s: (s.rank, s.model))
     ]
 
 

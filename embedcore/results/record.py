@@ -32,7 +32,7 @@ from embedcore.errors import UsageError, option
 from embedcore.plain import json_safe
 from embedcore.results.estimate import costs_left, estimate_range, estimate_seconds, measured_costs
 from embedcore.results.journal import Journal, Line, read_header, read_lines
-from embedcore.results.leaderboard import rank
+from embedcore.results.leaderboard import by_headline
 from embedcore.results.process import TimingProcess
 from embedcore.results.race_stage import Key as StageKey
 from embedcore.results.race_stage import RaceStage
@@ -317,14 +317,13 @@ class Record:
         used = {dataset for _, dataset in self.results}
         return {key: block for key, block in self.datasets.items() if key in used} or self.datasets
 
-    def results_on(self, fingerprint: str) -> list[Result]:
+    def results_on(self, fingerprint: str | None) -> list[Result]:
         """Return the last result of each case on a dataset, measured or not."""
         return [result for (_, dataset), result in self.results.items() if dataset == fingerprint]
 
     def leader(self, fingerprint: str | None) -> Result | None:
         """Return the best result so far on a dataset; None if nothing was measured on it."""
-        measured = (result for (_, dataset), result in self.results.items() if result.ok and dataset == fingerprint)
-        rows = rank(measured, "acc", "acc5")
+        rows = by_headline(self.results_on(fingerprint))
         return rows[0].result if rows else None
 
     def remaining(self) -> tuple[int, Seconds | None]:

@@ -11,6 +11,7 @@ import msgspec
 
 from embedcore.errors import EmbedcoreError
 from embedcore.plain import json_safe, one_line, printable_lines
+from embedcore.results.headline import Headline, headline_of
 from embedcore.results.process import TimingProcess
 
 Status = Literal[
@@ -45,8 +46,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One case's result, with the shapes of the saved JSON; None or empty for what was not measured.
 
     `Result.make` validates and normalises: numpy scalars become Python numbers, text becomes one line, numbers that are
-    not finite are dropped, so that ``Result.from_json(result.to_json()) == result``. An ``ok`` result has at least the
-    scores ``acc`` and ``acc5``.
+    not finite are dropped, so that ``Result.from_json(result.to_json()) == result``. An ``ok`` result has at least its
+    headline scores, such as ``acc`` and ``acc5``.
     """
 
     model: _Name
@@ -120,6 +121,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """``p50`` and ``p99``: milliseconds of the forward pass of one image; only measured on request."""
     peak_memory_mb: float | None = None
     """In units of 10^6 bytes; see `embedcore.embed.memory`."""
+    unlabelled: dict[str, float] = {}
+    """Of images without labels: ``near_duplicates``, the share of them whose nearest other image has a cosine of .95 or
+    more, and ``effective_rank`` (see `embedcore.retrieval.views`)."""
     verdicts: str | None = None
     """See `embedcore.results.verdicts.pack_verdicts`."""
     probe_verdicts: dict[str, str] = {}
@@ -147,12 +151,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         if not self.ok:
             return f"Result of {self.model}: {self.status}: {self.reason}"
-        scores = [f"{metric} {self.scores[metric]:.3f}" for metric in ("acc", "acc5")]
+        scores = [f"{metric} {self.scores[metric]:.3f}" for metric in self.headline]
         speed = self.images_per_s.get("forward")
         return f"Result of {self.model}: {', '.join(scores + ([] if speed is None else [f'{speed:.3g} images/s']))}"
 
     def __post_init__(self) -> None:
-        missing = [metric for metric in ("acc", "acc5") if self.ok and metric not in self.scores]
+        missing = [metric for metric in self.headline if self.ok and metric not in self.scores]
         if missing:
             raise ValueError(f"an ok result lacks {' and '.join(missing)} - at `$.scores`")
         for metric, pair in self.ci95.items():
@@ -204,6 +208,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def headline(self) -> Headline:
+        """The names of the two scores by which it is ranked."""
+        return headline_of(self.scores)
 
     @property
     def final(self) -> bool:

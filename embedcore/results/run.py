@@ -83,10 +83,14 @@ class Run:
             ranking=self.ranking if wanted == first else (),
         )
 
+    @property
+    def blocks(self) -> tuple[Mapping[str, Any], ...]:
+        """The block of each dataset."""
+        return self.datasets if len(self.datasets) > 1 else (self.dataset,)
+
     def by_dataset(self) -> list[tuple[Mapping[str, Any], list[Result]]]:
         """Return each dataset's block with the results measured on it."""
-        blocks = self.datasets if len(self.datasets) > 1 else (self.dataset,)
-        return [(block, list(self.on(block).results)) for block in blocks]
+        return [(block, list(self.on(block).results)) for block in self.blocks]
 
     def rankings(self) -> dict[str, Rankings]:
         """Return the rankings on each dataset, by fingerprint, computed from the verdicts."""

@@ -21,7 +21,8 @@ def state() -> Result:
 
 def test_the_defaults_are_the_documented_ones():
     assert parse_limits(DEFAULT) == {
-        "acc": 0.005, "acc5": 0.01, "images_per_s": 0.05, "memory": 0.1, "drift": 1e-3, "status": 0.0,
+        "acc": 0.005, "acc5": 0.01, "view_recall": 0.005, "view_recall5": 0.01,
+        "images_per_s": 0.05, "memory": 0.1, "drift": 1e-3, "status": 0.0,
     }  # fmt: skip
 
 
@@ -67,6 +68,13 @@ def test_default_changes_one_limit_and_keeps_the_others(tmp_path, spec):
     assert read_limits(None, tmp_path).overall == expected
 
 
+def test_limits_of_which_none_is_of_a_score_of_the_run_are_refused():
+    with pytest.raises(UsageError, match="no limit is of a score of these runs: theirs are view_recall, view_recall5"):
+        Limits(parse_limits("acc:1pt,acc5:1pt")).on([{"unlabelled": True}])
+    both = Limits(parse_limits("acc:1pt,view_recall:2pt"))
+    assert both.on([{}]).overall == {"acc": 0.01} and both.on([{}, {"unlabelled": True}]) == both
+
+
 def test_limits_in_words():
     words = {
         DEFAULT: "acc 0.5 pt, acc5 1 pt, images_per_s 5 %, memory 10 %, drift 0.001, status",
@@ -75,7 +83,10 @@ def test_limits_in_words():
         "else is gated",
         "default,hit5:2pt": "acc 0.5 pt, acc5 1 pt, hit5 2 pt, images_per_s 5 %, memory 10 %, drift 0.001, status",
     }
-    assert {spec: str(Limits(parse_limits(spec))) for spec in words} == words
+    assert {spec: str(Limits(parse_limits(spec)).on([{}])) for spec in words} == words
+    unlabelled = Limits(parse_limits(DEFAULT)).on([{"unlabelled": True}])
+    views = "view_recall 0.5 pt, view_recall5 1 pt, images_per_s 5 %, memory 10 %, drift 0.001, status"
+    assert str(unlabelled) == views
     some = Limits(parse_limits("default"), [(["vit*"], [], {"acc": 0.1})])
     assert str(some).endswith("status; the gate file has others for some models or families")
 

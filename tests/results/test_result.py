@@ -23,7 +23,7 @@ EXTRA_INFO_KEYS = {
     *("peak_memory_mb", "verdicts", "sketch", "channels_last", "warmup_rounds", "dataset"),
     *("token_mean", "pretraining", "licence", "durations", "download_s", "measured_s", "transform", "default_tag"),
     *("processor", "crowded", "stolen", "processes", "embeddings"),
-    *("engine", "compile_s", "weights_mb", "latency_ms", "probe_verdicts"),
+    *("engine", "compile_s", "weights_mb", "latency_ms", "probe_verdicts", "unlabelled"),
 }
 
 

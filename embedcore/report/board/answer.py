@@ -14,6 +14,7 @@ from embedcore.report.board import captions
 from embedcore.report.board.columns import figure, score
 from embedcore.report.board.marks import MODEL_MARKS, NON_COMMERCIAL_MARK, doubts
 from embedcore.report.board.recipe import recipe
+from embedcore.report.board.unlabelled_trust import trust_lines
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
 
@@ -67,7 +68,8 @@ def answer(board: Leaderboard) -> Answer | None:
     """Return the answer of a leaderboard, None if no model was measured."""
     if not board.by_acc:
         return None
-    return Answer(take(board), (order_trust(board), speed_trust(board)), picks(board))
+    trust = (order_trust(board), *label_trust(board), speed_trust(board))
+    return Answer(take(board), trust, picks(board))
 
 
 def take(board: Leaderboard) -> Take:
@@ -115,10 +117,13 @@ def smallest(rows: Sequence[Row]) -> Row | None:
 
 
 def score_text(board: Leaderboard, result: Result) -> str:
-    """Return what acc means, in a sentence with its 95 % interval."""
-    bounds = result.ci95.get("acc") if captions.has_intervals(board.dataset) else None
+    """Return what the first headline score means, in a sentence with its 95 % interval."""
+    first = board.headline.first
+    bounds = result.ci95.get(first) if captions.has_intervals(board.dataset) else None
     interval = f" ({100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %)" if bounds else ""
-    share = f"For {100 * result.scores['acc']:.1f} % of the"
+    share = f"For {100 * result.scores[first]:.1f} % of the"
+    if board.unlabelled:
+        return f"{share} images{interval}, a random crop finds its own image first."
     if leave_one_out(board.dataset):
         return f"{share} images{interval}, the nearest other image is of the same class."
     return f"{share} queries{interval}, the nearest reference is of the same class."
@@ -137,6 +142,8 @@ def measured_on(board: Leaderboard) -> str:
     sides = ("queries",) if leave_one_out(dataset) else ("queries", "references")
     nouns = {"queries": ("query", "queries"), "references": ("reference", "references")}
     nouns |= {"queries": ("image", "images")} if len(sides) == 1 else {}
+    if board.unlabelled:
+        return f"{measured} on {counted(dataset['references'], 'image')} without labels, by agreement of views"
     counts = [counted(dataset[side], *nouns[side]) for side in sides if isinstance(dataset.get(side), int)]
     classes = dataset.get("classes")
     of = f" of {counted(classes, 'class', 'classes')}" if isinstance(classes, int) else ""
@@ -189,9 +196,9 @@ def order_trust(board: Leaderboard) -> Trust:
     if len(board.by_acc) == 1:
         return Trust(question, None, ("One model has no order.",))
     if not captions.has_intervals(board.dataset):
-        few = counted(int(board.dataset["classes"]), "class", "classes")
+        few = counted(int(board.dataset["classes"]), *captions.units(board.dataset))
         return Trust(question, False, (f"With only {few}, differences mean little.",))
-    ranking = board.rankings.by.get("acc")
+    ranking = board.rankings.headline
     if ranking is None:
         why = board.rankings.why
         return Trust(question, None, (f"Not tested{f': {why}' if why else ''}.",))
@@ -204,6 +211,13 @@ def order_trust(board: Leaderboard) -> Trust:
     which = f"All {models:,}" if tied == models else f"{tied:,} of {models:,}"
     needed = map(captions.sentence, captions.lead(ranking, most_names=0)[1:])
     return Trust(question, False, (f"{which} models are tied for first.", *needed))
+
+
+def label_trust(board: Leaderboard) -> tuple[Trust, ...]:
+    """Return how far an order without labels agrees with one by labels; nothing for a run with labels."""
+    if not board.unlabelled:
+        return ()
+    return (Trust("Would labels give this order?", None, tuple(map(captions.sentence, trust_lines()))),)
 
 
 def speed_trust(board: Leaderboard) -> Trust:
@@ -238,14 +252,16 @@ def _scatter(result: Result) -> float:
 
 
 def picks(board: Leaderboard) -> tuple[Pick, ...]:
-    """Return the smallest and the fastest of the models tied for first, and the most accurate one.
+    """Return the smallest and the fastest of the models tied for first, and the best one by the score.
 
     A model appears once, with all its labels. Without ties there is nothing to pick.
     """
     tied = tied_rows(board)
     if not tied:
         return ()
-    wanted = (("smallest", smallest(tied)), ("fastest", fastest(tied)), ("most accurate", _candidates(board)[0]))
+    best = "best" if board.unlabelled else "most accurate"
+    wanted = (("smallest", smallest(tied)), ("fastest", fastest(tied)), (best, _candidates(board)[0]))
+    first = board.headline.first
     found: dict[str, tuple[Row, list[str]]] = {}
     for label, row in wanted:
         if row is not None:
@@ -254,7 +270,7 @@ def picks(board: Leaderboard) -> tuple[Pick, ...]:
         Pick(
             f"{captions.listed(labels).capitalize()} of the {len(tied):,} tied",
             model,
-            f"acc {score(row.result, 'acc')} · {costs(row.result)}".rstrip(" ·"),
+            f"{first} {score(row.result, first)} · {costs(row.result)}".rstrip(" ·"),
         )
         for model, (row, labels) in found.items()
     )

@@ -13,6 +13,7 @@ from embedcore.report.board.details import details
 from embedcore.report.board.findings import disagreements, facts, findings, warnings
 from embedcore.report.board.names import short_names
 from embedcore.report.board.rows import columns_data
+from embedcore.report.board.trade_off import COSTS
 from embedcore.report.gallery.selection import hardest
 from embedcore.report.html.chart import HEADLINE_HEIGHT, Chart, extent
 from embedcore.report.html.drawing import start_scripts
@@ -38,7 +39,7 @@ class Unfinished:
         return 100 * self.done // max(1, self.cases)
 
 
-HEADLINE = ("Leaders", "Cost of accuracy")
+HEADLINE = ("Leaders", *COSTS.values())
 """Sections of the charts on the first screen."""
 _NARROW = 16
 """Characters of a model's name that a phone shows in one line of the table."""
@@ -81,6 +82,7 @@ def index_page(
         "columns": columns,
         "families": families_of(rows),
         "ranges": ranges,
+        "metrics": board.headline,
         "short": [
             short if short != row["model"] else None
             for row, short in zip(rows, short_names([row["model"] for row in rows], _NARROW), strict=True)
@@ -105,8 +107,10 @@ def index_page(
         facts=facts(board, settings, machine, when),
         warnings=warnings(board),
         findings=findings(board),
-        disagreements=[each.why for each in disagreements(rows, table)] if len(rows) > 1 else [],
+        disagreements=[] if board.unlabelled else [each.why for each in disagreements(rows, table)],
         answer=answer(board),
+        metrics=board.headline,
+        unlabelled=board.unlabelled,
         regret=card(board, table),
         hardest=hardest(retrieved) if retrieved else None,
         headline_height=HEADLINE_HEIGHT,

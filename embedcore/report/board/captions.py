@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from embedcore.plain import counted, json_safe, minute, one_line
+from embedcore.report.board.unlabelled_trust import trust_lines
+from embedcore.results.headline import UNLABELLED, headline
 from embedcore.results.leaderboard import Exclusion, Group, Leaderboard
 from embedcore.results.ranking import Ranking
 from embedcore.results.result import Result
@@ -18,6 +20,15 @@ FEWEST_CLASSES = 10  # intervals resample classes: with fewer they mean little
 PROBE_LEGEND = (
     "ridge, logistic: share of queries that a linear classifier, fitted to the references, puts into their class; "
     "k-shot: the same for the nearest class mean of k references of each class, over random draws"
+)
+
+_CLASSES = (
+    "acc: share of queries whose nearest neighbour has their class{interval}",
+    "acc5: share of the 5 nearest neighbours that are of the query's class, always divided by 5",
+)
+_VIEWS = (
+    "view_recall: agreement of views, the share of images that are the nearest of their own random crop{interval}",
+    "view_recall5: the same among the 5 nearest",
 )
 
 MISSING = "Models of the study that are no longer available"
@@ -35,12 +46,13 @@ def legend(
     if not board.by_acc:
         return lines
     intervals = has_intervals(board.dataset)
-    interval = ", ± half its 95 % interval (resampled by class)" if intervals else ""
+    one, _ = units(board.dataset)
+    interval = f", ± half its 95 % interval (resampled by {one})" if intervals else ""
     return [
         *lines,
         *(["ranks: 95 % intervals that hold for all models at once"] if board.rankings.by and intervals else []),
-        f"acc: share of queries whose nearest neighbour has their class{interval}",
-        "acc5: share of the 5 nearest neighbours that are of the query's class, always divided by 5",
+        *(line.format(interval=interval) for line in (_VIEWS if board.unlabelled else _CLASSES)),
+        *(trust_lines() if board.unlabelled else []),
         *([PROBE_LEGEND] if any(name in PROBES for row in board.by_acc for name in row.result.scores) else []),
         "M: million parameters; images/s (img/s): the forward pass alone",
         settings_line([row.result for row in board.by_acc], settings, machine, when),
@@ -49,14 +61,17 @@ def legend(
 
 def dataset_line(dataset: Mapping[str, Any]) -> str:
     """Return ``emoji: 544 queries, 544 references, 256 classes; acc5 ceiling 0.690; …``, without what is unknown."""
-    counts = ", ".join(f"{_shown(dataset[key])} {key}" for key in _COUNTS if dataset.get(key) is not None)
-    parts = [f"{dataset_name(dataset)}: {counts}"]
-    parts += [f"{key.replace('_', ' ')} {_shown(dataset[key])}" for key in _FACTS if dataset.get(key) is not None]
+    if headline(dataset) == UNLABELLED:
+        parts = [f"{dataset_name(dataset)}: {_shown(dataset.get('references'))} images without labels, a view of each"]
+    else:
+        counts = ", ".join(f"{_shown(dataset[key])} {key}" for key in _COUNTS if dataset.get(key) is not None)
+        parts = [f"{dataset_name(dataset)}: {counts}"]
+        parts += [f"{key.replace('_', ' ')} {_shown(dataset[key])}" for key in _FACTS if dataset.get(key) is not None]
     if dataset.get("lone_queries"):
         parts[-1] += " (no reference of their class: left out)"
     parts += _lines(dataset, "notes")  # of the session: duplicates between the two sides, skipped files
     if not has_intervals(dataset):
-        parts.append(f"only {counted(dataset['classes'], 'class', 'classes')}: too few for meaningful intervals")
+        parts.append(f"only {counted(dataset['classes'], *units(dataset))}: too few for meaningful intervals")
     return "; ".join(parts)
 
 
@@ -73,6 +88,11 @@ def has_intervals(dataset: Mapping[str, Any]) -> bool:
     """Whether there are enough classes for intervals."""
     classes = dataset.get("classes")
     return not isinstance(classes, int) or classes >= FEWEST_CLASSES
+
+
+def units(dataset: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the words for one and several of what intervals resample: classes, or images without labels."""
+    return ("image", "images") if headline(dataset) == UNLABELLED else ("class", "classes")
 
 
 def acc5_limit(dataset: Mapping[str, Any]) -> str:
@@ -96,7 +116,7 @@ def leader_lines(board: Leaderboard, metric: str, *, most_names: int) -> list[st
     if not has_intervals(board.dataset):
         return []
     if board.rankings.why:
-        return [f"no intervals of ranks: {board.rankings.why}"] if metric == "acc" else []
+        return [f"no intervals of ranks: {board.rankings.why}"] if metric == board.headline.first else []
     ranking = board.rankings.by.get(metric)
     return lead(ranking, most_names=most_names) if ranking else []
 
@@ -123,7 +143,7 @@ def lead(ranking: Ranking, *, most_names: int) -> list[str]:
         return [f"{model_ranks[0].model} is significantly better than all others"] if len(model_ranks) > 1 else []
     named = ", ".join(tied[:most_names]) + (", …" if len(tied) > most_names else "")
     lines = [f"{len(tied)} of {len(model_ranks)} models are tied for first: {named}"]
-    needed = ranking.order.classes_needed
+    needed, kind = ranking.order.classes_needed, "images" if ranking.metric in UNLABELLED else "classes"
     if not model_ranks[1].tied_with_leader:
         return lines
     if ranking.classes < 2:
@@ -131,12 +151,12 @@ def lead(ranking: Ranking, *, most_names: int) -> list[str]:
     if len(set(sorted(ranking.order.means.tolist())[-2:])) == 1:
         return [*lines, f"the two best are equal in {ranking.metric}"]
     if math.isinf(needed):
-        why = "they differ too little, or one class has most of the queries"
-        return [*lines, f"no number of classes is known to separate the two best: {why}"]
+        why = "they differ too little" + (", or one class has most of the queries" if kind == "classes" else "")
+        return [*lines, f"no number of {kind} is known to separate the two best: {why}"]
     needed = float(f"{needed:.2g}")
     return [
         *lines,
-        f"about {needed:,.0f} classes like these would separate the two best; there are {ranking.classes:,}",
+        f"about {needed:,.0f} {kind} like these would separate the two best; there are {ranking.classes:,}",
     ]
 
 

@@ -34,6 +34,7 @@ from embedcore.report.html.chart import (
     without_overlap,
 )
 from embedcore.results.class_table import ClassTable
+from embedcore.results.headline import LABELLED, UNLABELLED, headline
 from embedcore.results.leaderboard import Group, Leaderboard
 from embedcore.results.ranking import kendall_tau
 
@@ -45,56 +46,69 @@ _LONGEST_LABEL = 44  # characters
 _MOST_ARCHITECTURES = 30
 # The same network under the name of another library, or with another padding.
 _ALIASES = ("gluon_", "legacy_", "tf_")
-_LEADING = {"acc": "datum.tied || datum.rank == 1", "acc5": "datum.rank_acc5 == 1"}
 
 
 def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) -> list[Chart]:
     """Return the charts that have data to show. `rows`: those of `embedcore.report.board.rows` for this board."""
     levels = levels_of(board.dataset)
+    first, five = board.headline
     found = [
-        leaders(rows, "acc", levels["acc"]),
-        leaders(rows, "acc5", levels["acc5"]),
-        *(trade_off(rows, axis, levels["acc"]) for axis in AXES),
-        acc_and_acc5(rows, table, levels),
-        within_families(rows),
-        pretraining(rows),
+        leaders(rows, first, levels[first]),
+        leaders(rows, five, levels[five]),
+        *(trade_off(rows, axis, levels[first], first) for axis in AXES),
+        None if board.unlabelled else acc_and_acc5(rows, table, levels),
+        within_families(rows, first),
+        pretraining(rows, first),
         two_models(rows, table),
-        *families(board.groups, rows),
+        *families(board.groups, rows, first),
     ]
     return [chart for chart in found if chart is not None]
 
 
 def levels_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, object]]:
-    """Return for each metric the scores of chance and of a perfect model, as far as they are known."""
+    """Return for each headline score that of chance and of a perfect model, as far as they are known."""
     chance = dataset.get("chance_acc")
+    first, five = headline(dataset)
     return {
-        "acc": {"chance": chance, "perfect": 1.0},
-        "acc5": {"chance": chance, "perfect": dataset.get("acc5_ceiling")},
+        first: {"chance": chance, "perfect": 1.0},
+        five: {"chance": chance, "perfect": dataset.get("acc5_ceiling")},
     }
+
+
+def _is_first(metric: str) -> bool:
+    """Whether a headline score is the one by which models are ranked first."""
+    return metric in (LABELLED.first, UNLABELLED.first)
+
+
+def _leading(metric: str) -> str:
+    """Return the expression for the models that lead by a headline score."""
+    return "datum.tied || datum.rank == 1" if _is_first(metric) else f"datum.rank_{metric} == 1"
 
 
 def leaders(rows: Sequence[Datum], metric: str, levels: Mapping[str, object]) -> Chart | None:
     """The best models by a metric, with their intervals. The page chooses them: its filters may leave others."""
-    shown = sorted(rows, key=lambda row: row["rank" if metric == "acc" else f"rank_{metric}"])[:LEADERS]
+    place = "rank" if _is_first(metric) else f"rank_{metric}"
+    shown = sorted(rows, key=lambda row: row[place])[:LEADERS]
     if not shown:
         return None
     axis = ScoreAxis.over(shown, metric, levels, grows=True)
     y = names_down(order=[row["name"] for row in shown])
-    leading = _LEADING[metric]
+    leading = _leading(metric)
     layers = [
         *axis.line_layers(x=True),
         *intervals(shown, axis.channel(f"{metric}_low"), f"{metric}_high", {"y": y}, important=leading),
         *points(axis.channel(), y, shown, important=leading),
     ]
     count = "models" if len(shown) == len(rows) else f"best {len(shown)} of {len(rows):,} models"
-    tied = metric == "acc" and any(row.get("tied") for row in shown)
+    tied = _is_first(metric) and any(row.get("tied") for row in shown)
     blue = f"Blue: {'tied for first' if tied else 'first'}."
     title = f"The {count} by {metric}"
     return Chart(
         f"leaders-{metric}",
         "Leaders",
         title,
-        "Lines are 95 % intervals from resampling the classes. Models whose lines overlap may be equally good. "
+        f"Lines are 95 % intervals from resampling the {'images' if metric in UNLABELLED else 'classes'}. "
+        "Models whose lines overlap may be equally good. "
         f"{blue} {axis.note}".rstrip(),
         layered(layers, title, _LINE_HEIGHT * len(shown)),
         {"models": shown},
@@ -135,43 +149,43 @@ def acc_and_acc5(
     )
 
 
-def within_families(rows: Sequence[Datum]) -> Chart | None:
+def within_families(rows: Sequence[Datum], metric: str = "acc") -> Chart | None:
     """All models of each family on one line, the family of the best model first."""
     if not rows:
         return None
     titles = list(dict.fromkeys(row["title"] for row in rows))
     y = names_down("title", titles)
-    middle = {"x": {"field": "acc", "aggregate": "median", "type": "quantitative", "title": "acc"}, "y": y}
+    middle = {"x": {"field": metric, "aggregate": "median", "type": "quantitative", "title": metric}, "y": y}
     layers = [
-        *points(scores_with_padding("acc"), y, rows, important=_LEADING["acc"]),
+        *points(scores_with_padding(metric), y, rows, important=_leading(metric)),
         layer("tick", middle, thickness=2, size=14, color="#777"),
     ]
     return Chart(
         "families",
         "Families",
-        "acc within each family",
+        f"{metric} within each family",
         "Each mark is a model, the vertical line the median of the family. Blue: the best and those tied with it.",
-        layered(layers, "acc within each family", (_LINE_HEIGHT + 3) * len(titles)),
+        layered(layers, f"{metric} within each family", (_LINE_HEIGHT + 3) * len(titles)),
         {"models": rows},
     )
 
 
-def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
-    """The models of `FAMILIES_WITH_BARS` by acc: "best 30" and "the rest" of a large family, as in the study."""
+def families(groups: Sequence[Group], rows: Sequence[Datum], metric: str = "acc") -> Iterator[Chart]:
+    """The models of `FAMILIES_WITH_BARS` by a score: "best 30" and "the rest" of a large family, as in the study."""
     of_model = {row["model"]: row for row in rows}
     for group in groups:
         if group.slug not in FAMILIES_WITH_BARS:
             continue
         for number, (part, members) in enumerate(group.parts, start=1):
             shown = [of_model[member.result.model] for member in members]
-            title = f"{group.title}: {part}" if part else f"{group.title} by acc"
-            x = quantity("acc", scale={"zero": True}, axis={"format": ".3~f"})
+            title = f"{group.title}: {part}" if part else f"{group.title} by {metric}"
+            x = quantity(metric, scale={"zero": True}, axis={"format": ".3~f"})
             y = names_down(order=[row["name"] for row in shown])
-            bars = {"x": x, "y": y, "tooltip": tooltip()}
+            bars = {"x": x, "y": y, "tooltip": tooltip(shown)}
             layers = [layer("bar", bars, where=only(shown), height=11, color=GREY, opacity=0.8)]
-            if any("acc_low" in row for row in shown):
-                lines = {"x": x | {"field": "acc_low"}, "x2": {"field": "acc_high"}, "y": y}
-                layers.append(layer("rule", lines, where=both(only(shown), "isValid(datum.acc_low)")))
+            if any(f"{metric}_low" in row for row in shown):
+                lines = {"x": x | {"field": f"{metric}_low"}, "x2": {"field": f"{metric}_high"}, "y": y}
+                layers.append(layer("rule", lines, where=both(only(shown), f"isValid(datum.{metric}_low)")))
             yield Chart(
                 f"family-{group.slug}{f'-{number}' if part else ''}",
                 "ResNet and EfficientNet",
@@ -184,18 +198,18 @@ def families(groups: Sequence[Group], rows: Sequence[Datum]) -> Iterator[Chart]:
             )
 
 
-def pretraining(rows: Sequence[Datum]) -> Chart | None:
+def pretraining(rows: Sequence[Datum], metric: str = "acc") -> Chart | None:
     """Architectures that were pretrained on several datasets, those with the widest spread first."""
     groups = [group for group in equal_architectures(rows) if len(group) > 1]
-    groups = sorted(groups, key=lambda group: group[-1]["acc"] - group[0]["acc"])[:_MOST_ARCHITECTURES]
+    groups = sorted(groups, key=lambda group: group[-1][metric] - group[0][metric])[:_MOST_ARCHITECTURES]
     if not groups:
         return None
-    place = {"x": scores_with_padding("acc", 90), "y": names_down("network")}
+    place = {"x": scores_with_padding(metric, 90), "y": names_down("network")}
     names = {**place, "text": category("pretraining")}
     sides = (("best", "left", 8), ("worst", "right", -8))
     layers = [
         layer("line", {**place, "detail": {"field": "network", "type": "nominal"}}, data="networks", strokeWidth=1.5),
-        layer("point", {**place, "tooltip": tooltip(), **emphasis()}, data="networks", filled=True, size=70),
+        layer("point", {**place, "tooltip": tooltip(rows), **emphasis()}, data="networks", filled=True, size=70),
         *(
             layer("text", names, data="networks", where=f"datum.{end}", align=align, dx=dx, limit=170, fontSize=10)
             for end, align, dx in sides
@@ -221,7 +235,7 @@ def _of_network(group: Sequence[Datum]) -> Iterator[Datum]:
         yield known | ends | {"network": cut(network_of(group[0]), _LONGEST_LABEL)}
 
 
-_OF_NETWORK = ("id", "family", "own", *(channel["field"] for channel in tooltip()))
+_OF_NETWORK = ("id", "family", "own", *UNLABELLED, *(channel["field"] for channel in tooltip(())))
 
 
 def network_of(row: Datum) -> str:

@@ -15,6 +15,7 @@ from embedcore.report.board.marks import (
     Mark,
     mark_words,
 )
+from embedcore.results.headline import LABELLED, UNLABELLED, Headline, headline_of
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
 from embedcore.retrieval.outcomes import PROBES, SHOTS
@@ -171,6 +172,10 @@ def _score_column(metric: str, title: str = "", width: int = 130, **options: Any
     return Column(metric, value, _score, title, width=width, descending=True, **options)
 
 
+def _of_images(key: str, *arguments: Any, **options: Any) -> Column:
+    return Column(key, _of(lambda result: result.unlabelled.get(key)), *arguments, **options)
+
+
 _BOUNDS, _SIZE = ("rank95_low", "rank95_high"), ("input_height", "input_width")
 _ON_REQUEST: dict[str, Any] = {"drop": None, "optional": True}  # in the page alone
 
@@ -204,11 +209,28 @@ COLUMNS = (
 )
 """A column added here appears in all outputs."""
 
-_STORED = {*Result.__struct_fields__, "acc", "acc5", "map_at_r", *PROBES, "images_per_s_end_to_end"}
+_BY_VIEWS = {
+    "rank_acc5": Column(
+        f"rank_{UNLABELLED.five}", _rank("rank_acc5"), str, "# five", f"rank by {UNLABELLED.five}", **_ON_REQUEST
+    ),
+    "acc": _score_column(UNLABELLED.first, interval=True, drop=0, width=176),
+    "acc5": _score_column(UNLABELLED.five, interval=True, drop=2, width=156),
+    "map_at_r": _of_images("effective_rank", figure, "eff. rank", "effective rank", drop=6, optional=True),
+    "probe_ridge": _of_images("near_duplicates", _score, "near dup.", "near-duplicates", drop=6, optional=True),
+}
+"""Columns of a run without labels, by those whose place they take."""
+
+_STORED = {*Result.__struct_fields__, *LABELLED, *UNLABELLED, "map_at_r", *PROBES, "images_per_s_end_to_end"}
+_STORED |= {"effective_rank", "near_duplicates"}
 
 
 def column(key: str) -> Column:
     return next(column for column in COLUMNS if column.key == key)
+
+
+def columns_of(scores: Headline) -> tuple[Column, ...]:
+    """Return the columns of runs with these headline scores."""
+    return COLUMNS if scores == LABELLED else tuple(_BY_VIEWS.get(column.key, column) for column in COLUMNS)
 
 
 def entries(board: Leaderboard) -> Iterator[Entry]:
@@ -223,22 +245,23 @@ def entries(board: Leaderboard) -> Iterator[Entry]:
 
 
 def leaderboard_columns(metric: str = "acc") -> tuple[Column, ...]:
-    """Return the columns of a table ranked by `metric`, which comes before the other of acc and acc5."""
-    shown = {column.key: column for column in COLUMNS if column.drop is not None}
-    other = "acc5" if metric == "acc" else "acc"
+    """Return the columns of a table ranked by `metric`, which comes before the other headline score."""
+    first, five = names = headline_of((metric,))
+    shown = {column.key: column for column in columns_of(names) if column.drop is not None}
+    other = five if metric == first else first
     scores = {
         metric: replace(shown[metric], drop=0, interval=True),
         other: replace(shown[other], drop=2, interval=False),
     }
     keys = [*shown]
-    keys[keys.index("acc") : keys.index("acc5") + 1] = [metric, other]
+    keys[keys.index(first) : keys.index(five) + 1] = [metric, other]
     return tuple((shown | scores)[key] for key in keys)
 
 
-def leader_columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
+def leader_columns(titles: Mapping[str, str], metric: str = "acc") -> tuple[Column, ...]:
     """Return the columns of the table of leaders: the family first (its slug in the terminal, its title in Markdown);
     the rank is dropped last."""
-    rank, *others = leaderboard_columns()
+    rank, *others = leaderboard_columns(metric)
     family = replace(
         column("family"),
         format=lambda slug: cut(slug, _LONGEST_SLUG),
@@ -250,10 +273,11 @@ def leader_columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
 
 def page_columns(rows: Sequence[Row]) -> list[Column]:
     """Return the columns of the page's table that have a value in some row, with one for each further score."""
-    known = {column.key for column in COLUMNS}
+    columns = columns_of(rows[0].result.headline) if rows else COLUMNS
+    known = {column.key for column in columns}
     metrics = dict.fromkeys(metric for row in rows for metric in row.result.scores)
     more = [_score_column(metric, optional=True) for metric in metrics if metric not in known]
-    return [c for c in (*COLUMNS, *more) if c.width and any(c.value(row) is not None for row in rows)]
+    return [c for c in (*columns, *more) if c.width and any(c.value(row) is not None for row in rows)]
 
 
 def without_intervals(columns: Iterable[Column]) -> list[Column]:

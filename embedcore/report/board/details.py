@@ -102,7 +102,7 @@ def _classes(result: Result, table: ClassTable | None) -> Mapping[str, list[tupl
 
 def _significance(board: Leaderboard) -> Any:
     """Return a function of two places in `by_acc`: whether they differ significantly, None if unknown."""
-    ranking = board.rankings.by.get("acc")
+    ranking = board.rankings.headline
     if ranking is None:
         return lambda one, other: None
     place = {model: number for number, model in enumerate(ranking.models)}

@@ -12,7 +12,7 @@ import msgspec
 
 from embedcore.plain import json_safe, one_line
 from embedcore.report.board.captions import dataset_name
-from embedcore.report.board.columns import COLUMNS, Entry, entries
+from embedcore.report.board.columns import COLUMNS, Entry, columns_of, entries
 from embedcore.results.leaderboard import Leaderboard, build
 from embedcore.results.result import Result
 from embedcore.results.saved import embedcore_block
@@ -34,7 +34,8 @@ def csv_report(boards: Sequence[Leaderboard], machine: Mapping[str, Any], when: 
     """Return one line for each result, best first, those not measured last: ranks, fields, scores with their bounds."""
     common = {key: machine.get(key) for key in _MACHINE} | {"datetime": when}
     # An empty result has all columns, so that a CSV without lines has them too.
-    empty = build([Result.make("-", family="-", status="error", reason="-")], dataset={})
+    none = Result.make("-", family="-", status="error", reason="-")
+    empty = build([none], dataset=boards[0].dataset if boards else {})
     cells = [_cells(entry, row, common) for board in (empty, *boards) for entry, row in _rows(board)]
     names = list(dict.fromkeys(name for row in cells for name in row))
     out = io.StringIO(newline="")
@@ -87,8 +88,9 @@ def _text(block: Mapping[str, Any]) -> str:
 
 def _rows(board: Leaderboard) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield each result, measured or not, with the columns that no field holds followed by its fields."""
+    columns = columns_of(board.headline)
     for entry in entries(board):
-        computed = {column.key: column.value(entry) for column in COLUMNS if not column.stored}
+        computed = {column.key: column.value(entry) for column in columns if not column.stored}
         whole = msgspec.to_builtins(entry.result)
         fields = {name: whole[name] for name in _IN_ROWS}
         if entry.result.ok:

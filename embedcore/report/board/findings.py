@@ -51,8 +51,9 @@ def facts(
     places = (", ".join(filter(None, (row.result.device, row.result.precision))) for row in board.by_acc)
     lone = dataset.get("lone_queries")
     found = [
+        ("Labels", "none: the queries are views, a random crop of each image" if board.unlabelled else None),
         ("Images", ", ".join(f"{_text(dataset[key])} {key}" for key in ("queries", "references") if dataset.get(key))),
-        ("Classes", dataset.get("classes")),
+        ("Classes", None if board.unlabelled else dataset.get("classes")),
         ("Highest possible acc5", dataset.get("acc5_ceiling")),
         ("acc by chance", dataset.get("chance_acc")),
         ("Duplicate images", dataset.get("duplicates")),
@@ -83,12 +84,12 @@ def _protocol(settings: Mapping[str, Any]) -> str:
 
 def warnings(board: Leaderboard) -> list[str]:
     """Return warnings that precede all numbers: random weights, too few classes, models that were not measured."""
-    few = board.dataset.get("classes")
+    few, of = board.dataset.get("classes"), captions.units(board.dataset)[1]
     return [
         line
         for line in (
             random_notice(board.by_acc) or "",
-            "" if captions.has_intervals(board.dataset) else f"Only {few} classes: differences mean little",
+            "" if captions.has_intervals(board.dataset) else f"Only {few} {of}: differences mean little",
             captions.excluded_summary(board),
         )
         if line
@@ -96,11 +97,11 @@ def warnings(board: Leaderboard) -> list[str]:
 
 
 def findings(board: Leaderboard) -> list[Finding]:
-    """Return the winner by acc5, the best models by size and speed, and the families with the widest spread."""
+    """Return the winner by the second headline score, the best models by size and speed, the most uneven families."""
     if not board.by_acc:
         return []
     found = [
-        Finding("Best by acc5", tuple(best_by_acc5(board))),
+        Finding(f"Best by {board.headline.five}", tuple(best_by_acc5(board))),
         Finding("Best by size", tuple(best_of_sizes(board))),
         Finding("Best by speed", tuple(best_of_speeds(board))),
         Finding("Families with the widest spread", tuple(spreads(board))),
@@ -109,12 +110,12 @@ def findings(board: Leaderboard) -> list[Finding]:
 
 
 def best_by_acc5(board: Leaderboard) -> Iterator[Sentence]:
-    """The first model by acc5, and those tied with it."""
-    best = board.by_acc5[0].result
-    interval = best.ci95.get("acc5") if captions.has_intervals(board.dataset) else None
+    """The first model by the second headline score, and those tied with it."""
+    best, five = board.by_acc5[0].result, board.headline.five
+    interval = best.ci95.get(five) if captions.has_intervals(board.dataset) else None
     bounds = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-    yield Named(best.model), f": acc5 {score(best, 'acc5')}{bounds}."
-    ranking = board.rankings.by.get("acc5") if captions.has_intervals(board.dataset) else None
+    yield Named(best.model), f": {five} {score(best, five)}{bounds}."
+    ranking = board.rankings.by.get(five) if captions.has_intervals(board.dataset) else None
     if ranking is None:
         return
     tied = [row.result.model for row in board.by_acc5 if row.model_rank and row.model_rank.tied_with_leader]
@@ -138,17 +139,18 @@ def _named(models: Sequence[str]) -> Iterator[str | Named]:
 
 
 def best_of_sizes(board: Leaderboard) -> Iterator[Sentence]:
-    """The best model by acc below each of `SIZES`; sizes with the same model share a sentence."""
+    """The best model below each of `SIZES`; sizes with the same model share a sentence."""
+    first = board.headline.first
     sized = [(row.result, row.result.params_m) for row in board.by_acc if row.result.params_m is not None]
     best = ((size, next((result for result, params in sized if params < size), None)) for size in SIZES)
     for result, sizes in _grouped(best):
         words = f"Below {captions.listed([f'{size}' for size in sizes])} million parameters: "
-        yield words, Named(result.model), f", acc {score(result, 'acc')} with {figure(result.params_m)} million."
+        yield words, Named(result.model), f", {first} {score(result, first)} with {figure(result.params_m)} million."
 
 
 def best_of_speeds(board: Leaderboard) -> Iterator[Sentence]:
     """The best model that reaches each round number of images/s, among the speeds that can be trusted."""
-    timed = speeds(board.by_acc)
+    timed, first = speeds(board.by_acc), board.headline.first
     if not timed:
         return
     if doubts(timed[0][0].result):
@@ -159,7 +161,7 @@ def best_of_speeds(board: Leaderboard) -> Iterator[Sentence]:
     for result, reached in _grouped(best):
         words = f"At least {reached[-1]:,g} images/s: "
         speed = figure(result.images_per_s["forward"])
-        yield words, Named(result.model), f", acc {score(result, 'acc')} at {speed} images/s."
+        yield words, Named(result.model), f", {first} {score(result, first)} at {speed} images/s."
 
 
 def _round_numbers(low: float, high: float) -> Iterator[float]:
@@ -179,16 +181,17 @@ def _round_numbers(low: float, high: float) -> Iterator[float]:
 
 
 def spreads(board: Leaderboard) -> Iterator[Sentence]:
-    """The families whose best and worst models differ most in acc."""
+    """The families whose best and worst models differ most."""
+    first = board.headline.first
 
     def spread(rows: Sequence[Row]) -> float:
-        return rows[0].result.scores["acc"] - rows[-1].result.scores["acc"]
+        return rows[0].result.scores[first] - rows[-1].result.scores[first]
 
     groups = [group for group in board.groups if len(group.rows) >= _FEWEST_MODELS and spread(group.rows) > 0]
     for group in sorted(groups, key=lambda group: -spread(group.rows))[:_MOST_FAMILIES]:
         worst, best = group.rows[-1].result, group.rows[0].result
-        words = f"{group.title}, {len(group.rows):,} models: acc {score(worst, 'acc')} by "
-        yield words, Named(worst.model), f" to {score(best, 'acc')} by ", Named(best.model), "."
+        words = f"{group.title}, {len(group.rows):,} models: {first} {score(worst, first)} by "
+        yield words, Named(worst.model), f" to {score(best, first)} by ", Named(best.model), "."
 
 
 def _grouped(best: Iterable[tuple[float, Result | None]]) -> Iterator[tuple[Result, list[float]]]:

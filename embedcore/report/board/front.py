@@ -1,4 +1,4 @@
-"""The Pareto front: the models that no other one beats in both acc and a cost."""
+"""The Pareto front: the models that no other one beats in both a score and a cost."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def trusted(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
     return [row for row in known if axis.name != "speed" or not row.get("doubts")] or known
 
 
-def pareto_front(rows: Sequence[Datum], axis: Axis) -> list[Datum]:
-    """Return the trusted rows that no other one beats in both acc and the quantity of the axis, the best by acc last.
+def pareto_front(rows: Sequence[Datum], axis: Axis, metric: str = "acc") -> list[Datum]:
+    """Return the trusted rows that no other one beats in both the score and the quantity of the axis, the best last.
 
     The first of equal rows counts.
     """
     best = math.inf if axis.less else -math.inf
     found = []
-    for row in sorted(trusted(rows, axis), key=lambda row: (-row["acc"], row[axis.field] * (1 if axis.less else -1))):
+    for row in sorted(trusted(rows, axis), key=lambda row: (-row[metric], row[axis.field] * (1 if axis.less else -1))):
         value = row[axis.field]
         if value < best if axis.less else value > best:
             best = value

@@ -52,7 +52,8 @@ def _board(board: Leaderboard) -> Iterator[str]:
     if board.by_acc:
         groups = captions.families_apart(board) if len(board.by_acc) <= OVERALL_TOP else board.groups
         alike = not groups and captions.acc5_orders_alike(board)
-        for metric, rows in (("acc", board.by_acc), ("acc5", board.by_acc5))[: 1 if alike else 2]:
+        first, five = board.headline
+        for metric, rows in ((first, board.by_acc), (five, board.by_acc5))[: 1 if alike else 2]:
             yield f"## Overall by {metric}"
             yield _table(rows[:OVERALL_TOP], board, leaderboard_columns(metric))
             if len(rows) > OVERALL_TOP:
@@ -60,12 +61,13 @@ def _board(board: Leaderboard) -> Iterator[str]:
             yield _list(captions.leader_lines(board, metric, most_names=OVERALL_TOP))
         if len(groups) > 1:
             yield "## Leader of each family\n\nThe rank is the overall one."
-            yield _table(board.leaders, board, leader_columns({group.slug: group.title for group in groups}))
+            titles = {group.slug: group.title for group in groups}
+            yield _table(board.leaders, board, leader_columns(titles, first))
         for group in groups:
             yield f"## {escape(group.title)} ({len(group.rows)})"
             for heading, rows in group.parts:
                 yield f"### {escape(group.title)}: {heading}" if heading else ""
-                yield _table(rows, board, leaderboard_columns())
+                yield _table(rows, board, leaderboard_columns(first))
     if board.excluded:
         yield f"## Not measured\n\n{escape(captions.excluded_summary(board))}"
         yield _list(captions.exclusion_line(exclusion, board) for exclusion in board.excluded)

@@ -10,7 +10,7 @@ import msgspec
 from tabulate import tabulate
 
 from embedcore.plain import counted, json_safe, wrapped
-from embedcore.report.board.captions import dataset_name, lead
+from embedcore.report.board.captions import dataset_name, lead, units
 from embedcore.report.board.columns import interval
 from embedcore.report.board.markdown import escape
 from embedcore.report.board.marks import TIED
@@ -46,7 +46,7 @@ def report(boards: Sequence[Ranked], agreement: Agreement | None, *, width: int,
     blocks = [_LEGEND]
     for board in boards:
         models, classes = len(board.ranking.models), board.ranking.classes
-        heading = f"{board.name}: {counted(models, 'model')}, {counted(classes, 'class', 'classes')}"
+        heading = f"{board.name}: {counted(models, 'model')}, {counted(classes, *units(board.dataset))}"
         rows = [
             (
                 f"{model_rank.rank}{TIED if model_rank.tied_with_leader else ''}",

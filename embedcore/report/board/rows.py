@@ -16,12 +16,12 @@ _LONGEST = 80  # characters; the longest name of timm 1.0.31 has 56
 
 
 def rows(board: Leaderboard) -> list[dict[str, Any]]:
-    """Return a row for each measured model, best by acc first, without values that are unknown or false.
+    """Return a row for each measured model, the best first, without values that are unknown or false.
 
     ``cells`` are the texts of `columns_data`, in their order, and the value of each is under its key. ``id`` is the
     place in the list; ``name`` and ``title`` (of the family) are cut to what a chart can show; ``marks`` are those of
     `embedcore.report.board.marks` in plain words, ``doubts`` the reasons why the speed cannot be trusted, ``front``
-    whether it is on the Pareto front of acc and speed, ``taken`` whether it is the recommended model.
+    whether it is on the Pareto front of score and speed, ``taken`` whether it is the recommended model.
     """
     measured = _measured(board)
     columns = page_columns(measured)
@@ -49,7 +49,7 @@ def rows(board: Leaderboard) -> list[dict[str, Any]]:
             "taken": entry.result.model == taken or None,
         }
         found.append({key: value for key, value in row.items() if value is not None and value is not False})
-    for row in pareto_front(found, AXES[0]):
+    for row in pareto_front(found, AXES[0], board.headline.first):
         row["front"] = True
     return found
 

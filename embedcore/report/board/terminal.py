@@ -68,13 +68,14 @@ def terminal_report(
 def _tables(board: Leaderboard) -> Iterator[tuple[str, Sequence[Row], Sequence[Column], int, Sequence[str]]]:
     """Yield heading, rows, columns, maximum number of rows and lines below of each table; the most important table is
     last, where a terminal shows it."""
+    first, five = board.headline
     groups = captions.families_apart(board)
     for group in groups:
-        yield f"{group.title} ({counted(len(group.rows), 'model')})", group.rows, leaderboard_columns(), TOP, ()
+        yield f"{group.title} ({counted(len(group.rows), 'model')})", group.rows, leaderboard_columns(first), TOP, ()
     if groups:
-        yield "Leader of each family, the best first", board.leaders, leader_columns({}), len(board.leaders), ()
+        yield "Leader of each family, the best first", board.leaders, leader_columns({}, first), len(board.leaders), ()
     alike = not groups and captions.acc5_orders_alike(board)
-    for metric, rows in (("acc", board.by_acc), ("acc5", () if alike else board.by_acc5)):
+    for metric, rows in ((first, board.by_acc), (five, () if alike else board.by_acc5)):
         if rows:
             below = captions.leader_lines(board, metric, most_names=_MOST_NAMES)
             yield f"Overall by {metric} ({counted(len(rows), 'model')})", rows, leaderboard_columns(metric), TOP, below

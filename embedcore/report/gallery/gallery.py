@@ -49,6 +49,8 @@ def gallery_of(
     """
     from embedcore.images.thumbnails import thumbnails
 
+    if board.unlabelled:  # its classes are its images
+        return None
     fingerprint = board.dataset.get("fingerprint")
     results = {row.result.model: row.result for row in board.by_acc}
     models = chosen(results.values(), asked)

@@ -15,6 +15,7 @@ from embedcore.compare.verdict import Finding, Verdict
 from embedcore.errors import UsageError
 from embedcore.plain import json_safe
 from embedcore.report.gate.comparison_text import markdown, sentence
+from embedcore.results.headline import headline
 from embedcore.results.run import Run
 
 SCHEMA = 1
@@ -23,6 +24,7 @@ SCHEMA = 1
 def to_json(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
     """Return the findings with all their numbers; ``schema`` 1."""
     pairing = comparison.pairing
+    of_family = "family", "models", "speed_ratio", f"{headline(comparison.new.dataset).first}_change"
     return {
         "schema": SCHEMA,
         "passed": verdict.passed,
@@ -49,7 +51,7 @@ def to_json(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
         ],
         "suspects": list(verdict.suspects),
         "findings": [_finding(finding) for finding in verdict.findings],
-        "families": [family._asdict() for family in comparison.families],
+        "families": [dict(zip(of_family, family, strict=True)) for family in comparison.families],
         "ranks": [rank._asdict() for rank in comparison.ranks],
     }
 

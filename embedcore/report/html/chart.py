@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedcore.report.html.drawing import Spec
+from embedcore.results.headline import headline_of
 
 Datum = dict[str, Any]
 Layer = dict[str, Any]
@@ -169,7 +170,7 @@ def points(
     channels.
     """
     shape = {"condition": {"test": "datum.own", "value": "diamond"}, "value": "circle"}
-    channels = {"x": x, "y": y, "tooltip": tooltip(), "shape": shape, **emphasis(important, colour), **more}
+    channels = {"x": x, "y": y, "tooltip": tooltip(rows), "shape": shape, **emphasis(important, colour), **more}
     size = 70 if len(rows) < MANY_MARKS else 30
     kinds = [(f"!({hollow})", True), (hollow, False)] if hollow else [("", True)]
     above = stands_out(important)
@@ -201,12 +202,12 @@ def intervals(
     return [layer("rule", channels, where=where, strokeWidth=1.2, strokeOpacity=0.6)]
 
 
-def tooltip() -> list[Channel]:
+def tooltip(rows: Sequence[Datum]) -> list[Channel]:
+    """Return what is shown of one of these rows."""
     return [
         category("name", "model"),
         category("title", "family"),
-        quantity("acc", format=".3f"),
-        quantity("acc5", format=".3f"),
+        *(quantity(score, format=".3f") for score in headline_of(rows[0] if rows else ())),
         quantity("params_m", "million parameters", format=".3~s"),
         quantity("gmacs", "GMACs", format=".3~s"),
         quantity("images_per_s", "images/s", format=".3~s"),

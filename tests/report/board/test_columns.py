@@ -39,8 +39,7 @@ def test_a_column_added_to_the_table_is_in_all_outputs(
         "numbers_per_s", lambda row: row.result.dim and row.result.dim * 2, str, "num/s", "numbers/s", marks=(mark,)
     )
     monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, added))
-    for module in ("export", "board_page"):
-        monkeypatch.setattr(f"embedcore.report.board.{module}.COLUMNS", columns.COLUMNS)
+    monkeypatch.setattr("embedcore.report.board.board_page.COLUMNS", columns.COLUMNS)
     boards = [board_of([result_of()])]
     terminal, markdown = terminal_report(boards, width=300), markdown_report(boards)
     assert "num/s" in terminal and "1536¤" in terminal and "¤ made up for this test" in terminal

@@ -74,7 +74,7 @@ def test_stairs_join_neighbours_whose_ranks_differ_and_a_band_covers_ties() -> N
     stairs = [of for of, rest in marks(picture, "rule mark") if "stroke-dasharray" in rest]
     across, up = (
         "million parameters: 40; acc: 0.7; before_cost: 5",
-        "million parameters: 40; acc: 0.89; before_acc: 0.7",
+        "million parameters: 40; acc: 0.89; before_score: 0.7",
     )
     assert stairs == [across, up]
     unknown = [{key: value for key, value in each.items() if "rank95" not in key} for each in made]

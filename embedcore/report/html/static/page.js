@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const { $, json, narrow, el, drawn } = embedPage;
-  const { models, columns, families, intervals, name, ranges, short } = json("data");
+  const { models, columns, families, intervals, name, ranges, short, metrics: [headline, five] } = json("data");
   if (!models.length) { document.body.dataset.ready = "1"; return; }
   const lazily = (make) => { let made; return () => (made ??= make()); };
   const details = lazily(() => json("details"));
@@ -87,7 +87,7 @@
     columnDefaults: { headerHozAlign: "left", headerWordWrap: true, resizable: "header", tooltip: false },
     columns: COLUMNS.map((column) => {
       const { off, meaning, csv, ...definition } = column;
-      const width = narrow && { model: { width: 160 }, rank: { width: 58 }, acc: { width: 140 } }[column.field];
+      const width = narrow && { model: { width: 160 }, rank: { width: 58 }, [headline]: { width: 140 } }[column.field];
       return { ...definition, ...width, titleFormatter: titled(column), visible: column.field === "model" || shown.has(column.field) };
     }),
     initialSort: [{ column: known ? sortField : "rank", dir: sortDir === "desc" ? "desc" : "asc" }],
@@ -283,8 +283,8 @@
       neighbours(row, more),
     ];
     if (more.best?.length) {
-      const list = (heading, lines) => el("div", {}, el("h3", {}, heading), grid(["class", "=queries", "=acc", "=acc5"],
-        lines.map(([number, acc, acc5]) => el("tr", {}, el("th", { scope: "row" }, classes[number]), ...cells("td", count(queries[number]), acc.toFixed(2), acc5.toFixed(2))))));
+      const list = (heading, lines) => el("div", {}, el("h3", {}, heading), grid(["class", "=queries", `=${headline}`, `=${five}`],
+        lines.map(([number, ...values]) => el("tr", {}, el("th", { scope: "row" }, classes[number]), ...cells("td", count(queries[number]), ...values.map((value) => value.toFixed(2)))))));
       parts.push(el("div", { class: "two" }, list("Best classes", more.best), list("Worst classes", more.worst)));
     }
     if (more.rounds.length) parts.push(el("h3", {}, "Timing rounds"), rounds(more.rounds));
@@ -303,9 +303,9 @@
     const WORDS = { true: "significant", false: "not significant" };
     const near = [...more.neighbours, [row.id, "self"]].sort((a, b) => a[0] - b[0]);
     const known = more.neighbours.some(([, differs]) => differs !== null);
-    return grid(["=#", "model", "=acc", ...(known ? ["difference"] : [])], near.map(([id, differs]) => {
+    return grid(["=#", "model", `=${headline}`, ...(known ? ["difference"] : [])], near.map(([id, differs]) => {
       const other = models[id], self = differs === "self";
-      return el("tr", { "aria-current": self ? "true" : null }, ...cells("td", `${other.rank}`), el("td", {}, self ? other.model : link(other)), ...cells("td", score(other.acc)),
+      return el("tr", { "aria-current": self ? "true" : null }, ...cells("td", `${other.rank}`), el("td", {}, self ? other.model : link(other)), ...cells("td", score(other[headline])),
         ...(known ? [el("td", {}, self ? "" : WORDS[differs] ?? "–")] : []));
     }));
   }
@@ -321,11 +321,11 @@
     return el("div", {}, strip, el("p", {}, words));
   }
 
-  // ---- the most accurate model of a speed ----
+  // ---- the best model of a speed ----
   const need = $("#need");
   if (need && models.some((row) => row.images_per_s)) {
     $("#by-speed").hidden = false;
-    const told = (row) => [link(row), ` (acc ${score(row.acc)}, ${figure(row.images_per_s)} images/s${row.doubts ? `; doubtful: ${row.doubts}` : ""})`];
+    const told = (row) => [link(row), ` (${headline} ${score(row[headline])}, ${figure(row.images_per_s)} images/s${row.doubts ? `; doubtful: ${row.doubts}` : ""})`];
     need.addEventListener("input", () => {
       const wanted = number(need.value), fast = models.filter((row) => wanted !== null && row.images_per_s >= wanted);
       const best = fast.find((row) => !row.doubts), other = fast[0];
@@ -360,7 +360,7 @@
   function chosen(figure, chart) {
     const found = fitting(), left = found.length ? found : [...models], shown = most(figure, chart);
     if (shown === Infinity) return left;
-    const rank = chart.name.endsWith("acc5") ? "rank_acc5" : "rank";
+    const rank = chart.name.endsWith(five) ? `rank_${five}` : "rank";
     left.sort((a, b) => a[rank] - b[rank]);
     const taken = left.findIndex((row) => row.taken);
     return taken < shown ? left.slice(0, shown) : [...left.slice(0, shown - 1), left[taken]];
@@ -446,7 +446,7 @@
       const [alone, others] = turned ? [b, a] : [a, b], [mean, from, to] = turned ? [-difference, -high, -low] : [difference, low, high];
       const right = (model, n) => el("li", {}, `Only ${model} is right: ${count(n)} ${n === 1 ? "query" : "queries"}`);
       return [el("ul", {}, right(first, alone), right(other, others), el("li", {},
-        `Difference in acc: ${signed(mean)} (95 % interval ${low == null ? "not known" : `${signed(from)} to ${signed(to)}`}), p ${p < 0.001 ? "< 0.001" : `= ${p.toFixed(3)}`}: `,
+        `Difference in ${headline}: ${signed(mean)} (95 % interval ${low == null ? "not known" : `${signed(from)} to ${signed(to)}`}), p ${p < 0.001 ? "< 0.001" : `= ${p.toFixed(3)}`}: `,
         p <= 0.05 ? "significant for this pair alone" : "not significant"))];
     }
     const [partLabel, part] = pick("show", parts.map(({ title }) => title), 0);

@@ -1,0 +1,31 @@
+"""How far an order without labels may be trusted: its agreement with the order by labels on sets that have labels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Agreement(NamedTuple):
+    """Agreement of the two orders of the same models on one image set."""
+
+    images: str
+    models: int
+    tau: float
+    """Kendall's tau-b of view_recall and the score with labels."""
+
+
+MEASURED: tuple[Agreement, ...] = ()
+"""What `benchmarks/harness/unlabelled_trust.py` printed, lowest last."""
+
+FAILED = 0.5
+"""Below this tau, more than a quarter of the pairs of models are in another order."""
+
+
+def trust_lines() -> list[str]:
+    """Return the sentences that stand beside every order without labels."""
+    if not MEASURED:
+        return ["how far this order agrees with one by labels has not been measured"]
+    listed = ", ".join(f"{each.tau:.2f} ({each.images}, {each.models} models)" for each in MEASURED)
+    lines = [f"Kendall's tau of this order and one by labels, on sets that have labels (1: same order): {listed}"]
+    failed = [each.images for each in MEASURED if each.tau < FAILED]
+    return [*lines, *([f"it failed on {', '.join(failed)}: label some images if you can"] if failed else [])]
