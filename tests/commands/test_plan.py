@@ -34,6 +34,11 @@ def test_a_plan_shows_downloads_and_disk_space(plan, photos, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_without_labels_a_view_of_each_image_is_counted(plan, photos):
+    code, out, _ = plan(photos, "--embed-weights=random", "--embed-roster=vgg11", "--embed-unlabelled")
+    assert code == 0 and "for 6 images in" in " ".join(out.split())
+
+
 def test_random_weights_are_not_fetched(plan, photos):
     code, out, _ = plan(photos, "--embed-weights=random", "--embed-roster=vgg11,vgg13")
     assert code == 0 and out.startswith("models: 2, with random weights\n") and "fetch" not in out.splitlines()[0]

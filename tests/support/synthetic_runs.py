@@ -63,6 +63,27 @@ def result(model: str, classes: np.ndarray, hits: np.ndarray, **changes: Any) ->
     return {"processes": processes(fields["durations"], seed=[3, *model.encode()]), **fields}
 
 
+def by_views(model: str, images: int, recall: float, *, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """``extra_info`` of a model that was measured on images without labels: a class for each image."""
+    rng = np.random.default_rng([seed, *model.encode()])
+    ease = np.random.default_rng(seed).normal(recall, 0.2, images)
+    first, more = rng.random(images) < ease, rng.random(images) < 0.3
+    five = first | more
+    fields = {
+        "scores": {"view_recall": float(first.mean()), "view_recall5": float(five.mean())},
+        "ci95": {"view_recall": (float(first.mean()) - 0.02, float(first.mean()) + 0.02)},
+        "unlabelled": {"near_duplicates": 0.125, "effective_rank": 31.4},
+        "verdicts": pack_verdicts(five.astype(np.uint8), first),
+    }
+    return result(model, np.arange(images), five.astype(np.uint8), **(fields | changes))
+
+
+def saved_by_views(results: list[dict[str, Any]], images: int, **more: Any) -> dict[str, Any]:
+    """The JSON of a run on images without labels."""
+    dataset = {"unlabelled": True, "references": images, **more.pop("dataset", {})}
+    return saved(results, np.arange(images), settings={"unlabelled": True}, dataset=dataset, **more)
+
+
 def probed(info: dict[str, Any], name: str, right: np.ndarray, tries: int = 1, judged: Any = None) -> dict[str, Any]:
     """`info` with the score of a probe: `right` of `tries` [n_queries] on the `judged` queries, all by default."""
     judged = np.ones(len(right), dtype=bool) if judged is None else judged
