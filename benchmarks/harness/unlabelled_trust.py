@@ -2,9 +2,9 @@
 
     python benchmarks/harness/unlabelled_trust.py --cache FOLDER emoji digits icons=FOLDER [--classes N --per-class N]
 
-The models on this machine embed each set and the views of its images at several input sizes; each output and the mean of
-two earlier stages is one embedding. Prints a Markdown table with Kendall's tau-b of view_recall and acc, and the values
-for `embedcore/report/board/unlabelled_trust.py`. `digits` are those of scikit-learn, which are written to the cache.
+The models on this machine embed each set and the views of its images at several input sizes; the output and the mean of
+two earlier stages are three embeddings. Prints a Markdown table with Kendall's tau-b of view_recall and acc, and the
+values for `embedcore/report/board/unlabelled_trust.py`. `digits` are those of scikit-learn, written to the cache.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def main() -> None:
         with torch.inference_mode():
             for tag, edge in itertools.product(tags, EDGES):
                 for depth, rows in embedded(views, tag, edge, options.cache).items():
-                    found[f"{tag} at {edge}{f' stage {depth}' * bool(depth)}"] = both_scores(unit(rows), views, labelled)
+                    model = f"{tag} at {edge}{f' stage {depth}' * bool(depth)}"
+                    found[model] = both_scores(unit(rows), views, labelled)
         recalls, accs = np.array([*found.values()]).T
         tau = kendall_tau(recalls, accs)
         assert tau is not None

@@ -9,7 +9,7 @@ import sys
 from embedcore.commands.arguments import print_notes, width
 from embedcore.commands.datasets import datasets_of, with_other_weights
 from embedcore.errors import UsageError
-from embedcore.results.headline import headline
+from embedcore.results.headline import headline_scores
 from embedcore.results.ranking import RANKED, NotRanked, agree, rank_models
 from embedcore.results.reading import STORAGE
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     boards: list[Ranked] = []
     measured = []
     for path, dataset, results in datasets_of(arguments.runs):
-        metric = arguments.metric or headline(dataset).first
+        metric = arguments.metric or headline_scores(dataset).first
         try:
             boards.append(Ranked(dataset, rank_models(results, dataset, (metric,))[metric]))
         except NotRanked as error:

@@ -16,7 +16,7 @@ from tomlkit.exceptions import TOMLKitError
 from embedcore.errors import UsageError
 from embedcore.files import user_path, writing
 from embedcore.plain import one_line
-from embedcore.results.headline import LABELLED, UNLABELLED, headline
+from embedcore.results.headline import LABELLED, UNLABELLED, headline_scores
 from embedcore.results.result import InvalidResultError, Result
 from embedcore.retrieval.outcomes import PROBES
 
@@ -74,7 +74,7 @@ class Limits:
 
         Raises UsageError if none is left.
         """
-        known = {name for dataset in datasets for name in headline(dataset)}
+        known = {name for dataset in datasets for name in headline_scores(dataset)}
         kept = {n: limit for n, limit in self.overall.items() if n in known or n not in (*LABELLED, *UNLABELLED)}
         if self.overall and not kept:
             raise UsageError(f"no limit is of a score of these runs: theirs are {', '.join(sorted(known))}")

@@ -39,8 +39,8 @@ class View:
         area, ratio = rng.uniform(*AREA), ASPECT ** rng.uniform(-1, 1)
         width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
         left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-        box = (round(float(share), _DIGITS) for share in (left, top, width, height))
-        return cls(image, *box, mirrored=bool(rng.random() < 0.5))
+        box = [round(float(share), _DIGITS) for share in (left, top, width, height)]
+        return cls(image, box[0], box[1], box[2], box[3], mirrored=bool(rng.random() < 0.5))
 
     @property
     def digest(self) -> str:

@@ -240,9 +240,7 @@ def _scored(
     return fields, "\n".join(notes)
 
 
-def _scored_by_views(
-    views: NDArray[np.float32], images: NDArray[np.float32], search: str, seed: int
-) -> dict[str, Any]:
+def _scored_by_views(views: NDArray[np.float32], images: NDArray[np.float32], search: str, seed: int) -> dict[str, Any]:
     """Return the result's fields about images without labels. `search`: the device of the search."""
     found = found_by_views(views, images, device=search)
     per_query = {name: hits.astype(np.float64) for name, hits in zip(UNLABELLED, found, strict=True)}

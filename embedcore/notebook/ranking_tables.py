@@ -12,7 +12,7 @@ from embedcore.notebook.shown_run import as_run, boards
 from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.columns import Column, Entry, columns_of, entries
 from embedcore.report.board.rows import scores
-from embedcore.results.headline import headline
+from embedcore.results.headline import headline_scores
 from embedcore.results.merge import check_alike
 from embedcore.results.ranking import RANKED, agree, rank_models
 from embedcore.results.result import Result
@@ -78,7 +78,7 @@ def rank(*runs: Run | str | os.PathLike[str], metric: str | None = None) -> Any:
     measured = _measured([as_run(run) for run in runs])
     if not measured:
         raise UsageError("no model was measured in these runs")
-    metric = metric or headline(measured[0][0]).first
+    metric = metric or headline_scores(measured[0][0]).first
     pandas = import_pandas()
     if len(measured) == 1:
         return pandas.DataFrame(_ranks(*measured[0], metric))

@@ -20,7 +20,7 @@ UNLABELLED = Headline("view_recall", "view_recall5")
 """Share of the images that a view of them finds first, or among its five nearest."""
 
 
-def headline(dataset: Mapping[str, Any]) -> Headline:
+def headline_scores(dataset: Mapping[str, Any]) -> Headline:
     """Return the headline scores of runs on a dataset (its block in the saved JSON)."""
     return UNLABELLED if dataset.get("unlabelled") is True else LABELLED
 
@@ -32,5 +32,5 @@ def headline_of(scores: Iterable[str]) -> Headline:
 
 def expect_labels(datasets: Iterable[Mapping[str, Any]], where: object, what: str) -> None:
     """Raise UsageError if a dataset of a run has no labels; `where`: the run's file, `what`: what needs labels."""
-    if any(headline(dataset) == UNLABELLED for dataset in datasets):
+    if any(headline_scores(dataset) == UNLABELLED for dataset in datasets):
         raise UsageError(f"{where}: measured with {option('unlabelled', True)}, and {what} needs labels")

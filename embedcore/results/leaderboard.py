@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedcore.results.headline import LABELLED, UNLABELLED, Headline, headline
+from embedcore.results.headline import LABELLED, UNLABELLED, Headline, headline_scores
 from embedcore.results.ranking import ModelRank, Ranking, Rankings
 from embedcore.results.result import STATUSES, Result
 from embedcore.results.run import Run
@@ -80,7 +80,7 @@ class Leaderboard:
     @property
     def headline(self) -> Headline:
         """The names of the scores by which models are ranked."""
-        return headline(self.dataset)
+        return headline_scores(self.dataset)
 
     @property
     def unlabelled(self) -> bool:
@@ -141,7 +141,7 @@ def build(
     everything = list(results)
     measured = [result for result in everything if result.ok]
     rankings = rankings or Rankings()
-    first, five = headline(dataset)
+    first, five = headline_scores(dataset)
     by_acc = rank(measured, first, five, rankings.by.get(first))
     members: dict[str, list[Result]] = {}
     for row in by_acc:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedcore.errors import UsageError, option
-from embedcore.results.headline import LABELLED, UNLABELLED, headline
+from embedcore.results.headline import LABELLED, UNLABELLED, headline_scores
 from embedcore.results.result import Count, Result
 from embedcore.results.verdicts import NEAREST, Verdicts, unpack_classes, unpack_outcomes, unpack_verdicts
 from embedcore.retrieval.outcomes import PROBES, Outcomes
@@ -108,7 +108,7 @@ def rank_models(
     from embedcore.retrieval.order import order
 
     which, scored = scored_classes(dataset)
-    metrics = metrics or headline(dataset)
+    metrics = metrics or headline_scores(dataset)
     sums: dict[str, _Sums] = {}
     for row, result in enumerate(results):
         for metric, outcomes in outcomes_on(result, metrics, len(scored)).items():

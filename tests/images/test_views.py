@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_refused(root: Path, arguments: dict, message: str)
 
 def test_bad_images_are_named_or_skipped(root: Path) -> None:
     (root / "broken.png").write_bytes(b"no image")
-    with pytest.raises(UsageError, match="1 of 6 images .*\n  'broken.png'"):
+    with pytest.raises(UsageError, match=r"1 of 6 images .*\n  'broken\.png'"):
         load_dataset(str(root), unlabelled=True)
     dataset = load_dataset(str(root), unlabelled=True, bad_images="skip")
     assert len(dataset) == 10 and [name for name, _ in dataset.skipped] == ["broken.png"]

@@ -12,7 +12,10 @@ from PIL import Image
 
 from embedcore.cli import main
 from embedcore.embed.library import embed_dataset
+from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
+from embedcore.plugin.options import Options
+from embedcore.plugin.start import check_options
 from embedcore.report.html.page import static
 from embedcore.results.reading import read_run
 from embedcore.results.verdicts import unpack_verdicts
@@ -44,7 +47,7 @@ def keys_of(value):
         yield from keys_of(item)
 
 
-def test_a_session_orders_models_by_views_and_never_speaks_of_acc(run, project, flat, saved, capsys):
+def test_a_session_orders_models_by_views_in_every_output(run, project, flat, saved, capsys):
     outcome = run(*NEW, "-v", "--benchmark-json=run.json", "--embed-report=report")
     outcome.assert_outcomes(passed=3)
     data = saved()
@@ -70,7 +73,9 @@ def test_a_session_orders_models_by_views_and_never_speaks_of_acc(run, project, 
         assert info["images_per_s"]["forward"] > 0
     shown = outcome.stdout.str()
     assert names_acc(shown) == [] and "agreement of views" in shown
-    outcome.stdout.fnmatch_lines(["images: 12 images without labels, a view of each*", "Overall by view_recall (3 models)*"])
+    outcome.stdout.fnmatch_lines(
+        ["images: 12 images without labels, a view of each*", "Overall by view_recall (3 models)*"]
+    )
     report = project.path / "report"
     page = re.sub(r"<(script|style)>.*?</\1>", "", (report / "index.html").read_text(), flags=re.DOTALL)
     assert names_acc(page) == [] == names_acc(static("page.js"))
@@ -80,7 +85,9 @@ def test_a_session_orders_models_by_views_and_never_speaks_of_acc(run, project, 
     assert [row["rank"] for row in rows] and not [name for name in rows[0] if "acc" in name]
     assert {"view_recall", "view_recall_low", "rank_view_recall5", "unlabelled_effective_rank"} <= {*rows[0]}
     assert not [key for key in keys_of(json.loads((report / "leaderboard.json").read_text())) if "acc" in key]
-    assert {"leaders-view_recall.svg", "leaders-view_recall5.svg"} <= {path.name for path in (report / "charts").iterdir()}
+    assert {"leaders-view_recall.svg", "leaders-view_recall5.svg"} <= {
+        path.name for path in (report / "charts").iterdir()
+    }
     capsys.readouterr()
     assert main(["rank", str(project.path / "run.json")]) == 0
     ranked = capsys.readouterr().out
@@ -91,12 +98,16 @@ def test_a_session_orders_models_by_views_and_never_speaks_of_acc(run, project, 
 
 
 def test_it_resumes_and_is_another_run_than_a_labelled_one(run, project, flat, saved):
-    one = ("-k", "test_vit", "--benchmark-json=run.json")
+    one, two = (
+        ("-k", "test_vit", "--benchmark-json=run.json"),
+        ("-k", "test_vit or test_res", "--benchmark-json=run.json"),
+    )
     run(*NEW, *one).assert_outcomes(passed=1)
-    before = saved()["benchmarks"][0]["extra_info"]
-    outcome = run(*NEW, *one, "--embed-resume")
-    outcome.stdout.fnmatch_lines(["resumed: 1 of 1 results are from the earlier session*"])
-    assert saved()["benchmarks"][0]["extra_info"]["measured_s"] == before["measured_s"]
+    (before,) = saved()["benchmarks"]
+    outcome = run(*NEW, *two, "--embed-resume")
+    outcome.stdout.fnmatch_lines(["resumed: 1 of 2 results are from the earlier session*"])
+    again = {bench["extra_info"]["model"]: bench["extra_info"] for bench in saved()["benchmarks"]}
+    assert again[before["extra_info"]["model"]] == before["extra_info"] and len(again) == 2
     run(INLINE, *one, "--embed-resume").assert_outcomes(passed=1)
     assert "acc" in saved()["benchmarks"][0]["extra_info"]["scores"]
     assert len([*(project.path / "cache" / "runs").glob("*.jsonl")]) == 2
@@ -109,23 +120,24 @@ def test_the_gate_compares_views_with_views_only(run, project, flat):
     outcome = run(*NEW, *one, "--embed-compare=base.json", limits)
     assert outcome.ret == 0
     outcome.stdout.fnmatch_lines(["limits: view_recall 0.5 pt, drift 0.001, status*", "PASSED: 1 model compared*"])
-    assert run(INLINE, *one, "--embed-compare=base.json").ret == 2  # labelled: another dataset
+    labelled = run(INLINE, *one, "--embed-compare=base.json", "--embed-fail-on=acc:0.5pt,drift:1e-3")
+    labelled.stdout.fnmatch_lines(["CANNOT PASS*", "*another dataset: images *"])
+    assert labelled.ret == 2
     outcome = run(*NEW, *one, "--embed-compare=base.json", "--embed-fail-on=acc:1pt")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
     outcome.stdout.fnmatch_lines(["*no limit is of a score of these runs: theirs are view_recall, view_recall5*"])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--embed-probe",), "--embed-probe / probe needs labels: leave it out, or --embed-unlabelled *"),
-        (("--embed-race",), "--embed-race / race needs labels: leave it out, or --embed-unlabelled *"),
-        (("--embed-gallery=test_vit",), "--embed-gallery / gallery needs labels: *"),
-        (("--embed-split=loo",), "--embed-split loo * divides labelled images: leave it out with --embed-unlabelled *"),
-    ],
-)
-def test_what_needs_labels_is_refused(run, arguments, message):
-    outcome = run(*NEW, *arguments)
+def test_a_split_is_refused_before_anything_is_measured(run):
+    outcome = run(*NEW, "--embed-split=loo")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stderr.fnmatch_lines([f"ERROR: {message}"])
+    outcome.stderr.fnmatch_lines(["ERROR: --embed-split loo * divides labelled images: leave it out with --embed-unl*"])
 
+
+@pytest.mark.parametrize(("name", "value"), [("probe", True), ("race", True), ("gallery", ("a.x",))])
+def test_what_needs_labels_is_refused(name, value):
+    options = Options.from_values({"unlabelled": True, name: value}, ("unlabelled", name))
+    with pytest.raises(
+        UsageError, match=rf"^--embed-{name} / {name} needs labels: leave it out, or --embed-unlabelled"
+    ):
+        check_options(options)

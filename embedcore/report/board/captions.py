@@ -9,7 +9,7 @@ from typing import Any
 
 from embedcore.plain import counted, json_safe, minute, one_line
 from embedcore.report.board.unlabelled_trust import trust_lines
-from embedcore.results.headline import UNLABELLED, headline
+from embedcore.results.headline import UNLABELLED, headline_scores
 from embedcore.results.leaderboard import Exclusion, Group, Leaderboard
 from embedcore.results.ranking import Ranking
 from embedcore.results.result import Result
@@ -61,7 +61,7 @@ def legend(
 
 def dataset_line(dataset: Mapping[str, Any]) -> str:
     """Return ``emoji: 544 queries, 544 references, 256 classes; acc5 ceiling 0.690; …``, without what is unknown."""
-    if headline(dataset) == UNLABELLED:
+    if headline_scores(dataset) == UNLABELLED:
         parts = [f"{dataset_name(dataset)}: {_shown(dataset.get('references'))} images without labels, a view of each"]
     else:
         counts = ", ".join(f"{_shown(dataset[key])} {key}" for key in _COUNTS if dataset.get(key) is not None)
@@ -92,7 +92,7 @@ def has_intervals(dataset: Mapping[str, Any]) -> bool:
 
 def units(dataset: Mapping[str, Any]) -> tuple[str, str]:
     """Return the words for one and several of what intervals resample: classes, or images without labels."""
-    return ("image", "images") if headline(dataset) == UNLABELLED else ("class", "classes")
+    return ("image", "images") if headline_scores(dataset) == UNLABELLED else ("class", "classes")
 
 
 def acc5_limit(dataset: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ from embedcore.report.html.chart import (
     without_overlap,
 )
 from embedcore.results.class_table import ClassTable
-from embedcore.results.headline import LABELLED, UNLABELLED, headline
+from embedcore.results.headline import LABELLED, UNLABELLED, headline_scores
 from embedcore.results.leaderboard import Group, Leaderboard
 from embedcore.results.ranking import kendall_tau
 
@@ -68,7 +68,7 @@ def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) 
 def levels_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, object]]:
     """Return for each headline score that of chance and of a perfect model, as far as they are known."""
     chance = dataset.get("chance_acc")
-    first, five = headline(dataset)
+    first, five = headline_scores(dataset)
     return {
         first: {"chance": chance, "perfect": 1.0},
         five: {"chance": chance, "perfect": dataset.get("acc5_ceiling")},

@@ -130,10 +130,7 @@ def _front_layers(axis: Axis, x: Channel, accuracy: ScoreAxis) -> list[Layer]:
     up = {"x": x, "y": y, "y2": {"field": "before_score"}}
     ends = [("min", axis.field, "from"), ("max", axis.field, "to"), ("min", "low", "low"), ("max", "high", "high")]
     extent: _Transform = [
-        *(
-            {"calculate": f"isValid({value}_{end}) ? {value}_{end} : {value}", "as": end}
-            for end in ("low", "high")
-        ),
+        *({"calculate": f"isValid({value}_{end}) ? {value}_{end} : {value}", "as": end} for end in ("low", "high")),
         {"joinaggregate": [{"op": "count", "as": "tied"}], "groupby": ["tie"]},
         {"filter": "datum.tied > 1"},
         {"aggregate": [{"op": op, "field": field, "as": name} for op, field, name in ends], "groupby": ["tie"]},

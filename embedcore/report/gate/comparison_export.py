@@ -15,7 +15,7 @@ from embedcore.compare.verdict import Finding, Verdict
 from embedcore.errors import UsageError
 from embedcore.plain import json_safe
 from embedcore.report.gate.comparison_text import markdown, sentence
-from embedcore.results.headline import headline
+from embedcore.results.headline import headline_scores
 from embedcore.results.run import Run
 
 SCHEMA = 1
@@ -24,7 +24,7 @@ SCHEMA = 1
 def to_json(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
     """Return the findings with all their numbers; ``schema`` 1."""
     pairing = comparison.pairing
-    of_family = "family", "models", "speed_ratio", f"{headline(comparison.new.dataset).first}_change"
+    of_family = "family", "models", "speed_ratio", f"{headline_scores(comparison.new.dataset).first}_change"
     return {
         "schema": SCHEMA,
         "passed": verdict.passed,

@@ -17,7 +17,7 @@ from embedcore.plain import counted, one_line, wrapped
 from embedcore.report.board.columns import NOTHING, cut, figure
 from embedcore.report.board.markdown import escape
 from embedcore.report.gate.model_table import TableRow, model_table
-from embedcore.results.headline import headline
+from embedcore.results.headline import headline_scores
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 
@@ -286,14 +286,14 @@ def _rows(found: Sequence[Finding]) -> Iterator[TableRow]:
 
 def _families(comparison: Comparison, tablefmt: str) -> str:
     rows = family_rows(comparison)
-    first = headline(comparison.new.dataset).first
+    first = headline_scores(comparison.new.dataset).first
     heads = ("family", "models", "images/s (geometric mean)", f"{first} (mean)")
     return tabulate(rows, headers=heads, tablefmt=tablefmt, disable_numparse=True) if len(rows) > 1 else ""
 
 
 def _ranks(comparison: Comparison, width: int) -> str:
     lines = rank_lines(comparison)[:_MOST_ROWS]
-    heading = f"Ranks by {headline(comparison.new.dataset).first} outside both 95 % intervals"
+    heading = f"Ranks by {headline_scores(comparison.new.dataset).first} outside both 95 % intervals"
     return "\n".join([heading, *(wrapped(f"  {line}", width) for line in lines)]) if lines else ""
 
 

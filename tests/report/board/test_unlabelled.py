@@ -71,7 +71,9 @@ def test_every_chart_is_drawn_by_view_recall() -> None:
 def test_the_statement_on_trust(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unlabelled_trust, "MEASURED", ())
     assert trust_lines() == ["how far this order agrees with one by labels has not been measured"]
-    monkeypatch.setattr(unlabelled_trust, "MEASURED", (Agreement("emoji", 20, 4, 0.812), Agreement("digits", 9, 3, -0.1)))
+    monkeypatch.setattr(
+        unlabelled_trust, "MEASURED", (Agreement("emoji", 20, 4, 0.812), Agreement("digits", 9, 3, -0.1))
+    )
     listed, failed = trust_lines()
     assert "0.81 (emoji, 20 embeddings), -0.10 (digits, 9 embeddings)" in listed
     assert failed == "it failed on digits: label some images if you can"
