@@ -1,4 +1,4 @@
-"""Hold or ignore Ctrl-C during work that must not be interrupted."""
+"""Hold or ignore Ctrl-C during work that must not be interrupted, and treat SIGTERM as Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -37,14 +38,26 @@ def interrupts_ignored() -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
+def terminations_as_interrupts() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C in the block, also where Ctrl-C is ignored, as in background jobs of a shell script."""
+    with contextlib.ExitStack() as stack:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            stack.enter_context(_handled_by(signal.default_int_handler))
+        stack.enter_context(_handled_by(lambda *_: signal.raise_signal(signal.SIGINT), signal.SIGTERM))
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(
+    handler: Callable[[int, FrameType | None], Any] | signal.Handlers, number: signal.Signals = signal.SIGINT
+) -> Iterator[None]:
+    before = signal.getsignal(number)
     # Only the main thread gets signals, and a handler set outside Python could not be restored.
     if before is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, handler)
+    signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)

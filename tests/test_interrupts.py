@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from embedcore.interrupts import interrupts_held, interrupts_ignored
+from embedcore.interrupts import interrupts_held, interrupts_ignored, terminations_as_interrupts
 
 
 def press():
@@ -63,3 +63,22 @@ def test_children_ignore_what_is_ignored_and_we_do_not() -> None:
         done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_termination_is_an_interrupt_in_the_block_alone():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), terminations_as_interrupts():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+    done = False
+    with pytest.raises(KeyboardInterrupt), terminations_as_interrupts(), interrupts_held():
+        signal.raise_signal(signal.SIGTERM)
+        done = True
+    assert done
+
+
+def test_a_termination_is_an_interrupt_where_ctrl_c_is_ignored():
+    with interrupts_ignored():
+        with pytest.raises(KeyboardInterrupt), terminations_as_interrupts(), interrupts_held():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

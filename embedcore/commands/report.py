@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+import time
 from pathlib import Path
 
 from embedcore.commands.arguments import print_notes, width
 from embedcore.errors import UsageError
 from embedcore.files import cache_folder
+from embedcore.results.claimed_run import read_claimed
+from embedcore.results.claims import is_shared
 from embedcore.results.leaderboard import boards_of
 from embedcore.results.merge import merge, write_run
-from embedcore.results.reading import STORAGE, last_run, read_parts
+from embedcore.results.reading import STORAGE, find_run, last_run, read_parts
 from embedcore.results.run import run_of
 from embedcore.results.runs import FOLDER
 
@@ -24,9 +28,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "-o print the tables. Several runs are merged. Exit code 2 if they cannot be read or merged.",
     )
     parser.add_argument(
-        "runs", metavar="RUN", nargs="*", help=f"a file (also a journal), a folder of files, or a name in {STORAGE}"
-    )
+        "runs", metavar="RUN", nargs="*",
+        help=f"a file (also a journal), a folder of files or of --embed-claim, or a name in {STORAGE}",
+    )  # fmt: skip
     parser.add_argument("--last", action="store_true", help="the latest run, from its journal, saved or not")
+    parser.add_argument(
+        "--live", action="store_true",
+        help="rewrite the page every minute until all cases of the folder of --embed-claim are done (Ctrl-C ends it)",
+    )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="folder to write into (default: print the tables)"
     )
@@ -51,7 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path | None = arguments.output
     if output is not None:
         start_scripts()
-    parts = dict(part for name in _named(arguments) for part in read_parts(name))
+    names = _named(arguments)
+    if arguments.live:
+        if len(names) > 1 or output is None:
+            raise UsageError("report --live: name one folder of --embed-claim, and -o DIR")
+        _live(find_run(names[0]), output)
+    parts = dict(part for name in names for part in read_parts(name, lambda line: print_notes([line])))
     first = next(iter(parts))
     merged = merge(list(parts.items()), allow_missing=True) if len(parts) > 1 else None
     print_notes(merged.notes if merged else ())
@@ -86,6 +100,22 @@ def run(arguments: argparse.Namespace) -> int:
         settings, machine, when = found.settings, found.versions, found.datetime
         print(terminal_report(boards, width=width(sys.maxsize), settings=settings, machine=machine, when=when))
     return 0
+
+
+def _live(folder: Path, output: Path) -> None:
+    """Rewrite the page of a claim folder until all cases have a result, or until Ctrl-C. Raises UsageError."""
+    from embedcore.report.run_page import EVERY_S, write_page
+
+    if not is_shared(folder):
+        raise UsageError(f"report --live: no worker has joined {folder} with --embed-claim yet")
+    with contextlib.suppress(KeyboardInterrupt):
+        while not (record := read_claimed(folder)).planned or record.unreached:
+            if record.results:
+                try:
+                    write_page(output, record, reload_s=EVERY_S)
+                except OSError as error:
+                    raise UsageError(f"report folder {output} cannot be written: {error.strerror or error}") from error
+            time.sleep(EVERY_S)
 
 
 def _named(arguments: argparse.Namespace) -> list[str]:

@@ -250,6 +250,11 @@ class Options:
         "run part I of N of the cases, divided by expected cost; embedcore merge joins the parts",
         None, parse_shard, metavar="I/N", recorded="",
     )  # fmt: skip
+    claim: Path | None = _option(
+        "take cases from this folder, which any number of sessions share, and keep their results there; embedcore merge "
+        "and embedcore report read it",
+        None, user_path, metavar="DIR", recorded="",
+    )  # fmt: skip
     budget: float | None = _option(
         "stop within this time, such as 2h or 1h30m; continue with --embed-resume (exit code 2)",
         None, parse_duration, metavar="TIME", recorded="",

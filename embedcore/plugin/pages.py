@@ -4,80 +4,56 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedcore.plain import minute, printable_lines
-from embedcore.plugin.progress import remaining_words
-from embedcore.plugin.summary import leaderboards
+from embedcore.plain import printable_lines
 from embedcore.report import report_folder
-from embedcore.report.board.board_page import Unfinished
+from embedcore.report.run_page import EVERY_S, leaderboards, unfinished, write_page
 from embedcore.results.record import Record
 
 if TYPE_CHECKING:
+    from embedcore.images.dataset import Dataset
+    from embedcore.measure.bench import Bench
+    from embedcore.plugin.options import Options
     from embedcore.report.gallery.gallery import Gallery
     from embedcore.results.leaderboard import Leaderboard
 
-EVERY_S = 60.0
-"""Minimum seconds between two page updates."""
 SHARE = 50
 """Minimum time between two updates, as a multiple of the last update's duration: at most 2 % of the session."""
-MOST_RANKED = 300
-"""With more models, computing how certain their ranks are takes longer than the page, so it is left to the end."""
 
 
-def write_report(
-    folder: Path, record: Record, gallery_of: Callable[[Leaderboard], Gallery | None], asked: Sequence[str]
-) -> None:
-    """Write the report of a session that has ended; `asked`: models of the gallery besides the leaders.
+def write_report(options: Options, record: Record, datasets: Mapping[str, Dataset], bench: Bench | None) -> None:
+    """Write the report of a session that has ended; `datasets`: by fingerprint; `bench`: None if it has not measured.
 
     Raises UsageError if it cannot be written.
     """
+    assert options.report is not None
     boards = leaderboards(record)
     report_folder.write_report(
-        folder,
+        options.report,
         boards,
         settings=record.settings,
         machine=record.machine,
         when=record.when,
         unfinished=unfinished(record),
-        galleries=[gallery_of(board) for board in boards],
-        asked=asked,
+        galleries=[_gallery(board, options, record, datasets, bench) for board in boards],
+        asked=options.gallery,
     )
 
 
-def write_page(folder: Path, record: Record, reload_s: float) -> None:
-    """Write the page of a running session, which reloads after `reload_s` seconds. Raises OSError."""
-    ranked = len(record.results) <= MOST_RANKED
-    state = unfinished(record, reload_s)
-    if state is not None and not ranked:
-        state = replace(state, words=f"{state.words} The certainty of the ranks is computed at the end.")
-    pages = report_folder.pages(
-        leaderboards(record, ranked=ranked),
-        settings=record.settings,
-        machine=record.machine,
-        when=record.when,
-        unfinished=state,
-    )
-    report_folder.put(folder, pages)
+def _gallery(
+    board: Leaderboard, options: Options, record: Record, datasets: Mapping[str, Dataset], bench: Bench | None
+) -> Gallery | None:
+    """Return what the models of a board retrieve; a pytest-xdist controller has to load the dataset for it."""
+    from embedcore.report.gallery.gallery import dataset_of, gallery_of
 
-
-def unfinished(record: Record, reload_s: float | None = None) -> Unfinished | None:
-    """Return what the page shows of an unfinished run; None if all cases are done."""
-    cases = len(record.planned)
-    done = cases - len(record.unreached)
-    if done >= cases and reload_s is None:
-        return None
-    words = f"{done:,} of {cases:,} cases are done"
-    if reload_s is None:
-        return Unfinished(done, cases, f"Not finished: {words}.")
-    clock = minute(record.when)[11:]
-    left = remaining_words(*record.remaining())
-    return Unfinished(
-        done, cases, f"This run is in progress: {words}; {left}. As of {clock} UTC; this page reloads itself.", reload_s
-    )
+    cache, asked = options.cache_folder, options.gallery
+    if bench is None:
+        return gallery_of(board, cache, lambda: dataset_of(record.settings, cache), asked)
+    fingerprint = str(board.dataset.get("fingerprint"))
+    return gallery_of(board, cache, lambda: datasets.get(fingerprint), asked, bench.stores.get(fingerprint))
 
 
 class LivePage:

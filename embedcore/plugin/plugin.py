@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.interrupts import interrupts_held
+from embedcore.interrupts import interrupts_held, terminations_as_interrupts
 from embedcore.plain import printable_lines
 from embedcore.plugin import cases, summary
 from embedcore.plugin.budget import Budget, BudgetSpent
@@ -35,10 +35,9 @@ from embedcore.results.saved import dataset_block
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.measure.bench import Bench, Measured
+    from embedcore.plugin.claiming import Claiming
     from embedcore.plugin.options import Options
     from embedcore.progress import Stages
-    from embedcore.report.gallery.gallery import Gallery
-    from embedcore.results.leaderboard import Leaderboard
     from embedcore.zoo.own_models import OwnModel
 
 
@@ -57,11 +56,12 @@ class Plugin:
         self.collected = 0
         """Number of cases before any was deselected."""
         self.usage_error = ""
-        self.empty_shard = ""
-        """Message about a shard without cases."""
+        self.no_cases = ""
+        """Message that all cases are in other shards, or with other workers."""
         self._other_shards: list[str] = []
         # In a process that measures:
         self.bench: Bench | None = None
+        self.claiming: Claiming | None = None
         self.datasets: dict[str, Dataset] = {}
         """Datasets by fingerprint, the session's own first."""
         self._left_race: dict[tuple[str, str], Result] = {}
@@ -116,7 +116,7 @@ class Plugin:
             if others:
                 self.config.hook.pytest_deselected(items=others)
             if others and not any(map(cases.is_case, items)):
-                self.empty_shard = f"shard {shard} is empty: all cases ({len(others)}) are in other shards"
+                self.no_cases = f"shard {shard} is empty: all cases ({len(others)}) are in other shards"
         if self.options.order == "cost":
             cases.sort_by_cost(items, self.own_models)
 
@@ -141,6 +141,7 @@ class Plugin:
 
     def _start(self, tests: Mapping[str, str]) -> None:
         """Load the images and open the record of the ``tests``, id to model. Raises UsageError, BudgetSpent."""
+        from embedcore.plugin.claiming import Claiming, check_claim, join
         from embedcore.plugin.race import check_race
         from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, header_of
 
@@ -149,6 +150,7 @@ class Plugin:
         check_saving(self.config)
         check_options(options)
         check_race(options, several_workers=bool(worker.name))
+        check_claim(options, several_workers=bool(worker.name))
         bench = bench_of(options, self.own_models, worker)
         with self.progress.reporting(Position("looking at the images")) as stages:
             dataset = dataset_of(options, functools.partial(self.budget.within(stages), ""))
@@ -157,6 +159,11 @@ class Plugin:
             if options.shard:
                 selection = {**selection, "other_shards": self._other_shards}
             header |= {"selection": selection, "commit_info": commit_info(self.config)}
+            if options.claim is not None:
+                claims = join(options.claim, header, worker.new_run)
+                worker = claims.worker
+                self.claiming = Claiming(claims, self.record, self.budget, options, self._say)
+                self.config.pluginmanager.register(self.claiming, "embedcore-claiming")
             plan = begin(self.record, bench, dataset, options, header, worker, workers=workers)
         self.bench, self.datasets = bench, {dataset.fingerprint: dataset}
         if self.terminal.verbosity >= 0 and reports_notes(self.config):
@@ -183,7 +190,7 @@ class Plugin:
             except UsageError as error:  # from an image or the cache folder, so every other case would fail too
                 end_in_test(self._session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
             except BudgetSpent:
-                message = summary.budget_message(self.budget, self.record)
+                message = summary.budget_message(self.budget, self.record, self.options)
                 end_in_test(self._session, message, pytest.ExitCode.INTERRUPTED)
         return result
 
@@ -220,15 +227,21 @@ class Plugin:
             self._notes = []
         if self.bench is not None and self.options.race:
             self._race()
-        try:
-            outcome = yield
-        finally:
-            if self.bench is not None:
-                self.bench.close()
-        if self.bench is not None and not self.options.is_quick_look:
-            passes = TimingPasses(self.bench, self.record, self.datasets, self.budget, self.progress)
-            passes.run(self.options.processes)
+        with terminations_as_interrupts() if self.claiming is not None else contextlib.nullcontext():
+            try:
+                outcome = yield
+            finally:
+                if self.bench is not None:
+                    self.bench.close()
+            if self.claiming is not None:
+                self.no_cases = self.claiming.no_cases
+            if self.bench is not None and not self.options.is_quick_look:
+                passes = TimingPasses(self.bench, self.record, self.datasets, self.budget, self.progress)
+                passes.run(self.options.processes)
         return outcome
+
+    def _say(self, line: str) -> None:
+        self.terminal.notes([line] if self.terminal.verbosity >= 0 else [])
 
     def _race(self) -> None:
         """Find the models that cannot be among the best. Ends the session as `measure` does."""
@@ -239,14 +252,11 @@ class Plugin:
         if self._session.testsfailed and not self.config.option.continue_on_collection_errors:
             return  # pytest runs no test
 
-        def say(line: str) -> None:
-            self.terminal.notes([line] if self.terminal.verbosity >= 0 else [])
-
         try:
             dataset.expect_classes()
-            found = run_race(self.bench, self.record, dataset, self.options, self.budget, self.progress, say)
+            found = run_race(self.bench, self.record, dataset, self.options, self.budget, self.progress, self._say)
         except BudgetSpent:
-            message = summary.budget_message(self.budget, self.record)
+            message = summary.budget_message(self.budget, self.record, self.options)
             end_before_first_test(self._session, message, pytest.ExitCode.INTERRUPTED)
         except EmbedcoreError as error:
             end_before_first_test(self._session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
@@ -264,7 +274,7 @@ class Plugin:
         if self.bench is not None and nextitem is not None and cases.is_case(nextitem):
             expected_s = self.record.expected_s(nextitem.nodeid)
             if expected_s is not None and self.budget.left() <= expected_s:
-                item.session.shouldstop = summary.budget_message(self.budget, self.record)
+                item.session.shouldstop = summary.budget_message(self.budget, self.record, self.options)
         return outcome
 
     @pytest.hookimpl(wrapper=True)
@@ -332,7 +342,7 @@ class Plugin:
         for line in sent.get("lines", ()):
             self.record.take(line)
         self.stopped = sent.get("stopped", self.stopped)
-        self.empty_shard = sent.get("empty_shard", self.empty_shard)
+        self.no_cases = sent.get("no_cases", self.no_cases)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self._session = session
@@ -340,8 +350,8 @@ class Plugin:
         self.record.close()
         if self.bench is not None:
             send_to_controller(self.config, warnings=self.record.warnings, lines=self.record.unsent())
-        if self.empty_shard:
-            send_to_controller(self.config, empty_shard=self.empty_shard)
+        if self.no_cases:
+            send_to_controller(self.config, no_cases=self.no_cases)
             if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
                 session.exitstatus = pytest.ExitCode.OK
         if self.stopped is not None:
@@ -364,7 +374,7 @@ class Plugin:
     @property
     def _has_block(self) -> bool:
         """Whether the session's JSON gets our block; also for an empty shard, so that no shard is missing."""
-        return bool(self.record.results or self.empty_shard)
+        return bool(self.record.results or self.no_cases)
 
     def _save(self) -> None:
         if not self._saved:
@@ -380,18 +390,7 @@ class Plugin:
         if self.options.report is not None:
             from embedcore.plugin.pages import write_report
 
-            write_report(self.options.report, self.record, self._gallery, self.options.gallery)
-
-    def _gallery(self, board: Leaderboard) -> Gallery | None:
-        """Return what the models of a board retrieve; a pytest-xdist controller has to load the dataset for it."""
-        from embedcore.report.gallery.gallery import dataset_of, gallery_of
-
-        cache, asked = self.options.cache_folder, self.options.gallery
-        if self.bench is None:
-            return gallery_of(board, cache, lambda: dataset_of(self.record.settings, cache), asked)
-        fingerprint = str(board.dataset.get("fingerprint"))
-        store = self.bench.stores.get(fingerprint)
-        return gallery_of(board, cache, lambda: self.datasets.get(fingerprint), asked, store)
+            write_report(self.options, self.record, self.datasets, self.bench)
 
     def _judge(self) -> None:
         if self.gate is not None and self.record.results and not summary.nothing_measured(self.record):
@@ -434,8 +433,8 @@ class Plugin:
             option = self.config.option
             line = summary.nothing_selected(self.collected, str(option.keyword), str(option.markexpr))
             reporter.write_line(self.terminal.wrapped(line))
-        if self.empty_shard:
-            reporter.write_line(f"embedcore: {self.empty_shard}")
+        if self.no_cases:
+            reporter.write_line(f"embedcore: {self.no_cases}")
         for line in [*([self.stopped[0]] if self.stopped else []), *self.errors]:
             reporter.write_line(f"ERROR: {line}", red=True)
 
@@ -470,5 +469,5 @@ class Plugin:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
-        if self.record.results:
+        if self._has_block:
             machine_info["embedcore"] = dict(self.record.machine)

@@ -11,10 +11,10 @@ from typing import Protocol
 import pytest
 
 from embedcore.durations import show_duration, show_range
-from embedcore.plain import counted
 from embedcore.plugin.terminal import StatusLine, Terminal
 from embedcore.progress import Stages
 from embedcore.report.board.columns import cut_middle, figure, images_per_s, score
+from embedcore.report.run_page import remaining_words
 from embedcore.results.record import Record, Seconds
 from embedcore.results.result import Result
 
@@ -53,16 +53,6 @@ def position(record: Record, model: str, dataset: str | None, *, done: bool = Fa
     left, seconds = record.remaining()
     cases = len(record.planned)
     return Position(model, cases - left + (not done), cases, seconds, record.leader(dataset))
-
-
-def remaining_words(count: int, seconds: Seconds | None) -> str:
-    """Describe the cases left, and the time they take if it is known.
-
-    >>> remaining_words(3, (700.0, 900.0)), remaining_words(1, None)
-    ('3 cases left, 12 to 15 min', '1 case left')
-    """
-    expected = "" if seconds is None or not count else f", {show_range(*seconds)}"
-    return f"{counted(count, 'case')} left{expected}"
 
 
 def stage_words(stage: str, done: int, total: int, *, rate: float = 0.0, seconds: float = 0.0) -> str:

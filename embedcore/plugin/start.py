@@ -113,7 +113,7 @@ def begin(
 
     Raises UsageError as `Record.begin` does, and if the disk cannot hold the weights.
     """
-    record.begin(options.cache_folder / FOLDER, header, worker, resume=options.resume)
+    record.begin(options.claim or options.cache_folder / FOLDER, header, worker, resume=options.resume)
     models, in_use = {model: bench.own_models.get(model) for model in record.left}, header["identity"]["machine"]
     plan = forecast_of(options, models, len(dataset), in_use, fingerprint=dataset.fingerprint, workers=workers)
     if plan.lacking and not options.force:

@@ -12,24 +12,15 @@ import pytest
 from embedcore.durations import show_duration
 from embedcore.plain import counted, printable_lines
 from embedcore.plugin.budget import Budget
-from embedcore.plugin.progress import remaining_words
+from embedcore.plugin.options import Options
 from embedcore.plugin.terminal import showable
-from embedcore.results.leaderboard import TITLES, Leaderboard, build
+from embedcore.report.run_page import leaderboards, remaining_words
 from embedcore.results.record import Record
 
 MOST_ROWS = 30
 """A longer table of pytest-benchmark would bury the leaderboards."""
 MOST_NAMED = 5
 """Maximum number of unreached models to list."""
-
-
-def leaderboards(record: Record, *, ranked: bool = True) -> list[Leaderboard]:
-    """Return the leaderboard of each dataset; `ranked`: with the certainty of the ranks."""
-    rankings = record.rankings() if ranked else {}
-    return [
-        build(record.results_on(fingerprint), dataset=block, titles=TITLES, rankings=rankings.get(fingerprint))
-        for fingerprint, block in record.used_datasets.items()
-    ]
 
 
 def leaderboard_lines(record: Record, width: int, report: Path | None) -> Iterable[str]:
@@ -65,9 +56,10 @@ def budget_words(budget: Budget) -> str:
     return f"--embed-budget of {show_duration(budget.seconds or 0.0)} is used up"
 
 
-def budget_message(budget: Budget, record: Record) -> str:
+def budget_message(budget: Budget, record: Record, options: Options) -> str:
     """Return a message on why the session stops, the cases left, and how to continue."""
-    return f"{budget_words(budget)}: {remaining_words(*record.remaining())}; continue with --embed-resume"
+    how = "continue with --embed-resume" if options.claim is None else f"any worker on {options.claim} continues"
+    return f"{budget_words(budget)}: {remaining_words(*record.remaining())}; {how}"
 
 
 def unreached_line(record: Record) -> str:

@@ -71,9 +71,9 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
 
     shard = _shards_together([part.run for part in read], notes, allow_missing=allow_missing)
     block = first.data["embedcore"] | {
-        "settings": {**first.run.settings, **_joined([part.run.settings for part in filled], ("roster", "family"))},
+        "settings": {**first.run.settings, **join([part.run.settings for part in filled], ("roster", "family"))},
         "excluded": [e for part in read for e in part.data["embedcore"].get("excluded", ()) if stands(part, e)],
-        "selection": _joined_selection([part.run.selection for part in filled]) | {"shard": shard},
+        "selection": join_selections([part.run.selection for part in filled]) | {"shard": shard},
         "unreached": sorted({m for part in read for m in part.run.unreached} - {model for model, _ in kept}),
         "renamed": {old: now for part in read for old, now in part.run.renamed.items()},
     }
@@ -92,9 +92,13 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
         "embedcore": block | ({"noise": max(noises)} if noises else {}),
     }
     if len(machines) > 1:
-        versions = {**first.run.versions, "gpu": None, "driver": None, "processor": "; ".join(machines)}
-        data["machine_info"] = {**data["machine_info"], "embedcore": versions}
+        data["machine_info"] = {**data["machine_info"], "embedcore": on_machines(first.run.versions, machines)}
     return Merged(data, tuple(notes))
+
+
+def on_machines(versions: Mapping[str, Any], machines: Iterable[str]) -> _Data:
+    """Return the versions of a run that was measured on several machines."""
+    return {**versions, "gpu": None, "driver": None, "processor": "; ".join(machines)}
 
 
 def _with_machine(part: _Part) -> _Part:
@@ -138,6 +142,12 @@ def check_alike(first: Run, other: Run) -> None:
             )
 
 
+def must_agree(settings: Mapping[str, Any], versions: Mapping[str, Any]) -> _Data:
+    """Return the settings and versions that are equal in all parts of a merged run."""
+    same = {key: value for key, value in settings.items() if key not in _CHOICE}
+    return same | {key: versions.get(key) for key in _VERSIONS}
+
+
 def _fingerprints(run: Run) -> list[object]:
     return [block.get("fingerprint") for block in run.datasets or (run.dataset,)]
 
@@ -175,7 +185,7 @@ def _benchmarks(parts: Iterable[_Part], stands: Any) -> Iterator[_Data]:
         seen |= own
 
 
-def _joined(mappings: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> _Data:
+def join(mappings: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> _Data:
     """Return the values of several mappings; where they differ, lists are concatenated and texts joined by commas."""
     joined: _Data = {}
     for name in names or dict.fromkeys(name for mapping in mappings for name in mapping):
@@ -190,9 +200,9 @@ def _joined(mappings: Sequence[Mapping[str, Any]], names: Sequence[str] | None =
     return joined
 
 
-def _joined_selection(selections: Sequence[Mapping[str, Any]]) -> _Data:
+def join_selections(selections: Sequence[Mapping[str, Any]]) -> _Data:
     """Return the joined selections; a model is in another shard if it is so for every part."""
-    joined = _joined([{key: of for key, of in each.items() if key != "other_shards"} for each in selections])
+    joined = join([{key: of for key, of in each.items() if key != "other_shards"} for each in selections])
     others = [set(map(str, each["other_shards"])) for each in selections if isinstance(each.get("other_shards"), list)]
     return joined | ({"other_shards": sorted(set.intersection(*others))} if len(others) == len(selections) else {})
 

@@ -6,12 +6,15 @@ import difflib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.plain import one_line
+from embedcore.results.claimed_run import read_claimed
+from embedcore.results.claims import RUN, is_shared
 from embedcore.results.journal import read_header
 from embedcore.results.merge import merge
 from embedcore.results.record import read_record
@@ -63,15 +66,23 @@ def last_run(folder: Path) -> Path:
     raise UsageError(f"no run has been measured with the cache folder {folder.parent}: {folder} has no journal{why}")
 
 
-def read_parts(name: str | Path) -> list[tuple[Path, Any]]:
+def read_parts(name: str | Path, note: Callable[[str], object] = lambda line: None) -> list[tuple[Path, Any]]:
     """Return path and content of the saved run of that name (see `find_run`), or of each one under a folder.
 
-    Other JSON files there are ignored. Raises UsageError if there is no run, if a file is damaged, and for
-    pytest-benchmark's own storage, which contains many runs.
+    A folder of `--embed-claim` is one run; `note` gets lines about its journals. Other JSON files in a folder are
+    ignored. Raises UsageError if there is no run, if a file is damaged, and for pytest-benchmark's own storage, which
+    contains many runs.
     """
     where = find_run(name)
     if not where.is_dir():
         return [(where, read_data(where))]
+    if is_shared(where):
+        record = read_claimed(where)
+        if not record.planned:
+            raise UsageError(f"{where}: no worker has begun the run yet")
+        for line in record.warnings:
+            note(line)
+        return [(where / RUN, record.data())]
     files = sorted(where.rglob("*.json"))
     numbered = [file for file in files if re.match(r"\d{4,}_", file.name)]
     is_storage = STORAGE.name in (where.resolve().name, where.resolve().parent.name)

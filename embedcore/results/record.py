@@ -81,17 +81,19 @@ class Record:
         """Lines for the summary."""
         self.damaged: list[str] = []
         """Descriptions of unreadable lines of the journals."""
-        self.written = 0.0
-        """When the last result was written, in seconds since the epoch; 0 without one."""
+        self.times: dict[Key, float] = {}
+        """When the last result of each case was written, in seconds since the epoch."""
         self._done_before: set[str] = set()
         self._overheads: list[float] = []
-        self._workers: set[str] = set()
+        self.workers: set[str] = set()
+        """Names of the processes that have measured."""
         self._timed: dict[Key, list[TimingProcess]] = {}
         """Further timing processes, by case."""
         self._rankings: dict[str, tuple[list[Result], Rankings]] = {}
         # Only in the process that measures:
         self._journal: Journal | None = None
-        self._journal_whole = True
+        self.journal_whole = True
+        """Whether every line could be written to the journal."""
         self._outbox: list[Line] = []
         self._earlier: dict[Key, dict[str, Result]] = {}
         self._unchanged: Result | None = None
@@ -111,8 +113,8 @@ class Record:
             entry = self._with_timings(Entry(str(line.get("test") or ""), Result.from_json(line)))
             self.entries.append(entry)
             self.results[entry.key] = entry.result
-            self.written = max(self.written, float(line.get("written") or 0.0))
-            self._workers.add(worker)
+            self.times[entry.key] = float(line.get("written") or 0.0)
+            self.workers.add(worker)
             if isinstance(overhead := line.get("overhead_s"), float):
                 self._overheads.append(overhead)
         if "timed" in line:
@@ -255,12 +257,12 @@ class Record:
         try:
             self._journal.append(line)
         except OSError as error:
-            if self._journal_whole:
+            if self.journal_whole:
                 self.warnings.append(
                     f"the journal cannot be written ({error.strerror or error}): results are in the JSON and the "
                     f"report, but {option('resume', True)} will measure some again"
                 )
-            self._journal_whole = False
+            self.journal_whole = False
 
     def unsent(self) -> list[Line]:
         """Return the lines that no report has carried yet, and mark them as sent."""
@@ -286,6 +288,11 @@ class Record:
     @property
     def machine(self) -> Mapping[str, Any]:
         return self.header.get("machine") or {}
+
+    @property
+    def written(self) -> float:
+        """When the last result was written, in seconds since the epoch; 0 without one."""
+        return max(self.times.values(), default=0.0)
 
     @property
     def when(self) -> str | None:
@@ -333,7 +340,7 @@ class Record:
         found = estimate_range(self._measured(), costs)
         if found is None:
             return len(left), None
-        overhead, workers = len(costs) * self._overhead, max(1, len(self._workers))
+        overhead, workers = len(costs) * self._overhead, max(1, len(self.workers))
         return len(left), ((found[0] + overhead) / workers, (found[1] + overhead) / workers)
 
     def expected_s(self, test: str) -> float | None:
