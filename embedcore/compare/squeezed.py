@@ -172,7 +172,10 @@ def _forms(rows: Floats, result: Result, retrieval: LabelledRetrieval) -> tuple[
 
 
 def _ensembles(
-    members: Mapping[str, Result], rows: Callable[[str], Floats], retrieval: LabelledRetrieval, second: NDArray[np.bool_]
+    members: Mapping[str, Result],
+    rows: Callable[[str], Floats],
+    retrieval: LabelledRetrieval,
+    second: NDArray[np.bool_],
 ) -> tuple[Ensemble, ...]:
     """Return the best single model and the best ensembles by greedy search.
 

@@ -16,9 +16,9 @@ _UNKNOWN = (
 )
 _MEANINGS = (
     "hours: on one such machine, without downloads and decoding; range: about three in four contain the actual time. "
-    "cases: measured models behind it. outside: models with fewer or more GMACs than these, or unknown ones, whose time "
-    "is extrapolated. workers: such machines that end within {} at the upper end of the range; {} if one model alone "
-    "takes longer."
+    "cases: measured models behind it. outside: models with fewer or more GMACs than these, or unknown ones, whose "
+    "time is extrapolated. workers: such machines that end within {} at the upper end of the range; {} if one model "
+    "alone takes longer."
 )
 
 

@@ -20,14 +20,15 @@ SCHEMA = 1
 _MEANINGS = (
     "form: HNSW with its efSearch, IVF-PQ with its nprobe. recall: share of queries with the exact nearest neighbour. "
     "change: of acc against the exact search, in points; 95 %: its interval, paired by query and clustered by class; "
-    "p: sign flips of classes, corrected for all forms of all models. q/s: queries per second, each with its {} nearest, "
-    "in one batch on one thread. size: of the serialised index. build: seconds on one thread."
+    "p: sign flips of classes, corrected for all forms of all models. q/s: queries per second with {} neighbours "
+    "each, in one batch on one thread. size: of the serialised index. build: seconds on one thread."
 )
 
 
 def as_text(parts: Sequence[IndexedRun], k: int, width: int) -> str:
     """Return the tables of all models, in lines of `width`; `k`: neighbours of the timed searches."""
-    return "\n\n".join([*(block for part in parts for block in _blocks(part, width)), wrapped(_MEANINGS.format(k), width)])
+    blocks = [block for part in parts for block in _blocks(part, width)]
+    return "\n\n".join([*blocks, wrapped(_MEANINGS.format(k), width)])
 
 
 def _blocks(part: IndexedRun, width: int) -> Iterator[str]:
@@ -63,7 +64,7 @@ def _below(model: IndexedModel, width: int) -> Iterator[str]:
         line = f"No index that is shown to lose at most {most} is faster than the exact search."
     else:
         times = figure(best.queries_per_s / model.forms[0].queries_per_s)
-        line = f"The fastest index that loses at most {most}, by its interval: {best.name}, {times} times the exact speed."
+        line = f"The fastest index that loses at most {most}, by its interval: {best.name}, {times} times as fast."
     yield wrapped(line, width)
 
 

