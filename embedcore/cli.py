@@ -16,7 +16,7 @@ from embedcore.version import VERSION
 
 COMMANDS = (
     *("ab", "accept", "cache", "check", "compare", "deploy", "families", "history"),
-    *("init", "merge", "plan", "pool", "rank", "regret", "report", "squeeze", "weights"),
+    *("index", "init", "merge", "plan", "pool", "rank", "regret", "report", "squeeze", "weights"),
 )
 
 EXIT_USAGE = 4
@@ -24,13 +24,17 @@ EXIT_UNUSABLE = 2
 """In place of `EXIT_USAGE` for the commands of `UNUSABLE`."""
 PASSING_ON = ("ab", "deploy")
 """Commands whose arguments after ``--`` go to pytest."""
-UNUSABLE = ("ab", "accept", "compare", "history", "init", "merge", "pool", "rank", "regret", "report", "squeeze")
+UNUSABLE = (
+    *("ab", "accept", "compare", "history", "index", "init", "merge"),
+    *("pool", "rank", "regret", "report", "squeeze"),
+)
 
 DESCRIPTION = """Prepare `pytest benchmarks`, and read and compare the runs that it saves.
 
 Exit codes: 0 success; 1 a finding, such as a regression or a damaged image;
 4 wrong usage or missing input, with one line on standard error (2 for ab,
-accept, compare, history, init, merge, pool, rank, regret, report and squeeze)."""
+accept, compare, history, index, init, merge, pool, rank, regret, report and
+squeeze)."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -58,9 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cut = arguments.index("--")  # argparse would count them among the positional arguments
         arguments, passed_on = arguments[:cut], arguments[cut + 1 :]
     try:
-        parsed = parser.parse_args(arguments)
+        parsed, others = parser.parse_known_args(arguments)
+        if others and not getattr(parsed, "takes_pytest_arguments", False):
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
     except SystemExit as error:  # argparse has printed its message; its own exit code is always 2
         return exit_unusable if error.code else 0
+    if others:
+        parsed.arguments = others
     if passed_on is not None:
         parsed.arguments = passed_on
     paths = {name: user_path(value) for name, value in vars(parsed).items() if isinstance(value, Path)}

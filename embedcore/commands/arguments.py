@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from embedcore.durations import parse_duration
+from embedcore.errors import UsageError
 from embedcore.plain import one_line, printable_lines, wrapped
+from embedcore.results.reading import STORAGE
 
 
 def duration(text: str) -> float:
@@ -42,6 +44,28 @@ def add_index(parser: argparse.ArgumentParser, text: str) -> None:
         "--maps", type=Path, metavar="DIR", default=Path("embedcore-maps"),
         help="with --index: folder for the matrices that rotate new queries (default: %(default)s)",
     )  # fmt: skip
+
+
+def add_kept(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add RUN with kept embeddings, ``--models`` with its `default` in words, ``--cache`` and ``--format``."""
+    parser.add_argument("saved", metavar="RUN", help=f"a file, a folder of its shards, or a name in {STORAGE}")
+    parser.add_argument(
+        "--models", metavar="MODEL", nargs="+", default=(), help=f"names or globs of its models (default: {default})"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="the --embed-cache of the run (default: the user's cache folder)"
+    )
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="output format (default: text)")
+
+
+def check_kept(path: Path, models: Sequence[tuple[str, str]]) -> None:
+    """Raise UsageError if no model of the run at `path` has embeddings; `models`: each with why it has none, or ""."""
+    if all(why for _, why in models):
+        why = f"{models[0][0]}: {models[0][1]}" if models else "no model was measured"
+        raise UsageError(
+            f"{path}: {why}; measure again with --embed-keep-embeddings, or name the cache folder of the run with "
+            "--cache"
+        )
 
 
 def width(most: int = 120) -> int:

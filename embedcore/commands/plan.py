@@ -1,12 +1,15 @@
-"""``embedcore plan``: what a benchmark run would download and store, without running it."""
+"""``embedcore plan``: what a benchmark run would download, store and cost, without running it."""
 
 from __future__ import annotations
 
 import argparse
 
-from embedcore.commands.arguments import print_wrapped
+from embedcore.commands.arguments import duration, print_wrapped, width
 from embedcore.errors import UsageError
 from embedcore.plain import bytes_text
+from embedcore.results.reading import STORAGE, read_parts
+from embedcore.results.run import run_of
+from embedcore.results.runs import FOLDER
 
 LARGEST = 5
 
@@ -14,27 +17,33 @@ LARGEST = 5
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "plan",
-        help="show what a run would download and store: weights, pixels, and the free space",
-        description="Show what `pytest benchmarks ARGUMENTS` would download and store on disk. The arguments are "
-        "pytest's: -k, --embed-roster, --embed-dataset, … Nothing is downloaded, decoded or measured.",
-        usage="embedcore plan [ARGUMENT ...]",
-        prefix_chars="\0",  # options are pytest's
-        add_help=False,
+        help="show what a run would download and store, and its hours by machine",
+        description="Show what `pytest benchmarks ARGUMENTS` would download and store on disk, and how many hours it "
+        "would take on each card or processor on which something was measured. The other arguments are pytest's: -k, "
+        "--embed-roster, --embed-dataset, … Nothing is downloaded, decoded or measured.",
+        usage="embedcore plan [ARGUMENT ...] [--speeds RUN ...] [--within TIME]",
+        allow_abbrev=False,  # of pytest's options
     )
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as for pytest benchmarks")
-    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument(
+        "--speeds", metavar="RUN", nargs="+", action="extend", default=[],
+        help=f"saved runs whose speeds count beside those of the cache folder: files, folders, names in {STORAGE}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--within", metavar="TIME", type=duration, default=86400.0, help="when the workers should end (default: 24h)"
+    )
+    parser.set_defaults(run=run, arguments=[], takes_pytest_arguments=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from embedcore.images.dataset import count_images
     from embedcore.plugin.machine import machine, machine_in_use
     from embedcore.plugin.side import collect
-    from embedcore.plugin.start import forecast_of
+    from embedcore.plugin.start import forecast_of, processes_of
+    from embedcore.report.cost_text import as_text
+    from embedcore.results.costs import costs_by_setup, machine_costs
     from embedcore.zoo.roster import own_models
 
-    if {"-h", "--help"} & {*arguments.arguments}:
-        arguments.parser.print_help()
-        return 0
+    speeds = [run_of(data, path) for name in arguments.speeds for path, data in read_parts(name, several=True)]
     options, models = collect(arguments.arguments)
     if not models:
         raise UsageError("plan: no case is selected by these arguments")
@@ -67,4 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         smaller = [] if options.roster == "starter" else ["--embed-roster starter"]
         smaller += ["-k", "--embed-family", "--embed-max-params", "--embed-cache-limit"]
         print_wrapped(f"to reduce this: {', '.join(smaller)}")
+    if plan.gmacs:
+        measured = costs_by_setup(speeds, options.cache_folder / FOLDER, images, processes_of(options))
+        costs = machine_costs(measured, plan.gmacs, arguments.within)
+        print(as_text(costs, len(plan.gmacs), images, arguments.within, width()))
     return 0

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from embedcore.commands.arguments import width
-from embedcore.errors import UsageError
+from embedcore.commands.arguments import add_kept, check_kept, width
 from embedcore.files import cache_folder
 from embedcore.results.headline import expect_labels
-from embedcore.results.reading import STORAGE, read_run
+from embedcore.results.reading import read_run
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,14 +19,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "int8, binary) with their paired difference to the full ones, and the best concatenations of two and three "
         "models. The run needs --embed-keep-embeddings. Exit code 2 if no embeddings are found.",
     )
-    parser.add_argument("saved", metavar="RUN", help=f"a file, a folder of its shards, or a name in {STORAGE}")
-    parser.add_argument(
-        "--models", metavar="MODEL", nargs="+", default=(), help="names or globs of its models (default: all)"
-    )
-    parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="the --embed-cache of the run (default: the user's cache folder)"
-    )
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="output format (default: text)")
+    add_kept(parser, default="all")
     parser.set_defaults(run=run)
 
 
@@ -43,11 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     with tqdm(disable=None, leave=False, unit="model") as bar:
         parts = squeeze_run(measured, cache_folder(arguments.cache), arguments.models, done=lambda model: bar.update())
     models = [model for part in parts for model in part.models]
-    if not any(model.forms for model in models):
-        why = f"{models[0].result.model}: {models[0].why}" if models else "no model was measured"
-        raise UsageError(
-            f"{measured.path}: {why}; measure again with --embed-keep-embeddings, or name the cache folder of the run "
-            "with --cache"
-        )
+    check_kept(measured.path, [(model.result.model, model.why) for model in models])
     print(json.dumps(as_json(parts), indent=2) if arguments.format == "json" else as_text(parts, width()))
     return 0

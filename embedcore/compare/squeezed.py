@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.compare.compatibility import ImageLabels, ScoreChange, halves
+from embedcore.compare.compatibility import METRICS, ScoreChange, halves
 from embedcore.compare.labelled_embeddings import Unavailable, labels_of, rows_of
-from embedcore.compare.scores import step_intervals, step_test
-from embedcore.compare.statistics import Flips, false_discovery
+from embedcore.compare.labelled_retrieval import (
+    LOSS,
+    Floats,
+    LabelledRetrieval,
+    Tested,
+    check_acc,
+    corrected,
+    matching,
+    tested,
+)
 from embedcore.embed.kept import FOLDER, KeptEmbeddings
 from embedcore.errors import UsageError
-from embedcore.images.ceilings import reference_counts
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 from embedcore.retrieval.ensembles import MOST, concatenated, greedy, nearest_hits
-from embedcore.retrieval.metrics import score_across
-from embedcore.retrieval.squeeze import FULL, Sides, variants
-
-METRICS = ("acc", "acc5", "map_at_r")
-LOSS = 0.01
-"""A form of embeddings is recommended if its interval excludes a larger loss of acc."""
-
-_SAME = 1e-6  # tolerance between a saved acc and that of the kept embeddings
-
-Floats = NDArray[np.float32]
+from embedcore.retrieval.squeeze import FULL, variants
 
 
 @dataclass(frozen=True)
@@ -109,21 +105,14 @@ def squeeze_run(
 
     Raises UsageError if a pattern matches no model, and for damaged labels.
     """
-    names = [result.model for result in run.results]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            close = difflib.get_close_matches(pattern, names, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise UsageError(f"--models: no measured model of {run.path} matches {pattern!r}{hint}")
-    wanted = {name for pattern in patterns or ("*",) for name in fnmatch.filter(names, pattern)}
-    run = replace(run, results=tuple(result for result in run.results if result.model in wanted))
+    run = matching(run, patterns)
     kept = KeptEmbeddings(cache / FOLDER)
     return [_squeezed(run.on(block), kept, done) for block, results in run.by_dataset() if results]
 
 
 def _squeezed(run: Run, kept: KeptEmbeddings, done: Callable[[str], object]) -> SqueezedRun:
     try:
-        retrieval = _Retrieval(labels_of(run))
+        retrieval = LabelledRetrieval(labels_of(run))
     except Unavailable as reason:
         return SqueezedRun(run.dataset, tuple(SqueezedModel(result, why=str(reason)) for result in run.results))
     keys = {result.model: result.embeddings for result in run.results}
@@ -133,7 +122,7 @@ def _squeezed(run: Run, kept: KeptEmbeddings, done: Callable[[str], object]) -> 
         return rows_of(kept, run, keys[model], len(retrieval.images.labels))
 
     models: list[SqueezedModel] = []
-    tests: dict[tuple[str, str], _Tested] = {}
+    tests: dict[tuple[str, str], Tested] = {}
     for result in run.results:
         try:
             forms, found = _forms(rows(result.model), result, retrieval)
@@ -142,7 +131,7 @@ def _squeezed(run: Run, kept: KeptEmbeddings, done: Callable[[str], object]) -> 
         except Unavailable as reason:
             models.append(SqueezedModel(result, why=str(reason)))
         done(result.model)
-    changes = dict(zip(tests, _corrected([*tests.values()]), strict=True))
+    changes = dict(zip(tests, corrected([*tests.values()]), strict=True))
     models = [_with_changes(model, changes) for model in models]
     members = {model.result.model: model.result for model in models if model.forms}
     second = halves(retrieval.class_of)
@@ -158,13 +147,13 @@ def _with_changes(model: SqueezedModel, changes: Mapping[tuple[str, str], ScoreC
     return replace(model, forms=tuple(forms))
 
 
-def _forms(rows: Floats, result: Result, retrieval: _Retrieval) -> tuple[list[SqueezedForm], dict[str, _Tested]]:
+def _forms(rows: Floats, result: Result, retrieval: LabelledRetrieval) -> tuple[list[SqueezedForm], dict[str, Tested]]:
     """Return the forms of a model's embeddings, and the test of each that is not the full one.
 
     Raises Unavailable if the embeddings do not give the saved acc.
     """
     forms: list[SqueezedForm] = []
-    tests: dict[str, _Tested] = {}
+    tests: dict[str, Tested] = {}
     full: NDArray[np.float64] | None = None
     for variant in variants(*retrieval.sides(rows)):
         try:
@@ -175,16 +164,18 @@ def _forms(rows: Floats, result: Result, retrieval: _Retrieval) -> tuple[list[Sq
         scores = dict(zip(METRICS, values.mean(axis=1).tolist(), strict=True))
         forms.append(SqueezedForm(variant.name, variant.bytes, scores))
         if variant.name == FULL:
-            if abs(scores["acc"] - result.scores["acc"]) > _SAME:
-                raise Unavailable(f"its kept embeddings give acc {scores['acc']:.4f}, not {result.scores['acc']:.4f}")
+            check_acc(scores["acc"], result)
             full = values
         elif full is not None:
-            tests[variant.name] = _tested(full[0], values[0], retrieval.class_of)
+            tests[variant.name] = tested(full[0], values[0], retrieval.class_of)
     return forms, tests
 
 
 def _ensembles(
-    members: Mapping[str, Result], rows: Callable[[str], Floats], retrieval: _Retrieval, second: NDArray[np.bool_]
+    members: Mapping[str, Result],
+    rows: Callable[[str], Floats],
+    retrieval: LabelledRetrieval,
+    second: NDArray[np.bool_],
 ) -> tuple[Ensemble, ...]:
     """Return the best single model and the best ensembles by greedy search.
 
@@ -194,7 +185,7 @@ def _ensembles(
     """
 
     def hits(models: tuple[str, ...], half: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return retrieval.hits(concatenated([rows(model) for model in models]), half)
+        return nearest_hits(*retrieval.search(concatenated([rows(model) for model in models]), half))
 
     values: dict[tuple[str, ...], float] = {}
 
@@ -204,7 +195,7 @@ def _ensembles(
 
     chosen = greedy([*members], value)
     judged = [hits(models, second) for models in chosen]
-    tests = [_tested(judged[0], after, retrieval.class_of[second]) for after in judged[1:]]
+    tests = [tested(judged[0], after, retrieval.class_of[second]) for after in judged[1:]]
     return tuple(
         Ensemble(
             models,
@@ -214,61 +205,10 @@ def _ensembles(
             seconds=_seconds([members[model] for model in models]),
             change=change,
         )
-        for models, after, change in zip(chosen, judged, [None, *_corrected(tests)], strict=True)
+        for models, after, change in zip(chosen, judged, [None, *corrected(tests)], strict=True)
     )
 
 
 def _seconds(results: Sequence[Result]) -> float | None:
     speeds = [result.images_per_s.get("forward") for result in results]
     return sum(1 / speed for speed in speeds if speed) if all(speeds) else None
-
-
-class _Retrieval:
-    """The scored queries of labelled images, and their references."""
-
-    def __init__(self, images: ImageLabels) -> None:
-        self.images = images
-        self.labels = images.labels[images.is_query]
-        self.reference_labels = images.labels[images.is_reference]
-        self._others = None if images.leave_one_out else self.reference_labels
-        self.scored = np.flatnonzero(reference_counts(self.labels, self._others) > 0)
-        self.class_of = np.unique(self.labels[self.scored], return_inverse=True)[1].reshape(-1)
-
-    def sides(self, rows: Floats) -> Sides:
-        if self.images.leave_one_out:
-            return rows, rows
-        return rows[self.images.is_query], rows[self.images.is_reference]
-
-    def scores(self, sides: Sides) -> NDArray[np.float64]:
-        """Return the `METRICS` of each scored query, [m, n_scored]."""
-        values = score_across(sides[0], self.labels, sides[1], self._others)
-        return np.stack([values[metric] for metric in METRICS])
-
-    def hits(self, rows: Floats, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return whether the nearest reference is of the class, for the `chosen` [n_scored] of the scored queries."""
-        queries, references = self.sides(rows)
-        some = self.scored[chosen]
-        itself = some if self.images.leave_one_out else None
-        return nearest_hits(queries[some], self.labels[some], references, self.reference_labels, itself)
-
-
-class _Tested(NamedTuple):
-    """A mean change with its interval, and its test, not corrected yet."""
-
-    interval: tuple[float, float, float]
-    flips: Flips
-
-
-def _tested(before: NDArray[Any], after: NDArray[Any], class_of: NDArray[np.int64]) -> _Tested:
-    """Test the change of queries [n] that are right or wrong, paired and clustered by class, as `compare` does."""
-    step = after.astype(np.int64) - before.astype(np.int64)
-    which = np.unique(class_of, return_inverse=True)[1].reshape(-1)
-    classes = int(which.max()) + 1
-    change, low, high = (float(side[0]) for side in step_intervals(step[None].astype(np.float64), which, classes))
-    return _Tested((change, low, high), step_test(step, which, classes))
-
-
-def _corrected(tests: Sequence[_Tested]) -> list[ScoreChange]:
-    """Return the changes with p corrected for all of these tests."""
-    p = false_discovery([test.flips.p for test in tests], [test.flips.least for test in tests]).tolist()
-    return [ScoreChange(*test.interval, value) for test, value in zip(tests, p, strict=True)]

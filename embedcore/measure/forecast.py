@@ -48,6 +48,8 @@ class Forecast:
     """Range of the time that the cases take, without downloads; None if it is not known."""
     is_rough: bool = False
     """Whether that follows from the machine's speed, not from an earlier run on it."""
+    gmacs: tuple[float | None, ...] = ()
+    """Of each of the models, without those that --embed-max-params excludes; None if not known."""
 
     @property
     def to_fetch(self) -> tuple[Holding, ...]:
@@ -171,6 +173,7 @@ def forecast(
         cache=cache,
         seconds=seconds if rate is None else rough_range(rate, work, images, processes),
         is_rough=rate is not None,
+        gmacs=tuple(work),
     )
 
 

@@ -123,6 +123,11 @@ def begin(
     return plan
 
 
+def processes_of(options: Options) -> int:
+    """Return in how many processes each case is timed."""
+    return 1 if options.is_quick_look else options.processes
+
+
 def forecast_of(
     options: Options,
     models: Mapping[str, OwnModel | None],
@@ -136,7 +141,7 @@ def forecast_of(
 
     `in_use`: see `machine_in_use`; `fingerprint`: the dataset's, if known. Raises UsageError.
     """
-    processes = 1 if options.is_quick_look else options.processes
+    processes = processes_of(options)
     like = {"machine": in_use, "engine": options.engine, "precision": options.precision}
     earlier = earlier_costs(options.cache_folder / FOLDER, like, images, processes)
     return forecast(

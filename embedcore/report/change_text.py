@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from embedcore.compare.compatibility import ScoreChange
+from embedcore.report.board.columns import NOTHING
+
 
 def points(change: float) -> str:
     """Return a change of a score, a fraction, in percentage points.
@@ -24,3 +29,17 @@ def p_value(p: float) -> str:
     ('0.040', '<.001')
     """
     return f"{p:.3f}" if p >= 0.001 else "<.001"
+
+
+def change_cells(change: ScoreChange | None) -> tuple[str, str, str]:
+    """Return the cells of a change, its interval and its p-value; "–" for None."""
+    if change is None:
+        return NOTHING, NOTHING, NOTHING
+    return points(change.change), interval(change.low, change.high), p_value(change.p)
+
+
+def change_values(change: ScoreChange | None) -> dict[str, Any]:
+    """Return ``change`` ``change_ci95`` ``p`` of a change for JSON; {} for None."""
+    if change is None:
+        return {}
+    return {"change": change.change, "change_ci95": (change.low, change.high), "p": change.p}

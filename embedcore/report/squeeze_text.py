@@ -7,13 +7,14 @@ from typing import Any
 
 from tabulate import tabulate
 
-from embedcore.compare.compatibility import ScoreChange
-from embedcore.compare.squeezed import LOSS, METRICS, Ensemble, SqueezedForm, SqueezedModel, SqueezedRun
+from embedcore.compare.compatibility import METRICS
+from embedcore.compare.labelled_retrieval import LOSS
+from embedcore.compare.squeezed import Ensemble, SqueezedForm, SqueezedModel, SqueezedRun
 from embedcore.plain import counted, json_safe, one_line, wrapped
 from embedcore.report.board.captions import dataset_name
-from embedcore.report.board.columns import NOTHING, figure, random_notice
+from embedcore.report.board.columns import figure, random_notice
 from embedcore.report.board.marks import doubts
-from embedcore.report.change_text import interval, p_value, points
+from embedcore.report.change_text import change_cells, change_values
 from embedcore.report.gate.model_table import TableRow, model_table
 from embedcore.results.leaderboard import Row
 from embedcore.results.result import Result
@@ -66,13 +67,7 @@ def _scored(form: SqueezedForm) -> bool:
 
 def _cells(form: SqueezedForm) -> Sequence[str]:
     acc, acc5, map_at_r = (f"{form.scores[metric]:.3f}" for metric in METRICS)
-    return form.name, str(form.bytes), acc, *_change(form.change), acc5, map_at_r
-
-
-def _change(change: ScoreChange | None) -> tuple[str, str, str]:
-    if change is None:
-        return NOTHING, NOTHING, NOTHING
-    return points(change.change), interval(change.low, change.high), p_value(change.p)
+    return form.name, str(form.bytes), acc, *change_cells(form.change), acc5, map_at_r
 
 
 def _below(model: SqueezedModel, width: int) -> Iterator[str]:
@@ -98,7 +93,12 @@ def _ensembles(part: SqueezedRun, width: int) -> str:
     rows = [
         TableRow(
             f"{'+ ' * (len(ensemble.models) > 1)}{one_line(ensemble.models[-1])}",
-            (str(ensemble.bytes), _milliseconds(ensemble, results), f"{ensemble.acc:.3f}", *_change(ensemble.change)),
+            (
+                str(ensemble.bytes),
+                _milliseconds(ensemble, results),
+                f"{ensemble.acc:.3f}",
+                *change_cells(ensemble.change),
+            ),
         )
         for ensemble in part.ensembles
     ]
@@ -127,7 +127,7 @@ def _part(part: SqueezedRun) -> dict[str, Any]:
             "acc_where_chosen": each.chosen_acc,
             "bytes": each.bytes,
             "seconds": each.seconds,
-            **_tested(each.change),
+            **change_values(each.change),
         }
         for each in part.ensembles
     ]
@@ -140,7 +140,13 @@ def _part(part: SqueezedRun) -> dict[str, Any]:
                 "why": model.why,
                 "smallest": None if model.smallest is None else model.smallest.name,
                 "forms": [
-                    {"form": form.name, "bytes": form.bytes, **form.scores, **_tested(form.change), "why": form.why}
+                    {
+                        "form": form.name,
+                        "bytes": form.bytes,
+                        **form.scores,
+                        **change_values(form.change),
+                        "why": form.why,
+                    }
                     for form in model.forms
                 ],
             }
@@ -148,9 +154,3 @@ def _part(part: SqueezedRun) -> dict[str, Any]:
         ],
         "ensembles": {"classes_chosen": chosen_on, "classes_judged": judged_on, "found": ensembles},
     }
-
-
-def _tested(change: ScoreChange | None) -> dict[str, Any]:
-    if change is None:
-        return {}
-    return {"change": change.change, "change_ci95": (change.low, change.high), "p": change.p}

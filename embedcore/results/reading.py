@@ -66,12 +66,14 @@ def last_run(folder: Path) -> Path:
     raise UsageError(f"no run has been measured with the cache folder {folder.parent}: {folder} has no journal{why}")
 
 
-def read_parts(name: str | Path, note: Callable[[str], object] = lambda line: None) -> list[tuple[Path, Any]]:
+def read_parts(
+    name: str | Path, note: Callable[[str], object] = lambda line: None, *, several: bool = False
+) -> list[tuple[Path, Any]]:
     """Return path and content of the saved run of that name (see `find_run`), or of each one under a folder.
 
     A folder of `--embed-claim` is one run; `note` gets lines about its journals. Other JSON files in a folder are
     ignored. Raises UsageError if there is no run, if a file is damaged, and for pytest-benchmark's own storage, which
-    contains many runs.
+    contains many runs, unless `several` are wanted.
     """
     where = find_run(name)
     if not where.is_dir():
@@ -87,7 +89,7 @@ def read_parts(name: str | Path, note: Callable[[str], object] = lambda line: No
     numbered = [file for file in files if re.match(r"\d{4,}_", file.name)]
     is_storage = STORAGE.name in (where.resolve().name, where.resolve().parent.name)
     many = [file for file in numbered if is_storage or sum(file.parent == other.parent for other in numbered) > 1]
-    if len(many) > 1:
+    if len(many) > 1 and not several:
         raise UsageError(
             f"{where} contains {len(many)} runs saved by pytest-benchmark: name one, such as {many[-1].stem}, or pass "
             "the shards of one session to embedcore merge"

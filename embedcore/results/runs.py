@@ -20,7 +20,7 @@ from embedcore.files import is_sealed
 from embedcore.plain import json_safe, one_line
 from embedcore.results.estimate import STARTING_S
 from embedcore.results.journal import locked
-from embedcore.results.result import Status, is_final
+from embedcore.results.result import Result, Status, is_final
 from embedcore.results.run_index import IndexedRun, RunIndex
 
 FOLDER = "runs"
@@ -151,16 +151,47 @@ def outline(paths: Iterable[Path]) -> Outline:
     return Outline(planned, len({key for _, key, _ in results}), finished, processes)
 
 
-class _Timed(msgspec.Struct):
-    """The fields of a line that show how long its case took; of the first line, on which machine."""
+class TimedCase(msgspec.Struct):
+    """The fields of a result's line that show how long its case took."""
 
-    identity: dict[str, Any] = {}
+    model: str = ""
+    engine: str | None = None
+    precision: str | None = None
     gmacs: float | None = None
     durations: list[float] = []
     images_per_s: dict[str, float | None] | None = None
+    identity: dict[str, Any] = {}
+    """In the first line of a journal."""
 
 
-_TIMED = msgspec.json.Decoder(_Timed)
+_TIMED = msgspec.json.Decoder(TimedCase)
+
+
+def timed_cases(path: Path) -> Iterator[tuple[Mapping[str, Any], TimedCase]]:
+    """Yield the identity of a journal's run with each line of the journal, the header included, but no damaged one.
+
+    Raises OSError.
+    """
+    identity: Mapping[str, Any] = {}
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines):
+            with contextlib.suppress(msgspec.DecodeError):
+                line = _TIMED.decode(raw)
+                if number == 0:
+                    identity = line.identity
+                yield identity, line
+
+
+def case_cost(case: TimedCase | Result, images: int, processes: int) -> tuple[float, float] | None:
+    """Return GMACs and seconds of a case, as if measured on `images`; None if it was not timed.
+
+    `processes`: number of processes in which the case is timed.
+    """
+    speeds = case.images_per_s or {}
+    speed = speeds.get("end_to_end") or speeds.get("forward")
+    if not (case.gmacs and speed and case.durations):
+        return None
+    return case.gmacs, images / speed + processes * (STARTING_S + sum(case.durations))
 
 
 def earlier_costs(folder: Path, identity: Mapping[str, Any], images: int, processes: int) -> list[tuple[float, float]]:
@@ -179,18 +210,12 @@ def earlier_costs(folder: Path, identity: Mapping[str, Any], images: int, proces
 
 
 def _costs_in(path: Path, identity: Mapping[str, Any], images: int, processes: int) -> Iterator[tuple[float, float]]:
-    with path.open("rb") as lines:
-        for number, raw in enumerate(lines):
-            try:
-                line = _TIMED.decode(raw)
-            except msgspec.DecodeError:
-                continue
-            if number == 0 and any(line.identity.get(name) != value for name, value in identity.items()):
-                return
-            speeds = line.images_per_s or {}
-            speed = speeds.get("end_to_end") or speeds.get("forward")
-            if line.gmacs and speed and line.durations:
-                yield line.gmacs, images / speed + processes * (STARTING_S + sum(line.durations))
+    for found, case in timed_cases(path):
+        if any(found.get(name) != value for name, value in identity.items()):
+            return
+        cost = case_cost(case, images, processes)
+        if cost is not None:
+            yield cost
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from embedcore.compare.compatibility import halves
-from embedcore.compare.squeezed import LOSS, squeeze_run
+from embedcore.compare.labelled_retrieval import LOSS
+from embedcore.compare.squeezed import squeeze_run
 from embedcore.errors import UsageError
 from embedcore.results.reading import read_run
 

@@ -1,4 +1,4 @@
-"""The terminal table of a comparison and of `ab`: a model on each row, its notes below."""
+"""A terminal table with a model, or another long name, on each row and its notes below."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ class TableRow(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def model_table(headings: Sequence[str], rows: Iterable[TableRow], width: int, *, text: Collection[int] = ()) -> str:
+def model_table(
+    headings: Sequence[str],
+    rows: Iterable[TableRow],
+    width: int,
+    *,
+    text: Collection[int] = (),
+    first: str = "model",
+) -> str:
     """Return a table of at most `width` columns, if that leaves 20 for the model. A longer name has its own line.
 
-    `headings`: of the cells; `text`: the cells that are aligned left.
+    `headings`: of the cells; `text`: the cells that are aligned left; `first`: heading of the names.
     """
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(headings, *(row.cells for row in rows), strict=True)]
@@ -34,7 +41,7 @@ def model_table(headings: Sequence[str], rows: Iterable[TableRow], width: int, *
         )
         return "  ".join([name.ljust(room), *aligned]).rstrip()
 
-    lines = [line("model", headings)]
+    lines = [line(first, headings)]
     for model, cells, notes in rows:
         if len(model) > room:
             lines.append(cut(model, width))
