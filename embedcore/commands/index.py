@@ -8,6 +8,7 @@ import json
 from embedcore.commands.arguments import add_kept, check_kept, width
 from embedcore.errors import whole_number
 from embedcore.files import cache_folder
+from embedcore.results.headline import expect_labels
 from embedcore.results.reading import read_run
 
 
@@ -34,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     k, cache = whole_number(arguments.k, "--k", 1), cache_folder(arguments.cache)
     import_faiss()
     measured = read_run(arguments.saved)
+    expect_labels(measured.blocks, measured.path, "index")
     with tqdm(disable=None, leave=False, unit="model") as bar:
         parts = index_run(measured, cache, arguments.models, k, done=lambda model: bar.update())
     models = [model for part in parts for model in part.models]
