@@ -20,6 +20,11 @@ PROBE_LEGEND = (
     "k-shot: the same for the nearest class mean of k references of each class, over random draws"
 )
 
+GALLERY_LEGEND = (
+    "10× gallery, 100× gallery, all distractors: acc expected if random distractors enlarge the references that "
+    "many times, or all of them are added"
+)
+
 MISSING = "Models of the study that are no longer available"
 
 _DEFAULTS = {"protocol": "native", "point": "pre_logits", "engine": "eager"}
@@ -41,6 +46,7 @@ def legend(
         *(["ranks: 95 % intervals that hold for all models at once"] if board.rankings.by and intervals else []),
         f"acc: share of queries whose nearest neighbour has their class{interval}",
         "acc5: share of the 5 nearest neighbours that are of the query's class, always divided by 5",
+        *([GALLERY_LEGEND] if any(row.result.distractors for row in board.by_acc) else []),
         *([PROBE_LEGEND] if any(name in PROBES for row in board.by_acc for name in row.result.scores) else []),
         "M: million parameters; images/s (img/s): the forward pass alone",
         settings_line([row.result for row in board.by_acc], settings, machine, when),
