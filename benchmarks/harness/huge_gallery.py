@@ -45,11 +45,10 @@ def make_rows(n: int, dim: int, seed: int, centres: np.ndarray | None) -> np.nda
 
 def write_references(path: Path, n: int, dim: int, centres: np.ndarray | None) -> None:
     """Write the references in pieces, so that they are never in memory together."""
-    file = np.lib.format.open_memmap(path, "w+", np.float32, (n, dim))
-    for start in range(0, n, 2**16):
-        rows = make_rows(min(2**16, n - start), dim, 1 + start, centres)
-        file[start : start + len(rows)] = rows
-    file.flush()
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (n, dim)})
+        for start in range(0, n, 2**16):
+            make_rows(min(2**16, n - start), dim, 1 + start, centres).tofile(file)
 
 
 def plain_products(queries: np.ndarray, path: Path, block: int) -> None:
