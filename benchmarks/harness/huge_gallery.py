@@ -109,7 +109,7 @@ def main() -> None:
                 call()
                 seconds[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
-    print(f"{parsed.queries:,} queries, {parsed.references:,} references, {parsed.dim} dimensions ({parsed.kind}), ", end="")
+    print(f"{parsed.queries:,} queries, {parsed.references:,} references, {parsed.dim} dimensions ({parsed.kind})")
     print(f"{torch.get_num_threads()} threads; peak memory {peak_gb():.2f} GB ({before:.2f} GB before)")
     rows = [[name, f"{each:.1f}", f"{medians['products'] / each:.2f}"] for name, each in medians.items()]
     print(tabulate(rows, ["what", "seconds", "speed / products"], tablefmt="github", disable_numparse=True))

@@ -31,8 +31,8 @@ def embedding_files(path: Path) -> list[Path]:
 def read_blocks(source: Any, rows: int) -> Iterator[Any]:
     """Yield arrays [b, d] of at most ``rows`` rows; the next block of a file is read meanwhile.
 
-    ``source``: an array [n, d], which may be memory-mapped; a ``.npy``, ``.parquet``, ``.arrow`` or ``.feather`` file; a
-    folder of them, in the order of their names; or an iterable of arrays. Blocks of files are copies, so that no more
+    ``source``: an array [n, d], which may be memory-mapped; a ``.npy``, ``.parquet``, ``.arrow`` or ``.feather`` file;
+    a folder of them, in the order of their names; or an iterable of arrays. Blocks of files are copies, so that no more
     than two are in memory. Raises UsageError for files that cannot be read.
     """
     if isinstance(source, str | Path):
@@ -77,7 +77,8 @@ def _table_blocks(file: Path, rows: int) -> Iterator[NDArray[Any]]:
         raise UsageError(f"{file} needs pyarrow, which is not installed: pip install 'embedcore[arrow]'") from error
     options: dict[str, Any] = {"batch_size": rows, "batch_readahead": 1, "fragment_readahead": 1}
     if FORMATS[file.suffix] == "parquet":  # else whole row groups would be in memory
-        options["fragment_scan_options"] = dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
+        scan = dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
+        options["fragment_scan_options"] = scan
     try:
         table = dataset.dataset(str(file), format=FORMATS[file.suffix])
         for batch in table.to_batches(columns=[_column(pyarrow, table.schema, file)], **options):

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -122,9 +123,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     with settings.context(backbone):  # around both, so that half precision casts the weights once
         if case.throughput:  # before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms
             (timed, peak), batch_size = halving(batch_size, device, time_rounds)
-        embeddings, key, seconds, fitted, note = _embeddings(
-            case, inputs, forward_pass, settings, batch_size, progress
-        )
+        embeddings, key, seconds, fitted, note = _embeddings(case, inputs, forward_pass, settings, batch_size, progress)
         if timed is None:
             batch_size = fitted
         elif fitted < batch_size:

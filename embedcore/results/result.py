@@ -42,7 +42,7 @@ class InvalidResultError(EmbedcoreError):
 
 
 class DistractorScores(msgspec.Struct, frozen=True, kw_only=True):
-    """acc in galleries with references of no class besides the labelled ones; see `embedcore.retrieval.gallery_growth`."""
+    """acc in galleries with references of no class; see `embedcore.retrieval.gallery_growth`."""
 
     count: Count
     """Number of distractors."""

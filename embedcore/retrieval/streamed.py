@@ -36,8 +36,8 @@ def nearest_streamed(
     Args:
         queries: [n_queries, d], rows L2-normalised: an array or a tensor.
         blocks: the references: an array [n, d], such as a memory-mapped one; a ``.npy`` file, or a ``.parquet``,
-            ``.arrow`` or ``.feather`` file with one column of lists of floats (extra ``arrow``); a folder of such files,
-            in the order of their names; or an iterable of arrays [b, d].
+            ``.arrow`` or ``.feather`` file with one column of lists of floats (extra ``arrow``); a folder of such
+            files, in the order of their names; or an iterable of arrays [b, d].
         k: number of neighbours; fewer columns for fewer references.
         normalize: divide each row by its norm first.
         device: ``cpu``, ``auto``, or a torch device for the products.
@@ -88,7 +88,7 @@ def beaten_by(
     rows = unit_rows(queries, "queries", normalize=normalize)
     limits = np.asarray(best_positive, dtype=np.float64)
     if limits.shape != (len(rows),):
-        raise UsageError(f"best_positive has shape {limits.shape}: each of the {len(rows)} queries needs one similarity")
+        raise UsageError(f"best_positive has shape {limits.shape}: each of the {len(rows)} queries needs one")
     beats = np.zeros(len(rows), dtype=np.int64)
     with tile_workers() as pool:
         for _, block in _unit_blocks(blocks, rows.shape[1], normalize):

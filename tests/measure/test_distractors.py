@@ -118,7 +118,7 @@ def test_copies_of_labelled_images_are_left_out(bench, dataset, tmp_path):
     assert bench.distractors.note(dataset) == note
     assert bench.measure(MODEL, dataset).distractors.count == 3
     shutil.copytree(dataset.images.root, tmp_path / "all")
-    with pytest.raises(UsageError, match="all images of .* are copies of labelled images"):
+    with pytest.raises(UsageError, match=r"all images of .* are copies of labelled images"):
         load_distractors(tmp_path / "all").note(dataset)
 
 
@@ -195,14 +195,14 @@ def test_what_is_neither_images_nor_embeddings_is_one_line(tmp_path):
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     np.save(tmp_path / "rows.npy", np.ones((2, 2)))
     (tmp_path / "rows.npy").chmod(0)
-    with pytest.raises(UsageError, match="rows.npy cannot be read: Permission denied"):
+    with pytest.raises(UsageError, match=r"rows\.npy cannot be read: Permission denied"):
         load_distractors(tmp_path / "rows.npy")
 
 
 def test_bad_images_are_refused_or_skipped(tmp_path):
     Image.new("RGB", (30, 30), (9, 99, 9)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"not an image")
-    with pytest.raises(UsageError, match="1 of 2 images .* cannot be read"):
+    with pytest.raises(UsageError, match=r"1 of 2 images .* cannot be read"):
         load_distractors(tmp_path)
     found = load_distractors(tmp_path, bad_images="skip")
     assert len(found.images) == 1

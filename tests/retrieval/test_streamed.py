@@ -50,7 +50,7 @@ def check_nearest(queries, references, blocks, k, **options):
     np.testing.assert_allclose(found.similarities, whole.similarities, rtol=0, atol=1e-14)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     n=st.integers(1, 90),
@@ -152,7 +152,7 @@ def test_counts_of_tiles_equal_brute_force(small_blocks, monkeypatch, precision,
     small_blocks(611, precision)
     found = beaten_by(queries, limits, references)
     assert found.tolist() == counts_by_hand(queries, limits, references).tolist()
-    assert 0 < found.min() + 1 and found.max() > 1000
+    assert found.min() < 300 and found.max() > 1000
 
 
 def test_the_first_pass_is_bf16_only_if_it_is_faster_and_decides(monkeypatch, embeddings):

@@ -207,7 +207,7 @@ def _curve(row: Datum, result: Result, references: int) -> Iterator[Datum]:
     except (ValueError, IndexError):
         return
     total = found.count if found else 0
-    known = {key: row[key] for key in ("id", "name", "family", "own") if key in row}
+    known: Datum = {key: row[key] for key in ("id", "name", "family", "own") if key in row}
     for size in np.unique(np.geomspace(references, references + total, _POINTS).round().astype(np.int64)).tolist():
         drawn = min(size - references, total)
         kept = none_drawn(beaten, total, drawn).mean() if len(beaten) else 0.0
