@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from embedcore.retrieval.metrics import score as score
     from embedcore.retrieval.search import Neighbours as Neighbours
     from embedcore.retrieval.search import nearest as nearest
+    from embedcore.retrieval.streamed import nearest_streamed as nearest_streamed
     from embedcore.zoo.backbone import Backbone as Backbone
     from embedcore.zoo.backbone import load_backbone as load_backbone
     from embedcore.zoo.own_models import OwnModel as OwnModel
@@ -74,6 +75,7 @@ _NAMES_OF = {
     "results.result": "InvalidResultError Result",
     "retrieval.metrics": "Scores score",
     "retrieval.search": "Neighbours nearest",
+    "retrieval.streamed": "nearest_streamed",
     "zoo.backbone": "Backbone load_backbone",
     "zoo.own_models": "OwnModel",
     "zoo.roster": "own_models",

@@ -120,13 +120,20 @@ class Dataset(LabelsBySide):
     def select_classes(self, chosen: Iterable[int]) -> Dataset:
         """Return the images of these classes, given by their labels, as a dataset of its own; the order stays."""
         kept = np.unique(np.fromiter(chosen, np.int64))
-        rows = np.flatnonzero(np.isin(self.labels, kept))
+        part = self.select(np.flatnonzero(np.isin(self.labels, kept)))
         return replace(
-            self,
+            part,
             name=f"{self.name}, {counted(len(kept), 'class', 'classes')}",
             classes=tuple(self.classes[label] for label in kept),
             titles=tuple(self.titles[label] for label in kept),
-            labels=np.searchsorted(kept, self.labels[rows]),
+            labels=np.searchsorted(kept, part.labels),
+        )
+
+    def select(self, rows: NDArray[np.int64]) -> Dataset:
+        """Return the images with these indices, of the same classes, as a dataset of its own."""
+        return replace(
+            self,
+            labels=self.labels[rows],
             is_query=self.is_query[rows],
             is_reference=self.is_reference[rows],
             images=self.images.select(rows.tolist()),

@@ -21,6 +21,7 @@ from embedcore.images.geometry import geometry_of
 from embedcore.images.ledger import Ledger
 from embedcore.images.pixel_store import PixelStore, open_pixel_store
 from embedcore.measure.case import Case, CaseSettings
+from embedcore.measure.distractors import Distractors
 from embedcore.measure.executors import Ahead, ChildExecutor, InlineExecutor
 from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.outcome import failure, locate, weights_changed
@@ -87,6 +88,8 @@ class Bench:
         self.store_limit = store_limit
         self.neighbours: NeighbourStore | None = None
         """Where each query's neighbours are kept; None not to keep them."""
+        self.distractors: Distractors | None = None
+        """References of no class, for acc in larger galleries; their embeddings are always kept."""
         self.hub = Hub()
         self.stores: dict[str, PixelStore] = {}
         """Most recently opened pixel store, by dataset fingerprint."""
@@ -94,6 +97,8 @@ class Bench:
         self._engines = self.cache / ENGINES
         self._ledger = Ledger(self.cache)
         self._ahead: Ahead | None = None
+        self._beside: dict[str, Dataset] = {}
+        """The images among the distractors that are not in a dataset, by its fingerprint."""
 
     def __repr__(self) -> str:
         own = f", {counted(len(self.own_models), 'own model')}" if self.own_models else ""
@@ -136,13 +141,15 @@ class Bench:
             located = self._located(case)
         except EmbedcoreError as error:
             return Measured(self._of(dataset, failure(case, error)), None)
+        decoding = functools.partial(stages, "decoding")
         try:
-            pixels = self._pixels(case, dataset, functools.partial(stages, "decoding"))
+            pixels = self._pixels(case, dataset, decoding)
+            distractors = self._distractors(case, dataset, decoding)
         except (UsageError, StopWork):  # from the images or the cache folder, so every other case would fail too
             raise
         except Exception as error:  # from this model's geometry, or a decoding process that died
             return Measured(self._of(dataset, failure(case, error)), None)
-        inputs = self._inputs(dataset, pixels, located)
+        inputs = dataclasses.replace(self._inputs(dataset, pixels, located), distractors=distractors)
         if self._ahead is not None and not self._ahead.is_for(case, inputs):
             self.close()
         ahead, self._ahead = self._ahead, None
@@ -252,6 +259,17 @@ class Bench:
         store = open_pixel_store(dataset, geometry, self.cache, progress=progress, limit=self.store_limit)
         self.stores[dataset.fingerprint] = store
         return store
+
+    def _distractors(self, case: Case, dataset: Dataset, progress: Progress) -> CaseInputs | Path | None:
+        """Return the distractors of a case on a dataset, of whose images none is among them."""
+        if self.distractors is None or self.distractors.images is None:
+            return None if self.distractors is None else self.distractors.files_of(case.model)
+        beside = self._beside.get(dataset.fingerprint)
+        if beside is None:
+            beside = self._beside[dataset.fingerprint] = self.distractors.beside(dataset)
+        pixels = self._pixels(case, beside, progress)
+        # Kept without being asked for: they are the same for every labelled dataset.
+        return CaseInputs(GroundTruth.of(beside), pixels, embeddings_folder=self.cache / "embeddings")
 
     @staticmethod
     def _of(dataset: Dataset, result: Result) -> Result:

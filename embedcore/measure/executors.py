@@ -18,7 +18,6 @@ import msgspec
 from embedcore.embed.memory import bound_memory, is_bounded
 from embedcore.errors import option
 from embedcore.forkserver import StartError, forkserver_context
-from embedcore.images.pixel_store import PixelStore
 from embedcore.measure.case import Case
 from embedcore.measure.child import Child, Heard
 from embedcore.measure.inputs import CaseInputs
@@ -67,10 +66,10 @@ class Ahead:
         same_images = self.inputs.truth.fingerprint == inputs.truth.fingerprint
         return self.case == case and self.inputs.located == inputs.located and same_images
 
-    def start(self, pixels: PixelStore | None) -> None:
-        """Send the pixels: the process measures the case."""
+    def start(self, inputs: CaseInputs) -> None:
+        """Send the pixels and distractors: the process measures the case."""
         with self._sender, contextlib.suppress(OSError):  # if it has ended, its messages say why
-            self._sender.send_bytes(pickle.dumps(pixels))
+            self._sender.send_bytes(pickle.dumps((inputs.pixels, inputs.distractors)))
 
     def close(self) -> None:
         """End the process."""
@@ -178,7 +177,7 @@ class ChildExecutor:
         try:
             with Child(work, keep_main=keep_main) if ahead is None else ahead.child as child:
                 if ahead is not None:
-                    ahead.start(inputs.pixels)
+                    ahead.start(inputs)
                 heard = child.listen(self.timeout_s, listener, tick, downloads.seconds)
                 vanished = heard.ended is None and not heard.late
                 supervisor_code = child.supervisor_exit_code() if vanished else None

@@ -23,6 +23,7 @@ class CaseInputs:
     """Images, labels and locations for a case; picklable, so that it can be sent to another process."""
 
     truth: GroundTruth
+    """Of distractors only the fingerprint and the decoder matter."""
     pixels: PixelStore | None
     """All images in the case's geometry; None for precomputed embeddings."""
     located: Located | None = None
@@ -37,16 +38,19 @@ class CaseInputs:
     """Where the outcomes of trial passes are kept and reused; None not to keep any."""
     neighbours: NeighbourStore | None = None
     """Where the neighbours of each query are kept; None not to keep them."""
+    distractors: CaseInputs | Path | None = None
+    """Images of no class, or where their embeddings are; None without distractors."""
     pinned_images: int | None = None
     """For a further timing process: the images of a round on a pinned thread, as in the first one."""
-    receive_pixels: Callable[[], PixelStore] | None = None
-    """In a process that was started ahead: waits for the pixels, and returns them."""
+    receive_pixels: Callable[[], tuple[PixelStore | None, CaseInputs | Path | None]] | None = None
+    """In a process that was started ahead: waits for the pixels and the distractors, and returns them."""
 
     def with_pixels(self) -> CaseInputs:
-        """Return these inputs with their pixels, which a process that was started ahead has to wait for."""
+        """Return these inputs with their pixels and distractors, for which a process that was started ahead waits."""
         if self.receive_pixels is None:
             return self
-        return replace(self, pixels=self.receive_pixels(), receive_pixels=None)
+        pixels, distractors = self.receive_pixels()
+        return replace(self, pixels=pixels, distractors=distractors, receive_pixels=None)
 
 
 def fetched_weights(case: Case, inputs: CaseInputs, stages: Stages) -> tuple[Located | None, float | None]:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,9 +27,10 @@ from embedcore.embed.pinned import images_of_round
 from embedcore.embed.reference import reference_on
 from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import Timed, latencies, time_forward
+from embedcore.errors import UsageError
 from embedcore.images.geometry import geometry_of
-from embedcore.images.pixel_store import PixelStore
 from embedcore.measure.case import Case
+from embedcore.measure.distractors import score_distractors
 from embedcore.measure.forward import facts_of, forward_pass_of
 from embedcore.measure.inputs import CaseInputs, fetched_weights
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, status_of
@@ -124,9 +126,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     with settings.context(backbone):  # around both, so that half precision casts the weights once
         if case.throughput:  # before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms
             (timed, peak), batch_size = halving(batch_size, device, time_rounds)
-        embeddings, key, seconds, fitted, note = _embeddings(
-            case, inputs, pixels, forward_pass, settings, batch_size, progress
-        )
+        embeddings, key, seconds, fitted, note = _embeddings(case, inputs, forward_pass, settings, batch_size, progress)
         if timed is None:
             batch_size = fitted
         elif fitted < batch_size:
@@ -146,13 +146,15 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         speeds.setdefault("images_per_s", {})["end_to_end"] = len(embeddings) / seconds
     if timed is None or device.type != "cuda":  # a process's memory never shrinks enough to tell passes apart
         peak = memory.mb
+    # Last, so that time and memory are those of the labelled images.
+    distractors, of_distractors = _distractors(case, inputs, forward_pass, settings, batch_size, progress)
     stages("scoring", 0, 0)
-    scored, notes = _scored(case, inputs, embeddings, device)
+    scored, notes = _scored(case, inputs, embeddings, device, distractors)
     return Result.make(
         case.model,
         **_provenance(case, backbone.weights),
         status="ok",
-        detail="\n".join(filter(None, (trial.note, note, notes))),
+        detail="\n".join(filter(None, (trial.note, note, of_distractors, notes))),
         params_m=backbone.params_m,
         gmacs=trial.gmacs,
         input_size=backbone.data_config.input_size,
@@ -198,12 +200,15 @@ def score_precomputed(case: Case, own_model: OwnModel, inputs: CaseInputs) -> Re
     kept = None if inputs.embeddings_folder is None else KeptEmbeddings(inputs.embeddings_folder)
     facts = {"model": case.model, "file": weights.id, "dataset": inputs.truth.fingerprint, "embedcore": VERSION}
     key, note = _kept(kept, facts, embeddings)
-    scored, notes = _scored(case, inputs, embeddings, device)
+    distractors, of_distractors = inputs.distractors, ""
+    if isinstance(distractors, CaseInputs):
+        distractors, of_distractors = None, "no distractors: they are images, which a file of embeddings cannot embed"
+    scored, notes = _scored(case, inputs, embeddings, device, distractors)
     return Result.make(
         case.model,
         **_provenance(case, weights),
         status="ok",
-        detail="\n".join(filter(None, (note, notes))),
+        detail="\n".join(filter(None, (note, of_distractors, notes))),
         dim=embeddings.shape[1],
         **scored,
         embeddings=key,
@@ -212,9 +217,12 @@ def score_precomputed(case: Case, own_model: OwnModel, inputs: CaseInputs) -> Re
 
 
 def _scored(
-    case: Case, inputs: CaseInputs, embeddings: NDArray[np.float32], device: torch.device
+    case: Case, inputs: CaseInputs, embeddings: NDArray[np.float32], device: torch.device, distractors: Any
 ) -> tuple[dict[str, Any], str]:
-    """Return the result's fields about scores, and notes: probes left out, neighbours that could not be kept."""
+    """Return the result's fields about scores, and notes on what was left out or could not be kept.
+
+    ``distractors``: their embeddings, in an array or files; None without.
+    """
     sides = _sides(embeddings, inputs.truth)
     # Neighbours are found in fp32 or better also where the forward pass is not: see retrieval/search.py.
     search = str(device) if device.type == "cuda" else "cpu"
@@ -224,8 +232,14 @@ def _scored(
         return fields | {"sketch": pack_sketch(sketch_of(embeddings))}, note
     scores = score(*sides, device=search, seed=case.seed)
     verdicts, sketch = pack_verdicts(scores.hits5, scores.rank1), pack_sketch(sketch_of(embeddings))
-    fields = {"scores": scores.values, "ci95": scores.ci95, "verdicts": verdicts, "sketch": sketch}
+    fields: dict[str, Any] = {"scores": scores.values, "ci95": scores.ci95, "verdicts": verdicts, "sketch": sketch}
     notes: list[str] = []
+    if distractors is not None:
+        try:
+            found_beside = score_distractors(sides, scores, distractors, seed=case.seed)
+            fields["distractors"] = msgspec.to_builtins(found_beside)
+        except UsageError as error:  # such as embeddings of another model
+            notes.append(f"no distractors: {error}")
     if case.probe:
         probes = probe(*sides, seed=case.seed)
         fields["scores"], fields["ci95"] = scores.values | probes.values, scores.ci95 | probes.ci95
@@ -263,7 +277,6 @@ def _sides(embeddings: NDArray[np.float32], truth: GroundTruth) -> tuple[Any, ..
 def _embeddings(
     case: Case,
     inputs: CaseInputs,
-    pixels: PixelStore,
     forward_pass: ForwardPass,
     settings: ForwardSettings,
     batch_size: int,
@@ -275,7 +288,9 @@ def _embeddings(
     batch size that fitted, and a note about kept embeddings. Raises NotFiniteError, and the memory error of a batch of
     one image.
     """
-    kept, facts, total, backbone = None, {}, len(pixels), forward_pass.backbone
+    pixels, backbone = inputs.pixels, forward_pass.backbone
+    assert pixels is not None
+    kept, facts, total = None, {}, len(pixels)
     if inputs.embeddings_folder is not None:
         kept, facts = KeptEmbeddings(inputs.embeddings_folder), facts_of(case, backbone, inputs.truth, settings)
         embeddings = kept.read(embeddings_key(facts), total)
@@ -290,6 +305,24 @@ def _embeddings(
         raise NotFiniteError(f"embeddings in {settings.precision} hold NaN, infinity or zero vectors")
     key, note = _kept(kept, facts, embedded.embeddings)
     return embedded.embeddings, key, embedded.seconds, embedded.batch_size, note
+
+
+def _distractors(
+    case: Case,
+    inputs: CaseInputs,
+    forward_pass: ForwardPass,
+    settings: ForwardSettings,
+    batch_size: int,
+    progress: Progress,
+) -> tuple[NDArray[np.float32] | Path | None, str]:
+    """Return the embeddings of the distractors, or where they are; None without; and a note on what went wrong."""
+    if not isinstance(inputs.distractors, CaseInputs):
+        return inputs.distractors, ""
+    try:
+        found = _embeddings(case, inputs.distractors, forward_pass, settings, batch_size, progress)
+    except NotFiniteError as error:
+        return None, f"no distractors: {error}"
+    return found[0], f"distractors: {found[-1]}" if found[-1] else ""
 
 
 def _kept(

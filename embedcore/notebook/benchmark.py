@@ -21,7 +21,7 @@ from embedcore.plugin.budget import Budget
 from embedcore.plugin.options import Options
 from embedcore.plugin.progress import Position, position, stage_words, time_left
 from embedcore.plugin.race import check_race, run_race
-from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, header_of
+from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, distractors_of, header_of
 from embedcore.plugin.timing_passes import TimingPasses
 from embedcore.results import neighbours
 from embedcore.results.ranking import ranking_block
@@ -41,7 +41,7 @@ _OF_DATASET = ("split", "columns", "max_classes", "max_per_class", "bad_images",
 SETTINGS = (
     *_OF_DATASET,
     *("seed", "protocol", "family", "max_params", "weights", "point", "device", "precision", "engine"),
-    *("channels_last", "batch_size", "throughput", "rounds", "latency", "probe"),
+    *("channels_last", "batch_size", "throughput", "rounds", "latency", "probe", "distractors"),
     *("race", "race_top", "race_margin"),
     *("processes", "isolation", "timeout", "memory_limit", "keep_embeddings", "cache", "cache_limit", "force"),
 )
@@ -92,7 +92,10 @@ def benchmark(
     try:
         dataset, options = _dataset(images, options, settings, bar)
         bench = bench_of(options, own_models)
-        header = header_of(options, dataset, _tests(roster), own_models, several_workers=False)
+        if options.distractors is not None:
+            with bar.reporting(Position("looking at the distractors")) as stages:
+                bench.distractors = distractors_of(options, lambda done, total: stages("", done, total))
+        header = header_of(options, dataset, bench.distractors, _tests(roster), own_models, several_workers=False)
         costs = {model: float("inf") if cost is None else cost for model, cost in header["costs"].items()}
         header["tests"] = _tests(sorted(roster, key=costs.__getitem__))
         header["selection"] = {"roster": options.roster, "family": list(options.family)}

@@ -229,6 +229,11 @@ class Options:
         "images without labels: order models by how often a random crop of an image finds it among all images",
         False, action="store_true",
     )  # fmt: skip
+    distractors: str | None = _option(
+        "references of no class: a folder of images, or embeddings (.npy, .parquet) in a file or a folder, which may "
+        "have a folder for each model; acc is also measured in galleries of 10 and 100 times the references",
+        metavar="WHAT",
+    )  # fmt: skip
     isolation: str = _choice(
         "process: each case in a fresh child process; none: in the pytest process, for debugging", "process|none"
     )
@@ -346,6 +351,8 @@ class Options:
         from embedcore.images.specification import check_exists
 
         check_exists(self.dataset)
+        if self.distractors is not None and not user_path(self.distractors).exists():
+            raise UsageError(f"distractors {self.distractors!r}: no such file or folder")
         if self.weights not in ("auto", "random") and not user_path(self.weights).is_dir():
             raise UsageError(f"weights {self.weights!r}: not 'auto' or 'random', and no such folder")
         for part in map(str.strip, self.roster.split(",")):

@@ -143,7 +143,7 @@ class Plugin:
         """Load the images and open the record of the ``tests``, id to model. Raises UsageError, BudgetSpent."""
         from embedcore.plugin.claiming import Claiming, check_claim, join
         from embedcore.plugin.race import check_race
-        from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, header_of
+        from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, distractors_of, header_of
 
         options, worker = self.options, worker_of(self.config)
         workers = getattr(self.config, "workerinput", {}).get("workercount", 1)
@@ -153,8 +153,12 @@ class Plugin:
         check_claim(options, several_workers=bool(worker.name))
         bench = bench_of(options, self.own_models, worker)
         with self.progress.reporting(Position("looking at the images")) as stages:
-            dataset = dataset_of(options, functools.partial(self.budget.within(stages), ""))
-            header = header_of(options, dataset, tests, self.own_models, several_workers=bool(worker.name))
+            looking = functools.partial(self.budget.within(stages), "")
+            dataset = dataset_of(options, looking)
+            bench.distractors = distractors_of(options, looking)
+            header = header_of(
+                options, dataset, bench.distractors, tests, self.own_models, several_workers=bool(worker.name)
+            )
             selection = options.selection(self.config)
             if options.shard:
                 selection = {**selection, "other_shards": self._other_shards}
@@ -168,7 +172,8 @@ class Plugin:
         self.bench, self.datasets = bench, {dataset.fingerprint: dataset}
         if self.terminal.verbosity >= 0 and reports_notes(self.config):
             shared = shared_cards(options.where, workers)
-            self._notes = [*dataset.notes, *shared, *(plan.lines() if plan.notable else ())]
+            beside = [bench.distractors.note(dataset)] if bench.distractors else []
+            self._notes = [*dataset.notes, *beside, *shared, *(plan.lines() if plan.notable else ())]
 
     # One case
 

@@ -45,6 +45,8 @@ def check_race(options: Options, *, several_workers: bool) -> None:
         raise UsageError(f"{whole}: run it without {option('shard')}")
     if several_workers:
         raise UsageError(f"{whole}: run it without pytest-xdist's -n")
+    if options.distractors is not None:
+        raise UsageError(f"{option('race', True)} has no distractors: run it without {option('distractors')}")
 
 
 def run_race(

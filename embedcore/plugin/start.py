@@ -14,6 +14,7 @@ from embedcore.errors import UsageError, option
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.measure.bench import Bench
 from embedcore.measure.case import CaseSettings
+from embedcore.measure.distractors import Distractors, load_distractors
 from embedcore.measure.forecast import Forecast, forecast
 from embedcore.plugin.cases import case_gmacs
 from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
@@ -75,6 +76,19 @@ def dataset_of(options: Options, progress: Progress | None = None, **limits: int
     )
 
 
+def distractors_of(options: Options, progress: Progress | None = None) -> Distractors | None:
+    """Load the distractors named by the options; None if there are none. Raises UsageError."""
+    if options.distractors is None:
+        return None
+    return load_distractors(
+        options.distractors,
+        bad_images=options.bad_images,
+        max_megapixels=options.max_megapixels,
+        cache_dir=options.cache_folder,
+        progress=progress,
+    )
+
+
 def bench_of(options: Options, own_models: Mapping[str, OwnModel], worker: Worker | None = None) -> Bench:
     """Return a bench with these options, on the device of a pytest-xdist worker."""
     names = {item.name for item in dataclasses.fields(CaseSettings)} & vars(options).keys()
@@ -115,7 +129,9 @@ def begin(
     """
     record.begin(options.claim or options.cache_folder / FOLDER, header, worker, resume=options.resume)
     models, in_use = {model: bench.own_models.get(model) for model in record.left}, header["identity"]["machine"]
-    plan = forecast_of(options, models, len(dataset), in_use, fingerprint=dataset.fingerprint, workers=workers)
+    beside = bench.distractors.images if bench.distractors else None
+    images = len(dataset) + len(beside or ())
+    plan = forecast_of(options, models, images, in_use, fingerprint=dataset.fingerprint, workers=workers)
     if plan.lacking and not options.force:
         raise UsageError(f"{plan.lacking}: {NO_ROOM}")
     record.announce({"to_fetch": sorted(holding.model for holding in plan.to_fetch)})
@@ -162,6 +178,7 @@ def forecast_of(
 def header_of(
     options: Options,
     dataset: Dataset,
+    distractors: Distractors | None,
     tests: Mapping[str, str],
     own_models: Mapping[str, OwnModel],
     *,
@@ -176,18 +193,22 @@ def header_of(
     missing = [gone for word in options.roster.split(",") if word in CHOSEN for gone in CHOSEN[word]()[1]]
     if missing:
         settings["roster_missing"] = missing
+    block = dataset_block(dataset)
+    if distractors is not None:
+        block["notes"].append(distractors.note(dataset))
     return {
         "identity": {
             **options.recorded("number"),
             "machine": in_use,  # by name, so that a run does not continue on another card or on the CPU
             "dataset": dataset.fingerprint,
+            "distractors": None if distractors is None else distractors.fingerprint,
             "embedcore": VERSION,
             "timm": facts["timm"],
             "torch": facts["torch"],
             **({"shard": str(options.shard)} if options.shard else {}),
         },
         "settings": settings,
-        "datasets": [dataset_block(dataset)],
+        "datasets": [block],
         "machine": facts,
         "noise": noise.in_sequence if noise else None,
         "renamed": renamed_to(models),

@@ -42,6 +42,19 @@ class InvalidResultError(EmbedcoreError):
     """A result has an invalid field; the message names the model, the field and the value."""
 
 
+class DistractorScores(msgspec.Struct, frozen=True, kw_only=True):
+    """acc in galleries with references of no class; see `embedcore.retrieval.gallery_growth`."""
+
+    count: Count
+    """Number of distractors."""
+    beaten_by: str
+    """Number of distractors that are nearer than each query's best positive; packed by `pack_classes`."""
+    acc: dict[str, float]
+    """Gallery (``10x``, ``100x``, ``all``) → expected acc, a fraction 0 to 1."""
+    ci95: dict[str, tuple[float, float]]
+    """Gallery → (low, high), the 95 % interval."""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One case's result, with the shapes of the saved JSON; None or empty for what was not measured.
 
@@ -128,6 +141,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """See `embedcore.results.verdicts.pack_verdicts`."""
     probe_verdicts: dict[str, str] = {}
     """Score of a probe → the outcome of each query; see `embedcore.results.verdicts.pack_outcomes`."""
+    distractors: DistractorScores | None = None
+    """None without distractors; the other scores do not depend on them."""
     sketch: str | None = None
     """See `embedcore.results.verdicts.pack_sketch`."""
     embeddings: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
@@ -238,6 +253,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         """Whether this is a user's own model, not one of timm's."""
         return "entry" in self.weights or self.weights.get("source", "").startswith(("own:", "factory:"))
 
+    @property
+    def gallery_scores(self) -> dict[str, tuple[float, float, float]]:
+        """acc with its 95 % interval in galleries with distractors: ``acc_10x`` → (acc, low, high)."""
+        found = self.distractors
+        if found is None:
+            return {}
+        return {f"acc_{gallery}": (acc, *found.ci95.get(gallery, (acc, acc))) for gallery, acc in found.acc.items()}
+
     def half_interval(self, metric: str) -> float | None:
         """Return half the width of the metric's 95 % interval; None if it has none."""
         interval = self.ci95.get(metric)
@@ -259,7 +282,7 @@ def _plain(name: str, value: object) -> object:
     """Return text on one line (``detail`` keeps its lines), numbers that are not finite as None, and lists and mappings
     without them."""
     match value:
-        case str() if name in ("verdicts", "sketch"):
+        case str() if name in ("verdicts", "sketch", "beaten_by"):
             return value  # long, never printed, and checked when unpacked
         case Mapping() if name == "probe_verdicts":
             return value  # likewise

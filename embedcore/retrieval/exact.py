@@ -45,6 +45,24 @@ def similarities(queries: FloatArray, references: FloatArray, ids: npt.NDArray[n
     return result
 
 
+def pair_similarities(
+    queries: FloatArray,
+    references: FloatArray,
+    rows: IntArray,
+    ids: npt.NDArray[np.integer],
+    pool: Executor | None = None,
+) -> DoubleArray:
+    """Return the :func:`similarities` of the pairs of ``queries[rows]`` and ``references[ids]``, [pairs]."""
+    result = np.empty(len(rows), dtype=np.float64)
+
+    def work(start: int) -> None:
+        part = slice(start, start + _PAIRS)
+        result[part] = similarities(queries[rows[part]], references, ids[part, None])[:, 0]
+
+    _each(work, range(0, len(rows), _PAIRS), pool)
+    return result
+
+
 def best_of_candidates(
     queries: FloatArray,
     references: FloatArray,
@@ -65,9 +83,10 @@ def best_of_candidates(
         width = max(k, int(held.max()))
         absent = np.arange(width) >= held
         block = np.sort(np.where(absent, np.iinfo(np.int64).max, ids[rows, :width]), axis=1)
-        exact = similarities(queries[rows], references, np.where(absent, 0, block))
+        block[absent] = 0
+        exact = similarities(queries[rows], references, block)
         exact[absent] = -np.inf
-        indices[rows], values[rows] = _first(block, exact, k)
+        indices[rows], values[rows] = first(block, exact, k)
 
     _each(work, range(0, len(queries), 64), pool)
     return indices, values
@@ -132,15 +151,10 @@ def settled(
     close[:, 1:] |= near
     if not close.any():
         return ids[:, :k], values[:, :k]
-    row, column = np.nonzero(close)
-
-    def work(start: int) -> None:
-        at = row[start : start + _PAIRS], column[start : start + _PAIRS]
-        values[at] = similarities(queries[at[0]], references, ids[at][:, None])[:, 0]
-
-    _each(work, range(0, len(row), _PAIRS), pool)
+    at = np.nonzero(close)
+    values[at] = pair_similarities(queries, references, at[0], ids[at], pool)
     by_id = np.argsort(ids, axis=1, kind="stable")
-    return _first(np.take_along_axis(ids, by_id, axis=1), np.take_along_axis(values, by_id, axis=1), k)
+    return first(np.take_along_axis(ids, by_id, axis=1), np.take_along_axis(values, by_id, axis=1), k)
 
 
 def _apart(dim: int) -> float:
@@ -151,7 +165,7 @@ def _apart(dim: int) -> float:
     return 4.01 * accumulation(dim, 2.0**-53)
 
 
-def _first(ids: npt.NDArray[np.integer], values: DoubleArray, k: int) -> Found:
+def first(ids: npt.NDArray[np.integer], values: DoubleArray, k: int) -> Found:
     """Return the first ``k`` by descending value; equal values keep their order, by ascending id."""
     order = np.argsort(-values, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(ids, order, axis=1).astype(np.int64), np.take_along_axis(values, order, axis=1)

@@ -52,18 +52,21 @@ def search_tiles(
     tile: int,
     pool: Workers,
     symmetric: bool = False,
+    least: DoubleArray | None = None,
 ) -> Found:
     """Return the ``k`` nearest references of each query. symmetric: both sides are one set, in order.
 
-    Rows with too many candidates are searched again with more precise products.
+    Rows with too many candidates are searched again with more precise products. With ``least`` [n], references that are
+    less similar than that may be missing; the rest of the row then has similarity minus infinity.
     """
     if symmetric and len(queries) * capacity(k) * 8 <= _LISTS_BYTES:
         indices, similarities, again = _symmetric(references, k, precision, tile, pool)
     else:
-        indices, similarities, again = _pairs(queries, references, k, precision, tile, pool)
+        indices, similarities, again = _pairs(queries, references, k, precision, tile, pool, least)
     if len(again):
         if precision == "bf16":
-            found = search_tiles(queries[again], references, k, "f32", tile, pool)
+            of_these = None if least is None else least[again]
+            found = search_tiles(queries[again], references, k, "f32", tile, pool, least=of_these)
         else:
             found = dense_nearest(queries[again], references, k, pool)
         indices[again], similarities[again] = found
@@ -107,7 +110,13 @@ def _symmetric(rows: FloatArray, k: int, precision: Precision, tile: int, pool: 
 
 
 def _pairs(
-    queries: FloatArray, references: FloatArray, k: int, precision: Precision, tile: int, pool: Workers
+    queries: FloatArray,
+    references: FloatArray,
+    k: int,
+    precision: Precision,
+    tile: int,
+    pool: Workers,
+    least: DoubleArray | None = None,
 ) -> Partial:
     """Search by products of all queries with all references."""
     n = len(queries)
@@ -116,19 +125,20 @@ def _pairs(
     left = prepare(queries, centre, precision, pool=pool)
     right = prepare(references, centre, precision, order, pool).as_right()
     bound = margin(left, right)
+    cuts = None if least is None else bound.around(least)[0]
     indices, similarities = unfilled(n, k)
     scratch = Scratch(tile * tile, right.matrix.dtype)
 
-    # Blocks of equal height, the same number for each worker: none is idle at the end.
-    rounds = -(-n // (tile * pool.count))
-    height = -(-n // (rounds * pool.count))
+    height = height_of(n, tile, pool)
 
     def work(top: int) -> IntArray:
         mine = slice(top, min(top + height, n))
         block = CandidateBlock(mine.stop - top, k, bound)
+        if cuts is not None:
+            block.cut[:] = cuts[mine]
         for start in range(0, len(references), tile):
             raw = tiles.multiply(left.matrix[mine], right.matrix[start : start + tile], scratch.tensor)
-            if start == 0:
+            if start == 0 and cuts is None:
                 block.raise_cut(tiles.kth_best_bound(raw, k))
             row, column, values = tiles.above(raw, block.cut)
             block.add(row, column + start, values)
@@ -137,6 +147,12 @@ def _pairs(
         return top + np.flatnonzero(block.overfull)
 
     return indices, similarities, np.concatenate(list(pool.map(work, range(0, n, height))))
+
+
+def height_of(rows: int, tile: int, pool: Workers) -> int:
+    """Return the height of parts of ``rows``, at most ``tile``: equal ones, the same number for each worker."""
+    rounds = -(-rows // (tile * pool.count))
+    return -(-rows // (rounds * pool.count))
 
 
 def _shuffled(n: int) -> IntArray:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from embedcore.retrieval.gallery_growth import none_drawn
 from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
 
 _PRODUCTS = 2**24  # similarities in memory at once
@@ -89,8 +90,5 @@ def right_among(ahead: npt.NDArray[np.integer], classes: npt.ArrayLike, kept: np
     >>> right_among(np.array([0, 1, 2, -1]), classes=5, kept=3).round(3).tolist()
     [1.0, 0.5, 0.167, 0.0]
     """
-    others, lost = np.asarray(classes) - 1, np.asarray(classes) - np.asarray(kept)
-    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, int(np.max(classes)) + 1)))])
-    r = np.clip(ahead, 0, lost)
-    logs = log_factorials[others - r] - log_factorials[lost - r] - log_factorials[others] + log_factorials[lost]
-    return np.where((ahead >= 0) & (ahead <= lost), np.exp(logs), 0.0)
+    known = none_drawn(np.maximum(ahead, 0), np.asarray(classes) - 1, np.asarray(kept) - 1)
+    return np.where(ahead >= 0, known, 0.0)

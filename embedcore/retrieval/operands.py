@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from embedcore.retrieval.tiles import FloatArray, IntArray, floor_to_bf16
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray, floor_to_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,8 @@ _ACCUMULATE = 2.0**-23
 _BF16_HALF_STEP = 2.0**-8
 # Covers the error of norms, which are computed in float32.
 _INFLATE = 1.001
+# Covers the error of m·m in float64, for rows of up to 2^14 numbers.
+_BASE_ERROR = 2.0**-38
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ class Margin:
     absolute: the largest |approximate - true| before rounding to the output type · relative: the largest relative error
     of that rounding. With ``t`` the approximate k-th best, the true one is at least ``t - relative*|t| - absolute``;
     a true neighbour is computed to at least ``absolute`` less than that, and rounding to nearest keeps that order.
+    base: m·m, which approximate similarities lack.
     """
 
     absolute: float
     relative: float
     precision: Precision
+    base: float = 0.0
 
     def cut(self, kth: FloatArray) -> FloatArray:
         """Return the lowest approximate similarity of a candidate, rounded down to the first pass's type."""
@@ -60,6 +64,17 @@ class Margin:
         down = np.nextafter(lowest.astype(np.float32), np.float32(-np.inf))
         return floor_to_bf16(down) if self.precision == "bf16" else down
 
+    def around(self, similarities: DoubleArray) -> tuple[FloatArray, FloatArray]:
+        """Return a lower and an upper bound of the approximate similarity of pairs with these true ones.
+
+        A pair that is computed above the upper bound is more similar, one below the lower bound less.
+        """
+        shifted, distance = similarities - self.base, self.absolute + _BASE_ERROR
+        low = np.nextafter((shifted - distance).astype(np.float32), np.float32(-np.inf))
+        high = np.nextafter((shifted + distance).astype(np.float32), np.float32(np.inf))
+        # Rounding to nearest keeps the order, so bounds in the output type are enough.
+        return (floor_to_bf16(low), -floor_to_bf16(-high)) if self.precision == "bf16" else (low, high)
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -67,6 +82,7 @@ class Operand:
 
     matrix: [n, d + 4] · precision: its type · norm: largest |x - m| · error: largest distance of a rounded row from
     x - m · offset: largest |m·(x - m)| · offset_error: largest error of that in its two parts · row_norm: largest |x|.
+    base: m·m.
     """
 
     matrix: torch.Tensor
@@ -76,6 +92,7 @@ class Operand:
     offset: float
     offset_error: float
     row_norm: float
+    base: float
 
     def as_right(self) -> Operand:
         """Return the same rows arranged for the right side of the product."""
@@ -104,11 +121,12 @@ def prepare(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     matrix = torch.empty((n, dim + EXTRA_COLUMNS), dtype=dtype)
     wide_centre = centre.astype(np.float64)
+    base = float(wide_centre @ wide_centre)
 
     def fill(start: int) -> tuple[float, ...]:
         part = slice(start, min(start + _CHUNK, n))
         chunk = rows[part] if order is None else rows[order[part]]
-        along = torch.from_numpy(np.einsum("ij,j->i", chunk, wide_centre) - wide_centre @ wide_centre)
+        along = torch.from_numpy(np.einsum("ij,j->i", chunk, wide_centre) - base)
         less = torch.from_numpy(chunk - centre)
         block = matrix[part]
         block[:, :dim] = less
@@ -130,7 +148,7 @@ def prepare(
     # The subtraction was rounded to float32; the offsets were computed in float64.
     error += norm * 2.0**-23
     offset_error += 2.0 * accumulation(dim, 2.0**-53)
-    return Operand(matrix, precision, norm, error, offset * _INFLATE, offset_error, row_norm)
+    return Operand(matrix, precision, norm, error, offset * _INFLATE, offset_error, row_norm, base)
 
 
 def margin(left: Operand, right: Operand) -> Margin:
@@ -150,7 +168,7 @@ def margin(left: Operand, right: Operand) -> Margin:
     rounding += left.offset_error + right.offset_error
     absolute = rounding + accumulation(width, _ACCUMULATE) * terms + deciding + 1e-30
     relative = _BF16_HALF_STEP if left.precision == "bf16" else 0.0
-    return Margin(absolute, relative, left.precision)
+    return Margin(absolute, relative, left.precision, left.base)
 
 
 def accumulation(dim: int, unit: float) -> float:

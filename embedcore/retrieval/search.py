@@ -14,7 +14,7 @@ from embedcore.retrieval.first_pass import choose_precision, search_tiles
 from embedcore.retrieval.inputs import unit_rows
 from embedcore.retrieval.row_groups import equal_rows, expand
 from embedcore.retrieval.threads import tile_workers
-from embedcore.retrieval.tiles import FloatArray, Found, IntArray, unfilled
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, Found, IntArray, unfilled
 
 _SMALL = 2**22  # products of a search for which tiles are no faster
 _FEW = 512  # largest k for which candidate lists are faster
@@ -74,7 +74,7 @@ def nearest(
     others = rows if references is None else unit_rows(references, "references", normalize=normalize)
     k = whole_number(k, "k", 1)
     tile = None if tile is None else whole_number(tile, "tile", 1)
-    return _neighbours(rows, others, k, device, tile, np.arange(len(rows)) if alone else None, symmetric=alone)
+    return find_neighbours(rows, others, k, device, tile, np.arange(len(rows)) if alone else None, symmetric=alone)
 
 
 def nearest_except(
@@ -85,21 +85,23 @@ def nearest_except(
     For leave-one-out of some rows only, or with sides that two models have embedded.
     """
     rows, others = unit_rows(queries, "queries"), unit_rows(references, "references")
-    return _neighbours(rows, others, k, device, None, itself)
+    return find_neighbours(rows, others, k, device, None, itself)
 
 
-def _neighbours(
+def find_neighbours(
     queries: FloatArray,
     references: FloatArray,
     k: int,
     device: str,
-    tile: int | None,
-    own: IntArray | None,
+    tile: int | None = None,
+    own: IntArray | None = None,
     symmetric: bool = False,
+    least: DoubleArray | None = None,
 ) -> Neighbours:
     """Search distinct references once, and remove queries from their own neighbours.
 
     own: [n], index of each query among the references, or None. symmetric: both sides are one set, in order.
+    least: [n], or None: a neighbour that is less similar than that may be missing, with similarity minus infinity.
     """
     if queries.shape[1] != references.shape[1]:
         raise UsageError(
@@ -114,11 +116,11 @@ def _neighbours(
     if groups is not None:
         distinct = references[groups.first]
         sought = distinct if symmetric else queries
-        indices, values = _search(sought, distinct, min(k + itself, len(distinct)), device, tile, symmetric)
+        indices, values = _search(sought, distinct, min(k + itself, len(distinct)), device, tile, symmetric, least)
         if symmetric:
             indices, values = indices[groups.of_row], values[groups.of_row]
         return Neighbours(*expand(groups, (indices, values), k, own))
-    indices, values = _search(queries, references, k + itself, device, tile, symmetric)
+    indices, values = _search(queries, references, k + itself, device, tile, symmetric, least)
     if own is not None:
         kept = indices != own[:, None]
         kept[kept.all(axis=1), -1] = False  # rounding of norms: k others are nearer than the query itself
@@ -127,7 +129,13 @@ def _neighbours(
 
 
 def _search(
-    queries: FloatArray, references: FloatArray, k: int, device: str, tile: int | None, symmetric: bool
+    queries: FloatArray,
+    references: FloatArray,
+    k: int,
+    device: str,
+    tile: int | None,
+    symmetric: bool,
+    least: DoubleArray | None,
 ) -> Found:
     """Search among references that all differ."""
     if device != "cpu":
@@ -142,4 +150,4 @@ def _search(
     with tile_workers() as pool:
         if precision is None:
             return dense_nearest(queries, references, k, pool)
-        return search_tiles(queries, references, k, precision, tile or _TILE, pool, symmetric)
+        return search_tiles(queries, references, k, precision, tile or _TILE, pool, symmetric, least)

@@ -23,7 +23,7 @@ EXTRA_INFO_KEYS = {
     *("peak_memory_mb", "verdicts", "sketch", "channels_last", "warmup_rounds", "dataset"),
     *("token_mean", "pretraining", "licence", "durations", "download_s", "measured_s", "transform", "default_tag"),
     *("processor", "crowded", "stolen", "processes", "embeddings"),
-    *("engine", "compile_s", "weights_mb", "latency_ms", "probe_verdicts", "unlabelled"),
+    *("engine", "compile_s", "weights_mb", "latency_ms", "probe_verdicts", "unlabelled", "distractors"),
 }
 
 
@@ -53,6 +53,17 @@ def test_extra_info_is_the_contract(result_of: Make) -> None:
     assert info["ci95"] == {"acc": [0.47, 0.53]}
     assert info["images_per_s"] == {"forward": 101.5, "end_to_end": 97.0}
     assert Result.from_json(json.loads(json.dumps(info, allow_nan=False))) == result
+
+
+def test_distractors_are_read_back(result_of: Make) -> None:
+    found = {"count": 90, "beaten_by": "eJwDAAAAAAE=", "acc": {"10x": 0.4, "all": 0.4}, "ci95": {"10x": [0.3, 0.5]}}
+    result = result_of(distractors=found)
+    assert result.extra_info()["distractors"] == found
+    assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
+    assert result.gallery_scores == {"acc_10x": (0.4, 0.3, 0.5), "acc_all": (0.4, 0.4, 0.4)}
+    assert result_of().gallery_scores == {}
+    with pytest.raises(InvalidResultError, match="distractors"):
+        result_of(distractors={"count": 0, "beaten_by": "", "acc": {}, "ci95": {}})
 
 
 def test_excluded_info_is_the_contract() -> None:

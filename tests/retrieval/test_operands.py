@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedcore.retrieval.exact import similarities
 from embedcore.retrieval.operands import Margin, margin, prepare
 from embedcore.retrieval.tiles import decode, encode, floor_to_bf16, kth_best_bound, multiply
 
@@ -28,6 +29,28 @@ def test_products_are_within_the_margin(embeddings, precision, cone, dim):
     assert (np.abs(approximate - true) <= bound.absolute + bound.relative * np.abs(approximate)).all()
     # Two roundings of bfloat16, as large as the rows are far from the centre: the margin is not merely generous.
     assert bound.absolute < (0.02 if precision == "bf16" else 0.001)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f32"])
+@pytest.mark.parametrize("cone", [0.0, 2.0, 30.0])
+def test_products_are_between_the_bounds_of_their_similarities(embeddings, precision, cone):
+    import torch
+
+    rows, others = embeddings(80, 96, cone=cone), embeddings(70, 96, seed=1, cone=cone)
+    centre = others.mean(axis=0, dtype=np.float32)
+    left, right = prepare(rows, centre, precision), prepare(others, centre, precision).as_right()
+    raw = decode(multiply(left.matrix, right.matrix, torch.empty(80 * 70, dtype=left.matrix.dtype)))
+    true = similarities(rows, others, np.tile(np.arange(70), (80, 1)))
+    low, high = margin(left, right).around(true)
+    assert ((low <= raw) & (raw <= high)).all()
+    assert (decode(encode(low)) == low).all() or precision == "f32"
+    assert (high - low).max() < (0.05 if precision == "bf16" else 0.002)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f32"])
+def test_all_products_are_above_minus_infinity_and_none_above_infinity(precision):
+    low, high = Margin(0.1, 0.0, precision).around(np.array([-np.inf, np.inf]))
+    assert low[0] == -np.inf and high[0] < -(2.0**120) and low[1] > 2.0**120 and high[1] == np.inf
 
 
 def test_a_narrow_cone_has_a_small_margin(embeddings):

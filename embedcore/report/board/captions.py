@@ -31,6 +31,11 @@ _VIEWS = (
     "view_recall5: the same among the 5 nearest",
 )
 
+GALLERY_LEGEND = (
+    "10× gallery, 100× gallery, all distractors: acc expected if random distractors enlarge the references that "
+    "many times, or all of them are added"
+)
+
 MISSING = "Models of the study that are no longer available"
 
 _DEFAULTS = {"protocol": "native", "point": "pre_logits", "engine": "eager"}
@@ -52,6 +57,7 @@ def legend(
         *lines,
         *(["ranks: 95 % intervals that hold for all models at once"] if board.rankings.by and intervals else []),
         *(line.format(interval=interval) for line in (_VIEWS if board.unlabelled else _CLASSES)),
+        *([GALLERY_LEGEND] if any(row.result.distractors for row in board.by_acc) else []),
         *(trust_lines() if board.unlabelled else []),
         *([PROBE_LEGEND] if any(name in PROBES for row in board.by_acc for name in row.result.scores) else []),
         "M: million parameters; images/s (img/s): the forward pass alone",

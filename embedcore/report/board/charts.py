@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from embedcore.report.board.columns import cut
 from embedcore.report.board.findings import disagreements
 from embedcore.report.board.front import AXES
@@ -37,6 +39,9 @@ from embedcore.results.class_table import ClassTable
 from embedcore.results.headline import LABELLED, UNLABELLED, headline_scores
 from embedcore.results.leaderboard import Group, Leaderboard
 from embedcore.results.ranking import kendall_tau
+from embedcore.results.result import Result
+from embedcore.results.verdicts import unpack_classes, unpack_verdicts
+from embedcore.retrieval.gallery_growth import none_drawn
 
 LEADERS = 30
 FAMILIES_WITH_BARS = ("resnet", "efficientnet")
@@ -44,6 +49,7 @@ FAMILIES_WITH_BARS = ("resnet", "efficientnet")
 _LINE_HEIGHT = 17  # pixels
 _LONGEST_LABEL = 44  # characters
 _MOST_ARCHITECTURES = 30
+_MOST_CURVES, _POINTS = 10, 30
 # The same network under the name of another library, or with another padding.
 _ALIASES = ("gluon_", "legacy_", "tf_")
 
@@ -58,6 +64,7 @@ def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) 
         *(trade_off(rows, axis, levels[first], first) for axis in AXES),
         None if board.unlabelled else acc_and_acc5(rows, table, levels),
         within_families(rows, first),
+        gallery_growth(board, rows),
         pretraining(rows, first),
         two_models(rows, table),
         *families(board.groups, rows, first),
@@ -168,6 +175,57 @@ def within_families(rows: Sequence[Datum], metric: str = "acc") -> Chart | None:
         layered(layers, f"{metric} within each family", (_LINE_HEIGHT + 3) * len(titles)),
         {"models": rows},
     )
+
+
+def gallery_growth(board: Leaderboard, rows: Sequence[Datum]) -> Chart | None:
+    """acc of the best models as distractors enlarge the gallery."""
+    references = board.dataset.get("references")
+    results = {row.result.model: row.result for row in board.by_acc if row.result.distractors}
+    shown = [row for row in rows if row["model"] in results][:_MOST_CURVES]
+    if not shown or not isinstance(references, int):
+        return None
+    curves = [[*_curve(row, results[row["model"]], references)] for row in shown]
+    ends = [curve[-1] for curve in curves if curve]
+    if not ends:
+        return None
+    x = quantity("gallery", "references, with distractors", scale={"type": "log", "nice": False}, axis={"format": "~s"})
+    place = {"x": x, "y": scores_with_padding("acc")}
+    best = f"datum.id == {shown[0]['id']}"
+    colours = emphasis(best)
+    detail = {"detail": {"field": "id", "type": "nominal"}}
+    about = [category("name", "model"), quantity("acc", format=".3f"), quantity("gallery", "references", format=",d")]
+    named = both("datum.last", only(without_overlap(ends, ends)))
+    layers = [
+        layer("line", {**place, **detail, **colours}, data="growth", strokeWidth=1.5),
+        layer("point", {**place, **colours, "tooltip": about}, data="growth", filled=True, size=20),
+        layer("text", {**place, "text": category("name")}, data="growth", where=named, align="right", dx=-4, dy=-8),
+    ]
+    title = "acc as the gallery grows"
+    return Chart(
+        "gallery-growth",
+        "Gallery size",
+        title,
+        f"acc expected if random distractors, references of no class, are added to the {references:,} labelled "
+        "references. Blue: the best model without them.",
+        layered(layers, title, HEIGHT),
+        {"growth": [datum for curve in curves for datum in curve]},
+    )
+
+
+def _curve(row: Datum, result: Result, references: int) -> Iterator[Datum]:
+    """Yield the points of a model's curve, evenly spread on a log axis; none if its counts are damaged."""
+    found = result.distractors
+    try:
+        right = unpack_verdicts(result.verdicts or "").first
+        beaten = unpack_classes(found.beaten_by if found else "")[right]
+    except (ValueError, IndexError):
+        return
+    total = found.count if found else 0
+    known: Datum = {key: row[key] for key in ("id", "name", "family", "own") if key in row}
+    for size in np.unique(np.geomspace(references, references + total, _POINTS).round().astype(np.int64)).tolist():
+        drawn = min(size - references, total)
+        kept = none_drawn(beaten, total, drawn).mean() if len(beaten) else 0.0
+        yield {**known, "gallery": size, "acc": round(row["acc"] * float(kept), 5), "last": drawn == total}
 
 
 def families(groups: Sequence[Group], rows: Sequence[Datum], metric: str = "acc") -> Iterator[Chart]:

@@ -18,6 +18,7 @@ from embedcore.report.board.marks import (
 from embedcore.results.headline import LABELLED, UNLABELLED, Headline, headline_of
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
+from embedcore.retrieval.gallery_growth import ALL, SIZES
 from embedcore.retrieval.outcomes import PROBES, SHOTS
 
 NOTHING = "–"  # the cell of a value that was not measured
@@ -176,6 +177,15 @@ def _of_images(key: str, *arguments: Any, **options: Any) -> Column:
     return Column(key, _of(lambda result: result.unlabelled.get(key)), *arguments, **options)
 
 
+def _gallery_column(gallery: str) -> Column:
+    """Return the column of acc in a gallery with distractors."""
+    key, words = f"acc_{gallery}", "all distractors" if gallery == ALL else f"{SIZES[gallery]}× gallery"
+    value = _of(lambda result: result.gallery_scores.get(key, (None,))[0])
+    return Column(key, value, _score, words, f"acc, {words}", descending=True, drop=5, width=130, sparse=True)
+
+
+_GALLERIES = tuple(map(_gallery_column, (*SIZES, ALL)))
+
 _BOUNDS, _SIZE = ("rank95_low", "rank95_high"), ("input_height", "input_width")
 _ON_REQUEST: dict[str, Any] = {"drop": None, "optional": True}  # in the page alone
 
@@ -190,6 +200,7 @@ COLUMNS = (
     Column("marks", mark_words, text=True, drop=None, width=0),
     _score_column("acc", interval=True, drop=0, width=176),
     _score_column("acc5", interval=True, drop=2, width=156),
+    *_GALLERIES,
     _score_column("map_at_r", "map@R", drop=6, optional=True),
     _score_column("probe_ridge", "ridge", drop=5, sparse=True),
     _score_column("probe_logistic", "logistic", drop=9, optional=True, sparse=True),
@@ -222,6 +233,7 @@ _BY_VIEWS = {
 
 _STORED = {*Result.__struct_fields__, *LABELLED, *UNLABELLED, "map_at_r", *PROBES, "images_per_s_end_to_end"}
 _STORED |= {"effective_rank", "near_duplicates"}
+_STORED |= {column.key for column in _GALLERIES}
 
 
 def column(key: str) -> Column:

@@ -95,6 +95,10 @@ def _rows(board: Leaderboard) -> Iterator[tuple[Entry, dict[str, Any]]]:
         fields = {name: whole[name] for name in _IN_ROWS}
         if entry.result.ok:
             fields.pop("reason", None)
+        if entry.result.distractors is None:
+            del fields["distractors"]
+        else:
+            del fields["distractors"]["beaten_by"]
         yield entry, computed | fields | {"dataset": dataset_name(board.dataset)}
 
 
@@ -106,7 +110,7 @@ def _cells(entry: Entry, row: Mapping[str, Any], common: Mapping[str, object]) -
         parts = columns[name].parts if name in columns else ()
         if parts:
             cells |= zip(parts, columns[name].value(entry) or [None] * len(parts), strict=True)
-        elif isinstance(value, Mapping) and name not in ("scores", "ci95"):
+        elif isinstance(value, Mapping) and name not in ("scores", "ci95", "distractors"):
             cells |= {f"{name}_{key}": value.get(key) for key in dict.fromkeys((*_ALWAYS.get(name, ()), *value))}
         elif not isinstance(value, Mapping):
             cells[name] = value
@@ -114,4 +118,6 @@ def _cells(entry: Entry, row: Mapping[str, Any], common: Mapping[str, object]) -
     for metric, value in row["scores"].items():
         low, high = row["ci95"].get(metric, (None, None))
         cells |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+    for metric, bounds in entry.result.gallery_scores.items():
+        cells |= zip((metric, f"{metric}_low", f"{metric}_high"), bounds, strict=True)
     return cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import browsing
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,8 @@ from embedcore.results.leaderboard import Leaderboard, boards_of, build
 from embedcore.results.ranking import kendall_tau
 from embedcore.results.result import Result
 from embedcore.results.run import Run
+from embedcore.results.verdicts import pack_classes, unpack_classes, unpack_verdicts
+from embedcore.retrieval.gallery_growth import none_drawn
 
 
 def parts_of(run: Run) -> tuple[Leaderboard, list[dict[str, Any]], ClassTable | None]:
@@ -197,3 +201,41 @@ def test_the_recommended_model_has_a_label_beside_the_models_whose_ranks_differ_
     (taken,) = (row for row in ROWS if row.get("taken"))
     texts = [text for text in layers(CHARTS["acc-acc5"].spec, "text") if "transform" in text]
     assert texts and all(taken["id"] in text["transform"][0]["filter"]["oneOf"] for text in texts)
+
+
+def with_distractors(run: Run, total: int = 90_000) -> Run:
+    """A run whose models, but the last one, were also measured with distractors."""
+    rng, found = np.random.default_rng(0), []
+    for result in run.results[:-1]:
+        beaten = rng.geometric(1e-4, len(unpack_verdicts(result.verdicts or "").first)) - 1
+        fields = {"count": total, "beaten_by": pack_classes(beaten), "acc": {"all": 0.1}, "ci95": {}}
+        found.append(Result.from_json({**result.to_json(), "distractors": fields}))
+    return dataclasses.replace(run, results=(*found, run.results[-1]))
+
+
+def test_acc_of_the_leaders_over_the_size_of_the_gallery() -> None:
+    run = with_distractors(browsing.a_run(14))
+    growth = charts_of(run)["gallery-growth"]
+    data = growth.data["growth"]
+    assert len({datum["id"] for datum in data}) == 10
+    best = ROWS and next(row for row in rows(boards_of(run, browsing.TITLES)[0]))
+    curve = [datum for datum in data if datum["id"] == best["id"]]
+    sizes, values = [datum["gallery"] for datum in curve], [datum["acc"] for datum in curve]
+    assert (sizes[0], sizes[-1]) == (300, 90_300) and sizes == sorted(sizes)
+    assert values[0] == pytest.approx(best["acc"], abs=1e-5) and values == sorted(values, reverse=True)
+    (result,) = (result for result in run.results if result.model == best["model"])
+    right = unpack_verdicts(result.verdicts).first
+    beaten = unpack_classes(result.distractors.beaten_by)
+    middle = curve[15]
+    expected = (right * none_drawn(beaten, 90_000, middle["gallery"] - 300)).mean()
+    assert middle["acc"] == pytest.approx(expected, abs=1e-4)
+    assert svg(growth.standalone).startswith(b"<svg") and best["name"] in svg(growth.standalone).decode()
+    assert [datum["last"] for datum in curve] == [False] * (len(curve) - 1) + [True]
+
+
+def test_damaged_counts_draw_no_curve() -> None:
+    run = with_distractors(browsing.a_run(2))
+    fields = run.results[0].to_json()
+    fields["distractors"]["beaten_by"] = "damaged"
+    damaged = dataclasses.replace(run, results=(Result.from_json(fields), *run.results[1:]))
+    assert "gallery-growth" in charts_of(run) and "gallery-growth" not in charts_of(damaged)

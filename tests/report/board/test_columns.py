@@ -153,6 +153,7 @@ def test_the_documented_columns_in_their_order() -> None:
             "model",
             "acc",
             "acc5",
+            *("acc_10x", "acc_100x", "acc_all"),
             "map_at_r",
             *PROBES,
             "params_m",
@@ -227,3 +228,25 @@ def test_probes_are_shown_if_they_were_measured(board_of: Callable[..., Leaderbo
     assert "k-shot" in page and "k-shot" in terminal
     without = [board_of([plain])]
     assert "shot" not in terminal_report(without, width=300) + markdown_report(without)
+
+
+def test_larger_galleries_are_shown_if_they_were_measured(
+    board_of: Callable[..., Leaderboard], result_of: Make
+) -> None:
+    beside = {"count": 9999, "beaten_by": "eJwDAAAAAAE=", "acc": {"10x": 0.4321, "all": 0.25}}
+    beside["ci95"] = {"10x": [0.4, 0.5], "all": [0.125, 0.375]}
+    plain, measured = result_of("resnet18.a1_in1k", 0.6), result_of(distractors=beside)
+    boards = [board_of([measured, plain])]
+    terminal, markdown = terminal_report(boards, width=300), markdown_report(boards)
+    assert "10× gallery" in terminal and "0.432" in terminal and "0.250" in terminal
+    assert "acc, 10× gallery" in markdown and "acc, all distractors" in markdown and "0.432" in markdown
+    assert "acc, 100× gallery" not in markdown
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(csv_report(boards, {})))}
+    assert (rows[measured.model]["acc_10x"], rows[measured.model]["acc_all_low"]) == ("0.4321", "0.125")
+    assert rows[plain.model]["acc_10x"] == "" and "beaten_by" not in " ".join(rows[plain.model])
+    second, first = json.loads(json_report(boards, {}, {}))["rows"][::-1][:2]
+    assert second["distractors"] == {key: beside[key] for key in ("count", "acc", "ci95")}
+    assert "distractors" not in first
+    without = [board_of([plain])]
+    assert "gallery" not in terminal_report(without, width=300) + markdown_report(without)
+    assert "acc_10x" not in csv_report(without, {})
