@@ -44,7 +44,7 @@ def check_options(options: Options) -> None:
     check_engine(options.engine, options.precision, options.channels_last, options.device)
     check_installed(options.engine, options.precision)
     check_policy(options.weights)
-    for name in ("probe", "race", "gallery"):
+    for name in ("probe", "race", "gallery", "distractors"):
         if options.unlabelled and getattr(options, name):
             raise UsageError(f"{option(name)} needs labels: leave it out, or {option('unlabelled', True)}")
     if options.report is not None:
