@@ -24,6 +24,7 @@ from embedcore.images.decode import MAX_MEGAPIXELS
 from embedcore.images.digests import Digests, numbered
 from embedcore.images.duplicates import queries_among_references
 from embedcore.images.folders import scan_folder
+from embedcore.images.image_shards import shards_of
 from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
 from embedcore.images.specification import CSV, chosen_images, csv_images
 from embedcore.images.tables import entries, listed_images
@@ -207,7 +208,8 @@ def load_dataset(
     """Load a labelled dataset and audit each of its images once.
 
     ``images``: ``emoji`` or ``objects``, which are built in; a folder, whose subfolders are the classes, or a zip or
-    tar file of one; ``csv:FILE``; one of timm's schemes, such as ``torch/mnist,root=/data,split=test``; a list of
+    tar file of one; a Parquet or Arrow file, or a folder of these or of WebDataset's tar files; ``csv:FILE``;
+    ``hf://datasets/NAME``; one of timm's schemes, such as ``torch/mnist,root=/data,split=test``; a list of
     paths, PIL images or arrays (uint8 [h, w, 3]), with their ``labels`` [n] and optional ``roles`` [n] (``query``,
     ``reference`` or ``gallery``); a DataFrame with the columns path, label and optionally role or split; a
     ``datasets.Dataset`` of Hugging Face; or another dataset object with pairs (image, class), such as torchvision's, or
@@ -258,13 +260,14 @@ def as_dataset(images: Any) -> Dataset:
         return images
     if isinstance(images, str | Path):
         path = user_path(images)
+        exists = os.path.exists(path)  # noqa: PTH110 (a long name)
         is_table = path.suffix.lower() == ".csv" and path.is_file()
         if is_table or str(images).startswith(CSV):
             spec = f"{CSV}{images}" if is_table else str(images)
             found = csv_images(spec)
             if not found.classless:
                 return load_dataset(spec)
-        elif is_archive(path) or (isinstance(images, str) and not os.path.exists(path)):  # noqa: PTH110 (a long name)
+        elif is_archive(path) or shards_of(path) or not (isinstance(images, Path) or exists):
             return load_dataset(images)
         else:
             found = _unlabelled([path]) if path.is_file() else scan_folder(path, split="loo")

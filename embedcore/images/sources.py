@@ -20,6 +20,7 @@ from PIL import Image, features
 from embedcore.errors import UsageError
 from embedcore.files import sha256_of
 from embedcore.images import plugins
+from embedcore.images.columns import Columns
 from embedcore.images.decode import (
     DAMAGE,
     MAX_MEGAPIXELS,
@@ -202,6 +203,18 @@ class LabelledImages:
     """Lines that every report shows."""
     titles: Mapping[str, str] = field(default_factory=dict)
     """What reports call a class, if not by its name. Not part of the fingerprint."""
+
+
+@dataclass(frozen=True)
+class ShardedImages:
+    """The images of several files, in order."""
+
+    source: ImageSource
+    counts: Sequence[int]
+    """Number of images in each file."""
+    columns: Columns
+    """Labels, and roles and splits if there are any."""
+    notes: tuple[str, ...] = ()
 
 
 def choose(images: LabelledImages, *, max_classes: int, max_per_class: int, seed: int) -> list[int]:
