@@ -11,6 +11,7 @@ the same pixels. Decoding is compared with a loop over Pillow that has the same 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -41,7 +42,7 @@ GEOMETRY = Geometry(64, 64, "bicubic", 0.9, "center")
 EDGE, CLASSES = 96, 100
 FORMS = ("folder", "parquet", "tar")
 ROW_GROUP, SHARD = 1000, 10_000  # images
-_SAMPLE_S = 0.05
+_SAMPLE_S = 0.25
 
 
 def jpeg(number: int) -> bytes:
@@ -93,7 +94,7 @@ def write_forms(root: Path, total: int) -> None:
 
 
 class Memory:
-    """The anonymous memory of this process and its descendants, sampled by a thread."""
+    """The anonymous memory of this process and its workers, sampled by a thread."""
 
     def __init__(self) -> None:
         self.process = psutil.Process()
@@ -101,19 +102,20 @@ class Memory:
         threading.Thread(target=self._sample, daemon=True).start()
 
     def now(self) -> int:
-        """Return bytes. The forkserver is not counted: its pages are those of the imports of its children."""
-        total = 0
-        for process in (self.process, *self.process.children(recursive=True)):
-            try:
-                memory = process.memory_full_info()
-                total += memory.uss if process.pid != self.process.pid else memory.rss - memory.shared
-            except psutil.Error:
-                continue
+        """Return bytes. Our children are multiprocessing's servers, with imports alone; theirs are the workers."""
+        servers = self.process.children()
+        memory = self.process.memory_info()
+        total: int = memory.rss - memory.shared
+        for worker in self.process.children(recursive=True):
+            if worker not in servers:
+                with contextlib.suppress(psutil.Error):
+                    total += worker.memory_full_info().uss
+        self.peak = max(self.peak, total)
         return total
 
     def _sample(self) -> None:
         while True:
-            self.peak = max(self.peak, self.now())
+            self.now()
             time.sleep(_SAMPLE_S)
 
 
@@ -125,6 +127,7 @@ def stage(source: Path, cache: Path) -> dict[str, Any]:
     dataset = load_dataset(source, cache_dir=cache)
     fingerprint = dataset.fingerprint
     loaded = time.perf_counter()
+    memory.now()
     load_peak, memory.peak = memory.peak - before, 0
     store = open_pixel_store(dataset, GEOMETRY, cache)
     stored = time.perf_counter()
