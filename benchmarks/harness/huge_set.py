@@ -66,7 +66,10 @@ def write_forms(root: Path, total: int) -> None:
     """Write the images in each form."""
     for form in FORMS:
         (root / form).mkdir(parents=True)
-    features = {"image": {"_type": "Image"}, "label": {"names": [f"{n:03}" for n in range(CLASSES)], "_type": "ClassLabel"}}
+    features = {
+        "image": {"_type": "Image"},
+        "label": {"names": [f"{n:03}" for n in range(CLASSES)], "_type": "ClassLabel"},
+    }
     kinds = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     schema = pyarrow.schema([("image", kinds), ("label", pyarrow.int64())])
     schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -201,7 +204,7 @@ def main() -> int:
         print(f"{arguments.images:,} images, {usable_cpus()} processes\n")
         headers = ("form", "load s", "store s", "second start s", "load MB", "store MB")
         print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
-        print(f"\nplain loops: {plain[0]:.1f} and {plain[1]:.1f} s; speed of the store of the folder: {ratio:.2f} of theirs")
+        print(f"\nplain loops: {plain[0]:.1f} and {plain[1]:.1f} s; the folder's store has {ratio:.2f} of their speed")
     alike = {(each["fingerprint"], each["pixels"], each["images"]) for each in found}
     print("the forms have equal fingerprints and pixels" if len(alike) == 1 else "THE FORMS DIFFER")
     return int(len(alike) != 1)

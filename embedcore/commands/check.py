@@ -41,8 +41,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "dataset",
-        help="emoji, a folder, a zip or tar file, a folder of shards, hf://datasets/NAME, csv:FILE, or a timm scheme hfds/ "
-        "tfds/ wds/ torch/",
+        help="emoji, a folder, a zip or tar file, a folder of shards, hf://datasets/NAME, csv:FILE, or a timm scheme "
+        "hfds/ tfds/ wds/ torch/",
     )
     parser.add_argument(
         "--list", action="store_true",

@@ -1,4 +1,4 @@
-"""Images in columns of Parquet and Arrow files, decoded a row group at a time. Needs pyarrow, of the extra ``arrow``."""
+"""Images in columns of Parquet and Arrow files, decoded a row group at a time. Needs pyarrow, the extra ``arrow``."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ class ArrowSource(ImageSource):
         group = self._group(index)
         if self.root.startswith(HUB):
             return None
-        return Path(self.root, self.files[group.file]), f"{self.column}#{self.items[index] - group.first + group.before}"
+        return Path(
+            self.root, self.files[group.file]
+        ), f"{self.column}#{self.items[index] - group.first + group.before}"
 
     def content(self, index: int) -> bytes:
         group = self._group(index)
@@ -101,7 +103,9 @@ def read_tables(root: str, names: Sequence[str], chosen: Mapping[str, str]) -> S
         if layout != first:
             kind = next(kind for kind in {**first, **layout} if layout.get(kind) != first.get(kind))
             this, other = (", ".join(each.get(kind, ("no such column",))[:5]) for each in (layout, first))
-            raise UsageError(f"{where}: its {kind} ({this}) is not that of {names[0]} ({other}): keep files of one schema")
+            raise UsageError(
+                f"{where}: its {kind} ({this}) is not that of {names[0]} ({other}): keep files of one schema"
+            )
         with _one_line_errors(where):
             starts = [0, *accumulate(file.counts)]
             rows = file.values([column for kind, column in used.items() if kind != "path"])
@@ -174,7 +178,8 @@ class _File:
     def __init__(self, where: str) -> None:
         from pyarrow import ipc, memory_map, parquet
 
-        self._parquet = self._batches = None
+        self._parquet: Any = None
+        self._batches: list[Any] = []
         if where.lower().endswith(".parquet"):
             self._parquet = parquet.ParquetFile(_stream(where), pre_buffer=False)
             metadata = self._parquet.metadata

@@ -73,9 +73,11 @@ class Findings(Sequence[Finding]):
         return len(self._kinds)
 
     def __getitem__(self, index: Any) -> Any:
-        kind = [*self._known][self._kinds[index]]
-        width, height = self._sizes[index].tolist()
-        facts = kind and ImageFacts(width, height, *kind[:3], int(self._hashes[index]) if kind[3] else None)
+        facts = None
+        if kind := [*self._known][self._kinds[index]]:
+            mode, name, animated, hashed = kind
+            width, height = self._sizes[index].tolist()
+            facts = ImageFacts(width, height, mode, name, animated, int(self._hashes[index]) if hashed else None)
         digest = self.digests[index] if self.digests.rows[index].any() else ""
         return Finding(digest, facts, self.reasons.get(index, ""))
 
@@ -146,13 +148,12 @@ def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool:
     known = ledger.digests([key for key in keys if key])
     begin = time.time_ns()
 
-    def read(index: int, file: Path | None, key: bytes)| None, key: bytes) -> Finding:
+    def read(index: int, file: Path | None, key: bytes) -> Finding:
         stamp = None
         try:
             stamp = retried(lambda: stamp_of(file)) if file is not None else None
             before = known.get(key)
-            effective = os.access in os.supports_effective_ids
-            if before is not None and before[0] == stamp and os.access(key.partition(b"\0")[0], os.R_OK, effective_ids=effective):
+            if file is not None and before is not None and before[0] == stamp and _is_readable(file):
                 return Finding(before[1], stamp=stamp)
             return Finding(source.digest(index), stamp=stamp)
         except DAMAGE as error:
@@ -171,6 +172,10 @@ def _digested(source: ImageSource, indices: Sequence[int], ledger: Ledger, pool:
     }
     ledger.keep(new, {}, source.decoder)
     return found
+
+
+def _is_readable(file: Path) -> bool:
+    return os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _key(file: Path, place: str) -> bytes:

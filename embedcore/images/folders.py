@@ -63,7 +63,7 @@ def scan_folder(root: Path, *, split: str) -> LabelledImages:
     if not root.is_dir():
         raise UsageError(f"no such folder: {root.absolute()}")
     left_out = _LeftOut()
-    # Twice, since keys of both would take much memory: equal names in other Unicode forms are in the order of the first.
+    # Twice, since a key of both orders would take much memory: equal keys keep the order of the paths.
     paths = sorted(sorted(_image_paths(root, left_out)), key=_order)
     if not paths:
         looked = " ".join(sorted(read_extensions()))

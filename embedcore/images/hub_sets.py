@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +45,13 @@ def local_copy(wanted: HubSet) -> Path | None:
     from huggingface_hub import constants, errors, snapshot_download
 
     try:
-        root = snapshot_download(wanted.repo, repo_type="dataset", revision=wanted.revision, local_files_only=True)
+        root = snapshot_download(
+            wanted.repo,
+            repo_type="dataset",
+            revision=wanted.revision,
+            allow_patterns=f"{wanted.folder}/*" if wanted.folder else None,
+            local_files_only=True,
+        )
         folder = Path(root, wanted.folder)
         if shards_of(folder) or (folder.is_dir() and has_images(folder)):
             return folder
@@ -56,8 +61,10 @@ def local_copy(wanted: HubSet) -> Path | None:
     tables = cache.glob(f"{wanted.repo.replace('/', '___')}/{wanted.folder or '*'}/*/*/*.arrow")
     found = sorted({file.parent for file in tables if shards_of(file.parent)}) if wanted.revision is None else []
     if len(found) > 1:
-        raise UsageError(f"{PREFIX}{wanted.repo}: the cache of datasets has {len(found)} of it: name one of its folders, "
-                         f"such as {found[0]}")
+        raise UsageError(
+            f"{PREFIX}{wanted.repo}: the cache of datasets has {len(found)} of it: name one of its folders, "
+            f"such as {found[0]}"
+        )
     return found[0] if found else None
 
 

@@ -66,8 +66,8 @@ def shard_images(
     """Return the images of shards, in the order of ``names`` and of the images in each.
 
     ``root``: the folder, or an address on the hub. ``title``: the dataset's name. Shards are parts of the dataset by a
-    word of their name or folder, such as train and test; ``split`` decides as for folders (:func:`scan_folder`). Without
-    such words it is as in a table (:func:`table_sides`).
+    word of their name or folder, such as train and test; ``split`` decides as for folders (:func:`scan_folder`).
+    Without such words it is as in a table (:func:`table_sides`).
 
     Raises UsageError for shards of different kinds, numbered ones that are missing, and those that cannot be read.
     """

@@ -15,8 +15,8 @@ from embedcore.images import emoji, hub_sets, tables
 from embedcore.images.archives import is_archive, stem_of, unpacked
 from embedcore.images.columns import chosen_columns, parse_columns
 from embedcore.images.folders import has_classes, scan_folder
-from embedcore.images.records import dict_images, hub_images, is_hub_dataset
 from embedcore.images.image_shards import TABLES, shard_images, shards_of
+from embedcore.images.records import dict_images, hub_images, is_hub_dataset
 from embedcore.images.sources import LabelledImages, choose
 from embedcore.images.timm_sets import SCHEMES, timm_images
 
@@ -94,7 +94,7 @@ def _check_split(images: Any, split: Any) -> None:
 
 
 def _is_path(path: Path) -> bool:
-    """Return whether this is a folder, an archive of one or a table of images. Raises UsageError if it cannot be accessed."""
+    """Return whether this is a folder, an archive of one, or a table. Raises UsageError if it cannot be accessed."""
     try:
         return path.is_dir() or is_archive(path) or (path.suffix.lower() in TABLES and path.is_file())
     except OSError as error:
@@ -178,9 +178,7 @@ def _path_images(path: Path, split: str, columns: Mapping[str, str], cache: Path
     return replace(found, name=stem_of(path), where=f"archive {path.absolute()}")
 
 
-def _hub_images(
-    wanted: hub_sets.HubSet, split: str, columns: Mapping[str, str], cache: Path | None
-) -> LabelledImages:
+def _hub_images(wanted: hub_sets.HubSet, split: str, columns: Mapping[str, str], cache: Path | None) -> LabelledImages:
     """Return the images of a dataset of the hub: of its local copy, else read from the hub."""
     folder = hub_sets.local_copy(wanted)
     if folder is not None:

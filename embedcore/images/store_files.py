@@ -77,9 +77,7 @@ def identity_of(path: Path) -> tuple[str, int, int, int]:
     return str(path), status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def checksums_of(
-    path: Path, shape: tuple[int, ...], blocks: Iterable[tuple[int, int]] | None = None
-) -> list[int]:
+def checksums_of(path: Path, shape: tuple[int, ...], blocks: Iterable[tuple[int, int]] | None = None) -> list[int]:
     """Return the CRC-32 of the pixels of each block, by default of all, computed by threads. Raises OSError.
 
     The file is not mapped, since the pages of a map count as memory of the process.

@@ -24,7 +24,9 @@ from embedcore.images.sources import ImageSource, ShardedImages
 from embedcore.plain import counted, one_line
 
 _DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError)
-_MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)  # key and extension, from the first dot of the file's name
+_MEMBER = re.compile(
+    r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL
+)  # key and extension, from the first dot of the file's name
 _LABELS = ("cls", "json", "txt")
 _MOST_LABEL_BYTES = 2**20
 

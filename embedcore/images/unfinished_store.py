@@ -1,8 +1,8 @@
 """An unfinished pixel store: blocks are written in any order, and survive the process that writes them.
 
-The file begins like the finished one. Behind the pixels it has a note of 8 bytes for each block, written after the block:
-the CRC-32 of its pixels and the complement. A block is complete if its pixels match its note, so nothing has to reach the
-disk in any order.
+The file begins like the finished one. Behind the pixels it has a note of 8 bytes for each block, written after the
+block: the CRC-32 of its pixels and the complement. A block is complete if its pixels match its note, whatever a power
+failure has kept from the disk.
 """
 
 from __future__ import annotations

@@ -164,9 +164,7 @@ def test_unchanged_shards_are_not_read_again(
     assert {entry.kind for entry in entries_of(tmp_path / "cache")} == {"audit"}
 
 
-def test_without_pyarrow_it_is_one_line(
-    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_pyarrow_it_is_one_line(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_table(tmp_path / "x.parquet", table_of(samples))
     monkeypatch.setattr(arrow_tables.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
@@ -317,7 +315,9 @@ def test_the_copy_of_datasets_is_found(root: Path, samples: list[Sample], hub_ca
         if config == "default":
             assert load_dataset(address).fingerprint == load_dataset(root).fingerprint
     assert len(load_dataset(f"{address}/large")) == 5
-    with pytest.raises(UsageError, match=r"the cache of datasets has 2 of it: name one of its folders, such as .*/abc$"):
+    with pytest.raises(
+        UsageError, match=r"the cache of datasets has 2 of it: name one of its folders, such as .*/abc$"
+    ):
         load_dataset(address)
 
 
@@ -327,7 +327,9 @@ def test_offline_without_a_copy_is_one_line(hub_cache: Path) -> None:
     assert str(caught.value) == "hf://datasets/user/shop is not in the cache and HF_HUB_OFFLINE is set"
 
 
-@pytest.mark.parametrize("address", ["", "user/../shop", "a b", "user/shop@", "user/shop/../../x", "user//shop", "?token=x"])
+@pytest.mark.parametrize(
+    "address", ["", "user/../shop", "a b", "user/shop@", "user/shop/../../x", "user//shop", "?token=x"]
+)
 def test_other_addresses_are_refused(address: str) -> None:
     with pytest.raises(UsageError, match=r"is not of the form hf://datasets/USER/NAME\[@REVISION\]\[/FOLDER\]"):
         load_dataset(f"hf://datasets/{address}")
@@ -362,7 +364,9 @@ def test_a_hub_dataset_is_read_in_place(
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
     monkeypatch.setattr(Hub, "why_unreachable", lambda hub, remote: None)
     write_tar(commit / "x.tar", members_of(samples))
-    with pytest.raises(UsageError, match=r"shop@abc has no Parquet files that can be read on the hub: download it \(hf"):
+    with pytest.raises(
+        UsageError, match=r"shop@abc has no Parquet files that can be read on the hub: download it \(hf"
+    ):
         load_dataset("hf://datasets/user/shop@v1")
     write_table(commit / "data" / "train.parquet", table_of(samples))
     found = load_dataset("hf://datasets/user/shop@v1", cache_dir=hub_cache / "cache")

@@ -59,7 +59,7 @@ BUILD = textwrap.dedent("""
 
     if stall == "image":  # in the third block
         pixels = PixelReader.pixels
-        PixelReader.pixels = lambda reader, row: stop() if reader.source.name(row) == "b/010.png" else pixels(reader, row)
+        PixelReader.pixels = lambda self, row: stop() if self.source.name(row) == "b/010.png" else pixels(self, row)
     elif stall not in ("", "blocks", "whole"):
         setattr(pixel_store, stall, stop)
     connection.send("started")
@@ -180,10 +180,10 @@ def test_a_killed_build_goes_on(build, dataset: Dataset, cache: Path, decoded: l
     assert_whole_and_alone(store, dataset)
 
 
-@pytest.mark.parametrize("place", [200, 40 * 40 * 3 * 40, -4 * 8 + 2], ids=["first block", "second block", "first note"])
-def test_a_damaged_block_is_decoded_again(
-    build, dataset: Dataset, cache: Path, decoded: list[str], place: int
-) -> None:
+@pytest.mark.parametrize(
+    "place", [200, 40 * 40 * 3 * 40, -4 * 8 + 2], ids=["first block", "second block", "first note"]
+)
+def test_a_damaged_block_is_decoded_again(build, dataset: Dataset, cache: Path, decoded: list[str], place: int) -> None:
     flip(killed_halfway(build, cache), place)
     store, made = opened(dataset, cache)
     again = dataset.names[32:64] if place > 10**5 else dataset.names[:32]

@@ -11,6 +11,7 @@ import threading
 import time
 from multiprocessing import forkserver
 from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -76,7 +77,9 @@ def test_a_worker_that_is_killed_is_reported_with_its_images(make_folder, tmp_pa
         open_pixel_store(dataset, GEOMETRY, tmp_path / "cache", workers=2, progress=kill)
     assert workers_of_this_process() == []
     seen: list[int] = []
-    store = open_pixel_store(dataset, GEOMETRY, tmp_path / "cache", workers=1, progress=lambda *call: seen.append(call[0]))
+    store = open_pixel_store(
+        dataset, GEOMETRY, tmp_path / "cache", workers=1, progress=lambda *call: seen.append(call[0])
+    )
     assert isinstance(store, StoredPixels) and seen[0] >= 32  # it goes on
 
 
@@ -182,7 +185,9 @@ if hasattr(workers, "send"):
 )
 def test_data_from_a_worker_is_not_executed(tmp_path: Path, sent: str, then: str, text: str) -> None:
     code = SABOTAGE.format(folder=str(tmp_path / "was run"), sent=sent, then=then or "pass")
-    reader = PixelReader(FileSource(tuple(map(str, range(32))), RunsInTheWorker(code)), tuple(map(str, range(32))), GEOMETRY)
+    reader = PixelReader(
+        FileSource(tuple(map(str, range(32))), RunsInTheWorker(code)), tuple(map(str, range(32))), GEOMETRY
+    )
     with pytest.raises(EmbedcoreError, match=rf"a worker .*{text}"):
         list(write_blocks(reader, store_of(tmp_path / "rows"), [(0, 32)], 1))
     assert not (tmp_path / "was run").exists()
@@ -193,7 +198,9 @@ def test_an_answer_in_pieces_is_put_together(tmp_path: Path) -> None:
     whole = '{"written": {"start": 0, "stop": 32, "bad": [["a\\udce9", "empty"]]}}'
     sent = f"{whole[:20]!r}.encode()); time.sleep(0.3); os.write(descriptor, {whole[20:] + chr(10)!r}.encode()"
     code = SABOTAGE.format(folder="", sent=sent, then="pass")
-    reader = PixelReader(FileSource(tuple(map(str, range(32))), RunsInTheWorker(code)), tuple(map(str, range(32))), GEOMETRY)
+    reader = PixelReader(
+        FileSource(tuple(map(str, range(32))), RunsInTheWorker(code)), tuple(map(str, range(32))), GEOMETRY
+    )
     (written,) = write_blocks(reader, store_of(tmp_path / "rows"), [(0, 32)], 1)
     assert written == WrittenBlock(0, 32, (("a\udce9", "empty"),))
 

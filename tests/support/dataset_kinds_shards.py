@@ -40,7 +40,9 @@ def tables(
     return make
 
 
-def tars(*names: str, label: str = "cls", change: Callable[[dict[str, bytes]], Any] = dict) -> Callable[[Path], Arguments]:
+def tars(
+    *names: str, label: str = "cls", change: Callable[[dict[str, bytes]], Any] = dict
+) -> Callable[[Path], Arguments]:
     """The photos in these tar files, in turn; ``change`` returns other members of the first."""
 
     def make(folder: Path) -> Arguments:
@@ -108,7 +110,7 @@ SHARDS = [
         CATS_AND_DOGS,
     ),
     Kind(
-        "names that begin with `train-` and `validation-` (or `test-`), in the folder, in `data/` or in folders of these names",
+        "names that begin with `train-` and `validation-` (or `test-`), in the folder, `data/`, `train/` or `test/`",
         tables("data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"),
         "held-out images are the queries, training images the references",
         CATS_AND_DOGS,
@@ -157,8 +159,8 @@ SHARDS = [
     Kind(
         "files with other columns, types or classes",
         of_two_schemas,
-        refused="b.parquet: its label (label, string) is not that of a.parquet (label, int64, cat, dog): keep files of one "
-        "schema",
+        refused="b.parquet: its label (label, string) is not that of a.parquet (label, int64, cat, dog): keep files of "
+        "one schema",
     ),
     Kind("a class `-1`", tables("a.parquet", labels=[0, 0, -1, 1, 1]), refused=f"a.parquet#2: {NEGATIVE}"),
     Kind(
@@ -179,7 +181,7 @@ SHARDS = [
     Kind(
         "`*.tar` of WebDataset: `KEY.jpg` with `KEY.cls`, `KEY.json` (`label` or another usual name) or `KEY.txt`",
         tars("train-0.tar", "test-0.tar", label="json"),
-        "read in place; the class is the text, or the value in the JSON (`--embed-columns label=NAME` names another one)",
+        "read in place; the class is the text, or the value in the JSON (`--embed-columns label=NAME` names another)",
         CATS_AND_DOGS,
         queries=2,
         note="test are the queries, train the references (--embed-split loo / split='loo' makes them one set)",
@@ -208,5 +210,7 @@ SHARDS = [
         refused="a.tar cannot be read as tar file: ",
     ),
     Kind("files of different kinds", of_two_kinds, refused="2 shards are of the kinds .parquet and .tar: keep one"),
-    Kind("shards in a folder that has images too", beside_class_folders, "the images; shards are ignored", CATS_AND_DOGS),
+    Kind(
+        "shards in a folder that has images too", beside_class_folders, "the images; shards are ignored", CATS_AND_DOGS
+    ),
 ]

@@ -32,8 +32,8 @@ def samples_of(root: Path) -> list[Sample]:
 def table_of(
     samples: Sequence[Sample], *, classes: Sequence[str] = (), plain: bool = False, **more: Sequence[Any]
 ) -> pyarrow.Table:
-    """A table with the columns image and label. ``classes``: labels are numbers of a ``ClassLabel``. ``plain``: the image
-    is binary, not a struct."""
+    """A table with the columns image and label. ``classes``: labels are numbers of a ``ClassLabel``. ``plain``: the
+    image is binary, not a struct."""
     contents = [sample.content for sample in samples]
     cells = contents if plain else [{"bytes": content, "path": "../../etc/passwd"} for content in contents]
     labels = [classes.index(sample.label) if classes else sample.label for sample in samples]
