@@ -69,6 +69,11 @@ def free_bytes(folder: Path) -> int | None:
     return None
 
 
+def unfinished_name(path: Path) -> Path:
+    """Return a unique name beside ``path`` for a file that is being written."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file to write into, which is renamed to ``path`` if the block raises no exception. Raises OSError.
@@ -76,7 +81,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     Readers see the old file or the new one, also after a power failure; if ``path`` is a link, it is replaced, not
     followed.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    partial = unfinished_name(path)
     try:
         with partial.open("xb") as file:
             yield file

@@ -28,7 +28,8 @@ from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.errors import UsageError
 from embedcore.files import PARTIAL, cache_folder, unsealed
 from embedcore.images import archives, ledger, pixel_store
-from embedcore.images.store_files import remove_unused, sidecar_of
+from embedcore.images.store_files import bytes_on_disk, remove_unused, sidecar_of
+from embedcore.images.unfinished_store import left_over
 from embedcore.plain import bytes_text, counted, one_line
 from embedcore.results import neighbours, run_index
 from embedcore.results.journal import read_header
@@ -190,7 +191,7 @@ def entries_of(folder: Path) -> list[Entry]:
                     kind=kind,
                     name=one_line(describe(name, paths)),  # sidecars may contain anything
                     files=tuple(paths),
-                    bytes=sum(status.st_size for status in files.values()),
+                    bytes=sum(bytes_on_disk(path, status) for path, status in files.items()),
                     used=max(status.st_mtime for status in files.values()),
                     locks=tuple(Path(f"{path}.lock") for path in locked.get(kind, ())),
                 )
@@ -248,8 +249,14 @@ def _sidecar(files: Sequence[Path]) -> dict[str, Any]:
 
 def _describe_store(name: str, files: Sequence[Path]) -> str:
     sidecar, pixels = _sidecar(files), files[0].with_name(f"{name}.npy")
-    whole = {pixels, sidecar_of(pixels)} <= {*files}
-    return f"{sidecar.get('dataset', '') if whole else '(unfinished)'} {sidecar.get('geometry', name[17:-9])}"
+    if {pixels, sidecar_of(pixels)} <= {*files}:
+        state = str(sidecar.get("dataset", ""))
+    else:
+        state = "(unfinished)"
+        with contextlib.suppress(OSError):
+            if left := next(filter(None, map(left_over, files)), None):
+                state = f"(unfinished: {left.noted_share():.0%})"
+    return f"{state} {sidecar.get('geometry', name[17:-9])}"
 
 
 def _describe_embeddings(name: str, files: Sequence[Path]) -> str:

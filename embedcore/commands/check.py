@@ -40,7 +40,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "cannot be read.",
     )
     parser.add_argument(
-        "dataset", help="emoji, a folder, a zip or tar file, csv:FILE, or a timm scheme hfds/ tfds/ wds/ torch/"
+        "dataset",
+        help="emoji, a folder, a zip or tar file, a folder of shards, hf://datasets/NAME, csv:FILE, or a timm scheme "
+        "hfds/ tfds/ wds/ torch/",
     )
     parser.add_argument(
         "--list", action="store_true",

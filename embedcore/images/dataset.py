@@ -6,7 +6,7 @@ import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.images.archives import is_archive
-from embedcore.images.audit import Finding, audit
+from embedcore.images.audit import Finding, Findings, audit
 from embedcore.images.ceilings import acc5_ceiling, chance_acc, reference_counts
 from embedcore.images.columns import NAMES
 from embedcore.images.decode import MAX_MEGAPIXELS
+from embedcore.images.digests import Digests, numbered
 from embedcore.images.duplicates import queries_among_references
 from embedcore.images.folders import scan_folder
+from embedcore.images.image_shards import shards_of
 from embedcore.images.sources import ImageSource, LabelledImages, describe_bad_images
 from embedcore.images.specification import CSV, chosen_images, csv_images
 from embedcore.images.tables import entries, listed_images
@@ -70,7 +72,7 @@ class Dataset(LabelsBySide):
     leave_one_out: bool
     images: ImageSource
     """The n images."""
-    digests: tuple[str, ...]
+    digests: Digests
     """SHA-256 (hex) of each image's content, [n]."""
     credits: tuple[str, ...] = ()
     """Lines to show wherever images are shown."""
@@ -137,7 +139,7 @@ class Dataset(LabelsBySide):
             is_query=self.is_query[rows],
             is_reference=self.is_reference[rows],
             images=self.images.select(rows.tolist()),
-            digests=tuple(self.digests[row] for row in rows),
+            digests=self.digests[rows],
             part_of=(self, rows),
         )
 
@@ -171,7 +173,7 @@ class Dataset(LabelsBySide):
                 portable=self.images.portable,
                 max_megapixels=self.images.max_megapixels,
             ),
-            digests=(*digests, *(view.digest for view in views)),
+            digests=Digests.of([*digests, *(view.digest for view in views)]),
             credits=self.credits,
             notes=(*self.notes, *([left_out] if copies else [])),
             skipped=self.skipped,
@@ -185,12 +187,17 @@ class Dataset(LabelsBySide):
         The order is included since pixel stores and verdicts are kept by position.
         """
         digest = hashlib.sha256()
-        for label, query, reference, content in zip(
-            self.labels, self.is_query, self.is_reference, self.digests, strict=True
-        ):
-            name = self.classes[label].encode("utf-8", "surrogateescape")
-            digest.update(b"%d:%s%d%d%s\n" % (len(name), name, query, reference, content.encode()))
+        names = [name.encode("utf-8", "surrogateescape") for name in self.classes]
+        heads = [b"%d:%s" % (len(name), name) for name in names]
+        sides = self.labels.tolist(), self.is_query.tolist(), self.is_reference.tolist()
+        for label, query, reference, content in zip(*sides, self.digests, strict=True):
+            digest.update(b"%s%d%d%s\n" % (heads[label], query, reference, content.encode()))
         return digest.hexdigest()
+
+    @functools.cached_property
+    def _contents(self) -> NDArray[np.int64]:
+        """Number of each image's content, equal for copies, [n]."""
+        return numbered(self.digests)
 
     @functools.cached_property
     def query_reference_duplicates(self) -> int:
@@ -198,7 +205,7 @@ class Dataset(LabelsBySide):
 
         Any embedding finds the copy at similarity 1; see :attr:`duplicates_line`.
         """
-        return int(queries_among_references(self.digests, self.is_query, self.is_reference).sum())
+        return int(queries_among_references(self._contents, self.is_query, self.is_reference).sum())
 
     @property
     def duplicates_line(self) -> str | None:
@@ -207,7 +214,7 @@ class Dataset(LabelsBySide):
         if not found:
             return None
         others = "other images" if self.leave_one_out else "references"
-        labelled = list(zip(self.digests, self.labels.tolist(), strict=True))
+        labelled = self._contents * len(self.classes) + self.labels
         same_class = int(queries_among_references(labelled, self.is_query, self.is_reference).sum())
         inflated = f"{same_class:,} of them in their own class, which inflates accuracy"
         queries = f"{found:,} of {int(self.is_query.sum()):,} queries"
@@ -225,7 +232,7 @@ class Dataset(LabelsBySide):
             "classes": len(self.classes),
             "queries": int(self.is_query.sum()),
             "references": int(self.is_reference.sum()),
-            "duplicates": len(self.digests) - len(set(self.digests)),
+            "duplicates": len(self) - len(np.unique(self._contents)),
             "lone_queries": int((reference_counts(self.query_labels, self.reference_labels) == 0).sum()),
         }
         if self.unlabelled:
@@ -253,7 +260,8 @@ def load_dataset(
     """Load a labelled dataset and audit each of its images once.
 
     ``images``: ``emoji`` or ``objects``, which are built in; a folder, whose subfolders are the classes, or a zip or
-    tar file of one; ``csv:FILE``; one of timm's schemes, such as ``torch/mnist,root=/data,split=test``; a list of
+    tar file of one; a Parquet or Arrow file, or a folder of these or of WebDataset's tar files; ``csv:FILE``;
+    ``hf://datasets/NAME``; one of timm's schemes, such as ``torch/mnist,root=/data,split=test``; a list of
     paths, PIL images or arrays (uint8 [h, w, 3]), with their ``labels`` [n] and optional ``roles`` [n] (``query``,
     ``reference`` or ``gallery``); a DataFrame with the columns path, label and optionally role or split; a
     ``datasets.Dataset`` of Hugging Face; or another dataset object with pairs (image, class), such as torchvision's, or
@@ -310,13 +318,14 @@ def as_dataset(images: Any) -> Dataset:
         return images
     if isinstance(images, str | Path):
         path = user_path(images)
+        exists = os.path.exists(path)  # noqa: PTH110 (a long name)
         is_table = path.suffix.lower() == ".csv" and path.is_file()
         if is_table or str(images).startswith(CSV):
             spec = f"{CSV}{images}" if is_table else str(images)
             found = csv_images(spec)
             if not found.classless:
                 return load_dataset(spec)
-        elif is_archive(path) or (isinstance(images, str) and not os.path.exists(path)):  # noqa: PTH110 (a long name)
+        elif is_archive(path) or shards_of(path) or not (isinstance(images, Path) or exists):
             return load_dataset(images)
         else:
             found = _unlabelled([path]) if path.is_file() else scan_folder(path, split="loo")
@@ -382,29 +391,29 @@ class AuditedDataset:
     found: LabelledImages
     chosen: Sequence[int]
     """Indices in ``found`` of the images in the subset."""
-    findings: Sequence[Finding]
+    findings: Findings
     """Findings on the chosen images."""
 
     @functools.cached_property
     def bad(self) -> tuple[tuple[str, str], ...]:
         """Name and reason of each image that cannot be read."""
-        pairs = zip(self.chosen, self.findings, strict=True)
-        return tuple((self.found.source.name(index), finding.reason) for index, finding in pairs if finding.reason)
+        reasons = self.findings.reasons.items()
+        return tuple((self.found.source.name(self.chosen[place]), reason) for place, reason in reasons)
 
     @property
-    def good(self) -> list[Finding]:
+    def good(self) -> Iterator[Finding]:
         """Findings on the images that can be read, which are those of :meth:`dataset`."""
-        return [finding for finding in self.findings if not finding.reason]
+        return (finding for finding in self.findings if not finding.reason)
 
     def dataset(self, bad_images: str = "skip") -> Dataset:
         """Return the images that can be read. Raises UsageError if they cannot be measured or ``bad_images`` fail."""
         if self.bad and bad_images == "fail":
             raise UsageError(describe_bad_images(self.bad, len(self.findings), self.found.where))
-        kept = [index for index, finding in zip(self.chosen, self.findings, strict=True) if not finding.reason]
+        places = [place for place in range(len(self.chosen)) if place not in self.findings.reasons]
+        kept = [self.chosen[place] for place in places]
         left_out = f", {len(self.bad)} bad images left out" if self.bad else ""
         classes, labels, is_query, is_reference = _sides(self.found, kept, self.found.where + left_out)
         images = self.found.source.select(kept)
-        digests = tuple(finding.digest for finding in self.good)
         return Dataset(
             name=self.found.name,
             classes=classes,
@@ -414,7 +423,7 @@ class AuditedDataset:
             is_reference=is_reference,
             leave_one_out=self.found.roles is None,
             images=images,
-            digests=digests,
+            digests=self.findings.digests[np.array(places, np.int64)],
             credits=self.found.credits,
             notes=(*self.found.notes, *self._animated()),
             skipped=self.bad,
@@ -422,8 +431,7 @@ class AuditedDataset:
 
     def _animated(self) -> tuple[str, ...]:
         """Return the note on animated images, if there are any."""
-        pairs = zip(self.chosen, self.findings, strict=True)
-        animated = [index for index, finding in pairs if finding.facts is not None and finding.facts.animated]
+        animated = [self.chosen[place] for place in self.findings.animated()]
         if not animated:
             return ()
         first = self.found.source.name(animated[0])

@@ -87,7 +87,7 @@ class ImageUnavailable(ImageError):
         return f"image {self.name!r} {tries}: {self.reason}; the image may be sound: retry"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """Properties of an image that can be decoded."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from embedcore.images.digests import numbered
 
 NEAR = 4  # largest number of differing bits, of 64, between the perceptual hashes of near-duplicates
 
@@ -47,17 +48,18 @@ class Copies:
 
 def count_copies(digests: Sequence[str], labels: NDArray[np.int64]) -> Copies:
     """Count exact duplicates, each once."""
-    in_classes = len(set(zip(digests, labels.tolist(), strict=True)))
-    return Copies(within_classes=len(digests) - in_classes, across_classes=in_classes - len(set(digests)))
+    contents = numbered(digests)
+    in_classes = len(np.unique(np.stack([contents, labels], 1), axis=0))
+    return Copies(len(digests) - in_classes, in_classes - len(np.unique(contents)))
 
 
 def queries_among_references(
-    images: Sequence[Hashable], is_query: NDArray[np.bool_], is_reference: NDArray[np.bool_]
+    contents: NDArray[np.int64], is_query: NDArray[np.bool_], is_reference: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Return for each query whether its equal among ``images`` [n], other than itself, is a reference: [n_queries]."""
-    references = Counter(itertools.compress(images, is_reference))
-    queries = zip(itertools.compress(images, is_query), is_reference[is_query], strict=True)
-    return np.array([references[image] > itself for image, itself in queries], np.bool_)
+    """Return for each query whether an equal of ``contents`` [n], other than itself, is a reference: [n_queries]."""
+    places = np.unique(contents, return_inverse=True)[1].reshape(-1)
+    references = np.bincount(places[is_reference], minlength=len(places))
+    return references[places[is_query]] > is_reference[is_query]
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def count_near_duplicates(
 
     Exact duplicates, whose hashes are equal, are not counted as near-duplicates of each other.
     """
-    contents = np.unique(np.array(digests), return_inverse=True)[1].reshape(-1).astype(np.uint64)
+    contents = numbered(digests).astype(np.uint64)
 
     def near(groups: NDArray[np.int64]) -> int:
         return count_near_pairs(hashes, groups) - count_near_pairs(contents, groups, 0)

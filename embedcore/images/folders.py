@@ -64,7 +64,8 @@ def scan_folder(root: Path, *, split: str, labelled: bool = True) -> LabelledIma
     if not root.is_dir():
         raise UsageError(f"no such folder: {root.absolute()}")
     left_out = _LeftOut()
-    paths = sorted(_image_paths(root, left_out), key=_order)
+    # Twice, since a key of both orders would take much memory: equal keys keep the order of the paths.
+    paths = sorted(sorted(_image_paths(root, left_out)), key=_order)
     if not paths:
         looked = " ".join(sorted(read_extensions()))
         raise UsageError(
@@ -92,6 +93,11 @@ def scan_folder(root: Path, *, split: str, labelled: bool = True) -> LabelledIma
         roles=[layout.roles[_top(path)] for path in inside] if layout.roles else None,
         notes=notes,
     )
+
+
+def has_images(root: Path) -> bool:
+    """Return whether there is an image in a folder or its subfolders. Raises UsageError if it cannot be listed."""
+    return next(_image_paths(root, _LeftOut()), None) is not None
 
 
 def has_classes(root: Path) -> bool:
@@ -237,10 +243,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _order(path: str) -> tuple[tuple[bytes, ...], str]:
+def _order(path: str) -> bytes:
     """Return a sort key that does not depend on the Unicode form in which a system writes names."""
-    return tuple(os.fsencode(part) for part in canonical(path).split("/")), path
+    return os.fsencode(canonical(path).replace("/", "\0"))  # a folder before names that continue its own
 
 
 def _class_of(path: str) -> str:
-    return canonical(path.rpartition("/")[0]) or "."
+    return _class_name(path.rpartition("/")[0])
+
+
+@functools.lru_cache(maxsize=2**16)  # the images of a class share one text
+def _class_name(folder: str) -> str:
+    return canonical(folder) or "."

@@ -1,7 +1,8 @@
 """Pixel store: all images of a dataset decoded once for one geometry, on disk, memory-mapped.
 
 A store is a ``.npy`` file, uint8 [n, h, w, 3], with a ``.json`` sidecar that describes it and has a checksum of each
-block. The file gets its name only when it is complete; the checksums are verified when it is opened.
+block. The file gets its name only when it is complete; the checksums are verified when it is opened. What a killed
+process has written is used by the next one (`UnfinishedStore`).
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import EmbedcoreError, UsageError
-from embedcore.files import PARTIAL, sealed, unsealed, written_whole
+from embedcore.files import sealed, unsealed, written_whole
 from embedcore.images.decode import reason_of
 from embedcore.images.retries import is_transient
 from embedcore.images.sources import describe_bad_images
-from embedcore.images.store_files import checksums_of, header_of, hold, identity_of, map_pixels, sidecar_of
+from embedcore.images.store_files import BLOCK, blocks_of, checksums_of, hold, identity_of, map_pixels, sidecar_of
 from embedcore.images.store_limit import make_room
-from embedcore.images.workers import BLOCK, PixelReader, WrittenBlock, blocks_of, usable_cpus, write_block, write_blocks
+from embedcore.images.unfinished_store import UnfinishedStore, created, taken_over
+from embedcore.images.workers import PixelReader, WrittenBlock, usable_cpus, write_block, write_blocks
 from embedcore.plain import bytes_text
 from embedcore.progress import Progress
 
@@ -153,12 +155,12 @@ def open_pixel_store(
 ) -> PixelStore:
     """Return the pixels of all images of a dataset, from a store under ``cache_dir`` or a new one.
 
-    A store is built again if it is damaged or another content, transform or decoder made it. If several processes need
-    the same store, one builds it and the others wait. Images selected from a dataset are read from its store, if it
-    exists. Without room on the disk the pixels are streamed, with a RuntimeWarning. ``embedcore cache prune`` keeps the
-    files while the returned store is referenced. ``workers``: number of decoding processes, by default all usable CPUs.
-    ``limit``: bytes for all stores under ``cache_dir``; the least recently used are removed for a new one, which is
-    streamed if that is not enough.
+    A store is built again if it is damaged or another content, transform or decoder made it; building goes on from what
+    an earlier process has written. If several processes need the same store, one builds it and the others wait. Images
+    selected from a dataset are read from its store, if it exists. Without room on the disk the pixels are streamed,
+    with a RuntimeWarning. ``embedcore cache prune`` keeps the files while the returned store is referenced.
+    ``workers``: number of decoding processes, by default all usable CPUs. ``limit``: bytes for all stores under
+    ``cache_dir``; the least recently used are removed for a new one, which is streamed if that is not enough.
 
     Raises UsageError for images that cannot be read or have changed since the dataset was loaded (all are named), and
     for a ``cache_dir`` that cannot be written to; EmbedcoreError for workers that died (with the range of their images)
@@ -176,11 +178,14 @@ def open_pixel_store(
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             if not is_sound(path, wanted):
-                for left in [*path.parent.glob(f"{path.stem}.*{PARTIAL}"), path]:  # damaged, or of killed processes
-                    left.unlink(missing_ok=True)
-                if limit is not None and not make_room(path.parent, math.prod(wanted["shape"]), limit):
+                path.unlink(missing_ok=True)  # damaged
+                unfinished = taken_over(path, tuple(wanted["shape"]))
+                needed = unfinished.missing_bytes() if unfinished else math.prod(wanted["shape"])
+                if limit is not None and not make_room(path.parent, needed, limit):
+                    if unfinished:
+                        unfinished.path.unlink()
                     return _streamed(reader, workers, f"within the limit of {bytes_text(limit)} for {path.parent}")
-                _make(path, wanted, reader, dataset, workers, progress)
+                _make(path, wanted, unfinished, reader, dataset, workers, progress)
             return _opened(path, wanted)
     except OSError as error:
         if is_transient(error):  # the next case may succeed
@@ -239,56 +244,70 @@ def _streamed(reader: PixelReader, workers: int, where: str) -> StreamedPixels:
 
 
 def _make(
-    path: Path, wanted: Description, reader: PixelReader, dataset: Dataset, workers: int, progress: Progress | None
+    path: Path,
+    wanted: Description,
+    unfinished: UnfinishedStore | None,
+    reader: PixelReader,
+    dataset: Dataset,
+    workers: int,
+    progress: Progress | None,
 ) -> None:
-    """Write the store under a temporary name, verify its checksums and rename it. The caller holds the lock."""
-    shape = tuple(wanted["shape"])
-    size = math.prod(shape)
-    if shutil.disk_usage(path.parent).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    # The temporary name is unique: a worker of a killed process may still write to an earlier one.
-    with written_whole(path) as file:
-        partial = Path(file.name)
-        file.write(header_of(shape))
-        file.truncate(file.tell() + size)
-        written = _write_all(reader, partial, file.tell(), workers, progress)
-        bad = [failure for block in written for failure in block.bad]
+    """Write the missing blocks, verify all checksums and give the store its name. The caller holds the lock.
+
+    What is written stays for the next process if this one ends, or images cannot be read now.
+    """
+    store = unfinished or created(path, tuple(wanted["shape"]))
+    blocks = blocks_of(len(reader))
+    try:
+        if shutil.disk_usage(path.parent).free < store.missing_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        known = store.checksums() if unfinished else {}
+        bad = _write(reader, store, [block for block in blocks if block[0] not in known], workers, progress)
         if bad:
             raise UsageError(describe_bad_images(bad, len(reader)))
-        checksums = [block.checksum for block in written]
-        if checksums_of(map_pixels(partial, shape)) != checksums:
-            raise EmbedcoreError(f"{partial} does not read back as written: check the disk")
-    with written_whole(sidecar_of(path)) as file:
-        # The dataset's name is for people; the content identifies a store.
-        file.write(sealed({**wanted, "checksums": checksums, "dataset": dataset.name}))
+        checksums = store.checksums()
+        if len(checksums) < len(blocks):
+            raise EmbedcoreError(f"{store.path} does not read back as written: check the disk")
+        # Before the pixels, so that a process that is killed in between leaves them unfinished.
+        with written_whole(sidecar_of(path)) as file:
+            # The dataset's name is for people; the content identifies a store.
+            file.write(sealed({**wanted, "checksums": [*checksums.values()], "dataset": dataset.name}))
+        store.finish(path)
+    except (UsageError, OSError) as error:
+        if not is_transient(error):
+            store.path.unlink(missing_ok=True)
+        raise
     _sound_files.add(identity_of(path))
 
 
-def _write_all(
-    reader: PixelReader, path: Path, offset: int, workers: int, progress: Progress | None
-) -> list[WrittenBlock]:
-    blocks = blocks_of(len(reader))
-    shared = len(reader) >= _SMALL and workers > 1 and reader.source.portable
+def _write(
+    reader: PixelReader, store: UnfinishedStore, blocks: list[tuple[int, int]], workers: int, progress: Progress | None
+) -> list[tuple[str, str]]:
+    """Write the blocks; return name and reason of each image that cannot be read."""
+    missing = sum(stop - start for start, stop in blocks)
+    done = len(reader) - missing
+    if done and progress is not None:
+        progress(done, len(reader))
+    shared = missing >= _SMALL and workers > 1 and reader.source.portable
     if shared and not process.current_process().daemon:  # a daemon may have no children
-        outcomes = write_blocks(reader, path, offset, blocks, workers)
+        outcomes = write_blocks(reader, store, blocks, workers)
     else:
-        outcomes = _written_by_threads(reader, path, offset, blocks, workers)
-    written = []
-    done = 0
+        outcomes = _written_by_threads(reader, store, blocks, workers)
+    bad: dict[int, tuple[tuple[str, str], ...]] = {}
     with contextlib.closing(outcomes):
         for outcome in outcomes:
-            written.append(outcome)
+            bad[outcome.start] = outcome.bad
             done += outcome.stop - outcome.start
             if progress is not None:
                 progress(done, len(reader))
-    return sorted(written, key=lambda block: block.start)
+    return [failure for start in sorted(bad) for failure in bad[start]]
 
 
 def _written_by_threads(
-    reader: PixelReader, path: Path, offset: int, blocks: list[tuple[int, int]], workers: int
+    reader: PixelReader, store: UnfinishedStore, blocks: list[tuple[int, int]], workers: int
 ) -> Generator[WrittenBlock, None, None]:
     with ThreadPoolExecutor(workers, thread_name_prefix="embedcore-pixels") as pool:
-        yield from pool.map(lambda block: write_block(reader, path, offset, *block), blocks)
+        yield from pool.map(lambda block: write_block(reader.part(*block), store, block[0]), blocks)
 
 
 _sound_files: set[tuple[str, int, int, int]] = set()
@@ -309,8 +328,8 @@ def is_sound(path: Path, wanted: Description) -> bool:
             raise ValueError("its sidecar is cut short")
         if any(content.get(key) != value for key, value in wanted.items()):
             return False
-        pixels = map_pixels(path, tuple(wanted["shape"]))
-        if identity_of(path) not in _sound_files and checksums_of(pixels) != content["checksums"]:
+        map_pixels(path, tuple(wanted["shape"]))
+        if identity_of(path) not in _sound_files and checksums_of(path, tuple(wanted["shape"])) != content["checksums"]:
             raise ValueError("a checksum differs")
         _sound_files.add(identity_of(path))
     except FileNotFoundError:

@@ -20,6 +20,7 @@ from PIL import Image, features
 from embedcore.errors import UsageError
 from embedcore.files import sha256_of
 from embedcore.images import plugins
+from embedcore.images.columns import Columns
 from embedcore.images.decode import (
     DAMAGE,
     MAX_MEGAPIXELS,
@@ -52,7 +53,7 @@ class ImageSource(ABC):
     The content of an image is its encoded file, or the image itself where it comes decoded.
     """
 
-    items: tuple[Any, ...]
+    items: Sequence[Any]
     """Items of the source, each identifying an image."""
     trusted: bool = field(default=False, kw_only=True)
     """Whether the images are known to be readable, such as those of an installed package."""
@@ -85,6 +86,14 @@ class ImageSource(ABC):
     def file(self, index: int) -> Path | None:
         """Return the file whose bytes are the image's content; None if it is not a single file."""
         return None
+
+    def place(self, index: int) -> tuple[Path, str] | None:
+        """Return the file that the image is read from, and its place in it, "" for the whole file; None without a file.
+
+        The ledger keeps digests by these while the file does not change.
+        """
+        file = self.file(index)
+        return None if file is None else (file, "")
 
     def content(self, index: int) -> bytes | Image.Image:
         """Return the content. Raises OSError and others; also for a pipe or a device, which might never end."""
@@ -196,6 +205,18 @@ class LabelledImages:
     """What reports call a class, if not by its name. Not part of the fingerprint."""
 
 
+@dataclass(frozen=True)
+class ShardedImages:
+    """The images of several files, in order."""
+
+    source: ImageSource
+    counts: Sequence[int]
+    """Number of images in each file."""
+    columns: Columns
+    """Labels, and roles and splits if there are any."""
+    notes: tuple[str, ...] = ()
+
+
 def choose(images: LabelledImages, *, max_classes: int, max_per_class: int, seed: int) -> list[int]:
     """Return the indices of a seeded subset, ascending.
 
@@ -205,6 +226,8 @@ def choose(images: LabelledImages, *, max_classes: int, max_per_class: int, seed
     ``max_classes``: 0 for all; classes with both a query and a reference come first. ``max_per_class``: 0 for all; a
     limit for queries and references each.
     """
+    if not max_classes and not max_per_class:
+        return list(range(len(images.source)))
     kept = _first_classes(images, max_classes, seed)
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, class_name in enumerate(images.class_names):

@@ -11,10 +11,11 @@ from typing import Any
 
 from embedcore.errors import UsageError, option, whole_number
 from embedcore.files import user_path
-from embedcore.images import emoji, tables
+from embedcore.images import emoji, hub_sets, tables
 from embedcore.images.archives import is_archive, stem_of, unpacked
 from embedcore.images.columns import chosen_columns, parse_columns
 from embedcore.images.folders import has_classes, scan_folder
+from embedcore.images.image_shards import TABLES, shard_images, shards_of
 from embedcore.images.records import dict_images, hub_images, is_hub_dataset
 from embedcore.images.sources import LabelledImages, choose
 from embedcore.images.timm_sets import SCHEMES, timm_images
@@ -23,7 +24,7 @@ SPLITS = ("auto", "loo")
 """The other splits are REFERENCES:QUERIES, two folders of a dataset or two values of a table's column ``split``."""
 CSV = "csv:"
 _KINDS = (
-    "a dataset is emoji, objects, a folder, a zip or tar file of one, csv:FILE or one of timm's "
+    "a dataset is emoji, objects, a folder, a zip or tar file of one, csv:FILE, hf://datasets/NAME or one of timm's "
     f"{' '.join(f'{name}/…' for name in SCHEMES)}"
 )
 
@@ -94,7 +95,7 @@ def _without_labels(spec: str, columns: Mapping[str, str], cache: Path | None) -
         check_exists(spec)
         file, named = _table_of(spec)
         return tables.read_table(file, split="loo", chosen={**columns, **named}, needed=("path",))
-    if spec in emoji.NAMES or not _has_folders(user_path(spec)):
+    if spec in emoji.NAMES or not _is_path(user_path(spec)):
         return None
     _expect_no_columns(columns, f"a folder with {option('unlabelled', True)}")
     return _path_images(user_path(spec), "loo", columns, cache, labelled=False)
@@ -109,7 +110,7 @@ def _check_split(images: Any, split: Any) -> None:
     if split in SPLITS or _is_frame(images) or is_hub_dataset(images):
         return
     named = isinstance(images, str | os.PathLike)
-    if not named or not (str(images).startswith(CSV) or _has_folders(user_path(os.fspath(images)))):
+    if not named or not (str(images).startswith((CSV, hub_sets.PREFIX)) or _is_path(user_path(os.fspath(images)))):
         what = f"{str(images)!r} is" if named else f"a {type(images).__name__} is"
         raise UsageError(
             f"split {split!r} names two folders of the dataset, or two values of a column 'split', and {what} neither "
@@ -117,10 +118,10 @@ def _check_split(images: Any, split: Any) -> None:
         )
 
 
-def _has_folders(path: Path) -> bool:
-    """Return whether this is a folder or an archive of one. Raises UsageError if it cannot be accessed."""
+def _is_path(path: Path) -> bool:
+    """Return whether this is a folder, an archive of one, or a table. Raises UsageError if it cannot be accessed."""
     try:
-        return path.is_dir() or is_archive(path)
+        return path.is_dir() or is_archive(path) or (path.suffix.lower() in TABLES and path.is_file())
     except OSError as error:
         raise UsageError(f"no such folder of images: {str(path)[:200]}: {error.strerror}") from error
 
@@ -141,8 +142,11 @@ def check_exists(spec: str) -> None:
         if not file.is_file():
             raise UsageError(f"no such csv file: {file.absolute()}")
         return
+    if spec.startswith(hub_sets.PREFIX):
+        hub_sets.hub_set(spec)
+        return
     folder = user_path(spec)
-    if _has_folders(folder):
+    if _is_path(folder):
         return
     if scheme and spec[scheme.end()] == ":":
         raise UsageError(f"unknown dataset scheme {scheme[0]!r} in {spec!r}: {_KINDS}")
@@ -156,8 +160,10 @@ def _named(spec: str, split: str, columns: Mapping[str, str], cache: Path | None
     if spec.startswith(CSV):
         file, named = _table_of(spec)
         return tables.read_table(file, split=split, chosen={**columns, **named})
-    if spec not in emoji.NAMES and _has_folders(user_path(spec)):
+    if spec not in emoji.NAMES and _is_path(user_path(spec)):
         return _path_images(user_path(spec), split, columns, cache)
+    if spec.startswith(hub_sets.PREFIX):
+        return _hub_images(hub_sets.hub_set(spec), split, columns, cache)
     _expect_no_columns(columns, spec)
     return emoji.emoji_images(spec, split=split) if spec in emoji.NAMES else timm_images(spec)
 
@@ -185,6 +191,10 @@ def _path_images(
     path: Path, split: str, columns: Mapping[str, str], cache: Path | None, *, labelled: bool = True
 ) -> LabelledImages:
     """Return the images of a folder, or of an archive of one, which is unpacked in the cache folder."""
+    if shards := shards_of(path):
+        single = path.is_file()
+        root, title = (path.parent, path.stem) if single else (path, path.resolve().name)
+        return shard_images(str(root.absolute()), shards, title, split=split, chosen=columns, cache=cache)
 
     def images_in(root: Path) -> LabelledImages:
         return _folder_images(root, split, columns) if labelled else scan_folder(root, split=split, labelled=False)
@@ -196,6 +206,15 @@ def _path_images(
 
         cache = platformdirs.user_cache_path("embedcore")
     return replace(images_in(unpacked(path, cache)), name=stem_of(path), where=f"archive {path.absolute()}")
+
+
+def _hub_images(wanted: hub_sets.HubSet, split: str, columns: Mapping[str, str], cache: Path | None) -> LabelledImages:
+    """Return the images of a dataset of the hub: of its local copy, else read from the hub."""
+    folder = hub_sets.local_copy(wanted)
+    if folder is not None:
+        return replace(_path_images(folder, split, columns, cache), name=wanted.repo)
+    root, shards = hub_sets.remote_shards(wanted)
+    return shard_images(root, shards, wanted.repo, split=split, chosen=columns, cache=cache)
 
 
 def _folder_images(root: Path, split: str, columns: Mapping[str, str]) -> LabelledImages:

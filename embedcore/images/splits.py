@@ -71,6 +71,25 @@ def training_sides(names: Sequence[str], where: str) -> dict[str, Role]:
     return {training[0]: "reference", held_out[0]: "query"}
 
 
+def sides_of_parts(
+    parts: Sequence[str], split: str, where: str, missing: Callable[[str], str], suffix: str = ""
+) -> tuple[Mapping[str, Role], tuple[str, ...]]:
+    """Return the role of each part of a dataset that is used, none if all are one set; and notes.
+
+    ``split`` decides as for folders (:func:`scan_folder`). ``where`` is followed by the parts, each with ``suffix``.
+    Raises UsageError, with the text of ``missing(name)`` for a part that is named and not there.
+    """
+    if ":" in split:
+        return named_sides(split, parts, lambda name: name.strip(" /").lower(), missing), ()
+    listed = " and ".join(f"{name}{suffix}" for name in parts)
+    if split == "loo" or len(parts) == 1:
+        return {}, (f"{listed} are merged",) if len(parts) > 1 else ()
+    if sides := role_sides(parts):
+        return sides, ()
+    sides = training_sides(parts, f"{where} {listed}")
+    return sides, (sides_note(sides, suffix=suffix),)
+
+
 def table_sides(columns: Mapping[str, Sequence[Any]], split: str, where: str, place: Callable[[int], str]) -> Sides:
     """Return the rows that ``split`` takes from a table, with their roles.
 

@@ -18,9 +18,17 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.images.workers import blocks_of, usable_cpus
+from embedcore.files import PARTIAL
 
+BLOCK = 32  # images per unit of work and per checksum
 IN_USE = "in use by a running process"
+_PIECE = 2**18  # bytes read at once
+_READERS = 8  # threads
+
+
+def blocks_of(total: int) -> list[tuple[int, int]]:
+    """Return start and stop of each block."""
+    return [(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)]
 
 
 def sidecar_of(path: Path) -> Path:
@@ -33,6 +41,23 @@ def header_of(shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return header.getvalue()
+
+
+def rows_begin(shape: tuple[int, ...], row: int) -> int:
+    """Return the position in the file of an image's pixels."""
+    return len(header_of(shape)) + row * math.prod(shape[1:])
+
+
+def shape_of(path: Path) -> tuple[int, ...]:
+    """Return the shape in a file's header. Raises OSError, and ValueError if it is not that of pixels."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape: tuple[int, ...] = np.lib.format.read_array_header_1_0(file)[0]
+        length = file.tell()
+        file.seek(0)
+        if len(shape) != 4 or min(shape) < 1 or file.read(length) != header_of(shape):
+            raise ValueError("it has no pixels")
+    return shape
 
 
 def map_pixels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -52,10 +77,29 @@ def identity_of(path: Path) -> tuple[str, int, int, int]:
     return str(path), status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def checksums_of(pixels: NDArray[np.uint8]) -> list[int]:
-    """Return the CRC-32 of each block, computed by threads: zlib releases the interpreter lock."""
-    with ThreadPoolExecutor(max_workers=min(8, usable_cpus())) as pool:
-        return list(pool.map(lambda block: zlib.crc32(pixels[block[0] : block[1]].data), blocks_of(len(pixels))))
+def checksums_of(path: Path, shape: tuple[int, ...], blocks: Iterable[tuple[int, int]] | None = None) -> list[int]:
+    """Return the CRC-32 of the pixels of each block, by default of all, computed by threads. Raises OSError.
+
+    The file is not mapped, since the pages of a map count as memory of the process.
+    """
+
+    def checksum(block: tuple[int, int]) -> int:
+        begin, end = (rows_begin(shape, row) for row in block)
+        value = 0
+        with path.open("rb", buffering=0) as file:
+            file.seek(begin)
+            while begin < end and (piece := file.read(min(_PIECE, end - begin))):
+                value = zlib.crc32(piece, value)  # releases the interpreter lock
+                begin += len(piece)
+        return value
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(checksum, blocks_of(shape[0]) if blocks is None else blocks))
+
+
+def bytes_on_disk(path: Path, status: os.stat_result) -> int:
+    """Return the bytes that a file occupies, which is its size unless it is unfinished and has holes."""
+    return min(status.st_size, status.st_blocks * 512) if path.name.endswith(PARTIAL) else status.st_size
 
 
 def hold(path: Path) -> int:

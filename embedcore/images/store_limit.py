@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from embedcore.files import PARTIAL
-from embedcore.images.store_files import remove_unused, sidecar_of
+from embedcore.images.store_files import bytes_on_disk, remove_unused, sidecar_of
 
 
 def make_room(folder: Path, needed: int, limit: int) -> bool:
@@ -31,7 +31,7 @@ def make_room(folder: Path, needed: int, limit: int) -> bool:
 
 def _size(path: Path) -> int:
     try:
-        return path.lstat().st_size
+        return bytes_on_disk(path, path.lstat())
     except OSError:  # removed by another process
         return 0
 

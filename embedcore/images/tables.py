@@ -15,7 +15,7 @@ from embedcore.errors import UsageError, option
 from embedcore.images.columns import NEEDED, Columns, find_columns
 from embedcore.images.labels import class_names, is_missing, notes_on
 from embedcore.images.sources import FileSource, ImageSource, LabelledImages, Role, source_of
-from embedcore.images.splits import SPLITS, Sides, named_sides, role_sides, sides_note, table_sides, training_sides
+from embedcore.images.splits import SPLITS, Sides, sides_of_parts, table_sides
 from embedcore.plain import counted
 
 _WANTED = "path,label[,role][,split]"
@@ -99,23 +99,16 @@ def read_split_tables(
 
 def _sides_of_splits(root: Path, tables: Mapping[str, Path], split: str) -> tuple[Mapping[str, Role], tuple[str, ...]]:
     """Return the role of each split that is used, none for leave-one-out over all; and notes. Raises UsageError."""
-    if ":" in split:
 
-        def missing(name: str) -> str:
-            return f"no {METADATA} in {root.absolute() / name.strip(' /')}"
+    def missing(name: str) -> str:
+        return f"no {METADATA} in {root.absolute() / name.strip(' /')}"
 
-        return named_sides(split, tables, lambda name: name.strip(" /").lower(), missing), ()
-    folders = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and folder.name.lower() in SPLITS)
-    bare = next((folder for folder in folders if folder not in tables), None)
-    if bare is not None:
-        raise UsageError(f"no {METADATA} in {root.absolute() / bare}: add one, or {_CHOICE}")
-    listed = " and ".join(f"{name}/" for name in tables)
-    if split == "loo" or len(tables) == 1:
-        return {}, (f"{listed} are merged",) if len(tables) > 1 else ()
-    if sides := role_sides(tables):
-        return sides, ()
-    sides = training_sides([*tables], f"{root.absolute()} has {METADATA} in {listed}")
-    return sides, (sides_note(sides, suffix="/"),)
+    if ":" not in split:
+        folders = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and folder.name.lower() in SPLITS)
+        bare = next((folder for folder in folders if folder not in tables), None)
+        if bare is not None:
+            raise UsageError(f"no {METADATA} in {root.absolute() / bare}: add one, or {_CHOICE}")
+    return sides_of_parts([*tables], split, f"{root.absolute()} has {METADATA} in", missing, "/")
 
 
 def frame_images(frame: Any, *, split: str, chosen: Mapping[str, str] | None = None) -> LabelledImages:

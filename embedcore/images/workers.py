@@ -8,14 +8,12 @@ import signal
 import sys
 import traceback
 import types
-import zlib
 from collections import deque
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -26,14 +24,15 @@ from embedcore.forkserver import forkserver_context, start_surely
 from embedcore.images.decode import BadImageError, ImageUnavailable, elongation_refusal, reason_of
 from embedcore.images.retries import retried
 from embedcore.images.sources import ImageSource
+from embedcore.images.unfinished_store import UnfinishedStore
 from embedcore.messages import GarbledMessageError, Inbox, send
 from embedcore.plain import one_line
 
 if TYPE_CHECKING:
     from embedcore.images.geometry import Geometry
 
-BLOCK = 32  # images per unit of work and per checksum
 _PIECE = 2**16  # bytes of a worker's answer read at once
+_RUN = 8  # consecutive blocks for one worker, so that few workers decode the same row group of a Parquet file
 
 
 def usable_cpus() -> int:
@@ -48,7 +47,7 @@ class PixelReader:
     """Decodes a dataset's images in one geometry."""
 
     source: ImageSource
-    digests: tuple[str, ...]
+    digests: Sequence[str]
     """Content digest of each image when the dataset was loaded."""
     geometry: Geometry
 
@@ -59,6 +58,14 @@ class PixelReader:
     def shape(self) -> tuple[int, int, int]:
         """Height, width, 3."""
         return self.geometry.height, self.geometry.width, 3
+
+    def part(self, start: int, stop: int) -> PixelReader:
+        """Return a reader of images start to stop - 1."""
+        return self.of(self.source.select(range(start, stop)).items, self.digests[start:stop])
+
+    def of(self, items: Sequence[Any], digests: Sequence[str]) -> PixelReader:
+        """Return a reader of other items of the source."""
+        return replace(self, source=replace(self.source, items=items), digests=digests)
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels of an image: uint8 [h, w, 3].
@@ -87,8 +94,6 @@ class WrittenBlock:
 
     start: int
     stop: int
-    checksum: int
-    """CRC-32 of the block's pixels."""
     bad: tuple[tuple[str, str], ...]
     """Name and reason of each image that could not be read."""
 
@@ -98,38 +103,26 @@ class WrittenBlock:
         return self.start, self.stop
 
 
-def blocks_of(total: int) -> list[tuple[int, int]]:
-    """Return start and stop of each block."""
-    return [(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)]
+def write_block(reader: PixelReader, store: UnfinishedStore, start: int) -> WrittenBlock:
+    """Decode a reader's images and write them as the block that begins with image ``start`` of the store.
 
-
-def write_block(reader: PixelReader, path: Path, offset: int, start: int, stop: int) -> WrittenBlock:
-    """Decode a block and write its pixels into the file, whose rows begin at byte ``offset``.
-
-    Not through a memory map: on a full disk that kills the process (SIGBUS), while ``write`` raises OSError. Raises
-    EmbedcoreError for an image that may be sound but cannot be read now.
+    Raises EmbedcoreError for an image that may be sound but cannot be read now.
     """
-    rows = np.zeros((stop - start, *reader.shape), np.uint8)
+    rows = np.zeros((len(reader), *reader.shape), np.uint8)
     bad = []
-    for index in range(start, stop):
+    for row in range(len(reader)):
         try:
-            rows[index - start] = reader.pixels(index)
+            rows[row] = reader.pixels(row)
         except BadImageError as error:
             bad.append((error.name, error.reason))
-
-    def write() -> None:
-        with path.open("r+b") as file:
-            file.seek(offset + start * rows[0].nbytes)
-            file.write(rows.data)
-
-    retried(write)
-    return WrittenBlock(start, stop, zlib.crc32(rows.data), tuple(bad))
+    retried(lambda: store.write(start, rows, complete=not bad))
+    return WrittenBlock(start, start + len(reader), tuple(bad))
 
 
 def write_blocks(
-    reader: PixelReader, path: Path, offset: int, blocks: list[tuple[int, int]], workers: int
+    reader: PixelReader, store: UnfinishedStore, blocks: list[tuple[int, int]], workers: int
 ) -> Generator[WrittenBlock, None, None]:
-    """Write the blocks into the file by worker processes; yield each block when it is done, in any order.
+    """Write the blocks into the store by worker processes; yield each block when it is done, in any order.
 
     Raises OSError for errors while writing (no space left, …), EmbedcoreError for an image that cannot be read now or a
     worker that failed (with its images and its traceback or signal), and StartError if no worker can be started. The
@@ -139,9 +132,9 @@ def write_blocks(
     crew: dict[Connection, _Worker] = {}
     try:
         for _ in range(min(workers, len(blocks))):
-            worker = start_surely(lambda: _Worker(forkserver_context(), reader, path, offset))
+            worker = start_surely(lambda: _Worker(forkserver_context(), reader, store))
             crew[worker.connection] = worker
-            worker.hand(todo.popleft())
+            worker.go_on(todo, len(crew))
         while busy := [worker.connection for worker in crew.values() if worker.block]:
             for connection in wait(busy):
                 worker = crew[cast(Connection, connection)]
@@ -149,33 +142,38 @@ def write_blocks(
                 if written is None:
                     continue
                 yield written
-                if todo:
-                    worker.hand(todo.popleft())
+                worker.go_on(todo, len(crew))
     finally:
         for worker in crew.values():
             worker.dismiss()
 
 
 class _Worker:
-    """A worker process and its current block."""
+    """A worker process and its current block. It gets the items of each block with it, not those of all images."""
 
-    def __init__(self, context: ForkServerContext, reader: PixelReader, path: Path, offset: int) -> None:
+    def __init__(self, context: ForkServerContext, reader: PixelReader, store: UnfinishedStore) -> None:
         self.block: tuple[int, int] | None = None
+        self._run = deque[tuple[int, int]]()
         self._inbox = Inbox()
         self._reader = reader
         self.connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, reader, path, offset), name="embedcore-pixels", daemon=True
+            target=_serve, args=(theirs, reader.of((), ()), store), name="embedcore-pixels", daemon=True
         )
         # If the start fails, our end of the pipe is closed with this object.
         with theirs, hidden_main(keep=type(reader.source).__module__ == "__main__"):
             self._process.start()
 
-    def hand(self, block: tuple[int, int]) -> None:
-        """Give the worker a block; :meth:`take` notices a dead worker."""
-        self.block = block
-        with contextlib.suppress(BrokenPipeError):
-            self.connection.send(block)
+    def go_on(self, todo: deque[tuple[int, int]], workers: int) -> None:
+        """Give the worker its next block, if there is one; :meth:`take` notices a dead worker."""
+        if not self._run:
+            some = min(_RUN, -(-len(todo) // (2 * workers)))
+            self._run.extend(todo.popleft() for _ in range(some))
+        self.block = self._run.popleft() if self._run else None
+        if self.block:
+            part = self._reader.part(*self.block)
+            with contextlib.suppress(BrokenPipeError):
+                self.connection.send((self.block[0], part.source.items, part.digests))
 
     def take(self) -> WrittenBlock | None:
         """Read more of the worker's answer and return it; None until it is complete."""
@@ -234,14 +232,14 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         raise EmbedcoreError(f"a worker failed while decoding {names}:\n{self.failed}")
 
 
-def _serve(connection: Connection, reader: PixelReader, path: Path, offset: int) -> None:
+def _serve(connection: Connection, reader: PixelReader, store: UnfinishedStore) -> None:
     """Run the worker: answer each block that is received, until the parent closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process group; the parent ends its workers
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            start, stop = connection.recv()
+            start, items, digests = connection.recv()
             try:
-                answer = _Answer(written=write_block(reader, path, offset, start, stop))
+                answer = _Answer(written=write_block(reader.of(items, digests), store, start))
             except OSError as error:
                 answer = _Answer(errno=error.errno) if error.errno else _Answer(failed=traceback.format_exc())
             except EmbedcoreError as error:

@@ -154,8 +154,9 @@ class Options:
     """The value of every option. Relative paths are relative to the folder in which pytest was started."""
 
     dataset: str = _option(
-        "labelled images: emoji or objects (built in), a folder, a zip or tar file of one, csv:FILE "
-        "(path,label[,role][,split]), or a scheme of timm (hfds/ tfds/ wds/ torch/)",
+        "labelled images: emoji or objects (built in), a folder, a zip or tar file of one, a folder of Parquet, Arrow "
+        "or tar shards, hf://datasets/NAME, csv:FILE (path,label[,role][,split]), or a scheme of timm (hfds/ tfds/ "
+        "wds/ torch/)",
         "emoji", metavar="SPEC",
     )  # fmt: skip
     split: str = _option(

@@ -250,5 +250,5 @@ def test_checksums_are_compared_once_in_a_process(
     dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(dataset, cache)
-    monkeypatch.setattr(pixel_store, "checksums_of", lambda pixels: pytest.fail("read again"))
+    monkeypatch.setattr(pixel_store, "checksums_of", lambda *file: pytest.fail("read again"))
     opened(dataset, cache)

@@ -20,13 +20,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
+from embedcore.cli import main
+from embedcore.commands.cache import entries_of
 from embedcore.files import PARTIAL
 from embedcore.forkserver import forkserver_context
-from embedcore.images import pixel_store
+from embedcore.images import pixel_store, unfinished_store
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import StoredPixels, StreamedPixels, open_pixel_store
+from embedcore.images.store_files import hold
+from embedcore.images.unfinished_store import created, taken_over
+from embedcore.images.workers import PixelReader
 
 GEOMETRY = Geometry(40, 40, "bicubic", 0.9, "center")
 
@@ -35,6 +43,7 @@ BUILD = textwrap.dedent("""
     import time
     from embedcore.images import pixel_store
     from embedcore.images.pixel_store import open_pixel_store
+    from embedcore.images.workers import PixelReader
 
     calls = []
 
@@ -44,11 +53,14 @@ BUILD = textwrap.dedent("""
 
     def progress(done, total):
         calls.append(done)
-        if stall == "blocks" and done > 64:
+        if (stall == "blocks" and done > 64) or (stall == "whole" and done == total):
             stop()
         time.sleep(pause)
 
-    if stall not in ("", "blocks"):
+    if stall == "image":  # in the third block
+        pixels = PixelReader.pixels
+        PixelReader.pixels = lambda self, row: stop() if self.source.name(row) == "b/010.png" else pixels(self, row)
+    elif stall not in ("", "blocks", "whole"):
         setattr(pixel_store, stall, stop)
     connection.send("started")
     store = open_pixel_store(dataset, geometry, cache, workers=workers, progress=progress)
@@ -57,7 +69,7 @@ BUILD = textwrap.dedent("""
 
 STALLS = {
     "while blocks are written": "blocks",
-    "when all is written": "checksums_of",
+    "when all is written": "whole",
     "before the sidecar has its name": "sealed",
     "at the end": "identity_of",
 }
@@ -129,6 +141,158 @@ def test_a_process_killed_while_building_leaves_nothing_half(build, dataset: Dat
     store, made = opened(dataset, cache)
     assert (made == []) == (stall == "at the end")
     assert_whole_and_alone(store, dataset)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the images that this process decodes."""
+    names: list[str] = []
+    pixels = PixelReader.pixels
+
+    def counting(reader: PixelReader, row: int) -> np.ndarray:
+        names.append(reader.source.name(row))
+        return pixels(reader, row)
+
+    monkeypatch.setattr(PixelReader, "pixels", counting)
+    return names
+
+
+def killed_halfway(build, cache: Path) -> Path:
+    """Kill a process when two of four blocks are complete; return the file that it leaves."""
+    child, connection = build(stall="image")
+    assert connection.recv() == "stalled"
+    child.kill()
+    child.join()
+    (partial,) = (cache / "pixels").glob(f"*{PARTIAL}")
+    return partial
+
+
+def flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_killed_build_goes_on(build, dataset: Dataset, cache: Path, decoded: list[str]) -> None:
+    killed_halfway(build, cache)
+    store, made = opened(dataset, cache)
+    assert made == [64, 96, 120] and decoded == [*dataset.names[64:]]
+    assert_whole_and_alone(store, dataset)
+
+
+@pytest.mark.parametrize(
+    "place", [200, 40 * 40 * 3 * 40, -4 * 8 + 2], ids=["first block", "second block", "first note"]
+)
+def test_a_damaged_block_is_decoded_again(build, dataset: Dataset, cache: Path, decoded: list[str], place: int) -> None:
+    flip(killed_halfway(build, cache), place)
+    store, made = opened(dataset, cache)
+    again = dataset.names[32:64] if place > 10**5 else dataset.names[:32]
+    assert sorted(decoded) == sorted([*again, *dataset.names[64:]]) and made[-1] == 120
+    assert_whole_and_alone(store, dataset)
+
+
+def test_an_interrupted_build_goes_on(dataset: Dataset, cache: Path, decoded: list[str]) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_pixel_store(dataset, GEOMETRY, cache, workers=1, progress=interrupt)
+    store, made = opened(dataset, cache)
+    assert made[0] >= 32 and {*decoded} == {*dataset.names}
+    assert_whole_and_alone(store, dataset)
+
+
+def test_what_is_left_of_other_pixels_is_not_used(build, dataset: Dataset, cache: Path, decoded: list[str]) -> None:
+    partial = killed_halfway(build, cache)
+    other = Geometry(40, 40, "bilinear", 0.9, "center")
+    path = open_pixel_store(dataset, other, cache).path
+    assert len(decoded) == 120 and partial.exists()
+    decoded.clear()
+    path.unlink()
+    partial.rename(path.with_name(f"{path.name}.1-ab{PARTIAL}")).write_bytes(b"x" * 1000)
+    assert isinstance(open_pixel_store(dataset, other, cache), StoredPixels) and len(decoded) == 120
+    assert not [*path.parent.glob(f"*{PARTIAL}")]
+
+
+def test_a_worker_cannot_write_into_a_file_that_was_taken_over(tmp_path: Path) -> None:
+    path, rows = tmp_path / "x.npy", np.ones((32, 2, 2, 3), np.uint8)
+    old = created(path, (40, 2, 2, 3))
+    old.write(0, rows)
+    new = taken_over(path, old.shape)
+    assert new is not None and new.path != old.path
+    with pytest.raises(FileNotFoundError):
+        old.write(32, rows[:8])
+    assert new.checksums().keys() == {0}
+    new.write(32, rows[:8])
+    new.finish(path)
+    assert np.array_equal(np.load(path), np.ones((40, 2, 2, 3))) and [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_worker_that_is_writing_is_waited_for(tmp_path: Path, ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.npy"
+    held = hold(created(path, (40, 2, 2, 3)).path)
+    monkeypatch.setattr(unfinished_store, "_LONGEST_WRITE_S", 20.0 if ends else 0.1)
+    timer = threading.Timer(0.3 if ends else 0.6, os.close, [held])
+    timer.start()
+    assert (taken_over(path, (40, 2, 2, 3)) is not None) == ends
+    timer.join()
+    assert len([*tmp_path.iterdir()]) == ends
+
+
+def test_the_room_that_an_unfinished_store_has_is_not_needed_again(build, dataset: Dataset, cache: Path) -> None:
+    killed_halfway(build, cache)
+    with pytest.warns(RuntimeWarning, match="within the limit"):
+        open_pixel_store(dataset, GEOMETRY, cache, limit=120 * 40 * 40 * 3)
+    assert not [*(cache / "pixels").glob(f"*{PARTIAL}")]
+    killed_halfway(build, cache)
+    assert isinstance(open_pixel_store(dataset, GEOMETRY, cache, limit=120 * 40 * 40 * 3 + 10_000), StoredPixels)
+
+
+def test_the_cache_command_tells_how_far_it_is(build, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    partial = killed_halfway(build, cache)
+    (entry,) = (entry for entry in entries_of(cache) if entry.kind == "pixels")
+    assert entry.name == "(unfinished: 50%) 40x40-center0.9-bicubic" and entry.can_be_recreated
+    assert entry.bytes <= partial.stat().st_blocks * 512
+    assert main(["cache", "prune", "--all", "--cache", str(cache)]) == 0
+    assert not partial.exists() and "removed: pixels (unfinished: 50%)" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, bytes, Path]:
+    """A dataset of three blocks, the file of its store, and the store's path."""
+    folder = tmp_path_factory.mktemp("small")
+    for number in range(70):
+        path = folder / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((9, 9), 50 + number).convert("RGB").save(path)
+    dataset = load_dataset(str(folder / "photos"))
+    store = open_pixel_store(dataset, Geometry(4, 4, "bicubic", 0.9, "center"), folder / "cache", workers=1)
+    assert isinstance(store, StoredPixels)
+    return dataset, store.path.read_bytes(), store.path
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    complete=st.sets(st.integers(0, 2)),
+    flips=st.lists(st.tuples(st.integers(0, 3600), st.integers(1, 255)), max_size=3),
+    cut=st.none() | st.integers(0, 3600),
+)
+def test_whatever_a_killed_process_leaves_gives_the_same_store(
+    small: tuple[Dataset, bytes, Path], complete: set[int], flips: list[tuple[int, int]], cut: int | None
+) -> None:
+    dataset, whole, path = small
+    path.unlink(missing_ok=True)
+    left = created(path, (70, 4, 4, 3))
+    rows = np.frombuffer(whole[-70 * 48 :], np.uint8).reshape(70, 4, 4, 3)
+    for block in complete:
+        left.write(32 * block, rows[32 * block : 32 * block + 32])
+    content = bytearray(left.path.read_bytes())
+    for place, change in flips:
+        content[place % len(content)] ^= change
+    left.path.write_bytes(content[:cut])
+    store = open_pixel_store(dataset, Geometry(4, 4, "bicubic", 0.9, "center"), path.parents[1], workers=1)
+    assert isinstance(store, StoredPixels) and store.path.read_bytes() == whole
 
 
 def test_a_process_killed_at_any_moment_leaves_nothing_half(build, dataset: Dataset, cache: Path) -> None:

@@ -11,7 +11,6 @@ import threading
 import time
 from multiprocessing import forkserver
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +20,10 @@ from embedcore.forkserver import StartError, forkserver_context, start_surely
 from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
-from embedcore.images.workers import PixelReader, WrittenBlock, blocks_of, write_blocks
+from embedcore.images.sources import FileSource
+from embedcore.images.store_files import blocks_of
+from embedcore.images.unfinished_store import UnfinishedStore
+from embedcore.images.workers import PixelReader, WrittenBlock, write_blocks
 
 GEOMETRY = Geometry(32, 32, "bicubic", 0.9, "center")
 
@@ -29,6 +31,10 @@ GEOMETRY = Geometry(32, 32, "bicubic", 0.9, "center")
 def reader_of(root: Path) -> PixelReader:
     dataset = load_dataset(str(root))
     return PixelReader(dataset.images, dataset.digests, GEOMETRY)
+
+
+def store_of(path: Path, images: int = 32) -> UnfinishedStore:
+    return UnfinishedStore(path, (images, 32, 32, 3))
 
 
 def workers_of_this_process() -> list[multiprocessing.process.BaseProcess]:
@@ -70,7 +76,11 @@ def test_a_worker_that_is_killed_is_reported_with_its_images(make_folder, tmp_pa
     ):
         open_pixel_store(dataset, GEOMETRY, tmp_path / "cache", workers=2, progress=kill)
     assert workers_of_this_process() == []
-    assert [file.suffix for file in (tmp_path / "cache" / "pixels").iterdir()] == [".lock"]
+    seen: list[int] = []
+    store = open_pixel_store(
+        dataset, GEOMETRY, tmp_path / "cache", workers=1, progress=lambda *call: seen.append(call[0])
+    )
+    assert isinstance(store, StoredPixels) and seen[0] >= 32  # it goes on
 
 
 def killed_while_it_starts_a_worker() -> threading.Thread:
@@ -120,14 +130,11 @@ def test_a_start_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_failure_inside_a_worker_arrives_with_its_traceback(tmp_path: Path) -> None:
-    source = SimpleNamespace(decoder="none", name=str, load=slice)  # a source that returns slices instead of images
-    reader = PixelReader(source, tuple(map(str, range(40))), GEOMETRY)
-    file = tmp_path / "rows"
-    file.touch()
+    reader = PixelReader(FileSource(tuple(map(str, range(40))), ""), tuple(map(str, range(40))), None)
     with pytest.raises(
         EmbedcoreError, match=r"(?s)a worker failed while decoding images 0 to 31 .*Traceback.*AttributeError"
     ):
-        next(write_blocks(reader, file, 0, [(0, 32)], 1))
+        next(write_blocks(reader, store_of(tmp_path / "rows", 40), [(0, 32)], 1))
 
 
 class RunsInTheWorker:
@@ -154,7 +161,7 @@ def send(descriptor, message):
 
 workers.write_block = lambda *block: Evil()  # of what multiprocessing's own send makes a pickle
 if hasattr(workers, "send"):
-    workers.write_block = lambda *block: workers.WrittenBlock(0, 32, 1, ())
+    workers.write_block = lambda *block: workers.WrittenBlock(0, 32, ())
     workers.send = send
 """
 
@@ -167,33 +174,35 @@ if hasattr(workers, "send"):
         ("b'{}\\n{}\\n'", "", "sent an invalid message"),
         ("b'[]\\n'", "", "sent an invalid message"),
         (
-            'b\'{"written": {"start": 0, "stop": 31, "checksum": 1, "bad": []}}\\n\'',
+            'b\'{"written": {"start": 0, "stop": 31, "bad": []}}\\n\'',
             "",
             "about another block",
         ),
-        ('b\'{"written": {"start": 0, "stop": 32, "checksum": "x", "bad": []}}\\n\'', "", "sent an invalid message"),
+        ('b\'{"written": {"start": 0, "stop": "x", "bad": []}}\\n\'', "", "sent an invalid message"),
         ('b\'{"written": 3, "unknown": 4}\\n\'', "", "sent an invalid message"),
         ('b\'{"written": {"sta\'', "os._exit(3)", r"died \(exit code 3\)"),
     ],
 )
 def test_data_from_a_worker_is_not_executed(tmp_path: Path, sent: str, then: str, text: str) -> None:
     code = SABOTAGE.format(folder=str(tmp_path / "was run"), sent=sent, then=then or "pass")
-    source = SimpleNamespace(decoder="none", name=str, load=RunsInTheWorker(code))
-    reader = PixelReader(source, tuple(map(str, range(32))), GEOMETRY)
+    reader = PixelReader(
+        FileSource(tuple(map(str, range(32))), RunsInTheWorker(code)), tuple(map(str, range(32))), GEOMETRY
+    )
     with pytest.raises(EmbedcoreError, match=rf"a worker .*{text}"):
-        list(write_blocks(reader, tmp_path / "rows", 0, [(0, 32)], 1))
+        list(write_blocks(reader, store_of(tmp_path / "rows"), [(0, 32)], 1))
     assert not (tmp_path / "was run").exists()
     assert workers_of_this_process() == []
 
 
 def test_an_answer_in_pieces_is_put_together(tmp_path: Path) -> None:
-    whole = '{"written": {"start": 0, "stop": 32, "checksum": 7, "bad": [["a\\udce9", "empty"]]}}'
+    whole = '{"written": {"start": 0, "stop": 32, "bad": [["a\\udce9", "empty"]]}}'
     sent = f"{whole[:20]!r}.encode()); time.sleep(0.3); os.write(descriptor, {whole[20:] + chr(10)!r}.encode()"
     code = SABOTAGE.format(folder="", sent=sent, then="pass")
-    source = SimpleNamespace(decoder="none", name=str, load=RunsInTheWorker(code))
-    reader = PixelReader(source, tuple(map(str, range(32))), GEOMETRY)
-    (written,) = write_blocks(reader, tmp_path / "rows", 0, [(0, 32)], 1)
-    assert written == WrittenBlock(0, 32, 7, (("a\udce9", "empty"),))
+    reader = PixelReader(
+        FileSource(tuple(map(str, range(32))), RunsInTheWorker(code)), tuple(map(str, range(32))), GEOMETRY
+    )
+    (written,) = write_blocks(reader, store_of(tmp_path / "rows"), [(0, 32)], 1)
+    assert written == WrittenBlock(0, 32, (("a\udce9", "empty"),))
 
 
 def test_a_size_that_a_geometry_cannot_scale_fails_that_geometry_alone(make_folder, make_image, tmp_path: Path) -> None:
@@ -214,7 +223,7 @@ def test_a_size_that_a_geometry_cannot_scale_fails_that_geometry_alone(make_fold
 def test_a_full_disk_arrives_as_oserror(make_folder) -> None:
     reader = reader_of(make_folder({"a": 40, "b": 40}))
     with pytest.raises(OSError) as caught:
-        list(write_blocks(reader, Path("/dev/full"), 0, blocks_of(80), 2))
+        list(write_blocks(reader, store_of(Path("/dev/full"), 80), blocks_of(80), 2))
     assert caught.value.errno == errno.ENOSPC
     assert workers_of_this_process() == []
 

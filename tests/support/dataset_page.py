@@ -9,6 +9,7 @@ from pathlib import Path
 from dataset_kinds import Kind, table
 from dataset_kinds_folders import FOLDERS, IMAGES
 from dataset_kinds_hub import HUB
+from dataset_kinds_shards import SHARDS
 from dataset_kinds_tables import CSV, FRAMES, LISTS
 from dataset_kinds_torch import TORCH
 
@@ -16,6 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
 GROUPS: Mapping[str, Sequence[Kind]] = {
     "Folders": FOLDERS,
     "Image files": IMAGES,
+    "Parquet, Arrow and tar files": SHARDS,
     "csv files": CSV,
     "Lists of images and labels": LISTS,
     "DataFrames": FRAMES,
