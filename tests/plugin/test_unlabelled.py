@@ -134,7 +134,9 @@ def test_a_split_is_refused_before_anything_is_measured(run):
     outcome.stderr.fnmatch_lines(["ERROR: --embed-split loo * divides labelled images: leave it out with --embed-unl*"])
 
 
-@pytest.mark.parametrize(("name", "value"), [("probe", True), ("race", True), ("gallery", ("a.x",)), ("distractors", ".")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("probe", True), ("race", True), ("gallery", ("a.x",)), ("distractors", ".")]
+)
 def test_what_needs_labels_is_refused(name, value):
     options = Options.from_values({"unlabelled": True, name: value}, ("unlabelled", name))
     with pytest.raises(
