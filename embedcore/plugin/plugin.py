@@ -14,7 +14,7 @@ import pytest
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.interrupts import interrupts_held
-from embedcore.plain import printable_lines
+from embedcore.plain import counted, printable_lines
 from embedcore.plugin import cases, summary
 from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.gate import Gate
@@ -142,26 +142,34 @@ class Plugin:
     def _start(self, tests: Mapping[str, str]) -> None:
         """Load the images and open the record of the ``tests``, id to model. Raises UsageError, BudgetSpent."""
         from embedcore.plugin.race import check_race
-        from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, header_of
+        from embedcore.plugin.start import begin, bench_of, check_executor, check_options, dataset_of, header_of
 
         options, worker = self.options, worker_of(self.config)
         workers = getattr(self.config, "workerinput", {}).get("workercount", 1)
         check_saving(self.config)
         check_options(options)
         check_race(options, several_workers=bool(worker.name))
+        check_executor(options, several_workers=bool(worker.name))
         bench = bench_of(options, self.own_models, worker)
+        self.config.add_cleanup(bench.disconnect)
         with self.progress.reporting(Position("looking at the images")) as stages:
-            dataset = dataset_of(options, functools.partial(self.budget.within(stages), ""))
-            header = header_of(options, dataset, tests, self.own_models, several_workers=bool(worker.name))
+            within = self.budget.within(stages)
+            dataset = dataset_of(options, functools.partial(within, ""))
+            machines = bench.connect(dataset, within)
+            several = bool(worker.name)
+            header = header_of(options, dataset, tests, self.own_models, several_workers=several, machines=machines)
             selection = options.selection(self.config)
             if options.shard:
                 selection = {**selection, "other_shards": self._other_shards}
             header |= {"selection": selection, "commit_info": commit_info(self.config)}
-            plan = begin(self.record, bench, dataset, options, header, worker, workers=workers)
+            plan = begin(self.record, bench, dataset, options, header, worker, workers=len(machines) or workers)
         self.bench, self.datasets = bench, {dataset.fingerprint: dataset}
         if self.terminal.verbosity >= 0 and reports_notes(self.config):
             shared = shared_cards(options.where, workers)
-            self._notes = [*dataset.notes, *shared, *(plan.lines() if plan.notable else ())]
+            told = plan.lines() if plan.notable else []
+            if machines:
+                told = [f"{counted(len(machines), 'worker')} on {header['identity']['machine']}"]
+            self._notes = [*dataset.notes, *shared, *told]
 
     # One case
 

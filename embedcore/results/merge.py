@@ -13,12 +13,13 @@ from embedcore.files import writing
 from embedcore.plain import one_line
 from embedcore.results.ranking import ranking_block
 from embedcore.results.result import Result
-from embedcore.results.run import Run, extra_info_of, is_case, machine_of, run_of
+from embedcore.results.run import Run, extra_info_of, is_case, machine_of, run_of, versions_of_machines
 from embedcore.results.runs import differences
 
 # Settings that only choose models.
 _CHOICE = frozenset({"roster", "family", "roster_missing"})
-_VERSIONS = ("timm", "torch", "cuda", "cudnn", "python")
+VERSIONS = ("timm", "torch", "cuda", "cudnn", "python")
+"""Facts of a machine in which the parts of a run must agree."""
 
 _Data = dict[str, Any]
 _Key = tuple[str, str | None]
@@ -92,7 +93,7 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
         "embedcore": block | ({"noise": max(noises)} if noises else {}),
     }
     if len(machines) > 1:
-        versions = {**first.run.versions, "gpu": None, "driver": None, "processor": "; ".join(machines)}
+        versions = versions_of_machines(first.run.versions, machines)
         data["machine_info"] = {**data["machine_info"], "embedcore": versions}
     return Merged(data, tuple(notes))
 
@@ -124,7 +125,7 @@ def check_alike(first: Run, other: Run) -> None:
     sides = [
         {
             "settings": {key: value for key, value in run.settings.items() if key not in _CHOICE},
-            "versions": {key: run.versions.get(key) for key in _VERSIONS},
+            "versions": {key: run.versions.get(key) for key in VERSIONS},
             "dataset": {"fingerprint": _fingerprints(run)},
         }
         for run in (first, other)
