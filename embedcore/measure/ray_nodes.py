@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -52,10 +53,13 @@ class RayNodes:
         self._workers: list[Any] = []
         self._connected = not self._ray.is_initialized()
         if self._connected:
+            terminate = signal.getsignal(signal.SIGTERM)
             try:
                 self._ray.init(address or None, configure_logging=False, log_to_driver=False)
             except (OSError, RuntimeError, ValueError, ImportError) as error:
                 raise UsageError(f"no Ray cluster {where or 'on this machine'}: {one_line(str(error))}") from error
+            with contextlib.suppress(ValueError):  # outside the main thread, where Ray sets none
+                signal.signal(signal.SIGTERM, terminate)  # Ray's would raise SystemExit, which fails only one test
         self._actor = self._ray.remote(NodeWorker)
 
     def slots(self) -> Sequence[Slot]:
