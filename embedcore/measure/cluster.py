@@ -1,7 +1,7 @@
 """Distributes the cases of a session over the workers of a cluster.
 
-The session waits for one case at a time, in the order of its tests. Meanwhile each idle worker gets the next case, and an
-outcome that arrives before it is asked for is kept. A case whose worker is lost is measured once more.
+The session waits for one case at a time, in the order of its tests. Meanwhile each idle worker gets the next case, and
+an outcome that arrives before it is asked for is kept. A case whose worker is lost is measured once more.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Slot(NamedTuple):
 
 
 class Nodes(Protocol):
-    """The nodes of a cluster. Workers and calls are opaque; calls are hashable. Raises ConnectionError if it is lost."""
+    """The nodes of a cluster. Workers and calls are opaque; calls are hashable. Raises ConnectionError."""
 
     def slots(self) -> Sequence[Slot]:
         """Return the slots of all nodes that are alive."""

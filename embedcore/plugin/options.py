@@ -238,8 +238,8 @@ class Options:
         "process: each case in a fresh child process; none: in the pytest process, for debugging", "process|none"
     )
     executor: str = _option(
-        "process: this machine measures; ray: the nodes of a Ray cluster, several cases at once; ray://HOST:PORT: the same "
-        "through Ray Client; see docs/cluster.md",
+        "process: on this machine; ray: on the nodes of a Ray cluster, several cases at once; ray://HOST:PORT: the "
+        "same through Ray Client; see docs/cluster.md",
         PROCESS, _executor, metavar="process|ray[://HOST:PORT]", recorded="",
     )  # fmt: skip
     timeout: float = _option(

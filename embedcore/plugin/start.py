@@ -68,7 +68,7 @@ def check_executor(options: Options, *, several_workers: bool) -> None:
     others += [f"--embed-isolation {options.isolation}"] if options.isolation == "none" else []
     others += [f"--embed-device {options.device}"] if options.device not in ("auto", "cpu", "cuda") else []
     if others:
-        raise UsageError(f"--embed-executor {options.executor} hands cases to workers of its own: run it without {others[0]}")
+        raise UsageError(f"--embed-executor {options.executor} has workers of its own: run it without {others[0]}")
     check_ray()
 
 
@@ -196,7 +196,7 @@ def header_of(
 ) -> dict[str, Any]:
     """Return the first line of the session's record.
 
-    `tests`: id to model, of each test that measures one; `machines`: facts of those that measure, if it is not this one.
+    `tests`: id to model, of each test that measures one; `machines`: facts of those that measure, if not this one.
     """
     if machines:
         facts: Machine = versions_of_machines(machines[0], {machine_of(each) for each in machines})

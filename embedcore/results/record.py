@@ -228,8 +228,8 @@ class Record:
     def keep(self, result: Result, test: str, overhead_s: float | None = None) -> None:
         """Write a result of this process to the journal, and queue its line for the test's report.
 
-        `overhead_s`: seconds that the case took besides its measurement. A result that `earlier` or `keep_early` had for
-        the same test is in the journal already. If the journal cannot be written, the run continues with a warning.
+        `overhead_s`: seconds that the case took besides its measurement. A result that `earlier` or `keep_early` had
+        for the same test is in the journal already. If the journal cannot be written, the run continues with a warning.
         """
         line = _line_of(result, test, overhead_s)
         if self._journalled.pop(test, None) is not result:

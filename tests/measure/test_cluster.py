@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 import numpy as np
 import pytest
@@ -27,6 +29,17 @@ def silent(stage, done, total):
     pass
 
 
+@dataclass(eq=False)
+class Call:
+    worker: tuple[str, int]
+    method: str
+    arguments: tuple
+
+    @property
+    def models(self):
+        return [each.model for each in self.arguments[:1]]
+
+
 class Nodes:
     """Nodes whose calls end when ``choose`` says so: it gets the open calls and returns one, or None."""
 
@@ -40,18 +53,18 @@ class Nodes:
     def start(self, slot):
         self.begun += 1
         worker = slot.node, self.begun
-        return worker, (worker, "begin", ())
+        return worker, Call(worker, "begin", ())
 
     def call(self, worker, method, *arguments):
         self.given.append((worker[0], method, arguments[0].model))
-        return worker, method, arguments
+        return Call(worker, method, arguments)
 
     def wait(self, calls, seconds):
         chosen = self.choose(calls) if calls else None
         return () if chosen is None else (chosen,)
 
     def answer(self, call):
-        worker, method, arguments = call
+        worker, method, arguments = call.worker, call.method, call.arguments
         if worker in self.dead:
             raise LostError("ActorDiedError: its node has died")
         if method == "begin":
@@ -103,7 +116,7 @@ def test_results_that_arrive_early_are_in_the_journal_and_wait_for_their_tests(t
     bench, record = bench_on(nodes)
 
     def others_first(calls):
-        late = [call for call in calls if call[2] and call[2][0].model == first]
+        late = [call for call in calls if call.models == [first]]
         return next((call for call in calls if call not in late), late[0])
 
     nodes.choose = others_first
@@ -166,13 +179,13 @@ def test_a_node_that_cannot_measure_is_named(facts, message):
 
 
 def test_a_cluster_without_room_is_an_error():
-    with pytest.raises(UsageError, match="^the cluster has no node"):
+    with pytest.raises(UsageError, match=r"^the cluster has no node"):
         cluster_of(Nodes(hosts=[]))
 
 
 def test_a_worker_that_is_slow_to_start_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE_S", 0.0)
-    nodes = Nodes(choose=lambda calls: next((call for call in calls if call[0][0] == "a"), None))
+    nodes = Nodes(choose=lambda calls: next((call for call in calls if call.worker[0] == "a"), None))
     assert len(cluster_of(nodes).facts) == 1
 
 
@@ -190,7 +203,7 @@ def test_a_worker_without_an_answer_is_lost(monkeypatch):
     nodes = Nodes(hosts=["a"])
     found = cluster_of(nodes, limit_s=0.0)
     monkeypatch.setattr(cluster, "MARGIN_S", 0.0)
-    nodes.choose = lambda calls: next((call for call in calls if call[1] == "begin"), None)
+    nodes.choose = lambda calls: next((call for call in calls if call.method == "begin"), None)
     found.queue += works()
     result = found.outcome(found.queue[0], silent, float("inf")).result
     assert result.status == "crashed" and result.reason.count("no answer in time") == 2
@@ -224,11 +237,9 @@ def test_an_error_of_the_images_on_a_node_ends_the_session_in_the_test_of_its_ca
     found.queue += (coming := works())
     right = Nodes.answer
     wrong = (msgspec.json.encode({"error": "the disk is full"}), b"")
-    monkeypatch.setattr(
-        Nodes, "answer", lambda self, call: wrong if call[2] and call[2][0].model == MODELS[1] else right(self, call)
-    )
+    monkeypatch.setattr(Nodes, "answer", lambda self, call: wrong if call.models == [MODELS[1]] else right(self, call))
     assert found.outcome(coming[0], silent, float("inf")).result.ok
-    with pytest.raises(UsageError, match="^node a: the disk is full$"):
+    with pytest.raises(UsageError, match=r"^node a: the disk is full$"):
         found.outcome(coming[1], silent, float("inf"))
 
 
@@ -255,9 +266,9 @@ def test_each_case_has_one_outcome_whatever_is_lost(data, hosts):
 
     def choose(calls):
         call = calls[data.draw(st.integers(0, len(calls) - 1))]
-        if call[1] == "measure" and data.draw(st.booleans()):
-            nodes.dead.add(call[0])
-            losses[call[2][0].model] = losses.get(call[2][0].model, 0) + 1
+        if call.method == "measure" and data.draw(st.booleans()):
+            nodes.dead.add(call.worker)
+            losses[call.models[0]] = losses.get(call.models[0], 0) + 1
         return call
 
     found, arrived, warnings = cluster_of(nodes), [], []

@@ -111,7 +111,6 @@ def test_a_node_without_the_images_is_named(run, local_nodes, monkeypatch):
     outcome.stderr.fnmatch_lines(["ERROR: node two cannot measure: no such folder of images: /data"])
 
 
-
 @pytest.mark.parametrize(
     ("changes", "several", "without"),
     [
