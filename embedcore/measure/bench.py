@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -181,6 +181,19 @@ class Bench:
             return
         with contextlib.suppress(EmbedcoreError):  # the case itself will report it
             self._ahead = Ahead(case, self._inputs(dataset, None, self._located(case)))
+
+    def connect(self, dataset: Dataset, stages: Stages) -> Sequence[Mapping[str, Any]]:
+        """Find the machines that measure; return the facts of each (see `plugin.machine`), none if it is this one.
+
+        Raises UsageError if one of them cannot measure.
+        """
+        return ()
+
+    def expect(self, coming: Mapping[str, str | Result], record: Record) -> None:
+        """Prepare for cases in this order: the model of each test, or for each model a result to be timed again."""
+
+    def disconnect(self) -> None:
+        """Leave the machines that `connect` has found."""
 
     def close(self) -> None:
         """End the process that was started for a next case, if that was not measured."""

@@ -21,6 +21,9 @@ from embedcore.plugin.shards import Shard, parse_shard
 
 _LARGEST_SEED = 2**63 - 1  # the largest that both numpy and torch accept
 
+PROCESS = "process"
+"""The executor on this machine."""
+
 Recorded = Literal["number", "choice", ""]
 """How an option is recorded in the saved settings: it changes numbers (and must be equal to resume a run); it only
 selects or limits cases; or it is not recorded."""
@@ -75,6 +78,12 @@ def _yes_or_no(text: str) -> bool:
     if text.lower() not in words:
         raise ValueError("choose from yes, no")
     return words[text.lower()]
+
+
+def _executor(text: str) -> str:
+    if text in (PROCESS, "ray") or (text.startswith("ray://") and text != "ray://"):
+        return text
+    raise ValueError("choose process, ray or ray://HOST:PORT")
 
 
 def _layout(text: str) -> bool | None:
@@ -238,6 +247,11 @@ class Options:
     isolation: str = _choice(
         "process: each case in a fresh child process; none: in the pytest process, for debugging", "process|none"
     )
+    executor: str = _option(
+        "process: on this machine; ray: on the nodes of a Ray cluster, several cases at once; ray://HOST:PORT: the "
+        "same through Ray Client; see docs/cluster.md",
+        PROCESS, _executor, metavar="process|ray[://HOST:PORT]", recorded="",
+    )  # fmt: skip
     timeout: float = _option(
         "time limit of a case in seconds", 3600.0, _positive_number, metavar="S", recorded="choice"
     )

@@ -14,7 +14,7 @@ import pytest
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.interrupts import interrupts_held, terminations_as_interrupts
-from embedcore.plain import printable_lines
+from embedcore.plain import counted, printable_lines
 from embedcore.plugin import cases, summary
 from embedcore.plugin.budget import Budget, BudgetSpent
 from embedcore.plugin.gate import Gate
@@ -143,7 +143,8 @@ class Plugin:
         """Load the images and open the record of the ``tests``, id to model. Raises UsageError, BudgetSpent."""
         from embedcore.plugin.claiming import Claiming, check_claim, join
         from embedcore.plugin.race import check_race
-        from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, distractors_of, header_of
+        from embedcore.plugin.start import begin, bench_of, check_executor, check_options, dataset_of, distractors_of
+        from embedcore.plugin.start import header_of
 
         options, worker = self.options, worker_of(self.config)
         workers = getattr(self.config, "workerinput", {}).get("workercount", 1)
@@ -151,13 +152,18 @@ class Plugin:
         check_options(options)
         check_race(options, several_workers=bool(worker.name))
         check_claim(options, several_workers=bool(worker.name))
+        check_executor(options, several_workers=bool(worker.name))
         bench = bench_of(options, self.own_models, worker)
+        self.config.add_cleanup(bench.disconnect)
         with self.progress.reporting(Position("looking at the images")) as stages:
-            looking = functools.partial(self.budget.within(stages), "")
+            within = self.budget.within(stages)
+            looking = functools.partial(within, "")
             dataset = dataset_of(options, looking)
             bench.distractors = distractors_of(options, looking)
+            machines = bench.connect(dataset, within)
+            several = bool(worker.name)
             header = header_of(
-                options, dataset, bench.distractors, tests, self.own_models, several_workers=bool(worker.name)
+                options, dataset, bench.distractors, tests, self.own_models, several_workers=several, machines=machines
             )
             selection = options.selection(self.config)
             if options.shard:
@@ -168,12 +174,15 @@ class Plugin:
                 worker = claims.worker
                 self.claiming = Claiming(claims, self.record, self.budget, options, self._say)
                 self.config.pluginmanager.register(self.claiming, "embedcore-claiming")
-            plan = begin(self.record, bench, dataset, options, header, worker, workers=workers)
+            plan = begin(self.record, bench, dataset, options, header, worker, workers=len(machines) or workers)
         self.bench, self.datasets = bench, {dataset.fingerprint: dataset}
         if self.terminal.verbosity >= 0 and reports_notes(self.config):
             shared = shared_cards(options.where, workers)
             beside = [bench.distractors.note(dataset)] if bench.distractors else []
-            self._notes = [*dataset.notes, *beside, *shared, *(plan.lines() if plan.notable else ())]
+            told = plan.lines() if plan.notable else []
+            if machines:
+                told = [f"{counted(len(machines), 'worker')} on {header['identity']['machine']}"]
+            self._notes = [*dataset.notes, *beside, *shared, *told]
 
     # One case
 

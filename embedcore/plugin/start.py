@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import pickle
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from embedcore.ab.noise import stored_noise
@@ -14,15 +16,18 @@ from embedcore.errors import UsageError, option
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.measure.bench import Bench
 from embedcore.measure.case import CaseSettings
+from embedcore.measure.cluster_bench import ClusterBench, Site
 from embedcore.measure.distractors import Distractors, load_distractors
 from embedcore.measure.forecast import Forecast, forecast
+from embedcore.measure.ray_nodes import RayNodes, check_ray
 from embedcore.plugin.cases import case_gmacs
-from embedcore.plugin.machine import device_of_worker, machine, machine_in_use
-from embedcore.plugin.options import Options
+from embedcore.plugin.machine import Machine, device_of_worker, machine, machine_in_use
+from embedcore.plugin.options import PROCESS, Options
 from embedcore.progress import Progress
 from embedcore.results import neighbours
 from embedcore.results.neighbours import NeighbourStore
 from embedcore.results.record import Record
+from embedcore.results.run import machine_of, versions_of_machines
 from embedcore.results.runs import FOLDER, Worker, earlier_costs
 from embedcore.results.saved import dataset_block
 from embedcore.version import VERSION
@@ -39,10 +44,12 @@ NO_ROOM = (
 
 def check_options(options: Options) -> None:
     """Raise UsageError for options that cannot work, before images are read; create the report's folder."""
-    if options.device != "auto":
+    is_here = options.executor == PROCESS  # else the nodes check theirs
+    if options.device != "auto" and is_here:
         choose_device(options.device)
     check_engine(options.engine, options.precision, options.channels_last, options.device)
-    check_installed(options.engine, options.precision)
+    if is_here:
+        check_installed(options.engine, options.precision)
     check_policy(options.weights)
     for name in ("probe", "race", "gallery", "distractors"):
         if options.unlabelled and getattr(options, name):
@@ -54,6 +61,19 @@ def check_options(options: Options) -> None:
             raise UsageError(
                 f"--embed-report: {options.report} cannot be created: {error.strerror or error}"
             ) from error
+
+
+def check_executor(options: Options, *, several_workers: bool) -> None:
+    """Raise UsageError for options that do not go with the executor, and if it is not installed."""
+    if options.executor == PROCESS:
+        return
+    others = [f"--embed-{name}" for name in ("race", "claim", "distractors") if getattr(options, name)]
+    others += ["pytest-xdist's -n"] if several_workers else []
+    others += [f"--embed-isolation {options.isolation}"] if options.isolation == "none" else []
+    others += [f"--embed-device {options.device}"] if options.device not in ("auto", "cpu", "cuda") else []
+    if others:
+        raise UsageError(f"--embed-executor {options.executor} has workers of its own: run it without {others[0]}")
+    check_ray()
 
 
 def dataset_of(options: Options, progress: Progress | None = None, **limits: int) -> Dataset:
@@ -95,22 +115,35 @@ def bench_of(options: Options, own_models: Mapping[str, OwnModel], worker: Worke
     settings = CaseSettings(**{name: getattr(options, name) for name in names})
     if worker is not None and worker.name:
         settings = dataclasses.replace(settings, device=device_of_worker(options.where, worker.slot))
-    return Bench(
-        settings,
-        cache=options.cache_folder,
-        own_models=own_models,
-        isolation="none" if options.isolation == "none" else "process",
-        timeout_s=options.timeout,
-        store_limit=None if options.cache_limit is None else int(options.cache_limit * 1e9),
-        keep_embeddings=options.keep_embeddings,
-    )
+    more: Any = {
+        "cache": options.cache_folder,
+        "own_models": own_models,
+        "isolation": "none" if options.isolation == "none" else "process",
+        "timeout_s": options.timeout,
+        "store_limit": None if options.cache_limit is None else int(options.cache_limit * 1e9),
+        "keep_embeddings": options.keep_embeddings,
+    }
+    if options.executor == PROCESS:
+        return Bench(settings, **more)
+    address = "" if options.executor == "ray" else options.executor
+    setup = pickle.dumps(functools.partial(site_of, options, own_models))
+    nodes = functools.partial(RayNodes, address, setup, cards=options.where != "cpu")
+    expected = {"embedcore": VERSION, "timm": machine("cpu")["timm"]}
+    return ClusterBench(settings, nodes=nodes, expected=expected, **more)
+
+
+def site_of(options: Options, own_models: Mapping[str, OwnModel]) -> Site:
+    """Return what a worker on this machine needs to measure with the options of a session. Raises UsageError."""
+    options = dataclasses.replace(options, executor=PROCESS, report=None)
+    check_options(options)
+    return Site(bench_of(options, own_models), dataset_of(options), machine(options.where))
 
 
 def speed_of(options: Options) -> Callable[[], float | None] | None:
     """Return the measurement of this machine's speed in eager fp32 on the CPU; None for anything else."""
     is_cpu = options.device == "cpu" or (options.device == "auto" and choose_device().type == "cpu")
     is_usual = options.engine == EAGER and options.precision in ("auto", "fp32")
-    return cpu_gmacs_per_s if is_cpu and is_usual else None
+    return cpu_gmacs_per_s if is_cpu and is_usual and options.executor == PROCESS else None
 
 
 def begin(
@@ -132,10 +165,12 @@ def begin(
     beside = bench.distractors.images if bench.distractors else None
     images = len(dataset) + len(beside or ())
     plan = forecast_of(options, models, images, in_use, fingerprint=dataset.fingerprint, workers=workers)
-    if plan.lacking and not options.force:
+    if plan.lacking and not options.force and options.executor == PROCESS:
         raise UsageError(f"{plan.lacking}: {NO_ROOM}")
     record.announce({"to_fetch": sorted(holding.model for holding in plan.to_fetch)})
     bench.neighbours = NeighbourStore(options.cache_folder / neighbours.FOLDER, record.run)
+    done = record.done
+    bench.expect({test: model for test, model in record.planned.items() if test not in done}, record)
     return plan
 
 
@@ -183,9 +218,16 @@ def header_of(
     own_models: Mapping[str, OwnModel],
     *,
     several_workers: bool,
+    machines: Sequence[Machine] = (),
 ) -> dict[str, Any]:
-    """Return the first line of the session's record; `tests`: id to model, of each test that measures one."""
-    facts = machine(options.where, several=several_workers)
+    """Return the first line of the session's record.
+
+    `tests`: id to model, of each test that measures one; `machines`: facts of those that measure, if not this one.
+    """
+    if machines:
+        facts: Machine = versions_of_machines(machines[0], {machine_of(each) for each in machines})
+    else:
+        facts = machine(options.where, several=several_workers)
     in_use = machine_in_use(facts)
     noise = stored_noise(options.cache_folder, in_use)
     models = tuple(dict.fromkeys(tests.values()))

@@ -10,9 +10,9 @@ import msgspec
 from embedcore.plain import counted
 from embedcore.results.claims import shared_run
 from embedcore.results.journal import read_header
-from embedcore.results.merge import join, join_selections, on_machines
+from embedcore.results.merge import join, join_selections
 from embedcore.results.record import Entry, Record, read_record
-from embedcore.results.run import machine_of
+from embedcore.results.run import machine_of, versions_of_machines
 from embedcore.results.runs import Key, journals_of
 
 
@@ -71,7 +71,7 @@ def _kept(found: list[_Measured], notes: list[str]) -> _Measured:
 def _header(parts: list[Record], machines: list[str]) -> dict[str, object]:
     first, headers = parts[0], [part.header for part in parts]
     noises = [header["noise"] for header in headers if header.get("noise") is not None]
-    several = {"machine": on_machines(first.machine, machines)} if len(machines) > 1 else {}
+    several = {"machine": versions_of_machines(first.machine, machines)}
     return {
         **first.header,
         "settings": {**first.settings, **join([part.settings for part in parts], ("roster", "family"))},

@@ -13,12 +13,13 @@ from embedcore.files import writing
 from embedcore.plain import one_line
 from embedcore.results.ranking import ranking_block
 from embedcore.results.result import Result
-from embedcore.results.run import Run, extra_info_of, is_case, machine_of, run_of
+from embedcore.results.run import Run, extra_info_of, is_case, machine_of, run_of, versions_of_machines
 from embedcore.results.runs import differences
 
 # Settings that only choose models.
 _CHOICE = frozenset({"roster", "family", "roster_missing"})
-_VERSIONS = ("timm", "torch", "cuda", "cudnn", "python")
+VERSIONS = ("timm", "torch", "cuda", "cudnn", "python")
+"""Facts of a machine in which the parts of a run must agree."""
 
 _Data = dict[str, Any]
 _Key = tuple[str, str | None]
@@ -92,13 +93,9 @@ def merge(parts: Sequence[tuple[Path, Any]], *, allow_missing: bool = False) -> 
         "embedcore": block | ({"noise": max(noises)} if noises else {}),
     }
     if len(machines) > 1:
-        data["machine_info"] = {**data["machine_info"], "embedcore": on_machines(first.run.versions, machines)}
+        versions = versions_of_machines(first.run.versions, machines)
+        data["machine_info"] = {**data["machine_info"], "embedcore": versions}
     return Merged(data, tuple(notes))
-
-
-def on_machines(versions: Mapping[str, Any], machines: Iterable[str]) -> _Data:
-    """Return the versions of a run that was measured on several machines."""
-    return {**versions, "gpu": None, "driver": None, "processor": "; ".join(machines)}
 
 
 def _with_machine(part: _Part) -> _Part:
@@ -128,7 +125,7 @@ def check_alike(first: Run, other: Run) -> None:
     sides = [
         {
             "settings": {key: value for key, value in run.settings.items() if key not in _CHOICE},
-            "versions": {key: run.versions.get(key) for key in _VERSIONS},
+            "versions": {key: run.versions.get(key) for key in VERSIONS},
             "dataset": {"fingerprint": _fingerprints(run)},
         }
         for run in (first, other)
@@ -145,7 +142,7 @@ def check_alike(first: Run, other: Run) -> None:
 def must_agree(settings: Mapping[str, Any], versions: Mapping[str, Any]) -> _Data:
     """Return the settings and versions that are equal in all parts of a merged run."""
     same = {key: value for key, value in settings.items() if key not in _CHOICE}
-    return same | {key: versions.get(key) for key in _VERSIONS}
+    return same | {key: versions.get(key) for key in VERSIONS}
 
 
 def _fingerprints(run: Run) -> list[object]:

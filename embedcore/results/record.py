@@ -83,6 +83,8 @@ class Record:
         """Descriptions of unreadable lines of the journals."""
         self.times: dict[Key, float] = {}
         """When the last result of each case was written, in seconds since the epoch."""
+        self.parallel = 1
+        """Number of cases that are measured at once for this process."""
         self._done_before: set[str] = set()
         self._overheads: list[float] = []
         self.workers: set[str] = set()
@@ -96,7 +98,8 @@ class Record:
         """Whether every line could be written to the journal."""
         self._outbox: list[Line] = []
         self._earlier: dict[Key, dict[str, Result]] = {}
-        self._unchanged: Result | None = None
+        self._journalled: dict[str, Result] = {}
+        """Results that the journal has before their tests report them, by test."""
 
     # Lines in
 
@@ -210,8 +213,8 @@ class Record:
         """
         results = self._earlier.get(key, {})
         if test in results:
-            self._unchanged = results.pop(test)
-            return self._unchanged
+            self._journalled[test] = results.pop(test)
+            return self._journalled[test]
         return results.pop(next((other for other in results if other not in self.planned), ""), None)
 
     def failed_before(self, key: Key) -> bool:
@@ -220,22 +223,25 @@ class Record:
 
     def discard(self, key: Key, test: str, why: str) -> None:
         """Have a case measured again because its earlier result is no longer valid."""
-        self._unchanged = None
+        self._journalled.pop(test, None)
         self._done_before.discard(test)
         self.warnings.append(f"{key[0]}: measured again, {why}")
 
     def keep(self, result: Result, test: str, overhead_s: float | None = None) -> None:
         """Write a result of this process to the journal, and queue its line for the test's report.
 
-        `overhead_s`: seconds that the case took besides its measurement. A result that `earlier` gave for the same test
-        is in the journal already. If the journal cannot be written, the run continues with a warning.
+        `overhead_s`: seconds that the case took besides its measurement. A result that `earlier` or `keep_early` had
+        for the same test is in the journal already. If the journal cannot be written, the run continues with a warning.
         """
-        line = result.to_json() | {"test": test, "written": time.time()}
-        if overhead_s is not None:
-            line["overhead_s"] = overhead_s
-        if result is not self._unchanged:
+        line = _line_of(result, test, overhead_s)
+        if self._journalled.pop(test, None) is not result:
             self._write(line)
         self._outbox.append(line)
+
+    def keep_early(self, result: Result, test: str, overhead_s: float | None = None) -> None:
+        """Write a result to the journal whose test has not begun, and which `keep` gets in that test."""
+        self._write(_line_of(result, test, overhead_s))
+        self._journalled[test] = result
 
     def add(self, line: Line) -> None:
         """Take a line of this process without a result, write it to the journal and queue it for the next report."""
@@ -340,7 +346,7 @@ class Record:
         found = estimate_range(self._measured(), costs)
         if found is None:
             return len(left), None
-        overhead, workers = len(costs) * self._overhead, max(1, len(self.workers))
+        overhead, workers = len(costs) * self._overhead, max(self.parallel, len(self.workers))
         return len(left), ((found[0] + overhead) / workers, (found[1] + overhead) / workers)
 
     def expected_s(self, test: str) -> float | None:
@@ -423,6 +429,11 @@ def read_record(paths: Iterable[Path]) -> Record:
         except (InvalidResultError, AttributeError, TypeError) as error:
             record.damaged.append(f"line {number}: {error}")
     return record
+
+
+def _line_of(result: Result, test: str, overhead_s: float | None) -> dict[str, Any]:
+    line = result.to_json() | {"test": test, "written": time.time()}
+    return line if overhead_s is None else line | {"overhead_s": overhead_s}
 
 
 def _written(line: Line) -> float:

@@ -104,7 +104,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the batch was reduced for lack of memory, so that images_per_s must not be compared."""
     device: str | None = None
     processor: str | None = None
-    """The run's `processor` and driver, if the run was merged from unlike machines."""
+    """The `processor` or card of its machine, with the driver, if the run has several machines."""
+    node: str | None = None
+    """The node of the cluster on which it was measured."""
     engine: str | None = None
     """How the forward pass ran: eager, compile, compile:MODE, onnxruntime or openvino."""
     compile_s: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -161,6 +161,14 @@ def machine_of(versions: Mapping[str, Any]) -> str:
     """
     driver = versions.get("driver")
     return f"{versions.get('gpu') or versions.get('processor')}" + (f", driver {driver}" if driver else "")
+
+
+def versions_of_machines(versions: Mapping[str, Any], machines: Collection[str]) -> dict[str, Any]:
+    """Return the facts of a run on several machines from those of one, if the machines differ (see `machine_of`)."""
+    names = sorted(set(machines))
+    if len(names) < 2:
+        return dict(versions)
+    return {**versions, "gpu": None, "driver": None, "processor": "; ".join(names)}
 
 
 def is_run(data: object) -> bool:

@@ -51,6 +51,8 @@ def test_families_accumulate_and_the_ini_takes_lines(options):
         "--embed-seed=-1",
         "--embed-seed=9223372036854775808",
         "--embed-seed=x",
+        "--embed-executor=slurm",
+        "--embed-executor=ray://",
     ],
 )
 def test_a_bad_value_is_a_usage_error_naming_option_and_value(pytester, argument):

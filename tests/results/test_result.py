@@ -22,7 +22,7 @@ EXTRA_INFO_KEYS = {
     *("precision", "batch_size", "batch_decayed", "device", "weights", "scores", "ci95", "images_per_s"),
     *("peak_memory_mb", "verdicts", "sketch", "channels_last", "warmup_rounds", "dataset"),
     *("token_mean", "pretraining", "licence", "durations", "download_s", "measured_s", "transform", "default_tag"),
-    *("processor", "crowded", "stolen", "processes", "embeddings"),
+    *("processor", "node", "crowded", "stolen", "processes", "embeddings"),
     *("engine", "compile_s", "weights_mb", "latency_ms", "probe_verdicts", "unlabelled", "distractors"),
 }
 

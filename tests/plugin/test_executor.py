@@ -1,0 +1,201 @@
+"""--embed-executor: cases on the nodes of a cluster, made-up ones in this process and two of Ray."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import forked
+import psutil
+import pytest
+import records
+from forked import ended
+from galleries import retrieved
+
+from embedcore.errors import UsageError
+from embedcore.measure import ray_nodes
+from embedcore.measure.cluster import Slot
+from embedcore.measure.cluster_bench import NodeWorker
+from embedcore.measure.ray_nodes import RayNodes
+from embedcore.plugin import start
+from embedcore.plugin.options import Options
+from embedcore.results.reading import read_run
+from embedcore.zoo.tags import all_tags
+
+EQUAL = ("scores", "ci95", "verdicts", "sketch", "weights", "dim", "params_m", "gmacs")
+RAY = "--embed-executor=ray"
+ISOLATED = "--embed-isolation=process"
+
+
+class LocalNodes:
+    """Two nodes in this process. A call runs when it is waited for."""
+
+    def __init__(self, address, setup, *, cards):
+        self.setup = setup
+
+    def slots(self):
+        return [Slot("1", "one", 1.0), Slot("2", "two", 1.0)]
+
+    def start(self, slot):
+        worker = NodeWorker()
+        return worker, self.call(worker, "begin", str(Path.cwd()), self.setup)
+
+    def call(self, worker, method, *arguments):
+        return functools.partial(getattr(worker, method), *arguments)
+
+    def wait(self, calls, seconds):
+        return calls[-1:]
+
+    def answer(self, call):
+        return call()
+
+    def stop(self, worker):
+        raise AssertionError("no worker is lost")
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def local_nodes(monkeypatch):
+    monkeypatch.setattr(start, "RayNodes", LocalNodes)
+    monkeypatch.setattr(start, "check_ray", lambda: None)
+
+
+def equal_fields(path):
+    return {result.model: {name: getattr(result, name) for name in EQUAL} for result in read_run(path).results}
+
+
+def test_the_results_are_those_of_the_other_executor(run, project, local_nodes):
+    report = f"--embed-report={project.path / 'report'}"
+    assert run(ISOLATED, "--benchmark-json=here.json", "--embed-cache=other").ret == 0
+    outcome = run(RAY, "--benchmark-json=there.json", "--embed-processes=2", report)
+    assert outcome.ret == 0
+    outcome.stdout.fnmatch_lines(["2 workers on *thread*"])
+    here, there = project.path / "here.json", project.path / "there.json"
+    assert equal_fields(here) == equal_fields(there)
+    results = read_run(there).results
+    assert {result.node for result in results} == {"one", "two"}
+    assert {result.processor for result in results} == {read_run(there).processor} == {read_run(here).processor}
+    assert all(len(result.processes) == 2 for result in results)
+    kept = [path.name for path in (project.path / "cache" / "neighbours").glob("*.npz")]
+    assert len(kept) == 3 and not any(name.startswith("worker-") for name in kept)
+    gallery = retrieved(project.path / "report" / "index.html")
+    assert gallery["answers"].keys() == {result.model for result in results} and gallery["missing"] == 0
+
+
+def test_a_run_of_one_executor_is_resumed_with_the_other(run, local_nodes):
+    assert run(RAY, "-k", "vit").ret == 0
+    outcome = run(ISOLATED, "--embed-resume")
+    outcome.stdout.fnmatch_lines(["resumed: 1 of 3 results are from the earlier session*"])
+    outcome = run(RAY, "--embed-resume")
+    outcome.stdout.fnmatch_lines(["resumed: 3 of 3 results are from the earlier session*"])
+
+
+def test_a_node_without_the_images_is_named(run, local_nodes, monkeypatch):
+    load, loaded = start.dataset_of, []
+
+    def load_once(*arguments):
+        if loaded:
+            raise UsageError("no such folder of images: /data")
+        loaded.append(load(*arguments))
+        return loaded[0]
+
+    monkeypatch.setattr(start, "dataset_of", load_once)
+    outcome = run(RAY)
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines(["ERROR: node two cannot measure: no such folder of images: /data"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "several", "without"),
+    [
+        ({"race": True}, False, "--embed-race"),
+        ({"isolation": "none"}, False, "--embed-isolation none"),
+        ({"device": "cuda:1"}, False, "--embed-device cuda:1"),
+        ({}, True, "pytest-xdist's -n"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused(changes, several, without):
+    options = Options.from_values({"executor": "ray", **changes}, {"executor", *changes})
+    with pytest.raises(UsageError, match=f"run it without {without}$"):
+        start.check_executor(options, several_workers=several)
+
+
+def test_without_ray_a_line_says_what_to_install(run, monkeypatch):
+    monkeypatch.setattr(ray_nodes, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
+    monkeypatch.setattr(start, "dataset_of", None)  # before images are read
+    outcome = run(RAY)
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines(["ERROR: --embed-executor ray needs ray: pip install 'embedcore[[]ray]'"])
+
+
+@pytest.mark.parametrize("scheme", ["ray://", ""])
+def test_a_cluster_that_does_not_answer_is_an_error_at_once(closed_port, scheme):
+    address = scheme + closed_port.removeprefix("http://")
+    with pytest.raises(UsageError, match=f"^no Ray cluster answers at {address}: Connection refused$"):
+        RayNodes(address, b"", cards=False)
+
+
+# With Ray
+
+MINI = [tag for tag in all_tags() if tag.startswith("test_")][:12]
+
+
+@pytest.fixture
+def two_nodes(project, monkeypatch):
+    """A cluster of Ray on this machine: a head without processors, and the nodes a and b."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    home = project.path / "home"
+    home.mkdir()
+    for name, value in {"HOME": home, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": 0}.items():
+        monkeypatch.setenv(name, str(value))
+    quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 2, "health_check_initial_delay_ms": 0}
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=0, _system_config=quick)
+        yield cluster, {name: cluster.add_node(num_cpus=1, node_name=name) for name in "ab"}
+    finally:
+        cluster.shutdown()
+
+
+def test_a_node_of_ray_is_killed_and_nothing_is_lost(run, project, two_nodes):
+    cluster, nodes = two_nodes
+    (project.path / "roster.txt").write_text("\n".join(MINI))
+    session = forked.start(
+        forked.lean_session,
+        *("test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images", "--embed-roster=roster.txt"),
+        *("--embed-weights=random", f"--embed-cache={project.path / 'there'}", "--embed-rounds=2"),
+        *("--embed-processes=1", RAY, "--benchmark-json=there.json"),
+        folder=project.path,
+        output=project.path / "output",
+        environment={**os.environ, "RAY_ADDRESS": cluster.address},
+    )
+    deadline = time.monotonic() + 120
+    while session.is_alive() and nodes_in(project.path / "there") != {"a", "b"} and time.monotonic() < deadline:
+        time.sleep(0.01)
+    kill_all(nodes["b"].all_processes["raylet"][0].process.pid)
+    assert ended(session) == 0, (project.path / "output").read_text()
+    (journal,) = (project.path / "there" / "runs").glob("*.jsonl")
+    assert sorted(records.models(records.read(journal))) == sorted(MINI)
+    assert "begun again, since its worker was lost: node b: " in (project.path / "output").read_text()
+    assert run(ISOLATED, "--benchmark-json=here.json").ret == 0
+    assert equal_fields(project.path / "there.json") == equal_fields(project.path / "here.json")
+
+
+def nodes_in(cache):
+    """The nodes of the results in the journal."""
+    found = [path for path in (cache / "runs").glob("*.jsonl") if b"\n" in path.read_bytes()]
+    return {entry.result.node for entry in records.read(*found).entries} if found else set()
+
+
+def kill_all(pid):
+    """Kill a process and all below it at once, as a machine that goes away."""
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        process.send_signal(signal.SIGKILL)
