@@ -227,9 +227,9 @@ def _scored(
     # Neighbours are found in fp32 or better also where the forward pass is not: see retrieval/search.py.
     search = str(device) if device.type == "cuda" else "cpu"
     if inputs.truth.unlabelled:
-        fields = _scored_by_views(sides[0], sides[2], search, case.seed)
+        by_views = _scored_by_views(sides[0], sides[2], search, case.seed)
         note = "probes left out: they need labels" if case.probe else ""
-        return fields | {"sketch": pack_sketch(sketch_of(embeddings))}, note
+        return by_views | {"sketch": pack_sketch(sketch_of(embeddings))}, note
     scores = score(*sides, device=search, seed=case.seed)
     verdicts, sketch = pack_verdicts(scores.hits5, scores.rank1), pack_sketch(sketch_of(embeddings))
     fields: dict[str, Any] = {"scores": scores.values, "ci95": scores.ci95, "verdicts": verdicts, "sketch": sketch}
