@@ -247,8 +247,8 @@ class Options:
         None, parse_shard, metavar="I/N", recorded="",
     )  # fmt: skip
     claim: Path | None = _option(
-        "take cases from this folder, which any number of sessions share, and keep their results there; embedcore merge "
-        "and embedcore report read it",
+        "take cases from this folder, which any number of sessions share, and keep their results there; embedcore "
+        "merge and embedcore report read it",
         None, user_path, metavar="DIR", recorded="",
     )  # fmt: skip
     budget: float | None = _option(
