@@ -81,11 +81,11 @@ class Claiming:
 
     def _loop(self, session: pytest.Session) -> None:
         self._tests = dict(self._record.planned)
-        for item in session.items:
-            if is_case(item):
-                self._cases[item.nodeid] = item
+        for each in session.items:
+            if is_case(each):
+                self._cases[each.nodeid] = each
             else:
-                (self._after if self._cases else self._before).append(item)
+                (self._after if self._cases else self._before).append(each)
         if elsewhere := len(self._cases) - len(self._claims.overview(self._cases).free):
             self._say(f"{elsewhere} of {counted(len(self._cases), 'case')} are done or claimed elsewhere")
         item = self._next(session)

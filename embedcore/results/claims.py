@@ -180,7 +180,7 @@ class Claims:
         """Return the highest generation of each key, the keys that are done, and generations that failed."""
         generations: dict[str, int] = {}
         done, failed = set(), set()
-        for match in filter(None, map(_FILE.fullmatch, os.listdir(self._claims))):
+        for match in filter(None, (_FILE.fullmatch(path.name) for path in self._claims.iterdir())):
             key, is_done, number, is_retry = match.groups()
             if is_done:
                 done.add(key)

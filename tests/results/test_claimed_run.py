@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_the_live_page_is_rewritten_until_all_cases_are_done(folder, journal, tm
         pages.append(page.read_text(encoding="utf-8") if page.exists() else "")
         journal(f"w{len(pages)}", measured(MODELS[len(pages) - 1]))
 
-    monkeypatch.setattr(command.time, "sleep", sleep)
+    monkeypatch.setattr(command, "time", SimpleNamespace(sleep=sleep))
     assert main(["report", "--live", str(folder), "-o", str(report)]) == 0
     first, *others = pages
     assert first == "" and len(others) == 2
@@ -156,7 +157,7 @@ def test_ctrl_c_ends_the_live_page(folder, journal, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     journal("one", measured(MODELS[0]))
-    monkeypatch.setattr(command.time, "sleep", interrupt)
+    monkeypatch.setattr(command, "time", SimpleNamespace(sleep=interrupt))
     assert main(["report", "--live", str(folder), "-o", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "Not finished: 1 of 3 cases are done." in page and "data-reload" not in page

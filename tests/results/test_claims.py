@@ -283,7 +283,7 @@ def test_the_whole_zoo_ends_together(workers):
     from embedcore.zoo.tags import all_tags
 
     costs = sorted(filter(None, map(case_gmacs, all_tags())))
-    assert makespan(costs, workers, ahead=True) <= 1.01 * longest_first(costs, workers)
+    assert makespan(costs, workers, ahead=True) <= 1.05 * longest_first(costs, workers)
 
 
 def test_the_order_of_the_session_until_the_costliest_would_end_last():
