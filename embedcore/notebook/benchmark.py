@@ -18,10 +18,11 @@ from embedcore.measure.bench import Bench, Measured
 from embedcore.notebook.shown_run import Run, shown_run
 from embedcore.plain import counted, one_line
 from embedcore.plugin.budget import Budget
+from embedcore.plugin.checks import check_options
 from embedcore.plugin.options import Options
 from embedcore.plugin.progress import Position, position, stage_words, time_left
-from embedcore.plugin.race import check_race, run_race
-from embedcore.plugin.start import begin, bench_of, check_options, dataset_of, distractors_of, header_of
+from embedcore.plugin.race import run_race
+from embedcore.plugin.start import begin, bench_of, dataset_of, distractors_of, header_of
 from embedcore.plugin.timing_passes import TimingPasses
 from embedcore.results import neighbours
 from embedcore.results.ranking import ranking_block
@@ -84,7 +85,6 @@ def benchmark(
     own_models = {name: own for name, own in roster.items() if own is not None}
     options = replace(options, roster=models if isinstance(models, str) else ",".join(roster))
     check_options(options)
-    check_race(options, several_workers=False)
     if options.isolation == "process":
         start_surely(forkserver_context)  # it imports torch and timm meanwhile
     bar = _Bar(len(roster), shown=progress)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.errors import EmbedcoreError
 from embedcore.plain import counted, printable_lines
 from embedcore.plugin import summary
 from embedcore.plugin.budget import Budget
@@ -19,19 +19,6 @@ from embedcore.plugin.options import Options
 from embedcore.results.claims import LEASE_S, Claims, agree, name_of_worker, next_case
 from embedcore.results.merge import must_agree
 from embedcore.results.record import Record
-
-
-def check_claim(options: Options, *, several_workers: bool) -> None:
-    """Raise UsageError for options that do not go with ``--embed-claim``."""
-    refused = (
-        ("pytest-xdist's -n", several_workers, "each worker is a session of its own: start several"),
-        ("--embed-shard", options.shard, "the workers divide the cases"),
-        ("--embed-race", options.race, "a race compares all models in one process"),
-        ("--embed-resume", options.resume, "a worker that joins the folder already resumes its run"),
-    )
-    for name, given, why in refused if options.claim is not None else ():
-        if given:
-            raise UsageError(f"--embed-claim: run it without {name}: {why}")
 
 
 def join(folder: Path, header: Mapping[str, Any], run: str) -> Claims:

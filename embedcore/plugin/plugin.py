@@ -141,18 +141,14 @@ class Plugin:
 
     def _start(self, tests: Mapping[str, str]) -> None:
         """Load the images and open the record of the ``tests``, id to model. Raises UsageError, BudgetSpent."""
-        from embedcore.plugin.claiming import Claiming, check_claim, join
-        from embedcore.plugin.race import check_race
-        from embedcore.plugin.start import begin, bench_of, check_executor, check_options, dataset_of, distractors_of
-        from embedcore.plugin.start import header_of
+        from embedcore.plugin.checks import check_options
+        from embedcore.plugin.claiming import Claiming, join
+        from embedcore.plugin.start import begin, bench_of, dataset_of, distractors_of, header_of
 
         options, worker = self.options, worker_of(self.config)
-        workers = getattr(self.config, "workerinput", {}).get("workercount", 1)
+        workers, several = getattr(self.config, "workerinput", {}).get("workercount", 1), bool(worker.name)
         check_saving(self.config)
-        check_options(options)
-        check_race(options, several_workers=bool(worker.name))
-        check_claim(options, several_workers=bool(worker.name))
-        check_executor(options, several_workers=bool(worker.name))
+        check_options(options, several_workers=several)
         bench = bench_of(options, self.own_models, worker)
         self.config.add_cleanup(bench.disconnect)
         with self.progress.reporting(Position("looking at the images")) as stages:
@@ -161,7 +157,6 @@ class Plugin:
             dataset = dataset_of(options, looking)
             bench.distractors = distractors_of(options, looking)
             machines = bench.connect(dataset, within)
-            several = bool(worker.name)
             header = header_of(
                 options, dataset, bench.distractors, tests, self.own_models, several_workers=several, machines=machines
             )

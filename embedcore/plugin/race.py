@@ -33,22 +33,6 @@ if TYPE_CHECKING:
 _STREAM = 22  # of the random numbers, so that the classes of a stage are not those of `--embed-max-classes`
 
 
-def check_race(options: Options, *, several_workers: bool) -> None:
-    """Raise UsageError for options that do not go with each other or with the race."""
-    if not options.race:
-        if options.race_top != 1 or options.race_margin:
-            given = option("race_top") if options.race_top != 1 else option("race_margin")
-            raise UsageError(f"{given} needs {option('race', True)}")
-        return
-    whole = f"{option('race', True)} compares all models with each other in one process"
-    if options.shard:
-        raise UsageError(f"{whole}: run it without {option('shard')}")
-    if several_workers:
-        raise UsageError(f"{whole}: run it without pytest-xdist's -n")
-    if options.distractors is not None:
-        raise UsageError(f"{option('race', True)} has no distractors: run it without {option('distractors')}")
-
-
 def run_race(
     bench: Bench,
     record: Record,

@@ -1,4 +1,4 @@
-"""Prepare a session for its first case: check options, load images, make the bench and the record's header."""
+"""Prepare a session for its first case: load images, make the bench and the record's header."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from embedcore.ab.noise import stored_noise
 from embedcore.embed.calibration import cpu_gmacs_per_s
 from embedcore.embed.device import ARITHMETIC, choose_device
-from embedcore.embed.engines.names import EAGER, check_engine, check_installed
+from embedcore.embed.engines.names import EAGER
 from embedcore.errors import UsageError, option
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.measure.bench import Bench
@@ -19,8 +19,9 @@ from embedcore.measure.case import CaseSettings
 from embedcore.measure.cluster_bench import ClusterBench, Site
 from embedcore.measure.distractors import Distractors, load_distractors
 from embedcore.measure.forecast import Forecast, forecast
-from embedcore.measure.ray_nodes import RayNodes, check_ray
+from embedcore.measure.ray_nodes import RayNodes
 from embedcore.plugin.cases import case_gmacs
+from embedcore.plugin.checks import check_options
 from embedcore.plugin.machine import Machine, device_of_worker, machine, machine_in_use
 from embedcore.plugin.options import PROCESS, Options
 from embedcore.progress import Progress
@@ -34,46 +35,11 @@ from embedcore.version import VERSION
 from embedcore.zoo.own_models import OwnModel
 from embedcore.zoo.registry import renamed_to
 from embedcore.zoo.tags import CHOSEN
-from embedcore.zoo.weights import check_policy
 
 NO_ROOM = (
     "select fewer models (--embed-roster starter, -k, --embed-family, --embed-max-params), make room, or skip models "
     f"that do not fit ({option('force', True)})"
 )
-
-
-def check_options(options: Options) -> None:
-    """Raise UsageError for options that cannot work, before images are read; create the report's folder."""
-    is_here = options.executor == PROCESS  # else the nodes check theirs
-    if options.device != "auto" and is_here:
-        choose_device(options.device)
-    check_engine(options.engine, options.precision, options.channels_last, options.device)
-    if is_here:
-        check_installed(options.engine, options.precision)
-    check_policy(options.weights)
-    for name in ("probe", "race", "gallery", "distractors"):
-        if options.unlabelled and getattr(options, name):
-            raise UsageError(f"{option(name)} needs labels: leave it out, or {option('unlabelled', True)}")
-    if options.report is not None:
-        try:
-            options.report.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"--embed-report: {options.report} cannot be created: {error.strerror or error}"
-            ) from error
-
-
-def check_executor(options: Options, *, several_workers: bool) -> None:
-    """Raise UsageError for options that do not go with the executor, and if it is not installed."""
-    if options.executor == PROCESS:
-        return
-    others = [f"--embed-{name}" for name in ("race", "claim", "distractors") if getattr(options, name)]
-    others += ["pytest-xdist's -n"] if several_workers else []
-    others += [f"--embed-isolation {options.isolation}"] if options.isolation == "none" else []
-    others += [f"--embed-device {options.device}"] if options.device not in ("auto", "cpu", "cuda") else []
-    if others:
-        raise UsageError(f"--embed-executor {options.executor} has workers of its own: run it without {others[0]}")
-    check_ray()
 
 
 def dataset_of(options: Options, progress: Progress | None = None, **limits: int) -> Dataset:

@@ -22,6 +22,7 @@ from embedcore.measure.cluster import Slot
 from embedcore.measure.cluster_bench import NodeWorker
 from embedcore.measure.ray_nodes import RayNodes
 from embedcore.plugin import start
+from embedcore.plugin.checks import check_options
 from embedcore.plugin.options import Options
 from embedcore.results.reading import read_run
 from embedcore.zoo.tags import all_tags
@@ -123,7 +124,7 @@ def test_a_node_without_the_images_is_named(run, local_nodes, monkeypatch):
 def test_what_does_not_go_with_it_is_refused(changes, several, without):
     options = Options.from_values({"executor": "ray", **changes}, {"executor", *changes})
     with pytest.raises(UsageError, match=f"run it without {without}$"):
-        start.check_executor(options, several_workers=several)
+        check_options(options, several_workers=several)
 
 
 def test_without_ray_a_line_says_what_to_install(run, monkeypatch):

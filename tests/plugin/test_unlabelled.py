@@ -14,8 +14,8 @@ from embedcore.cli import main
 from embedcore.embed.library import embed_dataset
 from embedcore.errors import UsageError
 from embedcore.images.dataset import load_dataset
+from embedcore.plugin.checks import check_options
 from embedcore.plugin.options import Options
-from embedcore.plugin.start import check_options
 from embedcore.report.html.page import static
 from embedcore.results.reading import read_run
 from embedcore.results.verdicts import unpack_verdicts
