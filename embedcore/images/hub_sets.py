@@ -12,7 +12,7 @@ from embedcore.images.folders import has_images
 from embedcore.images.image_shards import chosen_shards, shards_of
 
 PREFIX = "hf://datasets/"
-_ADDRESS = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([^/@]+))?((?:/[^/]+)*)/?", re.ASCII)
+_ADDRESS = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([^/@]+))?((?:/[^/@]+)*)/?", re.ASCII)
 
 
 @dataclass(frozen=True)

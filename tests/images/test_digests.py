@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcore.images.audit import Finding, Findings
@@ -23,6 +23,7 @@ def compact(digests: list[str]) -> Digests:
     return Digests(np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32))
 
 
+@settings(deadline=None)
 @given(DIGESTS, st.integers(0, 12), st.integers(0, 12))
 def test_they_are_a_sequence_of_text(digests: list[str], start: int, stop: int) -> None:
     found = compact(digests)
@@ -34,6 +35,7 @@ def test_they_are_a_sequence_of_text(digests: list[str], start: int, stop: int) 
     assert list(pickle.loads(pickle.dumps(found[start:stop]))) == digests[start:stop]
 
 
+@settings(deadline=None)
 @given(DIGESTS)
 def test_equal_digests_have_equal_numbers(digests: list[str]) -> None:
     for numbers in (numbered(compact(digests)), numbered(digests)):
@@ -68,6 +70,7 @@ FINDINGS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(FINDINGS)
 def test_findings_are_kept(findings: list[Finding]) -> None:
     kept = Findings(len(findings))

@@ -32,7 +32,7 @@ FORMS: dict[str, Callable[[Path, list[Sample]], object]] = {
     "arrow file": lambda path, samples: write_table(path / "x.arrow", table_of(samples)),
     "arrow stream": lambda path, samples: write_table(path / "x.stream", table_of(samples, classes=CLASSES)),
     "two files": lambda path, samples: [
-        write_table(path / f"{place}.parquet", table_of(samples[part], classes=CLASSES))
+        write_table(path / f"{place}.parquet", table_of(samples, classes=CLASSES)[part])
         for place, part in enumerate((slice(0, 2), slice(2, 2), slice(2, None)))
     ],
     **{
@@ -209,28 +209,28 @@ def image_of(seed: int) -> bytes:
     return b"P6 1 1 255\n" + seed.to_bytes(3, "big")
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(NAMES, min_size=1, max_size=6))
 def test_names_of_members_are_only_names(scratch: Path, names: list[str]) -> None:
-    before = {*scratch.parent.rglob("*")}
+    folder = scratch / "inside"
+    before = {*scratch.rglob("*")} | {folder, folder / "x.tar"}
     members = {}
     for seed, name in enumerate(names):
         members |= {f"{name}{seed}k.ppm": image_of(seed), f"{name}{seed}k.cls": b"ab"[seed % 2 : seed % 2 + 1]}
     members |= {f"{each}.{kind}": image_of(9) if kind == "ppm" else b"ab"[place : place + 1]
                 for place in (0, 1) for each in (f"z{place}", f"y{place}") for kind in ("ppm", "cls")}  # fmt: skip
-    (scratch / "x.tar").unlink(missing_ok=True)
-    write_tar(scratch / "x.tar", members)
+    write_tar(folder / "x.tar", members)
     try:
-        found = load_dataset(scratch)
+        found = load_dataset(folder)
     except UsageError as error:  # a name before the first dot may be that of another sample, or hidden
         assert "\n" not in str(error)
     else:
         assert {*found.names} <= {f"x.tar/{name}" for name in members} and len(found) >= 4
         assert {found.images.content(row) for row in range(len(found))} <= {*members.values()}
-    assert {*scratch.parent.rglob("*")} - before <= {scratch / "x.tar"}
+    assert {*scratch.rglob("*")} <= before
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=4, max_size=8))
 def test_labels_are_those_of_a_list(scratch: Path, labels: list[str | None]) -> None:
     folder = scratch / "labels"
@@ -249,7 +249,7 @@ def test_labels_are_those_of_a_list(scratch: Path, labels: list[str | None]) -> 
     assert outcomes[0] == outcomes[1]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.floats(0, 0.999), st.sampled_from(["x.parquet", "x.arrow", "x.stream", "x.tar"]))
 def test_a_file_that_is_cut_off_is_one_line(scratch: Path, share: float, name: str) -> None:
     folder = scratch / f"cut-{name}"
@@ -376,7 +376,7 @@ def test_a_hub_dataset_is_read_in_place(
 
 
 def test_an_index_does_not_depend_on_the_order_of_members(samples: list[Sample], root: Path, tmp_path: Path) -> None:
-    members = dict(sorted(members_of(samples).items(), key=lambda item: item[0][::-1]))
+    members = members_of(samples)
     write_tar(tmp_path / "packed" / "x.tar", {name: members[name] for name in sorted(members, key=lambda n: n[-3:])})
     assert load_dataset(tmp_path / "packed").fingerprint == load_dataset(root).fingerprint
 

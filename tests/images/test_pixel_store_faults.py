@@ -272,7 +272,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, bytes, Pat
     return dataset, store.path.read_bytes(), store.path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     complete=st.sets(st.integers(0, 2)),
     flips=st.lists(st.tuples(st.integers(0, 3600), st.integers(1, 255)), max_size=3),
