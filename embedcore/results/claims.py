@@ -2,7 +2,7 @@
 
 The folder contains the journals of the run, one for each worker, and
 
-- ``run.json``: the name of the run, and what must be equal in all workers;
+- ``identity.json``: the name of the run, and what must be equal in all workers;
 - ``workers/NAME``: a heartbeat: its time of modification is renewed while the worker lives, and is 0 once it has ended;
 - ``claims/KEY.GENERATION``: the name of the worker that has the case; the key is a hash of the test id;
 - ``claims/KEY.done``: a journal has a final result of the case;
@@ -34,7 +34,7 @@ from embedcore.results.runs import Worker, differences
 
 LEASE_S = 60.0
 """Maximum age of the heartbeat of a worker that lives; it is renewed four times as often."""
-RUN = "run.json"
+RUN = "identity.json"
 _CLAIMS, _WORKERS = "claims", "workers"
 _FILE = re.compile(r"([0-9a-f]{32})\.(?:(done)|(\d{1,9})(\.retry)?)")
 

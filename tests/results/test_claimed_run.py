@@ -118,10 +118,10 @@ def test_damaged_lines_are_left_out_and_noted(folder, journal):
 
 def test_the_merged_run_cannot_replace_the_run_of_the_workers(folder, journal, capsys):
     journal("one", measured(MODELS[0]))
-    before = (folder / "run.json").read_bytes()
-    assert main(["merge", str(folder), "-o", str(folder / "run.json")]) == 2
+    before = (folder / "identity.json").read_bytes()
+    assert main(["merge", str(folder), "-o", str(folder / "identity.json")]) == 2
     assert "is one of the runs to merge" in capsys.readouterr().err
-    assert (folder / "run.json").read_bytes() == before
+    assert (folder / "identity.json").read_bytes() == before
 
 
 def test_a_folder_without_a_journal_is_reported(folder):

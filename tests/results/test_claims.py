@@ -45,7 +45,7 @@ def test_the_first_worker_names_the_run_and_others_join_it(tmp_path):
     assert agree(folder, "first", IDENTITY) == "first"
     assert agree(folder, "second", dict(IDENTITY)) == "first"
     assert shared_run(folder)["identity"] == {**IDENTITY, "noise": None}
-    assert [path.name for path in folder.iterdir()] == ["run.json"] and not is_shared(folder)
+    assert [path.name for path in folder.iterdir()] == ["identity.json"] and not is_shared(folder)
     Claims(folder, "first", "w")
     assert is_shared(folder)
 
@@ -78,11 +78,11 @@ def test_other_settings_are_refused_with_the_differences(tmp_path):
 
 @pytest.mark.parametrize("content", ['{"benchmarks": []}', "", '{"run": "x", "crc32": "00000000"}'])
 def test_a_folder_of_something_else_is_refused(tmp_path, content):
-    (tmp_path / "run.json").write_text(content)
+    (tmp_path / "identity.json").write_text(content)
     with pytest.raises(UsageError, match=r"run\.json .*use another folder") as caught:
         agree(tmp_path, "run", IDENTITY)
     assert "\n" not in str(caught.value)
-    assert (tmp_path / "run.json").read_text() == content
+    assert (tmp_path / "identity.json").read_text() == content
 
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
@@ -200,7 +200,7 @@ def test_the_heartbeat_is_renewed_while_a_worker_lives(tmp_path, worker):
 
 def test_files_that_are_no_claims_are_ignored(tmp_path, worker):
     claims = worker()
-    for name in (".nfs0001", "run.json.partial", f"{'0' * 32}.x", f"{'0' * 32}.1.final"):
+    for name in (".nfs0001", "identity.json.partial", f"{'0' * 32}.x", f"{'0' * 32}.1.final"):
         (tmp_path / "claims" / name).touch()
     assert claims.overview(TESTS[:1]).free == {TESTS[0]: 0}
 
