@@ -79,7 +79,7 @@ def test_other_settings_are_refused_with_the_differences(tmp_path):
 @pytest.mark.parametrize("content", ['{"benchmarks": []}', "", '{"run": "x", "crc32": "00000000"}'])
 def test_a_folder_of_something_else_is_refused(tmp_path, content):
     (tmp_path / "identity.json").write_text(content)
-    with pytest.raises(UsageError, match=r"run\.json .*use another folder") as caught:
+    with pytest.raises(UsageError, match=r"identity\.json .*use another folder") as caught:
         agree(tmp_path, "run", IDENTITY)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "identity.json").read_text() == content
