@@ -34,7 +34,8 @@ def tables(
             more = {key: value[some] if key not in ("classes", "plain") else value for key, value in shape.items()}
             table = table_of(rows[some], **more)
             columns = [{"image": image, "label": label}.get(column, column) for column in table.column_names]
-            write_table(folder / name, table.rename_columns(columns))
+            renamed = table.rename_columns(columns).replace_schema_metadata(table.schema.metadata)
+            write_table(folder / name, renamed)
         return Arguments(folder, options=options or {})
 
     return make
@@ -207,7 +208,7 @@ SHARDS = [
     Kind(
         "a tar file that is cut off or damaged",
         truncated(tars("a.tar"), 0.3),
-        refused="a.tar cannot be read as tar file: ",
+        refused="a.tar cannot be read as tar file: it is cut off",
     ),
     Kind("files of different kinds", of_two_kinds, refused="2 shards are of the kinds .parquet and .tar: keep one"),
     Kind(
