@@ -83,6 +83,7 @@ def test_no_modules_import_each_other_in_a_circle():
         ("embedcore.ab.compare_sides", {"torch", "timm"}),
         ("embedcore.report.report_folder", {"torch", "timm"}),
         ("embedcore.retrieval.metrics", {"torch", "timm"}),
+        ("embedcore.measure.node_worker", {"torch", "timm"}),
         ("embedcore.notebook.comparing", {"torch", "timm", "pandas", "altair"}),
         ("embedcore.notebook.ranking_tables", {"torch", "timm", "pandas", "altair"}),
     ],

@@ -17,6 +17,7 @@ from embedcore.errors import EmbedcoreError, UsageError, option
 from embedcore.interrupts import interrupts_held
 from embedcore.measure.bench import Measured
 from embedcore.measure.case import Case
+from embedcore.measure.node_worker import Answer
 from embedcore.measure.outcome import facts_of_case
 from embedcore.plain import counted
 from embedcore.progress import Stages
@@ -38,9 +39,6 @@ ALONE_S = 300.0
 """Seconds without any worker after which the session ends."""
 
 RESUME = f"continue with {option('resume', True)}"
-
-Answer = tuple[bytes, bytes]
-"""A JSON object, and the file of the neighbours that the case found, or b""."""
 
 
 class LostError(EmbedcoreError):
@@ -68,7 +66,7 @@ class Nodes(Protocol):
         """Start a worker; return it, and the call that ends when it is ready."""
 
     def call(self, worker: Any, method: str, *arguments: Any) -> Any:
-        """Call a method of `embedcore.measure.cluster_bench.NodeWorker`; return at once."""
+        """Call a method of `embedcore.measure.node_worker.NodeWorker`; return at once."""
 
     def wait(self, calls: Sequence[Any], seconds: float) -> Sequence[Any]:
         """Wait until one of the calls has ended, at most ``seconds``; return those that have."""

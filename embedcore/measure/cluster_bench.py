@@ -1,30 +1,21 @@
-"""A bench whose cases are measured on the nodes of a cluster, and the worker on a node."""
+"""A bench whose cases are measured on the nodes of a cluster."""
 
 from __future__ import annotations
 
-import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
-
-from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.errors import UsageError
 from embedcore.files import written_whole
-from embedcore.forkserver import forkserver_context, start_surely
 from embedcore.images.dataset import Dataset
 from embedcore.measure.bench import Bench, Measured
 from embedcore.measure.case import Case, CaseSettings
-from embedcore.measure.cluster import Answer, Cluster, Nodes, Work
-from embedcore.plain import json_safe
+from embedcore.measure.cluster import Cluster, Nodes, Work
 from embedcore.progress import Stages
 from embedcore.results import neighbours
-from embedcore.results.neighbours import NeighbourStore
 from embedcore.results.process import TimingProcess
 from embedcore.results.record import Record
 from embedcore.results.result import Result
-from embedcore.version import VERSION
 
 
 class ClusterBench(Bench):
@@ -122,59 +113,3 @@ class ClusterBench(Bench):
                 self._record.warnings.append(f"{result.model}: its neighbours could not be kept: {error}")
         if work.test:
             self._record.keep_early(result, work.test, overhead_s)
-
-
-class Site(NamedTuple):
-    """What a worker measures with: a bench of this machine, the images, and the facts of the machine."""
-
-    bench: Bench
-    dataset: Dataset
-    facts: Mapping[str, Any]
-
-
-class NodeWorker:
-    """A worker on a node. It has a forkserver, and measures each case in a fresh child, as a session does."""
-
-    def begin(self, folder: str, setup: bytes) -> Answer:
-        """Make the `Site` with ``setup``, a pickled function, in the session's ``folder`` if this machine has it.
-
-        The answer has the facts of the machine, the version of embedcore and the fingerprint of the images.
-        """
-        if Path(folder).is_dir():
-            os.chdir(folder)  # relative paths are relative to it
-        start_surely(forkserver_context)  # it imports torch and timm while this process does
-        try:
-            self._site: Site = pickle.loads(setup)()
-        except EmbedcoreError as error:
-            return _answer(error=str(error))
-        bench, dataset, facts = self._site
-        bench.neighbours = NeighbourStore(bench.cache / neighbours.FOLDER, f"worker-{os.getpid()}")
-        return _answer(facts=facts, embedcore=VERSION, images=dataset.fingerprint)
-
-    def measure(self, case: Case, limit_s: float) -> Answer:
-        """Measure a case within ``limit_s`` seconds; the answer has its result."""
-        bench, dataset, _ = self._site
-        assert bench.neighbours is not None
-        try:
-            result, overhead_s = bench.run(case, dataset, limit_s=limit_s)
-        except UsageError as error:
-            return _answer(error=str(error))
-        path = bench.neighbours.path(neighbours.key(result, dataset.fingerprint))
-        found = path.read_bytes() if path.is_file() else b""
-        path.unlink(missing_ok=True)  # the session keeps them
-        return _answer(found, result=result.to_json(), overhead_s=overhead_s)
-
-    def time(self, result: Result, limit_s: float) -> Answer:
-        """Time the case of a result once more; the answer has a timing process, or a result that says what failed."""
-        bench, dataset, _ = self._site
-        try:
-            timed = bench.time(result, dataset, limit_s=limit_s)
-        except UsageError as error:
-            return _answer(error=str(error))
-        if isinstance(timed, TimingProcess):
-            return _answer(process=msgspec.to_builtins(timed))
-        return _answer(result=timed.to_json(), overhead_s=None)
-
-
-def _answer(neighbours: bytes = b"", /, **values: Any) -> Answer:
-    return msgspec.json.encode(json_safe(values)), neighbours

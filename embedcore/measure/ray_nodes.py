@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from embedcore.errors import UsageError
-from embedcore.measure.cluster import Answer, LostError, Slot
-from embedcore.measure.cluster_bench import NodeWorker
+from embedcore.measure.cluster import LostError, Slot
+from embedcore.measure.node_worker import Answer, RayWorker
 from embedcore.plain import one_line
 
 CONNECT_S = 10.0
@@ -60,7 +60,7 @@ class RayNodes:
                 raise UsageError(f"no Ray cluster {where or 'on this machine'}: {one_line(str(error))}") from error
             with contextlib.suppress(ValueError):  # outside the main thread, where Ray sets none
                 signal.signal(signal.SIGTERM, terminate)  # Ray's would raise SystemExit, which fails only one test
-        self._actor = self._ray.remote(NodeWorker)
+        self._actor = self._ray.remote(RayWorker)
 
     def slots(self) -> Sequence[Slot]:
         nodes = [node for node in self._ray.nodes() if node["Alive"]]

@@ -16,9 +16,10 @@ from embedcore.errors import UsageError, option
 from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.measure.bench import Bench
 from embedcore.measure.case import CaseSettings
-from embedcore.measure.cluster_bench import ClusterBench, Site
+from embedcore.measure.cluster_bench import ClusterBench
 from embedcore.measure.distractors import Distractors, load_distractors
 from embedcore.measure.forecast import Forecast, forecast
+from embedcore.measure.node_worker import Site
 from embedcore.measure.ray_nodes import RayNodes
 from embedcore.plugin.cases import case_gmacs
 from embedcore.plugin.checks import check_options
