@@ -21,7 +21,8 @@ _MEANINGS = (
     "form: HNSW with its efSearch, IVF-PQ with its nprobe. recall: share of queries with the exact nearest neighbour. "
     "change: of acc against the exact search, in points; 95 %: its interval, paired by query and clustered by class; "
     "p: sign flips of classes, corrected for all forms of all models. q/s: queries per second with {} neighbours "
-    "each, in one batch on one thread. size: of the serialised index. build: seconds on one thread."
+    "each, in one batch on one thread, among these references; the more there are, the more an index gains. size: of "
+    "the serialised index. build: seconds on one thread."
 )
 
 
