@@ -226,19 +226,18 @@ class Dataset(LabelsBySide):
         ``duplicates``: images whose content equals that of an earlier image. ``lone_queries``: queries whose class has
         no (other) reference. ``acc5_ceiling`` and ``chance_acc`` are fractions; ``unlabelled`` takes their place.
         """
-        facts: dict[str, Any] = {
+        sides = self.query_labels, self.reference_labels
+        levels = {"acc5_ceiling": float(acc5_ceiling(*sides)), "chance_acc": float(chance_acc(*sides))}
+        return {
             "name": self.name,
             "fingerprint": self.fingerprint,
             "classes": len(self.classes),
             "queries": int(self.is_query.sum()),
             "references": int(self.is_reference.sum()),
+            **({"unlabelled": True} if self.unlabelled else levels),
             "duplicates": len(self) - len(np.unique(self._contents)),
-            "lone_queries": int((reference_counts(self.query_labels, self.reference_labels) == 0).sum()),
+            "lone_queries": int((reference_counts(*sides) == 0).sum()),
         }
-        if self.unlabelled:
-            return facts | {"unlabelled": True}
-        sides = self.query_labels, self.reference_labels
-        return facts | {"acc5_ceiling": float(acc5_ceiling(*sides)), "chance_acc": float(chance_acc(*sides))}
 
 
 def load_dataset(
