@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from embedcore.forkserver import PRELOAD
+
 COMMIT = "c" * 40
 
 # Small models are slower with several threads, many times so if other tests run. torch reads it when it is imported.
@@ -28,6 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # fp32 is then the precision `auto` on processors that multiply bf16, too.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+
+# Sessions that tests start in children of the forkserver (tests/support/forked.py) need not import these.
+PRELOAD.append("session_imports")
 
 # A cache folder of the user for all processes, since the scripts of charts take seconds to bundle.
 if "XDG_CACHE_HOME" not in os.environ:

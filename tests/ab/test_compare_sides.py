@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import functools
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
 import msgspec
 import pytest
 
@@ -108,7 +108,7 @@ def test_two_sides_measure_in_turn(sides, tmp_path):
     assert [result.status for result in results.values()] == ["too-large"] * 2
 
 
-def test_a_killed_side_is_lost(arguments):
+def test_a_killed_side_is_lost(arguments, forked_sides):
     with Side(HERE, arguments) as side:
         side._process.kill()
         with pytest.raises(SideLost, match="A: its process ended with code -9"):
@@ -146,15 +146,17 @@ def test_invalid_pytest_arguments_are_one_line(arguments, line):
     assert not str(error.value).startswith("usage")
 
 
-def test_a_killed_command_continues(sides, arguments, monkeypatch, capsys):
+def test_a_killed_command_continues(sides, arguments, monkeypatch, capsys, tmp_path):
     cache = Path(sides["A"].opened()["cache"])
     command = ["ab", "--aa", "--fail-on", "drift:1e-3,status,images_per_s:90%", "--format", "json", "--", *arguments]
-    process = subprocess.Popen([sys.executable, "-m", "embedcore.cli", *command], stderr=subprocess.DEVNULL)
+    code = "import forked, embedcore.ab.sides, embedcore.cli\nembedcore.ab.sides.subprocess = forked.FORKED_SIDES\n"
+    code += f"embedcore.cli.main({command})"
+    process = forked.start(forked.script, code, folder=tmp_path, output=tmp_path / "output")
     deadline = time.monotonic() + 300
     while not (before := _files(cache)) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
-    process.wait()
+    process.join()
     assert before, "nothing was measured"
     # The killed command's sides exit when their input ends; the next command has those that run here.
     running = iter(sides.values())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from embedcore.ab import compare_sides
+from embedcore.ab import compare_sides, environments
 from embedcore.ab.environments import Environment
 from embedcore.ab.explain import UNMOVED, Explanation, as_text, explanation_of, with_origin
 from embedcore.ab.outcome import Row
@@ -34,7 +35,7 @@ cfgs["test_resnet.r160_in1k"] = dataclasses.replace(cfgs["test_resnet.r160_in1k"
 """
 
 
-def test_an_eps_and_a_crop_between_two_environments(tmp_path):
+def test_an_eps_and_a_crop_between_two_environments(tmp_path, forked_sides):
     from PIL import Image
 
     for label in "ab":
@@ -99,6 +100,8 @@ def test_what_is_not_found_is_said():
 def test_the_command(failure, code, monkeypatch, capsys):
     origin = None if failure else Origin("norm", ("LayerNorm",) * 2, ("eps 1 → 2",), float("inf"))
     asked = []
+    checked = SimpleNamespace(returncode=0)  # the interpreter can import what it needs
+    monkeypatch.setattr(environments, "subprocess", SimpleNamespace(run=lambda *_, **__: checked))
 
     def explained(environments, arguments, models):
         asked.append((list(environments), arguments, models))

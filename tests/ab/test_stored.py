@@ -33,7 +33,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def test_sides_embed_all_images_and_are_judged(photos, tmp_path):
+def test_sides_embed_all_images_and_are_judged(photos, tmp_path, forked_sides):
     cache = tmp_path / "cache"
     arguments = [
         f"--embed-roster={MODEL}", f"--embed-dataset={photos}", "--embed-weights=random", "--embed-batch-size=5",

@@ -8,24 +8,31 @@ from safetensors.torch import save_file
 from embedcore.cli import main
 from embedcore.zoo.backbone import load_backbone
 
-QUICK = ["--", "--embed-weights=random", "--embed-max-classes=6", "--embed-rounds=2", "--embed-cache=cache"]
+# Batches have one image, as the measurement of latency has: an engine prepares each shape.
+QUICK = ["--embed-weights=random", "--embed-max-classes=6", "--embed-rounds=2", "--embed-batch-size=1"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache folder, in which exported models are kept for the next test."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def deploy(tmp_path, monkeypatch, caches, capsys):
+def deploy(tmp_path, monkeypatch, caches, capsys, cache):
     """Run the command in an empty folder; return its exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 
     def deploy(*arguments):
-        return main(["deploy", *arguments]), *capsys.readouterr()
+        return main(["deploy", *arguments, "--", *QUICK, f"--embed-cache={cache}"]), *capsys.readouterr()
 
     return deploy
 
 
 def test_models_are_measured_on_each_engine_in_each_precision_that_it_has(deploy):
     arguments = ["test_vit.*", "test_resnet.*", "--engines", "openvino,onnxruntime", "--precisions", "fp32,bf16,int8"]
-    code, out, _ = deploy(*arguments, "--format", "json", *QUICK)
+    code, out, _ = deploy(*arguments, "--format", "json")
     rows = json.loads(out)
     ways = [(row["engine"], row["precision"]) for row in rows if row["model"].startswith("test_vit")]
     others = [("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8")]
@@ -44,7 +51,7 @@ def test_models_are_measured_on_each_engine_in_each_precision_that_it_has(deploy
 
 
 def test_the_table_fits_a_terminal_and_names_the_best_model(deploy):
-    code, out, error = deploy("test_vit.*", "test_resnet.*", "--engines", "openvino", *QUICK)
+    code, out, error = deploy("test_vit.*", "test_resnet.*", "--engines", "openvino")
     lines = out.splitlines()
     assert code == 0 and max(map(len, lines)) <= 80
     assert "RANDOM WEIGHTS" in out
@@ -56,7 +63,7 @@ def test_own_models_of_a_roster_file_take_part(deploy, tmp_path):
     weights = load_backbone("test_vit", weights="random").module.state_dict()
     save_file(weights, tmp_path / "ours.safetensors")
     (tmp_path / "ours.toml").write_text('[[model]]\nname = "ours"\narch = "test_vit"\nweights = "ours.safetensors"\n')
-    code, out, _ = deploy("ours.toml", "--engines", "onnxruntime", "--format", "json", *QUICK)
+    code, out, _ = deploy("ours.toml", "--engines", "onnxruntime", "--format", "json")
     rows = json.loads(out)
     assert code == 0 and [(row["model"], row["engine"]) for row in rows] == [("ours", "eager"), ("ours", "onnxruntime")]
     assert [row["status"] for row in rows] == ["ok", "ok"]

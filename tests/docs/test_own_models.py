@@ -23,7 +23,7 @@ from embedcore import load_backbone, load_dataset
 from embedcore.zoo.own_models import OwnModel, read_own_models
 
 PAGE = page("own-models.md")
-QUICK = "--embed-rounds=2 --embed-processes=1"
+QUICK = "--embed-rounds=2 --embed-processes=1 --embed-batch-size=4"
 
 
 def blocks(language):

@@ -10,11 +10,13 @@ import json
 from pathlib import Path
 
 import altair  # noqa: F401
+import forked
 import huggingface_hub
 import jinja2  # noqa: F401
 import numpy as np
 import pytest
 import vl_convert  # noqa: F401
+from execnet import gateway_io
 from PIL import Image
 
 import embedcore.images.pixel_store
@@ -37,6 +39,7 @@ def project(pytester, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read from the environment at import
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(pytester.path / "hub"))
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(gateway_io, "create_io", forked.ForkedWorker)  # of workers of pytest-xdist
     pytester.makepyfile(test_models=BENCHMARK.read_text())
     rng = np.random.default_rng(0)
     for label, colour in enumerate([(220, 30, 30), (30, 220, 30), (30, 30, 220)]):
@@ -73,3 +76,20 @@ def run(project):
 def saved(project):
     """The JSON that a run with ``--benchmark-json=run.json`` has saved."""
     return lambda: json.loads((project.path / "run.json").read_text())
+
+
+@pytest.fixture
+def workers(project):
+    """Start the benchmark with workers of pytest-xdist, in a process group of its own."""
+
+    def start(count, *arguments, dataset="images", output="output"):
+        return forked.start(
+            forked.pytest_session,
+            *("test_models.py", "-p", "no:cacheprovider", f"-n{count}", f"--embed-dataset={dataset}"),
+            *("--embed-roster=roster.txt", "--embed-weights=random", f"--embed-cache={project.path / 'cache'}"),
+            *("--embed-rounds=2", "--embed-processes=1", *arguments),
+            folder=project.path,
+            output=project.path / output,
+        )
+
+    return start

@@ -129,29 +129,11 @@ def test_quiet_shows_nothing(terminal):
     assert seen.code == 0 and seen.states == []
 
 
-@pytest.mark.parametrize("workers", [(), ("-n1",)])
-def test_a_session_without_pytests_terminal_is_measured_in_silence(project, workers):
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_session_without_pytests_terminal_is_measured_in_silence(project, workers, count):
     project.makeconftest("from embedcore.plugin import plugin\nplugin.shared_cards = lambda *_: ['a note']")
-    outcome = project.runpytest_subprocess(
-        *(
-            "-p",
-            "no:terminal",
-            "-p",
-            "no:cacheprovider",
-            "--embed-dataset=images",
-            "--embed-roster=roster.txt",
-            *workers,
-        ),
-        *(
-            "--embed-weights=random",
-            "--embed-cache=cache",
-            "--embed-rounds=2",
-            "--embed-processes=1",
-            "--benchmark-json=run.json",
-            IN_PROCESS,
-        ),
-    )
-    assert outcome.ret == 0, outcome.stderr.str()
+    process = workers(count, "-p", "no:terminal", "--benchmark-json=run.json", IN_PROCESS)
+    assert forked.ended(process) == 0, (project.path / "output").read_text()
     assert len(read_run(project.path / "run.json").results) == len(MODELS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from forked import ended
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -147,27 +148,14 @@ def test_the_json_has_timms_old_names(run, project, saved, monkeypatch):
     assert saved()["embedcore"]["renamed"] == {"old_vit": MODELS[1], "old_net.r160_in1k": MODELS[0]}
 
 
-def test_an_empty_shard_is_reported_by_the_controller_of_xdist(project):
-    result = project.runpytest_subprocess(
-        *("test_models.py", "-p", "no:cacheprovider", "-n1", "--embed-dataset=images", "--embed-roster=roster.txt"),
-        *("--embed-weights=random", f"--embed-cache={project.path / 'cache'}", "--embed-shard=5/5"),
-    )
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["embedcore: shard 5/5 is empty: all cases (3) are in other shards"])
+def test_an_empty_shard_is_reported_by_the_controller_of_xdist(project, workers):
+    assert ended(workers(1, "--embed-shard=5/5")) == 0
+    lines = (project.path / "output").read_text().splitlines()
+    assert "embedcore: shard 5/5 is empty: all cases (3) are in other shards" in lines
 
 
-def test_workers_of_xdist_share_a_shard(project, saved):
-    project.runpytest_subprocess(
-        *("test_models.py", "-p", "no:cacheprovider", "-n2", "--embed-dataset=images", "--embed-roster=roster.txt"),
-        *(
-            "--embed-weights=random",
-            f"--embed-cache={project.path / 'cache'}",
-            "--embed-rounds=2",
-            "--embed-processes=1",
-            REFUSED,
-        ),
-        *("--embed-shard=1/2", "--benchmark-json=run.json"),
-    )
+def test_workers_of_xdist_share_a_shard(workers, saved):
+    ended(workers(2, REFUSED, "--embed-shard=1/2", "--benchmark-json=run.json"))
     block = saved()["embedcore"]
     costs = {model: case_gmacs(model) for model in MODELS}
     assert {entry["model"] for entry in block["excluded"]} == divide(costs, 2)[0]

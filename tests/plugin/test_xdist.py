@@ -7,7 +7,6 @@ import signal
 import time
 from types import SimpleNamespace
 
-import forked
 import pytest
 import records
 from forked import ended
@@ -22,23 +21,6 @@ from embedcore.zoo.tags import all_tags
 
 IN_PROCESS = "--embed-isolation=none"
 MINI = [tag for tag in all_tags() if tag.startswith("test_")][:8]
-
-
-@pytest.fixture
-def workers(project):
-    """Start the benchmark with workers of pytest-xdist, in a process group of its own."""
-
-    def start(count, *arguments, dataset="images", output="output"):
-        return forked.start(
-            forked.pytest_session,
-            *("test_models.py", "-p", "no:cacheprovider", f"-n{count}", f"--embed-dataset={dataset}"),
-            *("--embed-roster=roster.txt", "--embed-weights=random", f"--embed-cache={project.path / 'cache'}"),
-            *("--embed-rounds=2", "--embed-processes=1", *arguments),
-            folder=project.path,
-            output=project.path / output,
-        )
-
-    return start
 
 
 def test_a_killed_run_of_two_workers_is_resumed_in_one_process(run, project, saved, workers):
