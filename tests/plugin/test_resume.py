@@ -117,7 +117,15 @@ def pytest_sessionfinish():
 
 # Numbers: seconds after a result, so in the following case.
 MOMENTS = (
-    *("within the header", "after the header", "within the result", 0.02, "after the result", 0.15, "before the replay"),
+    *(
+        "within the header",
+        "after the header",
+        "within the result",
+        0.02,
+        "after the result",
+        0.15,
+        "before the replay",
+    ),
     *(0.3, "between cases", "before a timing", "within the timing", "after the timing", "before the JSON"),
 )
 
@@ -168,7 +176,9 @@ def test_ctrl_c_still_writes_report_and_json_and_can_be_resumed(start, project):
     line = line.partition(" --embed-resume")[0]
     models, _ = scores_of(project.path / "part.json")
     named = line.partition("(")[2].partition(", …")[0].split(", ")
-    assert line.startswith(f"{len(MINI) - len(models)} of {len(MINI)} cases not reached (") and line.endswith("; continue with")
+    assert line.startswith(f"{len(MINI) - len(models)} of {len(MINI)} cases not reached (") and line.endswith(
+        "; continue with"
+    )
     assert len(named) == 5 and set(named) <= set(MINI) - set(models)
     assert 2 <= len(models) < len(MINI)  # the third may have been in the journal but not yet reported
     report = json.loads((project.path / "report" / "leaderboard.json").read_text())

@@ -99,7 +99,8 @@ class ForkedPopen:
             group=0 if start_new_session else os.getpgid(0),
         )
         self.stdin, self.stdout = (
-            os.fdopen(os.dup(end.fileno()), mode if text else f"{mode}b") for end, mode in ((writer, "w"), (reader, "r"))
+            os.fdopen(os.dup(end.fileno()), mode if text else f"{mode}b")
+            for end, mode in ((writer, "w"), (reader, "r"))
         )
 
     def wait(self, timeout: float | None = None) -> int:
