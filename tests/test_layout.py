@@ -51,6 +51,7 @@ def test_imports_point_one_way(file):
             "files",
             "forkserver",
             "frames",
+            "interrupts",
             "messages",
             "packages",
             "plain",

@@ -157,7 +157,7 @@ def two_nodes(project, monkeypatch):
     home.mkdir()
     for name, value in {"HOME": home, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": 0}.items():
         monkeypatch.setenv(name, str(value))
-    quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 2, "health_check_initial_delay_ms": 0}
+    quick = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}  # a busy machine answers late
     cluster = Cluster()
     try:
         cluster.add_node(num_cpus=0, _system_config=quick)
@@ -178,9 +178,11 @@ def test_a_node_of_ray_is_killed_and_nothing_is_lost(run, project, two_nodes):
         output=project.path / "output",
         environment={**os.environ, "RAY_ADDRESS": cluster.address},
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 500
     while session.is_alive() and nodes_in(project.path / "there") != {"a", "b"} and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.05)
+    assert session.is_alive(), (project.path / "output").read_text()
+    assert nodes_in(project.path / "there") == {"a", "b"}
     kill_all(nodes["b"].all_processes["raylet"][0].process.pid)
     assert ended(session) == 0, (project.path / "output").read_text()
     (journal,) = (project.path / "there" / "runs").glob("*.jsonl")
