@@ -21,8 +21,7 @@ from embedcore.measure import ray_nodes
 from embedcore.measure.cluster import Slot
 from embedcore.measure.node_worker import NodeWorker
 from embedcore.measure.ray_nodes import RayNodes
-from embedcore.plugin import start
-from embedcore.plugin.checks import check_options
+from embedcore.plugin import checks, start
 from embedcore.plugin.options import Options
 from embedcore.results.reading import read_run
 from embedcore.zoo.tags import all_tags
@@ -64,7 +63,7 @@ class LocalNodes:
 @pytest.fixture
 def local_nodes(monkeypatch):
     monkeypatch.setattr(start, "RayNodes", LocalNodes)
-    monkeypatch.setattr(start, "check_ray", lambda: None)
+    monkeypatch.setattr(checks, "check_ray", lambda: None)
 
 
 def equal_fields(path):
@@ -124,7 +123,7 @@ def test_a_node_without_the_images_is_named(run, local_nodes, monkeypatch):
 def test_what_does_not_go_with_it_is_refused(changes, several, without):
     options = Options.from_values({"executor": "ray", **changes}, {"executor", *changes})
     with pytest.raises(UsageError, match=f"run it without {without}$"):
-        check_options(options, several_workers=several)
+        checks.check_options(options, several_workers=several)
 
 
 def test_without_ray_a_line_says_what_to_install(run, monkeypatch):
