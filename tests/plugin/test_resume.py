@@ -71,7 +71,6 @@ KILLED = """
 import os, signal
 from pathlib import Path
 
-import pytest
 from embedcore.files import sealed
 from embedcore.measure.bench import Bench
 from embedcore.plugin.replay import clock
@@ -109,10 +108,6 @@ Journal.append, Bench.run, Bench.time, clock.replay = killed_append, logged_run,
 
 def pytest_runtest_logfinish():
     reached("between cases")
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish():
-    reached("before the JSON")
 """
 
 # Numbers: seconds after a result, so in the following case.
@@ -126,7 +121,7 @@ MOMENTS = (
         0.15,
         "before the replay",
     ),
-    *(0.3, "between cases", "before a timing", "within the timing", "after the timing", "before the JSON"),
+    *(0.3, "between cases", "before a timing", "within the timing", "after the timing"),
 )
 
 
