@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import save_file
 
 from embedcore.cli import main
+from embedcore.embed.engines.names import FOLDER as ENGINES
 from embedcore.zoo.backbone import load_backbone
 
 # Batches have one image, as the measurement of latency has: an engine prepares each shape.
@@ -13,14 +14,17 @@ QUICK = ["--embed-weights=random", "--embed-max-classes=6", "--embed-rounds=2", 
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache folder, in which exported models are kept for the next test."""
-    return tmp_path_factory.mktemp("cache")
+def engines(tmp_path_factory):
+    """The folder of exported models, which are kept for the next test."""
+    return tmp_path_factory.mktemp("engines")
 
 
 @pytest.fixture
-def deploy(tmp_path, monkeypatch, caches, capsys, cache):
+def deploy(tmp_path, monkeypatch, caches, capsys, engines):
     """Run the command in an empty folder; return its exit code, output and errors."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / ENGINES).symlink_to(engines)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 
