@@ -69,8 +69,6 @@ def test_every_chart_is_drawn_by_view_recall() -> None:
 
 
 def test_the_statement_on_trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unlabelled_trust, "MEASURED", ())
-    assert trust_lines() == ["how far this order agrees with one by labels has not been measured"]
     monkeypatch.setattr(
         unlabelled_trust, "MEASURED", (Agreement("emoji", 20, 4, 0.812), Agreement("digits", 9, 3, -0.1))
     )
