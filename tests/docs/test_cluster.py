@@ -17,7 +17,7 @@ from PIL import Image
 from embedcore.cli import main
 from embedcore.results.reading import read_run
 
-SECTION = page("cluster.md").partition("## Run all of timm on a cluster")[2]
+SECTION = page("cluster.md").partition("## Run all of timm on a cluster")[2].partition("\n## Ray")[0]
 SHELL, SLURM = re.findall(r"```bash\n(.*?)```", SECTION, re.DOTALL)
 KUBERNETES, SKYPILOT = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL))
 MODELS = ("test_vit.r160_in1k", "test_resnet.r160_in1k")
