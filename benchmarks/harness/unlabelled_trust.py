@@ -23,7 +23,7 @@ from embedcore.images.dataset import Dataset, load_dataset
 from embedcore.report.board.unlabelled_trust import FAILED, Agreement
 from embedcore.results.ranking import kendall_tau
 from embedcore.retrieval.metrics import score
-from embedcore.retrieval.views import found_by_views
+from embedcore.retrieval.unlabelled import found_by_views
 from embedcore.zoo.tags import local_tags
 
 EDGES = (160, 96, 64)

@@ -47,7 +47,7 @@ from embedcore.results.verdicts import pack_outcomes, pack_sketch, pack_verdicts
 from embedcore.retrieval.metrics import score
 from embedcore.retrieval.probes import probe
 from embedcore.retrieval.resampling import summary
-from embedcore.retrieval.views import effective_rank, found_by_views, near_duplicates
+from embedcore.retrieval.unlabelled import effective_rank, found_by_views, near_duplicates
 from embedcore.version import VERSION
 from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.configurations import address_of

@@ -19,7 +19,7 @@ from embedcore.plugin.options import Options
 from embedcore.report.html.page import static
 from embedcore.results.reading import read_run
 from embedcore.results.verdicts import unpack_verdicts
-from embedcore.retrieval.views import effective_rank, near_duplicates
+from embedcore.retrieval.unlabelled import effective_rank, near_duplicates
 from embedcore.zoo.backbone import load_backbone
 
 INLINE = "--embed-isolation=none"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 from sklearn.neighbors import NearestNeighbors
 
-from embedcore.retrieval.views import effective_rank, found_by_views, near_duplicates
+from embedcore.retrieval.unlabelled import effective_rank, found_by_views, near_duplicates
 
 
 def unit(rows):
@@ -77,5 +77,5 @@ def test_the_rank_is_that_of_the_singular_values(seed, n, dim, decay):
 def test_more_rows_than_are_centred_at_once(monkeypatch):
     rows = sides(3, 500, 16)[0]
     whole = effective_rank(rows)
-    monkeypatch.setattr("embedcore.retrieval.views._ROWS", 64)
+    monkeypatch.setattr("embedcore.retrieval.unlabelled._ROWS", 64)
     assert effective_rank(rows) == pytest.approx(whole)
