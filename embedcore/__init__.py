@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from embedcore.errors import WeightsUnavailable as WeightsUnavailable
     from embedcore.forkserver import StartError as StartError
     from embedcore.images.dataset import Dataset as Dataset
-    from embedcore.images.dataset import as_dataset as as_dataset
-    from embedcore.images.dataset import load_dataset as load_dataset
     from embedcore.images.decode import BadImageError as BadImageError
+    from embedcore.images.load_dataset import as_dataset as as_dataset
+    from embedcore.images.load_dataset import load_dataset as load_dataset
     from embedcore.measure.bench import Bench as Bench
     from embedcore.measure.case import CaseSettings as CaseSettings
     from embedcore.notebook.benchmark import benchmark as benchmark
@@ -62,7 +62,8 @@ _NAMES_OF = {
     "errors": "EmbedcoreError FactoryError HubUnreachable UnsupportedModel UsageError "
     "WeightsDamaged WeightsGated WeightsUnavailable",
     "forkserver": "StartError",
-    "images.dataset": "Dataset as_dataset load_dataset",
+    "images.dataset": "Dataset",
+    "images.load_dataset": "as_dataset load_dataset",
     "images.decode": "BadImageError",
     "measure.bench": "Bench",
     "measure.case": "CaseSettings",

@@ -19,8 +19,8 @@ from PIL import Image
 from safetensors.torch import save
 
 from embedcore.errors import EmbedcoreError, UsageError, WeightsDamaged
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
 from embedcore.measure.outcome import detail_of, reason_of, status_of
 from embedcore.report.board.terminal import terminal_report

@@ -29,8 +29,8 @@ from embedcore.compare.statistics import embedding_drift
 from embedcore.embed.device import place
 from embedcore.embed.embedder import ForwardSettings, embed_pixels
 from embedcore.embed.sketch import SKETCH_IMAGES, sketch_of
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
+from embedcore.images.load_dataset import load_dataset
 from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.registry import module_of
 from embedcore.zoo.tags import local_tags

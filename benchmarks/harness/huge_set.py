@@ -33,8 +33,8 @@ from PIL import Image
 from pyarrow import parquet
 from tabulate import tabulate
 
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
 from embedcore.images.workers import usable_cpus
 

@@ -21,8 +21,9 @@ import torch.nn.functional as functional
 from tabulate import tabulate
 
 from embedcore.embed.normalise import Normaliser, as_tensor
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.retrieval.gallery_size import Ahead
 from embedcore.retrieval.race import Evidence, Race, Rules, evidence_from, stages

@@ -23,8 +23,9 @@ import torch
 from embedcore.compare.compatibility import Compatibility, ImageLabels, compatibility
 from embedcore.embed.device import place
 from embedcore.embed.embedder import ForwardSettings, embed_pixels
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import geometry_of
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.tags import local_tags

@@ -17,8 +17,8 @@ import torch
 def sweep_ours(folder: str, cache: str, tags: list[str]) -> None:
     from embedcore.embed.device import place
     from embedcore.embed.embedder import ForwardSettings, embed_pixels
-    from embedcore.images.dataset import load_dataset
     from embedcore.images.geometry import geometry_of
+    from embedcore.images.load_dataset import load_dataset
     from embedcore.images.pixel_store import open_pixel_store
     from embedcore.zoo.backbone import load_backbone
 

@@ -19,7 +19,8 @@ from PIL import Image
 from race import embedded, unit
 from tabulate import tabulate
 
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
+from embedcore.images.load_dataset import load_dataset
 from embedcore.report.board.unlabelled_trust import FAILED, Agreement
 from embedcore.results.ranking import kendall_tau
 from embedcore.retrieval.metrics import score

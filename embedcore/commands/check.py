@@ -19,9 +19,10 @@ import tqdm
 from embedcore.errors import UsageError
 from embedcore.files import cache_folder
 from embedcore.images.ceilings import reference_counts
-from embedcore.images.dataset import AuditedDataset, Dataset, audit_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.decode import MAX_MEGAPIXELS, ImageFacts
 from embedcore.images.duplicates import NEAR, count_copies, count_near_duplicates
+from embedcore.images.load_dataset import AuditedDataset, audit_dataset
 from embedcore.plain import counted, one_line
 
 EXIT_BAD = 1

@@ -35,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from embedcore.images.dataset import count_images
+    from embedcore.images.load_dataset import count_images
     from embedcore.plugin.machine import machine, machine_in_use
     from embedcore.plugin.side import collect
     from embedcore.plugin.start import forecast_of, processes_of

@@ -13,8 +13,8 @@ from embedcore.embed.device import use_device
 from embedcore.embed.embedder import auto_batch_size, choose_settings, embed_pixels
 from embedcore.errors import EmbedcoreError, UsageError, whole_number
 from embedcore.files import user_path
-from embedcore.images.dataset import as_dataset
 from embedcore.images.geometry import geometry_of
+from embedcore.images.load_dataset import as_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.progress import Progress
 from embedcore.zoo.backbone import Backbone, load_backbone

@@ -97,8 +97,6 @@ class Bench:
         self._engines = self.cache / ENGINES
         self._ledger = Ledger(self.cache)
         self._ahead: Ahead | None = None
-        self._beside: dict[str, Dataset] = {}
-        """The images among the distractors that are not in a dataset, by its fingerprint."""
 
     def __repr__(self) -> str:
         own = f", {counted(len(self.own_models), 'own model')}" if self.own_models else ""
@@ -277,9 +275,7 @@ class Bench:
         """Return the distractors of a case on a dataset, of whose images none is among them."""
         if self.distractors is None or self.distractors.images is None:
             return None if self.distractors is None else self.distractors.files_of(case.model)
-        beside = self._beside.get(dataset.fingerprint)
-        if beside is None:
-            beside = self._beside[dataset.fingerprint] = self.distractors.beside(dataset)
+        beside = self.distractors.beside(dataset)
         pixels = self._pixels(case, beside, progress)
         # Kept without being asked for: they are the same for every labelled dataset.
         return CaseInputs(GroundTruth.of(beside), pixels, embeddings_folder=self.cache / "embeddings")

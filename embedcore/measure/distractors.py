@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from embedcore.embed.embedding_blocks import FORMATS, embedding_files, read_bloc
 from embedcore.errors import UsageError, option
 from embedcore.files import user_path
 from embedcore.images.audit import audit
-from embedcore.images.dataset import AuditedDataset, Dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.decode import MAX_MEGAPIXELS
 from embedcore.images.folders import scan_folder
 from embedcore.images.ledger import Ledger
+from embedcore.images.load_dataset import AuditedDataset
 from embedcore.plain import counted
 from embedcore.progress import Progress
 from embedcore.results.result import DistractorScores
@@ -38,15 +39,20 @@ class Distractors:
     """Hash of the content."""
     images: Dataset | None = None
     """None for files of embeddings."""
+    _beside: dict[str, Dataset] = field(default_factory=dict)
 
     def beside(self, labelled: Dataset) -> Dataset:
         """Return the images whose content is not that of a labelled image. Raises UsageError if there are none."""
         assert self.images is not None
-        known = {*labelled.digests}
-        kept = np.array([digest not in known for digest in self.images.digests])
-        if not kept.any():
-            raise UsageError(f"{option('distractors')}: all images of {self.path} are copies of labelled images")
-        return self.images if kept.all() else self.images.select(np.flatnonzero(kept))
+        found = self._beside.get(labelled.fingerprint)
+        if found is None:
+            known = {*labelled.digests}
+            kept = np.array([digest not in known for digest in self.images.digests])
+            if not kept.any():
+                raise UsageError(f"{option('distractors')}: all images of {self.path} are copies of labelled images")
+            found = self.images if kept.all() else self.images.select(np.flatnonzero(kept))
+            self._beside[labelled.fingerprint] = found
+        return found
 
     def files_of(self, model: str) -> Path:
         """Return where the embeddings of a model are: in the folder of its name if there is one, else in all files."""

@@ -49,7 +49,7 @@ class Forecast:
     is_rough: bool = False
     """Whether that follows from the machine's speed, not from an earlier run on it."""
     gmacs: tuple[float | None, ...] = ()
-    """Of each of the models, without those that --embed-max-params excludes; None if not known."""
+    """GMACs of each model that --embed-max-params does not exclude; None if not known."""
 
     @property
     def to_fetch(self) -> tuple[Holding, ...]:

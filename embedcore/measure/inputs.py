@@ -23,7 +23,7 @@ class CaseInputs:
     """Images, labels and locations for a case; picklable, so that it can be sent to another process."""
 
     truth: GroundTruth
-    """Of distractors only the fingerprint and the decoder matter."""
+    """If these are distractors, only its fingerprint and decoder matter."""
     pixels: PixelStore | None
     """All images in the case's geometry; None for precomputed embeddings."""
     located: Located | None = None

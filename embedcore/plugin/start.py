@@ -13,7 +13,8 @@ from embedcore.embed.calibration import cpu_gmacs_per_s
 from embedcore.embed.device import ARITHMETIC, choose_device
 from embedcore.embed.engines.names import EAGER
 from embedcore.errors import UsageError, option
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
+from embedcore.images.load_dataset import load_dataset
 from embedcore.measure.bench import Bench
 from embedcore.measure.case import CaseSettings
 from embedcore.measure.cluster_bench import ClusterBench

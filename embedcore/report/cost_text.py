@@ -23,9 +23,9 @@ _MEANINGS = (
 
 
 def as_text(found: Sequence[MachineCost], models: int, images: int, within: float, width: int) -> str:
-    """Return the table of a run of so many models and images, or that nothing is known, in lines of `width`.
+    """Return the table, or a line if nothing is known, in lines of `width`.
 
-    `within`: seconds in which the workers should end.
+    `models` and `images`: numbers of those that would be measured; `within`: seconds in which the workers should end.
     """
     if not found:
         return wrapped(_UNKNOWN, width)

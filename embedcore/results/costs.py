@@ -48,7 +48,7 @@ class MachineCost:
 def costs_by_setup(runs: Iterable[Run], folder: Path, images: int, processes: int) -> dict[Setup, Costs]:
     """Return what the models of saved runs, and of the journals in `folder`, took in each setup, as if on `images`.
 
-    Of several measurements of a model the first one counts: saved runs in their order, then the newest journal.
+    If a model was measured several times, the first one counts: saved runs in their order, then the newest journal.
     `processes`: number of processes in which a case is timed. Journals that cannot be read are skipped.
     """
     found: dict[Setup, dict[str, tuple[float, float]]] = {}

@@ -25,9 +25,9 @@ from embedcore.retrieval.tiles import FloatArray, IntArray
 EXACT = "exact"
 LINKS, CONSTRUCTION = 32, 40
 """M and efConstruction of HNSW."""
-SEARCHES = (16, 64, 256)
+EF_SEARCH = (16, 64, 256)
 """efSearch of HNSW."""
-PROBES = (1, 8, 32)
+NPROBE = (1, 8, 32)
 """nprobe of IVF-PQ."""
 FEWEST = 39 * 256
 """References of IVF-PQ: faiss asks for 39 to train each of the 256 centroids of a byte."""
@@ -44,7 +44,7 @@ class Index:
     form: str
     """exact, int8, HNSW or IVF-PQ."""
     parameters: Mapping[str, int]
-    """As faiss calls them; the last one is that of the search."""
+    """Names as in faiss; the last one is that of the search."""
     bytes: int
     """Size of the serialised index; of the exact search, of the embeddings."""
     build_s: float
@@ -91,8 +91,8 @@ def indexes(references: FloatArray) -> Iterator[Index]:
     """Build and yield the approximate indexes of references [n, d].
 
     - ``int8``: all references in 8 bits a dimension (`IndexScalarQuantizer`, QT_8bit).
-    - ``HNSW``: a graph with M = 32, efConstruction = 40 and each efSearch of `SEARCHES`.
-    - ``IVF-PQ``: square root of n lists, codes of `code_bytes`, and each nprobe of `PROBES`; see `why_not`.
+    - ``HNSW``: a graph with M = 32, efConstruction = 40 and each efSearch of `EF_SEARCH`.
+    - ``IVF-PQ``: square root of n lists, codes of `code_bytes`, and each nprobe of `NPROBE`; see `why_not`.
     """
     faiss = import_faiss()
     dim, metric = references.shape[1], faiss.METRIC_INNER_PRODUCT
@@ -100,12 +100,12 @@ def indexes(references: FloatArray) -> Iterator[Index]:
     yield from _built("int8", flat, references, {})
     graph = faiss.IndexHNSWFlat(dim, LINKS, metric)
     graph.hnsw.efConstruction = CONSTRUCTION
-    yield from _built("HNSW", graph, references, {"M": LINKS, "efConstruction": CONSTRUCTION}, "efSearch", SEARCHES)
+    yield from _built("HNSW", graph, references, {"M": LINKS, "efConstruction": CONSTRUCTION}, "efSearch", EF_SEARCH)
     if why_not(references):
         return
     lists, code = round(len(references) ** 0.5), code_bytes(dim)
     coded = faiss.IndexIVFPQ(faiss.IndexFlatIP(dim), dim, lists, code, 8, metric)
-    yield from _built("IVF-PQ", coded, references, {"nlist": lists, "m": code}, "nprobe", PROBES)
+    yield from _built("IVF-PQ", coded, references, {"nlist": lists, "m": code}, "nprobe", NPROBE)
 
 
 def code_bytes(dim: int) -> int:

@@ -17,8 +17,9 @@ from embedcore.cli import main
 from embedcore.commands.cache import Entry, choose_to_remove, entries_of
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.files import sealed
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.results.journal import FORMAT
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from embedcore.cli import main
-from embedcore.images.dataset import load_dataset
 from embedcore.images.ledger import FILE
+from embedcore.images.load_dataset import load_dataset
 
 
 def picture(seed: int, edge: int = 96) -> Image.Image:

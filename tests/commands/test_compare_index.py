@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedcore.cli import main
-from embedcore.images.dataset import load_dataset
+from embedcore.images.load_dataset import load_dataset
 from embedcore.measure.bench import Bench
 from embedcore.measure.case import CaseSettings
 from embedcore.results.saved import benchmark_entry, dataset_block, embedcore_block

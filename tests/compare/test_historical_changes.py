@@ -16,8 +16,8 @@ from torch import nn
 from embedcore.compare.comparison import compare
 from embedcore.compare.limits import read_limits
 from embedcore.compare.verdict import judge
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.measure.case import Case
 from embedcore.measure.inputs import CaseInputs

@@ -14,8 +14,8 @@ from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_se
 from embedcore.embed.pipeline import HostLane
 from embedcore.embed.precision import canary_cosine
 from embedcore.embed.timing import time_forward
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.zoo.backbone import load_backbone
 

@@ -13,7 +13,8 @@ import pytest
 from embedcore.commands.cache import choose_to_remove, entries_of
 from embedcore.errors import UsageError
 from embedcore.images import archives
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.specification import check_exists
 from embedcore.images.store_files import IN_USE, remove_unused
 

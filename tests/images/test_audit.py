@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from embedcore.errors import UsageError
 from embedcore.images.audit import audit
-from embedcore.images.dataset import load_dataset
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.sources import FileSource
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")

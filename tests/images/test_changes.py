@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from embedcore.errors import UsageError
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from embedcore.errors import UsageError
-from embedcore.images.dataset import load_dataset
+from embedcore.images.load_dataset import load_dataset
 
 
 def test_leave_one_out_of_a_folder(make_folder) -> None:

@@ -10,7 +10,7 @@ from dataset_kinds import Kind
 from dataset_page import GROUPS, PAGE, with_tables
 
 from embedcore.errors import UsageError
-from embedcore.images.dataset import load_dataset
+from embedcore.images.load_dataset import load_dataset
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.looks) for kinds in GROUPS.values() for kind in kinds])

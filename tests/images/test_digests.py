@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcore.images.audit import Finding, Findings
-from embedcore.images.dataset import load_dataset
 from embedcore.images.decode import ImageFacts
 from embedcore.images.digests import Digests, numbered
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.workers import PixelReader
 
 DIGESTS = st.lists(st.sampled_from(["00" * 32, "00" * 31 + "01", "ab" + "00" * 31, "ab" * 32, "ff" * 32]), max_size=12)

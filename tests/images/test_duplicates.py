@@ -7,13 +7,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedcore.images.dataset import load_dataset
 from embedcore.images.duplicates import (
     Copies,
     count_copies,
     count_near_duplicates,
     count_near_pairs,
 )
+from embedcore.images.load_dataset import load_dataset
 
 # Few words with few bits changed, so that pairs of every small distance occur, across the edges of the parts too.
 hashes = st.lists(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from embedcore.errors import UsageError
-from embedcore.images.dataset import load_dataset
 from embedcore.images.decode import BadImageError
 from embedcore.images.emoji import CREDITS, code_points, emoji_class, emoji_images, is_pictured, render_svg
+from embedcore.images.load_dataset import load_dataset
 from embedcore.results.saved import dataset_block
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from embedcore.errors import UsageError
 from embedcore.images import folders, plugins
-from embedcore.images.dataset import load_dataset
 from embedcore.images.folders import scan_folder
 from embedcore.images.labels import lookalike_notes
+from embedcore.images.load_dataset import load_dataset
 
 
 def test_a_class_is_a_folder_path(make_folder) -> None:

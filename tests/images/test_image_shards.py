@@ -18,8 +18,9 @@ from embedcore.commands.cache import entries_of
 from embedcore.errors import UsageError
 from embedcore.images import arrow_tables, tar_shards
 from embedcore.images.arrow_tables import ArrowSource
-from embedcore.images.dataset import Dataset, as_dataset, count_images, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import as_dataset, count_images, load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.images.tar_shards import TarSource
 

@@ -15,8 +15,8 @@ import pytest
 from embedcore.files import sealed, sha256_of
 from embedcore.images import audit as audit_module
 from embedcore.images import ledger
-from embedcore.images.dataset import audit_dataset, load_dataset
 from embedcore.images.ledger import FILE, Ledger
+from embedcore.images.load_dataset import audit_dataset, load_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 

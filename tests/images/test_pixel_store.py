@@ -14,9 +14,10 @@ from PIL import Image
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.images import pixel_store
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.decode import load_rgb
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import StoredPixels, StreamedPixels, open_pixel_store
 from embedcore.images.workers import PixelReader
 

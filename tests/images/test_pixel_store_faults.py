@@ -29,8 +29,9 @@ from embedcore.commands.cache import entries_of
 from embedcore.files import PARTIAL
 from embedcore.forkserver import forkserver_context
 from embedcore.images import pixel_store, unfinished_store
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import StoredPixels, StreamedPixels, open_pixel_store
 from embedcore.images.store_files import hold
 from embedcore.images.unfinished_store import created, taken_over

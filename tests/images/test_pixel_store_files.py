@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from embedcore.files import unsealed
 from embedcore.images import pixel_store
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
 from embedcore.images.store_files import is_held, sidecar_of
 

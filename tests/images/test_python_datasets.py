@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from embedcore.errors import UsageError
-from embedcore.images.dataset import Dataset, as_dataset, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import as_dataset, load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.images.sources import as_image
 from embedcore.retrieval.search import nearest

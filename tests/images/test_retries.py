@@ -16,9 +16,10 @@ from PIL import Image
 from embedcore.cli import main
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.images import audit, folders, pixel_store, retries
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.decode import ImageUnavailable
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
 from embedcore.images.sources import FileSource
 from embedcore.images.thumbnails import thumbnails

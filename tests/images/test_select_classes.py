@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from embedcore.images import pixel_store
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import SelectedPixels, StoredPixels, open_pixel_store
 
 GEOMETRY = Geometry(32, 40, "bicubic", 0.9, "center")

@@ -12,9 +12,9 @@ from PIL import Image
 
 from embedcore.cli import main
 from embedcore.errors import UnsupportedModel, UsageError
-from embedcore.images.dataset import as_dataset, load_dataset
 from embedcore.images.decode import LARGEST_INPUT, MOST_ELONGATED, BadImageError
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import as_dataset, load_dataset
 from embedcore.images.workers import PixelReader
 from embedcore.zoo.transforms import data_config
 

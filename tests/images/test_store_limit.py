@@ -8,8 +8,8 @@ import filelock
 import numpy as np
 import pytest
 
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import FOLDER, StoredPixels, StreamedPixels, open_pixel_store
 from embedcore.images.store_files import sidecar_of
 

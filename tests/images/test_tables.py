@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
 from embedcore.images.columns import NAMES
-from embedcore.images.dataset import load_dataset
 from embedcore.images.folders import HELD_OUT, TRAINING, scan_folder
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.specification import check_exists
 from embedcore.images.tables import read_table
 

@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from embedcore.errors import UsageError
-from embedcore.images.dataset import as_dataset, load_dataset
+from embedcore.images.load_dataset import as_dataset, load_dataset
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embedcore.errors import UsageError
-from embedcore.images.dataset import Dataset, as_dataset, count_images, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.decode import BadImageError
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import as_dataset, count_images, load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.images.views import View, ViewSource
 

@@ -17,8 +17,8 @@ import pytest
 
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.forkserver import StartError, forkserver_context, start_surely
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import StoredPixels, open_pixel_store
 from embedcore.images.sources import FileSource
 from embedcore.images.store_files import blocks_of
@@ -234,7 +234,7 @@ def test_a_script_without_a_main_guard_is_not_run_again_in_each_worker(make_fold
     script.write_text(
         textwrap.dedent(f"""
             from pathlib import Path
-            from embedcore.images.dataset import load_dataset
+            from embedcore.images.load_dataset import load_dataset
             from embedcore.images.geometry import Geometry
             from embedcore.images.pixel_store import open_pixel_store
 

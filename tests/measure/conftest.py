@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedcore.images.dataset import load_dataset
 from embedcore.images.geometry import geometry_of
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.measure.case import Case
 from embedcore.measure.inputs import CaseInputs

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from embedcore.embed import pinned
-from embedcore.images.dataset import load_dataset
+from embedcore.images.load_dataset import load_dataset
 from embedcore.measure import timing_process
 from embedcore.measure.bench import Bench
 from embedcore.measure.case import CaseSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedcore.images.dataset import load_dataset
+from embedcore.images.load_dataset import load_dataset
 
 
 @pytest.fixture(scope="module")

@@ -93,3 +93,21 @@ def workers(project):
         )
 
     return start
+
+
+@pytest.fixture
+def start_sweep(project):
+    """Start the benchmark over a roster, in a process of its own."""
+
+    def start(*arguments, roster, cache="cache"):
+        (project.path / "roster.txt").write_text("\n".join(roster))
+        return forked.start(
+            forked.lean_session,
+            *("test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images"),
+            *("--embed-roster=roster.txt", "--embed-weights=random", f"--embed-cache={project.path / cache}"),
+            *("--embed-rounds=1", "--embed-processes=1", *arguments),
+            folder=project.path,
+            output=project.path / "output",
+        )
+
+    return start

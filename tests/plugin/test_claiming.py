@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import signal
 import time
 from collections import Counter
 
-import forked
 import pytest
 import records
 from forked import ended
@@ -31,21 +31,9 @@ SHORT = "from embedcore.plugin import claiming\nclaiming.LEASE_S = 3.0\n"
 
 
 @pytest.fixture
-def start(project):
+def start(start_sweep):
     """Start a session in a process of its own, with further arguments."""
-
-    def start(*arguments):
-        (project.path / "roster.txt").write_text("\n".join(MINI))
-        return forked.start(
-            forked.lean_session,
-            *("test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images"),
-            *("--embed-roster=roster.txt", "--embed-weights=random", f"--embed-cache={project.path / 'cache'}"),
-            *("--embed-rounds=1", "--embed-processes=1", *arguments),
-            folder=project.path,
-            output=project.path / "output",
-        )
-
-    return start
+    return functools.partial(start_sweep, roster=MINI)
 
 
 def scores_of(path):

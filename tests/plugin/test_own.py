@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 
-from embedcore.images.dataset import load_dataset
+from embedcore.images.load_dataset import load_dataset
 from embedcore.results.reading import read_run
 
 FACTORY = """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import time
 
-import forked
 import pytest
 import records
 from forked import ended
@@ -19,21 +19,9 @@ MINI = [tag for tag in all_tags() if tag.startswith("test_") and tag.partition("
 
 
 @pytest.fixture
-def start(project):
-    """Start a session in a process of its own, with further arguments."""
-
-    def start(*arguments, cache="cache", roster=MINI):
-        (project.path / "roster.txt").write_text("\n".join(roster))
-        return forked.start(
-            forked.lean_session,
-            *("test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images"),
-            *("--embed-roster=roster.txt", "--embed-weights=random", f"--embed-cache={project.path / cache}"),
-            *("--embed-rounds=1", "--embed-processes=1", *arguments),
-            folder=project.path,
-            output=project.path / "output",
-        )
-
-    return start
+def start(start_sweep):
+    """Start a sweep in a process of its own, with further arguments."""
+    return functools.partial(start_sweep, roster=MINI)
 
 
 def scores_of(path):

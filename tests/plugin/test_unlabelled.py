@@ -13,7 +13,7 @@ from PIL import Image
 from embedcore.cli import main
 from embedcore.embed.library import embed_dataset
 from embedcore.errors import UsageError
-from embedcore.images.dataset import load_dataset
+from embedcore.images.load_dataset import load_dataset
 from embedcore.plugin.checks import check_options
 from embedcore.plugin.options import Options
 from embedcore.report.html.page import static

@@ -74,7 +74,7 @@ def dataset_of(settings: Mapping[str, Any], cache: Path) -> Dataset | None:
 
     Settings are untrusted input: they cause no download and run no code of a library.
     """
-    from embedcore.images.dataset import load_dataset
+    from embedcore.images.load_dataset import load_dataset
     from embedcore.images.timm_sets import SCHEMES
 
     spec = settings.get("dataset")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedcore.images.dataset import load_dataset
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.thumbnails import EDGE, thumbnails
 from embedcore.report.gallery.gallery import dataset_of, gallery_of
 from embedcore.results.leaderboard import boards_of
