@@ -137,8 +137,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_mb: float | None = None
     """In units of 10^6 bytes; see `embedcore.embed.memory`."""
     unlabelled: dict[str, float] = {}
-    """For images without labels: ``near_duplicates``, the share of them whose nearest other image has a cosine of .95 or
-    more, and ``effective_rank`` (see `embedcore.retrieval.unlabelled`)."""
+    """For images without labels: ``near_duplicates``, the share of them whose nearest other image has a cosine of .95
+    or more, and ``effective_rank`` (see `embedcore.retrieval.unlabelled`)."""
     verdicts: str | None = None
     """See `embedcore.results.verdicts.pack_verdicts`."""
     probe_verdicts: dict[str, str] = {}
