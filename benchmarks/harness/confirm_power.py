@@ -22,7 +22,7 @@ from embedcore.results.result import Result
 
 LIMIT, ROUNDS = 0.05, 40
 FALLS = (0.0, 0.02, 0.04, 0.045, 0.05, 0.055, 0.06, 0.08)
-NOISES = (0.01, 0.02, 0.03)
+NOISES = (0.01, 0.02, 0.03, 0.04)
 
 
 class Simulated:

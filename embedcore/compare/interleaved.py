@@ -18,7 +18,7 @@ NOISE = 0.015
 ALARMS = 0.01
 """False alarm rate of a whole comparison: over all its models and all looks at the data."""
 
-LOOKS = (2, 3, 4, 6, 8, 12)
+LOOKS = (2, 3, 4, 6, 8, 12, 16, 24)
 """The ratio is tested after these numbers of pairs of processes; the last one is the maximum."""
 
 _PRIOR = 20  # degrees of freedom that the assumed noise adds to those of the measured ratios

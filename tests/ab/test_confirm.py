@@ -112,11 +112,11 @@ def test_only_the_suspects_are_measured_and_a_real_fall_is_an_alarm(sides, asked
 
 @pytest.mark.parametrize(("fall", "decides"), [(0.015, True), (0.022, True), (0.04, False)])
 def test_at_the_last_look_the_99_percent_interval_decides(fall, decides):
-    """12 pairs with a noise of 3 %: too wide to stop early, and enough to exclude a fall of 5 % or not."""
-    pairs = math.log(1 - fall) + 0.03 * np.array([-1, 1] * 6)
-    ratio = ratio_of(pairs, models=20, noise=0.03)
+    """24 pairs with a noise of 4.2 %: too wide to stop early, and enough to exclude a fall of 5 % or not."""
+    pairs = math.log(1 - fall) + 0.042 * np.array([-1, 1] * 12)
+    ratio = ratio_of(pairs, models=20, noise=0.042)
     assert not ratio.settled(0.05) and not ratio.alarms(0.05) and (ratio.lowest > 0.95) is decides
-    track = Track("net_a.x", pairs=list(pairs), ratio=ratio, why="still uncertain after 24 processes")
+    track = Track("net_a.x", pairs=list(pairs), ratio=ratio, why="still uncertain after 48 processes")
     assert module._answer(track, 0.05) == (ratio if decides else track.why)
     assert module._answer(dataclasses.replace(track, settled=True, why="the budget was used up"), 0.05) != ratio
 
