@@ -110,7 +110,7 @@ def test_only_the_suspects_are_measured_and_a_real_fall_is_an_alarm(sides, asked
     assert "--embed-roster=net_a.x,net_b.x" in arguments and "--embed-protocol=native" in arguments
 
 
-@pytest.mark.parametrize(("fall", "decides"), [(0.015, True), (0.022, True), (0.04, False)])
+@pytest.mark.parametrize(("fall", "decides"), [(0.015, True), (0.022, True), (0.035, False)])
 def test_at_the_last_look_the_99_percent_interval_decides(fall, decides):
     """24 pairs with a noise of 4.2 %: too wide to stop early, and enough to exclude a fall of 5 % or not."""
     pairs = math.log(1 - fall) + 0.042 * np.array([-1, 1] * 12)
