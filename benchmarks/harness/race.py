@@ -170,7 +170,7 @@ class Field:
                 racing = [model for model in racing if str(model) not in out]
                 if len(racing) <= rules.top:
                     break
-            embedded[racing] += images[-1]  # measured in full, from the beginning
+            embedded[racing] = images[-1]  # without the images of the stages
             costs = np.array([model.cost for model in self.models])
             shares = embedded / images[-1]
             yield name, racing, float(shares.mean()), float(shares @ costs / costs.sum())

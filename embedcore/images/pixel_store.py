@@ -95,12 +95,13 @@ class StoredPixels(PixelStore):
 
 
 class SelectedPixels(PixelStore):
-    """Some images of a store on disk."""
+    """Some images of a store on disk, or of such a selection."""
 
-    def __init__(self, store: StoredPixels, rows: NDArray[np.int64]) -> None:
+    def __init__(self, store: StoredPixels | SelectedPixels, rows: NDArray[np.int64]) -> None:
         super().__init__((len(rows), *store.shape[1:]))
-        self._store = store
-        self._rows = rows
+        within = isinstance(store, SelectedPixels)
+        self._store: StoredPixels = store._store if within else store
+        self._rows = store._rows[rows] if within else rows
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return images start to stop - 1, as a copy."""

@@ -23,7 +23,7 @@ from embedcore.images.pixel_store import PixelStore, open_pixel_store
 from embedcore.measure.case import Case, CaseSettings
 from embedcore.measure.distractors import Distractors
 from embedcore.measure.executors import Ahead, ChildExecutor, InlineExecutor
-from embedcore.measure.inputs import CaseInputs
+from embedcore.measure.inputs import CaseInputs, EmbeddedParts
 from embedcore.measure.outcome import failure, locate, weights_changed
 from embedcore.measure.tracing import traced
 from embedcore.measure.truth import GroundTruth
@@ -93,6 +93,8 @@ class Bench:
         self.hub = Hub()
         self.stores: dict[str, PixelStore] = {}
         """Most recently opened pixel store, by dataset fingerprint."""
+        self.parts: dict[str, EmbeddedParts] = {}
+        """Images that a race has embedded, by the fingerprint of their dataset."""
         self._embeddings = self.cache / "embeddings" if keep_embeddings else None
         self._engines = self.cache / ENGINES
         self._ledger = Ledger(self.cache)
@@ -168,6 +170,7 @@ class Bench:
             located,
             self.hub,
             embeddings_folder=self._embeddings,
+            parts=self.parts.get(dataset.fingerprint),
             engines_folder=self._engines,
             ledger=self._ledger,
             neighbours=self.neighbours,

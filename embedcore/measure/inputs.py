@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from embedcore.images.ledger import Ledger
 from embedcore.images.pixel_store import PixelStore
@@ -16,6 +19,16 @@ from embedcore.progress import Stages
 from embedcore.results.neighbours import NeighbourStore
 from embedcore.zoo.hub import Hub
 from embedcore.zoo.weights import Located, locate_weights
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedParts:
+    """Parts of the images without common ones, which a race has embedded."""
+
+    folder: Path
+    """Where their embeddings are kept, unless the model left the race before."""
+    images: Mapping[str, NDArray[np.int64]]
+    """Indices of the images of each part, by the part's fingerprint as a dataset."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,8 @@ class CaseInputs:
     """State of the hub, so that a child need not probe it again."""
     embeddings_folder: Path | None = None
     """Where embeddings are kept and reused; None not to keep any."""
+    parts: EmbeddedParts | None = None
+    """Images that need not be embedded again."""
     engines_folder: Path | None = None
     """Where compiled and exported models are kept; None not to keep any."""
     ledger: Ledger | None = None

@@ -29,6 +29,7 @@ from embedcore.embed.sketch import sketch_of
 from embedcore.embed.timing import Timed, latencies, time_forward
 from embedcore.errors import UsageError
 from embedcore.images.geometry import geometry_of
+from embedcore.images.pixel_store import SelectedPixels, StoredPixels
 from embedcore.measure.case import Case
 from embedcore.measure.distractors import score_distractors
 from embedcore.measure.forward import facts_of, forward_pass_of
@@ -126,7 +127,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     with settings.context(backbone):  # around both, so that half precision casts the weights once
         if case.throughput:  # before embedding, whose first batch would otherwise wait for cuDNN to try its algorithms
             (timed, peak), batch_size = halving(batch_size, device, time_rounds)
-        embeddings, key, seconds, fitted, note = _embeddings(case, inputs, forward_pass, settings, batch_size, progress)
+        embeddings, key, rate, fitted, note = _embeddings(case, inputs, forward_pass, settings, batch_size, progress)
         if timed is None:
             batch_size = fitted
         elif fitted < batch_size:
@@ -142,8 +143,8 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
             seconds_each = latencies(forward_pass, first_batch(backbone, pixels, 1, settings))
         latency = {name: float(np.quantile(seconds_each, q)) * 1e3 for name, q in (("p50", 0.5), ("p99", 0.99))}
     speeds = {} if timed is None else _speeds(timed, batch_size, process_of(started, timed, pinned, device))
-    if seconds is not None:
-        speeds.setdefault("images_per_s", {})["end_to_end"] = len(embeddings) / seconds
+    if rate is not None:
+        speeds.setdefault("images_per_s", {})["end_to_end"] = rate
     if timed is None or device.type != "cuda":  # a process's memory never shrinks enough to tell passes apart
         peak = memory.mb
     # Last, so that time and memory are those of the labelled images.
@@ -284,27 +285,47 @@ def _embeddings(
 ) -> tuple[NDArray[np.float32], str | None, float | None, int, str]:
     """Return the embeddings of all images, float32 [n, dim], all finite: kept ones if there are any, else new ones.
 
-    Also their key if they are kept, the seconds from the first read to the last embedding (None for kept ones), the
-    batch size that fitted, and a note about kept embeddings. Raises NotFiniteError, and the memory error of a batch of
-    one image.
+    Also their key if they are kept, the images per second from the first read to the last embedding (None for kept
+    ones), the batch size that fitted, and a note about kept embeddings. Raises NotFiniteError, and the memory error of
+    a batch of one image.
     """
     pixels, backbone = inputs.pixels, forward_pass.backbone
     assert pixels is not None
-    kept, facts, total = None, {}, len(pixels)
+    kept, total = None, len(pixels)
+    facts = facts_of(case, backbone, inputs.truth, settings)
     if inputs.embeddings_folder is not None:
-        kept, facts = KeptEmbeddings(inputs.embeddings_folder), facts_of(case, backbone, inputs.truth, settings)
+        kept = KeptEmbeddings(inputs.embeddings_folder)
         embeddings = kept.read(embeddings_key(facts), total)
         if embeddings is not None:
             progress(total, total)
             note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
             return embeddings, embeddings_key(facts), None, batch_size, note
+    known = _known_parts(inputs, facts)
+    missing = np.setdiff1d(np.arange(total), np.concatenate([[], *(images for images, _ in known)]))
+    if known:
+        assert isinstance(pixels, StoredPixels | SelectedPixels)
+        pixels = SelectedPixels(pixels, missing)
     embedded = embed_pixels(
         backbone, pixels, settings, batch_size=batch_size, forward_pass=forward_pass, progress=progress
     )
     if not embedded.finite:
         raise NotFiniteError(f"embeddings in {settings.precision} hold NaN, infinity or zero vectors")
-    key, note = _kept(kept, facts, embedded.embeddings)
-    return embedded.embeddings, key, embedded.seconds, embedded.batch_size, note
+    embeddings = embedded.embeddings
+    if known:
+        embeddings = np.empty((total, embeddings.shape[1]), np.float32)
+        for images, rows in (*known, (missing, embedded.embeddings)):
+            embeddings[images] = rows
+    key, note = _kept(kept, facts, embeddings)
+    return embeddings, key, len(missing) / embedded.seconds, embedded.batch_size, note
+
+
+def _known_parts(inputs: CaseInputs, facts: Mapping[str, Any]) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Return the images whose embeddings a race has kept, and these: [m] and float32 [m, dim] of each part."""
+    if inputs.parts is None or not isinstance(inputs.pixels, StoredPixels | SelectedPixels):
+        return []
+    kept = KeptEmbeddings(inputs.parts.folder)
+    read = ((images, kept.read_part(facts, part, images)) for part, images in inputs.parts.images.items())
+    return [(images, rows) for images, rows in read if rows is not None]
 
 
 def _distractors(

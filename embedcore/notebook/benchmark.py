@@ -21,7 +21,7 @@ from embedcore.plugin.budget import Budget
 from embedcore.plugin.checks import check_options
 from embedcore.plugin.options import Options
 from embedcore.plugin.progress import Position, position, stage_words, time_left
-from embedcore.plugin.race import run_race
+from embedcore.plugin.race import forget_stages, run_race
 from embedcore.plugin.start import begin, bench_of, dataset_of, distractors_of, header_of
 from embedcore.plugin.timing_passes import TimingPasses
 from embedcore.results import neighbours
@@ -136,6 +136,8 @@ def _measure(record: Record, bench: Bench, dataset: Dataset, options: Options, b
             reason = measured.result.reason.removeprefix(f"{model}: ")
             bar.say([f"{model}: {measured.result.status}: {reason}"])
         bar.advance()
+    if options.race and not options.keep_embeddings:
+        forget_stages(bench, record, record.planned.values())
     bench.neighbours.prune(record.results.values(), ())
     if not options.is_quick_look:
         TimingPasses(bench, record, {dataset.fingerprint: dataset}, Budget(None), bar).run(options.processes)

@@ -244,6 +244,10 @@ class Plugin:
                     self.bench.close()
             if self.claiming is not None:
                 self.no_cases = self.claiming.no_cases
+            if self.bench is not None and self.options.race and not self.options.keep_embeddings:
+                from embedcore.plugin.race import forget_stages
+
+                forget_stages(self.bench, self.record, self.record.planned.values())
             if self.bench is not None and not self.options.is_quick_look:
                 passes = TimingPasses(self.bench, self.record, self.datasets, self.budget, self.progress)
                 passes.run(self.options.processes)

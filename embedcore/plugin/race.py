@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from embedcore.embed.kept import KeptEmbeddings
 from embedcore.errors import UsageError, option
 from embedcore.images.ceilings import reference_counts
 from embedcore.measure.bench import Bench
+from embedcore.measure.inputs import EmbeddedParts
 from embedcore.measure.outcome import facts_of_case
 from embedcore.plain import counted
 from embedcore.plugin.budget import Budget, BudgetSpent
@@ -44,7 +45,8 @@ def run_race(
 ) -> dict[str, Result]:
     """Race the planned models; return the results of those that leave the race: raced out, or failed.
 
-    `say` shows a line after each stage. Models with precomputed embeddings cost nothing and do not take part. Raises
+    `say` shows a line after each stage. The embeddings of the models that are left stay until `forget_stages`, and the
+    bench uses them. Models with precomputed embeddings cost nothing and do not take part. Raises
     BudgetSpent, and UsageError for a cache folder that cannot be used.
     """
     models = list(dict.fromkeys(record.planned.values()))
@@ -74,16 +76,22 @@ def run_race(
         racing = [model for model in evidence if model not in lost]
         record.raced_out.update(lost)
         if not options.keep_embeddings:
-            for model in lost:
-                runner.forget(model)
+            forget_stages(bench, record, lost)
         drawn = f"{classes:,} of {counted(len(draw.order), 'class', 'classes')}"
         say(f"race on {drawn}: {len(racing)} of {len(models)} left")
         if len(racing) <= rules.top:
             break
-    if not options.keep_embeddings:
-        for model in racing:
-            runner.forget(model)
+    images = {part.fingerprint: part.part_of[1] for part in draw.parts if part.part_of is not None}
+    bench.parts[dataset.fingerprint] = EmbeddedParts(kept.folder, images)
     return gone
+
+
+def forget_stages(bench: Bench, record: Record, models: Container[str]) -> None:
+    """Remove the kept embeddings of models in the stages of the race."""
+    kept = KeptEmbeddings(bench.cache / EMBEDDINGS)
+    for line in record.race.values():
+        if line.model in models and line.embeddings is not None:
+            kept.remove(line.embeddings)
 
 
 def race_bench(bench: Bench) -> Bench:
@@ -235,9 +243,3 @@ class _Runner:
             return self._results[model, stage].embeddings
         line = self.record.race.get((model, self.draw.dataset.fingerprint, self.draw.sizes[stage]))
         return None if line is None else line.embeddings
-
-    def forget(self, model: str) -> None:
-        """Remove the kept embeddings of a model."""
-        for stage in range(len(self.draw.sizes)):
-            if key := self._key(model, stage):
-                self.kept.remove(key)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedcore.measure import measure
 from embedcore.measure.bench import Bench
 from embedcore.plugin.budget import BudgetSpent
 
@@ -76,6 +77,7 @@ def measured(monkeypatch):
 
 RACED = [(name, 2 * STAGE) for name in ("colour", "alike", "blind", "colour", "alike")]  # the second stage adds 32
 WHOLE = [*RACED, ("colour", 2 * CLASSES), ("alike", 2 * CLASSES)]
+LEFT = 2 * CLASSES - 4 * STAGE  # images of no stage
 
 
 def journal_lines(project):
@@ -110,6 +112,27 @@ def test_the_worst_leaves_and_ties_are_measured_in_full(race, project, saved, me
     stages = [line["race_stage"] for line in journal_lines(project) if "race_stage" in line]
     assert [stage["model"] for stage in stages] == [name for name, _ in RACED]
     assert [stage["classes"] for stage in stages] == [STAGE] * 3 + [2 * STAGE] * 2
+
+
+def test_the_images_of_the_stages_are_not_embedded_again(race, run, saved, monkeypatch):
+    sizes, original = [], measure.embed_pixels
+
+    def embed_pixels(backbone, pixels, *arguments, **options):
+        sizes.append((backbone.name, len(pixels)))
+        return original(backbone, pixels, *arguments, **options)
+
+    monkeypatch.setattr(measure, "embed_pixels", embed_pixels)
+    race(INLINE).assert_outcomes(passed=2, skipped=1)
+    assert sizes == [*RACED, ("colour", LEFT), ("alike", LEFT)]
+    raced = {bench["extra_info"]["model"]: bench["extra_info"] for bench in saved()["benchmarks"]}
+    run(JSON, INLINE, dataset="colours", roster="ours.toml").assert_outcomes(passed=3)
+    for bench in saved()["benchmarks"]:
+        info = bench["extra_info"]
+        if info["model"] in raced:
+            assert {name: raced[info["model"]][name] for name in ("scores", "verdicts")} == {
+                name: info[name] for name in ("scores", "verdicts")
+            }
+            assert raced[info["model"]]["images_per_s"]["end_to_end"] > 0
 
 
 def test_in_fresh_processes_too(race, saved):
