@@ -37,28 +37,29 @@ accept, compare, history, index, init, merge, pool, rank, regret, report and
 squeeze)."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+def make_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of these commands; each module is imported for it."""
     parser = argparse.ArgumentParser(
         prog="embedcore", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"embedcore {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in COMMANDS:
+    for name in names:
         importlib.import_module(f"embedcore.commands.{name}").add_parser(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit code."""
-    parser = make_parser()
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
+    named = arguments[:1]
+    parser = make_parser(named if named and named[0] in COMMANDS else COMMANDS)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ENCODABLE)  # a terminal without "±" shows a substitute, not a traceback
-    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
-    exit_unusable = EXIT_UNUSABLE if arguments and arguments[0] in UNUSABLE else EXIT_USAGE
+    exit_unusable = EXIT_UNUSABLE if named and named[0] in UNUSABLE else EXIT_USAGE
     passed_on: list[str] | None = None
-    if arguments and arguments[0] in PASSING_ON and "--" in arguments:
+    if named and named[0] in PASSING_ON and "--" in arguments:
         cut = arguments.index("--")  # argparse would count them among the positional arguments
         arguments, passed_on = arguments[:cut], arguments[cut + 1 :]
     try:

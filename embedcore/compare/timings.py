@@ -185,17 +185,18 @@ def _timing(started: float, images: int, rounds: Rounds) -> _Timing:
         if products.min() > 0:
             products = np.log(products)
             rows += [logs - products, products, np.log(copies)]
-    ordered = np.sort(np.stack(rows), axis=1)
-    low, middle, high = (_quantile(ordered, share) for share in (0.25, 0.5, 0.75))
+    low, middle, high = _quartiles(np.array(rows))
     best = min(1, len(rows) - 1)
     return _Timing(started, (high[best] - low[best]) / 1.349, *middle)
 
 
-def _quantile(ordered: Doubles, share: float) -> list[float]:
-    """Return a quantile of each row of sorted values [rows, n], interpolated as by `numpy.quantile`."""
-    place, part = divmod(share * (ordered.shape[1] - 1), 1.0)
-    below, above = ordered[:, int(place)], ordered[:, min(int(place) + 1, ordered.shape[1] - 1)]
-    found: list[float] = (below + part * (above - below)).tolist()
+def _quartiles(values: Doubles) -> list[list[float]]:
+    """Return three quartiles of each row [rows, n], as `numpy.quantile`, which takes three times as long."""
+    values.sort(axis=1)
+    last = values.shape[1] - 1
+    quarters = np.arange(1, 4) * last
+    below, above = values[:, quarters // 4], values[:, np.minimum(quarters // 4 + 1, last)]
+    found: list[list[float]] = (below + quarters % 4 / 4 * (above - below)).T.tolist()
     return found
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.plain import one_line
@@ -163,7 +165,11 @@ def _names(file: Path) -> tuple[str, ...]:
 def read_json(path: Path) -> object:
     """Return the content of a JSON file. Raises UsageError, naming the file, if it cannot be read or is not JSON."""
     try:
-        data: object = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        try:
+            data: object = msgspec.json.decode(content)  # several times faster
+        except msgspec.DecodeError:
+            data = json.loads(content)  # which also reads NaN
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -286,7 +286,7 @@ def _plain(name: str, value: object) -> object:
     match value:
         case str() if name in ("verdicts", "sketch", "beaten_by"):
             return value  # long, never printed, and checked when unpacked
-        case Mapping() if name == "probe_verdicts":
+        case dict() if name == "probe_verdicts":
             return value  # likewise
         case str():
             return printable_lines(value) if name == "detail" else one_line(value)
@@ -294,7 +294,7 @@ def _plain(name: str, value: object) -> object:
             return None
         case float():
             return value if math.isfinite(value) else None
-        case Mapping():
+        case dict():
             plain = {one_line(str(key)): _plain(str(key), item) for key, item in value.items()}
             return (
                 plain
