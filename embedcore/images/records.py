@@ -37,7 +37,7 @@ def hub_images(dataset: Any, *, split: str, chosen: Mapping[str, str]) -> Labell
             f"a {kind} has several splits: choose one, such as load_dataset(dataset[{next(iter(dataset), '')!r}])"
         )
     if not hasattr(dataset, "num_rows"):
-        raise UsageError(f"a {kind} can only be read in order: load it without streaming")
+        raise UsageError(f"an object of type {kind} can only be read in order: load it without streaming")
     names = list(dataset.column_names)
     found = find_columns(names, chosen, f"the {kind}", "it must have the columns image and label", first="image")
     used = {each: names[position] for each, position in found.items()}

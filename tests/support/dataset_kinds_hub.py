@@ -118,6 +118,6 @@ HUB = [
     Kind(
         "a streamed dataset (`streaming=True`)",
         hub(change=lambda dataset: dataset.to_iterable_dataset()),
-        refused="a IterableDataset can only be read in order: load it without streaming",
+        refused="an object of type IterableDataset can only be read in order: load it without streaming",
     ),
 ]
