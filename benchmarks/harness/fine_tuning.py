@@ -35,9 +35,9 @@ from embedcore.zoo.backbone import load_backbone
 from embedcore.zoo.published import published
 from embedcore.zoo.tags import local_tags
 
-VARIANTS = ((96, None), (64, None), (64, 5))
+VARIANTS = ((64, None), (48, None), (64, 5))
 """Input size in pixels, and the last stage of a model; None: the whole model."""
-EPOCHS, BATCH = 12, 32
+EPOCHS, BATCH = 10, 32
 RATES = {"backbone": 5e-4, "classifier": 5e-3}
 """Highest learning rates."""
 
