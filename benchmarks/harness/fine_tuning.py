@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from embedcore.embed.normalise import Normaliser, as_tensor
-from embedcore.images.dataset import Dataset, load_dataset
+from embedcore.images.dataset import Dataset
 from embedcore.images.geometry import Geometry
+from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.retrieval.metrics import score
 from embedcore.retrieval.probes import probe
