@@ -99,9 +99,10 @@ class SelectedPixels(PixelStore):
 
     def __init__(self, store: StoredPixels | SelectedPixels, rows: NDArray[np.int64]) -> None:
         super().__init__((len(rows), *store.shape[1:]))
-        within = isinstance(store, SelectedPixels)
-        self._store: StoredPixels = store._store if within else store
-        self._rows = store._rows[rows] if within else rows
+        if isinstance(store, SelectedPixels):
+            rows, store = store._rows[rows], store._store
+        self._store: StoredPixels = store
+        self._rows: NDArray[np.int64] = rows
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return images start to stop - 1, as a copy."""

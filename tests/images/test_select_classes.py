@@ -46,6 +46,8 @@ def test_pixels_come_from_the_store_of_the_whole_if_it_exists(dataset, tmp_path,
     assert np.array_equal(selected.read(1, 5), own.read(1, 5)) and selected.read(4, 99).shape[0] == 2
     assert np.array_equal(pickle.loads(pickle.dumps(selected)).read(0, 6), own.read(0, 6))
     assert np.array_equal(selected.read(0, 6), whole.read(3, 9))
+    again = SelectedPixels(selected, np.array([4, 0]))
+    assert again.shape[0] == 2 and np.array_equal(again.read(0, 2), whole.pixels[[7, 3]])
 
 
 def test_a_damaged_store_of_the_whole_is_not_used(dataset, tmp_path):
