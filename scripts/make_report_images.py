@@ -1,7 +1,7 @@
 """Write the report's screenshots of docs/images from a page: python scripts/make_report_images.py report/index.html
 
-The page is that of `pytest benchmarks --embed-roster local --embed-report report`. Needs the test requirements and
-chromium.
+The page is that of `pytest benchmarks --embed-roster local --embed-dataset objects --embed-report report`. Needs the
+test requirements and chromium.
 """
 
 from __future__ import annotations
