@@ -23,7 +23,7 @@ from embedcore.zoo.weights import Located, locate_weights
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedParts:
-    """Parts of the images without common ones, which a race has embedded."""
+    """Disjoint parts of the images, which a race has embedded."""
 
     folder: Path
     """Where their embeddings are kept, unless the model left the race before."""

@@ -301,9 +301,10 @@ def _embeddings(
             note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
             return embeddings, embeddings_key(facts), None, batch_size, note
     known = _known_parts(inputs, facts)
-    missing = np.setdiff1d(np.arange(total), np.concatenate([[], *(images for images, _ in known)]))
+    missing = np.arange(total)
     if known:
         assert isinstance(pixels, StoredPixels | SelectedPixels)
+        missing = np.setdiff1d(missing, np.concatenate([images for images, _ in known]))
         pixels = SelectedPixels(pixels, missing)
     embedded = embed_pixels(
         backbone, pixels, settings, batch_size=batch_size, forward_pass=forward_pass, progress=progress
