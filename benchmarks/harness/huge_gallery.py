@@ -95,7 +95,7 @@ def main() -> None:
         write_references(path, parsed.references, parsed.dim, centres)
         before = peak_gb()
         nearest = nearest_streamed(queries, path, K)
-        # As with distractors of real images, few beat most queries, and many beat some.
+        # Most queries are beaten by few references and some by many, as by distractors of real images.
         limits = nearest.similarities[:, 0] - np.random.default_rng(0).exponential(0.05, parsed.queries)
         calls: dict[str, Callable[[], object]] = {
             "products": lambda: plain_products(queries, path, block),

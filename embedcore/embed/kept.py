@@ -61,10 +61,6 @@ class KeptEmbeddings:
         rows = content[content.nbytes - 4 * math.prod(sidecar["shape"]) :]
         return rows.view(np.float32).reshape(sidecar["shape"])
 
-    def read_part(self, facts: Mapping[str, Any], part: str, images: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """Return the embeddings of some images of a dataset, which were embedded as the dataset ``part``, or None."""
-        return self.read(key_of({**facts, "dataset": part}), len(images))
-
     def remove(self, key: str) -> None:
         """Remove embeddings, if they are there and the folder can be written."""
         for suffix in (".json", ".npy"):

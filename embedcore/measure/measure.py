@@ -33,7 +33,7 @@ from embedcore.images.pixel_store import SelectedPixels, StoredPixels
 from embedcore.measure.case import Case
 from embedcore.measure.distractors import score_distractors
 from embedcore.measure.forward import facts_of, forward_pass_of
-from embedcore.measure.inputs import CaseInputs, fetched_weights
+from embedcore.measure.inputs import CaseInputs, EmbeddedParts, fetched_weights
 from embedcore.measure.outcome import NotFiniteError, check_size, facts_of_case, failure, status_of
 from embedcore.measure.precomputed import read_precomputed
 from embedcore.measure.timing_process import process_of, time_pinned
@@ -300,10 +300,8 @@ def _embeddings(
             progress(total, total)
             note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
             return embeddings, embeddings_key(facts), None, batch_size, note
-    known = _known_parts(inputs, facts)
-    missing = np.arange(total)
-    if known:
-        assert isinstance(pixels, StoredPixels | SelectedPixels)
+    known, missing = [], np.arange(total)
+    if isinstance(pixels, StoredPixels | SelectedPixels) and (known := _known_parts(inputs.parts, facts)):
         missing = np.setdiff1d(missing, np.concatenate([images for images, _ in known]))
         pixels = SelectedPixels(pixels, missing)
     embedded = embed_pixels(
@@ -320,12 +318,15 @@ def _embeddings(
     return embeddings, key, len(missing) / embedded.seconds, embedded.batch_size, note
 
 
-def _known_parts(inputs: CaseInputs, facts: Mapping[str, Any]) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Return the images whose embeddings a race has kept, and these: [m] and float32 [m, dim] of each part."""
-    if inputs.parts is None or not isinstance(inputs.pixels, StoredPixels | SelectedPixels):
+def _known_parts(
+    parts: EmbeddedParts | None, facts: Mapping[str, Any]
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Return indices [m] and embeddings, float32 [m, dim], of the images of each part that is kept."""
+    if parts is None:
         return []
-    kept = KeptEmbeddings(inputs.parts.folder)
-    read = ((images, kept.read_part(facts, part, images)) for part, images in inputs.parts.images.items())
+    kept = KeptEmbeddings(parts.folder)
+    keys = {part: embeddings_key({**facts, "dataset": part}) for part in parts.images}
+    read = ((images, kept.read(keys[part], len(images))) for part, images in parts.images.items())
     return [(images, rows) for images, rows in read if rows is not None]
 
 

@@ -46,8 +46,8 @@ def run_race(
     """Race the planned models; return the results of those that leave the race: raced out, or failed.
 
     `say` shows a line after each stage. The embeddings of the models that are left stay until `forget_stages`, and the
-    bench uses them. Models with precomputed embeddings cost nothing and do not take part. Raises
-    BudgetSpent, and UsageError for a cache folder that cannot be used.
+    bench uses them. Models with precomputed embeddings cost nothing and do not take part. Raises BudgetSpent, and
+    UsageError for a cache folder that cannot be used.
     """
     models = list(dict.fromkeys(record.planned.values()))
     models = [model for model in models if not record.failed_before((model, dataset.fingerprint))]
