@@ -21,6 +21,8 @@ CANARY_IMAGES = MappingProxyType({"cpu": 8, "mps": 32, "cuda": 32})
 memory of a case does not depend on whether a canary has run."""
 CANARY_ROUNDS = 3
 CANARY_SPEEDUP = 1.1
+CLEAR_SPEEDUP = 1.5
+"""A speedup that is this many times above or below `CANARY_SPEEDUP` is not measured again."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,12 +31,13 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def autocast(precision: str, device: torch.device, module: torch.nn.Module) -> Iterator[None]:
     """Run forward passes of ``module`` in this precision, without gradients.
 
-    In half precision each weight is cast once per context: autocast caches casts only of leaves that require a gradient
-    (``cached_cast`` in torch's autocast_mode.cpp), so the weights require one inside the context.
+    In half precision each weight is cast once per outermost context: autocast caches casts only of leaves that require a
+    gradient (``cached_cast`` in torch's autocast_mode.cpp), so the weights require one inside the context.
     """
     with torch.no_grad():
         if precision == "fp32":
-            yield
+            with torch.autocast(device.type, enabled=False):
+                yield
             return
         frozen = [weight for weight in module.parameters() if weight.is_floating_point() and not weight.requires_grad]
         try:
@@ -59,18 +62,20 @@ def canary_cosine(backbone: Backbone, batch: torch.Tensor, precision: str) -> fl
 def canary_speedup(backbone: Backbone, batch: torch.Tensor, precision: str) -> float:
     """Return the seconds of a forward pass of ``batch`` [b, 3, h, w] in fp32 over those in ``precision``, on the CPU.
 
-    Each is the fastest of some passes, which alternate, so that other work on the machine affects both. A pass that is
-    not timed comes first in each context, since it casts the weights.
+    Each is the fastest of up to three passes, which alternate, so that other work on the machine affects both. Both
+    precisions must have run before in a context around this call, which keeps the cast weights.
     """
     seconds: dict[str, list[float]] = {"fp32": [], precision: []}
     for _ in range(CANARY_ROUNDS):
         for name, durations in seconds.items():
             with autocast(name, batch.device, backbone.module):
-                backbone.embed(batch)
                 begin = time.perf_counter()
                 backbone.embed(batch)
                 durations.append(time.perf_counter() - begin)
-    return min(seconds["fp32"]) / min(seconds[precision])
+        speedup = min(seconds["fp32"]) / min(seconds[precision])
+        if not 1 / CLEAR_SPEEDUP < speedup / CANARY_SPEEDUP < CLEAR_SPEEDUP:
+            break
+    return speedup
 
 
 def multiplies_bf16() -> bool:
@@ -94,11 +99,12 @@ def choose_precision(spec: str, backbone: Backbone, batch: torch.Tensor) -> tupl
         return spec, ""
     if not has_bf16(batch.device):
         return "fp32", ""
-    cosine = canary_cosine(backbone, batch, "bf16")
-    if not cosine >= CANARY_COSINE:  # NaN too
-        return "fp32", f"fp32: an embedding in bf16 has a cosine of {cosine:.4f} with that in fp32"
-    if batch.device.type == "cpu" and (speedup := canary_speedup(backbone, batch, "bf16")) < CANARY_SPEEDUP:
-        return "fp32", f"fp32: bf16 runs at {speedup:.2f} times its speed"
+    with autocast("bf16", batch.device, backbone.module):
+        cosine = canary_cosine(backbone, batch, "bf16")
+        if not cosine >= CANARY_COSINE:  # NaN too
+            return "fp32", f"fp32: an embedding in bf16 has a cosine of {cosine:.4f} with that in fp32"
+        if batch.device.type == "cpu" and (speedup := canary_speedup(backbone, batch, "bf16")) < CANARY_SPEEDUP:
+            return "fp32", f"fp32: bf16 runs at {speedup:.2f} times its speed"
     return "bf16", ""
 
 
