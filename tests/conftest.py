@@ -39,6 +39,11 @@ if "XDG_CACHE_HOME" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="embedcore-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
+# A worker's timings need not wait for those of another worker: the lock is in the folder for temporary files.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="embedcore-")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+
 # If the suite runs under pytest-xdist, sessions started by a test are not its workers.
 for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
     os.environ.pop(_name, None)

@@ -1,6 +1,6 @@
 """Print where the time of a case goes, for ten models below 5 M parameters on 200 images.
 
-    python benchmarks/harness/case_stages.py [--passes 2] [--alone]
+    python benchmarks/harness/case_stages.py [--passes 2] [--alone] [--precision auto]
 
 Each case runs as in a session, except for the second timing process. In the first pass the cache folder is empty. With
 `--alone` no case starts its process while the case before is scored. `beside` is the time outside of the stages:
@@ -38,10 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passes", type=int, default=2)
     parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()
     dataset = load_dataset("emoji", max_classes=CLASSES, max_per_class=1)
     with tempfile.TemporaryDirectory(prefix="embedcore-") as cache:
-        bench = Bench(CaseSettings(weights="random", device="cpu", processes=2), cache=cache)
+        settings = CaseSettings(weights="random", device="cpu", precision=arguments.precision, processes=2)
+        bench = Bench(settings, cache=cache)
         for number in range(arguments.passes):
             print(f"\npass {number + 1}: {len(dataset)} images, seconds")
             spent = [stages_of(bench, dataset, place, arguments.alone) for place in range(len(MODELS))]

@@ -105,11 +105,6 @@ def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
     return next(models, "") or platform.processor() or platform.machine()
 
 
-def worker_device(spec: str, worker: int, cards: int) -> str:
-    """Return the device for process number ``worker`` of several: ``auto`` and ``cuda`` are spread over the cards."""
-    return f"cuda:{worker % cards}" if cards > 0 and spec in ("auto", "cuda") else spec
-
-
 def device_lock(device: torch.device) -> filelock.BaseFileLock:
     """Return the lock that the processes of this user hold while they time on a card, or on the processor.
 

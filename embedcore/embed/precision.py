@@ -31,8 +31,8 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def autocast(precision: str, device: torch.device, module: torch.nn.Module) -> Iterator[None]:
     """Run forward passes of ``module`` in this precision, without gradients.
 
-    In half precision each weight is cast once per outermost context: autocast caches casts only of leaves that require a
-    gradient (``cached_cast`` in torch's autocast_mode.cpp), so the weights require one inside the context.
+    In half precision each weight is cast once per outermost context: autocast caches casts only of leaves that require
+    a gradient (``cached_cast`` in torch's autocast_mode.cpp), so the weights require one inside the context.
     """
     with torch.no_grad():
         if precision == "fp32":

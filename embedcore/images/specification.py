@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import UsageError, option, whole_number
-from embedcore.files import user_path
+from embedcore.files import cache_folder, user_path
 from embedcore.images import emoji, hub_sets, tables
 from embedcore.images.archives import is_archive, stem_of, unpacked
 from embedcore.images.columns import chosen_columns, parse_columns
@@ -201,11 +201,9 @@ def _path_images(
 
     if not is_archive(path):
         return images_in(path)
-    if cache is None:
-        import platformdirs
-
-        cache = platformdirs.user_cache_path("embedcore")
-    return replace(images_in(unpacked(path, cache)), name=stem_of(path), where=f"archive {path.absolute()}")
+    return replace(
+        images_in(unpacked(path, cache_folder(cache))), name=stem_of(path), where=f"archive {path.absolute()}"
+    )
 
 
 def _hub_images(wanted: hub_sets.HubSet, split: str, columns: Mapping[str, str], cache: Path | None) -> LabelledImages:

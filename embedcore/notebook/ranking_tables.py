@@ -8,11 +8,12 @@ from typing import Any
 
 from embedcore.errors import UsageError
 from embedcore.frames import import_pandas
-from embedcore.notebook.shown_run import as_run, boards
+from embedcore.notebook.shown_run import as_run
 from embedcore.report.board.captions import dataset_name
 from embedcore.report.board.columns import Column, Entry, columns_of, entries
 from embedcore.report.board.rows import scores
 from embedcore.results.headline import headline_scores
+from embedcore.results.leaderboard import boards_of
 from embedcore.results.merge import check_alike
 from embedcore.results.ranking import RANKED, agree, rank_models
 from embedcore.results.result import Result
@@ -30,7 +31,7 @@ def leaderboard(run: Run | str | os.PathLike[str]) -> Any:
     ``acc_low``, ``acc_high``), ``status`` and ``reason``; with several datasets also ``dataset``. Missing values are
     NaN. Raises UsageError for a file that is not a run.
     """
-    listed = boards(as_run(run))
+    listed = boards_of(as_run(run))
     rows = [
         ({"dataset": dataset_name(board.dataset)} if len(listed) > 1 else {}) | _row(entry, columns_of(board.headline))
         for board in listed

@@ -30,7 +30,7 @@ class Run(SavedRun):
     """The results of one run; a notebook shows its leaderboard."""
 
     def _repr_html_(self) -> str:
-        return "".join(part for board in boards(self) for part in _html(board))
+        return "".join(part for board in boards_of(self) for part in _html(board))
 
     def plot(self, name: str = "leaders-acc", *, dataset: str | None = None) -> Any:
         """Return one of the report's charts as an Altair chart, which a notebook shows as SVG.
@@ -46,7 +46,7 @@ class Run(SavedRun):
         from embedcore.report.html.drawing import CONFIG
         from embedcore.results.class_table import class_table
 
-        by_name = {captions.dataset_name(board.dataset): board for board in reversed(boards(self))}
+        by_name = {captions.dataset_name(board.dataset): board for board in reversed(boards_of(self))}
         board = by_name.get(dataset) if dataset is not None else [*by_name.values()][-1]
         if board is None:
             raise UsageError(f"no dataset {dataset!r} in this run: {', '.join(by_name)}")
@@ -74,11 +74,6 @@ def as_run(run: SavedRun | str | os.PathLike[str]) -> SavedRun:
 def shown_run(run: SavedRun) -> Run:
     """Return a saved run as one that a notebook can show."""
     return Run(**{item.name: getattr(run, item.name) for item in fields(run)})
-
-
-def boards(run: SavedRun) -> list[Leaderboard]:
-    """Return the leaderboard of each dataset of a run."""
-    return boards_of(run)
 
 
 def _html(board: Leaderboard) -> Iterator[str]:

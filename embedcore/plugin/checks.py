@@ -44,11 +44,11 @@ def _check_race(options: Options, several_workers: bool) -> None:
             given = option("race_top") if options.race_top != 1 else option("race_margin")
             raise UsageError(f"{given} needs {option('race', True)}")
         return
-    whole = f"{option('race', True)} compares all models with each other in one process"
-    if options.shard:
-        raise UsageError(f"{whole}: run it without {option('shard')}")
     if several_workers:
-        raise UsageError(f"{whole}: run it without pytest-xdist's -n")
+        raise UsageError(
+            f"{option('race', True)} compares the models in one process: run it without pytest-xdist's -n, or divide "
+            f"them by {option('shard')}"
+        )
     if options.distractors is not None:
         raise UsageError(f"{option('race', True)} has no distractors: run it without {option('distractors')}")
 

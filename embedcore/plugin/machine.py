@@ -77,10 +77,12 @@ def _card_names() -> tuple[str, ...]:
 
 
 def device_of_worker(device: str, slot: int) -> str:
-    """Return the device of the pytest-xdist worker in that slot: a card of its own while there are enough."""
-    from embedcore.embed.device import worker_device
+    """Return the device of the pytest-xdist worker in that slot: a card of its own while there are enough.
 
-    return worker_device(device, slot, len(card_names()))
+    ``auto`` and ``cuda`` are spread over the cards; another device is for all workers.
+    """
+    cards = len(card_names()) if device in ("auto", "cuda") else 0
+    return f"cuda:{slot % cards}" if cards else device
 
 
 def shared_cards(device: str, workers: int) -> list[str]:

@@ -25,7 +25,7 @@ from embedcore.plugin.progress import Position, Reports
 from embedcore.results.race_stage import RaceStage
 from embedcore.results.record import Record
 from embedcore.results.result import Result
-from embedcore.retrieval.race import Evidence, Race, RacedOut, Rules, evidence_of, stages
+from embedcore.retrieval.race import LEVEL, Evidence, Race, RacedOut, Rules, evidence_of, stages
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
@@ -52,7 +52,7 @@ def run_race(
     models = list(dict.fromkeys(record.planned.values()))
     models = [model for model in models if not record.failed_before((model, dataset.fingerprint))]
     racing = [model for model in models if not getattr(bench.own_models.get(model), "embeddings", None)]
-    rules = Rules(options.race_top, options.race_margin / 100)
+    rules = rules_of(options)
     draw = Draw.of(dataset, options.seed)
     if why := draw.obstacle(len(racing), rules.top):
         record.warnings.append(f"{option('race', True)}: {why}: every model is measured on all classes")
@@ -84,6 +84,17 @@ def run_race(
     images = {part.fingerprint: part.part_of[1] for part in draw.parts if part.part_of is not None}
     bench.parts[dataset.fingerprint] = EmbeddedParts(kept.folder, images)
     return gone
+
+
+def rules_of(options: Options) -> Rules:
+    """Return the rules of a session's race; in a shard, those that keep the best models of all shards together.
+
+    Each of the best models is kept or lost by its own shard, so that at most as many shards as there are best models
+    may lose one. They share the probability of doing so.
+    """
+    shards = options.shard.parts if options.shard else 1
+    level = 1 - (1 - LEVEL) / min(shards, options.race_top)
+    return Rules(options.race_top, options.race_margin / 100, level)
 
 
 def forget_stages(bench: Bench, record: Record, models: Container[str]) -> None:

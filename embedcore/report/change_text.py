@@ -8,13 +8,22 @@ from embedcore.compare.compatibility import ScoreChange
 from embedcore.report.board.columns import NOTHING
 
 
+def signed(change: float, digits: int) -> str:
+    """Return a change with its sign, zero as positive.
+
+    >>> signed(-0.0123, 3), signed(-0.0, 3), signed(-0.0004, 3)
+    ('-0.012', '+0.000', '+0.000')
+    """
+    return f"{round(change, digits) + 0.0:+.{digits}f}"
+
+
 def points(change: float) -> str:
     """Return a change of a score, a fraction, in percentage points.
 
     >>> points(0.0123), points(-0.0001)
     ('+1.2', '+0.0')
     """
-    return f"{100 * change:+.1f}".replace("-0.0", "+0.0")
+    return signed(100 * change, 1)
 
 
 def interval(low: float, high: float) -> str:

@@ -11,6 +11,7 @@ from tabulate import DataRow, TableFormat, tabulate
 from embedcore.compare.deployment import METRIC, USUAL, Deployed, leaders
 from embedcore.plain import json_safe, wrapped
 from embedcore.report.board.columns import NOTHING, figure, random_notice
+from embedcore.report.change_text import signed
 from embedcore.results.leaderboard import Row
 
 _COLUMNS: Mapping[str, Callable[[Deployed], str]] = {
@@ -72,7 +73,7 @@ def _change(row: Deployed) -> str:
     if row.change is None:
         return NOTHING
     sign = "*" if row.change.real else ""
-    return f"{-row.change.change:+.3f}{sign}"
+    return f"{signed(-row.change.change, 3)}{sign}"
 
 
 def as_json(rows: Sequence[Deployed]) -> Any:

@@ -31,7 +31,7 @@ _EXACT = 2**24  # float32 represents all integers up to it
 _CLASSES = 1024  # classes in float64 at once
 _PAIRS = 64  # models that one is compared with at once in all resamples: fits into a core's cache
 # A smaller share of variance is rounding: the two models are right on the same queries.
-_NO_VARIANCE = 1e-9
+NO_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _errors(sums: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> Do
         products += change @ change.T
     own = np.diag(products)
     variance = own[:, None] + own - 2 * products
-    variance[variance <= _NO_VARIANCE * (own[:, None] + own)] = 0.0
+    variance[variance <= NO_VARIANCE * (own[:, None] + own)] = 0.0
     return np.asarray(np.sqrt(variance * (classes - 1) / classes))
 
 

@@ -7,12 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedcore.retrieval.order import LEVEL, critical_value
+from embedcore.retrieval.order import LEVEL, NO_VARIANCE, critical_value
 from embedcore.retrieval.resampling import class_counts
 from embedcore.retrieval.tiles import DoubleArray, FloatArray
 
-# A smaller share of variance is rounding: the two models are right on the same queries.
-_NO_VARIANCE = 1e-9
 # Models whose deviations in all resamples fit into a core's cache.
 _MODELS = 64
 
@@ -85,7 +83,7 @@ def _errors(changes: DoubleArray, models: int) -> DoubleArray:
     own = np.einsum("mc,mc->m", changes, changes)
     total = own[models:, None] + own[:models]
     variance = total - 2 * changes[models:] @ changes[:models].T
-    variance[variance <= _NO_VARIANCE * total] = 0.0
+    variance[variance <= NO_VARIANCE * total] = 0.0
     classes = changes.shape[1]
     return np.asarray(np.sqrt(variance * (classes - 1) / classes))
 

@@ -35,11 +35,6 @@ def _text() -> str:
     return resources.files("embedcore.zoo").joinpath("published.csv").read_text(encoding="utf-8")
 
 
-def sources() -> tuple[str, ...]:
-    """Return the lines on source, versions and licence."""
-    return tuple(line.removeprefix("#").strip() for line in _text().splitlines() if line.startswith("#"))
-
-
 @functools.cache
 def published() -> Mapping[str, Mapping[str, float]]:
     """Return, for each test set of the table, model → top-1 accuracy in percent."""

@@ -45,7 +45,7 @@ def test_the_commands_run_in_order_with_the_output_shown(tmp_path):
     (repository / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--nonsense"\n')
     # The outcome must not depend on the speed of this machine.
     (repository / "embedcore-gate.toml").write_text('fail_on = "acc:0.5pt,drift:1e-3,status"\n')
-    few = f"--embed-roster={MODEL} --embed-max-classes=16 --embed-batch-size=2 --embed-rounds=2 --embed-processes=1"
+    few = f"--embed-roster={MODEL} --embed-max-classes=16 --embed-batch-size=2 --embed-rounds=2 --embed-isolation=none"
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),

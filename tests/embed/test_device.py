@@ -12,7 +12,6 @@ from embedcore.embed.device import (
     place,
     set_arithmetic,
     use_device,
-    worker_device,
 )
 from embedcore.errors import UsageError
 
@@ -102,17 +101,6 @@ def test_the_name_of_a_card_is_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
     assert device_name(torch.device("cuda", 1)) == "card 1"
     assert device_name(torch.device("mps")).startswith("Apple MPS")
-
-
-@pytest.mark.parametrize("spec", ["cpu", "mps", "cuda:1"])
-def test_an_explicit_device_is_not_distributed(spec):
-    assert worker_device(spec, 3, 4) == spec
-
-
-def test_workers_share_the_cards():
-    assert [worker_device("auto", worker, 2) for worker in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert worker_device("cuda", 5, 4) == "cuda:1"
-    assert worker_device("auto", 5, 0) == "auto"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from embedcore.embed.timing import time_forward, warm_up
         ([0.0, 0.0], 2),
     ],
 )
-def test_warm_up_ends_when_two_successive_rounds_agree(seconds, rounds):
+def test_warm_up_ends_when_two_successive_rounds_agree(monkeypatch, seconds, rounds):
+    monkeypatch.setattr(timing, "MOST_WARMUPS", 20)  # other tests make it shorter
     clock = iter(seconds)
     assert warm_up(lambda: next(clock)) == rounds
     assert next(clock, None) is None

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import quick_sessions  # noqa: F401
 from PIL import Image
 
 from embedcore.images.geometry import geometry_of

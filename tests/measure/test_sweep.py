@@ -1,4 +1,4 @@
-"""A sweep of twelve cases, most of which fail: each has its status and does not affect the others."""
+"""A sweep of cases, most of which fail: each has its status and does not affect the others."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.inputs import CaseInputs
 
 SWEEP = [
-    (None, "ok"),
     ("Segfault", "crashed"),
+    (None, "ok"),
     ("LeavesDaemon", "ok"),
     ("Hangs", "timeout"),
-    (None, "ok"),
     ("ExhaustsMemory", "oom"),
-    ("NotANumber", "nan"),
-    ("ChattyForEver", "timeout"),
-    (None, "ok"),
-    ("ThrowsBadAlloc", "oom"),
     ("Garbage", "crashed"),
     (None, "ok"),
 ]
 
 
-def test_twelve_cases(case, images, faults, shape, tmp_path):
+def test_each_case_has_its_status(case, images, faults, shape, tmp_path):
     results = []
     for number, (fault, _) in enumerate(SWEEP):
         pixels = getattr(faults, fault)(shape, str(tmp_path / f"pid{number}")) if fault else images.pixels
-        seconds = 1.5 if fault in ("Hangs", "ChattyForEver") else 60
+        seconds = 1.5 if fault == "Hangs" else 60
         limited = dataclasses.replace(case, memory_limit=0.5)
         results.append(ChildExecutor(seconds).run(limited, CaseInputs(images.truth, pixels)))
     assert [result.status for result in results] == [status for _, status in SWEEP]

@@ -15,6 +15,7 @@ import huggingface_hub
 import jinja2  # noqa: F401
 import numpy as np
 import pytest
+import quick_sessions  # noqa: F401
 import vl_convert  # noqa: F401
 from execnet import gateway_io
 from PIL import Image

@@ -10,6 +10,7 @@ import signal
 import time
 from collections import Counter
 
+import mini_models
 import pytest
 import records
 from forked import ended
@@ -21,9 +22,8 @@ from embedcore.results.claims import Claims, is_shared
 from embedcore.results.journal import Journal
 from embedcore.results.reading import read_run
 from embedcore.results.record import Record
-from embedcore.zoo.tags import all_tags
 
-MINI = [tag for tag in all_tags() if tag.startswith("test_")][:12]
+MINI = mini_models.MINI[:9]
 MODELS = ("test_resnet.r160_in1k", "test_vit.r160_in1k", "test_efficientnet.r160_in1k")
 CLAIM = ("--embed-claim=shared", "--embed-isolation=none")
 REFUSED = "--embed-max-params=0.001"  # every model is too large: a final result without measuring
@@ -67,7 +67,7 @@ def test_two_of_four_workers_are_killed_and_one_comes_late(start, project):
     assert [ended(worker) for worker in (*workers[2:], late)] == [0, 0, 0], (project.path / "output").read_text()
     assert main(["merge", str(folder), "-o", str(project.path / "run.json")]) == 0
     assert scores_of(project.path / "run.json") == scores_of(project.path / "whole.json")
-    assert len(scores_of(project.path / "run.json")) == 12
+    assert len(scores_of(project.path / "run.json")) == len(MINI)
     assert read_run(project.path / "run.json").unreached == frozenset()
     measured = Counter(model for path in folder.glob("*.jsonl") for model in records.models(records.read(path)))
     assert max(measured.values()) <= 2
@@ -79,7 +79,7 @@ def test_sigterm_saves_what_is_done_and_frees_the_rest_at_once(start, project):
     os.kill(worker.pid, signal.SIGTERM)
     assert ended(worker) == pytest.ExitCode.INTERRUPTED
     part = read_run(project.path / "part.json")
-    assert 1 <= len(part.results) < 12 and part.unreached == frozenset()
+    assert 1 <= len(part.results) < len(MINI) and part.unreached == frozenset()
     assert ended(start("--embed-claim=shared", "--benchmark-json=rest.json")) == 0  # within the usual lease
     rest = read_run(project.path / "rest.json")
     assert sorted(result.model for result in (*part.results, *rest.results)) == sorted(MINI)

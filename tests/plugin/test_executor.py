@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import forked
+import mini_models
 import psutil
 import pytest
 import records
@@ -24,7 +25,6 @@ from embedcore.measure.ray_nodes import RayNodes
 from embedcore.plugin import checks, start
 from embedcore.plugin.options import Options
 from embedcore.results.reading import read_run
-from embedcore.zoo.tags import all_tags
 
 EQUAL = ("scores", "ci95", "verdicts", "sketch", "weights", "dim", "params_m", "gmacs")
 RAY = "--embed-executor=ray"
@@ -143,7 +143,7 @@ def test_a_cluster_that_does_not_answer_is_an_error_at_once(closed_port, scheme)
 
 # With Ray
 
-MINI = [tag for tag in all_tags() if tag.startswith("test_")][:8]
+MINI = mini_models.MINI[:8]
 
 
 @pytest.fixture

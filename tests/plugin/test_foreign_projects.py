@@ -105,12 +105,6 @@ def test_fixtures_with_our_names_stay_the_projects_own(foreign):
     assert set(ours) <= LIGHT and not heavy
 
 
-def test_a_project_without_our_tests_imports_nothing_heavy(foreign):
-    with_it, without, (ours, heavy) = foreign({"test_theirs": "def test_it(): pass"})
-    assert with_it.ret == without.ret == 0
-    assert set(ours) <= LIGHT and not heavy
-
-
 def test_workers_of_xdist_do_not_touch_our_cache(foreign, pytester):
     runs = pytester.path / "cache" / "embedcore" / "runs"
     runs.mkdir(parents=True)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from embedcore.cli import main
 from embedcore.measure import measure
 from embedcore.measure.bench import Bench
 from embedcore.plugin.budget import BudgetSpent
+from embedcore.plugin.race import rules_of
+from embedcore.plugin.shards import Shard
 
 FACTORIES = """
 import torch
@@ -186,6 +190,24 @@ def test_a_margin_and_a_top_are_parts_of_the_race(race, saved):
     assert saved()["embedcore"]["settings"]["race_margin"] == 0.5
 
 
+def test_shards_race_by_themselves_and_the_merged_run_has_the_best(race, project):
+    models = ("a=colour", "b=colour", "c=blind", "d=blind")  # of equal cost: a and c, b and d
+    for part in (1, 2):
+        outcome = race(INLINE, f"--embed-shard={part}/2", f"--benchmark-json=shard{part}.json", models=models)
+        outcome.assert_outcomes(passed=1, skipped=1)
+    assert main(["merge", "shard1.json", "shard2.json", "-o", "merged.json"]) == 0
+    data = json.loads((project.path / "merged.json").read_text())
+    assert {bench["extra_info"]["model"] for bench in data["benchmarks"]} == {"a", "b"}
+    excluded = {entry["model"]: entry["status"] for entry in data["embedcore"]["excluded"]}
+    assert excluded == {"c": "raced-out", "d": "raced-out"}
+
+
+@pytest.mark.parametrize(("shards", "top", "level"), [(1, 3, 0.95), (4, 1, 0.95), (4, 2, 0.975), (2, 3, 0.975)])
+def test_shards_share_the_probability_of_losing_one_of_the_best(shards, top, level):
+    options = SimpleNamespace(shard=Shard(1, shards), race_top=top, race_margin=0.0)
+    assert rules_of(options).level == pytest.approx(level)
+
+
 def test_with_few_classes_everything_is_measured(run, saved):
     outcome = run("--embed-race", INLINE, JSON)
     outcome.assert_outcomes(passed=3)
@@ -195,7 +217,6 @@ def test_with_few_classes_everything_is_measured(run, saved):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--embed-race", "--embed-shard=1/2"), "*--embed-race*run it without --embed-shard*"),
         (("--embed-race-top=3",), "*--embed-race-top / race_top needs --embed-race*"),
         (("--embed-race-margin=1",), "*--embed-race-margin / race_margin needs --embed-race*"),
     ],
@@ -209,4 +230,6 @@ def test_options_that_do_not_go_together(run, arguments, message):
 def test_several_workers_are_refused(run):
     outcome = run("--embed-race", INLINE, "-n1")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stdout.fnmatch_lines(["ERROR: *--embed-race*run it without pytest-xdist's -n"])
+    outcome.stdout.fnmatch_lines(
+        ["ERROR: *--embed-race*run it without pytest-xdist's -n, or divide them by --embed-shard*"]
+    )

@@ -7,6 +7,7 @@ import signal
 import time
 from types import SimpleNamespace
 
+import mini_models
 import pytest
 import records
 from forked import ended
@@ -17,10 +18,9 @@ from embedcore.plugin.budget import Budget
 from embedcore.plugin.workers import Workers, worker_of
 from embedcore.results.reading import read_run
 from embedcore.results.runs import journals_of, runs_in_use
-from embedcore.zoo.tags import all_tags
 
 IN_PROCESS = "--embed-isolation=none"
-MINI = [tag for tag in all_tags() if tag.startswith("test_")][:8]
+MINI = mini_models.MINI[:8]
 
 
 def test_a_killed_run_of_two_workers_is_resumed_in_one_process(run, project, saved, workers):

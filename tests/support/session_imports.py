@@ -2,7 +2,7 @@
 
 import altair  # noqa: F401
 import pytest  # noqa: F401
-import pytest_benchmark.plugin  # noqa: F401
+import quick_sessions  # noqa: F401
 import scipy.special  # noqa: F401
 import vl_convert  # noqa: F401
 import xdist.remote  # noqa: F401

@@ -13,6 +13,7 @@ from embedcore.report.board import captions
 from embedcore.report.board.answer import speeds
 from embedcore.report.board.columns import figure, random_notice, score
 from embedcore.report.board.marks import doubts
+from embedcore.report.change_text import signed
 from embedcore.results.class_table import FEW, ClassTable
 from embedcore.results.leaderboard import Leaderboard, Row
 from embedcore.results.result import Result
@@ -231,7 +232,7 @@ def _why(row: dict[str, Any], table: ClassTable | None) -> Sentence:
 
 
 def _than(value: float, mean: float) -> str:
-    return f"{value:.3f} ({value - mean:+.3f} relative to the mean of all models)"
+    return f"{value:.3f} ({signed(value - mean, 3)} relative to the mean of all models)"
 
 
 def _ordinal(number: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from embedcore.compare.comparison import Comparison
+from embedcore.compare.judged import names_of
 from embedcore.compare.limits import Limits
 from embedcore.compare.verdict import LEVELS, Finding, Verdict
 from embedcore.report.board import captions
@@ -64,7 +65,7 @@ def comparison_page(comparison: Comparison, verdict: Verdict, limits: Limits) ->
         word=word,
         summary=rest,
         facts=facts,
-        unpaired=[f"{w.capitalize()}: {words.names((r.model for r in of), _MOST_NAMES)}" for w, of in counts],
+        unpaired=[f"{w.capitalize()}: {names_of([r.model for r in of], _MOST_NAMES)}" for w, of in counts],
         not_compared=list(words.not_compared(comparison, verdict, _MOST_NAMES)),
         levels=[
             (level, words.heading_of(level, found), list(_models(found)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from embedcore.compare.verdict import ALL_MODELS, LEVELS, Finding, Level, Verdic
 from embedcore.plain import counted, one_line, wrapped
 from embedcore.report.board.columns import NOTHING, cut, figure
 from embedcore.report.board.markdown import escape
+from embedcore.report.change_text import signed
 from embedcore.report.gate.model_table import TableRow, model_table
 from embedcore.results.headline import headline_scores
 from embedcore.results.result import Result
@@ -149,7 +150,7 @@ def facts(comparison: Comparison, verdict: Verdict) -> Iterator[str]:
     parts = [f"{counted(len(comparison.pairing.pairs), 'model')} in both"]
     for word, results in unpaired(comparison):
         if results:
-            parts.append(f"{len(results)} {word} ({names(result.model for result in results)})")
+            parts.append(f"{len(results)} {word} ({names_of([result.model for result in results], _MOST_NAMES)})")
     yield "; ".join(parts)
     yield from not_compared(comparison, verdict)
     yield from speed_lines(comparison)
@@ -179,7 +180,7 @@ def not_compared(comparison: Comparison, verdict: Verdict, most_names: int = _MO
             if what not in comparison.barriers:
                 found.setdefault((what, why), []).append(model.model)
     for (what, why), of in found.items():
-        yield f"{_SCOPE[what]} of {names(of, most_names)} not compared: {why}"
+        yield f"{_SCOPE[what]} of {names_of(of, most_names)} not compared: {why}"
     said = {why for _, why in found} | {*comparison.barriers.values()}
     rest = [
         replace(part, open={n: why for n, why in part.open.items() if why not in said and not why.startswith(SUSPECT)})
@@ -233,7 +234,7 @@ def _with_interval(change: Change, show: Callable[[float], str]) -> str:
 
 def points(worse: float) -> str:
     """Return a change for the worse (a fraction) as percentage points, positive if better."""
-    return f"{-100 * worse:+.2f}".replace("-0.00", "+0.00")
+    return signed(-100 * worse, 2)
 
 
 def limit_text(finding: Finding) -> str:
@@ -266,11 +267,6 @@ def rank_lines(comparison: Comparison) -> list[str]:
         f"{rank.model}: {rank.base[0]} [{rank.base[1]}, {rank.base[2]}] → {rank.new[0]} [{rank.new[1]}, {rank.new[2]}]"
         for rank in comparison.ranks
     ]
-
-
-def names(of: Iterable[str], most: int = _MOST_NAMES) -> str:
-    """Return the first names and the number of the others."""
-    return names_of(list(of), most)
 
 
 def _rows(found: Sequence[Finding]) -> Iterator[TableRow]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcore.errors import EmbedcoreError
-from embedcore.files import written_whole
+from embedcore.files import cache_folder, written_whole
 from embedcore.plain import one_line
 
 Spec = dict[str, Any]
@@ -82,6 +82,4 @@ def start_scripts() -> Callable[[], str]:
 
 def kept_bundle() -> Path:
     """Return the path of the bundled scripts in the user's cache folder."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("embedcore") / f"vega-{metadata.version('vl-convert-python')}.js"
+    return cache_folder(None) / f"vega-{metadata.version('vl-convert-python')}.js"

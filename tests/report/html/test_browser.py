@@ -391,13 +391,15 @@ def test_the_data_in_the_page_are_those_of_the_run(visit: Visit) -> None:
 def test_the_first_screen_says_what_other_rules_cost(browser: Any, file: Path, width: int) -> None:
     table = class_table(RUN.results, RUN.dataset)
     first, *others = card(BOARD, table)
-    with browsing.visiting(browser, file, viewport={"width": width, "height": 844}) as visit:
-        section = visit.go().page.locator("#summary .regret")
-        assert section.locator("h3").inner_text() == "What other rules of choice cost"
-        assert section.locator("p").count() == 1 + len(others)
-        assert section.locator("p").first.inner_text() == "".join(map(str, first))
-        box = section.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    with browsing.visiting(browser, file, viewport={"width": width, "height": 800}) as visit:
+        costs = visit.go().page.locator("#summary .take .rules")
+        assert costs.inner_text() == "".join(map(str, first)) + " More"
+        box = costs.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["y"] + box["height"] <= 800
+        costs.locator("a").click()
+        section = visit.page.locator("#summary .regret")
+        assert section.locator("h3").inner_text() == "How far other rules of choice agree with acc"
+        assert section.locator("p").count() == len(others)
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         section.locator("a.model").first.click()
         visit.page.locator("dialog#model[open]").wait_for()
