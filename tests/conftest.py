@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ if "XDG_CACHE_HOME" not in os.environ:
 # A worker's timings need not wait for those of another worker: the lock is in the folder for temporary files.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="embedcore-")
-    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+    # After multiprocessing's own folder in it, whose priority is -100.
+    Finalize(None, shutil.rmtree, (tempfile.tempdir, True), exitpriority=-200)
 
 # If the suite runs under pytest-xdist, sessions started by a test are not its workers.
 for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
