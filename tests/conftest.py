@@ -43,6 +43,7 @@ if "XDG_CACHE_HOME" not in os.environ:
 # A worker's timings need not wait for those of another worker: the lock is in the folder for temporary files.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="embedcore-")
+    Path(tempfile.tempdir).chmod(0o711)  # for tests that become another user
     # After multiprocessing's own folder in it, whose priority is -100.
     Finalize(None, shutil.rmtree, (tempfile.tempdir, True), exitpriority=-200)
 

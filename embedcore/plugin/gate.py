@@ -11,6 +11,7 @@ from embedcore.compare.comparison import Comparison, compare
 from embedcore.compare.limits import read_limits
 from embedcore.compare.verdict import Verdict, judge, why_no_answer
 from embedcore.errors import UsageError
+from embedcore.interrupts import terminations_as_interrupts
 from embedcore.plugin.options import Options
 from embedcore.results.reading import is_first_run, read_baseline
 from embedcore.results.run import Run
@@ -62,7 +63,8 @@ class Gate:
 
         cache = self._options.cache_folder
         try:
-            self._verdict = settle(self._comparison, self._verdict, cache=cache, seconds=seconds, progress=progress)
+            with terminations_as_interrupts():
+                self._verdict = settle(self._comparison, self._verdict, cache=cache, seconds=seconds, progress=progress)
         except KeyboardInterrupt:
             raise UsageError("--embed-compare: interrupted while suspect speeds were measured again") from None
 

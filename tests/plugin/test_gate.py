@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 
 import msgspec
 import pytest
@@ -106,6 +107,17 @@ def test_the_controller_of_pytest_xdist_settles_suspect_speeds(run, base, confir
     result = run(*SPEED, "-n", "1")
     result.stdout.fnmatch_lines(["test_vit.r160_in1k *images/s*"])
     assert result.ret == 1 and asked == [(["test_vit.r160_in1k"], True)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_speeds_are_settled_keeps_what_is_known(run, base, monkeypatch, number):
+    change(base, processes=[])
+    monkeypatch.setattr(embedcore.ab.confirm, "confirm", lambda *_, **__: signal.raise_signal(number))
+    result = run(*SPEED)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stdout.fnmatch_lines(
+        ["*compared with the saved run*", "*images/s of 1*", "ERROR: *interrupted while suspect*"]
+    )
 
 
 def test_a_first_run_must_be_asked_for(run, project):
