@@ -35,7 +35,8 @@ def tile_workers() -> Iterator[Workers]:
 
     threads = torch.get_num_threads()
     count = min(threads, _MOST)
-    with Workers(count, threads // count) as pool:
+    # The caller's inference mode would hold in its own thread alone.
+    with torch.inference_mode(False), Workers(count, threads // count) as pool:
         try:
             yield pool
         finally:
