@@ -116,7 +116,7 @@ def test_an_interrupt_while_speeds_are_settled_keeps_what_is_known(run, base, mo
     result = run(*SPEED)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stdout.fnmatch_lines(
-        ["*compared with the saved run*", "*images/s of 1*", "ERROR: *interrupted while suspect*"]
+        ["*compared with the saved run*", "*not judged: speed of 1 (*", "ERROR: *interrupted while suspect*"]
     )
 
 
