@@ -9,18 +9,15 @@ the share of images lost by taking the embedding with the best acc instead of th
 
 from __future__ import annotations
 
-import argparse
 import itertools
-from pathlib import Path
 
 import numpy as np
 import torch
 from race import embedded, unit
 from tabulate import tabulate
-from unlabelled_trust import EDGES, digits
+from unlabelled_trust import EDGES, parser_of, set_of
 
 from embedcore.images.dataset import Dataset
-from embedcore.images.load_dataset import load_dataset
 from embedcore.results.ranking import kendall_tau
 from embedcore.retrieval.metrics import score
 from embedcore.retrieval.probes import probe
@@ -39,19 +36,10 @@ def scores_of(rows: np.ndarray, dataset: Dataset) -> dict[str, float]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", metavar="NAME[=SPEC]", help="SPEC as for --embed-dataset")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for pixels and embeddings")
-    parser.add_argument("--classes", type=int, default=256, help="classes of each set (0: all)")
-    parser.add_argument("--per-class", type=int, default=0, help="images of each class and side (0: all)")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     table = []
     for text in options.sets:
-        name, _, spec = text.partition("=")
-        spec = str(digits(options.cache)) if text == "digits" else spec or name
-        dataset = load_dataset(
-            spec, max_classes=options.classes, max_per_class=options.per_class, cache_dir=options.cache
-        )
+        name, dataset = set_of(text, options)
         found, own = [], []
         with torch.inference_mode():
             for tag, edge in itertools.product(local_tags(), EDGES):
@@ -75,7 +63,7 @@ def main() -> None:
         "classifier",
         "embeddings",
         "acc",
-        "classifier's",
+        "its score",
         "tau",
         "tau, outputs",
         "lost",

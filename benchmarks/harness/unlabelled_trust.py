@@ -46,6 +46,25 @@ def digits(folder: Path) -> Path:
     return folder / "digits"
 
 
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the sets, and of how much of them is used."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", metavar="NAME[=SPEC]", help="SPEC as for --embed-dataset")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for pixels and embeddings")
+    parser.add_argument("--classes", type=int, default=256, help="classes of each set (0: all)")
+    parser.add_argument("--per-class", type=int, default=0, help="images of each class and side (0: all)")
+    return parser
+
+
+def set_of(text: str, options: argparse.Namespace) -> tuple[str, Dataset]:
+    """Return the name and the images of ``NAME[=SPEC]``."""
+    name, _, spec = text.partition("=")
+    spec = str(digits(options.cache)) if text == "digits" else spec or name
+    return name, load_dataset(
+        spec, max_classes=options.classes, max_per_class=options.per_class, cache_dir=options.cache
+    )
+
+
 def both_scores(rows: np.ndarray, views: Dataset, labelled: Dataset) -> tuple[float, float]:
     """Return view_recall and acc of the embeddings [2 n, dim] of n images and their views."""
     images, crops = rows[views.is_reference], rows[views.is_query]
@@ -59,20 +78,12 @@ def both_scores(rows: np.ndarray, views: Dataset, labelled: Dataset) -> tuple[fl
 
 def main() -> None:
     """Print the table and the values."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", metavar="NAME[=SPEC]", help="SPEC as for --embed-dataset")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for pixels and embeddings")
-    parser.add_argument("--classes", type=int, default=256, help="classes of each set (0: all)")
-    parser.add_argument("--per-class", type=int, default=0, help="images of each class and side (0: all)")
+    parser = parser_of(__doc__)
     parser.add_argument("--verbose", action="store_true", help="list both scores of each embedding")
     options = parser.parse_args()
     tags, measured, table = local_tags(), [], []
     for text in options.sets:
-        name, _, spec = text.partition("=")
-        spec = str(digits(options.cache)) if text == "digits" else spec or name
-        labelled = load_dataset(
-            spec, max_classes=options.classes, max_per_class=options.per_class, cache_dir=options.cache
-        )
+        name, labelled = set_of(text, options)
         views = labelled.with_views()
         found = {}
         with torch.inference_mode():

@@ -267,7 +267,7 @@ def test_forty_cases_leave_memory_and_open_files_flat(strike):
         if number == 10:  # by then every cache is warm
             resident = resident_kb()
     assert open_descriptors() == before
-    assert resident_kb() - resident < 1024
+    assert resident_kb() - resident < 768
     assert [thread.name for thread in threading.enumerate() if "embedcore" in thread.name] == []
 
 
