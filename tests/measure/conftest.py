@@ -203,13 +203,13 @@ class ThrowsBadAlloc(Fault):
         new(2**46)
 
 class Hungry(Fault):
-    """A model that needs 16 MB an image besides."""
+    """A model that needs 64 MB an image besides."""
     def strike(self):
         import torch
         from embedcore.zoo.backbone import Backbone
         if not hasattr(Backbone, "modest"):
             Backbone.modest = Backbone.embed
-            Backbone.embed = lambda self, x: (torch.ones(len(x) * 2**22), self.modest(x))[1]
+            Backbone.embed = lambda self, x: (torch.ones(len(x) * 2**24), self.modest(x))[1]
 
 def session(case, images):
     """All that a session does, for a process of its own."""

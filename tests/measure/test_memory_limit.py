@@ -23,7 +23,7 @@ def test_a_limit_with_room_changes_nothing(case, images):
 
 
 def test_a_tight_limit_halves_the_batch_and_keeps_the_scores(case, images, faults, shape):
-    free, limited = (run(case, images, faults.Hungry(shape), memory_limit=limit) for limit in (None, 0.2))
+    free, limited = (run(case, images, faults.Hungry(shape), memory_limit=limit) for limit in (None, 0.8))
     assert limited.status == "ok", (limited.reason, limited.detail)
     assert (free.batch_size, free.batch_decayed) == (16, False)
     assert (limited.batch_size, limited.batch_decayed) in [(4, True), (8, True)]
