@@ -1,6 +1,6 @@
 """The forkserver of all child processes: torch and timm are imported once, memory and threads are set for speed.
 
-multiprocessing has one forkserver a process, so decoding workers and measuring children share it.
+multiprocessing has one forkserver per process, so decoding workers and measuring children share it.
 """
 
 from __future__ import annotations
@@ -93,6 +93,15 @@ def forkserver_context() -> ForkServerContext:
             del os.environ[name]
         os.environ.update(before)
     return context
+
+
+def renew_forkserver() -> None:
+    """Stop the server, if one runs, so that the next child comes from a new one. No child of it may be running.
+
+    Code and data lie in the same place of memory in all children of a server, and elsewhere in those of another one.
+    Speed depends on the place (docs/how-speed-is-measured.md), so the scatter of processes of one server is too small.
+    """
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def _path_of_imports() -> dict[str, str]:

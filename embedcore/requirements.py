@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from embedcore.files import code_hash
 
@@ -30,7 +31,7 @@ class Distribution(NamedTuple):
         direct = self.direct_url()
         url = str(direct.get("url", ""))
         local = "dir_info" in direct and url.startswith("file:///")
-        return Path(url.removeprefix("file://")) if local else self.metadata.parent
+        return Path(unquote(url.removeprefix("file://"))) if local else self.metadata.parent
 
     def contains(self, file: Path) -> bool:
         """Whether a file lies in its folder, or in ``site-packages`` beside its metadata."""
@@ -107,8 +108,8 @@ def local_requirement(name: str, folder: Path) -> str:
     """Return the requirement of a source folder, with the hash of its code for the packages of `CODE`."""
     package = next((path for path in (folder / name, folder / "src" / name) if path.is_dir()), None)
     if name not in CODE or package is None:
-        return f"{name} @ file://{folder}"
-    return f"{name} @ file://{folder}#sha256={code_hash(package, package.rglob('*.py'))[:16]}"
+        return f"{name} @ {folder.as_uri()}"
+    return f"{name} @ {folder.as_uri()}#sha256={code_hash(package, package.rglob('*.py'))[:16]}"
 
 
 def name_of(requirement: str) -> str:

@@ -20,6 +20,7 @@ from embedcore.forkserver import (
     adopt_environment,
     child_environment,
     forkserver_context,
+    renew_forkserver,
     settings_of_children,
     start_surely,
     tunables_with,
@@ -208,3 +209,24 @@ def test_children_get_the_current_environment(monkeypatch):
         assert dict(os.environ) == now and "EMBEDCORE_GONE" not in now
     finally:
         adopt_environment(before)
+
+
+WHERE = "import ctypes, os; connection.send((os.getppid(), ctypes.addressof(ctypes.c_int()), id(exec)))"
+
+
+def test_a_renewed_server_places_code_and_data_elsewhere():
+    def found():
+        context = forkserver_context()
+        ours, theirs = context.Pipe()
+        child = context.Process(target=exec, args=(WHERE, {"connection": theirs}))
+        child.start()
+        theirs.close()
+        answer = ours.recv()
+        child.join()
+        return answer
+
+    renew_forkserver()  # also if none runs
+    first, second = found(), found()
+    assert first == second, "the children of one server are alike"
+    renew_forkserver()
+    assert not set(first) & set(found())

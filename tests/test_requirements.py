@@ -75,6 +75,16 @@ def test_a_package_in_front_of_the_installed_one_is_seen(tmp_path, monkeypatch):
     assert found.startswith(f"timm @ file://{tmp_path}/clone#sha256=")
 
 
+def test_an_editable_installation_in_a_folder_with_a_space_is_not_hidden(tmp_path, monkeypatch):
+    source = tmp_path / "my clone"
+    (source / "timm").mkdir(parents=True)
+    (source / "timm" / "__init__.py").write_text("")
+    install(tmp_path / "site", "timm", "1.0", {"url": source.as_uri(), "dir_info": {"editable": True}})
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), str(source)])
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    assert distributions()["timm"].folder == source and shadowing("timm") is None
+
+
 @pytest.mark.parametrize(
     ("requirement", "fixed"),
     [

@@ -128,6 +128,10 @@ class _Measure:
             self._alone[side, model] = self._sides[side].measure(model)
         return self._alone[side, model]
 
+    def renew(self) -> None:
+        for side in self._sides.values():
+            side.renew()
+
     def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
         return measure_interleaved({side: self._sides[side] for side in ("BA" if number % 2 else "AB")}, model, equal)
 

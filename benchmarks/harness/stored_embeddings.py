@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedcore.compare.compatibility import Compatibility, ImageLabels, compatibility
+from embedcore.compare.compatibility import Compatibility, compatibility
+from embedcore.compare.labelled_embeddings import ImageLabels
 from embedcore.embed.device import place
 from embedcore.embed.embedder import ForwardSettings, embed_pixels
 from embedcore.images.dataset import Dataset

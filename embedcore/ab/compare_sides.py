@@ -83,11 +83,11 @@ def compare_sides(
             progress=progress,
             clock=clock,
         )
-        if not any(OUT_OF_TIME in track.why for track in tracks):
-            measurements.finish()
         stored = () if maps is None else judge_sides(sides, both, measure.weights_of, limits, cache, maps)
         precisions = {track.model: track.first["B"].precision for track in tracks if "B" in track.first}
         rows = [with_origin(row, precisions.get(row.model), measure.trace) for row in rows_of(tracks, facts, limits)]
+        if not any(OUT_OF_TIME in track.why for track in tracks):
+            measurements.finish()
     found = _noise_found(tracks) if aa else None
     if found is not None:
         store_noise(cache, machine, found, sum(len(track.pairs) for track in tracks))
@@ -112,7 +112,7 @@ def judge_sides(
     cache: Path,
     maps: Path,
 ) -> list[StoredEmbeddings]:
-    """Return what becomes of the embeddings that side A has stored if side B embeds the queries.
+    """Judge whether queries that side B embeds can search the embeddings that side A has stored.
 
     Each side embeds all images of its dataset, and keeps the embeddings in its cache folder `cache`, so that a repeated
     command does not compute them again. `changes`: model → settings of the measurement, such as common weights;
@@ -154,7 +154,7 @@ def _opened(
 
 
 class CommonWeights:
-    """The weights that both sides load, and traces with them."""
+    """Both sides, the weights that they load, and traces with them."""
 
     def __init__(self, sides: Mapping[str, Side], facts: Mapping[str, Any]) -> None:
         self._sides = sides
@@ -164,6 +164,10 @@ class CommonWeights:
             key = json.dumps([facts["A"]["versions"], facts["A"]["seed"], sides["A"].environment[1:]], default=str)
             name = hashlib.sha256(key.encode()).hexdigest()[:16]
             self._weights = Path(facts["A"]["cache"]) / FOLDER / WEIGHTS / name
+
+    def renew(self) -> None:
+        for side in self._sides.values():
+            side.renew()
 
     def trace(self, side: str, model: str) -> Trace:
         return self._sides[side].trace(model, **self.weights_of(model))

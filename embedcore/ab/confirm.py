@@ -11,10 +11,12 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from embedcore.ab.compare_sides import CommonWeights
 from embedcore.ab.environments import Environment, environment_for
@@ -26,7 +28,9 @@ from embedcore.compare.interleaved import NOISE, Interleaved
 from embedcore.compare.limits import Limits
 from embedcore.compare.pairs import Pair
 from embedcore.compare.verdict import Verdict, judge
+from embedcore.durations import show_duration
 from embedcore.errors import EmbedcoreError, UsageError
+from embedcore.plain import counted
 from embedcore.requirements import installed_requirements, local_requirement, name_of, shadowing
 from embedcore.results.result import Result
 from embedcore.results.run import Run
@@ -47,6 +51,26 @@ _PARTS_OF_TORCH = re.compile(r"(nvidia|cuda|triton|pytorch-triton)\b")
 _MACHINE = {"processor": "processor", "gpu": "card", "driver": "driver"}
 
 
+class ConfirmationLines:
+    """Report the progress of a confirmation: one line at the start, then at most one a minute."""
+
+    def __init__(self, write_line: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write_line, self._clock = write_line, clock
+        self._begun: float | None = None
+        self._due = 0.0
+
+    def __call__(self, model: str, done: int, models: int) -> None:
+        now = self._clock()
+        if self._begun is None:
+            self._begun = now
+            self._write_line(f"embedcore: measuring {counted(models, 'suspect speed')} again, interleaved")
+        elif now < self._due:
+            return
+        else:
+            self._write_line(f"embedcore: after {show_duration(now - self._begun)} still measuring, now {model}")
+        self._due = now + 60
+
+
 def settle(
     comparison: Comparison,
     verdict: Verdict,
@@ -55,7 +79,7 @@ def settle(
     seconds: float = float("inf"),
     progress: Progress | None = None,
 ) -> Verdict:
-    """Return the verdict after `confirm` has measured the suspects, and the models whose speed is a regression.
+    """Return the verdict after `confirm` has measured the suspects and the models whose speed is a regression.
 
     A regression that cannot be confirmed stays one. `seconds`: the budget.
     """
@@ -92,6 +116,8 @@ def confirm(
         return answers
     if seconds <= 0:
         return answers | dict.fromkeys(wanted, OUT_OF_TIME)
+    if progress is not None:
+        progress(next(iter(wanted)), 0, len(wanted))  # building an environment may take minutes
     try:
         with _measuring(comparison, wanted, cache, seconds) as (measure, noise):
             tracks = measure_models([*wanted], measure, limit, noise=noise, seconds=seconds, progress=progress)
@@ -238,9 +264,10 @@ def _installable(requirement: str) -> str:
     name, _, url = requirement.partition(" @ ")
     if not url.startswith("file://"):
         return requirement
-    folder, _, digest = url.removeprefix("file://").partition("#sha256=")
+    url, _, digest = url.partition("#sha256=")
+    folder = unquote(url.removeprefix("file://"))
     if not digest:
         raise UsageError(f"{name} was installed from {folder}, and its code was not recorded")
     if local_requirement(name, Path(folder)) != requirement:
         raise UsageError(f"the code of {name} in {folder} has changed since")
-    return f"{name} @ file://{folder}"
+    return f"{name} @ {url}"

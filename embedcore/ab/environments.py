@@ -40,8 +40,8 @@ class Environment(NamedTuple):
     def variables(self) -> dict[str, str]:
         """Return its environment variables: this process's, with another Python path."""
         sources = Path(__file__).parents[2]
-        installed = sources.name in ("site-packages", "dist-packages")
-        paths = ["" if installed else str(sources), str(self.packages or ""), self.pythonpath]
+        checkout = "" if sources.name in ("site-packages", "dist-packages") else str(sources)
+        paths = [checkout, str(self.packages or ""), self.pythonpath]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONSAFEPATH": "1"}
 
 

@@ -73,7 +73,7 @@ class Outcome:
     limits: Limits
     noise_found: Noise | None = None
     stored: tuple[StoredEmbeddings, ...] = ()
-    """What becomes of side A's stored embeddings; empty if that was not asked."""
+    """Answers on side A's stored embeddings; empty if they were not asked for."""
 
     @property
     def passed(self) -> bool:

@@ -17,6 +17,9 @@ Progress = Callable[[str, int, int], None]
 """Called with a model, the number of finished models, and the number of all models."""
 
 
+GROUP = 8
+"""Number of models that share the servers of a pair, which take seconds to start."""
+
 OUT_OF_TIME = "the budget was used up"
 """`Track.why` of a model that was not finished."""
 
@@ -26,6 +29,9 @@ class Measures(Protocol):
 
     def alone(self, side: str, model: str) -> Result:
         """Measure on one side with its own settings."""
+
+    def renew(self) -> None:
+        """Start both sides' further processes from new servers, so that a pair says nothing about the next one."""
 
     def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
         """Measure repetition `number` in fresh processes of both sides that alternate rounds, with settings `equal`."""
@@ -72,23 +78,29 @@ def measure_models(
 ) -> list[Track]:
     """Measure each model until the interval of its ratio is narrower than its limit (a fraction of 1).
 
-    All models get the pairs of the first look, then the unsettled models those of the next. So a disturbance of minutes
-    does not hit all pairs of a model, and a budget of `seconds` gives each model its share. An alarm must persist when
-    the number of pairs has doubled, also after the last look.
+    All models get the pairs of the first look, then the unsettled models those of the next, in groups of `GROUP` whose
+    models get their first pair, then their second one, each from new servers. So neither a disturbance of minutes nor
+    the place of code and data in memory is the same in all pairs of a model, and a budget of `seconds` judges some
+    models if it does not suffice for all. An alarm must persist when the number of pairs has doubled, also after the
+    last look.
     """
     deadline = clock() + seconds
     tracks = [Track(model) for model in models]
     for look, pairs in enumerate((*LOOKS, *(2 * pairs for pairs in LOOKS if 2 * pairs > LOOKS[-1]))):
-        for place, track in enumerate(tracks):
-            if track.settled or (pairs > LOOKS[-1] and not track.alarmed_after):
-                continue
-            if progress is not None:
-                progress(track.model, sum(t.settled for t in tracks) if look else place, len(tracks))
-            while len(track.pairs) < pairs and not track.settled:
-                if clock() >= deadline:
-                    track.why, track.settled = OUT_OF_TIME, True
-                    break
-                _measure_pair(track, measure)
+        asked = [track for track in tracks if pairs <= LOOKS[-1] or track.alarmed_after]
+        for first in range(0, len(asked), GROUP):
+            group = asked[first : first + GROUP]
+            while due := [track for track in group if len(track.pairs) < pairs and not track.settled]:
+                for track in due:
+                    if clock() >= deadline:
+                        track.why, track.settled = OUT_OF_TIME, True
+                        continue
+                    if track is due[0]:
+                        measure.renew()
+                    if progress is not None:
+                        done = sum(t.settled for t in tracks) if look else tracks.index(track)
+                        progress(track.model, done, len(tracks))
+                    _measure_pair(track, measure)
         known = max(noise, pooled_noise([track.pairs for track in tracks]) or 0.0)
         for track in tracks:
             if len(track.pairs) == pairs:

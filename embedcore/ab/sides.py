@@ -62,6 +62,10 @@ class Side:
         self.request(model, **changes)
         return self.result()
 
+    def renew(self) -> None:
+        """Have the next processes come from a new forkserver. Raises SideLost."""
+        self._call("renew")
+
     def request(self, model: str, **changes: Any) -> None:
         """Start the measurement of a model. Raises SideLost."""
         self._send({"call": "measure", "arguments": {"model": model, **changes}})

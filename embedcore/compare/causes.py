@@ -1,4 +1,4 @@
-"""What noise explains, and likely causes of a change: other differences between two results of a model."""
+"""Likely causes of a change of a model, from what else differs; the drift and memory difference that noise explains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rounding(precision: str | None) -> float:
 
 
 def memory_noise(old: float, new: float, device: str | None) -> float:
-    """Return the largest difference of two figures in MB that is noise.
+    """Return the largest difference between two figures in MB that noise explains.
 
     On a card the allocator counts exactly. On the CPU the figure is the growth of a process, which differed by up to
     43 % between equal processes: only a factor of two counts.

@@ -97,7 +97,7 @@ def _is_compared(change: Change) -> bool:
 
 
 def compare(base: Run, new: Run, *, across_machines: bool = False) -> Comparison:
-    """Compare two runs case by case; with several datasets, those of one name or content.
+    """Compare two runs case by case; with several datasets, on those of equal content or name.
 
     Raises UsageError for a run with damaged verdicts or sketches.
     """
@@ -230,9 +230,8 @@ def _drift(pair: Pair, base: Run, new: Run) -> list[Change]:
     if drift is None:
         return []
     old, now = ((f"{result.dim} wide" if math.isinf(drift) else None) for result in (pair.base, pair.new))
-    return [
-        Change("drift", old, now, drift, real=drift > max(rounding(pair.base.precision), rounding(pair.new.precision)))
-    ]
+    noise = max(rounding(pair.base.precision), rounding(pair.new.precision))
+    return [Change("drift", old, now, drift, real=drift > noise)]
 
 
 def _families(models: Sequence[ModelChange]) -> tuple[FamilyChange, ...]:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcore.compare.labelled_embeddings import ImageLabels
+from embedcore.compare.labelled_retrieval import METRICS, Floats, LabelledRetrieval, ScoreChange
 from embedcore.compare.statistics import paired_by_class, sign_flips
-from embedcore.images.ceilings import reference_counts
 from embedcore.retrieval.alignment import orthogonal_map
-from embedcore.retrieval.metrics import score_across
-
-METRICS = ("acc", "acc5", "map_at_r")
 
 TOLERANCES: Mapping[str, float] = {"acc": 0.005, "acc5": 0.01}
 """The largest acceptable loss of each score, a fraction of 1; the gate's default limits."""
@@ -29,34 +27,6 @@ SHARES = {"reembedded_10": 0.1, "reembedded_50": 0.5, "reembedded_90": 0.9}
 _GRID = 2**15  # steps to which differences of map_at_r are rounded for their test
 
 Advice = Literal["keep", "rotate", "re-embed"]
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class ImageLabels:
-    """Class and role of each of n images."""
-
-    labels: NDArray[np.int64]
-    """[n]"""
-    is_query: NDArray[np.bool_]
-    """[n]"""
-    is_reference: NDArray[np.bool_]
-    """[n]"""
-
-    @property
-    def leave_one_out(self) -> bool:
-        """Whether each image queries all others."""
-        return bool(self.is_query.all() and self.is_reference.all())
-
-
-class ScoreChange(NamedTuple):
-    """Mean change of a score (positive: better), its 95 % interval, and an exact two-sided p-value."""
-
-    change: float
-    low: float
-    high: float
-    p: float
 
 
 @dataclass(frozen=True)
@@ -114,20 +84,23 @@ def compatibility(
         images: their labels, of two or more classes, and roles; at least one query has a reference of its class.
         tolerances: acc, acc5 or map_at_r → largest acceptable loss.
     """
-    judge = _Judge(images)
-    base = judge.of(old, old)
+    retrieval = LabelledRetrieval(images)
+
+    def scored(queries: Floats, references: Floats) -> NDArray[np.float64]:
+        return retrieval.scores((queries[images.is_query], references[images.is_reference]))
+
+    base = scored(old, old)
+    before = SearchScores(_means(base))
     if old.shape == new.shape and np.array_equal(old, new):
-        same = SearchScores(judge.means(base), judge.changes(base, base))
+        same = SearchScores(before.scores, _changes(base, base, retrieval.class_of))
         searches = dict.fromkeys(("new_new", "new_old", *SHARES, "rotated"), same)
-        return Compatibility(
-            "keep", True, True, 0.0, {"old_old": SearchScores(judge.means(base)), **searches}, tolerances
-        )
+        return Compatibility("keep", True, True, 0.0, {"old_old": before, **searches}, tolerances)
 
     def search(queries: Floats, references: Floats) -> SearchScores:
-        found = judge.of(queries, references)
-        return SearchScores(judge.means(found), judge.changes(base, found))
+        found = scored(queries, references)
+        return SearchScores(_means(found), _changes(base, found, retrieval.class_of))
 
-    searches = {"old_old": SearchScores(judge.means(base)), "new_new": search(new, new)}
+    searches = {"old_old": before, "new_new": search(new, new)}
     if old.shape[1] != new.shape[1]:
         return Compatibility("re-embed", True, False, None, searches, tolerances)
     searches["new_old"] = search(new, old)
@@ -172,33 +145,19 @@ def _rotated(old: Floats, new: Floats, second: NDArray[np.bool_]) -> Floats:
     return rotated
 
 
-class _Judge:
-    """Scores pairs of query and reference embeddings of the same images."""
+def _means(values: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(METRICS, values.mean(axis=1).tolist(), strict=True))
 
-    def __init__(self, images: ImageLabels) -> None:
-        self._images = images
-        self._labels = images.labels[images.is_query]
-        self._references = None if images.leave_one_out else images.labels[images.is_reference]
-        scored = reference_counts(self._labels, self._references) > 0
-        _, class_of, sizes = np.unique(self._labels[scored], return_inverse=True, return_counts=True)
-        self._class_of, self._sizes = class_of.reshape(-1), sizes
 
-    def of(self, queries: Floats, references: Floats) -> NDArray[np.float64]:
-        """Return the `METRICS` of each query that has a reference of its class: [m, n_scored]."""
-        images = self._images
-        found = score_across(queries[images.is_query], self._labels, references[images.is_reference], self._references)
-        return np.stack([found[metric] for metric in METRICS])
-
-    @staticmethod
-    def means(values: NDArray[np.float64]) -> dict[str, float]:
-        return dict(zip(METRICS, values.mean(axis=1).tolist(), strict=True))
-
-    def changes(self, base: NDArray[np.float64], new: NDArray[np.float64]) -> dict[str, ScoreChange]:
-        sums = np.stack([np.bincount(self._class_of, row, len(self._sizes)) for row in new - base]).astype(np.float64)
-        columns = np.stack(paired_by_class(sums, self._sizes), axis=1).tolist()
-        tests = [_test(metric, row) for metric, row in zip(METRICS, sums, strict=True)]
-        rows = zip(METRICS, columns, tests, strict=True)
-        return {metric: ScoreChange(change, low, high, p) for metric, (change, low, high), p in rows}
+def _changes(
+    base: NDArray[np.float64], new: NDArray[np.float64], class_of: NDArray[np.int64]
+) -> dict[str, ScoreChange]:
+    """Return the changes of the `METRICS` from `base` to `new`, both [m, n_scored]; `class_of` [n_scored]."""
+    sums = np.stack([np.bincount(class_of, row) for row in new - base]).astype(np.float64)
+    columns = np.stack(paired_by_class(sums, np.bincount(class_of)), axis=1).tolist()
+    tests = [_test(metric, row) for metric, row in zip(METRICS, sums, strict=True)]
+    rows = zip(METRICS, columns, tests, strict=True)
+    return {metric: ScoreChange(change, low, high, p) for metric, (change, low, high), p in rows}
 
 
 def _test(metric: str, sums: NDArray[np.float64]) -> float:

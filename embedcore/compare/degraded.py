@@ -14,11 +14,11 @@ _HALF = ("bf16", "fp16")
 
 def degradations(pair: Pair, base: Run, new: Run) -> list[Change]:
     """Return what became worse for two ok results: half precision given up, or a batch reduced."""
-    old, now = pair.base, pair.new
+    old, now, excused = pair.base, pair.new, excused_of(pair, base, new)
     found = []
-    if "precision" in excused_of(pair, base, new) and old.precision in _HALF and now.precision == "fp32":
+    if "precision" in excused and old.precision in _HALF and now.precision == "fp32":
         found.append(Change("degraded", old.precision, now.precision, 1.0))
-    if "batch_size" in excused_of(pair, base, new) and old.batch_size != now.batch_size:
+    if "batch_size" in excused and old.batch_size != now.batch_size:
         found.append(Change("degraded", f"batch of {old.batch_size}", f"batch of {now.batch_size}", 1.0))
     return found
 

@@ -71,7 +71,7 @@ def _of_run(way: Way, run: Run, base: Run) -> Iterator[Deployed]:
 
 
 def leaders(rows: Sequence[Deployed]) -> Mapping[Way, str]:
-    """Return the model with the highest acc of each way; of equal ones the first."""
+    """Return the model with the highest acc of each way; the first of equal ones."""
     best: dict[Way, Result] = {}
     for row in rows:
         score = row.result.scores.get(METRIC)

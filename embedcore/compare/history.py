@@ -11,7 +11,7 @@ drift exceeds the limit and what rounding explains.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -26,7 +26,6 @@ from embedcore.compare.statistics import NOTHING, SIGNIFICANT, Flips, false_disc
 from embedcore.compare.step import WINDOW, find_steps
 from embedcore.compare.trend import find_ramps, lines, spread_of
 from embedcore.errors import UsageError
-from embedcore.results.result import Result
 from embedcore.results.run import Run
 
 NOISE = 0.02
@@ -44,10 +43,6 @@ def change_of(what: str, base: float, new: float) -> float:
     if what == "acc":
         return new - base
     return new if what == "drift" else new / base - 1
-
-
-def is_worse(what: str, change: float) -> bool:
-    return change < 0 if what in ("acc", "images_per_s") else change > 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ class SeriesChange:
 
     @property
     def worse(self) -> bool:
-        return is_worse(self.series.what, self.change)
+        return self.change < 0 if self.series.what in ("acc", "images_per_s") else self.change > 0
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ class History:
     runs: tuple[Run, ...]
     series: tuple[Series, ...]
     steps: tuple[Step, ...]
-    """Newest first; in a run families first, largest change first."""
+    """Newest first; in one run by quantity, families before models, largest change first."""
     trends: tuple[Trend, ...] = ()
     """In the same order, by their last run."""
 
@@ -130,7 +125,7 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
     noise = max((run.noise for run in ordered if run.noise is not None), default=NOISE)
     series: list[Series] = []
     found: list[Step | Trend] = []
-    tested: dict[int, list[_Tested]] = {}  # by run, since its models are tested together
+    tested: dict[int, list[tuple[Step | Trend | None, Flips]]] = {}  # by run, since its models are tested together
     for chain in chains_of(ordered):
         for one in chain.series(ordered):
             series.append(one)
@@ -139,9 +134,9 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
                 for run, change, test in _accuracy_changes(one, chain, limit, ordered):
                     tested.setdefault(run, []).append((change, test))
             elif one.what == "drift":
-                found += _with_causes(_drift_steps(one, chain, limit), chain, ordered)
+                found += [_with_causes(step, chain, ordered) for step in _drift_steps(one, chain, limit)]
             else:
-                found += _with_causes(_level_changes(one, limit, noise), chain, ordered)
+                found += [_with_causes(change, chain, ordered) for change in _level_changes(one, limit, noise)]
     for candidates in tested.values():
         adjusted = false_discovery([test.p for _, test in candidates], [test.least for _, test in candidates])
         found += [one for (one, _), p in zip(candidates, adjusted, strict=True) if one and p <= SIGNIFICANT]
@@ -158,9 +153,6 @@ def history(runs: Iterable[Run], limits: Limits) -> History:
         tuple(sorted((one for one in found if isinstance(one, Step) and not _explained(one, trends)), key=_rank)),
         tuple(sorted(trends, key=_rank)),
     )
-
-
-_Tested = tuple["Step | Trend | None", Flips]
 
 
 def _place(series: Series) -> tuple[object, ...]:
@@ -233,8 +225,7 @@ def _accuracy_changes(
             yield run, None, NOTHING
             continue
         step = Step(series, before, run, base, now, _runs_within(series.points[at:], now, limit))
-        (caused,) = _with_causes([step], chain, runs)
-        yield run, caused, acc_test(Pair(old, new), runs[before], runs[run])
+        yield run, _with_causes(step, chain, runs), acc_test(Pair(old, new), runs[before], runs[run])
     if math.isinf(limit):
         return
     values = [point.value for point in series.points]
@@ -242,8 +233,7 @@ def _accuracy_changes(
         (before, old), (run, new) = chain.links[start], chain.links[last]
         if old.verdicts is not None and new.verdicts is not None:
             trend = Trend(series, before, run, values[start], values[last], last - start + 1)
-            (caused,) = _with_causes([trend], chain, runs)
-            yield run, caused, acc_test(Pair(old, new), runs[before], runs[run])
+            yield run, _with_causes(trend, chain, runs), acc_test(Pair(old, new), runs[before], runs[run])
 
 
 def _drift_steps(series: Series, chain: Chain, limit: float) -> Iterator[Step]:
@@ -261,8 +251,7 @@ def _runs_within(points: Sequence[Point], level: float, limit: float) -> int:
     return next(away, len(points))
 
 
-def _with_causes(changes: Iterable[Step | Trend], chain: Chain, runs: Sequence[Run]) -> Iterator[Step | Trend]:
-    results: Mapping[int, Result] = dict(chain.links)
-    for change in changes:
-        pair = Pair(results[change.before], results[change.run])
-        yield replace(change, causes=causes_of(pair, runs[change.before], runs[change.run]))
+def _with_causes(change: Step | Trend, chain: Chain, runs: Sequence[Run]) -> Step | Trend:
+    results = dict(chain.links)
+    pair = Pair(results[change.before], results[change.run])
+    return replace(change, causes=causes_of(pair, runs[change.before], runs[change.run]))

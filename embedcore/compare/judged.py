@@ -114,11 +114,8 @@ def _grouped(counts: Mapping[str, str]) -> str:
     groups: dict[str, list[str]] = {}
     for what, count in counts.items():
         groups.setdefault(count, []).append(what)
-    return ", ".join(f"{_listed(names)} of {count}" for count, names in groups.items())
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    listed = {count: " and ".join(", ".join(names).rsplit(", ", 1)) for count, names in groups.items()}
+    return ", ".join(f"{names} of {count}" for count, names in listed.items())
 
 
 def _reasons(part: Judged) -> str:

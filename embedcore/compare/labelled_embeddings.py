@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.compare.compatibility import ImageLabels
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.errors import EmbedcoreError, UsageError, option
 from embedcore.results.run import Run
 from embedcore.results.verdicts import unpack_classes
 
 
+@dataclass(frozen=True, eq=False)
+class ImageLabels:
+    """Class and role of each of n images."""
+
+    labels: NDArray[np.int64]
+    """[n]"""
+    is_query: NDArray[np.bool_]
+    """[n]"""
+    is_reference: NDArray[np.bool_]
+    """[n]"""
+
+    @property
+    def leave_one_out(self) -> bool:
+        """Whether each image queries all others."""
+        return bool(self.is_query.all() and self.is_reference.all())
+
+
 class Unavailable(EmbedcoreError):
-    """Why embeddings or labels are not available, as a phrase."""
+    """Embeddings or labels are not available; the message is a phrase that says why."""
 
 
 def labels_of(run: Run) -> ImageLabels:

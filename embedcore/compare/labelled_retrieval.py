@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.compare.compatibility import METRICS, ImageLabels, ScoreChange
-from embedcore.compare.labelled_embeddings import Unavailable
+from embedcore.compare.labelled_embeddings import ImageLabels, Unavailable
 from embedcore.compare.scores import step_intervals, step_test
 from embedcore.compare.statistics import Flips, false_discovery
 from embedcore.errors import UsageError
@@ -20,6 +19,8 @@ from embedcore.images.ceilings import reference_counts
 from embedcore.results.result import Result
 from embedcore.results.run import Run
 from embedcore.retrieval.metrics import score_across
+
+METRICS = ("acc", "acc5", "map_at_r")
 
 LOSS = 0.01
 """A form of embeddings is recommended if its interval excludes a larger loss of acc."""
@@ -93,6 +94,15 @@ class LabelledRetrieval:
         some = self.scored if chosen is None else self.scored[chosen]
         itself = some if self.images.leave_one_out else None
         return Search(queries[some], self.labels[some], references, self.reference_labels, itself)
+
+
+class ScoreChange(NamedTuple):
+    """Mean change of a score (positive: better), its 95 % interval, and an exact two-sided p-value."""
+
+    change: float
+    low: float
+    high: float
+    p: float
 
 
 class Tested(NamedTuple):

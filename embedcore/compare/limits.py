@@ -29,8 +29,8 @@ MISSING = "missing"
 DEFAULT = "acc:0.5pt,acc5:1pt,view_recall:0.5pt,view_recall5:1pt,images_per_s:5%,memory:10%,drift:1e-3,status"
 
 TESTED = (*LABELLED, "hit5")
-"""The scores for which the verdicts of a labelled run allow a paired test, besides those of probes; of a run without
-labels `UNLABELLED`."""
+"""Scores of a labelled run that have a paired test, besides those of probes; those of a run without labels are
+`UNLABELLED`."""
 
 _UNITS = {
     **dict.fromkeys((*TESTED, *UNLABELLED, *PROBES), "pt"),
@@ -102,8 +102,8 @@ class Limits:
 def parse_limits(spec: str) -> dict[str, float]:
     """Parse limits such as ``acc:0.5pt,images_per_s:5%,drift:1e-3,status``; ``acc:off`` removes a limit.
 
-    They are all the limits there are, unless ``default`` is among them: the others then have their default. Raises
-    ValueError, which names the wrong part.
+    A quantity that is not named has no limit or, with ``default`` among the parts, its default one. Raises ValueError,
+    which names the wrong part.
 
     >>> parse_limits("acc:0.5pt,images_per_s:5%,status")
     {'acc': 0.005, 'images_per_s': 0.05, 'status': 0.0}

@@ -12,8 +12,8 @@ from embedcore.compare.causes import TRANSFORM, changes, rounding
 from embedcore.embed.trace import Call, Summary, Trace
 
 FLOOR = 5e-7
-"""A module whose settings differ has moved from here on. The same kernel gives the same result, so unlike a drift of
-the whole model this needs no allowance for other batch sizes or threads."""
+"""Drift above which a module whose settings differ has moved. The same kernel gives the same result, so unlike a drift
+of the whole model this needs no allowance for other batch sizes or threads."""
 
 GROWTH = 4.0
 """Factor by which a module's output must have moved further than its input to be the origin."""

@@ -27,7 +27,6 @@ class Pair:
     """Why results of different names are paired."""
     dataset: str = ""
     """Name of the dataset, if the runs have several."""
-
     measurement: str = ""
     """Which earlier measurement of the case this is, if it was measured more than once; "" for the last."""
 
@@ -154,7 +153,7 @@ def run_barriers(base: Run, new: Run, *, across_machines: bool, excused: Collect
 
 
 def pair_barriers(pair: Pair, *, excused: Collection[str] = ()) -> dict[str, str]:
-    """Return the same for two ok results of one model.
+    """Return what must not be compared between two ok results of one model, as `run_barriers` does.
 
     `excused`: ``precision`` or ``batch_size`` if a difference is an outcome of equal settings.
     """
@@ -173,16 +172,12 @@ def pair_barriers(pair: Pair, *, excused: Collection[str] = ()) -> dict[str, str
         barriers["speed"] = f"another machine: {base.processor}, now {new.processor}"
     same_batch = base.batch_size == new.batch_size and base.batch_decayed == new.batch_decayed
     if not same_batch and "batch_size" not in excused:
-        if base.batch_decayed or new.batch_decayed:
-            barriers["speed"] = f"a smaller batch than asked for, out of memory ({_sides(pair, 'batch_decayed')})"
+        decayed = " and ".join(side for side, result in (("base", base), ("new", new)) if result.batch_decayed)
+        if decayed:
+            barriers["speed"] = f"a smaller batch than asked for, out of memory ({decayed})"
         else:
             barriers["speed"] = f"another batch size: {base.batch_size}, now {new.batch_size}"
     return barriers
-
-
-def _sides(pair: Pair, attribute: str) -> str:
-    """Return the sides whose attribute is true: ``base``, ``new`` or ``base and new``."""
-    return " and ".join(side for side in ("base", "new") if getattr(getattr(pair, side), attribute))
 
 
 def _dataset(block: Mapping[str, Any]) -> str:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from embedcore.compare.scores import FEWEST_CLASSES
-from embedcore.compare.statistics import LEVEL, errors_by_class, false_discovery
+from embedcore.compare.statistics import LEVEL, Doubles, errors_by_class, false_discovery
 from embedcore.errors import UsageError
 from embedcore.results.ranking import NotRanked, scored_classes, verdicts_on
 from embedcore.results.result import Result
@@ -25,8 +24,6 @@ _GRID, _ZOOMS = 65, 6  # each zoom narrows the range of the maximum by 32
 _TAUS = 200  # in the grid of a predictive distribution
 _REACH, _HALVINGS = 1e4, 40  # of the bisection for its quantiles, in units of its scale
 _SAME = 1e-6  # tolerance between a saved acc and its verdicts
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Prediction:
     It averages over tau instead of relying on an estimate, which is often 0 with few sets: the predictive distribution
     of Higgins, Thompson and Spiegelhalter (JRSS A 172, 2009), here with flat priors of mu and tau (Roever, Journal of
     Statistical Software 93, 2020). Given tau it is normal; each tau weighs by its restricted likelihood. With sets much
-    farther apart than their errors it is Student's t with k - 2 degrees of freedom, as their approximate interval.
+    farther apart than their errors it is Student's t with k - 2 degrees of freedom, like their approximate interval.
     """
 
     def __init__(self, differences: Doubles, variances: Doubles) -> None:

@@ -1,4 +1,4 @@
-"""Regret: what choosing a model by a rule (published accuracy, size, a sample) costs on the images of a run."""
+"""Regret: the cost of choosing a model by a rule (published accuracy, size, a sample) on the images of a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
+from embedcore.compare.statistics import Doubles
 from embedcore.errors import UsageError
 from embedcore.results.class_table import ClassTable
 from embedcore.results.ranking import kendall_tau
@@ -29,8 +30,6 @@ FEWEST = 2
 """Models that a rule must order."""
 _FEWEST_OF_BAND = 3
 _MOST_DEPARTURES = 5
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Departure(NamedTuple):
 
 @dataclass(frozen=True)
 class Regret:
-    """What one rule costs. All ranks and the best model are among the models that it orders."""
+    """The cost of one rule. All ranks and the best model are among the models that it orders."""
 
     rule: Rule
     models: int
@@ -94,7 +93,7 @@ class Regret:
 
 @dataclass(frozen=True)
 class Regrets:
-    """What each rule costs on one dataset."""
+    """The cost of each rule on one dataset."""
 
     models: int
     """Number of measured models with verdicts."""
@@ -229,12 +228,12 @@ def _departures(models: Sequence[str], value: Doubles, acc: Doubles) -> tuple[De
     )
 
 
-def ranks(scores: Doubles) -> npt.NDArray[np.int64]:
+def ranks(scores: Doubles) -> NDArray[np.int64]:
     """Return the rank of each score, 1 for the highest; ties share the better rank.
 
     >>> ranks(np.array([0.1, 0.9, 0.5, 0.5])).tolist()
     [4, 1, 2, 2]
     """
     ordered = np.sort(scores)
-    better: npt.NDArray[np.int64] = len(scores) - np.searchsorted(ordered, scores, side="right") + 1
+    better: NDArray[np.int64] = len(scores) - np.searchsorted(ordered, scores, side="right") + 1
     return better

@@ -84,16 +84,16 @@ def score_changes(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[tuple[
     tests of all pairs are one family of hypotheses (`statistics.false_discovery`). Raises UsageError for damaged
     verdicts, and for scores that contradict them.
     """
-    queries = _queries(base, new) if pairs else None
-    able = [pair for pair in pairs if queries and queries.total and pair.base.verdicts and pair.new.verdicts]
-    tests = [(pair, test) for pair in able if queries for test in _tested(pair, base, new, queries)]
+    if not pairs:
+        return
+    queries = _queries(base, new)
+    able = [pair for pair in pairs if queries.total and pair.base.verdicts and pair.new.verdicts]
+    tests = [(pair, test) for pair in able for test in _tested(pair, base, new, queries)]
     adjusted = statistics.false_discovery([test.flips.p for _, test in tests], [test.flips.least for _, test in tests])
     for (pair, test), p in zip(tests, adjusted.tolist(), strict=True):
         old, now = pair.base.scores.get(test.metric), pair.new.scores.get(test.metric)
-        yield (
-            pair.model,
-            Change(test.metric, old, now, test.change, test.low, test.high, p, p <= statistics.SIGNIFICANT),
-        )
+        real = p <= statistics.SIGNIFICANT
+        yield pair.model, Change(test.metric, old, now, test.change, test.low, test.high, p, real)
     known = {(pair.model, test.metric) for pair, test in tests}
     for pair in pairs:
         for metric, score in pair.base.scores.items():

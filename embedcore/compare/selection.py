@@ -72,7 +72,7 @@ def _evaluated(expression: str, holds: Callable[[str], bool]) -> bool | None:
     words: list[str] = []
 
     def named(word: re.Match[str]) -> str:
-        """Return a name of Python for a word of the expression, which need not be one."""
+        """Return a Python name for a word of the expression, which need not be one."""
         if word[0] in ("and", "or", "not"):
             return word[0]
         words.append(word[0])

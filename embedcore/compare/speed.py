@@ -71,8 +71,8 @@ def falls(cases: Sequence[Replicates], prior: float, *, models: int, drift: floa
     The noise is the scatter of processes within a side, pooled over all models, with `prior`, an assumed standard
     deviation. The variance of each model is shrunk towards the pooled one (Smyth, Stat. Appl. Genet. Mol. Biol. 3,
     2004), so that a lucky pair of processes does not make an interval too narrow.
-    `models`: number of speeds tested at once. `drift`: standard deviation of what all processes of a side have in
-    common, and the other side has not: their scatter does not show it.
+    `models`: number of speeds tested at once. `drift`: standard deviation of what all processes of one side have in
+    common, which their scatter does not show.
 
     >>> falls([Replicates([0.0, 0.0], [0.5, 0.5])], 0.01, models=1)[0][0].fall.__round__(3)
     0.393

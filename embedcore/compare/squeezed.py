@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.compare.compatibility import METRICS, ScoreChange, halves
+from embedcore.compare.compatibility import halves
 from embedcore.compare.labelled_embeddings import Unavailable, labels_of, rows_of
 from embedcore.compare.labelled_retrieval import (
     LOSS,
+    METRICS,
     Floats,
     LabelledRetrieval,
+    ScoreChange,
     Tested,
     check_acc,
     corrected,

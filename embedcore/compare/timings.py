@@ -1,4 +1,4 @@
-"""The timings of two runs: what each process says on a model's speed, and whether the machine changed."""
+"""The timings of two runs: each model's speed in each process, and whether the machine changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ _FLOOR: Mapping[Basis, float] = {"pinned": 0.008, "threads": 0.08, "card": 0.01}
 _SHARE = 0.4
 """Noise between processes as a share of that between the rounds of a process: .36 to .47 in 106 processes of 5 models
 on a virtual machine with a busy neighbour, with one pinned thread, each round corrected by the product beside it."""
-
 
 _DRIFT = 0.7
 """Noise between sessions as a share of that between rounds, on the same machine: .03 against .042 in 21 sessions."""
@@ -94,12 +93,12 @@ def speeds_of(pairs: Sequence[Pair], base: Run, new: Run, *, threads_only: bool 
         if why:
             undecided[pair.model] = why
             continue
-        before, after = map(_timings, sides)
+        before, after = ([_timing(*used) for used in side] for side in sides)
         groups.setdefault(basis, {})[pair.model] = before, after
         if basis == "pinned":
             others = [_usable(result, "threads") for result in (pair.base, pair.new)]
             if all(len(other) >= FEWEST_PROCESSES for other in others):
-                before, after = map(_timings, others)
+                before, after = ([_timing(*used) for used in side] for side in others)
                 second[pair.model] = before, after
     why_not = _reference_differs(base, new)
     found = Speeds({}, undecided, machine=why_not if groups else "")
@@ -173,10 +172,6 @@ def _rounds(process: TimingProcess, basis: Basis) -> Rounds:
     return process.pinned if basis == "pinned" and process.pinned is not None else process
 
 
-def _timings(side: Sequence[_Used]) -> list[_Timing]:
-    return [_timing(*used) for used in side]
-
-
 def _timing(started: float, images: int, rounds: Rounds) -> _Timing:
     logs, copies = np.log(rounds.durations) - math.log(images), rounds.reference_copy
     rows = [logs]
@@ -242,10 +237,7 @@ def _machine(product: Shift, copy: Shift) -> tuple[str, bool]:
     apart = Shift(product.shift - copy.shift, math.hypot(product.error, copy.error))
     if product.sure and copy.sure and not apart.sure:
         return f"the machine is {_slower((product.shift + copy.shift) / 2)}; speeds are corrected for it", True
-    return (
-        f"the machine changed: matrix products {_slower(product.shift)}, copies {_slower(copy.shift)}",
-        False,
-    )
+    return f"the machine changed: matrix products {_slower(product.shift)}, copies {_slower(copy.shift)}", False
 
 
 def _slower(shift: float) -> str:

@@ -156,7 +156,7 @@ def _of_speed(
     """Judge a speed: clear if the 95 % interval excludes the limit, a regression if the fall surely exceeds it.
 
     A fall in between is undecided. With a ratio of interleaved processes, `Interleaved.alarms` decides instead. A speed
-    without interval is a finding only if the estimated fall exceeds the limit; `Verdict.judged` names all.
+    without interval is a finding only if the estimated fall exceeds the limit; `Verdict.judged` names all of them.
     """
     gated, causes = limit is not None and math.isfinite(limit), model.causes
     level: Level | None

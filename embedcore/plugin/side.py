@@ -15,7 +15,6 @@ import queue
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import safetensors.torch
 from embedcore.embed.trace import Trace
 from embedcore.errors import EmbedcoreError, UsageError
 from embedcore.files import written_whole
-from embedcore.forkserver import forkserver_context
+from embedcore.forkserver import forkserver_context, renew_forkserver, start_surely
 from embedcore.images.dataset import Dataset
 from embedcore.images.workers import hidden_main
 from embedcore.measure.bench import Bench
@@ -36,6 +35,7 @@ from embedcore.plugin.hooks import options_of
 from embedcore.plugin.machine import code_of_children, machine, machine_in_use
 from embedcore.plugin.options import Options
 from embedcore.plugin.start import bench_of, dataset_of
+from embedcore.requirements import distributions
 from embedcore.results.result import Result
 from embedcore.results.saved import dataset_block
 from embedcore.version import VERSION
@@ -45,7 +45,7 @@ from embedcore.zoo.weights import Weights
 
 CASE = "def test_model(embed_model, embed_images, embed_measure, embed_replay): ...\n"
 
-CALLS = ("measure", "images", "embed", "trace", "save_weights")
+CALLS = ("measure", "renew", "images", "embed", "trace", "save_weights")
 """Methods of `Side` that a request may call."""
 
 # Few images: a side is asked for speed and drift, not for scores, and must be quick.
@@ -70,10 +70,10 @@ def collect(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test_models.py"
         path.write_text(CASE)
-        own = ["--collect-only", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-        own += [f"--rootdir={Path.cwd()}", *_ini_file(Path.cwd())]
+        flags = ["--collect-only", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+        flags += [f"--rootdir={Path.cwd()}", *_ini_file(Path.cwd())]
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            code = pytest.main([*own, str(path), *arguments], plugins=[grabber])
+            code = pytest.main([*flags, str(path), *arguments], plugins=[grabber])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or grabber.options is None:
         lines = [line for line in output.getvalue().splitlines() if line.strip()]
         errors = [line for word in (" error: ", "ERROR", "rror: ") for line in lines if word in line]
@@ -126,6 +126,11 @@ class Side:
         """Return the result of a model in a fresh process, with ``changes`` to its case, such as ``batch_size``."""
         return self.bench.measure(model, self.dataset, **changes)
 
+    def renew(self) -> None:
+        """Start a new forkserver for the next processes; both sides' import at the same time."""
+        renew_forkserver()
+        start_surely(forkserver_context)
+
     def images(self) -> Mapping[str, Any]:
         """Return the saved JSON's block on all images of the dataset, not only on the few of `measure`."""
         return dataset_block(self._all_images()[1])
@@ -172,8 +177,8 @@ def _save_weights(model: str, seed: int, path: str) -> None:
 
 def _commit() -> str | None:
     """Return the commit of a timm that was installed from git; None otherwise."""
-    origin = distribution("timm").read_text("direct_url.json")
-    commit = json.loads(origin).get("vcs_info", {}).get("commit_id") if origin else None
+    timm = distributions().get("timm")
+    commit = timm.direct_url().get("vcs_info", {}).get("commit_id") if timm else None
     return commit if isinstance(commit, str) else None
 
 

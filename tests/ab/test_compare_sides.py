@@ -200,6 +200,9 @@ class FakeSide:
             "dataset": {"fingerprint": "f", "queries": 0},
         }  # fmt: skip
 
+    def renew(self):
+        pass
+
     def trace(self, model, **changes):
         import torch
 
@@ -270,11 +273,11 @@ def test_an_unmeasured_speed_is_not_reported_as_the_same(fake):
 
 def test_what_was_not_judged_is_in_the_headline(fake):
     now = iter(range(1000))
-    outcome = fake("old", "old", seconds=6.0, clock=lambda: float(next(now)))  # two models and half of the third
+    outcome = fake("old", "old", seconds=7.0, clock=lambda: float(next(now)))  # enough for two models
     assert outcome.passed and len(outcome.undecided) == 2
     lines = " ".join(as_text(outcome).split())
-    assert "PASSED what was judged: speed of 2, drift of 3; not judged: speed of 2 (the budget was used up)." in lines
-    assert sorted(row.word for row in outcome.rows) == ["no drift", "not measured", "same", "same"]
+    assert "PASSED what was judged: speed of 2, drift of 4; not judged: speed of 2 (the budget was used up)." in lines
+    assert sorted(row.word for row in outcome.rows) == ["no drift", "no drift", "same", "same"]
     everything = fake("old", "old")
     assert "PASSED: 4 models." in as_text(everything) and not everything.undecided
 
@@ -317,6 +320,27 @@ def test_an_interrupted_comparison_does_not_continue_with_other_code(fake, monke
         counts.append(len(measured))
         del codes[0]
     assert counts[0] == counts[2] > 0 and counts[1] == 0
+
+
+def test_a_comparison_that_fails_after_its_measurements_continues(fake, monkeypatch, tmp_path):
+    measured, measure = [], FakeSide.measure
+
+    def noted(self, model, **changes):
+        measured.append(model)
+        return measure(self, model, **changes)
+
+    def fail(*_):
+        raise UsageError("no space left")
+
+    monkeypatch.setattr(FakeSide, "measure", noted)
+    monkeypatch.setattr(module, "judge_sides", fail)
+    counts = []
+    for _ in range(2):
+        measured.clear()
+        with pytest.raises(UsageError, match="no space left"):
+            fake("old", "old", maps=tmp_path)
+        counts.append(len(measured))
+    assert counts[0] > 0 and counts[1] == 0
 
 
 def test_aa_without_noise_stores_no_noise_floor(fake, tmp_path):

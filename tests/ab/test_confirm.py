@@ -14,7 +14,7 @@ import pytest
 from synthetic_runs import MACHINE, as_run, hits_of, result, saved
 
 from embedcore.ab import confirm as module
-from embedcore.ab.confirm import confirm, rebuilt, settle
+from embedcore.ab.confirm import ConfirmationLines, confirm, rebuilt, settle
 from embedcore.ab.environments import Environment
 from embedcore.ab.schedule import Track
 from embedcore.ab.sides import SideLost
@@ -51,6 +51,7 @@ class Sides:
         self.slower, self.started, self.measured = {}, [], []
         self.facts = {"machine": HERE, "machine_in_use": "p", "weights": "auto"}
         self.fails = self.lost = False
+        self.renewed = 0
 
     @contextlib.contextmanager
     def start(self, environment, arguments):
@@ -59,6 +60,9 @@ class Sides:
 
     def opened(self):
         return self.facts
+
+    def renew(self):
+        self.renewed += 1
 
     def measure(self, sides, model, changes):
         self.measured.append((model, changes))
@@ -104,6 +108,7 @@ def test_only_the_suspects_are_measured_and_a_real_fall_is_an_alarm(sides, asked
     sides.slower["net_b.x"] = 0.1
     answers = asked(run(), run(), ["net_a.x", "net_b.x"])
     assert {model for model, _ in sides.measured} == {"net_a.x", "net_b.x"}
+    assert sides.renewed >= 4, "each of two pairs or more comes from new servers of both sides"
     assert not answers["net_a.x"].alarms(0.05) and answers["net_b.x"].alarms(0.05)
     (baseline, arguments), (candidate, _) = sides.started
     assert (baseline.name, candidate.name) == ("the baseline", "the new run")
@@ -136,6 +141,21 @@ def test_a_lucky_baseline_passes_after_confirmation(sides, tmp_path):
     after = settle(comparison, before, cache=tmp_path)
     assert [found.model for found in after.of("regression")] == ["net_b.x"]
     assert not after.suspects and not after.undecided
+
+
+def test_progress_in_lines_is_one_at_the_start_and_then_one_a_minute(sides, asked):
+    lines, times = [], iter([0.0, 30.0, 59.0, 61.0, 100.0, 130.0])
+    progress = ConfirmationLines(lines.append, clock=lambda: next(times))
+    for model in "abcdef":
+        progress(model, 0, 2)
+    assert lines == [
+        "embedcore: measuring 2 suspect speeds again, interleaved",
+        "embedcore: after 1 min 1 s still measuring, now d",
+        "embedcore: after 2 min 10 s still measuring, now f",
+    ]
+    started = []
+    asked(run(), run(), ["net_b.x"], progress=lambda *now: started.append((now, bool(sides.started))))
+    assert started[0] == (("net_b.x", 0, 1), False), "the first line comes before an environment is built"
 
 
 def test_without_an_answer_a_suspect_is_undecided_and_says_why(sides, tmp_path):
@@ -190,10 +210,10 @@ def test_a_budget_that_ends_during_confirmation_is_a_reason(sides, asked, monkey
     times = iter(range(1000))
     original = module.measure_models
     monkeypatch.setattr(module, "measure_models", lambda *a, **o: original(*a, **o, clock=lambda: float(next(times))))
-    answers = asked(run(), run(), seconds=5.0)
+    answers = asked(run(), run(), seconds=7.0)
     assert [isinstance(answer, Interleaved) for answer in answers.values()] == [True, True, False, False]
     assert answers["net_d.x"] == "the budget was used up"
-    assert "--embed-timeout=5" in sides.started[0][1]
+    assert "--embed-timeout=7" in sides.started[0][1]
 
 
 @pytest.fixture
@@ -232,12 +252,12 @@ def test_only_what_differs_is_installed_with_exact_versions(environment):
 
 
 def test_local_code_is_used_only_if_it_is_still_the_same(environment, tmp_path):
-    (tmp_path / "clone" / "timm").mkdir(parents=True)
-    (tmp_path / "clone" / "timm" / "__init__.py").write_text("")
-    then = module.local_requirement("timm", tmp_path / "clone")
-    assert environment(then) == ([f"timm @ file://{tmp_path}/clone"], True)
-    (tmp_path / "clone" / "timm" / "__init__.py").write_text("changed = 1")
-    with pytest.raises(UsageError, match=r"the code of timm in .*/clone has changed since"):
+    (tmp_path / "my clone" / "timm").mkdir(parents=True)
+    (tmp_path / "my clone" / "timm" / "__init__.py").write_text("")
+    then = module.local_requirement("timm", tmp_path / "my clone")
+    assert environment(then) == ([f"timm @ file://{tmp_path}/my%20clone"], True)
+    (tmp_path / "my clone" / "timm" / "__init__.py").write_text("changed = 1")
+    with pytest.raises(UsageError, match=r"the code of timm in .*/my clone has changed since"):
         environment(then)
     with pytest.raises(UsageError, match="torch was installed from /clone, and its code was not recorded"):
         environment("torch @ file:///clone")

@@ -7,7 +7,9 @@ import pytest
 from scipy import stats
 from scipy.linalg import orthogonal_procrustes
 
-from embedcore.compare.compatibility import SHARES, ImageLabels, ScoreChange, SearchScores, compatibility, halves
+from embedcore.compare.compatibility import SHARES, SearchScores, compatibility, halves
+from embedcore.compare.labelled_embeddings import ImageLabels
+from embedcore.compare.labelled_retrieval import ScoreChange
 
 CLASSES, EACH, DIM = 60, 6, 24
 LABELS = np.repeat(np.arange(CLASSES), EACH)

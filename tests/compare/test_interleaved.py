@@ -34,7 +34,10 @@ class Simulated:
     def __init__(self, seed, *, slower=0.0, sd=SD, scatter=0.0, walk=0.0, disturbed=0.0, rounds=40):
         self.rng = np.random.default_rng(seed)
         self.slower, self.sd, self.scatter, self.walk, self.disturbed = slower, sd, scatter, walk, disturbed
-        self.rounds, self.machine, self.processes = rounds, 0.0, 0
+        self.rounds, self.machine, self.processes, self.servers = rounds, 0.0, 0, 0
+
+    def renew(self):
+        self.servers += 1
 
     def alone(self, side, model):
         self.processes += 1
@@ -174,7 +177,7 @@ def test_an_alarm_of_any_look_is_confirmed_by_twice_as_many_pairs(begins, persis
 def test_budget_and_failures_end_a_model_with_a_reason():
     now = iter(range(1000))
     tracks = measure_models(
-        ["a", "b", "c"], Simulated(0), lambda model: 0.05, seconds=4, clock=lambda: float(next(now))
+        ["a", "b", "c"], Simulated(0), lambda model: 0.05, seconds=6, clock=lambda: float(next(now))
     )
     assert [track.why for track in tracks][-1] == "the budget was used up"
     assert tracks[0].ratio is not None
@@ -194,6 +197,13 @@ def test_budget_and_failures_end_a_model_with_a_reason():
 
     (track,) = measure_models(["a"], FailsLater(0), lambda model: 0.05)
     assert (track.ratio, track.why) == (None, "side B: lost")
+
+
+def test_each_pair_of_a_model_comes_from_new_servers():
+    """Those of different models may share them."""
+    simulated = Simulated(0)
+    tracks = measure_models(["a", "b", "c"], simulated, lambda model: 0.05)
+    assert simulated.servers == max(len(track.pairs) for track in tracks)
 
 
 def test_both_sides_use_the_smaller_batch():
