@@ -21,13 +21,13 @@ COMMANDS = (
 
 EXIT_USAGE = 4
 EXIT_UNUSABLE = 2
-"""In place of `EXIT_USAGE` for the commands of `UNUSABLE`."""
-PASSING_ON = ("ab", "deploy")
-"""Commands whose arguments after ``--`` go to pytest."""
-UNUSABLE = (
+WITH_EXIT_UNUSABLE = (
     *("ab", "accept", "compare", "history", "index", "init", "merge"),
     *("pool", "rank", "regret", "report", "squeeze"),
 )
+"""Commands that exit with `EXIT_UNUSABLE` in place of `EXIT_USAGE`."""
+WITH_PYTEST_ARGUMENTS = ("ab", "deploy")
+"""Commands whose arguments after ``--`` go to pytest."""
 
 DESCRIPTION = """Prepare `pytest benchmarks`, and read and compare the runs that it saves.
 
@@ -52,14 +52,14 @@ def make_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit code."""
     arguments = [*(sys.argv[1:] if arguments is None else arguments)]
-    named = arguments[:1]
-    parser = make_parser(named if named and named[0] in COMMANDS else COMMANDS)
+    command = arguments[0] if arguments else ""
+    parser = make_parser([command] if command in COMMANDS else COMMANDS)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ENCODABLE)  # a terminal without "±" shows a substitute, not a traceback
-    exit_unusable = EXIT_UNUSABLE if named and named[0] in UNUSABLE else EXIT_USAGE
-    passed_on: list[str] | None = None
-    if named and named[0] in PASSING_ON and "--" in arguments:
+    exit_unusable = EXIT_UNUSABLE if command in WITH_EXIT_UNUSABLE else EXIT_USAGE
+    passed_on: list[str] = []
+    if command in WITH_PYTEST_ARGUMENTS and "--" in arguments:
         cut = arguments.index("--")  # argparse would count them among the positional arguments
         arguments, passed_on = arguments[:cut], arguments[cut + 1 :]
     try:
@@ -68,10 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {' '.join(others)}")
     except SystemExit as error:  # argparse has printed its message; its own exit code is always 2
         return exit_unusable if error.code else 0
-    if others:
-        parsed.arguments = others
-    if passed_on is not None:
-        parsed.arguments = passed_on
+    parsed.arguments = [*getattr(parsed, "arguments", ()), *others, *passed_on]
     paths = {name: user_path(value) for name, value in vars(parsed).items() if isinstance(value, Path)}
     vars(parsed).update(paths)  # shells do not expand the ~ in --cache=~/c
     try:

@@ -31,10 +31,10 @@ def user_path(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 (Path.expanduser raises for an unknown ~name)
 
 
-def cache_folder(given: Path | None) -> Path:
+def cache_folder(folder: Path | None) -> Path:
     """Return the folder that an option names; by default the user's cache folder."""
-    if given is not None:
-        return given
+    if folder is not None:
+        return folder
     import platformdirs
 
     return platformdirs.user_cache_path("embedcore")

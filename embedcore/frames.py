@@ -1,4 +1,4 @@
-"""pandas, which only DataFrames need."""
+"""Import pandas, which only DataFrames need."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from embedcore.errors import UsageError
 from embedcore.files import code_hash
 from embedcore.plain import one_line
 
-_TORCH = re.compile(r"torch\b(?!vision)", re.IGNORECASE)
+_TORCH = re.compile(r"torch\b", re.IGNORECASE)
 _PIP = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--timeout=10"]
 
 

@@ -42,6 +42,13 @@ def test_the_console_script_is_installed():
     assert "weights" in done.stdout
 
 
+def test_arguments_before_and_after_two_hyphens_reach_pytest(monkeypatch):
+    passed = []
+    monkeypatch.setattr("embedcore.commands.ab._run", lambda parsed: passed.extend(parsed.arguments) or 0)
+    assert main(["ab", "folder", "--", "-k", "vit"]) == 0
+    assert passed == ["folder", "-k", "vit"]
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"embedcore {embedcore.__version__}\n"

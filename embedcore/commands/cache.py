@@ -280,7 +280,7 @@ def _describe_neighbours(name: str, files: Sequence[Path]) -> str:
     return f"{name}: {counted(len(files), 'model')}"
 
 
-# Each kind's folder in the cache folder, and pattern of the folders in it, whose first group is in the description.
+# For each kind: its folder in the cache folder, and a pattern of the folders in it, whose first group is shown.
 _FOLDERS = {
     "archive": (archives.FOLDER, r"[0-9a-f]{16}-(.+)"),
     "engine": (engines.FOLDER, r"([0-9a-f]{8})[0-9a-f]{24}(?:\..*)?|inductor"),
@@ -290,8 +290,8 @@ _ARRAY = r"\.(?:npy|json)(?:\..*partial)?"  # an array, its sidecar, and unfinis
 
 _RUN = r"\d{8}T\d{6,12}-\d+"
 
-# Each kind's folder in the cache folder, pattern of file names, and description of the files that share its first
-# group.
+# For each kind: its folder in the cache folder, a pattern of file names, and a function that describes the files with
+# the same first group.
 _KINDS: dict[str, tuple[str, str, Callable[[str, Sequence[Path]], str]]] = {
     "pixels": (pixel_store.FOLDER, rf"([0-9a-f]{{16}}-.+-[0-9a-f]{{8}}){_ARRAY}", _describe_store),
     "embeddings": (EMBEDDINGS, rf"([0-9a-f]{{32}}){_ARRAY}", _describe_embeddings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -48,7 +49,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--confirm",
         action="store_true",
-        help="measure the models whose speed is suspect again, both versions in turn, on the machine of both runs",
+        help="measure suspect speeds again, both versions in turn, on the machine of both runs",
     )
     parser.add_argument("--budget", type=duration, metavar="TIME", help="time limit of --confirm, such as 30m or 2h")
     parser.add_argument(
@@ -95,10 +96,12 @@ def run(arguments: argparse.Namespace) -> int:
     comparison = compare(base, new, across_machines=arguments.across_machines)
     verdict = judge(comparison, limits)
     if arguments.confirm:
-        from embedcore.ab.confirm import settle
+        from embedcore.ab.confirm import ConfirmationLines, settle
 
+        progress = ConfirmationLines(functools.partial(print, file=sys.stderr, flush=True))
         seconds = float("inf") if arguments.budget is None else arguments.budget
-        verdict = settle(comparison, verdict, cache=cache_folder(arguments.cache), seconds=seconds)
+        cache = cache_folder(arguments.cache)
+        verdict = settle(comparison, verdict, cache=cache, seconds=seconds, progress=progress)
     _write(comparison, verdict, arguments)
     if arguments.html is not None:
         from embedcore.report.gate.comparison_page import comparison_page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,8 @@ def run(parsed: argparse.Namespace) -> int:
     for way in dict.fromkeys([USUAL, *(Way(*way) for way in ways)]):
         print(f"{way}:", file=sys.stderr)
         settings |= {"engine": way.engine, "precision": way.precision}
-        runs[way] = benchmark(roster, options.dataset, resume=True, **settings)
+        with contextlib.redirect_stdout(sys.stderr):  # messages, also of exporters: only the table is output
+            runs[way] = benchmark(roster, options.dataset, resume=True, **settings)
     rows = deployed(runs)
     if parsed.format == "json":
         print(json.dumps(as_json(rows), indent=1))

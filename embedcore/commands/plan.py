@@ -26,12 +26,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--speeds", metavar="RUN", nargs="+", action="extend", default=[],
-        help=f"saved runs whose speeds count beside those of the cache folder: files, folders, names in {STORAGE}",
+        help=f"saved runs whose speeds are used besides those of the cache folder: files, folders, names in {STORAGE}",
     )  # fmt: skip
     parser.add_argument(
-        "--within", metavar="TIME", type=duration, default=86400.0, help="when the workers should end (default: 24h)"
+        "--within", metavar="TIME", type=duration, default=86400.0, help="time for all workers to end (default: 24h)"
     )
-    parser.set_defaults(run=run, arguments=[], takes_pytest_arguments=True)
+    parser.set_defaults(run=run, takes_pytest_arguments=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,9 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         cache_dir=options.cache_folder,
         unlabelled=options.unlabelled,
     )
-    own = own_models(options.roster)
+    user_models = own_models(options.roster)
     in_use = machine_in_use(machine(options.where))
-    plan = forecast_of(options, {model: own.get(model) for model in models}, images, in_use)
+    plan = forecast_of(options, {model: user_models.get(model) for model in models}, images, in_use)
     there = f"{len(plan.here):,} with weights here ({bytes_text(sum(h.size or 0 for h in plan.here))})"
     parts = ["with random weights" if options.weights == "random" else there]
     parts += [f"{len(plan.to_fetch):,} to fetch"] if plan.to_fetch else []

@@ -60,7 +60,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Print a line a model and a total; return exit code 0."""
+    """Print one line per model and a total; return exit code 0."""
     from embedcore.zoo.holdings import ask_hub, find_holding, own_holding
     from embedcore.zoo.hub import Hub
 
@@ -92,7 +92,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
-    """Fill the folder, a line a model; return exit code 1 if some weights could not be fetched."""
+    """Fill the folder and print one line per model; return exit code 1 if some weights could not be fetched."""
     from embedcore.measure.outcome import status_of
     from embedcore.zoo.holdings import fetch_into
     from embedcore.zoo.hub import OFFLINE, Hub, is_offline
@@ -157,7 +157,7 @@ def _selected(arguments: argparse.Namespace) -> Roster:
     roster = read_roster(arguments.roster or "all", families=arguments.family, weights=folder)
     word = arguments.keyword.strip().lower()
     pattern = word if any(sign in word for sign in "*?[") else f"*{word}*"
-    models = {model: own for model, own in roster.items() if fnmatch.fnmatchcase(model.lower(), pattern)}
+    models = {model: entry for model, entry in roster.items() if fnmatch.fnmatchcase(model.lower(), pattern)}
     if models:
         return models
     raise UsageError(f"-k {arguments.keyword!r}: in none of the {len(roster)} tags{close_hint(arguments.keyword)}")

@@ -1,1 +1,1 @@
-"""For notebooks: benchmark many models in one call, runs that show themselves, ranks and comparisons as tables."""
+"""For notebooks: measure many models in one call; runs shown as leaderboards; ranks and comparisons as DataFrames."""

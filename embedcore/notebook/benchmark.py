@@ -1,4 +1,4 @@
-"""Measure many models in one call, as a session of pytest does: one case a model, with journal, cache and resume."""
+"""Measure many models in one call, as a session of pytest does: one case per model, with journal, cache and resume."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ from embedcore.errors import UsageError
 from embedcore.forkserver import forkserver_context, start_surely
 from embedcore.images.dataset import Dataset
 from embedcore.interrupts import interrupts_held
-from embedcore.measure.bench import Bench, Measured
 from embedcore.notebook.shown_run import Run, shown_run
 from embedcore.plain import counted, one_line
 from embedcore.plugin.budget import Budget
 from embedcore.plugin.checks import check_options
+from embedcore.plugin.measuring import Measuring
 from embedcore.plugin.options import Options
 from embedcore.plugin.progress import Position, position, stage_words, time_left
-from embedcore.plugin.race import forget_stages, run_race
 from embedcore.plugin.start import begin, bench_of, dataset_of, distractors_of, header_of
-from embedcore.plugin.timing_passes import TimingPasses
-from embedcore.results import neighbours
 from embedcore.results.ranking import ranking_block
 from embedcore.results.record import Record
-from embedcore.results.result import Result
 from embedcore.results.run import run_of
 from embedcore.results.runs import FOLDER, Worker
 from embedcore.zoo.own_models import OwnModel
@@ -58,7 +54,7 @@ def benchmark(
 
     Each model is a case in a fresh process, as with ``pytest benchmarks``: a crash costs one model, and a model that
     cannot be measured is in ``run.excluded`` with its status and the reason. Results are on disk when a case ends. An
-    interrupt returns the run so far (nothing yet: KeyboardInterrupt), and ``resume=True`` continues it.
+    interrupt returns the run so far, or raises KeyboardInterrupt before the first result; ``resume=True`` continues it.
 
     Args:
         models: names, globs or ``OwnModel``, one or a list; or a keyword (``"local"``, ``"starter"``, ``"all"``) or a
@@ -82,7 +78,7 @@ def benchmark(
     """
     options = replace(Options.from_values({"processes": 1, **settings}, SETTINGS), resume=resume)
     roster = _roster(models, options)
-    own_models = {name: own for name, own in roster.items() if own is not None}
+    own_models = {name: own_model for name, own_model in roster.items() if own_model is not None}
     options = replace(options, roster=models if isinstance(models, str) else ",".join(roster))
     check_options(options)
     if options.isolation == "process":
@@ -103,7 +99,7 @@ def benchmark(
         bar.say([*record.warnings, *(plan.lines() if plan.notable else ())])
         said = len(record.warnings)
         try:
-            _measure(record, bench, dataset, options, bar)
+            _measure(Measuring(bench, {dataset.fingerprint: dataset}, options, record, Budget(None), bar), bar)
         except KeyboardInterrupt:
             if not record.results:
                 raise
@@ -117,17 +113,14 @@ def benchmark(
     return shown_run(run_of(data, Worker(record.run).journal(options.cache_folder / FOLDER, record.run)))
 
 
-def _measure(record: Record, bench: Bench, dataset: Dataset, options: Options, bar: _Bar) -> None:
+def _measure(measuring: Measuring, bar: _Bar) -> None:
     """Measure the planned cases and take their results into the record. Raises UsageError, KeyboardInterrupt."""
-    assert bench.neighbours is not None
-    left: Mapping[str, Result] = {}
-    if options.race:
-        left = run_race(bench, record, dataset, options, Budget(None), bar, lambda line: bar.say([line]))
+    record, dataset = measuring.record, measuring.dataset
+    if measuring.options.race:
+        measuring.race(lambda line: bar.say([line]))
     for test, model in record.planned.items():
-        before = bench.earlier(record, model, dataset, test) or left.get(model)
         with bar.reporting(position(record, model, dataset.fingerprint)) as stages:
-            bench.neighbours.prune(record.results.values(), (), spare=neighbours.SPARE)
-            measured = Measured(before, None) if before else bench.run(bench.case(model), dataset, stages)
+            measured = measuring.measure(model, dataset, test, stages)
         with interrupts_held():  # so that the journal and the run have the same cases
             record.keep(measured.result, test, measured.overhead_s)
             for line in record.unsent():
@@ -136,11 +129,8 @@ def _measure(record: Record, bench: Bench, dataset: Dataset, options: Options, b
             reason = measured.result.reason.removeprefix(f"{model}: ")
             bar.say([f"{model}: {measured.result.status}: {reason}"])
         bar.advance()
-    if options.race and not options.keep_embeddings:
-        forget_stages(bench, record, record.planned.values())
-    bench.neighbours.prune(record.results.values(), ())
-    if not options.is_quick_look:
-        TimingPasses(bench, record, {dataset.fingerprint: dataset}, Budget(None), bar).run(options.processes)
+    measuring.prune()
+    measuring.finish()
 
 
 def _tests(models: Iterable[str]) -> dict[str, str]:
@@ -162,9 +152,9 @@ def _roster(models: Any, options: Options) -> dict[str, OwnModel | None]:
                 f"a {type(each).__name__} cannot be sent to the process that measures: give a name, or an OwnModel "
                 "with arch and weights, or with factory='package.module:function'"
             )
-        other = next((name for name, own in found.items() if roster.get(name, own) != own), None)
-        if other is not None:
-            raise UsageError(f"two models are named {other!r}: rename one")
+        repeated = next((name for name, entry in found.items() if roster.get(name, entry) != entry), None)
+        if repeated is not None:
+            raise UsageError(f"two models are named {repeated!r}: rename one")
         roster |= found
     if not roster:
         raise UsageError("no model to measure: the list is empty")
@@ -174,9 +164,9 @@ def _roster(models: Any, options: Options) -> dict[str, OwnModel | None]:
 def _dataset(images: Any, options: Options, settings: Mapping[str, Any], bar: _Bar) -> tuple[Dataset, Options]:
     """Return the dataset, and the options with its name. Raises UsageError."""
     if isinstance(images, Dataset):
-        given = [name for name in _OF_DATASET if settings.get(name) is not None]
-        if given:
-            raise UsageError(f"{given[0]} chooses images, and {images!r} is loaded: pass it to load_dataset")
+        chosen = next((name for name in _OF_DATASET if settings.get(name) is not None), None)
+        if chosen is not None:
+            raise UsageError(f"{chosen} chooses images, and {images!r} is loaded: pass it to load_dataset")
         images.expect_classes()
         return images, replace(options, dataset=images.name)
     with bar.reporting(Position("looking at the images")) as stages:
@@ -189,7 +179,7 @@ class _Bar:
     """A progress bar of models, whose text is the stage of the case in progress."""
 
     def __init__(self, total: int, *, shown: bool) -> None:
-        with warnings.catch_warnings():  # of a notebook without ipywidgets, where the bar is text
+        with warnings.catch_warnings():  # tqdm warns if ipywidgets is missing; the bar is then text
             warnings.simplefilter("ignore")
             from tqdm.auto import tqdm
         self._bar = tqdm(total=total, unit="model", disable=not shown, dynamic_ncols=True)
@@ -199,9 +189,9 @@ class _Bar:
         """Yield a callback for the stages of some work; see `plugin.progress.Reports`."""
         begin = drawn = entered = time.monotonic()
         stage, at_first = "", 0
-        again = f", process {position.process}" if position.process > 1 else ""
-        again = f", race on {position.race} classes" if position.race else again
-        self._bar.set_description_str(f"{position.what}{again}")
+        phase = f", process {position.process}" if position.process > 1 else ""
+        phase = f", race on {position.race} classes" if position.race else phase
+        self._bar.set_description_str(f"{position.what}{phase}")
 
         def stages(current: str, done: int, total: int) -> None:
             nonlocal drawn, stage, entered, at_first

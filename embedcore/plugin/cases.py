@@ -56,8 +56,8 @@ def model_parameters(options: Options) -> list[ParameterSet]:
                 getattr(pytest.mark, FAMILY_MARK)(family.slug, slug=family.slug),  # -m sees keywords only
             ],
         )
-        for model, own in roster.items()
-        for family in [family_of_model(model, own)]
+        for model, own_model in roster.items()
+        for family in [family_of_model(model, own_model)]
     ]
 
 
@@ -95,20 +95,20 @@ def model_of(case: Any) -> str:
 
 
 @functools.cache
-def case_gmacs(model: str, own: OwnModel | None = None) -> float | None:
+def case_gmacs(model: str, own_model: OwnModel | None = None) -> float | None:
     """Return the GMACs of one image at the model's input size; None for a factory or an unknown architecture.
 
     They are those of the architecture's default tag, scaled by the number of pixels. Precomputed embeddings cost 0.
     """
     from embedcore.zoo.registry import input_pixels, known_gmacs, split_tag
 
-    if own is not None and own.arch is None:
-        return 0.0 if own.embeddings else None
-    tag = model if own is None else own.arch or ""
+    if own_model is not None and own_model.arch is None:
+        return 0.0 if own_model.embeddings else None
+    tag = model if own_model is None else own_model.arch or ""
     known = known_gmacs(tag)
     pixels, default = input_pixels(tag), input_pixels(split_tag(tag)[0])
-    if own is not None and own.size is not None:
-        pixels = own.size[0] * own.size[1]
+    if own_model is not None and own_model.size is not None:
+        pixels = own_model.size[0] * own_model.size[1]
     return known if known is None or not pixels or not default else known * pixels / default
 
 
@@ -116,25 +116,25 @@ def replay_timer(items: list[pytest.Item]) -> None:
     """Make pytest-benchmark use the measured durations in tests with ``embed_replay``."""
     for item in items:
         if OF_REPLAY in getattr(item, "fixturenames", ()):
-            own = item.get_closest_marker("benchmark")
-            settings = {**(own.kwargs if own else {}), "timer": replayed_seconds}
+            marker = item.get_closest_marker("benchmark")
+            settings = {**(marker.kwargs if marker else {}), "timer": replayed_seconds}
             item.add_marker(pytest.mark.benchmark(**settings), append=False)
 
 
-def split_off(items: list[pytest.Item], shard: Shard, own: Mapping[str, OwnModel]) -> list[pytest.Item]:
+def split_off(items: list[pytest.Item], shard: Shard, own_models: Mapping[str, OwnModel]) -> list[pytest.Item]:
     """Remove the cases of other shards from ``items`` and return them; other tests stay in every shard."""
-    costs = {model: case_gmacs(model, own.get(model)) for model in map(model_of, filter(is_case, items))}
+    costs = {model: case_gmacs(model, own_models.get(model)) for model in map(model_of, filter(is_case, items))}
     ours = divide(costs, shard.parts)[shard.part - 1]
     others: list[pytest.Item] = [item for item in items if is_case(item) and model_of(item) not in ours]
     items[:] = [item for item in items if not is_case(item) or model_of(item) in ours]
     return others
 
 
-def sort_by_cost(items: list[pytest.Item], own: Mapping[str, OwnModel]) -> None:
+def sort_by_cost(items: list[pytest.Item], own_models: Mapping[str, OwnModel]) -> None:
     """Sort the cases among ``items`` by expected cost, in place; other tests keep their positions."""
 
     def cost(item: pytest.Item) -> float:
-        gmacs = case_gmacs(model_of(item), own.get(model_of(item)))
+        gmacs = case_gmacs(model_of(item), own_models.get(model_of(item)))
         return float("inf") if gmacs is None else gmacs  # unknown costs last
 
     places = [place for place, item in enumerate(items) if is_case(item)]

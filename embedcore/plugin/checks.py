@@ -1,4 +1,4 @@
-"""Options that do not go with each other or with what is installed."""
+"""Check that options can be combined, and that what they need is installed."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def check_options(options: Options, *, several_workers: bool = False) -> None:
 
 
 def _check_race(options: Options, several_workers: bool) -> None:
-    """Raise UsageError for options that do not go with each other or with the race."""
+    """Raise UsageError for options that cannot be combined with the race, and for its options without it."""
     if not options.race:
         if options.race_top != 1 or options.race_margin:
-            given = option("race_top") if options.race_top != 1 else option("race_margin")
-            raise UsageError(f"{given} needs {option('race', True)}")
+            name = option("race_top") if options.race_top != 1 else option("race_margin")
+            raise UsageError(f"{name} needs {option('race', True)}")
         return
     if several_workers:
         raise UsageError(
@@ -54,20 +54,20 @@ def _check_race(options: Options, several_workers: bool) -> None:
 
 
 def _check_claim(options: Options, several_workers: bool) -> None:
-    """Raise UsageError for options that do not go with ``--embed-claim``."""
+    """Raise UsageError for options that cannot be combined with ``--embed-claim``."""
     refused = (
         ("pytest-xdist's -n", several_workers, "each worker is a session of its own: start several"),
         ("--embed-shard", options.shard, "the workers divide the cases"),
         ("--embed-race", options.race, "a race compares all models in one process"),
         ("--embed-resume", options.resume, "a worker that joins the folder already resumes its run"),
     )
-    for name, given, why in refused if options.claim is not None else ():
-        if given:
+    for name, is_used, why in refused if options.claim is not None else ():
+        if is_used:
             raise UsageError(f"--embed-claim: run it without {name}: {why}")
 
 
 def _check_executor(options: Options, several_workers: bool) -> None:
-    """Raise UsageError for options that do not go with the executor, and if it is not installed."""
+    """Raise UsageError for options that cannot be combined with the executor, and if it is not installed."""
     if options.executor == PROCESS:
         return
     others = [f"--embed-{name}" for name in ("race", "claim", "distractors") if getattr(options, name)]

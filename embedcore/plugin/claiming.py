@@ -77,7 +77,7 @@ class Claiming:
             self._say(f"{elsewhere} of {counted(len(self._cases), 'case')} are done or claimed elsewhere")
         item = self._next(session)
         while item is not None:
-            # pytest tears fixtures down by the next test, whose process also starts ahead.
+            # pytest needs the next test to tear fixtures down; its process also starts ahead.
             following = self._next(session, ahead=True)
             self._run(session, item, following)
             item = following or self._next(session)
@@ -126,7 +126,7 @@ class Claiming:
         return None
 
     def _waiting(self, held: int) -> float:
-        """Say that this worker waits, if it does, and return since when."""
+        """Return the time now; if other workers hold cases, say that this one waits for them."""
         if held:
             lease = f"{self._claims.lease_s:.0f} s"
             self._say(f"waiting up to {lease} for the workers that have the last {counted(held, 'case')}")

@@ -42,7 +42,9 @@ def embed_model(request: pytest.FixtureRequest, _embed_of_case: None) -> str:
 @pytest.fixture(scope="session")
 def embed_images(pytestconfig: pytest.Config, _embed_of_session: None) -> Dataset:
     """The labelled images of this session (``--embed-dataset``), as an ``embedcore`` Dataset."""
-    return next(iter(_started(pytestconfig).datasets.values()))
+    measuring = _started(pytestconfig).measuring
+    assert measuring is not None
+    return measuring.dataset
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def embed_measure(request: pytest.FixtureRequest, _embed_of_session: None) -> Ca
 
 def _started(config: pytest.Config) -> Plugin:
     plugin: Plugin | None = config.stash.get(PLUGIN, None)
-    if plugin is None or plugin.bench is None:  # requested with getfixturevalue, after collection
+    if plugin is None or plugin.measuring is None:  # requested with getfixturevalue, after collection
         raise pytest.UsageError("embed_images and embed_measure must be arguments of the test or of its fixtures")
     return plugin
 

@@ -17,7 +17,7 @@ from embedcore.results.reading import is_first_run, read_baseline
 from embedcore.results.run import Run
 
 EXIT_UNJUDGED = 2
-"""Exit code of a session whose scores, drift or status cannot be compared with the baseline; as that of `compare`."""
+"""Exit code of a session whose scores, drift or status cannot be compared with the baseline; as of `compare`."""
 
 EXIT_UNDECIDED = 3
 """Exit code of a session with an undecided speed or memory, if `--embed-undecided fail` asks for it."""
@@ -52,16 +52,9 @@ class Gate:
         self._verdict = judge(self._comparison, self._limits)
         if not settles:
             return
-        from embedcore.ab.confirm import settle
+        from embedcore.ab.confirm import ConfirmationLines, settle
 
-        announced: list[str] = []
-
-        def progress(model: str, done: int, models: int) -> None:
-            if not announced:
-                write_line(f"embedcore: measuring {models} suspect speeds again, interleaved")
-            announced.append(model)
-
-        cache = self._options.cache_folder
+        cache, progress = self._options.cache_folder, ConfirmationLines(write_line)
         try:
             with terminations_as_interrupts():
                 self._verdict = settle(self._comparison, self._verdict, cache=cache, seconds=seconds, progress=progress)

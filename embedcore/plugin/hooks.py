@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_load_initial_conftests(args: list[str]) -> None:
-    check_names(args)  # before argparse, which would only say that it does not know them
+    check_names(args)  # before argparse, whose error would suggest no name
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -124,18 +124,18 @@ class _Option:
         """Name of the field, and of the setting in Python."""
         return self.name.replace("-", "_")
 
-    def of(self, given: Any) -> Any:
-        """Return the value that Python code gave. Raises UsageError."""
-        if given is None:
+    def of(self, setting: Any) -> Any:
+        """Return the value of a setting from Python code. Raises UsageError."""
+        if setting is None:
             return self.default
         if self.action == "store_true":
-            return bool(given)
+            return bool(setting)
         try:
             if self.action == "append":
-                return tuple(map(self.value, [given] if isinstance(given, str) else given))
-            return self.value(str(given)) if isinstance(given, str | numbers.Real | Path) else given
+                return tuple(map(self.value, [setting] if isinstance(setting, str) else setting))
+            return self.value(str(setting)) if isinstance(setting, str | numbers.Real | Path) else setting
         except ValueError as error:
-            raise UsageError(f"{self.argument} is {given!r}: {error}") from error
+            raise UsageError(f"{self.argument} is {setting!r}: {error}") from error
 
     def parse_argument(self, text: str) -> Any:
         try:
@@ -175,7 +175,7 @@ class Options:
         "auto", _split, metavar="SPLIT",
     )  # fmt: skip
     columns: str | None = _option(
-        "columns of a csv file if their names do not tell, such as path=image,label=class",
+        "which columns of a csv file to read if their names are not recognised, such as path=image,label=class",
         None, _columns, metavar="NAMES", recorded="choice",
     )  # fmt: skip
     max_classes: int | None = _option(
@@ -263,7 +263,7 @@ class Options:
     )  # fmt: skip
     race_top: int = _option("race for the best N models", 1, _positive, metavar="N", recorded="choice")
     race_margin: float = _option(
-        "in the race, a model may be lost if one remains that is worse by at most this many points of acc",
+        "in the race, treat a model as equally good if it is worse by at most this many points of acc",
         0.0, _points, metavar="POINTS", recorded="choice",
     )  # fmt: skip
     shard: Shard | None = _option(
@@ -427,9 +427,9 @@ def check_names(arguments: Iterable[str]) -> None:
 
 
 def _read(config: pytest.Config, option: _Option) -> Any:
-    given = config.getoption(option.dest)
-    if given is not None:
-        return tuple(given) if option.action == "append" else given
+    value = config.getoption(option.dest)
+    if value is not None:
+        return tuple(value) if option.action == "append" else value
     try:
         text = config.getini(option.dest)
         if option.action == "store_true" or not text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,7 @@ from embedcore.report.run_page import EVERY_S, leaderboards, unfinished, write_p
 from embedcore.results.record import Record
 
 if TYPE_CHECKING:
-    from embedcore.images.dataset import Dataset
-    from embedcore.measure.bench import Bench
+    from embedcore.plugin.measuring import Measuring
     from embedcore.plugin.options import Options
     from embedcore.report.gallery.gallery import Gallery
     from embedcore.results.leaderboard import Leaderboard
@@ -24,8 +23,8 @@ SHARE = 50
 """Minimum time between two updates, as a multiple of the last update's duration: at most 2 % of the session."""
 
 
-def write_report(options: Options, record: Record, datasets: Mapping[str, Dataset], bench: Bench | None) -> None:
-    """Write the report of a session that has ended; `datasets`: by fingerprint; `bench`: None if it has not measured.
+def write_report(options: Options, record: Record, measuring: Measuring | None) -> None:
+    """Write the report of a session that has ended; `measuring`: None in a controller of pytest-xdist.
 
     Raises UsageError if it cannot be written.
     """
@@ -38,22 +37,21 @@ def write_report(options: Options, record: Record, datasets: Mapping[str, Datase
         machine=record.machine,
         when=record.when,
         unfinished=unfinished(record),
-        galleries=[_gallery(board, options, record, datasets, bench) for board in boards],
+        galleries=[_gallery(board, options, record, measuring) for board in boards],
         asked=options.gallery,
     )
 
 
-def _gallery(
-    board: Leaderboard, options: Options, record: Record, datasets: Mapping[str, Dataset], bench: Bench | None
-) -> Gallery | None:
+def _gallery(board: Leaderboard, options: Options, record: Record, measuring: Measuring | None) -> Gallery | None:
     """Return what the models of a board retrieve; a pytest-xdist controller has to load the dataset for it."""
     from embedcore.report.gallery.gallery import dataset_of, gallery_of
 
     cache, asked = options.cache_folder, options.gallery
-    if bench is None:
+    if measuring is None:
         return gallery_of(board, cache, lambda: dataset_of(record.settings, cache), asked)
     fingerprint = str(board.dataset.get("fingerprint"))
-    return gallery_of(board, cache, lambda: datasets.get(fingerprint), asked, bench.stores.get(fingerprint))
+    stores = measuring.bench.stores.get(fingerprint)
+    return gallery_of(board, cache, lambda: measuring.datasets.get(fingerprint), asked, stores)
 
 
 class LivePage:

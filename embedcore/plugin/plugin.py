@@ -23,21 +23,18 @@ from embedcore.plugin.progress import Position, ProgressReporter, position
 from embedcore.plugin.saving import check_saving, commit_info, complete, save_json, saved_json
 from embedcore.plugin.stash import ON_REPORTS
 from embedcore.plugin.terminal import Terminal, showable
-from embedcore.plugin.timing_passes import TimingPasses
 from embedcore.plugin.workers import end_before_first_test, end_in_test, reports_notes, send_to_controller, worker_of
 from embedcore.results import neighbours
 from embedcore.results.neighbours import NeighbourStore
 from embedcore.results.record import Record
 from embedcore.results.result import Result
 from embedcore.results.run import run_of
-from embedcore.results.saved import dataset_block
 
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
-    from embedcore.measure.bench import Bench, Measured
     from embedcore.plugin.claiming import Claiming
+    from embedcore.plugin.measuring import Measuring
     from embedcore.plugin.options import Options
-    from embedcore.progress import Stages
     from embedcore.zoo.own_models import OwnModel
 
 
@@ -60,17 +57,11 @@ class Plugin:
         """Message that all cases are in other shards, or with other workers."""
         self._other_shards: list[str] = []
         # In a process that measures:
-        self.bench: Bench | None = None
+        self.measuring: Measuring | None = None
         self.claiming: Claiming | None = None
-        self.datasets: dict[str, Dataset] = {}
-        """Datasets by fingerprint, the session's own first."""
-        self._left_race: dict[tuple[str, str], Result] = {}
-        """Results of the models that left the race, by model and dataset."""
         self._notes: list[str] = []
         """Shown before the first case; in a worker, sent to the controller."""
         self._until_reported = contextlib.ExitStack()
-        self._following: str | None = None
-        """The model of the next test, if that has no result yet."""
         # At the end:
         self.gate: Gate | None = None
         self.stopped: tuple[str, int] | None = None
@@ -79,14 +70,11 @@ class Plugin:
         self._saved = False
         """Whether pytest-benchmark has saved our block."""
         self._session: pytest.Session | None = None
-        self.live_page = self._live_page()
+        self.live_page: Any = None
+        if options.report is not None and not self.is_worker:
+            from embedcore.plugin.pages import LivePage
 
-    def _live_page(self) -> Any:
-        if self.options.report is None or self.is_worker:
-            return None
-        from embedcore.plugin.pages import LivePage
-
-        return LivePage(self.options.report, self.record, self.terminal.write_line)
+            self.live_page = LivePage(options.report, self.record, self.terminal.write_line)
 
     @functools.cached_property
     def own_models(self) -> Mapping[str, OwnModel]:
@@ -96,7 +84,7 @@ class Plugin:
         return own_models(self.options.roster)
 
     def open_gate(self) -> None:
-        """Read the run and limits of the comparison. Raises UsageError."""
+        """Read the baseline and the limits of the comparison. Raises UsageError."""
         if self.options.compare is None:
             raise UsageError("--embed-fail-on needs --embed-compare BASE, the run to compare with")
         storage = Path(str(self.config.getoption("benchmark_storage", "") or ".benchmarks").removeprefix("file://"))
@@ -143,6 +131,7 @@ class Plugin:
         """Load the images and open the record of the ``tests``, id to model. Raises UsageError, BudgetSpent."""
         from embedcore.plugin.checks import check_options
         from embedcore.plugin.claiming import Claiming, join
+        from embedcore.plugin.measuring import Measuring
         from embedcore.plugin.start import begin, bench_of, dataset_of, distractors_of, header_of
 
         options, worker = self.options, worker_of(self.config)
@@ -170,14 +159,16 @@ class Plugin:
                 self.claiming = Claiming(claims, self.record, self.budget, options, self._say)
                 self.config.pluginmanager.register(self.claiming, "embedcore-claiming")
             plan = begin(self.record, bench, dataset, options, header, worker, workers=len(machines) or workers)
-        self.bench, self.datasets = bench, {dataset.fingerprint: dataset}
+        self.measuring = Measuring(
+            bench, {dataset.fingerprint: dataset}, options, self.record, self.budget, self.progress
+        )
         if self.terminal.verbosity >= 0 and reports_notes(self.config):
             shared = shared_cards(options.where, workers)
-            beside = [bench.distractors.note(dataset)] if bench.distractors else []
-            told = plan.lines() if plan.notable else []
+            distractors = [bench.distractors.note(dataset)] if bench.distractors else []
+            planned = plan.lines() if plan.notable else []
             if machines:
-                told = [f"{counted(len(machines), 'worker')} on {header['identity']['machine']}"]
-            self._notes = [*dataset.notes, *beside, *shared, *told]
+                planned = [f"{counted(len(machines), 'worker')} on {header['identity']['machine']}"]
+            self._notes = [*dataset.notes, *distractors, *shared, *planned]
 
     # One case
 
@@ -187,45 +178,21 @@ class Plugin:
         The result is in the journal on return. Ends the session if the images or the cache folder cannot be used, and
         when ``--embed-budget`` is used up.
         """
-        assert self._session is not None
+        assert self._session is not None and self.measuring is not None
         with self.progress.reporting(position(self.record, model, dataset.fingerprint)) as stages:
             try:
                 self._until_reported.close()  # of this test's last run, if it runs again
-                result, overhead_s = self._measured(model, dataset, test, self.budget.within(stages))
+                measured = self.measuring.measure(model, dataset, test, self.budget.within(stages))
                 # Journal, JSON and leaderboards then contain the same cases. pytest-benchmark fails on a benchmark that
                 # was interrupted before its first round, and saves none.
                 self._until_reported.enter_context(interrupts_held())
-                self.record.keep(result, test, overhead_s)
+                self.record.keep(measured.result, test, measured.overhead_s)
             except UsageError as error:  # from an image or the cache folder, so every other case would fail too
                 end_in_test(self._session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
             except BudgetSpent:
                 message = summary.budget_message(self.budget, self.record, self.options)
                 end_in_test(self._session, message, pytest.ExitCode.INTERRUPTED)
-        return result
-
-    def _measured(self, model: str, dataset: Dataset, test: str, stages: Stages) -> Measured:
-        from embedcore.measure.bench import Measured
-
-        assert self.bench is not None and self.bench.neighbours is not None
-        dataset.expect_classes()
-        before = self.bench.earlier(self.record, model, dataset, test)
-        if dataset.fingerprint not in self.datasets:
-            self.datasets[dataset.fingerprint] = dataset
-            self.record.add({"datasets": [dataset_block(dataset)]})
-        if before is None:
-            before = self._left_race.get((model, dataset.fingerprint))
-        if before is not None:
-            return Measured(before, None)
-        results = self.record.results.values()
-        self.bench.neighbours.prune(results, self.options.gallery, spare=neighbours.SPARE)
-        is_next = self._following is not None and (self._following, dataset.fingerprint) not in self._left_race
-        following = self.bench.case(str(self._following)) if is_next else None
-        measured = self.bench.run(
-            self.bench.case(model), dataset, stages, limit_s=self.budget.left(), following=following
-        )
-        if measured.result.status == "timeout" and self.budget.left() <= 0:
-            raise BudgetSpent
-        return measured
+        return measured.result
 
     # The loop
 
@@ -234,58 +201,48 @@ class Plugin:
         if not self.is_worker:
             self.terminal.notes(self._notes)
             self._notes = []
-        if self.bench is not None and self.options.race:
-            self._race()
+        if self.measuring is not None and self.options.race:
+            self._race(self.measuring)
         with terminations_as_interrupts() if self.claiming is not None else contextlib.nullcontext():
             try:
                 outcome = yield
             finally:
-                if self.bench is not None:
-                    self.bench.close()
+                if self.measuring is not None:
+                    self.measuring.bench.close()
             if self.claiming is not None:
                 self.no_cases = self.claiming.no_cases
-            if self.bench is not None and self.options.race and not self.options.keep_embeddings:
-                from embedcore.plugin.race import forget_stages
-
-                forget_stages(self.bench, self.record, self.record.planned.values())
-            if self.bench is not None and not self.options.is_quick_look:
-                passes = TimingPasses(self.bench, self.record, self.datasets, self.budget, self.progress)
-                passes.run(self.options.processes)
+            if self.measuring is not None:
+                self.measuring.finish()
         return outcome
 
     def _say(self, line: str) -> None:
         self.terminal.notes([line] if self.terminal.verbosity >= 0 else [])
 
-    def _race(self) -> None:
+    def _race(self, measuring: Measuring) -> None:
         """Find the models that cannot be among the best. Ends the session as `measure` does."""
-        from embedcore.plugin.race import run_race
-
-        assert self.bench is not None and self._session is not None
-        dataset = next(iter(self.datasets.values()))
+        assert self._session is not None
         if self._session.testsfailed and not self.config.option.continue_on_collection_errors:
             return  # pytest runs no test
-
         try:
-            dataset.expect_classes()
-            found = run_race(self.bench, self.record, dataset, self.options, self.budget, self.progress, self._say)
+            measuring.race(self._say)
         except BudgetSpent:
             message = summary.budget_message(self.budget, self.record, self.options)
             end_before_first_test(self._session, message, pytest.ExitCode.INTERRUPTED)
         except EmbedcoreError as error:
             end_before_first_test(self._session, printable_lines(str(error)), pytest.ExitCode.USAGE_ERROR)
-        else:
-            self._left_race = {(model, dataset.fingerprint): result for model, result in found.items()}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
-        is_due = nextitem is not None and cases.is_case(nextitem) and nextitem.nodeid not in self.record.done
-        self._following = cases.model_of(nextitem) if nextitem is not None and is_due else None
+        following = nextitem if nextitem is not None and cases.is_case(nextitem) else None
+        if self.measuring is not None:
+            is_due = following is not None and following.nodeid not in self.record.done
+            self.measuring.following = cases.model_of(following) if following is not None and is_due else None
         with contextlib.ExitStack() as self._until_reported:
             outcome = yield
-        if self.bench is not None and nextitem is not None and cases.is_case(nextitem):
-            expected_s = self.record.expected_s(nextitem.nodeid)
+        if self.measuring is not None and following is not None:
+            expected_s = self.record.expected_s(following.nodeid)
             if expected_s is not None and self.budget.left() <= expected_s:
                 item.session.shouldstop = summary.budget_message(self.budget, self.record, self.options)
         return outcome
@@ -295,7 +252,7 @@ class Plugin:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if self.bench is None:
+        if self.measuring is None:
             return report
         lines = self.record.unsent()
         if lines or self._notes:
@@ -361,7 +318,7 @@ class Plugin:
         self._session = session
         self.progress.close()
         self.record.close()
-        if self.bench is not None:
+        if self.measuring is not None:
             send_to_controller(self.config, warnings=self.record.warnings, lines=self.record.unsent())
         if self.no_cases:
             send_to_controller(self.config, no_cases=self.no_cases)
@@ -403,7 +360,7 @@ class Plugin:
         if self.options.report is not None:
             from embedcore.plugin.pages import write_report
 
-            write_report(self.options, self.record, self.datasets, self.bench)
+            write_report(self.options, self.record, self.measuring)
 
     def _judge(self) -> None:
         if self.gate is not None and self.record.results and not summary.nothing_measured(self.record):
@@ -461,7 +418,7 @@ class Plugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:
-        if self.is_worker and self.bench is not None:
+        if self.is_worker and self.measuring is not None:
             # pytest-benchmark warns, in the middle of the dots, that it is off under pytest-xdist. We measure there.
             warnings.filterwarnings("ignore", "Benchmarks are automatically disabled because xdist")
 

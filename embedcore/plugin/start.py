@@ -86,7 +86,7 @@ def bench_of(options: Options, own_models: Mapping[str, OwnModel], worker: Worke
     more: Any = {
         "cache": options.cache_folder,
         "own_models": own_models,
-        "isolation": "none" if options.isolation == "none" else "process",
+        "isolation": options.isolation,
         "timeout_s": options.timeout,
         "store_limit": None if options.cache_limit is None else int(options.cache_limit * 1e9),
         "keep_embeddings": options.keep_embeddings,
@@ -130,8 +130,8 @@ def begin(
     """
     record.begin(options.claim or options.cache_folder / FOLDER, header, worker, resume=options.resume)
     models, in_use = {model: bench.own_models.get(model) for model in record.left}, header["identity"]["machine"]
-    beside = bench.distractors.images if bench.distractors else None
-    images = len(dataset) + len(beside or ())
+    distractors = bench.distractors.images if bench.distractors else None
+    images = len(dataset) + len(distractors or ())
     plan = forecast_of(options, models, images, in_use, fingerprint=dataset.fingerprint, workers=workers)
     if plan.lacking and not options.force and options.executor == PROCESS:
         raise UsageError(f"{plan.lacking}: {NO_ROOM}")
@@ -171,7 +171,7 @@ def forecast_of(
         weights=options.weights,
         protocol=options.protocol,
         max_params=options.max_params,
-        costs={model: case_gmacs(model, own) for model, own in models.items()},
+        costs={model: case_gmacs(model, own_model) for model, own_model in models.items()},
         earlier=[(gmacs, seconds / workers) for gmacs, seconds in earlier],
         speed=speed_of(options) if workers == 1 else None,
         processes=processes,
@@ -200,7 +200,8 @@ def header_of(
     noise = stored_noise(options.cache_folder, in_use)
     models = tuple(dict.fromkeys(tests.values()))
     settings: dict[str, Any] = {**options.recorded("number", "choice"), **ARITHMETIC}
-    missing = [gone for word in options.roster.split(",") if word in CHOSEN for gone in CHOSEN[word]()[1]]
+    words = map(str.strip, options.roster.split(","))
+    missing = [gone for word in words if word in CHOSEN for gone in CHOSEN[word]()[1]]
     if missing:
         settings["roster_missing"] = missing
     block = dataset_block(dataset)

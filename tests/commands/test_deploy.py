@@ -29,8 +29,8 @@ def deploy(tmp_path, monkeypatch, caches, capsys, engines):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def deploy(*arguments, isolation="none"):  # a new process would import the engines again
-        given = [*QUICK, f"--embed-cache={cache}", f"--embed-isolation={isolation}"]
+    def deploy(*arguments):
+        given = [*QUICK, f"--embed-cache={cache}", "--embed-isolation=none"]  # a process would import the engines again
         return main(["deploy", *arguments, "--", *given]), *capsys.readouterr()
 
     return deploy
@@ -38,7 +38,7 @@ def deploy(tmp_path, monkeypatch, caches, capsys, engines):
 
 def test_models_are_measured_on_each_engine_in_each_precision_that_it_has(deploy):
     arguments = ["test_vit.*", "--engines", "openvino,onnxruntime", "--precisions", "fp32,bf16,int8"]
-    code, out, _ = deploy(*arguments, "--format", "json", isolation="process")
+    code, out, _ = deploy(*arguments, "--format", "json")
     rows = json.loads(out)
     ways = [(row["engine"], row["precision"]) for row in rows]
     others = [("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8")]

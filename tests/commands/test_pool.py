@@ -58,7 +58,7 @@ def test_json_has_each_set(sets, tmp_path, capsys):
 
 def test_two_sets_have_no_interval_for_a_new_one(sets, capsys):
     out = shown(capsys, *sets[:2]).out
-    assert "There are intervals for a new set from 3 sets on." in out and "0 %" not in out
+    assert "Intervals for a new set need at least 3 sets." in out and "0 %" not in out
 
 
 def test_runs_on_one_set_are_merged_and_random_weights_are_marked(sets, tmp_path, capsys):

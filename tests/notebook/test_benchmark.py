@@ -95,7 +95,7 @@ def test_models_that_left_the_race_are_excluded(measure, monkeypatch, capsys):
         race = {"classes": 32, "acc": 0.1, "against": RESNET, "acc_against": 0.5, "at_most": 0.4}
         return {VIT: Result.make(VIT, family="vit", status="raced-out", reason="behind", race=race)}
 
-    monkeypatch.setattr("embedcore.notebook.benchmark.run_race", run_race)
+    monkeypatch.setattr("embedcore.plugin.measuring.run_race", run_race)
     run = measure(race=True, race_top=2)
     assert [result.model for result in run.results] == [RESNET]
     assert [(result.model, result.race["at_most"]) for result in run.excluded] == [(VIT, 0.4)]

@@ -49,7 +49,7 @@ def test_the_page_is_there_in_the_middle_marked_unfinished_and_finished_at_the_e
     assert "This run is in progress: 1 of 2 cases are done; 1 case left" in first
     assert [row["model"] for row in models(first)] == ["test_resnet.r160_in1k"]
     assert 'href="leaderboard.md"' not in first  # which does not exist yet
-    assert "<title>50 % · images: " in first
+    assert "<title>50\u00a0% · images: " in first
     assert "data-reload" not in last and "in progress" not in last and 'http-equiv="refresh"' not in last
     assert len(models(last)) == 2 and 'href="leaderboard.md"' in last
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from embedcore.results.reading import read_run
+from embedcore.zoo.tags import CHOSEN
 
 
 def test_save_and_json_together_are_both_whole(run, project, saved):
@@ -31,6 +32,12 @@ def test_the_json_is_complete_if_no_case_is_measured(run, project, saved):
     assert saved().keys() >= {"machine_info", "commit_info", "datetime", "version", "embedcore"}
     assert direct.timm is not None
     subprocess.run([sys.executable, "-m", "pytest_benchmark", "compare"], cwd=project.path, check=True)
+
+
+def test_models_that_a_keyword_of_the_roster_lacks_are_saved(run, saved, monkeypatch):
+    monkeypatch.setitem(CHOSEN, "starter", lambda: ([], [("gone.x", "gone.x is not in timm 1")]))
+    run("--benchmark-json=run.json", "--embed-max-params=0.001", roster="test_vit.r160_in1k, starter")
+    assert saved()["embedcore"]["settings"]["roster_missing"] == [["gone.x", "gone.x is not in timm 1"]]
 
 
 def test_a_json_that_cannot_be_written_is_a_usage_error_at_the_end(run, project):
