@@ -1,1 +1,1 @@
-"""What was measured: the result of a case, the journal, saved runs, leaderboards. Neither pytest nor torch."""
+"""The result of a case, the journal, saved runs, leaderboards. Imports neither pytest nor torch."""

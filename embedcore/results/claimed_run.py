@@ -25,10 +25,10 @@ class _Measured(NamedTuple):
 
 
 def read_claimed(folder: Path) -> Record:
-    """Return the record of the run in a claim folder: one result of each case, with notes as its ``warnings``.
+    """Return the record of the run in a claim folder: one result per case, and notes in its ``warnings``.
 
-    A case has several results if it was tried again after a temporary failure, or if a worker that was taken for dead
-    went on: the first final one is kept, or else the last. If the machines differ, each result names its own. Without
+    A case has several results if it was retried after a temporary failure, or if a worker that was taken for dead
+    continued: the first final one is kept, or else the last. If the machines differ, each result names its own. Without
     any journal the record is empty. Raises UsageError if the folder has no run, or a journal cannot be read.
     """
     run = str(shared_run(folder)["run"])
@@ -71,7 +71,6 @@ def _kept(found: list[_Measured], notes: list[str]) -> _Measured:
 def _header(parts: list[Record], machines: list[str]) -> dict[str, object]:
     first, headers = parts[0], [part.header for part in parts]
     noises = [header["noise"] for header in headers if header.get("noise") is not None]
-    several = {"machine": versions_of_machines(first.machine, machines)}
     return {
         **first.header,
         "settings": {**first.settings, **join([part.settings for part in parts], ("roster", "family"))},
@@ -79,5 +78,5 @@ def _header(parts: list[Record], machines: list[str]) -> dict[str, object]:
         "renamed": {old: now for header in headers for old, now in (header.get("renamed") or {}).items()},
         "costs": {model: cost for header in headers for model, cost in (header.get("costs") or {}).items()},
         "noise": max(noises, default=None),
-        **several,
+        "machine": versions_of_machines(first.machine, machines),
     }

@@ -20,7 +20,6 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,12 +27,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from embedcore.errors import UsageError
-from embedcore.files import PARTIAL, sealed, unsealed, written_whole
+from embedcore.files import sealed, unfinished_name, unsealed, written_whole
 from embedcore.plain import json_safe
 from embedcore.results.runs import Worker, differences
 
 LEASE_S = 60.0
-"""Maximum age of the heartbeat of a worker that lives; it is renewed four times as often."""
+"""Maximum age in seconds of a live worker's heartbeat, which is renewed four times as often."""
 RUN = "identity.json"
 _CLAIMS, _WORKERS = "claims", "workers"
 _FILE = re.compile(r"([0-9a-f]{32})\.(?:(done)|(\d{1,9})(\.retry)?)")
@@ -43,23 +42,23 @@ class Overview(NamedTuple):
     """The cases of a run that are not done, at one moment."""
 
     free: dict[str, int]
-    """Test id → the generation that claims it."""
+    """Test id → the generation with which to claim it."""
     held: dict[str, float]
     """Test id → time of the last heartbeat of the worker that has it."""
     workers: int
-    """Number of workers that live, this one included."""
+    """Number of live workers, including this one."""
 
 
 def agree(folder: Path, run: str, identity: Mapping[str, Any]) -> str:
     """Return the name of the run in `folder`; the first worker creates it under the name `run`.
 
-    `identity`: what must be equal in all workers. Raises UsageError, which names the differences, if it is not, and if
-    the folder cannot be used.
+    `identity`: what must be equal in all workers. Raises UsageError if it is not, naming the differences, or if the
+    folder cannot be used.
     """
     wanted, path = json_safe(identity), folder / RUN
     with _usable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{RUN}.{secrets.token_hex(4)}{PARTIAL}"
+        partial = unfinished_name(path)
         try:
             with written_whole(partial) as file:
                 file.write(sealed({"run": run, "identity": wanted}))
@@ -82,10 +81,9 @@ def shared_run(folder: Path) -> dict[str, Any]:
     with _usable(folder):
         content = path.read_bytes()
     try:
-        found = unsealed(content)
+        return unsealed(content)
     except ValueError as error:
-        raise UsageError(f"--embed-claim: {path} {error}, so it is of something else: use another folder") from error
-    return found
+        raise UsageError(f"--embed-claim: {path} {error}: damaged or not embedcore's; use another folder") from error
 
 
 def is_shared(folder: Path) -> bool:
@@ -99,7 +97,7 @@ def name_of_worker() -> str:
 
 
 class Claims:
-    """The claims of one worker; a context manager in which its heartbeat is renewed."""
+    """The claims of one worker; as a context manager it renews the worker's heartbeat."""
 
     def __init__(self, folder: Path, run: str, name: str, lease_s: float = LEASE_S) -> None:
         """Join the run in `folder` as `name`; as ``name-2``, …, if a worker had that name. Raises UsageError."""
@@ -121,7 +119,7 @@ class Claims:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the heartbeat, which frees the cases that this worker has and has not done."""
+        """End the heartbeat, which frees this worker's unfinished cases."""
         self._ending.set()
         self._thread.join()
         with contextlib.suppress(OSError):  # the cases are free after the lease
@@ -129,7 +127,7 @@ class Claims:
 
     def _beat(self) -> None:
         while not self._ending.wait(self.lease_s / 4):
-            with contextlib.suppress(OSError):  # if it stays so, others take over the cases
+            with contextlib.suppress(OSError):  # if it persists, other workers take over the cases
                 os.utime(self._heartbeat)
 
     def overview(self, tests: Iterable[str]) -> Overview:
@@ -164,8 +162,10 @@ class Claims:
             return not (self._claims / f"{key}.done").exists()  # by a worker that ended after the overview
 
     def finish(self, test: str, *, final: bool) -> None:
-        """Mark a claimed test as done, once its result is in the journal; one that is not final can be tried again, by
-        workers that join later. Raises UsageError."""
+        """Mark a claimed test as done once its result is in the journal. Raises UsageError.
+
+        If the result is not `final`, workers that join later retry the test.
+        """
         mark = "done" if final else f"{self._generations[test]}.retry"
         with _usable(self._folder):
             (self._claims / f"{_key(test)}.{mark}").touch()
@@ -201,12 +201,12 @@ class Claims:
 def next_case(
     costs: Mapping[str, float | None], workers: int, fits: Callable[[str], bool], *, ahead: bool = False
 ) -> str | None:
-    """Return the case to claim next, of these in the session's order; None if none `fits` into the time left.
+    """Return the case to claim next; None if none `fits` into the time left. `costs`: in the session's order.
 
-    It is the first one, until the costliest would end last: once its cost times `workers` is at least half of the sum,
-    it is the costliest. All workers then end within 1.5 times the shortest possible time: a case of the first kind
-    costs less than half of each worker's share, whenever it begins, and the others follow Graham's LPT rule (4/3).
-    Unknown costs count as the mean.
+    It is the first case at the beginning, and the costliest one near the end: as soon as its cost times `workers` is at
+    least half of the sum. All workers then end within 1.5 times the shortest possible time: a case claimed at the
+    beginning costs less than half of each worker's share, and the others follow Graham's LPT rule (4/3). Unknown costs
+    count as the mean.
 
     `ahead`: the case has to wait for another one of the same worker, so it is None near the end (factor 2, not 1.5).
 

@@ -52,9 +52,7 @@ class ClassTable:
         each, no class in both."""
         acc, acc5 = self.acc(model), self.acc5(model)
         count = min(MOST, len(acc) // 2)
-        best = np.lexsort((-self.queries, -acc5, -acc))[:count]
-        worst = np.lexsort((-self.queries, acc5, acc))[:count]
-        return best.tolist(), worst.tolist()
+        return _first((-acc, -acc5, -self.queries), count), _first((acc, acc5, -self.queries), count)
 
     def few_references_effect(self, model: str) -> tuple[float, float, float, float] | None:
         """Return acc of a model and the mean of all models on classes with fewer than `FEW` references, then both on
@@ -70,6 +68,18 @@ class ClassTable:
             of_models = self.first[:, chosen].sum(axis=1) / total
             parts += [float(of_models[self.models[model]]), float(of_models.mean())]
         return parts[0], parts[1], parts[2], parts[3]
+
+
+def _first(keys: tuple[NDArray[Any], ...], count: int) -> list[int]:
+    """Return the ``count`` indices that come first by the first key, then by the next ones, then by index.
+
+    Only what the first key does not rule out is sorted, since sorting all classes of all models takes long.
+    """
+    if not count:
+        return []
+    left = np.flatnonzero(keys[0] <= np.partition(keys[0], count - 1)[count - 1])
+    order = np.lexsort([key[left] for key in reversed(keys)])
+    return [int(index) for index in left[order[:count]]]
 
 
 def class_table(results: Iterable[Result], dataset: Mapping[str, Any]) -> ClassTable | None:

@@ -1,4 +1,4 @@
-"""What cases took on each machine, and what others would take there."""
+"""Durations of measured cases on each machine, and estimates for others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Setup(NamedTuple):
 
 @dataclass(frozen=True)
 class MachineCost:
-    """What the cases of a selection would take on one machine."""
+    """Estimated duration of the cases of a selection on one machine."""
 
     setup: Setup
     seconds: float
@@ -41,12 +41,12 @@ class MachineCost:
     outside: int
     """Number of models of the selection whose GMACs are outside those of the measured ones, or not known."""
     workers: int | None
-    """Machines that are needed to end within the time given, also at the upper end of `range`; None if no number is
-    enough, since one case alone takes longer."""
+    """Number of machines that end within the given time even at the upper end of `range`; None if no number is enough,
+    since one case alone takes longer."""
 
 
 def costs_by_setup(runs: Iterable[Run], folder: Path, images: int, processes: int) -> dict[Setup, Costs]:
-    """Return what the models of saved runs, and of the journals in `folder`, took in each setup, as if on `images`.
+    """Return the costs of the models in saved runs and in the journals of `folder`, as if measured on `images`.
 
     If a model was measured several times, the first one counts: saved runs in their order, then the newest journal.
     `processes`: number of processes in which a case is timed. Journals that cannot be read are skipped.
@@ -77,7 +77,7 @@ def _of_journals(folder: Path) -> Iterator[tuple[str | None, TimedCase]]:
 
 
 def machine_costs(measured: Mapping[Setup, Costs], gmacs: Sequence[float | None], within: float) -> list[MachineCost]:
-    """Return what cases with these GMACs, at least one, would take in each setup, the fastest first.
+    """Return estimates for cases with these GMACs, at least one, in each setup, fastest first.
 
     `within`: seconds in which the workers should end.
     """

@@ -31,9 +31,8 @@ class Journal:
     def __init__(self, path: Path, header: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> None:
         """Create the journal at `path` with `header`, or continue an existing one without its torn last line.
 
-        `more`: a line to add to a journal that is continued.
-        Folders are created as needed. Raises UsageError if another process writes to it, or if it cannot be read or
-        written.
+        `more`: a line to add to a journal that is continued. Folders are created as needed. Raises UsageError if
+        another process writes to the journal, or if it cannot be read or written.
         """
         with contextlib.ExitStack() as undo:
             self._lock = locked(path)

@@ -114,7 +114,7 @@ class Leaderboard:
     def acc_bound(self, result: Result) -> float | None:
         """Return the largest acc that a raced-out model may have on all classes, with 95 % confidence.
 
-        None for another model, and if the leader that it lost against has not been measured.
+        None for another model, and if the leader that it lost to has not been measured.
         """
         ratio, leader, seen = 1.0, result, 0
         while "at_most" in leader.race and seen <= len(self._by_model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,11 +146,11 @@ def must_agree(settings: Mapping[str, Any], versions: Mapping[str, Any]) -> _Dat
 
 
 def _fingerprints(run: Run) -> list[object]:
-    return [block.get("fingerprint") for block in run.datasets or (run.dataset,)]
+    return [block.get("fingerprint") for block in run.blocks]
 
 
 def _better(before: _Entry | None, now: _Entry, notes: list[str]) -> _Entry:
-    """Return the result of a model to keep, of two. Raises UsageError if both are measurements."""
+    """Return which of two results of a model to keep. Raises UsageError if both are measurements."""
     if before is None or before.path == now.path:
         return now
     stands, falls = (now, before) if now.result.ok and not before.result.ok else (before, now)
@@ -166,20 +166,20 @@ def _better(before: _Entry | None, now: _Entry, notes: list[str]) -> _Entry:
     return stands
 
 
-def _benchmarks(parts: Iterable[_Part], stands: Any) -> Iterator[_Data]:
-    """Yield the benchmarks to keep; a user's other benchmark, which runs in every shard, once."""
+def _benchmarks(parts: Iterable[_Part], stands: Callable[[_Part, _Data], bool]) -> Iterator[_Data]:
+    """Yield the benchmarks to keep; a user's other benchmark is kept once, since it runs in every shard."""
     seen: set[object] = set()
     for part in parts:
-        own = set()
+        others = set()
         for bench in part.data["benchmarks"]:
             info = extra_info_of(bench)
             if is_case(info):
                 if stands(part, info):
                     yield bench
             elif isinstance(bench, dict) and bench.get("fullname") not in seen:
-                own.add(bench.get("fullname"))
+                others.add(bench.get("fullname"))
                 yield bench
-        seen |= own
+        seen |= others
 
 
 def join(mappings: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> _Data:
@@ -198,14 +198,14 @@ def join(mappings: Sequence[Mapping[str, Any]], names: Sequence[str] | None = No
 
 
 def join_selections(selections: Sequence[Mapping[str, Any]]) -> _Data:
-    """Return the joined selections; a model is in another shard if it is so for every part."""
+    """Return the joined selections; ``other_shards`` keeps the models that all parts list there."""
     joined = join([{key: of for key, of in each.items() if key != "other_shards"} for each in selections])
     others = [set(map(str, each["other_shards"])) for each in selections if isinstance(each.get("other_shards"), list)]
     return joined | ({"other_shards": sorted(set.intersection(*others))} if len(others) == len(selections) else {})
 
 
 def _shards_together(runs: Sequence[Run], notes: list[str], *, allow_missing: bool) -> str | None:
-    """Return ``shard`` of the merged run: None if all parts are present, else such as ``1+2/8``. Raises UsageError."""
+    """Return ``shard`` of the merged run, such as ``1+2/8``; None if all parts are present. Raises UsageError."""
     parts: set[int] = set()
     total, where = 0, Path()
     for run in runs:

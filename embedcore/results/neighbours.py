@@ -46,10 +46,11 @@ class KeptNeighbours:
     @classmethod
     def make(cls, indices: ArrayLike, similarities: ArrayLike) -> KeptNeighbours:
         """Convert integers and floats [n_queries, k], at most the first five columns. Raises ValueError."""
-        of, at = np.asarray(indices), np.asarray(similarities)
-        if of.ndim != 2 or of.shape != at.shape or of.dtype.kind not in "iu" or at.dtype.kind != "f":
-            raise ValueError(f"neighbours must be two arrays [n_queries, k], not {of.dtype} {of.shape} and {at.shape}")
-        return cls(of[:, :NEAREST].astype(np.uint32), at[:, :NEAREST].astype(np.float16))
+        ids, values = np.asarray(indices), np.asarray(similarities)
+        if ids.ndim != 2 or ids.shape != values.shape or ids.dtype.kind not in "iu" or values.dtype.kind != "f":
+            found = f"{ids.dtype} {ids.shape} and {values.dtype} {values.shape}"
+            raise ValueError(f"neighbours must be integers and floats [n_queries, k], not {found}")
+        return cls(ids[:, :NEAREST].astype(np.uint32), values[:, :NEAREST].astype(np.float16))
 
 
 def key_of(model: str, dataset: str | None, verdicts: str | None, sketch: str | None) -> str:
@@ -79,11 +80,11 @@ class NeighbourStore:
             np.savez_compressed(file, indices=found.indices, similarities=found.similarities)
 
     def prune(self, results: Iterable[Result], asked: Collection[str] = (), *, spare: int = 0) -> None:
-        """Remove the neighbours of those of this run's `results` that `chosen` does not choose.
+        """Remove the neighbours of this run's `results` whose models `chosen` leaves out.
 
-        A model that is not chosen among some results is not chosen among more, so this can be repeated as results
-        arrive, also by several processes that know different ones. Does nothing while there are at most `spare` files,
-        since ranking all results after each of them takes quadratic time.
+        A model that is left out among some results is left out among more, so this can be repeated as results arrive,
+        also by several processes that know different ones. Does nothing while there are at most `spare` files, since
+        ranking all results after each of them takes quadratic time.
         """
         if sum(1 for _ in self.folder.glob(f"{self.run}.*.npz")) <= spare:
             return
@@ -99,7 +100,7 @@ class NeighbourStore:
 
 
 def chosen(results: Iterable[Result], asked: Collection[str] = ()) -> list[str]:
-    """Return the models that a report shows, best first: the leader of each family, the best 20, `asked`."""
+    """Return the models that a report shows, best first: the leader of each family, the best 20, those `asked` for."""
     families: set[str] = set()
     models = []
     for place, row in enumerate(by_headline(results)):

@@ -1,4 +1,4 @@
-"""The timing of a case in one fresh process, with what tells a slower model from a slower machine."""
+"""The timing of a case in one fresh process, with readings that tell a slower model from a slower machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How certain the ranks of a run are, computed from its verdicts; and how far rankings on several datasets agree.
+"""Certainty of a run's ranks, computed from its verdicts, and agreement of rankings on several datasets.
 
 Heavy libraries are imported when they are used.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from embedcore.retrieval.order import Order
 
 RANKED = (*LABELLED, "hit5", *PROBES, *UNLABELLED)
-"""The scores of which a result can have the outcome of each query."""
+"""The scores for which a result can have the outcome of each query."""
 
 _SAME = 1e-6  # tolerance between saved scores and their verdicts
 
@@ -99,11 +99,11 @@ def rank_models(
     metrics: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> dict[str, Ranking]:
-    """Return the ranking of measured `results` by each of `metrics`, which are in `RANKED`; default: the headline
-    scores.
+    """Return the ranking of measured `results` by each metric.
 
-    Queries whose class has no reference are left out, as in the scores. `level`: simultaneous confidence level of a
-    metric's intervals. Raises NotRanked if verdicts or classes are missing or do not match the scores.
+    `metrics`: of `RANKED`; default: the headline scores. `level`: simultaneous confidence level of a metric's
+    intervals. Queries whose class has no reference are left out, as in the scores. Raises NotRanked if verdicts or
+    classes are missing or do not match the scores.
     """
     from embedcore.retrieval.order import order
 
@@ -147,7 +147,7 @@ class _Sums:
         """Add a model's outcomes. Raises NotRanked if they do not match its score or the first model's."""
         alike = outcomes.judged is None or np.array_equal(outcomes.judged, self.judged)
         if outcomes.tries != self.tries or not alike:
-            raise NotRanked(f"{result.model}: its {self.metric} is of other queries or draws than that of other models")
+            raise NotRanked(f"{result.model}: its {self.metric} has other queries or draws than that of other models")
         self.table[row] = np.bincount(self.which, weights=outcomes.right[self.judged], minlength=len(self.sizes))
         value = int(self.table[row].sum()) / self.tries / len(self.which)
         if abs(value - result.scores.get(self.metric, math.nan)) > _SAME:
@@ -156,7 +156,7 @@ class _Sums:
 
 def renumbered(classes: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return classes [n] numbered from 0 without gaps."""
-    numbers: NDArray[np.int64] = np.unique(classes, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    numbers: NDArray[np.int64] = np.unique(classes, return_inverse=True)[1].astype(np.int64)
     return numbers
 
 
@@ -273,7 +273,7 @@ class MeanRank(NamedTuple):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the rankings of the same models agree between datasets."""
+    """Agreement between the rankings of the same models on several datasets."""
 
     taus: Mapping[tuple[int, int], float | None]
     """Kendall's tau-b of the scores on two datasets, by their indices; None if all models are equal on one."""

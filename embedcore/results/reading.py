@@ -47,8 +47,8 @@ def read_data(path: Path) -> object:
 
 def _journals_beside(path: Path) -> list[Path]:
     """Return the journals of the run that the journal at `path` belongs to, one for each process that measured."""
-    beside = journals_of(path.parent, path.name.partition(".")[0]).get(path.name.partition(".")[0], [])
-    begun = [journal for journal in beside if read_header(journal) is not None]
+    run = path.name.partition(".")[0]
+    begun = [journal for journal in journals_of(path.parent, run).get(run, ()) if read_header(journal) is not None]
     if not begun:
         raise UsageError(f"{path} is not a journal of embedcore: it is empty or does not exist")
     return begun
@@ -153,7 +153,7 @@ def find_run(where: str | Path, *, storage: str | Path = STORAGE) -> Path:
             f"several machines in {storage} have a saved run {where}: name one, "
             + " or ".join(f"{m}/{name}" for m in machines)
         )
-    return max(found, key=lambda file: int(file.stem.split("_")[0]) if file.stem[:4].isdecimal() else -1)
+    return max(found, key=lambda file: int(_names(file)[1]) if len(_names(file)) > 1 else -1)
 
 
 def _names(file: Path) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The record of a run: the one keeper of its results.
 
 A record is fed with lines, the same ones wherever they come from: this process, a pytest-xdist worker (on its tests'
-reports), or a journal. A line is a JSON object and holds one or more of
+reports), or a journal. A line is a JSON object and contains one or more of
 
 - header fields: ``run`` ``identity`` ``settings`` ``machine`` ``selection`` ``commit_info`` ``renamed`` ``noise``, and
   for time estimates ``costs`` {model: GMACs} and ``to_fetch`` [models whose weights were not on this machine];
@@ -188,7 +188,7 @@ class Record:
     def _resume(self, before: Record, planned: Mapping[str, str], *, finished: bool) -> None:
         self.race |= before.race
         models = set(planned.values())
-        again = [r.status for r in before.results.values() if not r.final and r.model in models]
+        retried = [r.status for r in before.results.values() if not r.final and r.model in models]
         final = {key for key, result in before.results.items() if result.final}
         for entry in before.entries:
             if entry.result.final and entry.key in final:
@@ -201,9 +201,9 @@ class Record:
         line = f"resumed: {len(self._done_before)} of {len(planned)} results are from the earlier session"
         if finished:
             line += ", which was finished"
-        if again:
-            counts = ", ".join(f"{count} {status}" for status, count in Counter(again).items())
-            line += f", {len(again)} {'is' if len(again) == 1 else 'are'} retried ({counts})"
+        if retried:
+            counts = ", ".join(f"{count} {status}" for status, count in Counter(retried).items())
+            line += f", {len(retried)} {'is' if len(retried) == 1 else 'are'} retried ({counts})"
         self.warnings.append(line)
 
     def earlier(self, key: Key, test: str) -> Result | None:
@@ -230,8 +230,8 @@ class Record:
     def keep(self, result: Result, test: str, overhead_s: float | None = None) -> None:
         """Write a result of this process to the journal, and queue its line for the test's report.
 
-        `overhead_s`: seconds that the case took besides its measurement. A result that `earlier` or `keep_early` had
-        for the same test is in the journal already. If the journal cannot be written, the run continues with a warning.
+        `overhead_s`: seconds that the case took besides its measurement. A result from `earlier` or `keep_early` for
+        the same test is in the journal already. If the journal cannot be written, the run continues with a warning.
         """
         line = _line_of(result, test, overhead_s)
         if self._journalled.pop(test, None) is not result:
@@ -239,7 +239,7 @@ class Record:
         self._outbox.append(line)
 
     def keep_early(self, result: Result, test: str, overhead_s: float | None = None) -> None:
-        """Write a result to the journal whose test has not begun, and which `keep` gets in that test."""
+        """Write a result to the journal before its test begins, which passes it to `keep`."""
         self._write(_line_of(result, test, overhead_s))
         self._journalled[test] = result
 
@@ -422,7 +422,8 @@ def read_record(paths: Iterable[Path]) -> Record:
             if isinstance(line, ValueError):
                 record.damaged.append(f"line {number} {line}")
             else:
-                lines.append((_written(line), number, line))
+                written = line.get("written")
+                lines.append((written if isinstance(written, float) else 0.0, number, line))
     for _, number, line in sorted(lines, key=lambda each: each[0]):
         try:
             record.take(line)
@@ -434,8 +435,3 @@ def read_record(paths: Iterable[Path]) -> Record:
 def _line_of(result: Result, test: str, overhead_s: float | None) -> dict[str, Any]:
     line = result.to_json() | {"test": test, "written": time.time()}
     return line if overhead_s is None else line | {"overhead_s": overhead_s}
-
-
-def _written(line: Line) -> float:
-    written = line.get("written")
-    return written if isinstance(written, float) else 0.0

@@ -82,9 +82,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     lost_host: tuple[str, str] | None = None
     """(host, reason): the host that became unreachable during the search for the weights."""
     race: dict[str, int | float | str] = {}
-    """Of a raced-out model: number of ``classes`` it was measured on, its ``acc`` there, the leader ``against`` which
-    it lost, ``acc_against`` of that one there, and ``at_most``, the upper 95 % confidence limit of its acc over that of
-    the leader, on all classes."""
+    """For a raced-out model: ``classes`` (the number it was measured on), ``acc`` (its acc there), ``against`` (the
+    leader that it lost to), ``acc_against`` (that leader's acc there) and ``at_most`` (the upper 95 % confidence limit
+    of its acc over the leader's, on all classes)."""
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None
@@ -110,9 +110,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     engine: str | None = None
     """How the forward pass ran: eager, compile, compile:MODE, onnxruntime or openvino."""
     compile_s: float | None = None
-    """Seconds in which the engine compiled or exported the model, less if it was in the cache; None for eager."""
+    """Seconds of compiling or exporting the model for the engine, fewer if it was in the cache; None for eager."""
     weights_mb: float | None = None
-    """Bytes of the model as the engine keeps it, in units of 10^6."""
+    """Size of the model as the engine keeps it, in units of 10^6 bytes."""
     channels_last: bool | None = None
     """Whether 4-D weights and inputs were in channels-last memory format."""
     warmup_rounds: Count | None = None
@@ -214,12 +214,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     def excluded_info(self) -> dict[str, Any]:
         """Return the entry in the saved JSON's ``excluded`` of a result that is not ok."""
-        info: dict[str, Any] = {
-            "model": self.model,
-            "family": self.family,
-            "status": self.status,
-            "reason": self.reason,
-        }
+        info: dict[str, Any] = {name: getattr(self, name) for name in ("model", "family", "status", "reason")}
         return info | ({"race": self.race} if self.race else {})
 
     @property
@@ -284,10 +279,8 @@ def _plain(name: str, value: object) -> object:
     """Return text on one line (``detail`` keeps its lines), numbers that are not finite as None, and lists and mappings
     without them."""
     match value:
-        case str() if name in ("verdicts", "sketch", "beaten_by"):
+        case str() | dict() if name in ("verdicts", "probe_verdicts", "sketch", "beaten_by"):
             return value  # long, never printed, and checked when unpacked
-        case dict() if name == "probe_verdicts":
-            return value  # likewise
         case str():
             return printable_lines(value) if name == "detail" else one_line(value)
         case float() | int() if (name in _POSITIVE and value <= 0) or (name == "peak_memory_mb" and value < 0):
@@ -296,11 +289,7 @@ def _plain(name: str, value: object) -> object:
             return value if math.isfinite(value) else None
         case dict():
             plain = {one_line(str(key)): _plain(str(key), item) for key, item in value.items()}
-            return (
-                plain
-                if name in ("weights", "transform")
-                else {key: item for key, item in plain.items() if item is not None}
-            )
+            return {key: item for key, item in plain.items() if item is not None or name in ("weights", "transform")}
         case list() | tuple():
             # Most lists are seconds of rounds, of which a run has hundreds of thousands.
             if set(map(type, value)) == {float} and math.isfinite(sum(value)) and min(value) > 0:

@@ -55,7 +55,7 @@ class Run:
     differ from those of the last one, which is in `results` or `excluded`."""
 
     def __repr__(self) -> str:
-        names = [str(block.get("name")) for block in self.datasets or (self.dataset,)]
+        names = [str(block.get("name")) for block in self.blocks]
         on = f" on {', '.join(names)}" if self.results or self.excluded else ""
         others = f", {len(self.excluded):,} not" if self.excluded else ""
         return f"Run {self.name!r}{on}: {counted(len(self.results), 'model')} measured{others}"
@@ -106,7 +106,7 @@ class Run:
 
     @property
     def unlike(self) -> bool:
-        """Whether it was merged from unlike machines; each result then names its own."""
+        """Whether it was merged from different machines; each result then names its own."""
         return any(result.processor is not None for result in self.results)
 
     @property
@@ -164,11 +164,10 @@ def machine_of(versions: Mapping[str, Any]) -> str:
 
 
 def versions_of_machines(versions: Mapping[str, Any], machines: Collection[str]) -> dict[str, Any]:
-    """Return the facts of a run on several machines from those of one, if the machines differ (see `machine_of`)."""
-    names = sorted(set(machines))
-    if len(names) < 2:
+    """Return the facts of a run on these distinct machines (see `machine_of`), from those of one of them."""
+    if len(machines) < 2:
         return dict(versions)
-    return {**versions, "gpu": None, "driver": None, "processor": "; ".join(names)}
+    return {**versions, "gpu": None, "driver": None, "processor": "; ".join(sorted(machines))}
 
 
 def is_run(data: object) -> bool:

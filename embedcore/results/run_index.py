@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ FILE = "index.json"
 
 
 class IndexedRun(msgspec.Struct):
-    """What the index knows about a run whose journals have these states."""
+    """The index's entry of a run, valid while its journals have these states."""
 
     files: list[tuple[str, int, int]]
     """Name, size and time of modification (ns) of each journal."""
@@ -65,7 +65,7 @@ class RunIndex:
         run.finished, run.processes = finished, processes
         self._changed = True
 
-    def keep(self, names: Mapping[str, Any]) -> None:
+    def keep(self, names: Container[str]) -> None:
         """Write the entries of these runs, if any is new. A folder that cannot be written stays as it is."""
         if not self._changed:
             return

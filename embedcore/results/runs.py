@@ -168,10 +168,7 @@ _TIMED = msgspec.json.Decoder(TimedCase)
 
 
 def timed_cases(path: Path) -> Iterator[tuple[Mapping[str, Any], TimedCase]]:
-    """Yield the identity of a journal's run with each line of the journal, the header included, but no damaged one.
-
-    Raises OSError.
-    """
+    """Yield each undamaged line of a journal, including the header, with the identity of its run. Raises OSError."""
     identity: Mapping[str, Any] = {}
     with path.open("rb") as lines:
         for number, raw in enumerate(lines):

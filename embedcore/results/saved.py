@@ -42,8 +42,8 @@ def embedcore_block(
 def dataset_block(dataset: Dataset) -> dict[str, Any]:
     """Return the saved JSON's block on a dataset.
 
-    With queries and references apart it has ``reference_classes`` [n_references], packed as ``query_classes``, and
-    ``roles`` [n], the role of each image, likewise: 1 query, 2 reference.
+    If queries and references are separate, it has ``reference_classes`` [n_references], packed as ``query_classes``,
+    and ``roles`` [n], the role of each image, likewise: 1 query, 2 reference.
     """
     notes = [note for note in (*dataset.notes, dataset.duplicates_line) if note]
     if dataset.skipped:
@@ -73,9 +73,12 @@ def dataset_block(dataset: Dataset) -> dict[str, Any]:
 def benchmark_entry(result: Result, test: str) -> dict[str, Any]:
     """Return an entry of ``benchmarks``, as pytest-benchmark would write it for the test of that id.
 
-    Times are seconds an image: a round counts as many iterations as a batch has images.
+    Times are seconds per image: a round counts as many iterations as a batch has images.
     """
-    images = result.batch_size or 1
+    images, stats = result.batch_size or 1, Stats()
+    seconds = [duration / images for duration in result.durations] or [0.0]
+    for value in seconds:
+        stats.update(value)
     name = f"test_model[{result.model}]"
     return {
         "group": benchmark_group(family_of_slug(result.family).title, result),
@@ -85,7 +88,7 @@ def benchmark_entry(result: Result, test: str) -> dict[str, Any]:
         "param": result.model,
         "extra_info": result.extra_info(),
         "options": {"timer": "replayed_seconds"},
-        "stats": statistics_of([seconds / images for seconds in result.durations] or [0.0]) | {"iterations": images},
+        "stats": {**stats.as_dict(), "data": seconds, "iterations": images},
     }
 
 
@@ -97,11 +100,3 @@ def benchmark_group(family: str, result: Result) -> str:
     if not result.durations:
         return f"{family}, precomputed embeddings: not timed"
     return f"{family}, in a smaller batch than asked for" if result.batch_decayed else family
-
-
-def statistics_of(seconds: Sequence[float]) -> dict[str, Any]:
-    """Return pytest-benchmark's own statistics of the rounds' seconds, with the seconds under ``data``."""
-    stats = Stats()
-    for value in seconds:
-        stats.update(value)
-    return {**stats.as_dict(), "data": list(seconds)}

@@ -95,8 +95,7 @@ def unpack_outcomes(text: str) -> Outcomes:
 
 
 def pack_classes(classes: ArrayLike) -> str:
-    """Return the class index of each query, or another number, integers [n_queries], as text: uint32 little-endian,
-    zlib, base64.
+    """Return integers [n_queries], such as the class index of each query, as text: uint32 little-endian, zlib, base64.
 
     >>> unpack_classes(pack_classes([0, 0, 7])).tolist()
     [0, 0, 7]

@@ -14,8 +14,8 @@ import numpy as np
 from embedcore.retrieval.tiles import DoubleArray
 
 STAKES = np.geomspace(0.15, 0.9, 3)
-"""Shares of the wealth that are staked, by as many players with equal initial wealth. The best share for a mean m with
-variance v is about m / (v + m²)."""
+"""Share of the wealth that each player stakes; all begin with equal wealth. The best share for a mean m with variance v
+is about m / (v + m²)."""
 
 
 def log_gains(differences: DoubleArray, population: int, start: int = 0) -> DoubleArray:

@@ -36,9 +36,7 @@ def nearest_hits(
 ) -> npt.NDArray[np.bool_]:
     """Return whether the nearest reference of each query [n, d] is of its class, bool [n].
 
-    ``itself`` [n]: the reference that a query must not find, for leave-one-out. The search is exact and multiplies
-    tiles, whose memory does not depend on the number of images; the product of a tile of concatenated embeddings is the
-    sum of the similarities of its models.
+    ``itself`` [n]: the reference that a query must not find, for leave-one-out.
     """
     found = nearest_except(queries, references, itself, 1).indices[:, 0]
     hits: npt.NDArray[np.bool_] = reference_labels[found] == labels
@@ -48,8 +46,7 @@ def nearest_hits(
 def greedy(names: Sequence[str], value: Callable[[tuple[str, ...]], float], most: int = MOST) -> list[tuple[str, ...]]:
     """Return the best single name, then with the best further name, and so on up to `most` names.
 
-    Each name is tried once for each size: `most` times their number, not the number of all subsets. Of equal values the
-    first in the order of `names` is taken.
+    Each step tries every remaining name once. Ties go to the first in the order of `names`.
 
     >>> greedy("abc", lambda chosen: {"a": 1, "b": 2, "c": 4}[chosen[-1]] - (chosen == ("c", "b")) * 2, 2)
     [('c',), ('c', 'a')]

@@ -158,7 +158,7 @@ def settled(
 
 
 def _apart(dim: int) -> float:
-    """Return the distance of float64 products from which on they have the order of their pairs' similarities.
+    """Return the difference above which float64 products are in the order of their pairs' similarities.
 
     It is the error bound of two products and of two similarities; norms are 1 within a thousandth.
     """

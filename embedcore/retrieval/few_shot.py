@@ -9,6 +9,7 @@ from embedcore.retrieval.outcomes import SHOTS, Outcomes
 from embedcore.retrieval.tiles import FloatArray, IntArray
 
 DRAWS = 10
+"""Number of draws, at most 254."""
 
 MOST = 2**26
 """Comparisons of a query with a class mean, for one number of references; with more, a draw judges fewer queries."""
@@ -23,7 +24,6 @@ def few_shot(
     reference_labels: IntArray | None = None,
     *,
     seed: int = 0,
-    draws: int = DRAWS,
     most: int = MOST,
 ) -> dict[int, Outcomes]:
     """Return the outcomes of classification by k references of each class: k → the draws in which a query was right.
@@ -37,14 +37,13 @@ def few_shot(
     of the classes have is left out.
 
     With more than ``most`` comparisons (queries times classes times draws) a draw judges only every s-th query, in
-    turn, so that each query is judged in equally many draws. Beyond ``draws * most`` some queries are not judged.
+    turn, so that each query is judged in equally many draws. Beyond ``DRAWS * most`` some queries are not judged.
 
     Args:
         queries: float32 [n, d], rows L2-normalised.
         labels: class numbers [n].
         references: float32 [m, d], likewise, with reference_labels [m].
         seed: seed of the draws.
-        draws: number of draws, at most 254.
         most: maximum number of comparisons for one k.
 
     >>> rows = np.array([[1, 0], [0.96, 0.28], [0, 1], [0.28, 0.96]], np.float32)
@@ -55,7 +54,6 @@ def few_shot(
     if references is None or reference_labels is None:
         references, reference_labels = queries, labels
     classes, codes = np.unique(reference_labels, return_inverse=True)
-    codes = codes.reshape(-1)
     sizes = np.bincount(codes)
     starts = np.cumsum(sizes) - sizes
     own = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
@@ -64,9 +62,9 @@ def few_shot(
     rng = np.random.default_rng(seed)
     turns = np.lexsort((rng.random(len(labels)), labels))  # every s-th query is a sample of each class
     turns = turns[available[turns] > 0]
-    step = _step(len(turns) * len(classes), draws, most)
+    step = _step(len(turns) * len(classes), DRAWS, most)
     right = {k: np.zeros(len(labels), dtype=np.uint8) for k in curve}
-    for draw in range(draws if curve else 0):
+    for draw in range(DRAWS if curve else 0):
         order = np.lexsort((rng.random(len(codes)), codes))
         place = np.empty(len(order), dtype=np.int64)
         place[order] = np.arange(len(order)) - starts[codes[order]]
@@ -84,8 +82,8 @@ def few_shot(
             guess = _nearest(queries[rows], sums, drawn, own[found], sums[own[found]] - queries[found] + following)
             right[k][rows] += guess == own[rows]
     judged = np.zeros(len(labels), dtype=np.bool_)
-    judged[turns[np.arange(len(turns)) % step < draws]] = True
-    return {k: Outcomes(right[k], max(1, draws // step), judged & (available >= k)) for k in curve}
+    judged[turns[np.arange(len(turns)) % step < DRAWS]] = True
+    return {k: Outcomes(right[k], max(1, DRAWS // step), judged & (available >= k)) for k in curve}
 
 
 def _curve(labels: IntArray, available: IntArray) -> list[int]:

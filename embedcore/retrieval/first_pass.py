@@ -60,16 +60,16 @@ def search_tiles(
     less similar than that may be missing; the rest of the row then has similarity minus infinity.
     """
     if symmetric and len(queries) * capacity(k) * 8 <= _LISTS_BYTES:
-        indices, similarities, again = _symmetric(references, k, precision, tile, pool)
+        indices, similarities, overfull = _symmetric(references, k, precision, tile, pool)
     else:
-        indices, similarities, again = _pairs(queries, references, k, precision, tile, pool, least)
-    if len(again):
+        indices, similarities, overfull = _pairs(queries, references, k, precision, tile, pool, least)
+    if len(overfull):
         if precision == "bf16":
-            of_these = None if least is None else least[again]
-            found = search_tiles(queries[again], references, k, "f32", tile, pool, least=of_these)
+            of_these = None if least is None else least[overfull]
+            found = search_tiles(queries[overfull], references, k, "f32", tile, pool, least=of_these)
         else:
-            found = dense_nearest(queries[again], references, k, pool)
-        indices[again], similarities[again] = found
+            found = dense_nearest(queries[overfull], references, k, pool)
+        indices[overfull], similarities[overfull] = found
     return indices, similarities
 
 
@@ -116,7 +116,7 @@ def _pairs(
     precision: Precision,
     tile: int,
     pool: Workers,
-    least: DoubleArray | None = None,
+    least: DoubleArray | None,
 ) -> Partial:
     """Search by products of all queries with all references."""
     n = len(queries)

@@ -1,7 +1,7 @@
-"""How accuracy changes as a gallery grows by references of no class (distractors).
+"""Accuracy in a gallery that grows by references of no class (distractors).
 
 A query that is right without distractors stays right if none of those that are nearer than its best positive is in the
-gallery. So their number r tells its expected accuracy with any number m of the N distractors, drawn at random:
+gallery. So their number r gives its expected accuracy with any number m of the N distractors, drawn at random:
 C(N - r, m) / C(N, m).
 """
 
@@ -58,7 +58,7 @@ def none_drawn(ahead: npt.ArrayLike, total: npt.ArrayLike, drawn: npt.ArrayLike)
     C(total - ahead, drawn) / C(total, drawn), by log-gamma functions: for a total of 10^8 the relative error is below
     1e-5. The arguments are whole numbers from 0 and broadcast; ``drawn`` is at most ``total``.
 
-    Of four, one or two given ones, if two are drawn:
+    If two of four are drawn, of which 0, 1, 2 or 4 are given:
 
     >>> none_drawn([0, 1, 2, 4], total=4, drawn=2).round(3).tolist()
     [1.0, 0.5, 0.167, 0.0]
@@ -71,7 +71,7 @@ def none_drawn(ahead: npt.ArrayLike, total: npt.ArrayLike, drawn: npt.ArrayLike)
 
 
 def drawn_for(references: int, distractors: int) -> dict[str, int]:
-    """Return the number of distractors in each gallery that they suffice for, and in that of all.
+    """Return the number of distractors in each gallery for which there are enough, and in the one with all.
 
     >>> drawn_for(references=50, distractors=1000)
     {'10x': 450, 'all': 1000}
@@ -87,7 +87,6 @@ def grown_accuracy(
     *,
     references: int,
     distractors: int,
-    resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Return acc in the galleries of `drawn_for`, and its 95 % intervals over classes (see `resampling.intervals`).
@@ -98,7 +97,6 @@ def grown_accuracy(
         classes: [n_scored], the class of each query.
         references: number of labelled references.
         distractors: number of all distractors.
-        resamples: number of resamples.
         seed: seed of the resamples.
 
     >>> right, beaten = np.array([True, True, False]), np.array([0, 30, 100])
@@ -107,7 +105,7 @@ def grown_accuracy(
     """
     galleries = drawn_for(references, distractors)
     per_query = {name: right * none_drawn(beaten, distractors, drawn) for name, drawn in galleries.items()}
-    values, ci95 = summary(per_query, classes, resamples=resamples, seed=seed)
+    values, ci95 = summary(per_query, classes, seed=seed)
     return {name: values[name] for name in galleries}, {name: ci95[name] for name in galleries}
 
 

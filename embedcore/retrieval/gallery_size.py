@@ -1,7 +1,7 @@
-"""How many classes are nearer to a query than its own, and what follows for galleries with fewer and with more classes.
+"""Number of classes nearer to a query than its own, and accuracy in galleries with fewer and with more classes.
 
 A nearest neighbour is right if no other class has a nearer reference than the query's own class. So the number of
-classes ahead of the own class, counted in a random sample of the classes, tells the accuracy in each smaller sample
+classes ahead of the own class, counted in a random sample of the classes, gives the accuracy in each smaller sample
 without bias, and the trend towards larger ones. Zheng, Achanta and Benjamini, "Extrapolating Expected Accuracies for
 Large Multi-Class Problems", JMLR 19 (2018).
 """

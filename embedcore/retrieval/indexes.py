@@ -1,4 +1,4 @@
-"""Approximate indexes of faiss: what they find, how fast, and in how many bytes.
+"""Approximate indexes of faiss: the references they find, their speed and their size.
 
 All indexes compare by inner product, which is cosine similarity for rows of length 1. They are trained and built on one
 thread with faiss's fixed seeds, so that the same references always give the same index.
@@ -83,7 +83,7 @@ def one_thread() -> Iterator[None]:
 
 
 def exact_search(references: FloatArray) -> Index:
-    """Return the exact search among references [n, d], as an index that is nothing but them."""
+    """Return an index that searches references [n, d] exactly; it consists of them alone."""
     return Index(EXACT, {}, references.nbytes, 0.0, lambda rows, k: nearest_except(rows, references, None, k).indices)
 
 
@@ -141,14 +141,14 @@ def _built(
         build_s = time.perf_counter() - began
     size = _serialised_bytes(index)
     for value in values:
-        own = {parameter: value} if parameter else {}
-        yield Index(form, {**fixed, **own}, size, build_s, partial(_search, index, own))
+        chosen = {parameter: value} if parameter else {}
+        yield Index(form, {**fixed, **chosen}, size, build_s, partial(_search, index, chosen))
 
 
 def _search(index: Any, parameters: Mapping[str, int], queries: FloatArray, k: int) -> IntArray:
     for name, value in parameters.items():
         import_faiss().ParameterSpace().set_index_parameter(index, name, value)
-    # faiss gives tensors once a library has imported its support of torch.
+    # faiss returns tensors once a library has imported its support for torch.
     return np.asarray(index.search(queries, k)[1])
 
 

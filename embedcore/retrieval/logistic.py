@@ -11,7 +11,7 @@ import numpy.typing as npt
 from embedcore.retrieval.tiles import FloatArray, IntArray
 
 FOLDS = 5
-"""Of leave-one-out sets: each is classified by a fit to the others."""
+"""Number of folds of a leave-one-out set; each is classified by a fit to the others."""
 
 MOST_IMAGES = 50_000
 MOST = 2_500_000

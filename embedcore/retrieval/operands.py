@@ -161,7 +161,7 @@ def margin(left: Operand, right: Operand) -> Margin:
     """
     width = left.matrix.shape[1]
     rounded_left, rounded_right = left.norm + left.error, right.norm + right.error
-    rounding = left.error * (right.norm + right.error) + rounded_left * right.error
+    rounding = left.error * rounded_right + rounded_left * right.error
     # The small second parts of the offsets are covered by doubling the first.
     terms = rounded_left * rounded_right + 2.0 * (left.offset + right.offset)
     deciding = accumulation(width, 2.0**-53) * left.row_norm * right.row_norm

@@ -154,7 +154,7 @@ def _errors(sums: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> Do
 def _decide(
     ratios: DoubleArray, deviations: FloatArray, scale: FloatArray, sizes: npt.NDArray[np.integer], level: float
 ) -> tuple[npt.NDArray[np.bool_], float]:
-    """Return which of the models, best first, is significantly better than which, [m, m], and the critical value.
+    """Return which models, best first, are significantly better than others, bool [m, m], and the critical value.
 
     ratios [m, m]: differences over their errors · deviations [m, resamples]: resampled means minus the means · scale
     [m, m]: 1 over the errors.

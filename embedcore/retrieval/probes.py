@@ -67,7 +67,7 @@ def probe(
     outcomes |= {f"few_shot_{shots}": found for shots, found in curve.items()}
     missing = [f"few_shot_{shots}" for shots in SHOTS if shots not in curve]
     if missing:
-        notes.append(f"{', '.join(missing)} left out: too few classes have so many references")
+        notes.append(f"{', '.join(missing)} left out: too few classes have that many references")
     values, ci95 = _summary(outcomes, query_labels, resamples, seed)
     return ProbeScores(values, ci95, outcomes, tuple(notes))
 

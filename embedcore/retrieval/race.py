@@ -49,7 +49,7 @@ _FIRST_GALLERY = 16  # classes
 
 @dataclass(frozen=True)
 class Rules:
-    """What the race keeps with probability ``level``.
+    """The guarantee of the race, which holds with probability ``level``.
 
     top: number of best models to keep · margin: largest loss of accuracy (a fraction) for which another model may
     take the place of one of them.
@@ -173,9 +173,9 @@ class Race:
         self._queries = queries.astype(np.float64)
         self._judged = 0
         self._wealth: dict[str, DoubleArray] = {}
-        """Log wealth [stakes] of the bets that a model is not among the best."""
+        """Log wealth [stakes] of the bets that a model is behind the leaders."""
         self._with_margin: dict[str, DoubleArray] = {}
-        """The same, that it is not among the best by more than the margin."""
+        """Likewise, of the bets that it is less than the margin ahead of them."""
         self._highest: dict[str, tuple[float, float]] = {}
         """Highest log wealth so far, without and with the margin."""
         self._leaders: set[str] = set()

@@ -23,7 +23,6 @@ def class_means(values: DoubleArray, classes: IntArray) -> tuple[DoubleArray, Do
     ([[0.5], [1.0]], [2.0, 1.0])
     """
     _, which, sizes = np.unique(classes, return_inverse=True, return_counts=True)
-    which = which.reshape(-1)
     sums = np.stack([np.bincount(which, weights=column) for column in values.T], axis=1)
     return sums / sizes[:, None], sizes.astype(np.float64)
 

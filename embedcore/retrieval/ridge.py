@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, IntArray, row_blocks
 
 GRID: DoubleArray = np.logspace(-4, 2, 7)
 """Penalties, in units of the mean eigenvalue of X'X."""
 
-_BLOCK = 2**22  # float64 numbers of a block of rows
 _LEAST = 1e-12  # of 1 - leverage, which is 0 for a single reference
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -70,7 +68,6 @@ def fit_ridge(references: FloatArray, labels: IntArray) -> Ridge:
     [3, 3, 8, 8]
     """
     classes, codes = np.unique(labels, return_inverse=True)
-    codes = codes.reshape(-1)
     mean = references.mean(axis=0, dtype=np.float64)
     shares = np.bincount(codes) / len(references)
     axes, spread = _principal_axes(references, mean)
@@ -100,7 +97,7 @@ def ridge_right(
     else:
         model = fit_ridge(references, reference_labels)
     right = np.empty(len(queries), dtype=np.bool_)
-    for part in _blocks(len(queries), max(model.weights.shape)):
+    for part in row_blocks(len(queries), max(model.weights.shape)):
         if codes is None:
             values = model.predictions(queries[part])
         else:
@@ -109,17 +106,12 @@ def ridge_right(
     return right
 
 
-def _blocks(rows: int, width: int) -> Iterator[slice]:
-    height = max(1, _BLOCK // width)
-    return (slice(start, min(start + height, rows)) for start in range(0, rows, height))
-
-
 def _principal_axes(rows: FloatArray, mean: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
     """Return the eigenvectors [d, r] and eigenvalues [r] of the centred rows' X'X, without those that are 0."""
     n, dim = rows.shape
     if n > dim:
         gram = np.zeros((dim, dim))
-        for part in _blocks(n, dim):
+        for part in row_blocks(n, dim):
             centred = rows[part] - mean
             gram += centred.T @ centred
         spread, vectors = np.linalg.eigh(gram)
@@ -151,8 +143,8 @@ def _leave_one_out(
 ) -> tuple[DoubleArray, DoubleArray]:
     """Return the mean squared leave-one-out error of each penalty [p], and the leverages [n, p].
 
-    With centred targets y and predictions f of a row, |y - f|^2 = |y|^2 - 2 y'f + |f|^2. Of these |f|^2 is the costly
-    one: it is computed for each row if there are few classes, else summed over rows by way of products' [r, r].
+    With centred targets y and predictions f of a row, |y - f|^2 = |y|^2 - 2 y'f + |f|^2. The last term is costly: it is
+    computed for each row if there are few classes, else summed over rows by ``products @ products.T`` [r, r].
     products: [r, C], Z'Y · shares: [C], the mean of the targets.
     """
     n, rank, classes = len(rows), len(spread), len(shares)
@@ -162,7 +154,7 @@ def _leave_one_out(
     few = 2 * classes < rank
     factor = products if few else products @ products.T
     errors, leverage = np.zeros(len(penalties)), np.empty((n, len(penalties)))
-    for part in _blocks(n, max(1, rank)):
+    for part in row_blocks(n, max(1, rank)):
         z = (rows[part] - mean) @ axes
         leverage[part] = 1 / n + np.square(z) @ shrink
         weight = np.maximum(1 - leverage[part], _LEAST) ** -2

@@ -82,7 +82,7 @@ def nearest_except(
 ) -> Neighbours:
     """Return ``nearest(queries, references, k)`` where query i does not find the reference ``itself[i]``, if given.
 
-    For leave-one-out of some rows only, or with sides that two models have embedded.
+    It serves leave-one-out of some rows only, and sides that two models have embedded.
     """
     rows, others = unit_rows(queries, "queries"), unit_rows(references, "references")
     return find_neighbours(rows, others, k, device, None, itself)
@@ -94,13 +94,13 @@ def find_neighbours(
     k: int,
     device: str,
     tile: int | None = None,
-    own: IntArray | None = None,
+    itself: IntArray | None = None,
     symmetric: bool = False,
     least: DoubleArray | None = None,
 ) -> Neighbours:
     """Search distinct references once, and remove queries from their own neighbours.
 
-    own: [n], index of each query among the references, or None. symmetric: both sides are one set, in order.
+    itself: [n], index of each query among the references, or None. symmetric: both sides are one set, in order.
     least: [n], or None: a neighbour that is less similar than that may be missing, with similarity minus infinity.
     """
     if queries.shape[1] != references.shape[1]:
@@ -108,21 +108,21 @@ def find_neighbours(
             f"queries have {queries.shape[1]} columns and references {references.shape[1]}: "
             "both must come from the same embedding"
         )
-    itself = own is not None
-    k = min(k, len(references) - itself)
+    alone = itself is not None
+    k = min(k, len(references) - alone)
     if k == 0:
         return Neighbours(*unfilled(len(queries), 0))
     groups = equal_rows(references)
     if groups is not None:
         distinct = references[groups.first]
         sought = distinct if symmetric else queries
-        indices, values = _search(sought, distinct, min(k + itself, len(distinct)), device, tile, symmetric, least)
+        indices, values = _search(sought, distinct, min(k + alone, len(distinct)), device, tile, symmetric, least)
         if symmetric:
             indices, values = indices[groups.of_row], values[groups.of_row]
-        return Neighbours(*expand(groups, (indices, values), k, own))
-    indices, values = _search(queries, references, k + itself, device, tile, symmetric, least)
-    if own is not None:
-        kept = indices != own[:, None]
+        return Neighbours(*expand(groups, (indices, values), k, itself))
+    indices, values = _search(queries, references, k + alone, device, tile, symmetric, least)
+    if itself is not None:
+        kept = indices != itself[:, None]
         kept[kept.all(axis=1), -1] = False  # rounding of norms: k others are nearer than the query itself
         indices, values = indices[kept].reshape(-1, k), values[kept].reshape(-1, k)
     return Neighbours(indices, values)

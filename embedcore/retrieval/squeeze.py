@@ -14,14 +14,13 @@ from functools import partial
 import numpy as np
 
 from embedcore.retrieval.inputs import unit_rows
-from embedcore.retrieval.tiles import DoubleArray, FloatArray
+from embedcore.retrieval.tiles import DoubleArray, FloatArray, row_blocks
 
 SIZES = (256, 128, 64)
 """Numbers of dimensions that are kept, if an embedding has more."""
 FULL = "float32"
 """Name of the form that is not squeezed."""
 
-_BLOCK = 2**22  # float64 numbers at once
 _NO_VARIANCE = 1e-10  # share of the largest variance from which on a direction has none
 _LEVELS = 255
 _STEPS = 2.0**11  # a component of a binary code has 11 bits, so that its square and sums of it are exact
@@ -38,7 +37,7 @@ class Variant:
     bytes: int
     """Bytes of one stored image, without what all images share (a mean, axes, ranges)."""
     make: Callable[[], Sides]
-    """Raises UsageError for rows of which nothing is left, which have no direction."""
+    """Raises UsageError if a row becomes zero, which has no direction."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +71,7 @@ def variants(queries: FloatArray, references: FloatArray) -> Iterator[Variant]:
 
     - ``centred``: minus the mean of the references.
     - ``whitened``: also divided by the standard deviation along each principal axis, from a covariance that is shrunk
-      towards a multiple of the identity, the more, the fewer references there are for its dimensions
-      (`principal_axes`). This regularises it, also with fewer references than dimensions.
+      towards a multiple of the identity (`principal_axes`): more with fewer references per dimension.
     - ``pca K``: centred, and the first K principal axes; only if the references span more than K.
     - ``first K``: the first K dimensions as they are.
     - ``int8``: stored references in 256 levels, see `int8_references`; queries stay float32.
@@ -134,7 +132,7 @@ def principal_axes(references: FloatArray) -> Axes:
     n, dim = references.shape
     mean = references.mean(axis=0, dtype=np.float64)
     products, fourth = np.zeros((dim, dim)), 0.0
-    for block in _blocks(n, dim):
+    for block in row_blocks(n, dim):
         rows = references[block] - mean
         products += rows.T @ rows
         fourth += float((np.einsum("ij,ij->i", rows, rows) ** 2).sum())
@@ -196,11 +194,6 @@ def signs(rows: FloatArray) -> FloatArray:
 def _projected(rows: FloatArray, mean: DoubleArray, matrix: DoubleArray) -> FloatArray:
     """Return ``(rows - mean) @ matrix``, computed in float64."""
     result = np.empty((len(rows), matrix.shape[1]), dtype=np.float32)
-    for block in _blocks(*rows.shape):
+    for block in row_blocks(*rows.shape):
         result[block] = (rows[block] - mean) @ matrix
     return result
-
-
-def _blocks(rows: int, dim: int) -> Iterator[slice]:
-    height = max(1, _BLOCK // dim)
-    return (slice(start, start + height) for start in range(0, rows, height))

@@ -1,4 +1,4 @@
-"""Search and counting among references of any number, which are read once, in blocks. Memory is bounded by a block."""
+"""Search and counting among any number of references, read once in blocks. Memory is bounded by a block."""
 
 from __future__ import annotations
 

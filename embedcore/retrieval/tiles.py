@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ DoubleArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Found = tuple[IntArray, DoubleArray]  # indices and similarities of neighbours, each [rows, k]
 RawTile = npt.NDArray[Any]  # float32, or the bits of bfloat16 as int16
+
+_BLOCK = 2**22  # float64 numbers of a block of rows
 
 
 def multiply(queries: torch.Tensor, references: torch.Tensor, out: torch.Tensor) -> RawTile:
@@ -103,6 +106,12 @@ def floor_to_bf16(values: FloatArray) -> FloatArray:
 def position_in_runs(lengths: IntArray) -> IntArray:
     """Return 0, 1, 2, … for each run: ``[3, 2]`` → ``[0, 1, 2, 0, 1]``."""
     return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def row_blocks(rows: int, width: int) -> Iterator[slice]:
+    """Return the slices of blocks of rows, for converting matrices [rows, width] to float64 with bounded memory."""
+    height = max(1, _BLOCK // width)
+    return (slice(start, min(start + height, rows)) for start in range(0, rows, height))
 
 
 def unfilled(rows: int, k: int) -> Found:

@@ -16,7 +16,7 @@ FIVE = 5
 _ROWS = 4096  # centred at once
 
 
-class Found(NamedTuple):
+class FoundByViews(NamedTuple):
     """Whether each view finds its own image, bool [n]."""
 
     first: npt.NDArray[np.bool_]
@@ -24,7 +24,7 @@ class Found(NamedTuple):
     among_five: npt.NDArray[np.bool_]
 
 
-def found_by_views(views: FloatArray, images: FloatArray, *, device: str = "cpu") -> Found:
+def found_by_views(views: FloatArray, images: FloatArray, *, device: str = "cpu") -> FoundByViews:
     """Search the images with a view of each.
 
     Args:
@@ -33,7 +33,7 @@ def found_by_views(views: FloatArray, images: FloatArray, *, device: str = "cpu"
         device: device of the search, see `nearest`.
     """
     own = nearest(views, images, FIVE, device=device).indices == np.arange(len(images))[:, None]
-    return Found(own[:, 0], own.any(axis=1))
+    return FoundByViews(own[:, 0], own.any(axis=1))
 
 
 def near_duplicates(images: FloatArray, *, device: str = "cpu") -> float:

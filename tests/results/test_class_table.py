@@ -7,8 +7,10 @@ from dataclasses import replace
 import browsing
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from embedcore.results.class_table import FEW, class_table
+from embedcore.results.class_table import FEW, ClassTable, class_table
 from embedcore.results.verdicts import unpack_classes, unpack_verdicts
 
 RUN = browsing.a_run(6, classes=30)
@@ -37,6 +39,17 @@ def test_the_best_and_the_worst_classes_are_never_the_same() -> None:
     assert len(best) == len(worst) == 5 and not set(best) & set(worst)
     assert acc[best].min() >= np.delete(acc, best).max()
     assert acc[worst].max() <= np.delete(acc, worst).min()
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 9)), min_size=1, max_size=40))
+def test_the_best_and_the_worst_classes_come_first_in_a_sort_of_all(rows: list[tuple[int, int, int]]) -> None:
+    first, queries, hits = np.array(rows).T
+    first = np.minimum(first, queries)
+    table = ClassTable(tuple(map(str, queries)), queries, None, {"net": 0}, first[None], hits[None])
+    acc, acc5, count = first / queries, hits / (5 * queries), min(5, len(rows) // 2)
+    best = sorted(range(len(rows)), key=lambda c: (-acc[c], -acc5[c], -queries[c], c))[:count]
+    worst = sorted(range(len(rows)), key=lambda c: (acc[c], acc5[c], -queries[c], c))[:count]
+    assert table.extremes("net") == (best, worst)
 
 
 def test_few_references_effect_equals_a_loop() -> None:

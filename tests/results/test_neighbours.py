@@ -81,5 +81,5 @@ def test_a_damaged_file_is_skipped_with_a_warning(tmp_path, result_of, caplog, s
 
 
 def test_invalid_neighbours_are_refused():
-    with pytest.raises(ValueError, match="two arrays"):
+    with pytest.raises(ValueError, match="must be integers and floats"):
         KeptNeighbours.make(np.zeros((2, 5)), np.zeros((2, 5)))

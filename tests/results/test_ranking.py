@@ -253,11 +253,11 @@ def test_every_score_with_outcomes_can_be_ranked():
         (made.probed({"scores": {}}, "few_shot_1", CLASSES[1:] % 2), r"b\.x has few_shot_1 of 119 queries, .* has 120"),
         (
             made.probed({"scores": {}}, "few_shot_1", CLASSES % 2),
-            r"b\.x: its few_shot_1 is of other queries .*",
+            r"b\.x: its few_shot_1 has other queries .*",
         ),
         (
             made.probed({"scores": {}}, "few_shot_1", CLASSES % 9, 10, CLASSES > 7),
-            r"b\.x: its few_shot_1 is of other queries or draws than that of other models",
+            r"b\.x: its few_shot_1 has other queries or draws than that of other models",
         ),
         ({"scores": {"acc": 0.5, "acc5": 0.1, "few_shot_1": 0.5}}, r"b\.x: its verdicts do not match its few_shot_1"),
     ],

@@ -111,6 +111,7 @@ def storage(tmp_path: Path) -> Path:
         "py310/0010_old",
         "py311/0001_both",
         "py310/0011_both",
+        "py310/2030-01-01",
     ):
         _write(storage / f"{name}.json", {})
     return storage
@@ -127,6 +128,7 @@ def storage(tmp_path: Path) -> Path:
         ("py310/new", "py310/0002_new.json"),
         ("py311/both", "py311/0001_both.json"),
         ("py310/0011", "py310/0011_both.json"),
+        ("2030-01-01", "py310/2030-01-01.json"),
     ],
 )
 def test_a_run_is_found_by_name(storage: Path, where: str, found: str) -> None:
@@ -147,7 +149,7 @@ def test_a_name_of_several_machines_must_be_chosen(storage: Path) -> None:
 def test_a_missing_name_lists_what_there_is(storage: Path) -> None:
     with pytest.raises(UsageError, match=r"no saved run newr: .*\.benchmarks.*did you mean new\?"):
         find_run("newr", storage=storage)
-    with pytest.raises(UsageError, match="saved runs: both, new, old"):
+    with pytest.raises(UsageError, match="saved runs: 2030-01-01, both, new, old"):
         find_run("timm-1.0.31", storage=storage)
     with pytest.raises(UsageError, match="saved runs: none"):
         find_run("new", storage=storage / "none")

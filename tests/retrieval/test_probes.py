@@ -54,7 +54,7 @@ def test_what_is_left_out_is_noted(monkeypatch):
     assert list(found.outcomes) == ["probe_ridge", "few_shot_1", "few_shot_2"]
     assert found.notes == (
         "probe_logistic left out: 18 references x 6 classes x 5 folds are more than 100",
-        "few_shot_5, few_shot_10 left out: too few classes have so many references",
+        "few_shot_5, few_shot_10 left out: too few classes have that many references",
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge, RidgeClassifierCV, RidgeCV
 
-from embedcore.retrieval import ridge
+from embedcore.retrieval import tiles
 from embedcore.retrieval.ridge import fit_ridge, ridge_right
 
 # More images than dimensions and fewer; few classes and nearly as many as images.
@@ -79,7 +79,7 @@ def test_leave_one_out_equals_refits(n, dim, classes):
 def test_blocks_change_nothing(monkeypatch, n, dim, classes):
     rows, labels = grouped(n, dim, classes)
     whole, right = fit_ridge(rows, labels), ridge_right(rows, labels)
-    monkeypatch.setattr(ridge, "_BLOCK", 7 * dim)
+    monkeypatch.setattr(tiles, "_BLOCK", 7 * dim)
     parts = fit_ridge(rows, labels)
     for name in ("errors", "leverage", "weights", "bias"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-7, atol=1e-9)

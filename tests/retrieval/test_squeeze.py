@@ -7,7 +7,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 
 from embedcore.errors import UsageError
-from embedcore.retrieval import squeeze
+from embedcore.retrieval import tiles
 from embedcore.retrieval.metrics import score
 from embedcore.retrieval.search import nearest
 from embedcore.retrieval.squeeze import int8, int8_references, principal_axes, signs, variants
@@ -28,7 +28,7 @@ def cosines(queries, references):
 @pytest.mark.parametrize(("n", "dim"), [(300, 20), (30, 50)])
 @pytest.mark.parametrize("block", [2**22, 64])
 def test_the_covariance_is_that_of_ledoit_and_wolf(embeddings, monkeypatch, n, dim, block):
-    monkeypatch.setattr(squeeze, "_BLOCK", block)
+    monkeypatch.setattr(tiles, "_BLOCK", block)
     references = embeddings(n, dim, centres=4, cone=0.5)
     axes, expected = principal_axes(references), LedoitWolf().fit(references.astype(float))
     assert axes.shrinkage == pytest.approx(expected.shrinkage_)
