@@ -1,4 +1,4 @@
-"""The speed of this machine's CPU at the two operations that networks consist of, in a fraction of a second."""
+"""Measure the CPU's speed at convolutions and matrix products in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _GMACS = (4 * 64 * 56 * 56 * 64 * 9 + 512 * 768 * 1024) / 1e9
 
 
 def cpu_gmacs_per_s(seconds: float = 0.1) -> float | None:
-    """Return the billions of multiply-accumulates a second of a convolution and a matrix product with all threads.
+    """Return billions of multiply-accumulates per second, for a convolution and a matrix product with all threads.
 
-    The best of the tries that fit in ``seconds``, at least one after a warm-up. None if torch cannot run them.
+    The best of the runs that fit in ``seconds``, at least one after a warm-up; None if torch cannot run them.
     """
     try:
         with torch.inference_mode():

@@ -1,7 +1,7 @@
 """Contention: how long threads waited for a core, and how long the hypervisor took cores away, while rounds were timed.
 
-The kernel counts this time for each thread. A waiting thread delays all others at the next barrier, so beside one busy
-loop all rounds are equally slow: contention does not show in their scatter.
+The kernel counts this time for each thread. A waiting thread delays all others at the next barrier. One busy loop thus
+slows all rounds equally, and contention does not show in their scatter.
 """
 
 from __future__ import annotations

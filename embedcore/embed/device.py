@@ -54,7 +54,7 @@ def choose_device(spec: str = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
-def use_device(spec: str = "auto") -> torch.device:
+def use_device(spec: str) -> torch.device:
     """Choose a device (:func:`choose_device`) and set torch up to measure on it.
 
     A card becomes the current device, on which events record. See :func:`set_arithmetic`.

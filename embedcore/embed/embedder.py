@@ -126,7 +126,7 @@ def choose_settings(
         def seconds(channels_last: bool) -> float:
             batch = placed(images, channels_last)
             with untuned(), autocast(chosen, device, backbone.module):
-                return float(np.median(time_forward(backbone.embed, batch, CANARY_ROUNDS)[0]))
+                return float(np.median(time_forward(backbone.embed, batch, CANARY_ROUNDS).durations))
 
         layout = choose_channels_last(device, chosen, seconds) if channels_last is None else channels_last
         settings = ForwardSettings(device, chosen, layout, engine, why_fp32)

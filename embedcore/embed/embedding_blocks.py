@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcore.embed.npy import read_npy
 from embedcore.errors import UsageError
 from embedcore.files import user_path
 from embedcore.plain import one_line
@@ -65,9 +66,9 @@ def _file_blocks(file: Path, rows: int) -> Iterator[NDArray[Any]]:
 
 def _mapped(file: Path) -> NDArray[Any]:
     try:
-        return np.atleast_1d(np.load(file, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{file} is not an array of numpy: {one_line(str(error))[:150]}") from error
+        return np.atleast_1d(read_npy(file, "r"))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 def _table_blocks(file: Path, rows: int) -> Iterator[NDArray[Any]]:

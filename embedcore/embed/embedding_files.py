@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from embedcore.embed.npy import read_npy
 from embedcore.errors import UsageError
 from embedcore.files import user_path, writing
 from embedcore.plain import counted, one_line
@@ -68,7 +69,8 @@ def save_embeddings(
     rows = _rows(embeddings)
     listed = [str(name) for name in names]
     if listed and len(listed) != len(rows):
-        raise UsageError(f"{counted(len(rows), 'row')} of embeddings and {counted(len(listed), 'name')}: one for each")
+        found = f"{counted(len(rows), 'row')} of embeddings, {counted(len(listed), 'name')}"
+        raise UsageError(f"{found}: give one for each row")
     facts = {"format": _FORMAT, **_shape_of(rows), "model": str(model), "settings": dict(settings or {})}
     facts["names"] = listed
     text = _json(facts)
@@ -109,12 +111,7 @@ def load_embeddings(path: str | Path) -> SavedEmbeddings:
 
 
 def _read_npy(path: Path) -> tuple[NDArray[Any], str]:
-    try:
-        with path.open("rb") as file:
-            rows = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UsageError(f"{path} is not an array of numpy: {one_line(str(error))[:150]}") from error
-    return rows, _sidecar(path).read_text("utf-8", "replace")
+    return read_npy(path), _sidecar(path).read_text("utf-8", "replace")
 
 
 def _read_safetensors(path: Path) -> tuple[NDArray[Any], str]:
@@ -154,7 +151,7 @@ def _rows(embeddings: Any) -> NDArray[Any]:
 
 def _shape_of(rows: NDArray[Any]) -> dict[str, Any]:
     """Return the facts that must match the array."""
-    digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
+    digest = hashlib.sha256(rows.tobytes()).hexdigest()
     return {"shape": list(rows.shape), "dtype": str(rows.dtype), "sha256": digest}
 
 

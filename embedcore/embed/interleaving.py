@@ -30,9 +30,9 @@ class Interleaving:
         os.write(self._other, _TOKEN)
 
     def each(self, rounds: int) -> Iterator[int]:
-        """Yield the number of each round when this process has the token.
+        """Yield the number of each round when this process has the token, which it must have at the start.
 
-        It has the token before and after, and the other process has then made as many rounds.
+        At the end it waits until the other process has made as many rounds, and passes the token on.
         """
         for number in range(rounds):
             self._pass_on()

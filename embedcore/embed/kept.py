@@ -23,7 +23,7 @@ from embedcore.files import sealed, sha256_of, unsealed, written_whole
 
 FOLDER = "embeddings"  # within the cache folder
 
-# To be raised when the computation of embeddings from pixels changes.
+# Increase it when the computation of embeddings from pixels changes.
 _FORMAT = 3
 _log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import torch
 
 SECONDS = 2.0
-"""Aimed duration of all rounds of a process."""
+"""Target duration of all rounds of a process."""
 
 GMACS = 0.7
-"""Work of one round, about 30 ms: a round shorter than a disturbance can be corrected by the kernel beside it."""
+"""Work of one round, about 30 ms: the reference kernel can correct rounds that are shorter than a disturbance."""
 
 
 def images_of_round(gmacs: float | None, batch_size: int) -> int:
-    """Return the images of a round, from 1 to ``batch_size``: the same for a model in every session.
+    """Return the number of images of a round, from 1 to ``batch_size``: the same for a model in every session.
 
     >>> images_of_round(0.06, 16), images_of_round(17.6, 16), images_of_round(None, 16)
     (12, 1, 1)

@@ -1,7 +1,4 @@
-"""The embedding pipeline: reading, copying, computing and fetching batches concurrently, and its lane for each device.
-
-All code that needs a CUDA card is here and in timing.py.
-"""
+"""The embedding pipeline: read, copy, compute and fetch batches concurrently, in a lane for each kind of device."""
 
 from __future__ import annotations
 
@@ -42,7 +39,7 @@ class Lane(Protocol):
     flying: int
     """Number of batches that may be in flight when the next one begins."""
     equal: bool
-    """Whether the last batch is as large as the others, with some images again."""
+    """Whether the last batch is as large as the others, with some images embedded twice."""
 
     def host_buffer(self, span: Span, slot: int) -> Any:
         """Read the pixels of these images into host buffer ``slot``, after its last copy has ended."""

@@ -87,7 +87,7 @@ def time_forward(
 
 @contextlib.contextmanager
 def _without_collections() -> Iterator[None]:
-    """Hold back the garbage collector, which would run in some rounds and not in others."""
+    """Disable the garbage collector, which would run in some rounds and not in others."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

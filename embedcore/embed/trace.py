@@ -1,4 +1,4 @@
-"""Trace a forward pass: what each module of a backbone gets and returns, so that two sides can be compared."""
+"""Trace a forward pass: what each module of a backbone receives and returns, so that two sides can be compared."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Call(msgspec.Struct, frozen=True):
     settings: Mapping[str, Setting]
     """Its plain attributes, such as ``eps``."""
     weights: Summary
-    """Its own parameters and buffers, without those of modules inside."""
+    """Its parameters and buffers, without those of modules inside."""
     inputs: Summary
     outputs: Summary
 
@@ -99,7 +99,7 @@ def summary_of(values: Any) -> Summary:
     for place, tensor in enumerate(_tensors(values), 1):
         flat = tensor.detach().flatten()
         signs = _signs(flat.device)
-        # Infinities, as in a mask of attention, and NaN count as small numbers of their own.
+        # Infinities (as in attention masks) and NaN count as distinct small numbers.
         finite = torch.nan_to_num(flat.float(), nan=1.0, posinf=2.0, neginf=-2.0)
         padded = torch.nn.functional.pad(finite, (0, -len(finite) % BUCKETS))
         rows = [padded[start : start + _SIGNS] for start in range(0, len(padded), _SIGNS)]

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from embedcore.embed.engines.names import FOLDER as ENGINES
+from embedcore.embed.kept import FOLDER as EMBEDDINGS
 from embedcore.embed.trace import Trace
 from embedcore.errors import EmbedcoreError, UsageError, option
 from embedcore.files import user_path
@@ -72,13 +73,13 @@ class Bench:
         all pixel stores may take.
 
         With ``isolation="process"`` each case runs in a fresh child process, for at most ``timeout_s`` seconds. Raises
-        UsageError for a memory limit without one.
+        UsageError for an unknown isolation, and for a memory limit with ``isolation="none"``.
         """
         self.settings = settings or CaseSettings()
         self.cache = user_path(cache)
         self.own_models = dict(own_models or {})
         if isolation not in ("process", "none"):
-            raise UsageError(f"isolation is {isolation!r}: 'process' or 'none'")
+            raise UsageError(f"isolation is {isolation!r}: it must be 'process' or 'none'")
         if isolation == "none" and self.settings.memory_limit is not None:
             raise UsageError(
                 f"{option('memory_limit')} needs {option('isolation', 'process')}: it limits a child process"
@@ -95,7 +96,7 @@ class Bench:
         """Most recently opened pixel store, by dataset fingerprint."""
         self.parts: dict[str, EmbeddedParts] = {}
         """Images that a race has embedded, by the fingerprint of their dataset."""
-        self._embeddings = self.cache / "embeddings" if keep_embeddings else None
+        self._embeddings = self.cache / EMBEDDINGS if keep_embeddings else None
         self._engines = self.cache / ENGINES
         self._ledger = Ledger(self.cache)
         self._ahead: Ahead | None = None
@@ -177,14 +178,14 @@ class Bench:
         )
 
     def _start_ahead(self, case: Case | None, dataset: Dataset) -> None:
-        """Start the process of the next case, if there is one with a model, which it loads."""
+        """Start a process that loads the model of the next case, if there is one."""
         if case is None or (case.own_model is not None and case.own_model.embeddings):
             return
         with contextlib.suppress(EmbedcoreError):  # the case itself will report it
             self._ahead = Ahead(case, self._inputs(dataset, None, self._located(case)))
 
     def connect(self, dataset: Dataset, stages: Stages) -> Sequence[Mapping[str, Any]]:
-        """Find the machines that measure; return the facts of each (see `plugin.machine`), none if it is this one.
+        """Connect to the machines that measure; return the facts of each (see `plugin.machine`), none for this one.
 
         Raises UsageError if one of them cannot measure.
         """
@@ -194,10 +195,10 @@ class Bench:
         """Prepare for cases in this order: the model of each test, or for each model a result to be timed again."""
 
     def disconnect(self) -> None:
-        """Leave the machines that `connect` has found."""
+        """Disconnect from the machines of `connect`."""
 
     def close(self) -> None:
-        """End the process that was started for a next case, if that was not measured."""
+        """End the process that was started for the next case, if that case has not been measured."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
@@ -232,7 +233,7 @@ class Bench:
         return self._executor(limit_s).time(case, inputs, stages)
 
     def _located(self, case: Case) -> Located | None:
-        """Return where the weights are, as `locate` does; the content of a file is read once, not in each process."""
+        """Return what `locate` does, with a file's checksum, so that not every process has to read the file for it."""
         located = locate(case, self.hub)
         if located is None or located.path is None:
             return located
@@ -275,13 +276,13 @@ class Bench:
         return store
 
     def _distractors(self, case: Case, dataset: Dataset, progress: Progress) -> CaseInputs | Path | None:
-        """Return the distractors of a case on a dataset, of whose images none is among them."""
+        """Return the distractors of a case, without copies of the dataset's images."""
         if self.distractors is None or self.distractors.images is None:
             return None if self.distractors is None else self.distractors.files_of(case.model)
         beside = self.distractors.beside(dataset)
         pixels = self._pixels(case, beside, progress)
         # Kept without being asked for: they are the same for every labelled dataset.
-        return CaseInputs(GroundTruth.of(beside), pixels, embeddings_folder=self.cache / "embeddings")
+        return CaseInputs(GroundTruth.of(beside), pixels, embeddings_folder=self.cache / EMBEDDINGS)
 
     @staticmethod
     def _of(dataset: Dataset, result: Result) -> Result:

@@ -53,14 +53,13 @@ class CaseSettings:
         return short_repr(self)
 
     def __post_init__(self) -> None:
-        if not _is_count(self.rounds):
-            raise UsageError(f"rounds is {self.rounds!r}: a whole number above 0")
-        if not _is_count(self.processes):
-            raise UsageError(f"processes is {self.processes!r}: a whole number above 0")
+        for name in ("rounds", "processes"):
+            if not _is_count(value := getattr(self, name)):
+                raise UsageError(f"{name} is {value!r}: it must be a whole number above 0")
         if not (_is_count(self.batch_size) or self.batch_size == "auto"):
-            raise UsageError(f"batch_size is {self.batch_size!r}: 'auto' or a whole number above 0")
+            raise UsageError(f"batch_size is {self.batch_size!r}: it must be 'auto' or a whole number above 0")
         if self.channels_last not in (None, True, False):
-            raise UsageError(f"channels_last is {self.channels_last!r}: True, False or None")
+            raise UsageError(f"channels_last is {self.channels_last!r}: it must be True, False or None")
         check_engine(self.engine, self.precision, self.channels_last, self.device)
 
     @property

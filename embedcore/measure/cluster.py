@@ -1,4 +1,4 @@
-"""Distributes the cases of a session over the workers of a cluster.
+"""Distribute the cases of a session over the workers of a cluster.
 
 The session waits for one case at a time, in the order of its tests. Meanwhile each idle worker gets the next case, and
 an outcome that arrives before it is asked for is kept. A case whose worker is lost is measured once more.
@@ -29,8 +29,8 @@ from embedcore.results.runs import differences
 
 POLL_S = 0.5
 """Seconds between two progress messages."""
-LOOK_S = 10.0
-"""Seconds between two looks for nodes that have joined."""
+SEARCH_S = 10.0
+"""Seconds between two searches for nodes that have joined."""
 PATIENCE_S = 30.0
 """At the start, seconds to wait for further workers besides twice the time of the first one."""
 MARGIN_S = 3600.0
@@ -111,8 +111,8 @@ class _Worker:
 class Cluster:
     """The workers of a session, and the work that they have not begun.
 
-    ``queue``: in order. ``arrived(work, neighbours)`` is called when a work is done, and ``warn(line)`` when a worker
-    or a node is lost.
+    ``queue``: in order. ``arrived(work, neighbours)`` is called when work is done, and ``warn(line)`` when a worker or
+    a node is lost.
     """
 
     def __init__(self, nodes: Nodes, limit_s: float, expected: Mapping[str, Any]) -> None:
@@ -128,12 +128,12 @@ class Cluster:
         self._workers: dict[Slot, _Worker] = {}
         self._refused: dict[str, str] = {}
         """Nodes that cannot measure, and why."""
-        self._next_look = 0.0
+        self._next_search = 0.0
 
     def begin(self, stages: Stages) -> None:
-        """Start a worker in each slot, and wait until they are ready; not much longer for one than for the first.
+        """Start a worker in each slot; wait until all are ready, at most twice the time of the first and `PATIENCE_S`.
 
-        Raises UsageError, which names the node, if one cannot measure, and if there is none.
+        Raises UsageError if a node cannot measure, which it names, and if there is no node.
         """
         begin, first_s = time.monotonic(), float("inf")
         while time.monotonic() - begin < 2 * first_s + PATIENCE_S:
@@ -149,7 +149,7 @@ class Cluster:
                 return
 
     def outcome(self, work: Work, stages: Stages, limit_s: float) -> Measured | TimingProcess:
-        """Wait until a work is done, and return its outcome; other works go on meanwhile.
+        """Wait until ``work`` is done and return its outcome; other work goes on meanwhile.
 
         ``limit_s``: the session's seconds left. Raises UsageError if the node's images or cache folder cannot be used,
         and if the cluster is lost.
@@ -177,8 +177,8 @@ class Cluster:
     def _advance(self, limit_s: float = float("inf")) -> None:
         """Start workers, give work to idle ones, and receive what arrives within half a second."""
         now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + LOOK_S
+        if now >= self._next_search:
+            self._next_search = now + SEARCH_S
             for slot in self.nodes.slots():
                 if slot not in self._workers and slot.node not in self._refused:
                     self._workers[slot] = _Worker(slot, *self.nodes.start(slot), now + MARGIN_S)
@@ -245,9 +245,9 @@ class Cluster:
             return
         self._stop(worker)
         for other in [other for other in self._workers.values() if other.call is None]:
-            if other.slot.node == worker.slot.node:  # it may be lost too, and nothing would tell before it gets work
+            if other.slot.node == worker.slot.node:  # it may be lost too, which would not show before it gets work
                 self._stop(other)
-        self._next_look = 0.0
+        self._next_search = 0.0
         why = f"node {worker.slot.host}: {why}"
         if work.lost:
             self._fail(work, f"its worker was lost twice: {work.lost}; {why}")

@@ -32,8 +32,8 @@ class ClusterBench(Bench):
         expected: Mapping[str, Any],
         **options: Any,
     ) -> None:
-        """``nodes()`` connects to the cluster; ``expected``: versions that its nodes must have; ``options``: as of
-        `Bench`."""
+        """``nodes()`` connects to the cluster; ``expected``: versions that its nodes must have; ``options``: those
+        of `Bench`."""
         super().__init__(settings, **options)
         self._nodes, self._expected = nodes, expected
         self._cluster: Cluster | None = None
@@ -86,7 +86,7 @@ class ClusterBench(Bench):
     def _outcome(
         self, asked: Work, dataset: Dataset, stages: Stages | None, limit_s: float
     ) -> Measured | TimingProcess:
-        """Return the outcome of the expected work that is equal to the one asked for; else of that, as the next one."""
+        """Return the outcome of the expected work that equals ``asked``; without any, ``asked`` is the next work."""
         if self._cluster is None or dataset.fingerprint != self._images:
             raise UsageError(f"{dataset.name}: the nodes of a cluster have only the images of --embed-dataset")
         same = (work for work in self._coming if work.timed is asked.timed and work.case == asked.case)

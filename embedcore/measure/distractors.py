@@ -1,4 +1,4 @@
-"""Distractors: references of no class, with which accuracy is also measured in larger galleries."""
+"""Distractors: references of no class, which are added to measure accuracy in larger galleries."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Distractors:
         return found
 
     def files_of(self, model: str) -> Path:
-        """Return where the embeddings of a model are: in the folder of its name if there is one, else in all files."""
+        """Return the path of a model's embeddings: the folder of its name if there is one, else the whole path."""
         own = self.path / model
         return own if own.name == model and own.is_dir() else self.path
 
     def note(self, labelled: Dataset) -> str:
-        """Return a line on what they are, for the session and its report."""
+        """Return a line about the distractors, for the session and its report."""
         if self.images is None:
             return f"distractors: embeddings of {self.path}"
         copies = len(self.images) - len(self.beside(labelled))
@@ -77,7 +77,7 @@ def load_distractors(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Distractors:
-    """Load distractors: a folder of images, or a file or folder of embeddings, with folders of models in it or not.
+    """Load distractors: a folder of images, or a file or folder of embeddings, which may have a folder for each model.
 
     The other arguments are those of `embedcore.load_dataset`. Raises UsageError for anything else, and for images that
     cannot be read.

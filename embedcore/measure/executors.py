@@ -67,7 +67,7 @@ class Ahead:
         return self.case == case and self.inputs.located == inputs.located and same_images
 
     def start(self, inputs: CaseInputs) -> None:
-        """Send the pixels and distractors: the process measures the case."""
+        """Send the pixels and distractors, after which the process measures the case."""
         with self._sender, contextlib.suppress(OSError):  # if it has ended, its messages say why
             self._sender.send_bytes(pickle.dumps((inputs.pixels, inputs.distractors)))
 
@@ -112,10 +112,9 @@ class ChildExecutor:
     def run(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> Result:
         was_ahead = self._ahead is not None
         result = self._run(attempt, case, inputs, stages)
-        if was_ahead and isinstance(result, Result) and result.status in ("crashed", "oom"):
-            # Perhaps for lack of memory beside the case before.
-            result = self._run(attempt, case, inputs, stages)
         assert isinstance(result, Result)
+        if was_ahead and result.status in ("crashed", "oom"):  # perhaps for lack of memory beside the case before
+            return self.run(case, inputs, stages)
         return result
 
     def time(self, case: Case, inputs: CaseInputs, stages: Stages | None = None) -> TimingProcess | Result:
@@ -161,9 +160,9 @@ class ChildExecutor:
             watch.sample()
             report()
 
-        # Pickled here and unpickled in the measuring process itself, where it can do no harm.
         ahead, self._ahead = self._ahead, None
         try:
+            # Unpickled in the measuring process itself, where it can do no harm.
             pickled = pickle.dumps((case, inputs))
         except Exception as error:  # of a user's image source, which is only sent if pixels are streamed
             if ahead is not None:
@@ -230,7 +229,7 @@ class Downloads:
         self._last = self._clock() if stage == "downloading" else None
 
     def seconds(self) -> float:
-        """Return the seconds so far; of a download without messages, the first SILENT_S."""
+        """Return the seconds so far; time without a message counts only up to SILENT_S."""
         return self._before if self._last is None else self._before + min(self._clock() - self._last, SILENT_S)
 
 
@@ -255,14 +254,14 @@ def _work(pickled: bytes, task: Task, pixels: Connection | None, send: Send) -> 
     case, inputs = pickle.loads(pickled)
     if pixels is not None:
         inputs = dataclasses.replace(inputs, receive_pixels=lambda: pickle.loads(pixels.recv_bytes()))
-    if case.memory_limit is not None and is_bounded(case.device):
+    if case.memory_limit is not None and is_bounded(case.where):
         bound_memory(case.memory_limit)
-    done = task(case, inputs, _now_and_then(send))
+    done = task(case, inputs, _throttled(send))
     send({"process": msgspec.to_builtins(done)} if isinstance(done, TimingProcess) else {"result": done.to_json()})
 
 
-def _now_and_then(send: Send) -> Stages:
-    """Return a callback that sends the first and last step of a stage, and a few a second of the others."""
+def _throttled(send: Send) -> Stages:
+    """Return a callback that sends the first and last step of a stage, and a few of the others per second."""
     last_sent: tuple[str, float] = "", 0.0
 
     def stages(stage: str, done: int, total: int) -> None:

@@ -112,7 +112,7 @@ class Forecast:
             about, source = "about", "an earlier run on this machine"
             if self.is_rough:
                 about, source = "roughly", "the speed of this machine, on which no run is known"
-            lines.append(f"time: {about} {show_range(*self.seconds)} and the downloads, by {source}")
+            lines.append(f"time: {about} {show_range(*self.seconds)} plus downloads, estimated from {source}")
         return lines
 
 

@@ -60,13 +60,6 @@ class CaseInputs:
     receive_pixels: Callable[[], tuple[PixelStore | None, CaseInputs | Path | None]] | None = None
     """In a process that was started ahead: waits for the pixels and the distractors, and returns them."""
 
-    def with_pixels(self) -> CaseInputs:
-        """Return these inputs with their pixels and distractors, for which a process that was started ahead waits."""
-        if self.receive_pixels is None:
-            return self
-        pixels, distractors = self.receive_pixels()
-        return replace(self, pixels=pixels, distractors=distractors, receive_pixels=None)
-
 
 def fetched_weights(case: Case, inputs: CaseInputs, stages: Stages) -> tuple[Located | None, float | None]:
     """Return where the case's weights are, downloaded if needed, and the seconds that the download took.

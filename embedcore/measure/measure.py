@@ -99,8 +99,9 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
     set_arithmetic()  # a factory may have changed it
     check_size(case.max_params, backbone.params_m)
     if inputs.receive_pixels is not None:  # loading took place beside the case before
-        inputs, begin = inputs.with_pixels(), time.perf_counter()
-        started = time.time()
+        store, beside = inputs.receive_pixels()
+        inputs = replace(inputs, pixels=store, distractors=beside)
+        started, begin = time.time(), time.perf_counter()
     place(backbone.module, device)
     pixels = inputs.pixels
     assert pixels is not None
@@ -115,7 +116,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         batch = first_batch(backbone, pixels, size, settings)
         report = functools.partial(stages, "timing")
         warmed = functools.partial(memory.restart, device)
-        # Interleaved processes have the machine in turn already.
+        # Interleaved processes already take turns.
         alone = device_lock(device) if interleaving is None else contextlib.nullcontext()
         with alone:
             timed = time_forward(forward_pass, batch, case.rounds, interleaving, report, warmed, reference)
@@ -198,12 +199,11 @@ def score_precomputed(case: Case, own_model: OwnModel, inputs: CaseInputs) -> Re
     begin = time.perf_counter()
     device = use_device(case.device)
     embeddings, weights = read_precomputed(own_model, len(inputs.truth))
-    kept = None if inputs.embeddings_folder is None else KeptEmbeddings(inputs.embeddings_folder)
     facts = {"model": case.model, "file": weights.id, "dataset": inputs.truth.fingerprint, "embedcore": VERSION}
-    key, note = _kept(kept, facts, embeddings)
+    key, note = _keep(inputs.embeddings_folder, facts, embeddings)
     distractors, of_distractors = inputs.distractors, ""
     if isinstance(distractors, CaseInputs):
-        distractors, of_distractors = None, "no distractors: they are images, which a file of embeddings cannot embed"
+        distractors, of_distractors = None, "no distractors: they are images, and this model only has embeddings"
     scored, notes = _scored(case, inputs, embeddings, device, distractors)
     return Result.make(
         case.model,
@@ -291,15 +291,12 @@ def _embeddings(
     """
     pixels, backbone = inputs.pixels, forward_pass.backbone
     assert pixels is not None
-    kept, total = None, len(pixels)
+    folder, total = inputs.embeddings_folder, len(pixels)
     facts = facts_of(case, backbone, inputs.truth, settings)
-    if inputs.embeddings_folder is not None:
-        kept = KeptEmbeddings(inputs.embeddings_folder)
-        embeddings = kept.read(embeddings_key(facts), total)
-        if embeddings is not None:
-            progress(total, total)
-            note = f"embeddings were taken from {kept.folder}: reading and embedding all images was not timed"
-            return embeddings, embeddings_key(facts), None, batch_size, note
+    if folder is not None and (embeddings := KeptEmbeddings(folder).read(embeddings_key(facts), total)) is not None:
+        progress(total, total)
+        note = f"embeddings were taken from {folder}: reading and embedding all images were not timed"
+        return embeddings, embeddings_key(facts), None, batch_size, note
     known, missing = [], np.arange(total)
     if isinstance(pixels, StoredPixels | SelectedPixels) and (known := _known_parts(inputs.parts, facts)):
         missing = np.setdiff1d(missing, np.concatenate([images for images, _ in known]))
@@ -308,13 +305,13 @@ def _embeddings(
         backbone, pixels, settings, batch_size=batch_size, forward_pass=forward_pass, progress=progress
     )
     if not embedded.finite:
-        raise NotFiniteError(f"embeddings in {settings.precision} hold NaN, infinity or zero vectors")
+        raise NotFiniteError(f"embeddings in {settings.precision} contain NaN, infinity or zero vectors")
     embeddings = embedded.embeddings
     if known:
         embeddings = np.empty((total, embeddings.shape[1]), np.float32)
         for images, rows in (*known, (missing, embedded.embeddings)):
             embeddings[images] = rows
-    key, note = _kept(kept, facts, embeddings)
+    key, note = _keep(folder, facts, embeddings)
     return embeddings, key, len(missing) / embedded.seconds, embedded.batch_size, note
 
 
@@ -348,16 +345,14 @@ def _distractors(
     return found[0], f"distractors: {found[-1]}" if found[-1] else ""
 
 
-def _kept(
-    kept: KeptEmbeddings | None, facts: Mapping[str, Any], embeddings: NDArray[np.float32]
-) -> tuple[str | None, str]:
-    """Keep embeddings; return their key, None if they are not kept, and a note if they could not be."""
-    if kept is None:
+def _keep(folder: Path | None, facts: Mapping[str, Any], embeddings: NDArray[np.float32]) -> tuple[str | None, str]:
+    """Keep embeddings in a folder; return their key (None if they are not kept), and a note if this failed."""
+    if folder is None:
         return None, ""
     try:
-        kept.save(facts, embeddings)
+        KeptEmbeddings(folder).save(facts, embeddings)
     except OSError as error:  # a full disk costs the copy, not the measurement
-        return None, f"embeddings could not be kept in {kept.folder}: {error}"
+        return None, f"embeddings could not be kept in {folder}: {error}"
     return embeddings_key(facts), ""
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-# With less than this share of the machine's memory available it counts as nearly exhausted.
-LITTLE = 0.05
+# The machine's memory counts as nearly exhausted when less than this share of it is available.
+_EXHAUSTED_SHARE = 0.05
 
 # What C and C++ libraries below torch print instead of raising an exception when an allocation fails.
 _LAST_WORDS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "Thread creation failed", "cannot allocate")
@@ -52,7 +52,7 @@ class MemoryWatch:
     @property
     def nearly_exhausted(self) -> bool:
         """Whether a sample has seen the machine's memory nearly exhausted."""
-        return self._least < LITTLE
+        return self._least < _EXHAUSTED_SHARE
 
 
 def ran_out(exit_code: int, last_words: str, *, limited: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Cases that are not measured, or not to the end: from an exception to a status and a reason."""
+"""Checks before a case is measured, and the result of a case that ended with an exception."""
 
 from __future__ import annotations
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcore.errors import WeightsDamaged
+from embedcore.embed.npy import read_npy
+from embedcore.errors import UsageError, WeightsDamaged
 from embedcore.measure.outcome import NotFiniteError
 from embedcore.plain import one_line
 from embedcore.zoo.own_models import OwnModel
@@ -21,12 +24,9 @@ def read_precomputed(own_model: OwnModel, n: int) -> tuple[NDArray[np.float32], 
     weights = own_weights(own_model)
     where = f"{own_model.name}: {weights.path}"
     try:
-        rows = np.load(str(weights.path), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        why = one_line(str(error))[:100]
-        raise WeightsDamaged(f"{where} is not an array of numbers written by numpy.save ({why})") from error
-    if not isinstance(rows, np.ndarray):
-        raise WeightsDamaged(f"{where} contains several arrays: save one, with numpy.save")
+        rows = read_npy(Path(str(weights.path)))
+    except (OSError, UsageError) as error:
+        raise WeightsDamaged(f"{own_model.name}: {one_line(str(error))}") from error
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise WeightsDamaged(f"{where} has the shape {list(rows.shape)}: it must be [n, dim], one row per image")
     if rows.dtype.kind != "f":

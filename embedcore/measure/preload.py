@@ -1,4 +1,7 @@
-"""Imports for the forkserver, so that its children start quickly; Ctrl-C is ignored meanwhile, not in the children."""
+"""Imports for the forkserver, so that its children start quickly.
+
+Ctrl-C is ignored during the imports, but not in the children.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time a case in this process: rounds of all threads, and of one pinned thread, each beside the reference kernel."""
+"""Time a case: rounds of all threads and of one pinned thread, each followed by a call of the reference kernel."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def time_pinned(
 ) -> Pinned | None:
     """Time rounds of a small ``batch`` [b, 3, h, w] on one pinned thread; None on a card, and where none can be pinned.
 
-    ``rounds``: those of all threads, which bound the number of these (see `rounds_of`).
+    ``rounds``: the number of rounds of all threads, which limits the number of these (see `rounds_of`).
     """
     if settings.device.type != "cpu":
         return None
@@ -101,5 +101,5 @@ def _rounds_of(timed: Timed) -> dict[str, Any]:
 
 
 def _rounded(seconds: Sequence[float]) -> tuple[float, ...]:
-    """Return seconds with six digits, so that a saved run stays small."""
+    """Return seconds with six significant digits, so that a saved run stays small."""
     return tuple(float(f"{each:.6g}") for each in seconds)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,7 +14,7 @@ from embedcore.embed.device import place, set_arithmetic, untuned, use_device
 from embedcore.embed.normalise import Normaliser, as_tensor
 from embedcore.embed.trace import Trace, trace
 from embedcore.errors import EmbedcoreError
-from embedcore.forkserver import forkserver_context
+from embedcore.forkserver import forkserver_context, start_surely
 from embedcore.images.workers import hidden_main
 from embedcore.measure.case import Case
 from embedcore.measure.inputs import CaseInputs
@@ -33,8 +35,7 @@ def traced(case: Case, inputs: CaseInputs) -> Trace:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         with hidden_main():
-            process = forkserver_context().Process(target=_write, args=(case, inputs, path))
-            process.start()
+            process = start_surely(functools.partial(_started, case, inputs, path))
             process.join()
         if not path.is_file():
             raise TraceFailed(f"{case.model} cannot be traced: its process ended with code {process.exitcode}")
@@ -44,8 +45,14 @@ def traced(case: Case, inputs: CaseInputs) -> Trace:
     return found
 
 
+def _started(case: Case, inputs: CaseInputs, path: Path) -> Any:
+    process = forkserver_context().Process(target=_write, args=(case, inputs, path))
+    process.start()
+    return process
+
+
 def _write(case: Case, inputs: CaseInputs, path: Path) -> None:
-    """Run in a process of its own: write the trace, or the reason why there is none."""
+    """Write the trace, or the reason why there is none; runs in a process of its own."""
     found: Trace | str
     try:
         found = trace_case(case, inputs)

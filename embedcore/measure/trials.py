@@ -1,4 +1,4 @@
-"""What trial passes find out about a model here: GMACs, precision and memory layout, kept for later cases."""
+"""Trial passes of a model on this machine: GMACs, precision and memory layout, kept for later cases."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Trial(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What the result of the case says about the trial."""
+        """Lines for the detail of the case's result."""
         return "\n".join(filter(None, (self.uncounted, self.why_fp32)))
 
 
 def tried(
     case: Case, inputs: CaseInputs, backbone: Backbone, device: torch.device, batch_size: int
 ) -> tuple[Trial, ForwardSettings, int]:
-    """Return the trial of a backbone, its settings and the batch size; the model is then on the device.
+    """Return the trial of a backbone, its settings and the batch size, and place the model on the device.
 
-    The outcome of an earlier case is used if nothing that may change it has changed since. The batch size is reduced
+    The outcome of an earlier case is reused unless something that may affect it has changed. The batch size is reduced
     if the canary batch did not fit in memory.
     """
     assert inputs.pixels is not None
@@ -78,5 +78,5 @@ def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]
         return count_gmacs(backbone), ""
     except Exception as error:  # from the model, possibly only under the counter
         why = reason_of(error)
-    release_memory(device)  # out here, where the error's frames are gone
+    release_memory(device)  # outside of the except block, where the error's frames are freed
     return None, f"GMACs could not be counted: {why}"

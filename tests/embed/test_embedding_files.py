@@ -67,7 +67,7 @@ def test_an_array_of_numpy_with_json_beside_it(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "names", "settings", "message"),
     [
-        (ROWS, ["a"], {}, "3 rows of embeddings and 1 name: one for each"),
+        (ROWS, ["a"], {}, "3 rows of embeddings, 1 name: give one for each row"),
         (ROWS[0], [], {}, r"embeddings are float32 of shape 2: float16, float32 or float64 \[n, dim\] is needed"),
         (ROWS.astype(int), [], {}, "embeddings are int64 of shape 3×2"),
         (ROWS, [], {"size": (224, 224)}, "settings must be JSON values .*: tuples, or keys that are not text"),

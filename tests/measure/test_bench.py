@@ -68,10 +68,10 @@ def test_a_result_belongs_to_its_weights(tmp_path, dataset):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rounds": 0}, "rounds is 0: a whole number above 0"),
-        ({"batch_size": 0}, "batch_size is 0: 'auto' or a whole number above 0"),
-        ({"batch_size": "many"}, "batch_size is 'many': 'auto' or a whole number above 0"),
-        ({"channels_last": "yes"}, "channels_last is 'yes': True, False or None"),
+        ({"rounds": 0}, "rounds is 0: it must be a whole number above 0"),
+        ({"batch_size": 0}, "batch_size is 0: it must be 'auto' or a whole number above 0"),
+        ({"batch_size": "many"}, "batch_size is 'many': it must be 'auto' or a whole number above 0"),
+        ({"channels_last": "yes"}, "channels_last is 'yes': it must be True, False or None"),
     ],
 )
 def test_a_wrong_setting_is_one_line(tmp_path, dataset, changes, message):
@@ -90,7 +90,7 @@ def test_what_is_no_setting_is_a_type_error_that_names_it(tmp_path, dataset, nam
 @pytest.mark.parametrize(
     ("isolation", "message"),
     [
-        ("thread", "isolation is 'thread': 'process' or 'none'"),
+        ("thread", "isolation is 'thread': it must be 'process' or 'none'"),
         ("none", "--embed-memory-limit / memory_limit needs --embed-isolation process / isolation='process'"),
     ],
 )

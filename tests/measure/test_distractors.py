@@ -157,14 +157,14 @@ def test_precomputed_embeddings_have_distractors_in_files_only(cache, dataset, f
 def test_distractors_that_are_not_finite_cost_no_case(case, images, monkeypatch):
     def embeddings(case, inputs, *arguments):
         if inputs.distractors is None:
-            raise NotFiniteError("embeddings in fp32 hold NaN")
+            raise NotFiniteError("embeddings in fp32 contain NaN")
         return original(case, inputs, *arguments)
 
     original = measure_module._embeddings
     monkeypatch.setattr(measure_module, "_embeddings", embeddings)
     result = attempt(case, dataclasses.replace(images, distractors=images))
     assert result.ok and result.distractors is None
-    assert result.detail.endswith("no distractors: embeddings in fp32 hold NaN")
+    assert result.detail.endswith("no distractors: embeddings in fp32 contain NaN")
 
 
 def test_the_fingerprint_is_that_of_the_content(folder, tmp_path):

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
+import pickle
 
 import pytest
 
 from embedcore.embed.memory import is_bounded
+from embedcore.measure import executors
 from embedcore.measure.executors import ChildExecutor
 from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.oom_killer import ran_out
+from embedcore.measure.outcome import failure
 
 
 def run(case, images, pixels=None, **changes):
@@ -70,3 +74,15 @@ def test_deaths_from_lack_of_memory(code, words, limited, expected):
 def test_the_limit_applies_to_the_cpu():
     assert is_bounded("cpu")
     assert not is_bounded("cuda:99")
+
+
+@pytest.mark.parametrize(("engine", "device"), [("eager", "auto"), ("openvino", "cpu")])
+def test_the_limit_follows_the_device_of_the_engine(case, images, monkeypatch, engine, device):
+    """Where there is a card, ``auto`` is the card for eager, and still the CPU for openvino."""
+    asked = []
+    monkeypatch.setattr(executors, "is_bounded", asked.append)
+    monkeypatch.setattr(faulthandler, "enable", lambda **options: None)
+    limited = dataclasses.replace(case, engine=engine, memory_limit=1.0)
+    pickled = pickle.dumps((limited, images))
+    executors._work(pickled, lambda case, *others: failure(case, MemoryError()), None, lambda message: None)
+    assert asked == [device]

@@ -1,4 +1,4 @@
-"""Models exported for another engine: one a shape of a batch, kept in the cache folder and made once."""
+"""Models exported for another engine, one for each batch shape, and kept in the cache folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Embed = Callable[[torch.Tensor], torch.Tensor]
 
 CALIBRATION_IMAGES = 128
 
-# To be raised when the export of a model changes.
+# Increase it when the export of a model changes.
 _FORMAT = 1
 
 
@@ -38,7 +38,7 @@ class EngineInputs:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What determines the embeddings of an image: the key of an exported model."""
     calibration: Callable[[int], Iterator[torch.Tensor]] | None = None
-    """Yields normalised images in batches of a size, from whose activations int8 takes its ranges."""
+    """Yields normalised images in batches of the given size, whose activations determine the ranges of int8."""
 
 
 class EmbeddingModule(torch.nn.Module):

@@ -21,8 +21,7 @@ _LONGEST_REASON = 200
 class ForwardPass:
     """Runs a backbone's forward pass on an engine: normalised pixels [b, 3, h, w] to raw embeddings [b, dim].
 
-    ``eager`` calls the backbone. The other engines prepare the model for each shape of a batch, and each number of
-    threads, when they first meet it.
+    ``eager`` calls the backbone. The other engines prepare the model once for each batch shape and number of threads.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class ForwardPass:
     ) -> None:
         self.backbone, self.engine, self.precision = backbone, engine, precision
         self.compile_s: float | None = None
-        """Seconds in which the engine prepared the model, the first batch of each shape included; None for eager."""
+        """Seconds that the engine took to prepare the model and to run a first batch of each shape; None for eager."""
         self._inputs = inputs or EngineInputs()
         self._ready: dict[tuple[object, ...], Embed] = {}
         self._exported_bytes: int | None = None
@@ -41,7 +40,7 @@ class ForwardPass:
         return self.engine != EAGER
 
     def weights_mb(self) -> float:
-        """Return the bytes of the model as the engine keeps it, in units of 10^6."""
+        """Return the size of the model as the engine keeps it, in MB of 10^6 bytes."""
         held = (*self.backbone.module.parameters(), *self.backbone.module.buffers())
         size = sum(tensor.nbytes for tensor in held) if self._exported_bytes is None else self._exported_bytes
         return size / 1e6
@@ -63,7 +62,7 @@ class ForwardPass:
             embed(batch)
         except (EmbedcoreError, OSError):  # a full disk says nothing about the model
             raise
-        except Exception as error:  # compilers and exporters raise whatever they meet
+        except Exception as error:  # compilers and exporters raise exceptions of any kind
             if is_out_of_memory(error):
                 raise
             reason = f"{type(error).__name__}: {one_line(str(error))[:_LONGEST_REASON]}"

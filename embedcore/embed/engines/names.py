@@ -80,7 +80,7 @@ def parse_engine(text: str) -> str:
 
 
 def check_engine(engine: str, precision: str, channels_last: bool | None, device: str) -> None:
-    """Raise UsageError for an engine that does not exist, or does not have such a precision, layout or device."""
+    """Raise UsageError for an unknown engine, or one that does not support the precision, memory layout or device."""
     try:
         parse_engine(engine)
     except ValueError as error:
