@@ -1,7 +1,7 @@
 """Zip and tar files of folders of images, unpacked once into the cache folder.
 
-They are unpacked since a compressed tar file can only be read from its beginning, and so that all that reads folders
-works: notes on ignored files, ``metadata.csv``, worker processes, thumbnails.
+A compressed tar file can only be read from its beginning. Unpacked files also support everything that folders do: notes
+on ignored files, ``metadata.csv``, worker processes, thumbnails.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def stem_of(archive: Path) -> str:
 
 
 def unpacked(archive: Path, cache: Path) -> Path:
-    """Return the folder with an archive's files in the cache folder; inside it, the only folder if there is one only.
+    """Return the folder in the cache folder with an archive's files, or the folder that is its only entry.
 
     Raises UsageError for an archive that is damaged or encrypted, has members outside of its folder, or does not fit on
     the disk.
@@ -66,7 +66,7 @@ def unpacked(archive: Path, cache: Path) -> Path:
         with filelock.FileLock(f"{folder}.lock"):
             if not folder.is_dir():
                 partial = Path(f"{folder}{PARTIAL}")
-                shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+                shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
                 try:
                     _unpack(archive, partial)
                     partial.rename(folder)
@@ -91,7 +91,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         total += size
         if total > room:
             raise UsageError(
-                f"{archive} cannot be unpacked: its files have more than the {bytes_text(max(room, 0))} that may be "
+                f"{archive} cannot be unpacked: its files take more than the {bytes_text(max(room, 0))} that may be "
                 f"used in {folder.parent} ({option('cache', argument='cache_dir')} names another folder)"
             )
 
@@ -108,7 +108,7 @@ def _unzip(archive: Path, folder: Path) -> Iterator[int]:
 
 
 def _untar(archive: Path, folder: Path) -> Iterator[int]:
-    """Unpack a tar file, as :func:`_unzip`; links that lead out of the folder and devices are refused."""
+    """Unpack a tar file and yield sizes as :func:`_unzip` does. Devices and links out of the folder are refused."""
     if not hasattr(tarfile, "data_filter"):
         raise ValueError("a tar file needs Python 3.10.12, 3.11.4 or later")
     with tarfile.open(archive) as opened:
@@ -116,7 +116,7 @@ def _untar(archive: Path, folder: Path) -> Iterator[int]:
             yield member.size
             opened.extract(member, folder, filter="data")
         assert opened.fileobj is not None
-        if opened.fileobj.tell() < opened.offset + tarfile.BLOCKSIZE:  # tarfile takes any end for the last one
+        if opened.fileobj.tell() < opened.offset + tarfile.BLOCKSIZE:  # which tarfile does not check
             raise ValueError("it is cut off: it has no end mark")
 
 

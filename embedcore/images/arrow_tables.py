@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from embedcore.errors import UsageError, option
 from embedcore.images.columns import NAMES, Columns, find_columns
 from embedcore.images.decode import DAMAGE
+from embedcore.images.labels import titled
 from embedcore.images.ledger import stamp_of
 from embedcore.images.sources import ImageSource, ShardedImages
 from embedcore.plain import one_line
 
 HUB = "hf://"
-"""Begins the address of a file on the Hugging Face hub."""
+"""Prefix of addresses of files on the Hugging Face hub."""
 
 _KEPT_BYTES = 2**27  # of decoded row groups; the last two are kept in any case
 _WANTED = "the columns image and label are needed"
@@ -36,7 +37,7 @@ class Group(NamedTuple):
     """Its first row, counted over all files."""
     file: int
     number: int
-    """In its file."""
+    """Its number in the file."""
     before: int
     """Rows of the file before it."""
 
@@ -61,12 +62,10 @@ class ArrowSource(ImageSource):
         return f"{self.files[group.file]}#{self.items[index] - group.first + group.before}"
 
     def place(self, index: int) -> tuple[Path, str] | None:
-        group = self._group(index)
         if self.root.startswith(HUB):
             return None
-        return Path(
-            self.root, self.files[group.file]
-        ), f"{self.column}#{self.items[index] - group.first + group.before}"
+        file, _, row = self.name(index).rpartition("#")
+        return Path(self.root, file), f"{self.column}#{row}"
 
     def content(self, index: int) -> bytes:
         group = self._group(index)
@@ -113,8 +112,7 @@ def read_tables(root: str, names: Sequence[str], chosen: Mapping[str, str]) -> S
         counts.append(starts[-1])
         for kind, column in used.items():
             if kind != "path":
-                titles = layout[kind][2:]
-                values.setdefault(kind, []).extend(_titled(rows[column], titles))
+                values.setdefault(kind, []).extend(titled(rows[column], layout[kind][2:]))
     source = ArrowSource(range(sum(counts)), root, tuple(names), tuple(groups), used["path"])
     return ShardedImages(source, counts, Columns(values, used))
 
@@ -153,11 +151,6 @@ def _type_of(schema: Any, column: str) -> tuple[str, ...]:
     return str(schema.field(column).type), *names
 
 
-def _titled(labels: list[Any], names: Sequence[str]) -> Iterator[Any]:
-    for label in labels:
-        yield names[label] if isinstance(label, int) and 0 <= label < len(names) else label
-
-
 def _stamp(where: str) -> Any:
     return None if where.startswith(HUB) else stamp_of(Path(where))
 
@@ -166,9 +159,7 @@ def _stamp(where: str) -> Any:
 def _one_line_errors(where: str) -> Iterator[None]:
     try:
         yield
-    except UsageError:
-        raise
-    except DAMAGE as error:  # pyarrow's are kinds of these
+    except DAMAGE as error:  # pyarrow's errors are subclasses of these
         raise UsageError(f"{where} cannot be read: {one_line(str(error))[:200]}") from error
 
 

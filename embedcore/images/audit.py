@@ -28,7 +28,7 @@ _RUN = 32  # images whose stamps one thread compares at a time
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the audit found out about one image."""
+    """Result of the audit for one image."""
 
     digest: str = ""
     """SHA-256 (hex) of the content; empty if it cannot be read."""

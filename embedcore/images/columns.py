@@ -1,4 +1,4 @@
-"""The columns of a table, or the keys of a dataset's items, that contain images and classes: found by their names."""
+"""Find the columns of a table, or the keys of a dataset's items, that contain images and classes, by their names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 NEEDED = ("path", "label")
 """Columns without which a table is not a dataset."""
 _KEYS = {**{kind: kind for kind in NAMES}, "image": "path"}
-"""Keys of a choice of columns, and the column that each names."""
+"""Kind of column by the key that a user writes for it."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def find_columns(
 ) -> dict[str, int]:
     """Return the position in ``names`` of each column that is used, by kind.
 
-    A column is the ``chosen`` one, else the one with the kind's own name, else the only one with another name of
-    `NAMES`. ``first``: the own name of the column of paths. ``where`` begins the error message, ``wanted`` says what
-    the names must be.
+    A column is the ``chosen`` one, else the one that is called like its kind, else the only one with another name of
+    `NAMES`. ``first``: what the kind path is called. In error messages, ``where`` comes first, ``wanted`` says which
+    names are needed, and ``word`` stands for column.
 
     Raises UsageError if a ``needed`` column is missing or one is ambiguous.
 
@@ -84,8 +84,8 @@ def find_columns(
     words = [_word(name) for name in names]
     found: dict[str, int] = {}
     for kind, known in NAMES.items():
-        own = first if kind == "path" else kind
-        name = _word(chosen.get(kind, own))
+        title = first if kind == "path" else kind
+        name = _word(chosen.get(kind, title))
         places = [place for place, each in enumerate(words) if each == name]
         if not places and kind in chosen:
             raise UsageError(
@@ -96,7 +96,7 @@ def find_columns(
         if len({words[place] for place in places}) > 1:
             first_one, second = (str(names[place]).strip() for place in places[:2])
             raise UsageError(
-                f"{where}: {first_one!r} or {second!r} may be the {own}: choose a {word}, such as "
+                f"{where}: {first_one!r} or {second!r} may be the {title}: choose a {word}, such as "
                 f"{option('columns', f'{kind}={first_one}')}"
             )
         if len(places) > 1:
@@ -109,8 +109,8 @@ def find_columns(
         split_wrongly = len(words) == 1 and (";" in has or "\t" in has)
         yours = option("columns", ",".join(f"{kind}=NAME" for kind in missing))
         remedy = "separate the columns by commas" if split_wrongly else f"or name yours: {yours}"
-        own = first if missing[0] == "path" else missing[0]
-        raise UsageError(f"{where}: no {word} {own!r}; {wanted}, it is {has!r}; {remedy}")
+        title = first if missing[0] == "path" else missing[0]
+        raise UsageError(f"{where}: no {word} {title!r}; {wanted}, not {has!r}; {remedy}")
     return found
 
 

@@ -17,7 +17,8 @@ _MOST_EXIF = 2**24  # bytes
 def restore_orientation(image: Image.Image, file: BinaryIO) -> None:
     """Put the EXIF orientation of a JPEG 2000 or HEIF file into an image just opened from it.
 
-    A HEIF decoder applies the file's own rotation, which EXIF then repeats: EXIF's orientation counts only without one.
+    A HEIF decoder applies the file's rotation and mirror boxes. EXIF repeats them, so EXIF's orientation is used only
+    in a file without such boxes.
     """
     if image.format not in ("JPEG2000", "HEIF"):
         return
@@ -38,7 +39,7 @@ def restore_orientation(image: Image.Image, file: BinaryIO) -> None:
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     """Yield type and content of the top-level boxes of an ISO base media file.
 
-    The content is empty for boxes that cannot hold an orientation or are too large for it.
+    The content is empty for boxes that cannot contain an orientation or are too large for one.
     """
     at = 0
     while True:

@@ -48,7 +48,7 @@ class Dataset(LabelsBySide):
     classes: tuple[str, ...]
     """Class names, ordered by their bytes; labels are indices into them."""
     titles: tuple[str, ...]
-    """What reports call each class: its name, or a title for people."""
+    """Name of each class in reports: the class name, or a title for people."""
     labels: NDArray[np.int64]
     """[n]"""
     is_query: NDArray[np.bool_]
@@ -106,7 +106,7 @@ class Dataset(LabelsBySide):
             raise UsageError(f"{self.name} has no classes: it can be embedded, but scores need labels")
 
     def select_classes(self, chosen: Iterable[int]) -> Dataset:
-        """Return the images of these classes, given by their labels, as a dataset of its own; the order stays."""
+        """Return the images of these classes, given by their labels, as a new dataset in the same order."""
         kept = np.unique(np.fromiter(chosen, np.int64))
         part = self.select(np.flatnonzero(np.isin(self.labels, kept)))
         return replace(
@@ -118,7 +118,7 @@ class Dataset(LabelsBySide):
         )
 
     def select(self, rows: NDArray[np.int64]) -> Dataset:
-        """Return the images with these indices, of the same classes, as a dataset of its own."""
+        """Return the images with these indices as a new dataset with the same classes."""
         return replace(
             self,
             labels=self.labels[rows],
@@ -213,7 +213,7 @@ class Dataset(LabelsBySide):
         no (other) reference. ``acc5_ceiling`` and ``chance_acc`` are fractions; ``unlabelled`` takes their place.
         """
         sides = self.query_labels, self.reference_labels
-        levels = {"acc5_ceiling": float(acc5_ceiling(*sides)), "chance_acc": float(chance_acc(*sides))}
+        levels = {"acc5_ceiling": acc5_ceiling(*sides), "chance_acc": chance_acc(*sides)}
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,

@@ -1,4 +1,4 @@
-"""Decode image files of any format to 8-bit RGB, as people see them."""
+"""Decode image files of any format to 8-bit RGB: upright, transparency on white."""
 
 from __future__ import annotations
 
@@ -37,14 +37,11 @@ _WHITE = (255, 255, 255, 255)
 
 MAX_MEGAPIXELS = 250.0
 """Default limit of an image's size. A phone's photo of 200 megapixels takes up to 1.6 GB of memory as JPEG, and 2.6 GB
-as palette image with transparency."""
-
-LARGEST_INPUT = 1024
-"""Edge of the largest input of timm's pretrained models, in pixels."""
+as a palette image with transparency."""
 
 MOST_ELONGATED = 256
-"""Largest ratio of the sides. Models scale the shorter side to their input and then crop, which at the largest input
-takes at most 1 GiB: 4 bytes * 1024 * 1024 * 256."""
+"""Largest ratio of the sides. timm's models scale the shorter side to at most 1024 pixels and then crop. The scaled
+image takes at most 1 GiB: 4 bytes * 1024 * 1024 * 256."""
 
 # Pixels. Larger images are decoded one at a time: together they might not fit in memory.
 _LARGE = 32_000_000

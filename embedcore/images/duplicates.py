@@ -56,7 +56,7 @@ def count_copies(digests: Sequence[str], labels: NDArray[np.int64]) -> Copies:
 def queries_among_references(
     contents: NDArray[np.int64], is_query: NDArray[np.bool_], is_reference: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Return for each query whether an equal of ``contents`` [n], other than itself, is a reference: [n_queries]."""
+    """Return for each query whether another image with equal ``contents`` [n] is a reference: [n_queries]."""
     places = np.unique(contents, return_inverse=True)[1].reshape(-1)
     references = np.bincount(places[is_reference], minlength=len(places))
     return references[places[is_query]] > is_reference[is_query]

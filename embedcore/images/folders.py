@@ -101,7 +101,7 @@ def has_images(root: Path) -> bool:
 
 
 def has_classes(root: Path) -> bool:
-    """Return whether images are in folders of two or more classes, in folders of sides or splits or without these.
+    """Return whether images are in folders of two or more classes, with or without folders of sides or splits.
 
     Raises UsageError for a folder that cannot be listed.
     """
@@ -146,9 +146,8 @@ class _Layout:
 
 
 def _layout(root: Path, paths: Sequence[str], split: str) -> _Layout:
-    """Raises UsageError."""
-    below: dict[str, set[str]] = {}
-    """Classes below each folder of the root."""
+    """Return the layout of a folder with these image paths. Raises UsageError."""
+    below: dict[str, set[str]] = {}  # classes below each folder of the root
     for path in paths:
         if "/" in path:
             below.setdefault(_top(path), set()).add(_class_of(path.partition("/")[2]))
@@ -239,7 +238,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself: the audit names it if it is called like an image
+    except OSError:  # a link to itself: the audit names it if it has the name of an image
         return False
 
 

@@ -62,8 +62,8 @@ def local_copy(wanted: HubSet) -> Path | None:
     found = sorted({file.parent for file in tables if shards_of(file.parent)}) if wanted.revision is None else []
     if len(found) > 1:
         raise UsageError(
-            f"{PREFIX}{wanted.repo}: the cache of datasets has {len(found)} of it: name one of its folders, "
-            f"such as {found[0]}"
+            f"{PREFIX}{wanted.repo}: the cache of datasets has {len(found)} versions or configurations of it: "
+            f"name the folder of one, such as {found[0]}"
         )
     return found[0] if found else None
 

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from embedcore.errors import UsageError
@@ -34,7 +35,7 @@ def shards_of(path: Path) -> list[str]:
     if path.suffix.lower() in TABLES and path.is_file():
         return [path.name]
     found: list[str] = []
-    with suppress(OSError):  # whoever lists the images reports it
+    with suppress(OSError):  # reported when the images are listed
         found = retried(lambda: chosen_shards(_files(path)))
     return [] if found and has_images(path) else found
 
@@ -67,7 +68,7 @@ def shard_images(
 
     ``root``: the folder, or an address on the hub. ``title``: the dataset's name. Shards are parts of the dataset by a
     word of their name or folder, such as train and test; ``split`` decides as for folders (:func:`scan_folder`).
-    Without such words it is as in a table (:func:`table_sides`).
+    Without such words ``split`` decides as for tables (:func:`table_sides`).
 
     Raises UsageError for shards of different kinds, numbered ones that are missing, and those that cannot be read.
     """
@@ -96,9 +97,7 @@ def shard_images(
     else:
         rows = table_sides({"path": found.source.items, **found.columns.values}, split, where, found.source.name)
     images = rows_images(found.columns, rows, found.source.name, title, where, found.source.select(rows.rows))
-    return LabelledImages(
-        title, where, images.source, images.class_names, images.roles, notes=(*notes, *found.notes, *images.notes)
-    )
+    return replace(images, notes=(*notes, *found.notes, *images.notes))
 
 
 def _expect_all(names: Sequence[str], root: str) -> None:
@@ -114,7 +113,7 @@ def _expect_all(names: Sequence[str], root: str) -> None:
 
 
 def _part_of(name: str) -> str:
-    """Return the part of the dataset that a shard belongs to, in lower case; "" if its name does not tell.
+    """Return the part of the dataset that a shard belongs to, in lower case; "" if its name has no such word.
 
     >>> [_part_of(name) for name in ("data/train-00000-of-00002.parquet", "test/data-0.arrow", "shop-val.tar", "x.tar")]
     ['train', 'test', 'val', '']

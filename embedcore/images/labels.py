@@ -8,7 +8,7 @@ import numbers
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -73,7 +73,7 @@ def class_name(label: Any) -> str:
     if isinstance(label, bool | np.bool_):
         return str(bool(label))
     if isinstance(label, numbers.Real | Decimal):
-        number = float(label) if isinstance(label, Decimal) or not isinstance(label, numbers.Integral) else int(label)
+        number = int(label) if isinstance(label, numbers.Integral) else float(label)
         if not math.isfinite(number) or number != int(number):
             raise ValueError(f"the label {label} is not a whole number: use the number of a class, or its name as text")
         return _name_of_text(str(int(number)))
@@ -89,6 +89,11 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, str | bytes):
         return not value.strip()
     return isinstance(value, numbers.Number | np.generic) and bool(value != value)
+
+
+def titled(labels: Iterable[Any], names: Sequence[str]) -> list[Any]:
+    """Return the labels, with a class name in place of each label that is an index into ``names``."""
+    return [names[label] if isinstance(label, int) and 0 <= label < len(names) else label for label in labels]
 
 
 def canonical(name: str) -> str:

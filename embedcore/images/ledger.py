@@ -1,8 +1,8 @@
 """The ledger: digests of files, facts of images and outcomes of trials from earlier sessions, in the cache folder.
 
-One table holds the content digest of a file by its path and stamp, the facts of an image by its digest, and what a
-trial found out by a key of the caller. All of them can be computed again, so a ledger that is damaged, not writable or
-in use only costs time. Each row is a line that repeats its key and has a checksum; damaged rows are ignored.
+One table has the content digest of a file by its path and stamp, the facts of an image by its digest, and the outcome
+of a trial by a key of the caller. All of them can be computed again, so a ledger that is damaged, not writable or in
+use only costs time. Each row is a line that repeats its key and has a checksum; damaged rows are ignored.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Ledger:
                     database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", lines)
         except (OSError, sqlite3.Error) as error:  # filelock.Timeout is an OSError
             self._damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-            _log.info("the results of the audit are not kept in %s: %s", self.path, error)
+            _log.info("the ledger %s cannot be written: %s", self.path, error)
 
     def _read(self, keys: Sequence[bytes], parse: Callable[[list[Any]], _Row]) -> dict[bytes, _Row]:
         """Return the undamaged rows with these keys."""
@@ -132,8 +132,8 @@ class Ledger:
                             if content["key"] == os.fsdecode(key):
                                 found[key] = parse(content["row"])
         except sqlite3.OperationalError as error:  # in use, or without our table
-            _log.info("%s is not read: %s", self.path, error)
+            _log.info("the ledger %s cannot be read: %s", self.path, error)
         except sqlite3.DatabaseError as error:
-            _log.warning("%s is damaged (%s): the images are audited again", self.path, error)
+            _log.warning("the ledger %s is damaged (%s): its contents are computed again", self.path, error)
             self._damaged = True
         return found

@@ -43,7 +43,7 @@ def to_8_bits(image: Image.Image) -> Image.Image:
     lowest, highest, white = levels.min(), levels.max(), _white(image)
     wanted = "floats from 0 to 1" if image.mode == "F" else f"levels from 0 to {white:.0f}"
     span = f"levels from {lowest:g} to {highest:g}" if image.mode == "F" else f"levels from {lowest} to {highest}"
-    if not 0 <= lowest <= highest <= white:  # nor NaN
+    if not 0 <= lowest <= highest <= white:  # also for NaN
         raise UnknownScale(f"{span}, expected {wanted}: save it as 8 bits")
     if 0 < highest <= white / _DARK:
         raise UnknownScale(

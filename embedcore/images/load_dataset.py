@@ -1,4 +1,4 @@
-"""Datasets from what the user names: the images are chosen, audited, and become a `Dataset`."""
+"""Load a dataset: choose the images that the user names, audit them and return a `Dataset`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from embedcore.images.decode import MAX_MEGAPIXELS
 from embedcore.images.folders import scan_folder
 from embedcore.images.image_shards import shards_of
 from embedcore.images.sources import LabelledImages, describe_bad_images
-from embedcore.images.specification import CSV, chosen_images, csv_images
+from embedcore.images.specification import CSV, chosen_images, csv_images, is_frame
 from embedcore.images.tables import entries, listed_images
 from embedcore.plain import counted
 from embedcore.progress import Progress
@@ -96,9 +96,11 @@ def count_images(images: Any = "emoji", **choice: Any) -> int:
 
 
 def as_dataset(images: Any) -> Dataset:
-    """Return images without classes, to embed: of a folder and its subfolders, a file, a DataFrame or csv file with a
-    column path (or file, image, …), or a list of paths, PIL images or arrays (uint8 [h, w, 3]). A Dataset is returned
-    as it is, and the name of one (``emoji``, ``csv:FILE`` with labels, …) is loaded.
+    """Return a dataset of images without classes, to embed.
+
+    ``images``: a folder with its subfolders, a file, a DataFrame or csv file with a column path (or file, image, …), or
+    a list of paths, PIL images or arrays (uint8 [h, w, 3]). A Dataset is returned as it is, and the name of one
+    (``emoji``, ``csv:FILE`` with labels, …) is loaded.
 
     `Dataset.names` are the names of the images in order, such as their paths. The only class is "."; see
     :meth:`Dataset.expect_classes`. Raises UsageError for anything else, and for missing files.
@@ -111,14 +113,14 @@ def as_dataset(images: Any) -> Dataset:
         is_table = path.suffix.lower() == ".csv" and path.is_file()
         if is_table or str(images).startswith(CSV):
             spec = f"{CSV}{images}" if is_table else str(images)
-            found = csv_images(spec)
+            found = csv_images(spec, "auto", {})
             if not found.classless:
                 return load_dataset(spec)
         elif is_archive(path) or shards_of(path) or not (isinstance(images, Path) or exists):
             return load_dataset(images)
         else:
             found = _unlabelled([path]) if path.is_file() else scan_folder(path, split="loo")
-    elif hasattr(images, "columns") and hasattr(images, "to_dict"):
+    elif is_frame(images):
         found = _unlabelled(_paths_of(images))
     elif isinstance(images, Iterable) and not hasattr(images, "columns") and getattr(images, "ndim", 4) in (1, 4):
         found = _unlabelled(entries(images, "images"))

@@ -1,8 +1,8 @@
 """Pixel store: all images of a dataset decoded once for one geometry, on disk, memory-mapped.
 
 A store is a ``.npy`` file, uint8 [n, h, w, 3], with a ``.json`` sidecar that describes it and has a checksum of each
-block. The file gets its name only when it is complete; the checksums are verified when it is opened. What a killed
-process has written is used by the next one (`UnfinishedStore`).
+block. The file gets its name only when it is complete; the checksums are verified when it is opened. A process goes on
+where a killed one stopped (`UnfinishedStore`).
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ Description = dict[str, Any]
 
 
 class PixelStore(ABC):
-    """The pixels of a dataset in one geometry. Picklable: another process opens the store without verifying it
-    again."""
+    """The pixels of a dataset in one geometry. Picklable: another process opens a store without verifying it again."""
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.shape = shape

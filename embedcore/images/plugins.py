@@ -32,7 +32,7 @@ PLUGINS: Mapping[str, Plugin] = {
 
 @functools.cache
 def installed() -> Mapping[str, Plugin]:
-    """Return the installed ones of PLUGINS."""
+    """Return those of PLUGINS that are installed."""
     return {suffix: plugin for suffix, plugin in PLUGINS.items() if importlib.util.find_spec(plugin.module)}
 
 

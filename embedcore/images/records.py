@@ -11,6 +11,7 @@ from PIL import Image
 
 from embedcore.errors import UsageError
 from embedcore.images.columns import Columns, find_columns
+from embedcore.images.labels import titled
 from embedcore.images.sources import LabelledImages, as_image
 from embedcore.images.splits import table_sides
 from embedcore.images.tables import rows_images, table_images
@@ -26,10 +27,10 @@ def hub_images(dataset: Any, *, split: str, chosen: Mapping[str, str]) -> Labell
     """Return the images of a ``datasets.Dataset``, with the names of its classes.
 
     Encoded images are read as in a folder: upright, transparency on white. Columns of paths are read as those of a
-    DataFrame. With a format or a transform, the image is that of ``dataset[i]``. See
-    :func:`find_columns` for the columns, and :func:`table_sides` for ``role`` and ``split``.
+    DataFrame. With a format or a transform, the image is that of ``dataset[i]``. See :func:`find_columns` for the
+    columns, and :func:`table_sides` for ``role`` and ``split``.
 
-    Raises UsageError for a ``DatasetDict``, a streamed dataset and for columns that are missing or ambiguous.
+    Raises UsageError for a ``DatasetDict``, a streamed dataset, and columns that are missing or ambiguous.
     """
     kind = type(dataset).__name__
     if isinstance(dataset, Mapping):
@@ -49,10 +50,7 @@ def hub_images(dataset: Any, *, split: str, chosen: Mapping[str, str]) -> Labell
     values: dict[str, Sequence[Any]] = {
         each: range(len(dataset)) if each == "path" and has_images else list(plain[name]) for each, name in used.items()
     }
-    titles = getattr(dataset.features[used["label"]], "names", None)
-    if titles:
-        named = (titles[label] if isinstance(label, int) and label >= 0 else label for label in values["label"])
-        values["label"] = list(named)
+    values["label"] = titled(values["label"], getattr(dataset.features[used["label"]], "names", None) or ())
 
     def place(row: int) -> str:
         return f"{title}#{row}"
@@ -75,11 +73,11 @@ def dict_images(dataset: Any, *, chosen: Mapping[str, str]) -> LabelledImages:
     kind = type(dataset).__name__
     try:
         item = dataset[0]
-    except Exception:  # code of the user; pairs_images reports it
+    except Exception:  # an error in the user's code, which pairs_images reports
         item = None
     if not isinstance(item, Mapping):
         if chosen:
-            raise UsageError(f"columns name the keys of items that are dicts, and those of the {kind} are not")
+            raise UsageError(f"columns name keys of dicts, but items of the {kind} are not dicts")
         return pairs_images(dataset, kind, kind, f"the {kind}", portable=False)
     names = list(item)
     found = find_columns(

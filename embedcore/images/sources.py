@@ -202,7 +202,7 @@ class LabelledImages:
     notes: tuple[str, ...] = ()
     """Lines that every report shows."""
     titles: Mapping[str, str] = field(default_factory=dict)
-    """What reports call a class, if not by its name. Not part of the fingerprint."""
+    """Name in reports of each class for which it is not the class name. Not part of the fingerprint."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def chosen_images(
         found = _named(images, split, columns_of, cache_dir)
     elif named:
         found = _path_images(user_path(os.fspath(images)), split, columns_of, cache_dir)
-    elif _is_frame(images):
+    elif is_frame(images):
         found = tables.frame_images(images, split=split, chosen=columns_of)
     elif is_hub_dataset(images):
         found = hub_images(images, split=split, chosen=columns_of)
@@ -92,9 +92,7 @@ def _without_labels(spec: str, columns: Mapping[str, str], cache: Path | None) -
     """Return the images of a folder and its subfolders, an archive of one, or a table that may lack labels; None for
     another dataset. Raises UsageError."""
     if spec.startswith(CSV):
-        check_exists(spec)
-        file, named = _table_of(spec)
-        return tables.read_table(file, split="loo", chosen={**columns, **named}, needed=("path",))
+        return csv_images(spec, "loo", columns)
     if spec in emoji.NAMES or not _is_path(user_path(spec)):
         return None
     _expect_no_columns(columns, f"a folder with {option('unlabelled', True)}")
@@ -107,7 +105,7 @@ def _check_split(images: Any, split: Any) -> None:
     if split not in SPLITS and len(two) != 2:
         example = "REFERENCES:QUERIES, two folders such as train:val"
         raise UsageError(f"unknown split {split!r}: one of {', '.join(SPLITS)}, or {example}")
-    if split in SPLITS or _is_frame(images) or is_hub_dataset(images):
+    if split in SPLITS or is_frame(images) or is_hub_dataset(images):
         return
     named = isinstance(images, str | os.PathLike)
     if not named or not (str(images).startswith((CSV, hub_sets.PREFIX)) or _is_path(user_path(os.fspath(images)))):
@@ -126,7 +124,8 @@ def _is_path(path: Path) -> bool:
         raise UsageError(f"no such folder of images: {str(path)[:200]}: {error.strerror}") from error
 
 
-def _is_frame(images: Any) -> bool:
+def is_frame(images: Any) -> bool:
+    """Return whether this is a DataFrame."""
     return hasattr(images, "columns") and hasattr(images, "to_dict")
 
 
@@ -139,7 +138,7 @@ def check_exists(spec: str) -> None:
         raise UsageError(f"the name of the dataset is empty: {_KINDS}")
     if spec.startswith(CSV):
         file, _ = _table_of(spec)
-        if not file.is_file():
+        if not os.path.isfile(file):  # noqa: PTH113 (Path.is_file raises for a file that cannot be accessed)
             raise UsageError(f"no such csv file: {file.absolute()}")
         return
     if spec.startswith(hub_sets.PREFIX):
@@ -168,18 +167,18 @@ def _named(spec: str, split: str, columns: Mapping[str, str], cache: Path | None
     return emoji.emoji_images(spec, split=split) if spec in emoji.NAMES else timm_images(spec)
 
 
-def csv_images(spec: str) -> LabelledImages:
+def csv_images(spec: str, split: str, columns: Mapping[str, str]) -> LabelledImages:
     """Return the images of ``csv:FILE``, classless if it has no column of labels. Raises UsageError."""
     check_exists(spec)
     file, named = _table_of(spec)
-    return tables.read_table(file, split="auto", chosen=named, needed=("path",))
+    return tables.read_table(file, split=split, chosen={**columns, **named}, needed=("path",))
 
 
 def _table_of(spec: str) -> tuple[Path, dict[str, str]]:
     """Return the file of ``csv:FILE`` or ``csv:FILE?path=image&label=class``, and the columns that it names."""
     text = spec.removeprefix(CSV)
     file, mark, named = text.rpartition("?")
-    if not mark or user_path(text).is_file():
+    if not mark or os.path.isfile(user_path(text)):  # noqa: PTH113
         return user_path(text), {}
     try:
         return user_path(file), parse_columns(named, "&")
@@ -195,19 +194,13 @@ def _path_images(
         single = path.is_file()
         root, title = (path.parent, path.stem) if single else (path, path.resolve().name)
         return shard_images(str(root.absolute()), shards, title, split=split, chosen=columns, cache=cache)
-
-    def images_in(root: Path) -> LabelledImages:
-        return _folder_images(root, split, columns) if labelled else scan_folder(root, split=split, labelled=False)
-
-    if not is_archive(path):
-        return images_in(path)
-    return replace(
-        images_in(unpacked(path, cache_folder(cache))), name=stem_of(path), where=f"archive {path.absolute()}"
-    )
+    root = unpacked(path, cache_folder(cache)) if is_archive(path) else path
+    found = _folder_images(root, split, columns) if labelled else scan_folder(root, split=split, labelled=False)
+    return found if root is path else replace(found, name=stem_of(path), where=f"archive {path.absolute()}")
 
 
 def _hub_images(wanted: hub_sets.HubSet, split: str, columns: Mapping[str, str], cache: Path | None) -> LabelledImages:
-    """Return the images of a dataset of the hub: of its local copy, else read from the hub."""
+    """Return the images of a dataset on the hub, from its local copy if there is one."""
     folder = hub_sets.local_copy(wanted)
     if folder is not None:
         return replace(_path_images(folder, split, columns, cache), name=wanted.repo)

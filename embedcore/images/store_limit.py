@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 from embedcore.files import PARTIAL
@@ -41,7 +40,7 @@ def _used(path: Path) -> float:
         return 0.0
     for file in (sidecar_of(path), path):
         with contextlib.suppress(OSError):
-            return os.stat(file).st_mtime  # noqa: PTH116
+            return file.stat().st_mtime
     return 0.0
 
 

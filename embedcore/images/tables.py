@@ -67,7 +67,7 @@ def tables_of_splits(root: Path) -> dict[str, Path]:
 
 
 def read_split_tables(
-    root: Path, tables: Mapping[str, Path], *, split: str, chosen: Mapping[str, str] | None = None
+    root: Path, tables: Mapping[str, Path], *, split: str, chosen: Mapping[str, str]
 ) -> LabelledImages:
     """Return the images of a folder whose splits have a table each; paths are relative to the split's folder.
 
@@ -80,7 +80,7 @@ def read_split_tables(
     places: list[tuple[str, int]] = []
     used = [name for name in tables if not sides or name in sides]
     for name in used:
-        columns, lines = _columns_of(tables[name], chosen or {})
+        columns, lines = _columns_of(tables[name], chosen)
         paths += [str(Path(name, path)) if path else path for path in columns.values["path"]]
         labels += columns.values["label"]
         places += [(name, line) for line in lines]
@@ -111,10 +111,10 @@ def _sides_of_splits(root: Path, tables: Mapping[str, Path], split: str) -> tupl
     return sides_of_parts([*tables], split, f"{root.absolute()} has {METADATA} in", missing, "/")
 
 
-def frame_images(frame: Any, *, split: str, chosen: Mapping[str, str] | None = None) -> LabelledImages:
+def frame_images(frame: Any, *, split: str, chosen: Mapping[str, str]) -> LabelledImages:
     """Return the images of a DataFrame, as :func:`read_table` does; paths are relative to the current folder."""
     names = list(frame.columns)
-    found = find_columns(names, chosen or {}, "the DataFrame", f"it must have the columns {_WANTED}")
+    found = find_columns(names, chosen, "the DataFrame", f"it must have the columns {_WANTED}")
     values = {kind: list(frame[names[position]]) for kind, position in found.items()}
     columns = Columns(values, {kind: str(names[position]) for kind, position in found.items()})
     rows = list(getattr(frame, "index", range(len(values["path"]))))
@@ -157,7 +157,7 @@ def entries(values: Any, name: str) -> list[Any]:
         raise UsageError(f"{name} is a {type(values).__name__}: a list with one entry for each image is needed")
     if hasattr(values, "detach") and values.ndim == 1:
         return list(values.tolist())  # many times faster than a tensor for each
-    # By position: the numbers of a Series are its index.
+    # Iterated if possible: series[0] is the row with label 0, not the first row.
     return list(values) if hasattr(values, "__iter__") else [values[index] for index in range(len(values))]
 
 

@@ -1,6 +1,6 @@
 """Images in tar files of WebDataset, read in place: samples KEY.jpg with KEY.cls, KEY.json or KEY.txt.
 
-Names of members only name images: nothing is unpacked or opened by them.
+A member's name only names its image in messages: no file is opened or written by that name.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from embedcore.images.sources import ImageSource, ShardedImages
 from embedcore.plain import counted, one_line
 
 _DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError)
-_MEMBER = re.compile(
-    r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL
-)  # key and extension, from the first dot of the file's name
+# Key and extension, which begins at the first dot of the file's name.
+_MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
 _LABELS = ("cls", "json", "txt")
 _MOST_LABEL_BYTES = 2**20
 
@@ -106,7 +105,7 @@ def _index(shard: Path, chosen: str | None) -> tuple[list[list[Any]], int]:
             parts = _MEMBER.fullmatch(member.name)
             if parts and member.isreg() and not member.issparse():
                 samples[parts[1]][parts[2].lower()] = member.name, member.offset_data, member.size
-        if _read(file, opened.offset, tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes any other header for the end
+        if _read(file, opened.offset, tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile ends at any invalid header
             raise tarfile.ReadError(f"it is damaged at byte {opened.offset}")
         found = []
         for key, members in samples.items():

@@ -51,8 +51,8 @@ def timm_images(spec: str) -> LabelledImages:
 def pairs_images(dataset: Any, name: str, title: str, where: str, *, portable: bool = True) -> LabelledImages:
     """Return the images of a dataset object whose items are pairs of an image and its class, always leave-one-out.
 
-    ``dataset[i]`` decides, transforms included. If it is known to return an unchanged image file, that file is read as
-    in a folder: upright (EXIF), transparency on white.
+    The images are those of ``dataset[i]``, transforms included. If it is known to return an unchanged image file, that
+    file is read as in a folder: upright (EXIF), transparency on white.
 
     ``name``: prefix of the images' names. ``title`` and ``where``: the dataset's name and location. ``portable``:
     whether other processes can unpickle the object. Raises UsageError with the index for an item that raises, is not a

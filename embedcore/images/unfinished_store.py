@@ -1,8 +1,8 @@
 """An unfinished pixel store: blocks are written in any order, and survive the process that writes them.
 
-The file begins like the finished one. Behind the pixels it has a note of 8 bytes for each block, written after the
-block: the CRC-32 of its pixels and the complement. A block is complete if its pixels match its note, whatever a power
-failure has kept from the disk.
+The file begins like the finished one. After the pixels it has a note of 8 bytes for each block: the CRC-32 of its
+pixels and the complement. The note is written after the block. A block is complete if its pixels match its note, also
+after a power failure.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class UnfinishedStore:
     def finish(self, path: Path) -> None:
         """Cut the notes off and give the file its name. Raises OSError."""
         with self.path.open("r+b") as file:
-            os.fsync(file.fileno())  # which takes long: with the notes, should the process be killed meanwhile
+            os.fsync(file.fileno())  # takes long; a process that is killed meanwhile leaves the notes
             file.truncate(self._notes_begin)
             os.fsync(file.fileno())
         self.path.replace(path)
@@ -118,8 +118,8 @@ def taken_over(path: Path, shape: tuple[int, ...]) -> UnfinishedStore | None:
     """Return the unfinished store of ``path`` that an earlier process has left, under a new name; None without one.
 
     A decoding worker may outlive its process by a block. It opens the file by name for each block and locks it while it
-    writes, so with another name and no lock nobody writes to it. Other leftovers are removed. The caller holds the lock
-    of ``path``. Raises OSError.
+    writes, so nobody writes to a file that is renamed and unlocked. Other leftovers are removed. The caller holds the
+    lock of ``path``. Raises OSError.
     """
     found = None
     for left in sorted(path.parent.glob(f"{path.stem}.*{PARTIAL}")):
@@ -133,7 +133,7 @@ def taken_over(path: Path, shape: tuple[int, ...]) -> UnfinishedStore | None:
 
 
 def left_over(path: Path) -> UnfinishedStore | None:
-    """Return the unfinished store in a file; None if it is none. Raises OSError."""
+    """Return the unfinished store in a file; None if the file is not one. Raises OSError."""
     try:
         store = UnfinishedStore(path, shape_of(path))
     except ValueError:

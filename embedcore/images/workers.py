@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -97,11 +96,6 @@ class WrittenBlock:
     bad: tuple[tuple[str, str], ...]
     """Name and reason of each image that could not be read."""
 
-    @property
-    def block(self) -> tuple[int, int]:
-        """Start and stop."""
-        return self.start, self.stop
-
 
 def write_block(reader: PixelReader, store: UnfinishedStore, start: int) -> WrittenBlock:
     """Decode a reader's images and write them as the block that begins with image ``start`` of the store.
@@ -132,7 +126,7 @@ def write_blocks(
     crew: dict[Connection, _Worker] = {}
     try:
         for _ in range(min(workers, len(blocks))):
-            worker = start_surely(lambda: _Worker(forkserver_context(), reader, store))
+            worker = start_surely(lambda: _Worker(reader, store))
             crew[worker.connection] = worker
             worker.go_on(todo, len(crew))
         while busy := [worker.connection for worker in crew.values() if worker.block]:
@@ -151,17 +145,18 @@ def write_blocks(
 class _Worker:
     """A worker process and its current block. It gets the items of each block with it, not those of all images."""
 
-    def __init__(self, context: ForkServerContext, reader: PixelReader, store: UnfinishedStore) -> None:
+    def __init__(self, reader: PixelReader, store: UnfinishedStore) -> None:
+        context = forkserver_context()
         self.block: tuple[int, int] | None = None
         self._run = deque[tuple[int, int]]()
         self._inbox = Inbox()
         self._reader = reader
-        self.connection, theirs = context.Pipe()
+        self.connection, child_end = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, reader.of((), ()), store), name="embedcore-pixels", daemon=True
+            target=_serve, args=(child_end, reader.of((), ()), store), name="embedcore-pixels", daemon=True
         )
         # If the start fails, our end of the pipe is closed with this object.
-        with theirs, hidden_main(keep=type(reader.source).__module__ == "__main__"):
+        with child_end, hidden_main(keep=type(reader.source).__module__ == "__main__"):
             self._process.start()
 
     def go_on(self, todo: deque[tuple[int, int]], workers: int) -> None:
@@ -192,7 +187,8 @@ class _Worker:
             raise EmbedcoreError(f"a worker died ({manner}) while decoding {names}")
         try:
             answers = [msgspec.convert(message, _Answer) for message in self._inbox.feed(piece)]
-            if len(answers) > 1 or any(answer.written and answer.written.block != self.block for answer in answers):
+            blocks = [(answer.written.start, answer.written.stop) for answer in answers if answer.written]
+            if len(answers) > 1 or any(block != self.block for block in blocks):
                 raise GarbledMessageError("an answer about another block")
         except (GarbledMessageError, msgspec.ValidationError) as error:
             raise EmbedcoreError(
@@ -211,7 +207,7 @@ class _Worker:
 
 
 class _Answer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A worker's answer: the written block, or one of the failures."""
+    """A worker's answer: the written block, or a failure in one of the other fields."""
 
     written: WrittenBlock | None = None
     errno: int | None = None

@@ -87,7 +87,7 @@ def load_backbone(
 ) -> Backbone:
     """Find a model's weights, load them and build the backbone, on the CPU.
 
-    model: a tag, an architecture (its default tag), or an own model, to which the next two do not apply.
+    model: a tag, an architecture (its default tag), or an own model, to which weights, seed and hub do not apply.
     weights: "auto", "random" (from seed), a folder of weight files, or what locate_weights has found.
     point: one of points.POINTS; the module of a factory has only its output.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -105,16 +105,12 @@ def _parts(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _tensors(content: Mapping[Any, Any]) -> int:
-    return sum(1 for _ in _all_tensors(content))
-
-
-def _all_tensors(content: Mapping[Any, Any]) -> Iterator[Tensor]:
-    if all(isinstance(name, str) for name in content):
-        for value in map(_plain, content.values()):
-            if _is_tensor(value):
-                yield value
-            elif isinstance(value, dict):
-                yield from _all_tensors(value)
+    """Return the number of tensors under names, at any depth."""
+    if not all(isinstance(name, str) for name in content):
+        return 0
+    return sum(
+        _tensors(value) if isinstance(value, dict) else _is_tensor(value) for value in map(_plain, content.values())
+    )
 
 
 def _is_tensor(value: Any) -> bool:

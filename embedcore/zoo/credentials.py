@@ -25,7 +25,7 @@ class SettingsError(EmbedcoreError):
 def http_client() -> Any:
     """Return huggingface_hub's shared HTTP client, which is made by the first call.
 
-    Raises SettingsError if it cannot be made, as with a SOCKS proxy and without the package for it.
+    Raises SettingsError if it cannot be made, such as with a SOCKS proxy but without the package for it.
     """
     try:
         return get_session()

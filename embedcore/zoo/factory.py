@@ -20,7 +20,7 @@ from embedcore.zoo.weights import Weights
 
 
 def make_module(own_model: OwnModel, *, seed: int = 0) -> tuple[nn.Module, Weights]:
-    """Return the module of an own model's factory, in eval mode, without gradients; its weights by their content.
+    """Return the module of an own model's factory, in eval mode, without gradients, and its weights by their content.
 
     The factory is imported with the folder of the roster file and the one in which pytest was started at the head of
     ``sys.path``, and called without arguments, with torch's generator at ``seed``. The module must map normalised

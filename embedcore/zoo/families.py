@@ -56,7 +56,7 @@ def family_in_module(module: str, architecture: str) -> Family:
 
 
 def family_of_slug(slug: str) -> Family:
-    """Return the family of a slug; an unknown one, as own models may have it, has its slug for a title."""
+    """Return the family of a slug. One that only an own model has is not in the table; its title is its slug."""
     return next((family for family in FAMILIES if family.slug == slug), Family(slug, slug))
 
 

@@ -108,7 +108,7 @@ def load_into_timm(
     return module, log
 
 
-def fit_backbone(model: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any] | None = None) -> Fitted | None:
+def fit_backbone(model: str, state: Mapping[str, Tensor], overlay: Mapping[str, Any]) -> Fitted | None:
     """Load a checkpoint whose names have a prefix, or whose classifier is not timm's; None if it is another model's.
 
     The checkpoint's classifier is kept, with any number of classes, if it fits timm's structure. All other tensors must
@@ -120,11 +120,11 @@ def fit_backbone(model: str, state: Mapping[str, Tensor], overlay: Mapping[str, 
     names = (names,) if isinstance(names, str) else tuple(names)
     heads = _HEADS | {name.partition(".")[0] for name in names}
     with torch.random.fork_rng(devices=[]):
-        bare = create(model, overlay or {}, num_classes=0)
+        bare = create(model, overlay, num_classes=0)
     tensors, others = without_prefix(state, bare.state_dict())
     for classes in dict.fromkeys([_classes(tensors, names), 0]):
         # If the number of classes is not the configuration's, timm drops the classifier and loads leniently.
-        changed = {**(overlay or {}), "classifier": names, "num_classes": classes or -1, "label_offset": 0}
+        changed = {**overlay, "classifier": names, "num_classes": classes or -1, "label_offset": 0}
         try:
             module, log = load_into_timm(model, tensors, changed, num_classes=classes)
         except UNFIT as error:

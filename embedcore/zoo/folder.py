@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from embedcore.errors import WeightsDamaged
 from embedcore.zoo import registry
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
-"""Suffixes of weight files, in upper or lower case; the earlier one goes first where a model has several files."""
+"""Suffixes of weight files, in upper or lower case; of a model's files the earliest one is taken."""
 _SPELLINGS = [spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper())]
 
 
@@ -18,14 +19,9 @@ def find_in_folder(model: str, folder: Path) -> Path | None:
 
     Raises WeightsDamaged if a folder, a pipe or a broken link has its name.
     """
-    return _find_file(model, folder) or _find_file(registry.split_tag(model)[0], folder)
-
-
-def _find_file(name: str, folder: Path) -> Path | None:
-    """Return ``folder/name`` with the first of SUFFIXES that exists. Raises WeightsDamaged as find_in_folder does."""
-    for suffix in _SPELLINGS:
+    for name, suffix in itertools.product((model, registry.split_tag(model)[0]), _SPELLINGS):
         path = folder / f"{name}{suffix}"
-        if path.is_file():  # also a link to one; opening a FIFO would wait for ever
+        if path.is_file():  # also a link to one; opening a FIFO would block forever
             return path
         if os.path.lexists(path):
             other = "a pipe or a device" if path.exists() else "a link that leads nowhere"

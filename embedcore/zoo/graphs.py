@@ -13,7 +13,7 @@ _TRAINING_FLAGS = {"dropout": 2, "batch_norm": 5}
 
 
 def is_training(made: nn.Module) -> bool:
-    """Return whether a recorded graph has a dropout or a batch norm in training mode, which `eval` cannot end."""
+    """Return whether a recorded graph has a dropout or a batch norm in training mode, which `eval` cannot change."""
     flags: list[object] = []
     for part in made.modules():
         for name, place in _TRAINING_FLAGS.items():

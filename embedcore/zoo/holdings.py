@@ -1,4 +1,4 @@
-"""Where models' weights are now, and fetching them into a folder for a machine without a network."""
+"""Find out where models' weights are, and fetch them into a folder for a machine without a network."""
 
 from __future__ import annotations
 

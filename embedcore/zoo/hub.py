@@ -88,15 +88,16 @@ class Hub:
         if not is_http(address):
             return f"{'' if remote.url else 'HF_ENDPOINT='}{address} is not of the form https://HOST"
         host = urlsplit(address).netloc
+        if host in self._answered:
+            return None
         loss = self._losses.get(host)
-        if host in self._answered or (loss is not None and self.clock() < loss.until):
-            return None if host in self._answered else self._cannot_reach(host)
-        why = _probe(f"{urlsplit(address).scheme}://{host}/", self.timeout)
-        if why:
+        if loss is None or self.clock() >= loss.until:
+            why = _probe(f"{urlsplit(address).scheme}://{host}/", self.timeout)
+            if not why:
+                self._answered.add(host)
+                return None
             self._losses[host] = Loss(why, self.clock() + PAUSE_SECONDS)
-            return self._cannot_reach(host)
-        self._answered.add(host)
-        return None
+        return self._cannot_reach(host)
 
     def lose(self, host: str, why: str) -> None:
         """Note that a host that had answered was lost, here or in a child process.
@@ -181,7 +182,7 @@ class Hub:
 
     @contextlib.contextmanager
     def _explained(self, model: str, remote: RemoteFile, folder: Path | None = None) -> Iterator[None]:
-        """Turn the errors of asking and downloading into ours, of one line."""
+        """Convert the errors of a request or a download to embedcore's, with messages of one line."""
         reason = self.why_unreachable(remote)
         if reason:
             raise HubUnreachable(f"{model}: {remote} is not in the cache and {reason}")

@@ -141,7 +141,7 @@ class _RosterFile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_own_models(path: Path) -> list[tuple[str, OwnModel | None]]:
-    """Return the entries of a roster file in TOML, in order; with None those that name models of timm, by tag or glob.
+    """Return name and model of each entry of a TOML roster file, in order; None for a tag or a glob of timm's models.
 
     Raises UsageError if the file cannot be read, and for all bad entries at once, a line each.
     """

@@ -46,7 +46,7 @@ def point_forward(module: Any, point: str, model: str) -> Forward:
 
 
 def output_forward(module: nn.Module, model: str) -> Forward:
-    """Return the same for any module, at the point OUTPUT.
+    """Return the function of `point_forward` for any module, at the point OUTPUT.
 
     A call raises UnsupportedModel for an exported module that takes only another number of images.
     """

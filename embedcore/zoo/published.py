@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -50,14 +50,10 @@ def read_top1(path: Path) -> dict[str, float]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            return top1_of(csv.DictReader(stream), path)
+            rows = [*csv.DictReader(stream)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{path} cannot be read: {one_line(str(why))[:100]}") from error
-
-
-def top1_of(rows: Iterable[Mapping[str, str | None]], path: Path) -> dict[str, float]:
-    """Return `read_top1` of the rows of a file. Raises UsageError."""
     found: dict[str, tuple[float, float]] = {}
     for number, row in enumerate(rows, start=2):
         if not {"model", "top1"} <= row.keys():

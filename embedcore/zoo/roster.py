@@ -70,7 +70,7 @@ def own_models(spec: str | Path) -> dict[str, OwnModel]:
 
 
 def family_of_model(name: str, own_model: OwnModel | None) -> families_.Family:
-    """Return the family of a model of a roster; one that only its entry names has its slug for a title."""
+    """Return the family of a model of a roster, from its entry if it is an own model."""
     return families_.family_of(name) if own_model is None else families_.family_of_slug(own_model.family or FAMILY)
 
 

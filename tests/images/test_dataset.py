@@ -161,6 +161,8 @@ def test_a_csv_with_one_role_only(make_folder) -> None:
         ("csv:nowhere.csv", r"no such csv file: /.*/nowhere\.csv"),
         ("", r"the name of the dataset is empty"),
         ("a" * 5000, r"no such folder of images: a{200}: File name too long"),
+        ("csv:" + "a" * 5000, r"no such csv file: /.*/aaa"),
+        ("csv:" + "a" * 5000 + "?path=b", r"no such csv file: /.*/aaa"),
     ],
 )
 def test_invalid_specs_are_refused(spec: str, message: str) -> None:

@@ -316,9 +316,8 @@ def test_the_copy_of_datasets_is_found(root: Path, samples: list[Sample], hub_ca
         if config == "default":
             assert load_dataset(address).fingerprint == load_dataset(root).fingerprint
     assert len(load_dataset(f"{address}/large")) == 5
-    with pytest.raises(
-        UsageError, match=r"the cache of datasets has 2 of it: name one of its folders, such as .*/abc$"
-    ):
+    message = r"the cache of datasets has 2 versions or configurations of it: name the folder of one, such as .*/abc$"
+    with pytest.raises(UsageError, match=message):
         load_dataset(address)
 
 

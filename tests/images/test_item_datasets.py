@@ -223,7 +223,5 @@ def test_items_that_are_dicts() -> None:
     assert dataset.classes == ("cat", "dog") and dataset.images.load(2).getpixel((0, 0)) == (80, 0, 0)
     with pytest.raises(UsageError, match="'file' or 'img' may be the image: choose a key"):
         load_dataset(Dicts(file=1, img=2))
-    with pytest.raises(
-        UsageError, match="columns name the keys of items that are dicts, and those of the TensorDataset"
-    ):
+    with pytest.raises(UsageError, match="columns name keys of dicts, but items of the TensorDataset are not dicts"):
         load_dataset(TensorDataset(torch.zeros(4, 3, 8, 8), torch.tensor([0, 0, 1, 1])), columns="path=x")

@@ -57,7 +57,7 @@ def test_roles(folder: Path) -> None:
         ("", r"line 1: no column 'path'"),
         (
             "pic,label\nx,y\n",
-            r"line 1: no column 'path'; .*path,label\[,role\]\[,split\], it is 'pic,label'; or name yours: "
+            r"line 1: no column 'path'; .*path,label\[,role\]\[,split\], not 'pic,label'; or name yours: "
             r"--embed-columns path=NAME / columns='path=NAME'$",
         ),
         ("path,kind\nx,y\n", r"line 1: no column 'label'"),
@@ -288,7 +288,7 @@ def test_sides_by_role_and_a_single_split(splits, make_image) -> None:
     ("train", "test", "message"),
     [
         ("", IN_SPLIT, r"train/metadata.csv, line 1: no column 'path'"),
-        ("label\na\nb\n", IN_SPLIT, r"train/metadata.csv, line 1: no column 'path'; .*, it is 'label'"),
+        ("label\na\nb\n", IN_SPLIT, r"train/metadata.csv, line 1: no column 'path'; .*, not 'label'"),
         (IN_SPLIT, "file_name,label\n0.png,\n", r"test/metadata.csv, line 2: column 'label' is empty"),
         (IN_SPLIT, "file_name,label\n,a\n", r"test/metadata.csv, line 2: column 'file_name' is empty"),
         ("file_name,label\n", "file_name,label\n", r"metadata.csv in test, train of folder .*photos names no images"),

@@ -36,7 +36,7 @@ def test_labels_are_kept_where_there_are_some(root: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("pic\na.png\n", r"line 1: no column 'path'; the first line must name the column path, it is 'pic'; or name"),
+        ("pic\na.png\n", r"line 1: no column 'path'; the first line must name the column path, not 'pic'; or name"),
         ("path\n", "names no images: nothing follows its first line"),
         ("path,weight\n,3\n", "line 2: column 'path' is empty"),
         ("path\ngone.png\n", "none of the 1 images of .* exists"),

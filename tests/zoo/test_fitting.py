@@ -107,7 +107,7 @@ def test_an_architecture_without_weights_of_timms_and_one_of_a_wheels_own_tag(tm
         model = trained(name, 5)
         assert same(loaded(tmp_path, arch, model.state_dict()).module, model.state_dict())
     bare = next(name for name in ("vit_tiny_patch16_384", "resnet14t") if name in timm.list_models())
-    assert fit_backbone(bare, timm.create_model(bare, num_classes=3).state_dict()) is not None
+    assert fit_backbone(bare, timm.create_model(bare, num_classes=3).state_dict(), {}) is not None
 
 
 def test_a_folder_is_as_lenient_and_the_hub_is_not(tmp_path, monkeypatch):

@@ -153,8 +153,8 @@ def test_a_safetensors_header_that_claims_too_much_is_reported(tmp_path):
 
 
 def test_wrong_shapes_are_counted():
-    message = "Error(s)\n\tsize mismatch for a.weight: copying\n\tsize mismatch for b.weight: copying"
-    assert mismatch(message, shown=1) == "does not fit: 2 wrong shapes (a.weight, …)"
+    message = "Error(s)" + "".join(f"\n\tsize mismatch for {name}.weight: copying" for name in "abcd")
+    assert mismatch(message) == "does not fit: 4 wrong shapes (a.weight, b.weight, c.weight, …)"
     assert mismatch("something else\nentirely") == ""
 
 
