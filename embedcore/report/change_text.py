@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedcore.compare.compatibility import ScoreChange
+from embedcore.compare.labelled_retrieval import ScoreChange
 from embedcore.report.board.columns import NOTHING
 
 

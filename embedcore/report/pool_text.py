@@ -61,7 +61,7 @@ def _row(model: PooledModel, found: Pool) -> TableRow:
 def _answer(found: Pool) -> Iterator[str]:
     known = [(model.model, model.pooled.new[1], model.pooled.better) for model in found.models if model.pooled.new]
     if not known:
-        yield f"There are intervals for a new set from {FEWEST_FOR_NEW} sets on."
+        yield f"Intervals for a new set need at least {FEWEST_FOR_NEW} sets."
     else:
         worse = sum(high < 0 for _, high, _ in known)
         yield (

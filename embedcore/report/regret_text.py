@@ -73,12 +73,14 @@ def _table(found: Regrets, intervals: bool) -> str:
 
 def cost_sentence(rules: Sequence[Regret], intervals: bool) -> str:
     """Return ``Had you picked by published ImageNet top-1, you would lose 3.1 points of acc (1.2 to 4.8); by …``."""
-    bounds = [f" ({_interval(regret)})" if intervals else "" for regret in rules]
-    first, *others = (
-        (regret.rule.phrase, _points(regret.points), bound) for regret, bound in zip(rules, bounds, strict=True)
-    )
-    begun = f"Had you picked by {first[0]}, you would lose {first[1]} points of acc{first[2]}"
-    return f"{'; '.join([begun, *(f'by {phrase} {points}{bound}' for phrase, points, bound in others)])}."
+
+    def ends(regret: Regret) -> str:
+        return f" ({_interval(regret)})" if intervals else ""
+
+    first, *others = rules
+    begun = f"Had you picked by {first.rule.phrase}, you would lose {_points(first.points)} points of acc{ends(first)}"
+    more = [f"by {each.rule.phrase} {_points(each.points)}{ends(each)}" for each in others]
+    return f"{'; '.join([begun, *more])}."
 
 
 def _points(value: float) -> str:

@@ -31,8 +31,8 @@ def write_report(
 ) -> list[Path]:
     """Write leaderboard.md, .csv and .json, index.html and charts/ into `directory`.
 
-    `boards`: one for each dataset, at least one; `galleries`: one for each board, or None; `asked`: models that get
-    examples of their own in it. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its ``datetime``;
+    `boards`: one for each dataset, at least one; `galleries`: one for each board, or None; `asked`: models whose
+    examples they show. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its ``datetime``;
     `unfinished`: the progress of a run that is not finished. Each file is written as a whole, the pages last. Returns
     the paths. Raises UsageError if the folder cannot be made or written, DrawingFailed if charts cannot be drawn.
     """
@@ -100,7 +100,7 @@ def pages(
     galleries: Sequence[Mapping[str, Any] | None] = (),
 ) -> dict[str, bytes]:
     """Return the page of each dataset by its name, index.html last; before them, with `files`, the charts that the
-    study has, as SVG. `beside`: files that the page links; `galleries`: the `gallery_data` of each board."""
+    study has, as SVG. `beside`: files that the page links to; `galleries`: the `gallery_data` of each board."""
     from embedcore.report.board.board_page import index_page
     from embedcore.report.board.charts import charts
     from embedcore.report.board.rows import rows

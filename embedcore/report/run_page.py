@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EVERY_S = 60.0
 """Seconds between two updates of the page."""
 MOST_RANKED = 300
-"""With more models, computing how certain their ranks are takes longer than the page, so it is left to the end."""
+"""With more models, computing how certain their ranks are takes longer than writing the page: it is left to the end."""
 
 
 def leaderboards(record: Record, *, ranked: bool = True) -> list[Leaderboard]:

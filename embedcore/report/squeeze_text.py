@@ -7,8 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from embedcore.compare.compatibility import METRICS
-from embedcore.compare.labelled_retrieval import LOSS
+from embedcore.compare.labelled_retrieval import LOSS, METRICS
 from embedcore.compare.squeezed import Ensemble, SqueezedForm, SqueezedModel, SqueezedRun
 from embedcore.plain import counted, json_safe, one_line, wrapped
 from embedcore.report.board.captions import dataset_name
@@ -57,12 +56,9 @@ def _blocks(part: SqueezedRun, width: int) -> Iterator[str]:
 
 def _table(forms: Sequence[SqueezedForm]) -> str:
     # Headings are passed as a row: tabulate makes columns with headers two blanks too wide.
-    rows = [("form", "bytes", "acc", "change", "95 %", "p", "acc5", "map@R"), *map(_cells, filter(_scored, forms))]
+    headings = ("form", "bytes", "acc", "change", "95 %", "p", "acc5", "map@R")
+    rows = [headings, *(_cells(form) for form in forms if form.scores)]
     return tabulate(rows, tablefmt="plain", colalign=["left", *["right"] * 7], disable_numparse=True)
-
-
-def _scored(form: SqueezedForm) -> bool:
-    return bool(form.scores)
 
 
 def _cells(form: SqueezedForm) -> Sequence[str]:

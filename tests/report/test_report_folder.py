@@ -12,8 +12,8 @@ from embedcore.errors import UsageError
 from embedcore.report.board.export import csv_report, guarded, json_report
 from embedcore.report.board.terminal import terminal_report
 from embedcore.report.html import drawing
-from embedcore.report.report_folder import write_report
-from embedcore.results.leaderboard import Leaderboard
+from embedcore.report.report_folder import pages, write_report
+from embedcore.results.leaderboard import Leaderboard, build
 from embedcore.results.result import Result
 
 Make = Callable[..., Result]
@@ -115,6 +115,11 @@ def test_every_table_shows_when_it_was_measured(tmp_path: Path, board_of: Board,
     for text in (texts[".md"], page, terminal_report([board], width=200, when=when)):
         assert "measured 2026-11-27 04:12 on cpu" in text
     assert "measured on cpu" in terminal_report([board], width=200)
+
+
+def test_the_page_explains_all_columns_also_if_the_dataset_is_unknown(result_of: Make) -> None:
+    page = pages([build([result_of()], dataset={})], settings={}, machine={})["index.html"].decode()
+    assert "acc: share of queries whose nearest neighbour has their class" in page
 
 
 def test_json_has_credits_and_missing_models_but_no_packed_classes(board_of: Board) -> None:

@@ -44,7 +44,7 @@ HEADLINE = ("Leaders", *COSTS.values())
 _NARROW = 16
 """Characters of a model's name that a phone shows in one line of the table."""
 _MOST_CLASS_FIGURES = 400_000
-"""Maximum of models times classes in the page, for the chart of two models; the best models are kept."""
+"""Maximum number of models times classes in the page, for the chart of two models; the best models are kept."""
 
 
 def index_page(
@@ -55,12 +55,12 @@ def index_page(
     *,
     settings: Mapping[str, Any],
     machine: Mapping[str, Any],
-    when: str | None = None,
-    beside: Sequence[str] = (),
-    pages: Mapping[str, str] | None = None,
-    here: str = "",
-    unfinished: Unfinished | None = None,
-    retrieved: Mapping[str, Any] | None = None,
+    when: str | None,
+    beside: Sequence[str],
+    pages: Mapping[str, str],
+    here: str,
+    unfinished: Unfinished | None,
+    retrieved: Mapping[str, Any] | None,
 ) -> str:
     """Return the page of one dataset.
 
@@ -69,7 +69,6 @@ def index_page(
     """
     name = captions.dataset_name(board.dataset)
     reload_s = unfinished.reload_s if unfinished else None
-    explained = captions.legend(board, settings, machine, when)[1 + len(captions.credits(board.dataset)) :]
     intervals = captions.has_intervals(board.dataset)
     marks = footnotes(board.by_acc, COLUMNS) if rows else []
     columns = columns_data(board)
@@ -107,7 +106,7 @@ def index_page(
         facts=facts(board, settings, machine, when),
         warnings=warnings(board),
         findings=findings(board),
-        disagreements=[] if board.unlabelled else [each.why for each in disagreements(rows, table)],
+        disagreements=[] if board.unlabelled else disagreements(rows, table),
         answer=answer(board),
         metrics=board.headline,
         unlabelled=board.unlabelled,
@@ -117,13 +116,13 @@ def index_page(
         headline=[section for section in sections if section in HEADLINE],
         sections=[section for section in sections if section not in HEADLINE],
         marks=marks,
-        legend=explained,
+        legend=captions.explanations(board, settings, machine, when),
         credits=captions.credits(board.dataset),
         excluded=[captions.exclusion_line(exclusion, board) for exclusion in board.excluded],
         missing=captions.missing_lines(settings),
         missing_heading=captions.MISSING,
         beside=beside,
-        pages=pages or {},
+        pages=pages,
         here=here,
         measured=measured_on(board) if rows else "",
         unfinished=unfinished,

@@ -46,15 +46,21 @@ _FACTS = ("acc5_ceiling", "chance_acc", "duplicates", "lone_queries")
 def legend(
     board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None = None
 ) -> list[str]:
-    """Return the lines above the tables of one dataset."""
+    """Return the lines above the tables of one dataset: the dataset, its credits and the `explanations`."""
     lines = [dataset_line(board.dataset), *credits(board.dataset)] if board.dataset else []
+    return [*lines, *explanations(board, settings, machine, when)]
+
+
+def explanations(
+    board: Leaderboard, settings: Mapping[str, Any], machine: Mapping[str, Any], when: str | None
+) -> list[str]:
+    """Return the meanings of the columns, and how the models were measured; nothing if no model was."""
     if not board.by_acc:
-        return lines
+        return []
     intervals = has_intervals(board.dataset)
     one, _ = units(board.dataset)
     interval = f", ± half its 95 % interval (resampled by {one})" if intervals else ""
     return [
-        *lines,
         *(["ranks: 95 % intervals that hold for all models at once"] if board.rankings.by and intervals else []),
         *(line.format(interval=interval) for line in (_VIEWS if board.unlabelled else _CLASSES)),
         *([GALLERY_LEGEND] if any(row.result.distractors for row in board.by_acc) else []),
@@ -199,15 +205,14 @@ def missing_lines(settings: Mapping[str, Any]) -> list[str]:
     return [f"{_shown(name)}: {_shown(reason)}" for name, reason in settings.get("roster_missing") or ()]
 
 
-def exclusion_line(exclusion: Exclusion, board: Leaderboard | None = None, *, most_names: int | None = None) -> str:
-    """Return ``1822 no-weights: hub unreachable (first: vit_tiny_patch16_224.augreg_in21k)``; up to `most_names` models
-    are all named, of more only the first.
+def exclusion_line(exclusion: Exclusion, board: Leaderboard, *, most_names: int | None = None) -> str:
+    """Return ``1822 no-weights: hub unreachable (first: vit_tiny_patch16_224.augreg_in21k)``.
 
-    With its `board`, a raced-out model has the largest acc that it may have.
+    Up to `most_names` models are all named; if there are more, only the first is. A raced-out model has the largest acc
+    that it may have.
     """
-    bounds = {result.model: board.acc_bound(result) for result in exclusion.results} if board else {}
     names = [
-        result.model if (bound := bounds.get(result.model)) is None else f"{result.model}: acc at most {bound:.3f}"
+        result.model if (bound := board.acc_bound(result)) is None else f"{result.model}: acc at most {bound:.3f}"
         for result in exclusion.results
     ]
     named = ", ".join(names) if most_names is None or len(names) <= most_names else f"first: {names[0]}"

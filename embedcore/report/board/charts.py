@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from embedcore.report.board.columns import cut
-from embedcore.report.board.findings import disagreements
+from embedcore.report.board.findings import disagreeing
 from embedcore.report.board.front import AXES
 from embedcore.report.board.trade_off import trade_off
 from embedcore.report.html.chart import (
@@ -62,7 +62,7 @@ def charts(board: Leaderboard, rows: Sequence[Datum], table: ClassTable | None) 
         leaders(rows, first, levels[first]),
         leaders(rows, five, levels[five]),
         *(trade_off(rows, axis, levels[first], first) for axis in AXES),
-        None if board.unlabelled else acc_and_acc5(rows, table, levels),
+        None if board.unlabelled else acc_and_acc5(rows, levels),
         within_families(rows, first),
         gallery_growth(board, rows),
         pretraining(rows, first),
@@ -124,15 +124,12 @@ def leaders(rows: Sequence[Datum], metric: str, levels: Mapping[str, object]) ->
     )
 
 
-def acc_and_acc5(
-    rows: Sequence[Datum], table: ClassTable | None, levels: Mapping[str, Mapping[str, object]]
-) -> Chart | None:
+def acc_and_acc5(rows: Sequence[Datum], levels: Mapping[str, Mapping[str, object]]) -> Chart | None:
     """acc against acc5, with the models named whose ranks differ most."""
     if len(rows) < 2:
         return None
     tau = kendall_tau([row["acc"] for row in rows], [row["acc5"] for row in rows])
-    differing = [each.row for each in disagreements(rows, table)]
-    named = without_overlap(differing, rows, "acc5", always=[row for row in rows if row.get("taken")])
+    named = without_overlap(disagreeing(rows), rows, "acc5", always=[row for row in rows if row.get("taken")])
     across, up = (ScoreAxis.over(rows, metric, levels[metric]) for metric in ("acc", "acc5"))
     x, y = across.channel(), up.channel()
     middle = (max(row["acc"] for row in rows) + min(row["acc"] for row in rows)) / 2
@@ -358,8 +355,8 @@ def two_models(rows: Sequence[Datum], table: ClassTable | None) -> Chart | None:
     )
 
 
-def class_points(table: ClassTable, first: str, second: str, most_names: int = 3) -> list[dict[str, Any]]:
-    """Return a point for each distinct pair of class accuracies: the number of its classes, and some of their names."""
+def class_points(table: ClassTable, first: str, second: str) -> list[dict[str, Any]]:
+    """Return a point for each distinct pair of class accuracies: the number of its classes, and three names."""
     found: dict[tuple[float, float], list[int]] = {}
     for number, pair in enumerate(zip(table.acc(first).tolist(), table.acc(second).tolist(), strict=True)):
         found.setdefault(pair, []).append(number)
@@ -368,7 +365,7 @@ def class_points(table: ClassTable, first: str, second: str, most_names: int = 3
             "first": a,
             "second": b,
             "count": len(of),
-            "names": ", ".join(cut(table.names[n], _LONGEST_LABEL) for n in of[:most_names]),
+            "names": ", ".join(cut(table.names[n], _LONGEST_LABEL) for n in of[:3]),
         }
         for (a, b), of in found.items()
     ]

@@ -229,7 +229,7 @@ _BY_VIEWS = {
     "map_at_r": _of_images("effective_rank", figure, "eff. rank", "effective rank", drop=6, optional=True),
     "probe_ridge": _of_images("near_duplicates", _score, "near dup.", "near-duplicates", drop=6, optional=True),
 }
-"""Columns of a run without labels, by those whose place they take."""
+"""Columns of a run without labels, by the keys of those that they replace."""
 
 _STORED = {*Result.__struct_fields__, *LABELLED, *UNLABELLED, "map_at_r", *PROBES, "images_per_s_end_to_end"}
 _STORED |= {"effective_rank", "near_duplicates"}
@@ -299,7 +299,7 @@ def without_intervals(columns: Iterable[Column]) -> list[Column]:
 def shown(rows: Iterable[Row], columns: Iterable[Column], *, intervals: bool) -> tuple[list[Row], list[Column]]:
     """Return the rows and columns of a table, with or without intervals of scores and ranks.
 
-    Columns that are `Column.sparse` are there if a row has a value.
+    `Column.sparse` columns are kept only if a row has a value.
     """
     if not intervals:
         rows, columns = (replace(row, model_rank=None) for row in rows), without_intervals(columns)

@@ -25,6 +25,7 @@ _NOT_IN_ROWS = ("detail", "verdicts", "probe_verdicts", "sketch", "durations", "
 _IN_ROWS = [name for name in Result.__struct_fields__ if name not in _NOT_IN_ROWS]
 _NOT_IN_DATASET = ("query_classes", "reference_classes", "roles", "lone_classes", "class_names", "class_references")
 
+_IN_PARTS = {column.key: column for column in COLUMNS if column.parts}
 _MACHINE = ("processor", "gpu", "timm", "torch")
 _ALWAYS = {"weights": ("source", "id"), "images_per_s": ("forward", "end_to_end")}
 """Keys of these fields that always have a column in the CSV."""
@@ -104,12 +105,11 @@ def _rows(board: Leaderboard) -> Iterator[tuple[Entry, dict[str, Any]]]:
 
 def _cells(entry: Entry, row: Mapping[str, Any], common: Mapping[str, object]) -> dict[str, object]:
     """Return a flat line of the CSV. `common`: cells that all lines share."""
-    columns = {column.key: column for column in COLUMNS}
     cells: dict[str, object] = {}
     for name, value in row.items():
-        parts = columns[name].parts if name in columns else ()
-        if parts:
-            cells |= zip(parts, columns[name].value(entry) or [None] * len(parts), strict=True)
+        if name in _IN_PARTS:
+            parts = _IN_PARTS[name].parts
+            cells |= zip(parts, _IN_PARTS[name].value(entry) or [None] * len(parts), strict=True)
         elif isinstance(value, Mapping) and name not in ("scores", "ci95", "distractors"):
             cells |= {f"{name}_{key}": value.get(key) for key in dict.fromkeys((*_ALWAYS.get(name, ()), *value))}
         elif not isinstance(value, Mapping):

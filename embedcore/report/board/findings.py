@@ -86,15 +86,12 @@ def _protocol(settings: Mapping[str, Any]) -> str:
 def warnings(board: Leaderboard) -> list[str]:
     """Return warnings that precede all numbers: random weights, too few classes, models that were not measured."""
     few, of = board.dataset.get("classes"), captions.units(board.dataset)[1]
-    return [
-        line
-        for line in (
-            random_notice(board.by_acc) or "",
-            "" if captions.has_intervals(board.dataset) else f"Only {few} {of}: differences mean little",
-            captions.excluded_summary(board),
-        )
-        if line
-    ]
+    lines = (
+        random_notice(board.by_acc),
+        "" if captions.has_intervals(board.dataset) else f"Only {few} {of}: differences mean little",
+        captions.excluded_summary(board),
+    )
+    return [line for line in lines if line]
 
 
 def findings(board: Leaderboard) -> list[Finding]:
@@ -111,7 +108,7 @@ def findings(board: Leaderboard) -> list[Finding]:
 
 
 def best_by_acc5(board: Leaderboard) -> Iterator[Sentence]:
-    """The first model by the second headline score, and those tied with it."""
+    """Yield the first model by the second headline score, and those tied with it."""
     best, five = board.by_acc5[0].result, board.headline.five
     interval = best.ci95.get(five) if captions.has_intervals(board.dataset) else None
     bounds = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
@@ -140,7 +137,7 @@ def _named(models: Sequence[str]) -> Iterator[str | Named]:
 
 
 def best_of_sizes(board: Leaderboard) -> Iterator[Sentence]:
-    """The best model below each of `SIZES`; sizes with the same model share a sentence."""
+    """Yield the best model below each of `SIZES`; sizes with the same model share a sentence."""
     first = board.headline.first
     sized = [(row.result, row.result.params_m) for row in board.by_acc if row.result.params_m is not None]
     best = ((size, next((result for result, params in sized if params < size), None)) for size in SIZES)
@@ -150,7 +147,7 @@ def best_of_sizes(board: Leaderboard) -> Iterator[Sentence]:
 
 
 def best_of_speeds(board: Leaderboard) -> Iterator[Sentence]:
-    """The best model that reaches each round number of images/s, among the speeds that can be trusted."""
+    """Yield the best model that reaches each round number of images/s, among the speeds that can be trusted."""
     timed, first = speeds(board.by_acc), board.headline.first
     if not timed:
         return
@@ -182,7 +179,7 @@ def _round_numbers(low: float, high: float) -> Iterator[float]:
 
 
 def spreads(board: Leaderboard) -> Iterator[Sentence]:
-    """The families whose best and worst models differ most."""
+    """Yield the families whose best and worst models differ most."""
     first = board.headline.first
 
     def spread(rows: Sequence[Row]) -> float:
@@ -203,19 +200,17 @@ def _grouped(best: Iterable[tuple[float, Result | None]]) -> Iterator[tuple[Resu
             yield first[1], [first[0], *(of for of, _ in others)]
 
 
-class Disagreement(NamedTuple):
-    """A model whose ranks by acc and acc5 differ much."""
-
-    row: dict[str, Any]
-    why: Sentence
+def disagreements(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> list[Sentence]:
+    """Return a sentence on each of the `disagreeing` rows, with the reason as far as it is known."""
+    return [_why(row, table) for row in disagreeing(rows)]
 
 
-def disagreements(rows: Sequence[dict[str, Any]], table: ClassTable | None) -> list[Disagreement]:
-    """Return the models whose ranks by acc and acc5 differ most, with the reason as far as it is known."""
+def disagreeing(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the models whose ranks by acc and acc5 differ most."""
     by_gap = sorted(rows, key=lambda row: row["rank_acc5"] - row["rank"])
     higher_by_acc5 = [row for row in by_gap[:_MOST_DISAGREEMENTS] if row["rank_acc5"] < row["rank"]]
     higher_by_acc = [row for row in by_gap[::-1][:_MOST_DISAGREEMENTS] if row["rank_acc5"] > row["rank"]]
-    return [Disagreement(row, _why(row, table)) for row in (*higher_by_acc, *higher_by_acc5)]
+    return [*higher_by_acc, *higher_by_acc5]
 
 
 def _why(row: dict[str, Any], table: ClassTable | None) -> Sentence:

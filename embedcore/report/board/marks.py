@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from statistics import median, quantiles
@@ -17,7 +18,7 @@ FASTER = 0.02
 
 TIED = "≈"
 
-# Licence names that state it themselves, and Apple's research licence, which states it in its text.
+# Licences whose name excludes commercial use, and Apple's research licence, whose text does.
 _NON_COMMERCIAL = re.compile(r"(?:^|[-_ ])nc(?:[-_ ]|$)|non-?commercial|^apple-amlr$", re.IGNORECASE)
 
 
@@ -44,10 +45,15 @@ def doubts(result: Result) -> list[str]:
 
 def scatter(result: Result) -> float:
     """Return the interquartile range of the timing rounds as a share of their median; 0 for fewer than two."""
-    if len(result.durations) < 2:
+    return _relative_iqr(result.durations)
+
+
+@functools.lru_cache(maxsize=4096)  # a report asks some twenty times for each model
+def _relative_iqr(durations: tuple[float, ...]) -> float:
+    if len(durations) < 2:
         return 0.0
-    low, _, high = quantiles(result.durations, n=4, method="inclusive")
-    return (high - low) / median(result.durations)
+    low, _, high = quantiles(durations, n=4, method="inclusive")
+    return (high - low) / median(durations)
 
 
 def non_commercial(result: Result) -> bool:

@@ -1,4 +1,4 @@
-"""Short names of models for narrow screens: what a name shares with others is elided, what tells it apart is kept."""
+"""Short names of models for narrow screens: parts that names share are elided, parts that distinguish them are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BOUNDARY = re.compile(r"(?<=[._])(?=.)")  # the parts of a name end with "_" or
 
 
 def short_names(names: Sequence[str], longest: int) -> list[str]:
-    """Return the names, those with more than `longest` characters elided to it where no two become equal.
+    """Return the names, elided to `longest` characters unless two would become equal.
 
     Beginnings and endings shared with another name are dropped first, as little as needed; then the middle is cut.
 

@@ -47,8 +47,6 @@ def gallery_of(
     `load` returns the board's dataset if it is on this machine; it is called only if there are neighbours. `store`: the
     dataset's pixels, if available.
     """
-    from embedcore.images.thumbnails import thumbnails
-
     if board.unlabelled:  # its classes are its images
         return None
     fingerprint = board.dataset.get("fingerprint")
@@ -58,6 +56,8 @@ def gallery_of(
     dataset = load() if found else None
     if dataset is None or dataset.fingerprint != fingerprint:
         return None
+    from embedcore.images.thumbnails import thumbnails  # takes long to import, and is not needed without a gallery
+
     queries, references = np.flatnonzero(dataset.is_query), np.flatnonzero(dataset.is_reference)
     labels = Labels(dataset.names, dataset.titles, dataset.labels, queries, references)
     return Gallery(labels, found, lambda places: thumbnails(dataset, places, store))

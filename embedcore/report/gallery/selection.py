@@ -21,9 +21,9 @@ from embedcore.results.leaderboard import Leaderboard
 from embedcore.results.neighbours import KeptNeighbours
 
 MOST = 24
-"""Maximum of queries or pairs of classes in a part."""
+"""Maximum number of queries or pairs of classes in a part."""
 _EXAMPLES = 12
-"""Right queries of one model, and wrong ones."""
+"""Maximum number of right queries of one model, and of wrong ones."""
 MOST_PICTURES = 2000
 MOST_BYTES = 20_000_000
 """Limit of all pictures, in bytes as encoded in the page."""

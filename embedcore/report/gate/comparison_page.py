@@ -227,6 +227,5 @@ def _chart(
 
 
 def _rule(axis: str, at: float, *, dashed: bool = True) -> Layer:
-    channels = {axis: quantity("at")}
-    channels[axis].pop("title")
+    channels = {axis: {"field": "at", "type": "quantitative"}}
     return layer("rule", channels, data=[{"at": at}], strokeDash=[4, 3] if dashed else [1, 0])

@@ -112,7 +112,7 @@ def changed(base: Run, new: Run) -> str:
 
 
 def summary(comparison: Comparison, verdict: Verdict) -> str:
-    """Return the verdict on one line; it says PASSED only of what was judged."""
+    """Return the verdict on one line; it says PASSED only about what was judged."""
     words: Mapping[Level, str] = {
         "regression": "worse than the limits allow",
         "accepted": "changed as accepted",

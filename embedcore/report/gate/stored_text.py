@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from embedcore.compare.compatibility import METRICS, Compatibility
+from embedcore.compare.compatibility import Compatibility
+from embedcore.compare.labelled_retrieval import METRICS
 from embedcore.compare.stored_embeddings import StoredEmbeddings
 from embedcore.plain import counted, json_safe, one_line, wrapped
 from embedcore.report.gate.comparison_text import points
@@ -28,7 +29,7 @@ _LEGEND = (
 _MOST_DETAILS = 20  # models in the terminal
 
 
-def answers_text(answers: Sequence[StoredEmbeddings], width: int = 80) -> str:
+def answers_text(answers: Sequence[StoredEmbeddings], width: int) -> str:
     """Return an answer for each model, then the scores of those whose embeddings changed."""
     counts = [
         f"{word} {number}"
@@ -36,9 +37,9 @@ def answers_text(answers: Sequence[StoredEmbeddings], width: int = 80) -> str:
         if (number := sum(answer.advice == word for answer in answers))
     ]
     blocks = ["\n".join(wrapped(line_of(answer), width) for answer in answers)]
-    changed = [answer for answer in answers if answer.found is not None and not answer.found.equal]
+    changed = [(answer.model, found) for answer in answers if (found := answer.found) is not None and not found.equal]
     if changed:
-        tables = ["\n".join(_table(answer.model, answer.found)) for answer in changed[:_MOST_DETAILS] if answer.found]
+        tables = ["\n".join(_table(model, found)) for model, found in changed[:_MOST_DETAILS]]
         rest = len(changed) - _MOST_DETAILS
         more = [f"… {rest} more; --format json has all"] if rest > 0 else []
         blocks += [*tables, *more, wrapped(_LEGEND, width)]

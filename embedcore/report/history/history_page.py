@@ -32,7 +32,7 @@ from embedcore.results.run import Run
 from embedcore.zoo.families import family_of_slug
 
 MOST_SERIES = 40
-"""Maximum of series in a chart; those that changed most are shown."""
+"""Maximum number of series in a chart; those that changed most are shown."""
 
 _TITLES: Mapping[str, tuple[str, str]] = {
     "acc": ("Accuracy", "acc"),
@@ -103,7 +103,7 @@ def _facts(history: History) -> list[tuple[str, str]]:
         ("Oldest", minute(runs[0].datetime)),
         ("Newest", minute(runs[-1].datetime)),
         ("Measured on", "; ".join(machines) or NOTHING),
-        ("Trends that last", f"{sum(trend.run == len(runs) - 1 for trend in history.trends):,}"),
+        ("Trends up to the newest run", f"{sum(trend.run == len(runs) - 1 for trend in history.trends):,}"),
         ("Steps in the newest run", f"{sum(step.run == len(runs) - 1 for step in history.steps):,}"),
     ]
 
@@ -183,6 +183,7 @@ def _chart(
     keys = {words.key_of(one) for one in kept}
     steps = [step for step in history.steps if words.key_of(step.series) in keys]
     begun = {(words.key_of(step.series), step.run): step for step in steps}
+    stepped = {key for key, _ in begun}
     rows = [
         {
             "place": point.run + 1,
@@ -195,7 +196,7 @@ def _chart(
             "series": number,
             "step": words.change_words(begun[key]) if (key := (words.key_of(one), point.run)) in begun else None,
             "trend": words.in_trend(history, one, point.run),
-            "eventful": key[0] in {of for of, _ in begun} or words.in_trend(history, one),
+            "eventful": key[0] in stepped or words.in_trend(history, one),
             "saved": history.runs[point.run].name,
             "day": minute(history.runs[point.run].datetime),
         }

@@ -226,7 +226,7 @@ def to_csv(history: History, shown: Sequence[Series]) -> str:
 
 
 def key_of(series: Series) -> tuple[object, ...]:
-    """Return what tells a series from all others of a history."""
+    """Return a key that no other series of the history has."""
     return series.name, series.what, series.of_family, series.device, series.points[0].run
 
 

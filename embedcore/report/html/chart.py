@@ -2,7 +2,7 @@
 
 A specification names its rows as the dataset ``models``, so that a page holds them once for all charts. The parameter
 ``family`` holds the slug of the highlighted family ("" for none), ``back`` the page's background colour. Marks are grey
-but for those that matter, the user's own models and the highlighted family.
+except those that matter, the user's own models and the highlighted family.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LEAST_RANGE = 0.02  # of an axis of scores, so that equal models are not drawn 
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart of a page. `name`: also that of its file; `label`: to choose it by among those of its `section`."""
+    """One chart of a page. `name`: also that of its file; `label`: of its option in the choice of a `section`."""
 
     name: str
     section: str
@@ -51,7 +51,7 @@ class Chart:
     """A note on how to read it."""
     spec: Spec
     data: Mapping[str, Sequence[Datum]]
-    """The datasets that the specification names; of ``models`` the rows that it shows."""
+    """The datasets that the specification names; ``models`` has the rows that it shows."""
     label: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     """Values of `FIRST` and `SECOND`."""
@@ -111,8 +111,8 @@ def quantity(name: str, title: str = "", **options: Any) -> Channel:
     return {"field": name, "type": "quantitative", "title": title or name, **options}
 
 
-def category(name: str, title: str = "", **options: Any) -> Channel:
-    return {"field": name, "type": "nominal", "title": title or name, **options}
+def category(name: str, title: str = "") -> Channel:
+    return {"field": name, "type": "nominal", "title": title or name}
 
 
 def names_down(field: str = "name", order: Sequence[str] | None = None) -> Channel:
@@ -138,7 +138,7 @@ def both(*filters: Filter) -> Filter:
 
 
 def emphasis(important: str = "", colour: str = ACCENT) -> dict[str, Any]:
-    """Return the channels that draw marks grey, but for the highlighted family, own models and those for which the
+    """Return the channels that draw marks grey, except the highlighted family, own models and those for which the
     expression `important` holds. A highlighted family dims all others."""
     tests = [(_HIGHLIGHTED_ROW, HIGHLIGHTED), (important, colour), ("datum.own", OWN)]
     conditions = [{"test": test, "value": value} for test, value in tests if test]
@@ -190,8 +190,8 @@ def intervals(
     colour: str = ACCENT,
     where: Filter = "",
 ) -> list[Layer]:
-    """Return lines from the field of `low` to the field `high`, none if no row has them; of many models only those that
-    stand out have one. `across`: the other channel, as x or y."""
+    """Return lines from the field of `low` to the field `high`, none if no row has them; if there are many models, only
+    for those that stand out. `across`: the other channel, as x or y."""
     start = low["field"]
     if not any(start in row for row in rows):
         return []
@@ -203,7 +203,7 @@ def intervals(
 
 
 def tooltip(rows: Sequence[Datum]) -> list[Channel]:
-    """Return what is shown of one of these rows."""
+    """Return the channels of the tooltip of these rows."""
     return [
         category("name", "model"),
         category("title", "family"),
@@ -240,7 +240,7 @@ _HALO: Mapping[str, Any] = {"stroke": {"expr": "back"}, "strokeWidth": 4, "strok
 class ScoreAxis:
     """An axis over the range of a metric's scores and intervals, with lines such as that of chance.
 
-    A line is drawn if it makes the axis at most half as long again; otherwise `note` states it.
+    A line is drawn if it lengthens the axis by at most half; otherwise `note` states it.
     """
 
     metric: str
@@ -310,16 +310,12 @@ def scores_with_padding(field: str, padding: int = 12) -> Channel:
 
 
 def without_overlap(
-    named: Sequence[Datum],
-    rows: Sequence[Datum],
-    field: str = "acc",
-    height: int = HEIGHT,
-    always: Sequence[Datum] = (),
+    named: Sequence[Datum], rows: Sequence[Datum], field: str = "acc", always: Sequence[Datum] = ()
 ) -> list[Datum]:
     """Return `always` and those of `named` whose labels do not overlap in a chart of `rows` with `field` upwards, the
     highest first."""
     low, high = extent(rows, field)
-    gap = LABEL_HEIGHT / height * (high - low)
+    gap = LABEL_HEIGHT / HEIGHT * (high - low)
     kept = [*always]
     for row in sorted(named, key=lambda row: -row[field]):
         if all(abs(other[field] - row[field]) >= gap and other is not row for other in kept):

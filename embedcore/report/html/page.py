@@ -135,6 +135,11 @@ def _breakable(name: str) -> Any:
     return Markup("<wbr>").join(re.split(r"(?<=[._])", name))
 
 
+def _unbroken(value: Any) -> Any:
+    """Return text with no-break spaces before its percent signs; other values are unchanged."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
+
+
 @functools.cache
 def static(name: str) -> str:
     """Return the text of a file in ``static/``."""
@@ -152,6 +157,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_unbroken,
     )
     environment.filters["breakable"] = _breakable
     # `tojson` escapes what could end the element; msgspec makes null of non-finite numbers.

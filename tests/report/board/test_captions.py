@@ -79,11 +79,12 @@ def test_too_few_classes(classes: int | None, words: str | None) -> None:
     assert line.endswith(words or "")
 
 
-def test_exclusion_line() -> None:
+def test_exclusion_line(board_of: Board) -> None:
     results = tuple(Result.make(f"m{i}.x", family="vit", status="oom", reason="big") for i in range(4))
-    assert exclusion_line(Exclusion("oom", "big", results), most_names=3) == "4 oom: big (first: m0.x)"
-    assert exclusion_line(Exclusion("oom", "big", results[:2]), most_names=3) == "2 oom: big (m0.x, m1.x)"
-    assert exclusion_line(Exclusion("oom", "", results)) == "4 oom: no reason given (m0.x, m1.x, m2.x, m3.x)"
+    board = board_of(results)
+    assert exclusion_line(Exclusion("oom", "big", results), board, most_names=3) == "4 oom: big (first: m0.x)"
+    assert exclusion_line(Exclusion("oom", "big", results[:2]), board, most_names=3) == "2 oom: big (m0.x, m1.x)"
+    assert exclusion_line(Exclusion("oom", "", results), board) == "4 oom: no reason given (m0.x, m1.x, m2.x, m3.x)"
 
 
 def test_a_raced_out_model_is_named_with_its_bound(result_of, board_of):

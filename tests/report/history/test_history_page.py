@@ -105,7 +105,7 @@ def test_trends_have_their_rate_and_are_wide_lines() -> None:
     trend = Trend(step.series, 1, 4, 100.0, 85.0, 4, causes=("other <crop>",))
     page = history_page(replace(found, trends=(trend,)), [step.series], "x")
     of_trends = page[page.index("Trends, newest first") : page.index("Steps, newest first")]
-    assert "-5.3 % a run" in of_trends and "2026-11-02 to 2026-11-05, 4 runs; timm 1.0.20" in of_trends
+    assert "-5.3\u00a0% a run" in of_trends and "2026-11-02 to 2026-11-05, 4 runs; timm 1.0.20" in of_trends
     assert "other &lt;crop&gt;" in of_trends and page.count('id="filters"') == 1
     chart = next(c for c in data_of(page)["charts"] if c["name"] == "series-images_per_s")
     assert [point["place"] for point in chart["data"]["points"] if point["trend"]] == [2, 3, 4, 5]

@@ -37,12 +37,12 @@ const embedPage = (() => {
   const shown = (value) => (["undefined", "null", "NaN"].includes(String(value)) ? "–" : String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;"));
   function named(value, names) { return Object.entries(names).reduce((text, [key, word]) => text.replaceAll(key, JSON.stringify(word).slice(1, -1)), value); }
 
-  // `charts()` returns those of the page; `datasets`: shared by them; `signals(figure)` returns the values of a figure's parameters;
+  // `charts()` returns those of the page; `datasets`: shared by them; `signals()` returns the values of their parameters;
   // `rows(figure, chart)`: those of the dataset models, if they change (`refill`), and `filtered(figure, chart)` which ones in words;
   // `begun(figure, chart)` is called before a figure is drawn for the first time; `brief(chart)`: names to shorten in a chart.
   function figures({ charts, datasets, signals, rows = null, filtered, begun = () => {}, brief = () => new Map() }) {
     const views = new Map(), all = [...document.querySelectorAll(".chart")];
-    const update = (figure, view) => { for (const [key, value] of Object.entries({ back: getComputedStyle(figure).backgroundColor, ...signals(figure) })) view.signal(key, value); view.run(); };
+    const update = (figure, view) => { for (const [key, value] of Object.entries({ back: getComputedStyle(figure).backgroundColor, ...signals() })) view.signal(key, value); view.run(); };
     async function draw(figure) {
       const chart = figure.chart, plot = $(".plot", figure), token = (figure.token = {});
       figure.view?.finalize();

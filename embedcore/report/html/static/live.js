@@ -12,7 +12,7 @@
     waiting = waiting === null ? begin() : null;
     pause.textContent = waiting === null ? "Resume updates" : "Pause updates";
   });
-  // A killed run cannot report it. If a server does not send the date of the page, it looks new.
+  // A killed run cannot say so. If a server does not send the date of the page, the page looks new.
   const minutes = Math.floor((Date.now() - Date.parse(document.lastModified)) / 60000);
   if (minutes >= 15) document.querySelector(".running p").append(
     ` No update for ${minutes} minutes: a case takes long, or the run was killed (embedcore report --last shows what it measured).`);

@@ -23,7 +23,9 @@
   }, shown);
 
   // ---- the state in the address ----
-  const STATE = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", "tied", "front", "sort", "columns", "model"];
+  const CHECKS = ["tied", "front"];
+  const FILTERS = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", ...CHECKS];
+  const STATE = [...FILTERS, "sort", "columns", "model"];
   function read() {
     const parameters = new URLSearchParams(location.hash.slice(1));
     return Object.fromEntries(STATE.filter((key) => parameters.get(key)).map((key) => [key, parameters.get(key)]));
@@ -133,8 +135,6 @@
       && (!tied || row.tied)
       && (!front || row.front);
   }
-  const CHECKS = ["tied", "front"];
-  const FILTERS = ["q", "family", "min", "max", "licence", "pretraining", "input", "weights", ...CHECKS];
   function filter() {
     const begun = performance.now();
     if (FILTERS.some((key) => state[key])) table.setFilter((row) => fits(row));
