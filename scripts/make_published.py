@@ -5,8 +5,8 @@
 
 COMMIT and VERSION are those of the clone (`git log -1`, timm/version.py) and are written into the file. A PATH is the
 folder `results` or one of its csv files with its own name; `--from` may be repeated for files of several commits. It
-needs neither the network nor timm. Of several image sizes of a model the smallest is kept, and names are in small
-letters: older files have SelecSls60 where newer ones and timm itself have selecsls60.
+needs neither the network nor timm. If a model has several image sizes, the smallest is kept. Names are in lower case:
+older files have SelecSls60, newer ones and timm itself selecsls60.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -30,8 +29,7 @@ SHOTS: dict[str, dict[str, Any]] = {
 
 
 def main(page: Path) -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browsing.chromium(), args=["--no-sandbox"])
+    with browsing.browser() as browser:
         for name, options in SHOTS.items():
             part, model = options.pop("part", None), options.pop("model", False)
             with browsing.visiting(browser, page, **options) as visit:
@@ -50,7 +48,6 @@ def main(page: Path) -> None:
                 if file.stat().st_size <= MOST_BYTES:
                     break
                 quality -= 10
-        browser.close()
 
 
 if __name__ == "__main__":

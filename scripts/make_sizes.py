@@ -5,7 +5,7 @@
 Models are built and run on the meta device, so this needs no weights, little memory and no fast machine. GMACs are half
 the FLOPs that torch's FlopCounterMode counts for one image of the default tag's input size (convolutions and matrix
 products, also of attention). A field is empty if an architecture cannot be built or counted within the time limit. Each
-row is written at once; a second call continues where the first was stopped.
+row is written immediately; a second call continues where the first was stopped.
 """
 
 from __future__ import annotations
@@ -53,10 +53,6 @@ def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def count_params_m(module: torch.nn.Module) -> float:
-    return sum(p.numel() for p in module.parameters()) / 1e6
-
-
 def count_gmacs(module: torch.nn.Module, input_size: tuple[int, int, int], device: str) -> float:
     counter = FlopCounterMode(display=False)
     # Fused attention kernels lack a FLOP formula on some backends; the plain ones are matrix products.
@@ -76,7 +72,7 @@ def measure(architecture: str, seconds: int, largest_on_cpu_m: float) -> tuple[f
                 try:
                     with torch.device(device):
                         module = timm.create_model(architecture, pretrained=False).eval().requires_grad_(False)
-                    params = count_params_m(module)
+                    params = sum(p.numel() for p in module.parameters()) / 1e6
                     gmacs = count_gmacs(module, module.pretrained_cfg["input_size"], device)
                 except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
                     # Some forward passes read values, which meta tensors lack: count these on the CPU.

@@ -1,8 +1,8 @@
 """Measure how other work on the processor slows the forward pass, and the cost of letting waiting threads sleep.
 
 ``python busy.py [MODEL...]`` times models with random weights in two processes alternately: in one, threads spin at
-barriers (the OpenMP library's default), in the other they sleep (OMP_WAIT_POLICY=passive). It measures first alone,
-then beside a busy loop, and prints a Markdown table: images per second (median of all rounds), the interquartile range
+barriers (the OpenMP library's default), in the other they sleep (OMP_WAIT_POLICY=passive). Each model runs alone,
+then beside a busy loop. Prints a Markdown table: images per second (median of all rounds), the interquartile range
 of the rounds over their median, the `contention`, and the ratio of passive to spinning. Run it on an idle machine; the
 last line shows how busy the processor was before.
 """
@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from tabulate import tabulate
 
 MODELS = ("mobilenetv2_100", "tf_efficientnet_lite0", "resnet50", "vit_tiny_patch16_224", "convnext_atto")
@@ -64,8 +65,8 @@ class Server:
     def times(self, model: str, rounds: int) -> tuple[list[float], float | None]:
         self.process.stdin.write(json.dumps([model, rounds]) + "\n")
         self.process.stdin.flush()
-        durations, crowded = json.loads(self.process.stdout.readline())
-        return durations, crowded
+        durations, contention = json.loads(self.process.stdout.readline())
+        return durations, contention
 
 
 @contextlib.contextmanager
@@ -89,30 +90,23 @@ def measured(servers: dict[str, Server], model: str, arguments: argparse.Namespa
     with busy_loops(loops):
         for turn in range(arguments.turns):
             for name in list(servers)[:: 1 if turn % 2 == 0 else -1]:
-                durations, crowded = servers[name].times(model, arguments.rounds)
+                durations, contention = servers[name].times(model, arguments.rounds)
                 found[name][0].append(durations)
-                found[name][1].append(crowded)
+                found[name][1].append(contention)
     return found
 
 
 def row(model: str, beside: str, found: dict, batch_size: int) -> list[str]:
     cells = [model, beside]
-    for turns, crowded in found.values():
+    for turns, contention in found.values():
         rounds = [seconds for turn in turns for seconds in turn]
         low, median, high = statistics.quantiles(rounds, n=4)
-        known = [value for value in crowded if value is not None]
-        crowd = f"{min(known):.3f} to {max(known):.3f}" if known else "unknown"
-        cells += [f"{batch_size / median:.1f} (IQR {(high - low) / median:.0%})", crowd]
+        known = [value for value in contention if value is not None]
+        crowded = f"{min(known):.3f} to {max(known):.3f}" if known else "unknown"
+        cells += [f"{batch_size / median:.1f} (IQR {(high - low) / median:.0%})", crowded]
     spinning, *others = ([statistics.median(turn) for turn in turns] for turns, _ in found.values())
     ratios = [statistics.median(a / b for a, b in zip(spinning, other, strict=True)) for other in others]
     return [*cells, *(f"{ratio:.3f}" for ratio in ratios)]
-
-
-def busy_share(seconds: float = 2.0) -> float:
-    """Return the share of the processor's time used during the next seconds, before the measurement."""
-    import psutil
-
-    return psutil.cpu_percent(seconds) / 100
 
 
 def main() -> None:
@@ -128,7 +122,7 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.batch_size)
         return
-    used = busy_share()
+    used = psutil.cpu_percent(interval=2.0)
     policies = POLICIES | {policy: dict([policy.split("=", 1)]) for policy in arguments.policy}
     servers = {name: Server(settings, arguments.batch_size) for name, settings in policies.items()}
     rows = []
@@ -142,7 +136,7 @@ def main() -> None:
     headers = ["model", "beside", *(text for name in policies for text in (f"{name}, images/s", "crowded"))]
     headers += [f"{name} / spinning" for name in list(policies)[1:]]
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
-    print(f"\n{os.cpu_count()} cores; {used:.0%} of the processor was in use before; batch {arguments.batch_size}")
+    print(f"\n{os.cpu_count()} cores; {used:.0f}% of the processor was in use before; batch {arguments.batch_size}")
 
 
 if __name__ == "__main__":

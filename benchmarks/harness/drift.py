@@ -150,7 +150,7 @@ def architectures(gmacs: float) -> list[str]:
     smallest: dict[str, tuple[float, str]] = {}
     with files("embedcore.zoo").joinpath("sizes.csv").open() as table:
         for row in csv.DictReader(table):
-            name, size = row["architecture"], float(row["gmacs"] or "inf")
+            name, size = row["architecture"], float(row["gmacs"])
             if size <= gmacs and not name.startswith("test_") and (module := module_of(name)):
                 smallest[module] = min(smallest.get(module, (size, name)), (size, name))
     return sorted(name for _, name in smallest.values())

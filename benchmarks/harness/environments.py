@@ -2,11 +2,11 @@
 
     python benchmarks/harness/environments.py --processes 20 [--json FILE]
 
-Each setting has its fresh processes, in turn with those of the others. Each process times every model with random
-weights, and the table shows, against embedcore's own settings: the ratio of images per second (median over models of
-the median over processes, with the lowest and highest model), and the scatter between processes (median over models of
-the robust standard deviation of the logarithms). Run it on an idle machine. Settings whose library is not installed
-(Debian: libjemalloc2, libmimalloc2.0) are left out.
+Fresh processes of all settings alternate, and each process times every model with random weights. The table shows the
+ratio of images per second to those under embedcore's own settings (median over models of the median over processes,
+with the lowest and highest model), and the scatter between processes (median over models of the robust standard
+deviation of the logarithms). Run it on an idle machine. Settings whose library is not installed (Debian: libjemalloc2,
+libmimalloc2.0) are left out.
 """
 
 from __future__ import annotations

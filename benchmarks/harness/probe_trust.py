@@ -4,7 +4,7 @@
 
 The embeddings are those of `unlabelled_trust.py`: the models on this machine at several input sizes and depths. Prints
 a Markdown table for each classifier: Kendall's tau-b with acc over all embeddings and over the models' own outputs, and
-the share of images lost by taking the embedding with the best acc instead of the one that the classifier likes best.
+the share of images that the classifier loses on the embedding with the best acc, compared with its own best one.
 """
 
 from __future__ import annotations

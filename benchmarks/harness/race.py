@@ -2,8 +2,8 @@
 
     python benchmarks/harness/race.py --cache FOLDER emoji PHOTOS ICONS [--runs 200] [--models N]
 
-For each dataset the models on this machine are embedded once at several input sizes and depths. Truncated, noisy and
-joined embeddings make more models of them, with copies of the best ones that differ by little. Each run is a race over
+Each dataset is embedded once by the models on this machine, at several input sizes and depths. Truncated, noisy and
+concatenated embeddings serve as further models, as do slightly noisy copies of the best one. Each run is a race of all
 these with another order of the classes; it is judged against the accuracies on all classes.
 """
 
@@ -34,7 +34,7 @@ from embedcore.zoo.tags import local_tags
 EDGES = (96, 64)
 """Input sizes, in pixels."""
 GEOMETRY = Geometry(224, 224, "bicubic", 0.875, "center")
-"""That of all models, so that the images are decoded once."""
+"""The same for all models, so that the images are decoded once."""
 DEPTHS = (3, 5)
 """Stages of the backbone whose mean over positions is another embedding."""
 WIDTHS = (256, 64, 16)
@@ -176,7 +176,7 @@ class Field:
             yield name, racing, float(shares.mean()), float(shares @ costs / costs.sum())
 
     def keeps(self, rules: Rules, left: list[int]) -> bool:
-        """Whether the models left have what the rules promise."""
+        """Return whether the models left have what the rules promise."""
         accs = np.array([model.acc for model in self.models])
         best = np.sort(accs)[::-1][: rules.top]
         found = np.sort(accs[left])[::-1][: rules.top]

@@ -4,8 +4,8 @@
 
 JOBS is a JSON file: ``{"models": [...], "before": {model: line of the journal}}``. Each model adds a line to JOURNAL;
 with ``"traces": {model: [size, by_name]}`` it is traced into a file beside JOBS instead. Weights depend on the name and
-shape of each tensor only, so they are equal in every release. A model none of whose executed code differs from
-``before`` is not run again.
+shape of each tensor only, so they are equal in every release. A model whose executed code is the same as in ``before``
+is not run again.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def configuration(architecture: str) -> str:
 
 
 def unchanged(before: Mapping[str, Any], architecture: str) -> bool:
-    """Whether this timm runs the same code as the one that made `before`."""
+    """Return whether this timm runs the same code as the one that made `before`."""
     if "code" not in before or before["configuration"] != configuration(architecture):
         return False
     return all(digest and digest_of(place) == digest for place, digest in unpack(before["code"]).items())
@@ -275,10 +275,6 @@ def traced(architecture: str, size: int, *, by_name: bool) -> Trace:
     return trace(backbone, images(size), {})  # type: ignore[arg-type]
 
 
-def trace_file(folder: Path, release: str, model: str) -> Path:
-    return folder / "traces" / f"{release}-{model}.json"
-
-
 @torch.no_grad()
 def main(jobs_path: str, journal_path: str) -> None:
     """Work off the jobs."""
@@ -286,7 +282,7 @@ def main(jobs_path: str, journal_path: str) -> None:
     skip_initialisation()
     jobs = json.loads(Path(jobs_path).read_text())
     for model, (size, by_name) in jobs.get("traces", {}).items():
-        path = trace_file(Path(jobs_path).parent, timm.__version__, model)
+        path = Path(jobs_path).parent / "traces" / f"{timm.__version__}-{model}.json"
         path.parent.mkdir(exist_ok=True)
         try:
             path.write_bytes(msgspec.json.encode(traced(model, size, by_name=by_name)))

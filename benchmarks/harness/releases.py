@@ -1,7 +1,7 @@
 """Find which timm releases changed the embeddings of equal weights, and where the change began.
 
     python benchmarks/harness/releases.py run FOLDER      # hours; continues when it is run again
-    python benchmarks/harness/releases.py page FOLDER
+    python benchmarks/harness/releases.py explain FOLDER  # traces what moved, for `releases_page.py`
 
 FOLDER gets the releases and the journal, a JSON line for each release and architecture. One process a release embeds
 8 images with all architectures of a size class; an architecture whose executed code is the same as in the release
@@ -39,7 +39,7 @@ MOST_PARAMS_M = 60.0
 CLASSES_M = (12.0, 30.0, MOST_PARAMS_M)
 """Size classes: all releases finish one before the next, so that an interrupted run has covered all releases."""
 ROUNDS = (2, 3, 5, 9, 17)
-"""Releases that the larger architectures have embedded in after each round, spread evenly; the last round has all."""
+"""Number of releases, spread evenly, that each round covers with the larger architectures; a last round covers all."""
 SECONDS = 3600.0
 ROUNDING = rounding("fp32")
 SIDE = Path(__file__).with_name("release_side.py")
@@ -153,7 +153,7 @@ def narrow(models: Sequence[str], versions: Sequence[str], folder: Path, journal
 
 
 def moved(old: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether embeddings moved beyond rounding, or can be computed on one side only."""
+    """Return whether embeddings moved beyond rounding, or can be computed on one side only."""
     if not old or not now:
         return bool(old) != bool(now)
     return drift(old, now) > ROUNDING
@@ -180,14 +180,7 @@ def _work_off(
     jobs = folder / f"jobs-{os.getpid()}.json"
     jobs.write_text(json.dumps({"models": models, "before": before, "traces": traces or {}}))
     subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "ignore",
-            str(Path(__file__).with_name("release_side.py")),
-            str(jobs),
-            str(journal.path),
-        ],
+        [sys.executable, "-W", "ignore", str(SIDE), str(jobs), str(journal.path)],
         env=environment(release_folder(version, folder)),
         timeout=SECONDS,
     )

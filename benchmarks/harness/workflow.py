@@ -63,11 +63,13 @@ def run_step(job: str, name: str, folder: Path, **variables: str) -> tuple[int, 
 
 def run_workflow(repository: Path, folder: Path, caches: Path, baseline: Path, shards: int) -> dict[str, str]:
     """Run all jobs, update the caches and the rolling baseline, and return the outputs of the comparison."""
-    run_step("plan", "Name the shards", fresh(folder / "plan"), SHARDS=str(shards))
-    gate = checkout(repository, folder / "gate")
+    plan = folder / "plan"
+    plan.mkdir(parents=True)
+    run_step("plan", "Name the shards", plan, SHARDS=str(shards))
+    gate = shutil.copytree(repository, folder / "gate")
     (gate / "shards").mkdir()
     for shard in range(1, shards + 1):
-        job = checkout(repository, folder / f"shard-{shard}")
+        job = shutil.copytree(repository, folder / f"shard-{shard}")
         cache = caches / str(shard)
         if cache.is_dir():
             shutil.copytree(cache, job / ".embedcore" / "cache")
@@ -86,16 +88,6 @@ def run_workflow(repository: Path, folder: Path, caches: Path, baseline: Path, s
     if code == 0 and outputs.get("clear") == "true":
         shutil.copy(gate / "run.json", baseline)
     return outputs | {"exit": str(code)}
-
-
-def fresh(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    return folder
-
-
-def checkout(repository: Path, folder: Path) -> Path:
-    shutil.copytree(repository, folder)
-    return folder
 
 
 def main() -> int:

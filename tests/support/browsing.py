@@ -29,7 +29,7 @@ def chromium() -> str:
     """Path of the browser. Without one the test is skipped with a visible warning; in CI it fails."""
     found = next(filter(None, map(shutil.which, _NAMES)), None)
     if found is None:
-        line = "no chromium here, so no page was looked at: apt-get install chromium"
+        line = "chromium is not installed, so the page is not tested: apt-get install chromium"
         if os.environ.get("CI") == "true":
             pytest.fail(line)
         warnings.warn(line, stacklevel=2)
@@ -160,7 +160,7 @@ HOSTILE = (
 
 
 def written(run: Run, folder: Path, gallery: Gallery | None = None) -> Path:
-    """The page of a run, without the files of its charts; with what its models retrieve, where there is a gallery."""
+    """Write the page of a run, without chart files, and return its path; `gallery`: what its models retrieve."""
     boards = boards_of(run, TITLES)
     retrieved = [None if gallery is None else gallery_data(boards[0], gallery)]
     made = pages(boards, settings=run.settings, machine=run.versions, when=run.datetime, galleries=retrieved)

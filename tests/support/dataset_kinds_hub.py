@@ -78,7 +78,7 @@ HUB = [
     Kind(
         "several columns of labels, such as `fine_label` and `coarse_label`",
         hub(label="fine_label", coarse_label=list("abbab")),
-        refused="the Dataset: no column 'label'; it must have the columns image and label, it is "
+        refused="the Dataset: no column 'label'; it must have the columns image and label, not "
         "'image,fine_label,coarse_label'; or name yours: --embed-columns label=NAME / columns='label=NAME'",
     ),
     Kind(

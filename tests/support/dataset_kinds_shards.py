@@ -154,7 +154,7 @@ SHARDS = [
     Kind(
         "no labels",
         tables("a.parquet", label="caption"),
-        refused="a.parquet: no column 'label'; the columns image and label are needed, it is 'image,caption'; or name "
+        refused="a.parquet: no column 'label'; the columns image and label are needed, not 'image,caption'; or name "
         "yours: --embed-columns label=NAME / columns='label=NAME'",
     ),
     Kind(

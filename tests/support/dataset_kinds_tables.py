@@ -114,7 +114,7 @@ CSV = [
         "columns separated by semicolons or tabs",
         csv_of("path;label\ncat/0.png;cat\n"),
         refused="shop.csv, line 1: no column 'path'; the first line must name the columns path,label[,role][,split], "
-        "it is 'path;label'; separate the columns by commas",
+        "not 'path;label'; separate the columns by commas",
     ),
     Kind(
         "two columns `label`",

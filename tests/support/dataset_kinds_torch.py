@@ -19,7 +19,7 @@ LABELS = [0, 0, 1, 1, 1]
 
 
 class Pairs:
-    """A dataset of the user's own: an image and this target for each number."""
+    """A user's own dataset: item i is an image and the target i."""
 
     def __init__(self, targets: Any, image: Callable[[int], Any] | None = None) -> None:
         self.pairs = list(targets)
@@ -44,7 +44,7 @@ class Dicts(Pairs):
 
 
 class Relabelled(Pairs):
-    """Lists targets, and files, that are not those that it gives."""
+    """Its attributes `targets` and `samples` differ from its items."""
 
     targets = (0, 1, 0, 1, 0)
     samples = tuple((name, 0) for name in PHOTOS)

@@ -25,8 +25,8 @@ MODELS = ("vit_tiny.in1k", "vit_small.in1k", "resnet18.a1_in1k", "swin_tiny.in1k
 def a_run(
     models: Sequence[str] = MODELS, *, classes: Sequence[str] = (), lone: bool = False, seed: int = 3
 ) -> tuple[Run, Labels, dict[str, KeptNeighbours]]:
-    """Models that embed 60 queries and 40 references of 10 classes with more or less noise; `lone`: of the first class
-    there is no reference."""
+    """Models that embed 60 queries and 40 references of 10 classes with more or less noise; `lone`: the first class has
+    no reference."""
     rng = np.random.default_rng(seed)
     names = tuple(classes) or tuple(f"class {number}" for number in range(10))
     of_query, of_reference = np.repeat(np.arange(10), 6), np.repeat(np.arange(10), 4)
@@ -60,7 +60,7 @@ def a_run(
 
 
 def a_gallery(labels: Labels, found: dict[str, KeptNeighbours]) -> Gallery:
-    """With a plain picture of each image, but the last."""
+    """A gallery with a plain picture of each image but the last."""
 
     def pictures(places: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         for place in places:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import browsing
 import numpy as np
 import synthetic_runs as made
@@ -53,7 +51,7 @@ def two_runs(*, hostile: bool = False, processor: str | None = None) -> tuple[Ru
     return run_of(hostile=hostile), run_of(timm="1.0.31", changed=True, day=2, hostile=hostile, processor=processor)
 
 
-def some_history(*, hostile: bool = False, **of: Any) -> History:
+def some_history(*, hostile: bool = False) -> History:
     """Six runs; the fourth is the first with a change."""
     runs = (
         run_of(timm="1.0.31" if day > 3 else "1.0.20", changed=day > 3, day=day, hostile=hostile) for day in range(1, 7)

@@ -1,10 +1,10 @@
-"""Makes sessions of tests quick, where it does not matter what they would find out; to be imported."""
+"""Shortens test sessions when it is imported: brief warm-ups, and no look-up of the processor."""
 
 import pytest_benchmark.plugin
 
 from embedcore.embed import timing
 
-# How long a warm-up goes on is the subject of tests/embed/test_timing.py alone.
+# Only tests/embed/test_timing.py tests the length of a warm-up.
 timing.MOST_WARMUPS, timing.LATENCY_S = 3, 0.0
 
 # For each saved JSON pytest-benchmark would ask the processor in a new interpreter.
