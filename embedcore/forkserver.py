@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing import forkserver, process, util
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import TypeVar
 
 from embedcore.errors import EmbedcoreError
@@ -96,12 +97,19 @@ def forkserver_context() -> ForkServerContext:
 
 
 def renew_forkserver() -> None:
-    """Stop the server, if one runs, so that the next child comes from a new one. No child of it may be running.
+    """Stop the server, if one runs, so that the next child comes from a new one.
 
-    Code and data lie in the same place of memory in all children of a server, and elsewhere in those of another one.
-    Speed depends on the place (docs/how-speed-is-measured.md), so the scatter of processes of one server is too small.
+    Code and data are at the same addresses in all children of a server, and at others in those of another server. Speed
+    depends on the addresses (docs/how-speed-is-measured.md), so the scatter of processes of one server is too small.
+    A server with a running child is kept, because it reports the child's exit code.
     """
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    if any(isinstance(child, ForkServerProcess) for child in multiprocessing.active_children()):
+        return
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    with interrupts_held():
+        if server._forkserver_pid is not None:
+            os.kill(server._forkserver_pid, signal.SIGKILL)  # else it waits for processes that a child has left behind
+            server._stop()
 
 
 def _path_of_imports() -> dict[str, str]:

@@ -211,6 +211,29 @@ def test_children_get_the_current_environment(monkeypatch):
         adopt_environment(before)
 
 
+LEAVES_A_PROCESS = "import os, time; connection.send(os.fork() or time.sleep(600)); os._exit(0)"
+
+
+def test_a_server_with_a_running_child_is_kept_but_what_children_leave_behind_is_no_obstacle():
+    """Such a process, of a user's model for example, would keep the server alive, and so the session waiting."""
+    context = forkserver_context()
+    ours, theirs = context.Pipe()
+    child = context.Process(target=exec, args=(LEAVES_A_PROCESS, {"connection": theirs}))
+    child.start()
+    left = ours.recv()
+    child.join()
+    running = context.Process(target=time.sleep, args=(600,))
+    running.start()
+    server = forkserver._forkserver._forkserver_pid
+    renew_forkserver()
+    assert psutil.pid_exists(server) and running.is_alive()
+    running.kill()
+    running.join()
+    renew_forkserver()
+    assert not psutil.pid_exists(server) and psutil.pid_exists(left)
+    os.kill(left, signal.SIGKILL)
+
+
 WHERE = "import ctypes, os; connection.send((os.getppid(), ctypes.addressof(ctypes.c_int()), id(exec)))"
 
 

@@ -93,8 +93,7 @@ class Measuring:
         processes = self.options.processes
         for number in range(2, processes + 1):
             due = [result for result in self.record.results.values() if _is_due(result, number)]
-            if self.bench.isolation == "process":
-                renew_forkserver()
+            renew_forkserver()
             self.bench.expect({result.model: result for result in due}, self.record)
             for place, result in enumerate(due):
                 try:
