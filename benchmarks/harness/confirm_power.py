@@ -34,9 +34,6 @@ class Simulated:
     def alone(self, side: str, model: str) -> Result:
         return self._result(1.0)
 
-    def renew(self) -> None:
-        pass
-
     def interleaved(self, model: str, number: int, equal: Any) -> dict[str, Result]:
         factor = math.exp(self._rng.normal(0, self._noise)) / (1 - self._fall)
         return {"A": self._result(1.0), "B": self._result(factor)}

@@ -29,6 +29,7 @@ from typing import Any, ClassVar
 
 from scipy import stats
 
+from embedcore.ab.compare_sides import CommonWeights
 from embedcore.ab.environments import Environment
 from embedcore.ab.noise import stored_noise
 from embedcore.ab.schedule import measure_models
@@ -106,7 +107,7 @@ def slow_interpreter(folder: Path, share: float) -> Path:
 
 
 @contextlib.contextmanager
-def _sides(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[dict[str, Side]]:
+def sides_of(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[dict[str, Side]]:
     arguments = ["--embed-roster", ",".join(f"{model}.*" for model in models), "--embed-weights", "random"]
     arguments += [f"--embed-cache={folder / 'cache'}"]
     interpreters = {"A": Path(sys.executable), "B": folder / "python-slow" if slower else Path(sys.executable)}
@@ -114,26 +115,22 @@ def _sides(folder: Path, models: Sequence[str], *, slower: bool) -> Iterator[dic
         yield {key: stack.enter_context(Side(Environment(key, path), arguments)) for key, path in interpreters.items()}
 
 
-class _Measure:
+class Measure(CommonWeights):
     """Measures on both sides, without keeping results or sharing weights."""
 
     # A model's settings are the same in all comparisons, so they are found once.
     _alone: ClassVar[dict[tuple[str, str], Result]] = {}
 
     def __init__(self, sides: Mapping[str, Side]) -> None:
-        self._sides = sides
+        super().__init__(sides, {key: side.opened() for key, side in sides.items()})
 
     def alone(self, side: str, model: str) -> Result:
         if (side, model) not in self._alone:
             self._alone[side, model] = self._sides[side].measure(model)
         return self._alone[side, model]
 
-    def renew(self) -> None:
-        for side in self._sides.values():
-            side.renew()
-
     def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
-        return measure_interleaved({side: self._sides[side] for side in ("BA" if number % 2 else "AB")}, model, equal)
+        return measure_interleaved(self.sides_of(number), model, equal)
 
 
 Outcomes = Iterator[tuple[str, dict[str, str]]]
@@ -142,12 +139,12 @@ Outcomes = Iterator[tuple[str, dict[str, str]]]
 
 def by_ab(folder: Path, models: Iterable[str], *, slower: bool) -> Outcomes:
     """Yield whether `ab` of a model alone finds it slower than allowed: ``regression`` or ``clear``."""
-    with _sides(folder, MODELS, slower=slower) as sides:
+    with sides_of(folder, MODELS, slower=slower) as sides:
         facts = [side.opened() for side in sides.values()]
         found = stored_noise(folder / "cache", facts[0]["machine_in_use"])
         noise = found.in_turn if found else NOISE
         tags = {tag.split(".")[0]: tag for tag in facts[0]["models"]}
-        measure = _Measure(sides)
+        measure = Measure(sides)
         for model in models:
             (track,) = measure_models([tags[model]], measure, lambda _: LIMIT, noise=noise)
             if track.ratio is None:

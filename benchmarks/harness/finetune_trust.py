@@ -2,9 +2,10 @@
 
     python benchmarks/harness/finetune_trust.py --cache FOLDER digits vendors=csv:FILE [--classes N --per-class N]
 
-The models on this machine at several input sizes are the starting points. References, or a seeded half of each class
-of a set without roles, train; the other images are judged. Training has one recipe: AdamW, a new linear layer with ten
-times the learning rate, small shifts of the images. acc is that of the frozen embeddings on the same two halves.
+The models on this machine at several input sizes are the starting points. They are trained on the references, or on a
+seeded half of each class if the set has no roles, and judged on the other images. There is one recipe: AdamW, a new
+linear layer with ten times the learning rate, small shifts of the images. acc is that of the frozen embeddings on the
+same two halves.
 Prints a Markdown table with Kendall's tau-b, and what the best acc loses against the best fine-tuned network. Each
 network is trained once: the same command continues.
 """
@@ -16,15 +17,13 @@ import json
 
 import numpy as np
 import torch
-from race import GEOMETRY, embedded, unit
+from race import batches, embedded, unit
 from tabulate import tabulate
 from torch import nn
 from torch.nn import functional
 from unlabelled_trust import EDGES, parser_of, set_of
 
-from embedcore.embed.normalise import Normaliser, as_tensor
 from embedcore.images.dataset import Dataset
-from embedcore.images.pixel_store import open_pixel_store
 from embedcore.results.ranking import kendall_tau
 from embedcore.retrieval.metrics import score
 from embedcore.zoo.backbone import load_backbone
@@ -32,7 +31,7 @@ from embedcore.zoo.tags import local_tags
 
 BATCH = 32
 RATE, HEAD_RATE, DECAY = 2e-4, 2e-3, 0.05
-SHIFT = 16  # the images move by up to one part in so many of their edge
+SHIFT = 16  # images are shifted by up to 1/16 of their edge
 
 
 def halves(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -50,19 +49,6 @@ def halves(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(train), np.flatnonzero(judged)
 
 
-def images_of(dataset: Dataset, edge: int, tag: str, cache) -> torch.Tensor:
-    """Return the normalised images of a set at an input size, float32 [n, 3, edge, edge]."""
-    config = load_backbone(tag).data_config
-    pixels, normalise = open_pixel_store(dataset, GEOMETRY, cache), Normaliser(config.mean, config.std)
-    found = []
-    for start in range(0, len(pixels), BATCH):
-        batch = normalise(as_tensor(pixels.read(start, min(start + BATCH, len(pixels)))))
-        if edge < GEOMETRY.height:
-            batch = functional.interpolate(batch, [edge, edge], mode="bilinear", antialias=True)
-        found.append(batch)
-    return torch.cat(found)
-
-
 def shifted(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Return the images moved by random steps; what leaves on one side repeats the border on the other."""
     most = images.shape[-1] // SHIFT
@@ -71,31 +57,18 @@ def shifted(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return padded[..., down : down + images.shape[-2], right : right + images.shape[-1]]
 
 
-def fine_tuned(images: torch.Tensor, labels: torch.Tensor, train: np.ndarray, tag: str, epochs: int) -> nn.Module:
-    """Return a network with a linear layer, trained on the images ``train``; in eval mode."""
+def fine_tuned(
+    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, train: np.ndarray, epochs: int
+) -> nn.Module:
+    """Return the timm network with a new classifier, trained on the images ``train``; in eval mode."""
     torch.manual_seed(0)
-    body = load_backbone(tag).module.requires_grad_(True).to(memory_format=torch.channels_last)
-
-    class Classifier(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = body
-            with torch.no_grad():
-                width = self.embed(images[:1]).shape[1]
-            self.head = nn.Linear(width, int(labels.max()) + 1)
-
-        def embed(self, x: torch.Tensor) -> torch.Tensor:
-            rows: torch.Tensor = self.body.forward_head(self.body.forward_features(x), pre_logits=True)
-            return rows
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            outputs: torch.Tensor = self.head(self.embed(x))
-            return outputs
-
-    network, rng = Classifier(), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
+    network.reset_classifier(int(labels.max()) + 1)
+    network.requires_grad_(True).to(memory_format=torch.channels_last)
+    head = {*network.get_classifier().parameters()}
     parts = [
-        {"params": network.body.parameters(), "lr": RATE},
-        {"params": network.head.parameters(), "lr": HEAD_RATE},
+        {"params": [each for each in network.parameters() if each not in head], "lr": RATE},
+        {"params": [*head], "lr": HEAD_RATE},
     ]
     optimizer = torch.optim.AdamW(parts, weight_decay=DECAY)
     batches = max(1, len(train) // BATCH)
@@ -138,8 +111,9 @@ def main() -> None:
             accs.append(score(*sides, resamples=1).values["acc"])
             key = f"{dataset.fingerprint[:16]} {tag} {edge} {options.epochs}"
             if key not in known:
-                images = images_of(dataset, edge, tag, options.cache)
-                network = fine_tuned(images, labels, train, tag, options.epochs)
+                backbone = load_backbone(tag)
+                images = torch.cat([*batches(dataset, backbone, edge, options.cache)])
+                network = fine_tuned(backbone.module, images, labels, train, options.epochs)
                 known[key] = right(network, images[judged], labels[judged])
                 with journal.open("a") as file:
                     file.write(json.dumps([key, known[key]]) + "\n")

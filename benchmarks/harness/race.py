@@ -27,7 +27,7 @@ from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
 from embedcore.retrieval.gallery_size import Ahead
 from embedcore.retrieval.race import Evidence, Race, Rules, evidence_from, stages
-from embedcore.zoo.backbone import load_backbone
+from embedcore.zoo.backbone import Backbone, load_backbone
 from embedcore.zoo.registry import known_gmacs
 from embedcore.zoo.tags import local_tags
 
@@ -51,13 +51,22 @@ LEVEL, COST = 0.95, 0.2
 """At least this share of the races must keep the best models, for at most this median cost."""
 
 
+def batches(dataset: Dataset, backbone: Backbone, edge: int, cache: Path) -> Iterator[torch.Tensor]:
+    """Yield the normalised images of a dataset at an input size, float32 [b, 3, edge, edge]."""
+    pixels = open_pixel_store(dataset, GEOMETRY, cache)
+    normalise = Normaliser(backbone.data_config.mean, backbone.data_config.std)
+    for start in range(0, len(pixels), 16):
+        batch = normalise(as_tensor(pixels.read(start, min(start + 16, len(pixels)))))
+        if edge < GEOMETRY.height:
+            batch = functional.interpolate(batch, [edge, edge], mode="bilinear", antialias=True)
+        yield batch
+
+
 def embedded(dataset: Dataset, tag: str, edge: int, cache: Path) -> dict[str, np.ndarray]:
     """Return the embeddings of a model at an input size: its own (``""``) and those of `DEPTHS`; computed once."""
     path = cache / "race" / f"{dataset.fingerprint[:16]}-{tag}-{edge}.npz"
     if not path.is_file():
         backbone = load_backbone(tag)
-        pixels = open_pixel_store(dataset, GEOMETRY, cache)
-        normalise = Normaliser(backbone.data_config.mean, backbone.data_config.std)
         module = backbone.module.eval().to(memory_format=torch.channels_last)
         rows: dict[str, list[np.ndarray]] = {"": [], **{str(depth): [] for depth in DEPTHS}}
         for depth in DEPTHS:
@@ -65,10 +74,7 @@ def embedded(dataset: Dataset, tag: str, edge: int, cache: Path) -> dict[str, np
             module.blocks[depth].register_forward_hook(
                 lambda _, __, maps, keep=keep: keep(maps.mean(dim=(2, 3)).numpy())
             )
-        for start in range(0, len(pixels), 16):
-            batch = normalise(as_tensor(pixels.read(start, min(start + 16, len(pixels)))))
-            if edge < GEOMETRY.height:
-                batch = functional.interpolate(batch, [edge, edge], mode="bilinear", antialias=True)
+        for batch in batches(dataset, backbone, edge, cache):
             rows[""].append(backbone.embed(batch).numpy())
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **{f"rows{name}": np.concatenate(each) for name, each in rows.items()})

@@ -1,10 +1,11 @@
-"""Measure whether pairs of equal sides differ more between sides that were started anew than within them.
+"""Measure how much of the difference between two equal sides comes from the servers of their processes.
 
-    python benchmarks/harness/placement.py --folder FOLDER --core 0 test_resnet --starts 16
+    python benchmarks/harness/servers.py --folder FOLDER --core 0 test_resnet --starts 16
 
-All processes of a side are forked from one server. If they placed their data alike, a side would keep the speed that
-its server happens to have, and the ratio F of the two variances would exceed 1 (it has STARTS - 1 and STARTS degrees of
-freedom). Prints the standard deviations of the log ratio, F, and its p-value.
+Both sides start STARTS times, each time with two pairs of processes from the same servers. If servers had no effect,
+the ratio F of the variances between and within starts would be about 1; it has STARTS - 1 and STARTS degrees of
+freedom.
+Prints the standard deviations of the log ratio, F, and its p-value.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from error_rates import _Measure, _sides, slow_interpreter
+from error_rates import Measure, sides_of
 from scipy import stats
 
 from embedcore.ab.schedule import Track, _measure_alone
@@ -33,16 +34,15 @@ def main() -> None:
     if parsed.core is not None:
         os.sched_setaffinity(0, {parsed.core})
         os.environ["OMP_NUM_THREADS"] = "1"
-    slow_interpreter(folder, 0.05)
     ratios = np.empty((parsed.starts, 2))
     for start in range(parsed.starts):
-        with _sides(folder, [parsed.architecture], slower=False) as sides:
-            (model,) = {side.opened()["models"][0] for side in sides.values()}
-            measure, track = _Measure(sides), Track(model)
+        with sides_of(folder, [parsed.architecture], slower=False) as sides:
+            model = sides["A"].opened()["models"][0]
+            measure, track = Measure(sides), Track(model)
             _measure_alone(track, measure)
-            for number in range(2):
-                results = measure.interleaved(model, number, track.equal)
-                ratios[start, number], _ = paired_ratio(*(results[side].durations for side in "AB"))
+            for pair in range(2):
+                results = measure.interleaved(model, 0, track.equal)  # pairs of one number share servers
+                ratios[start, pair], _ = paired_ratio(*(results[side].durations for side in "AB"))
         print(f"start {start}: {ratios[start, 0]:+.4f} {ratios[start, 1]:+.4f}", flush=True)
     within, between = ratios.var(axis=1, ddof=1).mean(), 2 * ratios.mean(axis=1).var(ddof=1)
     p = stats.f.sf(between / within, parsed.starts - 1, parsed.starts)

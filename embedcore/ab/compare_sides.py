@@ -158,6 +158,7 @@ class CommonWeights:
 
     def __init__(self, sides: Mapping[str, Side], facts: Mapping[str, Any]) -> None:
         self._sides = sides
+        self._number: int | None = None
         self._weights: Path | None = None
         if facts["A"]["weights"] == "random":
             # Side A writes them for both, since another timm or torch draws other weights from the same seed.
@@ -165,9 +166,13 @@ class CommonWeights:
             name = hashlib.sha256(key.encode()).hexdigest()[:16]
             self._weights = Path(facts["A"]["cache"]) / FOLDER / WEIGHTS / name
 
-    def renew(self) -> None:
-        for side in self._sides.values():
-            side.renew()
+    def sides_of(self, number: int) -> dict[str, Side]:
+        """Return both sides in the order of pair `number`, with new servers if the last pair had another number."""
+        if number != self._number:
+            for side in self._sides.values():
+                side.renew()
+            self._number = number
+        return {key: self._sides[key] for key in ("BA" if number % 2 else "AB")}
 
     def trace(self, side: str, model: str) -> Trace:
         return self._sides[side].trace(model, **self.weights_of(model))
@@ -199,8 +204,8 @@ class _Measure(CommonWeights):
     def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> dict[str, Result]:
         keys = {side: (model, side, json.dumps(equal, sort_keys=True), number) for side in "AB"}
         if not self._measurements.results.keys() >= set(keys.values()):
-            sides = {side: self._sides[side] for side in ("BA" if number % 2 else "AB")}
-            for side, result in measure_interleaved(sides, model, {**equal, **self.weights_of(model)}).items():
+            settings = {**equal, **self.weights_of(model)}
+            for side, result in measure_interleaved(self.sides_of(number), model, settings).items():
                 self._measurements.add(keys[side], result)
         return {side: self._measurements.results[key] for side, key in keys.items()}
 

@@ -182,8 +182,7 @@ class _Measure(CommonWeights):
 
     def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
         tag = self._pairs[model].new.model
-        sides = {key: self._sides[key] for key in ("BA" if number % 2 else "AB")}
-        return measure_interleaved(sides, tag, {**equal, **self.weights_of(tag)})
+        return measure_interleaved(self.sides_of(number), tag, {**equal, **self.weights_of(tag)})
 
 
 def _arguments(run: Run, models: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ Progress = Callable[[str, int, int], None]
 
 
 GROUP = 8
-"""Number of models that share the servers of a pair, which take seconds to start."""
+"""Number of models that are measured in turn, so that they share the servers of a pair, which take seconds to start."""
 
 OUT_OF_TIME = "the budget was used up"
 """`Track.why` of a model that was not finished."""
@@ -30,11 +30,11 @@ class Measures(Protocol):
     def alone(self, side: str, model: str) -> Result:
         """Measure on one side with its own settings."""
 
-    def renew(self) -> None:
-        """Start both sides' further processes from new servers, so that a pair says nothing about the next one."""
-
     def interleaved(self, model: str, number: int, equal: Mapping[str, Any]) -> Mapping[str, Result]:
-        """Measure repetition `number` in fresh processes of both sides that alternate rounds, with settings `equal`."""
+        """Measure repetition `number` in fresh processes of both sides that alternate rounds, with settings `equal`.
+
+        Successive calls with the same number may share servers; a call with another number starts new ones.
+        """
 
 
 @dataclass
@@ -95,8 +95,6 @@ def measure_models(
                     if clock() >= deadline:
                         track.why, track.settled = OUT_OF_TIME, True
                         continue
-                    if track is due[0]:
-                        measure.renew()
                     if progress is not None:
                         done = sum(t.settled for t in tracks) if look else tracks.index(track)
                         progress(track.model, done, len(tracks))

@@ -34,16 +34,14 @@ class Simulated:
     def __init__(self, seed, *, slower=0.0, sd=SD, scatter=0.0, walk=0.0, disturbed=0.0, rounds=40):
         self.rng = np.random.default_rng(seed)
         self.slower, self.sd, self.scatter, self.walk, self.disturbed = slower, sd, scatter, walk, disturbed
-        self.rounds, self.machine, self.processes, self.servers = rounds, 0.0, 0, 0
-
-    def renew(self):
-        self.servers += 1
+        self.rounds, self.machine, self.processes, self.order = rounds, 0.0, 0, []
 
     def alone(self, side, model):
         self.processes += 1
         return result(model, [1.0, 1.0, 1.0])
 
     def interleaved(self, model, number, equal):
+        self.order.append((model, number))
         seconds = {"A": [], "B": []}
         process = {side: self.rng.normal(0, self.sd) for side in "AB"}
         process["B"] -= math.log1p(-self.slower)
@@ -199,11 +197,10 @@ def test_budget_and_failures_end_a_model_with_a_reason():
     assert (track.ratio, track.why) == (None, "side B: lost")
 
 
-def test_each_pair_of_a_model_comes_from_new_servers():
-    """Those of different models may share them."""
+def test_models_are_measured_in_turn_so_that_they_share_the_servers_of_a_pair():
     simulated = Simulated(0)
-    tracks = measure_models(["a", "b", "c"], simulated, lambda model: 0.05)
-    assert simulated.servers == max(len(track.pairs) for track in tracks)
+    measure_models(["a", "b", "c"], simulated, lambda model: 0.05)
+    assert simulated.order[:6] == [(model, number) for number in (0, 1) for model in "abc"]
 
 
 def test_both_sides_use_the_smaller_batch():
