@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from multiprocessing import forkserver, process, util
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from embedcore.errors import EmbedcoreError
 from embedcore.interrupts import interrupts_held, interrupts_ignored
@@ -105,7 +105,7 @@ def renew_forkserver() -> None:
     """
     if any(isinstance(child, ForkServerProcess) for child in multiprocessing.active_children()):
         return
-    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
     with interrupts_held():
         if server._forkserver_pid is not None:
             os.kill(server._forkserver_pid, signal.SIGKILL)  # else it waits for processes that a child has left behind
