@@ -8,9 +8,7 @@ are significantly worse. Mogstad, Romano, Shaikh and Wilhelm, "Inference for Ran
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +27,7 @@ queries."""
 
 _EXACT = 2**24  # float32 represents all integers up to it
 _CLASSES = 1024  # classes in float64 at once
-_PAIRS = 64  # models that one is compared with at once in all resamples: fits into a core's cache
+_BLOCK = 16  # models that are compared with each other at once
 # A smaller share of variance is rounding: the two models are right on the same queries.
 NO_VARIANCE = 1e-9
 
@@ -190,25 +188,27 @@ def critical_value(largest: FloatArray, sizes: npt.NDArray[np.integer], level: f
 def _largest(deviations: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the largest (d_i - d_j) * scale_ij and the largest (d_j - d_i) * scale_ij of all pairs per resample, [r].
 
-    Pairs of scale 0 are left out; without any pair the value is 0.
+    Pairs of scale 0 are left out; without any pair the value is 0. Two blocks of models are compared only in those
+    resamples in which the largest difference between them, times the largest scale, exceeds what was found before.
     """
     models, resamples = deviations.shape
-    last = np.where(scale.any(axis=1), models - np.argmax(scale[:, ::-1] > 0, axis=1), 0)  # one after a row's last pair
-
-    def largest_of(rows: range) -> tuple[FloatArray, FloatArray]:
-        forward, backward = np.zeros((2, resamples), dtype=np.float32)
-        buffer = np.empty((_PAIRS, resamples), dtype=np.float32)
-        for i in rows:
-            for start in range(i + 1, int(last[i]), _PAIRS):
-                stop = min(start + _PAIRS, int(last[i]))
-                ratios = np.subtract(deviations[i], deviations[start:stop], out=buffer[: stop - start])
-                ratios *= scale[i, start:stop, None]
-                np.maximum(forward, ratios.max(axis=0), out=forward)
-                np.maximum(backward, -ratios.min(axis=0), out=backward)
-        return forward, backward
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
-        rows = [range(first, models, cores) for first in range(cores)]
-        forwards, backwards = zip(*pool.map(largest_of, rows), strict=True)
-    return np.max(forwards, axis=0), np.max(backwards, axis=0)
+    starts = np.arange(0, models, _BLOCK)
+    lowest, highest = (end.reduceat(deviations, starts) for end in (np.minimum, np.maximum))
+    steepest = np.maximum.reduceat(np.maximum.reduceat(scale, starts, axis=1), starts)
+    forward, backward = np.zeros((2, resamples), dtype=np.float32)
+    for block, start in enumerate(starts):
+        others = np.flatnonzero(steepest[block])
+        steep = steepest[block, others, None]
+        promising = (highest[block] - lowest[others]) * steep > forward
+        promising |= (highest[others] - lowest[block]) * steep > backward
+        rows = slice(start, start + _BLOCK)
+        for other, chosen in zip(starts[others], promising, strict=True):
+            drawn = np.flatnonzero(chosen)
+            if not drawn.size:
+                continue
+            columns = slice(other, other + _BLOCK)
+            ratios = deviations[rows, drawn][:, None] - deviations[columns, drawn]
+            ratios *= scale[rows, columns, None]
+            forward[drawn] = np.maximum(forward[drawn], ratios.max(axis=(0, 1)))
+            backward[drawn] = np.maximum(backward[drawn], -ratios.min(axis=(0, 1)))
+    return forward, backward

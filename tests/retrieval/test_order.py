@@ -70,13 +70,27 @@ def test_equals_the_method_done_by_hand(seed, spread):
 def test_more_models_than_are_compared_at_once_and_more_classes_than_are_held(monkeypatch):
     sums, sizes = board(3, models=30, classes=90, spread=2.0)
     whole = order(sums, sizes, resamples=100)
-    monkeypatch.setattr(module, "_PAIRS", 4)
+    monkeypatch.setattr(module, "_BLOCK", 4)
     monkeypatch.setattr(module, "_CLASSES", 7)
     monkeypatch.setattr(module, "_EXACT", 1)
     parts = order(sums, sizes, resamples=100)
     assert (whole.better == parts.better).all()
     assert (whole.p_best == parts.p_best).all()
     assert whole.better.any() and not whole.better[np.triu_indices(30)].all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), models=st.integers(1, 50), left_out=st.floats(0, 1), alike=st.floats(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_the_largest_ratios_are_those_of_all_pairs_to_the_last_bit(seed, models, left_out, alike):
+    """Also where some models are nearly the same, whose differences have a large scale."""
+    rng = np.random.default_rng(seed)
+    deviations = rng.normal(size=(models, 20)).astype(np.float32)
+    scale = np.exp(alike * rng.normal(size=(models, models))).astype(np.float32)
+    scale = np.triu(scale * (rng.random((models, models)) >= left_out), 1)
+    ratios = (deviations[:, None] - deviations) * scale[..., None]
+    forward, backward = module._largest(deviations, scale)
+    assert (forward == ratios.max(axis=(0, 1))).all()
+    assert (backward == -ratios.min(axis=(0, 1))).all()
 
 
 def test_the_error_is_the_jackknife_of_the_difference():
