@@ -19,6 +19,9 @@ from embedcore.errors import UsageError
 PARTIAL = ".partial"
 """Suffix of files that are being written, or were left unfinished by a killed process."""
 
+STORAGE = Path(".benchmarks")
+"""Where pytest-benchmark saves by default, as ``<machine>/NNNN_<name>.json``."""
+
 SPARE_BYTES = 10**9
 """Left free on the disk by downloads and unpacked archives."""
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from embedcore.durations import parse_duration
 from embedcore.errors import UsageError
+from embedcore.files import STORAGE
 from embedcore.plain import one_line, printable_lines, wrapped
-from embedcore.results.reading import STORAGE
 
 
 def duration(text: str) -> float:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from embedcore.commands.arguments import add_index, add_limits, duration, width
 from embedcore.compare.limits import read_limits
 from embedcore.errors import UsageError
-from embedcore.files import cache_folder, writing
+from embedcore.files import STORAGE, cache_folder, writing
 from embedcore.results.headline import expect_labels
-from embedcore.results.reading import STORAGE, is_first_run, read_baseline, read_run
+from embedcore.results.reading import is_first_run, read_baseline, read_run
 
 if TYPE_CHECKING:
     from embedcore.compare.comparison import Comparison

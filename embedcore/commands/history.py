@@ -10,9 +10,9 @@ from pathlib import Path
 from embedcore.commands.arguments import print_notes, width
 from embedcore.compare.limits import read_limits
 from embedcore.errors import UsageError
-from embedcore.files import writing
+from embedcore.files import STORAGE, writing
 from embedcore.results.headline import expect_labels
-from embedcore.results.reading import STORAGE, find_run, read_json
+from embedcore.results.reading import find_run, read_json
 from embedcore.results.run import Run, is_run, run_of
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from embedcore.commands.arguments import print_notes
 from embedcore.errors import UsageError
+from embedcore.files import STORAGE
 from embedcore.plain import counted
 from embedcore.results.merge import merge, write_run
-from embedcore.results.reading import STORAGE, read_parts
+from embedcore.results.reading import read_parts
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

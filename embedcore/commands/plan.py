@@ -6,8 +6,9 @@ import argparse
 
 from embedcore.commands.arguments import duration, print_wrapped, width
 from embedcore.errors import UsageError
+from embedcore.files import STORAGE
 from embedcore.plain import bytes_text
-from embedcore.results.reading import STORAGE, read_parts
+from embedcore.results.reading import read_parts
 from embedcore.results.run import run_of
 from embedcore.results.runs import FOLDER
 

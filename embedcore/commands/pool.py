@@ -7,8 +7,8 @@ import json
 
 from embedcore.commands.arguments import print_notes, width
 from embedcore.commands.datasets import datasets_of, with_other_weights
+from embedcore.files import STORAGE
 from embedcore.results.headline import expect_labels
-from embedcore.results.reading import STORAGE
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

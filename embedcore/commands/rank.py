@@ -9,9 +9,9 @@ import sys
 from embedcore.commands.arguments import print_notes, width
 from embedcore.commands.datasets import datasets_of, with_other_weights
 from embedcore.errors import UsageError
+from embedcore.files import STORAGE
 from embedcore.results.headline import headline_scores
 from embedcore.results.ranking import RANKED, NotRanked, agree, rank_models
-from embedcore.results.reading import STORAGE
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

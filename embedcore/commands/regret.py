@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from embedcore.commands.arguments import print_notes, width
 from embedcore.errors import UsageError
+from embedcore.files import STORAGE
 from embedcore.results.headline import expect_labels
-from embedcore.results.reading import STORAGE, read_run
+from embedcore.results.reading import read_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

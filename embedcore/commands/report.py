@@ -6,18 +6,16 @@ import argparse
 import contextlib
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedcore.commands.arguments import print_notes, width
 from embedcore.errors import UsageError
-from embedcore.files import cache_folder
-from embedcore.results.claimed_run import read_claimed
-from embedcore.results.claims import is_shared
-from embedcore.results.leaderboard import boards_of
-from embedcore.results.merge import merge, write_run
-from embedcore.results.reading import STORAGE, find_run, last_run, read_parts
-from embedcore.results.run import run_of
-from embedcore.results.runs import FOLDER
+from embedcore.files import STORAGE, cache_folder
+
+if TYPE_CHECKING:
+    from embedcore.report.html.drawing import Draw
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,20 +49,33 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from embedcore.report.board.board_page import Unfinished
-    from embedcore.report.board.terminal import terminal_report
-    from embedcore.report.gallery.gallery import dataset_of, gallery_of
-    from embedcore.report.html.drawing import start_scripts
-    from embedcore.report.report_folder import write_report
+    from embedcore.report.html.drawing import drawing_process, start_scripts
 
-    output: Path | None = arguments.output
-    if output is not None:
-        start_scripts()
     names = _named(arguments)
+    output: Path | None = arguments.output
     if arguments.live:
         if len(names) > 1 or output is None:
             raise UsageError("report --live: name one folder of --embed-claim, and -o DIR")
-        _live(find_run(names[0]), output)
+        _live(names[0], output)
+    if output is None:
+        return _report(arguments, names)
+    start_scripts()
+    with drawing_process() as draw:
+        return _report(arguments, names, draw)
+
+
+def _report(arguments: argparse.Namespace, names: Sequence[str], draw: Draw | None = None) -> int:
+    """Merge the runs of these names; `draw`: None without a folder to write into."""
+    from embedcore.report.board.board_page import Unfinished
+    from embedcore.report.board.terminal import terminal_report
+    from embedcore.report.gallery.gallery import dataset_of, gallery_of
+    from embedcore.report.report_folder import write_report
+    from embedcore.results.leaderboard import boards_of
+    from embedcore.results.merge import merge, write_run
+    from embedcore.results.reading import read_parts
+    from embedcore.results.run import run_of
+
+    output: Path | None = arguments.output
     parts = dict(part for name in names for part in read_parts(name, lambda line: print_notes([line])))
     first = next(iter(parts))
     merged = merge(list(parts.items()), allow_missing=True) if len(parts) > 1 else None
@@ -94,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             unfinished=stopped if found.unreached else None,
             galleries=galleries,
             asked=arguments.gallery,
+            draw=draw,
         )
         print(f"{output / 'index.html'}: {len(found.results)} models measured, {len(found.excluded)} not")
     else:
@@ -102,10 +114,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _live(folder: Path, output: Path) -> None:
+def _live(name: str, output: Path) -> None:
     """Rewrite the page of a claim folder until all cases have a result, or until Ctrl-C. Raises UsageError."""
     from embedcore.report.run_page import EVERY_S, write_page
+    from embedcore.results.claimed_run import read_claimed
+    from embedcore.results.claims import is_shared
+    from embedcore.results.reading import find_run
 
+    folder = find_run(name)
     if not is_shared(folder):
         raise UsageError(f"report --live: no worker has joined {folder} with --embed-claim yet")
     with contextlib.suppress(KeyboardInterrupt):
@@ -122,4 +138,9 @@ def _named(arguments: argparse.Namespace) -> list[str]:
     """Return the names of the runs. Raises UsageError."""
     if bool(arguments.runs) == arguments.last:
         raise UsageError("report: name one or more RUNs, or --last for the latest run")
-    return [str(last_run(cache_folder(arguments.cache) / FOLDER))] if arguments.last else list(arguments.runs)
+    if not arguments.last:
+        return list(arguments.runs)
+    from embedcore.results.reading import last_run
+    from embedcore.results.runs import FOLDER
+
+    return [str(last_run(cache_folder(arguments.cache) / FOLDER))]

@@ -12,12 +12,12 @@ from typing import Any
 from tabulate import tabulate
 
 from embedcore.errors import UsageError
+from embedcore.files import STORAGE
 from embedcore.plain import counted
 from embedcore.report.board import captions
 from embedcore.report.board.columns import footnotes, leaderboard_columns, random_notice, shown
 from embedcore.results import reading
 from embedcore.results.leaderboard import Leaderboard, boards_of
-from embedcore.results.reading import STORAGE
 from embedcore.results.run import Run as SavedRun
 
 MOST_ROWS = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from embedcore.results.leaderboard import Leaderboard
 if TYPE_CHECKING:
     from embedcore.report.board.board_page import Unfinished
     from embedcore.report.gallery.gallery import Gallery
+    from embedcore.report.html.drawing import Draw
 
 
 def write_report(
@@ -28,41 +30,44 @@ def write_report(
     unfinished: Unfinished | None = None,
     galleries: Sequence[Gallery | None] = (),
     asked: Collection[str] = (),
+    draw: Draw | None = None,
 ) -> list[Path]:
     """Write leaderboard.md, .csv and .json, index.html and charts/ into `directory`.
 
     `boards`: one for each dataset, at least one; `galleries`: one for each board, or None; `asked`: models whose
     examples they show. `machine`: ``machine_info.embedcore`` of the saved JSON; `when`: its ``datetime``;
-    `unfinished`: the progress of a run that is not finished. Each file is written as a whole, the pages last. Returns
-    the paths. Raises UsageError if the folder cannot be made or written, DrawingFailed if charts cannot be drawn.
+    `unfinished`: the progress of a run that is not finished; `draw`: of a `drawing_process` begun earlier. Each file is
+    written as a whole, the pages last. Returns the paths. Raises UsageError if the folder cannot be made or written,
+    DrawingFailed if charts cannot be drawn.
     """
     from embedcore.report.gallery.gallery import gallery_data
-    from embedcore.report.html.drawing import start_scripts
+    from embedcore.report.html.drawing import drawing_process, start_scripts
 
     settings, machine = settings or {}, machine or {}
     _write(directory, {})
     start_scripts()
-    retrieved = [
-        None if gallery is None else gallery_data(board, gallery, asked)
-        for board, gallery in zip(boards, galleries or [None] * len(boards), strict=True)
-    ]
-    texts = {
-        "leaderboard.md": markdown_report(boards, settings=settings, machine=machine, when=when),
-        "leaderboard.csv": csv_report(boards, machine, when),
-        "leaderboard.json": json_report(boards, settings, machine, when),
-    }
-    # The tables are written first: they are there also if drawing fails.
-    paths = _write(directory, {name: text.encode() for name, text in texts.items()})
-    drawn = pages(
-        boards,
-        settings=settings,
-        machine=machine,
-        when=when,
-        beside=tuple(texts),
-        files=True,
-        unfinished=unfinished,
-        galleries=retrieved,
-    )
+    with drawing_process() if draw is None else contextlib.nullcontext(draw) as draw:
+        retrieved = [
+            None if gallery is None else gallery_data(board, gallery, asked)
+            for board, gallery in zip(boards, galleries or [None] * len(boards), strict=True)
+        ]
+        texts = {
+            "leaderboard.md": markdown_report(boards, settings=settings, machine=machine, when=when),
+            "leaderboard.csv": csv_report(boards, machine, when),
+            "leaderboard.json": json_report(boards, settings, machine, when),
+        }
+        # The tables are written first: they are there also if drawing fails.
+        paths = _write(directory, {name: text.encode() for name, text in texts.items()})
+        drawn = pages(
+            boards,
+            settings=settings,
+            machine=machine,
+            when=when,
+            beside=tuple(texts),
+            draw=draw,
+            unfinished=unfinished,
+            galleries=retrieved,
+        )
     return [*paths, *_write(directory, drawn)]
 
 
@@ -95,34 +100,40 @@ def pages(
     machine: Mapping[str, Any],
     when: str | None = None,
     beside: Sequence[str] = (),
-    files: bool = False,
+    draw: Draw | None = None,
     unfinished: Unfinished | None = None,
     galleries: Sequence[Mapping[str, Any] | None] = (),
 ) -> dict[str, bytes]:
-    """Return the page of each dataset by its name, index.html last; before them, with `files`, the charts that the
-    study has, as SVG. `beside`: files that the page links to; `galleries`: the `gallery_data` of each board."""
+    """Return the page of each dataset by its name, index.html last; before them, with `draw`, the charts that the study
+    has, as SVG. `beside`: files that the page links to; `galleries`: the `gallery_data` of each board."""
     from embedcore.report.board.board_page import index_page
     from embedcore.report.board.charts import charts
     from embedcore.report.board.rows import rows
-    from embedcore.report.html.drawing import start_scripts, svg
+    from embedcore.report.html.drawing import start_scripts
     from embedcore.results.class_table import class_table
 
     start_scripts()
     names = [f"dataset-{number}.html" if number > 1 else "index.html" for number in range(1, len(boards) + 1)]
     titles = {name: dataset_name(board.dataset) for name, board in zip(names, boards, strict=True)}
-    drawn: dict[str, bytes] = {}
-    made: dict[str, bytes] = {}
-    for place, (name, board) in enumerate(zip(names, boards, strict=True)):
-        table = None if board.unlabelled else class_table((row.result for row in board.by_acc), board.dataset)
-        of_page = rows(board)
-        found = charts(board, of_page, table)
-        folder = "charts" if place == 0 else f"charts/{name.removesuffix('.html')}"
-        drawn |= {f"{folder}/{chart.name}.svg": svg(chart.standalone) for chart in found if files and chart.has_file}
-        made[name] = index_page(
+    tables = [
+        None if board.unlabelled else class_table((row.result for row in board.by_acc), board.dataset)
+        for board in boards
+    ]
+    of_pages = [rows(board) for board in boards]
+    drawn = [charts(*each) for each in zip(boards, of_pages, tables, strict=True)]
+    specs = {
+        f"charts/{'' if place == 0 else name.removesuffix('.html') + '/'}{chart.name}.svg": chart.standalone
+        for place, (name, found) in enumerate(zip(names, drawn, strict=True))
+        for chart in found
+        if chart.has_file
+    }
+    files = draw(specs) if draw is not None else None
+    made = {
+        name: index_page(
             board,
-            of_page,
-            table,
-            found,
+            of_pages[place],
+            tables[place],
+            drawn[place],
             settings=settings,
             machine=machine,
             when=when,
@@ -132,4 +143,6 @@ def pages(
             unfinished=unfinished,
             retrieved=galleries[place] if galleries else None,
         ).encode()
-    return drawn | dict(reversed(made.items()))
+        for place, (name, board) in enumerate(zip(names, boards, strict=True))
+    }
+    return (files.result() if files is not None else {}) | dict(reversed(made.items()))

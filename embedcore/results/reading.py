@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from embedcore.errors import UsageError
-from embedcore.files import user_path
+from embedcore.files import STORAGE, user_path
 from embedcore.plain import one_line
 from embedcore.results.claimed_run import read_claimed
 from embedcore.results.claims import RUN, is_shared
@@ -22,9 +22,6 @@ from embedcore.results.merge import merge
 from embedcore.results.record import read_record
 from embedcore.results.run import Run, is_run, run_of
 from embedcore.results.runs import journals_of
-
-STORAGE = Path(".benchmarks")
-"""Where pytest-benchmark saves by default, as ``<machine>/NNNN_<name>.json``."""
 
 
 def read_run(where: str | Path, *, storage: str | Path = STORAGE) -> Run:

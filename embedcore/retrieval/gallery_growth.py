@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln
 
 from embedcore.retrieval.exact import similarities
 from embedcore.retrieval.resampling import summary
@@ -63,6 +62,8 @@ def none_drawn(ahead: npt.ArrayLike, total: npt.ArrayLike, drawn: npt.ArrayLike)
     >>> none_drawn([0, 1, 2, 4], total=4, drawn=2).round(3).tolist()
     [1.0, 0.5, 0.167, 0.0]
     """
+    from scipy.special import gammaln  # here, since whatever reads a saved run imports this module
+
     r, n, m = (np.asarray(argument, dtype=np.float64) for argument in (ahead, total, drawn))
     left = n - r - m
     # Each difference is 0 if nothing is ahead.
