@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from embedcore.errors import UsageError
 from embedcore.files import written_whole
@@ -17,7 +17,11 @@ from embedcore.results.leaderboard import Leaderboard
 if TYPE_CHECKING:
     from embedcore.report.board.board_page import Unfinished
     from embedcore.report.gallery.gallery import Gallery
+    from embedcore.report.html.chart import Chart
     from embedcore.report.html.drawing import Draw
+    from embedcore.results.class_table import ClassTable
+
+    Prepared: TypeAlias = tuple[list[dict[str, Any]], ClassTable | None, list[Chart]]
 
 
 def write_report(
@@ -46,11 +50,20 @@ def write_report(
     settings, machine = settings or {}, machine or {}
     _write(directory, {})
     start_scripts()
+    retrieved = [
+        None if gallery is None else gallery_data(board, gallery, asked)
+        for board, gallery in zip(boards, galleries or [None] * len(boards), strict=True)
+    ]
     with drawing_process() if draw is None else contextlib.nullcontext(draw) as draw:
-        retrieved = [
-            None if gallery is None else gallery_data(board, gallery, asked)
-            for board, gallery in zip(boards, galleries or [None] * len(boards), strict=True)
-        ]
+        prepared = _prepared(boards)
+        drawn = draw(
+            {
+                f"charts/{'' if place == 1 else f'dataset-{place}/'}{chart.name}.svg": chart.standalone
+                for place, (*_, charts) in enumerate(prepared, 1)
+                for chart in charts
+                if chart.has_file
+            }
+        )
         texts = {
             "leaderboard.md": markdown_report(boards, settings=settings, machine=machine, when=when),
             "leaderboard.csv": csv_report(boards, machine, when),
@@ -58,17 +71,17 @@ def write_report(
         }
         # The tables are written first: they are there also if drawing fails.
         paths = _write(directory, {name: text.encode() for name, text in texts.items()})
-        drawn = pages(
+        made = pages(
             boards,
             settings=settings,
             machine=machine,
             when=when,
             beside=tuple(texts),
-            draw=draw,
             unfinished=unfinished,
             galleries=retrieved,
+            prepared=prepared,
         )
-    return [*paths, *_write(directory, drawn)]
+        return [*paths, *_write(directory, drawn.result() | made)]
 
 
 def _write(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
@@ -100,40 +113,25 @@ def pages(
     machine: Mapping[str, Any],
     when: str | None = None,
     beside: Sequence[str] = (),
-    draw: Draw | None = None,
     unfinished: Unfinished | None = None,
     galleries: Sequence[Mapping[str, Any] | None] = (),
+    prepared: Sequence[Prepared] | None = None,
 ) -> dict[str, bytes]:
-    """Return the page of each dataset by its name, index.html last; before them, with `draw`, the charts that the study
-    has, as SVG. `beside`: files that the page links to; `galleries`: the `gallery_data` of each board."""
+    """Return the page of each dataset by its name, index.html last.
+
+    `beside`: files that the page links to; `galleries`: the `gallery_data` of each board; `prepared`: its rows, class
+    table and charts, if they are known.
+    """
     from embedcore.report.board.board_page import index_page
-    from embedcore.report.board.charts import charts
-    from embedcore.report.board.rows import rows
     from embedcore.report.html.drawing import start_scripts
-    from embedcore.results.class_table import class_table
 
     start_scripts()
     names = [f"dataset-{number}.html" if number > 1 else "index.html" for number in range(1, len(boards) + 1)]
     titles = {name: dataset_name(board.dataset) for name, board in zip(names, boards, strict=True)}
-    tables = [
-        None if board.unlabelled else class_table((row.result for row in board.by_acc), board.dataset)
-        for board in boards
-    ]
-    of_pages = [rows(board) for board in boards]
-    drawn = [charts(*each) for each in zip(boards, of_pages, tables, strict=True)]
-    specs = {
-        f"charts/{'' if place == 0 else name.removesuffix('.html') + '/'}{chart.name}.svg": chart.standalone
-        for place, (name, found) in enumerate(zip(names, drawn, strict=True))
-        for chart in found
-        if chart.has_file
-    }
-    files = draw(specs) if draw is not None else None
     made = {
         name: index_page(
             board,
-            of_pages[place],
-            tables[place],
-            drawn[place],
+            *of_page,
             settings=settings,
             machine=machine,
             when=when,
@@ -141,8 +139,23 @@ def pages(
             pages=titles if len(boards) > 1 else {},
             here=name,
             unfinished=unfinished,
-            retrieved=galleries[place] if galleries else None,
+            retrieved=retrieved,
         ).encode()
-        for place, (name, board) in enumerate(zip(names, boards, strict=True))
+        for name, board, of_page, retrieved in zip(
+            names, boards, prepared or _prepared(boards), galleries or [None] * len(boards), strict=True
+        )
     }
-    return (files.result() if files is not None else {}) | dict(reversed(made.items()))
+    return dict(reversed(made.items()))
+
+
+def _prepared(boards: Iterable[Leaderboard]) -> list[Prepared]:
+    from embedcore.report.board.charts import charts
+    from embedcore.report.board.rows import rows
+    from embedcore.results.class_table import class_table
+
+    found: list[Prepared] = []
+    for board in boards:
+        table = None if board.unlabelled else class_table((row.result for row in board.by_acc), board.dataset)
+        of_page = rows(board)
+        found.append((of_page, table, charts(board, of_page, table)))
+    return found

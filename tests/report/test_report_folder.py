@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from embedcore.errors import UsageError
@@ -198,6 +199,26 @@ def test_the_tables_are_written_also_if_drawing_fails(
         write_report(tmp_path, [_board(board_of, result_of)])
     tables = ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == tables
+
+
+def test_the_process_that_draws_the_files_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board_of: Board, result_of: Make
+) -> None:
+    monkeypatch.setattr(drawing, "_DRAW", "import sys; sys.exit('no memory')")
+    with pytest.raises(drawing.DrawingFailed, match=r"^charts cannot be drawn: vl-convert ended with 1: no memory"):
+        write_report(tmp_path, [_board(board_of, result_of)])
+    tables = ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == tables
+
+
+def test_the_process_that_draws_ends_with_its_context() -> None:
+    with drawing.drawing_process() as draw:
+        spec = {"data": {"values": [{"a": 1}]}, "mark": "point", "encoding": {"x": {"field": "a"}}}
+        assert draw({"one": spec, "two": spec}).result() == dict.fromkeys(("one", "two"), drawing.svg(spec))
+    children = psutil.Process().children()
+    with drawing.drawing_process():
+        assert len(psutil.Process().children()) == len(children) + 1
+    assert psutil.Process().children() == children
 
 
 def test_the_scripts_of_charts_are_bundled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
