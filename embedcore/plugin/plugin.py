@@ -17,7 +17,6 @@ from embedcore.interrupts import interrupts_held, terminations_as_interrupts
 from embedcore.plain import counted, printable_lines
 from embedcore.plugin import cases, summary
 from embedcore.plugin.budget import Budget, BudgetSpent
-from embedcore.plugin.gate import Gate
 from embedcore.plugin.machine import shared_cards
 from embedcore.plugin.progress import Position, ProgressReporter, position
 from embedcore.plugin.saving import check_saving, commit_info, complete, save_json, saved_json
@@ -33,6 +32,7 @@ from embedcore.results.run import run_of
 if TYPE_CHECKING:
     from embedcore.images.dataset import Dataset
     from embedcore.plugin.claiming import Claiming
+    from embedcore.plugin.gate import Gate
     from embedcore.plugin.measuring import Measuring
     from embedcore.plugin.options import Options
     from embedcore.zoo.own_models import OwnModel
@@ -85,6 +85,8 @@ class Plugin:
 
     def open_gate(self) -> None:
         """Read the baseline and the limits of the comparison. Raises UsageError."""
+        from embedcore.plugin.gate import Gate
+
         if self.options.compare is None:
             raise UsageError("--embed-fail-on needs --embed-compare BASE, the run to compare with")
         storage = Path(str(self.config.getoption("benchmark_storage", "") or ".benchmarks").removeprefix("file://"))

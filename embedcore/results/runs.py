@@ -71,10 +71,10 @@ def journals_of(folder: Path, prefix: str = "") -> dict[str, list[Path]]:
     return files
 
 
-def runs_in_use(folder: Path) -> frozenset[str]:
-    """Return the runs in `folder` that a process is writing to."""
+def runs_in_use(folder: Path, prefix: str = "") -> frozenset[str]:
+    """Return the runs in `folder` whose name begins with `prefix` and that a process is writing to."""
     found = set()
-    for lock in folder.glob("*.jsonl.lock"):  # a journal without a lock file has no writer
+    for lock in folder.glob(f"{glob.escape(prefix)}*.jsonl.lock"):  # a journal without a lock file has no writer
         try:
             locked(lock.with_suffix("")).release()
         except UsageError:
@@ -263,7 +263,7 @@ def find_resumable(
     newest_is_finished = newest is None or unfinished is not None or outlined(newest).finished
     index.keep(journals)
     if unfinished is not None:
-        if unfinished in (runs_in_use(folder) if worker.in_use is None else worker.in_use):
+        if unfinished in (runs_in_use(folder, unfinished) if worker.in_use is None else worker.in_use):
             raise UsageError(f"run {folder / unfinished} is in use by another process: wait for it or stop it")
         return Resumed(unfinished, _paths(folder, runs[unfinished]), finished=False), warnings
     if newest is not None and not newest_is_finished:
