@@ -1,5 +1,5 @@
-"""`embedcore report` as a process and its page in a browser: four models in 1.5 s; a whole roster in 6 s and 12 MB, with
-a first paint in .2 s."""
+"""`embedcore report` as a process and its page in a browser: four models in 1.5 s; a whole roster in 6 s and 12 MB,
+with a first paint in .2 s."""
 
 from __future__ import annotations
 
