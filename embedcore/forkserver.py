@@ -165,3 +165,15 @@ def start_surely(start: Callable[[], _Started]) -> _Started:
             if failures == _START_TRIES:
                 raise StartError(f"no child process can be started: {type(error).__name__}: {error}") from error
         time.sleep(_START_PAUSE_S)
+
+
+def exit_words(code: int | None) -> str:
+    """Describe an exit code of multiprocessing, such as ``was killed by SIGKILL``."""
+    if code is None:
+        return "vanished"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

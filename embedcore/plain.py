@@ -149,3 +149,12 @@ def minute(when: str | None) -> str:
     ('2026-11-27 04:12', '')
     """
     return one_line(when or "")[:16].replace("T", " ")
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words with commas and "and".
+
+    >>> listed(["10", "25", "100"])
+    '10, 25 and 100'
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

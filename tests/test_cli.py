@@ -23,9 +23,11 @@ def test_help_names_every_command(capsys):
     assert all(command in text for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "cache list", "cache prune", "weights list", "weights fetch"], ids=lambda name: name
+)
 def test_every_command_has_help(command, capsys):
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: embedcore {command} ")
 
 

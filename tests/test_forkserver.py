@@ -19,6 +19,7 @@ from embedcore.forkserver import (
     StartError,
     adopt_environment,
     child_environment,
+    exit_words,
     forkserver_context,
     renew_forkserver,
     settings_of_children,
@@ -253,3 +254,10 @@ def test_a_renewed_server_places_code_and_data_elsewhere():
     assert first == second, "the children of one server are alike"
     renew_forkserver()
     assert not set(first) & set(found())
+
+
+def test_unknown_signal_and_code_in_words():
+    assert exit_words(-6) == "was killed by SIGABRT"
+    assert exit_words(0) == "ended with exit code 0"
+    assert "signal 63" in exit_words(-63)
+    assert exit_words(None) == "vanished"

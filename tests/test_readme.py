@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from documents import run_example, with_fewer_classes
+from documents import page, run_example, with_fewer_classes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,6 +26,12 @@ print(run, run._repr_html_())
 """
     printed = run_example(with_fewer_classes(example) + check, tmp_path)
     assert "2 models measured" in printed and "<table>" in printed
+
+
+def test_the_output_of_the_gate_is_that_of_the_guide():
+    """Whose commands are run by a test."""
+    (shown,) = re.findall(r"```text\n(.*?)```", README, flags=re.DOTALL)
+    assert shown in page("ci.md")
 
 
 def test_ci_runs_the_commands():

@@ -19,7 +19,7 @@ from embedcore.commands.init import TEMPLATES
 
 TEMPLATE = TEMPLATES / "benchmark.yml"
 WORKFLOWS = Path(__file__).parents[1] / ".github" / "workflows"
-OURS, TESTS = WORKFLOWS / "benchmark.yml", WORKFLOWS / "tests.yml"
+OURS, TESTS, DOCS = (WORKFLOWS / name for name in ("benchmark.yml", "tests.yml", "docs.yml"))
 
 CLASSES = np.repeat(np.arange(100), 10)
 MODELS = ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "resnet18.a1_in1k")
@@ -28,7 +28,7 @@ JOBS = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["jobs"]
 STEPS = {step["name"]: step for job in JOBS.values() for step in job["steps"] if "name" in step}
 
 
-@pytest.mark.parametrize("workflow", [TEMPLATE, OURS, TESTS], ids=["template", "ours", "tests"])
+@pytest.mark.parametrize("workflow", [TEMPLATE, OURS, TESTS, DOCS], ids=["template", "ours", "tests", "docs"])
 def test_the_workflow_fits_the_schema_of_github(workflow):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -37,7 +37,7 @@ def test_the_workflow_fits_the_schema_of_github(workflow):
 
 @pytest.mark.skipif(not shutil.which("actionlint"), reason="actionlint is not installed")
 def test_actionlint_finds_nothing():
-    done = subprocess.run(["actionlint", TEMPLATE, OURS, TESTS], capture_output=True, text=True)
+    done = subprocess.run(["actionlint", TEMPLATE, OURS, TESTS, DOCS], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -79,7 +79,9 @@ def test_packages_are_cached_and_actions_are_pinned():
     python = [step["with"] for step in steps if step.get("uses", "").startswith("actions/setup-python@")]
     assert len(python) == 2 and all("'pip'" in given["cache"] for given in python)
     assert {given["cache-dependency-path"] for given in python} == {"benchmarks/requirements.txt"}
-    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", step["uses"]) for step in steps if "uses" in step)
+    for workflow in (TEMPLATE, OURS, TESTS, DOCS):
+        used = re.findall(r"uses: (\S+)", workflow.read_text(encoding="utf-8"))
+        assert used and all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action) for action in used)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import json
 import posixpath
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,8 +105,19 @@ def _content(name: str, template: str, arguments: argparse.Namespace) -> str:
     if name == WORKFLOW:
         ours = f"      - {WORKFLOW}\n"
         more = (f"      - {json.dumps(pattern)}\n" for pattern in trigger_paths(arguments.folder / SETTINGS))
+        text = text.replace("[main, master]", f"[{_default_branch(arguments.folder) or 'main, master'}]")
         return text.replace(ours, "".join([ours, *more]))
     return text
+
+
+def _default_branch(folder: Path) -> str:
+    """Return the default branch of the repository's remote as YAML; "" if it is not known."""
+    command = ["git", "-C", str(folder), "symbolic-ref", "--short", "refs/remotes/origin/HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return json.dumps(done.stdout.strip().removeprefix("origin/")) if done.returncode == 0 else ""
 
 
 def requirements() -> Iterator[str]:

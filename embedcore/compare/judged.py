@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from embedcore.compare.comparison import Comparison, ModelChange
 from embedcore.compare.limits import TESTED, Limits
+from embedcore.plain import listed
 from embedcore.results.headline import UNLABELLED
 from embedcore.results.result import Result
 from embedcore.retrieval.outcomes import PROBES
@@ -114,8 +115,7 @@ def _grouped(counts: Mapping[str, str]) -> str:
     groups: dict[str, list[str]] = {}
     for what, count in counts.items():
         groups.setdefault(count, []).append(what)
-    listed = {count: " and ".join(", ".join(names).rsplit(", ", 1)) for count, names in groups.items()}
-    return ", ".join(f"{names} of {count}" for count, names in listed.items())
+    return ", ".join(f"{listed(names)} of {count}" for count, names in groups.items())
 
 
 def _reasons(part: Judged) -> str:

@@ -15,7 +15,7 @@ from embedcore.images.plugins import PLUGINS, installed
 from embedcore.images.retries import retried
 from embedcore.images.sources import ROLE_WORDS, FileSource, LabelledImages, Role
 from embedcore.images.splits import HELD_OUT, SPLITS, TRAINING, named_sides, sides_note, training_sides
-from embedcore.plain import counted
+from embedcore.plain import counted, listed
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -179,17 +179,17 @@ def _layout(root: Path, paths: Sequence[str], split: str) -> _Layout:
 
 def _training_split(root: Path, below: Mapping[str, set[str]], split: str) -> _Layout:
     """Return the layout of folders named like ``train``, ``val`` and ``test``. Raises UsageError."""
-    listed = " and ".join(", ".join(f"{folder}/" for folder in below).rsplit(", ", 1))
+    folders = listed([f"{folder}/" for folder in below])
     if all(names == {"."} for names in below.values()):
         if split == "loo":
             return _Layout()
         raise UsageError(
-            f"{root.absolute()}: the images of {listed} are not in class folders: use one folder per class in each, or "
-            f"a csv with path,label (csv:FILE); with {option('split', 'loo')} these folders are the classes"
+            f"{root.absolute()}: the images of {folders} are not in class folders: use one folder per class in each, "
+            f"or a csv with path,label (csv:FILE); with {option('split', 'loo')} these folders are the classes"
         )
     if split == "loo":
-        return _Layout(frozenset(below), notes=(f"{listed} are merged: a class is the same in each",))
-    sides = training_sides([*below], f"{root.absolute()} has {listed}")
+        return _Layout(frozenset(below), notes=(f"{folders} are merged: a class is the same in each",))
+    sides = training_sides([*below], f"{root.absolute()} has {folders}")
     return _Layout(frozenset(below), sides, (sides_note(sides, suffix="/"),))
 
 

@@ -67,7 +67,8 @@ def load_dataset(
     files of an archive (default: the user's cache folder).
     ``progress(done, total)`` is called during the audit.
     ``unlabelled``: the images have no labels, or labels that do not matter; queries are views of them, see
-    :meth:`Dataset.with_views`. A folder may have its images anywhere, a csv file needs only the column path.
+    :meth:`Dataset.with_views`. A folder may have its images anywhere, a csv file needs only the column path; a list
+    takes no argument but ``seed``.
 
     Raises UsageError for a dataset that cannot be measured: no images, one class only, no query with a reference,
     images that cannot be read, labels that are not classes.
@@ -86,6 +87,19 @@ def load_dataset(
     if not unlabelled:
         return audit_dataset(images, labels, **choice).dataset(bad_images)
     if not isinstance(images, str | os.PathLike):
+        given = {
+            "labels": labels is not None,
+            "roles": roles is not None,
+            "split": split != "auto",
+            "columns": columns is not None,
+            "max_classes": max_classes is not None,
+            "max_per_class": max_per_class is not None,
+            "bad_images": bad_images != "fail",
+            "max_megapixels": max_megapixels != MAX_MEGAPIXELS,
+        }
+        if without := ", ".join(name for name, found in given.items() if found):
+            kind = f"a {type(images).__name__} of images without labels"
+            raise UsageError(f"{without}: not for {kind}: choose the images before, or name a folder or csv file")
         return as_dataset(images).with_views(seed)
     return audit_dataset(images, unlabelled=True, **choice).dataset(bad_images).with_views(seed)
 

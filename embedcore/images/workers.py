@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcore.errors import EmbedcoreError
-from embedcore.forkserver import forkserver_context, start_surely
+from embedcore.forkserver import exit_words, forkserver_context, start_surely
 from embedcore.images.decode import BadImageError, ImageUnavailable, elongation_refusal, reason_of
 from embedcore.images.retries import retried
 from embedcore.images.sources import ImageSource
@@ -182,9 +182,7 @@ class _Worker:
             piece = b""
         if not piece:
             self._process.join()
-            code = self._process.exitcode or 0
-            manner = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise EmbedcoreError(f"a worker died ({manner}) while decoding {names}")
+            raise EmbedcoreError(f"a worker {exit_words(self._process.exitcode)} while decoding {names}")
         try:
             answers = [msgspec.convert(message, _Answer) for message in self._inbox.feed(piece)]
             blocks = [(answer.written.start, answer.written.stop) for answer in answers if answer.written]

@@ -221,10 +221,16 @@ class Bench:
             located = self._located(case)
         except EmbedcoreError as error:
             return failure(case, error)
+        try:
+            pixels = self._pixels(case, dataset, functools.partial(stages, "decoding"))
+        except (UsageError, StopWork):
+            raise
+        except Exception as error:  # as in `run`
+            return failure(case, error)
         pinned = result.processes[0].pinned if result.processes else None
         inputs = CaseInputs(
             GroundTruth.of(dataset),
-            self._pixels(case, dataset, functools.partial(stages, "decoding")),
+            pixels,
             located,
             self.hub,
             engines_folder=self._engines,

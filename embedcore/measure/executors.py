@@ -17,7 +17,7 @@ import msgspec
 
 from embedcore.embed.memory import bound_memory, is_bounded
 from embedcore.errors import option
-from embedcore.forkserver import StartError, forkserver_context
+from embedcore.forkserver import StartError, exit_words, forkserver_context
 from embedcore.measure.case import Case
 from embedcore.measure.child import Child, Heard
 from embedcore.measure.inputs import CaseInputs
@@ -231,18 +231,6 @@ class Downloads:
     def seconds(self) -> float:
         """Return the seconds so far; time without a message counts only up to SILENT_S."""
         return self._before if self._last is None else self._before + min(self._clock() - self._last, SILENT_S)
-
-
-def exit_words(code: int | None) -> str:
-    """Describe an exit code of multiprocessing, such as ``was killed by SIGKILL``."""
-    if code is None:
-        return "vanished"
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
 
 
 def _work(pickled: bytes, task: Task, pixels: Connection | None, send: Send) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
@@ -54,7 +55,7 @@ def tried(
         place(backbone.module, device, channels_last=trial.channels_last)
         return trial, ForwardSettings(device, trial.precision, trial.channels_last, case.engine), batch_size
     # First, because after larger batches the heap may be too fragmented for one more image.
-    gmacs, uncounted = _gmacs(backbone, device)
+    gmacs, uncounted = _gmacs(case, inputs, backbone, device, ledger)
     settings, fitted = choose_settings(
         backbone, inputs.pixels, device, case.precision, batch_size, case.channels_last, case.engine
     )
@@ -69,14 +70,39 @@ def _key(case: Case, inputs: CaseInputs, backbone: Backbone, device: torch.devic
     del facts["dataset"], facts["pixels"]
     facts |= {"machine": device_name(device), "bf16": has_bf16(device), "batch_size": batch_size}
     facts |= {"channels_last": case.channels_last, "fields": Trial._fields}
-    return f"trial {hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}"
+    return f"trial {_digest(facts)}"
 
 
-def _gmacs(backbone: Backbone, device: torch.device) -> tuple[float | None, str]:
-    """Return the GMACs, or None and why they cannot be counted; a fault of the model shows later."""
+def _key_of_gmacs(case: Case, inputs: CaseInputs, backbone: Backbone) -> str:
+    """Return the key of an architecture of timm at one input size; its tags may differ in the number of classes."""
+    facts = facts_of(case, backbone, inputs.truth, ForwardSettings(torch.device("cpu"), "fp32"))
+    chosen = {name: facts[name] for name in ("point", "torch", "timm", "code", "embedcore")}
+    chosen |= {"architecture": backbone.name.partition(".")[0], "input_size": backbone.data_config.input_size}
+    return f"gmacs {_digest(chosen | {'params_m': backbone.params_m})}"
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _gmacs(
+    case: Case, inputs: CaseInputs, backbone: Backbone, device: torch.device, ledger: Ledger
+) -> tuple[float | None, str]:
+    """Return the GMACs, or None and why they cannot be counted; a fault of the model shows later.
+
+    They are counted once for each architecture of timm, also if it is measured under several settings.
+    """
+    key = _key_of_gmacs(case, inputs, backbone) if ledger.path and case.own_model is None else ""
+    kept = ledger.trial(key) if key else None
+    if kept is not None:
+        return kept[0], ""
     try:
-        return count_gmacs(backbone), ""
+        gmacs = count_gmacs(backbone)
     except Exception as error:  # from the model, possibly only under the counter
         why = reason_of(error)
+    else:
+        if key:
+            ledger.keep_trial(key, [gmacs])
+        return gmacs, ""
     release_memory(device)  # outside of the except block, where the error's frames are freed
     return None, f"GMACs could not be counted: {why}"

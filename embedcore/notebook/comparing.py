@@ -26,7 +26,7 @@ _UNITS = {"acc": 1, "acc5": NEAREST, "hit5": 1, "knn20": 1, "centroid": 1}
 _Row = Mapping[str, Any]
 
 
-def compare(a: Any, b: Any, *, on: Any = None) -> Any:
+def compare(a: Any, b: Any, *, on: Any = None, normalize: bool = False) -> Any:
     """Compare two models or runs that were measured on the same images, as a DataFrame.
 
     A row is one quantity, ``what``: its values ``a`` and ``b``; ``change``, which is b - a of a score, b / a - 1 of
@@ -37,7 +37,7 @@ def compare(a: Any, b: Any, *, on: Any = None) -> Any:
       with a column ``model``, and ``note`` for what could not be compared.
     - ``compare("resnet18.a1_in1k", "vit_tiny_patch16_224.augreg_in21k", on=run)``: two models of one run.
     - ``compare(embeddings_a, embeddings_b, on=dataset)``: two embeddings of all images of a dataset, in its order; or
-      ``on=labels`` for leave-one-out.
+      ``on=labels`` for leave-one-out. ``normalize=True`` divides each row by its norm, as in :func:`score`.
     - ``compare(scores_a, scores_b)``: two results of :func:`score` on the same images.
 
     Raises UsageError for anything else, and for sides that are not of the same images.
@@ -49,7 +49,7 @@ def compare(a: Any, b: Any, *, on: Any = None) -> Any:
     if isinstance(a, Scores) and isinstance(b, Scores) and on is None:
         return _frame(_scores(a, b))
     if on is not None and not isinstance(a, str) and not isinstance(b, str):
-        return _frame(_scores(_scored(a, "a", on), _scored(b, "b", on)))
+        return _frame(_scores(_scored(a, "a", on, normalize), _scored(b, "b", on, normalize)))
     raise UsageError(
         f"a {type(a).__name__} and a {type(b).__name__} cannot be compared{'' if on is None else ' on this'}: "
         "compare two runs, two scores, two models on=run, or two embeddings on=dataset"
@@ -110,16 +110,17 @@ def _models(a: Result, b: Result, run: Run) -> Iterator[_Row]:
         yield _row("images_per_s", old, new, new / old - 1)
 
 
-def _scored(embeddings: Any, side: str, on: Any) -> Scores:
+def _scored(embeddings: Any, side: str, on: Any, normalize: bool) -> Scores:
     """Return the scores of embeddings of all images of a dataset, or of labelled ones. Raises UsageError."""
     if not isinstance(on, Dataset):
-        return score(embeddings, on)
+        return score(embeddings, on, normalize=normalize)
     on.expect_classes()
     if len(embeddings) != len(on):
         raise UsageError(f"{side} has {len(embeddings)} embeddings, and {on!r} has {len(on)} images: one for each")
     if on.leave_one_out:
-        return score(embeddings, on.labels)
-    return score(embeddings[on.is_query], on.query_labels, embeddings[on.is_reference], on.reference_labels)
+        return score(embeddings, on.labels, normalize=normalize)
+    queries, references = embeddings[on.is_query], embeddings[on.is_reference]
+    return score(queries, on.query_labels, references, on.reference_labels, normalize=normalize)
 
 
 def _scores(a: Scores, b: Scores) -> Iterator[_Row]:

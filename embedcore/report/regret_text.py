@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from embedcore.compare.regret import FEWEST, SAMPLE, SIZE, Regret, Regrets, Rule, candidates, regrets, rules_of
-from embedcore.plain import counted, json_safe, wrapped
+from embedcore.plain import counted, json_safe, listed, wrapped
 from embedcore.report.board import captions
 from embedcore.report.board.columns import NOTHING
 from embedcore.report.board.findings import Named, Sentence
@@ -112,15 +112,15 @@ def _picked(rules: Sequence[Regret]) -> Iterator[str]:
         names += [f"{more:,} more"] if more else []
         mean = ", the mean" if len(picked) > 1 else ""
         verb = "picks" if len(same) == 1 else "pick"
-        by = captions.listed([regret.rule.name for regret in same])
-        yield f"{by} {verb} {captions.listed(names)} (acc {same[0].acc:.3f}{mean})."
+        by = listed([regret.rule.name for regret in same])
+        yield f"{by} {verb} {listed(names)} (acc {same[0].acc:.3f}{mean})."
 
 
 def _not_ordered(found: Regrets) -> Iterator[str]:
     """Name the best model if a rule cannot order it, since the losses are then against another one."""
     lacking = [regret.rule.name for regret in found.rules if found.best not in regret.rule.values]
     if lacking:
-        yield f"The best model, {found.best}, is not ordered by {captions.listed(lacking)}."
+        yield f"The best model, {found.best}, is not ordered by {listed(lacking)}."
 
 
 def _departures(regret: Regret) -> Iterator[str]:
@@ -147,8 +147,8 @@ def _published(found: Regrets) -> Iterator[str]:
         if used is not None and used.rule.values.items() <= published()[name].items():
             sets.setdefault(version, []).append(name)
     if sets:
-        listed = "; ".join(f"timm {version} ({', '.join(names)})" for version, names in sets.items())
-        yield f"Published accuracies: {listed}."
+        by_version = "; ".join(f"timm {version} ({', '.join(names)})" for version, names in sets.items())
+        yield f"Published accuracies: {by_version}."
 
 
 def card(board: Leaderboard, table: ClassTable | None) -> tuple[Sentence, ...]:

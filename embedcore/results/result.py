@@ -76,7 +76,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """Why the case could not be measured, on one line; "" if ok."""
     detail: str = ""
-    """Traceback or last output of the child, several lines; in the journal, not in the saved JSON."""
+    """Several lines. Of a measured model: notes, such as why it ran in fp32. Else the traceback or the last output of
+    the child, in the journal only."""
     unreachable: bool = False
     """Whether the weights are on a hub that was not reachable or refused the token: a later try may succeed."""
     lost_host: tuple[str, str] | None = None
@@ -272,7 +273,7 @@ def is_final(status: Status, unreachable: bool) -> bool:
 _POSITIVE = ("forward", "end_to_end")
 """Fields and keys that are dropped if they are 0 or below, since nothing was measured then."""
 
-_OF_FAILURES = ("reason", "detail", "unreachable", "lost_host", "race")
+_OF_FAILURES = ("reason", "unreachable", "lost_host", "race")
 
 
 def _plain(name: str, value: object) -> object:

@@ -142,6 +142,19 @@ def test_a_folder_is_named_as_one(tmp_path, monkeypatch, capsys):
     assert "names a file or folder of this machine" in capsys.readouterr().out
 
 
+def test_the_baseline_is_that_of_the_remotes_default_branch(tmp_path):
+    def branches(folder):
+        main(["init", str(folder)])
+        return yaml.safe_load((folder / WORKFLOW).read_text(encoding="utf-8"))[True]["push"]["branches"]
+
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@host"]
+    subprocess.run([*git, "init", "-q", "-b", "trunk", str(tmp_path / "remote")], check=True)
+    subprocess.run([*git, "-C", str(tmp_path / "remote"), "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    subprocess.run([*git, "clone", "-q", str(tmp_path / "remote"), str(tmp_path / "clone")], check=True)
+    assert branches(tmp_path / "clone") == ["trunk"]
+    assert branches(tmp_path / "alone") == ["main", "master"]
+
+
 def test_pip_can_read_the_requirements(tmp_path):
     main(["init", str(tmp_path)])
     for line in (tmp_path / "benchmarks" / "requirements.txt").read_text().splitlines():

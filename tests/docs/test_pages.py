@@ -52,6 +52,16 @@ def commands(text):
     return [line for line in lines if line.strip().startswith("embedcore ")]
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in ("docs/ci.md", "docs/cluster.md")])
+def test_every_benchmark_names_its_models(name):
+    """All of timm's models are 1 TB. (docs/ci.md has the settings of `init`, docs/cluster.md runs them all.)"""
+    blocks = re.findall(r"```(?:bash)?\n(.*?)```", TEXTS[name], re.DOTALL)
+    blocks += re.findall(r"^    (.*)$", TEXTS[name], re.MULTILINE)
+    lines = [line for line in "\n".join(blocks).splitlines() if re.search(r"pytest benchmarks(?!/)", line)]
+    outside = [line for line in lines if "embedcore init" not in line]
+    assert all(re.search(r"--embed-roster|--embed-family|-k ", line) for line in outside), outside
+
+
 def strings_of(parser):
     """Every option string of a parser, with those of its commands."""
     own = {string for action in parser._actions for string in action.option_strings}

@@ -72,7 +72,7 @@ def test_a_worker_that_is_killed_is_reported_with_its_images(make_folder, tmp_pa
             os.kill(child.pid, signal.SIGKILL)
 
     with pytest.raises(
-        EmbedcoreError, match=r"a worker died \(signal SIGKILL\) while decoding images \d+ to \d+ \('[ab]/"
+        EmbedcoreError, match=r"a worker was killed by SIGKILL while decoding images \d+ to \d+ \('[ab]/"
     ):
         open_pixel_store(dataset, GEOMETRY, tmp_path / "cache", workers=2, progress=kill)
     assert workers_of_this_process() == []
@@ -180,7 +180,7 @@ if hasattr(workers, "send"):
         ),
         ('b\'{"written": {"start": 0, "stop": "x", "bad": []}}\\n\'', "", "sent an invalid message"),
         ('b\'{"written": 3, "unknown": 4}\\n\'', "", "sent an invalid message"),
-        ('b\'{"written": {"sta\'', "os._exit(3)", r"died \(exit code 3\)"),
+        ('b\'{"written": {"sta\'', "os._exit(3)", "ended with exit code 3"),
     ],
 )
 def test_data_from_a_worker_is_not_executed(tmp_path: Path, sent: str, then: str, text: str) -> None:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from embedcore.measure import child, oom_killer
-from embedcore.measure.executors import ChildExecutor, InlineExecutor, exit_words
+from embedcore.measure.executors import ChildExecutor, InlineExecutor
 from embedcore.measure.inputs import CaseInputs
 
 QUICK = {"rounds": 1}
@@ -295,10 +295,3 @@ def test_a_failed_start_of_a_child_is_retried_then_crashed(case, images, executo
     result = executor.run(case, images)
     assert result.status == "crashed"
     assert "no child process can be started: ConnectionRefusedError: nobody listens" in result.reason
-
-
-def test_unknown_signal_and_code_in_words():
-    assert exit_words(-6) == "was killed by SIGABRT"
-    assert exit_words(0) == "ended with exit code 0"
-    assert "signal 63" in exit_words(-63)
-    assert exit_words(None) == "vanished"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-from embedcore.plain import counted
+from embedcore.plain import counted, listed
 from embedcore.report.board import captions
 from embedcore.report.board.columns import figure, score
 from embedcore.report.board.marks import MODEL_MARKS, NON_COMMERCIAL_MARK, doubts
@@ -190,6 +190,11 @@ def caveats(row: Row) -> list[str]:
     return [captions.sentence(mark.meaning) for mark in (*MODEL_MARKS, NON_COMMERCIAL_MARK) if mark.applies(row)]
 
 
+def marked(row: Row) -> list[str]:
+    """Return these marks in a few words."""
+    return [mark.word for mark in (*MODEL_MARKS, NON_COMMERCIAL_MARK) if mark.applies(row)]
+
+
 def order_trust(board: Leaderboard) -> Trust:
     """Return whether the lead is significant, and how many classes would make it so."""
     question = "Is the order sure?"
@@ -230,8 +235,8 @@ def speed_trust(board: Leaderboard) -> Trust:
     doubtful = sum(bool(doubts(result)) for result in results)
     if doubtful:
         which = "No speed can" if doubtful == len(results) else f"{doubtful:,} of {len(results):,} speeds cannot"
-        listed = "; ".join(f"{reason} ({counted(count, 'model')})" for reason, count in reasons.items())
-        return Trust(question, False, (f"{which} be trusted: {listed}.",))
+        counts = "; ".join(f"{reason} ({counted(count, 'model')})" for reason, count in reasons.items())
+        return Trust(question, False, (f"{which} be trusted: {counts}.",))
     if len({(result.device, result.processor) for result in results}) > 1:
         return Trust(question, False, ("They come from different devices or machines and cannot be compared.",))
     if min(len(result.processes) for result in results) < 2:
@@ -268,9 +273,9 @@ def picks(board: Leaderboard) -> tuple[Pick, ...]:
             found.setdefault(row.result.model, (row, []))[1].append(label)
     return tuple(
         Pick(
-            f"{captions.listed(labels).capitalize()} of the {len(tied):,} tied",
+            f"{listed(labels).capitalize()} of the {len(tied):,} tied",
             model,
-            f"{first} {score(row.result, first)} · {costs(row.result)}".rstrip(" ·"),
+            " · ".join(filter(None, [f"{first} {score(row.result, first)}", costs(row.result), *marked(row)])),
         )
         for model, (row, labels) in found.items()
     )

@@ -138,15 +138,6 @@ def sentence(line: str) -> str:
     return f"{line[0].upper()}{line[1:]}."
 
 
-def listed(words: Sequence[str]) -> str:
-    """Return words with commas and "and".
-
-    >>> listed(["10", "25", "100"])
-    '10, 25 and 100'
-    """
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def lead(ranking: Ranking, *, most_names: int) -> list[str]:
     """Return which models are tied for first, and how many classes would separate the two best."""
     model_ranks = sorted(ranking.model_ranks().values(), key=lambda model_rank: model_rank.rank)

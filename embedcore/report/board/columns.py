@@ -71,8 +71,8 @@ class Column:
     sparse: bool = False
     """Left out of tables in which no row has a value."""
 
-    def cell(self, row: Row, longest: int | None = None) -> str:
-        """Return the text of a cell with its marks, cut to `longest` characters."""
+    def cell(self, row: Row) -> str:
+        """Return the text of a cell with its marks."""
         value = self.value(row)
         if value is None:
             return NOTHING
@@ -80,8 +80,11 @@ class Column:
         half = row.result.half_interval(self.key) if self.interval else None
         if half is not None:
             text += f" ±{half:.3f}".replace("±0", "±")
-        marks = "".join(dict.fromkeys(mark.sign for mark in self.marks if mark.applies(row)))
-        return (text if longest is None else cut_middle(text, longest - len(marks))) + marks
+        return text + self.signs(row)
+
+    def signs(self, row: Row) -> str:
+        """Return the marks of a cell."""
+        return "".join(dict.fromkeys(mark.sign for mark in self.marks if mark.applies(row)))
 
     @property
     def stored(self) -> bool:

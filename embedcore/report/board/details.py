@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from embedcore.plain import one_line
 from embedcore.report.board.columns import figure, weights
 from embedcore.report.board.recipe import recipe
 from embedcore.results.class_table import ClassTable
@@ -77,6 +78,7 @@ def settings(result: Result) -> list[tuple[str, str]]:
         ("Latency of one image", ", ".join(f"{k} {figure(v)} ms" for k, v in result.latency_ms.items())),
         ("Peak memory", f"{figure(result.peak_memory_mb)} MB" if result.peak_memory_mb is not None else ""),
         ("Total time", f"{result.measured_s:.1f} s" if result.measured_s is not None else ""),
+        ("Notes", one_line(result.detail)),
     ]
     return [(what, value) for what, value in words if value]
 

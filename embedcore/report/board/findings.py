@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from embedcore.plain import minute, one_line
+from embedcore.plain import listed, minute, one_line
 from embedcore.report.board import captions
 from embedcore.report.board.answer import speeds
 from embedcore.report.board.columns import figure, random_notice, score
@@ -142,7 +142,7 @@ def best_of_sizes(board: Leaderboard) -> Iterator[Sentence]:
     sized = [(row.result, row.result.params_m) for row in board.by_acc if row.result.params_m is not None]
     best = ((size, next((result for result, params in sized if params < size), None)) for size in SIZES)
     for result, sizes in _grouped(best):
-        words = f"Below {captions.listed([f'{size}' for size in sizes])} million parameters: "
+        words = f"Below {listed([f'{size}' for size in sizes])} million parameters: "
         yield words, Named(result.model), f", {first} {score(result, first)} with {figure(result.params_m)} million."
 
 

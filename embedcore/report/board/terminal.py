@@ -13,7 +13,9 @@ from embedcore.plain import counted, wrapped
 from embedcore.report.board import captions
 from embedcore.report.board.columns import (
     Column,
+    column,
     cut,
+    cut_middle,
     footnotes,
     leader_columns,
     leaderboard_columns,
@@ -21,6 +23,7 @@ from embedcore.report.board.columns import (
     shown,
     without_intervals,
 )
+from embedcore.report.board.names import short_names
 from embedcore.results.leaderboard import Leaderboard, Row
 
 TOP = 10  # rows of a table in the terminal
@@ -95,7 +98,7 @@ def fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Colu
         least = max(reversed(kept), key=_drop)
         if _drop(least) <= _KEPT and longest > _READABLE_NAME:
             longest = _READABLE_NAME
-        elif _drop(least) <= 1 and any(column.interval for column in kept):
+        elif _drop(least) <= 1 and any(each.interval for each in kept):
             kept = without_intervals(kept)
         elif _drop(least):
             kept.remove(least)
@@ -117,8 +120,8 @@ def _table(heading: str, rows: Sequence[Row], board: Leaderboard, columns: Seque
     rows, columns = shown(rows, columns, intervals=captions.has_intervals(board.dataset))
     kept = fit(columns, rows, width)
     others = sum(_column_width(column, rows) + _GAP for column in kept if column.key != "model")
-    longest = max(_SHORTEST_NAME, width - others)
-    cells = [[c.cell(row, longest if c.key == "model" else None) for c in kept] for row in rows]
+    names = _names(rows, max(_SHORTEST_NAME, width - others))
+    cells = [[name if c.key == "model" else c.cell(row) for c in kept] for name, row in zip(names, rows, strict=True)]
     # Headings are passed as a row: tabulate makes columns with headers two blanks too wide.
     headings = [column.heading for column in kept]
     rules = ["-" * max(map(len, texts)) for texts in zip(headings, *cells, strict=True)]
@@ -131,6 +134,14 @@ def _table(heading: str, rows: Sequence[Row], board: Leaderboard, columns: Seque
     limit = captions.acc5_limit(board.dataset)
     above = [f"{heading}; {limit}" if limit else heading, random_notice(rows)]
     return [*filter(None, above), table, *footnotes(rows, kept)]
+
+
+def _names(rows: Sequence[Row], longest: int) -> list[str]:
+    """Return the names of the models with their marks, in at most `longest` characters."""
+    signs = [column("model").signs(row) for row in rows]
+    room = longest - max(map(len, signs), default=0)
+    short = short_names([row.result.model for row in rows], room)
+    return [cut_middle(name, room) + sign for name, sign in zip(short, signs, strict=True)]
 
 
 def _excluded(board: Leaderboard, rest: str) -> Iterator[str]:

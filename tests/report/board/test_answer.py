@@ -151,6 +151,12 @@ def test_marks_are_caveats(result_of: Callable[..., Result], board_of: Callable[
     assert not answer.take(board).has_code
 
 
+def test_a_pick_has_the_marks_of_its_model() -> None:
+    board = board_of_runs(speed(10.0, params_m=9.0), speed(90.0, params_m=1.0, licence="cc-by-nc-4.0"))
+    (smallest,) = (pick.costs for pick in answer.picks(board) if "mallest" in pick.label)
+    assert smallest.endswith("1.00 million parameters · 90.0 images/s · not for commercial use")
+
+
 @pytest.mark.parametrize(
     ("fields", "verdict", "words"),
     [

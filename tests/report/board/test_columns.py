@@ -23,8 +23,8 @@ from embedcore.retrieval.outcomes import PROBES
 Make = Callable[..., Result]
 
 
-def cell(key: str, result: Result, longest: int | None = None) -> str:
-    return columns.column(key).cell(Row(1, result), longest)
+def cell(key: str, result: Result) -> str:
+    return columns.column(key).cell(Row(1, result))
 
 
 def footnotes(rows: list[Row], *keys: str) -> list[str]:
@@ -189,14 +189,14 @@ def test_the_part_of_a_checkpoint_and_what_was_resized_are_shown(result_of: Make
     assert ("Resampled tensors", "pos_embed [1] → [2]") in settings(own)
 
 
-def test_own_models_are_marked_however_short_the_name_is_cut(result_of: Make) -> None:
+def test_own_models_are_marked(result_of: Make) -> None:
     own = result_of(
         model="ours-v3",
         weights={"source": "own:best.pth", "id": "sha256:1", "classifier": "left out (fc.1.weight)"},
         licence=None,
     )
     folder = result_of(weights={"source": "folder", "id": "sha256:0123456789abcdef", "file": "best.pth"})
-    assert (cell("model", own), cell("model", own, 6)) == ("ours-v3§¶", "ou…3§¶")
+    assert cell("model", own) == "ours-v3§¶"
     assert cell("model", folder) == folder.model
     assert columns.weights(own) == "own:best.pth sha256:1" and cell("licence", own) == "–"
     assert columns.weights(folder) == "folder:best.pth sha256:01234567"

@@ -16,7 +16,7 @@ from browsing import Visit
 
 from embedcore.report.board.answer import take
 from embedcore.report.board.front import AXES, pareto_front
-from embedcore.report.board.marks import doubts
+from embedcore.report.board.marks import doubts, non_commercial
 from embedcore.report.board.rows import rows
 from embedcore.report.regret_text import card
 from embedcore.results.class_table import class_table
@@ -44,6 +44,16 @@ def test_the_first_screen_and_the_table_are_shown(visit: Visit) -> None:
     assert "Is the order sure? no" in trust and "Can the speeds be compared?" in trust
     assert visit.models() == BY_ACC[: len(visit.models())]
     assert visit.count() == f"{len(RUN.results)} models"
+
+
+def test_the_answer_comes_before_how_it_was_measured(browser: Any, file: Path) -> None:
+    parts = (".take", ".trust", ".headline", ".picks", "#table", "#about")
+    for width in (1280, 390):
+        with browsing.visiting(browser, file, viewport={"width": width, "height": 800}) as visit:
+            visit.go()
+            boxes = [visit.page.locator(part).first.bounding_box() for part in parts]
+            places = [(box["y"], box["x"]) for box in boxes if box is not None]
+            assert len(places) == len(parts) and places == sorted(places)
 
 
 def test_a_click_on_a_heading_sorts_both_ways_with_missing_values_last(visit: Visit) -> None:
@@ -276,8 +286,10 @@ def test_the_most_accurate_model_of_a_speed_has_a_speed_without_doubts(visit: Vi
     assert 0 < len(trusted) < len(BY_ACC)
     visit.page.locator("#need").fill("300")
     said = visit.page.locator("#needed")
-    assert next(model for model in trusted if speed[model] >= 300) in said.inner_text()
+    best = next(model for model in trusted if speed[model] >= 300)
+    assert best in said.inner_text()
     assert "doubtful" not in said.inner_text()
+    assert ("not for commercial use" in said.inner_text()) == non_commercial(ROWS[best])
     visit.page.locator("#need").fill("1e9")
     assert said.inner_text() == "No model is that fast."
 

@@ -325,11 +325,14 @@
   const need = $("#need");
   if (need && models.some((row) => row.images_per_s)) {
     $("#by-speed").hidden = false;
-    const told = (row) => [link(row), ` (${headline} ${score(row[headline])}, ${figure(row.images_per_s)} images/s${row.doubts ? `; doubtful: ${row.doubts}` : ""})`];
+    const kinds = { random: "random weights", own: "own model", non_commercial: "not for commercial use" };
+    const marks = (row) => [row.doubts && `doubtful: ${row.doubts}`, ...Object.keys(kinds).map((kind) => row[kind] && kinds[kind])].filter(Boolean);
+    const told = (row) => [link(row), ` (${[`${headline} ${score(row[headline])}, ${figure(row.images_per_s)} images/s`, ...marks(row)].join("; ")})`];
+    const pretrained = models.filter((row) => !row.random), useful = pretrained.length ? pretrained : models;
     need.addEventListener("input", () => {
-      const wanted = number(need.value), fast = models.filter((row) => wanted !== null && row.images_per_s >= wanted);
+      const wanted = number(need.value), fast = useful.filter((row) => wanted !== null && row.images_per_s >= wanted);
       const best = fast.find((row) => !row.doubts), other = fast[0];
-      const none = models.some((row) => row.images_per_s && !row.doubts) ? "No model with a speed that can be trusted is that fast. " : "";
+      const none = useful.some((row) => row.images_per_s && !row.doubts) ? "No model with a speed that can be trusted is that fast. " : "";
       $("#needed").replaceChildren(...(wanted === null ? [] : best ? told(best) : other ? [none, ...told(other)] : ["No model is that fast."]));
     });
   }
