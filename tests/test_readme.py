@@ -36,6 +36,7 @@ def test_the_output_of_the_gate_is_that_of_the_guide():
 
 def test_ci_runs_the_commands():
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert "python -m pip install -e '.[demo]' && pytest benchmarks --embed-roster local" in README
+    demo = "python -m pip install -e '.[demo]' && pytest benchmarks --embed-roster local --embed-dataset objects"
+    assert demo in README and demo in page("index.md")
     assert "python -m pip install -e '.[test]' && pytest tests" in README
     assert "python -m pip install -e '.[docs,test]'" in ci and "pytest tests -n 2" in ci
