@@ -77,6 +77,7 @@ def test_the_examples_of_the_page_run_as_they_stand(folder, tmp_path):
     session(f"--embed-roster zoos.toml,service.toml {options}", folder, tmp_path)
     found = infos(folder / "run.json")
     assert {name: info["dim"] for name, info in found.items()} == {
+        "lite0+lite1": 2560,
         "torchvision-resnet18": 512,
         "open_clip-vit-s-32": 384,
         "service": 192,
@@ -84,7 +85,9 @@ def test_the_examples_of_the_page_run_as_they_stand(folder, tmp_path):
     assert found["service"]["scores"]["acc"] == 1  # the rows are in the order of the images
     page = (folder / "report" / "leaderboard.md").read_text()
     assert all(f"{name}§" in page for name in found)
-    assert "RANDOM WEIGHTS in 2 of 3 rows" in page
+    assert "RANDOM WEIGHTS in 2 of 4 rows" in page
+    assert found["lite0+lite1"]["weights"]["source"].startswith("factory:")
+    assert found["lite0+lite1"]["params_m"] > found["torchvision-resnet18"]["params_m"] / 2
     printed = run_example(library, folder).split()
     assert printed == ["torchvision-resnet18", str(found["torchvision-resnet18"]["params_m"])]
 

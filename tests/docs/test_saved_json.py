@@ -31,8 +31,9 @@ def rows(heading):
 
 def test_the_fields_of_a_model():
     table = rows("A model: `benchmarks[i]`")
-    measured = Result.make("net.tag", family="net", status="ok", scores={"acc": 0.5, "acc5": 0.5}).extra_info()
-    assert names(" ".join(table)) == measured.keys()
+    scores = {"acc": 0.5, "acc5": 0.5}
+    measured = Result.make("net.tag", family="net", status="ok", scores=scores, detail="a note")
+    assert names(" ".join(table)) == measured.extra_info().keys()
     assert names(table["`processes`"]) == set(TimingProcess.__struct_fields__)
 
 

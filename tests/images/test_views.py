@@ -180,7 +180,7 @@ def test_the_pixel_store_has_images_and_views(root: Path, tmp_path: Path) -> Non
 
 
 def test_a_list_takes_no_argument_that_chooses_among_labelled_images():
-    images = list(np.zeros((3, 8, 8, 3), dtype=np.uint8))
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8))
     assert load_dataset(images, unlabelled=True, seed=1).unlabelled
     for name, value in {"labels": [0, 0, 1], "max_per_class": 1, "split": "loo", "bad_images": "skip"}.items():
         with pytest.raises(UsageError, match=f"^{name}: not for a list of images without labels: "):

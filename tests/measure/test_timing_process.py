@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import sys
 
 import pytest
 import torch
 
-from embedcore.embed import pinned
+from embedcore.embed import pinned, timing
 from embedcore.images.load_dataset import load_dataset
-from embedcore.measure import timing_process
+from embedcore.measure import measure, timing_process
 from embedcore.measure.bench import Bench
 from embedcore.measure.case import CaseSettings
 from embedcore.results.process import TimingProcess
@@ -86,3 +88,30 @@ def test_a_failure_gives_a_result_with_its_reason(bench, dataset, monkeypatch):
     monkeypatch.setattr(timing_process, "time_forward", break_down)
     failed = bench.time(result, dataset)
     assert failed.status == "error" and "the fan fell off" in failed.reason
+
+
+def test_workers_take_turns_on_a_device_in_every_timed_round_and_none_collects_garbage(bench, dataset, monkeypatch):
+    held, rounds = [], []
+
+    @contextlib.contextmanager
+    def lock(device):
+        held.append(device)
+        yield
+        held.pop()
+
+    clock = timing.host_seconds
+
+    def timed(embed, batch):
+        rounds.append((bool(held), gc.isenabled()))
+        return clock(embed, batch)
+
+    monkeypatch.setattr(measure, "device_lock", lock)
+    monkeypatch.setattr(timing_process, "device_lock", lock)
+    monkeypatch.setattr(timing, "host_seconds", timed)
+    result = bench.measure(MODEL, dataset, latency=True)
+    first = len(rounds)
+    assert result.ok and isinstance(bench.time(result, dataset), TimingProcess)
+    assert 2 <= first < len(rounds)
+    assert all(locked for locked, _ in rounds)
+    assert sum(not collecting for _, collecting in rounds) >= 2 * SETTINGS.rounds  # the rest are warm-ups
+    assert gc.isenabled()
