@@ -210,7 +210,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return fields
 
     def extra_info(self) -> dict[str, Any]:
-        """Return pytest-benchmark's ``extra_info``: all fields but those of failures, and ``detail`` if there is any."""
+        """Return pytest-benchmark's ``extra_info``: all fields but those of failures; ``detail`` if there is any."""
         left_out = _OF_FAILURES if self.detail else (*_OF_FAILURES, "detail")
         return {name: value for name, value in self.to_json().items() if name not in left_out}
 
