@@ -68,7 +68,7 @@ def load_dataset(
     ``progress(done, total)`` is called during the audit.
     ``unlabelled``: the images have no labels, or labels that do not matter; queries are views of them, see
     :meth:`Dataset.with_views`. A folder may have its images anywhere, a csv file needs only the column path; a list
-    takes no argument but ``seed``.
+    takes none of the arguments that choose among labelled images.
 
     Raises UsageError for a dataset that cannot be measured: no images, one class only, no query with a reference,
     images that cannot be read, labels that are not classes.

@@ -48,14 +48,18 @@ def tried(
     """
     assert inputs.pixels is not None
     ledger = inputs.ledger or Ledger(None)
-    key = _key(case, inputs, backbone, device, batch_size) if ledger.path else ""
+    facts, key = {}, ""
+    if ledger.path:
+        facts = facts_of(case, backbone, inputs.truth, ForwardSettings(device, case.precision, engine=case.engine))
+        key = _key(facts, case, device, batch_size)
     kept = ledger.trial(key)
     if kept is not None:
         trial = Trial(*kept)
         place(backbone.module, device, channels_last=trial.channels_last)
         return trial, ForwardSettings(device, trial.precision, trial.channels_last, case.engine), batch_size
     # First, because after larger batches the heap may be too fragmented for one more image.
-    gmacs, uncounted = _gmacs(case, inputs, backbone, device, ledger)
+    key_of_gmacs = _key_of_gmacs(facts, backbone) if facts and case.own_model is None else ""
+    gmacs, uncounted = _gmacs(backbone, device, ledger, key_of_gmacs)
     settings, fitted = choose_settings(
         backbone, inputs.pixels, device, case.precision, batch_size, case.channels_last, case.engine
     )
@@ -65,17 +69,15 @@ def tried(
     return trial, settings, fitted
 
 
-def _key(case: Case, inputs: CaseInputs, backbone: Backbone, device: torch.device, batch_size: int) -> str:
-    facts = facts_of(case, backbone, inputs.truth, ForwardSettings(device, case.precision, engine=case.engine))
-    del facts["dataset"], facts["pixels"]
+def _key(facts: Mapping[str, Any], case: Case, device: torch.device, batch_size: int) -> str:
+    facts = {name: value for name, value in facts.items() if name not in ("dataset", "pixels")}
     facts |= {"machine": device_name(device), "bf16": has_bf16(device), "batch_size": batch_size}
     facts |= {"channels_last": case.channels_last, "fields": Trial._fields}
     return f"trial {_digest(facts)}"
 
 
-def _key_of_gmacs(case: Case, inputs: CaseInputs, backbone: Backbone) -> str:
+def _key_of_gmacs(facts: Mapping[str, Any], backbone: Backbone) -> str:
     """Return the key of an architecture of timm at one input size; its tags may differ in the number of classes."""
-    facts = facts_of(case, backbone, inputs.truth, ForwardSettings(torch.device("cpu"), "fp32"))
     chosen = {name: facts[name] for name in ("point", "torch", "timm", "code", "embedcore")}
     chosen |= {"architecture": backbone.name.partition(".")[0], "input_size": backbone.data_config.input_size}
     return f"gmacs {_digest(chosen | {'params_m': backbone.params_m})}"
@@ -85,14 +87,11 @@ def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _gmacs(
-    case: Case, inputs: CaseInputs, backbone: Backbone, device: torch.device, ledger: Ledger
-) -> tuple[float | None, str]:
+def _gmacs(backbone: Backbone, device: torch.device, ledger: Ledger, key: str) -> tuple[float | None, str]:
     """Return the GMACs, or None and why they cannot be counted; a fault of the model shows later.
 
-    They are counted once for each architecture of timm, also if it is measured under several settings.
+    They are counted once for each `key` in the ledger; "": always.
     """
-    key = _key_of_gmacs(case, inputs, backbone) if ledger.path and case.own_model is None else ""
     kept = ledger.trial(key) if key else None
     if kept is not None:
         return kept[0], ""
