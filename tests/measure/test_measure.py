@@ -46,7 +46,7 @@ def test_result_contains_the_measurement(case, images, dataset):
     assert result.channels_last
     assert 2 <= result.warmup_rounds <= 20
     assert sys.platform != "linux" or result.crowded >= 0
-    assert 0 < result.peak_memory_mb < 1000  # not torch's default
+    assert 0 <= result.peak_memory_mb < 1000  # what this process grew by, not torch's default
     assert (result.architecture, result.tag) == ("test_resnet", "r160_in1k")
 
 

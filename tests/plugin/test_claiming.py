@@ -69,7 +69,7 @@ def test_two_of_four_workers_are_killed_and_one_comes_late(start, project):
     assert scores_of(project.path / "run.json") == scores_of(project.path / "whole.json")
     assert len(scores_of(project.path / "run.json")) == len(MINI)
     assert read_run(project.path / "run.json").unreached == frozenset()
-    measured = Counter(model for path in folder.glob("*.jsonl") for model in records.models(records.read(path)))
+    measured = Counter(model for path in records.begun_in(folder) for model in records.models(records.read(path)))
     assert max(measured.values()) <= 2
 
 

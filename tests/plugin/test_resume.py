@@ -30,7 +30,7 @@ def scores_of(path):
 
 def journal_of(cache):
     """The contents of the only journal of a cache folder, None before it exists."""
-    found = [path for path in (cache / "runs").glob("*.jsonl") if b"\n" in path.read_bytes()]
+    found = records.begun_in(cache / "runs")
     assert len(found) <= 1, "a resumed run must go on in its journal"
     return records.read(found[0]) if found else None
 

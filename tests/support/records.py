@@ -47,6 +47,11 @@ def journal(
     return folder / f"{name}.jsonl"
 
 
+def begun_in(folder: Path) -> list[Path]:
+    """The journals with a whole header; a process is killed, or looked at, before it has written its own."""
+    return sorted(path for path in folder.glob("*.jsonl") if b"\n" in path.read_bytes())
+
+
 def read(*paths: Path) -> Record:
     return read_record(paths)
 
