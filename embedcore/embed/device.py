@@ -79,6 +79,19 @@ def set_arithmetic() -> None:
     cudnn.benchmark, cudnn.benchmark_limit = bool(ARITHMETIC["cudnn_benchmark"]), ARITHMETIC["cudnn_benchmark_limit"]
 
 
+def changed_arithmetic() -> str:
+    """Return which of the settings in `ARITHMETIC` a model's code has changed since, as a sentence; "" for none."""
+    cudnn: Any = torch.backends.cudnn
+    tf32 = {torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision} != {"ieee"}
+    in_force = {
+        "tf32": tf32 or torch.get_float32_matmul_precision() != "highest",
+        "cudnn_benchmark": cudnn.benchmark,
+        "cudnn_benchmark_limit": cudnn.benchmark_limit,
+    }
+    changed = [f"{name} is {value}" for name, value in in_force.items() if value != ARITHMETIC[name]]
+    return f"the model's code changed torch's settings while it ran: {', '.join(changed)}" if changed else ""
+
+
 @contextlib.contextmanager
 def untuned() -> Iterator[None]:
     """Disable cuDNN's benchmark for passes that run once: trying all algorithms takes seconds for each new shape."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedcore.embed.device import device_lock, place, set_arithmetic, use_device
+from embedcore.embed.device import changed_arithmetic, device_lock, place, set_arithmetic, use_device
 from embedcore.embed.embedder import ForwardSettings, auto_batch_size, embed_pixels, first_batch
 from embedcore.embed.engines.forward_pass import ForwardPass
 from embedcore.embed.interleaving import Interleaving
@@ -156,7 +156,7 @@ def measure(case: Case, inputs: CaseInputs, stages: Stages, memory: PeakMemory) 
         case.model,
         **_provenance(case, backbone.weights),
         status="ok",
-        detail="\n".join(filter(None, (trial.note, note, of_distractors, notes))),
+        detail="\n".join(filter(None, (trial.note, changed_arithmetic(), note, of_distractors, notes))),
         params_m=backbone.params_m,
         gmacs=trial.gmacs,
         input_size=backbone.data_config.input_size,

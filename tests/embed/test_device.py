@@ -6,6 +6,7 @@ import torch
 from embedcore.embed import device
 from embedcore.embed.device import (
     ARITHMETIC,
+    changed_arithmetic,
     choose_channels_last,
     choose_device,
     device_name,
@@ -83,6 +84,24 @@ def test_settings_override_earlier_ones_of_torch(settings, change):
     assert cudnn.benchmark is ARITHMETIC["cudnn_benchmark"]
     assert {matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision} == {"ieee"}
     assert torch.get_float32_matmul_precision() == "highest"
+    assert cudnn.benchmark_limit == ARITHMETIC["cudnn_benchmark_limit"] == 3
+    assert changed_arithmetic() == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda: torch.set_float32_matmul_precision("high"), "tf32 is True"),
+        (lambda: setattr(torch.backends.cudnn, "allow_tf32", True), "tf32 is True"),
+        (lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"), "tf32 is True"),
+        (lambda: setattr(torch.backends.cudnn, "benchmark", False), "cudnn_benchmark is False"),
+        (lambda: setattr(torch.backends.cudnn, "benchmark_limit", 10), "cudnn_benchmark_limit is 10"),
+    ],
+)
+def test_what_a_model_has_changed_is_read_back(settings, change, words):
+    set_arithmetic()
+    change()
+    assert changed_arithmetic().endswith(f" while it ran: {words}")
 
 
 def test_the_name_of_a_processor_has_its_threads(monkeypatch, tmp_path):

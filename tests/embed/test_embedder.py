@@ -8,16 +8,17 @@ import timm
 import torch
 from PIL import Image
 
+from embedcore.embed import embedder
 from embedcore.embed.cost import count_gmacs
 from embedcore.embed.device import place
 from embedcore.embed.embedder import ForwardSettings, auto_batch_size, choose_settings, embed_pixels, first_batch
 from embedcore.embed.pipeline import HostLane
-from embedcore.embed.precision import canary_cosine
+from embedcore.embed.precision import CANARY_ROUNDS, canary_cosine
 from embedcore.embed.timing import time_forward
 from embedcore.images.geometry import geometry_of
 from embedcore.images.load_dataset import load_dataset
 from embedcore.images.pixel_store import open_pixel_store
-from embedcore.zoo.backbone import load_backbone
+from embedcore.zoo.backbone import Backbone, load_backbone
 
 CPU = torch.device("cpu")
 ON_CPU = ForwardSettings(CPU)
@@ -268,3 +269,21 @@ def test_cudnn_tries_algorithms_only_for_repeated_passes(monkeypatch):
 def test_the_forward_settings_are_those_requested():
     assert choose_settings(Small(100, FAILURES[0]), Grey(61), CPU, "fp32", 50) == (ON_CPU, 50)
     assert choose_settings(Small(100, FAILURES[0]), Grey(61), CPU, "bf16", 50) == (ForwardSettings(CPU, "bf16"), 50)
+
+
+def test_layouts_are_compared_without_trials_of_cudnn(folder, tmp_path, monkeypatch):
+    """In fp32 on a card both layouts are timed, and each would begin with seconds of trials."""
+    seen, embed = [], Backbone.embed
+
+    def looking(self, x):
+        seen.append(torch.backends.cudnn.benchmark)
+        return embed(self, x)
+
+    monkeypatch.setattr(Backbone, "embed", looking)
+    monkeypatch.setattr(embedder, "choose_channels_last", lambda device, precision, seconds: seconds(True) < 0)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    backbone = load_backbone(MODELS[0], weights="random")
+    pixels = open_pixel_store(load_dataset(str(folder)), geometry_of(backbone.data_config, "native"), tmp_path)
+    settings, _ = choose_settings(backbone, pixels, CPU, "fp32", 2)
+    assert len(seen) >= CANARY_ROUNDS and set(seen) == {False}
+    assert torch.backends.cudnn.benchmark and not settings.channels_last

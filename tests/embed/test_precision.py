@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from weight_casts import Casts
 
 from embedcore.embed import precision
 from embedcore.embed.precision import autocast, canary_cosine, canary_speedup, choose_precision, multiplies_bf16
@@ -124,23 +124,6 @@ def test_on_a_card_bf16_must_be_native_and_agree(monkeypatch, emulated, cosine, 
     monkeypatch.setattr(precision, "canary_cosine", lambda *_: cosine)
     device = type("Device", (str,), {"type": "cuda"})("cuda:1")
     assert choose_precision("auto", PRODUCT, SimpleNamespace(device=device))[0] == expected
-
-
-class Casts(TorchDispatchMode):
-    """Counts the casts of each weight to half precision."""
-
-    def __init__(self, module):
-        super().__init__()
-        self.weights = {id(weight): name for name, weight in module.named_parameters()}
-        self.counted = dict.fromkeys(self.weights.values(), 0)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") in (torch.bfloat16, torch.float16):
-            name = self.weights.get(id(args[0]))
-            if name is not None:
-                self.counted[name] += 1
-        return func(*args, **kwargs)
 
 
 @pytest.mark.parametrize("model", ["test_vit.r160_in1k", "test_resnet.r160_in1k"])

@@ -3,20 +3,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import timm
 import torch
+from weight_casts import Casts
 
 from embedcore.embed import embedder
 from embedcore.embed.device import ARITHMETIC
 from embedcore.embed.embedder import ForwardSettings
+from embedcore.embed.engines.names import parse_engine
 from embedcore.embed.kept import KeptEmbeddings
 from embedcore.embed.reference import CpuReference
 from embedcore.embed.sketch import sketch_of
-from embedcore.measure import measure, trials
+from embedcore.images.load_dataset import load_dataset
+from embedcore.measure import forward, measure, trials
 from embedcore.measure.executors import ChildExecutor
+from embedcore.measure.inputs import CaseInputs
 from embedcore.measure.measure import attempt
 from embedcore.measure.truth import GroundTruth
 from embedcore.results.verdicts import pack_sketch
@@ -226,6 +231,69 @@ def test_a_factory_that_changes_how_torch_computes_changes_no_number(case, image
     assert seen == [(ARITHMETIC["tf32"], ARITHMETIC["tf32"], ARITHMETIC["cudnn_benchmark"])]
 
 
+def test_a_model_that_changes_how_torch_computes_while_it_runs_is_noted(case, images, monkeypatch):
+    embed = Backbone.embed
+
+    def changing(self, x):
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark_limit", 10)
+        return embed(self, x)
+
+    assert "torch's settings" not in attempt(case, images).detail
+    monkeypatch.setattr(Backbone, "embed", changing)
+    assert attempt(case, images).detail.endswith("changed torch's settings while it ran: cudnn_benchmark_limit is 10")
+
+
+def test_a_case_in_half_precision_casts_each_weight_once_for_timing_and_embedding(case, images, monkeypatch):
+    counted, of_casts = [], ForwardSettings.context
+
+    def counting(self, backbone):
+        counted.append(Casts(backbone.module))
+        context = contextlib.ExitStack()
+        context.enter_context(of_casts(self, backbone))
+        context.enter_context(counted[-1])
+        return context
+
+    monkeypatch.setattr(ForwardSettings, "context", counting)
+    half = dataclasses.replace(case, precision="bf16", processes=1, rounds=3, batch_size=4)
+    assert attempt(half, images).status == "ok"
+    shared = max(counted, key=lambda casts: sum(casts.counted.values()))
+    assert set(shared.counted.values()) <= {0, 1} and sum(shared.counted.values()) > 10
+    assert sum(sum(casts.counted.values()) for casts in counted) == sum(shared.counted.values())
+
+
+@pytest.mark.parametrize("engine", ["compile", "onnxruntime", "openvino"])
+def test_each_engine_is_a_setting_of_the_case_with_the_scores_of_eager(case, images, tmp_path, monkeypatch, engine):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    quick = dataclasses.replace(case, batch_size=len(images.truth.labels), processes=1)
+    usual = attempt(quick, images)
+    result = attempt(dataclasses.replace(quick, engine=engine), dataclasses.replace(images, engines_folder=tmp_path))
+    assert (result.status, result.engine, result.precision, result.device) == ("ok", engine, "fp32", "cpu")
+    assert (result.scores, result.verdicts) == (usual.scores, usual.verdicts)
+    assert usual.engine == "eager" and usual.compile_s is None and result.compile_s > 0
+    assert result.weights_mb == pytest.approx(usual.weights_mb, rel=0.2)
+    assert any(path.is_file() for path in tmp_path.rglob("*")), "nothing is kept for the next process"
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune"])
+def test_a_mode_of_compile_is_the_one_that_torch_is_given(case, images, monkeypatch, mode):
+    given = []
+    monkeypatch.setattr(torch, "compile", lambda embed, **options: (given.append(options["mode"]), embed)[1])
+    result = attempt(dataclasses.replace(case, engine=parse_engine(f"compile:{mode}")), images)
+    assert result.status == "ok" and set(given) == {mode}
+
+
+def test_int8_is_calibrated_on_references(case, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(forward, "calibration_batches", lambda *arguments: given.append(arguments[3]) or iter(()))
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    truth = GroundTruth.of(load_dataset([*images], [*"aabb"], roles=["query", "reference"] * 2))
+    inputs = CaseInputs(truth, SimpleNamespace(), engines_folder=tmp_path)
+    backbone = load_backbone(case.model, weights="random")
+    settings = ForwardSettings(torch.device("cpu"), "int8", engine="openvino")
+    [*forward.forward_pass_of(case, inputs, backbone, settings)._inputs.calibration(1)]
+    assert [chosen.tolist() for chosen in given] == [[1, 3]]
+
+
 @pytest.mark.parametrize("shrink", [small_canary, small_timing])
 def test_memory_that_runs_out_in_the_canary_or_the_timing_halves_the_batch(case, images, monkeypatch, shrink):
     roomy = attempt(dataclasses.replace(case, batch_size=16), images)
@@ -279,13 +347,3 @@ def test_single_images_are_timed_on_request(case, images):
     result = attempt(dataclasses.replace(case, latency=True), images)
     assert 0 < result.latency_ms["p50"] <= result.latency_ms["p99"]
     assert attempt(case, images).latency_ms == {}
-
-
-def test_an_engine_is_a_setting_of_the_case(case, images, tmp_path):
-    kept = dataclasses.replace(images, engines_folder=tmp_path)
-    eager = attempt(case, images)
-    first, second = (attempt(dataclasses.replace(case, engine="openvino"), kept) for _ in range(2))
-    assert (first.status, first.engine, first.precision, first.device) == ("ok", "openvino", "fp32", "cpu")
-    assert first.scores == pytest.approx(eager.scores) and first.weights_mb == pytest.approx(eager.weights_mb, rel=0.2)
-    assert eager.engine == "eager" and eager.compile_s is None
-    assert second.compile_s < first.compile_s  # the exported model is kept
