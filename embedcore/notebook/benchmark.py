@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -181,8 +182,11 @@ class _Bar:
     def __init__(self, total: int, *, shown: bool) -> None:
         with warnings.catch_warnings():  # tqdm warns if ipywidgets is missing; the bar is then text
             warnings.simplefilter("ignore")
+            from tqdm.asyncio import tqdm as text_bar
             from tqdm.auto import tqdm
-        self._bar = tqdm(total=total, unit="model", disable=not shown, dynamic_ncols=True)
+        # Text only in a terminal (`disable=None`): in a file it would be a line for each change.
+        self._shown, disable = shown, not shown or (None if tqdm is text_bar else False)
+        self._bar = tqdm(total=total, unit="model", disable=disable, dynamic_ncols=True)
 
     @contextlib.contextmanager
     def reporting(self, position: Position) -> Iterator[Stages]:
@@ -217,8 +221,8 @@ class _Bar:
 
     def say(self, lines: Iterable[str]) -> None:
         """Write lines above the bar."""
-        for line in lines if not self._bar.disable else ():
-            self._bar.write(one_line(line))
+        for line in lines if self._shown else ():
+            self._bar.write(one_line(line), file=getattr(self._bar, "fp", sys.stderr))  # no `fp` without a terminal
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas
 import pytest
@@ -37,7 +39,8 @@ def measure(tmp_path, images):
     return run
 
 
-def test_models_are_measured_as_by_a_bench(measure, images, capsys):
+def test_models_are_measured_as_by_a_bench(measure, images, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run = measure()
     bench = Bench(run_settings(), cache=run.path.parent.parent, isolation="none")
     assert isinstance(run, Run) and {result.model for result in run.results} == {RESNET, VIT}
@@ -78,13 +81,19 @@ def test_no_progress_means_no_output(measure, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_file_has_no_progress_bar(measure, capsys):
+    """In a terminal the bar redraws one line; a log would have all of them."""
+    measure([RESNET, "resnet18"], max_params=1)
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("resnet18.a1_in1k: too-large: ") and error.count("\n") == 1
+
+
 def test_a_model_that_cannot_be_measured_is_named_with_its_status(measure, capsys):
     run = measure(["test_res*.r160_in1k", "resnet18"], max_params=1)
     assert RESNET in {result.model for result in run.results}
     (result,) = [result for result in run.excluded if result.model == "resnet18.a1_in1k"]
-    assert (
-        result.status == "too-large" and "resnet18.a1_in1k: too-large: more than 1 million" in capsys.readouterr().out
-    )
+    assert result.status == "too-large"
+    assert "resnet18.a1_in1k: too-large: more than 1 million" in capsys.readouterr().err
     assert "Not measured: 1 of" in run._repr_html_()
 
 
@@ -99,13 +108,13 @@ def test_models_that_left_the_race_are_excluded(measure, monkeypatch, capsys):
     run = measure(race=True, race_top=2)
     assert [result.model for result in run.results] == [RESNET]
     assert [(result.model, result.race["at_most"]) for result in run.excluded] == [(VIT, 0.4)]
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert "1 of 2 left" in printed and f"{VIT}: raced-out: behind" in printed
 
 
 def test_a_race_over_few_classes_measures_everything(measure, capsys):
     assert len(measure(race=True).results) == 2
-    assert "classes are too few" in capsys.readouterr().out
+    assert "classes are too few" in capsys.readouterr().err
 
 
 def interrupt_at(monkeypatch, number):
@@ -127,12 +136,12 @@ def test_an_interrupt_keeps_what_is_done_and_resume_goes_on(measure, monkeypatch
         interrupt_at(patch, 2)
         part = measure()
     assert len(part.results) == 1 and len(part.unreached) == 1
-    assert "interrupted: 1 model not measured; resume=True continues" in capsys.readouterr().out
+    assert "interrupted: 1 model not measured; resume=True continues" in capsys.readouterr().err
     calls = interrupt_at(monkeypatch, 0)
     run = measure(resume=True)
     assert len(calls) == 1 and {result.model for result in run.results} == {RESNET, VIT} and not run.unreached
     assert run.path == part.path and part.results[0] in run.results
-    assert "resumed: 1 of 2 results are from the earlier session" in capsys.readouterr().out
+    assert "resumed: 1 of 2 results are from the earlier session" in capsys.readouterr().err
 
 
 def test_an_interrupt_before_the_first_result_is_raised(measure, monkeypatch):
