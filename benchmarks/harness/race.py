@@ -1,10 +1,11 @@
 """Measure how often the race loses the best models, and what it saves. Prints a Markdown table; reproducible by seed.
 
-    python benchmarks/harness/race.py --cache FOLDER emoji PHOTOS ICONS [--runs 200] [--models N]
+    python benchmarks/harness/race.py --cache FOLDER emoji vendors=csv:FILE [--runs 200] [--models N]
 
 Each dataset is embedded once by the models on this machine, at several input sizes and depths. Truncated, noisy and
 concatenated embeddings serve as further models, as do slightly noisy copies of the best one. Each run is a race of all
-these with another order of the classes; it is judged against the accuracies on all classes.
+these with another order of the classes; it is judged against the accuracies on all classes: whether the best models are
+left, and how many of the upper limits (`at_most`) of the others hold.
 """
 
 from __future__ import annotations
@@ -149,8 +150,10 @@ class Field:
             rows = noisy(of_leader, 0.1 + 0.05 * seed, 100 + seed)
             self.models.append(Model(f"near-tie {seed}", leader.cost, rows, dataset, queries))
 
-    def races(self, seed: int) -> Iterator[tuple[str, list[int], float, float]]:
-        """Yield name of the rules, models left, and the cost by images and by GMACs, as shares of the full sweep."""
+    def races(self, seed: int) -> Iterator[tuple[str, list[int], float, float, tuple[int, int]]]:
+        """Yield name of the rules, models left, the cost by images and by GMACs, as shares of the full sweep, and how
+        many of the limits hold, of how many.
+        """
         order = np.random.default_rng([2, seed]).permutation(self.classes)
         place = np.empty(self.classes, np.int64)
         place[order] = np.arange(self.classes)
@@ -170,16 +173,21 @@ class Field:
         for name, rules in RULES.items():
             race, racing = Race(queries, rules), list(range(len(self.models)))
             embedded = np.zeros(len(self.models))
+            limits = []
             for classes in stages(self.classes):
                 embedded[racing] = images[classes - 1]
                 out = race.judge({str(model): evidence(model, classes) for model in racing})
+                for model, lost in out.items():
+                    ratio = self.models[int(model)].acc / self.models[int(lost.against)].acc
+                    limits.append(ratio <= lost.at_most)
                 racing = [model for model in racing if str(model) not in out]
                 if len(racing) <= rules.top:
                     break
             embedded[racing] = images[-1]  # without the images of the stages
             costs = np.array([model.cost for model in self.models])
             shares = embedded / images[-1]
-            yield name, racing, float(shares.mean()), float(shares @ costs / costs.sum())
+            by_gmacs = float(shares @ costs / costs.sum())
+            yield name, racing, float(shares.mean()), by_gmacs, (sum(limits), len(limits))
 
     def keeps(self, rules: Rules, left: list[int]) -> bool:
         """Return whether the models left have what the rules promise."""
@@ -192,7 +200,7 @@ class Field:
 def main() -> int:
     """Print a row for each dataset and rules; the exit code is 1 if one misses its target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("datasets", nargs="+", help="as for --embed-dataset")
+    parser.add_argument("datasets", nargs="+", metavar="NAME[=SPEC]", help="SPEC as for --embed-dataset")
     parser.add_argument("--cache", type=Path, required=True, help="folder for pixels and embeddings")
     parser.add_argument("--classes", type=int, default=1024, help="classes of each dataset (0: all), one image a side")
     parser.add_argument("--runs", type=int, default=200)
@@ -200,8 +208,9 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="list the models and each loss")
     options = parser.parse_args()
     rows, failed = [], False
-    for spec in options.datasets:
-        dataset = load_dataset(spec, max_classes=options.classes, max_per_class=1, cache_dir=options.cache)
+    for text in options.datasets:
+        set_name, _, spec = text.partition("=")
+        dataset = load_dataset(spec or set_name, max_classes=options.classes, max_per_class=1, cache_dir=options.cache)
         with torch.inference_mode():
             field = Field(dataset, options.cache, options.models)
         accs = np.sort([model.acc for model in field.models])[::-1]
@@ -209,21 +218,22 @@ def main() -> int:
         if options.verbose:
             for model in sorted(field.models, key=lambda model: -model.acc):
                 print(f"  {model.acc:.3f} {model.cost:.2f} {model.name}", file=sys.stderr)
-        found: dict[str, list[tuple[bool, int, float, float]]] = {name: [] for name in RULES}
+        found: dict[str, list[tuple[bool, int, float, float, tuple[int, int]]]] = {name: [] for name in RULES}
         for seed in range(options.runs):
-            for name, left, by_images, by_gmacs in field.races(seed):
+            for name, left, by_images, by_gmacs, limits in field.races(seed):
                 kept = field.keeps(RULES[name], left)
-                found[name].append((kept, len(left), by_images, by_gmacs))
+                found[name].append((kept, len(left), by_images, by_gmacs, limits))
                 if options.verbose and not kept:
                     print(f"  run {seed}, {name}: left {[field.models[each].name for each in left]}", file=sys.stderr)
         for name, outcomes in found.items():
-            kept, left, by_images, by_gmacs = map(np.array, zip(*outcomes, strict=True))
+            kept, left, by_images, by_gmacs, limits = map(np.array, zip(*outcomes, strict=True))
             failed |= bool(kept.mean() < LEVEL or np.median(by_images) > COST)
             high = np.quantile(by_images, 0.95)
-            sizes = dataset.name, len(dataset.classes), len(field.models)
+            sizes = set_name, len(dataset.classes), len(field.models)
             costs = f"{np.median(by_images):.3f} ({high:.3f})", f"{np.median(by_gmacs):.3f}"
-            rows.append([*sizes, name, f"{kept.sum()} of {len(kept)}", f"{np.median(left):g}", *costs])
-    headers = ["images", "classes", "models", "promise", "kept", "left", "cost, images (95 %)", "cost, GMACs"]
+            held = f"{limits[:, 0].sum() / limits[:, 1].sum():.4f}"
+            rows.append([*sizes, name, f"{kept.sum()} of {len(kept)}", f"{np.median(left):g}", *costs, held])
+    headers = ["images", "classes", "models", "promise", "kept", "left", "cost, images (95 %)", "cost, GMACs", "limits"]
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
     return int(failed)
 

@@ -2,20 +2,22 @@
 
     python benchmarks/harness/rank_coverage.py ranks --boards 1000
     python benchmarks/harness/rank_coverage.py scores --cache folder --subsets 500
+    python benchmarks/harness/rank_coverage.py probes --cache folder --subsets 500 --dataset csv:vendors.csv
 
 `ranks`: leaderboards with known true ranks, with ties, near ties and spread models, over classes that are easy or hard
 for all of them. It prints the share of leaderboards on which all intervals contain all true ranks.
 
-`scores`: the emoji set embedded by a real model, and subsets of its classes as a run draws them. For several kinds of
-intervals it prints how often the interval of a subset contains the mean over all subsets of that size, and that of an
-infinite population of such classes. Both commands are reproducible by seed.
+`scores`: an image set with queries and references, embedded by a real model, and subsets of its classes as a run draws
+them. For several kinds of intervals it prints how often the interval of a subset contains the mean over all subsets of
+that size, and that of an infinite population of such classes. `probes`: the same for the intervals of probes. All
+commands are reproducible by seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -69,24 +71,42 @@ def ranks(boards: int) -> None:
     print(tabulate(rows, ["boards", "number", "all ranks covered", "95 %", "mean width / models"]))
 
 
-def emoji(cache: Path, model: str) -> tuple[np.ndarray, ...]:
-    """Return queries and references of the whole emoji set, and their labels; embedded once."""
-    path = cache / f"{model}.npz"
-    if not path.is_file():
-        from embedcore import embed_dataset, load_backbone, load_dataset
+Sides = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Embeddings and labels of the queries, and of the references."""
 
-        images = load_dataset("emoji", max_classes=0)
-        rows = embed_dataset(load_backbone(model), images)
-        cache.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            path,
-            queries=rows[images.is_query],
-            references=rows[images.is_reference],
-            query_labels=images.query_labels,
-            reference_labels=images.reference_labels,
-        )
-    with np.load(path) as saved:
-        return tuple(saved[key] for key in ("queries", "query_labels", "references", "reference_labels"))
+
+def embedded(cache: Path, model: str, spec: str) -> Sides:
+    """Return the sides of a whole image set; embedded once."""
+    from embedcore import embed_dataset, load_backbone, load_dataset
+
+    images = load_dataset(spec, max_classes=0, cache_dir=cache)
+    path = cache / f"{images.fingerprint[:16]}-{model}.npy"
+    if not path.is_file():
+        np.save(path, embed_dataset(load_backbone(model), images))
+    rows = np.load(path)
+    return rows[images.is_query], images.query_labels, rows[images.is_reference], images.reference_labels
+
+
+def subsets_of(sides: Sides, classes: int, subsets: int) -> Iterator[Sides]:
+    """Yield the sides of random subsets of the classes."""
+    queries, query_labels, references, reference_labels = sides
+    for seed in range(subsets):
+        chosen = np.random.default_rng([2, classes, seed]).choice(np.unique(query_labels), classes, replace=False)
+        asked, known = np.isin(query_labels, chosen), np.isin(reference_labels, chosen)
+        yield queries[asked], query_labels[asked], references[known], reference_labels[known]
+
+
+def covered(points: np.ndarray, low: np.ndarray, high: np.ndarray, share: float) -> list[str]:
+    """Return for each score the coverage of the mean of all points, and of that of an infinite population.
+
+    ``points``, ``low``, ``high``: [subsets, scores]. ``share``: of the classes that are in a subset.
+    """
+    target = points.mean(axis=0)
+    # Finite population correction: a sample of n from N without replacement scatters less than one from an infinite
+    # population, by the root of 1 - n / N. Dividing by that root gives the distance there.
+    farther = points + (target - points) / np.sqrt(1 - share)
+    shares = [((low <= wanted) & (wanted <= high)).mean(axis=0) for wanted in (target, farther)]
+    return [f"{a:.3f} · {b:.3f}" for a, b in zip(*shares, strict=True)]
 
 
 IntervalMethods = Mapping[str, tuple[np.ndarray, np.ndarray]]  # low and high [metrics]
@@ -130,42 +150,42 @@ def interval_methods(values: np.ndarray, labels: np.ndarray, seed: int) -> Inter
     }
 
 
-def scores(cache: Path, model: str, subsets: int) -> None:
+def scores(sides: Sides, subsets: int) -> None:
     from embedcore import score
 
-    queries, query_labels, references, reference_labels = emoji(cache, model)
-    population = np.unique(query_labels)
-    print(f"{model}: {len(population)} classes, {len(queries)} queries, {len(references)} references")
-    rows = []
+    population, rows = len(np.unique(sides[1])), []
     for classes in (64, 256):
         points, found = [], []
-        for seed in range(subsets):
-            chosen = np.random.default_rng([2, classes, seed]).choice(population, classes, replace=False)
-            of_queries, of_references = np.isin(query_labels, chosen), np.isin(reference_labels, chosen)
-            scored = score(
-                queries[of_queries],
-                query_labels[of_queries],
-                references[of_references],
-                reference_labels[of_references],
-                resamples=1,
-            )
+        for seed, chosen in enumerate(subsets_of(sides, classes, subsets)):
+            scored = score(*chosen, resamples=1)
             values = np.stack([scored.per_query[name] for name in METRICS], axis=1)
             ours = intervals({name: scored.per_query[name] for name in METRICS}, scored.classes, seed=seed)
             low, high = (np.array([ours[name][end] for name in METRICS]) for end in (0, 1))
             points.append(values.mean(axis=0))
             found.append({"embedcore": (low, high), **interval_methods(values, scored.classes, seed)})
-        target = np.mean(points, axis=0)
-        # Finite population correction: a sample of n from N without replacement scatters less than one from an infinite
-        # population, by the root of 1 - n / N. Dividing by that root gives the distance there.
-        farther = np.array(points) + (target - points) / np.sqrt(1 - classes / len(population))
         for way in found[0]:
             low, high = (np.array([each[way][end] for each in found]) for end in (0, 1))
-            shares = [((low <= wanted) & (wanted <= high)).mean(axis=0) for wanted in (target, farther)]
-            cells = [f"{a:.3f} · {b:.3f}" for a, b in zip(*shares, strict=True)]
+            cells = covered(np.array(points), low, high, classes / population)
             rows.append([classes, way, *cells, *(f"{width:.3f}" for width in (high - low).mean(axis=0))])
-        means, widths = (map("{:.3f}".format, row) for row in (target, 2 * 1.96 * np.std(points, axis=0)))
-        rows.append([classes, "(mean · 3.92 sd)", *means, *widths])
+        means, widths = (np.mean(points, axis=0), 2 * 1.96 * np.std(points, axis=0))
+        rows.append([classes, "(mean · 3.92 sd)", *(f"{each:.3f}" for each in (*means, *widths))])
     print(tabulate(rows, ["classes", "interval", *METRICS, *(f"width {m}" for m in METRICS)], disable_numparse=True))
+
+
+def probes(sides: Sides, subsets: int) -> None:
+    from embedcore.retrieval.probes import probe
+
+    population = len(np.unique(sides[1]))
+    for classes in (64, 256):
+        found = [probe(*chosen, seed=seed) for seed, chosen in enumerate(subsets_of(sides, classes, subsets))]
+        names = [name for name in found[0].values if not name.endswith("_macro")]
+        points, low, high = (
+            np.array([[pick(each, name) for name in names] for each in found])
+            for pick in (lambda p, n: p.values[n], lambda p, n: p.ci95[n][0], lambda p, n: p.ci95[n][1])
+        )
+        cells = covered(points, low, high, classes / population)
+        rows = zip(names, (f"{mean:.3f}" for mean in points.mean(axis=0)), cells, strict=True)
+        print(tabulate(rows, [f"{classes} classes", "mean", "covered"], disable_numparse=True), flush=True)
 
 
 def main() -> None:
@@ -174,15 +194,20 @@ def main() -> None:
     commands = parser.add_subparsers(dest="what", required=True)
     of_ranks = commands.add_parser("ranks")
     of_ranks.add_argument("--boards", type=int, default=1000)
-    of_scores = commands.add_parser("scores")
-    of_scores.add_argument("--cache", type=Path, required=True, help="folder in which the embeddings are kept")
-    of_scores.add_argument("--model", default="tf_efficientnet_lite0.in1k")
-    of_scores.add_argument("--subsets", type=int, default=500)
+    for name in ("scores", "probes"):
+        of_name = commands.add_parser(name)
+        of_name.add_argument("--cache", type=Path, required=True, help="folder in which the embeddings are kept")
+        of_name.add_argument("--model", default="tf_efficientnet_lite0.in1k")
+        of_name.add_argument("--dataset", default="emoji", help="as for --embed-dataset")
+        of_name.add_argument("--subsets", type=int, default=500)
     parsed = parser.parse_args()
     if parsed.what == "ranks":
         ranks(parsed.boards)
-    else:
-        scores(parsed.cache, parsed.model, parsed.subsets)
+        return
+    sides = embedded(parsed.cache, parsed.model, parsed.dataset)
+    classes, counts = len(np.unique(sides[1])), (len(sides[0]), len(sides[2]))
+    print(f"{parsed.model}: {classes} classes, {counts[0]} queries, {counts[1]} references")
+    {"scores": scores, "probes": probes}[parsed.what](sides, parsed.subsets)
 
 
 if __name__ == "__main__":
