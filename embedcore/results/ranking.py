@@ -5,6 +5,7 @@ Heavy libraries are imported when they are used.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Rankings:
-    """The ranking by each headline score, or why there is none."""
+    """The rankings by the headline scores and by the probes that all models have, or why there are none."""
 
     by: Mapping[str, Ranking] = field(default_factory=dict)
     why: str = ""
@@ -84,13 +85,28 @@ class Rankings:
         """The ranking by acc or, without labels, by view_recall."""
         return self.by.get(LABELLED.first) or self.by.get(UNLABELLED.first)
 
+    def by_probes(self) -> dict[str, dict[str, ModelRank]]:
+        """Return model → probe → rank."""
+        found: dict[str, dict[str, ModelRank]] = {}
+        for metric in PROBES:
+            ranking = self.by.get(metric)
+            for model, model_rank in ranking.model_ranks().items() if ranking is not None else ():
+                found.setdefault(model, {})[metric] = model_rank
+        return found
+
 
 def rank_if_possible(results: Sequence[Result], dataset: Mapping[str, Any]) -> Rankings:
     """Return the rankings of measured `results` on a dataset (its block in the saved JSON), or why there are none."""
+    if not results:
+        return Rankings()
     try:
-        return Rankings(rank_models(results, dataset)) if results else Rankings()
+        found = rank_models(results, dataset)
     except NotRanked as error:
         return Rankings(why=str(error))
+    probes = [metric for metric in PROBES if all(metric in result.probe_verdicts for result in results)]
+    with contextlib.suppress(NotRanked):  # such as other draws in some results: acc is ranked all the same
+        found |= rank_models(results, dataset, probes) if probes else {}
+    return Rankings(found)
 
 
 def rank_models(
@@ -242,12 +258,20 @@ def ranking_block(rankings: Mapping[str, Rankings]) -> list[dict[str, Any]]:
 
     If there are several datasets, each entry names its own.
     """
-    return [
-        msgspec.to_builtins(model_rank) | ({"dataset": fingerprint} if len(rankings) > 1 else {})
-        for fingerprint, found in rankings.items()
-        if found.headline is not None
-        for model_rank in sorted(found.headline.model_ranks().values(), key=lambda s: (s.rank, s.model))
-    ]
+    block: list[dict[str, Any]] = []
+    for fingerprint, found in rankings.items():
+        by_probes = found.by_probes()
+        models = found.headline.model_ranks().values() if found.headline is not None else ()
+        for model_rank in sorted(models, key=lambda each: (each.rank, each.model)):
+            entry = msgspec.to_builtins(model_rank) | ({"dataset": fingerprint} if len(rankings) > 1 else {})
+            if model_rank.model in by_probes:
+                of_model = msgspec.to_builtins(by_probes[model_rank.model])
+                entry["probes"] = {
+                    metric: {name: value for name, value in of_metric.items() if name != "model"}
+                    for metric, of_metric in of_model.items()
+                }
+            block.append(entry)
+    return block
 
 
 def kendall_tau(first: ArrayLike, second: ArrayLike) -> float | None:

@@ -36,8 +36,13 @@ def test_probes_are_saved_shown_and_ranked(run, project, saved, capsys):
             assert found.judged.sum() == 9 and len(found.judged) == 10
             assert info["scores"][name] == pytest.approx(found.per_query().mean())
     read = read_run(project.path / "run.json")
+    ranking = {entry["model"]: entry["probes"] for entry in data["embedcore"]["ranking"]}
     for name in NAMES:
-        assert len(rank_models(read.results, read.dataset, (name,))[name].model_ranks()) == 2
+        expected = rank_models(read.results, read.dataset, (name,))[name].model_ranks()
+        assert len(expected) == 2
+        assert {model: ranks[name]["rank95"] for model, ranks in ranking.items()} == {
+            model: list(each.rank95) for model, each in expected.items()
+        }
     capsys.readouterr()
     assert main(["rank", str(project.path / "run.json"), "--metric", "probe_ridge"]) == 0
     assert "probe_ridge" in capsys.readouterr().out
@@ -46,7 +51,12 @@ def test_probes_are_saved_shown_and_ranked(run, project, saved, capsys):
     assert "probe_ridge" in (project.path / "report" / "leaderboard.md").read_text()
     rows = [*csv.DictReader((project.path / "report" / "leaderboard.csv").open())]
     assert all(0 <= float(row["probe_ridge"]) <= 1 and row["probe_ridge_low"] for row in rows)
-    assert "few_shot_2" in (project.path / "report" / "index.html").read_text()
+    for row in rows:
+        of_ridge = ranking[row["model"]]["probe_ridge"]
+        assert int(row["rank_probe_ridge"]) == of_ridge["rank"]
+        assert [int(row[f"rank95_probe_ridge_{end}"]) for end in ("low", "high")] == of_ridge["rank95"]
+    page = (project.path / "report" / "index.html").read_text()
+    assert "few_shot_2" in page and "95 % ranks by ridge" in page
 
 
 def test_probes_are_left_out_by_default_and_part_of_a_runs_identity(run, project, saved):

@@ -235,6 +235,8 @@ def test_probes_are_ranked_by_the_queries_that_they_judge():
     ]
     expected = order(np.array(sums).astype(int), np.full(24, 4))
     assert (ranking.order.better == expected.better).all() and (ranking.order.p_best == expected.p_best).all()
+    places = {entry["model"]: entry["probes"]["few_shot_1"]["rank"] for entry in ranking_block(run.rankings())}
+    assert [places[model] for model in ACCS] == [4, 1, 2, 3]
 
 
 def test_every_score_with_outcomes_can_be_ranked():
@@ -268,3 +270,6 @@ def test_probes_that_cannot_be_ranked_are_reported(change, why):
     run = run_of(results)
     with pytest.raises(NotRanked, match=f"^{why}$"):
         rank_models(run.results, run.dataset, ("few_shot_1",))
+    rankings = run.rankings()
+    assert "few_shot_1" not in rankings["f00d"].by
+    assert all("probes" not in entry for entry in ranking_block(rankings))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedcore.report.board.marks import (
@@ -17,6 +17,7 @@ from embedcore.report.board.marks import (
 )
 from embedcore.results.headline import LABELLED, UNLABELLED, Headline, headline_of
 from embedcore.results.leaderboard import Leaderboard, Row
+from embedcore.results.ranking import ModelRank
 from embedcore.results.result import Result
 from embedcore.retrieval.gallery_growth import ALL, SIZES
 from embedcore.retrieval.outcomes import PROBES, SHOTS
@@ -35,6 +36,8 @@ class Entry(Row):
     rank_in_family: int = 0
     title: str = ""
     """Title of the family."""
+    probe_ranks: Mapping[str, ModelRank] = field(default_factory=dict)
+    """Its rank by each probe."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,18 @@ def _of_model_rank(key: str, *arguments: Any, **options: Any) -> Column:
     return Column(key, lambda row: getattr(row.model_rank, key, None), *arguments, **options)
 
 
+def _probe_rank_columns(metric: str, words: str) -> Iterator[Column]:
+    """Yield the columns of the place by a probe, and of its interval."""
+
+    def of(key: str) -> Callable[[Row], Any]:
+        return lambda row: getattr(getattr(row, "probe_ranks", {}).get(metric), key, None)
+
+    bounds = f"rank95_{metric}_low", f"rank95_{metric}_high"
+    yield Column(f"rank_{metric}", of("rank"), str, f"# {words}", f"rank by {words}", **_ON_REQUEST)
+    ranks = f"{words} ranks", f"95 % ranks by {words}"
+    yield Column(f"rank95_{metric}", of("rank95"), interval, *ranks, sort=min, parts=bounds, **_ON_REQUEST)
+
+
 def _field(key: str, *arguments: Any, **options: Any) -> Column:
     return Column(key, lambda row: getattr(row.result, key), *arguments, **options)
 
@@ -189,6 +204,7 @@ def _gallery_column(gallery: str) -> Column:
 
 _GALLERIES = tuple(map(_gallery_column, (*SIZES, ALL)))
 
+_RANKED_PROBES = {"probe_ridge": "ridge", "probe_logistic": "logistic"}
 _BOUNDS, _SIZE = ("rank95_low", "rank95_high"), ("input_height", "input_width")
 _ON_REQUEST: dict[str, Any] = {"drop": None, "optional": True}  # in the page alone
 
@@ -207,6 +223,7 @@ COLUMNS = (
     _score_column("map_at_r", "map@R", drop=6, optional=True),
     _score_column("probe_ridge", "ridge", drop=5, sparse=True),
     _score_column("probe_logistic", "logistic", drop=9, optional=True, sparse=True),
+    *(column for probe in _RANKED_PROBES.items() for column in _probe_rank_columns(*probe)),
     *(_score_column(f"few_shot_{k}", f"{k}-shot", drop=10, optional=True, sparse=True) for k in SHOTS),
     _field("params_m", figure, "M", "parameters (M)", drop=3, width=118),
     _field("gmacs", figure, "GMACs", "GMACs", drop=8, optional=True),
@@ -251,10 +268,11 @@ def columns_of(scores: Headline) -> tuple[Column, ...]:
 def entries(board: Leaderboard) -> Iterator[Entry]:
     """Yield every result with its ranks: the measured ones, best first, then the others."""
     titles = {group.slug: group.title for group in board.groups}
-    ranks = board.ranks
+    ranks, probe_ranks = board.ranks, board.rankings.by_probes()
     for row in board.by_acc:
         rank, rank_acc5, rank_in_family = ranks[id(row.result)]
-        yield Entry(rank, row.result, row.model_rank, rank_acc5, rank_in_family, titles[row.result.family])
+        title, of_probes = titles[row.result.family], probe_ranks.get(row.result.model, {})
+        yield Entry(rank, row.result, row.model_rank, rank_acc5, rank_in_family, title, of_probes)
     for result in board.excluded_results:
         yield Entry(0, result)
 
