@@ -112,7 +112,7 @@ class Leaderboard:
         return {result.model: result for result in (*measured, *self.excluded_results)}
 
     def acc_bound(self, result: Result) -> float | None:
-        """Return the largest acc that a raced-out model may have on all classes, with 95 % confidence.
+        """Return the largest acc that a raced-out model may have on all classes; 95 % of a run's limits hold.
 
         None for another model, and if the leader that it lost to has not been measured.
         """
@@ -123,7 +123,7 @@ class Leaderboard:
             if against is None:
                 return None
             leader = against
-        return ratio * leader.scores["acc"] if leader.ok and leader is not result else None
+        return min(1.0, ratio * leader.scores["acc"]) if leader.ok and leader is not result else None
 
 
 def build(

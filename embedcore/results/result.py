@@ -84,8 +84,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """(host, reason): the host that became unreachable during the search for the weights."""
     race: dict[str, int | float | str] = {}
     """For a raced-out model: ``classes`` (the number it was measured on), ``acc`` (its acc there), ``against`` (the
-    leader that it lost to), ``acc_against`` (that leader's acc there) and ``at_most`` (the upper 95 % confidence limit
-    of its acc over the leader's, on all classes)."""
+    leader that it lost to), ``acc_against`` (that leader's acc there) and ``at_most`` (the upper limit of its acc over
+    the leader's, on all classes; 95 % of a race's limits hold)."""
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None

@@ -79,8 +79,8 @@ class RacedOut:
     """Why a model left the race.
 
     classes: number of classes it was measured on · acc: accuracy there · against, acc_against: the leader that it is
-    closest behind, and that one's accuracy there · at_most: upper 95 % confidence limit of its accuracy among all
-    classes, divided by that of the leader.
+    closest behind, and that one's accuracy there · at_most: upper confidence limit of its accuracy among all classes,
+    divided by that of the leader; 95 % of the limits of a race hold. It may exceed 1 by chance.
     """
 
     classes: int
@@ -192,25 +192,26 @@ class Race:
         best = np.argsort(-forecast.later, kind="stable")[: self.rules.top + 1]
         self._leaders.update(models[leader] for leader in best[: self.rules.top])
         needed = math.log(self.rules.top / (1 - self.rules.level))
-        out = {}
+        leaving: dict[int, int] = {}
         for place, model in enumerate(models):
             is_leader = model in self._leaders
             if self._highest[model][0 if is_leader else 1] < needed:
                 continue
             leaders = [leader for leader in best.tolist() if leader != place][: self.rules.top]
-            at_most = forecast.ratios(place, leaders)
+            ratios = forecast.ratios(place, leaders)
             allowed = 0.0 if is_leader else self.rules.margin
-            if all(at_most < 1 + allowed / forecast.later[leaders]):
-                weakest = int(np.argmax(at_most))
-                leader = leaders[weakest]
-                out[model] = RacedOut(
-                    forecast.classes,
-                    float(forecast.acc[place]),
-                    models[leader],
-                    float(forecast.acc[leader]),
-                    float(at_most[weakest]),
-                )
-        for model in out:
+            if all(ratios < 1 + allowed / forecast.later[leaders]):
+                leaving[place] = leaders[int(np.argmax(ratios))]
+        out = {}
+        # Those that leave are those whose forecast happened to be low, now or in another stage. So that 95 % of their
+        # limits hold all the same, the error is shared by all models that were judged (Benjamini and Yekutieli, JASA
+        # 100, 2005, 71-81) and by the stages.
+        share = len(leaving) / len(models) / max(1, len(stages(len(self._queries))))
+        quantile = _t_quantile(1 - (1 - LEVEL) * share, forecast.classes - 1)
+        for place, leader in leaving.items():
+            model, acc = models[place], forecast.acc
+            (at_most,) = forecast.ratios(place, [leader], quantile).tolist()
+            out[model] = RacedOut(forecast.classes, float(acc[place]), models[leader], float(acc[leader]), at_most)
             del self._wealth[model], self._with_margin[model], self._highest[model]
         return out
 
@@ -285,12 +286,25 @@ class _Forecast:
         self.later = np.exp(self._logs) / asked
         # Change of the logarithm with the weight of each class: the linear term of its expansion (delta method).
         self._influence = (1 + trend) * large / rights[:, None] - trend * small / of_small[:, None]
+        # The variance of the half query: without it a model that is never right would have no error.
+        self._least = 0.5 * ((1 + trend) / rights) ** 2
 
-    def ratios(self, model: int, leaders: list[int]) -> DoubleArray:
-        """Return the upper 95 % confidence limit of the model's accuracy over that of each leader."""
+    def ratios(self, model: int, leaders: list[int], quantile: float = NormalDist().inv_cdf(LEVEL)) -> DoubleArray:
+        """Return an upper confidence limit of the model's accuracy over that of each leader, the 95 % one by default.
+
+        ``quantile``: standard errors between the forecast and the limit.
+        """
         apart = self._influence[leaders] - self._influence[model]
         left = 1 - self.classes / self._population  # finite population correction
-        error = np.sqrt((apart**2).sum(axis=1) * self.classes / (self.classes - 1) * left)
+        least = self._least[leaders] + self._least[model]
+        error = np.sqrt(((apart**2).sum(axis=1) * self.classes / (self.classes - 1) + least) * left)
         behind = self._logs[leaders] - self._logs[model]
-        ratios: DoubleArray = np.exp(NormalDist().inv_cdf(LEVEL) * error - behind)
+        ratios: DoubleArray = np.exp(quantile * error - behind)
         return ratios
+
+
+def _t_quantile(level: float, degrees: int) -> float:
+    """Return the quantile of Student's t."""
+    from scipy.special import stdtrit  # here, since this module is imported without a race too
+
+    return float(stdtrit(degrees, level))

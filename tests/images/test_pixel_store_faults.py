@@ -58,9 +58,9 @@ BUILD = textwrap.dedent("""
             stop()
         time.sleep(pause)
 
-    if stall == "image":  # in the third block
+    if stall.endswith(".png"):
         pixels = PixelReader.pixels
-        PixelReader.pixels = lambda self, row: stop() if self.source.name(row) == "b/010.png" else pixels(self, row)
+        PixelReader.pixels = lambda self, row: stop() if self.source.name(row) == stall else pixels(self, row)
     elif stall not in ("", "blocks", "whole"):
         setattr(pixel_store, stall, stop)
     connection.send("started")
@@ -158,9 +158,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def killed_halfway(build, cache: Path) -> Path:
-    """Kill a process when two of four blocks are complete; return the file that it leaves."""
-    child, connection = build(stall="image")
+def killed_halfway(build, cache: Path, image: str = "b/010.png") -> Path:
+    """Kill a process that decodes an image, by default of the third of four blocks; return the file that it leaves."""
+    child, connection = build(stall=image)
     assert connection.recv() == "stalled"
     child.kill()
     child.join()
@@ -174,10 +174,13 @@ def flip(file: Path, place: int) -> None:
     file.write_bytes(content)
 
 
-def test_a_killed_build_goes_on(build, dataset: Dataset, cache: Path, decoded: list[str]) -> None:
-    killed_halfway(build, cache)
+@pytest.mark.parametrize(("complete", "reports"), [(64, [64, 96, 120]), (96, [96, 120])])
+def test_a_killed_build_goes_on(
+    build, dataset: Dataset, cache: Path, decoded: list[str], complete: int, reports: list[int]
+) -> None:
+    killed_halfway(build, cache, dataset.names[complete + 10])
     store, made = opened(dataset, cache)
-    assert made == [64, 96, 120] and decoded == [*dataset.names[64:]]
+    assert made == reports and decoded == [*dataset.names[complete:]]
     assert_whole_and_alone(store, dataset)
 
 

@@ -88,6 +88,34 @@ def test_the_results_are_those_of_the_other_executor(run, project, local_nodes):
     assert gallery["answers"].keys() == {result.model for result in results} and gallery["missing"] == 0
 
 
+FALLING = """
+import os, signal
+
+def model():
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+@pytest.fixture
+def falling(project):
+    """The roster of a model whose factory ends its process."""
+    (project.path / "falling.py").write_text(FALLING)
+    (project.path / "falling.toml").write_text('[[model]]\nname = "falls"\nfactory = "falling:model"\n')
+    return "roster.txt,falling.toml"
+
+
+def excluded(path):
+    return [(result.model, result.status, result.reason.partition(";")[0]) for result in read_run(path).excluded]
+
+
+def test_a_model_that_crashes_has_the_same_status_on_a_node(run, project, local_nodes, falling):
+    for executor, name in ((ISOLATED, "here.json"), (RAY, "there.json")):
+        assert run(executor, f"--benchmark-json={name}", "-k", "falls or vit", roster=falling).ret == 1
+    ((model, status, reason),) = excluded(project.path / "there.json")
+    assert (model, status) == ("falls", "crashed") and "SIGSEGV" in reason
+    assert excluded(project.path / "there.json") == excluded(project.path / "here.json")
+
+
 def test_a_run_of_one_executor_is_resumed_with_the_other(run, local_nodes):
     assert run(RAY, "-k", "vit").ret == 0
     outcome = run(ISOLATED, "--embed-resume", "-k", "vit or resnet")
@@ -165,12 +193,12 @@ def two_nodes(project, monkeypatch):
         cluster.shutdown()
 
 
-def test_a_node_of_ray_is_killed_and_nothing_is_lost(run, project, two_nodes):
+def test_a_node_of_ray_is_killed_and_nothing_is_lost(run, project, two_nodes, falling):
     cluster, nodes = two_nodes
     (project.path / "roster.txt").write_text("\n".join(MINI))
     session = forked.start(
         forked.lean_session,
-        *("test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images", "--embed-roster=roster.txt"),
+        *("test_models.py", "-p", "no:cacheprovider", "--embed-dataset=images", f"--embed-roster={falling}"),
         *("--embed-weights=random", f"--embed-cache={project.path / 'there'}", "--embed-rounds=2"),
         *("--embed-processes=1", RAY, "--benchmark-json=there.json"),
         folder=project.path,
@@ -183,12 +211,13 @@ def test_a_node_of_ray_is_killed_and_nothing_is_lost(run, project, two_nodes):
     assert session.is_alive(), (project.path / "output").read_text()
     assert nodes_in(project.path / "there") == {"a", "b"}
     kill_all(nodes["b"].all_processes["raylet"][0].process.pid)
-    assert ended(session) == 0, (project.path / "output").read_text()
+    assert ended(session) == pytest.ExitCode.TESTS_FAILED, (project.path / "output").read_text()
     (journal,) = (project.path / "there" / "runs").glob("*.jsonl")
-    assert sorted(records.models(records.read(journal))) == sorted(MINI)
+    assert sorted(records.models(records.read(journal))) == sorted([*MINI, "falls"])
     assert "begun again, since its worker was lost: node b: " in (project.path / "output").read_text()
-    assert run(ISOLATED, "--benchmark-json=here.json").ret == 0
+    assert run(ISOLATED, "--benchmark-json=here.json", roster=falling).ret == pytest.ExitCode.TESTS_FAILED
     assert equal_fields(project.path / "there.json") == equal_fields(project.path / "here.json")
+    assert excluded(project.path / "there.json") == excluded(project.path / "here.json") != []
 
 
 def nodes_in(cache):
