@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from packed_images import members_of, samples_of, table_of, write_table, write_tar
+from PIL import Image
 
 from embedcore import Bench, CaseSettings, as_dataset, load_dataset
 from embedcore.errors import UsageError
@@ -35,6 +37,27 @@ def test_a_model_is_measured_under_the_settings_and_their_changes(tmp_path, data
     again = bench.measure(MODEL, dataset, batch_size=2)
     assert again.batch_size == 2 and again.scores == result.scores
     assert bench.stores[dataset.fingerprint].shape[0] == 12
+
+
+def test_a_case_does_not_depend_on_how_the_images_are_stored(tmp_path):
+    rng = np.random.default_rng(1)
+    for number in range(12):
+        path = tmp_path / "folder" / str(number % 3) / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(path)
+    samples = samples_of(tmp_path / "folder")
+    sources = (
+        tmp_path / "folder",
+        write_table(tmp_path / "table" / "part.parquet", table_of(samples)),
+        write_table(tmp_path / "stream" / "part.stream", table_of(samples)),
+        write_tar(tmp_path / "shards" / "000.tar", members_of(samples)).parent,
+    )
+    bench = bench_of(tmp_path / "cache", processes=1)
+    results = [bench.measure(MODEL, load_dataset(source, cache_dir=tmp_path / "cache")) for source in sources]
+    assert [result.status for result in results] == ["ok"] * len(sources), results
+    fields = ("scores", "ci95", "verdicts", "sketch", "dataset", "batch_size", "gmacs", "transform")
+    assert all(getattr(result, name) == getattr(results[0], name) for result in results for name in fields)
+    assert len([*(tmp_path / "cache" / "pixels").glob("*.npy")]) == 1, "all use one pixel store"
 
 
 def test_what_goes_wrong_with_a_model_is_a_result(tmp_path, dataset):
