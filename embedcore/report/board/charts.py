@@ -41,7 +41,7 @@ from embedcore.results.leaderboard import Group, Leaderboard
 from embedcore.results.ranking import kendall_tau
 from embedcore.results.result import Result
 from embedcore.results.verdicts import unpack_classes, unpack_verdicts
-from embedcore.retrieval.gallery_growth import none_drawn
+from embedcore.retrieval.gallery_growth import SIZES, none_drawn
 
 LEADERS = 30
 FAMILIES_WITH_BARS = ("resnet", "efficientnet")
@@ -185,7 +185,12 @@ def gallery_growth(board: Leaderboard, rows: Sequence[Datum]) -> Chart | None:
     ends = [curve[-1] for curve in curves if curve]
     if not ends:
         return None
-    x = quantity("gallery", "references, with distractors", scale={"type": "log", "nice": False}, axis={"format": "~s"})
+    largest = max(end["gallery"] for end in ends)
+    ticks = [size for times in (1, *SIZES.values()) if (size := references * times) <= largest]
+    ticks = ticks if len(ticks) > 1 else [references, largest]
+    axis = {"values": ticks, "labelExpr": f"format(datum.value / {references}, '.3~r') + '×'"}
+    heading = f"gallery, in multiples of the {references:,} references"
+    x = quantity("gallery", heading, scale={"type": "log", "nice": False}, axis=axis)
     place = {"x": x, "y": scores_with_padding("acc")}
     best = f"datum.id == {shown[0]['id']}"
     colours = emphasis(best)

@@ -231,8 +231,15 @@ def test_acc_of_the_leaders_over_the_size_of_the_gallery() -> None:
     middle = curve[15]
     expected = (right * none_drawn(beaten, 90_000, middle["gallery"] - 300)).mean()
     assert middle["acc"] == pytest.approx(expected, abs=1e-4)
-    assert svg(growth.standalone).startswith(b"<svg") and best["name"] in svg(growth.standalone).decode()
+    drawn = svg(growth.standalone).decode()
+    assert drawn.startswith("<svg") and best["name"] in drawn
+    assert re.findall(r">([\d.]+×)<", drawn) == ["1×", "10×", "100×"]
     assert [datum["last"] for datum in curve] == [False] * (len(curve) - 1) + [True]
+
+
+def test_the_axis_of_a_gallery_that_hardly_grows_ends_with_it() -> None:
+    growth = charts_of(with_distractors(browsing.a_run(2), total=600))["gallery-growth"]
+    assert re.findall(r">([\d.]+×)<", svg(growth.standalone).decode()) == ["1×", "3×"]
 
 
 def test_damaged_counts_draw_no_curve() -> None:
