@@ -24,7 +24,7 @@ from embedcore.ab.noise import stored_noise
 from embedcore.ab.schedule import OUT_OF_TIME, Progress, Track, measure_models
 from embedcore.ab.sides import Side, measure_interleaved
 from embedcore.compare.comparison import Comparison
-from embedcore.compare.interleaved import NOISE, Interleaved
+from embedcore.compare.interleaved import LOOKS, NOISE, Interleaved
 from embedcore.compare.limits import Limits
 from embedcore.compare.pairs import Pair
 from embedcore.compare.verdict import Verdict, judge
@@ -63,11 +63,13 @@ class ConfirmationLines:
         now = self._clock()
         if self._begun is None:
             self._begun = now
-            self._write_line(f"embedcore: measuring {counted(models, 'suspect speed')} again, interleaved")
+            again = f"measuring {counted(models, 'suspect speed')} again, interleaved"
+            self._write_line(f"embedcore: {again}, in {LOOKS[0]} to {LOOKS[-1]} pairs of processes each")
         elif now < self._due:
             return
         else:
-            self._write_line(f"embedcore: after {show_duration(now - self._begun)} still measuring, now {model}")
+            waited = show_duration(now - self._begun)
+            self._write_line(f"embedcore: after {waited}: {done} of {models} known, now {model}")
         self._due = now + 60
 
 

@@ -148,12 +148,12 @@ def test_a_lucky_baseline_passes_after_confirmation(sides, tmp_path):
 def test_progress_in_lines_is_one_at_the_start_and_then_one_a_minute(sides, asked):
     lines, times = [], iter([0.0, 30.0, 59.0, 61.0, 100.0, 130.0])
     progress = ConfirmationLines(lines.append, clock=lambda: next(times))
-    for model in "abcdef":
-        progress(model, 0, 2)
+    for done, model in enumerate("abcdef"):
+        progress(model, done // 4, 2)
     assert lines == [
-        "embedcore: measuring 2 suspect speeds again, interleaved",
-        "embedcore: after 1 min 1 s still measuring, now d",
-        "embedcore: after 2 min 10 s still measuring, now f",
+        "embedcore: measuring 2 suspect speeds again, interleaved, in 2 to 24 pairs of processes each",
+        "embedcore: after 1 min 1 s: 0 of 2 known, now d",
+        "embedcore: after 2 min 10 s: 1 of 2 known, now f",
     ]
     started = []
     asked(run(), run(), ["net_b.x"], progress=lambda *now: started.append((now, bool(sides.started))))
