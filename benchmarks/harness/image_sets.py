@@ -1,6 +1,6 @@
 """Make labelled image sets of packages from npm and Debian, for the other scripts; prints a line for each set.
 
-    python benchmarks/harness/image_sets.py FOLDER vendors icons clipart stamps
+    python benchmarks/harness/image_sets.py FOLDER vendors tones icons clipart stamps
 
 Writes FOLDER/NAME.csv, to be used as `csv:FOLDER/NAME.csv`; packages are kept in FOLDER. Needs `npm`, or `apt-get` and
 `dpkg-deb`. Licences are those of the packages; the sets are not for distribution.
@@ -63,14 +63,20 @@ def by_folder(images: Path, skipped: Callable[[Path], bool]) -> Iterator[Row]:
             yield from ((str(path), name) for path in paths[:: -(-len(paths) // MOST)])
 
 
+def emoji_of(folder: Path, vendor: str) -> dict[str, Path]:
+    images = npm(folder, f"emoji-datasource-{vendor}") / "img" / vendor / "64"
+    return {path.stem: path for path in images.glob("*.png")}
+
+
 def vendors(folder: Path) -> Iterator[Row]:
-    """Emoji of three vendors: the same symbols, drawn differently."""
+    """Emoji of three vendors, without skin tones: the same symbols, drawn differently."""
+    google, facebook, apple = (emoji_of(folder, vendor) for vendor in ("google", "facebook", "apple"))
+    yield from sides([google, facebook], {name: path for name, path in apple.items() if "1f3f" not in name})
 
-    def of(vendor: str) -> dict[str, Path]:
-        images = npm(folder, f"emoji-datasource-{vendor}") / "img" / vendor / "64"
-        return {path.stem: path for path in images.glob("*.png") if "1f3f" not in path.stem}  # without skin tones
 
-    yield from sides([of("google"), of("facebook")], of("apple"))
+def tones(folder: Path) -> Iterator[Row]:
+    """Emoji of four vendors, each skin tone another class."""
+    yield from sides([emoji_of(folder, each) for each in ("google", "facebook", "twitter")], emoji_of(folder, "apple"))
 
 
 def icons(folder: Path) -> Iterator[Row]:
@@ -96,7 +102,7 @@ def stamps(folder: Path) -> Iterator[Row]:
     yield from by_folder(images, lambda path: path.parts[0] == "symbols" or "cartoon" in path.as_posix())
 
 
-SETS = {each.__name__: each for each in (vendors, icons, clipart, stamps)}
+SETS = {each.__name__: each for each in (vendors, tones, icons, clipart, stamps)}
 
 
 def main() -> None:
