@@ -158,3 +158,17 @@ def listed(words: Sequence[str]) -> str:
     '10, 25 and 100'
     """
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Return a phrase for each key in which two mappings differ.
+
+    >>> differences({"timm": "1.0.15", "seed": 0}, {"timm": "1.0.31", "seed": 0})
+    ['timm 1.0.15, now 1.0.31']
+    """
+    keys = dict.fromkeys([*theirs, *ours])
+    return [
+        f"{key} {one_line(str(theirs.get(key)))[:60]}, now {one_line(str(ours.get(key)))[:60]}"
+        for key in keys
+        if theirs.get(key) != ours.get(key)
+    ]

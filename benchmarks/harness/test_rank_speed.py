@@ -13,7 +13,9 @@ import synthetic_runs as made
 
 pytestmark = pytest.mark.embed_harness
 
-MODELS, QUERIES, CLASSES = 1826, 50_000, 8_326
+CLASSES = 8_326
+SIZES = [(1826, 50_000), (100, 200_000)]
+"""Models and queries."""
 
 # In a process of its own. Memory is measured in a second computation, without the memory of reading the run.
 CODE = """
@@ -38,16 +40,17 @@ print(json.dumps([seconds, cpu, read, tracemalloc.get_traced_memory()[1] / 1e6, 
 """
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+@pytest.fixture(scope="module", params=SIZES, ids="{0[0]} models, {0[1]} queries".format)
+def run(tmp_path_factory, request):
     """A saved run of models in small steps, over easy and hard classes."""
+    models, queries = request.param
     path = tmp_path_factory.mktemp("run") / "run.json"
     rng = np.random.default_rng(0)
-    classes = np.sort(rng.integers(0, CLASSES, QUERIES))
+    classes = np.sort(rng.integers(0, CLASSES, queries))
     ease = rng.normal(0, 0.2, CLASSES)
     results = []
-    for number in range(MODELS):
-        chance = np.clip(0.2 + 0.5 * number / MODELS + ease[classes] + rng.normal(0, 0.1, CLASSES)[classes], 0, 1)
+    for number in range(models):
+        chance = np.clip(0.2 + 0.5 * number / models + ease[classes] + rng.normal(0, 0.1, CLASSES)[classes], 0, 1)
         results.append(made.result(f"net{number}.tag", classes, rng.binomial(5, chance).astype(np.uint8)))
     path.write_text(json.dumps(made.saved(results, classes)))
     return path
@@ -63,7 +66,7 @@ def test_a_whole_roster(benchmark, run):
 
     benchmark.pedantic(measure, rounds=3)
     ours, cpu, peer, memory, widest, narrowest = map(statistics.median, zip(*found, strict=True))
-    assert 0 <= narrowest < widest < MODELS
+    assert 0 <= narrowest < widest < max(models for models, _ in SIZES)
     benchmark.extra_info.update(
         peer="unpacking the verdicts",
         ours_s=ours,

@@ -24,6 +24,7 @@ from embedcore.compare.pairs import (
 )
 from embedcore.compare.scores import Change, score_changes
 from embedcore.compare.timings import Speeds, joined, speeds_of
+from embedcore.plain import differences
 from embedcore.results.headline import LABELLED, UNLABELLED
 from embedcore.results.run import Run
 
@@ -188,8 +189,13 @@ def _compare(base: Run, new: Run, *, across_machines: bool) -> Comparison:
         threads=threads,
         families=_families(models),
         ranks=tuple(_ranks([pair for pair in scored if not pair.measurement], base, new)),
-        settings=tuple(_differences(base, new)),
+        settings=(*differences(base.versions, new.versions), *differences(*map(_asked, (base, new)))),
     )
+
+
+def _asked(run: Run) -> dict[str, object]:
+    """Return the settings of a run without what followed from them."""
+    return {name: value for name, value in run.settings.items() if name != "roster_missing"}
 
 
 def _causes(pair: Pair, base: Run, new: Run, speeds: Speeds) -> tuple[str, ...]:
@@ -261,13 +267,3 @@ def _ranks(pairs: Sequence[Pair], base: Run, new: Run) -> Iterator[RankChange]:
         rose = now.rank < old.rank95[0] - gone and now.rank95[1] < old.rank - gone
         if fell or rose:
             yield RankChange(pair.model, (old.rank, *old.rank95), (now.rank, *now.rank95))
-
-
-def _differences(base: Run, new: Run) -> list[str]:
-    """Return a phrase for each setting or version that differs."""
-    return [
-        f"{key} {old.get(key)}, now {now.get(key)}"
-        for old, now in ((base.versions, new.versions), (base.settings, new.settings))
-        for key in {**old, **now}
-        if old.get(key) != now.get(key) and key != "roster_missing"
-    ]

@@ -19,13 +19,12 @@ from embedcore.measure.bench import Measured
 from embedcore.measure.case import Case
 from embedcore.measure.node_worker import Answer
 from embedcore.measure.outcome import facts_of_case
-from embedcore.plain import counted
+from embedcore.plain import counted, differences
 from embedcore.progress import Stages
 from embedcore.results.merge import VERSIONS
 from embedcore.results.process import TimingProcess
 from embedcore.results.result import Result
 from embedcore.results.run import machine_of
-from embedcore.results.runs import differences
 
 POLL_S = 0.5
 """Seconds between two progress messages."""

@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 
 from embedcore.errors import UsageError
 from embedcore.files import sealed, unfinished_name, unsealed, written_whole
-from embedcore.plain import json_safe
-from embedcore.results.runs import Worker, differences
+from embedcore.plain import differences, json_safe
+from embedcore.results.runs import Worker
 
 LEASE_S = 60.0
 """Maximum age in seconds of a live worker's heartbeat, which is renewed four times as often."""

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 from embedcore.errors import UsageError
 from embedcore.files import writing
-from embedcore.plain import one_line
+from embedcore.plain import differences, one_line
 from embedcore.results.ranking import ranking_block
 from embedcore.results.result import Result
 from embedcore.results.run import Run, extra_info_of, is_case, machine_of, run_of, versions_of_machines
-from embedcore.results.runs import differences
 
 # Settings that only choose models.
 _CHOICE = frozenset({"roster", "family", "roster_missing"})

@@ -17,7 +17,7 @@ import msgspec
 
 from embedcore.errors import UsageError, option
 from embedcore.files import is_sealed
-from embedcore.plain import json_safe, one_line
+from embedcore.plain import differences, json_safe
 from embedcore.results.estimate import STARTING_S
 from embedcore.results.journal import locked
 from embedcore.results.result import Result, Status, is_final
@@ -287,17 +287,3 @@ def find_resumable(
 
 def _paths(folder: Path, run: IndexedRun) -> tuple[Path, ...]:
     return tuple(folder / name for name in run.journals)
-
-
-def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Return a phrase for each key in which two mappings differ.
-
-    >>> differences({"timm": "1.0.15", "seed": 0}, {"timm": "1.0.31", "seed": 0})
-    ['timm 1.0.15, now 1.0.31']
-    """
-    keys = dict.fromkeys([*theirs, *ours])
-    return [
-        f"{key} {one_line(str(theirs.get(key)))[:60]}, now {one_line(str(ours.get(key)))[:60]}"
-        for key in keys
-        if theirs.get(key) != ours.get(key)
-    ]

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from embedcore.errors import UsageError
 from embedcore.files import sealed
+from embedcore.plain import differences
 from embedcore.results import record as record_module
 from embedcore.results import runs as runs_module
 from embedcore.results.journal import Journal
 from embedcore.results.reading import read_parts, read_run
 from embedcore.results.record import Record, read_record
 from embedcore.results.result import STATUSES, Result
-from embedcore.results.runs import Worker, differences, find_resumable, journals_of, outline, runs_in_use
+from embedcore.results.runs import Worker, find_resumable, journals_of, outline, runs_in_use
 
 Make = Callable[..., Result]
 OURS = records.IDENTITY
