@@ -1,6 +1,6 @@
 """Measure how far the order by acc agrees with the order after the whole network is fine-tuned.
 
-    python benchmarks/harness/finetune_trust.py --cache FOLDER digits vendors=csv:FILE [--classes N --per-class N]
+    python benchmarks/harness/finetune_trust.py --cache FOLDER digits stamps=csv:FILE [--classes N --per-class N]
 
 The models on this machine at several input sizes are the starting points. They are trained on the references, or on a
 seeded half of each class if the set has no roles, and judged on the other images. There is one recipe: AdamW, a new
