@@ -1,6 +1,6 @@
 """Measure how far the order by acc agrees with the order by classifiers that are trained on the same embeddings.
 
-    python benchmarks/harness/probe_trust.py --cache FOLDER emoji digits stamps=csv:FILE [--classes N --per-class N]
+    python benchmarks/harness/probe_trust.py --cache FOLDER emoji stamps=csv:FILE [--classes N --per-class N]
 
 The embeddings are those of `unlabelled_trust.py`: the models on this machine at several input sizes and depths. Prints
 a Markdown table for each classifier: Kendall's tau-b with acc over all embeddings and over the models' own outputs, and

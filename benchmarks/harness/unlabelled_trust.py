@@ -1,6 +1,6 @@
 """Measure how far the order of --embed-unlabelled agrees with the order by labels, on sets that have labels.
 
-    python benchmarks/harness/unlabelled_trust.py --cache FOLDER emoji digits stamps=csv:FILE [--classes N --per-class N]
+    python benchmarks/harness/unlabelled_trust.py --cache FOLDER emoji stamps=csv:FILE [--classes N --per-class N]
 
 The models on this machine embed each set and the views of its images at several input sizes; the output and the mean of
 two earlier stages are three embeddings. Prints a Markdown table with Kendall's tau-b of view_recall and acc, and the
