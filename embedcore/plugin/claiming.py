@@ -150,7 +150,7 @@ class Claiming:
 
     def _finish(self, test: str, *, ended: bool) -> None:
         """Mark a case as done if its result is in the journal, or if it `ended` without one."""
-        results = {entry.key: entry.result for entry in self._record.entries if entry.test == test}
+        results = self._record.results_of(test)
         if self._record.journal_whole and (results or ended):
             self._claims.finish(test, final=bool(results) and all(result.final for result in results.values()))
 

@@ -282,6 +282,13 @@ class Record:
 
     # Queries
 
+    def results_of(self, test: str) -> dict[Key, Result]:
+        """Return the results of a test by case, also those that no report has carried yet."""
+        unsent = [
+            Entry(test, Result.from_json(line)) for line in self._outbox if "model" in line and line["test"] == test
+        ]
+        return {entry.key: entry.result for entry in (*self.entries, *unsent) if entry.test == test}
+
     @property
     def run(self) -> str:
         """Name of the run in the cache folder."""

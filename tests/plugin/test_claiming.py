@@ -92,6 +92,22 @@ def test_sigterm_saves_what_is_done_and_frees_the_rest_at_once(start, project):
 # In this process
 
 
+def test_a_result_that_is_in_the_journal_is_done_though_its_test_was_interrupted(run, project, monkeypatch):
+    keep = Record.keep
+
+    def interrupted(self, result, *others):
+        keep(self, result, *others)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "keep", interrupted)
+        with pytest.raises(KeyboardInterrupt):  # pytester's, of the session
+            run(*CLAIM)
+    run(*CLAIM).assert_outcomes(passed=2, deselected=1)
+    journals = records.begun_in(project.path / "shared")
+    assert sorted(model for path in journals for model in records.models(records.read(path))) == sorted(MODELS)
+
+
 def test_a_worker_that_finds_nothing_left_ends_well(run, project, saved):
     first = run(*CLAIM, "--benchmark-json=first.json")
     first.assert_outcomes(passed=3)
