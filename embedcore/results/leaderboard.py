@@ -112,7 +112,7 @@ class Leaderboard:
         return {result.model: result for result in (*measured, *self.excluded_results)}
 
     def acc_bound(self, result: Result) -> float | None:
-        """Return the largest acc that a raced-out model may have on all classes; 95 % of a run's limits hold.
+        """Return the largest acc that a raced-out model may have on all classes; 95 % of such limits should hold.
 
         None for another model, and if the leader that it lost to has not been measured.
         """

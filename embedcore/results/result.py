@@ -85,7 +85,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     race: dict[str, int | float | str] = {}
     """For a raced-out model: ``classes`` (the number it was measured on), ``acc`` (its acc there), ``against`` (the
     leader that it lost to), ``acc_against`` (that leader's acc there) and ``at_most`` (the upper limit of its acc over
-    the leader's, on all classes; 95 % of a race's limits hold)."""
+    the leader's, on all classes; 95 % of a race's limits should hold)."""
     pretraining: str | None = None
     licence: str | None = None
     params_m: float | None = None

@@ -80,7 +80,7 @@ class RacedOut:
 
     classes: number of classes it was measured on · acc: accuracy there · against, acc_against: the leader that it is
     closest behind, and that one's accuracy there · at_most: upper confidence limit of its accuracy among all classes,
-    divided by that of the leader; 95 % of the limits of a race hold. It may exceed 1 by chance.
+    divided by that of the leader; 95 % of a race's limits should hold. It may exceed 1.
     """
 
     classes: int
@@ -202,6 +202,8 @@ class Race:
             allowed = 0.0 if is_leader else self.rules.margin
             if all(ratios < 1 + allowed / forecast.later[leaders]):
                 leaving[place] = leaders[int(np.argmax(ratios))]
+        if not leaving:
+            return {}
         out = {}
         # Those that leave are those whose forecast happened to be low, now or in another stage. So that 95 % of their
         # limits hold all the same, the error is shared by all models that were judged (Benjamini and Yekutieli, JASA
